@@ -1,0 +1,40 @@
+# `make start` shows a seeded database, `make test` runs what CI runs. Both make .venv first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: start stop test format docs clean
+.DELETE_ON_ERROR:
+
+start: $(VENV)/installed
+	@$(BIN)/tatame-db up
+
+stop: $(VENV)/installed
+	@$(BIN)/tatame-db stop
+
+test: $(VENV)/installed
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pytest -n auto $(TESTS)
+
+format: $(VENV)/installed
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+docs: $(VENV)/installed
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache
+
+# uv reads the lock file; where the machine has none, the environment gets one of its own.
+$(VENV)/installed: pyproject.toml uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V). Nothing was installed." >&2; \
+		     echo "hint: make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	@PATH="$$PATH:$(CURDIR)/$(BIN)" VIRTUAL_ENV="$(abspath $(VENV))" uv sync --active --locked --quiet --no-progress
+	@touch $@
