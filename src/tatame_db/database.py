@@ -6,11 +6,12 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import psycopg
+from psycopg import sql
 from sqlalchemy import URL, Engine, create_engine, event, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError
@@ -63,6 +64,18 @@ class DatabaseMissing(TatameError):
             f"the server has no database {address.database!r} at {readable(address)}",
             means=NOTHING_CHANGED,
             fix="make it with `tatame-db up`, or set `DATABASE_URL` to one that is there",
+        )
+
+
+class DatabaseNotCreated(TatameError):
+    """The database is missing, and this user may not create it."""
+
+    def __init__(self, address: URL, words: str) -> None:
+        self.address = address
+        super().__init__(
+            f"the database {address.database!r} cannot be created at {readable(address)}: {words}",
+            means=NOTHING_CHANGED,
+            fix=f"have it created for you, or `ALTER ROLE {address.username} CREATEDB` as a superuser",
         )
 
 
@@ -157,15 +170,16 @@ def _create_database(address: URL) -> bool:
     ):
         if connection.scalar(text("SELECT 1 FROM pg_database WHERE datname = :name"), {"name": address.database}):
             return False
-        name = connection.dialect.identifier_preparer.quote(str(address.database))
+        name = sql.Identifier(str(address.database))
+        driver = cast("psycopg.Connection", connection.connection.driver_connection)
         try:
-            connection.execute(text(f"CREATE DATABASE {name}"))
-        except DBAPIError as error:
+            driver.execute(sql.SQL("CREATE DATABASE {}").format(name))
+        except psycopg.errors.DuplicateDatabase:
             # Another `up` made it between our question and our statement.
-            if isinstance(error.orig, psycopg.errors.DuplicateDatabase):
-                return True
-            raise
-        connection.execute(text(f"ALTER DATABASE {name} SET timezone TO 'UTC'"))
+            return True
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise DatabaseNotCreated(address, str(error.diag.message_primary)) from error
+        driver.execute(sql.SQL("ALTER DATABASE {} SET timezone TO 'UTC'").format(name))
     return True
 
 
@@ -202,6 +216,7 @@ class _Connections:
     def _listen(self, engine: Engine) -> None:
         event.listen(engine, "connect", self._prepare)
         event.listen(engine, "checkout", self._refuse_when_closed)
+        event.listen(engine, "checkin", self._end_when_closed)
         event.listen(engine, "handle_error", self._explain, retval=True)
         if self._log_statements:
             event.listen(engine, "before_cursor_execute", _start_clock)
@@ -225,9 +240,15 @@ class _Connections:
         if self._closed:
             raise DatabaseClosed(self.address)
 
+    def _end_when_closed(self, _: DBAPIConnection | None, entry: ConnectionPoolEntry) -> None:
+        # A session that outlived the patience of `close` must not come back to a pool that nobody will close again.
+        if self._closed:
+            entry.close()
+
     def _explain(self, context: ExceptionContext) -> BaseException | None:
         """Turn a failure to connect into words; errors of statements stay SQLAlchemy's."""
-        if context.connection is not None or not isinstance(context.original_exception, psycopg.OperationalError):
+        connecting = context.connection is None and not context.is_pre_ping
+        if not connecting or not isinstance(context.original_exception, psycopg.OperationalError):
             return None
         # The server's words follow FATAL in most languages; before them stands where we looked.
         _, answered, words = str(context.original_exception).partition("FATAL:")

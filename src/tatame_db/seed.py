@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Row = TypeVar("Row", bound=Base)
 
-# The largest keep every date within the calendar's reason; a gym of more members would not be a gym.
+# What lies beyond is a slip of the finger, or leaves the calendar.
 _LIMITS: dict[str, tuple[Any, Any]] = {
     "gyms": (1, 1_000),
     "members": (0, 5_000),
@@ -124,7 +124,7 @@ def empty(connection: Connection) -> None:
 
     Fails where a table that is not ours refers to one of ours, rather than emptying that one too.
     """
-    connection.execute(text(f"TRUNCATE {_names(connection)} RESTART IDENTITY"))
+    _run(connection, f"TRUNCATE {_names(connection)} RESTART IDENTITY")
 
 
 def seed(connection: Connection, plan: SeedPlan | None = None) -> dict[str, int]:
@@ -135,13 +135,13 @@ def seed(connection: Connection, plan: SeedPlan | None = None) -> dict[str, int]
     """
     plan = plan or SeedPlan()
     # Two seeds at once would both find the database empty.
-    connection.execute(text(f"LOCK TABLE {_names(connection)} IN SHARE ROW EXCLUSIVE MODE"))
+    _run(connection, f"LOCK TABLE {_names(connection)} IN SHARE ROW EXCLUSIVE MODE")
     if not is_empty(connection):
         raise NotEmpty(_rows_by_table(connection))
     written = _write(connection, plan)
     for table in _tables():
         _set_sequence(connection, table)
-    connection.execute(text(f"ANALYZE {_names(connection)}"))
+    _run(connection, f"ANALYZE {_names(connection)}")
     return {table.name: written[table.name] for table in _tables()}
 
 
@@ -176,23 +176,23 @@ def _write(connection: Connection, plan: SeedPlan) -> dict[str, int]:
 
     written: dict[str, int] = {}
 
-    def copy(rows: Sequence[Base]) -> None:
-        written[rows[0].__tablename__] = _copy(connection, rows)
+    def copy(model: type[Row], rows: Sequence[Row]) -> None:
+        written[model.__tablename__] = _copy(connection, Base.metadata.tables[model.__tablename__], rows)
 
     # A gym names its manager, who belongs to the gym.
-    connection.execute(text("SET CONSTRAINTS ALL DEFERRED"))
-    copy(_roles(plan))
-    copy(_versions(plan))
-    copy(_app_stores(plan))
-    copy(gyms)
-    copy(users)
+    _run(connection, "SET CONSTRAINTS ALL DEFERRED")
+    copy(Role, _roles(plan))
+    copy(Version, _versions(plan))
+    copy(AppStore, _app_stores(plan))
+    copy(Gym, gyms)
+    copy(User, users)
     # Checked here, where the cause is, and before tables change that a waiting check would keep in use.
-    connection.execute(text("SET CONSTRAINTS ALL IMMEDIATE"))
-    copy(_numbered([row for team in teams for row in _graduations(plan, team)]))
-    copy(classes)
-    copy(_numbered([row for class_ in classes for row in _assets(plan, class_)]))
-    copy(_numbered([row for class_ in classes for row in _attachments(plan, class_)]))
-    copy(_numbered([row for team in teams for row in _notifications(plan, team)]))
+    _run(connection, "SET CONSTRAINTS ALL IMMEDIATE")
+    copy(Graduation, _numbered([row for team in teams for row in _graduations(plan, team)]))
+    copy(Class, classes)
+    copy(Asset, _numbered([row for class_ in classes for row in _assets(plan, class_)]))
+    copy(Attachment, _numbered([row for class_ in classes for row in _attachments(plan, class_)]))
+    copy(Notification, _numbered([row for team in teams for row in _notifications(plan, team)]))
     written[Checkin.__tablename__] = _copy_checkins(connection, _checkins(plan, teams, timetables))
     return written
 
@@ -205,8 +205,7 @@ def _numbered(rows: list[Row]) -> list[Row]:
     return rows
 
 
-def _copy(connection: Connection, rows: Sequence[Base]) -> int:
-    table = Base.metadata.tables[rows[0].__tablename__]
+def _copy(connection: Connection, table: Table, rows: Sequence[Base]) -> int:
     columns = table.columns.keys()
     values = attrgetter(*columns)
     with _driver(connection).cursor() as cursor:
@@ -256,18 +255,23 @@ def _indexed_afterwards(connection: Connection, table: Table) -> Generator[None]
     """
     name = _name(connection, table)
     quote = connection.dialect.identifier_preparer.quote
-    keys = [(quote(key), rule) for key, rule in connection.execute(_FOREIGN_KEYS, {"table": name}).tuples()]
-    indexes = connection.execute(_INDEXES, {"table": name}).tuples().all()
+    keys = [(quote(key), rule) for key, rule in connection.execute(_FOREIGN_KEYS, {"table": name})]
+    indexes = connection.execute(_INDEXES, {"table": name}).all()
     statements = [f"ALTER TABLE {name} DROP CONSTRAINT {key}" for key, _ in keys]
     statements += [f"DROP INDEX {index}" for index, _ in indexes]
     for statement in statements:
-        connection.exec_driver_sql(statement)
+        _run(connection, statement)
     # On an error nothing is put back here: the transaction is lost, and with it all that was dropped.
     yield
     for _, definition in indexes:
-        connection.exec_driver_sql(definition)
+        _run(connection, definition)
     for key, rule in keys:
-        connection.exec_driver_sql(f"ALTER TABLE {name} ADD CONSTRAINT {key} {rule}")
+        _run(connection, f"ALTER TABLE {name} ADD CONSTRAINT {key} {rule}")
+
+
+def _run(connection: Connection, statement: str) -> None:
+    # A definition may hold a `%`, which is no place for a parameter.
+    connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
 
 def _set_sequence(connection: Connection, table: Table) -> None:
@@ -444,8 +448,8 @@ def _student(plan: SeedPlan, gym: Gym, number: int) -> User:
 
 def _admit(chance: _Chance, plan: SeedPlan, gym: Gym, student: User, state: str) -> None:
     opened, settled = gym.created_at.date() + _days(10), plan.last_day - _days(20)
-    # Squared, for most joined when the gym came to the app.
-    joined = opened + _days(int(chance.draw() ** 2 * (settled - opened).days))
+    # A product of two draws is small: most joined when the gym came to the app.
+    joined = opened + _days(int(chance.draw() * chance.draw() * (settled - opened).days))
     student.created_at = chance.moment(joined, joined)
     answered = chance.moment(joined + _days(1), joined + _days(4))
     if state == "waiting":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import parse_qsl, unquote
@@ -110,9 +111,15 @@ def _host_and_port(hosts: str) -> tuple[str | None, int | None]:
 
 
 def is_local(address: URL) -> bool:
-    """Say whether an address leads to this machine: a socket, or a loopback name."""
-    host = address.query.get("host", address.host) or os.environ.get("PGHOST", "")
-    return not host or host in {"localhost", "::1"} or str(host).startswith(("/", "@", "127."))
+    """Say whether an address leads to this machine: a socket, or a loopback name or number."""
+    named = (address.query.get("hostaddr"), address.query.get("host"), address.host, os.environ.get("PGHOST"))
+    host = str(next(filter(None, named), ""))
+    if not host or host == "localhost" or host.startswith(("/", "@")):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _default_data_directory() -> Path:

@@ -1,0 +1,420 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Generator
+from datetime import UTC, datetime, timedelta, timezone
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import URL, Engine, Row, select, text
+from sqlalchemy.exc import IntegrityError
+
+import tatame_db.database
+from tatame_db.database import (
+    OLDEST_SERVER,
+    POOL_SIZE,
+    ConnectionRefused,
+    ConnectionsBusy,
+    Database,
+    DatabaseClosed,
+    DatabaseMissing,
+    DatabaseNotCreated,
+    PasswordRejected,
+    ServerNotRunning,
+    ServerTooOld,
+    SyncDatabase,
+    create_missing_database,
+    readable,
+)
+from tatame_db.errors import TatameError
+from tatame_db.schema import Base, User
+from tatame_db.server import EmbeddedServer
+
+PASSWORD = "p%@:/#[w"
+
+
+@pytest.fixture
+def observer(server: EmbeddedServer) -> Generator[Engine]:
+    """Look at the server from beside."""
+    with SyncDatabase(server.address.set(database="postgres")) as database:
+        yield database.engine
+
+
+def _sessions(observer: Engine, address: URL) -> list[Row[tuple[str, str]]]:
+    query = text("SELECT application_name, state FROM pg_stat_activity WHERE datname = :name")
+    with observer.connect() as connection:
+        return list(connection.execute(query, {"name": address.database}))
+
+
+def _wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+def _postmaster(server: EmbeddedServer) -> int:
+    return int((server.data / "postmaster.pid").read_text().split()[0])
+
+
+# The pool
+
+
+def test_at_most_20_connections_are_open(address: URL, observer: Engine) -> None:
+    with SyncDatabase(address) as database:
+        held = [database.engine.connect() for _ in range(POOL_SIZE)]
+        waiting = threading.Thread(target=database.ping)
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+        assert len(_sessions(observer, address)) == POOL_SIZE == 20
+        for connection in held:
+            connection.close()
+        waiting.join()
+
+
+def test_sessions_say_who_they_are(address: URL, observer: Engine) -> None:
+    with SyncDatabase(address) as database, database.engine.connect():
+        assert {session.application_name for session in _sessions(observer, address)} == {"tatame-db"}
+    named = address.update_query_dict({"application_name": "checkin api"})
+    with SyncDatabase(named) as database, database.engine.connect():
+        assert {session.application_name for session in _sessions(observer, address)} == {"checkin api"}
+
+
+def test_idle_connections_are_closed_and_replaced(
+    address: URL, observer: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tatame_db.database.IDLE_TIMEOUT_SECONDS == 30
+    monkeypatch.setattr(tatame_db.database, "IDLE_TIMEOUT_SECONDS", 1)
+    with SyncDatabase(address) as database:
+        held = [database.engine.connect() for _ in range(5)]
+        for connection in held:
+            connection.close()
+        assert len(_sessions(observer, address)) == 5
+        _wait_until(lambda: not _sessions(observer, address))
+        database.ping()
+        assert len(_sessions(observer, address)) == 1
+
+
+def test_a_connection_that_works_is_not_closed_as_idle(address: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tatame_db.database, "IDLE_TIMEOUT_SECONDS", 1)
+    with SyncDatabase(address) as database, database.engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+        time.sleep(1.5)
+        assert connection.scalar(text("SELECT pg_sleep(1.5) IS NOT NULL"))
+
+
+def test_a_restarted_server_is_not_noticed_by_the_next_checkout(fresh_server: EmbeddedServer) -> None:
+    fresh_server.start()
+    create_missing_database(fresh_server.address)
+
+    async def ask_before_and_after() -> None:
+        async with Database(fresh_server.address) as database:
+            await asyncio.gather(*(database.ping() for _ in range(3)))
+            fresh_server.stop()
+            fresh_server.start()
+            await asyncio.gather(*(database.ping() for _ in range(3)))
+
+    asyncio.run(ask_before_and_after())
+    with SyncDatabase(fresh_server.address) as database:
+        database.ping()
+        os.kill(_postmaster(fresh_server), signal.SIGKILL)
+        fresh_server.start()
+        database.ping()
+
+
+def test_closing_waits_for_what_runs_and_refuses_what_comes(address: URL, observer: Engine) -> None:
+    database = SyncDatabase(address)
+    connection = database.engine.connect()
+    closing = threading.Thread(target=database.close)
+    closing.start()
+    closing.join(0.3)
+    assert closing.is_alive()
+    with pytest.raises(DatabaseClosed):
+        database.ping()
+    assert connection.scalar(text("SELECT 1")) == 1
+    connection.close()
+    closing.join(5)
+    assert not closing.is_alive()
+    _wait_until(lambda: not _sessions(observer, address))
+    database.close()
+    assert database.check().reason == DatabaseClosed(address).what
+
+
+def test_closing_gives_up_on_a_session_that_takes_too_long(address: URL, observer: Engine) -> None:
+    database = SyncDatabase(address)
+    with database.engine.connect() as connection:
+        with pytest.raises(ConnectionsBusy) as caught:
+            database.close(timeout_seconds=0.1)
+        assert caught.value.busy == 1
+        assert connection.scalar(text("SELECT 1")) == 1
+    _wait_until(lambda: not _sessions(observer, address))
+
+
+def test_closing_the_async_database_waits_too(address: URL, observer: Engine) -> None:
+    async def close_while_busy() -> None:
+        database = Database(address)
+        async with database.session() as session:
+            await session.execute(text("SELECT 1"))
+            closing = asyncio.create_task(database.close())
+            await asyncio.sleep(0.2)
+            assert not closing.done()
+            with pytest.raises(DatabaseClosed):
+                await database.ping()
+        await closing
+        await database.close()
+
+    asyncio.run(close_while_busy())
+    _wait_until(lambda: not _sessions(observer, address))
+
+
+# Sessions
+
+
+def test_a_session_commits_at_the_end_of_begin_and_not_before_an_error(address: URL) -> None:
+    with SyncDatabase(address) as database:
+        with database.session.begin() as session:
+            session.add(User(clerk_user_id="kept"))
+        session = database.session()
+        session.add(User(clerk_user_id="lost"))
+        session.flush()
+        session.add(User(clerk_user_id="kept"))
+        with session, pytest.raises(IntegrityError):
+            session.commit()
+        with database.session() as session:
+            assert session.scalars(select(User.clerk_user_id)).all() == ["kept"]
+
+
+def test_async_and_sync_sessions_see_the_same_rows(address: URL) -> None:
+    async def add() -> None:
+        async with Database(address) as database, database.session.begin() as session:
+            session.add(User(clerk_user_id="from asyncio"))
+
+    asyncio.run(add())
+    with SyncDatabase(address) as database, database.session() as session:
+        assert session.scalar(select(User.clerk_user_id)) == "from asyncio"
+
+
+# Time
+
+
+@pytest.fixture
+def brazilian_address(address: URL, observer: Engine) -> URL:
+    """Give a database whose server thinks that it is in São Paulo."""
+    with observer.begin() as connection:
+        connection.execute(text(f"ALTER DATABASE {address.database} SET timezone TO 'America/Sao_Paulo'"))
+    return address
+
+
+def test_timestamps_mean_utc_whatever_the_zone_of_the_server(brazilian_address: URL) -> None:
+    with psycopg.connect(readable(brazilian_address)) as plain:
+        zone = plain.execute("SHOW timezone").fetchone()
+        assert zone == ("America/Sao_Paulo",)
+    before = datetime.now(UTC).replace(tzinfo=None)
+    with SyncDatabase(brazilian_address) as database, database.session.begin() as session:
+        user = User(clerk_user_id="a", approved_at=datetime(2026, 3, 1, 21, 30, tzinfo=timezone(timedelta(hours=-3))))
+        session.add(user)
+        session.flush()
+        session.refresh(user)
+        assert user.approved_at == datetime(2026, 3, 2, 0, 30)
+        assert before <= user.created_at <= datetime.now(UTC).replace(tzinfo=None)
+
+
+def test_the_zone_survives_a_rollback_and_a_return_to_the_pool(brazilian_address: URL) -> None:
+    async def zones() -> list[str]:
+        found = []
+        async with Database(brazilian_address) as database:
+            for _ in range(2):
+                async with database.engine.connect() as connection:
+                    await connection.rollback()
+                    found.append(await connection.scalar(text("SHOW timezone")))
+        return found
+
+    assert asyncio.run(zones()) == ["UTC", "UTC"]
+
+
+def test_a_database_that_we_create_is_in_utc_for_everyone(server: EmbeddedServer, observer: Engine) -> None:
+    address = server.address.set(database='we "made" 100% this')
+    assert create_missing_database(address)
+    assert not create_missing_database(address)
+    with observer.connect() as connection:
+        query = (
+            "SELECT setconfig FROM pg_db_role_setting s JOIN pg_database d ON d.oid = setdatabase WHERE datname = :n"
+        )
+        assert connection.scalar(text(query), {"n": address.database}) == ["TimeZone=UTC"]
+    with psycopg.connect(readable(server.address.set(database="postgres")), autocommit=True) as plain:
+        plain.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(str(address.database))))
+
+
+# What is said about statements
+
+
+def test_statements_are_logged_with_their_time_and_without_values(
+    address: URL, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "tatame_db.sql")
+    with SyncDatabase(address, log_statements=True) as database, database.session.begin() as session:
+        session.add(User(clerk_user_id="c", email="ana@gym.example"))
+        session.flush()
+        session.execute(select(User).where(User.email == "ana@gym.example"))
+    assert "INSERT INTO users" in caplog.text
+    assert " ms]" in caplog.text
+    assert "ana@gym.example" not in caplog.text
+
+
+@pytest.mark.parametrize(("environment", "logged"), [("development", True), ("production", False), ("test", False)])
+def test_statements_are_logged_in_development_only(
+    environment: str, address: URL, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, logged: bool
+) -> None:
+    monkeypatch.setenv("TATAME_ENV", environment)
+    monkeypatch.setenv("DATABASE_URL", readable(address))
+    caplog.set_level(logging.INFO, "tatame_db.sql")
+    with SyncDatabase.from_env() as database:
+        database.ping()
+    assert ("SELECT 1" in caplog.text) is logged
+
+
+def test_a_failing_statement_does_not_tell_its_values(address: URL) -> None:
+    with (
+        SyncDatabase(address) as database,
+        pytest.raises(IntegrityError) as caught,
+        database.session.begin() as session,
+    ):
+        session.add(User(clerk_user_id="c", email="ana@gym.example", gym_id=7))
+    assert "ana@gym.example" not in str(caught.value)
+
+
+# Health
+
+
+def test_check_tells_how_long_a_round_trip_took(address: URL) -> None:
+    async def check() -> None:
+        async with Database(address) as database:
+            health = await database.check()
+            assert health.healthy
+            assert health.latency_ms
+            assert health.latency_ms > 0
+
+    asyncio.run(check())
+    with SyncDatabase(address) as database:
+        assert database.check().healthy
+
+
+def test_check_tells_why_there_is_no_answer_and_does_not_raise() -> None:
+    async def check(address: str) -> str | None:
+        async with Database(address) as database:
+            health = await database.check()
+            assert not health.healthy
+            assert health.latency_ms is None
+            return health.reason
+
+    nowhere = f"postgresql://ana:{PASSWORD}@127.0.0.1:1/tatame"
+    with SyncDatabase(nowhere) as database:
+        reason = database.check().reason
+    assert reason == asyncio.run(check(nowhere))
+    assert reason
+    assert "127.0.0.1:1" in reason
+    assert PASSWORD not in reason
+
+
+# What can be wrong
+
+
+@pytest.fixture
+def guarded(fresh_server: EmbeddedServer) -> URL:
+    """Give an address on a port, where a role needs a password that is hard to write."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    fresh_server.start(port=port)
+    create_missing_database(fresh_server.address)
+    with SyncDatabase(fresh_server.address) as database, database.engine.begin() as connection:
+        connection.execute(text(f"CREATE ROLE ana LOGIN PASSWORD '{PASSWORD}' CONNECTION LIMIT 2"))
+    return URL.create("postgresql+psycopg", "ana", PASSWORD, "127.0.0.1", port, "tatame")
+
+
+def test_a_password_full_of_special_characters_opens_the_door(guarded: URL) -> None:
+    with SyncDatabase(f"postgres://ana:{PASSWORD}@127.0.0.1:{guarded.port}/tatame") as database:
+        database.ping()
+        shown = f"{database} {database.address} {database.engine} {database.engine.url}"
+    assert PASSWORD not in shown
+
+
+def _refusal(address: URL) -> TatameError:
+    with SyncDatabase(address) as database, pytest.raises(TatameError) as caught:
+        database.ping()
+    assert PASSWORD not in f"{caught.value} {caught.value!r} {caught.value.__cause__}"
+    return caught.value
+
+
+def test_a_wrong_password_is_named(guarded: URL) -> None:
+    error = _refusal(guarded.set(password=PASSWORD + "!"))
+    assert isinstance(error, PasswordRejected)
+    assert "ana" in error.what
+
+
+def test_a_missing_database_is_named(guarded: URL) -> None:
+    error = _refusal(guarded.set(database="elsewhere"))
+    assert isinstance(error, DatabaseMissing)
+    assert "'elsewhere'" in error.what
+
+
+def test_a_role_that_may_not_create_a_database_is_told_so(guarded: URL) -> None:
+    with pytest.raises(DatabaseNotCreated, match="permission denied"):
+        create_missing_database(guarded.set(database="elsewhere"))
+
+
+def test_a_server_that_says_no_for_another_reason_is_quoted(guarded: URL) -> None:
+    with SyncDatabase(guarded) as first, first.engine.connect(), first.engine.connect():
+        error = _refusal(guarded)
+    assert isinstance(error, ConnectionRefused)
+    assert "too many connections for role" in error.words
+
+
+def test_an_unreachable_server_is_named_within_the_time(guarded: URL) -> None:
+    assert isinstance(_refusal(guarded.set(port=1)), ServerNotRunning)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        started = time.monotonic()
+        error = _refusal(guarded.set(port=silent.getsockname()[1]))
+    assert isinstance(error, ServerNotRunning)
+    assert "timeout" in error.what
+    # Two seconds are asked for; the bound is wide, it only tells a limit from none.
+    assert time.monotonic() - started < 30
+
+
+def test_the_tls_wishes_of_an_address_are_respected(guarded: URL) -> None:
+    error = _refusal(guarded.update_query_dict({"sslmode": "require"}))
+    assert "SSL" in error.what
+
+
+def test_a_server_older_than_14_is_refused(
+    other_postgres: Callable[..., URL], postgres_programs: Callable[[int], object]
+) -> None:
+    old = other_postgres(postgres_programs(13))
+    error = _refusal(old.set(database="postgres"))
+    assert isinstance(error, ServerTooOld)
+    assert error.version.startswith("13.")
+    assert str(OLDEST_SERVER) in error.what
+
+
+def test_every_table_of_the_models_can_be_read_on_the_oldest_server(
+    other_postgres: Callable[..., URL], postgres_programs: Callable[[int], object]
+) -> None:
+    from tatame_db import evolve, seed
+
+    oldest = other_postgres(postgres_programs(OLDEST_SERVER))
+    create_missing_database(oldest)
+    with SyncDatabase(oldest) as database:
+        evolve.migrate(database.engine)
+        with database.engine.begin() as connection:
+            seed.seed(connection, seed.SeedPlan(gyms=1, members=10, days=14))
+        report = evolve.status(database.engine, embedded=False)
+    assert report.server_version.startswith("14.")
+    assert report.tables.keys() == Base.metadata.tables.keys()
+    assert all(report.tables.values())

@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import text
+
+from tatame_db.database import SyncDatabase, create_missing_database, readable
+from tatame_db.server import (
+    DataIncomplete,
+    DataInUse,
+    DataOfOtherVersion,
+    DirectoryUnusable,
+    EmbeddedServer,
+    PortNotOpen,
+    PortTaken,
+    ProgramFailed,
+)
+
+IS_ROOT = os.geteuid() == 0
+
+
+@pytest.fixture
+def taken_port() -> Generator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _answer(server: EmbeddedServer) -> str:
+    with psycopg.connect(readable(server.address.set(database="postgres"))) as connection:
+        row = connection.execute("SELECT current_setting('server_version')").fetchone()
+        assert row
+        return str(row[0])
+
+
+def _postmaster(server: EmbeddedServer) -> int:
+    return int((server.data / "postmaster.pid").read_text().split()[0])
+
+
+def test_a_started_server_answers_with_version_18(fresh_server: EmbeddedServer) -> None:
+    assert fresh_server.start()
+    assert fresh_server.answers
+    assert _answer(fresh_server).startswith("18.")
+
+
+def test_starting_twice_starts_once(fresh_server: EmbeddedServer) -> None:
+    assert fresh_server.start()
+    first = _postmaster(fresh_server)
+    assert not fresh_server.start()
+    assert _postmaster(fresh_server) == first
+
+
+def test_two_starts_at_once_end_with_one_server(directory: Path) -> None:
+    servers = [EmbeddedServer(directory / "server", durable=False) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        started = list(pool.map(EmbeddedServer.start, servers))
+    assert sorted(started) == [False, False, False, True]
+    assert _answer(servers[0])
+    servers[0].delete()
+
+
+def test_what_was_written_is_there_after_a_stop_and_a_start(fresh_server: EmbeddedServer) -> None:
+    fresh_server.start()
+    create_missing_database(fresh_server.address)
+    with SyncDatabase(fresh_server.address) as database, database.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE kept AS SELECT 7 AS number"))
+    assert fresh_server.stop()
+    assert not fresh_server.answers
+    assert fresh_server.start()
+    with SyncDatabase(fresh_server.address) as database, database.engine.begin() as connection:
+        assert connection.scalar(text("SELECT number FROM kept")) == 7
+
+
+def test_stopping_a_stopped_server_says_that_none_ran(fresh_server: EmbeddedServer) -> None:
+    assert not fresh_server.stop()
+    fresh_server.start()
+    assert fresh_server.stop()
+    assert not fresh_server.stop()
+
+
+def test_a_killed_server_starts_again(fresh_server: EmbeddedServer) -> None:
+    fresh_server.start()
+    killed = _postmaster(fresh_server)
+    os.kill(killed, signal.SIGKILL)
+    assert fresh_server.start()
+    assert _postmaster(fresh_server) != killed
+    assert _answer(fresh_server)
+
+
+def test_a_killed_start_leaves_nothing_that_hinders_the_next(fresh_server: EmbeddedServer) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tatame_db.server import EmbeddedServer;"
+        "print('go', flush=True); EmbeddedServer(Path(sys.argv[1]), durable=False).start()"
+    )
+    starting = subprocess.Popen(
+        [sys.executable, "-c", code, str(fresh_server.directory)], stdout=subprocess.PIPE, process_group=0
+    )
+    assert starting.stdout
+    starting.stdout.readline()
+    half_made = fresh_server.directory / "data.new"
+    while not half_made.exists() and starting.poll() is None:
+        pass
+    os.killpg(starting.pid, signal.SIGKILL)
+    starting.wait()
+    starting.stdout.close()
+    assert not fresh_server.data.exists()
+
+    assert fresh_server.start()
+    assert _answer(fresh_server)
+
+
+def test_a_path_that_is_too_long_for_a_socket_still_works(directory: Path) -> None:
+    server = EmbeddedServer(directory / ("deep" * 30) / "server", durable=False)
+    try:
+        server.start()
+        assert _answer(server)
+    finally:
+        server.delete()
+
+
+def test_a_path_with_spaces_commas_and_accents_works(directory: Path) -> None:
+    server = EmbeddedServer(directory / "it's, a ç", durable=False)
+    try:
+        server.start()
+        assert _answer(server)
+    finally:
+        server.delete()
+
+
+def test_a_taken_port_is_named_and_nothing_is_started(fresh_server: EmbeddedServer, taken_port: int) -> None:
+    with pytest.raises(PortTaken) as caught:
+        fresh_server.start(port=taken_port)
+    assert caught.value.port == taken_port
+    assert not fresh_server.answers
+
+
+def test_with_a_port_the_password_is_needed_there_and_not_on_the_socket(fresh_server: EmbeddedServer) -> None:
+    port = _free_port()
+    fresh_server.start(port=port)
+    assert _answer(fresh_server)
+    there = f"host=127.0.0.1 port={port} user=postgres dbname=postgres"
+    with pytest.raises(psycopg.OperationalError, match="password"):
+        psycopg.connect(there, password="guess")
+    psycopg.connect(there, password=fresh_server.password_file.read_text()).close()
+
+
+def test_a_port_asked_for_too_late_is_refused(fresh_server: EmbeddedServer) -> None:
+    fresh_server.start()
+    with pytest.raises(PortNotOpen):
+        fresh_server.start(port=_free_port())
+
+
+def test_only_the_owner_can_enter_the_directory(fresh_server: EmbeddedServer) -> None:
+    fresh_server.start()
+    assert fresh_server.directory.stat().st_mode & 0o077 == 0
+    assert fresh_server.password_file.stat().st_mode & 0o077 == 0
+
+
+def test_data_of_another_version_is_refused_and_kept(fresh_server: EmbeddedServer) -> None:
+    fresh_server.start()
+    fresh_server.stop()
+    # A directory that PostgreSQL 16 made, whose programs the wheel carries too.
+    sixteen = fresh_server._programs.parents[1] / "pginstall" / "bin" / "initdb"
+    older = fresh_server.directory / "older"
+    subprocess.run(
+        [sixteen, "--username=postgres", "--auth=trust", "--no-sync", f"--pgdata={older}"],
+        check=True,
+        cwd=fresh_server.directory,
+        stdout=subprocess.DEVNULL,
+        **fresh_server._as_owner,
+    )
+    fresh_server.data.rename(fresh_server.directory / "eighteen")
+    older.rename(fresh_server.data)
+
+    with pytest.raises(DataOfOtherVersion) as caught:
+        fresh_server.start()
+    assert caught.value.version == "16"
+    assert (fresh_server.data / "PG_VERSION").read_text() == "16\n"
+
+
+@pytest.mark.parametrize("missing", ["PG_VERSION", "global/pg_control"])
+def test_half_initialised_data_is_refused_until_it_is_given_up(fresh_server: EmbeddedServer, missing: str) -> None:
+    fresh_server.start()
+    fresh_server.stop()
+    (fresh_server.data / missing).unlink()
+
+    with pytest.raises(DataIncomplete):
+        fresh_server.start()
+    assert fresh_server.delete()
+    assert fresh_server.start()
+
+
+def test_data_that_another_server_works_on_is_refused(fresh_server: EmbeddedServer, directory: Path) -> None:
+    fresh_server.start()
+    other = EmbeddedServer(directory / "other", durable=False)
+    other._make_directories()
+    # The same data under another name, so that our own socket does not answer for it.
+    (other.directory / "data").symlink_to(fresh_server.data)
+    with pytest.raises(DataInUse) as caught:
+        other.start()
+    assert caught.value.pid == str(_postmaster(fresh_server))
+    assert fresh_server.answers
+
+
+def test_a_directory_with_other_files_is_left_alone(directory: Path) -> None:
+    (directory / "thesis.txt").write_text("years of work")
+    directory.chmod(0o755)
+    server = EmbeddedServer(directory, durable=False)
+    with pytest.raises(DirectoryUnusable, match="not the embedded server's"):
+        server.start()
+    assert not server.delete()
+    assert directory.stat().st_mode & 0o777 == 0o755
+    assert (directory / "thesis.txt").read_text() == "years of work"
+
+
+def test_deleting_takes_the_servers_files_and_no_others(fresh_server: EmbeddedServer) -> None:
+    fresh_server.start()
+    (fresh_server.directory / "notes.txt").write_text("mine")
+    assert fresh_server.delete()
+    assert [path.name for path in fresh_server.directory.iterdir()] == ["notes.txt"]
+    (fresh_server.directory / "notes.txt").unlink()
+    assert not fresh_server.delete()
+
+
+START = """
+import sys
+from pathlib import Path
+from tatame_db.errors import TatameError
+from tatame_db.server import EmbeddedServer
+try:
+    EmbeddedServer(Path(sys.argv[1]), durable=False).start()
+except TatameError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        # Root gets a small file system of its own; anybody else gets the nearest thing that needs no rights.
+        ("mount -t tmpfs -o size=6m,mode=755 none .", "No space left on device")
+        if IS_ROOT
+        else ("ulimit -f 1000", "File too large"),
+        ("mount -t tmpfs -o mode=755 none . && mount -o remount,ro .", "Read-only file system")
+        if IS_ROOT
+        else ("chmod 555 .", "Permission denied"),
+    ],
+    ids=["full", "read-only"],
+)
+def test_a_disk_that_takes_nothing_is_named(directory: Path, prepare: str, words: str) -> None:
+    script = f'{prepare} && exec "$@"'
+    namespace = ["unshare", "--mount"] if IS_ROOT else []
+    said = subprocess.run(
+        [*namespace, "sh", "-ec", script, "sh", sys.executable, "-c", START, str(directory / "server")],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=directory,
+    )
+    directory.chmod(0o755)
+    assert words in said.stdout
+    assert "untouched" in said.stdout
+
+
+def test_a_file_in_place_of_the_directory_is_named(directory: Path) -> None:
+    (directory / "file").touch()
+    with pytest.raises(DirectoryUnusable, match="file"):
+        EmbeddedServer(directory / "file" / "server").start()
+
+
+def test_a_broken_configuration_shows_the_servers_own_words(fresh_server: EmbeddedServer) -> None:
+    fresh_server.start()
+    fresh_server.stop()
+    (fresh_server.data / "postgresql.conf").write_text("shared_buffers = 'a lot'\n")
+    with pytest.raises(ProgramFailed, match="shared_buffers"):
+        fresh_server.start()
+
+
+def test_the_callers_libpq_variables_do_not_lead_the_server_astray(
+    fresh_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"PGDATA": "/nowhere", "PGPORT": "1", "LC_ALL": "xx_XX.UTF-8", "LANG": "yy_YY"}.items():
+        monkeypatch.setenv(name, value)
+    assert fresh_server.start()
+    assert fresh_server.answers
