@@ -86,9 +86,7 @@ class MigrationFailed(TatameError):
 
 
 class SchemaBehind(TatameError):
-    """Migrations are waiting: the answer of `status --check`."""
-
-    exit_code = 3
+    """Migrations are waiting, and what was asked for needs them."""
 
     def __init__(self, pending: list[str]) -> None:
         self.pending = pending
@@ -97,6 +95,12 @@ class SchemaBehind(TatameError):
             means=NOTHING_CHANGED,
             fix="apply them with `tatame-db migrate`",
         )
+
+
+class CheckedBehind(SchemaBehind):
+    """Migrations are waiting: the answer of `status --check`."""
+
+    exit_code = 3
 
 
 @dataclass(frozen=True)

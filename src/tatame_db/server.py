@@ -332,14 +332,22 @@ class EmbeddedServer:
         try:
             subprocess.run([self.program("postgres"), "--version"], check=True, capture_output=True, **self._as_owner)
         except (PermissionError, subprocess.CalledProcessError):
-            copy = self.directory / f"programs-{importlib.metadata.version(_WHEEL)}"
-            if not copy.exists():
-                half = copy.with_name(f"{copy.name}.new")
-                shutil.rmtree(half, ignore_errors=True)
-                shutil.copytree(self._programs.parent, half, ignore=shutil.ignore_patterns("include", "*.a"))
-                half.rename(copy)
-            return copy / "bin"
+            return self._copied_programs()
         return self._programs
+
+    def _copied_programs(self) -> Path:
+        package = self._programs.parents[1]
+        copy = self.directory / f"programs-{importlib.metadata.version(_WHEEL)}"
+        if not copy.exists():
+            half = copy.with_name("programs-new")
+            shutil.rmtree(half, ignore_errors=True)
+            # The programs look for the libraries of the wheel beside the package that they are in.
+            for part in (self._programs.parent, package.with_name(f"{package.name}.libs")):
+                if part.exists():
+                    ignored = shutil.ignore_patterns("include", "*.a")
+                    shutil.copytree(part, half / part.relative_to(package.parent), ignore=ignored)
+            half.rename(copy)
+        return copy / self._programs.relative_to(package.parent)
 
     def _run(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         # Our caller's PGHOST or LANG must not decide how our server is made and found.

@@ -237,7 +237,7 @@ def status(
     else:
         _show(found)
     if check and found.pending:
-        raise evolve.SchemaBehind(found.pending)
+        raise evolve.CheckedBehind(found.pending)
 
 
 @app.command()
@@ -316,12 +316,13 @@ def seed(
     days: Annotated[int, typer.Option(min=1, help="How many days of check-ins.")] = 120,
     random_seed: Annotated[int, typer.Option(help="The same number gives the same data.")] = 1,
     until: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The last day; today unless given.")
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The data ends before this day; today unless given.")
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Empty the tables first.")] = False,
     yes: Yes = False,
 ) -> None:
     """Fill an empty database with lifelike gyms."""
+    from tatame_db import evolve
     from tatame_db import seed as seeding
     from tatame_db.settings import is_local
 
@@ -331,6 +332,8 @@ def seed(
     last: dict[str, date] = {"until": until.date()} if until else {}
     plan = seeding.SeedPlan(gyms=gyms, members=members, days=days, random_seed=random_seed, **last)
     with target.database.engine.begin() as connection:
+        if waiting := evolve.pending(connection):
+            raise evolve.SchemaBehind([script.revision for script in waiting])
         if replace and not seeding.is_empty(connection):
             what = f"`tatame-db seed --replace` deletes every row of {target.readable}"
             if not console.agreed(f"{what}. Go on?", yes=yes):

@@ -1,0 +1,349 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tatame_db.schema import Base
+
+COMMAND = Path(sys.executable).with_name("tatame-db")
+REPOSITORY = Path(__file__).parents[2]
+PASSWORD = "p%@:/#[w"
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def _address(run: Run) -> str:
+    return run("url").stdout.strip()
+
+
+def test_up_starts_creates_migrates_seeds_and_shows(run: Run) -> None:
+    done = run("up")
+    assert done.returncode == 0, done.stderr
+    for table in Base.metadata.tables:
+        assert f"  {table} " in done.stdout
+    for told in ("PostgreSQL 18", "embedded", "nothing pending", "next:"):
+        assert told in done.stdout
+    with psycopg.connect(_address(run)) as connection:
+        users = connection.execute("SELECT count(*) FROM users").fetchone()
+        assert users
+        assert users[0] > 100
+
+
+def test_a_second_up_changes_nothing(run: Run) -> None:
+    run("up")
+    query = "SELECT sum(n_tup_ins + n_tup_upd + n_tup_del), pg_postmaster_start_time() FROM pg_stat_user_tables"
+    with psycopg.connect(_address(run)) as connection:
+        before = connection.execute(query).fetchone()
+    again = run("up")
+    assert again.returncode == 0
+    with psycopg.connect(_address(run)) as connection:
+        assert connection.execute(query).fetchone() == before
+
+
+def test_up_on_a_server_by_url_starts_nothing(run: Run, bare_address_url: str, environment: dict[str, str]) -> None:
+    done = run("up", DATABASE_URL=bare_address_url)
+    assert done.returncode == 0, done.stderr
+    assert "by DATABASE_URL" in done.stdout
+    assert not Path(environment["TATAME_DATA_DIR"]).exists()
+
+
+def test_up_creates_a_missing_database_on_a_server_by_url(run: Run, bare_address_url: str) -> None:
+    missing = bare_address_url.replace("/t_", "/new_t_")
+    assert run("up", "--database-url", missing).returncode == 0
+    with psycopg.connect(missing) as connection:
+        assert connection.execute("SHOW timezone").fetchone() == ("UTC",)
+    with psycopg.connect(bare_address_url, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {psycopg.conninfo.conninfo_to_dict(missing)['dbname']}")
+
+
+def test_up_does_not_fill_a_production_database(run: Run, bare_address_url: str) -> None:
+    done = run("up", DATABASE_URL=bare_address_url, TATAME_ENV="production")
+    assert done.returncode == 0
+    assert "not seeded" in done.stderr
+    with psycopg.connect(bare_address_url) as connection:
+        assert connection.execute("SELECT count(*) FROM users").fetchone() == (0,)
+
+
+def test_start_and_stop_say_what_they_find(run: Run) -> None:
+    first, again = run("start"), run("start")
+    assert (first.returncode, first.stderr) == (0, "started\n")
+    assert (again.returncode, again.stderr) == (0, "running already\n")
+    assert first.stdout == again.stdout == run("url").stdout
+    first, again = run("stop"), run("stop")
+    assert (first.returncode, first.stderr) == (0, "stopped\n")
+    assert (again.returncode, again.stderr) == (0, "not running\n")
+
+
+def test_two_starts_at_once_both_succeed(run: Run, environment: dict[str, str]) -> None:
+    pair = [subprocess.Popen([COMMAND, "start"], env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert sorted(process.communicate()[1] for process in pair) == ["running already\n", "started\n"]
+    assert [process.returncode for process in pair] == [0, 0]
+    assert run("stop").stderr == "stopped\n"
+
+
+def test_url_prints_the_address_alone_and_psql_understands_it(run: Run) -> None:
+    run("up")
+    address = run("url")
+    assert address.stderr == ""
+    assert address.stdout.count("\n") == 1
+    with psycopg.connect(address.stdout.strip()) as connection:
+        assert connection.execute("SELECT current_database()").fetchone() == ("tatame",)
+
+
+def test_psql_passes_its_arguments_on_and_speaks_utc(run: Run) -> None:
+    run("up")
+    done = run("psql", "-At", "-c", "SHOW timezone", "-c", "SELECT count(*) FROM roles")
+    assert (done.returncode, done.stdout) == (0, "UTC\n3\n")
+    assert run("psql", "-c", "SELECT nonsense").returncode == 1
+
+
+def test_psql_gets_the_password_without_showing_it(run: Run, guarded_url: str) -> None:
+    done = run("psql", "-At", "-c", r"\conninfo", "-c", "SELECT current_user", DATABASE_URL=guarded_url)
+    assert done.returncode == 0, done.stderr
+    assert "ana" in done.stdout
+    assert PASSWORD not in done.stdout + done.stderr
+
+
+def test_logs_show_what_the_server_wrote(run: Run) -> None:
+    run("start")
+    assert "ready to accept connections" in run("logs").stdout
+
+
+def test_logs_follow_until_interrupted(run: Run, environment: dict[str, str]) -> None:
+    run("start")
+    following = subprocess.Popen([COMMAND, "logs", "-f"], env=environment, stdout=subprocess.PIPE, text=True)
+    assert following.stdout
+    assert any("ready to accept" in line for line in iter(following.stdout.readline, ""))
+    run("stop")
+    assert any("shut down" in line for line in iter(following.stdout.readline, ""))
+    following.send_signal(signal.SIGINT)
+    following.wait()
+    following.stdout.close()
+
+
+def test_status_as_json_is_one_object_and_nothing_else(run: Run) -> None:
+    run("up")
+    done = run("status", "--json", "--check")
+    assert (done.returncode, done.stderr) == (0, "")
+    report = json.loads(done.stdout)
+    assert list(report) == ["database", "server_version", "embedded", "revision", "head", "pending", "tables"]
+    assert report["embedded"] is True
+    assert report["pending"] == []
+    assert report["revision"] == report["head"]
+    assert report["tables"].keys() == Base.metadata.tables.keys()
+    assert report["tables"]["checkins"] > 1000
+
+
+def test_status_check_exits_3_where_migrations_are_pending(run: Run, bare_address_url: str) -> None:
+    done = run("status", "--check", "--json", DATABASE_URL=bare_address_url)
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["pending"]
+    assert "tatame-db migrate" in done.stderr
+    assert run("status", DATABASE_URL=bare_address_url).returncode == 0
+
+
+def test_migrate_and_rollback_and_nothing_to_do(run: Run, bare_address_url: str) -> None:
+    script = run("migrate", "--sql", DATABASE_URL=bare_address_url)
+    assert "CREATE TABLE users" in script.stdout
+    assert "20261123120000" in run("migrate", DATABASE_URL=bare_address_url).stderr
+    assert run("migrate", DATABASE_URL=bare_address_url).stderr == "nothing to migrate\n"
+    assert run("migrate", "--sql", DATABASE_URL=bare_address_url).stdout == ""
+    assert run("rollback", "--steps", "1", DATABASE_URL=bare_address_url).returncode == 0
+    done = run("rollback", DATABASE_URL=bare_address_url)
+    assert done.returncode == 1
+    assert "nothing to roll back" in done.stderr
+
+
+def test_seed_refuses_what_is_not_empty_until_told_to_replace(run: Run) -> None:
+    run("up")
+    refused = run("seed")
+    assert refused.returncode == 1
+    assert "--replace" in refused.stderr
+    assert run("seed", "--replace").returncode == 1
+    done = run("seed", "--replace", "--yes", "--gyms=1", "--members=5", "--days=7", "--random-seed=9")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(run("status", "--json").stdout)["tables"]["gyms"] == 1
+
+
+def test_seed_before_migrate_is_told_to_migrate(run: Run, bare_address_url: str) -> None:
+    done = run("seed", DATABASE_URL=bare_address_url)
+    assert done.returncode == 1
+    assert "tatame-db migrate" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_seed_refuses_a_database_on_another_machine(run: Run) -> None:
+    done = run("seed", DATABASE_URL="postgresql://ana:secret@db.example/tatame")
+    assert done.returncode == 1
+    assert "another" in done.stderr
+    assert "secret" not in done.stderr
+
+
+def test_down_asks_first_and_then_deletes(run: Run, environment: dict[str, str]) -> None:
+    run("start")
+    refused = run("down")
+    assert refused.returncode == 1
+    assert "--yes" in refused.stderr
+    assert Path(environment["TATAME_DATA_DIR"]).exists()
+    assert run("down", "--yes").returncode == 0
+    assert not Path(environment["TATAME_DATA_DIR"]).exists()
+    assert run("down", "--yes").returncode == 0
+
+
+@pytest.mark.parametrize("command", [["stop"], ["down", "--yes"], ["logs"]])
+def test_what_is_for_the_embedded_server_leaves_others_alone(
+    command: list[str], run: Run, bare_address_url: str
+) -> None:
+    done = run(*command, DATABASE_URL=bare_address_url)
+    assert done.returncode == 1
+    assert "embedded" in done.stderr
+    psycopg.connect(bare_address_url).close()
+
+
+def test_the_env_file_of_a_parent_directory_counts(
+    bare_address_url: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text(f"DATABASE_URL='{bare_address_url}'\n")
+    (tmp_path / "deep").mkdir()
+    done = subprocess.run(
+        [COMMAND, "status", "--json"],
+        cwd=tmp_path / "deep",
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["embedded"] is False
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        (f"postgresql://ana:{PASSWORD}@127.0.0.1:1/tatame", "does not answer"),
+        (f"mysql://ana:{PASSWORD}@127.0.0.1/tatame", "only PostgreSQL"),
+        (f"ana:{PASSWORD}@127.0.0.1/tatame", "postgresql://"),
+        (f"postgresql://ana:{PASSWORD}@127.0.0.1:port/tatame", "port"),
+        (f"postgresql://ana:{PASSWORD}@127.0.0.1:1/tatame?sslmod=require", "sslmod"),
+        (f"postgresql://ana:{PASSWORD}@127.0.0.1:1/tatame?sslmode=perhaps", "sslmode"),
+    ],
+)
+def test_a_bad_address_gets_one_message_and_no_password(address: str, told: str, command: list[str], run: Run) -> None:
+    done = run(*command, DATABASE_URL=address)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert told in done.stderr
+    assert "hint: " in done.stderr
+    assert "Nothing was read or changed." in done.stderr
+    assert "Traceback" not in done.stderr
+    assert PASSWORD not in done.stderr
+
+
+@pytest.mark.parametrize("command", [["migrate"], ["rollback"], ["seed"], ["status", "--json"], ["start"]])
+def test_every_command_explains_a_server_that_does_not_answer(command: list[str], run: Run) -> None:
+    done = run(*command, DATABASE_URL=f"postgresql://ana:{PASSWORD}@127.0.0.1:1/tatame")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "does not answer" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert PASSWORD not in done.stderr
+
+
+def test_a_wrong_password_is_told_from_a_missing_database(run: Run, guarded_url: str) -> None:
+    done = run("status", DATABASE_URL=guarded_url.replace(PASSWORD, "wrong-" + PASSWORD))
+    assert done.returncode == 1
+    assert "password authentication failed" in done.stderr
+    assert PASSWORD not in done.stderr
+    done = run("status", DATABASE_URL=guarded_url.replace("/tatame", "/elsewhere"))
+    assert done.returncode == 1
+    assert "no database 'elsewhere'" in done.stderr
+
+
+def test_a_stopped_server_is_explained(run: Run) -> None:
+    done = run("status")
+    assert done.returncode == 1
+    assert "tatame-db start" in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_taken_port_is_explained(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        done = run("start", "--port", str(listener.getsockname()[1]))
+    assert done.returncode == 1
+    assert "taken" in done.stderr
+    assert run("status").returncode == 1
+
+
+@pytest.mark.parametrize(
+    "mistyped",
+    [
+        ["stauts"],
+        ["status", "--jsn"],
+        ["rollback", "--steps", "0"],
+        ["seed", "--gyms", "many"],
+        ["start", "--port", "0"],
+    ],
+)
+def test_what_is_mistyped_exits_2(mistyped: list[str], run: Run) -> None:
+    assert run(*mistyped).returncode == 2
+
+
+def test_docker_that_is_not_there_is_explained(run: Run, tmp_path: Path) -> None:
+    done = run("start", "--docker", PATH=str(tmp_path))
+    assert done.returncode == 1
+    assert "no `docker`" in done.stderr
+
+
+def test_ctrl_c_while_waiting_for_another_migration_ends_with_130(
+    bare_address_url: str, environment: dict[str, str]
+) -> None:
+    with psycopg.connect(bare_address_url) as holder:
+        holder.execute("SELECT pg_advisory_lock(%s)", (0x7461_7461_6D65,))
+        waiting = subprocess.Popen(
+            [COMMAND, "migrate"],
+            env=environment | {"DATABASE_URL": bare_address_url},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert waiting.stderr
+        assert "waiting" in waiting.stderr.readline()
+        time.sleep(0.5)
+        waiting.send_signal(signal.SIGINT)
+        told = waiting.stderr.read()
+        waiting.stderr.close()
+        assert waiting.wait(20) == 130
+        assert "Traceback" not in told
+        assert holder.execute("SELECT to_regclass('users')").fetchone() == (None,)
+
+
+def test_ctrl_c_while_starting_leaves_nothing_half_done(run: Run, environment: dict[str, str]) -> None:
+    starting = subprocess.Popen([COMMAND, "up"], env=environment, stderr=subprocess.PIPE, text=True, process_group=0)
+    assert starting.stderr
+    assert "starting" in starting.stderr.readline()
+    while not Path(environment["TATAME_DATA_DIR"], "data.new").exists() and starting.poll() is None:
+        time.sleep(0.001)
+    os.killpg(starting.pid, signal.SIGINT)
+    told = starting.stderr.read()
+    starting.stderr.close()
+    assert starting.wait(30) == 130
+    assert "Traceback" not in told
+    assert run("up").returncode == 0
+
+
+def test_help_is_quick_because_it_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from tatame_db.cli.commands import app\n"
+        "try: app(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
+    assert "typer" in loaded
+    assert not loaded & {"sqlalchemy", "alembic", "psycopg", "pydantic", "rich", "starlette"}

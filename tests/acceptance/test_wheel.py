@@ -1,0 +1,94 @@
+"""The built wheel, installed outside the repository by people with different rights."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+UV = Path(sys.executable).with_name("uv")
+# An ordinary user who may still read the interpreter, wherever root keeps it.
+AS_NOBODY = [
+    *("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"),
+    *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
+]
+
+
+@pytest.fixture(scope="module")
+def place() -> Generator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="tatame-wheel-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def wheel(place: Path) -> Path:
+    subprocess.run([UV, "build", "--quiet", "--wheel", "--out-dir", place, REPOSITORY], check=True, cwd=place)
+    return next(place.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def command(place: Path, wheel: Path) -> Path:
+    """Install the wheel into an environment of its own."""
+    home = place / "installed"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home / "venv"], check=True)
+    python = home / "venv" / "bin" / "python"
+    subprocess.run([UV, "pip", "install", "--quiet", "--python", python, wheel], check=True, cwd=place)
+    return python.with_name("tatame-db")
+
+
+def _run(command: Path, home: Path, *arguments: str, who: list[str] | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "TATAME_DATA_DIR": str(home / "data")}
+    return subprocess.run(
+        [*(who or []), command, *arguments], check=False, capture_output=True, text=True, cwd=home, env=environment
+    )
+
+
+def test_the_wheel_carries_all_that_is_not_python(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {"tatame_db/py.typed", "tatame_db/docker-compose.yml", "tatame_db/migrations/env.py"} <= names
+    shipped = {name for name in names if name.startswith("tatame_db/migrations/versions/")}
+    written = (REPOSITORY / "src" / "tatame_db" / "migrations" / "versions").glob("*.py")
+    assert shipped == {f"tatame_db/migrations/versions/{path.name}" for path in written}
+    assert not {name for name in names if name.startswith("tests")}
+
+
+def test_the_installed_wheel_brings_up_a_seeded_database(command: Path, directory: Path) -> None:
+    done = _run(command, directory, "up")
+    assert done.returncode == 0, done.stderr
+    assert "checkins" in done.stdout
+    assert _run(command, directory, "down", "--yes").returncode == 0
+
+
+@pytest.mark.parametrize("ordinary", [True, False], ids=["ordinary", "whoever runs the tests"])
+def test_it_works_from_a_home_that_nobody_else_can_enter(
+    command: Path, directory: Path, place: Path, *, ordinary: bool
+) -> None:
+    become_nobody = ordinary and os.geteuid() == 0
+    home = directory / "home"
+    home.mkdir()
+    if become_nobody:
+        shutil.chown(home, "nobody", "nogroup")
+    else:
+        # Root's own home is closed like this, and the server does not run as root.
+        command.parents[2].chmod(0o700)
+    home.chmod(0o700 if become_nobody else 0o755)
+    who = AS_NOBODY if become_nobody else []
+    try:
+        done = _run(command, home, "up", who=who)
+        assert done.returncode == 0, done.stderr
+        assert _run(command, home, "psql", "-Atc", "SELECT count(*) FROM roles", who=who).stdout == "3\n"
+        assert _run(command, home, "down", "--yes", who=who).returncode == 0
+        assert place.stat().st_mode & 0o777 == 0o755
+        assert command.parents[2].stat().st_mode & 0o777 == (0o755 if become_nobody else 0o700)
+    finally:
+        command.parents[2].chmod(0o755)
