@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -53,8 +54,8 @@ class AddressInvalid(TatameError):
 def parse_address(text: str) -> URL:
     """Read a PostgreSQL address, also one whose password holds unescaped `%@:/#[`.
 
-    Everything between the first colon of the user part and the last `@` is the password. What looks like `%40` in
-    it is decoded, as the standard says; a lone `%` stays as it is. The result prints `***` for the password.
+    Everything between the first colon of the user part and the last `@` before the options is the password. What
+    looks like `%40` in it is decoded, as the standard says; a lone `%` stays. The result prints `***` for it.
 
     Raises `AddressInvalid`.
     """
@@ -63,10 +64,12 @@ def parse_address(text: str) -> URL:
         raise AddressInvalid("has no `postgresql://` in front")
     if scheme.lower() not in _DRIVERS:
         raise AddressInvalid(f"is for {scheme!r}; only PostgreSQL is understood")
-    user_part, _, place = rest.rpartition("@")
+    # A `?` may be part of a password; one that is followed by `name=` or by nothing more starts the options.
+    start = re.search(r"\?([a-z_]+=|[^@]*$)", rest)
+    place, query = (rest[: start.start()], rest[start.start() + 1 :]) if start else (rest, "")
+    user_part, _, place = place.rpartition("@")
     username, _, password = user_part.partition(":")
-    hosts, _, query = place.partition("?")
-    hosts, _, database = hosts.partition("/")
+    hosts, _, database = place.partition("/")
     options = _options(query)
     host, port = _host_and_port(hosts)
     return URL.create(

@@ -34,6 +34,12 @@ def test_addresses_without_user_with_ipv6_and_with_a_socket_are_read() -> None:
     assert parse_address("postgresql://%2Frun%2Fpg/x").host == "/run/pg"
 
 
+def test_an_at_sign_in_the_options_is_not_taken_for_the_end_of_a_password() -> None:
+    address = parse_address("postgresql://ana:p?w@db.example/x?application_name=api@gym")
+    assert (address.password, address.host, address.query["application_name"]) == ("p?w", "db.example", "api@gym")
+    assert parse_address("postgresql://db.example/x?application_name=a@b").host == "db.example"
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

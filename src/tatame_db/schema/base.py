@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar, NoReturn
 
-from sqlalchemy import ARRAY, TIMESTAMP, MetaData, Table, Text, inspect
+from sqlalchemy import TIMESTAMP, MetaData, Table, Text, inspect
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import DeclarativeBase, MappedAsDataclass, RelationshipProperty
 from sqlalchemy.orm.strategies import _LazyLoader  # pyright: ignore[reportPrivateUsage]
@@ -18,11 +19,12 @@ class RelationNotLoaded(TatameError, InvalidRequestError):
 
     def __init__(self, model: str, relation: str) -> None:
         self.model, self.relation = model, relation
+        variable = {"Class": "class_"}.get(model, model.lower())
         super().__init__(
             f"{model}.{relation} was not loaded",
             means="Reading it would have queried the database behind your back, so nothing was read.",
             fix=f"load it with the query: `select({model}).options(selectinload({model}.{relation}))`, "
-            f'or later: `session.refresh({model.lower()}, ["{relation}"])`',
+            f'or later: `session.refresh({variable}, ["{relation}"])`',
         )
 
 

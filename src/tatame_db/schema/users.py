@@ -61,11 +61,13 @@ class User(Base, kw_only=True):
         back_populates="members", foreign_keys="User.gym_id", default=None, lazy="raise"
     )
     managed_gyms: Mapped[list[Gym]] = relationship(
+        # To be read only: `gym.manager = user` writes it, after both rows exist, which two writing sides could not.
         back_populates="manager",
         foreign_keys="Gym.manager_id",
-        default_factory=list,
+        viewonly=True,
+        sync_backref=False,
+        init=False,
         lazy="raise",
-        passive_deletes="all",
     )
 
     graduations: Mapped[list[Graduation]] = relationship(

@@ -1,0 +1,210 @@
+"""The pages that are made from the code: `make docs` writes them, `--check` names those that are stale."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from sqlalchemy import URL
+from typer.core import TyperCommand, TyperGroup
+
+from tatame_db.cli.commands import app
+from tatame_db.schema import Base
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Column, Index, Table
+    from sqlalchemy.orm import Mapper, RelationshipProperty
+
+ROOT = Path(__file__).parents[1]
+_NOTICE = "<!-- Made by `make docs`; change the code it comes from instead. -->"
+_COMMANDS = re.compile(r"(<!-- commands: made by `make docs` -->\n).*?(<!-- end of commands -->)", re.DOTALL)
+_HELP_WIDTH = 80
+_POSTGRESQL = URL.create("postgresql+psycopg").get_dialect()()
+
+
+def generated() -> dict[Path, str]:
+    """Return what each generated file has to hold."""
+    readme = ROOT / "README.md"
+    return {
+        readme: with_commands(readme.read_text(encoding="utf-8")),
+        ROOT / "docs" / "reference.md": reference_page(),
+        ROOT / "docs" / "schema.md": schema_page(),
+    }
+
+
+def stale() -> list[Path]:
+    """Return the files that hold something else, or are missing, relative to the root."""
+    return [
+        path.relative_to(ROOT)
+        for path, text in generated().items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+
+
+# --- Commands --------------------------------------------------------------------------------------------------------
+
+
+def helps() -> dict[str, str]:
+    """Return what `--help` says of each command, the whole program first."""
+    program = _program()
+    context = typer.Context(
+        program, info_name="tatame-db", terminal_width=_HELP_WIDTH, **(program.context_settings or {})
+    )
+    texts = {"tatame-db": program.get_help(context)}
+    for name, command in _commands().items():
+        child = typer.Context(command, info_name=name, parent=context, terminal_width=_HELP_WIDTH)
+        texts[f"tatame-db {name}"] = command.get_help(child)
+    return texts
+
+
+def reference_page() -> str:
+    """Write what `--help` says of every command."""
+    parts = ["# Commands", _NOTICE, "Exit codes and variables are in [configuration.md](configuration.md)."]
+    for name, text in helps().items():
+        parts += [f"## {name}", f"```text\n{text.strip()}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def with_commands(readme: str) -> str:
+    """Put the table of commands between its markers."""
+    rows = [[f"`tatame-db {name}`", command.help or ""] for name, command in _commands().items()]
+    found = _COMMANDS.search(readme)
+    if not found:
+        raise SystemExit("README.md has lost the markers around its table of commands")
+    return readme[: found.end(1)] + "\n" + _table(["Command", "What it does"], rows) + "\n\n" + readme[found.start(2) :]
+
+
+def _program() -> TyperGroup:
+    program = typer.main.get_command(app)
+    assert isinstance(program, TyperGroup)  # noqa: S101, for the type checker
+    return program
+
+
+def _commands() -> dict[str, TyperCommand]:
+    return {name: command for name, command in _program().commands.items() if isinstance(command, TyperCommand)}
+
+
+# --- Schema ----------------------------------------------------------------------------------------------------------
+
+
+def schema_page() -> str:
+    """Write the diagram, and each table with its columns, relations and indexes."""
+    models = _models()
+    parts = [
+        "# Schema",
+        _NOTICE,
+        f"{len(models)} tables. Why they are as they are is in [design.md](design.md).",
+        f"```mermaid\n{_diagram()}\n```",
+    ]
+    for mapper, table in models:
+        parts += [f"## {table.name}", f"`{mapper.class_.__name__}`: {mapper.class_.__doc__ or ''}", _columns(table)]
+        relations = [_relation(relation) for relation in mapper.relationships]
+        if relations:
+            parts.append(_table(["Relation", "Type", "Over"], relations))
+        indexes = [_index(index) for index in sorted(table.indexes, key=lambda index: str(index.name))]
+        if indexes:
+            parts.append(_table(["Index", "On", "Kind", "Where"], indexes))
+    return "\n\n".join(parts) + "\n"
+
+
+def _models() -> list[tuple[Mapper[Base], Table]]:
+    tables = Base.metadata.tables
+    return sorted(
+        ((mapper, tables[str(mapper.local_table)]) for mapper in Base.registry.mappers), key=lambda pair: pair[1].name
+    )
+
+
+def _diagram() -> str:
+    lines = ["erDiagram"]
+    for _, table in _models():
+        # Quoted, because `class` is a word of Mermaid's own.
+        lines += [f'    "{table.name}" {{', *(f"        {line}" for line in _attributes(table)), "    }"]
+    for _, table in _models():
+        for key in sorted(table.foreign_keys, key=lambda key: key.parent.name):
+            one = "|o" if key.parent.nullable else "||"
+            lines.append(f'    "{key.column.table.name}" {one}--o{{ "{table.name}" : "{key.parent.name}"')
+    return "\n".join(lines)
+
+
+def _attributes(table: Table) -> Iterator[str]:
+    for column in table.columns:
+        marks = {"PK": column.primary_key, "FK": column.foreign_keys, "UK": column.unique}
+        keys = ", ".join(mark for mark, is_set in marks.items() if is_set)
+        # Mermaid takes a type of one word.
+        kind = _type(column).removesuffix(" without time zone")
+        yield f"{kind} {column.name} {keys}".rstrip()
+
+
+def _type(column: Column[object]) -> str:
+    if column is column.table.autoincrement_column:
+        return "serial"
+    return column.type.compile(_POSTGRESQL).lower()
+
+
+def _columns(table: Table) -> str:
+    return _table(
+        ["Column", "Type", "NULL", "Default", "Key"],
+        [
+            [f"`{column.name}`", _type(column), "yes" if column.nullable else "no", _default(column), _key(column)]
+            for column in table.columns
+        ],
+    )
+
+
+def _default(column: Column[object]) -> str:
+    if column is column.table.autoincrement_column:
+        return "the next number"
+    argument = getattr(column.server_default, "arg", None)
+    return "" if argument is None else f"`{argument.compile(dialect=_POSTGRESQL)}`"
+
+
+def _key(column: Column[object]) -> str:
+    facts = ["primary key"] if column.primary_key else []
+    facts += ["unique"] if column.unique else []
+    for key in column.foreign_keys:
+        to = key.column
+        late = f", deferrable, initially {key.initially.lower()}" if key.deferrable and key.initially else ""
+        facts.append(f"refers to [{to.table.name}](#{to.table.name}) `{to.name}`{late}")
+    return "; ".join(facts)
+
+
+def _relation(relation: RelationshipProperty[object]) -> list[str]:
+    target = relation.mapper.class_.__name__
+    [(local, remote)] = relation.local_remote_pairs or []
+    key = local if local.foreign_keys else remote
+    one = f"{target} | None" if key.nullable else target
+    kind = f"list[{target}]" if relation.uselist else one
+    return [f"`{relation.key}`", f"`{kind}`", f"`{key.table.name}.{key.name}`"]
+
+
+def _index(index: Index) -> list[str]:
+    options = index.dialect_options["postgresql"]
+    where = f"`{options['where']}`" if options["where"] is not None else ""
+    return [f"`{index.name}`", ", ".join(index.columns.keys()), options["using"] or "btree", where]
+
+
+def _table(heading: list[str], rows: list[list[str]]) -> str:
+    lines = [heading, ["---"] * len(heading), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    """Write the files, or with `--check` exit with 1 where one is stale."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing, and name the stale files")
+    if parser.parse_args().check:
+        names = [str(path) for path in stale()]
+        sys.exit(f"stale: {', '.join(names)}\n\nhint: `make docs`" if names else 0)
+    for name in stale():
+        (ROOT / name).write_text(generated()[ROOT / name], encoding="utf-8")
+        print(f"wrote {name}")
+
+
+if __name__ == "__main__":
+    main()

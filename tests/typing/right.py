@@ -1,0 +1,220 @@
+# pyright: strict
+"""What both type checkers have to accept, with exactly these types; nothing here is ever run."""
+
+from datetime import datetime
+from typing import assert_type
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session, joinedload, selectinload
+
+from tatame_db.database import Database, SyncDatabase
+from tatame_db.schema import (
+    AppStore,
+    Asset,
+    Attachment,
+    Checkin,
+    Class,
+    Graduation,
+    Gym,
+    Notification,
+    Role,
+    User,
+    Version,
+)
+
+# The least that each model asks for, and all that it takes.
+Role(id="STUDENT")
+Version()
+AppStore()
+Gym(name="Alliance", address="Rua A, 1", since="2015-03-01")
+User(clerk_user_id="user_ana")
+Graduation(user_id=1)
+Class()
+Asset()
+Attachment()
+Checkin()
+Notification()
+
+ana = User(clerk_user_id="user_ana", email=None, role="STUDENT", gym_id=1, approved_at=datetime(2026, 3, 1))
+gym = Gym(id=1, name="Alliance", address="Rua A, 1", since="2015-03-01", manager=ana, members=[ana])
+class_ = Class(gym=gym, instructor=ana, creator=ana, day="MONDAY", start="18:00", end="19:30", deleted_at=None)
+Role(id="MANAGER", users=[ana], created_at=datetime(2026, 3, 1))
+Version(app_version="1.0.0", disabled_at=datetime(2026, 3, 1))
+AppStore(store="ios", url="https://apps.example")
+Graduation(user=ana, belt="blue", degree=2, modality="BJJ")
+Asset(class_=class_, title="Armbar", content="https://video.example", type="video", valid_until=datetime(2026, 3, 1))
+Attachment(class_=class_, file_name="rules.pdf", file_url="https://file.example", file_type="pdf", file_size=1024)
+Checkin(user=ana, class_=class_, date="2026-03-01")
+Notification(sender=ana, recipients=["1", "2"], viewed_by=[], channel="push", status="sent", sent_at=None)
+
+ana.email = None
+ana.gym = None
+gym.members.append(ana)
+gym.manager = ana
+
+
+def columns(
+    role: Role,
+    version: Version,
+    store: AppStore,
+    gym: Gym,
+    user: User,
+    graduation: Graduation,
+    class_: Class,
+    asset: Asset,
+    attachment: Attachment,
+    checkin: Checkin,
+    notification: Notification,
+) -> None:
+    assert_type(role.id, str)
+    assert_type(role.created_at, datetime)
+    assert_type(version.id, int)
+    assert_type(version.app_version, str | None)
+    assert_type(version.created_at, datetime)
+    assert_type(version.disabled_at, datetime | None)
+    assert_type(store.id, int)
+    assert_type(store.store, str | None)
+    assert_type(store.url, str | None)
+    assert_type(store.created_at, datetime)
+    assert_type(store.disabled_at, datetime | None)
+    assert_type(gym.id, int)
+    assert_type(gym.name, str)
+    assert_type(gym.address, str)
+    assert_type(gym.logo, str | None)
+    assert_type(gym.manager_id, int | None)
+    assert_type(gym.since, str)
+    assert_type(gym.created_at, datetime)
+    assert_type(user.id, int)
+    assert_type(user.clerk_user_id, str)
+    assert_type(user.email, str | None)
+    assert_type(user.first_name, str | None)
+    assert_type(user.last_name, str | None)
+    assert_type(user.profile_picture, str | None)
+    assert_type(user.birth, str | None)
+    assert_type(user.birth_day, str | None)
+    assert_type(user.gender, str | None)
+    assert_type(user.phone, str | None)
+    assert_type(user.instagram, str | None)
+    assert_type(user.role, str | None)
+    assert_type(user.gym_id, int | None)
+    assert_type(user.expo_push_token, str | None)
+    assert_type(user.customer_id, str | None)
+    assert_type(user.subscription_id, str | None)
+    assert_type(user.plan, str | None)
+    assert_type(user.approved_at, datetime | None)
+    assert_type(user.denied_at, datetime | None)
+    assert_type(user.migrated_at, datetime | None)
+    assert_type(user.deleted_at, datetime | None)
+    assert_type(user.created_at, datetime)
+    assert_type(graduation.id, int)
+    assert_type(graduation.user_id, int)
+    assert_type(graduation.belt, str | None)
+    assert_type(graduation.degree, int | None)
+    assert_type(graduation.modality, str | None)
+    assert_type(graduation.created_at, datetime)
+    assert_type(class_.id, int)
+    assert_type(class_.gym_id, int | None)
+    assert_type(class_.instructor_id, int | None)
+    assert_type(class_.created_by, int | None)
+    assert_type(class_.day, str | None)
+    assert_type(class_.start, str | None)
+    assert_type(class_.end, str | None)
+    assert_type(class_.modality, str | None)
+    assert_type(class_.description, str | None)
+    assert_type(class_.created_at, datetime)
+    assert_type(class_.deleted_at, datetime | None)
+    assert_type(asset.id, int)
+    assert_type(asset.class_id, int | None)
+    assert_type(asset.title, str | None)
+    assert_type(asset.content, str | None)
+    assert_type(asset.type, str | None)
+    assert_type(asset.valid_until, datetime | None)
+    assert_type(asset.created_at, datetime)
+    assert_type(attachment.id, int)
+    assert_type(attachment.class_id, int | None)
+    assert_type(attachment.file_name, str | None)
+    assert_type(attachment.file_url, str | None)
+    assert_type(attachment.file_type, str | None)
+    assert_type(attachment.file_size, int | None)
+    assert_type(attachment.created_at, datetime)
+    assert_type(checkin.id, int)
+    assert_type(checkin.user_id, int | None)
+    assert_type(checkin.class_id, int | None)
+    assert_type(checkin.date, str | None)
+    assert_type(checkin.created_at, datetime)
+    assert_type(notification.id, int)
+    assert_type(notification.sent_by, int | None)
+    assert_type(notification.title, str | None)
+    assert_type(notification.content, str | None)
+    assert_type(notification.channel, str | None)
+    assert_type(notification.status, str | None)
+    assert_type(notification.recipients, list[str] | None)
+    assert_type(notification.viewed_by, list[str] | None)
+    assert_type(notification.sent_at, datetime | None)
+    assert_type(notification.created_at, datetime)
+
+
+def relations(
+    role: Role,
+    gym: Gym,
+    user: User,
+    graduation: Graduation,
+    class_: Class,
+    asset: Asset,
+    attachment: Attachment,
+    checkin: Checkin,
+    notification: Notification,
+) -> None:
+    assert_type(role.users, list[User])
+    assert_type(user.role_, Role | None)
+    assert_type(user.gym, Gym | None)
+    assert_type(user.managed_gyms, list[Gym])
+    assert_type(user.graduations, list[Graduation])
+    assert_type(user.checkins, list[Checkin])
+    assert_type(user.instructed_classes, list[Class])
+    assert_type(user.created_classes, list[Class])
+    assert_type(user.sent_notifications, list[Notification])
+    assert_type(gym.manager, User | None)
+    assert_type(gym.members, list[User])
+    assert_type(gym.classes, list[Class])
+    assert_type(graduation.user, User)
+    assert_type(class_.gym, Gym | None)
+    assert_type(class_.instructor, User | None)
+    assert_type(class_.creator, User | None)
+    assert_type(class_.assets, list[Asset])
+    assert_type(class_.attachments, list[Attachment])
+    assert_type(class_.checkins, list[Checkin])
+    assert_type(asset.class_, Class | None)
+    assert_type(attachment.class_, Class | None)
+    assert_type(checkin.user, User | None)
+    assert_type(checkin.class_, Class | None)
+    assert_type(notification.sender, User | None)
+
+
+def questions(session: Session) -> None:
+    whole = select(User).where(User.clerk_user_id == "user_ana").options(selectinload(User.gym).joinedload(Gym.manager))
+    assert_type(whole, Select[User])
+    assert_type(session.scalars(whole).one(), User)
+    assert_type(session.scalars(whole).first(), User | None)
+    assert_type(session.get(Gym, 1), Gym | None)
+
+    named = select(User.clerk_user_id, User.email, User.created_at).options(joinedload(User.role_))
+    assert_type(named, Select[str, str | None, datetime])
+    for clerk_user_id, email, created_at in session.execute(named):
+        assert_type(clerk_user_id, str)
+        assert_type(email, str | None)
+        assert_type(created_at, datetime)
+
+    viewed = session.scalars(select(Notification.viewed_by).where(Notification.recipients.contains(["1"]))).all()
+    for ids in viewed:
+        assert_type(ids, list[str] | None)
+
+
+def sessions_in_step(database: SyncDatabase) -> None:
+    with database.session.begin() as session:
+        assert_type(session.scalars(select(User)).all()[0].gym, Gym | None)
+
+
+async def sessions_of_asyncio(database: Database) -> None:
+    async with database.session.begin() as session:
+        assert_type((await session.scalars(select(User))).all()[0].gym, Gym | None)

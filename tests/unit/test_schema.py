@@ -1,0 +1,164 @@
+"""The models by themselves: what importing them loads, how they are related, what their `repr` gives away."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import ARRAY, Text
+from sqlalchemy.orm import Mapper, RelationshipProperty
+
+import tatame_db
+from tatame_db.schema import Base, Role, User
+
+MAPPERS = sorted(Base.registry.mappers, key=lambda mapper: mapper.class_.__name__)
+RELATIONS = sorted((relation for mapper in MAPPERS for relation in mapper.relationships), key=str)
+
+each_relation = pytest.mark.parametrize("relation", RELATIONS, ids=str)
+each_model = pytest.mark.parametrize("mapper", MAPPERS, ids=lambda mapper: mapper.class_.__name__)
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_the_models_loads_no_other_part_and_none_of_their_libraries() -> None:
+    loaded = run("import sys, tatame_db.schema; print(*sys.modules)").split()
+
+    assert {name.split(".")[0] for name in loaded}.isdisjoint(
+        {"alembic", "psycopg", "pydantic", "rich", "starlette", "typer"}
+    )
+    assert {".".join(name.split(".")[:2]) for name in loaded if name.startswith("tatame_db.")} == {
+        "tatame_db.errors",
+        "tatame_db.schema",
+    }
+
+
+def test_the_models_are_configured_without_a_warning() -> None:
+    run("import tatame_db.schema; from sqlalchemy.orm import configure_mappers; configure_mappers()")
+
+
+def test_there_are_the_relations_of_the_plan_and_the_way_back_of_each() -> None:
+    assert [str(relation) for relation in RELATIONS] == [
+        "Asset.class_",
+        "Attachment.class_",
+        "Checkin.class_",
+        "Checkin.user",
+        "Class.assets",
+        "Class.attachments",
+        "Class.checkins",
+        "Class.creator",
+        "Class.gym",
+        "Class.instructor",
+        "Graduation.user",
+        "Gym.classes",
+        "Gym.manager",
+        "Gym.members",
+        "Notification.sender",
+        "Role.users",
+        "User.checkins",
+        "User.created_classes",
+        "User.graduations",
+        "User.gym",
+        "User.instructed_classes",
+        "User.managed_gyms",
+        "User.role_",
+        "User.sent_notifications",
+    ]
+
+
+@each_relation
+def test_a_relation_and_its_way_back_agree(relation: RelationshipProperty[Any]) -> None:
+    assert relation.back_populates
+    back = relation.mapper.relationships[relation.back_populates]
+
+    assert back.back_populates == relation.key
+    assert back.mapper is relation.parent
+    assert back.uselist is not relation.uselist
+    assert set(back.local_remote_pairs or ()) == {
+        (remote, local) for local, remote in relation.local_remote_pairs or ()
+    }
+
+
+@each_relation
+def test_no_relation_queries_the_database_behind_your_back(relation: RelationshipProperty[Any]) -> None:
+    assert relation.lazy == "raise"
+
+
+@each_model
+def test_a_repr_shows_the_key_alone(mapper: Mapper[Any]) -> None:
+    texts = {column.key: "ana@gym.example" for column in mapper.columns if isinstance(column.type, Text)}
+    lists = {column.key: ["ana@gym.example"] for column in mapper.columns if isinstance(column.type, ARRAY)}
+    [key] = mapper.primary_key
+
+    row = mapper.class_(**{**texts, **lists, key.name: 7})
+
+    assert repr(row) == f"{mapper.class_.__name__}(id=7)"
+
+
+def test_a_repr_of_a_row_that_was_never_written_shows_no_personal_data() -> None:
+    assert repr(User(clerk_user_id="user_ana", email="ana@gym.example")) == "User(id=None)"
+    assert repr(Role(id="STUDENT")) == "Role(id='STUDENT')"
+
+
+# --- Imports run down ------------------------------------------------------------------------------------------------
+
+PACKAGE = Path(tatame_db.__file__).parent
+EVERYTHING = {"database", "docker", "errors", "evolve", "schema", "seed", "server", "settings"}
+MAY_IMPORT = {
+    "errors": set(),
+    "schema": {"errors"},
+    "migrations": {"schema"},
+    "settings": {"errors", "schema"},
+    "server": {"errors"},
+    "docker": {"errors"},
+    "database": {"settings", "server", "errors"},
+    "evolve": {"schema", "errors", "database"},
+    "seed": {"schema", "errors"},
+    "cli": EVERYTHING,
+}
+
+
+def part_of(path: Path) -> str:
+    """Name the part of the package that a file belongs to: a module, or a folder of them."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_parts(tree: ast.AST) -> set[str]:
+    """Name the parts of the package that code imports, `if TYPE_CHECKING` and functions included."""
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "we write imports in full"
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return {name.split(".")[1] for name in names if name.startswith("tatame_db.")}
+
+
+FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_down(path: Path) -> None:
+    part = part_of(path)
+    assert part in MAY_IMPORT, f"say in MAY_IMPORT what `{part}` stands on"
+
+    assert imported_parts(ast.parse(path.read_text())) <= MAY_IMPORT[part] | {part}
+
+
+def test_the_package_itself_imports_no_part_of_it() -> None:
+    assert imported_parts(ast.parse((PACKAGE / "__init__.py").read_text())) == set()
+
+
+def test_reading_settings_does_not_load_the_models() -> None:
+    loaded = run("import sys, tatame_db.settings; print(*sys.modules)").split()
+
+    assert "tatame_db.settings" in loaded
+    assert "tatame_db.schema" not in loaded
