@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# Trust what the machine trusts, a company's own certificates among them, where it keeps such a list.
+export UV_SYSTEM_CERTS := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs),1,)
+
 .PHONY: start stop test format docs clean
 .DELETE_ON_ERROR:
 
@@ -35,6 +38,6 @@ $(VENV)/installed: pyproject.toml uv.lock
 		|| { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V). Nothing was installed." >&2; \
 		     echo "hint: make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	@command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" VIRTUAL_ENV="$(abspath $(VENV))" uv sync --active --locked --quiet --no-progress
 	@touch $@

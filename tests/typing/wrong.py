@@ -39,6 +39,7 @@ User(clerk_user_id=None)  # wrong
 User(clerk_user_id="user_ana", gym_id="1")  # wrong
 User(clerk_user_id="user_ana", approved_at="2026-03-01")  # wrong
 User(clerk_user_id="user_ana", gym="Alliance")  # wrong
+User(clerk_user_id="user_ana", managed_gyms=[])  # wrong
 Gym(name="Alliance", address="Rua A, 1", since=date(2015, 3, 1))  # wrong
 Gym(name="Alliance", address="Rua A, 1", since="2015-03-01", members=[1])  # wrong
 Graduation(user_id=None)  # wrong

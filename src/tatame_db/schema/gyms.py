@@ -26,7 +26,7 @@ class Gym(Base, kw_only=True):
     address: Mapped[str]
     logo: Mapped[str | None] = mapped_column(default=None)
     manager_id: Mapped[int | None] = mapped_column(
-        # Deferrable, so that a gym and its manager can be written in one transaction in either order.
+        # Deferrable, so that a gym can be written before its manager in one transaction.
         ForeignKey("users.id", deferrable=True, initially="IMMEDIATE", use_alter=True),
         index=True,
         default=None,
