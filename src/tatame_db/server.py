@@ -237,7 +237,9 @@ class EmbeddedServer:
 
     @cached_property
     def _socket_directory(self) -> Path:
-        if len(os.fsencode(self.directory / ".s.PGSQL.65535.lock")) <= _SOCKET_PATH_BYTES:
+        # libpq takes what stands between commas for several hosts.
+        fits = len(os.fsencode(self.directory / ".s.PGSQL.65535.lock")) <= _SOCKET_PATH_BYTES
+        if fits and "," not in str(self.directory):
             return self.directory
         name = hashlib.sha256(os.fsencode(self.directory)).hexdigest()[:12]
         return Path(tempfile.gettempdir()) / f"tatame-{name}"

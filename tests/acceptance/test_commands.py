@@ -236,8 +236,8 @@ def test_the_env_file_of_a_parent_directory_counts(
         (f"postgresql://ana:{PASSWORD}@127.0.0.1:1/tatame?sslmode=perhaps", "sslmode"),
     ],
 )
-def test_a_bad_address_gets_one_message_and_no_password(address: str, told: str, command: list[str], run: Run) -> None:
-    done = run(*command, DATABASE_URL=address)
+def test_a_bad_address_gets_one_message_and_no_password(address: str, told: str, run: Run) -> None:
+    done = run("up", DATABASE_URL=address)
     assert (done.returncode, done.stdout) == (1, "")
     assert told in done.stderr
     assert "hint: " in done.stderr
