@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import asyncio
 import shutil
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import URL, Engine, inspect, text
 
-from tatame_db import evolve
-from tatame_db.database import SyncDatabase, readable
+from tatame_db import evolve, seed
+from tatame_db.database import Database, SyncDatabase, readable
+from tatame_db.evolve import catalogue, history, run
 from tatame_db.schema import Base
 
 FAILING = '''
@@ -34,9 +41,26 @@ def downgrade() -> None:
 def migrations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give a copy of the migrations to add to."""
     copy = tmp_path / "migrations"
-    shutil.copytree(evolve.MIGRATIONS, copy)
-    monkeypatch.setattr(evolve, "MIGRATIONS", copy)
+    shutil.copytree(history.MIGRATIONS, copy)
+    monkeypatch.setattr(history, "MIGRATIONS", copy)
     return copy
+
+
+@pytest.fixture
+def add(migrations: Path) -> Callable[..., str]:
+    """Write one more migration, by default after the newest, and return its revision."""
+    numbers = count(29990101000000)
+
+    def write(*, after: str | tuple[str, ...] | None = None, upgrade: str = "pass", downgrade: str = "pass") -> str:
+        revision = str(next(numbers))
+        (migrations / "versions" / f"{revision}.py").write_text(
+            f'"""Step {revision}."""\n\nfrom alembic import op\n\nrevision = "{revision}"\n'
+            f"down_revision = {after or history.History().head!r}\n\n\n"
+            f"def upgrade() -> None:\n    {upgrade}\n\n\ndef downgrade() -> None:\n    {downgrade}\n"
+        )
+        return revision
+
+    return write
 
 
 def _head(engine: Engine) -> str:
@@ -106,7 +130,11 @@ def test_of_two_runs_at_once_one_waits_and_finds_nothing_to_do(bare_engine: Engi
     first = threading.Thread(target=lambda: done.update(first=evolve.migrate(bare_engine, on_step=hold)))
     first.start()
     assert at_work.wait(20)
-    second = threading.Thread(target=lambda: done.update(second=evolve.migrate(bare_engine, on_wait=told_to_wait.set)))
+    second = threading.Thread(
+        target=lambda: done.update(
+            second=evolve.migrate(bare_engine, patience=evolve.Patience(on_wait=told_to_wait.set))
+        )
+    )
     second.start()
     assert told_to_wait.wait(20)
     go_on.set()
@@ -123,13 +151,200 @@ def test_a_run_leaves_no_lock_and_no_timeout_behind(bare_engine: Engine) -> None
         assert connection.scalar(text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")) == 0
 
 
-def test_a_lock_held_by_another_session_ends_the_run_unharmed(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evolve, "LOCK_TIMEOUT_MS", 200)
+def test_a_lock_held_by_another_session_ends_the_run_unharmed_after_some_tries(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "RETRY_PAUSES_SECONDS", (0.01, 0.02))
+    told: list[evolve.Waiting] = []
     with engine.begin() as other:
         other.execute(text("SELECT FROM users"))
         with pytest.raises(evolve.MigrationFailed, match="lock timeout"):
-            evolve.rollback(engine)
+            evolve.rollback(engine, patience=evolve.Patience(lock_timeout_ms=50, on_retry=told.append))
+    assert [waiting.pause_seconds for waiting in told] == [0.01, 0.02]
     assert evolve.status(engine, embedded=True).pending == []
+
+
+def test_a_lock_that_is_let_go_lets_the_step_through(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "RETRY_PAUSES_SECONDS", (0.01, 0.01))
+    other = engine.connect()
+    other.execute(text("SELECT FROM users"))
+    patience = evolve.Patience(lock_timeout_ms=50, on_retry=lambda _: other.close())
+    assert len(evolve.rollback(engine, patience=patience)) == 1
+    assert not inspect(engine).has_table("users")
+
+
+def test_a_statement_that_takes_too_long_is_ended(bare_engine: Engine, add: Callable[..., str]) -> None:
+    add(upgrade="op.execute('SELECT pg_sleep(20)')")
+    with pytest.raises(evolve.MigrationFailed, match="statement timeout"):
+        evolve.migrate(bare_engine, patience=evolve.Patience(statement_timeout_ms=100))
+
+
+def test_an_applied_migration_that_was_edited_is_noticed(
+    bare_engine: Engine, migrations: Path, add: Callable[..., str]
+) -> None:
+    revision = add(upgrade="op.execute('CREATE TABLE one (id integer)')", downgrade="op.execute('DROP TABLE one')")
+    evolve.migrate(bare_engine)
+    file = migrations / "versions" / f"{revision}.py"
+    before = file.read_text()
+    file.write_text(before.replace("id integer", "id bigint"))
+    for act in (evolve.migrate, evolve.rollback):
+        with pytest.raises(evolve.MigrationEdited, match=f"{revision}.py"):
+            act(bare_engine)
+    file.write_text(before)
+    assert evolve.migrate(bare_engine) == []
+    evolve.rollback(bare_engine)
+    file.write_text(before.replace("id integer", "id bigint"))
+    assert len(evolve.migrate(bare_engine)) == 1
+
+
+def test_two_heads_are_named_with_the_command_that_merges_them(bare_engine: Engine, add: Callable[..., str]) -> None:
+    first = evolve.status(bare_engine, embedded=True).head
+    left, right = add(after=first), add(after=first)
+    with pytest.raises(evolve.TwoHeads) as caught:
+        evolve.migrate(bare_engine)
+    assert caught.value.files == [f"{left}.py", f"{right}.py"]
+    assert "generate --merge" in caught.value.fix
+
+
+def test_the_late_branch_of_a_merge_is_not_skipped(bare_engine: Engine, add: Callable[..., str]) -> None:
+    first = evolve.status(bare_engine, embedded=True).head
+    left = add(after=first, upgrade="op.execute('CREATE TABLE a (id integer)')", downgrade="op.execute('DROP TABLE a')")
+    evolve.migrate(bare_engine)
+    right = add(
+        after=first, upgrade="op.execute('CREATE TABLE b (id integer)')", downgrade="op.execute('DROP TABLE b')"
+    )
+    both = add(after=(left, right))
+    assert evolve.status(bare_engine, embedded=True).pending == [right, both]
+    assert [step.revision for step in evolve.migrate(bare_engine)] == [right, both]
+    assert {"a", "b"} <= set(inspect(bare_engine).get_table_names())
+    assert {step.revision for step in evolve.rollback(bare_engine, 3)} == {left, right, both}
+    assert sorted(evolve.status(bare_engine, embedded=True).pending) == [left, right, both]
+    assert not {"a", "b"} & set(inspect(bare_engine).get_table_names())
+
+
+def test_steps_outside_a_transaction_keep_the_lock(bare_engine: Engine, add: Callable[..., str]) -> None:
+    add(
+        upgrade="""with op.get_context().autocommit_block():
+        op.create_index("users_email_index", "users", ["email"], postgresql_concurrently=True)""",
+        downgrade='op.drop_index("users_email_index")',
+    )
+    locks: list[int] = []
+
+    def count(_: evolve.Step) -> None:
+        with bare_engine.connect() as connection:
+            locks.append(connection.scalar(text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")) or 0)
+
+    evolve.migrate(bare_engine, on_step=count)
+    assert locks == [1, 1]
+    assert "users_email_index" in {index["name"] for index in inspect(bare_engine).get_indexes("users")}
+    evolve.rollback(bare_engine)
+
+
+def test_not_null_over_nulls_says_how_many_and_shows_one(bare_engine: Engine, add: Callable[..., str]) -> None:
+    add(upgrade='op.alter_column("users", "email", nullable=False)')
+    evolve.migrate(bare_engine, evolve.status(bare_engine, embedded=True).pending[0])
+    with bare_engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO users (clerk_user_id, email) VALUES ('a', 'x@y'), ('b', NULL), ('c', NULL)")
+        )
+    with pytest.raises(evolve.MigrationFailed) as caught:
+        evolve.migrate(bare_engine)
+    assert "2 rows have NULL there, for example id = 2" in caught.value.message
+
+
+def test_a_new_column_that_nobody_can_fill_says_how_many_rows_there_are(
+    bare_engine: Engine, add: Callable[..., str]
+) -> None:
+    add(upgrade='op.execute("ALTER TABLE roles ADD COLUMN rank integer NOT NULL")')
+    evolve.migrate(bare_engine, evolve.status(bare_engine, embedded=True).pending[0])
+    with bare_engine.begin() as connection:
+        connection.execute(text("INSERT INTO roles VALUES ('STUDENT'), ('MANAGER')"))
+    with pytest.raises(evolve.MigrationFailed, match="has 2 rows already"):
+        evolve.migrate(bare_engine)
+
+
+def test_a_migration_with_a_syntax_error_is_named_with_its_line(bare_engine: Engine, migrations: Path) -> None:
+    (migrations / "versions" / "broken.py").write_text("revision = '3'\ndef upgrade(:\n")
+    with pytest.raises(evolve.MigrationUnreadable, match=r"broken\.py, line 2"):
+        evolve.migrate(bare_engine)
+
+
+def test_a_file_that_is_no_migration_is_named(bare_engine: Engine, migrations: Path) -> None:
+    (migrations / "versions" / "notes.py").write_text("import no_such_module\n")
+    with pytest.raises(evolve.MigrationUnreadable, match="no_such_module"):
+        evolve.migrate(bare_engine)
+
+
+def test_an_async_application_migrates_with_its_own_engine(bare_address: URL) -> None:
+    async def start_up() -> list[evolve.Step]:
+        async with Database(bare_address) as database:
+            return await asyncio.to_thread(evolve.migrate, database.engine)
+
+    assert len(asyncio.run(start_up())) == 1
+
+
+def test_every_revision_goes_up_down_and_up_with_data_and_loses_nothing_of_older_ones(bare_engine: Engine) -> None:
+    def picture() -> tuple[dict[str, str], dict[str, str]]:
+        with bare_engine.connect() as connection:
+            tables = inspect(connection).get_table_names()
+            rows = {
+                table: connection.scalar(
+                    text(f'SELECT md5(string_agg(t::text, chr(10) ORDER BY t::text)) FROM "{table}" t')
+                )
+                for table in tables
+            }
+            return catalogue.read(connection), {table: str(digest) for table, digest in rows.items()}
+
+    steps = [script.revision for script in history.History().up_to("head")]
+    for position, revision in enumerate(steps):
+        schema_before, rows_before = picture()
+        evolve.migrate(bare_engine, revision)
+        schema_after, _ = picture()
+        evolve.rollback(bare_engine)
+        assert picture() == (schema_before, rows_before), revision
+        evolve.migrate(bare_engine, revision)
+        assert picture()[0] == schema_after, revision
+        if position == 0:
+            with bare_engine.begin() as connection:
+                seed.seed(connection, seed.SeedPlan(gyms=1, members=5, days=7))
+
+
+KILLED = """
+import sys
+from sqlalchemy import text
+from tatame_db import evolve
+from tatame_db.database import SyncDatabase
+from tatame_db.evolve import history
+from pathlib import Path
+history.MIGRATIONS = Path(sys.argv[2])
+evolve.migrate(SyncDatabase(sys.argv[1]).engine)
+"""
+
+
+def test_a_killed_run_leaves_nothing_half_done_and_the_lock_free(
+    bare_engine: Engine, migrations: Path, add: Callable[..., str]
+) -> None:
+    revision = add(upgrade="op.execute('CREATE TABLE half (id integer)')\n    op.execute('SELECT pg_sleep(60)')")
+    arguments = [readable(bare_engine.url), str(migrations)]
+    killed = subprocess.Popen([sys.executable, "-c", KILLED, *arguments])
+
+    def asleep() -> bool:
+        with bare_engine.connect() as connection:
+            query = (
+                "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()"
+            )
+            return bool(connection.scalar(text(query)))
+
+    deadline = time.monotonic() + 30
+    while not asleep() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    killed.kill()
+    killed.wait()
+    file = migrations / "versions" / f"{revision}.py"
+    file.write_text(file.read_text().replace("pg_sleep(60)", "pg_sleep(0)"))
+    # The server notices within a second; until then this run waits for the lock.
+    assert [step.revision for step in evolve.migrate(bare_engine)] == [revision]
+    assert inspect(bare_engine).has_table("half")
 
 
 def test_an_unknown_revision_is_named_with_those_there_are(engine: Engine) -> None:

@@ -13,8 +13,9 @@ import pytest
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from tatame_db import database, evolve
+from tatame_db import database
 from tatame_db.cli import commands
+from tatame_db.evolve import history, run
 from tatame_db.schema import Base
 from tatame_db.settings import Settings, parse_address
 
@@ -175,9 +176,9 @@ def test_the_design_says_what_each_index_is_for() -> None:
         f"{database.IDLE_TIMEOUT_SECONDS} seconds until an idle one goes",
         f"`idle_session_timeout` to {database.IDLE_TIMEOUT_SECONDS} seconds",
         f"{database.OLDEST_SERVER} is the oldest supported",
-        f"at most {evolve.LOCK_TIMEOUT_MS // 1000} seconds for a lock",
-        f"at most {evolve.STATEMENT_TIMEOUT_MS // 60_000} minutes",
-        f"`{evolve.VERSION_SCHEMA}.alembic_version`",
+        f"at most {run.LOCK_TIMEOUT_MS // 1000} seconds for a lock",
+        f"at most {run.STATEMENT_TIMEOUT_MS // 60_000} minutes",
+        f"`{history.VERSION_SCHEMA}.alembic_version`",
         f"{len(Base.metadata.tables)} tables, not 13",
     ],
 )

@@ -119,9 +119,10 @@ MAY_IMPORT = {
     "server": {"errors"},
     "docker": {"errors"},
     "database": {"settings", "server", "errors"},
-    "evolve": {"schema", "errors", "database"},
+    "evolve": {"schema", "errors", "database", "server"},
     "seed": {"schema", "errors"},
     "cli": EVERYTHING,
+    "__main__": {"cli"},
 }
 
 

@@ -35,6 +35,14 @@ def table(rows: dict[str, int], heading: str) -> str:
 
 def agreed(question: str, *, yes: bool) -> bool:
     """Ask before something is destroyed; without a terminal, only `--yes` is an answer."""
-    if yes:
-        return True
-    return sys.stdin.isatty() and typer.confirm(question, err=True)
+    return yes or (is_terminal() and typer.confirm(question, err=True))
+
+
+def ask(question: str) -> str:
+    """Ask for a word; may be empty."""
+    return str(typer.prompt(question, default="", show_default=False, err=True)).strip()
+
+
+def is_terminal() -> bool:
+    """Whether somebody is there to answer."""
+    return sys.stdin.isatty()

@@ -2,11 +2,18 @@
 
 from alembic import context
 
-from tatame_db.schema import Base
-
 given = context.config.attributes
 version_schema = given["version_schema"]
-create_version_schema = f"CREATE SCHEMA IF NOT EXISTS {version_schema}"
+preparation = (
+    f"CREATE SCHEMA IF NOT EXISTS {version_schema}",
+    f"""
+    CREATE TABLE IF NOT EXISTS {version_schema}.applied (
+        revision text PRIMARY KEY,
+        checksum text NOT NULL,
+        applied_at timestamptz NOT NULL DEFAULT now()
+    )
+    """,
+)
 
 if context.is_offline_mode():
     context.configure(
@@ -15,14 +22,14 @@ if context.is_offline_mode():
         transaction_per_migration=True,
         version_table_schema=version_schema,
     )
-    context.execute(create_version_schema)
+    context.execute(preparation[0])
 else:
     connection = given["connection"]
-    connection.exec_driver_sql(create_version_schema)
+    for statement in preparation:
+        connection.exec_driver_sql(statement)
     connection.commit()
     context.configure(
         connection=connection,
-        target_metadata=Base.metadata,
         transaction_per_migration=True,
         version_table_schema=version_schema,
         on_version_apply=given["on_version_apply"],

@@ -1,0 +1,202 @@
+"""The server, the data, and what is there: one short function per command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import asdict
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tatame_db.cli import console
+from tatame_db.cli.app import AsJson, DatabaseUrl, Docker, NotAgreed, NotHere, Port, Yes, app, target_of
+from tatame_db.errors import NOTHING_CHANGED, TatameError
+
+if TYPE_CHECKING:
+    from tatame_db.evolve import Status
+
+
+class NoLog(TatameError):
+    """The embedded server never wrote a log."""
+
+    def __init__(self, log: str) -> None:
+        super().__init__(f"there is no log. Checked: {log}", means=NOTHING_CHANGED, fix="`tatame-db start`")
+
+
+def _show(status: Status) -> None:
+    waiting = f"{len(status.pending)} pending: {', '.join(status.pending)}" if status.pending else "nothing pending"
+    kind = "embedded" if status.embedded else "by DATABASE_URL"
+    console.answer(f"database  {status.database}")
+    console.answer(f"server    PostgreSQL {status.server_version}, {kind}")
+    console.answer(f"revision  {status.revision or 'none'}, {waiting}")
+    if status.tables:
+        console.answer("")
+        console.answer(console.table(status.tables, "table"))
+
+
+@app.command()
+def up(database_url: DatabaseUrl = None, port: Port = None) -> None:
+    """Start, create the database, migrate, seed if empty, and show what is there."""
+    from tatame_db import evolve, seed
+    from tatame_db.cli.schema import patience, say_step
+    from tatame_db.database import create_missing_database
+    from tatame_db.settings import is_local
+
+    target = target_of(database_url)
+    if target.server:
+        console.say("starting PostgreSQL")
+        target.server.start(port)
+        target = target_of(database_url)
+    if create_missing_database(target.database.address):
+        console.say(f"created the database {target.database.address.database}")
+    engine = target.database.engine
+    evolve.migrate(engine, on_step=say_step, patience=patience())
+    with engine.begin() as connection:
+        empty = seed.is_empty(connection)
+        if empty and is_local(target.database.address) and target.settings.environment != "production":
+            rows = seed.seed(connection)
+            console.say(f"seeded {sum(rows.values()):,} rows")
+        elif empty:
+            console.say("not seeded: only a development database on this machine is filled by itself")
+    _show(evolve.status(engine, embedded=target.server is not None))
+    console.answer("")
+    console.answer("next: `tatame-db psql` to look around, `tatame-db --help` for the rest, `tatame-db stop` to end")
+
+
+@app.command()
+def start(port: Port = None, *, docker: Docker = False) -> None:
+    """Start the embedded server and print its address."""
+    from tatame_db import docker as compose
+    from tatame_db.database import readable
+
+    if docker:
+        console.answer(compose.start(port))
+        console.say("\nset DATABASE_URL to this address, in `.env` or the environment, to work with it")
+        return
+    target = target_of()
+    if target.server is None:
+        target.database.ping()
+        console.say("nothing started: DATABASE_URL names a server, and it answers")
+        console.answer(target.readable)
+        return
+    started = target.server.start(port)
+    console.say("started" if started else "running already")
+    console.answer(readable(target.server.address))
+    if port:
+        console.say(f"also at 127.0.0.1:{port}, user postgres; the password is in {target.server.password_file}")
+
+
+@app.command()
+def stop(*, docker: Docker = False) -> None:
+    """Stop the embedded server and keep its data."""
+    from tatame_db import docker as compose
+
+    if docker:
+        compose.stop()
+        console.say("stopped")
+        return
+    console.say("stopped" if target_of().embedded("tatame-db stop").stop() else "not running")
+
+
+@app.command()
+def down(*, yes: Yes = False) -> None:
+    """Stop the embedded server and delete its data."""
+    server = target_of().embedded("tatame-db down")
+    what = f"`tatame-db down` deletes the database in {server.directory}"
+    if not console.agreed(f"{what}. Go on?", yes=yes):
+        raise NotAgreed(what)
+    console.say(f"deleted {server.directory}" if server.delete() else f"nothing to delete in {server.directory}")
+
+
+@app.command()
+def status(
+    database_url: DatabaseUrl = None,
+    *,
+    as_json: AsJson = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 3 where migrations are pending.")] = False,
+) -> None:
+    """Say which database is meant, its revision, what is pending, and how full it is."""
+    from tatame_db import evolve
+
+    target = target_of(database_url)
+    found = evolve.status(target.database.engine, embedded=target.server is not None)
+    if as_json:
+        console.answer_json(asdict(found))
+    else:
+        _show(found)
+    if check and found.pending:
+        raise evolve.CheckedBehind(found.pending)
+
+
+@app.command()
+def logs(*, follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows.")] = False) -> None:
+    """Print the end of the embedded server's log."""
+    log = target_of().embedded("tatame-db logs").log
+    if not log.exists():
+        raise NoLog(str(log))
+    sys.stdout.flush()
+    os.execvp("tail", ["tail", "-n", "200", *(["-F"] if follow else []), str(log)])  # noqa: S606
+
+
+@app.command()
+def url(database_url: DatabaseUrl = None) -> None:
+    """Print the address of the database and nothing else, never with a password."""
+    console.answer(target_of(database_url).readable)
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def psql(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[ARGS]...", help="Given to psql as they are.")
+    ] = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Open PostgreSQL's own client on the database."""
+    from tatame_db.server import EmbeddedServer
+
+    target = target_of(database_url)
+    address = target.database.address
+    program = str(EmbeddedServer(target.settings.data_directory).program("psql"))
+    environment = {"PGTZ": "UTC", "PGAPPNAME": "tatame-db psql", **os.environ}
+    if address.password:
+        # Not in the arguments, which everybody on the machine can read.
+        environment["PGPASSWORD"] = str(address.password)
+    sys.stdout.flush()
+    os.execve(program, ["psql", target.readable, *(arguments or [])], environment)  # noqa: S606
+
+
+@app.command()
+def seed(
+    database_url: DatabaseUrl = None,
+    *,
+    gyms: Annotated[int, typer.Option(min=1, help="How many gyms.")] = 3,
+    members: Annotated[int, typer.Option(min=1, help="How many students in each.")] = 60,
+    days: Annotated[int, typer.Option(min=1, help="How many days of check-ins.")] = 120,
+    random_seed: Annotated[int, typer.Option(help="The same number gives the same data.")] = 1,
+    until: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The data ends before this day; today unless given.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Empty the tables first.")] = False,
+    yes: Yes = False,
+) -> None:
+    """Fill an empty database with lifelike gyms."""
+    from tatame_db import evolve
+    from tatame_db import seed as seeding
+    from tatame_db.settings import is_local
+
+    target = target_of(database_url)
+    if not is_local(target.database.address):
+        raise NotHere("tatame-db seed", target.readable)
+    last: dict[str, date] = {"until": until.date()} if until else {}
+    plan = seeding.SeedPlan(gyms=gyms, members=members, days=days, random_seed=random_seed, **last)
+    with target.database.engine.begin() as connection:
+        evolve.refuse_pending(connection)
+        if replace and not seeding.is_empty(connection):
+            what = f"`tatame-db seed --replace` deletes every row of {target.readable}"
+            if not console.agreed(f"{what}. Go on?", yes=yes):
+                raise NotAgreed(what)
+            seeding.empty(connection)
+        rows = seeding.seed(connection, plan)
+    console.answer(console.table(rows, "table"))

@@ -1,0 +1,75 @@
+"""How a database gets to today's schema: migrate and rollback, generate, push, check, status."""
+
+from tatame_db.evolve.check import Check, CheckFailed, check
+from tatame_db.evolve.difference import Answers, AnswerUseless, RenameUndecided
+from tatame_db.evolve.generate import (
+    DowngradeDiffers,
+    Generated,
+    NotAllGenerated,
+    NothingToMerge,
+    SentenceUseless,
+    generate,
+    generate_empty,
+    generate_merge,
+)
+from tatame_db.evolve.history import (
+    DatabaseAhead,
+    MigrationEdited,
+    MigrationUnreadable,
+    RevisionUnknown,
+    TwoHeads,
+)
+from tatame_db.evolve.lint import LintFailed, lint
+from tatame_db.evolve.push import DataLoss, Push, PushFailed, push
+from tatame_db.evolve.report import CheckedBehind, SchemaBehind, Status, refuse_pending, status
+from tatame_db.evolve.run import (
+    MigrationFailed,
+    NotADowngrade,
+    Patience,
+    Step,
+    Waiting,
+    migrate,
+    migration_sql,
+    rollback,
+)
+
+__all__ = [
+    "AnswerUseless",
+    "Answers",
+    "Check",
+    "CheckFailed",
+    "CheckedBehind",
+    "DataLoss",
+    "DatabaseAhead",
+    "DowngradeDiffers",
+    "Generated",
+    "LintFailed",
+    "MigrationEdited",
+    "MigrationFailed",
+    "MigrationUnreadable",
+    "NotADowngrade",
+    "NotAllGenerated",
+    "NothingToMerge",
+    "Patience",
+    "Push",
+    "PushFailed",
+    "RenameUndecided",
+    "RevisionUnknown",
+    "SchemaBehind",
+    "SentenceUseless",
+    "Status",
+    "Step",
+    "TwoHeads",
+    "Waiting",
+    "check",
+    "generate",
+    "generate_empty",
+    "generate_merge",
+    "lint",
+    "migrate",
+    "migration_sql",
+    "push",
+    "refuse_pending",
+    "rollback",
+    "status",
+]
