@@ -403,7 +403,7 @@ def test_a_server_older_than_14_is_refused(
     assert str(OLDEST_SERVER) in error.what
 
 
-def test_every_table_of_the_models_can_be_read_on_the_oldest_server(
+def test_the_oldest_server_is_migrated_seeded_and_checked_like_the_newest(
     other_postgres: Callable[..., URL], postgres_programs: Callable[[int], object]
 ) -> None:
     from tatame_db import evolve, seed
@@ -415,6 +415,7 @@ def test_every_table_of_the_models_can_be_read_on_the_oldest_server(
         with database.engine.begin() as connection:
             seed.seed(connection, seed.SeedPlan(gyms=1, members=10, days=14))
         report = evolve.status(database.engine, embedded=False)
+        assert evolve.check(database.engine).failed == []
     assert report.server_version.startswith("14.")
     assert report.tables.keys() == Base.metadata.tables.keys()
     assert all(report.tables.values())
