@@ -229,6 +229,8 @@ class EmbeddedServer:
                 self._stop()
             for path in self._files():
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            if self._socket_directory != self.directory:
+                shutil.rmtree(self._socket_directory, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.directory.rmdir()
         return True

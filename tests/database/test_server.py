@@ -129,6 +129,7 @@ def test_a_path_that_is_too_long_for_a_socket_still_works(directory: Path) -> No
         assert _answer(server)
     finally:
         server.delete()
+    assert not server._socket_directory.exists()
 
 
 def test_a_path_with_spaces_commas_and_accents_works(directory: Path) -> None:
