@@ -375,6 +375,22 @@ def test_push_builds_everything_in_one_transaction(checkout: Checkout) -> None:
     assert checkout.run("push", "--yes").stderr == "nothing to push\n"
 
 
+@pytest.mark.parametrize(("answer", "code", "built"), [(b"n\n", 1, False), (b"y\n", 0, True)])
+def test_somebody_at_a_terminal_is_asked_before_a_push(
+    answer: bytes, code: int, checkout: Checkout, *, built: bool
+) -> None:
+    terminal, inside = pty.openpty()
+    asking = checkout.start("push", stdin=inside)
+    os.write(terminal, answer)
+    shown, asked = asking.communicate(timeout=60)
+    os.close(terminal)
+    os.close(inside)
+    assert asking.returncode == code, asked
+    assert "CREATE TABLE users" in shown
+    assert f"statements on {checkout.url}?" in asked
+    assert checkout.sql("SELECT to_regclass('users') IS NOT NULL") == [(built,)]
+
+
 def test_push_says_what_data_would_be_lost_and_loses_it_only_when_told(checkout: Checkout) -> None:
     checkout.done("migrate")
     checkout.sql("INSERT INTO users (clerk_user_id, plan) VALUES ('a', 'gold'), ('b', 'gold'), ('c', NULL)")
