@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.server import EmbeddedServer
-from tatame_db.settings import Settings, parse_address
+from tatame_db.settings import Settings, is_local, parse_address
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
@@ -39,7 +39,9 @@ class ServerNotRunning(TatameError):
         super().__init__(
             f"PostgreSQL does not answer at {readable(address)}: {reason}",
             means=NOTHING_CHANGED,
-            fix="start it with `tatame-db start`, or set `DATABASE_URL` to a server that runs",
+            fix="start it with `tatame-db start`, or set `DATABASE_URL` to a server that runs"
+            if is_local(address)
+            else "check the host and the port in `DATABASE_URL`, and that the network leads there",
         )
 
 
@@ -143,7 +145,9 @@ def address_of(settings: Settings) -> URL:
 def readable(address: URL) -> str:
     """Write an address as other tools take it, without its password."""
     without = address._replace(drivername="postgresql", password=None)
-    return without.render_as_string().replace("%2F", "/")
+    front, mark, options = without.render_as_string().partition("?")
+    # libpq does not read `+` as a space, and `/` needs no escape among the options.
+    return front + mark + options.replace("+", "%20").replace("%2F", "/")
 
 
 def create_missing_database(address: URL) -> bool:
@@ -174,7 +178,7 @@ def _create_database(address: URL) -> bool:
         driver = cast("psycopg.Connection", connection.connection.driver_connection)
         try:
             driver.execute(sql.SQL("CREATE DATABASE {}").format(name))
-        except psycopg.errors.DuplicateDatabase:
+        except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
             # Another `up` made it between our question and our statement.
             return True
         except psycopg.errors.InsufficientPrivilege as error:
@@ -250,20 +254,7 @@ class _Connections:
         connecting = context.connection is None and not context.is_pre_ping
         if not connecting or not isinstance(context.original_exception, psycopg.OperationalError):
             return None
-        # The server's words follow FATAL in most languages; before them stands where we looked.
-        _, answered, words = str(context.original_exception).partition("FATAL:")
-        words = words.strip()
-        if not answered:
-            reason = str(context.original_exception).splitlines()[0]
-            for prefix in ("connection failed: ", "connection is bad: "):
-                reason = reason.removeprefix(prefix)
-            return ServerNotRunning(self.address, reason)
-        # libpq gives no SQLSTATE for a connection that never was, so the words have to tell.
-        if "password authentication failed" in words or "no password supplied" in words:
-            return PasswordRejected(self.address, words)
-        if words.startswith("database ") and words.endswith("does not exist"):
-            return DatabaseMissing(self.address)
-        return ConnectionRefused(self.address, words)
+        return _refusal(self.address, str(context.original_exception))
 
 
 class SyncDatabase(_Connections):
@@ -357,6 +348,22 @@ class Database(_Connections):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def _refusal(address: URL, said: str) -> TatameError:
+    # libpq gives no SQLSTATE for a connection that never was, so the words have to tell. The server's own follow
+    # FATAL in most languages; before them stands where we looked.
+    _, answered, words = said.partition("FATAL:")
+    words = (words if answered else said).strip().splitlines()[0]
+    for prefix in ("connection failed: ", "connection is bad: "):
+        words = words.removeprefix(prefix)
+    if "password authentication failed" in words or "no password supplied" in words:
+        return PasswordRejected(address, words)
+    if answered and words.startswith("database ") and words.endswith("does not exist"):
+        return DatabaseMissing(address)
+    if answered or any(word in words for word in ("SSL", "sslmode", "certificate", "Permission denied")):
+        return ConnectionRefused(address, words)
+    return ServerNotRunning(address, words)
 
 
 def _busy(engine: Engine) -> int:

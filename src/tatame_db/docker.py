@@ -23,6 +23,17 @@ class DockerMissing(TatameError):
         )
 
 
+class ComposeMissing(TatameError):
+    """There is a `docker` command, without its Compose plugin."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this machine's `docker` has no Compose plugin",
+            means=NOTHING_CHANGED,
+            fix="install the plugin (`docker-compose-plugin`), or use the embedded server: `tatame-db start`",
+        )
+
+
 class DockerFailed(TatameError):
     """Docker is there, and said no; its words are in the message."""
 
@@ -39,7 +50,7 @@ def start(port: int | None = None) -> str:
     """Start the container and wait until it answers; return what belongs into `DATABASE_URL`.
 
     The password in it is the one that the shipped file gives to every developer's container.
-    Raises `DockerMissing`, `DockerFailed`.
+    Raises `DockerMissing`, `ComposeMissing`, `DockerFailed`.
     """
     port = port or DEFAULT_PORT
     _compose("up", "--detach", "--wait", TATAME_PORT=str(port))
@@ -47,15 +58,18 @@ def start(port: int | None = None) -> str:
 
 
 def stop() -> None:
-    """Stop the container and keep its data. Raises `DockerMissing`, `DockerFailed`."""
+    """Stop the container and keep its data. Raises `DockerMissing`, `ComposeMissing`, `DockerFailed`."""
     _compose("stop")
 
 
 def _compose(*arguments: str, **variables: str) -> None:
-    command = ["docker", "compose", "--file", str(COMPOSE_FILE), *arguments]
+    compose = ["docker", "compose"]
     try:
-        done = subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ | variables)
+        if subprocess.run([*compose, "version"], check=False, capture_output=True).returncode:
+            raise ComposeMissing
     except FileNotFoundError as error:
         raise DockerMissing from error
+    command = [*compose, "--file", str(COMPOSE_FILE), *arguments]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ | variables)
     if done.returncode:
         raise DockerFailed(done.stderr.strip() or f"exit code {done.returncode}")

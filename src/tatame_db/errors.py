@@ -16,4 +16,9 @@ class TatameError(Exception):
         return f"{self.what}\n{self.means}\n\nhint: {self.fix}"
 
 
-NOTHING_CHANGED = "Nothing was read or changed."
+NOTHING_CHANGED = "Nothing was changed."
+
+
+def counted(number: int, noun: str) -> str:
+    """Write `1 row` and `2 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

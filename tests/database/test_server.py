@@ -132,8 +132,8 @@ def test_a_path_that_is_too_long_for_a_socket_still_works(directory: Path) -> No
     assert not server._socket_directory.exists()
 
 
-def test_a_path_with_spaces_commas_and_accents_works(directory: Path) -> None:
-    server = EmbeddedServer(directory / "it's, a ç", durable=False)
+def test_a_path_with_spaces_quotes_commas_and_accents_works(directory: Path) -> None:
+    server = EmbeddedServer(directory / 'it\'s, a `$HOME` "ç"', durable=False)
     try:
         server.start()
         assert _answer(server)
@@ -156,6 +156,12 @@ def test_with_a_port_the_password_is_needed_there_and_not_on_the_socket(fresh_se
     with pytest.raises(psycopg.OperationalError, match="password"):
         psycopg.connect(there, password="guess")
     psycopg.connect(there, password=fresh_server.password_file.read_text()).close()
+
+
+def test_a_port_of_another_program_is_not_taken_for_the_servers(fresh_server: EmbeddedServer, taken_port: int) -> None:
+    fresh_server.start()
+    with pytest.raises(PortNotOpen):
+        fresh_server.start(port=taken_port)
 
 
 def test_a_port_asked_for_too_late_is_refused(fresh_server: EmbeddedServer) -> None:
@@ -207,7 +213,8 @@ def test_half_initialised_data_is_refused_until_it_is_given_up(fresh_server: Emb
 def test_data_that_another_server_works_on_is_refused(fresh_server: EmbeddedServer, directory: Path) -> None:
     fresh_server.start()
     other = EmbeddedServer(directory / "other", durable=False)
-    other._make_directories()
+    with other._locked():
+        pass
     # The same data under another name, so that our own socket does not answer for it.
     (other.directory / "data").symlink_to(fresh_server.data)
     with pytest.raises(DataInUse) as caught:
@@ -225,6 +232,16 @@ def test_a_directory_with_other_files_is_left_alone(directory: Path) -> None:
     assert not server.delete()
     assert directory.stat().st_mode & 0o777 == 0o755
     assert (directory / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_folder_called_data_of_somebody_else_is_never_deleted(directory: Path) -> None:
+    (directory / "data").mkdir()
+    (directory / "data" / "results.csv").write_text("years of work")
+    server = EmbeddedServer(directory, durable=False)
+    with pytest.raises(DirectoryUnusable):
+        server.start()
+    assert not server.delete()
+    assert (directory / "data" / "results.csv").exists()
 
 
 def test_deleting_takes_the_servers_files_and_no_others(fresh_server: EmbeddedServer) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tatame_db.settings import AddressInvalid, Settings, SettingsInvalid, is_local, parse_address
+from tatame_db.settings import AddressInvalid, EnvFileUnreadable, Settings, SettingsInvalid, is_local, parse_address
 
 SECRET = "p%@:/#[w"
 
@@ -51,6 +51,8 @@ def test_an_at_sign_in_the_options_is_not_taken_for_the_end_of_a_password() -> N
         ("postgresql://ana:SECRET@h1,h2/db", "several hosts"),
         ("postgresql://ana:SECRET@h/db?pgbouncer=true", "pgbouncer"),
         ("postgresql://ana:SECRET@h/db?sslmode", "name=value"),
+        ("postgresql://ana:SECRET@h", "no database"),
+        ("postgresql://ana@h/db?sslpassword=SECRET", "sslpassword"),
     ],
 )
 def test_a_malformed_address_is_explained_without_being_repeated(text: str, problem: str) -> None:
@@ -82,6 +84,27 @@ def test_a_database_on_this_machine_is_told_from_others(text: str, *, local: boo
 def test_a_host_from_the_environment_counts_as_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGHOST", "db.example")
     assert not is_local(parse_address("postgresql:///x"))
+
+
+def test_a_password_among_the_options_goes_where_it_is_never_shown() -> None:
+    address = parse_address("postgresql://h?user=ana&password=SECRET&dbname=tatame&sslmode=require")
+    assert (address.username, address.password, address.database) == ("ana", "SECRET", "tatame")
+    assert address.query == {"sslmode": "require"}
+    assert "SECRET" not in f"{address} {address!r}"
+
+
+def test_an_env_file_in_another_encoding_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes("TATAME_ENV=produção".encode("latin-1"))
+    with pytest.raises(EnvFileUnreadable, match="UTF-8"):
+        Settings.from_env()
+
+
+def test_a_relative_data_directory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TATAME_DATA_DIR", "data")
+    with pytest.raises(SettingsInvalid, match="TATAME_DATA_DIR is the relative path"):
+        Settings.from_env()
+    monkeypatch.setenv("TATAME_DATA_DIR", "~/data")
+    assert Settings.from_env().data_directory == Path.home() / "data"
 
 
 def test_the_nearest_env_file_of_the_parents_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,20 +29,37 @@ class Group(TyperGroup):
         except TatameError as error:
             console.say(f"error: {error}")
             raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, typer.Abort):
             console.say("\ninterrupted: what was not finished is undone")
             raise typer.Exit(INTERRUPTED) from None
 
 
 app = typer.Typer(
     cls=Group,
-    help="The database of Tatame: an embedded PostgreSQL, its schema, and data to develop with.",
     no_args_is_help=True,
     # Typer's own tracebacks show local variables, and so passwords.
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        console.answer(f"tatame-db {version('tatame-db')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """The database of Tatame: an embedded PostgreSQL, its schema, and data to develop with."""
 
 
 DatabaseUrl = Annotated[

@@ -10,7 +10,7 @@ import typer
 
 from tatame_db.cli import console
 from tatame_db.cli.app import AsJson, DatabaseUrl, NotAgreed, Yes, app, target_of
-from tatame_db.errors import NOTHING_CHANGED, TatameError
+from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
 
 if TYPE_CHECKING:
     from tatame_db.evolve import Answers, Check, Patience, Push, Step, Waiting
@@ -106,13 +106,18 @@ def rollback(
     database_url: DatabaseUrl = None,
     *,
     steps: Annotated[int, typer.Option(min=1, help="How many migrations to undo.")] = 1,
+    yes: Yes = False,
     lock_timeout: LockTimeout = None,
     statement_timeout: StatementTimeout = None,
 ) -> None:
-    """Undo the newest migrations, each in a transaction of its own."""
+    """Undo the newest migrations and lose the data in what they made; at a terminal, asks first."""
     from tatame_db import evolve
 
-    engine = target_of(database_url).database.engine
+    target = target_of(database_url)
+    engine = target.database.engine
+    what = f"`tatame-db rollback` drops what {counted(steps, 'migration')} made in {target.readable}, with its data"
+    if console.is_terminal() and not console.agreed(f"{what}. Go on?", yes=yes):
+        raise NotAgreed(what)
     evolve.rollback(engine, steps, on_step=say_step, patience=patience(lock_timeout, statement_timeout))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from dataclasses import asdict
@@ -45,24 +46,31 @@ def up(database_url: DatabaseUrl = None, port: Port = None) -> None:
     from tatame_db.settings import is_local
 
     target = target_of(database_url)
+    if port:
+        target.embedded("tatame-db up --port")
     if target.server:
-        console.say("starting PostgreSQL")
+        if not target.server.answers:
+            console.say("starting PostgreSQL")
         target.server.start(port)
         target = target_of(database_url)
     if create_missing_database(target.database.address):
         console.say(f"created the database {target.database.address.database}")
     engine = target.database.engine
     evolve.migrate(engine, on_step=say_step, patience=patience())
-    with engine.begin() as connection:
+    # Looked at in a transaction of its own: holding even a reader's lock, two of us would wait for each other.
+    with engine.connect() as connection:
+        evolve.refuse_incomplete(connection)
         empty = seed.is_empty(connection)
-        if empty and is_local(target.database.address) and target.settings.environment != "production":
-            rows = seed.seed(connection)
-            console.say(f"seeded {sum(rows.values()):,} rows")
-        elif empty:
-            console.say("not seeded: only a development database on this machine is filled by itself")
+    if empty and is_local(target.database.address) and target.settings.environment != "production":
+        # Another `up` may have filled it since we looked.
+        with contextlib.suppress(seed.NotEmpty), engine.begin() as connection:
+            console.say(f"seeded {sum(seed.seed(connection).values()):,} rows")
+    elif empty:
+        console.say("not seeded: only a development database on this machine is filled by itself")
     _show(evolve.status(engine, embedded=target.server is not None))
     console.answer("")
-    console.answer("next: `tatame-db psql` to look around, `tatame-db --help` for the rest, `tatame-db stop` to end")
+    end = ", `tatame-db stop` to end" if target.server else ""
+    console.answer(f"next: `tatame-db psql` to look around, `tatame-db --help` for the rest{end}")
 
 
 @app.command()
@@ -76,6 +84,8 @@ def start(port: Port = None, *, docker: Docker = False) -> None:
         console.say("\nset DATABASE_URL to this address, in `.env` or the environment, to work with it")
         return
     target = target_of()
+    if port:
+        target.embedded("tatame-db start --port")
     if target.server is None:
         target.database.ping()
         console.say("nothing started: DATABASE_URL names a server, and it answers")
@@ -107,7 +117,11 @@ def down(*, yes: Yes = False) -> None:
     what = f"`tatame-db down` deletes the database in {server.directory}"
     if not console.agreed(f"{what}. Go on?", yes=yes):
         raise NotAgreed(what)
-    console.say(f"deleted {server.directory}" if server.delete() else f"nothing to delete in {server.directory}")
+    console.say(
+        f"deleted the server's files in {server.directory}"
+        if server.delete()
+        else f"nothing to delete in {server.directory}"
+    )
 
 
 @app.command()
@@ -133,7 +147,9 @@ def status(
 @app.command()
 def logs(*, follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows.")] = False) -> None:
     """Print the end of the embedded server's log."""
-    log = target_of().embedded("tatame-db logs").log
+    server = target_of().embedded("tatame-db logs")
+    server.refuse_foreign()
+    log = server.log
     if not log.exists():
         raise NoLog(str(log))
     sys.stdout.flush()
@@ -157,6 +173,7 @@ def psql(
     from tatame_db.server import EmbeddedServer
 
     target = target_of(database_url)
+    target.database.ping()
     address = target.database.address
     program = str(EmbeddedServer(target.settings.data_directory).program("psql"))
     environment = {"PGTZ": "UTC", "PGAPPNAME": "tatame-db psql", **os.environ}
@@ -171,9 +188,9 @@ def psql(
 def seed(
     database_url: DatabaseUrl = None,
     *,
-    gyms: Annotated[int, typer.Option(min=1, help="How many gyms.")] = 3,
-    members: Annotated[int, typer.Option(min=1, help="How many students in each.")] = 60,
-    days: Annotated[int, typer.Option(min=1, help="How many days of check-ins.")] = 120,
+    gyms: Annotated[int, typer.Option(min=1, max=1000, help="How many gyms.")] = 3,
+    members: Annotated[int, typer.Option(min=0, max=5000, help="How many students in each.")] = 60,
+    days: Annotated[int, typer.Option(min=0, max=3650, help="How many days of check-ins.")] = 120,
     random_seed: Annotated[int, typer.Option(help="The same number gives the same data.")] = 1,
     until: Annotated[
         datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The data ends before this day; today unless given.")
@@ -191,8 +208,9 @@ def seed(
         raise NotHere("tatame-db seed", target.readable)
     last: dict[str, date] = {"until": until.date()} if until else {}
     plan = seeding.SeedPlan(gyms=gyms, members=members, days=days, random_seed=random_seed, **last)
+    with target.database.engine.connect() as connection:
+        evolve.refuse_incomplete(connection)
     with target.database.engine.begin() as connection:
-        evolve.refuse_pending(connection)
         if replace and not seeding.is_empty(connection):
             what = f"`tatame-db seed --replace` deletes every row of {target.readable}"
             if not console.agreed(f"{what}. Go on?", yes=yes):

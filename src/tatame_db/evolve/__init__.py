@@ -21,7 +21,7 @@ from tatame_db.evolve.history import (
 )
 from tatame_db.evolve.lint import LintFailed, lint
 from tatame_db.evolve.push import DataLoss, Push, PushFailed, push
-from tatame_db.evolve.report import CheckedBehind, SchemaBehind, Status, refuse_pending, status
+from tatame_db.evolve.report import CheckedBehind, SchemaBehind, Status, TablesMissing, refuse_incomplete, status
 from tatame_db.evolve.run import (
     MigrationFailed,
     NotADowngrade,
@@ -59,6 +59,7 @@ __all__ = [
     "SentenceUseless",
     "Status",
     "Step",
+    "TablesMissing",
     "TwoHeads",
     "Waiting",
     "check",
@@ -69,7 +70,7 @@ __all__ = [
     "migrate",
     "migration_sql",
     "push",
-    "refuse_pending",
+    "refuse_incomplete",
     "rollback",
     "status",
 ]

@@ -9,7 +9,7 @@ from alembic.operations import ops
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from tatame_db.errors import NOTHING_CHANGED, TatameError
+from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
 from tatame_db.evolve.difference import Answers, find_change, flattened
 from tatame_db.evolve.run import Patience, exclusive, in_words, indented
 
@@ -101,13 +101,13 @@ def _losses(connection: Connection, operation: ops.MigrateOperation) -> Iterator
     if isinstance(operation, ops.DropTableOp):
         table = operation.table_name
         if rows := count("*", table):
-            yield f"table {table} goes, with {rows:,} rows"
+            yield f"table {table} goes, with {counted(rows, 'row')}"
     elif isinstance(operation, ops.DropColumnOp):
         table, column = operation.table_name, operation.column_name
         if rows := count(quote(column), table):
-            yield f"column {table}.{column} goes, with a value in {rows:,} rows"
+            yield f"column {table}.{column} goes, with a value in {counted(rows, 'row')}"
     elif isinstance(operation, ops.AlterColumnOp) and operation.modify_type is not None:
         table, column = operation.table_name, operation.column_name
         if rows := count(quote(column), table):
             new = operation.modify_type.compile(dialect=connection.dialect)
-            yield f"column {table}.{column} is rewritten as {new} in {rows:,} rows"
+            yield f"column {table}.{column} is rewritten as {new} in {counted(rows, 'row')}"

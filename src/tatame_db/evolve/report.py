@@ -22,9 +22,21 @@ class SchemaBehind(TatameError):
     def __init__(self, pending: list[str]) -> None:
         self.pending = pending
         super().__init__(
-            f"{len(pending)} migrations are pending: {', '.join(pending)}",
+            f"pending: {', '.join(pending)}",
             means=NOTHING_CHANGED,
             fix="apply them with `tatame-db migrate`",
+        )
+
+
+class TablesMissing(TatameError):
+    """Every migration was applied, and still there are tables missing."""
+
+    def __init__(self, tables: list[str]) -> None:
+        self.tables = tables
+        super().__init__(
+            f"tables are missing, although every migration was applied: {', '.join(tables)}",
+            means=NOTHING_CHANGED,
+            fix="`tatame-db check` shows what else was changed by hand; `tatame-db push` puts it right in development",
         )
 
 
@@ -62,10 +74,12 @@ def status(engine: Engine, *, embedded: bool) -> Status:
         )
 
 
-def refuse_pending(connection: Connection) -> None:
-    """Raise `SchemaBehind` where migrations are pending."""
+def refuse_incomplete(connection: Connection) -> None:
+    """Raise `SchemaBehind` where migrations are pending, `TablesMissing` where tables went by other ways."""
     if waiting := History().pending(connection):
         raise SchemaBehind([script.revision for script in waiting])
+    if missing := Base.metadata.tables.keys() - _estimated_rows(connection).keys():
+        raise TablesMissing(sorted(missing))
 
 
 def _estimated_rows(connection: Connection) -> dict[str, int]:

@@ -15,7 +15,7 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db.database import SyncDatabase
-from tatame_db.errors import NOTHING_CHANGED, TatameError
+from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
 from tatame_db.evolve.history import VERSION_SCHEMA, History, checksum, configuration, current_revisions
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class NotADowngrade(TatameError):
     def __init__(self, steps: int, possible: int) -> None:
         self.steps, self.possible = steps, possible
         super().__init__(
-            f"{steps} steps back were asked for, and the database has {possible} applied migrations",
+            f"{counted(steps, 'step')} back asked for, and the database has {counted(possible, 'applied migration')}",
             means=NOTHING_CHANGED,
             fix=f"`tatame-db rollback --steps {possible}`" if possible else "there is nothing to roll back",
         )
@@ -54,7 +54,7 @@ class MigrationFailed(TatameError):
         super().__init__(
             f"migration {revision} failed at\n\n{indented(statement)}\n\nPostgreSQL says: {message}",
             means=f"The whole migration was undone, but for steps that it runs outside a transaction. {before}",
-            fix="mend the data or the migration, then run the command again",
+            fix="mend the data or the migration, or wait until nobody holds the lock, then run the command again",
         )
 
 
@@ -192,7 +192,9 @@ def offline_sql(history: History, start: tuple[str, ...], scripts: list[Script])
     config.output_buffer = io.StringIO()
     steps = [MigrationStep.upgrade_from_script(history.scripts.revision_map, script) for script in scripts]
     _run_steps(config, history, steps, as_sql=True, starting_rev=start or "base")
-    return config.output_buffer.getvalue()
+    # The table is there without a row after everything was rolled back.
+    table = f"CREATE TABLE {VERSION_SCHEMA}.alembic_version"
+    return config.output_buffer.getvalue().replace(table, table.replace("TABLE", "TABLE IF NOT EXISTS"))
 
 
 @contextlib.contextmanager
@@ -270,13 +272,13 @@ def _nulls(connection: Connection, table: str, column: str) -> str:
     if column not in {found["name"] for found in looked_at.get_columns(table)}:
         # The column came and went with the step that was undone.
         rows = connection.scalar(text(f"SELECT count(*) FROM {quote(table)}"))
-        return f"the table has {rows:,} rows already, which would have NULL there"
+        return f"the table has {counted(rows or 0, 'row')} already, which would have NULL there"
     # The key of one row, and not the row: it may be about a person.
     key = looked_at.get_pk_constraint(table)["constrained_columns"]
     example = " || ', ' || ".join(f"'{name} = ' || {quote(name)}::text" for name in key) or "NULL"
     query = f"SELECT count(*), min({example}) FROM {quote(table)} WHERE {quote(column)} IS NULL"
     rows, first = connection.execute(text(query)).one()
-    return f"{rows:,} rows have NULL there, for example {first or 'a row without a key'}"
+    return f"{counted(rows, 'row')} with NULL there, for example {first or 'a row without a key'}"
 
 
 def indented(text: str) -> str:
