@@ -6,21 +6,29 @@ import shutil
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
-from sqlalchemy import URL, Engine, text
+from sqlalchemy import URL, Engine
 
-from tatame_db import evolve
-from tatame_db.database import SyncDatabase, create_missing_database
+from tatame_db.database import SyncDatabase
+from tatame_db.run_directory import new_run_directory
 from tatame_db.server import EmbeddedServer
+from tatame_db.testing import Run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_from_outside(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+    """Keep the developer's own settings and `.env` out of the tests."""
+    with pytest.MonkeyPatch.context() as outside:
+        for name in ("DATABASE_URL", "TEST_DATABASE_URL", "USE_POSTGRES", "TATAME_ENV", "TATAME_DATA_DIR", "PGHOST"):
+            outside.delenv(name, raising=False)
+        outside.chdir(tmp_path_factory.mktemp("outside"))
+        yield
 
 
 @pytest.fixture(autouse=True)
-def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Keep the developer's own settings and `.env` out of the tests."""
-    for name in ("DATABASE_URL", "TEST_DATABASE_URL", "USE_POSTGRES", "TATAME_ENV", "TATAME_DATA_DIR", "PGHOST"):
-        monkeypatch.delenv(name, raising=False)
+def _working_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Start each test in an empty directory."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -34,15 +42,19 @@ def directory() -> Generator[Path]:
 
 
 @pytest.fixture(scope="session")
-def server() -> Generator[EmbeddedServer]:
-    """Start the server of the run."""
-    path = Path(tempfile.mkdtemp(prefix="tatame-test-"))
-    path.chmod(0o755)
-    server = EmbeddedServer(path / "server", durable=False)
-    server.start()
-    yield server
-    server.delete()
-    shutil.rmtree(path)
+def _tatame_run() -> Generator[Run]:
+    """Begin a run of the kit in each worker, for some tests look at all that happens on their server."""
+    run = Run(new_run_directory())
+    run.start()
+    yield run
+    run.leave()
+    run.end()
+
+
+@pytest.fixture(scope="session")
+def server(_tatame_run: Run) -> EmbeddedServer:
+    """Give the server of the run."""
+    return _tatame_run.server
 
 
 @pytest.fixture
@@ -53,44 +65,24 @@ def fresh_server(directory: Path) -> Generator[EmbeddedServer]:
     server.delete()
 
 
-@pytest.fixture(scope="session")
-def template(server: EmbeddedServer) -> URL:
-    """Migrate one database, from which the others are cloned."""
-    address = server.address.set(database="template_of_tests")
-    create_missing_database(address)
-    with SyncDatabase(address) as database:
-        evolve.migrate(database.engine)
-    return address
-
-
-def _clone(server: EmbeddedServer, template: str) -> Generator[URL]:
-    name = f"t_{uuid4().hex}"
-    with SyncDatabase(server.address.set(database="postgres")) as maintenance:
-        # CREATE DATABASE cannot run inside a transaction.
-        with maintenance.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
-        yield server.address.set(database=name)
-        with maintenance.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
-
-
 @pytest.fixture
-def address(server: EmbeddedServer, template: URL) -> Generator[URL]:
+def address(committed_database: SyncDatabase) -> URL:
     """Give the address of a migrated, empty database."""
-    yield from _clone(server, str(template.database))
+    return committed_database.address
 
 
 @pytest.fixture
-def bare_address(server: EmbeddedServer) -> Generator[URL]:
-    """Give the address of a database without any table."""
-    yield from _clone(server, "template0")
-
-
-@pytest.fixture
-def engine(address: URL) -> Generator[Engine]:
+def engine(committed_database: SyncDatabase) -> Engine:
     """Connect to a migrated, empty database."""
-    with SyncDatabase(address) as database:
-        yield database.engine
+    return committed_database.engine
+
+
+@pytest.fixture
+def bare_address(_tatame_run: Run) -> Generator[URL]:
+    """Give the address of a database without any table."""
+    address = _tatame_run.sandbox.create()
+    yield address
+    _tatame_run.sandbox.drop(str(address.database))
 
 
 @pytest.fixture

@@ -121,6 +121,10 @@ MAY_IMPORT = {
     "database": {"settings", "server", "errors"},
     "evolve": {"schema", "errors", "database", "server"},
     "seed": {"schema", "errors"},
+    "factories": {"schema"},
+    "run_directory": {"errors"},
+    "testing": {"schema", "errors", "database", "evolve", "run_directory", "server", "settings"},
+    "pytest_plugin": {"errors", "testing", "run_directory", "database"},
     "cli": EVERYTHING,
     "__main__": {"cli"},
 }
