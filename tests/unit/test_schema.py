@@ -121,6 +121,10 @@ MAY_IMPORT = {
     "database": {"settings", "server", "errors"},
     "evolve": {"schema", "errors", "database", "server"},
     "seed": {"schema", "errors"},
+    "rows": {"schema", "errors"},
+    "lane": {"database", "errors"},
+    "reads": {"lane", "rows", "schema", "errors"},
+    "writes": {"lane", "rows", "schema", "errors"},
     "cli": EVERYTHING,
     "__main__": {"cli"},
 }
