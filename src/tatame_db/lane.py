@@ -26,7 +26,7 @@ from tatame_db.database import Database, SyncDatabase, is_gone, logger, taken_as
 from tatame_db.errors import TatameError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 
     from sqlalchemy import Dialect, PoolProxiedConnection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -60,6 +60,7 @@ class Statement(Generic[T]):
     sql: str
     make: Callable[..., T]
     """Called with the columns of each row."""
+    has_rows: bool = True
 
     @cached_property
     def query(self) -> bytes:
@@ -165,7 +166,8 @@ def fetch(on: InStep, statement: Statement[T], parameters: dict[str, Any]) -> li
         started = time.perf_counter()
         try:
             cursor = _driver(connection).cursor(row_factory=statement.row_factory)
-            rows: list[T] = cursor.execute(statement.query, parameters).fetchall()
+            cursor.execute(statement.query, parameters)
+            rows: list[T] = cursor.fetchall() if statement.has_rows else []
         except FAILURES as error:
             statement.explain_failure(error)
         statement.log(connection, started)
@@ -186,6 +188,19 @@ def stream(on: InStep, statement: Statement[T], parameters: dict[str, Any]) -> I
                 cursor.execute(statement.query, parameters)
                 while rows := cursor.fetchmany(BATCH_OF_A_STREAM):
                     yield from rows
+        except FAILURES as error:
+            statement.explain_failure(error)
+        statement.log(connection, started)
+
+
+def copy(on: InStep, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -> None:
+    """Run a COPY that reads these rows; all or none are written."""
+    with borrowed(on) as connection:
+        started = time.perf_counter()
+        try:
+            with _driver(connection).cursor().copy(statement.query) as written:
+                for row in rows:
+                    written.write_row(row)
         except FAILURES as error:
             statement.explain_failure(error)
         statement.log(connection, started)
@@ -251,7 +266,7 @@ async def fetch_for_asyncio(on: ForAsyncio, statement: Statement[T], parameters:
         try:
             cursor = _driver_of_asyncio(connection).cursor(row_factory=statement.row_factory)
             await cursor.execute(statement.query, parameters)
-            rows: list[T] = await cursor.fetchall()
+            rows: list[T] = await cursor.fetchall() if statement.has_rows else []
         except FAILURES as error:
             statement.explain_failure(error)
         statement.log(connection, started)
@@ -272,6 +287,19 @@ async def stream_for_asyncio(on: ForAsyncio, statement: Statement[T], parameters
                 while rows := await cursor.fetchmany(BATCH_OF_A_STREAM):
                     for row in rows:
                         yield row
+        except FAILURES as error:
+            statement.explain_failure(error)
+        statement.log(connection, started)
+
+
+async def copy_for_asyncio(on: ForAsyncio, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -> None:
+    """Do what `copy` does."""
+    async with borrowed_for_asyncio(on) as connection:
+        started = time.perf_counter()
+        try:
+            async with _driver_of_asyncio(connection).cursor().copy(statement.query) as written:
+                for row in rows:
+                    await written.write_row(row)
         except FAILURES as error:
             statement.explain_failure(error)
         statement.log(connection, started)
