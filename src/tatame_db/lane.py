@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, TypeVar, ca
 
 import msgspec
 import psycopg
-from psycopg.rows import args_row
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError, MissingGreenlet
@@ -58,8 +57,7 @@ class Statement(Generic[T]):
 
     name: str
     sql: str
-    make: Callable[..., T]
-    """Called with the columns of each row."""
+    make: Callable[[Sequence[Any]], T]
     has_rows: bool = True
 
     @cached_property
@@ -67,10 +65,9 @@ class Statement(Generic[T]):
         """The text as the driver takes it from others than itself."""
         return self.sql.encode()
 
-    @cached_property
-    def row_factory(self) -> Callable[[Any], Callable[[Sequence[Any]], T]]:
-        """What a cursor of the driver makes rows with."""
-        return args_row(self.make)
+    def row_factory(self, _: object) -> Callable[[Sequence[Any]], T]:
+        """Give a cursor of the driver what makes its rows."""
+        return self.make
 
     def log(self, connection: PoolProxiedConnection, started: float) -> None:
         """Write the name and the time where statements are logged; parameters may be somebody's name or address."""

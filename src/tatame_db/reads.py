@@ -5,10 +5,30 @@ from __future__ import annotations
 import inspect as python
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar, cast, overload
 
 import msgspec
-from sqlalchemy import BindParameter, Text, bindparam, func, inspect, literal_column, select
+from sqlalchemy import (
+    BindParameter,
+    Boolean,
+    Date,
+    DateTime,
+    Enum,
+    Float,
+    Integer,
+    Interval,
+    LargeBinary,
+    String,
+    Text,
+    Time,
+    Uuid,
+    and_,
+    bindparam,
+    func,
+    inspect,
+    literal_column,
+    select,
+)
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 from sqlalchemy.sql.util import ClauseAdapter
@@ -30,7 +50,7 @@ from tatame_db.rows import python_type, row_type
 from tatame_db.schema import Base
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 
     from sqlalchemy import ColumnElement, ScalarSelect, Select
 
@@ -39,7 +59,11 @@ Model = TypeVar("Model", bound=Base)
 P = ParamSpec("P", default=...)
 Q = ParamSpec("Q")
 
+Maker: TypeAlias = "Callable[[Sequence[Any]], Any]"
+
 KEPT_STATEMENTS = 256
+# Of these types, what the driver gives is what the ORM returns; of others, SQLAlchemy may make something else.
+AS_GIVEN = (Boolean, Date, DateTime, Float, Integer, Interval, LargeBinary, String, Time, Uuid)
 
 # What `json_build_array` takes.
 WIDEST_RELATION = 100
@@ -158,13 +182,15 @@ class Related:
         """What the row that has this relation holds there."""
         return list[self.row_type] if self.is_list else self.row_type | None  # type: ignore[name-defined]
 
-    def selected(self, entity: Any) -> tuple[list[Any], list[Any]]:
-        """Return what is selected from the model or an alias of it: its columns, and its relations as JSON."""
-        return [getattr(entity, name) for name in self.names], [one.as_json(entity) for one in self.relations]
-
     def narrowed(self, statement: Select[Any], adapt: Callable[[Any], Any]) -> Select[Any]:
         """Add conditions and order."""
         return statement.where(*map(adapt, self.filters)).order_by(*map(adapt, self.orders))
+
+    def adapted(self) -> tuple[Any, Callable[[Any], Any]]:
+        """Return an alias of the model, and what makes conditions on the model conditions on the alias."""
+        alias = aliased(self.model)
+        adapter = ClauseAdapter(inspect(alias).selectable)
+        return alias, lambda part: adapter.traverse(inspect(part).__clause_element__())
 
     def as_json(self, parent: Any) -> ScalarSelect[Any]:
         """Write the related rows as one JSON value for each row of the parent.
@@ -172,18 +198,57 @@ class Related:
         A subquery in the SELECT list, and not a LATERAL join: it runs for the rows that LIMIT left, after sorting.
         """
         self._check_json()
-        alias = aliased(self.model)
-        adapter = ClauseAdapter(inspect(alias).selectable)
-        columns, relations = self.selected(alias)
-        rows = select(func.json_build_array(*columns, *relations).label("row"))
+        alias, adapt = self.adapted()
+        fields = [getattr(alias, name) for name in self.names] + [one.as_json(alias) for one in self.relations]
+        rows = select(func.json_build_array(*fields).label("row"))
         rows = rows.where(getattr(parent, self.relation).of_type(alias)).correlate(parent)
-        rows = self.narrowed(rows, lambda part: adapter.traverse(inspect(part).__clause_element__()))
+        rows = self.narrowed(rows, adapt)
         rows = rows.limit(_literal(self.count)).offset(_literal(self.skip))
         if not self.is_list:
             return rows.scalar_subquery()
         found = rows.subquery()
         empty: ColumnElement[Any] = literal_column("'[]'::json")
         return select(func.coalesce(func.json_agg(found.c.row), empty)).correlate(parent).scalar_subquery()
+
+    def part(self, entity: Any, *, joined: bool) -> _Part:
+        """Return what is selected from the model or an alias of it, and how its values become a row.
+
+        A relation to one row is joined, which costs the server less than JSON; unless the rows are sorted and then
+        limited, because a join comes before both.
+        """
+        self._check_columns()
+        columns = [getattr(entity, name) for name in self.names]
+        joins: list[tuple[Any, Any]] = []
+        makers: list[Maker] = []
+        for one in self.relations:
+            start = len(columns)
+            if joined and not one.is_list and one.count is None and one.skip is None:
+                alias, adapt = one.adapted()
+                inner = one.part(alias, joined=True)
+                joins += [(alias, and_(getattr(entity, one.relation).of_type(alias), *map(adapt, one.filters)))]
+                joins += inner.joins
+                # Its key says whether there is such a row.
+                columns += [getattr(alias, one.key), *inner.columns]
+                makers.append(_made_if_there(inner.make, start, len(columns)))
+            else:
+                # As text, because the driver would parse what is JSON, and slower.
+                columns.append(sql_cast(one.as_json(entity), Text))
+                makers.append(_decoded(msgspec.json.Decoder(one.field_type).decode, start))
+        return _Part(columns, joins, _made(self.row_type, len(self.names), makers))
+
+    @property
+    def key(self) -> str:
+        """The name of the first column of the primary key."""
+        return str(inspect(self.model).primary_key[0].key)
+
+    def _check_columns(self) -> None:
+        for name in self.names:
+            kind = inspect(self.model).columns[name].type
+            if python_type(kind) is None and (not isinstance(kind, AS_GIVEN) or isinstance(kind, Enum)):
+                raise NotDescribable(
+                    f"{self.title} has `{name}` of type {kind!r}, which SQLAlchemy makes from what the driver gives",
+                    f"choose others with `.columns(…)`, or use `select({self.model.__name__})` in a session",
+                )
 
     def _check_json(self) -> None:
         instead = f"choose others with `read({self.title}).columns(…)`, or use `selectinload` in a session"
@@ -198,6 +263,27 @@ class Related:
                 raise NotDescribable(
                     f"the limit of {self.title} is a parameter", "write a number: only the outermost limit can vary"
                 )
+
+
+@dataclass(frozen=True)
+class _Part:
+    columns: list[Any]
+    joins: list[tuple[Any, Any]]
+    make: Maker
+
+
+def _made(row: Callable[..., Any], width: int, makers: list[Maker]) -> Maker:
+    if not makers:
+        return lambda values: row(*values)
+    return lambda values: row(*values[:width], *[make(values) for make in makers])
+
+
+def _made_if_there(make: Maker, start: int, end: int) -> Maker:
+    return lambda values: None if values[start] is None else make(values[start + 1 : end])
+
+
+def _decoded(decode: Callable[[str], Any], at: int) -> Maker:
+    return lambda values: None if values[at] is None else decode(values[at])
 
 
 def _literal(number: Any) -> ColumnElement[int] | None:
@@ -218,7 +304,7 @@ class _Compiled:
     asked: frozenset[str]
     """The names of those that each call gives, limits included."""
     converters: dict[str, Callable[[Any], Any]]
-    make: Callable[..., Any]
+    make: Maker
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,7 +361,7 @@ class Read(Related, Generic[T, P]):
     def explain(self, on: InStep | ForAsyncio, /, *args: Any, **kwargs: Any) -> Any:
         """Run it and return the server's plan, with times and rows."""
         statement, values = self._prepared(args, kwargs)
-        explained = Statement(f"EXPLAIN {statement.name}", f"EXPLAIN (ANALYZE, BUFFERS) {statement.sql}", str)
+        explained = Statement(f"EXPLAIN {statement.name}", f"EXPLAIN (ANALYZE, BUFFERS) {statement.sql}", _only)
         if is_in_step(on):
             return "\n".join(fetch(on, explained, values))
         return _finished("\n".join, fetch_for_asyncio(on, explained, values))
@@ -301,7 +387,8 @@ class Read(Related, Generic[T, P]):
         self, args: tuple[Any, ...], kwargs: dict[str, Any], at_most: int | None = None
     ) -> tuple[Statement[Any], dict[str, Any]]:
         """Return the statement with its limits written out, and the values of its parameters."""
-        compiled = self._compiled
+        is_limited = at_most is not None or self.count is not None
+        compiled = self._compiled_for_the_first if is_limited else self._compiled
         given = {**self.defaults, **dict(zip(self.parameters, args, strict=False)), **kwargs}
         if given.keys() != compiled.asked or len(args) > len(self.parameters):
             missing, unknown = compiled.asked - given.keys(), given.keys() - compiled.asked
@@ -318,7 +405,7 @@ class Read(Related, Generic[T, P]):
     def _limited(self, count: Any, skip: Any) -> Statement[Any]:
         known = self._statements.get((count, skip))
         if known is None:
-            compiled = self._compiled
+            compiled = self._compiled if count is None else self._compiled_for_the_first
             limits = "" if count is None else f"\nLIMIT {_whole(count)}"
             limits += f"\nOFFSET {_whole(skip)}" if skip else ""
             known = Statement(self._title, compiled.sql + limits, compiled.make)
@@ -332,9 +419,17 @@ class Read(Related, Generic[T, P]):
 
     @cached_property
     def _compiled(self) -> _Compiled:
-        columns, relations = self.selected(self.model)
-        # As text, because the driver would parse what is JSON, and slower.
-        statement: Any = select(*columns, *(sql_cast(one, Text) for one in relations)).select_from(self.model)
+        return self._compile(joined=True)
+
+    @cached_property
+    def _compiled_for_the_first(self) -> _Compiled:
+        return self._compile(joined=False) if self.orders else self._compiled
+
+    def _compile(self, *, joined: bool) -> _Compiled:
+        part = self.part(self.model, joined=joined)
+        statement: Any = select(*part.columns).select_from(self.model)
+        for alias, condition in part.joins:
+            statement = statement.outerjoin(alias, condition)
         statement = self.narrowed(statement, lambda part: part)
         compiled = statement.compile(dialect=DIALECT)
         asked = {name for name, bind in compiled.binds.items() if bind.required}
@@ -357,21 +452,12 @@ class Read(Related, Generic[T, P]):
             },
             frozenset(asked | limits),
             {name: convert for name, convert in converters.items() if name in asked},
-            self._maker(),
+            part.make,
         )
 
-    def _maker(self) -> Callable[..., Any]:
-        make = self.row_type
-        width = len(self.names)
-        decoders = [msgspec.json.Decoder(one.field_type).decode for one in self.relations]
-        if not decoders:
-            return cast("Callable[..., Any]", make)
 
-        def make_with_relations(*values: Any) -> Any:
-            related = zip(decoders, values[width:], strict=True)
-            return make(*values[:width], *[None if text is None else decode(text) for decode, text in related])
-
-        return make_with_relations
+def _only(values: Sequence[Any]) -> str:
+    return str(values[0])
 
 
 async def _finished(finish: Callable[[list[Any]], Any], rows: Coroutine[Any, Any, list[Any]]) -> Any:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Generic, NoReturn, TypeVar, cast, overload
 
 import msgspec
@@ -255,14 +255,21 @@ def _columns_of(model: type[Base], position: int, row: Any) -> Mapping[str, Any]
 
 def _names(model: type[Base], given: list[Mapping[str, Any]]) -> tuple[str, ...]:
     """Return the columns that some row gives, and those that every row has to."""
-    columns = inspect(model).columns
-    found = set[str]().union(*given)
-    for unknown in found - set(columns.keys()):
+    found = frozenset[str]().union(*given)
+    names, unknown = _known(model, found)
+    if unknown:
         position = next(number for number, row in enumerate(given) if unknown in row)
         raise RowInvalid(model.__name__, position, unknown, "is no column")
     if given and not found:
         raise RowInvalid(model.__name__, 0, "*", "is not given, nor any other in the other rows")
-    return tuple(name for name in columns.keys() if name in found or not _may_be_left_out(columns[name]))  # noqa: SIM118
+    return names
+
+
+@lru_cache(maxsize=1_000)
+def _known(model: type[Base], found: frozenset[str]) -> tuple[tuple[str, ...], str | None]:
+    columns = inspect(model).columns
+    known = tuple(name for name in columns.keys() if name in found or not _may_be_left_out(columns[name]))  # noqa: SIM118
+    return known, min(found - set(known), default=None)
 
 
 def _may_be_left_out(column: Column[Any]) -> bool:
@@ -356,13 +363,14 @@ def _insert(
     if returning:
         text += f" RETURNING {', '.join(map(_quoted, returning))}"
     name = f"{'upsert' if key else 'insert'} {model.__name__}"
-    return Statement(name, text, row_type(model, returning), has_rows=bool(returning))
+    row = row_type(model, returning)
+    return Statement(name, text, lambda values: row(*values), has_rows=bool(returning))
 
 
 @cache
 def _copy(model: type[Base], names: tuple[str, ...]) -> Statement[Any]:
     text = f"COPY {_table(model)} ({', '.join(map(_quoted, names))}) FROM STDIN"
-    return Statement(f"copy {model.__name__}", text, row_type(model, ()), has_rows=False)
+    return Statement(f"copy {model.__name__}", text, tuple, has_rows=False)
 
 
 def _table(model: type[Base]) -> str:

@@ -11,15 +11,16 @@ import threading
 import tracemalloc
 from collections.abc import Callable, Generator
 from contextlib import aclosing
-from datetime import datetime
+from datetime import datetime, timedelta
+from enum import Enum
 from pathlib import Path
 from typing import Any, cast
 
 import psycopg
 import pytest
-from sqlalchemy import URL, BindParameter, Engine, any_, bindparam, func, insert, inspect, select, text
+from sqlalchemy import URL, BindParameter, Engine, ForeignKey, any_, bindparam, func, insert, inspect, select, text
 from sqlalchemy.exc import DataError, ProgrammingError
-from sqlalchemy.orm import InstrumentedAttribute, selectinload
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column, relationship, selectinload
 
 from tatame_db import reads
 from tatame_db.database import POOL_SIZE, Database, DatabaseClosed, ServerNotRunning, SyncDatabase
@@ -63,6 +64,10 @@ MOMENTS = [
 ARRAYS = [[], [""], ["NULL", None, "null"], ['a,"b"', "{c}", "d\\e", " f "], [["a", "b"], ["c", None]], ["🥋\n"], None]
 NUMBERS = [0, -1, 2**31 - 1, -(2**31), None]
 VALUES: dict[type, list[Any]] = {str: TEXTS, datetime: MOMENTS, list: ARRAYS, int: NUMBERS}
+
+
+class Kind(Enum):
+    SOFT = "soft"
 
 
 @query
@@ -141,11 +146,15 @@ def test_every_column_of_every_model_is_what_the_orm_returns(model: type[Base], 
             assert type(getattr(row, name)) is type(value)
 
 
+@pytest.mark.parametrize("limit", [None, 1_000], ids=["joined where it leads to one", "always JSON"])
 @each_relation
-def test_every_relation_is_what_the_orm_returns(relation: InstrumentedAttribute[Any], hostile: SyncDatabase) -> None:
+def test_every_relation_is_what_the_orm_returns(
+    relation: InstrumentedAttribute[Any], limit: int | None, hostile: SyncDatabase
+) -> None:
     model = cast("type[Base]", relation.class_)
     target = inspect(relation.class_).relationships[relation.key].mapper.class_
-    found = read(model).load(relation).order_by(key_of(model)).all(hostile)
+    asked = read(model).load(relation).order_by(key_of(model))
+    found = (asked.limit(limit) if limit else asked).all(hostile)
 
     with hostile.session() as session:
         expected = session.scalars(select(model).options(selectinload(relation)).order_by(key_of(model))).all()
@@ -212,6 +221,47 @@ def test_a_moment_that_python_has_not_is_refused_in_words_wherever_it_stands(
     assert read(Graduation).columns(Graduation.id).load(Graduation.user).one(database).user.id == 1
 
 
+class Elsewhere(DeclarativeBase):
+    """Tables with types that ours do not have."""
+
+
+class Shelf(Elsewhere):
+    __tablename__ = "shelves"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    things: Mapped[list[Thing]] = relationship(lazy="raise")
+
+
+class Thing(Elsewhere):
+    __tablename__ = "things"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    shelf_id: Mapped[int] = mapped_column(ForeignKey("shelves.id"))
+    picture: Mapped[bytes]
+    lasts: Mapped[timedelta]
+    ratio: Mapped[float]
+    kind: Mapped[Kind]
+    shelf: Mapped[Shelf] = relationship(lazy="raise", viewonly=True)
+
+
+def test_what_json_does_not_carry_comes_natively_or_is_refused_in_words(database: SyncDatabase) -> None:
+    Elsewhere.metadata.create_all(database.engine)
+    rows = [(b"\x00\xff", timedelta(days=-1, microseconds=1), ratio) for ratio in (float("inf"), 0.1, 1e300)]
+    with database.session.begin() as session:
+        session.add(Shelf(id=1))
+        session.flush()
+        for picture, lasts, ratio in rows:
+            session.add(Thing(shelf_id=1, picture=picture, lasts=lasts, ratio=ratio, kind=Kind.SOFT))
+    things: Read[Any] = read(cast("Any", Thing)).order_by(Thing.id)
+    carried = things.columns(Thing.picture, Thing.lasts, Thing.ratio)
+
+    assert [(row.picture, row.lasts, row.ratio) for row in carried.all(database)] == rows
+    with pytest.raises(NotDescribable, match=r"(?s)Thing has `kind` of type Enum.*session"):
+        things.all(database)
+    with pytest.raises(NotDescribable, match=r"(?s)Shelf.things has `picture` of type BLOB.*selectinload"):
+        read(cast("Any", Shelf)).load(Shelf.things).all(database)
+    shelf = read(cast("Any", Shelf)).load(read(Shelf.things).columns(Thing.id)).one(database)
+    assert sorted(thing.id for thing in shelf.things) == [1, 2, 3]
+
+
 # --- What a description says ----------------------------------------------------------------------------------------
 
 
@@ -276,6 +326,29 @@ def test_filters_take_expressions_lists_and_arrays(seeded: SyncDatabase) -> None
     assert someone
     assert someone.recipients
     assert someone.id in [one.id for one in recipients.all(seeded, recipients=someone.recipients[:1])]
+
+
+@pytest.mark.parametrize("limit", [None, 1_000], ids=["joined", "as JSON"])
+def test_a_filter_of_a_relation_to_one_row_leaves_none_and_keeps_the_parent(
+    limit: int | None, seeded: SyncDatabase
+) -> None:
+    asked = read(User).load(read(User.gym).where(Gym.id == 1).load(Gym.manager)).order_by(User.id)
+    users = (asked.limit(limit) if limit else asked).all(seeded)
+
+    assert {(user.gym_id, user.gym and user.gym.id) for user in users} == {(1, 1), (2, None), (None, None)}
+    assert all(user.gym.manager and user.gym.manager.id == user.gym.manager_id for user in users if user.gym)
+
+
+def test_rows_that_are_sorted_and_limited_are_not_joined_before(seeded: SyncDatabase) -> None:
+    checkins = read(Checkin).load(Checkin.user)
+    newest = checkins.order_by(Checkin.created_at.desc(), Checkin.id)
+
+    def joins(of: Read[Checkin], at_most: int | None = None) -> bool:
+        return "JOIN" in of._prepared((), {}, at_most)[0].sql
+
+    assert (joins(checkins), joins(checkins, 1), joins(newest)) == (True, True, True)
+    assert (joins(newest, 1), joins(newest.limit(20))) == (False, False)
+    assert [one.id for one in newest.limit(20).all(seeded)] == [one.id for one in newest.all(seeded)[:20]]
 
 
 def test_limits_that_vary_are_written_into_the_text(seeded: SyncDatabase) -> None:
