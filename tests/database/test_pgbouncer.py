@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Generator
@@ -36,6 +37,11 @@ def pgbouncer_program() -> str:
     return found or pytest.skip("PgBouncer is not on this machine: `apt-get install pgbouncer`")
 
 
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
 @pytest.fixture
 def pooled(address: URL, directory: Path) -> Generator[URL]:
     """Give the address of the same database through PgBouncer, which has three sessions to lend."""
@@ -61,7 +67,7 @@ logfile = {home}/log
         [program, "--quiet", home / "pgbouncer.ini"], cwd=home, stderr=subprocess.DEVNULL, **owner._as_owner
     )
     deadline = time.monotonic() + 20
-    while not (home / ".s.PGSQL.6543").exists():
+    while not _answers(home / ".s.PGSQL.6543"):
         assert bouncer.poll() is None, (home / "log").read_text()
         assert time.monotonic() < deadline
         time.sleep(0.02)
