@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Trust what the machine trusts, a company's own certificates among them, where it keeps such a list.
 export UV_SYSTEM_CERTS := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs),1,)
 
-.PHONY: start stop test format docs clean
+.PHONY: start stop test format docs clean bench-queries
 .DELETE_ON_ERROR:
 
 start: $(VENV)/installed
@@ -28,6 +28,11 @@ format: $(VENV)/installed
 
 docs: $(VENV)/installed
 	$(BIN)/python docs/generate.py
+
+# Needs Node. The results depend on the machine, so they are written into the README by hand.
+bench-queries: $(VENV)/installed
+	cd benchmarks/queries && npm ci --no-audit --no-fund
+	$(BIN)/python benchmarks/queries/run.py
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache

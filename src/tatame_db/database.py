@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 import time
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import psycopg
 from psycopg import sql
 from sqlalchemy import URL, Engine, create_engine, event, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DisconnectionError, MissingGreenlet, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.util.concurrency import in_greenlet
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.server import EmbeddedServer
@@ -29,6 +32,8 @@ IDLE_TIMEOUT_SECONDS = 30
 CLOSE_TIMEOUT_SECONDS = 30.0
 
 logger = logging.getLogger("tatame_db.sql")
+taken_as_it_is: ContextVar[bool] = ContextVar("taken_as_it_is", default=False)
+"""Whether who takes a connection from the pool looks itself whether it lives, and sets autocommit."""
 
 
 class ServerNotRunning(TatameError):
@@ -210,7 +215,7 @@ class _Connections:
         return {
             "pool_size": POOL_SIZE,
             "max_overflow": 0,
-            "pool_pre_ping": True,
+            "skip_autocommit_rollback": True,
             # The one used last is given out first, so that the others can grow idle and leave.
             "pool_use_lifo": True,
             "hide_parameters": True,
@@ -220,6 +225,7 @@ class _Connections:
     def _listen(self, engine: Engine) -> None:
         event.listen(engine, "connect", self._prepare)
         event.listen(engine, "checkout", self._refuse_when_closed)
+        event.listen(engine, "checkout", _make_ready)
         event.listen(engine, "checkin", self._end_when_closed)
         event.listen(engine, "handle_error", self._explain, retval=True)
         if self._log_statements:
@@ -231,12 +237,18 @@ class _Connections:
         if info.server_version < OLDEST_SERVER * 10_000:
             raise ServerTooOld(self.address, info.parameter_status("server_version"))
         cursor = connection.cursor()
-        # The server itself ends idle sessions, so no thread or task of ours has to; the ping before each use
-        # replaces them. Our timestamps have no zone and mean UTC.
+        # The server itself ends idle sessions, so no thread or task of ours has to; they are replaced at the next use.
+        # Behind a pooler that lends its sessions, they are not ours to end. Our timestamps have no zone and mean UTC.
         cursor.execute(
-            "SELECT set_config('TimeZone', 'UTC', false), set_config('idle_session_timeout', %s, false)",
-            (f"{IDLE_TIMEOUT_SECONDS}s",),
+            "SELECT set_config('TimeZone', 'UTC', false), pg_backend_pid() = %(pid)s, "
+            "CASE WHEN pg_backend_pid() = %(pid)s THEN set_config('idle_session_timeout', %(timeout)s, false) END",
+            {"pid": info.backend_pid, "timeout": f"{IDLE_TIMEOUT_SECONDS}s"},
         )
+        [(_, direct, _)] = cursor.fetchall()
+        if not direct:
+            # A statement prepared in one session is not there in the next one that PgBouncer or Supabase lends us.
+            entry.driver_connection.prepare_threshold = None  # type: ignore[union-attr]
+        entry.info["log_statements"] = self._log_statements
         cursor.close()
         connection.commit()
 
@@ -312,6 +324,7 @@ class Database(_Connections):
         super().__init__(address, log_statements=log_statements)
         self.engine = create_async_engine(self.address, **self._options)
         self._listen(self.engine.sync_engine)
+        event.listen(self.engine.sync_engine, "do_connect", _wait_in_greenlets_only)
         self.session = async_sessionmaker(self.engine, expire_on_commit=False)
         """`async with db.session.begin() as session:` commits at the end; `db.session()` leaves that to you."""
 
@@ -376,6 +389,28 @@ def _healthy(started: float) -> Health:
 
 def _unhealthy(error: TatameError | SQLAlchemyError) -> Health:
     return Health(healthy=False, reason=error.what if isinstance(error, TatameError) else str(error).splitlines()[0])
+
+
+def is_gone(connection: psycopg.Connection | psycopg.AsyncConnection) -> bool:
+    """Say whether the server ended an idle connection, without a round trip: else nothing waits to be read."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _make_ready(connection: DBAPIConnection, entry: ConnectionPoolEntry, _: object) -> None:
+    if taken_as_it_is.get():
+        return
+    driver = cast("psycopg.Connection", entry.driver_connection)
+    if is_gone(driver):
+        raise DisconnectionError("the server ended this connection while it was idle")
+    if driver.autocommit:
+        connection.autocommit = False
+
+
+def _wait_in_greenlets_only(*_: object) -> None:
+    if not in_greenlet():
+        raise MissingGreenlet("a new connection has to be waited for")
 
 
 def _start_clock(*event_arguments: Any) -> None:

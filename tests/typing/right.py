@@ -4,10 +4,12 @@
 from datetime import datetime
 from typing import assert_type
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, bindparam, select
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, joinedload, selectinload
 
 from tatame_db.database import Database, SyncDatabase
+from tatame_db.reads import Read, query, read
 from tatame_db.schema import (
     AppStore,
     Asset,
@@ -21,6 +23,7 @@ from tatame_db.schema import (
     User,
     Version,
 )
+from tatame_db.writes import insert_many, upsert
 
 # The least that each model asks for, and all that it takes.
 Role(id="STUDENT")
@@ -218,3 +221,41 @@ def sessions_in_step(database: SyncDatabase) -> None:
 async def sessions_of_asyncio(database: Database) -> None:
     async with database.session.begin() as session:
         assert_type((await session.scalars(select(User))).all()[0].gym, Gym | None)
+
+
+@query
+def find_user(clerk_user_id: str, day: str = "2026-03-01") -> Read[User]:
+    last = read(User.graduations).where(Graduation.belt.is_not(None)).order_by(Graduation.created_at.desc()).limit(5)
+    on_that_day = read(User.checkins).where(Checkin.date == day).load(Checkin.class_)
+    return read(User).where(User.clerk_user_id == clerk_user_id).load(User.gym, last, on_that_day)
+
+
+def reads_in_step(database: SyncDatabase, session: Session) -> None:
+    assert_type(find_user.first(database, clerk_user_id="user_ana"), User | None)
+    assert_type(find_user.one(session, "user_ana", day="2026-03-02"), User)
+    assert_type(find_user.all(session.connection(), "user_ana"), list[User])
+    assert_type(find_user.explain(database, "user_ana"), str)
+    assert_type(read(Class).where(Class.day == bindparam("day")).limit(20).all(database, day="MONDAY"), list[Class])
+    for checkin in read(Checkin).stream(database):
+        assert_type(checkin, Checkin)
+
+
+async def reads_of_asyncio(database: Database, session: AsyncSession) -> None:
+    assert_type(await find_user.first(database, clerk_user_id="user_ana"), User | None)
+    assert_type(await find_user.one(session, "user_ana"), User)
+    assert_type(await read(Class).load(Class.gym, read(Class.instructor).load(User.graduations)).all(database), list[Class])
+    async for checkin in read(Checkin).stream(session):
+        assert_type(checkin.created_at, datetime)
+
+
+def writes_in_step(database: SyncDatabase, session: Session) -> None:
+    rows = [Checkin(user_id=1), Checkin(user_id=2)]
+    assert_type(insert_many(Checkin, rows).run(database), int)
+    assert_type(insert_many(Checkin, [{"user_id": 1}], returning=Checkin).run(session), list[Checkin])
+    assert_type(insert_many(Checkin, rows, returning=Checkin.id).run(database), list[int])
+    assert_type(upsert(User, [ana], by=[User.clerk_user_id], returning=User.email).run(database), list[str | None])
+
+
+async def writes_of_asyncio(database: Database) -> None:
+    assert_type(await insert_many(Checkin, [Checkin(user_id=1)], returning=Checkin.id).run(database), list[int])
+    assert_type(await upsert(User, [ana], by=[User.clerk_user_id]).run(database), int)

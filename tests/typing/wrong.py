@@ -6,7 +6,10 @@ from datetime import date, datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload
 
+from tatame_db.database import Database, SyncDatabase
+from tatame_db.reads import Read, query, read
 from tatame_db.schema import AppStore, Asset, Checkin, Class, Graduation, Gym, Notification, Role, User, Version
+from tatame_db.writes import insert_many, upsert
 
 # What a model needs is missing.
 User()  # wrong
@@ -86,3 +89,33 @@ def questions(session: Session) -> None:
     number: int = session.scalars(select(User.clerk_user_id)).one()  # wrong
     gym: Gym = session.scalars(select(User)).one()  # wrong
     print(number, gym)
+
+
+@query
+def find_user(clerk_user_id: str) -> Read[User]:
+    return read(User).where(User.clerk_user_id == clerk_user_id).load(User.gym)
+
+
+def reads(database: SyncDatabase, asynchronous: Database) -> None:
+    find_user.first(database)  # wrong
+    find_user.first(database, clerk_user_id=1)  # wrong
+    find_user.first(database, clerkUserId="user_ana")  # wrong
+    find_user.first(1, clerk_user_id="user_ana")  # wrong
+    find_user.one(asynchronous, "user_ana").email  # wrong
+    print(find_user.one(database, "user_ana").emial)  # wrong
+    print(find_user.first(database, "user_ana").email)  # wrong
+    print(find_user.one(database, "user_ana").gym.name)  # wrong
+    read("users")  # wrong
+    read(User).load("gym")  # wrong
+    read(User).limit("20")  # wrong
+    read(User.gym).all(database)  # wrong
+    read(User).where(User.id).columns("id")  # wrong
+
+
+def writes(database: SyncDatabase) -> None:
+    insert_many(Checkin, [1])  # wrong
+    insert_many(Checkin, Checkin(user_id=1))  # wrong
+    insert_many(Checkin, [Checkin(user_id=1)], returning="id")  # wrong
+    upsert(User, [User(clerk_user_id="user_ana")])  # wrong
+    upsert(User, [User(clerk_user_id="user_ana")], by="clerk_user_id")  # wrong
+    print(insert_many(Checkin, [Checkin(user_id=1)]).run(database)[0])  # wrong

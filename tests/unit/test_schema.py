@@ -125,6 +125,10 @@ MAY_IMPORT = {
     "run_directory": {"errors"},
     "testing": {"schema", "errors", "database", "evolve", "run_directory", "server", "settings"},
     "pytest_plugin": {"errors", "testing", "run_directory", "database"},
+    "rows": {"schema", "errors"},
+    "lane": {"database", "errors"},
+    "reads": {"lane", "rows", "schema", "errors"},
+    "writes": {"lane", "rows", "schema", "errors"},
     "cli": EVERYTHING,
     "__main__": {"cli"},
 }

@@ -1,0 +1,134 @@
+"""The same program behind a real PgBouncer in transaction mode: each statement may meet another session."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import cast
+
+import psycopg
+import pytest
+from sqlalchemy import URL, func, select, text
+from sqlalchemy.exc import DBAPIError
+
+from tatame_db import writes
+from tatame_db.database import Database, SyncDatabase
+from tatame_db.reads import Read, query, read
+from tatame_db.schema import Graduation, User, Version
+from tatame_db.server import EmbeddedServer
+from tatame_db.writes import insert_many, upsert
+
+
+@query
+def find_user(clerk_user_id: str) -> Read[User]:
+    return read(User).where(User.clerk_user_id == clerk_user_id).load(User.gym, User.graduations)
+
+
+def pgbouncer_program() -> str:
+    found = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+    if found is None and os.environ.get("PGBOUNCER_IS_THERE"):
+        pytest.fail("PgBouncer is to be there and is not: `apt-get install pgbouncer`")
+    return found or pytest.skip("PgBouncer is not on this machine: `apt-get install pgbouncer`")
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
+@pytest.fixture
+def pooled(address: URL, directory: Path) -> Generator[URL]:
+    """Give the address of the same database through PgBouncer, which has three sessions to lend."""
+    program = pgbouncer_program()
+    owner = EmbeddedServer(directory / "owner")
+    home = directory / "pgbouncer"
+    home.mkdir()
+    (home / "pgbouncer.ini").write_text(
+        f"""[databases]
+{address.database} = host={address.query["host"]} user=postgres
+[pgbouncer]
+pool_mode = transaction
+default_pool_size = 3
+auth_type = any
+listen_addr =
+listen_port = 6543
+unix_socket_dir = {home}
+logfile = {home}/log
+"""
+    )
+    owner._give(home, 0o755)
+    bouncer = subprocess.Popen(
+        [program, "--quiet", home / "pgbouncer.ini"], cwd=home, stderr=subprocess.DEVNULL, **owner._as_owner
+    )
+    deadline = time.monotonic() + 20
+    while not _answers(home / ".s.PGSQL.6543"):
+        assert bouncer.poll() is None, (home / "log").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    yield address.set(query={"host": str(home), "port": "6543"})
+    bouncer.terminate()
+    bouncer.wait()
+
+
+def test_reads_and_writes_work_however_often_they_are_repeated(pooled: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with Database(pooled) as database:
+
+            async def use(number: int) -> None:
+                for turn in range(10):
+                    name = f"user_{number}_{turn}"
+                    user = {"clerk_user_id": name}
+                    [id_] = await insert_many(User, [user], returning=User.id).run(database)
+                    await insert_many(Graduation, [{"user_id": id_, "belt": "BLUE"}]).run(database)
+                    await upsert(User, [{**user, "email": ""}], by=[User.clerk_user_id]).run(database)
+                    found = await find_user.one(database, clerk_user_id=name)
+                    assert (found.email, [one.belt for one in found.graduations]) == ("", ["BLUE"])
+                    async with database.session.begin() as session:
+                        session.add(Version())
+                        await session.flush()
+                        assert (await find_user.one(session, name)).id == id_
+                        assert await session.scalar(select(User.id).where(User.clerk_user_id == name)) == id_
+
+            await asyncio.gather(*(use(number) for number in range(12)))
+            assert len([one async for one in read(User).stream(database)]) == 120
+
+    asyncio.run(main())
+    monkeypatch.setattr(writes, "COPY_FROM", 1)
+    with SyncDatabase(pooled) as database:
+        assert insert_many(Version, [{"app_version": "1"}] * 10).run(database) == 10
+        assert len(list(read(Version).stream(database))) == 130
+        with database.engine.connect() as connection:
+            assert connection.scalar(text("SELECT count(*) FROM pg_prepared_statements")) == 0
+
+
+def test_prepared_statements_would_not_survive_here(pooled: URL) -> None:
+    async def main() -> None:
+        async with Database(pooled) as database:
+
+            async def use() -> None:
+                async with database.engine.connect() as connection:
+                    driver = (await connection.get_raw_connection()).driver_connection
+                    cast("psycopg.AsyncConnection", driver).prepare_threshold = 0
+                for _ in range(10):
+                    await read(Version).all(database)
+
+            failures = await asyncio.gather(*(use() for _ in range(12)), return_exceptions=True)
+            raise next(failure for failure in failures if failure)
+
+    with pytest.raises(DBAPIError, match="prepared statement"):
+        asyncio.run(main())
+
+
+def test_a_pooler_is_noticed_and_its_sessions_are_left_to_it(pooled: URL, address: URL) -> None:
+    asked = select(func.current_setting("idle_session_timeout"), func.current_setting("TimeZone"))
+    for where, threshold, timeout in ((pooled, None, "0"), (address, 5, "30s")):
+        with SyncDatabase(where) as database, database.engine.connect() as connection:
+            driver = cast("psycopg.Connection", connection.connection.driver_connection)
+            assert driver.prepare_threshold == threshold
+            assert tuple(connection.execute(asked).one()) == (timeout, "UTC")

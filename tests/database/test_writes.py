@@ -1,0 +1,253 @@
+"""Writes of many rows: what arrives, in which order, and which row is to blame."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, func, insert, inspect, select
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from tatame_db import writes
+from tatame_db.database import Database, SyncDatabase
+from tatame_db.reads import read
+from tatame_db.schema import Attachment, Base, Checkin, Class, Graduation, Gym, Notification, Role, User, Version
+from tatame_db.writes import NotAKey, RowInvalid, RowRefused, insert_many, upsert
+
+TEXTS = [
+    "",
+    "null",
+    '"',
+    "\\",
+    "\\u0000",
+    "\\N",
+    "{}",
+    "a,b",
+    "tab\tline\nreturn\r",
+    "\x01\x7f\u2028",
+    "ç 🥋",
+    "%s",
+    None,
+]
+MOMENTS = [datetime.min, datetime.max, datetime(2026, 3, 1, 12, 0, 0, 1), None]
+ARRAYS: list[list[str | None] | None] = [[], [""], ["NULL", None, "null"], ['a,"b"', "{c}", "d\\e", " f "], None]
+
+
+@pytest.fixture
+def database(address: URL) -> Generator[SyncDatabase]:
+    with SyncDatabase(address) as database:
+        with database.session.begin() as session:
+            session.add_all([User(clerk_user_id=f"user_{number}") for number in range(3)])
+            session.add(Class(day="MONDAY"))
+        yield database
+
+
+def hostile() -> list[dict[str, Any]]:
+    return [
+        {
+            "title": TEXTS[number % len(TEXTS)],
+            "recipients": ARRAYS[number % len(ARRAYS)],
+            "sent_at": MOMENTS[number % len(MOMENTS)],
+            "sent_by": 1 + number % 3,
+        }
+        for number in range(60)
+    ]
+
+
+@pytest.mark.parametrize("copy_from", [1, 1_000_000], ids=["copy", "one statement"])
+def test_what_is_written_is_what_the_orm_would_have_written(
+    copy_from: int, database: SyncDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writes, "COPY_FROM", copy_from)
+    rows = hostile()
+
+    assert insert_many(Notification, rows).run(database) == 60
+
+    with database.session.begin() as session:
+        session.execute(insert(Notification), rows)
+    with database.session() as session:
+        found = session.scalars(select(Notification).order_by(Notification.id)).all()
+        names = [name for name in inspect(Notification).column_attrs.keys() if name not in ("id", "created_at")]  # noqa: SIM118
+        facts = [[getattr(row, name) for name in names] for row in found]
+    assert facts[:60] == facts[60:]
+    assert len(facts) == 120
+    assert all(row.created_at for row in found)
+
+
+def test_objects_and_dictionaries_are_the_same(database: SyncDatabase) -> None:
+    day = datetime(2026, 3, 1)
+    objects = insert_many(Checkin, [Checkin(user_id=1, date="2026-03-01", created_at=day)], returning=Checkin)
+    dictionaries = insert_many(Checkin, [{"user_id": 1, "date": "2026-03-01", "created_at": day}], returning=Checkin)
+    [one], [other] = objects.run(database), dictionaries.run(database)
+
+    assert (one.user_id, one.class_id, one.date, one.created_at) == (1, None, "2026-03-01", day)
+    assert (other.user_id, other.class_id, other.date, other.created_at) == (1, None, "2026-03-01", day)
+    assert other.id == one.id + 1
+
+
+def test_what_is_returned_is_in_the_order_of_the_rows(database: SyncDatabase) -> None:
+    ids = insert_many(Version, [{"app_version": f"v{number}"} for number in range(5_000)], returning=Version.id)
+    found = ids.run(database)
+
+    versions = {version.id: version.app_version for version in read(Version).all(database)}
+    assert [versions[id_] for id_ in found] == [f"v{number}" for number in range(5_000)]
+
+
+def test_what_some_rows_leave_out_is_null_there(database: SyncDatabase) -> None:
+    rows = insert_many(Version, [{"app_version": "1"}, {"disabled_at": datetime(2026, 3, 1)}, {}], returning=Version)
+    assert [(row.app_version, row.disabled_at) for row in rows.run(database)] == [
+        ("1", None),
+        (None, datetime(2026, 3, 1)),
+        (None, None),
+    ]
+
+
+def test_no_rows_are_no_statement(database: SyncDatabase) -> None:
+    assert insert_many(Version, []).run(database) == 0
+    assert insert_many(Version, [], returning=Version.id).run(database) == []
+    assert upsert(User, [], by=[User.clerk_user_id], returning=User).run(database) == []
+
+
+def test_a_session_takes_the_rows_into_its_transaction(database: SyncDatabase) -> None:
+    with database.session() as session:
+        user = User(clerk_user_id="user_ana")
+        session.add(user)
+        session.flush()
+        insert_many(Graduation, [{"user_id": user.id, "belt": "BLUE"}]).run(session)
+        assert session.scalar(select(func.count()).select_from(Graduation)) == 1
+        session.rollback()
+    assert read(Graduation).all(database) == []
+
+
+def test_asyncio_writes_the_same(address: URL, database: SyncDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with Database(address) as asynchronous:
+            assert await insert_many(Version, [{"app_version": "1"}]).run(asynchronous) == 1
+            [id_] = await insert_many(Version, [Version(app_version="2")], returning=Version.id).run(asynchronous)
+            async with asynchronous.session.begin() as session:
+                await upsert(Version, [{"id": id_, "app_version": "3"}], by=[Version.id]).run(session)
+            monkeypatch.setattr(writes, "COPY_FROM", 1)
+            assert await insert_many(Version, [{"app_version": "4"}] * 3).run(asynchronous) == 3
+            assert await insert_many(Version, []).run(asynchronous) == 0
+            for _ in range(2):
+                with pytest.raises(RowRefused, match="row 1 for Checkin"):
+                    await insert_many(Checkin, [{"user_id": 1}, {"user_id": 99}]).run(asynchronous)
+                monkeypatch.setattr(writes, "COPY_FROM", 9)
+
+    asyncio.run(main())
+    assert [one.app_version for one in read(Version).order_by(Version.id).all(database)] == ["1", "3", "4", "4", "4"]
+
+
+# --- Upsert ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_upsert_inserts_what_is_new_and_sets_what_is_given_on_what_is_there(database: SyncDatabase) -> None:
+    with database.session.begin() as session:
+        session.add(User(clerk_user_id="user_ana", email="ana@gym.example", first_name="Ana"))
+    rows: list[dict[str, str | None]] = [
+        {"clerk_user_id": "user_bia", "email": "bia@gym.example"},
+        {"clerk_user_id": "user_ana", "email": None},
+    ]
+
+    bia, ana = upsert(User, rows, by=[User.clerk_user_id], returning=User).run(database)
+
+    assert (bia.clerk_user_id, bia.email, bia.first_name) == ("user_bia", "bia@gym.example", None)
+    assert (ana.clerk_user_id, ana.email, ana.first_name) == ("user_ana", None, "Ana")
+    assert upsert(User, rows, by=[User.clerk_user_id], returning=User.id).run(database) == [bia.id, ana.id]
+
+
+def test_an_upsert_of_keys_alone_returns_those_that_were_there(database: SyncDatabase) -> None:
+    for _ in range(2):
+        written = upsert(Role, [Role(id="STUDENT"), Role(id="MANAGER")], by=[Role.id], returning=Role.id)
+        assert written.run(database) == ["STUDENT", "MANAGER"]
+
+
+def test_an_upsert_needs_a_unique_key() -> None:
+    with pytest.raises(NotAKey, match="User has no unique key of email"):
+        upsert(User, [], by=[User.email])
+
+
+def test_two_rows_of_one_upsert_with_the_same_key_are_named(database: SyncDatabase) -> None:
+    rows = [{"clerk_user_id": "user_ana"}, {"clerk_user_id": "user_bia"}, {"clerk_user_id": "user_ana"}]
+    with pytest.raises(RowRefused, match=r"row 2 for User: `clerk_user_id` has the key of another row") as raised:
+        upsert(User, rows, by=[User.clerk_user_id]).run(database)
+    assert raised.value.position == 2
+
+
+# --- The row to blame -----------------------------------------------------------------------------------------------
+
+GOOD: dict[str, Any] = {"user_id": 1, "class_id": 1, "date": "2026-03-01"}
+
+
+@pytest.mark.parametrize(
+    ("model", "good", "bad", "column", "words"),
+    [
+        (Checkin, GOOD, {**GOOD, "user_id": "ana@gym.example"}, "user_id", "expected `int | null`, got `str`"),
+        (Checkin, GOOD, {**GOOD, "user_id": 2**31}, "user_id", "<= 2147483647"),
+        (Checkin, GOOD, {**GOOD, "user_id": True}, "user_id", "got `bool`"),
+        (Checkin, GOOD, {**GOOD, "usr_id": 1}, "usr_id", "is no column"),
+        (Checkin, GOOD, {**GOOD, "created_at": None}, "created_at", "is missing"),
+        (Checkin, {**GOOD, "created_at": datetime.min}, GOOD, "created_at", "is missing"),
+        (Checkin, GOOD, Checkin(user=User(clerk_user_id="user_ana")), "user", "is a relation"),
+        (Checkin, GOOD, Version(), "*", "neither Checkin nor a mapping"),
+        (User, {"clerk_user_id": "1"}, {"email": "ana@gym.example"}, "clerk_user_id", "is missing"),
+        (User, {"clerk_user_id": "1"}, {"clerk_user_id": None}, "clerk_user_id", "got `null`"),
+        (User, {"clerk_user_id": "1"}, {"clerk_user_id": "ana\0"}, "clerk_user_id", "NUL"),
+        (Gym, {"name": "a", "address": "b", "since": "c"}, {"name": "a", "since": "c"}, "address", "is missing"),
+        (Version, {}, {"disabled_at": datetime(2026, 3, 1, tzinfo=UTC)}, "disabled_at", "no timezone"),
+        (Notification, {}, {"recipients": "ana@gym.example"}, "recipients", "expected `array | null`"),
+        (Attachment, {}, {"file_name": "ana\ud800"}, "file_name", "surrogate"),
+        (Version, {}, {}, "*", "is not given"),
+    ],
+)
+@pytest.mark.parametrize("copy_from", [1, 1_000_000], ids=["copy", "one statement"])
+def test_a_wrong_row_is_named_by_its_position_and_column_before_it_is_sent(  # noqa: PLR0917, a case has many parts
+    model: type[Base],
+    good: dict[str, Any],
+    bad: Any,
+    column: str,
+    words: str,
+    copy_from: int,
+    database: SyncDatabase,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(writes, "COPY_FROM", copy_from)
+    before = len(read(model).all(database))
+    # Where the good row lacks what the bad one gives, the good one is to blame.
+    blamed = 0 if (words == "is missing" and column in bad) or not bad else 2
+    with pytest.raises(RowInvalid) as raised:
+        insert_many(model, [good, good, bad]).run(database)
+    assert (raised.value.position, raised.value.column) == (blamed, column)
+    assert words in str(raised.value)
+    assert "ana" not in str(raised.value)
+    assert len(read(model).all(database)) == before
+
+
+@pytest.mark.parametrize("copy_from", [1, 1_000_000], ids=["copy", "one statement"])
+def test_a_row_that_the_database_refuses_is_named_by_its_position_and_column(
+    copy_from: int, database: SyncDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writes, "COPY_FROM", copy_from)
+    with pytest.raises(RowRefused) as raised:
+        insert_many(Checkin, [GOOD, {**GOOD, "class_id": 99}, {**GOOD, "user_id": 2}]).run(database)
+    assert (raised.value.position, raised.value.columns) == (1, ("class_id",))
+    assert "leads to a row that is not there" in str(raised.value)
+    assert read(Checkin).all(database) == []
+
+    with pytest.raises(RowRefused) as raised:
+        insert_many(User, [{"clerk_user_id": "user_9"}, {"clerk_user_id": "user_1"}]).run(database)
+    assert (raised.value.position, raised.value.columns) == (1, ("clerk_user_id",))
+    assert "user_1" not in str(raised.value)
+    assert raised.value.__cause__ is None
+
+
+def test_other_refusals_are_what_a_session_raises(database: SyncDatabase) -> None:
+    with database.session() as session:
+        session.execute(select(func.set_config("transaction_read_only", "on", True)))  # noqa: FBT003, SQL's own
+        with pytest.raises(DBAPIError, match="read-only"):
+            insert_many(Version, [{"app_version": "1"}]).run(session)
+    with database.session() as session, pytest.raises(IntegrityError):
+        session.execute(insert(Checkin), [{"user_id": 99}])
