@@ -8,18 +8,22 @@ from collections.abc import Generator
 from pathlib import Path
 from uuid import uuid4
 
+import psycopg
 import pytest
 from sqlalchemy import URL, Engine, text
 
 from tatame_db import evolve
-from tatame_db.database import SyncDatabase, create_missing_database
+from tatame_db.database import SyncDatabase, create_missing_database, readable
 from tatame_db.server import EmbeddedServer
+
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(autouse=True)
 def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Keep the developer's own settings and `.env` out of the tests."""
-    for name in ("DATABASE_URL", "TEST_DATABASE_URL", "USE_POSTGRES", "TATAME_ENV", "TATAME_DATA_DIR", "PGHOST"):
+    of_ours = ("DATABASE_URL", "TEST_DATABASE_URL", "SUPABASE_DB_URL", "USE_POSTGRES", "TATAME_ENV", "TATAME_DATA_DIR")
+    for name in (*of_ours, "PGHOST"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
@@ -98,3 +102,25 @@ def bare_engine(bare_address: URL) -> Generator[Engine]:
     """Connect to a database without any table."""
     with SyncDatabase(bare_address) as database:
         yield database.engine
+
+
+@pytest.fixture
+def supabase(server: EmbeddedServer) -> Generator[URL]:
+    """Give the address of a database as a Supabase project has it, with hard rows."""
+    for address in _clone(server, "template0"):
+        for file in ("supabase.sql", "supabase_rows.sql"):
+            run_sql(address, (HERE / file).read_text())
+        yield address
+
+
+def run_sql(address: URL, statements: str) -> None:
+    """Run statements of a file or a test, and commit them."""
+    with psycopg.connect(readable(address), autocommit=True) as connection:
+        connection.execute(statements.encode())
+
+
+@pytest.fixture
+def arrived(address: URL) -> URL:
+    """Give the address of a database of ours that holds what the rows of `supabase` have to become."""
+    run_sql(address, (HERE / "arrived_rows.sql").read_text())
+    return address
