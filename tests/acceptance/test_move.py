@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 
@@ -52,3 +53,38 @@ def test_a_move_to_itself_is_refused(move: Run, address: URL) -> None:
     done = move("plan", SUPABASE_DB_URL=readable(address))
     assert (done.returncode, done.stdout) == (1, "")
     assert "the same database" in done.stderr
+
+
+def test_counts_and_verify_agree_on_what_arrived(move: Run, arrived: URL) -> None:
+    for command in ("counts", "verify"):
+        done = move(command, DATABASE_URL=readable(arrived))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "notifications" in done.stdout
+    told = json.loads(move("verify", "--json", DATABASE_URL=readable(arrived)).stdout)
+    assert (told["equal"], told["hash"], len(told["tables"])) == (True, "hashtextextended", 11)
+
+
+def test_counts_of_an_empty_target_differ_and_exit_with_3(move: Run) -> None:
+    done = move("counts")
+    assert done.returncode == 3
+    assert re.search(r"^ +users +3 +0 +differ$", done.stdout, flags=re.MULTILINE)
+    told = json.loads(move("counts", "--json").stdout)
+    assert {"table": "users", "source": 3, "target": 0, "agrees": False} in told["tables"]
+
+
+def test_verify_shows_both_values_and_exits_with_3(move: Run, arrived: URL) -> None:
+    with psycopg.connect(readable(arrived)) as connection:
+        connection.execute("UPDATE users SET email = NULL WHERE id = 1")
+    done = move("verify", "users", DATABASE_URL=readable(arrived))
+    assert done.returncode == 3
+    assert "    email: 'ana@gym.example' in the source, NULL here\n" in done.stdout
+    assert "ana@gym.example" not in done.stderr
+    hidden = move("verify", "--max-differences", "0", DATABASE_URL=readable(arrived))
+    assert "  and 1 more\n" in hidden.stdout
+    assert "ana@gym.example" not in hidden.stdout
+
+
+def test_a_table_that_is_not_ours_is_a_mistyped_one(move: Run) -> None:
+    done = move("verify", "usres")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no table usres" in done.stderr

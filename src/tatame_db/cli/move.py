@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,7 @@ from tatame_db.cli.app import AsJson, DatabaseUrl, app, target_of
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from tatame_db.move import Obstacle, Plan, Sides
+    from tatame_db.move import Obstacle, Plan, Sides, TableCount, TableProof
 
 move = typer.Typer(help="Move the data out of Supabase, and prove it.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(move, name="move")
@@ -73,3 +73,76 @@ def _show_obstacle(where: str, obstacle: Obstacle) -> None:
     console.answer(f"{where}: {obstacle.what}: {obstacle.rows:,} rows{ids}")
     for choice in obstacle.choices:
         console.answer(f"  can be done: {choice}")
+
+
+@move.command("counts")
+def counts_(database_url: DatabaseUrl = None, *, as_json: AsJson = False) -> None:
+    """Compare the number of rows, table by table; exit with 3 where any differs."""
+    from tatame_db import move
+
+    with _opened(database_url) as sides:
+        found = move.counts(sides)
+    if as_json:
+        console.answer_json({"tables": [asdict(count) | {"agrees": count.agrees} for count in found]})
+    else:
+        _show_counts(found)
+    if wrong := [count.table for count in found if not count.agrees]:
+        raise move.CountsDiffer(wrong)
+
+
+def _show_counts(found: list[TableCount]) -> None:
+    console.answer(f"  {'table':<13}  {'source':>12}  {'target':>12}")
+    for count in found:
+        source = "no table" if count.source is None else f"{count.source:,}"
+        console.answer(
+            f"  {count.table:<13}  {source:>12}  {count.target:>12,}  {'agree' if count.agrees else 'differ'}"
+        )
+
+
+@move.command("verify")
+def verify_(
+    tables: Annotated[
+        list[str] | None, typer.Argument(metavar="[TABLE]...", help="The tables to compare; else all.")
+    ] = None,
+    database_url: DatabaseUrl = None,
+    *,
+    as_json: AsJson = False,
+    max_differences: Annotated[int, typer.Option(min=0, help="How many rows to show of each table.")] = 20,
+) -> None:
+    """Compare whole contents and show what differs, down to the value; exit with 3 where anything does."""
+    from tatame_db import move
+
+    with _opened(database_url) as sides:
+        proof = move.verify(sides, tables or (), max_differences=max_differences)
+    if as_json:
+        proofs = [asdict(table) | {"equal": table.equal} for table in proof.tables]
+        console.answer_json({"hash": proof.hash, "equal": not proof.unequal, "tables": proofs})
+    else:
+        for table in proof.tables:
+            _show_proof(table)
+    if proof.unequal:
+        raise move.DataDiffers(proof.unequal)
+
+
+def _show_proof(proof: TableProof) -> None:
+    if proof.source_rows is None:
+        console.answer(f"{proof.table}: cannot be compared, the source has no such table")
+        return
+    if proof.equal:
+        console.answer(f"{proof.table}: equal, {proof.target_rows:,} rows, digest {proof.target_digest}")
+        return
+    console.answer(
+        f"{proof.table}: {proof.missing:,} rows missing, {proof.extra:,} extra, {proof.differing:,} differing"
+        f" ({proof.source_rows:,} in the source, {proof.target_rows:,} in the target)"
+    )
+    for difference in proof.differences:
+        console.answer(f"  {difference.id}  {difference.kind}")
+        for value in difference.values:
+            console.answer(f"    {value.column}: {_shown(value.source)} in the source, {_shown(value.target)} here")
+    hidden = proof.missing + proof.extra + proof.differing - len(proof.differences)
+    if hidden:
+        console.answer(f"  and {hidden:,} more")
+
+
+def _shown(value: str | None) -> str:
+    return "NULL" if value is None else repr(value)

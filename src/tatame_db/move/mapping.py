@@ -124,9 +124,14 @@ class ColumnMap:
         return about(self.conversion.source_text, self.source_value)
 
     @property
+    def target_value(self) -> str:
+        """The value on the target."""
+        return f"t.{quoted(self.name)}"
+
+    @property
     def target_text(self) -> str:
         """The text that is proven, made from the target's value."""
-        return about(self.conversion.target_text, f"t.{quoted(self.name)}")
+        return about(self.conversion.target_text, self.target_value)
 
 
 @dataclass(frozen=True)

@@ -144,8 +144,13 @@ class Sides:
         """Ask both servers at once."""
         with ThreadPoolExecutor(1) as other:
             waiting = other.submit(self.source.rows, source_query, parameters)
-            target = self.target.rows(target_query, parameters)
-            return waiting.result(), target
+            try:
+                target = self.target.rows(target_query, parameters)
+                return waiting.result(), target
+            except BaseException:
+                # Nobody waits for the other answer, and Ctrl-C must not either.
+                self.source.connection.cancel_safe()
+                raise
 
 
 @contextlib.contextmanager
@@ -181,9 +186,11 @@ def _source(address: URL) -> Generator[Side]:
 def _target(engine: Engine) -> Generator[Side]:
     with engine.connect() as connection:
         driver = cast("psycopg.Connection[tuple[Any, ...]]", connection.connection.driver_connection)
-        yield from _reading(Side("target", engine.url, driver))
-        # What was set on it for reading ends with it.
-        connection.invalidate()
+        try:
+            yield from _reading(Side("target", engine.url, driver))
+        finally:
+            # What was set on it for reading ends with it.
+            connection.invalidate()
 
 
 def _reading(side: Side) -> Generator[Side]:
