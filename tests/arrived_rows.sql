@@ -11,7 +11,7 @@ INSERT INTO app_stores (id, store, url, created_at, disabled_at) VALUES
     (1, 'ios', 'https://apps.example/a?b=1&c=%20', '2024-01-01 00:00:00', '0001-01-01 00:00:00');
 INSERT INTO gyms (id, name, address, manager_id, logo, since, created_at) VALUES
     (1, 'Tatame Centro', E'Rua Direita, 10\nSala 2', 1, '', '2015-03-01', '2024-01-01 00:00:00'),
-    (2147483647, 'Academia São João "Velha"', 'null', 2, NULL, '0001-01-01', '2024-01-01 00:00:00.5');
+    (2147483646, 'Academia São João "Velha"', 'null', 2, NULL, '0001-01-01', '2024-01-01 00:00:00.5');
 INSERT INTO users (
     id, clerk_user_id, role, gym_id, approved_at, denied_at, email, first_name, last_name, profile_picture, birth,
     birth_day, gender, phone, instagram, expo_push_token, customer_id, subscription_id, plan, migrated_at, deleted_at,

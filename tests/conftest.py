@@ -120,7 +120,8 @@ def run_sql(address: URL, statements: str) -> None:
 
 
 @pytest.fixture
-def arrived(address: URL) -> URL:
+def arrived(server: EmbeddedServer, template: URL) -> Generator[URL]:
     """Give the address of a database of ours that holds what the rows of `supabase` have to become."""
-    run_sql(address, (HERE / "arrived_rows.sql").read_text())
-    return address
+    for address in _clone(server, str(template.database)):
+        run_sql(address, (HERE / "arrived_rows.sql").read_text())
+        yield address

@@ -107,7 +107,7 @@ NO_KEYS = """
     [
         (f"{NO_KEYS} UPDATE users SET gym_id = 99 WHERE id = 2", ("users", "orphan", 1, ["2"])),
         (f"{NO_KEYS} UPDATE users SET role = 'GHOST' WHERE id < 2", ("users", "orphan", 2, ["-5", "1"])),
-        (f'{NO_KEYS} UPDATE gyms SET "managerId" = 99', ("gyms", "orphan", 2, ["1", "2147483647"])),
+        (f'{NO_KEYS} UPDATE gyms SET "managerId" = 99', ("gyms", "orphan", 2, ["1", "2147483646"])),
         (f'{NO_KEYS} UPDATE graduations SET "userId" = 99 WHERE id = 1', ("graduations", "orphan", 1, ["1"])),
         (
             f"{FILL} UPDATE users SET clerk_user_id = 'x' WHERE id > 99",
@@ -155,6 +155,7 @@ NO_KEYS = """
             "ALTER TABLE versions DROP CONSTRAINT versions_pkey; INSERT INTO versions (id) VALUES (7)",
             ("versions", "duplicate", 2, ["7", "7"]),
         ),
+        ("INSERT INTO checkins (id) VALUES (2147483647)", ("checkins", "last-id", 1, ["2147483647"])),
         ("DROP TABLE versions", ("versions", "missing-table", 0, [])),
         (
             "DROP TABLE versions; CREATE VIEW versions AS SELECT 2147483648 AS id",

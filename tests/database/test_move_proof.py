@@ -277,7 +277,7 @@ def test_servers_that_hash_differently_are_compared_by_md5(
     # A hash that is not the same twice stands for a server on a machine of another kind.
     unlike = 'hashtextextended((TEXT) COLLATE "C", pg_backend_pid())'
     monkeypatch.setitem(
-        proof._HASHES, "hashtextextended", unlike if fast == "broken" else proof._HASHES["hashtextextended"]
+        proof.HASHES, "hashtextextended", unlike if fast == "broken" else proof.HASHES["hashtextextended"]
     )
     found = verify()
     assert (found.hash, found.unequal) == ("md5" if fast else "hashtextextended", [])
@@ -286,8 +286,8 @@ def test_servers_that_hash_differently_are_compared_by_md5(
 
 
 def test_servers_without_a_common_hash_prove_nothing(verify: Verify, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in proof._HASHES:
-        monkeypatch.setitem(proof._HASHES, name, "hashtextextended(TEXT, pg_backend_pid())")
+    for name in proof.HASHES:
+        monkeypatch.setitem(proof.HASHES, name, "hashtextextended(TEXT, pg_backend_pid())")
     with pytest.raises(move.NoCommonHash, match="UTF8 and UTF8"):
         verify()
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tatame_db.cli import console
-from tatame_db.cli.app import AsJson, DatabaseUrl, app, target_of
+from tatame_db.cli.app import AsJson, DatabaseUrl, Target, app, target_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from tatame_db.move import Obstacle, Plan, Sides, TableCount, TableProof
+    from sqlalchemy import URL
+
+    from tatame_db.move import MoveStatus, Obstacle, Plan, Report, Sides, TableCopy, TableCount, TableProof
 
 move = typer.Typer(help="Move the data out of Supabase, and prove it.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(move, name="move")
@@ -23,14 +26,20 @@ app.add_typer(move, name="move")
 @contextlib.contextmanager
 def _opened(database_url: str | None) -> Generator[Sides]:
     from tatame_db import move
-    from tatame_db.settings import parse_address
 
     target = target_of(database_url)
+    with move.opened(_source(target), target.database.engine) as sides:
+        yield sides
+
+
+def _source(target: Target) -> URL:
+    from tatame_db import move
+    from tatame_db.settings import parse_address
+
     named = target.settings.supabase_db_url
     if named is None:
         raise move.SourceNotNamed
-    with move.opened(parse_address(named.get_secret_value()), target.database.engine) as sides:
-        yield sides
+    return parse_address(named.get_secret_value())
 
 
 @move.command("plan")
@@ -73,6 +82,83 @@ def _show_obstacle(where: str, obstacle: Obstacle) -> None:
     console.answer(f"{where}: {obstacle.what}: {obstacle.rows:,} rows{ids}")
     for choice in obstacle.choices:
         console.answer(f"  can be done: {choice}")
+
+
+@move.command("copy")
+def copy_(
+    tables: Annotated[
+        list[str] | None, typer.Argument(metavar="[TABLE]...", help="The tables to copy; else all.")
+    ] = None,
+    database_url: DatabaseUrl = None,
+    *,
+    phase: Annotated[
+        int | None, typer.Option(min=1, max=5, help="Copy the tables of this phase.", show_default=False)
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Let rows go that did not come from this source.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Copy what differs and prove it; run again, it copies what has changed since."""
+    from tatame_db import move
+
+    target = target_of(database_url)
+    chosen = [*(tables or ()), *(table for table, its in move.PHASE_OF.items() if its == phase)]
+    with move.opened_for_writing(_source(target), target.database.engine, _say_wait) as sides:
+        report = move.copy(sides, chosen, replace_rows=replace, on_table=_say_table)
+    if as_json:
+        console.answer_json(asdict(report))
+    else:
+        _show_report(report)
+
+
+def _say_wait() -> None:
+    console.say("another move or schema change is running on this database; waiting for it")
+
+
+def _say_table(done: TableCopy) -> None:
+    console.say(
+        f"{done.table}: {done.rows:,} rows, {done.written:,} written, {done.deleted:,} deleted, {done.seconds:.2f} s"
+    )
+
+
+def _show_report(report: Report) -> None:
+    console.answer(f"source  {report.source}, PostgreSQL {report.source_version}")
+    console.answer(f"target  {report.target}, PostgreSQL {report.target_version}")
+    rows = sum(table.rows for table in report.tables)
+    written = sum(table.written for table in report.tables)
+    console.answer(f"equal   {rows:,} rows in {len(report.tables)} tables, proven by digests with {report.hash}")
+    console.answer(f"time    {report.seconds:.1f} s, {written:,} rows written")
+    for table in report.tables:
+        if table.waiting:
+            console.answer(f"waits   {', '.join(table.waiting)} of {table.table}, for rows of a later phase")
+
+
+@move.command("status")
+def status_(database_url: DatabaseUrl = None, *, as_json: AsJson = False) -> None:
+    """Say what was copied and proven, whether that still holds, and what a killed run left open."""
+    from tatame_db import move
+
+    with move.target_opened(target_of(database_url).database.engine) as target:
+        found = move.status(target)
+    if as_json:
+        console.answer_json(json.loads(json.dumps(asdict(found), default=str)))
+    else:
+        _show_status(found)
+
+
+def _show_status(found: MoveStatus) -> None:
+    for table in found.tables:
+        if table.copied_at is None or table.proven_at is None:
+            told = "not copied"
+        else:
+            told = (
+                f"{table.rows:,} rows, copied {table.copied_at:%Y-%m-%d %H:%M}, proven {table.proven_at:%Y-%m-%d %H:%M}"
+            )
+        stale = ", written to since: the proof is stale" if table.stale else ""
+        console.answer(f"  phase {table.phase}  {table.table:<13}  {told}{stale}")
+    if found.parked:
+        console.answer(f"\naway, until `tatame-db move copy` has run again: {', '.join(found.parked)}")
+    if found.unproven_keys:
+        console.answer(f"\nnot checked against the rows that are there: {', '.join(found.unproven_keys)}")
 
 
 @move.command("counts")

@@ -1,6 +1,17 @@
 """Out of Supabase, with proof."""
 
-from tatame_db.move.mapping import SourceUnreadable, TableUnknown
+from tatame_db.move.copy import (
+    CopyNotEqual,
+    KeysBroken,
+    ObstaclesInTheWay,
+    ParentsMissing,
+    Report,
+    RowsOfOthers,
+    TableCopy,
+    TargetBusy,
+    copy,
+)
+from tatame_db.move.mapping import PHASE_OF, SourceUnreadable, TableUnknown
 from tatame_db.move.plan import NotWhole, Obstacle, Plan, plan
 from tatame_db.move.proof import (
     MAX_DIFFERENCES,
@@ -23,31 +34,49 @@ from tatame_db.move.sides import (
     SourceNotReached,
     SourceTooOld,
     opened,
+    opened_for_writing,
+    target_opened,
 )
+from tatame_db.move.state import MoveStatus, TableStatus, status
 
 __all__ = [
     "MAX_DIFFERENCES",
+    "PHASE_OF",
     "ConnectionLost",
+    "CopyNotEqual",
     "CountsDiffer",
     "DataDiffers",
     "Difference",
+    "KeysBroken",
+    "MoveStatus",
     "NoCommonHash",
     "NotWhole",
     "Obstacle",
+    "ObstaclesInTheWay",
+    "ParentsMissing",
     "Plan",
     "Proof",
+    "Report",
+    "RowsOfOthers",
     "SameDatabase",
     "Sides",
     "SourceNotNamed",
     "SourceNotReached",
     "SourceTooOld",
     "SourceUnreadable",
+    "TableCopy",
     "TableCount",
     "TableProof",
+    "TableStatus",
     "TableUnknown",
+    "TargetBusy",
     "Value",
+    "copy",
     "counts",
     "opened",
+    "opened_for_writing",
     "plan",
+    "status",
+    "target_opened",
     "verify",
 ]

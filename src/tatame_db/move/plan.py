@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 EXAMPLES = 3
 # PostgreSQL takes at most 2,704 bytes into an entry, of which other columns and headers need some.
 INDEXED_BYTES = 2_500
+LAST_ID = 2_147_483_647
 
 
 class NotWhole(TatameError):
@@ -171,6 +172,9 @@ def _checks(table: TableMap) -> Iterator[_Check]:
                 about(column.conversion.misfit, value),
                 ("change the values at the source",),
             )
+    if table.counted_key:
+        words = "id is the last number there is, after which no row of ours could be added"
+        yield _Check("last-id", words, f"{table.key.source_value} = {LAST_ID}", ("give the row another id",))
     yield from _too_long(table)
     for unknown in table.unknown:
         yield _Check(

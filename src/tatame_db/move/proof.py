@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MAX_DIFFERENCES = 20
 # Rows whose ids agree but for the last bits lie together: first many thousands, then some hundreds.
 _WIDE_BITS, _NARROW_BITS = 16, 8
-_HASHES = {
+HASHES = {
     "hashtextextended": 'hashtextextended((TEXT) COLLATE "C", 0)',
     # Older and newer servers on other machines may disagree on the first, but never on this one.
     "md5": "('x' || left(md5(TEXT), 16))::bit(64)::bigint",
@@ -151,12 +151,12 @@ def verify(sides: Sides, tables: Sequence[str] = (), *, max_differences: int = M
     """
     chosen = read_mapping(sides.source).chosen(tables)
     name = common_hash(sides)
-    return Proof(name, [_Comparison(sides, table, _HASHES[name], max_differences).prove() for table in chosen])
+    return Proof(name, [Comparison(sides, table, HASHES[name], max_differences).prove() for table in chosen])
 
 
 def common_hash(sides: Sides) -> str:
     """Return the first hash that both servers compute alike, tried on known texts. Raises `NoCommonHash`."""
-    for name, expression in _HASHES.items():
+    for name, expression in HASHES.items():
         query = f"SELECT {expression.replace('TEXT', 'known')} FROM unnest(%(known)s::text[]) AS known"
         source, target = sides.rows(query, query, {"known": _KNOWN_TEXTS})
         if source == target:
@@ -172,21 +172,21 @@ def _count(sides: Sides, table: TableMap) -> TableCount:
     return TableCount(table.name, source if table.comparable else None, target)
 
 
-_Digest = tuple[int, str]
+Digest = tuple[int, str]
 
 
 @dataclass(frozen=True)
-class _Where:
+class Where:
     """Which rows are meant, in the words of either side."""
 
     source: str
     target: str
 
 
-_EVERYWHERE = _Where("", "")
+EVERYWHERE = Where("", "")
 
 
-class _Comparison:
+class Comparison:
     """One table on both sides: first as a whole, then only where it differs."""
 
     def __init__(self, sides: Sides, table: TableMap, hashed: str, max_differences: int) -> None:
@@ -199,12 +199,14 @@ class _Comparison:
         self.found: list[tuple[str, str]] = []
 
     def prove(self) -> TableProof:
+        """Compare, and count and show what differs."""
         if not self.table.comparable:
             count = _count(self.sides, self.table)
             return TableProof(self.table.name, None, count.target, None, None, 0, 0, 0, [])
-        source, target = (digests[None] for digests in self._digests(_EVERYWHERE))
+        source, target = self.whole()
         if source != target:
-            self._narrow()
+            for part in self.unequal_parts():
+                self._compare_rows(part)
         return TableProof(
             table=self.table.name,
             source_rows=source[0],
@@ -217,9 +219,24 @@ class _Comparison:
             differences=sorted([*self._shown(), *self._shown_differing()], key=lambda shown: _number_first(shown.id)),
         )
 
+    def whole(self) -> tuple[Digest, Digest]:
+        """Digest both sides as a whole."""
+        source, target = self._digests(EVERYWHERE)
+        return source[None], target[None]
+
+    def unequal_parts(self) -> list[Where]:
+        """Say which rows differ at most, as ranges of ids that are small where few rows differ."""
+        if not self.table.counted_key:
+            return [EVERYWHERE]
+        parts: list[Where] = []
+        for wide in self._differing_buckets(EVERYWHERE, _WIDE_BITS):
+            within = self._within([wide], _WIDE_BITS)
+            parts.append(self._within(self._differing_buckets(within, _NARROW_BITS), _NARROW_BITS))
+        return parts
+
     def _digests(
-        self, where: _Where, bits: int | None = None
-    ) -> tuple[dict[int | None, _Digest], dict[int | None, _Digest]]:
+        self, where: Where, bits: int | None = None
+    ) -> tuple[dict[int | None, Digest], dict[int | None, Digest]]:
         """Digest each bucket of both sides; without bits, the whole, which a server can do in parallel."""
         query = "SELECT {}, count(*), coalesce(sum({}), 0)::text FROM {}{}"
         if bits is not None:
@@ -234,24 +251,16 @@ class _Comparison:
         )
         return _by_bucket(source), _by_bucket(target)
 
-    def _narrow(self) -> None:
-        if not self.table.counted_key:
-            self._compare_rows(_EVERYWHERE)
-            return
-        for wide in self._differing_buckets(_EVERYWHERE, _WIDE_BITS):
-            narrow = self._differing_buckets(self._within([wide], _WIDE_BITS), _NARROW_BITS)
-            self._compare_rows(self._within(narrow, _NARROW_BITS))
-
-    def _differing_buckets(self, where: _Where, bits: int) -> list[int]:
+    def _differing_buckets(self, where: Where, bits: int) -> list[int]:
         source, target = self._digests(where, bits)
         buckets = source.keys() | target.keys()
         return sorted(bucket for bucket in buckets if bucket is not None and source.get(bucket) != target.get(bucket))
 
-    def _within(self, buckets: list[int], bits: int) -> _Where:
+    def _within(self, buckets: list[int], bits: int) -> Where:
         key = self.table.key
-        return _Where(_among(key.source_value, buckets, bits), _among(key.target_value, buckets, bits))
+        return Where(_among(key.source_value, buckets, bits), _among(key.target_value, buckets, bits))
 
-    def _compare_rows(self, where: _Where) -> None:
+    def _compare_rows(self, where: Where) -> None:
         source, target = self.sides.rows(
             f"SELECT {self.source_key}, {self.source_hash} FROM {self.table.source_sql}{where.source}",
             f"SELECT {self.target_key}, {self.target_hash} FROM {self.table.target_sql}{where.target}",
@@ -319,7 +328,7 @@ def _among(number: str, buckets: list[int], bits: int) -> str:
     )
 
 
-def _by_bucket(rows: list[tuple[Any, ...]]) -> dict[int | None, _Digest]:
+def _by_bucket(rows: list[tuple[Any, ...]]) -> dict[int | None, Digest]:
     return {bucket: (count, digest) for bucket, count, digest in rows}
 
 

@@ -13,9 +13,10 @@ import psycopg
 from tatame_db import evolve
 from tatame_db.database import OLDEST_SERVER, readable
 from tatame_db.errors import NOTHING_CHANGED, TatameError
+from tatame_db.evolve.run import exclusive
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from sqlalchemy import URL, Engine
 
@@ -78,7 +79,7 @@ class ConnectionLost(TatameError):
         self.side = side
         super().__init__(
             f"the connection to the {side} was lost: {words}",
-            means="Nothing was changed, and nothing is known about what was not read yet.",
+            means="What was not finished is undone, and nothing is known about what was not read yet.",
             fix="run the command again",
         )
 
@@ -111,6 +112,10 @@ class Side:
         """Run a query that gives one row."""
         [found] = self.rows(query)
         return found
+
+    def do(self, statement: str, parameters: dict[str, Any] | None = None) -> int:
+        """Run a statement and say how many rows it wrote."""
+        return self.connection.execute(statement.encode(), parameters).rowcount
 
     @property
     def identity(self) -> tuple[int, int]:
@@ -168,6 +173,36 @@ def opened(source: URL, target: Engine) -> Generator[Sides]:
 
 
 @contextlib.contextmanager
+def target_opened(target: Engine) -> Generator[Side]:
+    """Open the target alone for reading in one moment. Raises `SchemaBehind`, `ConnectionLost`."""
+    with target.connect() as checked:
+        evolve.refuse_pending(checked)
+    with _target(target) as side:
+        yield side
+
+
+@contextlib.contextmanager
+def opened_for_writing(source: URL, target: Engine, on_wait: Callable[[], None]) -> Generator[Sides]:
+    """Open the source for reading in one moment, and the target for transactions of the caller's own.
+
+    Holds the lock on schema changes, for a copy changes the schema for a while; it ends with us, however we end.
+    Raises what `opened` raises.
+    """
+    patience = evolve.Patience(statement_timeout_ms=0, on_wait=on_wait)
+    with exclusive(target, patience) as locked, _source(source) as source_side:
+        evolve.refuse_pending(locked)
+        locked.rollback()
+        driver = cast("psycopg.Connection[tuple[Any, ...]]", locked.connection.driver_connection)
+        target_side = Side("target", target.url, driver)
+        _pin(target_side, for_transaction=False)
+        if source_side.identity == target_side.identity:
+            raise SameDatabase(target.url)
+        driver.commit()
+        with _explained(target_side):
+            yield Sides(source_side, target_side)
+
+
+@contextlib.contextmanager
 def _source(address: URL) -> Generator[Side]:
     _, options = address.get_dialect()().create_connect_args(address)
     defaults: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "application_name": "tatame-db move"}
@@ -198,10 +233,23 @@ def _reading(side: Side) -> Generator[Side]:
     connection.rollback()
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     connection.read_only = True
-    try:
-        connection.execute("SELECT set_config(key, value, true) FROM json_each_text(%s::json)", [json.dumps(_PINNED)])
+    with _explained(side):
+        _pin(side, for_transaction=True)
         yield side
+
+
+def _pin(side: Side, *, for_transaction: bool) -> None:
+    side.rows(
+        "SELECT set_config(key, value, %(local)s) FROM json_each_text(%(settings)s::json)",
+        {"local": for_transaction, "settings": json.dumps(_PINNED)},
+    )
+
+
+@contextlib.contextmanager
+def _explained(side: Side) -> Generator[None]:
+    try:
+        yield
     except psycopg.OperationalError as error:
-        if connection.broken:
+        if side.connection.broken:
             raise ConnectionLost(side.name, str(error).splitlines()[0]) from error
         raise
