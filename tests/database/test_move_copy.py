@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from tatame_db.move import state
 from tatame_db.move.mapping import PHASE_OF
 from tatame_db.schema import Base
 
+copying = importlib.import_module("tatame_db.move.copy")  # `move.copy` is the function
 Copy = Callable[..., move.Report]
 
 
@@ -142,6 +144,43 @@ def test_what_was_written_here_since_the_copy_is_not_lost(copy: Copy, engine: En
         copy()
     assert list(caught.value.rows) == ["users"]
     assert contents(engine.url) == before
+
+
+@pytest.fixture
+def write_while_comparing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Have somebody add a user here once the next run has compared the users."""
+    compare = copying._Copy._differs
+
+    def compare_and_write(self: Any, table: Any) -> bool:
+        differs = bool(compare(self, table))
+        if table.name == "users":
+            monkeypatch.setattr(copying._Copy, "_differs", compare)
+            change(engine.url, "INSERT INTO users (id, clerk_user_id) VALUES (7, 'user_new')")
+        return differs
+
+    return lambda: monkeypatch.setattr(copying._Copy, "_differs", compare_and_write)
+
+
+def test_a_row_that_is_written_here_while_an_idle_run_compares_does_not_become_one_that_may_go(
+    copy: Copy, engine: Engine, write_while_comparing: Callable[[], None]
+) -> None:
+    copy()
+    write_while_comparing()
+    copy()
+    with pytest.raises(move.RowsOfOthers):
+        copy()
+    assert ask(engine.url, "SELECT clerk_user_id FROM users WHERE id = 7") == [("user_new",)]
+
+
+def test_a_row_that_is_written_here_between_comparing_and_copying_stops_the_copy(
+    copy: Copy, supabase: URL, engine: Engine, write_while_comparing: Callable[[], None]
+) -> None:
+    copy()
+    change(supabase, "UPDATE users SET email = 'x' WHERE id = 1")
+    write_while_comparing()
+    with pytest.raises(move.RowsOfOthers):
+        copy()
+    assert ask(engine.url, "SELECT clerk_user_id FROM users WHERE id = 7") == [("user_new",)]
 
 
 def test_rows_that_came_from_another_source_are_not_ours_to_delete(copy: Copy, supabase: URL, engine: Engine) -> None:

@@ -186,6 +186,8 @@ class _Copy:
         name = common_hash(self.sides)
         self.hashed = HASHES[name]
         self._refuse_missing_parents()
+        # Before the digests: what is written here in between then shows as a row of others, and never as proven.
+        self.fingerprints = {table.name: state.fingerprint(self.target, table.name) for table in self.tables}
         differing = {table.name for table in self.tables if self._differs(table)}
         self._refuse_rows_of_others(differing)
         state.prepare(self.target)
@@ -251,10 +253,10 @@ class _Copy:
         known = self._remembered()
         others: dict[str, int] = {}
         for table in self.tables:
-            print_now = self.fingerprints[table.name] = state.fingerprint(self.target, table.name)
-            rows = int(print_now.partition(":")[0])
+            found = self.fingerprints[table.name]
+            rows = _rows(found)
             last = known.get(table.name)
-            from_here = last and (last.source_identity, last.fingerprint) == (self.identity, print_now)
+            from_here = last and (last.source_identity, last.fingerprint) == (self.identity, found)
             if rows and table.name in differing and not from_here:
                 others[table.name] = rows
         if others and not self.replace_rows:
@@ -262,17 +264,14 @@ class _Copy:
 
     def _made_equal(self, run: int, table: TableMap, *, differs: bool) -> TableCopy:
         started = time.perf_counter()
-        self.target.do(f"LOCK TABLE public.{quoted(table.name)} IN SHARE ROW EXCLUSIVE MODE")
-        now = state.fingerprint(self.target, table.name)
-        rows = int(now.partition(":")[0])
-        if now != self.fingerprints[table.name]:
-            # Somebody wrote to it since it was looked at.
-            raise RowsOfOthers({table.name: rows})
         deleted, written, waiting = 0, 0, []
+        now = self.fingerprints[table.name]
         if differs:
-            deleted, written = self._write(table, empty=rows == 0)
+            self._refuse_late_writers(table)
+            deleted, written = self._write(table, empty=_rows(now) == 0)
             waiting = self._prove(table)
-            rows, now = self._filled(table)
+            now = state.fingerprint(self.target, table.name)
+        rows = _rows(now)
         state.remember(
             self.target, table.name, run=run, identity=self.identity, rows=rows, fingerprint=now, copied=differs
         )
@@ -282,9 +281,11 @@ class _Copy:
         self.on_table(copied)
         return copied
 
-    def _filled(self, table: TableMap) -> tuple[int, str]:
+    def _refuse_late_writers(self, table: TableMap) -> None:
+        self.target.do(f"LOCK TABLE public.{quoted(table.name)} IN SHARE ROW EXCLUSIVE MODE")
         now = state.fingerprint(self.target, table.name)
-        return int(now.partition(":")[0]), now
+        if now != self.fingerprints[table.name]:
+            raise RowsOfOthers({table.name: _rows(now)})
 
     def _write(self, table: TableMap, *, empty: bool) -> tuple[int, int]:
         parts = [EVERYWHERE] if empty else self._comparison(table).unequal_parts()
@@ -351,6 +352,10 @@ class _Copy:
                 self.target.connection.rollback()
                 raise KeysBroken(table, key, str(error.diag.message_detail)) from error
             self.target.connection.commit()
+
+
+def _rows(fingerprint: str) -> int:
+    return int(fingerprint.partition(":")[0])
 
 
 def _later_parents(table: TableMap) -> set[str]:

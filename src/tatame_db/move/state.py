@@ -109,8 +109,7 @@ def remember(target: Side, table: str, *, run: int, identity: str, rows: int, fi
 def fingerprint(target: Side, table: str) -> str:
     """Digest a table as it is, whatever the source looks like."""
     count, digest = target.row(
-        "SELECT count(*), coalesce(sum(('x' || left(md5(t::text), 16))::bit(64)::bigint), 0)"
-        f" FROM public.{quoted(table)} AS t"
+        f'SELECT count(*), coalesce(sum(hashtextextended(t::text COLLATE "C", 0)), 0) FROM public.{quoted(table)} AS t'
     )
     return f"{count}:{digest}"
 
