@@ -87,7 +87,15 @@ def _program() -> TyperGroup:
 
 
 def _commands() -> dict[str, TyperCommand]:
-    return {name: command for name, command in _program().commands.items() if isinstance(command, TyperCommand)}
+    return dict(_commands_of(_program()))
+
+
+def _commands_of(group: TyperGroup, before: str = "") -> Iterator[tuple[str, TyperCommand]]:
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from _commands_of(command, f"{before}{name} ")
+        elif isinstance(command, TyperCommand):
+            yield f"{before}{name}", command
 
 
 # --- Schema ----------------------------------------------------------------------------------------------------------

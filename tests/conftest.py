@@ -7,20 +7,31 @@ import tempfile
 from collections.abc import Generator
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import URL, Engine
 
-from tatame_db.database import SyncDatabase
+from tatame_db.database import SyncDatabase, readable
 from tatame_db.run_directory import new_run_directory
 from tatame_db.server import EmbeddedServer
 from tatame_db.testing import Run
+
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_from_outside(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
     """Keep the developer's own settings and `.env` out of the tests."""
     with pytest.MonkeyPatch.context() as outside:
-        for name in ("DATABASE_URL", "TEST_DATABASE_URL", "USE_POSTGRES", "TATAME_ENV", "TATAME_DATA_DIR", "PGHOST"):
+        of_ours = (
+            "DATABASE_URL",
+            "TEST_DATABASE_URL",
+            "SUPABASE_DB_URL",
+            "USE_POSTGRES",
+            "TATAME_ENV",
+            "TATAME_DATA_DIR",
+        )
+        for name in (*of_ours, "PGHOST"):
             outside.delenv(name, raising=False)
         outside.chdir(tmp_path_factory.mktemp("outside"))
         yield
@@ -90,3 +101,28 @@ def bare_engine(bare_address: URL) -> Generator[Engine]:
     """Connect to a database without any table."""
     with SyncDatabase(bare_address) as database:
         yield database.engine
+
+
+@pytest.fixture
+def supabase(_tatame_run: Run) -> Generator[URL]:
+    """Give the address of a database as a Supabase project has it, with hard rows."""
+    address = _tatame_run.sandbox.create()
+    for file in ("supabase.sql", "supabase_rows.sql"):
+        run_sql(address, (HERE / file).read_text())
+    yield address
+    _tatame_run.sandbox.drop(str(address.database))
+
+
+def run_sql(address: URL, statements: str) -> None:
+    """Run statements of a file or a test, and commit them."""
+    with psycopg.connect(readable(address), autocommit=True) as connection:
+        connection.execute(statements.encode())
+
+
+@pytest.fixture
+def arrived(_tatame_run: Run) -> Generator[URL]:
+    """Give the address of a database of ours that holds what the rows of `supabase` have to become."""
+    address = _tatame_run.clone()
+    run_sql(address, (HERE / "arrived_rows.sql").read_text())
+    yield address
+    _tatame_run.sandbox.drop(str(address.database))

@@ -5,6 +5,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import get_origin
@@ -31,7 +32,15 @@ pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def commands_by_name() -> dict[str, TyperCommand]:
     program = typer.main.get_command(commands.app)
     assert isinstance(program, TyperGroup)
-    return {name: command for name, command in program.commands.items() if isinstance(command, TyperCommand)}
+    return dict(commands_of(program))
+
+
+def commands_of(group: TyperGroup, before: str = "") -> Iterator[tuple[str, TyperCommand]]:
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from commands_of(command, f"{before}{name} ")
+        elif isinstance(command, TyperCommand):
+            yield f"{before}{name}", command
 
 
 def variables() -> set[str]:
@@ -107,7 +116,9 @@ def test_a_page_names_only_commands_and_options_that_exist(page: Path) -> None:
         for name, command in commands_by_name().items()
     }
     # Docker's project of the same name has commands of its own.
-    used = re.findall(r"(?<!--project-name )tatame-db ([a-z]+)\b([^`\n|)]*)", page.read_text())
+    groups = "|".join({name.split()[0] for name in known if " " in name})
+    pattern = rf"(?<!--project-name )tatame-db ((?:(?:{groups}) )?[a-z]+)\b([^`\n|)]*)"
+    used = re.findall(pattern, page.read_text())
     wrong = [f"{name}{rest}" for name, rest in used if name not in known]
     for name, rest in used:
         flags = re.findall(r"(?<!\S)--[a-z-]+", rest)

@@ -6,7 +6,10 @@ from tatame_db.cli.app import app
 # isort: split
 from tatame_db.cli import schema
 
-__all__ = ["app", "main", "schema", "server"]
+# isort: split
+from tatame_db.cli import move
+
+__all__ = ["app", "main", "move", "schema", "server"]
 
 
 def main() -> None:

@@ -1,0 +1,234 @@
+"""Out of Supabase: one short function per command."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tatame_db.cli import console
+from tatame_db.cli.app import AsJson, DatabaseUrl, Target, app, target_of
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from sqlalchemy import URL
+
+    from tatame_db.move import MoveStatus, Obstacle, Plan, Report, Sides, TableCopy, TableCount, TableProof
+
+move = typer.Typer(help="Move the data out of Supabase, and prove it.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(move, name="move")
+
+
+@contextlib.contextmanager
+def _opened(database_url: str | None) -> Generator[Sides]:
+    from tatame_db import move
+
+    target = target_of(database_url)
+    with move.opened(_source(target), target.database.engine) as sides:
+        yield sides
+
+
+def _source(target: Target) -> URL:
+    from tatame_db import move
+    from tatame_db.settings import parse_address
+
+    named = target.settings.supabase_db_url
+    if named is None:
+        raise move.SourceNotNamed
+    return parse_address(named.get_secret_value())
+
+
+@move.command("plan")
+def plan_(database_url: DatabaseUrl = None, *, as_json: AsJson = False) -> None:
+    """Show what would become of each row, and what stands in the way; exit with 3 where anything does."""
+    from tatame_db import move
+
+    with _opened(database_url) as sides:
+        planned = move.plan(sides)
+    if as_json:
+        console.answer_json(asdict(planned) | {"whole": planned.whole})
+    else:
+        _show_plan(planned)
+    if not planned.whole:
+        raise move.NotWhole(len(planned.obstacles))
+
+
+def _show_plan(planned: Plan) -> None:
+    console.answer(f"source  {planned.source}, PostgreSQL {planned.source_version}")
+    console.answer(f"target  {planned.target}, PostgreSQL {planned.target_version}")
+    for table in planned.tables:
+        console.answer(f"\n{table.table}  phase {table.phase}, {table.rows:,} rows, {table.size_bytes:,} bytes")
+        for column in table.columns:
+            origin = f"{column.source} ({column.source_type})" if column.source else "-"
+            console.answer(f"  {column.target:<16}  {origin:<40}  {column.conversion}")
+    for table in planned.tables:
+        for obstacle in table.obstacles:
+            console.answer("")
+            _show_obstacle(table.table, obstacle)
+    for obstacle in planned.unknown_tables:
+        console.answer("")
+        _show_obstacle("source", obstacle)
+    if planned.whole:
+        rows = sum(table.rows for table in planned.tables)
+        console.answer(f"\nnothing stands in the way of {rows:,} rows")
+
+
+def _show_obstacle(where: str, obstacle: Obstacle) -> None:
+    ids = f", for example {', '.join(obstacle.ids)}" if obstacle.ids else ""
+    console.answer(f"{where}: {obstacle.what}: {obstacle.rows:,} rows{ids}")
+    for choice in obstacle.choices:
+        console.answer(f"  can be done: {choice}")
+
+
+@move.command("copy")
+def copy_(
+    tables: Annotated[
+        list[str] | None, typer.Argument(metavar="[TABLE]...", help="The tables to copy; else all.")
+    ] = None,
+    database_url: DatabaseUrl = None,
+    *,
+    phase: Annotated[
+        int | None, typer.Option(min=1, max=5, help="Copy the tables of this phase.", show_default=False)
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Let rows go that did not come from this source.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Copy what differs and prove it; run again, it copies what has changed since."""
+    from tatame_db import move
+
+    target = target_of(database_url)
+    chosen = [*(tables or ()), *(table for table, its in move.PHASE_OF.items() if its == phase)]
+    with move.opened_for_writing(_source(target), target.database.engine, _say_wait) as sides:
+        report = move.copy(sides, chosen, replace_rows=replace, on_table=_say_table)
+    if as_json:
+        console.answer_json(asdict(report))
+    else:
+        _show_report(report)
+
+
+def _say_wait() -> None:
+    console.say("another move or schema change is running on this database; waiting for it")
+
+
+def _say_table(done: TableCopy) -> None:
+    console.say(
+        f"{done.table}: {done.rows:,} rows, {done.written:,} written, {done.deleted:,} deleted, {done.seconds:.2f} s"
+    )
+
+
+def _show_report(report: Report) -> None:
+    console.answer(f"source  {report.source}, PostgreSQL {report.source_version}")
+    console.answer(f"target  {report.target}, PostgreSQL {report.target_version}")
+    rows = sum(table.rows for table in report.tables)
+    written = sum(table.written for table in report.tables)
+    console.answer(f"equal   {rows:,} rows in {len(report.tables)} tables, proven by digests with {report.hash}")
+    console.answer(f"time    {report.seconds:.1f} s, {written:,} rows written")
+    for table in report.tables:
+        if table.waiting:
+            console.answer(f"waits   {', '.join(table.waiting)} of {table.table}, for rows of a later phase")
+
+
+@move.command("status")
+def status_(database_url: DatabaseUrl = None, *, as_json: AsJson = False) -> None:
+    """Say what was copied and proven, whether that still holds, and what a killed run left open."""
+    from tatame_db import move
+
+    with move.target_opened(target_of(database_url).database.engine) as target:
+        found = move.status(target)
+    if as_json:
+        console.answer_json(json.loads(json.dumps(asdict(found), default=str)))
+    else:
+        _show_status(found)
+
+
+def _show_status(found: MoveStatus) -> None:
+    for table in found.tables:
+        if table.copied_at is None or table.proven_at is None:
+            told = "not copied"
+        else:
+            told = (
+                f"{table.rows:,} rows, copied {table.copied_at:%Y-%m-%d %H:%M}, proven {table.proven_at:%Y-%m-%d %H:%M}"
+            )
+        stale = ", written to since: the proof is stale" if table.stale else ""
+        console.answer(f"  phase {table.phase}  {table.table:<13}  {told}{stale}")
+    if found.parked:
+        console.answer(f"\naway, until `tatame-db move copy` has run again: {', '.join(found.parked)}")
+    if found.unproven_keys:
+        console.answer(f"\nnot checked against the rows that are there: {', '.join(found.unproven_keys)}")
+
+
+@move.command("counts")
+def counts_(database_url: DatabaseUrl = None, *, as_json: AsJson = False) -> None:
+    """Compare the number of rows, table by table; exit with 3 where any differs."""
+    from tatame_db import move
+
+    with _opened(database_url) as sides:
+        found = move.counts(sides)
+    if as_json:
+        console.answer_json({"tables": [asdict(count) | {"agrees": count.agrees} for count in found]})
+    else:
+        _show_counts(found)
+    if wrong := [count.table for count in found if not count.agrees]:
+        raise move.CountsDiffer(wrong)
+
+
+def _show_counts(found: list[TableCount]) -> None:
+    console.answer(f"  {'table':<13}  {'source':>12}  {'target':>12}")
+    for count in found:
+        source = "no table" if count.source is None else f"{count.source:,}"
+        console.answer(
+            f"  {count.table:<13}  {source:>12}  {count.target:>12,}  {'agree' if count.agrees else 'differ'}"
+        )
+
+
+@move.command("verify")
+def verify_(
+    tables: Annotated[
+        list[str] | None, typer.Argument(metavar="[TABLE]...", help="The tables to compare; else all.")
+    ] = None,
+    database_url: DatabaseUrl = None,
+    *,
+    as_json: AsJson = False,
+    max_differences: Annotated[int, typer.Option(min=0, help="How many rows to show of each table.")] = 20,
+) -> None:
+    """Compare whole contents and show what differs, down to the value; exit with 3 where anything does."""
+    from tatame_db import move
+
+    with _opened(database_url) as sides:
+        proof = move.verify(sides, tables or (), max_differences=max_differences)
+    if as_json:
+        proofs = [asdict(table) | {"equal": table.equal} for table in proof.tables]
+        console.answer_json({"hash": proof.hash, "equal": not proof.unequal, "tables": proofs})
+    else:
+        for table in proof.tables:
+            _show_proof(table)
+    if proof.unequal:
+        raise move.DataDiffers(proof.unequal)
+
+
+def _show_proof(proof: TableProof) -> None:
+    if proof.source_rows is None:
+        console.answer(f"{proof.table}: cannot be compared, the source has no such table")
+        return
+    if proof.equal:
+        console.answer(f"{proof.table}: equal, {proof.target_rows:,} rows, digest {proof.target_digest}")
+        return
+    console.answer(
+        f"{proof.table}: {proof.missing:,} rows missing, {proof.extra:,} extra, {proof.differing:,} differing"
+        f" ({proof.source_rows:,} in the source, {proof.target_rows:,} in the target)"
+    )
+    for difference in proof.differences:
+        console.answer(f"  {difference.id}  {difference.kind}")
+        for value in difference.values:
+            console.answer(f"    {value.column}: {_shown(value.source)} in the source, {_shown(value.target)} here")
+    hidden = proof.missing + proof.extra + proof.differing - len(proof.differences)
+    if hidden:
+        console.answer(f"  and {hidden:,} more")
+
+
+def _shown(value: str | None) -> str:
+    return "NULL" if value is None else repr(value)

@@ -1,0 +1,364 @@
+"""Rows from the source into the target: only what differs, each table in one transaction, proven before it commits."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from tatame_db.errors import NOTHING_CHANGED, TatameError
+from tatame_db.move import state
+from tatame_db.move.conversion import about
+from tatame_db.move.mapping import PHASE_OF, TableMap, quoted, read_mapping
+from tatame_db.move.plan import Plan, plan
+from tatame_db.move.proof import EVERYWHERE, HASHES, Comparison, Where, common_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tatame_db.move.sides import Sides
+
+_BLOCK_BYTES = 1 << 16
+
+
+class ObstaclesInTheWay(TatameError):
+    """The plan is not whole, so nothing is copied."""
+
+    def __init__(self, planned: Plan) -> None:
+        self.planned = planned
+        kinds = sorted({obstacle.kind for obstacle in planned.obstacles})
+        super().__init__(
+            f"not every row can be stored as it is: {', '.join(kinds)}",
+            means="Nothing was copied.",
+            fix="`tatame-db move plan` names the rows and what can be done",
+        )
+
+
+class RowsOfOthers(TatameError):
+    """Tables hold rows that this move did not bring, or that were changed since."""
+
+    def __init__(self, rows: dict[str, int]) -> None:
+        self.rows = rows
+        super().__init__(
+            "these tables hold what did not come from this source, or was changed since: "
+            + ", ".join(f"{table} with {count:,} rows" for table, count in rows.items()),
+            means="Nothing was copied.",
+            fix="if these tables may become what the source has, say `--replace`",
+        )
+
+
+class ParentsMissing(TatameError):
+    """Rows name others in tables that are neither part of this copy nor complete."""
+
+    def __init__(self, parents: list[str]) -> None:
+        self.parents = parents
+        super().__init__(
+            f"the rows refer to {', '.join(parents)}, which are not as in the source yet",
+            means=NOTHING_CHANGED,
+            fix="copy the earlier phases first, or all with `tatame-db move copy`",
+        )
+
+
+class CopyNotEqual(TatameError):
+    """What was written is not what the source has; the table is left as it was."""
+
+    exit_code = 3
+
+    def __init__(self, table: str) -> None:
+        self.table = table
+        super().__init__(
+            f"{table} was copied, and the proof found it not equal",
+            means=f"{table} is as it was before; tables that were proven before it stay.",
+            fix="see whether something on the target changes rows as they are written, as a trigger does",
+        )
+
+
+class KeysBroken(TatameError):
+    """A foreign key does not hold over the rows that are there."""
+
+    def __init__(self, table: str, key: str, words: str) -> None:
+        self.table, self.key = table, key
+        super().__init__(
+            f"the foreign key {key} of {table} does not hold: {words}",
+            means="The rows are there; the key guards new ones, and is not valid for the old ones.",
+            fix="run `tatame-db move copy` for all tables",
+        )
+
+
+class TargetBusy(TatameError):
+    """Others hold locks on a table for longer than we wait."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(
+            f"the target is in use: {words}",
+            means="What was not finished is undone; tables that were proven before stay.",
+            fix="end what works on the target, then run the command again",
+        )
+
+
+@dataclass(frozen=True)
+class TableCopy:
+    """One table that is now proven equal: its rows, and how many were deleted and written for that in this run."""
+
+    table: str
+    rows: int
+    deleted: int
+    written: int
+    seconds: float
+    waiting: list[str]
+    """Columns that stay NULL, where they do, until a later phase brings the rows that they name."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run did; every table in it was proven with the hash that is named."""
+
+    source: str
+    source_version: str
+    target: str
+    target_version: str
+    hash: str
+    tables: list[TableCopy]
+    seconds: float
+
+
+def _silent(_: TableCopy) -> None:
+    """Tell nobody."""
+
+
+def copy(
+    sides: Sides,
+    tables: Sequence[str] = (),
+    *,
+    replace_rows: bool = False,
+    on_table: Callable[[TableCopy], None] = _silent,
+) -> Report:
+    """Make these tables, or all, equal to the source: each in one transaction that commits only what is proven.
+
+    Foreign keys and secondary indexes are away while tables are written, and back at the end, also those that a killed
+    run left away. Takes what `opened_for_writing` gives. Raises `ObstaclesInTheWay`, `RowsOfOthers`, `ParentsMissing`,
+    `TargetBusy`, `CopyNotEqual`, `KeysBroken`.
+    """
+    copying = _Copy(sides, tables, replace_rows=replace_rows, on_table=on_table)
+    try:
+        return copying.run()
+    except psycopg.errors.LockNotAvailable as error:
+        raise TargetBusy(str(error.diag.message_primary)) from error
+
+
+class _Copy:
+    def __init__(
+        self, sides: Sides, tables: Sequence[str], *, replace_rows: bool, on_table: Callable[[TableCopy], None]
+    ) -> None:
+        self.sides, self.source, self.target = sides, sides.source, sides.target
+        self.mapping = read_mapping(self.source)
+        chosen = {table.name for table in self.mapping.chosen(tables)}
+        # Who brings the users also fills in what waited for them.
+        self.filled = {name for name in PHASE_OF if _later_parents(self.mapping[name]) & chosen} - chosen
+        self.tables = self.mapping.chosen(sorted(chosen | self.filled))
+        self.replace_rows, self.on_table = replace_rows, on_table
+        self.identity = ":".join(map(str, self.source.identity))
+        self.fingerprints: dict[str, str] = {}
+        self.hashed = ""
+
+    def run(self) -> Report:
+        try:
+            return self._run()
+        finally:
+            # Also after a failure or a refusal, so that new rows are guarded; after a kill, the next run does it.
+            if not self.target.connection.closed:
+                self.target.connection.rollback()
+                self._restore()
+
+    def _restore(self) -> None:
+        if state.exists(self.target):
+            state.restore(self.target)
+        self.target.connection.commit()
+
+    def _run(self) -> Report:
+        started = time.perf_counter()
+        planned = plan(self.sides)
+        if not planned.whole:
+            raise ObstaclesInTheWay(planned)
+        name = common_hash(self.sides)
+        self.hashed = HASHES[name]
+        self._refuse_missing_parents()
+        # Before the digests: what is written here in between then shows as a row of others, and never as proven.
+        self.fingerprints = {table.name: state.fingerprint(self.target, table.name) for table in self.tables}
+        differing = {table.name for table in self.tables if self._differs(table)}
+        self._refuse_rows_of_others(differing)
+        state.prepare(self.target)
+        run = self._begin(planned)
+        if differing:
+            state.park(self.target)
+        self.target.connection.commit()
+        done = [self._made_equal(run, table, differs=table.name in differing) for table in self.tables]
+        self._restore()
+        self._validate()
+        report = Report(
+            source=planned.source,
+            source_version=planned.source_version,
+            target=planned.target,
+            target_version=planned.target_version,
+            hash=name,
+            tables=done,
+            seconds=time.perf_counter() - started,
+        )
+        self.target.do(
+            f"UPDATE {state.SCHEMA}.runs SET ended_at = clock_timestamp(), report = %(report)s WHERE id = %(run)s",
+            {"report": json.dumps(asdict(report)), "run": run},
+        )
+        self.target.connection.commit()
+        return report
+
+    def _begin(self, planned: Plan) -> int:
+        [[run]] = self.target.rows(
+            f"INSERT INTO {state.SCHEMA}.runs (source, source_identity, source_version, target_version, options)"
+            " VALUES (%(source)s, %(identity)s, %(source_version)s, %(target_version)s, %(options)s) RETURNING id",
+            {
+                "source": planned.source,
+                "identity": self.identity,
+                "source_version": planned.source_version,
+                "target_version": planned.target_version,
+                "options": json.dumps({"tables": [table.name for table in self.tables], "replace": self.replace_rows}),
+            },
+        )
+        return int(run)
+
+    def _comparison(self, table: TableMap) -> Comparison:
+        return Comparison(self.sides, table, self.hashed, 0)
+
+    def _differs(self, table: TableMap) -> bool:
+        source, target = self._comparison(table).whole()
+        return source != target
+
+    def _refuse_missing_parents(self) -> None:
+        chosen = {table.name for table in self.tables}
+        parents = {key.column.table.name for table in self.tables for key in table.table.foreign_keys}
+        later = {parent for table in self.tables for parent in _later_parents(table)}
+        known = self._remembered()
+        copied = {name for name in self.filled if name in known and known[name].source_identity == self.identity}
+        wanted = (parents - chosen - later) | (self.filled - copied)
+        missing = [name for name in PHASE_OF if name in wanted and self._differs(self.mapping[name])]
+        if missing:
+            raise ParentsMissing(missing)
+
+    def _remembered(self) -> dict[str, state.Remembered]:
+        return state.remembered(self.target) if state.exists(self.target) else {}
+
+    def _refuse_rows_of_others(self, differing: set[str]) -> None:
+        known = self._remembered()
+        others: dict[str, int] = {}
+        for table in self.tables:
+            found = self.fingerprints[table.name]
+            rows = _rows(found)
+            last = known.get(table.name)
+            from_here = last and (last.source_identity, last.fingerprint) == (self.identity, found)
+            if rows and table.name in differing and not from_here:
+                others[table.name] = rows
+        if others and not self.replace_rows:
+            raise RowsOfOthers(others)
+
+    def _made_equal(self, run: int, table: TableMap, *, differs: bool) -> TableCopy:
+        started = time.perf_counter()
+        deleted, written, waiting = 0, 0, []
+        now = self.fingerprints[table.name]
+        if differs:
+            self._refuse_late_writers(table)
+            deleted, written = self._write(table, empty=_rows(now) == 0)
+            waiting = self._prove(table)
+            now = state.fingerprint(self.target, table.name)
+        rows = _rows(now)
+        state.remember(
+            self.target, table.name, run=run, identity=self.identity, rows=rows, fingerprint=now, copied=differs
+        )
+        self.target.connection.commit()
+        self._make_ready(table)
+        copied = TableCopy(table.name, rows, deleted, written, time.perf_counter() - started, waiting)
+        self.on_table(copied)
+        return copied
+
+    def _refuse_late_writers(self, table: TableMap) -> None:
+        self.target.do(f"LOCK TABLE public.{quoted(table.name)} IN SHARE ROW EXCLUSIVE MODE")
+        now = state.fingerprint(self.target, table.name)
+        if now != self.fingerprints[table.name]:
+            raise RowsOfOthers({table.name: _rows(now)})
+
+    def _write(self, table: TableMap, *, empty: bool) -> tuple[int, int]:
+        parts = [EVERYWHERE] if empty else self._comparison(table).unequal_parts()
+        # All deletes come first, for a unique value may have gone from one row to another.
+        deleted = sum(self.target.do(f"DELETE FROM {table.target_sql}{part.target}") for part in parts)
+        return deleted, sum(self._pipe(table, part) for part in parts)
+
+    def _pipe(self, table: TableMap, part: Where) -> int:
+        # In binary, PostgreSQL checks lengths and not types, so each value is cast to exactly ours.
+        values = ", ".join(
+            f"({about(column.conversion.convert, column.source_value)})::{column.type}" for column in table.columns
+        )
+        names = ", ".join(quoted(column.name) for column in table.columns)
+        out = f"COPY (SELECT {values} FROM {table.source_sql}{part.source}) TO STDOUT (FORMAT binary)"
+        into = f"COPY public.{quoted(table.name)} ({names}) FROM STDIN (FORMAT binary)"
+        block = bytearray()
+        with (
+            self.source.connection.cursor() as reading,
+            self.target.connection.cursor() as writing,
+            reading.copy(out.encode()) as read,
+        ):
+            with writing.copy(into.encode()) as write:
+                for data in read:
+                    block += data
+                    if len(block) >= _BLOCK_BYTES:
+                        write.write(bytes(block))
+                        block.clear()
+                write.write(bytes(block))
+            return writing.rowcount
+
+    def _prove(self, table: TableMap) -> list[str]:
+        """Compare what was written; return the columns that have to wait for rows of a later phase."""
+        chosen = {mapped.name for mapped in self.tables}
+        later = [key for key in table.table.foreign_keys if key.column.table.name in _later_parents(table) - chosen]
+        cleared: list[str] = []
+        for key in later:
+            column, parent = quoted(key.parent.name), key.column.table.name
+            if self.target.do(
+                f"UPDATE {table.target_sql} SET {column} = NULL WHERE t.{column} IS NOT NULL AND NOT EXISTS ("
+                f"SELECT FROM public.{quoted(parent)} AS p WHERE p.{quoted(key.column.name)} = t.{column})"
+            ):
+                cleared.append(key.parent.name)
+        compared = [column for column in table.columns if column.name not in cleared]
+        if self._differs(replace(table, columns=compared)):
+            raise CopyNotEqual(table.name)
+        return cleared
+
+    def _make_ready(self, table: TableMap) -> None:
+        name = f"public.{quoted(table.name)}"
+        if table.table.autoincrement_column is not None:
+            # Outside the table's transaction, because `setval` survives a rollback.
+            self.target.rows(
+                f"SELECT setval(pg_get_serial_sequence('{name}', 'id'), greatest(max(id), 1), max(id) IS NOT NULL)"
+                f" FROM {name}"
+            )
+        self.target.do(f"ANALYZE {name}")
+        self.target.connection.commit()
+
+    def _validate(self) -> None:
+        for table, key in state.unproven_keys(self.target):
+            try:
+                self.target.do(f"ALTER TABLE public.{quoted(table)} VALIDATE CONSTRAINT {quoted(key)}")
+            except psycopg.errors.ForeignKeyViolation as error:
+                self.target.connection.rollback()
+                raise KeysBroken(table, key, str(error.diag.message_detail)) from error
+            self.target.connection.commit()
+
+
+def _rows(fingerprint: str) -> int:
+    return int(fingerprint.partition(":")[0])
+
+
+def _later_parents(table: TableMap) -> set[str]:
+    """Name the tables that this one refers to, and that a later phase brings."""
+    parents = {key.column.table.name for key in table.table.foreign_keys}
+    return {parent for parent in parents if PHASE_OF[parent] > PHASE_OF[table.name]}

@@ -1,0 +1,271 @@
+"""Which table and column of the source becomes which of ours; read from the source's catalogue, never assumed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import URL
+
+from tatame_db.errors import NOTHING_CHANGED, TatameError
+from tatame_db.move.conversion import INTEGERS, MISSING, TEXT, Conversion, about, conversion
+from tatame_db.schema import Base
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Column, Table
+
+    from tatame_db.move.sides import Side
+
+PHASE_OF = {
+    "roles": 1,
+    "versions": 1,
+    "app_stores": 1,
+    "gyms": 2,
+    "users": 3,
+    "graduations": 3,
+    "class": 4,
+    "checkins": 4,
+    "assets": 4,
+    "attachments": 4,
+    "notifications": 5,
+}
+# Some projects never had it.
+MAY_BE_MISSING = {"attachments"}
+# Where the source writes a name in another way than we do.
+_NAMES = {
+    ("versions", "app_version"): "appVersion",
+    ("gyms", "manager_id"): "managerId",
+    ("graduations", "user_id"): "userId",
+    ("checkins", "user_id"): "userId",
+    ("checkins", "class_id"): "classId",
+}
+
+
+_POSTGRESQL = URL.create("postgresql+psycopg").get_dialect()()
+
+
+class SourceUnreadable(TatameError):
+    """The role may not read all rows of some tables, which would look empty or smaller than they are."""
+
+    def __init__(self, role: str, forbidden: list[str], hidden: list[str]) -> None:
+        self.forbidden, self.hidden = forbidden, hidden
+        reasons = [f"no right to read {', '.join(forbidden)}"] if forbidden else []
+        reasons += [f"row-level security may hide rows of {', '.join(hidden)}"] if hidden else []
+        super().__init__(
+            f"the role {role} cannot read the whole source: {'; '.join(reasons)}",
+            means=NOTHING_CHANGED,
+            fix="let `SUPABASE_DB_URL` name a role that may read all and has BYPASSRLS, as Supabase's own `postgres`",
+        )
+
+
+class TableUnknown(TatameError):
+    """A table was asked for that is not ours."""
+
+    exit_code = 2
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+        super().__init__(
+            f"there is no table {', '.join(names)}. Checked: {', '.join(PHASE_OF)}",
+            means=NOTHING_CHANGED,
+            fix="name some of these, or none for all",
+        )
+
+
+def quoted(name: str) -> str:
+    """Write a name so that PostgreSQL takes it as it is."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+@dataclass(frozen=True)
+class SourceColumn:
+    """A column as the source's catalogue has it. `kind` is its type without length, a domain's being the one below."""
+
+    name: str
+    kind: str
+    not_null: bool
+    unique: bool
+
+
+@dataclass(frozen=True)
+class SourceTable:
+    """A table as the source's catalogue has it."""
+
+    name: str
+    columns: dict[str, SourceColumn]
+    size_bytes: int
+
+    @property
+    def sql(self) -> str:
+        """Its name for a query."""
+        return f"public.{quoted(self.name)}"
+
+
+@dataclass(frozen=True)
+class ColumnMap:
+    """A column of ours and where its values come from; `source` is `None` where the source lacks it."""
+
+    name: str
+    type: str
+    required: bool
+    source: SourceColumn | None
+    conversion: Conversion
+
+    @property
+    def source_value(self) -> str:
+        """The value on the source."""
+        return f"s.{quoted(self.source.name)}" if self.source else "NULL"
+
+    @property
+    def source_text(self) -> str:
+        """The text that is proven, made from the source's value."""
+        return about(self.conversion.source_text, self.source_value)
+
+    @property
+    def target_value(self) -> str:
+        """The value on the target."""
+        return f"t.{quoted(self.name)}"
+
+    @property
+    def target_text(self) -> str:
+        """The text that is proven, made from the target's value."""
+        return about(self.conversion.target_text, self.target_value)
+
+
+@dataclass(frozen=True)
+class TableMap:
+    """A table of ours and where its rows come from; `source` is `None` where the source has no such table."""
+
+    table: Table
+    source: SourceTable | None
+    columns: list[ColumnMap]
+
+    @property
+    def name(self) -> str:
+        """Its name, which is the same on both sides."""
+        return self.table.name
+
+    @property
+    def comparable(self) -> bool:
+        """Whether there is something to compare with: a missing table is no empty one, but where it never was."""
+        return self.source is not None or self.name in MAY_BE_MISSING
+
+    @property
+    def key(self) -> ColumnMap:
+        """The one column that tells rows apart."""
+        [key] = self.table.primary_key.columns
+        return self.column(key.name)
+
+    @property
+    def counted_key(self) -> bool:
+        """Whether both sides number their rows, so that numbers that lie together can be read together."""
+        source = self.key.source
+        return source is not None and source.not_null and source.kind in INTEGERS and self.key.type != TEXT
+
+    @property
+    def unknown(self) -> list[SourceColumn]:
+        """The columns of the source that have no place with us."""
+        if self.source is None:
+            return []
+        taken = {column.source.name for column in self.columns if column.source}
+        return [column for name, column in self.source.columns.items() if name not in taken]
+
+    @property
+    def source_sql(self) -> str:
+        """What a query of the source reads from."""
+        return f"{self.source.sql} AS s" if self.source else "(SELECT WHERE false) AS s"
+
+    @property
+    def target_sql(self) -> str:
+        """What a query of the target reads from."""
+        return f"public.{quoted(self.name)} AS t"
+
+    def column(self, name: str) -> ColumnMap:
+        """Return the column of ours with this name."""
+        return next(column for column in self.columns if column.name == name)
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """All tables of ours in the order of the phases, and the source's tables that have no place with us."""
+
+    tables: list[TableMap]
+    unknown: list[SourceTable]
+
+    def chosen(self, names: Sequence[str]) -> list[TableMap]:
+        """Return the tables with these names, or all. Raises `TableUnknown`."""
+        known = {table.name for table in self.tables}
+        if strangers := [name for name in names if name not in known]:
+            raise TableUnknown(strangers)
+        return [table for table in self.tables if not names or table.name in names]
+
+    def __getitem__(self, name: str) -> TableMap:
+        return next(table for table in self.tables if table.name == name)
+
+
+def read_mapping(source: Side) -> Mapping:
+    """Read the source's catalogue and find a place for each column. Raises `SourceUnreadable`."""
+    found = _catalogue(source)
+    tables = Base.metadata.tables
+    return Mapping(
+        [_table(tables[name], found.get(name)) for name in PHASE_OF],
+        [table for name, table in found.items() if name not in tables],
+    )
+
+
+def _table(table: Table, source: SourceTable | None) -> TableMap:
+    return TableMap(table, source, [_column(column, source) for column in table.columns])
+
+
+def _column(column: Column[object], source: SourceTable | None) -> ColumnMap:
+    kind = str(column.type.compile(_POSTGRESQL)).lower()
+    required = not column.nullable
+    found = _source_column(column, source) if source else None
+    chosen = conversion(found.kind, kind) if found else MISSING
+    return ColumnMap(column.name, kind, required, found, chosen)
+
+
+def _source_column(column: Column[object], source: SourceTable) -> SourceColumn | None:
+    theirs = _NAMES.get((source.name, column.name), column.name)
+    # A project that took up our spelling has the column under our name.
+    return source.columns.get(theirs) or source.columns.get(column.name)
+
+
+def _catalogue(source: Side) -> dict[str, SourceTable]:
+    rows = source.rows(_CATALOGUE, {"ours": list(PHASE_OF)})
+    forbidden = sorted({row[0] for row in rows if not row[1]})
+    hidden = sorted({row[0] for row in rows if row[1] and row[2]})
+    if forbidden or hidden:
+        raise SourceUnreadable(source.row("SELECT current_user")[0], forbidden, hidden)
+    tables: dict[str, SourceTable] = {}
+    for name, _, _, size, *column in rows:
+        table = tables.setdefault(name, SourceTable(name, {}, size))
+        if column[0] is not None:
+            table.columns[column[0]] = SourceColumn(*column)
+    return tables
+
+
+_CATALOGUE = """
+WITH RECURSIVE bases (type, base) AS (
+    SELECT oid, oid FROM pg_type WHERE typtype <> 'd'
+    UNION ALL
+    SELECT t.oid, b.base FROM pg_type t JOIN bases b ON t.typbasetype = b.type WHERE t.typtype = 'd'
+)
+SELECT c.relname, has_table_privilege(c.oid, 'SELECT'), row_security_active(c.oid), pg_table_size(c.oid),
+    a.attname, format_type(b.base, NULL), a.attnotnull,
+    EXISTS (
+        SELECT FROM pg_index i
+        WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
+            AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum
+    )
+FROM pg_class c
+LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+LEFT JOIN bases b ON b.type = a.atttypid
+WHERE c.relnamespace = to_regnamespace('public') AND NOT c.relispartition
+    -- A view of another name shows rows that are counted where they are; one of ours stands for the table.
+    AND (c.relkind IN ('r', 'p') OR c.relkind IN ('v', 'm', 'f') AND c.relname = ANY(%(ours)s))
+    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
+ORDER BY c.relname, a.attnum
+"""

@@ -1,0 +1,345 @@
+"""Counts and digests of both sides, made by the servers themselves and narrowed down to the value that differs.
+
+A digest is the number of rows and the sum of a 64-bit hash over the text of each, so their order does not matter. The
+text is the same on both sides only where the target's values, read in the source's types, are the source's.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tatame_db.errors import NOTHING_CHANGED, TatameError
+from tatame_db.move.mapping import read_mapping
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tatame_db.move.mapping import TableMap
+    from tatame_db.move.sides import Sides
+
+MAX_DIFFERENCES = 20
+# Rows whose ids agree but for the last bits lie together: first many thousands, then some hundreds.
+_WIDE_BITS, _NARROW_BITS = 16, 8
+HASHES = {
+    "hashtextextended": 'hashtextextended((TEXT) COLLATE "C", 0)',
+    # Older and newer servers on other machines may disagree on the first, but never on this one.
+    "md5": "('x' || left(md5(TEXT), 16))::bit(64)::bigint",
+}
+_KNOWN_TEXTS = ["", "a", "null", "NULL", '(1,,"")', "Ação 🥋", "e\u0301", "\t\n\\N", "x" * 1_000, "é" * 30_000]
+
+
+class CountsDiffer(TatameError):
+    """The number of rows differs, or could not be told: the answer of `move counts`."""
+
+    exit_code = 3
+
+    def __init__(self, tables: list[str]) -> None:
+        self.tables = tables
+        super().__init__(
+            f"the number of rows differs or could not be told: {', '.join(tables)}",
+            means=NOTHING_CHANGED,
+            fix=f"`tatame-db move verify {' '.join(tables)}` names the rows",
+        )
+
+
+class DataDiffers(TatameError):
+    """The contents differ, or could not be compared: the answer of `move verify`."""
+
+    exit_code = 3
+
+    def __init__(self, tables: list[str]) -> None:
+        self.tables = tables
+        super().__init__(
+            f"source and target are not equal: {', '.join(tables)}",
+            means=NOTHING_CHANGED,
+            fix="look at the differences above; `tatame-db move plan` says which rows cannot be stored as they are",
+        )
+
+
+class NoCommonHash(TatameError):
+    """The two servers make different hashes of the same text."""
+
+    def __init__(self, encodings: tuple[str, str]) -> None:
+        self.encodings = encodings
+        super().__init__(
+            f"the servers make different digests of the same text; source and target are in {' and '.join(encodings)}",
+            means="Nothing was compared, so nothing is proven.",
+            fix="make the target in a database with the encoding UTF8",
+        )
+
+
+@dataclass(frozen=True)
+class TableCount:
+    """The rows of both sides; `source` is `None` where there is no table that could have told."""
+
+    table: str
+    source: int | None
+    target: int
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both were told, and are the same."""
+        return self.source == self.target
+
+
+@dataclass(frozen=True)
+class Value:
+    """A column that differs, with the text of its value on both sides."""
+
+    column: str
+    source: str | None
+    target: str | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row that is `missing` on the target, `extra` there, or `differing`; `values` for the last kind alone."""
+
+    id: str
+    kind: str
+    values: list[Value]
+
+
+@dataclass(frozen=True)
+class TableProof:
+    """What a comparison of whole contents found; the counts are of all rows, the differences are the first ones."""
+
+    table: str
+    source_rows: int | None
+    target_rows: int
+    source_digest: str | None
+    target_digest: str | None
+    missing: int
+    extra: int
+    differing: int
+    differences: list[Difference]
+
+    @property
+    def equal(self) -> bool:
+        """Whether both sides hold the same rows, and that could be told."""
+        return (
+            self.source_rows is not None
+            and (self.source_rows, self.source_digest) == (self.target_rows, self.target_digest)
+            and not (self.missing or self.extra or self.differing)
+        )
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The proof of some tables, each side read in one moment, and the hash that both servers agreed on."""
+
+    hash: str
+    tables: list[TableProof]
+
+    @property
+    def unequal(self) -> list[str]:
+        """The tables that differ."""
+        return [table.table for table in self.tables if not table.equal]
+
+
+def counts(sides: Sides) -> list[TableCount]:
+    """Count the rows of both sides. Raises `SourceUnreadable`."""
+    return [_count(sides, table) for table in read_mapping(sides.source).tables]
+
+
+def verify(sides: Sides, tables: Sequence[str] = (), *, max_differences: int = MAX_DIFFERENCES) -> Proof:
+    """Compare the whole contents of these tables, or of all; `max_differences` is how many to show of each.
+
+    Raises `TableUnknown`, `SourceUnreadable`, `NoCommonHash`.
+    """
+    chosen = read_mapping(sides.source).chosen(tables)
+    name = common_hash(sides)
+    return Proof(name, [Comparison(sides, table, HASHES[name], max_differences).prove() for table in chosen])
+
+
+def common_hash(sides: Sides) -> str:
+    """Return the first hash that both servers compute alike, tried on known texts. Raises `NoCommonHash`."""
+    for name, expression in HASHES.items():
+        query = f"SELECT {expression.replace('TEXT', 'known')} FROM unnest(%(known)s::text[]) AS known"
+        source, target = sides.rows(query, query, {"known": _KNOWN_TEXTS})
+        if source == target:
+            return name
+    query = "SELECT current_setting('server_encoding')"
+    [[source_encoding]], [[target_encoding]] = sides.rows(query, query)
+    raise NoCommonHash((source_encoding, target_encoding))
+
+
+def _count(sides: Sides, table: TableMap) -> TableCount:
+    query = "SELECT count(*) FROM {}"
+    [[source]], [[target]] = sides.rows(query.format(table.source_sql), query.format(table.target_sql))
+    return TableCount(table.name, source if table.comparable else None, target)
+
+
+Digest = tuple[int, str]
+
+
+@dataclass(frozen=True)
+class Where:
+    """Which rows are meant, in the words of either side."""
+
+    source: str
+    target: str
+
+
+EVERYWHERE = Where("", "")
+
+
+class Comparison:
+    """One table on both sides: first as a whole, then only where it differs."""
+
+    def __init__(self, sides: Sides, table: TableMap, hashed: str, max_differences: int) -> None:
+        self.sides, self.table, self.max_differences = sides, table, max_differences
+        key = table.key
+        self.source_key, self.target_key = f"{key.source_value}::text", f"{key.target_value}::text"
+        self.source_hash = hashed.replace("TEXT", _row([column.source_text for column in table.columns]))
+        self.target_hash = hashed.replace("TEXT", _row([column.target_text for column in table.columns]))
+        self.missing = self.extra = self.differing = 0
+        self.found: list[tuple[str, str]] = []
+
+    def prove(self) -> TableProof:
+        """Compare, and count and show what differs."""
+        if not self.table.comparable:
+            count = _count(self.sides, self.table)
+            return TableProof(self.table.name, None, count.target, None, None, 0, 0, 0, [])
+        source, target = self.whole()
+        if source != target:
+            for part in self.unequal_parts():
+                self._compare_rows(part)
+        return TableProof(
+            table=self.table.name,
+            source_rows=source[0],
+            target_rows=target[0],
+            source_digest=source[1],
+            target_digest=target[1],
+            missing=self.missing,
+            extra=self.extra,
+            differing=self.differing,
+            differences=sorted([*self._shown(), *self._shown_differing()], key=lambda shown: _number_first(shown.id)),
+        )
+
+    def whole(self) -> tuple[Digest, Digest]:
+        """Digest both sides as a whole."""
+        source, target = self._digests(EVERYWHERE)
+        return source[None], target[None]
+
+    def unequal_parts(self) -> list[Where]:
+        """Say which rows differ at most, as ranges of ids that are small where few rows differ."""
+        if not self.table.counted_key:
+            return [EVERYWHERE]
+        parts: list[Where] = []
+        for wide in self._differing_buckets(EVERYWHERE, _WIDE_BITS):
+            within = self._within([wide], _WIDE_BITS)
+            parts.append(self._within(self._differing_buckets(within, _NARROW_BITS), _NARROW_BITS))
+        return parts
+
+    def _digests(
+        self, where: Where, bits: int | None = None
+    ) -> tuple[dict[int | None, Digest], dict[int | None, Digest]]:
+        """Digest each bucket of both sides; without bits, the whole, which a server can do in parallel."""
+        query = "SELECT {}, count(*), coalesce(sum({}), 0)::text FROM {}{}"
+        if bits is not None:
+            query += " GROUP BY 1"
+        source, target = self.sides.rows(
+            query.format(
+                _bucket(self.table.key.source_value, bits), self.source_hash, self.table.source_sql, where.source
+            ),
+            query.format(
+                _bucket(self.table.key.target_value, bits), self.target_hash, self.table.target_sql, where.target
+            ),
+        )
+        return _by_bucket(source), _by_bucket(target)
+
+    def _differing_buckets(self, where: Where, bits: int) -> list[int]:
+        source, target = self._digests(where, bits)
+        buckets = source.keys() | target.keys()
+        return sorted(bucket for bucket in buckets if bucket is not None and source.get(bucket) != target.get(bucket))
+
+    def _within(self, buckets: list[int], bits: int) -> Where:
+        key = self.table.key
+        return Where(_among(key.source_value, buckets, bits), _among(key.target_value, buckets, bits))
+
+    def _compare_rows(self, where: Where) -> None:
+        source, target = self.sides.rows(
+            f"SELECT {self.source_key}, {self.source_hash} FROM {self.table.source_sql}{where.source}",
+            f"SELECT {self.target_key}, {self.target_hash} FROM {self.table.target_sql}{where.target}",
+        )
+        ours, theirs = _hashes_by_key(target), _hashes_by_key(source)
+        for key in sorted(theirs.keys() | ours.keys(), key=_number_first):
+            there, here = theirs.get(key, []), ours.get(key, [])
+            if there == here:
+                continue
+            # Where an id is there twice, rows beyond the first have nothing to be compared with.
+            both = min(len(there), len(here))
+            self.differing += both
+            self.missing += len(there) - both
+            self.extra += len(here) - both
+            if len(self.found) < self.max_differences:
+                self.found.append((key, "differing" if both else "missing" if there else "extra"))
+
+    def _shown(self) -> Iterator[Difference]:
+        for key, kind in self.found:
+            if kind != "differing":
+                yield Difference(key, kind, [])
+
+    def _shown_differing(self) -> Iterator[Difference]:
+        """Read the values of the rows that differ, column by column."""
+        keys = [key for key, kind in self.found if kind == "differing"]
+        if not keys:
+            return
+        columns = self.table.columns
+        theirs = ", ".join(f"{column.source_text}, {column.source_value}::text" for column in columns)
+        ours = ", ".join(f"{column.target_text}, {column.target_value}::text" for column in columns)
+        wanted = "WHERE {} = ANY(%(keys)s)"
+        source, target = self.sides.rows(
+            f"SELECT {self.source_key}, {theirs} FROM {self.table.source_sql} {wanted.format(self.source_key)}",
+            f"SELECT {self.target_key}, {ours} FROM {self.table.target_sql} {wanted.format(self.target_key)}",
+            {"keys": keys},
+        )
+        rows = {row[0]: row[1:] for row in target}
+        for key, *there in source:
+            here = rows[key]
+            values = [
+                Value(column.name, there[2 * at + 1], here[2 * at + 1])
+                for at, column in enumerate(columns)
+                if there[2 * at] != here[2 * at]
+            ]
+            yield Difference(key, "differing", values)
+
+
+def _row(texts: list[str]) -> str:
+    # PostgreSQL quotes inside a row, and writes NULL as nothing and an empty text as "": no two rows look alike.
+    return f"ROW({', '.join(texts)})::text"
+
+
+def _bucket(number: str, bits: int | None) -> str:
+    # A bigint on both sides: an integer is not looked up in a list of bigints, but compared with each.
+    return "NULL::bigint" if bits is None else f"({number}::bigint >> {bits})"
+
+
+def _among(number: str, buckets: list[int], bits: int) -> str:
+    """Say which rows are meant: a range that an index serves, and in it a list of buckets."""
+    lowest, highest = buckets[0] << bits, ((buckets[-1] + 1) << bits) - 1
+    listed = ", ".join(map(str, buckets))
+    return (
+        f" WHERE {number} BETWEEN {lowest} AND {highest}"
+        f" AND {_bucket(number, bits)} IN (SELECT unnest('{{{listed}}}'::bigint[]))"
+    )
+
+
+def _by_bucket(rows: list[tuple[Any, ...]]) -> dict[int | None, Digest]:
+    return {bucket: (count, digest) for bucket, count, digest in rows}
+
+
+def _hashes_by_key(rows: list[tuple[Any, ...]]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = defaultdict(list)
+    for key, hashed in rows:
+        found["NULL" if key is None else key].append(hashed)
+    for hashes in found.values():
+        hashes.sort()
+    return found
+
+
+def _number_first(key: str) -> tuple[int, str]:
+    return (int(key), "") if key.lstrip("-").isdecimal() else (0, key)

@@ -1,0 +1,203 @@
+"""What the target itself remembers of moves, in the schema `tatame_move`: runs, tables, and what is parked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tatame_db.move.mapping import PHASE_OF, quoted
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from tatame_db.move.sides import Side
+
+SCHEMA = "tatame_move"
+
+_TABLES = f"""
+CREATE SCHEMA IF NOT EXISTS {SCHEMA};
+CREATE TABLE IF NOT EXISTS {SCHEMA}.runs (
+    id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    ended_at timestamptz,
+    source text NOT NULL,
+    source_identity text NOT NULL,
+    source_version text NOT NULL,
+    target_version text NOT NULL,
+    options jsonb NOT NULL,
+    report jsonb
+);
+CREATE TABLE IF NOT EXISTS {SCHEMA}.tables (
+    name text PRIMARY KEY,
+    source_identity text NOT NULL,
+    run integer NOT NULL REFERENCES {SCHEMA}.runs,
+    rows bigint NOT NULL,
+    -- What the table held when the copy was proven; another digest later means that somebody wrote to it.
+    fingerprint text NOT NULL,
+    copied_at timestamptz NOT NULL,
+    proven_at timestamptz NOT NULL
+);
+CREATE TABLE IF NOT EXISTS {SCHEMA}.parked (
+    position integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kind text NOT NULL CHECK (kind IN ('index', 'key')),
+    table_name text NOT NULL,
+    name text NOT NULL,
+    definition text NOT NULL,
+    UNIQUE (kind, table_name, name)
+);
+"""
+_OURS = ", ".join(f"'{name}'" for name in PHASE_OF)
+_IS_OURS = f"c.relnamespace = 'public'::regnamespace AND c.relname IN ({_OURS})"
+_KEYS = f"""
+SELECT 'key', c.relname, k.conname, pg_get_constraintdef(k.oid)
+FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
+WHERE k.contype = 'f' AND {_IS_OURS}
+"""
+_INDEXES = f"""
+SELECT 'index', c.relname, x.relname, pg_get_indexdef(i.indexrelid)
+FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid JOIN pg_class x ON x.oid = i.indexrelid
+WHERE {_IS_OURS} AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.conrelid = c.oid)
+"""
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What the last proven copy of a table left."""
+
+    source_identity: str
+    rows: int
+    fingerprint: str
+    copied_at: datetime
+    proven_at: datetime
+
+
+def prepare(target: Side) -> None:
+    """Make the schema where it is missing; committed by the caller."""
+    target.do(_TABLES)
+
+
+def exists(target: Side) -> bool:
+    """Say whether there ever was a move into this database."""
+    return target.row("SELECT to_regclass('tatame_move.parked') IS NOT NULL")[0] is True
+
+
+def remembered(target: Side) -> dict[str, Remembered]:
+    """Return what is known of each table that was copied."""
+    rows = target.rows(f"SELECT name, source_identity, rows, fingerprint, copied_at, proven_at FROM {SCHEMA}.tables")
+    return {name: Remembered(*facts) for name, *facts in rows}
+
+
+def remember(target: Side, table: str, *, run: int, identity: str, rows: int, fingerprint: str, copied: bool) -> None:
+    """Note that a table was proven, and whether it was written to; committed with what was written."""
+    target.do(
+        f"INSERT INTO {SCHEMA}.tables VALUES (%(table)s, %(identity)s, %(run)s, %(rows)s, %(fingerprint)s,"
+        " clock_timestamp(), clock_timestamp()) ON CONFLICT (name) DO UPDATE SET source_identity ="
+        " excluded.source_identity, run = excluded.run, rows = excluded.rows, fingerprint = excluded.fingerprint,"
+        " proven_at = excluded.proven_at, copied_at = CASE WHEN %(copied)s THEN excluded.copied_at"
+        " ELSE tables.copied_at END",
+        {
+            "table": table,
+            "identity": identity,
+            "run": run,
+            "rows": rows,
+            "fingerprint": fingerprint,
+            "copied": copied,
+        },
+    )
+
+
+def fingerprint(target: Side, table: str) -> str:
+    """Digest a table as it is, whatever the source looks like."""
+    count, digest = target.row(
+        f'SELECT count(*), coalesce(sum(hashtextextended(t::text COLLATE "C", 0)), 0) FROM public.{quoted(table)} AS t'
+    )
+    return f"{count}:{digest}"
+
+
+def park(target: Side) -> None:
+    """Write down the foreign keys and the secondary indexes of our tables and drop them; one transaction."""
+    target.do(
+        f"INSERT INTO {SCHEMA}.parked (kind, table_name, name, definition) {_KEYS} UNION ALL {_INDEXES}"
+        " ON CONFLICT (kind, table_name, name) DO NOTHING"
+    )
+    for kind, table, name, _ in _found(target):
+        if kind == "key":
+            target.do(f"ALTER TABLE public.{quoted(table)} DROP CONSTRAINT {quoted(name)}")
+        else:
+            target.do(f"DROP INDEX public.{quoted(name)}")
+
+
+def _found(target: Side) -> list[tuple[Any, ...]]:
+    return target.rows(f"{_KEYS} UNION ALL {_INDEXES}")
+
+
+def parked(target: Side) -> list[str]:
+    """Name what is parked, as `users.users_gym_id_gyms_id_fk`."""
+    return [
+        f"{table}.{name}" for table, name in target.rows(f"SELECT table_name, name FROM {SCHEMA}.parked ORDER BY 1, 2")
+    ]
+
+
+def restore(target: Side) -> None:
+    """Put back what is parked, keys without looking at the rows that are there; one transaction."""
+    waiting = target.rows(f"SELECT kind, table_name, name, definition FROM {SCHEMA}.parked ORDER BY position")
+    there = {(kind, table, name) for kind, table, name, _ in _found(target)}
+    for kind, table, name, definition in waiting:
+        # Somebody may have put it back by hand, or with `push`.
+        if (kind, table, name) in there:
+            continue
+        if kind == "index":
+            target.do(definition)
+        else:
+            valid = definition.removesuffix(" NOT VALID")
+            target.do(f"ALTER TABLE public.{quoted(table)} ADD CONSTRAINT {quoted(name)} {valid} NOT VALID")
+    target.do(f"DELETE FROM {SCHEMA}.parked")
+
+
+def unproven_keys(target: Side) -> list[tuple[str, str]]:
+    """Return table and name of the foreign keys that were never checked against the rows that are there."""
+    rows = target.rows(
+        "SELECT c.relname, k.conname FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid"
+        f" WHERE k.contype = 'f' AND NOT k.convalidated AND {_IS_OURS} ORDER BY 1, 2"
+    )
+    return [(table, name) for table, name in rows]
+
+
+@dataclass(frozen=True)
+class TableStatus:
+    """Where a table stands. `rows` are those of the last proof; `stale` where the table was written to since."""
+
+    table: str
+    phase: int
+    rows: int | None
+    copied_at: datetime | None
+    proven_at: datetime | None
+    stale: bool
+
+
+@dataclass(frozen=True)
+class MoveStatus:
+    """Where a move stands, as the target alone can tell."""
+
+    tables: list[TableStatus]
+    parked: list[str]
+    """Foreign keys and indexes that are away, because a run was killed."""
+    unproven_keys: list[str]
+    """Foreign keys that were not checked against the rows that are there."""
+
+
+def status(target: Side) -> MoveStatus:
+    """Say what was copied and proven, whether that still holds, and what is missing; reads the target alone."""
+    known = remembered(target) if exists(target) else {}
+    return MoveStatus(
+        [_status(target, table, phase, known.get(table)) for table, phase in PHASE_OF.items()],
+        parked(target) if exists(target) else [],
+        [f"{table}.{key}" for table, key in unproven_keys(target)],
+    )
+
+
+def _status(target: Side, table: str, phase: int, last: Remembered | None) -> TableStatus:
+    if last is None:
+        return TableStatus(table, phase, None, None, None, stale=False)
+    stale = fingerprint(target, table) != last.fingerprint
+    return TableStatus(table, phase, last.rows, last.copied_at, last.proven_at, stale=stale)

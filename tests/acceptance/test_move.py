@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import URL
+
+from tatame_db import evolve
+from tatame_db.database import SyncDatabase, readable
+
+COMMAND = Path(sys.executable).with_name("tatame-db")
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def move(run: Run, supabase: URL, address: URL) -> Run:
+    def move(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        named = {"SUPABASE_DB_URL": readable(supabase), "DATABASE_URL": readable(address)}
+        return run("move", *arguments, **{**named, **variables})
+
+    return move
+
+
+def test_the_plan_of_a_living_project_is_whole(move: Run) -> None:
+    done = move("plan")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "nothing stands in the way of 23 rows" in done.stdout
+    told = json.loads(move("plan", "--json").stdout)
+    assert told["whole"] is True
+    assert [table["table"] for table in told["tables"]][:2] == ["roles", "versions"]
+
+
+def test_the_plan_names_an_obstacle_and_exits_with_3(move: Run, supabase: URL) -> None:
+    with psycopg.connect(readable(supabase)) as connection:
+        connection.execute("UPDATE class SET start = '18:30:45' WHERE id = 1")
+    done = move("plan")
+    assert done.returncode == 3
+    assert "class: start has seconds, and HH:MM has none: 1 rows, for example 1\n" in done.stdout
+    assert "error: the move would not be whole: 1 obstacle" in done.stderr
+    told = json.loads(move("plan", "--json").stdout)
+    assert told["whole"] is False
+
+
+def test_a_move_without_a_source_says_what_to_set(move: Run) -> None:
+    done = move("plan", SUPABASE_DB_URL="")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "`SUPABASE_DB_URL` is not set" in done.stderr
+
+
+def test_a_move_to_itself_is_refused(move: Run, address: URL) -> None:
+    done = move("plan", SUPABASE_DB_URL=readable(address))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the same database" in done.stderr
+
+
+def test_counts_and_verify_agree_on_what_arrived(move: Run, arrived: URL) -> None:
+    for command in ("counts", "verify"):
+        done = move(command, DATABASE_URL=readable(arrived))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "notifications" in done.stdout
+    told = json.loads(move("verify", "--json", DATABASE_URL=readable(arrived)).stdout)
+    assert (told["equal"], told["hash"], len(told["tables"])) == (True, "hashtextextended", 11)
+
+
+def test_counts_of_an_empty_target_differ_and_exit_with_3(move: Run) -> None:
+    done = move("counts")
+    assert done.returncode == 3
+    assert re.search(r"^ +users +3 +0 +differ$", done.stdout, flags=re.MULTILINE)
+    told = json.loads(move("counts", "--json").stdout)
+    assert {"table": "users", "source": 3, "target": 0, "agrees": False} in told["tables"]
+
+
+def test_verify_shows_both_values_and_exits_with_3(move: Run, arrived: URL) -> None:
+    with psycopg.connect(readable(arrived)) as connection:
+        connection.execute("UPDATE users SET email = NULL WHERE id = 1")
+    done = move("verify", "users", DATABASE_URL=readable(arrived))
+    assert done.returncode == 3
+    assert "    email: 'ana@gym.example' in the source, NULL here\n" in done.stdout
+    assert "ana@gym.example" not in done.stderr
+    hidden = move("verify", "--max-differences", "0", DATABASE_URL=readable(arrived))
+    assert "  and 1 more\n" in hidden.stdout
+    assert "ana@gym.example" not in hidden.stdout
+
+
+def test_a_table_that_is_not_ours_is_a_mistyped_one(move: Run) -> None:
+    done = move("verify", "usres")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no table usres" in done.stderr
+
+
+def test_copy_brings_everything_and_status_tells_of_it(move: Run) -> None:
+    done = move("copy")
+    assert done.returncode == 0, done.stderr
+    assert "equal   23 rows in 11 tables, proven by digests with hashtextextended\n" in done.stdout
+    assert re.search(r"^users: 3 rows, 3 written, 0 deleted, ", done.stderr, flags=re.MULTILINE)
+    assert move("verify").returncode == 0
+    told = json.loads(move("copy", "--json").stdout)
+    assert [table["written"] for table in told["tables"]] == [0] * 11
+    status = move("status")
+    assert status.returncode == 0
+    assert len(re.findall("rows, copied .* proven ", status.stdout)) == 11
+    assert "away" not in status.stdout
+    assert json.loads(move("status", "--json").stdout)["parked"] == []
+
+
+def test_copy_of_one_phase_and_of_rows_of_others(move: Run, address: URL) -> None:
+    assert move("copy", "--phase", "3").returncode == 1
+    assert move("copy", "--phase", "1").returncode == 0
+    second = move("copy", "--phase", "2")
+    assert "waits   manager_id of gyms, for rows of a later phase" in second.stdout
+    with psycopg.connect(readable(address)) as connection:
+        connection.execute("INSERT INTO roles VALUES ('GHOST')")
+    refused = move("copy")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "roles with 4 rows" in refused.stderr
+    assert move("copy", "--replace").returncode == 0
+    assert move("verify").returncode == 0
+
+
+def test_a_copy_that_is_killed_again_and_again_ends_equal(
+    environment: dict[str, str], move: Run, supabase: URL, address: URL
+) -> None:
+    with psycopg.connect(readable(supabase)) as connection:
+        connection.execute("INSERT INTO checkins (id) SELECT n FROM generate_series(100000, 400000) AS n")
+    variables = environment | {"SUPABASE_DB_URL": readable(supabase), "DATABASE_URL": readable(address)}
+    chance = random.Random(1)  # noqa: S311, moments and no secrets
+    killed = 0
+    for _ in range(20):
+        copying = subprocess.Popen(
+            [COMMAND, "move", "copy"], env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            copying.wait(chance.uniform(0.5, 6))
+        except subprocess.TimeoutExpired:
+            copying.kill()
+            copying.wait()
+            killed += 1
+        with psycopg.connect(readable(address)) as connection:
+            # Either all of a table or nothing of it, at any moment.
+            assert connection.execute("SELECT count(*) FROM checkins").fetchone() in ((0,), (300_003,))
+        # Something new to copy, so that each round has work.
+        with psycopg.connect(readable(supabase)) as connection:
+            connection.execute("UPDATE checkins SET date = '2024-01-01'::date + %s WHERE id > 99999", [killed])
+    assert killed > 5
+    assert move("copy").returncode == 0
+    assert move("verify").returncode == 0
+    with SyncDatabase(address) as database:
+        assert evolve.check(database.engine).failed == []

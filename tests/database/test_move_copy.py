@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import URL, Engine
+
+from tatame_db import evolve, move, seed
+from tatame_db.database import readable
+from tatame_db.evolve import catalogue
+from tatame_db.move import state
+from tatame_db.move.mapping import PHASE_OF
+from tatame_db.schema import Base
+
+copying = importlib.import_module("tatame_db.move.copy")  # `move.copy` is the function
+Copy = Callable[..., move.Report]
+
+
+def change(address: URL, statements: str) -> None:
+    with psycopg.connect(readable(address), autocommit=True) as connection:
+        connection.execute(statements.encode())
+
+
+def ask(address: URL, query: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(readable(address), autocommit=True) as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+def contents(address: URL) -> dict[str, list[tuple[Any, ...]]]:
+    return {table: sorted(ask(address, f'SELECT t::text FROM public."{table}" AS t')) for table in PHASE_OF}
+
+
+def schema(engine: Engine) -> dict[str, str]:
+    with engine.connect() as connection:
+        return catalogue.read(connection)
+
+
+@pytest.fixture
+def copy(supabase: URL, engine: Engine) -> Copy:
+    def copy(*tables: str, **options: Any) -> move.Report:
+        with move.opened_for_writing(supabase, engine, lambda: None) as sides:
+            return move.copy(sides, tables, **options)
+
+    return copy
+
+
+@pytest.fixture
+def verify(supabase: URL, engine: Engine) -> Callable[[], list[str]]:
+    def verify() -> list[str]:
+        with move.opened(supabase, engine) as sides:
+            return move.verify(sides).unequal
+
+    return verify
+
+
+def test_hard_rows_become_what_was_written_arrived(
+    copy: Copy, engine: Engine, arrived: URL, verify: Callable[[], list[str]]
+) -> None:
+    before = schema(engine)
+    report = copy()
+    assert contents(engine.url) == contents(arrived)
+    assert verify() == []
+    assert schema(engine) == before
+    assert {table.table: table.rows for table in report.tables} == {
+        table: len(rows) for table, rows in contents(arrived).items()
+    }
+    assert all((table.written, table.deleted, table.waiting) == (table.rows, 0, []) for table in report.tables)
+
+
+def test_all_keys_are_valid_and_the_next_row_gets_a_new_id(copy: Copy, engine: Engine) -> None:
+    copy()
+    assert ask(engine.url, "SELECT conname FROM pg_constraint WHERE NOT convalidated") == []
+    numbered = [table.name for table in Base.metadata.tables.values() if table.autoincrement_column is not None]
+    assert len(numbered) == 10
+    for table in numbered:
+        sequence = f"pg_get_serial_sequence('public.\"{table}\"', 'id')"
+        [(following, highest)] = ask(engine.url, f'SELECT nextval({sequence}), max(id) FROM public."{table}"')
+        assert following == max(highest, 1) + 1
+    change(engine.url, "INSERT INTO users (clerk_user_id) VALUES ('user_new')")
+
+
+def test_an_empty_table_starts_counting_with_1(copy: Copy, supabase: URL, engine: Engine) -> None:
+    change(supabase, "DELETE FROM attachments")
+    copy()
+    assert ask(engine.url, "INSERT INTO attachments DEFAULT VALUES RETURNING id") == [(1,)]
+
+
+def test_a_second_copy_writes_nothing_and_parks_nothing(copy: Copy, engine: Engine) -> None:
+    copy()
+    [before] = ask(engine.url, "SELECT array_agg(oid ORDER BY oid) FROM pg_constraint WHERE contype = 'f'")
+    report = copy()
+    assert {(table.written, table.deleted) for table in report.tables} == {(0, 0)}
+    assert ask(engine.url, "SELECT array_agg(oid ORDER BY oid) FROM pg_constraint WHERE contype = 'f'") == [before]
+
+
+def test_a_later_copy_brings_what_changed_and_takes_away_what_went(
+    copy: Copy, supabase: URL, verify: Callable[[], list[str]]
+) -> None:
+    change(supabase, "INSERT INTO checkins (id) SELECT n FROM generate_series(100000, 200000) AS n")
+    copy()
+    change(
+        supabase,
+        "INSERT INTO checkins (id) VALUES (300000); UPDATE checkins SET date = '2024-01-01' WHERE id = 150000;"
+        " DELETE FROM checkins WHERE id = 1;"
+        " UPDATE users SET clerk_user_id = 'x' WHERE id = 1; UPDATE users SET clerk_user_id = 'user_ana' WHERE id = 2",
+    )
+    assert verify() == ["users", "checkins"]
+    report = {table.table: table for table in copy().tables}
+    assert verify() == []
+    assert report["checkins"].rows == 100_003
+    # Only the ranges of 256 ids around the three changes.
+    assert report["checkins"].written < 3 * 256
+    assert report["roles"].written == 0
+
+
+def test_seeded_rows_are_ours_and_stay_unless_told(copy: Copy, engine: Engine, verify: Callable[[], list[str]]) -> None:
+    with engine.begin() as connection:
+        seed.seed(connection, seed.SeedPlan(gyms=1, members=3, days=7))
+    before = contents(engine.url)
+    with pytest.raises(move.RowsOfOthers) as caught:
+        copy()
+    assert caught.value.rows["users"] == len(before["users"])
+    assert contents(engine.url) == before
+    report = copy(replace_rows=True)
+    assert verify() == []
+    assert {table.table: table.deleted for table in report.tables}["users"] == len(before["users"])
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO users (clerk_user_id) VALUES ('user_new')",
+        "UPDATE users SET email = 'new@gym.example' WHERE id = 1",
+    ],
+)
+def test_what_was_written_here_since_the_copy_is_not_lost(copy: Copy, engine: Engine, statement: str) -> None:
+    copy()
+    change(engine.url, statement)
+    before = contents(engine.url)
+    with pytest.raises(move.RowsOfOthers) as caught:
+        copy()
+    assert list(caught.value.rows) == ["users"]
+    assert contents(engine.url) == before
+
+
+@pytest.fixture
+def write_while_comparing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Have somebody add a user here once the next run has compared the users."""
+    compare = copying._Copy._differs
+
+    def compare_and_write(self: Any, table: Any) -> bool:
+        differs = bool(compare(self, table))
+        if table.name == "users":
+            monkeypatch.setattr(copying._Copy, "_differs", compare)
+            change(engine.url, "INSERT INTO users (id, clerk_user_id) VALUES (7, 'user_new')")
+        return differs
+
+    return lambda: monkeypatch.setattr(copying._Copy, "_differs", compare_and_write)
+
+
+def test_a_row_that_is_written_here_while_an_idle_run_compares_does_not_become_one_that_may_go(
+    copy: Copy, engine: Engine, write_while_comparing: Callable[[], None]
+) -> None:
+    copy()
+    write_while_comparing()
+    copy()
+    with pytest.raises(move.RowsOfOthers):
+        copy()
+    assert ask(engine.url, "SELECT clerk_user_id FROM users WHERE id = 7") == [("user_new",)]
+
+
+def test_a_row_that_is_written_here_between_comparing_and_copying_stops_the_copy(
+    copy: Copy, supabase: URL, engine: Engine, write_while_comparing: Callable[[], None]
+) -> None:
+    copy()
+    change(supabase, "UPDATE users SET email = 'x' WHERE id = 1")
+    write_while_comparing()
+    with pytest.raises(move.RowsOfOthers):
+        copy()
+    assert ask(engine.url, "SELECT clerk_user_id FROM users WHERE id = 7") == [("user_new",)]
+
+
+def test_rows_that_came_from_another_source_are_not_ours_to_delete(copy: Copy, supabase: URL, engine: Engine) -> None:
+    copy()
+    change(engine.url, "UPDATE tatame_move.tables SET source_identity = 'another'")
+    change(supabase, "DELETE FROM assets")
+    with pytest.raises(move.RowsOfOthers):
+        copy()
+
+
+def test_an_obstacle_stops_the_copy_before_anything_is_written(copy: Copy, supabase: URL, engine: Engine) -> None:
+    change(supabase, "UPDATE class SET start = '18:30:45' WHERE id = 1")
+    before = contents(engine.url)
+    with pytest.raises(move.ObstaclesInTheWay, match="misfit"):
+        copy()
+    assert contents(engine.url) == before
+    assert ask(engine.url, "SELECT to_regnamespace('tatame_move')") == [(None,)]
+
+
+def test_phases_can_be_copied_one_by_one(copy: Copy, engine: Engine, verify: Callable[[], list[str]]) -> None:
+    for phase in sorted(set(PHASE_OF.values())):
+        report = copy(*(table for table, its in PHASE_OF.items() if its == phase))
+        waiting = {table.table: table.waiting for table in report.tables if table.waiting}
+        assert waiting == ({"gyms": ["manager_id"]} if phase == 2 else {})
+        if phase == 2:
+            assert ask(engine.url, "SELECT count(*), count(manager_id) FROM gyms") == [(2, 0)]
+        assert ask(engine.url, "SELECT conname FROM pg_constraint WHERE NOT convalidated") == []
+    assert ask(engine.url, "SELECT count(*), count(manager_id) FROM gyms") == [(2, 2)]
+    assert verify() == []
+
+
+@pytest.mark.parametrize(
+    ("table", "parents"),
+    [
+        ("users", ["roles", "gyms"]),
+        ("graduations", ["users"]),
+        ("checkins", ["users", "class"]),
+        ("notifications", ["users"]),
+    ],
+)
+def test_a_table_whose_parents_are_missing_says_so(copy: Copy, engine: Engine, table: str, parents: list[str]) -> None:
+    with pytest.raises(move.ParentsMissing) as caught:
+        copy(table)
+    assert caught.value.parents == parents
+    assert ask(engine.url, f"SELECT count(*) FROM {table}") == [(0,)]
+
+
+class Killed(BaseException):
+    """Stands for a failure at a moment that a test chooses."""
+
+
+@pytest.mark.parametrize("table", PHASE_OF)
+def test_after_a_failure_each_table_is_as_before_or_complete_and_the_keys_are_back(
+    copy: Copy, engine: Engine, arrived: URL, verify: Callable[[], list[str]], table: str
+) -> None:
+    before = schema(engine)
+    wanted = contents(arrived)
+
+    def fail(done: move.TableCopy) -> None:
+        if done.table == table:
+            raise Killed
+
+    with pytest.raises(Killed):
+        copy(on_table=fail)
+    for name, rows in contents(engine.url).items():
+        assert rows in ([], wanted[name])
+    assert set(schema(engine)) == set(before)
+    copy()
+    assert verify() == []
+    assert schema(engine) == before
+
+
+def test_what_the_target_changes_while_it_is_written_is_found_and_undone(copy: Copy, engine: Engine) -> None:
+    change(
+        engine.url,
+        "CREATE FUNCTION louder() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN NEW.title := upper(NEW.title); RETURN NEW; END';"
+        "CREATE TRIGGER louder BEFORE INSERT ON assets FOR EACH ROW EXECUTE FUNCTION louder()",
+    )
+    with pytest.raises(move.CopyNotEqual) as caught:
+        copy()
+    assert caught.value.table == "assets"
+    assert ask(engine.url, "SELECT count(*) FROM assets") == [(0,)]
+    assert ask(engine.url, "SELECT count(*) FROM checkins") == [(2,)]
+
+
+def test_a_source_that_goes_away_while_it_is_copied_leaves_whole_tables(
+    copy: Copy, supabase: URL, engine: Engine, verify: Callable[[], list[str]]
+) -> None:
+    def cut(done: move.TableCopy) -> None:
+        if done.table == "users":
+            change(
+                supabase.set(database="postgres"),
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                f" WHERE datname = '{supabase.database}' AND application_name = 'tatame-db move'",
+            )
+
+    with pytest.raises(move.ConnectionLost):
+        copy(on_table=cut)
+    assert ask(engine.url, "SELECT count(*) FROM users") == [(3,)]
+    assert ask(engine.url, "SELECT count(*) FROM checkins") == [(0,)]
+    copy()
+    assert verify() == []
+
+
+def test_a_table_that_others_hold_is_not_waited_for_for_ever(copy: Copy, engine: Engine) -> None:
+    with psycopg.connect(readable(engine.url)) as holder:
+        holder.execute("LOCK TABLE class IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(move.TargetBusy):
+            copy()
+
+
+def test_status_tells_what_was_copied_and_what_changed_since(copy: Copy, engine: Engine) -> None:
+    with move.target_opened(engine) as side:
+        assert {table.copied_at for table in move.status(side).tables} == {None}
+    copy()
+    change(engine.url, "UPDATE users SET email = 'new@gym.example' WHERE id = 1")
+    with move.target_opened(engine) as side:
+        status = move.status(side)
+    assert [table.table for table in status.tables if table.stale] == ["users"]
+    assert [(table.table, table.phase) for table in status.tables] == list(PHASE_OF.items())
+    assert {table.table: table.rows for table in status.tables}["users"] == 3
+    assert all(table.proven_at and table.copied_at for table in status.tables)
+    assert (status.parked, status.unproven_keys) == ([], [])
+
+
+def test_status_and_the_next_run_see_what_a_killed_run_left_parked(
+    copy: Copy, supabase: URL, engine: Engine, verify: Callable[[], list[str]]
+) -> None:
+    before = schema(engine)
+    copy()
+    with move.opened_for_writing(supabase, engine, lambda: None) as sides:
+        state.park(sides.target)
+        sides.target.connection.commit()
+    with move.target_opened(engine) as side:
+        parked = move.status(side).parked
+    assert "gyms.gyms_manager_id_users_id_fk" in parked
+    assert "notifications.notifications_recipients_index" in parked
+    assert len(parked) == len(set(before) - set(schema(engine)))
+    copy()
+    assert schema(engine) == before
+    assert verify() == []
+
+
+def test_a_run_that_is_refused_still_brings_the_keys_back(copy: Copy, supabase: URL, engine: Engine) -> None:
+    before = schema(engine)
+    copy()
+    with move.opened_for_writing(supabase, engine, lambda: None) as sides:
+        state.park(sides.target)
+        sides.target.connection.commit()
+    change(supabase, "UPDATE class SET start = '18:30:45' WHERE id = 1")
+    with pytest.raises(move.ObstaclesInTheWay):
+        copy()
+    assert set(schema(engine)) == set(before)
+
+
+def test_a_key_that_does_not_hold_is_said_and_not_called_valid(copy: Copy, engine: Engine) -> None:
+    copy()
+    change(
+        engine.url,
+        "ALTER TABLE checkins DROP CONSTRAINT checkins_user_id_users_id_fk;"
+        " INSERT INTO tatame_move.parked (kind, table_name, name, definition) VALUES ('key', 'checkins',"
+        " 'checkins_user_id_users_id_fk', 'FOREIGN KEY (user_id) REFERENCES public.users(id)');"
+        " UPDATE checkins SET user_id = 99",
+    )
+    with pytest.raises(move.KeysBroken) as caught:
+        copy("roles")
+    assert caught.value.key == "checkins_user_id_users_id_fk"
+    with move.target_opened(engine) as side:
+        assert move.status(side).unproven_keys == ["checkins.checkins_user_id_users_id_fk"]
+
+
+def test_a_run_is_kept_with_its_report(copy: Copy, engine: Engine) -> None:
+    copy()
+    copy("roles")
+    runs = ask(engine.url, "SELECT options, report, ended_at IS NOT NULL FROM tatame_move.runs ORDER BY id")
+    assert [(options["tables"][0], report["hash"], ended) for options, report, ended in runs] == [
+        ("roles", "hashtextextended", True),
+        ("roles", "hashtextextended", True),
+    ]
+    assert len(runs[0][1]["tables"]) == len(PHASE_OF)
+
+
+def test_a_target_without_our_schema_is_not_written_to(supabase: URL, bare_engine: Engine) -> None:
+    with pytest.raises(evolve.SchemaBehind), move.opened_for_writing(supabase, bare_engine, lambda: None):
+        pass
+
+
+def test_the_same_database_is_not_copied_onto_itself(engine: Engine) -> None:
+    with pytest.raises(move.SameDatabase), move.opened_for_writing(engine.url, engine, lambda: None):
+        pass
+
+
+def test_only_one_run_works_at_a_time_and_no_migration_beside_it(supabase: URL, engine: Engine) -> None:
+    with move.opened_for_writing(supabase, engine, lambda: None):
+        assert ask(engine.url, f"SELECT pg_try_advisory_lock({evolve.run.LOCK_KEY})") == [(False,)]

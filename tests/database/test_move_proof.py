@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import URL
+
+from tatame_db import evolve, move
+from tatame_db.database import SyncDatabase, create_missing_database, readable
+from tatame_db.move import proof
+from tatame_db.move.mapping import PHASE_OF
+
+Verify = Callable[..., move.Proof]
+
+
+def change(address: URL, statements: str) -> None:
+    with psycopg.connect(readable(address), autocommit=True) as connection:
+        connection.execute(statements.encode())
+
+
+@pytest.fixture
+def verify(supabase: URL, arrived: URL) -> Verify:
+    """Compare the hard rows with what they have to become, which was written by hand."""
+
+    def verify(*tables: str, **options: Any) -> move.Proof:
+        with SyncDatabase(arrived) as target, move.opened(supabase, target.engine) as sides:
+            return move.verify(sides, tables, **options)
+
+    return verify
+
+
+def only(found: move.Proof) -> move.TableProof:
+    [name] = found.unequal
+    return next(table for table in found.tables if table.table == name)
+
+
+def test_what_was_written_by_hand_for_both_sides_is_equal(verify: Verify) -> None:
+    found = verify()
+    assert found.unequal == []
+    assert [table.table for table in found.tables] == list(PHASE_OF)
+    assert all(table.source_rows == table.target_rows for table in found.tables)
+    assert all(table.source_rows for table in found.tables)
+
+
+@pytest.mark.parametrize(
+    ("side", "settings"),
+    [
+        ("supabase", "timezone = 'America/Sao_Paulo'"),
+        ("arrived", "timezone = 'Asia/Kolkata'"),
+        ("arrived", "datestyle = 'SQL, DMY'"),
+        ("supabase", "extra_float_digits = -3"),
+        ("supabase", "search_path = nowhere"),
+    ],
+)
+def test_what_a_session_is_used_to_changes_nothing(
+    verify: Verify, request: pytest.FixtureRequest, side: str, settings: str
+) -> None:
+    address = request.getfixturevalue(side)
+    change(address, f"ALTER DATABASE {address.database} SET {settings}")
+    assert verify().unequal == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "table", "value"),
+    [
+        (
+            "UPDATE users SET email = 'Ana@gym.example' WHERE id = 1",
+            "users",
+            move.Value("email", "ana@gym.example", "Ana@gym.example"),
+        ),
+        ("UPDATE users SET email = NULL WHERE id = 2", "users", move.Value("email", "", None)),
+        ("UPDATE users SET email = '' WHERE id = -5", "users", move.Value("email", None, "")),
+        ("UPDATE users SET first_name = NULL WHERE id = 2", "users", move.Value("first_name", "NULL", None)),
+        ("UPDATE users SET first_name = E'\\u00e9' WHERE id = -5", "users", move.Value("first_name", "e\u0301", "é")),
+        ("UPDATE users SET last_name = 'Null' WHERE id = 2", "users", move.Value("last_name", "null", "Null")),
+        ("UPDATE users SET plan = '' WHERE id = 2", "users", move.Value("plan", "\u200b", "")),
+        (
+            "UPDATE users SET migrated_at = migrated_at - interval '1 microsecond'",
+            "users",
+            move.Value("migrated_at", "2024-05-01 13:00:00.123456+00", "2024-05-01 13:00:00.123455"),
+        ),
+        (
+            "UPDATE users SET migrated_at = '2024-05-01 10:00:00.123456' WHERE id = 1",
+            "users",
+            move.Value("migrated_at", "2024-05-01 13:00:00.123456+00", "2024-05-01 10:00:00.123456"),
+        ),
+        ("UPDATE class SET start = '18:30:00' WHERE id = 1", "class", move.Value("start", "18:30:00", "18:30:00")),
+        ("UPDATE class SET start = 'soon' WHERE id = 1", "class", move.Value("start", "18:30:00", "soon")),
+        ("UPDATE class SET \"end\" = '00:00' WHERE id = 1", "class", move.Value("end", "24:00:00", "00:00")),
+        (
+            "UPDATE class SET deleted_at = '2024-07-01 00:00:01' WHERE id = 1",
+            "class",
+            move.Value("deleted_at", "2024-07-01", "2024-07-01 00:00:01"),
+        ),
+        (
+            "UPDATE checkins SET date = '2024-2-29' WHERE id = 1",
+            "checkins",
+            move.Value("date", "2024-02-29", "2024-2-29"),
+        ),
+        ("UPDATE checkins SET user_id = NULL WHERE id = 1", "checkins", move.Value("user_id", "1", None)),
+        ("UPDATE gyms SET manager_id = NULL WHERE id = 1", "gyms", move.Value("manager_id", "1", None)),
+        ("UPDATE graduations SET degree = NULL WHERE id = 1", "graduations", move.Value("degree", "0", None)),
+        (
+            "UPDATE notifications SET viewed_by = NULL WHERE id = 1",
+            "notifications",
+            move.Value("viewed_by", "{}", None),
+        ),
+        (
+            "UPDATE notifications SET viewed_by = ARRAY['NULL'] WHERE id = 3",
+            "notifications",
+            move.Value("viewed_by", "{NULL}", '{"NULL"}'),
+        ),
+        (
+            "UPDATE notifications SET viewed_by = '{1,2,3,4}' WHERE id = 2",
+            "notifications",
+            move.Value("viewed_by", "{{1,2},{3,4}}", "{1,2,3,4}"),
+        ),
+        (
+            "UPDATE notifications SET recipients = '{a,b}' WHERE id = 3",
+            "notifications",
+            move.Value("recipients", "[0:1]={a,b}", "{a,b}"),
+        ),
+        (
+            "UPDATE roles SET created_at = '-infinity' WHERE id = 'INSTRUCTOR'",
+            "roles",
+            move.Value("created_at", "0001-01-01 00:00:00+00", "-infinity"),
+        ),
+        (
+            "UPDATE versions SET app_version = '1.0.0 ' WHERE id = 1",
+            "versions",
+            move.Value("app_version", "1.0.0", "1.0.0 "),
+        ),
+    ],
+)
+def test_one_changed_value_is_found_and_shown_from_both_sides(
+    verify: Verify, arrived: URL, statement: str, table: str, value: move.Value
+) -> None:
+    change(arrived, statement)
+    found = only(verify())
+    assert found.table == table
+    assert (found.missing, found.extra, found.differing) == (0, 0, 1)
+    [difference] = found.differences
+    assert difference.kind == "differing"
+    assert difference.values == [value]
+
+
+def test_two_values_that_changed_places_are_found(verify: Verify, arrived: URL) -> None:
+    change(arrived, "UPDATE assets SET type = title, title = type WHERE id = 1")
+    [difference] = only(verify()).differences
+    assert difference.values == [move.Value("title", "x", "video"), move.Value("type", "video", "x")]
+
+
+def test_two_rows_that_exchanged_their_contents_are_found(verify: Verify, arrived: URL) -> None:
+    change(arrived, "UPDATE graduations SET degree = CASE id WHEN 1 THEN -2147483648 ELSE 0 END")
+    found = only(verify())
+    assert [(difference.id, difference.kind) for difference in found.differences] == [
+        ("1", "differing"),
+        ("2", "differing"),
+    ]
+
+
+def test_a_time_with_seconds_does_not_pass_for_one_without(verify: Verify, supabase: URL) -> None:
+    change(supabase, "UPDATE class SET start = '18:30:45' WHERE id = 1")
+    [difference] = only(verify()).differences
+    assert difference.values == [move.Value("start", "18:30:45", "18:30")]
+
+
+def test_a_column_that_the_source_lacks_must_be_null_here(verify: Verify, supabase: URL, arrived: URL) -> None:
+    change(supabase, "ALTER TABLE users DROP migrated_at")
+    [difference] = only(verify()).differences
+    assert difference.values == [move.Value("migrated_at", None, "2024-05-01 13:00:00.123456")]
+    change(arrived, "UPDATE users SET migrated_at = NULL")
+    assert verify().unequal == []
+
+
+def test_missing_and_extra_rows_are_named(verify: Verify, supabase: URL) -> None:
+    change(supabase, "DELETE FROM checkins WHERE id = 1; INSERT INTO checkins (id) VALUES (-9), (2147483647), (66000)")
+    found = only(verify())
+    assert (found.missing, found.extra, found.differing) == (3, 1, 0)
+    assert [(difference.id, difference.kind) for difference in found.differences] == [
+        ("-9", "missing"),
+        ("1", "extra"),
+        ("66000", "missing"),
+        ("2147483647", "missing"),
+    ]
+
+
+def test_equal_counts_over_different_rows_are_found(verify: Verify, arrived: URL) -> None:
+    change(arrived, "UPDATE attachments SET id = 2")
+    found = only(verify())
+    assert (found.source_rows, found.target_rows, found.missing, found.extra) == (1, 1, 1, 1)
+
+
+def test_roles_which_have_words_for_ids_are_narrowed_too(verify: Verify, arrived: URL) -> None:
+    change(arrived, "INSERT INTO roles VALUES ('GHOST')")
+    assert only(verify()).differences == [move.Difference("GHOST", "extra", [])]
+
+
+def test_an_id_beyond_what_we_store_is_missing_and_no_error(verify: Verify, supabase: URL) -> None:
+    change(supabase, "INSERT INTO checkins (id) VALUES (9223372036854775807), (-9223372036854775808)")
+    assert [difference.id for difference in only(verify()).differences] == [
+        "-9223372036854775808",
+        "9223372036854775807",
+    ]
+
+
+def test_ids_that_the_source_has_twice_or_not_at_all_are_missing_here(verify: Verify, supabase: URL) -> None:
+    change(
+        supabase,
+        "ALTER TABLE versions DROP CONSTRAINT versions_pkey; ALTER TABLE versions ALTER id DROP IDENTITY,"
+        " ALTER id DROP NOT NULL; INSERT INTO versions SELECT * FROM versions WHERE id = 7;"
+        " INSERT INTO versions (id) VALUES (NULL)",
+    )
+    found = only(verify())
+    assert (found.missing, found.extra) == (2, 0)
+    assert {difference.id for difference in found.differences} == {"7", "NULL"}
+
+
+def test_more_differences_than_wanted_are_counted_and_not_shown(verify: Verify, supabase: URL) -> None:
+    change(supabase, "INSERT INTO checkins (id) SELECT n FROM generate_series(100, 140000) AS n WHERE n <> 70000")
+    found = only(verify(max_differences=3))
+    assert found.missing == 139_900
+    assert [difference.id for difference in found.differences] == ["100", "101", "102"]
+    assert only(verify(max_differences=0)).differences == []
+
+
+def test_only_the_tables_that_were_asked_for_are_compared(verify: Verify, arrived: URL) -> None:
+    change(arrived, "DELETE FROM checkins")
+    assert [table.table for table in verify("users", "roles").tables] == ["roles", "users"]
+    assert verify("users", "roles").unequal == []
+    with pytest.raises(move.TableUnknown) as caught:
+        verify("users", "usres")
+    assert caught.value.names == ["usres"]
+
+
+def test_a_table_that_the_source_lost_cannot_be_proven(verify: Verify, supabase: URL, arrived: URL) -> None:
+    change(supabase, "DROP TABLE versions, attachments")
+    change(arrived, "DELETE FROM versions; DELETE FROM attachments")
+    assert verify().unequal == ["versions"]
+    with SyncDatabase(arrived) as target, move.opened(supabase, target.engine) as sides:
+        assert [count.table for count in move.counts(sides) if not count.agrees] == ["versions"]
+
+
+def test_attachments_that_never_were_in_the_source_must_not_be_here(verify: Verify, supabase: URL) -> None:
+    change(supabase, "DROP TABLE attachments")
+    assert only(verify()).differences == [move.Difference("1", "extra", [])]
+
+
+def test_counts_stand_side_by_side(supabase: URL, arrived: URL) -> None:
+    change(arrived, "DELETE FROM checkins WHERE id = 1")
+    with SyncDatabase(arrived) as target, move.opened(supabase, target.engine) as sides:
+        found = move.counts(sides)
+    assert [count.table for count in found] == list(PHASE_OF)
+    assert [count for count in found if not count.agrees] == [move.TableCount("checkins", 2, 1)]
+
+
+def test_servers_of_different_versions_agree(
+    supabase: URL, postgres_programs: Callable[[int], Path], other_postgres: Callable[[Path], URL]
+) -> None:
+    old = other_postgres(postgres_programs(14))
+    create_missing_database(old)
+    with SyncDatabase(old) as target:
+        evolve.migrate(target.engine)
+        change(old, (Path(__file__).parents[1] / "arrived_rows.sql").read_text())
+        with move.opened(supabase, target.engine) as sides:
+            found = move.verify(sides)
+    assert (found.hash, found.unequal) == ("hashtextextended", [])
+
+
+@pytest.mark.parametrize("fast", ["broken", ""])
+def test_servers_that_hash_differently_are_compared_by_md5(
+    verify: Verify, arrived: URL, monkeypatch: pytest.MonkeyPatch, fast: str
+) -> None:
+    # A hash that is not the same twice stands for a server on a machine of another kind.
+    unlike = 'hashtextextended((TEXT) COLLATE "C", pg_backend_pid())'
+    monkeypatch.setitem(
+        proof.HASHES, "hashtextextended", unlike if fast == "broken" else proof.HASHES["hashtextextended"]
+    )
+    found = verify()
+    assert (found.hash, found.unequal) == ("md5" if fast else "hashtextextended", [])
+    change(arrived, "UPDATE users SET email = 'x' WHERE id = 1")
+    assert only(verify()).differing == 1
+
+
+def test_servers_without_a_common_hash_prove_nothing(verify: Verify, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in proof.HASHES:
+        monkeypatch.setitem(proof.HASHES, name, "hashtextextended(TEXT, pg_backend_pid())")
+    with pytest.raises(move.NoCommonHash, match="UTF8 and UTF8"):
+        verify()
+
+
+def test_values_cannot_move_from_one_column_into_the_next_unseen(verify: Verify, supabase: URL, arrived: URL) -> None:
+    change(supabase, "UPDATE users SET first_name = 'a,b', last_name = NULL WHERE id = 1")
+    change(arrived, "UPDATE users SET first_name = 'a', last_name = 'b,' WHERE id = 1")
+    assert only(verify()).differing == 1
