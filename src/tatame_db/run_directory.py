@@ -54,8 +54,10 @@ def _usable(memory: Path) -> bool:
 def join(directory: Path) -> IO[str]:
     """Make the directory if it is missing, and count as one of the run's living processes until the file is closed."""
     while True:
-        directory.mkdir(mode=0o755, exist_ok=True)
+        directory.mkdir(exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
+            # As root, the server belongs to another user, who has to pass through whatever the umask is.
+            directory.chmod(0o755)
             alive = (directory / "alive").open("a")
             fcntl.flock(alive, fcntl.LOCK_SH)
             if os.fstat(alive.fileno()).st_nlink:

@@ -119,7 +119,7 @@ MAY_IMPORT = {
     "server": {"errors"},
     "docker": {"errors"},
     "database": {"settings", "server", "errors"},
-    "evolve": {"schema", "errors", "database", "server"},
+    "evolve": {"schema", "errors", "database", "server", "run_directory"},
     "seed": {"schema", "errors"},
     "factories": {"schema"},
     "run_directory": {"errors"},

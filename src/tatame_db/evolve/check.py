@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import text
-
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.evolve import catalogue
 from tatame_db.evolve.history import History, MigrationEdited, current_revisions
@@ -63,8 +61,8 @@ def check(engine: Engine) -> Check:
     with engine.connect() as connection:
         applied = history.applied(connection)
         revision = ", ".join(current_revisions(connection)) or None
-        found = catalogue.read(connection)
         edited = _edited(history, connection)
+        found = catalogue.read(connection)
     if len(history.heads) > 1:
         names = [Path(history.script(head).path).name for head in history.heads]
         return Check(names, [], edited, revision)
@@ -93,8 +91,6 @@ def _read(engine: Engine) -> dict[str, str]:
 
 
 def _edited(history: History, connection: Connection) -> list[str]:
-    # The catalogue was read with a path of its own.
-    connection.execute(text("RESET search_path"))
     try:
         history.refuse_edited(connection)
     except MigrationEdited as error:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from tatame_db import run_directory
 from tatame_db.database import SyncDatabase
 from tatame_db.server import EmbeddedServer
 
@@ -19,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from sqlalchemy import Engine
-
-_PREFIX = "tatame-scratch-"
 
 
 @dataclass(frozen=True)
@@ -45,31 +41,15 @@ class Scratch:
 
 @contextlib.contextmanager
 def scratch() -> Generator[Scratch]:
-    """Start a server in a temporary directory, and delete it afterwards."""
-    _sweep()
-    directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
-    # As root, the server belongs to another user, who has to pass through.
-    directory.chmod(0o755)
+    """Start a server in a temporary directory, and delete it afterwards, with what killed processes left behind."""
+    directory = run_directory.new_run_directory()
     server = EmbeddedServer(directory / "server", durable=False)
-    try:
-        server.start()
-        yield Scratch(server)
-    finally:
-        _delete(directory)
-
-
-def _sweep() -> None:
-    """Delete what killed processes left behind."""
-    for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        pid = int(directory.name.removeprefix(_PREFIX).partition("-")[0])
+    with run_directory.join(directory):
         try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            _delete(directory)
-        except PermissionError:
-            continue
-
-
-def _delete(directory: Path) -> None:
-    EmbeddedServer(directory / "server").delete()
-    shutil.rmtree(directory, ignore_errors=True)
+            for dead in run_directory.dead_runs(directory):
+                EmbeddedServer(dead / "server").delete()
+            server.start()
+            yield Scratch(server)
+        finally:
+            server.delete()
+            shutil.rmtree(directory, ignore_errors=True)
