@@ -3,6 +3,7 @@
 from tatame_db.move.copy import (
     CopyNotEqual,
     KeysBroken,
+    NotProven,
     ObstaclesInTheWay,
     ParentsMissing,
     Report,
@@ -12,6 +13,7 @@ from tatame_db.move.copy import (
     copy,
 )
 from tatame_db.move.mapping import PHASE_OF, SourceUnreadable, TableUnknown
+from tatame_db.move.mirror import EmptyOrForbidden, Mirror, NoRoomForRows, RowsMoved
 from tatame_db.move.plan import NotWhole, Obstacle, Plan, plan
 from tatame_db.move.proof import (
     MAX_DIFFERENCES,
@@ -25,6 +27,18 @@ from tatame_db.move.proof import (
     Value,
     counts,
     verify,
+)
+from tatame_db.move.rest import (
+    KeyRefused,
+    KeySeesPart,
+    NoKeyToFollow,
+    Reading,
+    Rest,
+    RestAnswer,
+    RestError,
+    RestNotReached,
+    TableForbidden,
+    rest_address,
 )
 from tatame_db.move.sides import (
     ConnectionLost,
@@ -47,16 +61,29 @@ __all__ = [
     "CountsDiffer",
     "DataDiffers",
     "Difference",
+    "EmptyOrForbidden",
+    "KeyRefused",
+    "KeySeesPart",
     "KeysBroken",
+    "Mirror",
     "MoveStatus",
     "NoCommonHash",
+    "NoKeyToFollow",
+    "NoRoomForRows",
+    "NotProven",
     "NotWhole",
     "Obstacle",
     "ObstaclesInTheWay",
     "ParentsMissing",
     "Plan",
     "Proof",
+    "Reading",
     "Report",
+    "Rest",
+    "RestAnswer",
+    "RestError",
+    "RestNotReached",
+    "RowsMoved",
     "RowsOfOthers",
     "SameDatabase",
     "Sides",
@@ -66,6 +93,7 @@ __all__ = [
     "SourceUnreadable",
     "TableCopy",
     "TableCount",
+    "TableForbidden",
     "TableProof",
     "TableStatus",
     "TableUnknown",
@@ -76,6 +104,7 @@ __all__ = [
     "opened",
     "opened_for_writing",
     "plan",
+    "rest_address",
     "status",
     "target_opened",
     "verify",

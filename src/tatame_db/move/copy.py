@@ -15,11 +15,13 @@ from tatame_db.move.conversion import about
 from tatame_db.move.mapping import PHASE_OF, TableMap, quoted, read_mapping
 from tatame_db.move.plan import Plan, plan
 from tatame_db.move.proof import EVERYWHERE, HASHES, Comparison, Where, common_hash
+from tatame_db.move.rest import RestError
+from tatame_db.move.sides import Sides
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tatame_db.move.sides import Sides
+    from tatame_db.move.rest import Reading
 
 _BLOCK_BYTES = 1 << 16
 
@@ -76,6 +78,20 @@ class CopyNotEqual(TatameError):
         )
 
 
+class NotProven(TatameError):
+    """What was copied is what the source gave once, and not what it gave when it was asked again."""
+
+    exit_code = 3
+
+    def __init__(self, tables: list[str], words: str) -> None:
+        self.tables = tables
+        super().__init__(
+            f"copied, but not proven by a second reading of the source: {', '.join(tables)}: {words}",
+            means="These tables hold what was read first. The others are proven.",
+            fix="stop writing to the source, then run the command again",
+        )
+
+
 class KeysBroken(TatameError):
     """A foreign key does not hold over the rows that are there."""
 
@@ -123,6 +139,8 @@ class Report:
     hash: str
     tables: list[TableCopy]
     seconds: float
+    rest: Reading | None
+    """How the source was read for the last proof, where that was over REST."""
 
 
 def _silent(_: TableCopy) -> None:
@@ -198,6 +216,7 @@ class _Copy:
         done = [self._made_equal(run, table, differs=table.name in differing) for table in self.tables]
         self._restore()
         self._validate()
+        rest = self._prove_again(done)
         report = Report(
             source=planned.source,
             source_version=planned.source_version,
@@ -206,6 +225,7 @@ class _Copy:
             hash=name,
             tables=done,
             seconds=time.perf_counter() - started,
+            rest=rest,
         )
         self.target.do(
             f"UPDATE {state.SCHEMA}.runs SET ended_at = clock_timestamp(), report = %(report)s WHERE id = %(run)s",
@@ -275,6 +295,8 @@ class _Copy:
         state.remember(
             self.target, table.name, run=run, identity=self.identity, rows=rows, fingerprint=now, copied=differs
         )
+        if self.source.again is None:
+            state.prove(self.target, table.name)
         self.target.connection.commit()
         self._make_ready(table)
         copied = TableCopy(table.name, rows, deleted, written, time.perf_counter() - started, waiting)
@@ -332,6 +354,30 @@ class _Copy:
         if self._differs(replace(table, columns=compared)):
             raise CopyNotEqual(table.name)
         return cleared
+
+    def _prove_again(self, done: list[TableCopy]) -> Reading | None:
+        """Compare with the source read anew, where what was copied from is no more than an earlier reading of it."""
+        if self.source.again is None:
+            return None
+        try:
+            with self.source.again() as source:
+                differing = [copied.table for copied in done if self._differs_now(Sides(source, self.target), copied)]
+                rest = source.rest
+        except RestError as error:
+            raise NotProven([copied.table for copied in done], error.what) from error
+        for copied in done:
+            if copied.table not in differing:
+                state.prove(self.target, copied.table)
+        self.target.connection.commit()
+        if differing:
+            raise NotProven(differing, "they changed while they were read")
+        return rest
+
+    def _differs_now(self, sides: Sides, copied: TableCopy) -> bool:
+        table = read_mapping(sides.source)[copied.table]
+        compared = [column for column in table.columns if column.name not in copied.waiting]
+        source, target = Comparison(sides, replace(table, columns=compared), self.hashed, 0).whole()
+        return source != target or not table.comparable
 
     def _make_ready(self, table: TableMap) -> None:
         name = f"public.{quoted(table.name)}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tatame_db.database import readable
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.move.conversion import TEXT, TEXTS, about
 from tatame_db.move.mapping import PHASE_OF, Mapping, SourceTable, TableMap, quoted, read_mapping
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ForeignKey
 
     from tatame_db.move.mapping import ColumnMap
+    from tatame_db.move.rest import Reading
     from tatame_db.move.sides import Side, Sides
 
 EXAMPLES = 3
@@ -82,6 +82,8 @@ class Plan:
     target_version: str
     tables: list[PlannedTable]
     unknown_tables: list[Obstacle]
+    rest: Reading | None
+    """How the source was read, where that was over REST."""
 
     @property
     def obstacles(self) -> list[Obstacle]:
@@ -99,12 +101,13 @@ def plan(sides: Sides) -> Plan:
     source, target = sides.source, sides.target
     mapping = read_mapping(source)
     return Plan(
-        source=readable(source.address),
+        source=source.readable,
         source_version=source.version,
-        target=readable(target.address),
+        target=target.readable,
         target_version=target.version,
         tables=[_planned(source, mapping, table) for table in mapping.tables],
         unknown_tables=list(_unknown_tables(source, mapping.unknown)),
+        rest=source.rest,
     )
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from tatame_db.move.mapping import TableMap
+    from tatame_db.move.rest import Reading
     from tatame_db.move.sides import Sides
 
 MAX_DIFFERENCES = 20
@@ -132,6 +133,7 @@ class Proof:
 
     hash: str
     tables: list[TableProof]
+    rest: Reading | None
 
     @property
     def unequal(self) -> list[str]:
@@ -151,7 +153,9 @@ def verify(sides: Sides, tables: Sequence[str] = (), *, max_differences: int = M
     """
     chosen = read_mapping(sides.source).chosen(tables)
     name = common_hash(sides)
-    return Proof(name, [Comparison(sides, table, HASHES[name], max_differences).prove() for table in chosen])
+    return Proof(
+        name, [Comparison(sides, table, HASHES[name], max_differences).prove() for table in chosen], sides.source.rest
+    )
 
 
 def common_hash(sides: Sides) -> str:
