@@ -10,6 +10,7 @@ from tatame_db.move.copy import (
     RowsOfOthers,
     TableCopy,
     TargetBusy,
+    TargetFull,
     copy,
 )
 from tatame_db.move.mapping import PHASE_OF, SourceUnreadable, TableUnknown
@@ -98,6 +99,7 @@ __all__ = [
     "TableStatus",
     "TableUnknown",
     "TargetBusy",
+    "TargetFull",
     "Value",
     "copy",
     "counts",

@@ -16,7 +16,7 @@ from tatame_db.move.mapping import PHASE_OF, TableMap, quoted, read_mapping
 from tatame_db.move.plan import Plan, plan
 from tatame_db.move.proof import EVERYWHERE, HASHES, Comparison, Where, common_hash
 from tatame_db.move.rest import RestError
-from tatame_db.move.sides import Sides
+from tatame_db.move.sides import Sides, listening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -115,6 +115,17 @@ class TargetBusy(TatameError):
         )
 
 
+class TargetFull(TatameError):
+    """The target has no room for the rows."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(
+            f"the disk of the target is full: {words}",
+            means="What was not finished is undone; tables that were proven before stay.",
+            fix="make room there, then run the command again",
+        )
+
+
 @dataclass(frozen=True)
 class TableCopy:
     """One table that is now proven equal: its rows, and how many were deleted and written for that in this run."""
@@ -158,13 +169,15 @@ def copy(
 
     Foreign keys and secondary indexes are away while tables are written, and back at the end, also those that a killed
     run left away. Takes what `opened_for_writing` gives. Raises `ObstaclesInTheWay`, `RowsOfOthers`, `ParentsMissing`,
-    `TargetBusy`, `CopyNotEqual`, `KeysBroken`.
+    `TargetBusy`, `TargetFull`, `CopyNotEqual`, `KeysBroken`, `NotProven`.
     """
     copying = _Copy(sides, tables, replace_rows=replace_rows, on_table=on_table)
     try:
         return copying.run()
     except psycopg.errors.LockNotAvailable as error:
         raise TargetBusy(str(error.diag.message_primary)) from error
+    except psycopg.errors.DiskFull as error:
+        raise TargetFull(str(error.diag.message_primary)) from error
 
 
 class _Copy:
@@ -325,17 +338,25 @@ class _Copy:
         into = f"COPY public.{quoted(table.name)} ({names}) FROM STDIN (FORMAT binary)"
         block = bytearray()
         with (
+            listening(self.source, self.target) as hear,
             self.source.connection.cursor() as reading,
             self.target.connection.cursor() as writing,
             reading.copy(out.encode()) as read,
         ):
-            with writing.copy(into.encode()) as write:
-                for data in read:
-                    block += data
-                    if len(block) >= _BLOCK_BYTES:
-                        write.write(bytes(block))
-                        block.clear()
-                write.write(bytes(block))
+            try:
+                with writing.copy(into.encode()) as write:
+                    for data in read:
+                        block += data
+                        if len(block) >= _BLOCK_BYTES:
+                            write.write(bytes(block))
+                            block.clear()
+                            hear()
+                    write.write(bytes(block))
+            except BaseException:
+                # Else the rest of what is read would be waited for, also by Ctrl-C, and also where it never comes.
+                self.source.give_up()
+                self.source.connection.close()
+                raise
             return writing.rowcount
 
     def _prove(self, table: TableMap) -> list[str]:
