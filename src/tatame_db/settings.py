@@ -165,6 +165,8 @@ class Settings(BaseSettings):
     test_database_url: SecretStr | None = None
     """Where tests may make and drop databases; without it, an embedded server of their own."""
     supabase_url: str | None = None
+    supabase_rest_url: str | None = None
+    """Where PostgREST is, if it is in no Supabase project."""
     supabase_anon_key: SecretStr | None = None
     supabase_service_role_key: SecretStr | None = None
     supabase_db_url: SecretStr | None = None

@@ -183,6 +183,63 @@ def test_a_choice_that_there_is_not_is_a_mistyped_one(move: Run) -> None:
     assert (done.returncode, done.stdout) == (2, "")
 
 
+def test_the_whole_move_over_rest_tells_how_it_read(
+    move: Run, postgrest: Callable[..., str], supabase_key: Callable[..., str]
+) -> None:
+    address, key = postgrest(2), supabase_key("service_role")
+    rest = {"SUPABASE_DB_URL": "", "SUPABASE_REST_URL": address, "SUPABASE_SERVICE_ROLE_KEY": key}
+    differ = move("counts", **rest)
+    assert differ.returncode == 3
+    assert re.search(r"^ +users +3 +0 +differ$", differ.stdout, flags=re.MULTILINE)
+    done = move("copy", **rest)
+    assert done.returncode == 0, done.stderr
+    assert f"source  {address}, PostgREST 12.0.2\n" in done.stdout
+    assert "read    over REST as service_role, in 25 pages, of 2 rows at most, and not in one moment\n" in done.stdout
+    assert done.stderr.count("users: 3 rows read\n") == 2
+    told = json.loads(move("verify", "--json", **rest).stdout)
+    assert (told["equal"], told["rest"]["cap"], told["rest"]["one_moment"]) == (True, 2, False)
+    assert json.loads(move("counts", "--json", **rest).stdout)["rest"]["role"] == "service_role"
+    assert "nothing stands in the way of 23 rows" in move("plan", **rest).stdout
+    assert not any(key in output for output in (done.stdout, done.stderr))
+
+
+def test_choices_hold_over_rest_too_and_for_the_second_reading(
+    move: Run, supabase: URL, postgrest: Callable[..., str], supabase_key: Callable[..., str]
+) -> None:
+    with psycopg.connect(readable(supabase)) as connection:
+        connection.execute("UPDATE class SET start = '18:30:45' WHERE id = 1")
+        connection.execute("UPDATE notifications SET created_at = 'infinity' WHERE id = 2")
+    rest = {
+        "SUPABASE_DB_URL": "",
+        "SUPABASE_REST_URL": postgrest(),
+        "SUPABASE_SERVICE_ROLE_KEY": supabase_key("service_role"),
+    }
+    assert move("copy", **rest).returncode == 1
+    done = move("copy", "--misfits", "null", **rest)
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall("^aside ", done.stdout, flags=re.MULTILINE)) == 2
+    counted = move("counts", **rest)
+    assert "differ, by choice, 1 rejected: misfit\n" in counted.stdout
+    verified = move("verify", **rest)
+    assert verified.returncode == 3
+    assert "error: equal but for 2 rows set aside by choice: class, notifications\n" in verified.stderr
+
+
+def test_a_public_key_needs_the_word_and_sees_no_empty_table(
+    move: Run, postgrest: Callable[..., str], supabase_key: Callable[..., str]
+) -> None:
+    key = supabase_key("anon")
+    rest = {"SUPABASE_DB_URL": "", "SUPABASE_REST_URL": postgrest(), "SUPABASE_ANON_KEY": key}
+    for command in ("plan", "copy", "counts", "verify"):
+        refused = move(command, **rest)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "the key is for the role anon" in refused.stderr
+        trusted = move(command, "--anon-sees-all", **rest)
+        assert trusted.returncode == (3 if command == "counts" else 1)
+        assert key not in trusted.stderr + trusted.stdout
+    assert "no rows of roles, app_stores, attachments" in trusted.stderr
+
+
 def test_a_copy_that_is_killed_again_and_again_ends_equal(
     environment: dict[str, str], move: Run, supabase: URL, address: URL
 ) -> None:

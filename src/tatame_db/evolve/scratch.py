@@ -28,21 +28,28 @@ class Scratch:
     @contextlib.contextmanager
     def database(self, name: str, template: str = "template0") -> Generator[Engine]:
         """Create a database, empty or a copy of another one to which nobody is connected."""
+        self._maintain(f"CREATE DATABASE {name} TEMPLATE {template}")
+        with SyncDatabase(self.server.address.set(database=name)) as database:
+            yield database.engine
+
+    def drop(self, name: str) -> None:
+        """Drop a database, whoever is connected to it."""
+        self._maintain(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _maintain(self, statement: str) -> None:
         maintenance = self.server.address.set(database="postgres")
-        # CREATE DATABASE cannot run inside a transaction.
+        # Databases cannot be made or dropped inside a transaction.
         with (
             SyncDatabase(maintenance) as database,
             database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
         ):
-            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
-        with SyncDatabase(self.server.address.set(database=name)) as database:
-            yield database.engine
+            connection.execute(text(statement))
 
 
 @contextlib.contextmanager
-def scratch() -> Generator[Scratch]:
+def scratch(*, on_disk: bool = False) -> Generator[Scratch]:
     """Start a server in a temporary directory, and delete it afterwards, with what killed processes left behind."""
-    directory = run_directory.new_run_directory()
+    directory = run_directory.new_run_directory(on_disk=on_disk)
     server = EmbeddedServer(directory / "server", durable=False)
     with run_directory.join(directory):
         try:

@@ -4,6 +4,7 @@ from tatame_db.move.choices import Choices, Obstacle, SetAside, TooManyAside
 from tatame_db.move.copy import (
     CopyNotEqual,
     KeysBroken,
+    NotProven,
     ObstaclesInTheWay,
     ParentsMissing,
     Report,
@@ -13,6 +14,7 @@ from tatame_db.move.copy import (
     copy,
 )
 from tatame_db.move.mapping import PHASE_OF, SourceUnreadable, TableUnknown
+from tatame_db.move.mirror import EmptyOrForbidden, Mirror, NoRoomForRows, RowsMoved
 from tatame_db.move.plan import NotWhole, Plan, plan
 from tatame_db.move.proof import (
     MAX_DIFFERENCES,
@@ -26,6 +28,18 @@ from tatame_db.move.proof import (
     Value,
     counts,
     verify,
+)
+from tatame_db.move.rest import (
+    KeyRefused,
+    KeySeesPart,
+    NoKeyToFollow,
+    Reading,
+    Rest,
+    RestAnswer,
+    RestError,
+    RestNotReached,
+    TableForbidden,
+    rest_address,
 )
 from tatame_db.move.sides import (
     ConnectionLost,
@@ -49,16 +63,29 @@ __all__ = [
     "CountsDiffer",
     "DataDiffers",
     "Difference",
+    "EmptyOrForbidden",
+    "KeyRefused",
+    "KeySeesPart",
     "KeysBroken",
+    "Mirror",
     "MoveStatus",
     "NoCommonHash",
+    "NoKeyToFollow",
+    "NoRoomForRows",
+    "NotProven",
     "NotWhole",
     "Obstacle",
     "ObstaclesInTheWay",
     "ParentsMissing",
     "Plan",
     "Proof",
+    "Reading",
     "Report",
+    "Rest",
+    "RestAnswer",
+    "RestError",
+    "RestNotReached",
+    "RowsMoved",
     "RowsOfOthers",
     "SameDatabase",
     "SetAside",
@@ -69,6 +96,7 @@ __all__ = [
     "SourceUnreadable",
     "TableCopy",
     "TableCount",
+    "TableForbidden",
     "TableProof",
     "TableStatus",
     "TableUnknown",
@@ -80,6 +108,7 @@ __all__ = [
     "opened",
     "opened_for_writing",
     "plan",
+    "rest_address",
     "status",
     "target_opened",
     "verify",

@@ -18,11 +18,14 @@ from tatame_db.move.kept import digest_of_source, digest_of_target
 from tatame_db.move.mapping import PHASE_OF, TableMap, literal, quoted, read_mapping
 from tatame_db.move.plan import Plan, planned
 from tatame_db.move.proof import EVERYWHERE, HASHES, Comparison, Where, common_hash
+from tatame_db.move.rest import RestError
+from tatame_db.move.sides import Sides
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tatame_db.move.sides import Sides
+    from tatame_db.move.choices import Settled
+    from tatame_db.move.rest import Reading
 
 _BLOCK_BYTES = 1 << 16
 
@@ -79,6 +82,20 @@ class CopyNotEqual(TatameError):
         )
 
 
+class NotProven(TatameError):
+    """What was copied is what the source gave once, and not what it gave when it was asked again."""
+
+    exit_code = 3
+
+    def __init__(self, tables: list[str], words: str) -> None:
+        self.tables = tables
+        super().__init__(
+            f"copied, but not proven by a second reading of the source: {', '.join(tables)}: {words}",
+            means="These tables hold what was read first. The others are proven.",
+            fix="stop writing to the source, then run the command again",
+        )
+
+
 class KeysBroken(TatameError):
     """A foreign key does not hold over the rows that are there."""
 
@@ -132,6 +149,8 @@ class Report:
     aside: list[SetAside]
     """What was set aside by choice, of these tables and of those that have no place with us."""
     seconds: float
+    rest: Reading | None
+    """How the source was read for the last proof, where that was over REST."""
 
 
 def _silent(_: TableCopy) -> None:
@@ -219,6 +238,7 @@ class _Copy:
         self._keep_unknown_tables(run)
         self._restore()
         self._validate()
+        rest = self._prove_again(done)
         report = Report(
             source=plan.source,
             source_version=plan.source_version,
@@ -228,6 +248,7 @@ class _Copy:
             tables=done,
             aside=[what for what in plan.aside if what.table in self.chosen or what.kind == UNKNOWN_TABLE],
             seconds=time.perf_counter() - started,
+            rest=rest,
         )
         self.target.do(
             f"UPDATE {state.SCHEMA}.runs SET ended_at = clock_timestamp(), report = %(report)s WHERE id = %(run)s",
@@ -298,6 +319,8 @@ class _Copy:
         state.remember(
             self.target, table.name, run=run, identity=self.identity, rows=rows, fingerprint=now, copied=differs
         )
+        if self.source.again is None:
+            state.prove(self.target, table.name)
         self.target.connection.commit()
         self._make_ready(table)
         copied = TableCopy(
@@ -398,6 +421,39 @@ class _Copy:
         if self._differs(replace(table, columns=compared)):
             raise CopyNotEqual(table.name)
         return cleared
+
+    def _prove_again(self, done: list[TableCopy]) -> Reading | None:
+        """Compare with the source read anew, where what was copied from is no more than an earlier reading of it."""
+        if self.source.again is None:
+            return None
+        try:
+            with self.source.again() as source:
+                sides = Sides(source, self.target)
+                # What was chosen holds for the rows of today.
+                settled = settle(source, read_mapping(source), self.choices)
+                differing = [copied.table for copied in done if self._differs_now(sides, settled, copied)]
+                rest = source.rest
+        except RestError as error:
+            raise NotProven([copied.table for copied in done], error.what) from error
+        for copied in done:
+            if copied.table not in differing:
+                state.prove(self.target, copied.table)
+        self.target.connection.commit()
+        if differing:
+            raise NotProven(differing, "they changed while they were read")
+        return rest
+
+    def _differs_now(self, sides: Sides, settled: Settled, copied: TableCopy) -> bool:
+        table = settled.mapping[copied.table]
+        compared = [column for column in table.columns if column.name not in copied.waiting]
+        source, target = Comparison(sides, replace(table, columns=compared), self.hashed).whole()
+        kept = [step for step in settled.steps if step.told.table == table.name and step.told.action != LEFT]
+        return (
+            source != target
+            or not table.comparable
+            or digest_of_source(sides.source, self.hashed, kept)
+            != digest_of_target(self.target, self.hashed, self.identity, table.name)
+        )
 
     def _make_ready(self, table: TableMap) -> None:
         name = f"public.{quoted(table.name)}"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tatame_db.database import readable
 from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
 from tatame_db.move.choices import Choices, Obstacle, SetAside, Settled, settle, told
 from tatame_db.move.mapping import PHASE_OF, read_mapping
 
 if TYPE_CHECKING:
     from tatame_db.move.mapping import TableMap
+    from tatame_db.move.rest import Reading
     from tatame_db.move.sides import Sides
 
 
@@ -64,6 +64,8 @@ class Plan:
     unknown_tables: list[Obstacle]
     aside: list[SetAside]
     """What the choices come to."""
+    rest: Reading | None
+    """How the source was read, where that was over REST."""
 
     @property
     def obstacles(self) -> list[Obstacle]:
@@ -90,13 +92,14 @@ def planned(sides: Sides, settled: Settled) -> Plan:
     """Say what would become of a source that was looked at."""
     source, target = sides.source, sides.target
     return Plan(
-        source=readable(source.address),
+        source=source.readable,
         source_version=source.version,
-        target=readable(target.address),
+        target=target.readable,
         target_version=target.version,
         tables=[_planned(settled, table) for table in settled.mapping.tables],
         unknown_tables=settled.unknown_tables,
         aside=told(settled.steps),
+        rest=source.rest,
     )
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from tatame_db.move.choices import SetAside
     from tatame_db.move.mapping import TableMap
+    from tatame_db.move.rest import Reading
     from tatame_db.move.sides import Sides
 
 MAX_DIFFERENCES = 20
@@ -164,6 +165,7 @@ class Proof:
     tables: list[TableProof]
     changed: list[SetAside]
     """Columns and tables without a place with us that are kept, and not as the source has them today."""
+    rest: Reading | None
 
     @property
     def unequal(self) -> list[str]:
@@ -190,15 +192,16 @@ def counts(sides: Sides) -> list[TableCount]:
     """Count the rows of both sides. Raises `SourceUnreadable`."""
     tables = read_mapping(sides.source).tables
     aside = state.set_aside(sides.target, state.name_of(sides.source))
-    return [replace(_count(sides, table), rejected=_rejected(aside, table.name)) for table in tables]
+    return [replace(_count(sides, table), rejected=rejected(aside, table.name)) for table in tables]
 
 
-def _rejected(aside: list[SetAside], table: str) -> dict[str, int]:
-    rejected: Counter[str] = Counter()
+def rejected(aside: list[SetAside], table: str) -> dict[str, int]:
+    """Count the rows of a table that stayed behind by choice, by the kind of obstacle."""
+    rows: Counter[str] = Counter()
     for what in aside:
         if (what.table, what.action) == (table, REJECTED):
-            rejected[what.kind] += what.rows
-    return dict(rejected)
+            rows[what.kind] += what.rows
+    return dict(rows)
 
 
 def verify(sides: Sides, tables: Sequence[str] = (), *, max_differences: int = MAX_DIFFERENCES) -> Proof:
@@ -211,7 +214,7 @@ def verify(sides: Sides, tables: Sequence[str] = (), *, max_differences: int = M
     name = common_hash(sides)
     kept = Kept(sides, HASHES[name])
     proofs = [Comparison(sides, table, HASHES[name], max_differences, kept).prove() for table in chosen]
-    return Proof(name, proofs, kept.changed(mapping, tables))
+    return Proof(name, proofs, kept.changed(mapping, tables), sides.source.rest)
 
 
 def common_hash(sides: Sides) -> str:

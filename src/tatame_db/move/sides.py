@@ -6,9 +6,10 @@ import contextlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import psycopg
+from sqlalchemy import URL
 
 from tatame_db import evolve
 from tatame_db.database import OLDEST_SERVER, readable
@@ -17,8 +18,11 @@ from tatame_db.evolve.run import exclusive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from contextlib import AbstractContextManager
 
-    from sqlalchemy import URL, Engine
+    from sqlalchemy import Engine
+
+    from tatame_db.move.rest import Reading
 
 CONNECT_TIMEOUT_SECONDS = 15
 
@@ -43,9 +47,10 @@ class SourceNotNamed(TatameError):
 
     def __init__(self) -> None:
         super().__init__(
-            "the source is not named: `SUPABASE_DB_URL` is not set",
+            "the source is not named: `SUPABASE_DB_URL` is not set, nor `SUPABASE_URL` with a key",
             means=NOTHING_CHANGED,
-            fix="set `SUPABASE_DB_URL`, in the environment or in `.env`, to the address of Supabase's own PostgreSQL",
+            fix="set `SUPABASE_DB_URL`, in the environment or in `.env`, to the address of Supabase's own PostgreSQL;"
+            " where it cannot be reached, `SUPABASE_URL` and `SUPABASE_SERVICE_ROLE_KEY`",
         )
 
 
@@ -87,11 +92,12 @@ class ConnectionLost(TatameError):
 class SameDatabase(TatameError):
     """Source and target are one database."""
 
-    def __init__(self, address: URL) -> None:
+    def __init__(self, where: str) -> None:
         super().__init__(
-            f"source and target are the same database, {readable(address)}",
+            f"source and target are the same database, {where}",
             means=NOTHING_CHANGED,
-            fix="let `SUPABASE_DB_URL` name the Supabase project, and `DATABASE_URL` the database to move to",
+            fix="let `SUPABASE_DB_URL` (or `SUPABASE_URL`) name the Supabase project, and `DATABASE_URL` the database"
+            " to move to",
         )
 
 
@@ -102,6 +108,10 @@ class Side:
     name: str
     address: URL
     connection: psycopg.Connection[tuple[Any, ...]]
+    rest: Reading | None = None
+    """How it was read, where this is a copy of what a source gave over REST."""
+    again: Callable[[], AbstractContextManager[Side]] | None = None
+    """Reads such a source once more, for the copy proves nothing of it; this side is lost by that."""
 
     def rows(self, query: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """Run a query that was put together from quoted names; a `%` in it counts only beside parameters."""
@@ -118,8 +128,10 @@ class Side:
         return self.connection.execute(statement.encode(), parameters).rowcount
 
     @property
-    def identity(self) -> tuple[int, int]:
+    def identity(self) -> tuple[int | str, ...]:
         """What tells this database from every other one, however it is reached."""
+        if self.rest:
+            return self.rest.identity
         system, database = self.row(
             "SELECT (SELECT system_identifier FROM pg_control_system()), oid::bigint"
             " FROM pg_database WHERE datname = current_database()"
@@ -127,10 +139,34 @@ class Side:
         return system, database
 
     @property
+    def readable(self) -> str:
+        """Where it is, without a password."""
+        return self.rest.address if self.rest else readable(self.address)
+
+    @property
     def version(self) -> str:
         """The version of the server."""
+        if self.rest:
+            return self.rest.version
         [words] = self.row("SELECT current_setting('server_version')")
         return str(words).split()[0]
+
+
+class Source(Protocol):
+    """A source that is more than an address of PostgreSQL."""
+
+    @property
+    def readable(self) -> str:
+        """Where it is."""
+        ...
+
+    def is_in(self, target: Side) -> bool:
+        """Say whether its tables are those of the target, as far as that can be told."""
+        ...
+
+    def opened(self) -> AbstractContextManager[Side]:
+        """Open it for reading."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -159,16 +195,14 @@ class Sides:
 
 
 @contextlib.contextmanager
-def opened(source: URL, target: Engine) -> Generator[Sides]:
+def opened(source: URL | Source, target: Engine) -> Generator[Sides]:
     """Open both for reading, each in one moment; nothing is written, whatever is asked.
 
     Raises `SourceNotReached`, `SourceTooOld`, `SameDatabase`, `SchemaBehind`, `ConnectionLost`.
     """
     with target.connect() as checked:
         evolve.refuse_incomplete(checked)
-    with _source(source) as source_side, _target(target) as target_side:
-        if source_side.identity == target_side.identity:
-            raise SameDatabase(target.url)
+    with _target(target) as target_side, _source(source, target_side) as source_side:
         yield Sides(source_side, target_side)
 
 
@@ -182,28 +216,41 @@ def target_opened(target: Engine) -> Generator[Side]:
 
 
 @contextlib.contextmanager
-def opened_for_writing(source: URL, target: Engine, on_wait: Callable[[], None]) -> Generator[Sides]:
+def opened_for_writing(source: URL | Source, target: Engine, on_wait: Callable[[], None]) -> Generator[Sides]:
     """Open the source for reading in one moment, and the target for transactions of the caller's own.
 
     Holds the lock on schema changes, for a copy changes the schema for a while; it ends with us, however we end.
     Raises what `opened` raises.
     """
     patience = evolve.Patience(statement_timeout_ms=0, on_wait=on_wait)
-    with exclusive(target, patience) as locked, _source(source) as source_side:
+    with exclusive(target, patience) as locked:
         evolve.refuse_incomplete(locked)
         locked.rollback()
         driver = cast("psycopg.Connection[tuple[Any, ...]]", locked.connection.driver_connection)
         target_side = Side("target", target.url, driver)
         _pin(target_side, for_transaction=False)
-        if source_side.identity == target_side.identity:
-            raise SameDatabase(target.url)
-        driver.commit()
-        with _explained(target_side):
+        with _source(source, target_side) as source_side, _explained(target_side):
+            driver.commit()
             yield Sides(source_side, target_side)
 
 
 @contextlib.contextmanager
-def _source(address: URL) -> Generator[Side]:
+def _source(source: URL | Source, target: Side) -> Generator[Side]:
+    if isinstance(source, URL):
+        with reading(source) as side:
+            if side.identity == target.identity:
+                raise SameDatabase(side.readable)
+            yield side
+        return
+    if source.is_in(target):
+        raise SameDatabase(source.readable)
+    with source.opened() as side:
+        yield side
+
+
+@contextlib.contextmanager
+def reading(address: URL) -> Generator[Side]:
+    """Open a source for reading in one moment. Raises `SourceNotReached`, `SourceTooOld`, `ConnectionLost`."""
     _, options = address.get_dialect()().create_connect_args(address)
     defaults: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "application_name": "tatame-db move"}
     try:

@@ -11,6 +11,7 @@ from tatame_db.move.mapping import PHASE_OF, quoted
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from tatame_db.move.rest import Reading
     from tatame_db.move.sides import Side
 
 SCHEMA = "tatame_move"
@@ -36,7 +37,8 @@ CREATE TABLE IF NOT EXISTS {SCHEMA}.tables (
     -- What the table held when the copy was proven; another digest later means that somebody wrote to it.
     fingerprint text NOT NULL,
     copied_at timestamptz NOT NULL,
-    proven_at timestamptz NOT NULL
+    -- NULL until the source was read a second time, where it has no moment of its own.
+    proven_at timestamptz
 );
 CREATE TABLE IF NOT EXISTS {SCHEMA}.parked (
     position integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -76,16 +78,16 @@ WHERE {_IS_OURS} AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = 
 
 @dataclass(frozen=True)
 class Remembered:
-    """What the last proven copy of a table left."""
+    """What the last copy of a table left."""
 
     source_identity: str
     rows: int
     fingerprint: str
     copied_at: datetime
-    proven_at: datetime
+    proven_at: datetime | None
 
 
-def name_of(source: Side) -> str:
+def name_of(source: Side | Reading) -> str:
     """Name a source as it is remembered."""
     return ":".join(map(str, source.identity))
 
@@ -142,10 +144,10 @@ def remembered(target: Side) -> dict[str, Remembered]:
 
 
 def remember(target: Side, table: str, *, run: int, identity: str, rows: int, fingerprint: str, copied: bool) -> None:
-    """Note that a table was proven, and whether it was written to; committed with what was written."""
+    """Note what a table is made equal to, and whether it was written to; committed with what was written."""
     target.do(
         f"INSERT INTO {SCHEMA}.tables VALUES (%(table)s, %(identity)s, %(run)s, %(rows)s, %(fingerprint)s,"
-        " clock_timestamp(), clock_timestamp()) ON CONFLICT (name) DO UPDATE SET source_identity ="
+        " clock_timestamp(), NULL) ON CONFLICT (name) DO UPDATE SET source_identity ="
         " excluded.source_identity, run = excluded.run, rows = excluded.rows, fingerprint = excluded.fingerprint,"
         " proven_at = excluded.proven_at, copied_at = CASE WHEN %(copied)s THEN excluded.copied_at"
         " ELSE tables.copied_at END",
@@ -158,6 +160,11 @@ def remember(target: Side, table: str, *, run: int, identity: str, rows: int, fi
             "copied": copied,
         },
     )
+
+
+def prove(target: Side, table: str) -> None:
+    """Note that what is remembered of a table is proven."""
+    target.do(f"UPDATE {SCHEMA}.tables SET proven_at = clock_timestamp() WHERE name = %(table)s", {"table": table})
 
 
 def fingerprint(target: Side, table: str) -> str:

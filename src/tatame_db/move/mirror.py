@@ -1,0 +1,248 @@
+"""A source that is reached over REST, read into a PostgreSQL of our own, so that everything else works as with any.
+
+The rows pass through us as the JSON that the server wrote, and become values in PostgreSQL alone: no number is rounded,
+no text taken for another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from tatame_db.database import readable
+from tatame_db.errors import NOTHING_CHANGED
+from tatame_db.evolve.scratch import scratch
+from tatame_db.move import state
+from tatame_db.move.mapping import MAY_BE_MISSING, PHASE_OF, quoted
+from tatame_db.move.proof import TableCount, rejected
+from tatame_db.move.rest import SEES_ALL, Rest, RestAnswer, RestError, RestTable
+from tatame_db.move.sides import SameDatabase, Side, reading, target_opened
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from sqlalchemy import Engine
+
+    from tatame_db.evolve.scratch import Scratch
+
+PAGE_ROWS = 10_000
+# PostgreSQL needs some room beside the rows.
+SPARE_BYTES = 1 << 28
+
+
+class RowsMoved(RestError):
+    """A table did not stay as it was while its pages were read."""
+
+    def __init__(self, table: str, before: int, read: int, after: int) -> None:
+        self.table, self.before, self.read, self.after = table, before, read, after
+        super().__init__(
+            f"{table} changed while it was read: {before:,} rows before, {read:,} read, {after:,} after",
+            means=NOTHING_CHANGED,
+            fix="stop writing to the source, then run the command again",
+        )
+
+
+class EmptyOrForbidden(RestError):
+    """The key sees no row of some tables, which may be empty or closed to it."""
+
+    def __init__(self, role: str, tables: list[str]) -> None:
+        self.tables = tables
+        super().__init__(
+            f"the role {role} sees no rows of {', '.join(tables)}: empty and forbidden look the same",
+            means=NOTHING_CHANGED,
+            fix="set `SUPABASE_SERVICE_ROLE_KEY`, which sees which it is",
+        )
+
+
+class NoRoomForRows(RestError):
+    """The disk cannot hold the copy of the source that is compared with."""
+
+    def __init__(self, directory: str) -> None:
+        super().__init__(
+            f"the rows read over REST are kept in {directory} for a while, and its disk is too small or full",
+            means=NOTHING_CHANGED,
+            fix="set `TMPDIR` to a directory on a larger disk, or `SUPABASE_DB_URL`, which needs none",
+        )
+
+
+def _silent(*_: object) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A source over REST. `on_read` hears of each table that was read, and how many rows it has."""
+
+    rest: Rest
+    on_read: Callable[[str, int], None] = _silent
+
+    @property
+    def readable(self) -> str:
+        """Where it is."""
+        return self.rest.address
+
+    def is_in(self, target: Side) -> bool:
+        """Say whether the first row of some table lies in the same place of the same table, which only itself does."""
+        for name, table in sorted(self.rest.tables().items()):
+            if name in PHASE_OF and (found := self.rest.places(table)):
+                return bool(
+                    target.rows(
+                        f"SELECT FROM public.{quoted(name)} WHERE id::text = %(key)s AND tableoid::text = %(table)s"
+                        " AND xmin::text = %(writer)s AND ctid::text = %(place)s",
+                        dict(zip(("key", "table", "writer", "place"), found, strict=True)),
+                    )
+                )
+        return False
+
+    def counts(self, target: Engine) -> list[TableCount]:
+        """Count the rows of both sides, those of the source by its own word. Raises `RestError`, `SameDatabase`."""
+        self.rest.tables()
+        with target_opened(target) as side:
+            if self.is_in(side):
+                raise SameDatabase(self.readable)
+            aside = state.set_aside(side, state.name_of(self.rest.reading))
+            return [replace(self._compared(side, name), rejected=rejected(aside, name)) for name in PHASE_OF]
+
+    def _compared(self, target: Side, name: str) -> TableCount:
+        [ours] = target.row(f"SELECT count(*) FROM public.{quoted(name)}")
+        theirs = self.rest.count(name)
+        if theirs is None and name in MAY_BE_MISSING:
+            theirs = 0
+        elif not theirs and self.rest.role != SEES_ALL:
+            # Empty and forbidden look the same.
+            theirs = None
+        return TableCount(name, theirs, ours)
+
+    @contextlib.contextmanager
+    def opened(self) -> Generator[Side]:
+        """Read everything into a server of our own, and open that; deleted at the end.
+
+        Raises `RestError`, and what making a server raises.
+        """
+        with scratch(on_disk=True) as server, self._read(server, "first") as side:
+            yield side
+
+    @contextlib.contextmanager
+    def _read(self, server: Scratch, name: str) -> Generator[Side]:
+        self.rest.pages = 0
+
+        @contextlib.contextmanager
+        def again() -> Generator[Side]:
+            # Only one has to fit onto the disk.
+            server.drop(name)
+            with self._read(server, "second") as side:
+                yield side
+
+        with server.database(name) as engine:
+            with psycopg.connect(readable(engine.url)) as connection:
+                _Filling(self.rest, connection, str(server.server.directory), self.on_read).fill()
+            with reading(engine.url) as side:
+                yield replace(side, rest=self.rest.reading, again=again)
+
+
+class _Filling:
+    def __init__(
+        self, rest: Rest, connection: psycopg.Connection[Any], directory: str, on_read: Callable[[str, int], None]
+    ) -> None:
+        self.rest, self.connection, self.directory, self.on_read = rest, connection, directory, on_read
+
+    def fill(self) -> None:
+        described = self.rest.tables()
+        for name in PHASE_OF.keys() - described.keys():
+            if self.rest.count(name) is not None:
+                raise RestAnswer(self.rest.address, f"there is a table {name}, and it is not described")
+        counted: dict[str, int] = {}
+        for name in [*PHASE_OF, *sorted(described.keys() - PHASE_OF.keys())]:
+            if name in described:
+                counted[name] = self._filled(described[name]) if name in PHASE_OF else self._counted(name)
+                self.on_read(name, counted[name])
+        empty = [name for name, rows in counted.items() if not rows]
+        if empty and self.rest.role != SEES_ALL:
+            raise EmptyOrForbidden(self.rest.role, empty)
+        self._do("ANALYZE")
+        self.connection.commit()
+
+    def _counted(self, name: str) -> int:
+        """Note how many rows a table has that is not ours, without their contents."""
+        count = self._count(name)
+        self._do(f"CREATE UNLOGGED TABLE public.{quoted(name)} ()")
+        self._do(f"INSERT INTO public.{quoted(name)} SELECT FROM generate_series(1, {count})")
+        return count
+
+    def _filled(self, table: RestTable) -> int:
+        types = {name: self._type(kind) for name, kind in table.columns.items()}
+        columns = ", ".join(f"{quoted(name)} {kind}" for name, kind in types.items())
+        self._do(f"CREATE UNLOGGED TABLE public.{quoted(table.name)} ({columns}, PRIMARY KEY ({quoted(table.key)}))")
+        insert = _insert(table, types)
+        before = self._count(table.name)
+        read, after, limit, cut = 0, None, PAGE_ROWS, 0
+        while True:
+            page = self.rest.page(table, after, limit)
+            if page is None:
+                limit = max(1, limit // 8)
+                continue
+            found, after = self._inserted(table, insert, page.body)
+            if found != page.rows:
+                raise RestAnswer(
+                    f"{self.rest.address}/{table.name}", f"{found:,} rows came, and {page.rows:,} were told"
+                )
+            if not found:
+                break
+            # Only a page that more rows came after was cut short.
+            self.rest.cap = max(self.rest.cap or 0, cut) or None
+            cut = found if found < limit else 0
+            read += found
+        now = self._count(table.name)
+        if not before == read == now:
+            raise RowsMoved(table.name, before, read, now)
+        return read
+
+    def _count(self, name: str) -> int:
+        count = self.rest.count(name)
+        if count is None:
+            raise RestAnswer(f"{self.rest.address}/{name}", "the table is described, and not there")
+        return count
+
+    def _inserted(self, table: RestTable, insert: str, body: bytes) -> tuple[int, str | None]:
+        if shutil.disk_usage(self.directory).free < SPARE_BYTES:
+            raise NoRoomForRows(self.directory)
+        try:
+            [(found, last)] = self.connection.execute(insert.encode(), {"page": body}).fetchall()
+        except psycopg.errors.UniqueViolation:
+            words = "the same row came twice"
+        except psycopg.DataError as error:
+            words = f"it is no page of rows: {error.diag.message_primary}"
+        else:
+            return found, last
+        raise RestAnswer(f"{self.rest.address}/{table.name}", words)
+
+    def _type(self, described: str) -> str:
+        """Return a type of PostgreSQL's own; of one that the source made we keep the text."""
+        found = self.connection.execute(
+            "SELECT format_type(oid, NULL) FROM pg_type WHERE oid = to_regtype(%s)"
+            " AND typnamespace = 'pg_catalog'::regnamespace AND typtype = 'b'",
+            [described],
+        ).fetchall()
+        return str(found[0][0]) if found else "text[]" if described.endswith("[]") else "text"
+
+    def _do(self, statement: str) -> None:
+        self.connection.execute(statement.encode())
+
+
+def _insert(table: RestTable, types: dict[str, str]) -> str:
+    """Write the statement that takes a page in; gives the number of its rows and the key of the last one, as text."""
+    given = ", ".join(f"{quoted(name)} text" for name in types)
+    names = ", ".join(f"c{at}" for at in range(len(types)))
+    values = ", ".join(f"c{at}::{kind}" for at, kind in enumerate(types.values()))
+    key = f"c{list(types).index(table.key)}"
+    return (
+        "WITH page AS MATERIALIZED (SELECT * FROM ROWS FROM (json_to_recordset(convert_from(%(page)b, 'UTF8')::json)"
+        f" AS ({given})) WITH ORDINALITY AS p ({names}, place)),"
+        f" inserted AS (INSERT INTO public.{quoted(table.name)} ({', '.join(map(quoted, types))})"
+        f" SELECT {values} FROM page)"
+        f" SELECT count(*), (SELECT {key} FROM page ORDER BY place DESC LIMIT 1) FROM page"
+    )

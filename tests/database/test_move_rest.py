@@ -1,0 +1,679 @@
+"""The move out of a project that is reached over REST: a real PostgREST, and a gateway of ours that spoils answers."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from sqlalchemy import URL, Engine
+
+from tatame_db import move
+from tatame_db.database import readable
+from tatame_db.evolve.scratch import Scratch, scratch
+from tatame_db.move.mapping import PHASE_OF
+from tatame_db.move.rest import role_of
+from tatame_db.run_directory import in_memory, new_run_directory
+from tatame_db.settings import SettingsInvalid
+
+Start = Callable[..., str]
+Key = Callable[..., str]
+mirroring = importlib.import_module("tatame_db.move.mirror")
+asking = importlib.import_module("tatame_db.move.rest")
+
+
+def change(address: URL, statements: str) -> None:
+    with psycopg.connect(readable(address), autocommit=True) as connection:
+        connection.execute(statements.encode())
+
+
+def ask(address: URL, query: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(readable(address), autocommit=True, options="-c timezone=UTC -c datestyle=ISO") as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+def contents(address: URL) -> dict[str, list[tuple[Any, ...]]]:
+    return {table: sorted(ask(address, f'SELECT t::text FROM public."{table}" AS t')) for table in PHASE_OF}
+
+
+@contextlib.contextmanager
+def mirror(address: str, key: str, **options: Any) -> Generator[move.Mirror]:
+    with contextlib.closing(move.Rest(address, key, **options)) as rest:
+        yield move.Mirror(rest)
+
+
+def copy(address: str, key: str, engine: Engine, *tables: str, **options: Any) -> move.Report:
+    with mirror(address, key, **options) as source, move.opened_for_writing(source, engine, lambda: None) as sides:
+        return move.copy(sides, tables)
+
+
+def plan(address: str, key: str, engine: Engine, **options: Any) -> move.Plan:
+    with mirror(address, key, **options) as source, move.opened(source, engine) as sides:
+        return move.plan(sides)
+
+
+def status(engine: Engine) -> dict[str, move.TableStatus]:
+    with move.target_opened(engine) as target:
+        return {table.table: table for table in move.status(target).tables}
+
+
+@pytest.fixture
+def service(supabase_key: Key) -> str:
+    return supabase_key("service_role")
+
+
+@pytest.fixture(scope="session")
+def one_scratch() -> Generator[Scratch]:
+    with scratch() as server:
+        yield server
+
+
+@pytest.fixture
+def own_scratch() -> None:
+    """Let the server for the rows be made and deleted as it is for a user."""
+
+
+@pytest.fixture(autouse=True)
+def _quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    """Keep the server for the rows from test to test, where the test is not about it, and make no pauses."""
+    monkeypatch.setattr(asking, "PAUSES_SECONDS", (0.0, 0.0, 0.0, 0.0))
+    if "own_scratch" in request.fixturenames:
+        yield
+        return
+    server: Scratch = request.getfixturevalue("one_scratch")
+
+    @contextlib.contextmanager
+    def emptied(**_: Any) -> Generator[Scratch]:
+        try:
+            yield server
+        finally:
+            for name in ("first", "second"):
+                server._maintain(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    monkeypatch.setattr(mirroring, "scratch", emptied)
+    yield
+
+
+# --- What arrives ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cap", [1000, 1])
+def test_hard_rows_arrive_as_over_postgresql_whatever_the_cap(
+    postgrest: Start, service: str, engine: Engine, arrived: URL, cap: int
+) -> None:
+    report = copy(postgrest(cap), service, engine)
+    assert contents(engine.url) == contents(arrived)
+    assert report.rest is not None
+    # Each table ends with an empty page; with a cap of 1 each row has one before.
+    assert (report.rest.cap, report.rest.pages) == ((None, 22) if cap > 1 else (1, 23 + 11))
+    assert (report.rest.role, report.rest.anon_sees_all, report.rest.one_moment) == ("service_role", False, False)
+    assert all(table.proven_at for table in status(engine).values())
+
+
+def test_a_cap_below_the_page_that_is_asked_for_is_found_and_loses_nothing(
+    postgrest: Start, service: str, supabase: URL, engine: Engine
+) -> None:
+    change(supabase, "INSERT INTO checkins (id) SELECT n * 3 FROM generate_series(100, 2600) AS n")
+    address = postgrest(7)
+    with mirror(address, service) as source:
+        found = {count.table: count.source for count in source.counts(engine)}
+        with source.opened() as side:
+            assert side.row("SELECT count(*) FROM public.checkins") == (2503,)
+            assert side.rest is not None
+            assert side.rest.cap == 7
+    assert found["checkins"] == 2503
+
+
+@pytest.mark.usefixtures("own_scratch")
+def test_every_value_read_over_rest_is_the_value_of_the_source(postgrest: Start, service: str, supabase: URL) -> None:
+    change(
+        supabase,
+        """
+        CREATE TYPE mood AS ENUM ('good, "mostly"', 'bad');
+        CREATE DOMAIN short AS varchar(10);
+        ALTER TABLE versions ADD big bigint, ADD n numeric, ADD f float8, ADD moment timestamptz, ADD day date,
+            ADD local timestamp, ADD hour time, ADD j jsonb, ADD mood mood, ADD "we.ird, ""\\(name)" text, ADD s short,
+            ADD bigs bigint[], ADD moods mood[], ADD u uuid, ADD b bytea, ADD yes bool;
+        INSERT INTO versions
+            (id, big, n, f, moment, local, day, hour, j, mood, "we.ird, ""\\(name)", s, bigs, moods, u, b, yes)
+        VALUES (9007199254740993, 9223372036854775807, 1.50, 0.1, 'infinity', '-infinity', 'infinity', '24:00', 'null',
+            'good, "mostly"', 'null', 'é', '{9007199254740993,NULL}', '{bad,NULL,"good, \\"mostly\\""}',
+            'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '\\x00ff', true),
+            (-9223372036854775808, -9223372036854775808, 'NaN', 'infinity', '0044-03-15 12:00:00.000001+00 BC',
+            '294276-12-31 23:59:59.999999', '5874897-12-31', '18:30:45.123456', '{"a": [1e400, "\\u00e9"]}', NULL, '🥋',
+            '', '[5:6]={1,2}', '{}', NULL, NULL, false),
+            (3, 0, 123456789012345678901234567890.12345, 1e308, '294276-12-31 23:59:59+00', '0001-01-01 BC',
+            '4713-01-01 BC', NULL, '"null"', 'bad', '', E'\\t\\n\\\\', '{{1},{2}}', NULL, NULL, '', NULL);
+        """,
+    )
+    for setting in ("datestyle = 'SQL, DMY'", "timezone = 'Asia/Kolkata'"):
+        change(supabase, f"ALTER DATABASE {supabase.database} SET {setting}")
+    with mirror(postgrest(2), service) as source, source.opened() as side:
+        for table in PHASE_OF:
+            query = f'SELECT to_jsonb(t)::text, t.created_at::text FROM public."{table}" AS t ORDER BY id'
+            theirs = ask(supabase, query)
+            assert side.rows(query) == theirs, table
+            assert theirs
+        bounds = "SELECT bigs::text, j::text, n::text, moods::text FROM public.versions ORDER BY id"
+        assert side.rows(bounds) == ask(supabase, bounds)
+
+
+def test_text_keys_with_reserved_characters_are_followed(
+    postgrest: Start, service: str, supabase: URL, engine: Engine
+) -> None:
+    keys = [
+        "",
+        " ",
+        "a,b(c).d",
+        '"',
+        "'",
+        "\\",
+        "&a=b",
+        "+",
+        "%2C",
+        "#x",
+        "null",
+        "a/b?c",
+        "é\n\t",
+        "🥋",
+        "*",
+        ":",
+        "gt.1",
+    ]
+    with psycopg.connect(readable(supabase)) as connection:
+        connection.cursor().executemany("INSERT INTO roles VALUES (%s)", [[key] for key in keys])
+    copy(postgrest(1), service, engine)
+    found = {row[0] for row in ask(engine.url, "SELECT id FROM roles")}
+    assert found == {*keys, "STUDENT", "INSTRUCTOR", "MANAGER"}
+
+
+def test_rows_too_long_for_a_page_make_pages_shorter(
+    postgrest: Start, service: str, engine: Engine, arrived: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "PAGE_BYTES", 700)
+    with mirror(postgrest(), service) as source:
+        source.rest._answer = _with_longer_descriptions(source.rest._answer)  # type: ignore[method-assign]  # see there
+        with move.opened_for_writing(source, engine, lambda: None) as sides:
+            report = move.copy(sides)
+    assert contents(engine.url) == contents(arrived)
+    assert report.rest is not None
+    assert report.rest.pages > 22
+
+
+def _with_longer_descriptions(answer: Any) -> Any:
+    return lambda path, asked, headers, longest=None: answer(path, asked, headers, None if path == "/" else longest)
+
+
+def test_a_later_copy_brings_what_changed_and_knows_its_rows(
+    postgrest: Start, service: str, supabase: URL, engine: Engine
+) -> None:
+    address = postgrest()
+    copy(address, service, engine)
+    change(supabase, "UPDATE users SET email = 'new@gym.example' WHERE id = 1; DELETE FROM checkins WHERE id = 1")
+    report = {table.table: table for table in copy(f"{address}/", service, engine).tables}
+    assert (report["users"].written, report["checkins"].rows, report["roles"].written) == (2, 1, 0)
+    with mirror(address, service) as source, move.opened(source, engine) as sides:
+        proof = move.verify(sides)
+    assert (proof.unequal, proof.rest is not None) == ([], True)
+
+
+# --- What stands in the way ------------------------------------------------------------------------------------------
+
+
+def test_obstacles_are_those_of_postgresql(postgrest: Start, service: str, supabase: URL, engine: Engine) -> None:
+    change(
+        supabase,
+        "INSERT INTO checkins (id, created_at) VALUES (9007199254740993, now()), (5, 'infinity'), (6, '0044-1-1 BC');"
+        " UPDATE class SET start = '18:30:45' WHERE id = 1; ALTER TABLE users ADD belt text; UPDATE users SET belt = ''"
+        " WHERE id = 1; CREATE TABLE invoices (id int PRIMARY KEY); INSERT INTO invoices VALUES (1), (2);"
+        ' CREATE TABLE "em pty/?" (id int); DROP TABLE attachments',
+    )
+    with move.opened(supabase, engine) as sides:
+        over_postgresql = move.plan(sides)
+    planned = plan(postgrest(), service, engine)
+    assert planned.obstacles == over_postgresql.obstacles
+    kinds = sorted((obstacle.kind, obstacle.rows) for obstacle in planned.obstacles)
+    assert kinds == [("misfit", 1), ("misfit", 1), ("misfit", 2), ("unknown-column", 1), ("unknown-table", 2)]
+
+
+def test_a_missing_table_is_an_obstacle(postgrest: Start, service: str, supabase: URL, engine: Engine) -> None:
+    change(supabase, "DROP TABLE notifications")
+    assert [obstacle.kind for obstacle in plan(postgrest(), service, engine).obstacles] == ["missing-table"]
+
+
+def test_a_table_without_a_primary_key_is_refused(
+    postgrest: Start, service: str, supabase: URL, engine: Engine
+) -> None:
+    change(supabase, "ALTER TABLE versions DROP CONSTRAINT versions_pkey")
+    with pytest.raises(move.NoKeyToFollow, match="versions has no primary key"):
+        plan(postgrest(), service, engine)
+
+
+def test_the_database_itself_is_no_target(postgrest: Start, service: str, engine: Engine) -> None:
+    change(engine.url, "INSERT INTO roles VALUES ('STUDENT')")
+    address = postgrest(database=engine.url)
+    with pytest.raises(move.SameDatabase, match=address):
+        plan(address, service, engine)
+    with mirror(address, service) as source, pytest.raises(move.SameDatabase):
+        source.counts(engine)
+
+
+def test_a_disk_without_room_is_said(
+    postgrest: Start, service: str, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirroring, "SPARE_BYTES", 1 << 60)
+    with pytest.raises(move.NoRoomForRows):
+        plan(postgrest(), service, engine)
+
+
+def test_rows_are_kept_on_a_disk_and_not_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TMPDIR", raising=False)
+    assert not in_memory(new_run_directory(on_disk=True))
+
+
+# --- Whose key it is -------------------------------------------------------------------------------------------------
+
+
+def test_the_role_is_told_from_the_key(supabase_key: Key) -> None:
+    assert role_of(supabase_key("service_role")) == "service_role"
+    assert role_of(supabase_key("anon")) == "anon"
+    assert role_of("sb_secret_abc") == "service_role"
+    assert role_of("sb_publishable_abc") == "anon"
+    assert {role_of(key) for key in ("x", "a.b.c", "e30.e30.x", "sb_other_x", "..", supabase_key("a b"))} == {"unknown"}
+
+
+@pytest.mark.parametrize("key", ["unknown", "sb_publishable_x"])
+def test_a_key_that_may_see_a_part_needs_the_word(key: str) -> None:
+    with pytest.raises(move.KeySeesPart, match="--anon-sees-all"):
+        move.Rest("http://localhost:1", key)
+
+
+def test_what_anon_sees_empty_may_be_forbidden_and_is_a_failure(
+    postgrest: Start, supabase_key: Key, engine: Engine
+) -> None:
+    address, anon = postgrest(), supabase_key("anon")
+    with pytest.raises(move.EmptyOrForbidden) as caught:
+        copy(address, anon, engine, anon_sees_all=True)
+    assert caught.value.tables == ["roles", "app_stores", "attachments"]
+    with mirror(address, anon, anon_sees_all=True) as source:
+        untold = [count.table for count in source.counts(engine) if count.source is None]
+    assert untold == ["roles", "app_stores", "attachments"]
+
+
+def test_the_report_carries_the_word(
+    postgrest: Start, supabase_key: Key, supabase: URL, engine: Engine, arrived: URL
+) -> None:
+    for table in ("roles", "app_stores", "attachments"):
+        change(supabase, f"CREATE POLICY everybody ON {table} FOR SELECT USING (true)")
+    report = copy(postgrest(), supabase_key("anon"), engine, anon_sees_all=True)
+    assert contents(engine.url) == contents(arrived)
+    assert report.rest is not None
+    assert (report.rest.role, report.rest.anon_sees_all) == ("anon", True)
+    [(told,)] = ask(engine.url, "SELECT report->'rest'->>'anon_sees_all' FROM tatame_move.runs")
+    assert told == "true"
+
+
+@pytest.mark.parametrize("claims", [{"exp": 1}, {"secret": "wrong"}])
+def test_an_expired_or_wrong_key_is_said(
+    postgrest: Start, service: str, supabase_key: Key, engine: Engine, claims: dict[str, Any]
+) -> None:
+    key = supabase_key("service_role", exp=1) if "exp" in claims else f"{service[:-4]}AAAA"
+    with pytest.raises(move.KeyRefused, match="401"):
+        plan(postgrest(), key, engine)
+
+
+def test_a_table_or_column_that_is_closed_to_the_role_is_said_and_never_taken_for_absent(
+    postgrest: Start, service: str, supabase: URL, engine: Engine
+) -> None:
+    address = postgrest()
+    change(supabase, "REVOKE ALL ON attachments FROM service_role")
+    with pytest.raises(move.TableForbidden, match="service_role may not read attachments"):
+        plan(address, service, engine)
+    change(supabase, "GRANT SELECT (id) ON attachments TO service_role")
+    with pytest.raises(move.TableForbidden, match="attachments"):
+        plan(address, service, engine)
+
+
+def test_a_key_that_no_header_can_hold_is_refused_unshown() -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        move.Rest("http://localhost:1", "sb_secret_a\nb")
+    assert "secret_a" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["localhost:3000", "ftp://x", "https://", "https://ana:secret@x", "https://x/?a=b", ""]
+)
+def test_an_address_that_is_none_is_refused(address: str, service: str) -> None:
+    with pytest.raises(SettingsInvalid, match="https://host"):
+        move.Rest(address, service)
+
+
+# --- What can come instead of an answer ------------------------------------------------------------------------------
+
+
+@dataclass
+class Answer:
+    """What PostgREST answered, to be spoiled; `lacking` bytes are promised and never sent."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    lacking: int = 0
+    delay: float = 0
+
+
+Spoil = Callable[[str, Answer], None]
+
+
+@dataclass
+class Gateway:
+    address: str
+    asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    spoil: Spoil = lambda _path, _answer: None
+    key: str | None = None
+
+
+def _gateway_handler(gateway: Gateway, client: httpx.Client, upstream: str) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        wbufsize = -1  # an answer in pieces waits for the client's receipt of the first
+
+        def do_GET(self) -> None:
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            gateway.asked.append((self.path, headers))
+            passed: dict[str, str] = {
+                name: headers[name]
+                for name in ("accept", "prefer", "accept-profile", "authorization")
+                if name in headers
+            }
+            if gateway.key:
+                passed["authorization"] = f"Bearer {gateway.key}"
+            real = client.get(upstream + self.path, headers=passed)
+            kept = {name: real.headers[name] for name in ("content-type", "content-range") if name in real.headers}
+            answer = Answer(real.status_code, kept, real.content)
+            gateway.spoil(self.path, answer)
+            time.sleep(answer.delay)
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(answer.body) + answer.lacking))
+            self.end_headers()
+            self.wfile.write(answer.body)
+            self.close_connection = answer.lacking > 0
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
+
+
+@pytest.fixture
+def gateway(postgrest: Start) -> Generator[Gateway]:
+    upstream = postgrest(2)
+    found = Gateway("")
+    with httpx.Client() as client, ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        server.daemon_threads = True
+        server.RequestHandlerClass = _gateway_handler(found, client, upstream)
+        found.address = f"http://127.0.0.1:{server.server_port}"
+        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+        serving.start()
+        yield found
+        server.shutdown()
+        serving.join()
+
+
+def only(path: str, what: Spoil) -> Spoil:
+    """Spoil the answers to one question."""
+    return lambda asked, answer: what(asked, answer) if asked == path else None
+
+
+def on_page(table: str, what: Spoil) -> Spoil:
+    """Spoil the second page of a table."""
+
+    def spoil(path: str, answer: Answer) -> None:
+        if path.startswith(f"/{table}?") and "=gt." in path:
+            what(path, answer)
+
+    return spoil
+
+
+def _status(status: int, **headers: str) -> Spoil:
+    def spoil(_: str, answer: Answer) -> None:
+        answer.status, answer.body = status, b'{"code": "X", "message": "gateway says no"}'
+        answer.headers |= {name.replace("_", "-"): value for name, value in headers.items()}
+
+    return spoil
+
+
+def _html(_: str, answer: Answer) -> None:
+    answer.headers["content-type"], answer.body = "text/html; charset=utf-8", b"<html>sign in</html>"
+
+
+def _html_named_json(_: str, answer: Answer) -> None:
+    answer.body = b"<html>sign in</html>"
+
+
+def _cut(_: str, answer: Answer) -> None:
+    answer.body = answer.body[:-20]
+
+
+def _connection_cut(_: str, answer: Answer) -> None:
+    answer.body, answer.lacking = answer.body[:-20], 20
+
+
+def _no_range(_: str, answer: Answer) -> None:
+    answer.headers.pop("content-range", None)
+
+
+def _wrong_range(_: str, answer: Answer) -> None:
+    answer.headers["content-range"] = "0-9/*"
+
+
+def _empty(_: str, answer: Answer) -> None:
+    answer.body, answer.headers["content-range"] = b"[]", "*/*"
+
+
+def _an_object(_: str, answer: Answer) -> None:
+    answer.body = b'{"message": "all is well"}'
+
+
+def _absent(_: str, answer: Answer) -> None:
+    answer.status, answer.body = 404, b'{"code": "PGRST205", "message": "no such table"}'
+
+
+def _no_definitions(_: str, answer: Answer) -> None:
+    answer.body = b'{"info": {"version": "12"}, "definitions": {}}'
+
+
+def _no_utf8(_: str, answer: Answer) -> None:
+    answer.body = answer.body.replace(b"user", b"us\xff")
+
+
+def _same_row(_: str, answer: Answer) -> None:
+    row = json.dumps(json.loads(answer.body)[0])
+    answer.body, answer.headers["content-range"] = f"[{row},{row}]".encode(), "0-1/*"
+
+
+NO_ANSWERS: list[tuple[Spoil, type[move.RestError], str]] = [
+    (_status(416), move.RestAnswer, "status 416"),
+    (_status(500), move.RestAnswer, "status 500 X gateway says no"),
+    (_status(404), move.RestAnswer, "status 404"),
+    (_status(401), move.KeyRefused, "does not take the key"),
+    (_status(429), move.RestAnswer, "status 429, also after 4 pauses"),
+    (_status(429, retry_after="3600"), move.RestAnswer, "wants 3600 seconds of pause"),
+    (_status(503), move.RestAnswer, "status 503"),
+    (_html, move.RestAnswer, "text/html, and no JSON"),
+    (_html_named_json, move.RestAnswer, "no page of rows"),
+    (_cut, move.RestAnswer, "no page of rows"),
+    (_connection_cut, move.RestNotReached, "peer closed connection"),
+    (_no_range, move.RestAnswer, "does not say which rows"),
+    (_wrong_range, move.RestAnswer, "1 rows came, and 10 were told"),
+    (_empty, mirroring.RowsMoved, "3 rows before, 2 read, 3 after"),
+    (_an_object, move.RestAnswer, "no page of rows"),
+    (_no_utf8, move.RestAnswer, "no page of rows"),
+    (_same_row, move.RestAnswer, "the same row came twice"),
+]
+
+
+def test_what_is_no_answer_is_one_message_and_changes_nothing(
+    gateway: Gateway, service: str, engine: Engine, subtests: pytest.Subtests
+) -> None:
+    before = contents(engine.url)
+    for spoil, error, words in NO_ANSWERS:
+        with subtests.test(words):
+            gateway.spoil = on_page("users", spoil)
+            with pytest.raises(error) as caught:
+                copy(gateway.address, service, engine)
+            assert words in str(caught.value)
+            assert caught.value.exit_code == 1
+            assert service not in "".join(traceback.format_exception(caught.value))
+            assert contents(engine.url) == before
+
+
+def test_a_count_that_is_not_told_is_never_guessed(
+    gateway: Gateway, service: str, engine: Engine, subtests: pytest.Subtests
+) -> None:
+    for spoil in (_no_range, _wrong_range, _html, _status(404), _absent):
+        with subtests.test(spoil.__name__):
+            gateway.spoil = only("/users?limit=0", spoil)
+            with pytest.raises(move.RestAnswer):
+                plan(gateway.address, service, engine)
+
+
+def test_a_server_that_does_not_describe_its_tables_is_no_empty_project(
+    gateway: Gateway, service: str, engine: Engine, subtests: pytest.Subtests
+) -> None:
+    for spoil in (_html, _status(404), _status(401), _an_object, _cut, _no_definitions):
+        with subtests.test(spoil.__name__):
+            gateway.spoil = only("/", spoil)
+            with pytest.raises(move.RestError):
+                plan(gateway.address, service, engine)
+
+
+def test_a_redirect_never_gets_the_key(gateway: Gateway, service: str, engine: Engine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+        elsewhere.settimeout(0.2)
+        gateway.spoil = _status(302, location=f"http://127.0.0.1:{elsewhere.getsockname()[1]}/")
+        with pytest.raises(move.RestAnswer, match="elsewhere"):
+            plan(gateway.address, service, engine)
+        with pytest.raises(TimeoutError):
+            elsewhere.accept()
+
+
+@pytest.mark.parametrize("spoil", [_status(429, retry_after="0"), _status(503), _connection_cut])
+def test_what_passes_is_waited_for(gateway: Gateway, service: str, engine: Engine, arrived: URL, spoil: Spoil) -> None:
+    seen: dict[str, int] = {}
+
+    def first_times(path: str, answer: Answer) -> None:
+        seen[path] = seen.get(path, 0) + 1
+        if path != "/" and seen[path] % 3:
+            spoil(path, answer)
+
+    gateway.spoil = first_times
+    copy(gateway.address, service, engine)
+    assert contents(engine.url) == contents(arrived)
+
+
+def test_the_pause_that_the_server_asks_for_is_made(
+    gateway: Gateway, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(asking.time, "sleep", pauses.append)
+    gateway.spoil = _status(429, retry_after="7")
+    with mirror(gateway.address, service) as source, pytest.raises(move.RestAnswer, match="4 pauses"):
+        source.rest.count("users")
+    # The gateway sleeps with the same clock.
+    assert [pause for pause in pauses if pause] == [7.0] * 4
+
+
+def test_a_key_of_the_new_kind_is_never_sent_as_a_token(
+    gateway: Gateway, service: str, engine: Engine, arrived: URL
+) -> None:
+    gateway.key = service
+    copy(gateway.address, "sb_secret_abc", engine)
+    assert contents(engine.url) == contents(arrived)
+    assert {headers["apikey"] for _, headers in gateway.asked} == {"sb_secret_abc"}
+    assert not any("authorization" in headers for _, headers in gateway.asked)
+    gateway.asked.clear()
+    with mirror(gateway.address, service) as source:
+        source.rest.count("users")
+    [(_, headers)] = gateway.asked
+    assert (headers["apikey"], headers["authorization"]) == (service, f"Bearer {service}")
+
+
+def test_rows_that_come_while_they_are_read_are_noticed(
+    gateway: Gateway, service: str, supabase: URL, engine: Engine
+) -> None:
+    insert = "INSERT INTO users (id, clerk_user_id) VALUES (-9, 'behind the cursor') ON CONFLICT DO NOTHING"
+    gateway.spoil = on_page("users", lambda *_: change(supabase, insert))
+    with pytest.raises(move.RowsMoved) as caught:
+        copy(gateway.address, service, engine)
+    assert (caught.value.before, caught.value.read, caught.value.after) == (3, 3, 4)
+
+
+def test_a_row_changed_behind_the_cursor_is_found_by_the_second_reading(
+    gateway: Gateway, service: str, supabase: URL, engine: Engine
+) -> None:
+    update = "UPDATE users SET email = 'late@gym.example' WHERE id = -5"
+    gateway.spoil = on_page("users", lambda *_: change(supabase, update))
+    with pytest.raises(move.NotProven) as caught:
+        copy(gateway.address, service, engine)
+    assert (caught.value.tables, caught.value.exit_code) == (["users"], 3)
+    told = status(engine)
+    assert (told["users"].rows, told["users"].proven_at) == (3, None)
+    assert told["gyms"].proven_at is not None
+    gateway.spoil = lambda *_: None
+    report = {table.table: table for table in copy(gateway.address, service, engine).tables}
+    assert report["users"].written == 1
+    assert status(engine)["users"].proven_at is not None
+
+
+def test_a_second_reading_that_fails_proves_nothing(gateway: Gateway, service: str, engine: Engine) -> None:
+    readings = [0]
+
+    def second(path: str, answer: Answer) -> None:
+        readings[0] += path == "/"
+        if readings[0] > 2 and path.startswith("/users?"):
+            _html(path, answer)
+
+    gateway.spoil = second
+    with pytest.raises(move.NotProven, match="no JSON") as caught:
+        copy(gateway.address, service, engine)
+    assert len(caught.value.tables) == 11
+    assert {table.proven_at for table in status(engine).values()} == {None}
+
+
+def test_what_cannot_be_reached_is_said(service: str, gateway: Gateway, engine: Engine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(move.RestNotReached, match=r"timed out|silent"):
+            plan(f"http://127.0.0.1:{port}", service, engine, silence_seconds=0.2)
+    for address in (
+        f"http://127.0.0.1:{port}",
+        gateway.address.replace("http", "https"),
+        "https://no-such-host.invalid",
+    ):
+        with pytest.raises(move.RestNotReached) as caught:
+            plan(address, service, engine)
+        assert address in str(caught.value)
+        assert service not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_table_that_goes_while_it_is_read_is_said(postgrest: Start, service: str, supabase: URL) -> None:
+    with mirror(postgrest(), service) as source:
+        described = source.rest.tables()
+        change(supabase, "DROP TABLE notifications")
+        assert source.rest.count("notifications") is None
+        with pytest.raises(move.RestAnswer, match="404 42P01"):
+            source.rest.page(described["notifications"], None, 10)
