@@ -1,5 +1,6 @@
 """Out of Supabase, with proof."""
 
+from tatame_db.move.choices import Choices, Obstacle, SetAside, TooManyAside
 from tatame_db.move.copy import (
     CopyNotEqual,
     KeysBroken,
@@ -15,7 +16,7 @@ from tatame_db.move.copy import (
 )
 from tatame_db.move.mapping import PHASE_OF, SourceUnreadable, TableUnknown
 from tatame_db.move.mirror import EmptyOrForbidden, Mirror, NoRoomForRows, RowsMoved
-from tatame_db.move.plan import NotWhole, Obstacle, Plan, plan
+from tatame_db.move.plan import NotWhole, Plan, plan
 from tatame_db.move.proof import (
     MAX_DIFFERENCES,
     CountsDiffer,
@@ -57,6 +58,7 @@ from tatame_db.move.state import MoveStatus, TableStatus, status
 __all__ = [
     "MAX_DIFFERENCES",
     "PHASE_OF",
+    "Choices",
     "ConnectionLost",
     "CopyNotEqual",
     "CountsDiffer",
@@ -87,6 +89,7 @@ __all__ = [
     "RowsMoved",
     "RowsOfOthers",
     "SameDatabase",
+    "SetAside",
     "Sides",
     "SourceNotNamed",
     "SourceNotReached",
@@ -100,6 +103,7 @@ __all__ = [
     "TableUnknown",
     "TargetBusy",
     "TargetFull",
+    "TooManyAside",
     "Value",
     "copy",
     "counts",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,19 +12,25 @@ import psycopg
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.move import state
+from tatame_db.move.choices import LEFT, NULLED, REJECTED, UNKNOWN_TABLE, Choices, SetAside, Step, settle
 from tatame_db.move.conversion import about
-from tatame_db.move.mapping import PHASE_OF, TableMap, quoted, read_mapping
-from tatame_db.move.plan import Plan, plan
-from tatame_db.move.proof import EVERYWHERE, HASHES, Comparison, Where, common_hash
+from tatame_db.move.kept import Kept, digest_of_source, digest_of_target
+from tatame_db.move.mapping import PHASE_OF, TableMap, literal, quoted, read_mapping
+from tatame_db.move.plan import Plan, planned
+from tatame_db.move.proof import HASHES, Comparison, Work, common_hash
 from tatame_db.move.rest import RestError
 from tatame_db.move.sides import Sides, listening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from tatame_db.move.choices import Settled
     from tatame_db.move.rest import Reading
 
 _BLOCK_BYTES = 1 << 16
+# Up to so many changed rows, single rows are written and the indexes stay. Of 1.2 million rows, 118,000 that lay
+# scattered took half the time that rewriting all their ranges took, which is what more of them come to.
+FEW_ROWS, FEW_OF_ALL = 10_000, 0.1
 
 
 class ObstaclesInTheWay(TatameError):
@@ -31,7 +38,7 @@ class ObstaclesInTheWay(TatameError):
 
     def __init__(self, planned: Plan) -> None:
         self.planned = planned
-        kinds = sorted({obstacle.kind for obstacle in planned.obstacles})
+        kinds = sorted({obstacle.kind for obstacle in planned.unresolved})
         super().__init__(
             f"not every row can be stored as it is: {', '.join(kinds)}",
             means="Nothing was copied.",
@@ -137,6 +144,10 @@ class TableCopy:
     seconds: float
     waiting: list[str]
     """Columns that stay NULL, where they do, until a later phase brings the rows that they name."""
+    rejected: int
+    """Rows that stayed behind by choice."""
+    nulled: int
+    """Values that became NULL by choice."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +160,8 @@ class Report:
     target_version: str
     hash: str
     tables: list[TableCopy]
+    aside: list[SetAside]
+    """What was set aside by choice, of these tables and of those that have no place with us."""
     seconds: float
     rest: Reading | None
     """How the source was read for the last proof, where that was over REST."""
@@ -162,16 +175,18 @@ def copy(
     sides: Sides,
     tables: Sequence[str] = (),
     *,
+    choices: Choices | None = None,
     replace_rows: bool = False,
     on_table: Callable[[TableCopy], None] = _silent,
 ) -> Report:
     """Make these tables, or all, equal to the source: each in one transaction that commits only what is proven.
 
-    Foreign keys and secondary indexes are away while tables are written, and back at the end, also those that a killed
-    run left away. Takes what `opened_for_writing` gives. Raises `ObstaclesInTheWay`, `RowsOfOthers`, `ParentsMissing`,
-    `TargetBusy`, `TargetFull`, `CopyNotEqual`, `KeysBroken`, `NotProven`.
+    Foreign keys that are in the way are away while tables are written, with the secondary indexes of tables that get
+    many rows, and back at the end, also those that a killed run left away. Takes what `opened_for_writing` gives.
+    Raises `ObstaclesInTheWay`, `RowsOfOthers`, `ParentsMissing`, `TargetBusy`, `TargetFull`, `CopyNotEqual`,
+    `KeysBroken`, `NotProven`, `TooManyAside`.
     """
-    copying = _Copy(sides, tables, replace_rows=replace_rows, on_table=on_table)
+    copying = _Copy(sides, tables, choices or Choices(), replace_rows=replace_rows, on_table=on_table)
     try:
         return copying.run()
     except psycopg.errors.LockNotAvailable as error:
@@ -182,16 +197,23 @@ def copy(
 
 class _Copy:
     def __init__(
-        self, sides: Sides, tables: Sequence[str], *, replace_rows: bool, on_table: Callable[[TableCopy], None]
+        self,
+        sides: Sides,
+        tables: Sequence[str],
+        choices: Choices,
+        *,
+        replace_rows: bool,
+        on_table: Callable[[TableCopy], None],
     ) -> None:
         self.sides, self.source, self.target = sides, sides.source, sides.target
-        self.mapping = read_mapping(self.source)
-        chosen = {table.name for table in self.mapping.chosen(tables)}
+        self.choices, self.replace_rows, self.on_table = choices, replace_rows, on_table
+        mapping = read_mapping(self.source)
+        chosen = {table.name for table in mapping.chosen(tables)}
         # Who brings the users also fills in what waited for them.
-        self.filled = {name for name in PHASE_OF if _later_parents(self.mapping[name]) & chosen} - chosen
-        self.tables = self.mapping.chosen(sorted(chosen | self.filled))
-        self.replace_rows, self.on_table = replace_rows, on_table
-        self.identity = ":".join(map(str, self.source.identity))
+        self.filled = {name for name in PHASE_OF if _later_parents(mapping[name]) & chosen} - chosen
+        self.chosen = [name for name in PHASE_OF if name in chosen | self.filled]
+        self.mapping, self.tables, self.steps = mapping, mapping.chosen(self.chosen), list[Step]()
+        self.identity = state.name_of(self.source)
         self.fingerprints: dict[str, str] = {}
         self.hashed = ""
 
@@ -211,9 +233,12 @@ class _Copy:
 
     def _run(self) -> Report:
         started = time.perf_counter()
-        planned = plan(self.sides)
-        if not planned.whole:
-            raise ObstaclesInTheWay(planned)
+        settled = settle(self.source, self.mapping, self.choices)
+        plan = planned(self.sides, settled)
+        if not plan.whole:
+            raise ObstaclesInTheWay(plan)
+        # From here on a query of the source does not see what is set aside.
+        self.mapping, self.tables, self.steps = settled.mapping, settled.mapping.chosen(self.chosen), settled.steps
         name = common_hash(self.sides)
         self.hashed = HASHES[name]
         self._refuse_missing_parents()
@@ -222,21 +247,23 @@ class _Copy:
         differing = {table.name for table in self.tables if self._differs(table)}
         self._refuse_rows_of_others(differing)
         state.prepare(self.target)
-        run = self._begin(planned)
-        if differing:
-            state.park(self.target)
+        run = self._begin(plan)
+        work = {table.name: self._work(table) for table in self.tables if table.name in differing}
+        self._park(work)
         self.target.connection.commit()
-        done = [self._made_equal(run, table, differs=table.name in differing) for table in self.tables]
+        done = [self._made_equal(run, table, work.get(table.name)) for table in self.tables]
+        self._keep_unknown_tables(run)
         self._restore()
         self._validate()
         rest = self._prove_again(done)
         report = Report(
-            source=planned.source,
-            source_version=planned.source_version,
-            target=planned.target,
-            target_version=planned.target_version,
+            source=plan.source,
+            source_version=plan.source_version,
+            target=plan.target,
+            target_version=plan.target_version,
             hash=name,
             tables=done,
+            aside=[what for what in plan.aside if what.table in self.chosen or what.kind == UNKNOWN_TABLE],
             seconds=time.perf_counter() - started,
             rest=rest,
         )
@@ -247,22 +274,22 @@ class _Copy:
         self.target.connection.commit()
         return report
 
-    def _begin(self, planned: Plan) -> int:
+    def _begin(self, plan: Plan) -> int:
         [[run]] = self.target.rows(
             f"INSERT INTO {state.SCHEMA}.runs (source, source_identity, source_version, target_version, options)"
             " VALUES (%(source)s, %(identity)s, %(source_version)s, %(target_version)s, %(options)s) RETURNING id",
             {
-                "source": planned.source,
+                "source": plan.source,
                 "identity": self.identity,
-                "source_version": planned.source_version,
-                "target_version": planned.target_version,
-                "options": json.dumps({"tables": [table.name for table in self.tables], "replace": self.replace_rows}),
+                "source_version": plan.source_version,
+                "target_version": plan.target_version,
+                "options": json.dumps({"tables": self.chosen, "replace": self.replace_rows, **asdict(self.choices)}),
             },
         )
         return int(run)
 
     def _comparison(self, table: TableMap) -> Comparison:
-        return Comparison(self.sides, table, self.hashed, 0)
+        return Comparison(self.sides, table, self.hashed)
 
     def _differs(self, table: TableMap) -> bool:
         source, target = self._comparison(table).whole()
@@ -295,24 +322,63 @@ class _Copy:
         if others and not self.replace_rows:
             raise RowsOfOthers(others)
 
-    def _made_equal(self, run: int, table: TableMap, *, differs: bool) -> TableCopy:
+    def _work(self, table: TableMap) -> Work:
+        rows = _rows(self.fingerprints[table.name])
+        if not rows:
+            return Work([], [""], bulk=True)
+        comparison = self._comparison(table)
+        if rows > FEW_ROWS and not table.counted_key:
+            # All rows would have to be held at once.
+            return comparison.bulk()
+        return comparison.work(max(FEW_ROWS, int(rows * FEW_OF_ALL)))
+
+    def _park(self, work: dict[str, Work]) -> None:
+        """Take away what is in the way: some keys always, the rest where many rows are written."""
+        waits = {(name, parent) for name in work for parent in _later_parents(self.mapping[name])}
+
+        def pays(table: str, parent: str | None) -> bool:
+            # Rows that others name cannot be deleted, nor can a row name what a later table brings, while a key looks.
+            in_the_way = parent in work or (table, parent) in waits
+            return in_the_way or (table in work and work[table].bulk)
+
+        state.park(self.target, pays)
+
+    def _made_equal(self, run: int, table: TableMap, work: Work | None) -> TableCopy:
         started = time.perf_counter()
         deleted, written, waiting = 0, 0, []
         now = self.fingerprints[table.name]
-        if differs:
+        if work:
             self._refuse_late_writers(table)
-            deleted, written = self._write(table, empty=_rows(now) == 0)
+            # All deletes come first, for a unique value may have gone from one row to another.
+            deleted = sum(self.target.do(f"DELETE FROM {table.target_sql}{which}") for which in work.deletes)
+            written = sum(self._pipe(table, which) for which in work.brings)
             waiting = self._prove(table)
             now = state.fingerprint(self.target, table.name)
         rows = _rows(now)
+        aside = self._keep(run, table.name)
         state.remember(
-            self.target, table.name, run=run, identity=self.identity, rows=rows, fingerprint=now, copied=differs
+            self.target,
+            table.name,
+            run=run,
+            identity=self.identity,
+            rows=rows,
+            fingerprint=now,
+            copied=work is not None,
         )
         if self.source.again is None:
             state.prove(self.target, table.name)
         self.target.connection.commit()
         self._make_ready(table)
-        copied = TableCopy(table.name, rows, deleted, written, time.perf_counter() - started, waiting)
+        copied = TableCopy(
+            table.name,
+            rows,
+            deleted,
+            written,
+            time.perf_counter() - started,
+            waiting,
+            rejected=aside[REJECTED],
+            nulled=aside[NULLED],
+        )
         self.on_table(copied)
         return copied
 
@@ -322,20 +388,48 @@ class _Copy:
         if now != self.fingerprints[table.name]:
             raise RowsOfOthers({table.name: _rows(now)})
 
-    def _write(self, table: TableMap, *, empty: bool) -> tuple[int, int]:
-        parts = [EVERYWHERE] if empty else self._comparison(table).unequal_parts()
-        # All deletes come first, for a unique value may have gone from one row to another.
-        deleted = sum(self.target.do(f"DELETE FROM {table.target_sql}{part.target}") for part in parts)
-        return deleted, sum(self._pipe(table, part) for part in parts)
-
-    def _pipe(self, table: TableMap, part: Where) -> int:
+    def _pipe(self, table: TableMap, which: str) -> int:
         # In binary, PostgreSQL checks lengths and not types, so each value is cast to exactly ours.
         values = ", ".join(
             f"({about(column.conversion.convert, column.source_value)})::{column.type}" for column in table.columns
         )
         names = ", ".join(quoted(column.name) for column in table.columns)
-        out = f"COPY (SELECT {values} FROM {table.source_sql}{part.source}) TO STDOUT (FORMAT binary)"
-        into = f"COPY public.{quoted(table.name)} ({names}) FROM STDIN (FORMAT binary)"
+        out = f"COPY (SELECT {values} FROM {table.source_sql}{which}) TO STDOUT (FORMAT binary)"
+        return self._stream(out, f"COPY public.{quoted(table.name)} ({names}) FROM STDIN (FORMAT binary)")
+
+    def _keep(self, run: int, table: str) -> Counter[str]:
+        """Replace what is kept of a table; return how many rows there are of each action."""
+        state.forget_aside(self.target, self.identity, table)
+        steps = [step for step in self.steps if step.told.table == table]
+        kept = [step for step in steps if step.told.action != LEFT]
+        for step in kept:
+            self._keep_rows(run, step)
+        if kept and digest_of_source(self.source, self.hashed, kept) != digest_of_target(
+            self.target, self.hashed, self.identity, table
+        ):
+            raise CopyNotEqual(table)
+        told: Counter[str] = Counter()
+        for step in steps:
+            told[step.told.action] += step.told.rows
+        return told
+
+    def _keep_rows(self, run: int, step: Step) -> None:
+        what = step.told
+        facts = (self.identity, what.table, what.column, what.kind, what.reason, what.action)
+        texts = ", ".join("NULL::text" if fact is None else f"{literal(fact)}::text" for fact in facts)
+        self._stream(
+            f"COPY (SELECT {run}::integer, {texts}, {step.key}, {step.row} {step.rows}) TO STDOUT (FORMAT binary)",
+            f"COPY {state.SCHEMA}.rejects (run, source_identity, table_name, column_name, kind, reason, action, id,"
+            ' "row") FROM STDIN (FORMAT binary)',
+        )
+
+    def _keep_unknown_tables(self, run: int) -> None:
+        state.forget_unknown_tables(self.target, self.identity)
+        for table in {step.told.table for step in self.steps if step.told.kind == UNKNOWN_TABLE}:
+            self._keep(run, table)
+        self.target.connection.commit()
+
+    def _stream(self, out: str, into: str) -> int:
         block = bytearray()
         with (
             listening(self.source, self.target) as hear,
@@ -382,7 +476,12 @@ class _Copy:
             return None
         try:
             with self.source.again() as source:
-                differing = [copied.table for copied in done if self._differs_now(Sides(source, self.target), copied)]
+                sides = Sides(source, self.target)
+                # What was chosen holds for the rows of today.
+                settled = settle(source, read_mapping(source), self.choices)
+                differing = [copied.table for copied in done if self._differs_now(sides, settled, copied)]
+                kept = Kept(sides, self.hashed).changed(settled.mapping, [])
+                differing += [what.table for what in kept if what.kind == UNKNOWN_TABLE]
                 rest = source.rest
         except RestError as error:
             raise NotProven([copied.table for copied in done], error.what) from error
@@ -394,11 +493,17 @@ class _Copy:
             raise NotProven(differing, "they changed while they were read")
         return rest
 
-    def _differs_now(self, sides: Sides, copied: TableCopy) -> bool:
-        table = read_mapping(sides.source)[copied.table]
+    def _differs_now(self, sides: Sides, settled: Settled, copied: TableCopy) -> bool:
+        table = settled.mapping[copied.table]
         compared = [column for column in table.columns if column.name not in copied.waiting]
-        source, target = Comparison(sides, replace(table, columns=compared), self.hashed, 0).whole()
-        return source != target or not table.comparable
+        source, target = Comparison(sides, replace(table, columns=compared), self.hashed).whole()
+        kept = [step for step in settled.steps if step.told.table == table.name and step.told.action != LEFT]
+        return (
+            source != target
+            or not table.comparable
+            or digest_of_source(sides.source, self.hashed, kept)
+            != digest_of_target(self.target, self.hashed, self.identity, table.name)
+        )
 
     def _make_ready(self, table: TableMap) -> None:
         name = f"public.{quoted(table.name)}"

@@ -128,6 +128,11 @@ class Reading:
     cap: int | None
     one_moment: bool = False
 
+    @property
+    def identity(self) -> tuple[str, str]:
+        """What tells this source from every other one."""
+        return "rest", self.address
+
 
 @dataclass(frozen=True)
 class RestTable:

@@ -149,7 +149,7 @@ class Side:
     def identity(self) -> tuple[int | str, ...]:
         """What tells this database from every other one, however it is reached."""
         if self.rest:
-            return "rest", self.rest.address
+            return self.rest.identity
         system, database = self.row(
             "SELECT (SELECT system_identifier FROM pg_control_system()), oid::bigint"
             " FROM pg_database WHERE datname = current_database()"
@@ -182,8 +182,8 @@ class Source(Protocol):
         """Say whether its tables are those of the target, as far as that can be told."""
         ...
 
-    def opened(self) -> AbstractContextManager[Side]:
-        """Open it for reading."""
+    def opened(self, target: Side) -> AbstractContextManager[Side]:
+        """Open it for reading, with all that the target is compared with."""
         ...
 
 
@@ -295,7 +295,7 @@ def _source(source: URL | Source, target: Side) -> Generator[Side]:
         return
     if source.is_in(target):
         raise SameDatabase(source.readable)
-    with source.opened() as side:
+    with source.opened(target) as side:
         yield side
 
 
