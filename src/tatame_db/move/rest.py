@@ -33,7 +33,7 @@ ANSWER_SECONDS = 900
 PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)
 LONGEST_PAUSE_SECONDS = 60
 # What is held in memory of one page; only a single row may be longer.
-PAGE_BYTES = 1 << 23
+PAGE_BYTES = 1 << 21
 _BUSY = {429, 502, 503, 504}
 _ABSENT = {"42P01", "PGRST205"}
 _FORBIDDEN = "42501"
