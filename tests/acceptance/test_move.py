@@ -74,7 +74,8 @@ def test_counts_of_an_empty_target_differ_and_exit_with_3(move: Run) -> None:
     assert done.returncode == 3
     assert re.search(r"^ +users +3 +0 +differ$", done.stdout, flags=re.MULTILINE)
     told = json.loads(move("counts", "--json").stdout)
-    assert {"table": "users", "source": 3, "target": 0, "agrees": False} in told["tables"]
+    [users] = [count for count in told["tables"] if count["table"] == "users"]
+    assert users == {"table": "users", "source": 3, "target": 0, "rejected": {}, "agrees": False, "by_choice": False}
 
 
 def test_verify_shows_both_values_and_exits_with_3(move: Run, arrived: URL) -> None:
@@ -122,6 +123,64 @@ def test_copy_of_one_phase_and_of_rows_of_others(move: Run, address: URL) -> Non
     assert "roles with 4 rows" in refused.stderr
     assert move("copy", "--replace").returncode == 0
     assert move("verify").returncode == 0
+
+
+def test_choices_are_shown_planned_kept_and_told_by_every_report(move: Run, supabase: URL, address: URL) -> None:
+    with psycopg.connect(readable(supabase)) as connection:
+        connection.execute("UPDATE class SET start = '18:30:45' WHERE id = 1")
+        connection.execute("UPDATE notifications SET created_at = 'infinity' WHERE id = 2")
+        connection.execute("ALTER TABLE users ADD nickname text")
+        connection.execute("UPDATE users SET nickname = 'Aninha' WHERE id = 1")
+    undecided = move("plan", "--misfits", "null")
+    assert undecided.returncode == 3
+    assert (
+        "class: start has seconds, and HH:MM has none: 1 rows, for example 1\n  chosen: `--misfits null`: 1 nulled\n"
+        in (undecided.stdout)
+    )
+    assert "  can be done: `--unknown keep`: the values are kept as JSON\n" in undecided.stdout
+    assert "error: the move would not be whole: 1 obstacle" in undecided.stderr
+    assert move("copy", "--misfits", "null").returncode == 1
+    choices = ("--misfits", "null", "--unknown", "keep")
+    planned = move("plan", *choices)
+    assert (planned.returncode, planned.stderr) == (0, "")
+    assert "nothing stands in the way of 22 rows\n" in planned.stdout
+    assert json.loads(move("plan", *choices, "--json").stdout)["whole"] is True
+
+    copied = move("copy", *choices)
+    assert copied.returncode == 0, copied.stderr
+    aside = [
+        "aside   1 kept of users.nickname: nickname (text) has values, and no column of ours takes them",
+        "aside   1 nulled of class.start: start has seconds, and HH:MM has none",
+        "aside   1 rejected of notifications.created_at: created_at is infinite, before Christ or after the year 9999",
+    ]
+    assert sorted(re.findall("^aside .*$", planned.stdout, flags=re.MULTILINE)) == aside
+    assert sorted(re.findall("^aside .*$", copied.stdout, flags=re.MULTILINE)) == aside
+    told = json.loads(move("copy", *choices, "--json").stdout)
+    assert {(what["action"], what["rows"]) for what in told["aside"]} == {("nulled", 1), ("rejected", 1), ("kept", 1)}
+    status = move("status")
+    assert sorted(re.findall("^aside .*$", status.stdout, flags=re.MULTILINE)) == aside
+    assert re.search(r"notifications +2 rows, .*, 1 rejected$", status.stdout, flags=re.MULTILINE)
+
+    counted = move("counts")
+    assert counted.returncode == 3
+    assert "differ, by choice, 1 rejected: misfit\n" in counted.stdout
+    verified = move("verify")
+    assert verified.returncode == 3
+    assert "error: equal but for 2 rows set aside by choice: class, notifications\n" in verified.stderr
+    assert "  2  missing, by choice: created_at is infinite" in verified.stdout
+    assert "  1  differing, by choice: start has seconds" in verified.stdout
+    told = json.loads(move("verify", "--json").stdout)
+    assert (told["equal"], told["equal_but_for_choices"], told["by_choice"]) == (False, True, 2)
+    with psycopg.connect(readable(address)) as connection:
+        connection.execute("DELETE FROM checkins WHERE id = 1")
+    verified = move("verify")
+    assert verified.returncode == 3
+    assert "not equal: class, checkins, notifications; 2 differences by choice, the others not\n" in verified.stderr
+
+
+def test_a_choice_that_there_is_not_is_a_mistyped_one(move: Run) -> None:
+    done = move("copy", "--orphans", "keep")
+    assert (done.returncode, done.stdout) == (2, "")
 
 
 def test_a_copy_that_is_killed_again_and_again_ends_equal(

@@ -5,22 +5,46 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from tatame_db.cli import console
 from tatame_db.cli.app import AsJson, DatabaseUrl, Target, app, target_of
+from tatame_db.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from sqlalchemy import URL
 
-    from tatame_db.move import MoveStatus, Obstacle, Plan, Report, Sides, TableCopy, TableCount, TableProof
+    from tatame_db.move import (
+        MoveStatus,
+        Obstacle,
+        Plan,
+        Proof,
+        Report,
+        SetAside,
+        Sides,
+        TableCopy,
+        TableCount,
+        TableProof,
+    )
 
 move = typer.Typer(help="Move the data out of Supabase, and prove it.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(move, name="move")
+
+Orphans = Annotated[Literal["null", "reject"] | None, typer.Option(help="Where a row names another that is not there.")]
+Misfits = Annotated[
+    Literal["null", "reject"] | None, typer.Option(help="Where a value cannot be stored without a change.")
+]
+Duplicates = Annotated[
+    Literal["first", "last"] | None, typer.Option(help="Which row moves, by id, of those with one unique value.")
+]
+Unknown = Annotated[
+    Literal["keep", "leave"] | None, typer.Option(help="What becomes of columns and tables that are not ours.")
+]
+Rejects = Annotated[Literal["keep"] | None, typer.Option(help="Reject and keep every other row that cannot move.")]
 
 
 @contextlib.contextmanager
@@ -43,18 +67,28 @@ def _source(target: Target) -> URL:
 
 
 @move.command("plan")
-def plan_(database_url: DatabaseUrl = None, *, as_json: AsJson = False) -> None:
+def plan_(
+    database_url: DatabaseUrl = None,
+    *,
+    orphans: Orphans = None,
+    misfits: Misfits = None,
+    duplicates: Duplicates = None,
+    unknown: Unknown = None,
+    rejects: Rejects = None,
+    as_json: AsJson = False,
+) -> None:
     """Show what would become of each row, and what stands in the way; exit with 3 where anything does."""
     from tatame_db import move
 
+    choices = move.Choices(orphans, misfits, duplicates, unknown, rejects)
     with _opened(database_url) as sides:
-        planned = move.plan(sides)
+        planned = move.plan(sides, choices)
     if as_json:
         console.answer_json(asdict(planned) | {"whole": planned.whole})
     else:
         _show_plan(planned)
     if not planned.whole:
-        raise move.NotWhole(len(planned.obstacles))
+        raise move.NotWhole(len(planned.unresolved))
 
 
 def _show_plan(planned: Plan) -> None:
@@ -74,14 +108,26 @@ def _show_plan(planned: Plan) -> None:
         _show_obstacle("source", obstacle)
     if planned.whole:
         rows = sum(table.rows for table in planned.tables)
-        console.answer(f"\nnothing stands in the way of {rows:,} rows")
+        rejected = sum(what.rows for what in planned.aside if what.action == "rejected")
+        console.answer(f"\nnothing stands in the way of {counted(rows - rejected, 'row')}")
+        _show_aside(planned.aside)
 
 
 def _show_obstacle(where: str, obstacle: Obstacle) -> None:
     ids = f", for example {', '.join(obstacle.ids)}" if obstacle.ids else ""
     console.answer(f"{where}: {obstacle.what}: {obstacle.rows:,} rows{ids}")
+    if obstacle.chosen:
+        outcome = ", ".join(f"{rows:,} {action}" for action, rows in obstacle.outcome.items())
+        console.answer(f"  chosen: `{obstacle.chosen}`: {outcome or 'nothing is left to do'}")
+        return
     for choice in obstacle.choices:
         console.answer(f"  can be done: {choice}")
+
+
+def _show_aside(aside: list[SetAside]) -> None:
+    for what in aside:
+        where = f"{what.table}.{what.column}" if what.column else what.table
+        console.answer(f"aside   {what.rows:,} {what.action} of {where}: {what.reason}")
 
 
 @move.command("copy")
@@ -94,6 +140,11 @@ def copy_(
     phase: Annotated[
         int | None, typer.Option(min=1, max=5, help="Copy the tables of this phase.", show_default=False)
     ] = None,
+    orphans: Orphans = None,
+    misfits: Misfits = None,
+    duplicates: Duplicates = None,
+    unknown: Unknown = None,
+    rejects: Rejects = None,
     replace: Annotated[bool, typer.Option("--replace", help="Let rows go that did not come from this source.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -101,9 +152,10 @@ def copy_(
     from tatame_db import move
 
     target = target_of(database_url)
+    choices = move.Choices(orphans, misfits, duplicates, unknown, rejects)
     chosen = [*(tables or ()), *(table for table, its in move.PHASE_OF.items() if its == phase)]
     with move.opened_for_writing(_source(target), target.database.engine, _say_wait) as sides:
-        report = move.copy(sides, chosen, replace_rows=replace, on_table=_say_table)
+        report = move.copy(sides, chosen, choices=choices, replace_rows=replace, on_table=_say_table)
     if as_json:
         console.answer_json(asdict(report))
     else:
@@ -130,6 +182,9 @@ def _show_report(report: Report) -> None:
     for table in report.tables:
         if table.waiting:
             console.answer(f"waits   {', '.join(table.waiting)} of {table.table}, for rows of a later phase")
+    _show_aside(report.aside)
+    if report.aside:
+        console.answer("        what is set aside is in `tatame_move.rejects` on the target, but for what is left")
 
 
 @move.command("status")
@@ -153,12 +208,14 @@ def _show_status(found: MoveStatus) -> None:
             told = (
                 f"{table.rows:,} rows, copied {table.copied_at:%Y-%m-%d %H:%M}, proven {table.proven_at:%Y-%m-%d %H:%M}"
             )
+        rejected = f", {table.rejected:,} rejected" if table.rejected else ""
         stale = ", written to since: the proof is stale" if table.stale else ""
-        console.answer(f"  phase {table.phase}  {table.table:<13}  {told}{stale}")
+        console.answer(f"  phase {table.phase}  {table.table:<13}  {told}{rejected}{stale}")
     if found.parked:
         console.answer(f"\naway, until `tatame-db move copy` has run again: {', '.join(found.parked)}")
     if found.unproven_keys:
         console.answer(f"\nnot checked against the rows that are there: {', '.join(found.unproven_keys)}")
+    _show_aside(found.aside)
 
 
 @move.command("counts")
@@ -169,10 +226,11 @@ def counts_(database_url: DatabaseUrl = None, *, as_json: AsJson = False) -> Non
     with _opened(database_url) as sides:
         found = move.counts(sides)
     if as_json:
-        console.answer_json({"tables": [asdict(count) | {"agrees": count.agrees} for count in found]})
+        told = [asdict(count) | {"agrees": count.agrees, "by_choice": count.by_choice} for count in found]
+        console.answer_json({"tables": told})
     else:
         _show_counts(found)
-    if wrong := [count.table for count in found if not count.agrees]:
+    if wrong := [count for count in found if not count.agrees]:
         raise move.CountsDiffer(wrong)
 
 
@@ -180,9 +238,9 @@ def _show_counts(found: list[TableCount]) -> None:
     console.answer(f"  {'table':<13}  {'source':>12}  {'target':>12}")
     for count in found:
         source = "no table" if count.source is None else f"{count.source:,}"
-        console.answer(
-            f"  {count.table:<13}  {source:>12}  {count.target:>12,}  {'agree' if count.agrees else 'differ'}"
-        )
+        agree = "agree" if count.agrees else "differ, by choice" if count.by_choice else "differ"
+        rejected = "".join(f", {rows:,} rejected: {kind}" for kind, rows in count.rejected.items())
+        console.answer(f"  {count.table:<13}  {source:>12}  {count.target:>12,}  {agree}{rejected}")
 
 
 @move.command("verify")
@@ -201,13 +259,27 @@ def verify_(
     with _opened(database_url) as sides:
         proof = move.verify(sides, tables or (), max_differences=max_differences)
     if as_json:
-        proofs = [asdict(table) | {"equal": table.equal} for table in proof.tables]
-        console.answer_json({"hash": proof.hash, "equal": not proof.unequal, "tables": proofs})
+        _answer_proof(proof)
     else:
         for table in proof.tables:
             _show_proof(table)
-    if proof.unequal:
-        raise move.DataDiffers(proof.unequal)
+        for what in proof.changed:
+            name = f"{what.table}.{what.column}" if what.column else what.table
+            console.answer(f"{name}: what is kept of it is not what the source has today")
+    if not proof.equal:
+        raise move.DataDiffers(proof)
+
+
+def _answer_proof(proof: Proof) -> None:
+    facts = {
+        "hash": proof.hash,
+        "equal": proof.equal,
+        "equal_but_for_choices": proof.equal_but_for_choices,
+        "by_choice": proof.by_choice,
+        "tables": [asdict(table) | {"equal": table.equal} for table in proof.tables],
+        "changed": [asdict(what) for what in proof.changed],
+    }
+    console.answer_json(facts)
 
 
 def _show_proof(proof: TableProof) -> None:
@@ -220,9 +292,11 @@ def _show_proof(proof: TableProof) -> None:
     console.answer(
         f"{proof.table}: {proof.missing:,} rows missing, {proof.extra:,} extra, {proof.differing:,} differing"
         f" ({proof.source_rows:,} in the source, {proof.target_rows:,} in the target)"
+        + (f"; {proof.by_choice:,} of them by choice" if proof.by_choice else "")
     )
     for difference in proof.differences:
-        console.answer(f"  {difference.id}  {difference.kind}")
+        choice = f", by choice: {difference.choice}" if difference.choice else ""
+        console.answer(f"  {difference.id}  {difference.kind}{choice}")
         for value in difference.values:
             console.answer(f"    {value.column}: {_shown(value.source)} in the source, {_shown(value.target)} here")
     hidden = proof.missing + proof.extra + proof.differing - len(proof.differences)

@@ -1,5 +1,6 @@
 """Out of Supabase, with proof."""
 
+from tatame_db.move.choices import Choices, Obstacle, SetAside, TooManyAside
 from tatame_db.move.copy import (
     CopyNotEqual,
     KeysBroken,
@@ -12,7 +13,7 @@ from tatame_db.move.copy import (
     copy,
 )
 from tatame_db.move.mapping import PHASE_OF, SourceUnreadable, TableUnknown
-from tatame_db.move.plan import NotWhole, Obstacle, Plan, plan
+from tatame_db.move.plan import NotWhole, Plan, plan
 from tatame_db.move.proof import (
     MAX_DIFFERENCES,
     CountsDiffer,
@@ -42,6 +43,7 @@ from tatame_db.move.state import MoveStatus, TableStatus, status
 __all__ = [
     "MAX_DIFFERENCES",
     "PHASE_OF",
+    "Choices",
     "ConnectionLost",
     "CopyNotEqual",
     "CountsDiffer",
@@ -59,6 +61,7 @@ __all__ = [
     "Report",
     "RowsOfOthers",
     "SameDatabase",
+    "SetAside",
     "Sides",
     "SourceNotNamed",
     "SourceNotReached",
@@ -70,6 +73,7 @@ __all__ = [
     "TableStatus",
     "TableUnknown",
     "TargetBusy",
+    "TooManyAside",
     "Value",
     "copy",
     "counts",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,11 @@ import psycopg
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.move import state
+from tatame_db.move.choices import LEFT, NULLED, REJECTED, UNKNOWN_TABLE, Choices, SetAside, Step, settle
 from tatame_db.move.conversion import about
-from tatame_db.move.mapping import PHASE_OF, TableMap, quoted, read_mapping
-from tatame_db.move.plan import Plan, plan
+from tatame_db.move.kept import digest_of_source, digest_of_target
+from tatame_db.move.mapping import PHASE_OF, TableMap, literal, quoted, read_mapping
+from tatame_db.move.plan import Plan, planned
 from tatame_db.move.proof import EVERYWHERE, HASHES, Comparison, Where, common_hash
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ class ObstaclesInTheWay(TatameError):
 
     def __init__(self, planned: Plan) -> None:
         self.planned = planned
-        kinds = sorted({obstacle.kind for obstacle in planned.obstacles})
+        kinds = sorted({obstacle.kind for obstacle in planned.unresolved})
         super().__init__(
             f"not every row can be stored as it is: {', '.join(kinds)}",
             means="Nothing was copied.",
@@ -110,6 +113,10 @@ class TableCopy:
     seconds: float
     waiting: list[str]
     """Columns that stay NULL, where they do, until a later phase brings the rows that they name."""
+    rejected: int
+    """Rows that stayed behind by choice."""
+    nulled: int
+    """Values that became NULL by choice."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,8 @@ class Report:
     target_version: str
     hash: str
     tables: list[TableCopy]
+    aside: list[SetAside]
+    """What was set aside by choice, of these tables and of those that have no place with us."""
     seconds: float
 
 
@@ -133,6 +142,7 @@ def copy(
     sides: Sides,
     tables: Sequence[str] = (),
     *,
+    choices: Choices | None = None,
     replace_rows: bool = False,
     on_table: Callable[[TableCopy], None] = _silent,
 ) -> Report:
@@ -140,9 +150,9 @@ def copy(
 
     Foreign keys and secondary indexes are away while tables are written, and back at the end, also those that a killed
     run left away. Takes what `opened_for_writing` gives. Raises `ObstaclesInTheWay`, `RowsOfOthers`, `ParentsMissing`,
-    `TargetBusy`, `CopyNotEqual`, `KeysBroken`.
+    `TargetBusy`, `CopyNotEqual`, `KeysBroken`, `TooManyAside`.
     """
-    copying = _Copy(sides, tables, replace_rows=replace_rows, on_table=on_table)
+    copying = _Copy(sides, tables, choices or Choices(), replace_rows=replace_rows, on_table=on_table)
     try:
         return copying.run()
     except psycopg.errors.LockNotAvailable as error:
@@ -151,16 +161,23 @@ def copy(
 
 class _Copy:
     def __init__(
-        self, sides: Sides, tables: Sequence[str], *, replace_rows: bool, on_table: Callable[[TableCopy], None]
+        self,
+        sides: Sides,
+        tables: Sequence[str],
+        choices: Choices,
+        *,
+        replace_rows: bool,
+        on_table: Callable[[TableCopy], None],
     ) -> None:
         self.sides, self.source, self.target = sides, sides.source, sides.target
-        self.mapping = read_mapping(self.source)
-        chosen = {table.name for table in self.mapping.chosen(tables)}
+        self.choices, self.replace_rows, self.on_table = choices, replace_rows, on_table
+        mapping = read_mapping(self.source)
+        chosen = {table.name for table in mapping.chosen(tables)}
         # Who brings the users also fills in what waited for them.
-        self.filled = {name for name in PHASE_OF if _later_parents(self.mapping[name]) & chosen} - chosen
-        self.tables = self.mapping.chosen(sorted(chosen | self.filled))
-        self.replace_rows, self.on_table = replace_rows, on_table
-        self.identity = ":".join(map(str, self.source.identity))
+        self.filled = {name for name in PHASE_OF if _later_parents(mapping[name]) & chosen} - chosen
+        self.chosen = [name for name in PHASE_OF if name in chosen | self.filled]
+        self.mapping, self.tables, self.steps = mapping, mapping.chosen(self.chosen), list[Step]()
+        self.identity = state.name_of(self.source)
         self.fingerprints: dict[str, str] = {}
         self.hashed = ""
 
@@ -180,9 +197,12 @@ class _Copy:
 
     def _run(self) -> Report:
         started = time.perf_counter()
-        planned = plan(self.sides)
-        if not planned.whole:
-            raise ObstaclesInTheWay(planned)
+        settled = settle(self.source, self.mapping, self.choices)
+        plan = planned(self.sides, settled)
+        if not plan.whole:
+            raise ObstaclesInTheWay(plan)
+        # From here on a query of the source does not see what is set aside.
+        self.mapping, self.tables, self.steps = settled.mapping, settled.mapping.chosen(self.chosen), settled.steps
         name = common_hash(self.sides)
         self.hashed = HASHES[name]
         self._refuse_missing_parents()
@@ -191,20 +211,22 @@ class _Copy:
         differing = {table.name for table in self.tables if self._differs(table)}
         self._refuse_rows_of_others(differing)
         state.prepare(self.target)
-        run = self._begin(planned)
+        run = self._begin(plan)
         if differing:
             state.park(self.target)
         self.target.connection.commit()
         done = [self._made_equal(run, table, differs=table.name in differing) for table in self.tables]
+        self._keep_unknown_tables(run)
         self._restore()
         self._validate()
         report = Report(
-            source=planned.source,
-            source_version=planned.source_version,
-            target=planned.target,
-            target_version=planned.target_version,
+            source=plan.source,
+            source_version=plan.source_version,
+            target=plan.target,
+            target_version=plan.target_version,
             hash=name,
             tables=done,
+            aside=[what for what in plan.aside if what.table in self.chosen or what.kind == UNKNOWN_TABLE],
             seconds=time.perf_counter() - started,
         )
         self.target.do(
@@ -214,22 +236,22 @@ class _Copy:
         self.target.connection.commit()
         return report
 
-    def _begin(self, planned: Plan) -> int:
+    def _begin(self, plan: Plan) -> int:
         [[run]] = self.target.rows(
             f"INSERT INTO {state.SCHEMA}.runs (source, source_identity, source_version, target_version, options)"
             " VALUES (%(source)s, %(identity)s, %(source_version)s, %(target_version)s, %(options)s) RETURNING id",
             {
-                "source": planned.source,
+                "source": plan.source,
                 "identity": self.identity,
-                "source_version": planned.source_version,
-                "target_version": planned.target_version,
-                "options": json.dumps({"tables": [table.name for table in self.tables], "replace": self.replace_rows}),
+                "source_version": plan.source_version,
+                "target_version": plan.target_version,
+                "options": json.dumps({"tables": self.chosen, "replace": self.replace_rows, **asdict(self.choices)}),
             },
         )
         return int(run)
 
     def _comparison(self, table: TableMap) -> Comparison:
-        return Comparison(self.sides, table, self.hashed, 0)
+        return Comparison(self.sides, table, self.hashed)
 
     def _differs(self, table: TableMap) -> bool:
         source, target = self._comparison(table).whole()
@@ -272,12 +294,22 @@ class _Copy:
             waiting = self._prove(table)
             now = state.fingerprint(self.target, table.name)
         rows = _rows(now)
+        aside = self._keep(run, table.name)
         state.remember(
             self.target, table.name, run=run, identity=self.identity, rows=rows, fingerprint=now, copied=differs
         )
         self.target.connection.commit()
         self._make_ready(table)
-        copied = TableCopy(table.name, rows, deleted, written, time.perf_counter() - started, waiting)
+        copied = TableCopy(
+            table.name,
+            rows,
+            deleted,
+            written,
+            time.perf_counter() - started,
+            waiting,
+            rejected=aside[REJECTED],
+            nulled=aside[NULLED],
+        )
         self.on_table(copied)
         return copied
 
@@ -300,7 +332,41 @@ class _Copy:
         )
         names = ", ".join(quoted(column.name) for column in table.columns)
         out = f"COPY (SELECT {values} FROM {table.source_sql}{part.source}) TO STDOUT (FORMAT binary)"
-        into = f"COPY public.{quoted(table.name)} ({names}) FROM STDIN (FORMAT binary)"
+        return self._stream(out, f"COPY public.{quoted(table.name)} ({names}) FROM STDIN (FORMAT binary)")
+
+    def _keep(self, run: int, table: str) -> Counter[str]:
+        """Replace what is kept of a table; return how many rows there are of each action."""
+        state.forget_aside(self.target, self.identity, table)
+        steps = [step for step in self.steps if step.told.table == table]
+        kept = [step for step in steps if step.told.action != LEFT]
+        for step in kept:
+            self._keep_rows(run, step)
+        if kept and digest_of_source(self.source, self.hashed, kept) != digest_of_target(
+            self.target, self.hashed, self.identity, table
+        ):
+            raise CopyNotEqual(table)
+        told: Counter[str] = Counter()
+        for step in steps:
+            told[step.told.action] += step.told.rows
+        return told
+
+    def _keep_rows(self, run: int, step: Step) -> None:
+        what = step.told
+        facts = (self.identity, what.table, what.column, what.kind, what.reason, what.action)
+        texts = ", ".join("NULL::text" if fact is None else f"{literal(fact)}::text" for fact in facts)
+        self._stream(
+            f"COPY (SELECT {run}::integer, {texts}, {step.key}, {step.row} {step.rows}) TO STDOUT (FORMAT binary)",
+            f"COPY {state.SCHEMA}.rejects (run, source_identity, table_name, column_name, kind, reason, action, id,"
+            ' "row") FROM STDIN (FORMAT binary)',
+        )
+
+    def _keep_unknown_tables(self, run: int) -> None:
+        state.forget_unknown_tables(self.target, self.identity)
+        for table in {step.told.table for step in self.steps if step.told.kind == UNKNOWN_TABLE}:
+            self._keep(run, table)
+        self.target.connection.commit()
+
+    def _stream(self, out: str, into: str) -> int:
         block = bytearray()
         with (
             self.source.connection.cursor() as reading,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import URL
@@ -79,6 +79,18 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def literal(text: str) -> str:
+    """Write a text as a constant that holds no `%`, which would count beside parameters."""
+    escaped = text.replace("\\", r"\\").replace("'", "''").replace("%", r"\x25")
+    return f"E'{escaped}'"
+
+
+def array(ids: str, kind: str) -> str:
+    """Write ids, as they stand between the braces of an array, as an array of this type."""
+    # A list of another type than the column's is not hashed; `character` alone would cut each to one letter.
+    return f"{literal(f'{{{ids}}}')}::{'bpchar' if kind == 'character' else kind}[]"
+
+
 @dataclass(frozen=True)
 class SourceColumn:
     """A column as the source's catalogue has it. `kind` is its type without length, a domain's being the one below."""
@@ -135,12 +147,40 @@ class ColumnMap:
 
 
 @dataclass(frozen=True)
+class Aside:
+    """Which rows of the source stay behind, and where NULL takes the place of a value, all by choice.
+
+    Ids are as they stand between the braces of a PostgreSQL array; `nulled` has them by column of the source.
+    """
+
+    rejected: str = ""
+    without_id: bool = False
+    nulled: dict[str, str] = field(default_factory=dict[str, str])
+
+    def with_rejected(self, ids: str) -> Aside:
+        """Add rows that stay behind."""
+        return replace(self, rejected=_joined(self.rejected, ids))
+
+    def with_nulled(self, column: str, ids: str) -> Aside:
+        """Add rows that lose a value."""
+        return replace(self, nulled=self.nulled | {column: _joined(self.nulled.get(column, ""), ids)})
+
+
+def _joined(some: str, more: str) -> str:
+    return f"{some},{more}" if some and more else some or more
+
+
+@dataclass(frozen=True)
 class TableMap:
-    """A table of ours and where its rows come from; `source` is `None` where the source has no such table."""
+    """A table of ours and where its rows come from; `source` is `None` where the source has no such table.
+
+    A query of the source sees its rows without what is set aside.
+    """
 
     table: Table
     source: SourceTable | None
     columns: list[ColumnMap]
+    aside: Aside = field(default_factory=Aside)
 
     @property
     def name(self) -> str:
@@ -175,7 +215,40 @@ class TableMap:
     @property
     def source_sql(self) -> str:
         """What a query of the source reads from."""
-        return f"{self.source.sql} AS s" if self.source else "(SELECT WHERE false) AS s"
+        if self.source is None:
+            return "(SELECT WHERE false) AS s"
+        if self.aside == Aside():
+            return f"{self.source.sql} AS s"
+        values = ", ".join(self._accepted(name) for name in self.source.columns)
+        return f"(SELECT {values} FROM {self.source.sql} AS s WHERE {self._is_accepted}) AS s"
+
+    def _accepted(self, column: str) -> str:
+        value = f"s.{quoted(column)}"
+        ids = self.aside.nulled.get(column)
+        return f"CASE WHEN {self.among(ids)} THEN NULL ELSE {value} END AS {quoted(column)}" if ids else value
+
+    @property
+    def _is_accepted(self) -> str:
+        key = self.key.source_value
+        conditions = [f"{key} IS NOT NULL"] if self.aside.without_id else []
+        if self.aside.rejected:
+            ids = array(self.aside.rejected, self.key_kind)
+            conditions.append(f"NOT EXISTS (SELECT FROM unnest({ids}) AS r WHERE r = {key})")
+        return " AND ".join(conditions) or "true"
+
+    def among(self, ids: str) -> str:
+        """Say that a row of the source has one of these ids."""
+        return f"{self.key.source_value} = ANY({array(ids, self.key_kind)})"
+
+    @property
+    def key_kind(self) -> str:
+        """The type of the key in the source."""
+        return self.key.source.kind if self.key.source else TEXT
+
+    @property
+    def plain(self) -> TableMap:
+        """The same with every row of the source as it is."""
+        return replace(self, aside=Aside())
 
     @property
     def target_sql(self) -> str:

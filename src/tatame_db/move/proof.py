@@ -6,16 +6,20 @@ text is the same on both sides only where the target's values, read in the sourc
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from tatame_db.errors import NOTHING_CHANGED, TatameError
+from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
+from tatame_db.move import state
+from tatame_db.move.choices import REJECTED
+from tatame_db.move.kept import Kept
 from tatame_db.move.mapping import read_mapping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from tatame_db.move.choices import SetAside
     from tatame_db.move.mapping import TableMap
     from tatame_db.move.sides import Sides
 
@@ -35,10 +39,12 @@ class CountsDiffer(TatameError):
 
     exit_code = 3
 
-    def __init__(self, tables: list[str]) -> None:
-        self.tables = tables
+    def __init__(self, counts: list[TableCount]) -> None:
+        self.tables = tables = [count.table for count in counts]
+        by_choice = all(count.by_choice for count in counts)
         super().__init__(
-            f"the number of rows differs or could not be told: {', '.join(tables)}",
+            f"the number of rows differs or could not be told: {', '.join(tables)}"
+            + ("; each by as many as were set aside by choice" if by_choice else ""),
             means=NOTHING_CHANGED,
             fix=f"`tatame-db move verify {' '.join(tables)}` names the rows",
         )
@@ -49,13 +55,17 @@ class DataDiffers(TatameError):
 
     exit_code = 3
 
-    def __init__(self, tables: list[str]) -> None:
-        self.tables = tables
-        super().__init__(
-            f"source and target are not equal: {', '.join(tables)}",
-            means=NOTHING_CHANGED,
-            fix="look at the differences above; `tatame-db move plan` says which rows cannot be stored as they are",
-        )
+    def __init__(self, proof: Proof) -> None:
+        self.tables, self.by_choice = proof.unequal, proof.by_choice
+        changed = [".".join(filter(None, (what.table, what.column))) for what in proof.changed]
+        what = f"source and target are not equal: {', '.join([*self.tables, *changed])}"
+        fix = "look at the differences above; `tatame-db move plan` says which rows cannot be stored as they are"
+        if proof.equal_but_for_choices:
+            what = f"equal but for {counted(self.by_choice, 'row')} set aside by choice: {', '.join(self.tables)}"
+            fix = "they are in `tatame_move.rejects`, as the source has them today; mend them there to move them too"
+        elif self.by_choice:
+            what += f"; {counted(self.by_choice, 'difference')} by choice, the others not"
+        super().__init__(what, means=NOTHING_CHANGED, fix=fix)
 
 
 class NoCommonHash(TatameError):
@@ -72,16 +82,25 @@ class NoCommonHash(TatameError):
 
 @dataclass(frozen=True)
 class TableCount:
-    """The rows of both sides; `source` is `None` where there is no table that could have told."""
+    """The rows of both sides; `source` is `None` where there is no table that could have told.
+
+    `rejected` counts those that stayed behind by choice and are kept, by the kind of obstacle.
+    """
 
     table: str
     source: int | None
     target: int
+    rejected: dict[str, int] = field(default_factory=dict[str, int])
 
     @property
     def agrees(self) -> bool:
         """Whether both were told, and are the same."""
         return self.source == self.target
+
+    @property
+    def by_choice(self) -> bool:
+        """Whether they differ by as many rows as are kept."""
+        return self.source is not None and self.source - self.target == sum(self.rejected.values()) > 0
 
 
 @dataclass(frozen=True)
@@ -95,11 +114,15 @@ class Value:
 
 @dataclass(frozen=True)
 class Difference:
-    """A row that is `missing` on the target, `extra` there, or `differing`; `values` for the last kind alone."""
+    """A row that is `missing` on the target, `extra` there, or `differing`; `values` for the last kind alone.
+
+    `choice` says why it is so by choice; only where the row is kept as the source has it today.
+    """
 
     id: str
     kind: str
     values: list[Value]
+    choice: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +137,8 @@ class TableProof:
     missing: int
     extra: int
     differing: int
+    by_choice: int
+    """How many of these rows differ by choice, and are kept as the source has them today."""
     differences: list[Difference]
 
     @property
@@ -125,6 +150,11 @@ class TableProof:
             and not (self.missing or self.extra or self.differing)
         )
 
+    @property
+    def differs_by_choice(self) -> bool:
+        """Whether there are differences, and each is by choice."""
+        return self.source_rows is not None and 0 < self.by_choice == self.missing + self.extra + self.differing
+
 
 @dataclass(frozen=True)
 class Proof:
@@ -132,16 +162,43 @@ class Proof:
 
     hash: str
     tables: list[TableProof]
+    changed: list[SetAside]
+    """Columns and tables without a place with us that are kept, and not as the source has them today."""
 
     @property
     def unequal(self) -> list[str]:
         """The tables that differ."""
         return [table.table for table in self.tables if not table.equal]
 
+    @property
+    def equal(self) -> bool:
+        """Whether there is no difference at all."""
+        return not self.unequal and not self.changed
+
+    @property
+    def by_choice(self) -> int:
+        """How many rows differ by choice."""
+        return sum(table.by_choice for table in self.tables)
+
+    @property
+    def equal_but_for_choices(self) -> bool:
+        """Whether every difference is by choice, and what it leaves out is kept."""
+        return not self.changed and all(table.equal or table.differs_by_choice for table in self.tables)
+
 
 def counts(sides: Sides) -> list[TableCount]:
     """Count the rows of both sides. Raises `SourceUnreadable`."""
-    return [_count(sides, table) for table in read_mapping(sides.source).tables]
+    tables = read_mapping(sides.source).tables
+    aside = state.set_aside(sides.target, state.name_of(sides.source))
+    return [replace(_count(sides, table), rejected=_rejected(aside, table.name)) for table in tables]
+
+
+def _rejected(aside: list[SetAside], table: str) -> dict[str, int]:
+    rejected: Counter[str] = Counter()
+    for what in aside:
+        if (what.table, what.action) == (table, REJECTED):
+            rejected[what.kind] += what.rows
+    return dict(rejected)
 
 
 def verify(sides: Sides, tables: Sequence[str] = (), *, max_differences: int = MAX_DIFFERENCES) -> Proof:
@@ -149,9 +206,12 @@ def verify(sides: Sides, tables: Sequence[str] = (), *, max_differences: int = M
 
     Raises `TableUnknown`, `SourceUnreadable`, `NoCommonHash`.
     """
-    chosen = read_mapping(sides.source).chosen(tables)
+    mapping = read_mapping(sides.source)
+    chosen = mapping.chosen(tables)
     name = common_hash(sides)
-    return Proof(name, [Comparison(sides, table, HASHES[name], max_differences).prove() for table in chosen])
+    kept = Kept(sides, HASHES[name])
+    proofs = [Comparison(sides, table, HASHES[name], max_differences, kept).prove() for table in chosen]
+    return Proof(name, proofs, kept.changed(mapping, tables))
 
 
 def common_hash(sides: Sides) -> str:
@@ -189,20 +249,22 @@ EVERYWHERE = Where("", "")
 class Comparison:
     """One table on both sides: first as a whole, then only where it differs."""
 
-    def __init__(self, sides: Sides, table: TableMap, hashed: str, max_differences: int) -> None:
-        self.sides, self.table, self.max_differences = sides, table, max_differences
+    def __init__(
+        self, sides: Sides, table: TableMap, hashed: str, max_differences: int = 0, kept: Kept | None = None
+    ) -> None:
+        self.sides, self.table, self.max_differences, self.kept = sides, table, max_differences, kept
         key = table.key
         self.source_key, self.target_key = f"{key.source_value}::text", f"{key.target_value}::text"
         self.source_hash = hashed.replace("TEXT", _row([column.source_text for column in table.columns]))
         self.target_hash = hashed.replace("TEXT", _row([column.target_text for column in table.columns]))
-        self.missing = self.extra = self.differing = 0
-        self.found: list[tuple[str, str]] = []
+        self.missing = self.extra = self.differing = self.by_choice = 0
+        self.found: list[tuple[str, str, str | None]] = []
 
     def prove(self) -> TableProof:
         """Compare, and count and show what differs."""
         if not self.table.comparable:
             count = _count(self.sides, self.table)
-            return TableProof(self.table.name, None, count.target, None, None, 0, 0, 0, [])
+            return TableProof(self.table.name, None, count.target, None, None, 0, 0, 0, 0, [])
         source, target = self.whole()
         if source != target:
             for part in self.unequal_parts():
@@ -216,7 +278,8 @@ class Comparison:
             missing=self.missing,
             extra=self.extra,
             differing=self.differing,
-            differences=sorted([*self._shown(), *self._shown_differing()], key=lambda shown: _number_first(shown.id)),
+            by_choice=self.by_choice,
+            differences=sorted(self._shown(), key=lambda shown: _number_first(shown.id)),
         )
 
     def whole(self) -> tuple[Digest, Digest]:
@@ -266,46 +329,67 @@ class Comparison:
             f"SELECT {self.target_key}, {self.target_hash} FROM {self.table.target_sql}{where.target}",
         )
         ours, theirs = _hashes_by_key(target), _hashes_by_key(source)
-        for key in sorted(theirs.keys() | ours.keys(), key=_number_first):
-            there, here = theirs.get(key, []), ours.get(key, [])
-            if there == here:
-                continue
+        unequal = [key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key)]
+        reasons = self._reasons(
+            [key for key in unequal if not ours.get(key)],
+            [key for key in unequal if ours.get(key) and theirs.get(key)],
+            where,
+        )
+        for key in sorted(unequal, key=_number_first):
+            there, here = len(theirs.get(key, [])), len(ours.get(key, []))
             # Where an id is there twice, rows beyond the first have nothing to be compared with.
-            both = min(len(there), len(here))
+            both = min(there, here)
             self.differing += both
-            self.missing += len(there) - both
-            self.extra += len(here) - both
+            self.missing += there - both
+            self.extra += here - both
+            if key in reasons:
+                self.by_choice += there
             if len(self.found) < self.max_differences:
-                self.found.append((key, "differing" if both else "missing" if there else "extra"))
+                kind = "differing" if both else "missing" if there else "extra"
+                self.found.append((key, kind, reasons.get(key)))
+
+    def _reasons(self, missing: list[str], differing: list[str], where: Where) -> dict[str, str]:
+        """Say which of these rows differ by choice alone, and why."""
+        if self.kept is None:
+            return {}
+        known = self.kept.reasons(self.table, [*missing, *differing], where.source)
+        reasons = {key: known[key][None] for key in missing if None in known.get(key, {})}
+        nulled = [key for key in differing if known.get(key)]
+        for key, values in self._values(nulled, where).items():
+            columns = [(value, self.table.column(value.column).source) for value in values]
+            if all(value.target is None and column and column.name in known[key] for value, column in columns):
+                reasons[key] = "; ".join(known[key][column.name] for _, column in columns if column)
+        return reasons
 
     def _shown(self) -> Iterator[Difference]:
-        for key, kind in self.found:
-            if kind != "differing":
-                yield Difference(key, kind, [])
+        values = self._values([key for key, kind, _ in self.found if kind == "differing"], EVERYWHERE)
+        for key, kind, choice in self.found:
+            yield Difference(key, kind, values.get(key, []), choice)
 
-    def _shown_differing(self) -> Iterator[Difference]:
-        """Read the values of the rows that differ, column by column."""
-        keys = [key for key, kind in self.found if kind == "differing"]
+    def _values(self, keys: list[str], where: Where) -> dict[str, list[Value]]:
+        """Read the values of rows that differ, column by column."""
         if not keys:
-            return
+            return {}
         columns = self.table.columns
         theirs = ", ".join(f"{column.source_text}, {column.source_value}::text" for column in columns)
         ours = ", ".join(f"{column.target_text}, {column.target_value}::text" for column in columns)
-        wanted = "WHERE {} = ANY(%(keys)s)"
+        wanted = " {} {} = ANY(%(keys)s)"
         source, target = self.sides.rows(
-            f"SELECT {self.source_key}, {theirs} FROM {self.table.source_sql} {wanted.format(self.source_key)}",
-            f"SELECT {self.target_key}, {ours} FROM {self.table.target_sql} {wanted.format(self.target_key)}",
+            f"SELECT {self.source_key}, {theirs} FROM {self.table.source_sql}{where.source}"
+            + wanted.format("AND" if where.source else "WHERE", self.source_key),
+            f"SELECT {self.target_key}, {ours} FROM {self.table.target_sql}{where.target}"
+            + wanted.format("AND" if where.target else "WHERE", self.target_key),
             {"keys": keys},
         )
         rows = {row[0]: row[1:] for row in target}
-        for key, *there in source:
-            here = rows[key]
-            values = [
-                Value(column.name, there[2 * at + 1], here[2 * at + 1])
+        return {
+            key: [
+                Value(column.name, there[2 * at + 1], rows[key][2 * at + 1])
                 for at, column in enumerate(columns)
-                if there[2 * at] != here[2 * at]
+                if there[2 * at] != rows[key][2 * at]
             ]
-            yield Difference(key, "differing", values)
+            for key, *there in source
+        }
 
 
 def _row(texts: list[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tatame_db.move.choices import REJECTED, UNKNOWN_TABLE, SetAside
 from tatame_db.move.mapping import PHASE_OF, quoted
 
 if TYPE_CHECKING:
@@ -45,6 +46,19 @@ CREATE TABLE IF NOT EXISTS {SCHEMA}.parked (
     definition text NOT NULL,
     UNIQUE (kind, table_name, name)
 );
+-- Rows and values that were set aside by choice, as the source has them. Those of a table are replaced by each copy.
+CREATE TABLE IF NOT EXISTS {SCHEMA}.rejects (
+    run integer NOT NULL REFERENCES {SCHEMA}.runs,
+    source_identity text NOT NULL,
+    table_name text NOT NULL,
+    id text,
+    column_name text,
+    kind text NOT NULL,
+    reason text NOT NULL,
+    action text NOT NULL CHECK (action IN ('rejected', 'nulled', 'kept')),
+    "row" jsonb NOT NULL
+);
+CREATE INDEX IF NOT EXISTS rejects_table_name_id_index ON {SCHEMA}.rejects (table_name, id);
 """
 _OURS = ", ".join(f"'{name}'" for name in PHASE_OF)
 _IS_OURS = f"c.relnamespace = 'public'::regnamespace AND c.relname IN ({_OURS})"
@@ -71,6 +85,11 @@ class Remembered:
     proven_at: datetime
 
 
+def name_of(source: Side) -> str:
+    """Name a source as it is remembered."""
+    return ":".join(map(str, source.identity))
+
+
 def prepare(target: Side) -> None:
     """Make the schema where it is missing; committed by the caller."""
     target.do(_TABLES)
@@ -79,6 +98,41 @@ def prepare(target: Side) -> None:
 def exists(target: Side) -> bool:
     """Say whether there ever was a move into this database."""
     return target.row("SELECT to_regclass('tatame_move.parked') IS NOT NULL")[0] is True
+
+
+def keeps(target: Side) -> bool:
+    """Say whether there is a place for what is set aside."""
+    return target.row(f"SELECT to_regclass('{SCHEMA}.rejects') IS NOT NULL")[0] is True
+
+
+def set_aside(target: Side, identity: str | None = None) -> list[SetAside]:
+    """Sum up what is kept of this source, or of the one that each table came from."""
+    if not keeps(target):
+        return []
+    of_source = "%(identity)s" if identity else f"(SELECT source_identity FROM {SCHEMA}.tables WHERE name = table_name)"
+    rows = target.rows(
+        "SELECT table_name, column_name, kind, reason, action, count(*)"
+        f" FROM {SCHEMA}.rejects WHERE source_identity = coalesce({of_source}, source_identity)"
+        " GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4",
+        {"identity": identity},
+    )
+    return [SetAside(*row) for row in rows]
+
+
+def forget_aside(target: Side, identity: str, table: str) -> None:
+    """Let go what is kept of a table of this source; committed by the caller."""
+    target.do(
+        f"DELETE FROM {SCHEMA}.rejects WHERE source_identity = %(identity)s AND table_name = %(table)s",
+        {"identity": identity, "table": table},
+    )
+
+
+def forget_unknown_tables(target: Side, identity: str) -> None:
+    """Let go what is kept of tables that have no place with us; committed by the caller."""
+    target.do(
+        f"DELETE FROM {SCHEMA}.rejects WHERE source_identity = %(identity)s AND kind = %(kind)s",
+        {"identity": identity, "kind": UNKNOWN_TABLE},
+    )
 
 
 def remembered(target: Side) -> dict[str, Remembered]:
@@ -165,7 +219,10 @@ def unproven_keys(target: Side) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class TableStatus:
-    """Where a table stands. `rows` are those of the last proof; `stale` where the table was written to since."""
+    """Where a table stands. `rows` are those of the last proof; `stale` where the table was written to since.
+
+    `rejected` counts the rows that stayed behind by choice, and are kept in `tatame_move.rejects`.
+    """
 
     table: str
     phase: int
@@ -173,6 +230,7 @@ class TableStatus:
     copied_at: datetime | None
     proven_at: datetime | None
     stale: bool
+    rejected: int
 
 
 @dataclass(frozen=True)
@@ -184,20 +242,25 @@ class MoveStatus:
     """Foreign keys and indexes that are away, because a run was killed."""
     unproven_keys: list[str]
     """Foreign keys that were not checked against the rows that are there."""
+    aside: list[SetAside]
+    """What was set aside by choice, and is kept in `tatame_move.rejects`."""
 
 
 def status(target: Side) -> MoveStatus:
     """Say what was copied and proven, whether that still holds, and what is missing; reads the target alone."""
     known = remembered(target) if exists(target) else {}
+    aside = set_aside(target)
     return MoveStatus(
-        [_status(target, table, phase, known.get(table)) for table, phase in PHASE_OF.items()],
+        [_status(target, table, phase, known.get(table), aside) for table, phase in PHASE_OF.items()],
         parked(target) if exists(target) else [],
         [f"{table}.{key}" for table, key in unproven_keys(target)],
+        aside,
     )
 
 
-def _status(target: Side, table: str, phase: int, last: Remembered | None) -> TableStatus:
+def _status(target: Side, table: str, phase: int, last: Remembered | None, aside: list[SetAside]) -> TableStatus:
     if last is None:
-        return TableStatus(table, phase, None, None, None, stale=False)
+        return TableStatus(table, phase, None, None, None, stale=False, rejected=0)
     stale = fingerprint(target, table) != last.fingerprint
-    return TableStatus(table, phase, last.rows, last.copied_at, last.proven_at, stale=stale)
+    rejected = sum(told.rows for told in aside if (told.table, told.action) == (table, REJECTED))
+    return TableStatus(table, phase, last.rows, last.copied_at, last.proven_at, stale=stale, rejected=rejected)

@@ -1,0 +1,102 @@
+"""What is kept of rows and values that were set aside: proven as it is written, and looked at again by each proof."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from tatame_db.move import state
+from tatame_db.move.choices import KEPT, UNKNOWN_TABLE, SetAside, rows_of, values_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tatame_db.move.choices import Step
+    from tatame_db.move.mapping import Mapping, TableMap
+    from tatame_db.move.sides import Side, Sides
+
+_HERE = f"FROM {state.SCHEMA}.rejects AS k WHERE k.source_identity = %(identity)s AND k.table_name = %(table)s"
+
+
+def digest_of_source(source: Side, hashed: str, steps: Iterable[Step]) -> tuple[int, int]:
+    """Digest the rows that are to be kept, as they are in the source."""
+    found = [
+        source.row(f"SELECT count(*), coalesce(sum({_hash(hashed, step.key, step.row)}), 0) {step.rows}")
+        for step in steps
+    ]
+    return sum(count for count, _ in found), sum(int(digest) for _, digest in found)
+
+
+def digest_of_target(
+    target: Side, hashed: str, identity: str, table: str, column: str | None = None
+) -> tuple[int, int]:
+    """Digest the rows that are kept of a table, or of one column of it."""
+    [(count, digest)] = target.rows(
+        f"SELECT count(*), coalesce(sum({_hash(hashed, 'k.id', 'k.row')}), 0) {_HERE}"
+        " AND coalesce(k.column_name = %(column)s, true)",
+        {"identity": identity, "table": table, "column": column},
+    )
+    return count, int(digest)
+
+
+def _hash(hashed: str, key: str, row: str) -> str:
+    return hashed.replace("TEXT", f"ROW({key}, ({row})::text)::text")
+
+
+class Kept:
+    """What is kept of this source on the target."""
+
+    def __init__(self, sides: Sides, hashed: str) -> None:
+        self.sides, self.hashed = sides, hashed
+        self.identity = state.name_of(sides.source)
+        self.told = state.set_aside(sides.target, self.identity)
+
+    def changed(self, mapping: Mapping, tables: Sequence[str]) -> list[SetAside]:
+        """Return the unknown columns and tables whose values are not any more what is kept of them."""
+        return [
+            what
+            for what in self.told
+            if what.action == KEPT and (not tables or what.table in tables) and not self._is_as_in_source(mapping, what)
+        ]
+
+    def _is_as_in_source(self, mapping: Mapping, what: SetAside) -> bool:
+        steps: list[Step] = []
+        if what.kind == UNKNOWN_TABLE:
+            steps = [rows_of(table, what) for table in mapping.unknown if table.name == what.table]
+        else:
+            table = mapping[what.table]
+            steps = [values_of(table, what) for unknown in table.unknown if unknown.name == what.column]
+        there = digest_of_source(self.sides.source, self.hashed, steps)
+        return there == digest_of_target(self.sides.target, self.hashed, self.identity, what.table, what.column)
+
+    def reasons(self, table: TableMap, keys: list[str], where: str) -> dict[str, dict[str | None, str]]:
+        """Say which of these rows are set aside by choice and kept as the source has them today, and why.
+
+        The reason is given for each column of the source that became NULL, or for none where the row was rejected.
+        """
+        if not keys or not any(what.table == table.name for what in self.told):
+            return {}
+        key = f"coalesce({table.key.source_value}::text, 'NULL')"
+        hashed = self.hashed.replace("TEXT", "({})::text")
+        rows = self.sides.source.rows(
+            f"SELECT {key}, {hashed.format('to_jsonb(s)')} FROM {table.source_sql}{where}"
+            f" {'AND' if where else 'WHERE'} {key} = ANY(%(keys)s)",
+            {"keys": keys},
+        )
+        there: dict[str, list[int]] = defaultdict(list)
+        for name, value in rows:
+            there[name].append(value)
+        here: dict[str, dict[tuple[str | None, str], list[int]]] = defaultdict(lambda: defaultdict(list))
+        kept = self.sides.target.rows(
+            f"SELECT coalesce(k.id, 'NULL'), CASE k.action WHEN 'nulled' THEN k.column_name END, k.reason,"
+            f" {hashed.format('k.row')} {_HERE} AND k.action <> 'kept' AND coalesce(k.id, 'NULL') = ANY(%(keys)s)",
+            {"identity": self.identity, "table": table.name, "keys": keys},
+        )
+        for name, column, reason, value in kept:
+            here[name][column, reason].append(value)
+        return {
+            name: {
+                column: reason for (column, reason), values in found.items() if sorted(values) == sorted(there[name])
+            }
+            for name, found in here.items()
+        }

@@ -1,0 +1,557 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import URL, Engine
+
+from tatame_db import move
+from tatame_db.database import readable
+from tatame_db.move import choices as choosing
+from tatame_db.move.mapping import PHASE_OF
+
+Copy = Callable[..., move.Report]
+Row = tuple[Any, ...]
+
+
+def change(address: URL, statements: str) -> None:
+    with psycopg.connect(readable(address), autocommit=True) as connection:
+        connection.execute(statements.encode())
+
+
+def ask(address: URL, query: str) -> list[Row]:
+    with psycopg.connect(readable(address), autocommit=True) as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+def kept(engine: Engine) -> list[Row]:
+    found = ask(engine.url, "SELECT table_name, id, column_name, kind, action FROM tatame_move.rejects")
+    return sorted(found, key=str)
+
+
+def contents(address: URL) -> dict[str, list[Row]]:
+    return {table: sorted(ask(address, f'SELECT t::text FROM public."{table}" AS t')) for table in PHASE_OF}
+
+
+@pytest.fixture
+def copy(supabase: URL, engine: Engine) -> Copy:
+    def copy(*tables: str, on_table: Callable[[move.TableCopy], None] = lambda _: None, **chosen: Any) -> move.Report:
+        with move.opened_for_writing(supabase, engine, lambda: None) as sides:
+            return move.copy(sides, tables, choices=move.Choices(**chosen), on_table=on_table)
+
+    return copy
+
+
+@pytest.fixture
+def plan(supabase: URL, engine: Engine) -> Callable[..., move.Plan]:
+    def plan(**chosen: Any) -> move.Plan:
+        with move.opened(supabase, engine) as sides:
+            return move.plan(sides, move.Choices(**chosen))
+
+    return plan
+
+
+@pytest.fixture
+def verify(supabase: URL, engine: Engine) -> Callable[[], move.Proof]:
+    def verify() -> move.Proof:
+        with move.opened(supabase, engine) as sides:
+            return move.verify(sides)
+
+    return verify
+
+
+NO_KEYS = """
+    ALTER TABLE gyms DROP CONSTRAINT "gyms_managerId_fkey"; ALTER TABLE users DROP CONSTRAINT users_gym_id_fkey;
+    ALTER TABLE checkins DROP CONSTRAINT "checkins_userId_fkey"; ALTER TABLE users DROP CONSTRAINT users_role_fkey;
+    ALTER TABLE graduations DROP CONSTRAINT "graduations_userId_fkey";
+"""
+TWINS = "INSERT INTO users (id, clerk_user_id) SELECT n, 'twin' FROM generate_series(100, 103) AS n;"
+NO_KEY_OF_VERSIONS = "ALTER TABLE versions DROP CONSTRAINT versions_pkey;"
+WITH_NULLS = "ALTER TABLE versions ALTER id DROP IDENTITY, ALTER id DROP NOT NULL;"
+# A project in which one user, with all that hangs on it, stays behind.
+REST_OF_BIA = [
+    ("assets", "1", "class_id", "orphan", "rejected"),
+    ("attachments", "1", "class_id", "orphan", "rejected"),
+    ("checkins", "1", "classId", "orphan", "rejected"),
+    ("class", "1", "instructor_id", "orphan", "rejected"),
+    ("graduations", "2", "userId", "orphan", "rejected"),
+    ("gyms", "2147483646", "managerId", "orphan", "rejected"),
+    ("notifications", "3", "sent_by", "orphan", "rejected"),
+]
+
+
+@pytest.mark.parametrize(
+    ("statements", "chosen", "expected", "query", "rows"),
+    [
+        pytest.param(
+            f"{NO_KEYS} UPDATE users SET gym_id = 99 WHERE id = 2",
+            {"orphans": "null"},
+            [("users", "2", "gym_id", "orphan", "nulled")],
+            "SELECT id, gym_id FROM users ORDER BY id",
+            [(-5, 1), (1, 1), (2, None)],
+            id="orphan-null",
+        ),
+        pytest.param(
+            f"{NO_KEYS} UPDATE users SET gym_id = 99 WHERE id = 2",
+            {"orphans": "reject"},
+            [*REST_OF_BIA, ("users", "2", "gym_id", "orphan", "rejected")],
+            "SELECT id FROM users ORDER BY id",
+            [(-5,), (1,)],
+            id="orphan-reject",
+        ),
+        pytest.param(
+            f"{NO_KEYS} UPDATE users SET gym_id = 99 WHERE id = 2",
+            {"rejects": "keep"},
+            [*REST_OF_BIA, ("users", "2", "gym_id", "orphan", "rejected")],
+            "SELECT id FROM users ORDER BY id",
+            [(-5,), (1,)],
+            id="orphan-rejects",
+        ),
+        pytest.param(
+            f'{NO_KEYS} UPDATE graduations SET "userId" = 99 WHERE id = 1',
+            {"orphans": "null"},
+            [("graduations", "1", "userId", "orphan", "rejected")],
+            "SELECT id FROM graduations",
+            [(2,)],
+            id="orphan-null-where-it-may-not-be-null",
+        ),
+        pytest.param(
+            "UPDATE class SET start = '18:30:45' WHERE id = 1",
+            {"misfits": "null"},
+            [("class", "1", "start", "misfit", "nulled")],
+            'SELECT id, start, "end" FROM class ORDER BY id',
+            [(1, None, "24:00"), (2, None, "00:00")],
+            id="misfit-null",
+        ),
+        pytest.param(
+            "UPDATE checkins SET date = 'infinity' WHERE id = 1",
+            {"misfits": "reject"},
+            [("checkins", "1", "date", "misfit", "rejected")],
+            "SELECT id FROM checkins",
+            [(70000,)],
+            id="misfit-reject",
+        ),
+        pytest.param(
+            "INSERT INTO checkins (id) VALUES (2147483648); UPDATE graduations SET degree = 2147483648 WHERE id = 2",
+            {"misfits": "null"},
+            [
+                ("checkins", "2147483648", "id", "misfit", "rejected"),
+                ("graduations", "2", "degree", "misfit", "nulled"),
+            ],
+            "SELECT id, degree FROM graduations ORDER BY id",
+            [(1, 0), (2, None)],
+            id="misfit-in-a-key",
+        ),
+        pytest.param(
+            "UPDATE gyms SET since = 'infinity' WHERE id = 1",
+            {"misfits": "null", "orphans": "null"},
+            [
+                ("class", "1", "gym_id", "orphan", "nulled"),
+                ("gyms", "1", "since", "misfit", "rejected"),
+                ("users", "-5", "gym_id", "orphan", "nulled"),
+                ("users", "1", "gym_id", "orphan", "nulled"),
+            ],
+            "SELECT id, manager_id FROM gyms",
+            [(2147483646, 2)],
+            id="a-rejected-gym-leaves-its-users-without-one",
+        ),
+        pytest.param(
+            "UPDATE users SET created_at = 'infinity' WHERE id = 1",
+            {"rejects": "keep"},
+            [
+                ("assets", "1", "class_id", "orphan", "rejected"),
+                ("attachments", "1", "class_id", "orphan", "rejected"),
+                ("checkins", "1", "userId", "orphan", "rejected"),
+                ("class", "1", "created_by", "orphan", "rejected"),
+                ("graduations", "1", "userId", "orphan", "rejected"),
+                # The gym of the user whom it names as manager, and then all others of this gym.
+                ("gyms", "1", "managerId", "orphan", "rejected"),
+                ("notifications", "1", "sent_by", "orphan", "rejected"),
+                ("users", "-5", "gym_id", "orphan", "rejected"),
+                ("users", "1", "created_at", "misfit", "rejected"),
+            ],
+            "SELECT id FROM users",
+            [(2,)],
+            id="around-the-cycle",
+        ),
+        pytest.param(
+            TWINS,
+            {"duplicates": "first"},
+            [("users", str(twin), "clerk_user_id", "duplicate", "rejected") for twin in (101, 102, 103)],
+            "SELECT id FROM users WHERE id >= 100",
+            [(100,)],
+            id="duplicates-first",
+        ),
+        pytest.param(
+            TWINS,
+            {"duplicates": "last"},
+            [("users", str(twin), "clerk_user_id", "duplicate", "rejected") for twin in (100, 101, 102)],
+            "SELECT id FROM users WHERE id >= 100",
+            [(103,)],
+            id="duplicates-last",
+        ),
+        pytest.param(
+            TWINS,
+            {"rejects": "keep"},
+            [("users", str(twin), "clerk_user_id", "duplicate", "rejected") for twin in (100, 101, 102, 103)],
+            "SELECT id FROM users WHERE id >= 100",
+            [],
+            id="duplicates-rejects",
+        ),
+        pytest.param(
+            f"{NO_KEYS} {TWINS} UPDATE users SET gym_id = 99 WHERE id = 100",
+            {"duplicates": "first", "orphans": "reject"},
+            [
+                ("users", "100", "gym_id", "orphan", "rejected"),
+                ("users", "102", "clerk_user_id", "duplicate", "rejected"),
+                ("users", "103", "clerk_user_id", "duplicate", "rejected"),
+            ],
+            "SELECT id FROM users WHERE id >= 100",
+            [(101,)],
+            id="duplicates-among-those-that-move",
+        ),
+        pytest.param(
+            f'{NO_KEYS} {TWINS} UPDATE graduations SET "userId" = 101 WHERE id = 1;'
+            ' UPDATE checkins SET "userId" = 102 WHERE id = 1',
+            {"duplicates": "first", "orphans": "null"},
+            [
+                ("checkins", "1", "userId", "orphan", "nulled"),
+                ("graduations", "1", "userId", "orphan", "rejected"),
+                *[("users", str(twin), "clerk_user_id", "duplicate", "rejected") for twin in (101, 102, 103)],
+            ],
+            "SELECT id, user_id, class_id FROM checkins ORDER BY id",
+            [(1, None, 1), (70000, None, None)],
+            id="what-names-a-duplicate",
+        ),
+        pytest.param(
+            f"{NO_KEY_OF_VERSIONS} INSERT INTO versions (id) VALUES (7)",
+            {"duplicates": "first"},
+            [("versions", "7", "id", "duplicate", "rejected")] * 2,
+            "SELECT id FROM versions",
+            [(1,)],
+            id="duplicate-ids",
+        ),
+        pytest.param(
+            f"{NO_KEY_OF_VERSIONS} {WITH_NULLS} INSERT INTO versions (id) VALUES (NULL), (NULL)",
+            {"rejects": "keep"},
+            [("versions", None, "id", "missing-value", "rejected")] * 2,
+            "SELECT id FROM versions ORDER BY id",
+            [(1,), (7,)],
+            id="rows-without-an-id",
+        ),
+        pytest.param(
+            "ALTER TABLE users ALTER clerk_user_id DROP NOT NULL; UPDATE users SET clerk_user_id = NULL WHERE id = -5",
+            {"rejects": "keep"},
+            [("users", "-5", "clerk_user_id", "missing-value", "rejected")],
+            "SELECT id FROM users ORDER BY id",
+            [(1,), (2,)],
+            id="missing-value",
+        ),
+        pytest.param(
+            "INSERT INTO checkins (id) VALUES (2147483647)",
+            {"rejects": "keep"},
+            [("checkins", "2147483647", None, "last-id", "rejected")],
+            "SELECT max(id) FROM checkins",
+            [(70000,)],
+            id="last-id",
+        ),
+        pytest.param(
+            "UPDATE notifications SET recipients = ARRAY['1', repeat('x', 3000)] WHERE id = 2",
+            {"rejects": "keep"},
+            [("notifications", "2", "recipients", "too-long", "rejected")],
+            "SELECT id FROM notifications ORDER BY id",
+            [(1,), (3,)],
+            id="too-long",
+        ),
+        pytest.param(
+            "INSERT INTO roles VALUES (repeat('x', 3000)), ('100%, \"sure\" \\{it''s'), ('NULL'), ('-infinity');"
+            " UPDATE roles SET created_at = '-infinity' WHERE id LIKE '%''s' OR id = 'NULL'",
+            {"rejects": "keep"},
+            [
+                ("roles", '100%, "sure" \\{it\'s', "created_at", "misfit", "rejected"),
+                ("roles", "NULL", "created_at", "misfit", "rejected"),
+            ],
+            "SELECT left(id, 10) FROM roles ORDER BY id",
+            [("-infinity",), ("INSTRUCTOR",), ("MANAGER",), ("STUDENT",), ("xxxxxxxxxx",)],
+            id="ids-that-are-hard-to-write",
+        ),
+        pytest.param(
+            "ALTER TABLE users ADD nickname text; UPDATE users SET nickname = '' WHERE id = 1",
+            {"unknown": "keep"},
+            [("users", "1", "nickname", "unknown-column", "kept")],
+            "SELECT \"row\" ->> 'nickname', \"row\" ->> 'id' FROM tatame_move.rejects",
+            [("", "1")],
+            id="unknown-column-keep",
+        ),
+        pytest.param(
+            "ALTER TABLE users ADD nickname text; UPDATE users SET nickname = '' WHERE id = 1",
+            {"unknown": "leave"},
+            [],
+            "SELECT id FROM users ORDER BY id",
+            [(-5,), (1,), (2,)],
+            id="unknown-column-leave",
+        ),
+        pytest.param(
+            "CREATE TABLE stripe (id int, plan text); INSERT INTO stripe VALUES (1, 'gold'), (2, NULL)",
+            {"unknown": "keep"},
+            [("stripe", "1", None, "unknown-table", "kept"), ("stripe", "2", None, "unknown-table", "kept")],
+            'SELECT "row"::text FROM tatame_move.rejects ORDER BY id',
+            [('{"id": 1, "plan": "gold"}',), ('{"id": 2, "plan": null}',)],
+            id="unknown-table-keep",
+        ),
+        pytest.param(
+            "CREATE TABLE stripe (id int, plan text); INSERT INTO stripe VALUES (1, 'gold'), (2, NULL)",
+            {"unknown": "leave"},
+            [],
+            "SELECT to_regclass('stripe')",
+            [(None,)],
+            id="unknown-table-leave",
+        ),
+        pytest.param(
+            # A value that becomes NULL in a row that is rejected in the end does not count.
+            f"{TWINS} UPDATE users SET deleted_at = 'infinity' WHERE id = 101",
+            {"misfits": "null", "duplicates": "first"},
+            [("users", str(twin), "clerk_user_id", "duplicate", "rejected") for twin in (101, 102, 103)],
+            "SELECT id FROM users WHERE id >= 100",
+            [(100,)],
+            id="rejected-beats-nulled",
+        ),
+    ],
+)
+def test_a_choice_does_what_it_says_and_every_report_tells(
+    *,
+    copy: Copy,
+    plan: Callable[..., move.Plan],
+    verify: Callable[[], move.Proof],
+    supabase: URL,
+    engine: Engine,
+    statements: str,
+    chosen: dict[str, str],
+    expected: list[Row],
+    query: str,
+    rows: list[Row],
+) -> None:
+    change(supabase, statements)
+    assert not plan().whole
+    planned = plan(**chosen)
+    assert planned.whole
+    report = copy(**chosen)
+    assert kept(engine) == sorted(expected, key=str)
+    assert ask(engine.url, query) == rows
+    assert ask(engine.url, "SELECT conname FROM pg_constraint WHERE NOT convalidated") == []
+    # What is rejected or lost a value is kept as the source has it, to the last column.
+    for table, key, _, _, action in expected:
+        if action in ("rejected", "nulled") and key is not None:
+            there = ask(supabase, f"SELECT to_jsonb(s)::text FROM public.{table} AS s WHERE id::text = $${key}$$")
+            found = 'SELECT DISTINCT "row"::text FROM tatame_move.rejects WHERE (table_name, id) ='
+            assert set(ask(engine.url, f"{found} ('{table}', $${key}$$)")) <= set(there)
+    # Plan, report and status count the same.
+    told = {(what.table, what.column, what.kind, what.action): 0 for what in report.aside if what.action != "left"}
+    for what in report.aside:
+        if what.action != "left":
+            told[what.table, what.column, what.kind, what.action] += what.rows
+    assert told == {
+        fact: sum((table, column, kind, action) == fact for table, _, column, kind, action in expected)
+        for fact in {(table, column, kind, action) for table, _, column, kind, action in expected}
+    }
+    assert report.aside == planned.aside
+    rejected = dict.fromkeys(PHASE_OF, 0)
+    for table, _, _, _, action in expected:
+        if action == "rejected":
+            rejected[table] += 1
+    assert {table.table: table.rejected for table in report.tables} == rejected
+    with move.opened(supabase, engine) as sides:
+        assert {table.table: table.rejected for table in move.status(sides.target).tables} == rejected
+        counts = move.counts(sides)
+    assert {count.table: sum(count.rejected.values()) for count in counts} == rejected
+    assert all(count.agrees != count.by_choice for count in counts)
+    # The proof sees the plain truth, and what of it was chosen.
+    proof = verify()
+    differing = {(table, key) for table, key, _, _, action in expected if action == "nulled"}
+    assert proof.equal == (not any(rejected.values()) and not differing)
+    assert proof.by_choice == sum(rejected.values()) + len(differing)
+    assert proof.equal_but_for_choices
+    # And a second copy finds nothing to do.
+    assert {(table.written, table.deleted) for table in copy(**chosen).tables} == {(0, 0)}
+    assert kept(engine) == sorted(expected, key=str)
+
+
+def test_what_stays_at_the_source_is_counted_in_the_report(copy: Copy, supabase: URL) -> None:
+    change(supabase, "CREATE TABLE stripe (id int); INSERT INTO stripe VALUES (1), (2)")
+    [left] = copy(unknown="leave").aside
+    assert (left.table, left.action, left.rows) == ("stripe", "left", 2)
+
+
+ALL = {"orphans": "null", "misfits": "null", "duplicates": "first", "unknown": "keep", "rejects": "keep"}
+
+
+@pytest.mark.parametrize("statement", ["DROP TABLE versions", "ALTER TABLE class DROP created_at"])
+def test_no_choice_helps_where_a_table_or_a_column_is_missing(
+    copy: Copy, supabase: URL, engine: Engine, statement: str
+) -> None:
+    change(supabase, statement)
+    with pytest.raises(move.ObstaclesInTheWay, match="missing-"):
+        copy(**ALL)
+    assert ask(engine.url, "SELECT to_regnamespace('tatame_move')") == [(None,)]
+
+
+def test_an_orphan_that_a_choice_makes_needs_a_choice_too(
+    copy: Copy, plan: Callable[..., move.Plan], supabase: URL, engine: Engine
+) -> None:
+    change(supabase, "UPDATE gyms SET since = 'infinity' WHERE id = 1")
+    before = contents(engine.url)
+    planned = plan(misfits="reject")
+    assert not planned.whole
+    assert [(obstacle.kind, obstacle.what, obstacle.rows, obstacle.ids) for obstacle in planned.unresolved] == [
+        ("orphan", "gym_id names a row of gyms that is rejected", 2, ["-5", "1"]),
+        ("orphan", "gym_id names a row of gyms that is rejected", 1, ["1"]),
+    ]
+    with pytest.raises(move.ObstaclesInTheWay, match="orphan"):
+        copy(misfits="reject")
+    assert contents(engine.url) == before
+
+
+def test_the_plan_says_what_each_choice_comes_to(plan: Callable[..., move.Plan], supabase: URL) -> None:
+    change(supabase, f"{NO_KEYS} {TWINS} UPDATE users SET gym_id = 99 WHERE id IN (2, 102)")
+    planned = plan(orphans="null", duplicates="last")
+    found = {obstacle.kind: obstacle for obstacle in planned.obstacles}
+    assert (found["orphan"].rows, found["orphan"].chosen) == (2, "--orphans null")
+    assert found["orphan"].outcome == {"nulled": 1}
+    assert (found["duplicate"].rows, found["duplicate"].chosen) == (4, "--duplicates last")
+    assert found["duplicate"].outcome == {"rejected": 3}
+    assert "`--orphans null`: NULL takes its place, and the row is kept as it was" in found["orphan"].choices
+
+
+def test_rows_that_were_mended_at_the_source_arrive_without_a_choice(
+    copy: Copy, verify: Callable[[], move.Proof], supabase: URL, engine: Engine, arrived: URL
+) -> None:
+    change(supabase, "UPDATE users SET created_at = 'infinity' WHERE id = 1; ALTER TABLE users ADD nickname text")
+    change(supabase, "UPDATE users SET nickname = 'x'; CREATE TABLE stripe (id int); INSERT INTO stripe VALUES (1)")
+    copy(**ALL)
+    assert len(kept(engine)) == 10
+    change(supabase, "UPDATE users SET created_at = '2024-01-01 12:00:00-03' WHERE id = 1; DROP TABLE stripe")
+    change(supabase, "ALTER TABLE users DROP nickname")
+    report = copy()
+    assert report.aside == []
+    assert kept(engine) == []
+    assert contents(engine.url) == contents(arrived)
+    assert verify().equal
+
+
+def test_another_choice_is_made_good_by_the_next_run(copy: Copy, supabase: URL, engine: Engine) -> None:
+    change(supabase, f"{NO_KEYS} UPDATE users SET gym_id = 99 WHERE id = 2")
+    copy(orphans="reject")
+    assert len(kept(engine)) == 8
+    copy(orphans="null")
+    assert kept(engine) == [("users", "2", "gym_id", "orphan", "nulled")]
+    assert ask(engine.url, "SELECT count(*) FROM class") == [(2,)]
+    copy(orphans="reject")
+    assert len(kept(engine)) == 8
+    assert ask(engine.url, "SELECT id FROM class") == [(2,)]
+    options = ask(engine.url, "SELECT options ->> 'orphans', report -> 'aside' FROM tatame_move.runs ORDER BY id")
+    assert [(orphans, sum(what["rows"] for what in aside)) for orphans, aside in options] == [
+        ("reject", 8),
+        ("null", 1),
+        ("reject", 8),
+    ]
+
+
+@pytest.mark.parametrize("table", ["gyms", "users", "checkins"])
+def test_a_run_with_choices_that_dies_is_made_good_by_the_next_one(
+    copy: Copy, verify: Callable[[], move.Proof], supabase: URL, engine: Engine, table: str
+) -> None:
+    class Killed(BaseException):
+        """Stands for a failure at a moment that a test chooses."""
+
+    def fail(done: move.TableCopy) -> None:
+        if done.table == table:
+            raise Killed
+
+    change(supabase, "UPDATE users SET created_at = 'infinity' WHERE id = 1")
+    with pytest.raises(Killed):
+        copy(rejects="keep", on_table=fail)
+    so_far = list(PHASE_OF)[: list(PHASE_OF).index(table) + 1]
+    assert {row[0] for row in kept(engine)} == {row[0] for row in kept(engine)} & set(so_far)
+    copy(rejects="keep")
+    assert len(kept(engine)) == 9
+    assert verify().equal_but_for_choices
+
+
+@pytest.mark.parametrize(
+    ("side", "statement"),
+    [
+        ("source", "UPDATE users SET email = 'new' WHERE id = 1"),
+        ("source", "UPDATE class SET \"end\" = '18:30:45' WHERE id = 2"),
+        ("source", "UPDATE class SET start = '18:30:46' WHERE id = 2"),
+        ("source", "UPDATE users SET nickname = 'new' WHERE id = 2"),
+        ("source", "ALTER TABLE users DROP nickname"),
+        ("target", "UPDATE class SET start = '18:30' WHERE id = 2"),
+        ("target", "DELETE FROM class WHERE id = 2"),
+        ("target", "UPDATE tatame_move.rejects SET \"row\" = '{}' WHERE table_name = 'users' AND id = '1'"),
+        ("target", "DELETE FROM tatame_move.rejects WHERE table_name = 'users' AND id = '1'"),
+        ("target", "UPDATE tatame_move.rejects SET source_identity = 'another'"),
+    ],
+)
+def test_a_difference_is_by_choice_only_where_it_is_kept_as_the_source_has_it_today(
+    *, copy: Copy, verify: Callable[[], move.Proof], supabase: URL, engine: Engine, side: str, statement: str
+) -> None:
+    change(
+        supabase,
+        "UPDATE users SET created_at = 'infinity' WHERE id = 1; UPDATE class SET start = '18:30:45' WHERE id = 2;"
+        " ALTER TABLE users ADD nickname text; UPDATE users SET nickname = 'x' WHERE id = 2",
+    )
+    copy(rejects="keep", misfits="null", unknown="keep", orphans="null")
+    assert verify().equal_but_for_choices
+    change(supabase if side == "source" else engine.url, statement)
+    proof = verify()
+    assert not proof.equal
+    assert not proof.equal_but_for_choices
+
+
+def test_what_is_left_behind_is_not_without_bounds(
+    copy: Copy, supabase: URL, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(supabase, TWINS)
+    monkeypatch.setattr(choosing, "MOST_IDS", 2)
+    with pytest.raises(move.TooManyAside) as caught:
+        copy(duplicates="first")
+    assert caught.value.table == "users"
+    assert ask(engine.url, "SELECT to_regnamespace('tatame_move')") == [(None,)]
+    monkeypatch.setattr(choosing, "MOST_IDS", 3)
+    copy(duplicates="first")
+
+
+@pytest.mark.parametrize("kind", ["integer", "smallint", "numeric", "text", "uuid"])
+def test_ids_of_any_type_can_be_rejected(copy: Copy, supabase: URL, engine: Engine, kind: str) -> None:
+    becomes = "lpad(id::text, 32, '0')::uuid" if kind == "uuid" else f"id::{kind}"
+    change(
+        supabase,
+        f"ALTER TABLE versions ALTER id DROP IDENTITY; ALTER TABLE versions ALTER id TYPE {kind} USING {becomes};"
+        " UPDATE versions SET created_at = 'infinity' WHERE \"appVersion\" IS NULL",
+    )
+    copy(rejects="keep")
+    assert ask(engine.url, "SELECT count(*) FROM versions") == [(0 if kind == "uuid" else 1,)]
+
+
+def test_a_child_with_another_type_of_key_follows_its_parent(copy: Copy, supabase: URL, engine: Engine) -> None:
+    change(
+        supabase,
+        'ALTER TABLE checkins DROP CONSTRAINT "checkins_userId_fkey"; ALTER TABLE checkins ALTER "userId" TYPE integer;'
+        " UPDATE users SET created_at = 'infinity' WHERE id = 1;"
+        " INSERT INTO users (id, clerk_user_id) VALUES (2147483648, 'x')",
+    )
+    copy(rejects="keep", orphans="null")
+    assert ask(engine.url, "SELECT id, user_id FROM checkins ORDER BY id") == [(1, None), (70000, None)]
+
+
+def test_names_that_are_filled_up_with_blanks_are_told_apart(copy: Copy, supabase: URL, engine: Engine) -> None:
+    change(
+        supabase,
+        "ALTER TABLE users DROP CONSTRAINT users_role_fkey; ALTER TABLE roles ALTER id TYPE character(20);"
+        " UPDATE roles SET created_at = 'infinity' WHERE id = 'STUDENT'; INSERT INTO roles VALUES ('S')",
+    )
+    copy(rejects="keep", orphans="null")
+    assert ask(engine.url, "SELECT id FROM roles ORDER BY id") == [("INSTRUCTOR",), ("MANAGER",), ("S",)]
+    assert ask(engine.url, "SELECT id, role FROM users ORDER BY id") == [(-5, None), (1, "MANAGER"), (2, None)]
