@@ -24,12 +24,12 @@ _MEMORY = Path("/dev/shm")  # noqa: S108, it is chosen for being memory, and the
 _MEMORY_NEEDED_BYTES = 2 * 1024**3
 
 
-def new_run_directory() -> Path:
-    """Name a directory for a run, in memory where there is enough of it; nothing is made yet.
+def new_run_directory(more_bytes: int = 0) -> Path:
+    """Name a directory for a run, in memory where there is enough of it and more; nothing is made yet.
 
     `TMPDIR` decides where it is set.
     """
-    memory = "TMPDIR" not in os.environ and _usable(_MEMORY)
+    memory = "TMPDIR" not in os.environ and _usable(_MEMORY, _MEMORY_NEEDED_BYTES + more_bytes)
     return (_MEMORY if memory else Path(tempfile.gettempdir())) / f"{_PREFIX}{secrets.token_hex(6)}"
 
 
@@ -43,12 +43,12 @@ def run_name(directory: Path) -> str:
     return directory.name.removeprefix(_PREFIX)
 
 
-def _usable(memory: Path) -> bool:
+def _usable(memory: Path, needed_bytes: int) -> bool:
     if not memory.is_dir() or not os.access(memory, os.W_OK):
         return False
     state = os.statvfs(memory)
     # The server may have to put a copy of its programs beside its data.
-    return not state.f_flag & os.ST_NOEXEC and state.f_bavail * state.f_frsize >= _MEMORY_NEEDED_BYTES
+    return not state.f_flag & os.ST_NOEXEC and state.f_bavail * state.f_frsize >= needed_bytes
 
 
 def join(directory: Path) -> IO[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
@@ -40,9 +42,12 @@ class Scratch:
 
 
 @contextlib.contextmanager
-def scratch() -> Generator[Scratch]:
-    """Start a server in a temporary directory, and delete it afterwards, with what killed processes left behind."""
-    directory = run_directory.new_run_directory()
+def scratch(data_bytes: int = 0) -> Generator[Scratch]:
+    """Start a server in a temporary directory, and delete it afterwards, with what killed processes left behind.
+
+    `data_bytes` is what it will hold, where that is much.
+    """
+    directory = run_directory.new_run_directory(data_bytes)
     server = EmbeddedServer(directory / "server", durable=False)
     with run_directory.join(directory):
         try:
@@ -53,3 +58,15 @@ def scratch() -> Generator[Scratch]:
         finally:
             server.delete()
             shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def left_running(prefix: str) -> Generator[Scratch]:
+    """Start a server in a new directory and leave both; delete them only where we are interrupted or fail."""
+    server = EmbeddedServer(Path(tempfile.mkdtemp(prefix=prefix)), durable=False)
+    try:
+        server.start()
+        yield Scratch(server)
+    except BaseException:
+        server.delete()
+        raise

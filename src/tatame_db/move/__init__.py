@@ -27,6 +27,7 @@ from tatame_db.move.proof import (
     counts,
     verify,
 )
+from tatame_db.move.rehearsal import Rehearsal, RehearsalFailed, RehearsedStep, rehearse
 from tatame_db.move.sides import (
     ConnectionLost,
     SameDatabase,
@@ -58,6 +59,9 @@ __all__ = [
     "ParentsMissing",
     "Plan",
     "Proof",
+    "Rehearsal",
+    "RehearsalFailed",
+    "RehearsedStep",
     "Report",
     "RowsOfOthers",
     "SameDatabase",
@@ -80,6 +84,7 @@ __all__ = [
     "opened",
     "opened_for_writing",
     "plan",
+    "rehearse",
     "status",
     "target_opened",
     "verify",
