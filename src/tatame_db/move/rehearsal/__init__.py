@@ -24,7 +24,7 @@ from tatame_db.move.sides import opened, opened_for_writing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from sqlalchemy import Engine
+    from sqlalchemy import URL, Engine
 
     from tatame_db.evolve.scratch import Scratch
 
@@ -120,16 +120,23 @@ def _expect(what: object, words: str) -> None:
         raise _NotAsExpectedError(words)
 
 
+def run_statements(address: URL, file: str, rows: int) -> None:
+    """Run one of the files beside this one on a project with so many rows, and commit it."""
+    users = rows * 3 // 100
+    gyms = max(2, users // 400)
+    numbers = {"users": users, "gyms": gyms, "classes": 12 * gyms, "notifications": users // 2}
+    # Two graduations for each user, an asset and an attachment for each class, and rows of a known number.
+    others = 3 * users + gyms + 3 * numbers["classes"] + numbers["notifications"] + 18
+    numbers["checkins"] = rows - others
+    statements = (HERE / f"{file}.sql").read_text()
+    # All statements of a file at once, which only values that stand in the text allow.
+    with psycopg.connect(readable(address), cursor_factory=psycopg.ClientCursor) as connection:
+        connection.execute(statements.encode(), numbers if "%(" in statements else None)
+
+
 class _Rehearsal:
     def __init__(self, source: Engine, target: Engine, rows: int, on_step: Callable[[RehearsedStep], None]) -> None:
-        self.source, self.target, self.on_step = source, target, on_step
-        users = rows * 3 // 100
-        gyms = max(2, users // 400)
-        self.numbers = {"users": users, "gyms": gyms, "classes": 12 * gyms, "notifications": users // 2}
-        # Two graduations for each user, an asset and an attachment for each class, and rows of a known number.
-        others = 3 * users + gyms + 3 * self.numbers["classes"] + self.numbers["notifications"] + 18
-        self.numbers["checkins"] = rows - others
-        self.rows = rows
+        self.source, self.target, self.rows, self.on_step = source, target, rows, on_step
 
     def run(self, kept: Scratch | None) -> Rehearsal:
         started, done = time.perf_counter(), list[RehearsedStep]()
@@ -165,7 +172,7 @@ class _Rehearsal:
 
     def _make_project(self) -> str:
         for file in ("supabase", "rows", "obstacles"):
-            self._run(self.source, file)
+            run_statements(self.source.url, file, self.rows)
         return f"{self.rows:,} rows as gyms write them, and every obstacle there is"
 
     def _make_target(self) -> str:
@@ -180,7 +187,7 @@ class _Rehearsal:
         return f"{counted(len(planned.obstacles), 'obstacle')} of {len(kinds)} kinds"
 
     def _mend(self) -> str:
-        self._run(self.source, "mended")
+        run_statements(self.source.url, "mended", self.rows)
         left = {obstacle.kind for obstacle in self._planned(CHOICES).unresolved}
         _expect(not left, f"{_listed(left)} is left")
         return f"{_listed(TO_BE_MENDED)}: for these nothing can be chosen"
@@ -209,7 +216,7 @@ class _Rehearsal:
         return f"equal but for {counted(proof.by_choice, 'row')} by choice, {rows:,} rows compared"
 
     def _change(self) -> str:
-        self._run(self.source, "changes")
+        run_statements(self.source.url, "changes", self.rows)
         return "rows were added, changed and deleted at the source, and two people exchanged accounts"
 
     def _copy_changes(self) -> str:
@@ -252,12 +259,6 @@ class _Rehearsal:
     def _copied(self, *, replace_rows: bool = False) -> Report:
         with opened_for_writing(self.source.url, self.target, lambda: None) as sides:
             return copy(sides, choices=CHOICES, replace_rows=replace_rows)
-
-    def _run(self, engine: Engine, file: str) -> None:
-        statements = (HERE / f"{file}.sql").read_text()
-        # All statements of a file at once, which only values that stand in the text allow.
-        with psycopg.connect(readable(engine.url), cursor_factory=psycopg.ClientCursor) as connection:
-            connection.execute(statements.encode(), self.numbers if "%(" in statements else None)
 
 
 def _taken(name: str, step: Callable[[], str]) -> RehearsedStep:
