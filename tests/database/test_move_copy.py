@@ -19,6 +19,10 @@ copying = importlib.import_module("tatame_db.move.copy")  # `move.copy` is the f
 Copy = Callable[..., move.Report]
 
 
+class Killed(BaseException):
+    """Stands for a failure at a moment that a test chooses."""
+
+
 def change(address: URL, statements: str) -> None:
     with psycopg.connect(readable(address), autocommit=True) as connection:
         connection.execute(statements.encode())
@@ -111,9 +115,129 @@ def test_a_later_copy_brings_what_changed_and_takes_away_what_went(
     report = {table.table: table for table in copy().tables}
     assert verify() == []
     assert report["checkins"].rows == 100_003
-    # Only the ranges of 256 ids around the three changes.
-    assert report["checkins"].written < 3 * 256
+    # No row but those that changed.
+    assert (report["checkins"].written, report["checkins"].deleted) == (2, 2)
+    assert (report["users"].written, report["users"].deleted) == (2, 2)
     assert report["roles"].written == 0
+
+
+def kept_as_they_are(engine: Engine) -> set[tuple[Any, ...]]:
+    """Return indexes and foreign keys by what tells an old one from one that was made anew."""
+    return set(
+        ask(
+            engine.url,
+            "SELECT indexrelid::regclass::text, indexrelid FROM pg_index WHERE indrelid = ANY("
+            "SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace)"
+            " UNION ALL SELECT conname, oid FROM pg_constraint WHERE contype = 'f'",
+        )
+    )
+
+
+def test_few_changes_leave_indexes_alone_and_keys_that_are_not_in_the_way(
+    copy: Copy, supabase: URL, engine: Engine, verify: Callable[[], list[str]]
+) -> None:
+    copy()
+    before = kept_as_they_are(engine)
+    change(supabase, "UPDATE checkins SET date = NULL WHERE id = 1; DELETE FROM graduations WHERE id = 2")
+    copy()
+    assert kept_as_they_are(engine) == before
+    change(supabase, "UPDATE users SET email = 'x' WHERE id = 1")
+    copy()
+    renewed = {name for name, _ in kept_as_they_are(engine) - before}
+    assert renewed == {
+        "gyms_manager_id_users_id_fk",
+        "graduations_user_id_users_id_fk",
+        "class_created_by_users_id_fk",
+        "class_instructor_id_users_id_fk",
+        "checkins_user_id_users_id_fk",
+        "notifications_sent_by_users_id_fk",
+    }
+    assert ask(engine.url, "SELECT conname FROM pg_constraint WHERE NOT convalidated") == []
+    assert verify() == []
+
+
+def test_rows_go_with_all_that_names_them_and_come_in_any_order(
+    copy: Copy, supabase: URL, verify: Callable[[], list[str]]
+) -> None:
+    copy()
+    change(
+        supabase,
+        "BEGIN; SET CONSTRAINTS ALL DEFERRED; DELETE FROM notifications; DELETE FROM graduations; UPDATE class SET"
+        ' instructor_id = NULL; UPDATE gyms SET "managerId" = 1; DELETE FROM users WHERE id = 2;'
+        " INSERT INTO roles VALUES (E'\\\"100%'' {a,b}'), ('NULL');"
+        " INSERT INTO gyms (id, name, address, since, \"managerId\") VALUES (5, 'x', 'x', '2024-01-01', 9);"
+        " INSERT INTO users (id, clerk_user_id, gym_id, role) VALUES (9, 'user_bia 🥋', 5, 'NULL'); COMMIT",
+    )
+    report = {table.table: (table.deleted, table.written) for table in copy().tables}
+    assert verify() == []
+    assert (report["roles"], report["gyms"], report["users"]) == ((0, 2), (1, 2), (1, 1))
+    change(supabase, "DELETE FROM roles WHERE id LIKE '%100%'; UPDATE roles SET created_at = now() WHERE id = 'NULL'")
+    report = {table.table: (table.deleted, table.written) for table in copy().tables}
+    assert report["roles"] == (2, 1)
+    assert verify() == []
+
+
+@pytest.mark.parametrize(("few", "written"), [(10_000, 1_001), (1_000, 1_024), (50, 1_024)])
+def test_many_changes_are_written_by_ranges_and_all_is_back_afterwards(
+    *,
+    copy: Copy,
+    supabase: URL,
+    engine: Engine,
+    verify: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    few: int,
+    written: int,
+) -> None:
+    change(supabase, "INSERT INTO checkins (id) SELECT n FROM generate_series(102400, 105000) AS n")
+    before = schema(engine)
+    copy()
+    kept = kept_as_they_are(engine)
+    monkeypatch.setattr(copying, "FEW_ROWS", few)
+    monkeypatch.setattr("tatame_db.move.proof.BATCH_ROWS", 300)
+    change(supabase, "UPDATE checkins SET date = '2024-01-01' WHERE id BETWEEN 102400 AND 103400")
+    report = {table.table: table for table in copy().tables}
+    # 1,001 rows lie in four ranges of 256 whole ones.
+    assert (report["checkins"].deleted, report["checkins"].written) == (written, written)
+    parked = {name for name, _ in kept - kept_as_they_are(engine)}
+    bulk = {
+        "checkins_user_id_date_index",
+        "checkins_class_id_date_index",
+        "checkins_user_id_users_id_fk",
+        "checkins_class_id_class_id_fk",
+    }
+    assert parked == (set() if written == 1_001 else bulk)
+    assert schema(engine) == before
+    assert verify() == []
+
+
+@pytest.mark.parametrize("table", ["roles", "gyms", "users", "class", "notifications"])
+def test_a_later_copy_that_dies_leaves_whole_tables_and_the_next_one_ends_it(
+    copy: Copy, supabase: URL, engine: Engine, verify: Callable[[], list[str]], table: str
+) -> None:
+    copy()
+    before = schema(engine)
+    was = contents(engine.url)
+    change(
+        supabase,
+        "BEGIN; SET CONSTRAINTS ALL DEFERRED; DELETE FROM notifications WHERE id = 3; DELETE FROM graduations;"
+        ' UPDATE class SET instructor_id = NULL; UPDATE gyms SET "managerId" = 9; DELETE FROM users WHERE id = 2;'
+        " INSERT INTO users (id, clerk_user_id, gym_id) VALUES (9, 'user_new', 1);"
+        " UPDATE roles SET created_at = now() WHERE id = 'STUDENT'; COMMIT",
+    )
+
+    def fail(done: move.TableCopy) -> None:
+        if done.table == table:
+            raise Killed
+
+    with pytest.raises(Killed):
+        copy(on_table=fail)
+    reached = list(PHASE_OF).index(table)
+    now = contents(engine.url)
+    assert [name for name in list(PHASE_OF)[reached + 1 :] if now[name] != was[name]] == []
+    assert set(schema(engine)) == set(before)
+    copy()
+    assert verify() == []
+    assert schema(engine) == before
 
 
 def test_seeded_rows_are_ours_and_stay_unless_told(copy: Copy, engine: Engine, verify: Callable[[], list[str]]) -> None:
@@ -226,10 +350,6 @@ def test_a_table_whose_parents_are_missing_says_so(copy: Copy, engine: Engine, t
         copy(table)
     assert caught.value.parents == parents
     assert ask(engine.url, f"SELECT count(*) FROM {table}") == [(0,)]
-
-
-class Killed(BaseException):
-    """Stands for a failure at a moment that a test chooses."""
 
 
 @pytest.mark.parametrize("table", PHASE_OF)

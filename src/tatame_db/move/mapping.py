@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from tatame_db.move.conversion import INTEGERS, MISSING, TEXT, Conversion, about
 from tatame_db.schema import Base
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy import Column, Table
 
@@ -43,6 +44,7 @@ _NAMES = {
 }
 
 
+_NUMBER, _SPECIAL = re.compile("-?[0-9]+"), re.compile(r'["\\]')
 _POSTGRESQL = URL.create("postgresql+psycopg").get_dialect()()
 
 
@@ -83,6 +85,11 @@ def literal(text: str) -> str:
     """Write a text as a constant that holds no `%`, which would count beside parameters."""
     escaped = text.replace("\\", r"\\").replace("'", "''").replace("%", r"\x25")
     return f"E'{escaped}'"
+
+
+def listed(ids: Iterable[str]) -> str:
+    """Write ids as they stand between the braces of an array."""
+    return ",".join(name if _NUMBER.fullmatch(name) else '"' + _SPECIAL.sub(r"\\\g<0>", name) + '"' for name in ids)
 
 
 def array(ids: str, kind: str) -> str:

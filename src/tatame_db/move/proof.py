@@ -14,7 +14,7 @@ from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
 from tatame_db.move import state
 from tatame_db.move.choices import REJECTED
 from tatame_db.move.kept import Kept
-from tatame_db.move.mapping import read_mapping
+from tatame_db.move.mapping import array, listed, read_mapping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from tatame_db.move.sides import Sides
 
 MAX_DIFFERENCES = 20
-# Rows whose ids agree but for the last bits lie together: first many thousands, then some hundreds.
-_WIDE_BITS, _NARROW_BITS = 16, 8
+BATCH_ROWS = 10_000
+_BUCKETS_AT_ONCE = 1_024
+# Rows whose ids agree but for the last bits lie together: first many thousands, then some hundreds or some.
+_WIDE_BITS, _NARROW_BITS, _FEW_BITS = 16, 8, 4
 HASHES = {
     "hashtextextended": 'hashtextextended((TEXT) COLLATE "C", 0)',
     # Older and newer servers on other machines may disagree on the first, but never on this one.
@@ -241,9 +243,22 @@ class Where:
 
     source: str
     target: str
+    buckets: int = 0
 
 
 EVERYWHERE = Where("", "")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What makes the target equal: which rows to delete there, and which to bring, each as conditions to go through.
+
+    `bulk` where that is done by ranges, which may hold rows that are equal.
+    """
+
+    deletes: list[str]
+    brings: list[str]
+    bulk: bool
 
 
 class Comparison:
@@ -267,7 +282,7 @@ class Comparison:
             return TableProof(self.table.name, None, count.target, None, None, 0, 0, 0, 0, [])
         source, target = self.whole()
         if source != target:
-            for part in self.unequal_parts():
+            for part in self._parts(_NARROW_BITS):
                 self._compare_rows(part)
         return TableProof(
             table=self.table.name,
@@ -287,15 +302,42 @@ class Comparison:
         source, target = self._digests(EVERYWHERE)
         return source[None], target[None]
 
-    def unequal_parts(self) -> list[Where]:
-        """Say which rows differ at most, as ranges of ids that are small where few rows differ."""
+    def _parts(self, bits: int) -> Iterator[Where]:
+        """Say which rows differ at most: in ranges of ids, buckets of so many bits that differ."""
         if not self.table.counted_key:
-            return [EVERYWHERE]
-        parts: list[Where] = []
+            yield EVERYWHERE
+            return
         for wide in self._differing_buckets(EVERYWHERE, _WIDE_BITS):
-            within = self._within([wide], _WIDE_BITS)
-            parts.append(self._within(self._differing_buckets(within, _NARROW_BITS), _NARROW_BITS))
-        return parts
+            buckets = self._differing_buckets(self._within([wide], _WIDE_BITS), bits)
+            # So many that the rows of one part fit into little memory, whatever the bits.
+            for start in range(0, len(buckets), _BUCKETS_AT_ONCE):
+                yield self._within(buckets[start : start + _BUCKETS_AT_ONCE], bits)
+
+    def work(self, most_rows: int) -> Work:
+        """Say what is to be done: row by row up to so many, else by ranges."""
+        key = self.table.key
+        deletes: list[str] = []
+        brings: list[str] = []
+        differing = rows = 0
+        for part in self._parts(_FEW_BITS):
+            differing += part.buckets
+            # In each there is a row that differs, so this is known before a single row is read.
+            if differing > most_rows:
+                return self.bulk()
+            theirs, ours = map(set[tuple[str, int]], self._hashes(part))
+            gone, come = {name for name, _ in ours - theirs}, {name for name, _ in theirs - ours}
+            rows += max(len(gone), len(come))
+            if rows > most_rows:
+                return self.bulk()
+            # Kept as the conditions that they become: ids one by one would take ten times as much memory.
+            deletes += [f" WHERE {key.target_value} = ANY({array(ids, key.type)})" for ids in _batches(gone)]
+            brings += [f" WHERE {self.table.among(ids)}" for ids in _batches(come)]
+        return Work(deletes, brings, bulk=False)
+
+    def bulk(self) -> Work:
+        """Say which ranges are to be deleted and brought."""
+        parts = list(self._parts(_NARROW_BITS))
+        return Work([part.target for part in parts], [part.source for part in parts], bulk=True)
 
     def _digests(
         self, where: Where, bits: int | None = None
@@ -321,14 +363,17 @@ class Comparison:
 
     def _within(self, buckets: list[int], bits: int) -> Where:
         key = self.table.key
-        return Where(_among(key.source_value, buckets, bits), _among(key.target_value, buckets, bits))
+        return Where(_among(key.source_value, buckets, bits), _among(key.target_value, buckets, bits), len(buckets))
 
-    def _compare_rows(self, where: Where) -> None:
-        source, target = self.sides.rows(
+    def _hashes(self, where: Where) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+        """Hash each row of both sides, after its id."""
+        return self.sides.rows(
             f"SELECT {self.source_key}, {self.source_hash} FROM {self.table.source_sql}{where.source}",
             f"SELECT {self.target_key}, {self.target_hash} FROM {self.table.target_sql}{where.target}",
         )
-        ours, theirs = _hashes_by_key(target), _hashes_by_key(source)
+
+    def _compare_rows(self, where: Where) -> None:
+        theirs, ours = map(_hashes_by_key, self._hashes(where))
         unequal = [key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key)]
         reasons = self._reasons(
             [key for key in unequal if not ours.get(key)],
@@ -390,6 +435,12 @@ class Comparison:
             ]
             for key, *there in source
         }
+
+
+def _batches(found: set[str]) -> Iterator[str]:
+    keys = sorted(found, key=_number_first)
+    for start in range(0, len(keys), BATCH_ROWS):
+        yield listed(keys[start : start + BATCH_ROWS])
 
 
 def _row(texts: list[str]) -> str:

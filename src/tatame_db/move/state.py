@@ -9,6 +9,7 @@ from tatame_db.move.choices import REJECTED, UNKNOWN_TABLE, SetAside
 from tatame_db.move.mapping import PHASE_OF, quoted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from tatame_db.move.sides import Side
@@ -63,12 +64,12 @@ CREATE INDEX IF NOT EXISTS rejects_table_name_id_index ON {SCHEMA}.rejects (tabl
 _OURS = ", ".join(f"'{name}'" for name in PHASE_OF)
 _IS_OURS = f"c.relnamespace = 'public'::regnamespace AND c.relname IN ({_OURS})"
 _KEYS = f"""
-SELECT 'key', c.relname, k.conname, pg_get_constraintdef(k.oid)
-FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
+SELECT 'key', c.relname, k.conname, pg_get_constraintdef(k.oid), p.relname
+FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_class p ON p.oid = k.confrelid
 WHERE k.contype = 'f' AND {_IS_OURS}
 """
 _INDEXES = f"""
-SELECT 'index', c.relname, x.relname, pg_get_indexdef(i.indexrelid)
+SELECT 'index', c.relname, x.relname, pg_get_indexdef(i.indexrelid), NULL
 FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid JOIN pg_class x ON x.oid = i.indexrelid
 WHERE {_IS_OURS} AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.conrelid = c.oid)
 """
@@ -168,13 +169,19 @@ def fingerprint(target: Side, table: str) -> str:
     return f"{count}:{digest}"
 
 
-def park(target: Side) -> None:
-    """Write down the foreign keys and the secondary indexes of our tables and drop them; one transaction."""
-    target.do(
-        f"INSERT INTO {SCHEMA}.parked (kind, table_name, name, definition) {_KEYS} UNION ALL {_INDEXES}"
-        " ON CONFLICT (kind, table_name, name) DO NOTHING"
-    )
-    for kind, table, name, _ in _found(target):
+def park(target: Side, pays: Callable[[str, str | None], bool] = lambda _table, _parent: True) -> None:
+    """Write down foreign keys and secondary indexes of our tables and drop them; one transaction.
+
+    `pays` is asked for each: a key with its table and the one it refers to, an index with its table and `None`.
+    """
+    for kind, table, name, definition, parent in _found(target):
+        if not pays(table, parent):
+            continue
+        target.do(
+            f"INSERT INTO {SCHEMA}.parked (kind, table_name, name, definition) VALUES (%(kind)s, %(table)s, %(name)s,"
+            " %(definition)s) ON CONFLICT (kind, table_name, name) DO NOTHING",
+            {"kind": kind, "table": table, "name": name, "definition": definition},
+        )
         if kind == "key":
             target.do(f"ALTER TABLE public.{quoted(table)} DROP CONSTRAINT {quoted(name)}")
         else:
@@ -195,7 +202,7 @@ def parked(target: Side) -> list[str]:
 def restore(target: Side) -> None:
     """Put back what is parked, keys without looking at the rows that are there; one transaction."""
     waiting = target.rows(f"SELECT kind, table_name, name, definition FROM {SCHEMA}.parked ORDER BY position")
-    there = {(kind, table, name) for kind, table, name, _ in _found(target)}
+    there = {(kind, table, name) for kind, table, name, *_ in _found(target)}
     for kind, table, name, definition in waiting:
         # Somebody may have put it back by hand, or with `push`.
         if (kind, table, name) in there:
