@@ -29,6 +29,7 @@ from tatame_db.move.proof import (
     counts,
     verify,
 )
+from tatame_db.move.rehearsal import Rehearsal, RehearsalFailed, RehearsedStep, rehearse
 from tatame_db.move.rest import (
     KeyRefused,
     KeySeesPart,
@@ -80,6 +81,9 @@ __all__ = [
     "Plan",
     "Proof",
     "Reading",
+    "Rehearsal",
+    "RehearsalFailed",
+    "RehearsedStep",
     "Report",
     "Rest",
     "RestAnswer",
@@ -108,6 +112,7 @@ __all__ = [
     "opened",
     "opened_for_writing",
     "plan",
+    "rehearse",
     "rest_address",
     "status",
     "target_opened",
