@@ -60,16 +60,19 @@ Rejects = Annotated[Literal["keep"] | None, typer.Option(help="Reject and keep e
 
 
 @contextlib.contextmanager
-def _opened(database_url: str | None, *, anon_sees_all: bool) -> Generator[Sides]:
+def _opened(database_url: str | None, *, anon_sees_all: bool, keep_unknown: bool = False) -> Generator[Sides]:
     from tatame_db import move
 
     target = target_of(database_url)
-    with _source(target, anon_sees_all=anon_sees_all) as source, move.opened(source, target.database.engine) as sides:
+    with (
+        _source(target, anon_sees_all=anon_sees_all, keep_unknown=keep_unknown) as source,
+        move.opened(source, target.database.engine) as sides,
+    ):
         yield sides
 
 
 @contextlib.contextmanager
-def _source(target: Target, *, anon_sees_all: bool) -> Generator[URL | Mirror]:
+def _source(target: Target, *, anon_sees_all: bool, keep_unknown: bool = False) -> Generator[URL | Mirror]:
     from tatame_db import move
     from tatame_db.settings import parse_address
 
@@ -82,7 +85,7 @@ def _source(target: Target, *, anon_sees_all: bool) -> Generator[URL | Mirror]:
     if address is None or key is None:
         raise move.SourceNotNamed
     with contextlib.closing(move.Rest(address, key.get_secret_value(), anon_sees_all=anon_sees_all)) as rest:
-        yield move.Mirror(rest, _say_read)
+        yield move.Mirror(rest, _say_read, keep_unknown)
 
 
 def _say_read(table: str, rows: int) -> None:
@@ -105,7 +108,7 @@ def plan_(
     from tatame_db import move
 
     choices = move.Choices(orphans, misfits, duplicates, unknown, rejects)
-    with _opened(database_url, anon_sees_all=anon_sees_all) as sides:
+    with _opened(database_url, anon_sees_all=anon_sees_all, keep_unknown=unknown == "keep") as sides:
         planned = move.plan(sides, choices)
     if as_json:
         console.answer_json(asdict(planned) | {"whole": planned.whole})
@@ -195,7 +198,7 @@ def copy_(
     choices = move.Choices(orphans, misfits, duplicates, unknown, rejects)
     chosen = [*(tables or ()), *(table for table, its in move.PHASE_OF.items() if its == phase)]
     with (
-        _source(target, anon_sees_all=anon_sees_all) as source,
+        _source(target, anon_sees_all=anon_sees_all, keep_unknown=unknown == "keep") as source,
         move.opened_for_writing(source, target.database.engine, _say_wait) as sides,
     ):
         report = move.copy(sides, chosen, choices=choices, replace_rows=replace, on_table=_say_table)

@@ -11,6 +11,7 @@ from tatame_db.move.copy import (
     RowsOfOthers,
     TableCopy,
     TargetBusy,
+    TargetFull,
     copy,
 )
 from tatame_db.move.mapping import PHASE_OF, SourceUnreadable, TableUnknown
@@ -105,6 +106,7 @@ __all__ = [
     "TableStatus",
     "TableUnknown",
     "TargetBusy",
+    "TargetFull",
     "TooManyAside",
     "Value",
     "copy",

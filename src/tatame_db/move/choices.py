@@ -316,7 +316,8 @@ class _Settling:
         mending = ("add the table to the models with `tatame-db generate`", "move or drop it at the source")
         check = Check(UNKNOWN_TABLE, words, "true", mending)
         chosen = self.choices.of(check.kind)
-        if chosen is None:
+        # Without columns there is nothing to keep: over REST, of a table that was only counted.
+        if chosen is None or (chosen[0] == "keep" and not table.columns):
             return Obstacle(check.kind, words, count, [], _ways(check))
         what = SetAside(table.name, None, check.kind, words, _TAKEN[chosen[0]], 0)
         self._add(rows_of(table, what))

@@ -14,12 +14,12 @@ from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.move import state
 from tatame_db.move.choices import LEFT, NULLED, REJECTED, UNKNOWN_TABLE, Choices, SetAside, Step, settle
 from tatame_db.move.conversion import about
-from tatame_db.move.kept import digest_of_source, digest_of_target
+from tatame_db.move.kept import Kept, digest_of_source, digest_of_target
 from tatame_db.move.mapping import PHASE_OF, TableMap, literal, quoted, read_mapping
 from tatame_db.move.plan import Plan, planned
 from tatame_db.move.proof import HASHES, Comparison, Work, common_hash
 from tatame_db.move.rest import RestError
-from tatame_db.move.sides import Sides
+from tatame_db.move.sides import Sides, listening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -122,6 +122,17 @@ class TargetBusy(TatameError):
         )
 
 
+class TargetFull(TatameError):
+    """The target has no room for the rows."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(
+            f"the disk of the target is full: {words}",
+            means="What was not finished is undone; tables that were proven before stay.",
+            fix="make room there, then run the command again",
+        )
+
+
 @dataclass(frozen=True)
 class TableCopy:
     """One table that is now proven equal: its rows, and how many were deleted and written for that in this run."""
@@ -172,14 +183,16 @@ def copy(
 
     Foreign keys that are in the way are away while tables are written, with the secondary indexes of tables that get
     many rows, and back at the end, also those that a killed run left away. Takes what `opened_for_writing` gives.
-    Raises `ObstaclesInTheWay`, `RowsOfOthers`, `ParentsMissing`, `TargetBusy`, `CopyNotEqual`, `KeysBroken`,
-    `TooManyAside`.
+    Raises `ObstaclesInTheWay`, `RowsOfOthers`, `ParentsMissing`, `TargetBusy`, `TargetFull`, `CopyNotEqual`,
+    `KeysBroken`, `NotProven`, `TooManyAside`.
     """
     copying = _Copy(sides, tables, choices or Choices(), replace_rows=replace_rows, on_table=on_table)
     try:
         return copying.run()
     except psycopg.errors.LockNotAvailable as error:
         raise TargetBusy(str(error.diag.message_primary)) from error
+    except psycopg.errors.DiskFull as error:
+        raise TargetFull(str(error.diag.message_primary)) from error
 
 
 class _Copy:
@@ -419,17 +432,25 @@ class _Copy:
     def _stream(self, out: str, into: str) -> int:
         block = bytearray()
         with (
+            listening(self.source, self.target) as hear,
             self.source.connection.cursor() as reading,
             self.target.connection.cursor() as writing,
             reading.copy(out.encode()) as read,
         ):
-            with writing.copy(into.encode()) as write:
-                for data in read:
-                    block += data
-                    if len(block) >= _BLOCK_BYTES:
-                        write.write(bytes(block))
-                        block.clear()
-                write.write(bytes(block))
+            try:
+                with writing.copy(into.encode()) as write:
+                    for data in read:
+                        block += data
+                        if len(block) >= _BLOCK_BYTES:
+                            write.write(bytes(block))
+                            block.clear()
+                            hear()
+                    write.write(bytes(block))
+            except BaseException:
+                # Else the rest of what is read would be waited for, also by Ctrl-C, and also where it never comes.
+                self.source.give_up()
+                self.source.connection.close()
+                raise
             return writing.rowcount
 
     def _prove(self, table: TableMap) -> list[str]:
@@ -459,6 +480,8 @@ class _Copy:
                 # What was chosen holds for the rows of today.
                 settled = settle(source, read_mapping(source), self.choices)
                 differing = [copied.table for copied in done if self._differs_now(sides, settled, copied)]
+                kept = Kept(sides, self.hashed).changed(settled.mapping, [])
+                differing += [what.table for what in kept if what.kind == UNKNOWN_TABLE]
                 rest = source.rest
         except RestError as error:
             raise NotProven([copied.table for copied in done], error.what) from error

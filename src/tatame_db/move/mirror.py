@@ -17,6 +17,7 @@ from tatame_db.database import readable
 from tatame_db.errors import NOTHING_CHANGED
 from tatame_db.evolve.scratch import scratch
 from tatame_db.move import state
+from tatame_db.move.choices import UNKNOWN_TABLE
 from tatame_db.move.mapping import MAY_BE_MISSING, PHASE_OF, quoted
 from tatame_db.move.proof import TableCount, rejected
 from tatame_db.move.rest import SEES_ALL, Rest, RestAnswer, RestError, RestTable
@@ -75,10 +76,14 @@ def _silent(*_: object) -> None:
 
 @dataclass(frozen=True)
 class Mirror:
-    """A source over REST. `on_read` hears of each table that was read, and how many rows it has."""
+    """A source over REST. `on_read` hears of each table that was read, and how many rows it has.
+
+    Of a table that is not ours the rows are counted. They are read where they are to be kept, or were kept already.
+    """
 
     rest: Rest
     on_read: Callable[[str, int], None] = _silent
+    keep_unknown: bool = False
 
     @property
     def readable(self) -> str:
@@ -118,37 +123,38 @@ class Mirror:
         return TableCount(name, theirs, ours)
 
     @contextlib.contextmanager
-    def opened(self) -> Generator[Side]:
+    def opened(self, target: Side) -> Generator[Side]:
         """Read everything into a server of our own, and open that; deleted at the end.
 
         Raises `RestError`, and what making a server raises.
         """
-        with scratch(on_disk=True) as server, self._read(server, "first") as side:
+        aside = state.set_aside(target, state.name_of(self.rest.reading))
+        kept = {what.table for what in aside if what.kind == UNKNOWN_TABLE}
+        with scratch(on_disk=True) as server, self._read(server, "first", kept) as side:
             yield side
 
     @contextlib.contextmanager
-    def _read(self, server: Scratch, name: str) -> Generator[Side]:
+    def _read(self, server: Scratch, name: str, kept: set[str]) -> Generator[Side]:
         self.rest.pages = 0
 
         @contextlib.contextmanager
         def again() -> Generator[Side]:
             # Only one has to fit onto the disk.
             server.drop(name)
-            with self._read(server, "second") as side:
+            with self._read(server, "second", kept) as side:
                 yield side
 
         with server.database(name) as engine:
             with psycopg.connect(readable(engine.url)) as connection:
-                _Filling(self.rest, connection, str(server.server.directory), self.on_read).fill()
+                _Filling(self, connection, str(server.server.directory), kept).fill()
             with reading(engine.url) as side:
                 yield replace(side, rest=self.rest.reading, again=again)
 
 
 class _Filling:
-    def __init__(
-        self, rest: Rest, connection: psycopg.Connection[Any], directory: str, on_read: Callable[[str, int], None]
-    ) -> None:
-        self.rest, self.connection, self.directory, self.on_read = rest, connection, directory, on_read
+    def __init__(self, mirror: Mirror, connection: psycopg.Connection[Any], directory: str, kept: set[str]) -> None:
+        self.mirror, self.rest, self.connection, self.directory = mirror, mirror.rest, connection, directory
+        self.kept = kept
 
     def fill(self) -> None:
         described = self.rest.tables()
@@ -158,8 +164,9 @@ class _Filling:
         counted: dict[str, int] = {}
         for name in [*PHASE_OF, *sorted(described.keys() - PHASE_OF.keys())]:
             if name in described:
-                counted[name] = self._filled(described[name]) if name in PHASE_OF else self._counted(name)
-                self.on_read(name, counted[name])
+                whole = name in PHASE_OF or name in self.kept or self.mirror.keep_unknown
+                counted[name] = self._filled(described[name]) if whole else self._counted(name)
+                self.mirror.on_read(name, counted[name])
         empty = [name for name, rows in counted.items() if not rows]
         if empty and self.rest.role != SEES_ALL:
             raise EmptyOrForbidden(self.rest.role, empty)

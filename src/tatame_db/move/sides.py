@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import socket
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import psycopg
 from sqlalchemy import URL
+from sqlalchemy.exc import DBAPIError
 
 from tatame_db import evolve
 from tatame_db.database import OLDEST_SERVER, readable
@@ -25,6 +30,11 @@ if TYPE_CHECKING:
     from tatame_db.move.rest import Reading
 
 CONNECT_TIMEOUT_SECONDS = 15
+# No single answer takes that long; a proxy that has lost its server may keep us waiting for ever.
+SILENCE_SECONDS = 1_800
+_CANCEL_SECONDS = 2
+# A machine that went away is noticed after a minute.
+_TCP = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
 
 # What a session says of itself must not show in the text of a value; `row_security = off` turns rows that a policy
 # would hide into an error. Each holds for one transaction, so that a pooler may give the session to others afterwards.
@@ -115,8 +125,9 @@ class Side:
 
     def rows(self, query: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """Run a query that was put together from quoted names; a `%` in it counts only beside parameters."""
-        # As bytes: psycopg's types take a string for a query only where it stands in the code as it is.
-        return self.connection.execute(query.encode(), parameters).fetchall()
+        with listening(self):
+            # As bytes: psycopg's types take a string for a query only where it stands in the code as it is.
+            return self.connection.execute(query.encode(), parameters).fetchall()
 
     def row(self, query: str) -> tuple[Any, ...]:
         """Run a query that gives one row."""
@@ -126,6 +137,13 @@ class Side:
     def do(self, statement: str, parameters: dict[str, Any] | None = None) -> int:
         """Run a statement and say how many rows it wrote."""
         return self.connection.execute(statement.encode(), parameters).rowcount
+
+    def give_up(self) -> None:
+        """End what runs, and close the way there, so that nobody waits for an answer; from another thread."""
+        with contextlib.suppress(psycopg.Error, OSError):
+            self.connection.cancel_safe(timeout=_CANCEL_SECONDS)
+        with contextlib.suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(self.connection.fileno())) as way:
+            way.shutdown(socket.SHUT_RDWR)
 
     @property
     def identity(self) -> tuple[int | str, ...]:
@@ -164,8 +182,8 @@ class Source(Protocol):
         """Say whether its tables are those of the target, as far as that can be told."""
         ...
 
-    def opened(self) -> AbstractContextManager[Side]:
-        """Open it for reading."""
+    def opened(self, target: Side) -> AbstractContextManager[Side]:
+        """Open it for reading, with all that the target is compared with."""
         ...
 
 
@@ -190,8 +208,45 @@ class Sides:
                 return waiting.result(), target
             except BaseException:
                 # Nobody waits for the other answer, and Ctrl-C must not either.
-                self.source.connection.cancel_safe()
+                self.source.give_up()
                 raise
+
+
+@contextlib.contextmanager
+def listening(*sides: Side) -> Generator[Callable[[], None]]:
+    """Give sides up that are silent for too long, one after the other; call what is given whenever something was heard.
+
+    Raises `ConnectionLost`.
+    """
+    heard, done = time.monotonic(), threading.Event()
+    silent: list[str] = []
+
+    def hear() -> None:
+        nonlocal heard
+        heard = time.monotonic()
+
+    def watch() -> None:
+        while (patience := heard + SILENCE_SECONDS - time.monotonic()) > 0:
+            if done.wait(patience):
+                return
+        for side in sides:
+            silent.append(side.name)
+            side.give_up()
+            # Who waited for this side is free now.
+            if done.wait(_CANCEL_SECONDS):
+                return
+
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+    try:
+        yield hear
+    except psycopg.Error as error:
+        if silent:
+            raise ConnectionLost(silent[-1], f"it was silent for {SILENCE_SECONDS / 60:.0f} minutes") from error
+        raise
+    finally:
+        done.set()
+        watching.join()
 
 
 @contextlib.contextmanager
@@ -200,8 +255,6 @@ def opened(source: URL | Source, target: Engine) -> Generator[Sides]:
 
     Raises `SourceNotReached`, `SourceTooOld`, `SameDatabase`, `SchemaBehind`, `ConnectionLost`.
     """
-    with target.connect() as checked:
-        evolve.refuse_incomplete(checked)
     with _target(target) as target_side, _source(source, target_side) as source_side:
         yield Sides(source_side, target_side)
 
@@ -209,8 +262,6 @@ def opened(source: URL | Source, target: Engine) -> Generator[Sides]:
 @contextlib.contextmanager
 def target_opened(target: Engine) -> Generator[Side]:
     """Open the target alone for reading in one moment. Raises `SchemaBehind`, `ConnectionLost`."""
-    with target.connect() as checked:
-        evolve.refuse_incomplete(checked)
     with _target(target) as side:
         yield side
 
@@ -223,7 +274,7 @@ def opened_for_writing(source: URL | Source, target: Engine, on_wait: Callable[[
     Raises what `opened` raises.
     """
     patience = evolve.Patience(statement_timeout_ms=0, on_wait=on_wait)
-    with exclusive(target, patience) as locked:
+    with _target_explained(), exclusive(target, patience) as locked:
         evolve.refuse_incomplete(locked)
         locked.rollback()
         driver = cast("psycopg.Connection[tuple[Any, ...]]", locked.connection.driver_connection)
@@ -244,7 +295,7 @@ def _source(source: URL | Source, target: Side) -> Generator[Side]:
         return
     if source.is_in(target):
         raise SameDatabase(source.readable)
-    with source.opened() as side:
+    with source.opened(target) as side:
         yield side
 
 
@@ -252,7 +303,8 @@ def _source(source: URL | Source, target: Side) -> Generator[Side]:
 def reading(address: URL) -> Generator[Side]:
     """Open a source for reading in one moment. Raises `SourceNotReached`, `SourceTooOld`, `ConnectionLost`."""
     _, options = address.get_dialect()().create_connect_args(address)
-    defaults: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "application_name": "tatame-db move"}
+    named = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "application_name": "tatame-db move"}
+    defaults: dict[str, Any] = named | _TCP
     try:
         # Supabase's pooler on port 6543 gives each transaction another session, which knows no prepared statements.
         connection = psycopg.connect(**{**defaults, **options}, prepare_threshold=None)
@@ -266,7 +318,8 @@ def reading(address: URL) -> Generator[Side]:
 
 @contextlib.contextmanager
 def _target(engine: Engine) -> Generator[Side]:
-    with engine.connect() as connection:
+    with _target_explained(), engine.connect() as connection:
+        evolve.refuse_incomplete(connection)
         driver = cast("psycopg.Connection[tuple[Any, ...]]", connection.connection.driver_connection)
         try:
             yield from _reading(Side("target", engine.url, driver))
@@ -290,6 +343,16 @@ def _pin(side: Side, *, for_transaction: bool) -> None:
         "SELECT set_config(key, value, %(local)s) FROM json_each_text(%(settings)s::json)",
         {"local": for_transaction, "settings": json.dumps(_PINNED)},
     )
+
+
+@contextlib.contextmanager
+def _target_explained() -> Generator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise ConnectionLost("target", str(error.orig).splitlines()[0]) from error
+        raise
 
 
 @contextlib.contextmanager

@@ -1,0 +1,281 @@
+"""What a copy leaves when a wire is cut or silent, a server dies, a disk is full, or somebody presses Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import URL
+
+from tatame_db import evolve, move
+from tatame_db.database import SyncDatabase, create_missing_database, readable
+from tatame_db.errors import TatameError
+from tatame_db.evolve import catalogue
+from tatame_db.move.mapping import PHASE_OF
+from tatame_db.server import EmbeddedServer
+
+COMMAND = Path(sys.executable).with_name("tatame-db")
+HERE = Path(__file__).parent.parent
+ROWS = 5_000
+sides = importlib.import_module("tatame_db.move.sides")
+
+
+class Wire:
+    """Carries bytes between a client and a server on a socket, until it is cut or held."""
+
+    def __init__(self, server: URL) -> None:
+        self.path = f"{server.query['host']}/.s.PGSQL.5432"
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = server.set(host="127.0.0.1", port=self.listener.getsockname()[1], query={"sslmode": "disable"})
+        self.carried, self.cut_at, self.hold_at = 0, sys.maxsize, sys.maxsize
+        self.held, self.free = threading.Event(), threading.Event()
+        self.ends: list[socket.socket] = []
+        self.threads = [threading.Thread(target=self._accept)]
+        self.threads[0].start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self.listener.accept()
+                server = socket.socket(socket.AF_UNIX)
+                self.ends += [client, server]
+                server.connect(self.path)
+                for pair in ((client, server), (server, client)):
+                    thread = threading.Thread(target=self._carry, args=pair)
+                    self.threads.append(thread)
+                    thread.start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(4096):
+                self.carried += len(data)
+                if self.carried > self.hold_at:
+                    self.held.set()
+                    self.free.wait()
+                if self.carried > self.cut_at:
+                    # Half of a message has passed by then.
+                    sink.sendall(data[: len(data) // 2])
+                    break
+                sink.sendall(data)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.free.set()
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for end in self.ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        for thread in self.threads:
+            thread.join()
+        for end in self.ends:
+            end.close()
+
+
+@pytest.fixture
+def wire() -> Generator[Callable[[URL], Wire]]:
+    wires: list[Wire] = []
+
+    def between(server: URL) -> Wire:
+        wires.append(Wire(server))
+        return wires[-1]
+
+    yield between
+    for each in wires:
+        each.close()
+
+
+def ask(address: URL, query: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(readable(address), autocommit=True) as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+def change(address: URL, statements: str) -> None:
+    with psycopg.connect(readable(address), autocommit=True) as connection:
+        connection.execute(statements.encode())
+
+
+def forget(address: URL) -> None:
+    """Take back what a copy brought."""
+    change(address, f"TRUNCATE {', '.join(PHASE_OF)} RESTART IDENTITY; DROP SCHEMA tatame_move CASCADE")
+
+
+def contents(address: URL) -> dict[str, list[tuple[Any, ...]]]:
+    return {table: sorted(ask(address, f'SELECT t::text FROM public."{table}" AS t')) for table in PHASE_OF}
+
+
+def copy(source: URL, target: URL, **options: Any) -> move.Report:
+    with SyncDatabase(target) as database, move.opened_for_writing(source, database.engine, lambda: None) as both:
+        return move.copy(both, **options)
+
+
+def is_whole(source: URL, target: URL) -> bool:
+    """Copy once more, and say whether all is there then, keys and indexes too."""
+    copy(source, target)
+    with SyncDatabase(target) as database, move.opened(source, database.engine) as both:
+        away = move.status(both.target)
+        assert (away.parked, away.unproven_keys) == ([], [])
+        return move.verify(both).unequal == []
+
+
+def schema(address: URL) -> dict[str, str]:
+    with SyncDatabase(address) as database, database.engine.connect() as connection:
+        return catalogue.read(connection)
+
+
+@pytest.fixture
+def filled(supabase: URL) -> URL:
+    change(supabase, f"INSERT INTO checkins (id) SELECT n FROM generate_series(100000, {99_999 + ROWS}) AS n")
+    return supabase
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_wire_cut_anywhere_leaves_each_table_as_before_or_complete(
+    filled: URL, address: URL, wire: Callable[[URL], Wire], side: str
+) -> None:
+    before = schema(address)
+    between = wire(filled if side == "source" else address)
+    source, target = (between.address, address) if side == "source" else (filled, between.address)
+    copy(source, target)
+    carried, complete = between.carried, contents(address)
+    empty: dict[str, list[tuple[Any, ...]]] = {table: [] for table in PHASE_OF}
+    chance = random.Random(side)  # noqa: S311, moments and no secrets
+    cuts = 0
+    for share in (0.0, 0.001, 0.03, *(chance.random() for _ in range(3))):
+        forget(address)
+        between.cut_at = between.carried + int(share * carried)
+        with contextlib.suppress(TatameError):
+            copy(source, target)
+            cuts -= 1
+        cuts += 1
+        for table, rows in contents(address).items():
+            assert rows in (empty[table], complete[table])
+        between.cut_at = sys.maxsize
+        assert is_whole(filled, address)
+        assert contents(address) == complete
+        assert schema(address) == before
+    assert cuts >= 4
+
+
+def test_a_silent_source_is_given_up(
+    filled: URL, address: URL, wire: Callable[[URL], Wire], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    between = wire(filled)
+    copy(between.address, address)
+    carried, complete = between.carried, contents(address)
+    monkeypatch.setattr(sides, "SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(sides, "_CANCEL_SECONDS", 0.2)
+    # In the questions before the copy, and in the stream of its rows.
+    for share in (0.02, 0.6):
+        forget(address)
+        held = wire(filled)
+        held.hold_at = int(share * carried)
+        with pytest.raises(move.ConnectionLost, match="silent"):
+            copy(held.address, address)
+        assert held.held.is_set()
+        assert is_whole(filled, address)
+        assert contents(address) == complete
+
+
+@pytest.mark.parametrize("share", [0.02, 0.6])
+def test_ctrl_c_ends_a_copy_also_where_the_source_is_silent(
+    filled: URL, address: URL, wire: Callable[[URL], Wire], share: float
+) -> None:
+    between = wire(filled)
+    copy(between.address, address)
+    complete = contents(address)
+    forget(address)
+    between.hold_at = between.carried + int(share * between.carried)
+    variables = {"SUPABASE_DB_URL": readable(between.address), "DATABASE_URL": readable(address)}
+    copying = subprocess.Popen(
+        [COMMAND, "move", "copy"],
+        env={"PATH": os.environ["PATH"]} | variables,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert between.held.wait(60)
+        copying.send_signal(signal.SIGINT)
+        _, said = copying.communicate(timeout=60)
+    finally:
+        copying.kill()
+    assert copying.returncode == 130
+    assert "interrupted: what was not finished is undone" in said
+    assert "Traceback" not in said
+    assert is_whole(filled, address)
+    assert contents(address) == complete
+
+
+def _kill(server: EmbeddedServer) -> None:
+    """Kill a server and all that belongs to it, as a machine does that loses its power."""
+    postmaster = int((server.data / "postmaster.pid").read_text().splitlines()[0])
+    # Held first, or it would put new ones in the place of the first ones that die.
+    os.kill(postmaster, signal.SIGSTOP)
+    for process in Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split():
+        os.kill(int(process), signal.SIGKILL)
+    os.kill(postmaster, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_killed_server_leaves_each_table_as_before_or_complete(
+    filled: URL, address: URL, directory: Path, side: str
+) -> None:
+    # One that writes to its disk what it commits.
+    server = EmbeddedServer(directory / "server")
+    server.start()
+    try:
+        create_missing_database(server.address)
+        if side == "source":
+            for file in ("supabase.sql", "supabase_rows.sql"):
+                change(server.address, (HERE / file).read_text())
+            source, target = server.address, address
+        else:
+            with SyncDatabase(server.address) as database:
+                evolve.migrate(database.engine)
+            source, target = filled, server.address
+
+        def kill(done: move.TableCopy) -> None:
+            if done.table == "users":
+                _kill(server)
+
+        with pytest.raises(move.ConnectionLost, match=side):
+            copy(source, target, on_table=kill)
+        server.start()
+        found = {table: len(rows) for table, rows in contents(target).items()}
+        assert (found["users"], found["graduations"], found["checkins"]) == (3, 0, 0)
+        assert is_whole(source, target)
+    finally:
+        server.delete()
+
+
+def test_a_full_disk_of_the_target_is_said_and_undone(filled: URL, address: URL) -> None:
+    with psycopg.connect(readable(address), autocommit=True) as connection:
+        [(place,)] = connection.execute(
+            "SELECT current_setting('data_directory') || '/' || pg_relation_filepath('checkins')"
+        )
+    table, aside = Path(place), Path(f"{place}.aside")
+    table.rename(aside)
+    table.symlink_to("/dev/full")
+    try:
+        with pytest.raises(move.TargetFull, match="No space left on device"):
+            copy(filled, address)
+    finally:
+        table.unlink()
+        aside.rename(table)
+    assert len(contents(address)["checkins"]) == 0
+    assert is_whole(filled, address)
