@@ -20,14 +20,27 @@ import httpx
 import psycopg
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, Phase, settings
 from sqlalchemy import URL, Engine
 
 from tatame_db.database import SyncDatabase, readable
+from tatame_db.move.rehearsal import SUPABASE_SCHEMA
 from tatame_db.run_directory import new_run_directory
 from tatame_db.server import EmbeddedServer
 from tatame_db.testing import Run
 
 HERE = Path(__file__).parent
+
+# The same few examples in every run, so that a change of ours alone can break one, and what breaks is told at once. By
+# hand a hundred others each time: `pytest --hypothesis-profile=search tests/database/test_move_properties.py`.
+_by_hand = settings(
+    max_examples=100, database=None, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck)
+)
+settings.register_profile("search", _by_hand)
+settings.register_profile(
+    "same", _by_hand, max_examples=8, derandomize=True, print_blob=False, phases=[Phase.explicit, Phase.generate]
+)
+settings.load_profile("same")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -122,8 +135,8 @@ def bare_engine(bare_address: URL) -> Generator[Engine]:
 def supabase(_tatame_run: Run) -> Generator[URL]:
     """Give the address of a database as a Supabase project has it, with hard rows."""
     address = _tatame_run.sandbox.create()
-    for file in ("supabase.sql", "supabase_rows.sql"):
-        run_sql(address, (HERE / file).read_text())
+    for file in (SUPABASE_SCHEMA, HERE / "supabase_rows.sql"):
+        run_sql(address, file.read_text())
     yield address
     _tatame_run.sandbox.drop(str(address.database))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
         Plan,
         Proof,
         Reading,
+        Rehearsal,
+        RehearsedStep,
         Report,
         SetAside,
         Sides,
@@ -356,3 +359,42 @@ def _show_proof(proof: TableProof) -> None:
 
 def _shown(value: str | None) -> str:
     return "NULL" if value is None else repr(value)
+
+
+@move.command("rehearse")
+def rehearse_(
+    *,
+    rows: Annotated[int, typer.Option(min=1_000, max=10_000_000, help="How many rows to practise with.")] = 200_000,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave both databases for looking at.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Practise the whole move offline, on invented rows; exit with 3 where a step does not end as it has to."""
+    from tatame_db import move
+
+    done = move.rehearse(rows, keep=keep, on_step=_say_step if as_json else _show_step)
+    if as_json:
+        console.answer_json(asdict(done) | {"as_expected": done.failed is None})
+    else:
+        _show_end(done)
+    if done.failed:
+        raise move.RehearsalFailed(done.failed)
+
+
+def _show_end(done: Rehearsal) -> None:
+    if done.failed is None:
+        console.answer(f"{done.seconds:7.1f} s  all of it, and every step ended as it has to")
+    if done.directory:
+        console.answer(f"\nsource  {done.source}\ntarget  {done.target}")
+        console.answer(f"\nboth go with `TATAME_DATA_DIR={shlex.quote(done.directory)} tatame-db down --yes`")
+
+
+def _show_step(step: RehearsedStep) -> None:
+    console.answer(_told(step))
+
+
+def _say_step(step: RehearsedStep) -> None:
+    console.say(_told(step))
+
+
+def _told(step: RehearsedStep) -> str:
+    return f"{step.seconds:7.1f} s  {step.name}: {step.told}"

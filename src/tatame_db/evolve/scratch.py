@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
@@ -60,3 +62,15 @@ def scratch(*, on_disk: bool = False) -> Generator[Scratch]:
         finally:
             server.delete()
             shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def left_running(prefix: str) -> Generator[Scratch]:
+    """Start a server in a new directory and leave both; delete them only where we are interrupted or fail."""
+    server = EmbeddedServer(Path(tempfile.mkdtemp(prefix=prefix)), durable=False)
+    try:
+        server.start()
+        yield Scratch(server)
+    except BaseException:
+        server.delete()
+        raise

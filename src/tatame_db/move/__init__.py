@@ -30,6 +30,7 @@ from tatame_db.move.proof import (
     counts,
     verify,
 )
+from tatame_db.move.rehearsal import Rehearsal, RehearsalFailed, RehearsedStep, rehearse
 from tatame_db.move.rest import (
     KeyRefused,
     KeySeesPart,
@@ -81,6 +82,9 @@ __all__ = [
     "Plan",
     "Proof",
     "Reading",
+    "Rehearsal",
+    "RehearsalFailed",
+    "RehearsedStep",
     "Report",
     "Rest",
     "RestAnswer",
@@ -110,6 +114,7 @@ __all__ = [
     "opened",
     "opened_for_writing",
     "plan",
+    "rehearse",
     "rest_address",
     "status",
     "target_opened",

@@ -100,8 +100,8 @@ _INTO_TIMESTAMP = {
         misfit_words=_PLAIN_YEARS,
     ),
 }
-# One array as PostgreSQL itself writes it, without anything that needs an escape.
-_ITEM = '("[^"\\\\]*"|[^",{}\\\\[:space:]]+)'
+# One array as PostgreSQL itself writes it, without anything that needs an escape; the spaces that it quotes are these.
+_ITEM = '("[^"\\\\]*"|[^",{}\\\\ \\t\\n\\v\\f\\r]+)'
 _INTO_TEXTS = {
     "text[]": _SAME,
     "character varying[]": Conversion("as it is", convert="VALUE::text[]"),

@@ -1,0 +1,286 @@
+"""What a move costs beside others that only copy, in ways that take turns, so that a busy machine is the same for all.
+
+Run it by hand: `python benchmarks/move.py --rows 2000000`. It needs `pgcopydb`, and takes minutes. The results that
+were kept are in `README.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import importlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from tatame_db import evolve
+from tatame_db.database import SyncDatabase, readable
+from tatame_db.evolve.scratch import Scratch, scratch
+from tatame_db.move import state
+from tatame_db.move.conversion import about
+from tatame_db.move.mapping import TableMap, quoted, read_mapping
+from tatame_db.move.rehearsal import run_statements
+from tatame_db.move.sides import opened, opened_for_writing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy import URL
+
+PAGE = 1_000
+# A page-by-page copy of all rows would take longer than all else together.
+PAGED_ROWS = 200_000
+# What belongs to which part of a copy; the rest of the time is Python, imports and connections.
+PARTS = {
+    "_stream": "pipe",
+    "_restore": "keys",
+    "_validate": "keys",
+    "_make_ready": "ready",
+    "_differs": "proof",
+}
+
+
+def told_child() -> None:
+    """Run `tatame-db` with the arguments, and write how long each part of a copy took to the last one of them."""
+    seconds: Counter[str] = Counter()
+    copying: Any = importlib.import_module("tatame_db.move.copy")
+
+    def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def timing(*arguments: Any, **options: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return function(*arguments, **options)
+            finally:
+                seconds[part] += time.perf_counter() - started
+
+        return timing
+
+    for name, part in PARTS.items():
+        setattr(copying._Copy, name, timed(part, getattr(copying._Copy, name)))
+    state.park = timed("keys", state.park)
+    state.fingerprint = timed("fingerprint", state.fingerprint)
+    copying.settle = timed("plan", copying.settle)
+    place = sys.argv.pop()
+    sys.argv[1:2] = []
+    commands: Any = importlib.import_module("tatame_db.cli.commands")
+    try:
+        commands.main()
+    finally:
+        Path(place).write_text(json.dumps(seconds))
+
+
+class Bench:
+    """One project on one server, and targets on another."""
+
+    def __init__(self, source: Scratch, target: Scratch, rows: int, place: Path) -> None:
+        self.target_server, self.rows, self.place = target, rows, place
+        self.targets = 0
+        self.programs = source.server.program("psql").parent
+        self.project = source.server.address.set(database="supabase")
+        self.ours = source.server.address.set(database="ours")
+        with source.database("supabase"):
+            run_statements(self.project, "supabase", rows)
+            run_statements(self.project, "rows", rows)
+        with target.database("migrated") as engine:
+            evolve.migrate(engine)
+        # The same rows in our schema, with its indexes, for what cannot convert.
+        with source.database("ours") as engine:
+            evolve.migrate(engine)
+        self.command("copy", self.ours)
+        for address in (self.project, self.ours):
+            self.run_sql(address, "VACUUM (ANALYZE)", "CHECKPOINT")
+
+    def run_sql(self, address: URL, *statements: str) -> None:
+        with psycopg.connect(readable(address), autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement.encode())
+
+    @contextlib.contextmanager
+    def database(self, template: str) -> Iterator[URL]:
+        """Make a target that is dropped afterwards."""
+        self.targets += 1
+        name = f"target{self.targets}"
+        maintenance = self.target_server.server.address.set(database="postgres")
+        self.run_sql(maintenance, f"CREATE DATABASE {name} TEMPLATE {template}", "CHECKPOINT")
+        yield maintenance.set(database=name)
+        self.run_sql(maintenance, f"DROP DATABASE {name} WITH (FORCE)")
+
+    def command(self, name: str, target: URL) -> tuple[float, dict[str, float], float]:
+        """Run `tatame-db move`; return seconds, the parts of them, and the peak of memory in MB."""
+        told = self.place / "parts.json"
+        environment = os.environ | {"SUPABASE_DB_URL": readable(self.project), "DATABASE_URL": readable(target)}
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, __file__, "--child", "move", name, str(told)],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stderr
+        words = process.stderr.read()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.perf_counter() - started
+        assert process.returncode == 0, words.decode()
+        # Linux counts in KB and macOS in bytes.
+        megabytes = used.ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
+        return seconds, json.loads(told.read_text()), megabytes
+
+    def shell(self, command: str) -> None:
+        """Run a pipe of programs of the same version as the servers; a failure of any ends the run."""
+        subprocess.run(
+            ["bash", "-c", f"set -euo pipefail; {command}"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"PATH": f"{self.programs}:{os.environ['PATH']}"},
+        )
+
+    # The ways
+
+    def pipe(self, target: URL) -> None:
+        """Park the keys, let psql talk to psql in blocks of 64 kB, restore; no plan, no transaction, no proof."""
+        with SyncDatabase(target) as database, opened_for_writing(self.project, database.engine, lambda: None) as sides:
+            mapping = read_mapping(sides.source)
+            state.prepare(sides.target)
+            state.park(sides.target)
+            sides.target.connection.commit()
+            for table in mapping.tables:
+                out, into = _copies(table)
+                self.shell(
+                    f"psql -qXc '{out}' '{readable(self.project)}' | dd bs=64k iflag=fullblock status=none"
+                    f" | psql -qXc '{into}' '{readable(target)}'"
+                )
+            state.restore(sides.target)
+            for table, key in state.unproven_keys(sides.target):
+                sides.target.do(f"ALTER TABLE public.{quoted(table)} VALIDATE CONSTRAINT {quoted(key)}")
+            sides.target.connection.commit()
+            for mapped in mapping.tables:
+                sides.target.do(f"ANALYZE public.{quoted(mapped.name)}")
+            sides.target.connection.commit()
+
+    def pgcopydb(self, source: URL, target: URL) -> None:
+        with tempfile.TemporaryDirectory() as work:
+            ends = f"--source '{readable(source)}' --target '{readable(target)}'"
+            self.shell(f"pgcopydb clone --dir {work}/work --no-owner {ends}")
+
+    def dump(self, target: URL) -> None:
+        self.shell(f"pg_dump --no-owner '{readable(self.project)}' | psql -qX -v ON_ERROR_STOP=1 '{readable(target)}'")
+
+    def pages(self, target: URL) -> float:
+        """Copy pages of rows with a driver, all keys in place; return the seconds that all rows would take."""
+        started, done = time.perf_counter(), 0
+        with SyncDatabase(target) as database, opened(self.project, database.engine) as sides:
+            mapping = read_mapping(sides.source)
+        with psycopg.connect(readable(self.project)) as reading, psycopg.connect(readable(target)) as writing:
+            for name in ("roles", "gyms", "users", "class", "checkins"):
+                done += self._paged(mapping[name], reading, writing, PAGED_ROWS - done)
+        return (time.perf_counter() - started) * self.rows / done
+
+    def _paged(self, table: TableMap, reading: Any, writing: Any, most: int) -> int:
+        columns = [column for column in table.columns if (table.name, column.name) != ("gyms", "manager_id")]
+        values = ", ".join(about(column.conversion.convert, column.source_value) for column in columns)
+        insert = (
+            f"INSERT INTO public.{quoted(table.name)} ({', '.join(quoted(column.name) for column in columns)})"
+            f" VALUES ({', '.join(['%s'] * len(columns))})"
+        )
+        done, last = 0, None
+        while done < most:
+            where = "" if last is None else "WHERE s.id > %s"
+            page = reading.execute(
+                f"SELECT {values} FROM {table.source_sql} {where} ORDER BY s.id LIMIT {PAGE}".encode(),
+                None if last is None else [last],
+            ).fetchall()
+            if not page:
+                break
+            with writing.cursor() as cursor:
+                cursor.executemany(insert.encode(), page)
+            writing.commit()
+            done, last = done + len(page), page[-1][0]
+        return done
+
+
+def _copies(table: TableMap) -> tuple[str, str]:
+    values = ", ".join(
+        f"({about(column.conversion.convert, column.source_value)})::{column.type}" for column in table.columns
+    ).replace("'", "'\\''")
+    names = ", ".join(quoted(column.name) for column in table.columns)
+    return (
+        f"SET TimeZone = UTC; COPY (SELECT {values} FROM {table.source_sql}) TO STDOUT (FORMAT binary)",
+        f"COPY public.{quoted(table.name)} ({names}) FROM STDIN (FORMAT binary)",
+    )
+
+
+def main() -> None:
+    """Let the ways take turns, and print medians and ratios."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--rows", type=int, default=2_000_000)
+    options.add_argument("--turns", type=int, default=3)
+    chosen = options.parse_args()
+    size = chosen.rows * 1_000
+    with scratch(2 * size) as source, scratch(size) as target, tempfile.TemporaryDirectory() as place:
+        bench = Bench(source, target, chosen.rows, Path(place))
+        found: dict[str, list[float]] = {}
+
+        def note(name: str, seconds: float) -> None:
+            found.setdefault(name, []).append(seconds)
+            print(f"{seconds:8.2f}  {name}", file=sys.stderr, flush=True)
+
+        def timed(name: str, way: Callable[[], None]) -> None:
+            started = time.perf_counter()
+            way()
+            note(name, time.perf_counter() - started)
+
+        for turn in range(chosen.turns):
+            with bench.database("migrated") as address:
+                whole, parts, megabytes = bench.command("copy", address)
+                note("move copy, first run", whole)
+                for part, seconds in parts.items():
+                    note(f"  of it {part}", seconds)
+                note("the same without plan, digests and fingerprints", parts["pipe"] + parts["keys"] + parts["ready"])
+                note("memory, MB", megabytes)
+                idle, parts, megabytes = bench.command("copy", address)
+                note("move copy, idle second run", idle)
+                note("memory of the second run, MB", megabytes)
+                note("move verify", bench.command("verify", address)[0])
+            with bench.database("migrated") as address:
+                timed("bare pipe", lambda: bench.pipe(address))
+                # Which also says that the pipe did the whole work.
+                bench.command("verify", address)
+            with bench.database("template0") as address:
+                timed("pgcopydb, of the project as it is", lambda: bench.pgcopydb(bench.project, address))
+            with bench.database("template0") as address:
+                timed("pgcopydb, of a database with our keys and indexes", lambda: bench.pgcopydb(bench.ours, address))
+            with bench.database("template0") as address:
+                timed("pg_dump | psql", lambda: bench.dump(address))
+            if turn == 0:
+                with bench.database("migrated") as address:
+                    note("pages of 1,000 rows, scaled up", bench.pages(address))
+    medians = {name: median(seconds) for name, seconds in found.items()}
+    print(f"{chosen.rows:,} rows, {chosen.turns} turns, Python {platform.python_version()}, load {os.getloadavg()}\n")
+    for name, value in medians.items():
+        print(f"{value:8.2f}  {name}  ({', '.join(f'{one:.2f}' for one in found[name])})")
+    copied = medians["the same without plan, digests and fingerprints"]
+    first = medians["move copy, first run"]
+    print(f"\nbare pipe / our copy without proof: {medians['bare pipe'] / copied:.2f}")
+    for name in ("pgcopydb, of the project as it is", "pgcopydb, of a database with our keys and indexes"):
+        print(f"our copy without proof / {name}: {copied / medians[name]:.2f}; with proof {first / medians[name]:.2f}")
+    print(f"proof / copy: {medians['  of it proof'] / copied:.2f}")
+    print(f"verify / copy: {medians['move verify'] / copied:.2f}")
+    print(f"idle second run / first: {medians['move copy, idle second run'] / first:.2f}")
+
+
+if __name__ == "__main__":
+    told_child() if "--child" in sys.argv else main()

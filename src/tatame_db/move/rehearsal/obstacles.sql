@@ -1,0 +1,18 @@
+-- Each kind of obstacle, at least once. `mended.sql` takes away those for which nothing can be chosen.
+ALTER TABLE app_stores RENAME TO shops;
+ALTER TABLE graduations RENAME "userId" TO "studentId";
+
+ALTER TABLE users ADD nickname text;
+UPDATE users SET nickname = 'Gugu' WHERE id <= 3;
+CREATE TABLE payments (id bigint PRIMARY KEY, paid_at timestamptz, amount numeric(10, 2));
+INSERT INTO payments SELECT n, now(), 99.90 FROM generate_series(1, 5) AS n;
+
+ALTER TABLE users ALTER clerk_user_id DROP NOT NULL;
+-- The last two have one name between them, and the first has none, with a graduation that needs it.
+INSERT INTO users (id, clerk_user_id) VALUES (2000000001, NULL), (2000000002, 'user_twice'), (2000000003, 'user_twice');
+INSERT INTO graduations (belt, "studentId") VALUES ('WHITE', 2000000001);
+ALTER TABLE checkins DROP CONSTRAINT "checkins_userId_fkey";
+INSERT INTO checkins (id, "userId", date) VALUES
+    (2000000001, 2000000099, '2024-02-29'), (2000000002, 1, 'infinity'), (2147483647, 1, NULL), (2147483648, 1, NULL);
+INSERT INTO class (description, start) VALUES ('Com segundos', '18:30:45');
+INSERT INTO assets (type) VALUES (repeat('ç', 3000));
