@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 import random
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -181,6 +183,30 @@ def test_choices_are_shown_planned_kept_and_told_by_every_report(move: Run, supa
 def test_a_choice_that_there_is_not_is_a_mistyped_one(move: Run) -> None:
     done = move("copy", "--orphans", "keep")
     assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_a_copy_in_several_jobs_that_is_interrupted_undoes_what_it_was_at(
+    environment: dict[str, str], move: Run, supabase: URL, address: URL
+) -> None:
+    with psycopg.connect(readable(address), autocommit=True) as connection:
+        connection.execute(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(100); RETURN NEW; END';"
+            "CREATE TRIGGER slow BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION slow()"
+        )
+        variables = environment | {"SUPABASE_DB_URL": readable(supabase), "DATABASE_URL": readable(address)}
+        copying = subprocess.Popen(
+            [COMMAND, "move", "copy", "--jobs", "2"], env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        asleep = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+        while not connection.execute(asleep).fetchone():
+            assert copying.poll() is None
+            time.sleep(0.1)
+        copying.send_signal(signal.SIGINT)
+        assert (copying.communicate()[0], copying.returncode) == (b"", 130)
+        assert connection.execute("SELECT count(*) FROM users").fetchone() == (0,)
+        connection.execute("DROP FUNCTION slow CASCADE")
+    assert move("copy", "--jobs", "2").returncode == 0
+    assert move("verify").returncode == 0
 
 
 def test_a_copy_that_is_killed_again_and_again_ends_equal(

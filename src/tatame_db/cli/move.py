@@ -148,6 +148,7 @@ def copy_(
     duplicates: Duplicates = None,
     unknown: Unknown = None,
     rejects: Rejects = None,
+    jobs: Annotated[int, typer.Option(min=1, max=8, help="How many tables to copy at once.")] = 1,
     replace: Annotated[bool, typer.Option("--replace", help="Let rows go that did not come from this source.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -158,7 +159,7 @@ def copy_(
     choices = move.Choices(orphans, misfits, duplicates, unknown, rejects)
     chosen = [*(tables or ()), *(table for table, its in move.PHASE_OF.items() if its == phase)]
     with move.opened_for_writing(_source(target), target.database.engine, _say_wait) as sides:
-        report = move.copy(sides, chosen, choices=choices, replace_rows=replace, on_table=_say_table)
+        report = move.copy(sides, chosen, choices=choices, replace_rows=replace, jobs=jobs, on_table=_say_table)
     if as_json:
         console.answer_json(asdict(report))
     else:

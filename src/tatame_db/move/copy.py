@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from copy import copy as shallow
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.move import state
 from tatame_db.move.choices import LEFT, NULLED, REJECTED, UNKNOWN_TABLE, Choices, SetAside, Step, settle
 from tatame_db.move.conversion import about
+from tatame_db.move.jobs import each
 from tatame_db.move.kept import digest_of_source, digest_of_target
 from tatame_db.move.mapping import PHASE_OF, TableMap, literal, quoted, read_mapping
 from tatame_db.move.plan import Plan, planned
@@ -147,6 +149,7 @@ def copy(
     *,
     choices: Choices | None = None,
     replace_rows: bool = False,
+    jobs: int = 1,
     on_table: Callable[[TableCopy], None] = _silent,
 ) -> Report:
     """Make these tables, or all, equal to the source: each in one transaction that commits only what is proven.
@@ -156,7 +159,7 @@ def copy(
     Raises `ObstaclesInTheWay`, `RowsOfOthers`, `ParentsMissing`, `TargetBusy`, `CopyNotEqual`, `KeysBroken`,
     `TooManyAside`.
     """
-    copying = _Copy(sides, tables, choices or Choices(), replace_rows=replace_rows, on_table=on_table)
+    copying = _Copy(sides, tables, choices or Choices(), replace_rows=replace_rows, jobs=jobs, on_table=on_table)
     try:
         return copying.run()
     except psycopg.errors.LockNotAvailable as error:
@@ -171,10 +174,11 @@ class _Copy:
         choices: Choices,
         *,
         replace_rows: bool,
+        jobs: int,
         on_table: Callable[[TableCopy], None],
     ) -> None:
-        self.sides, self.source, self.target = sides, sides.source, sides.target
-        self.choices, self.replace_rows, self.on_table = choices, replace_rows, on_table
+        self._use(sides)
+        self.choices, self.replace_rows, self.jobs, self.on_table = choices, replace_rows, jobs, on_table
         mapping = read_mapping(self.source)
         chosen = {table.name for table in mapping.chosen(tables)}
         # Who brings the users also fills in what waited for them.
@@ -184,6 +188,15 @@ class _Copy:
         self.identity = state.name_of(self.source)
         self.fingerprints: dict[str, str] = {}
         self.hashed = ""
+
+    def _use(self, sides: Sides) -> None:
+        self.sides, self.source, self.target = sides, sides.source, sides.target
+
+    def _on(self, sides: Sides) -> _Copy:
+        """Return the same copy on other connections."""
+        other = shallow(self)
+        other._use(sides)
+        return other
 
     def run(self) -> Report:
         try:
@@ -219,7 +232,13 @@ class _Copy:
         work = {table.name: self._work(table) for table in self.tables if table.name in differing}
         self._park(work)
         self.target.connection.commit()
-        done = [self._made_equal(run, table, work.get(table.name)) for table in self.tables]
+        done = each(
+            self.sides,
+            self.jobs,
+            self.tables,
+            lambda sides, table: self._on(sides)._made_equal(run, table, work.get(table.name)),
+            self.on_table,
+        )
         self._keep_unknown_tables(run)
         self._restore()
         self._validate()
@@ -249,7 +268,9 @@ class _Copy:
                 "identity": self.identity,
                 "source_version": plan.source_version,
                 "target_version": plan.target_version,
-                "options": json.dumps({"tables": self.chosen, "replace": self.replace_rows, **asdict(self.choices)}),
+                "options": json.dumps(
+                    {"tables": self.chosen, "replace": self.replace_rows, "jobs": self.jobs, **asdict(self.choices)}
+                ),
             },
         )
         return int(run)
@@ -333,7 +354,7 @@ class _Copy:
         )
         self.target.connection.commit()
         self._make_ready(table)
-        copied = TableCopy(
+        return TableCopy(
             table.name,
             rows,
             deleted,
@@ -343,8 +364,6 @@ class _Copy:
             rejected=aside[REJECTED],
             nulled=aside[NULLED],
         )
-        self.on_table(copied)
-        return copied
 
     def _refuse_late_writers(self, table: TableMap) -> None:
         self.target.do(f"LOCK TABLE public.{quoted(table.name)} IN SHARE ROW EXCLUSIVE MODE")

@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
+from sqlalchemy import text
 
 from tatame_db import evolve
-from tatame_db.database import OLDEST_SERVER, readable
+from tatame_db.database import OLDEST_SERVER, SyncDatabase, readable
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.evolve.run import exclusive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from sqlalchemy import URL, Engine
+    from sqlalchemy import URL, Connection, Engine
 
 CONNECT_TIMEOUT_SECONDS = 15
 
@@ -192,7 +193,7 @@ def opened_for_writing(source: URL, target: Engine, on_wait: Callable[[], None])
     with exclusive(target, patience) as locked, _source(source) as source_side:
         evolve.refuse_incomplete(locked)
         locked.rollback()
-        driver = cast("psycopg.Connection[tuple[Any, ...]]", locked.connection.driver_connection)
+        driver = _driver(locked)
         target_side = Side("target", target.url, driver)
         _pin(target_side, for_transaction=False)
         if source_side.identity == target_side.identity:
@@ -203,7 +204,33 @@ def opened_for_writing(source: URL, target: Engine, on_wait: Callable[[], None])
 
 
 @contextlib.contextmanager
-def _source(address: URL) -> Generator[Side]:
+def beside(sides: Sides, snapshot: str) -> Generator[Sides]:
+    """Open what `opened_for_writing` gave once more: the source in the same moment, the target without the lock.
+
+    The snapshot is one that the source's transaction exported, which has to last until then.
+    """
+    with (
+        _source(sides.source.address, snapshot) as source,
+        SyncDatabase(sides.target.address) as database,
+        database.engine.connect() as connection,
+    ):
+        # When we are killed, the server notices within a second and undoes what was begun.
+        connection.execute(text("SET client_connection_check_interval = '1s'"))
+        connection.execute(text("SET idle_session_timeout = 0"))
+        connection.execute(text(f"SET lock_timeout = {evolve.Patience().lock_timeout_ms}"))
+        connection.commit()
+        target = Side("target", sides.target.address, _driver(connection))
+        _pin(target, for_transaction=False)
+        target.connection.commit()
+        try:
+            with _explained(target):
+                yield Sides(source, target)
+        finally:
+            connection.invalidate()
+
+
+@contextlib.contextmanager
+def _source(address: URL, snapshot: str | None = None) -> Generator[Side]:
     _, options = address.get_dialect()().create_connect_args(address)
     defaults: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "application_name": "tatame-db move"}
     try:
@@ -214,26 +241,31 @@ def _source(address: URL) -> Generator[Side]:
     with contextlib.closing(connection):
         if connection.info.server_version < OLDEST_SERVER * 10_000:
             raise SourceTooOld(address, connection.info.server_version // 10_000)
-        yield from _reading(Side("source", address, connection))
+        yield from _reading(Side("source", address, connection), snapshot)
 
 
 @contextlib.contextmanager
 def _target(engine: Engine) -> Generator[Side]:
     with engine.connect() as connection:
-        driver = cast("psycopg.Connection[tuple[Any, ...]]", connection.connection.driver_connection)
         try:
-            yield from _reading(Side("target", engine.url, driver))
+            yield from _reading(Side("target", engine.url, _driver(connection)))
         finally:
             # What was set on it for reading ends with it.
             connection.invalidate()
 
 
-def _reading(side: Side) -> Generator[Side]:
+def _driver(connection: Connection) -> psycopg.Connection[tuple[Any, ...]]:
+    return cast("psycopg.Connection[tuple[Any, ...]]", connection.connection.driver_connection)
+
+
+def _reading(side: Side, snapshot: str | None = None) -> Generator[Side]:
     connection = side.connection
     connection.rollback()
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     connection.read_only = True
     with _explained(side):
+        if snapshot:
+            side.do(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
         _pin(side, for_transaction=True)
         yield side
 
