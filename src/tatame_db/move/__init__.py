@@ -27,6 +27,7 @@ from tatame_db.move.proof import (
     counts,
     verify,
 )
+from tatame_db.move.ready import NotReady
 from tatame_db.move.sides import (
     ConnectionLost,
     SameDatabase,
@@ -34,11 +35,12 @@ from tatame_db.move.sides import (
     SourceNotNamed,
     SourceNotReached,
     SourceTooOld,
+    left_open,
     opened,
     opened_for_writing,
     target_opened,
 )
-from tatame_db.move.state import MoveStatus, TableStatus, status
+from tatame_db.move.state import MoveNotEnded, MoveStatus, RunStatus, TableStatus, status
 
 __all__ = [
     "MAX_DIFFERENCES",
@@ -50,8 +52,10 @@ __all__ = [
     "DataDiffers",
     "Difference",
     "KeysBroken",
+    "MoveNotEnded",
     "MoveStatus",
     "NoCommonHash",
+    "NotReady",
     "NotWhole",
     "Obstacle",
     "ObstaclesInTheWay",
@@ -60,6 +64,7 @@ __all__ = [
     "Proof",
     "Report",
     "RowsOfOthers",
+    "RunStatus",
     "SameDatabase",
     "SetAside",
     "Sides",
@@ -77,6 +82,7 @@ __all__ = [
     "Value",
     "copy",
     "counts",
+    "left_open",
     "opened",
     "opened_for_writing",
     "plan",
