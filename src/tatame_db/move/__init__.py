@@ -27,6 +27,7 @@ from tatame_db.move.proof import (
     counts,
     verify,
 )
+from tatame_db.move.ready import NotReady
 from tatame_db.move.rehearsal import Rehearsal, RehearsalFailed, RehearsedStep, rehearse
 from tatame_db.move.sides import (
     ConnectionLost,
@@ -35,11 +36,12 @@ from tatame_db.move.sides import (
     SourceNotNamed,
     SourceNotReached,
     SourceTooOld,
+    left_open,
     opened,
     opened_for_writing,
     target_opened,
 )
-from tatame_db.move.state import MoveStatus, TableStatus, status
+from tatame_db.move.state import MoveNotEnded, MoveStatus, RunStatus, TableStatus, status
 
 __all__ = [
     "MAX_DIFFERENCES",
@@ -51,8 +53,10 @@ __all__ = [
     "DataDiffers",
     "Difference",
     "KeysBroken",
+    "MoveNotEnded",
     "MoveStatus",
     "NoCommonHash",
+    "NotReady",
     "NotWhole",
     "Obstacle",
     "ObstaclesInTheWay",
@@ -64,6 +68,7 @@ __all__ = [
     "RehearsedStep",
     "Report",
     "RowsOfOthers",
+    "RunStatus",
     "SameDatabase",
     "SetAside",
     "Sides",
@@ -81,6 +86,7 @@ __all__ = [
     "Value",
     "copy",
     "counts",
+    "left_open",
     "opened",
     "opened_for_writing",
     "plan",

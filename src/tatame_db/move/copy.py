@@ -19,7 +19,8 @@ from tatame_db.move.jobs import each
 from tatame_db.move.kept import digest_of_source, digest_of_target
 from tatame_db.move.mapping import PHASE_OF, TableMap, literal, quoted, read_mapping
 from tatame_db.move.plan import Plan, planned
-from tatame_db.move.proof import HASHES, Comparison, Work, common_hash
+from tatame_db.move.proof import HASHES, Comparison, Digest, Work, common_hash
+from tatame_db.move.ready import make_ready, prove_ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -109,10 +110,15 @@ class TargetBusy(TatameError):
 
 @dataclass(frozen=True)
 class TableCopy:
-    """One table that is now proven equal: its rows, and how many were deleted and written for that in this run."""
+    """One table that is now proven equal: its rows, and how many were deleted and written for that in this run.
+
+    The digests are those of the proof: of the source without what is set aside, and of what the target holds.
+    """
 
     table: str
     rows: int
+    source_digest: str
+    target_digest: str
     deleted: int
     written: int
     seconds: float
@@ -126,8 +132,13 @@ class TableCopy:
 
 @dataclass(frozen=True)
 class Report:
-    """What a run did; every table in it was proven with the hash that is named."""
+    """What a run did; every table in it was proven with the hash that is named.
 
+    `moment` is when the source was read, by its own clock: what was written there later is not part of this.
+    """
+
+    run: int
+    moment: str
     source: str
     source_version: str
     target: str
@@ -136,10 +147,14 @@ class Report:
     tables: list[TableCopy]
     aside: list[SetAside]
     """What was set aside by choice, of these tables and of those that have no place with us."""
+    keys: int
+    """Foreign keys of our tables, all of which hold over the rows that are there."""
+    tried: list[str]
+    """Tables to which a new row was added, and taken back, to see that they take one."""
     seconds: float
 
 
-def _silent(_: TableCopy) -> None:
+def _silent(*_: object) -> None:
     """Tell nobody."""
 
 
@@ -151,15 +166,25 @@ def copy(
     replace_rows: bool = False,
     jobs: int = 1,
     on_table: Callable[[TableCopy], None] = _silent,
+    on_rows: Callable[[str, int, int], None] = _silent,
 ) -> Report:
     """Make these tables, or all, equal to the source: each in one transaction that commits only what is proven.
 
     Foreign keys that are in the way are away while tables are written, with the secondary indexes of tables that get
     many rows, and back at the end, also those that a killed run left away. Takes what `opened_for_writing` gives.
+    `on_rows` hears of a table how many rows are on their way, and of how many at most, now and then.
     Raises `ObstaclesInTheWay`, `RowsOfOthers`, `ParentsMissing`, `TargetBusy`, `CopyNotEqual`, `KeysBroken`,
-    `TooManyAside`.
+    `NotReady`, `TooManyAside`.
     """
-    copying = _Copy(sides, tables, choices or Choices(), replace_rows=replace_rows, jobs=jobs, on_table=on_table)
+    copying = _Copy(
+        sides,
+        tables,
+        choices or Choices(),
+        replace_rows=replace_rows,
+        jobs=jobs,
+        on_table=on_table,
+        on_rows=on_rows,
+    )
     try:
         return copying.run()
     except psycopg.errors.LockNotAvailable as error:
@@ -176,9 +201,11 @@ class _Copy:
         replace_rows: bool,
         jobs: int,
         on_table: Callable[[TableCopy], None],
+        on_rows: Callable[[str, int, int], None],
     ) -> None:
         self._use(sides)
-        self.choices, self.replace_rows, self.jobs, self.on_table = choices, replace_rows, jobs, on_table
+        self.choices, self.replace_rows, self.jobs = choices, replace_rows, jobs
+        self.on_table, self.on_rows = on_table, on_rows
         mapping = read_mapping(self.source)
         chosen = {table.name for table in mapping.chosen(tables)}
         # Who brings the users also fills in what waited for them.
@@ -187,7 +214,10 @@ class _Copy:
         self.mapping, self.tables, self.steps = mapping, mapping.chosen(self.chosen), list[Step]()
         self.identity = state.name_of(self.source)
         self.fingerprints: dict[str, str] = {}
+        self.digests: dict[str, tuple[Digest, Digest]] = {}
+        self.rows: dict[str, int] = {}
         self.hashed = ""
+        self.run_id: int | None = None
 
     def _use(self, sides: Sides) -> None:
         self.sides, self.source, self.target = sides, sides.source, sides.target
@@ -201,11 +231,22 @@ class _Copy:
     def run(self) -> Report:
         try:
             return self._run()
+        except BaseException as error:
+            self._record(error)
+            raise
         finally:
             # Also after a failure or a refusal, so that new rows are guarded; after a kill, the next run does it.
             if not self.target.connection.closed:
                 self.target.connection.rollback()
                 self._restore()
+
+    def _record(self, error: BaseException) -> None:
+        if self.run_id is None or self.target.connection.closed:
+            return
+        self.target.connection.rollback()
+        outcome = "not equal" if isinstance(error, CopyNotEqual) else "failed"
+        state.ended(self.target, self.run_id, outcome, error=_in_words(error))
+        self.target.connection.commit()
 
     def _restore(self) -> None:
         if state.exists(self.target):
@@ -220,6 +261,7 @@ class _Copy:
             raise ObstaclesInTheWay(plan)
         # From here on a query of the source does not see what is set aside.
         self.mapping, self.tables, self.steps = settled.mapping, settled.mapping.chosen(self.chosen), settled.steps
+        self.rows = settled.rows
         name = common_hash(self.sides)
         self.hashed = HASHES[name]
         self._refuse_missing_parents()
@@ -228,7 +270,9 @@ class _Copy:
         differing = {table.name for table in self.tables if self._differs(table)}
         self._refuse_rows_of_others(differing)
         state.prepare(self.target)
-        run = self._begin(plan)
+        self.run_id = run = self._begin(plan)
+        # So that it is on record however it ends.
+        self.target.connection.commit()
         work = {table.name: self._work(table) for table in self.tables if table.name in differing}
         self._park(work)
         self.target.connection.commit()
@@ -242,7 +286,13 @@ class _Copy:
         self._keep_unknown_tables(run)
         self._restore()
         self._validate()
+        tried = [table for table in self.tables if table.table.autoincrement_column is not None]
+        for table in tried:
+            prove_ready(self.target, table.table)
+        [[moment]] = self.source.rows("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC')")
         report = Report(
+            run=run,
+            moment=moment,
             source=plan.source,
             source_version=plan.source_version,
             target=plan.target,
@@ -250,12 +300,11 @@ class _Copy:
             hash=name,
             tables=done,
             aside=[what for what in plan.aside if what.table in self.chosen or what.kind == UNKNOWN_TABLE],
+            keys=state.keys(self.target),
+            tried=[table.name for table in tried],
             seconds=time.perf_counter() - started,
         )
-        self.target.do(
-            f"UPDATE {state.SCHEMA}.runs SET ended_at = clock_timestamp(), report = %(report)s WHERE id = %(run)s",
-            {"report": json.dumps(asdict(report)), "run": run},
-        )
+        state.ended(self.target, run, "proven", report=json.dumps(asdict(report)))
         self.target.connection.commit()
         return report
 
@@ -279,7 +328,7 @@ class _Copy:
         return Comparison(self.sides, table, self.hashed)
 
     def _differs(self, table: TableMap) -> bool:
-        source, target = self._comparison(table).whole()
+        source, target = self.digests[table.name] = self._comparison(table).whole()
         return source != target
 
     def _refuse_missing_parents(self) -> None:
@@ -338,7 +387,9 @@ class _Copy:
             self._refuse_late_writers(table)
             # All deletes come first, for a unique value may have gone from one row to another.
             deleted = sum(self.target.do(f"DELETE FROM {table.target_sql}{which}") for which in work.deletes)
-            written = sum(self._pipe(table, which) for which in work.brings)
+            wanted = self.rows[table.name] if work.rows is None else work.rows
+            for which in work.brings:
+                written += self._pipe(table, which, written, wanted)
             waiting = self._prove(table)
             now = state.fingerprint(self.target, table.name)
         rows = _rows(now)
@@ -353,10 +404,13 @@ class _Copy:
             copied=work is not None,
         )
         self.target.connection.commit()
-        self._make_ready(table)
+        make_ready(self.target, table.table)
+        (_, source_digest), (_, target_digest) = self.digests[table.name]
         return TableCopy(
             table.name,
             rows,
+            source_digest,
+            target_digest,
             deleted,
             written,
             time.perf_counter() - started,
@@ -371,14 +425,17 @@ class _Copy:
         if now != self.fingerprints[table.name]:
             raise RowsOfOthers({table.name: _rows(now)})
 
-    def _pipe(self, table: TableMap, which: str) -> int:
+    def _pipe(self, table: TableMap, which: str, before: int, wanted: int) -> int:
+        def tell(rows: int) -> None:
+            self.on_rows(table.name, before + rows, wanted)
+
         # In binary, PostgreSQL checks lengths and not types, so each value is cast to exactly ours.
         values = ", ".join(
             f"({about(column.conversion.convert, column.source_value)})::{column.type}" for column in table.columns
         )
         names = ", ".join(quoted(column.name) for column in table.columns)
         out = f"COPY (SELECT {values} FROM {table.source_sql}{which}) TO STDOUT (FORMAT binary)"
-        return self._stream(out, f"COPY public.{quoted(table.name)} ({names}) FROM STDIN (FORMAT binary)")
+        return self._stream(out, f"COPY public.{quoted(table.name)} ({names}) FROM STDIN (FORMAT binary)", tell)
 
     def _keep(self, run: int, table: str) -> Counter[str]:
         """Replace what is kept of a table; return how many rows there are of each action."""
@@ -412,7 +469,7 @@ class _Copy:
             self._keep(run, table)
         self.target.connection.commit()
 
-    def _stream(self, out: str, into: str) -> int:
+    def _stream(self, out: str, into: str, on_rows: Callable[[int], None] = _silent) -> int:
         block = bytearray()
         with (
             self.source.connection.cursor() as reading,
@@ -420,11 +477,13 @@ class _Copy:
             reading.copy(out.encode()) as read,
         ):
             with writing.copy(into.encode()) as write:
-                for data in read:
+                # The server sends each row by itself.
+                for rows, data in enumerate(read):
                     block += data
                     if len(block) >= _BLOCK_BYTES:
                         write.write(bytes(block))
                         block.clear()
+                        on_rows(rows)
                 write.write(bytes(block))
             return writing.rowcount
 
@@ -445,17 +504,6 @@ class _Copy:
             raise CopyNotEqual(table.name)
         return cleared
 
-    def _make_ready(self, table: TableMap) -> None:
-        name = f"public.{quoted(table.name)}"
-        if table.table.autoincrement_column is not None:
-            # Outside the table's transaction, because `setval` survives a rollback.
-            self.target.rows(
-                f"SELECT setval(pg_get_serial_sequence('{name}', 'id'), greatest(max(id), 1), max(id) IS NOT NULL)"
-                f" FROM {name}"
-            )
-        self.target.do(f"ANALYZE {name}")
-        self.target.connection.commit()
-
     def _validate(self) -> None:
         for table, key in state.unproven_keys(self.target):
             try:
@@ -464,6 +512,14 @@ class _Copy:
                 self.target.connection.rollback()
                 raise KeysBroken(table, key, str(error.diag.message_detail)) from error
             self.target.connection.commit()
+
+
+def _in_words(error: BaseException) -> str:
+    """Say what happened in words that hold no value of a row and no password."""
+    if isinstance(error, TatameError):
+        return error.what
+    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    return f"{type(error).__name__}: {primary}" if primary else type(error).__name__
 
 
 def _rows(fingerprint: str) -> int:

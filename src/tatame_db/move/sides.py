@@ -15,6 +15,7 @@ from tatame_db import evolve
 from tatame_db.database import OLDEST_SERVER, SyncDatabase, readable
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.evolve.run import exclusive
+from tatame_db.move import state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -180,6 +181,12 @@ def target_opened(target: Engine) -> Generator[Side]:
         evolve.refuse_incomplete(checked)
     with _target(target) as side:
         yield side
+
+
+def left_open(target: Engine) -> list[str]:
+    """Name the foreign keys and indexes that an unfinished move left away or unchecked, whatever the schema."""
+    with _target(target) as side:
+        return state.left_open(side)
 
 
 @contextlib.contextmanager
