@@ -256,12 +256,13 @@ EVERYWHERE = Where("", "")
 class Work:
     """What makes the target equal: which rows to delete there, and which to bring, each as conditions to go through.
 
-    `bulk` where that is done by ranges, which may hold rows that are equal.
+    `bulk` where that is done by ranges, which may hold rows that are equal; else `rows` are to be brought.
     """
 
     deletes: list[str]
     brings: list[str]
     bulk: bool
+    rows: int | None = None
 
 
 class Comparison:
@@ -321,7 +322,7 @@ class Comparison:
         key = self.table.key
         deletes: list[str] = []
         brings: list[str] = []
-        differing = rows = 0
+        differing = deleted = rows = 0
         for part in self._parts(_FEW_BITS):
             differing += part.buckets
             # In each there is a row that differs, so this is known before a single row is read.
@@ -329,13 +330,13 @@ class Comparison:
                 return self.bulk()
             theirs, ours = map(set[tuple[str, int]], self._hashes(part))
             gone, come = {name for name, _ in ours - theirs}, {name for name, _ in theirs - ours}
-            rows += max(len(gone), len(come))
-            if rows > most_rows:
+            deleted, rows = deleted + len(gone), rows + len(come)
+            if max(deleted, rows) > most_rows:
                 return self.bulk()
             # Kept as the conditions that they become: ids one by one would take ten times as much memory.
             deletes += [f" WHERE {key.target_value} = ANY({array(ids, key.type)})" for ids in _batches(gone)]
             brings += [f" WHERE {self.table.among(ids)}" for ids in _batches(come)]
-        return Work(deletes, brings, bulk=False)
+        return Work(deletes, brings, bulk=False, rows=rows)
 
     def bulk(self) -> Work:
         """Say which ranges are to be deleted and brought."""
