@@ -349,12 +349,17 @@ def test_a_copy_that_is_killed_again_and_again_ends_equal(
 ) -> None:
     with psycopg.connect(readable(supabase)) as connection:
         connection.execute("INSERT INTO checkins (id) SELECT n FROM generate_series(100000, 400000) AS n")
+        # One that stays behind each time.
+        connection.execute("INSERT INTO checkins (id, date) VALUES (500000, 'infinity')")
     variables = environment | {"SUPABASE_DB_URL": readable(supabase), "DATABASE_URL": readable(address)}
     chance = random.Random(1)  # noqa: S311, moments and no secrets
     killed = 0
     for _ in range(20):
         copying = subprocess.Popen(
-            [COMMAND, "move", "copy"], env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [COMMAND, "move", "copy", "--rejects", "keep"],
+            env=variables,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         try:
             copying.wait(chance.uniform(0.5, 6))
@@ -368,7 +373,12 @@ def test_a_copy_that_is_killed_again_and_again_ends_equal(
         # Something new to copy, so that each round has work.
         with psycopg.connect(readable(supabase)) as connection:
             connection.execute("UPDATE checkins SET date = '2024-01-01'::date + %s WHERE id > 99999", [killed])
+            connection.execute("UPDATE checkins SET date = 'infinity' WHERE id = 500000")
     assert killed > 5
+    assert move("copy", "--rejects", "keep").returncode == 0
+    assert "equal but for 1 row set aside by choice: checkins\n" in move("verify").stderr
+    with psycopg.connect(readable(supabase)) as connection:
+        connection.execute("DELETE FROM checkins WHERE id = 500000")
     assert move("copy").returncode == 0
     assert move("verify").returncode == 0
     with SyncDatabase(address) as database:

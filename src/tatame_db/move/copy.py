@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections import Counter
@@ -99,6 +100,18 @@ class NotProven(TatameError):
             f"copied, but not proven by a second reading of the source: {', '.join(tables)}: {words}",
             means="These tables hold what was read first. The others are proven.",
             fix="stop writing to the source, then run the command again",
+        )
+
+
+class RowsRefused(TatameError):
+    """The target has a rule of its own that rows of the source break."""
+
+    def __init__(self, table: str, words: str) -> None:
+        self.table = table
+        super().__init__(
+            f"the target refuses rows of {table}: {words}",
+            means=f"{table} is as it was before; tables that were proven before it stay.",
+            fix="`tatame-db check` shows what differs from our schema; put that right, then run the command again",
         )
 
 
@@ -204,7 +217,7 @@ def copy(
     many rows, and back at the end, also those that a killed run left away. Takes what `opened_for_writing` gives.
     `on_rows` hears of a table how many rows are on their way, and of how many at most, now and then.
     Raises `ObstaclesInTheWay`, `RowsOfOthers`, `ParentsMissing`, `TargetBusy`, `TargetFull`, `CopyNotEqual`,
-    `KeysBroken`, `NotReady`, `NotProven`, `TooManyAside`.
+    `KeysBroken`, `RowsRefused`, `NotReady`, `NotProven`, `TooManyAside`.
     """
     copying = _Copy(
         sides,
@@ -275,10 +288,12 @@ class _Copy:
     def _record(self, error: BaseException) -> None:
         if self.run_id is None or self.target.connection.closed:
             return
-        self.target.connection.rollback()
         outcome = "not equal" if isinstance(error, CopyNotEqual | NotProven) else "failed"
-        state.ended(self.target, self.run_id, outcome, error=_in_words(error))
-        self.target.connection.commit()
+        # What went wrong is worth more than that it could not be written down.
+        with contextlib.suppress(psycopg.Error):
+            self.target.connection.rollback()
+            state.ended(self.target, self.run_id, outcome, error=_in_words(error))
+            self.target.connection.commit()
 
     def _restore(self) -> None:
         if state.exists(self.target):
@@ -425,11 +440,10 @@ class _Copy:
         now = self.fingerprints[table.name]
         if work:
             self._refuse_late_writers(table)
-            # All deletes come first, for a unique value may have gone from one row to another.
-            deleted = sum(self.target.do(f"DELETE FROM {table.target_sql}{which}") for which in work.deletes)
-            wanted = self.rows[table.name] if work.rows is None else work.rows
-            for which in work.brings:
-                written += self._pipe(table, which, written, wanted)
+            try:
+                deleted, written = self._write(table, work)
+            except psycopg.IntegrityError as error:
+                raise RowsRefused(table.name, str(error.diag.message_primary)) from error
             waiting = self._prove(table)
             now = state.fingerprint(self.target, table.name)
         rows = _rows(now)
@@ -466,6 +480,14 @@ class _Copy:
         now = state.fingerprint(self.target, table.name)
         if now != self.fingerprints[table.name]:
             raise RowsOfOthers({table.name: _rows(now)})
+
+    def _write(self, table: TableMap, work: Work) -> tuple[int, int]:
+        # All deletes come first, for a unique value may have gone from one row to another.
+        deleted = sum(self.target.do(f"DELETE FROM {table.target_sql}{which}") for which in work.deletes)
+        written, wanted = 0, self.rows[table.name] if work.rows is None else work.rows
+        for which in work.brings:
+            written += self._pipe(table, which, written, wanted)
+        return deleted, written
 
     def _pipe(self, table: TableMap, which: str, before: int, wanted: int) -> int:
         def tell(rows: int) -> None:

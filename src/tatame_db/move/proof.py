@@ -14,7 +14,7 @@ from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
 from tatame_db.move import state
 from tatame_db.move.choices import REJECTED
 from tatame_db.move.kept import Kept
-from tatame_db.move.mapping import array, listed, read_mapping
+from tatame_db.move.mapping import NUMBER, array, listed, read_mapping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -165,6 +165,8 @@ class Proof:
 
     hash: str
     tables: list[TableProof]
+    aside: list[SetAside]
+    """What is kept of rows and values that were set aside by choice."""
     changed: list[SetAside]
     """Columns and tables without a place with us that are kept, and not as the source has them today."""
     rest: Reading | None
@@ -216,7 +218,7 @@ def verify(sides: Sides, tables: Sequence[str] = (), *, max_differences: int = M
     name = common_hash(sides)
     kept = Kept(sides, HASHES[name])
     proofs = [Comparison(sides, table, HASHES[name], max_differences, kept).prove() for table in chosen]
-    return Proof(name, proofs, kept.changed(mapping, tables), sides.source.rest)
+    return Proof(name, proofs, kept.of(tables), kept.changed(mapping, tables), sides.source.rest)
 
 
 def common_hash(sides: Sides) -> str:
@@ -481,4 +483,4 @@ def _hashes_by_key(rows: list[tuple[Any, ...]]) -> dict[str, list[int]]:
 
 
 def _number_first(key: str) -> tuple[int, str]:
-    return (int(key), "") if key.lstrip("-").isdecimal() else (0, key)
+    return (int(key), "") if NUMBER.fullmatch(key) else (0, key)
