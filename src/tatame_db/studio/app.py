@@ -1,0 +1,232 @@
+"""The routes of the studio."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import psycopg
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from tatame_db.database import readable
+from tatame_db.errors import TatameError
+from tatame_db.studio import rows
+from tatame_db.studio.answers import BadInput, Streamed, answer, explain, while_asked
+from tatame_db.studio.filters import OPERATORS
+from tatame_db.studio.query import Queries, Statement
+from tatame_db.studio.session import PAGE_SECONDS, answers, reading
+from tatame_db.studio.tables import described, table_named
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from starlette.requests import Request
+
+    from tatame_db.database import Database
+    from tatame_db.studio.access import Access
+
+STATIC = files("tatame_db.studio") / "static"
+_HEALTH_SECONDS = 3
+_MAX_BODY_BYTES = 32_000_000
+
+
+@dataclass
+class Studio:
+    """What the routes work on."""
+
+    access: Access
+    database: Database
+
+    def __post_init__(self) -> None:
+        self.queries = Queries(self.database, self.access.write)
+
+    def app(self) -> Starlette:
+        """Put the routes together."""
+        errors = (TatameError, DBAPIError, psycopg.Error, PoolTimeout, TimeoutError)
+        return Starlette(
+            routes=[
+                _get("/api/session", self.session),
+                _get("/api/health", self.health, seconds=_HEALTH_SECONDS),
+                _get("/api/count/{table}", self.count),
+                _get("/api/rows/{table}", self.rows),
+                _get("/api/row/{table}/{key:path}", self.row),
+                _get("/api/find", self.find),
+                _get("/api/cell/{table}/{column}/{key:path}", self.cell),
+                Route("/api/sql", self.sql, methods=["POST"]),
+                Route("/api/sql/cancel", self.cancel, methods=["POST"]),
+                Mount("/static", StaticFiles(directory=str(STATIC), check_dir=False)),
+                Route("/api/{path:path}", _no_such_call, methods=["GET", "POST"]),
+                Route("/{path:path}", shell),
+            ],
+            exception_handlers={**dict.fromkeys(errors, _explained), HTTPException: _told},
+        )
+
+    # What there is
+
+    async def session(self, _: Request) -> dict[str, Any]:
+        """Say where we are, as whom, and what tables there are."""
+        address = self.access.address
+        async with reading(self.database) as connection:
+            server = (await connection.exec_driver_sql("SHOW server_version")).scalar_one()
+        return {
+            "server": readable(address),
+            "database": address.database,
+            "role": self.access.role,
+            "mode": "write" if self.access.write else "read-only",
+            "version": version("tatame-db"),
+            "server_version": server.split()[0],
+            "tables": described(),
+            "operators": {kind: list(known) for kind, known in OPERATORS.items()},
+        }
+
+    async def health(self, _: Request) -> dict[str, Any]:
+        """Make a round trip."""
+        started = time.perf_counter()
+        await answers(self.database)
+        ms = round((time.perf_counter() - started) * 1000, 1)
+        return {"ok": True, "latency_ms": ms, "pool": self.pool()}
+
+    def pool(self) -> dict[str, int]:
+        """Count our own connections."""
+        pool = self.database.engine.sync_engine.pool
+        return {"size": pool.size(), "in_use": pool.checkedout()}  # type: ignore[attr-defined]  # a QueuePool's
+
+    # Rows
+
+    async def rows(self, request: Request) -> dict[str, Any]:
+        """Give a page of rows."""
+        asked, query = _question(request), request.query_params
+        async with reading(self.database) as connection:
+            page = await rows.page(
+                connection,
+                asked,
+                limit=_number(query.get("limit", "100")),
+                after=query.get("after"),
+                before=query.get("before"),
+                last="last" in query,
+            )
+        return asdict(page)
+
+    async def count(self, request: Request) -> dict[str, Any]:
+        """Count rows exactly."""
+        async with reading(self.database) as connection:
+            return {"rows": await rows.count(connection, _question(request))}
+
+    async def row(self, request: Request) -> dict[str, Any]:
+        """Give a row and its surroundings."""
+        async with reading(self.database) as connection:
+            table = table_named(request.path_params["table"])
+            return await rows.row(connection, table, request.path_params["key"])
+
+    async def cell(self, request: Request) -> dict[str, Any]:
+        """Give a whole value."""
+        path = request.path_params
+        async with reading(self.database) as connection:
+            return {"value": await rows.cell(connection, table_named(path["table"]), path["key"], path["column"])}
+
+    async def find(self, request: Request) -> list[dict[str, Any]]:
+        """Find rows to point at."""
+        query = request.query_params
+        async with reading(self.database) as connection:
+            return await rows.find(connection, table_named(query.get("table", "")), query.get("q", ""))
+
+    # SQL
+
+    async def sql(self, request: Request) -> Response:
+        """Run a statement."""
+        asked = await _body(request, Statement)
+        return Streamed(_lines(self.queries.run(asked)), "application/x-ndjson")
+
+    async def cancel(self, request: Request) -> Response:
+        """Cancel a statement."""
+        asked = await _body(request, _Cancel)
+        return answer({"cancelled": await self.queries.cancel(asked.id)})
+
+
+class _Cancel(msgspec.Struct, forbid_unknown_fields=True):
+    id: str
+
+
+def _get(path: str, function: Callable[[Request], Awaitable[Any]], *, seconds: int = PAGE_SECONDS + 5) -> Route:
+    async def respond(request: Request) -> Response:
+        async def work() -> Any:
+            return await function(request)
+
+        # Where nobody waits for it any more, it matters not what is answered.
+        return answer(await while_asked(request.receive, work(), seconds))
+
+    return Route(path, respond)
+
+
+async def _body(request: Request, kind: type[Any]) -> Any:
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise BadInput("the request is no JSON", fix="send it as `Content-Type: application/json`")
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _MAX_BODY_BYTES:
+            raise BadInput(f"the request is larger than {_MAX_BODY_BYTES:,} bytes")
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadInput(f"the request cannot be read: {error}") from None
+
+
+def _question(request: Request) -> rows.Question:
+    query = request.query_params
+    return rows.question(
+        table_named(request.path_params["table"]),
+        columns=query.get("columns", ""),
+        sort=query.get("sort", ""),
+        filters=query.get("filter", ""),
+    )
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise BadInput(f"{text!r} is no number of rows")
+    return int(text)
+
+
+async def _lines(pieces: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[bytes]:
+    try:
+        async for piece in pieces:
+            yield msgspec.json.encode(piece) + b"\n"
+    finally:
+        await pieces.aclose()
+
+
+async def shell(request: Request) -> Response:
+    """Give the page that every address of the browser's begins with."""
+    try:
+        page = (STATIC / "index.html").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return PlainTextResponse("The studio's pages were not built: `make studio-assets`.", 500)
+    return HTMLResponse(page.replace("{{nonce}}", request.scope["nonce"]))
+
+
+async def _explained(request: Request, error: Exception) -> Response:
+    return explain(request, error)
+
+
+async def _told(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    if request.url.path.startswith("/api/"):
+        facts = {"what": error.detail, "means": "Nothing was changed.", "fix": "check the address", "code": None}
+        return answer(facts, error.status_code)
+    return PlainTextResponse(error.detail, error.status_code)
+
+
+async def _no_such_call(request: Request) -> Response:
+    raise HTTPException(404, f"there is no {request.url.path}")
