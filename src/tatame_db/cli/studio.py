@@ -16,7 +16,7 @@ def studio(
     *,
     port: Annotated[
         int | None,
-        typer.Option(min=1, max=65535, help="The port of 127.0.0.1; else a free one.", show_default=False),
+        typer.Option(min=1, max=65535, help="The port of 127.0.0.1; else 4737, or a free one.", show_default=False),
     ] = None,
     write: Annotated[bool, typer.Option("--write", help="Let the browser change rows.")] = False,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address, and open nothing.")] = False,

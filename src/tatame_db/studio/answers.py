@@ -178,7 +178,12 @@ class Streamed(Response):
 
     async def _send(self, send: Send) -> None:
         async with contextlib.aclosing(self.pieces) as pieces:
+            # What fails before the first piece is answered in words, with a status.
+            first = await anext(pieces, b"")
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            async for piece in pieces:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
+            await send({"type": "http.response.body", "body": first, "more_body": True})
+            # What fails later breaks the answer off, and the browser sees that it is not whole.
+            with contextlib.suppress(DBAPIError, psycopg.Error):
+                async for piece in pieces:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                await send({"type": "http.response.body", "body": b""})

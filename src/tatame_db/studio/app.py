@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -20,11 +21,12 @@ from starlette.staticfiles import StaticFiles
 
 from tatame_db.database import readable
 from tatame_db.errors import TatameError
-from tatame_db.studio import rows
-from tatame_db.studio.answers import BadInput, Streamed, answer, explain, while_asked
+from tatame_db.studio import changes, rows
+from tatame_db.studio.answers import BadInput, Forbidden, Streamed, answer, explain, while_asked
+from tatame_db.studio.export import MEDIA_TYPES, exported
 from tatame_db.studio.filters import OPERATORS
 from tatame_db.studio.query import Queries, Statement
-from tatame_db.studio.session import PAGE_SECONDS, answers, reading
+from tatame_db.studio.session import PAGE_SECONDS, answers, reading, writing
 from tatame_db.studio.tables import described, table_named
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 STATIC = files("tatame_db.studio") / "static"
 _HEALTH_SECONDS = 3
+_SAVE_SECONDS = 60
 _MAX_BODY_BYTES = 32_000_000
 
 
@@ -62,6 +65,8 @@ class Studio:
                 _get("/api/row/{table}/{key:path}", self.row),
                 _get("/api/find", self.find),
                 _get("/api/cell/{table}/{column}/{key:path}", self.cell),
+                Route("/api/export/{table}.{form}", self.export),
+                Route("/api/changes", self.changes, methods=["POST"]),
                 Route("/api/sql", self.sql, methods=["POST"]),
                 Route("/api/sql/cancel", self.cancel, methods=["POST"]),
                 Mount("/static", StaticFiles(directory=str(STATIC), check_dir=False)),
@@ -140,6 +145,26 @@ class Studio:
         async with reading(self.database) as connection:
             return await rows.find(connection, table_named(query.get("table", "")), query.get("q", ""))
 
+    async def export(self, request: Request) -> Response:
+        """Download all the rows that are meant."""
+        table, form = request.path_params["table"], request.path_params["form"]
+        if form not in MEDIA_TYPES:
+            raise BadInput(f"rows are not exported as {form!r}", fix=f"take {' or '.join(MEDIA_TYPES)}")
+        headers = {"Content-Disposition": f'attachment; filename="{table_named(table)}.{form}"'}
+        return Streamed(exported(self.database, _question(request), form), MEDIA_TYPES[form], headers)
+
+    async def changes(self, request: Request) -> Response:
+        """Save what was mended, or say what that would run."""
+        asked = await _body(request, changes.Changes)
+        if not self.access.write:
+            raise ReadOnly
+        if asked.preview:
+            return answer({"sql": changes.preview(asked.changes)})
+        # Not undone when the browser leaves: it would not know what became of its changes.
+        async with asyncio.timeout(_SAVE_SECONDS), writing(self.database) as connection:
+            saved = await changes.save(connection, asked.changes)
+        return answer({"saved": len(saved), "rows": saved})
+
     # SQL
 
     async def sql(self, request: Request) -> Response:
@@ -151,6 +176,13 @@ class Studio:
         """Cancel a statement."""
         asked = await _body(request, _Cancel)
         return answer({"cancelled": await self.queries.cancel(asked.id)})
+
+
+class ReadOnly(Forbidden):
+    """The studio was started without `--write`."""
+
+    def __init__(self) -> None:
+        super().__init__("this studio only reads", fix="start it with `tatame-db studio --write` to change rows")
 
 
 class _Cancel(msgspec.Struct, forbid_unknown_fields=True):

@@ -66,7 +66,7 @@ def _order(table: Table, sort: str) -> Order:
 # --- Cells ------------------------------------------------------------------------------------------------------------
 
 
-def _cell_columns(column: Column[Any], limit: int) -> list[ColumnElement[Any]]:
+def cell_columns(column: Column[Any], limit: int) -> list[ColumnElement[Any]]:
     """Select what shows of a cell, and the length of what was cut: a long text never leaves the server."""
     whole = cast(column, Text)
     match kind_of(column):
@@ -84,7 +84,7 @@ def _cell_columns(column: Column[Any], limit: int) -> list[ColumnElement[Any]]:
             return [whole.label(None)]
 
 
-def _cells(columns: Sequence[Column[Any]], values: Sequence[Any]) -> tuple[list[Cell], Sequence[Any]]:
+def cells_of(columns: Sequence[Column[Any]], values: Sequence[Any]) -> tuple[list[Cell], Sequence[Any]]:
     """Put the cells of a row together; return what follows them too."""
     cells: list[Cell] = []
     at = 0
@@ -149,7 +149,7 @@ async def page(
     found = found[:limit]
     if backwards:
         found.reverse()
-    split = [_cells(asked.columns, row) for row in found]
+    split = [cells_of(asked.columns, row) for row in found]
     ends = [_cursor(asked.order, split[at][1]) for at in ((0, -1) if split else ())]
     first, final = ends or (None, None)
     return Page(
@@ -167,7 +167,7 @@ async def _rows(
     connection: AsyncConnection, asked: Question, place: Place | None, limit: int, *, backwards: bool
 ) -> list[Any]:
     order: Order = tuple((column, descends is not backwards) for column, descends in asked.order)
-    shown = [part for column in asked.columns for part in _cell_columns(column, CUT_CHARACTERS)]
+    shown = [part for column in asked.columns for part in cell_columns(column, CUT_CHARACTERS)]
     positions = [_position(column).label(None) for column, _ in order]
     base = select(*shown, *positions).order_by(*(column.desc() if down else column.asc() for column, down in order))
     if asked.condition is not None:
@@ -263,11 +263,11 @@ def _where(query: Select[Any], asked: Question) -> Select[Any]:
 async def row(connection: AsyncConnection, table: Table, key: str) -> dict[str, Any]:
     """Read one row, what it points to, and what points to it. Raises `NotFound`."""
     columns = list(table.columns)
-    shown = [part for column in columns for part in _cell_columns(column, WHOLE_CHARACTERS)]
+    shown = [part for column in columns for part in cell_columns(column, WHOLE_CHARACTERS)]
     found = (await connection.execute(select(*shown).where(key_of(table) == read_as(key_of(table), key)))).first()
     if found is None:
         raise NotFound(f"{table.name} has no row {key!r}", fix=f"look for it among the rows of {table.name}")
-    cells = dict(zip(table.columns.keys(), _cells(columns, found)[0], strict=True))
+    cells = dict(zip(table.columns.keys(), cells_of(columns, found)[0], strict=True))
     return {
         "row": cells,
         "references": {

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from tatame_db.studio.access import Access
 
+USUAL_PORT = 4737
 _PATIENCE_SECONDS = 3
 
 
@@ -38,7 +39,7 @@ class PortTaken(TatameError):
 
 def serve(access: Access, *, port: int | None, say: Callable[[str], None], browser: bool) -> None:
     """Serve until interrupted; `say` is given the address that opens it. Raises `PortTaken`."""
-    with _listening(port or 0) as listener:
+    with _listening(port) as listener:
         real_port = listener.getsockname()[1]
         token = secrets.token_urlsafe(24)
         address = f"http://127.0.0.1:{real_port}/?token={token}"
@@ -59,7 +60,16 @@ def serve(access: Access, *, port: int | None, say: Callable[[str], None], brows
             uvicorn.Server(config).run(sockets=[listener])
 
 
-def _listening(port: int) -> socket.socket:
+def _listening(port: int | None) -> socket.socket:
+    if port is not None:
+        return _bound(port)
+    # The browser remembers columns and queries by the port.
+    with contextlib.suppress(PortTaken):
+        return _bound(USUAL_PORT)
+    return _bound(0)
+
+
+def _bound(port: int) -> socket.socket:
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
