@@ -19,9 +19,9 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from tatame_db.database import readable
+from tatame_db.database import SyncDatabase, readable
 from tatame_db.errors import TatameError
-from tatame_db.studio import changes, rows
+from tatame_db.studio import changes, moves, overview, rows
 from tatame_db.studio.answers import BadInput, Forbidden, Streamed, answer, explain, while_asked
 from tatame_db.studio.export import MEDIA_TYPES, exported
 from tatame_db.studio.filters import OPERATORS
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 STATIC = files("tatame_db.studio") / "static"
 _HEALTH_SECONDS = 3
 _SAVE_SECONDS = 60
+_SLOW_SECONDS = 600
 _MAX_BODY_BYTES = 32_000_000
 
 
@@ -52,6 +53,8 @@ class Studio:
 
     def __post_init__(self) -> None:
         self.queries = Queries(self.database, self.access.write)
+        # For what the rest of the package does without asyncio.
+        self.engine = SyncDatabase(self.access.address).engine
 
     def app(self) -> Starlette:
         """Put the routes together."""
@@ -60,6 +63,11 @@ class Studio:
             routes=[
                 _get("/api/session", self.session),
                 _get("/api/health", self.health, seconds=_HEALTH_SECONDS),
+                _get("/api/overview", self.overview),
+                _get("/api/drift", self.drift, seconds=_SLOW_SECONDS),
+                _get("/api/move", self.move),
+                _get("/api/move/stale", self.stale, seconds=_SLOW_SECONDS),
+                Route("/api/move/events", self.move_events),
                 _get("/api/count/{table}", self.count),
                 _get("/api/rows/{table}", self.rows),
                 _get("/api/row/{table}/{key:path}", self.row),
@@ -79,19 +87,18 @@ class Studio:
     # What there is
 
     async def session(self, _: Request) -> dict[str, Any]:
-        """Say where we are, as whom, and what tables there are."""
-        address = self.access.address
-        async with reading(self.database) as connection:
-            server = (await connection.exec_driver_sql("SHOW server_version")).scalar_one()
+        """Say where we are, as whom, and what tables there are; known without asking the database."""
+        operators = {kind: list(known) for kind, known in OPERATORS.items()}
+        return self.where() | {"tables": described(), "operators": operators}
+
+    def where(self) -> dict[str, Any]:
+        """Say where we are, and as whom."""
         return {
-            "server": readable(address),
-            "database": address.database,
+            "server": readable(self.access.address),
+            "database": self.access.address.database,
             "role": self.access.role,
             "mode": "write" if self.access.write else "read-only",
             "version": version("tatame-db"),
-            "server_version": server.split()[0],
-            "tables": described(),
-            "operators": {kind: list(known) for kind, known in OPERATORS.items()},
         }
 
     async def health(self, _: Request) -> dict[str, Any]:
@@ -100,6 +107,30 @@ class Studio:
         await answers(self.database)
         ms = round((time.perf_counter() - started) * 1000, 1)
         return {"ok": True, "latency_ms": ms, "pool": self.pool()}
+
+    async def overview(self, _: Request) -> dict[str, Any]:
+        """Say how the server, the schema and the tables are."""
+        async with reading(self.database) as connection:
+            found = await overview.server(connection)
+        schema = await asyncio.to_thread(overview.schema, self.engine)
+        return self.where() | found | schema | {"pool": self.pool()}
+
+    async def drift(self, _: Request) -> dict[str, Any]:
+        """Compare the database with its migrations."""
+        return await asyncio.to_thread(overview.drift, self.engine)
+
+    async def move(self, _: Request) -> dict[str, Any]:
+        """Say how the move stands."""
+        async with reading(self.database) as connection:
+            return await moves.remembered(connection)
+
+    async def stale(self, _: Request) -> dict[str, Any]:
+        """Look whether what was proven still holds."""
+        return await asyncio.to_thread(moves.stale, self.engine)
+
+    async def move_events(self, _: Request) -> Response:
+        """Tell how the move stands, as it changes."""
+        return Streamed(moves.events(self.database), "text/event-stream")
 
     def pool(self) -> dict[str, int]:
         """Count our own connections."""
