@@ -140,10 +140,19 @@ def is_away(error: psycopg.Error) -> bool:
 # --- Requests that end with their asker ------------------------------------------------------------------------------
 
 
-async def while_asked(receive: Receive, work: Coroutine[Any, Any, T], seconds: float | None = None) -> T | None:
-    """Do the work, and cancel it, down to the statement, when the asker leaves; then the result is `None`.
+class NobodyWaits(Refused):
+    """The asker left, or the studio ends."""
 
-    The body of the request was read before. Raises `TimeoutError` after so many seconds.
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__("the studio has ended", fix="start it again with `tatame-db studio`")
+
+
+async def while_asked(receive: Receive, work: Coroutine[Any, Any, T], seconds: float | None = None) -> T:
+    """Do the work, and cancel it, down to the statement, when the asker leaves.
+
+    The body of the request was read before. Raises `NobodyWaits`, and `TimeoutError` after so many seconds.
     """
     working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_gone(receive))
     try:
@@ -151,7 +160,7 @@ async def while_asked(receive: Receive, work: Coroutine[Any, Any, T], seconds: f
         if working.done():
             return working.result()
         if leaving.done():
-            return None
+            raise NobodyWaits
         raise TimeoutError
     finally:
         for task in (working, leaving):
@@ -165,25 +174,39 @@ async def _gone(receive: Receive) -> None:
 
 
 class Streamed(Response):
-    """A body in pieces, as they come; the generator is closed when the asker leaves."""
+    """A body in pieces, as they come; the generator is closed when the asker leaves.
 
-    def __init__(self, pieces: AsyncGenerator[bytes], media_type: str, headers: dict[str, str] | None = None) -> None:
+    What fails in the middle breaks the connection off, so that nobody takes a part for the whole. An `open_ended`
+    body has its own way to say that it is whole, if it ever is, and ends quietly with the studio.
+    """
+
+    def __init__(
+        self,
+        pieces: AsyncGenerator[bytes],
+        media_type: str,
+        headers: dict[str, str] | None = None,
+        *,
+        open_ended: bool = False,
+    ) -> None:
         super().__init__(media_type=media_type, headers=headers)
-        self.pieces = pieces
+        self.pieces, self.open_ended = pieces, open_ended
         del self.headers["content-length"]
 
     async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
-        await while_asked(receive, self._send(send))
-
-    async def _send(self, send: Send) -> None:
         async with contextlib.aclosing(self.pieces) as pieces:
             # What fails before the first piece is answered in words, with a status.
-            first = await anext(pieces, b"")
+            first = await while_asked(receive, anext(pieces, b""))
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             await send({"type": "http.response.body", "body": first, "more_body": True})
-            # What fails later breaks the answer off, and the browser sees that it is not whole.
             with contextlib.suppress(DBAPIError, psycopg.Error):
-                async for piece in pieces:
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                try:
+                    await while_asked(receive, self._send_rest(pieces, send))
+                except NobodyWaits:
+                    if not self.open_ended:
+                        return
                 await send({"type": "http.response.body", "body": b""})
+
+    async def _send_rest(self, pieces: AsyncGenerator[bytes], send: Send) -> None:
+        async for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})

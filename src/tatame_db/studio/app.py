@@ -19,7 +19,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from tatame_db.database import SyncDatabase, readable
+from tatame_db.database import Database, SyncDatabase, readable
 from tatame_db.errors import TatameError
 from tatame_db.studio import changes, moves, overview, rows
 from tatame_db.studio.answers import BadInput, Forbidden, Streamed, answer, explain, while_asked
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from tatame_db.database import Database
     from tatame_db.studio.access import Access
 
 STATIC = files("tatame_db.studio") / "static"
@@ -49,12 +48,17 @@ class Studio:
     """What the routes work on."""
 
     access: Access
-    database: Database
 
     def __post_init__(self) -> None:
+        self.database = Database(self.access.address)
         self.queries = Queries(self.database, self.access.write)
         # For what the rest of the package does without asyncio.
         self.engine = SyncDatabase(self.access.address).engine
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.database.engine.dispose()
+        self.engine.dispose()
 
     def app(self) -> Starlette:
         """Put the routes together."""
@@ -130,7 +134,7 @@ class Studio:
 
     async def move_events(self, _: Request) -> Response:
         """Tell how the move stands, as it changes."""
-        return Streamed(moves.events(self.database), "text/event-stream")
+        return Streamed(moves.events(self.database), "text/event-stream", open_ended=True)
 
     def pool(self) -> dict[str, int]:
         """Count our own connections."""
@@ -201,7 +205,7 @@ class Studio:
     async def sql(self, request: Request) -> Response:
         """Run a statement."""
         asked = await _body(request, Statement)
-        return Streamed(_lines(self.queries.run(asked)), "application/x-ndjson")
+        return Streamed(_lines(self.queries.run(asked)), "application/x-ndjson", open_ended=True)
 
     async def cancel(self, request: Request) -> Response:
         """Cancel a statement."""
@@ -225,7 +229,6 @@ def _get(path: str, function: Callable[[Request], Awaitable[Any]], *, seconds: i
         async def work() -> Any:
             return await function(request)
 
-        # Where nobody waits for it any more, it matters not what is answered.
         return answer(await while_asked(request.receive, work(), seconds))
 
     return Route(path, respond)

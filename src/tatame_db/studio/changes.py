@@ -149,7 +149,8 @@ def _statement(change: Change) -> Any:
         return delete(table).where(_is(table, change.key))
     values = {column_named(table, name): _bound(table, name, value) for name, value in change.values.items()}
     if isinstance(change, Insert):
-        return insert(table).values(values) if values else insert(table)
+        # Without `RETURNING` of its own, for a preview shows no more than is meant.
+        return (insert(table).values(values) if values else insert(table)).inline()
     if not values or not change.values.keys() <= change.was.keys():
         raise BadInput("an update names no columns, or does not say what stood in them")
     return update(table).where(_is(table, change.key)).values(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING
@@ -60,18 +61,19 @@ class _OtherPage(Refused):
 class Guard:
     """Looks at every request before the studio does, and at every answer after it."""
 
-    def __init__(self, app: ASGIApp, *, port: int, token: str) -> None:
+    def __init__(self, app: ASGIApp, *, port: int) -> None:
         self.app, self.port = app, port
-        self.cookie = f"tatame_studio_{port}"
-        self._token, self._pass = token, secrets.token_urlsafe(32)
+        self.token = secrets.token_urlsafe(24)
+        self.ending = asyncio.Event()
+        """Set when the studio ends: to those who are being answered, as if they had left."""
+        self._cookie = f"tatame_studio_{port}"
+        self._pass = secrets.token_urlsafe(32)
+        self._tickets: set[str] = set()
         names = ("127.0.0.1", "localhost", "[::1]")
         self._hosts = {f"{name}:{port}" for name in names} | {name for name in names if port == 80}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it here."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
         nonce = scope["nonce"] = secrets.token_urlsafe(16)
         refusal = self._judged(scope)
 
@@ -80,10 +82,29 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 headers.update(_HEADERS)
                 headers["Content-Security-Policy"] = _policy(nonce)
-                headers.setdefault("Cache-Control", "no-store")
+                # The studio's own files may be kept, if they are asked about each time; data never.
+                headers["Cache-Control"] = "no-cache" if scope["path"].startswith("/static/") else "no-store"
             await send(message)
 
-        await (refusal or self.app)(scope, receive, send_guarded)
+        await (refusal or self.app)(scope, self._until_end(receive), send_guarded)
+
+    def ticket(self) -> str:
+        """Make another token, which opens the studio once."""
+        ticket = secrets.token_urlsafe(24)
+        self._tickets.add(ticket)
+        return ticket
+
+    def _until_end(self, receive: Receive) -> Receive:
+        async def receive_or_end() -> Message:
+            message, end = asyncio.ensure_future(receive()), asyncio.ensure_future(self.ending.wait())
+            try:
+                await asyncio.wait({message, end}, return_when=asyncio.FIRST_COMPLETED)
+                return message.result() if message.done() else {"type": "http.disconnect"}
+            finally:
+                message.cancel()
+                end.cancel()
+
+        return receive_or_end
 
     def _judged(self, scope: Scope) -> Response | None:
         headers, path = Headers(scope=scope), str(scope["path"])
@@ -94,9 +115,9 @@ class Guard:
             return explain(None, _OtherPage())
         query = QueryParams(scope["query_string"])
         if not is_call and scope["method"] == "GET" and (token := query.get("token")) is not None:
-            if _same(token, self._token):
+            if self._opens(token):
                 return self._let_in(scope, query)
-        elif _same(_cookie(headers, self.cookie), self._pass):
+        elif _same(_cookie(headers, self._cookie), self._pass):
             return None
         return explain(None, _Unknown()) if is_call else HTMLResponse(_LOCKED, 401)
 
@@ -107,13 +128,18 @@ class Guard:
         of_us = origin is None or origin.removeprefix("http://") == headers["host"]
         return of_us and site in ({"same-origin", None} if needs_proof else {"same-origin", "none", None})
 
+    def _opens(self, token: str) -> bool:
+        used = {ticket for ticket in self._tickets if _same(token, ticket)}
+        self._tickets -= used
+        return bool(used) or _same(token, self.token)
+
     def _let_in(self, scope: Scope, query: QueryParams) -> Response:
         kept = urlencode([(name, value) for name, value in query.multi_items() if name != "token"])
         # Of the address only path and query, so that no name from outside decides where we lead.
         url = URL(scope=scope)
         path = "/" + url.path.lstrip("/")
         response = RedirectResponse(f"{path}?{kept}" if kept else path, 303)
-        response.set_cookie(self.cookie, self._pass, httponly=True, samesite="strict", path="/")
+        response.set_cookie(self._cookie, self._pass, httponly=True, samesite="strict", path="/")
         return response
 
 
