@@ -16,13 +16,10 @@ export type Column = {
   unique: boolean;
   primary: boolean;
   references: { table: string; column: string } | null;
-  operators: string[];
-  comment?: string | null;
 };
 
 export type Table = {
   name: string;
-  label?: string;
   columns: Column[];
   primary_key: string;
   referenced_by: { table: string; column: string }[];
@@ -35,6 +32,8 @@ export type Session = {
   role: string;
   mode: "read-only" | "write";
   version: string;
+  /** What can be asked of a column, by its kind. */
+  operators: Record<string, string[]>;
   tables: Table[];
 };
 

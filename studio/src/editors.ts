@@ -48,6 +48,7 @@ abstract class Editor implements ICellEditorComp {
     return this.nulled ? null : this.value();
   }
   afterGuiAttached(): void {
+    this.box.closest("[role=dialog]")?.setAttribute("aria-label", `Edit ${this.column.name}`);
     this.field.focus();
   }
 }

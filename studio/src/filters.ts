@@ -2,6 +2,7 @@
 
 import type { Column, Table } from "./api";
 import { button, h, menu, popover } from "./dom";
+import { session } from "./shell";
 
 export type Condition = { column: string; op: string; value?: string | string[] };
 export type Group = { all: Filter[] } | { any: Filter[] };
@@ -88,7 +89,7 @@ export function conditionForm(
     h("input", { type: "text", "aria-label": label, value, autocomplete: "off", spellcheck: "false", placeholder: label });
   const columnNow = (): Column => table.columns.find(({ name }) => name === select.value) ?? table.columns[0]!;
   const operators = (): void => {
-    const known = columnNow().operators;
+    const known = session.operators[columnNow().kind] ?? [];
     op.replaceChildren(...known.map((name) => h("option", { value: name }, name)));
     if (before && known.includes(before.op)) op.value = before.op;
     else if (columnNow().kind === "text" && known.includes("contains")) op.value = "contains";

@@ -50,7 +50,7 @@ function pageAt(url: URL): Page {
 /** Go to a page of the studio; `instead` leaves no step for Back. */
 export function go(to: string, { instead = false } = {}): void {
   if (instead) history.replaceState(null, "", to);
-  else if (to !== location.pathname + location.search) history.pushState(null, "", to);
+  else if (to !== location.pathname + location.search + location.hash) history.pushState(null, "", to);
   show();
 }
 
@@ -135,13 +135,13 @@ function showPalette(): void {
     ...session.tables.map((table) => ({ name: table.name, hint: "table", to: rowsPath(table.name) })),
     ...PLACES.map(([to, name]) => ({ name, hint: "page", to })),
     ...session.tables.flatMap((table) => table.columns.map((column) => ({
-      name: `${table.name}.${column.name}`, hint: column.type, to: rowsPath(table.name) }))),
+      name: `${table.name}.${column.name}`, hint: column.type, to: `${rowsPath(table.name)}#${column.name}` }))),
   ];
   let found: Choice[] = [];
   let chosen = 0;
   const list = h("ul", { role: "listbox", id: "found", "aria-label": "Found" });
   const input = h("input", {
-    type: "text", role: "combobox", "aria-expanded": true, "aria-controls": "found", "aria-label": "Find a table, column or page",
+    type: "text", role: "combobox", "aria-expanded": "true", "aria-controls": "found", "aria-label": "Find a table, column or page",
     placeholder: "Find a table, column or page", autocomplete: "off", spellcheck: "false",
   });
   const draw = (): void => {

@@ -1,7 +1,7 @@
 // How a value looks: NULL, an empty text and what cannot be seen are told apart, and nothing is ever markup.
 
 import { type Cell, type Whole, isCut } from "./api";
-import { h, number } from "./dom";
+import { button, h, number } from "./dom";
 
 // What reorders or hides text shows its name instead of doing so.
 const UNSEEN = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
@@ -30,6 +30,7 @@ export function visible(text: string): (Node | string)[] {
 }
 
 const SHOWN = 200;
+const LONG = 50_000;
 
 /** A value as one line of a grid. */
 export function oneLine(cell: Cell | undefined): HTMLElement {
@@ -57,7 +58,14 @@ export function chips(values: (string | null)[]): HTMLElement {
 export function whole(value: Whole): HTMLElement {
   if (value === null || value === "") return oneLine(value);
   if (Array.isArray(value)) return chips(value);
-  return h("pre.whole", { dir: "auto", tabindex: 0, "aria-label": "Value" }, value);
+  const shown = h("pre.whole", { dir: "auto", tabindex: 0, "aria-label": "Value" }, value.slice(0, LONG));
+  if (value.length <= LONG) return shown;
+  // A browser needs seconds to lay out a megabyte without a space.
+  const more = button(`Show all ${number(value.length)} characters`, () => {
+    shown.textContent = value;
+    more.remove();
+  });
+  return h("div.long", {}, shown, more);
 }
 
 /** What Ctrl+C puts on the clipboard. */

@@ -214,7 +214,8 @@ export function rowsPage(table: Table, url: URL): Page {
 
   async function load(): Promise<void> {
     const mine = ++asked;
-    grid.setGridOption("loading", true);
+    // The grid's own cover takes the focus away, so only the first reading shows it.
+    place.classList.toggle("busy", rows.length > 0);
     try {
       const got = await get<Answer>(`/api/rows/${table.name}`, {
         sort: at.get("sort"), filter: at.get("filter"), limit: size.value,
@@ -227,6 +228,7 @@ export function rowsPage(table: Table, url: URL): Page {
       if (!(error instanceof Refused)) throw error;
       if (mine !== asked) return;
       grid.setGridOption("loading", false);
+      place.classList.remove("busy");
       problem.hidden = false;
       replace(problem, h("strong", {}, error.problem.what), " ", error.problem.means ?? "", " ", error.problem.fix ?? "");
       return;
@@ -241,10 +243,21 @@ export function rowsPage(table: Table, url: URL): Page {
       grid.setGridOption("columnDefs", definitions(memory.get<Layout>(layoutName, []), answer.rows.map((row) => order.map((column) => row[column]!))));
     }
     showSort();
+    const active = document.activeElement;
+    const walking = first ? active === document.body || active?.id === "main" : !!active?.closest(".ag-cell");
+    const cell = grid.getFocusedCell();
     draw();
     grid.setGridOption("loading", false);
-    if (rows.length) grid.ensureIndexVisible(0, "top");
-    count.textContent = answer.estimated === null || at.get("filter") ? "count" : `≈ ${number(answer.estimated)} rows`;
+    place.classList.remove("busy");
+    if (rows.length && walking) {
+      // Who walks in the grid goes on walking in it, on the page that came.
+      // An address may name a column, as the finder's do.
+      const column = grid.getColumn(location.hash.slice(1)) ?? cell?.column ?? grid.getAllDisplayedColumns().find((shown) => byName.has(shown.getColId()));
+      if (column) grid.ensureColumnVisible(column);
+      if (column) grid.setFocusedCell(Math.min(cell?.rowIndex ?? 0, rows.length - 1), column);
+    }
+    if (rows.length) grid.ensureIndexVisible(walking ? cell?.rowIndex ?? 0 : 0);
+    count.textContent = answer.estimated === null || at.get("filter") ? "count rows" : `≈ ${number(answer.estimated)} rows`;
     mark.textContent = `${number(rows.length)} rows in ${answer.ms.toFixed(answer.ms < 10 ? 1 : 0)} ms`;
     paging.first.disabled = paging.previous.disabled = !answer.previous;
     paging.next.disabled = paging.last.disabled = !answer.next;
@@ -462,6 +475,7 @@ export function rowsPage(table: Table, url: URL): Page {
     reload: () => void load(),
     leave: () => {
       stop();
+      asked++; // what still arrives is for nobody
       grid.destroy();
     },
     keys: {

@@ -5,7 +5,7 @@ import { defaultKeymap, history, historyKeymap, indentWithTab } from "@codemirro
 import { PostgreSQL, sql } from "@codemirror/lang-sql";
 import { HighlightStyle, bracketMatching, ensureSyntaxTree, syntaxHighlighting } from "@codemirror/language";
 import { lintKeymap, setDiagnostics } from "@codemirror/lint";
-import { EditorState, Prec } from "@codemirror/state";
+import { EditorState, Prec, type Transaction } from "@codemirror/state";
 import { EditorView, drawSelection, highlightActiveLine, keymap, lineNumbers } from "@codemirror/view";
 import { tags } from "@lezer/highlight";
 import type { CellKeyDownEvent, GridApi } from "ag-grid-community";
@@ -71,6 +71,7 @@ export function sqlPage(): Page {
     lineNumbers(), history(), drawSelection(), bracketMatching(), closeBrackets(), highlightActiveLine(),
     autocompletion(), sql({ dialect: PostgreSQL, schema, upperCaseKeywords: true }), syntaxHighlighting(colours),
     EditorView.lineWrapping,
+    EditorView.domEventHandlers({ beforeinput: typedOver }),
     EditorView.contentAttributes.of({ "aria-label": "SQL", spellcheck: "false" }),
     ...(cspNonce() ? [EditorView.cspNonce.of(cspNonce())] : []),
     Prec.highest(keymap.of([
@@ -212,7 +213,7 @@ export function sqlPage(): Page {
           const { rows, ms, more, command, notices } = line.done;
           past.ms = ms;
           past.rows = rows;
-          outcome.textContent = how ? `planned in ${ms.toFixed(1)} ms`
+          outcome.textContent = how ? `explained in ${ms.toFixed(1)} ms`
             : `${command && !/^SELECT/.test(command) ? `${command} · ` : ""}${number(rows)} rows in ${ms.toFixed(ms < 10 ? 1 : 0)} ms${more ? ", and there are more" : ""}`;
           if (notices?.length) results.prepend(h("ul.plain.notices", {}, notices.map((notice) => h("li", {}, notice))));
         }
@@ -340,6 +341,17 @@ export function sqlPage(): Page {
     },
     keys: { "Alt+t": () => add(), "Alt+w": () => close(open), "Alt+h": showHistory, "Alt+.": () => void stop(), "Ctrl+Enter": () => void execute() },
   };
+}
+
+/** Type over a selection: left to itself, the browser would carry its style along in an attribute, which our policy forbids. */
+function typedOver(event: InputEvent, view: EditorView): boolean {
+  const { main } = view.state.selection;
+  if (event.inputType !== "insertText" || event.data === null || main.empty || view.composing) return false;
+  const { data } = event;
+  event.preventDefault();
+  const insert = (): Transaction => view.state.update(view.state.replaceSelection(data), { userEvent: "input.type", scrollIntoView: true });
+  if (!view.state.facet(EditorView.inputHandler).some((handle) => handle(view, main.from, main.to, data, insert))) view.dispatch(insert());
+  return true;
 }
 
 /** Read newline-delimited JSON as it arrives. */
