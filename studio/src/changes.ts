@@ -204,7 +204,7 @@ export async function review(): Promise<void> {
     }
     tell();
     draw();
-    replace(sql);
+    if (!sent.length) replace(sql, h("p.muted", {}, "There is none for these changes."));
     replace(failed, h("strong", {}, problem.what), h("p", {}, problem.means ?? ""), h("p", {}, problem.fix ?? ""));
     failed.scrollIntoView({ block: "nearest" });
   };

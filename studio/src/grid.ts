@@ -84,7 +84,7 @@ export function fittingWidth(name: string, type: string, texts: string[]): numbe
   if (!canvas) return 160;
   const font = getComputedStyle(document.body).fontFamily;
   canvas.font = `600 13px ${font}`;
-  const heading = canvas.measureText(name).width + 54;
+  const heading = canvas.measureText(name).width + 58;
   canvas.font = `11px ${font}`;
   const under = canvas.measureText(type).width + 20;
   canvas.font = `13px ${font}`;

@@ -244,8 +244,8 @@ export function start(answer: Session): void {
   onTrouble((problem) => {
     const back = !banner.hidden && problem === null;
     banner.hidden = problem === null;
-    if (problem) replace(banner, h("strong", {}, problem.what), " ", problem.means ?? "", " ", problem.fix ? h("span.fix", {}, problem.fix) : "",
-      h("span", {}, " The page goes on by itself when it is back."));
+    if (problem) replace(banner, h("strong", {}, `${problem.what}.`), " ", h("span", {}, problem.means ?? ""), " ", h("span", {}, problem.fix ? `${problem.fix}.` : ""),
+      " ", h("span", {}, "The page goes on by itself when it is back."));
     if (back) reload();
   });
   onChanges(drawPending);

@@ -9,8 +9,10 @@ import psycopg
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]  # it has no py.typed
 from playwright.sync_api import BrowserContext, expect
-from tests.browser.conftest import HOSTILE, Visit, visit_to
+from sqlalchemy import URL
+from tests.browser.conftest import HOSTILE, Home, Visit, studio_of, visit_to
 
+from tatame_db.database import readable
 from tatame_db.schema import Base
 
 Contexts = Callable[..., BrowserContext]
@@ -257,3 +259,24 @@ def test_nothing_works_without_the_token(contexts: Contexts, reading: str, visit
     assert answer.status == 401
     assert "felipe" not in page.content()
     assert reading.partition("token=")[2] not in visit.page.url
+
+
+def test_the_move_fills_its_page_while_it_runs(contexts: Contexts, home: Home, supabase: URL, address: URL) -> None:
+    named = {"DATABASE_URL": readable(address), "SUPABASE_DB_URL": readable(supabase)}
+    target = Home(home.environment | named)
+    with studio_of(target, "--write") as opening, visit_to(contexts(), opening) as visit:
+        page = visit.go("/move")
+        expect(page.locator(".never")).to_be_visible()
+        target.run("move", "copy")
+        tables = len(Base.metadata.tables)
+        expect(page.get_by_role("status").first).to_contain_text(f"{tables} of {tables} tables proven equal")
+        row = page.locator("table.list tbody tr", has_text="users")
+        expect(row.locator(".state")).to_have_text("equal")
+        page.get_by_role("button", name="Was anything written since?").click()
+        expect(row.locator(".state")).to_have_text("equal, untouched since")
+        with psycopg.connect(readable(address)) as connection:
+            connection.execute("UPDATE users SET first_name = 'other'")
+        page.get_by_role("button", name="Was anything written since?").click()
+        expect(row.locator(".state")).to_have_text("written to since")
+        row.get_by_role("link", name="users").click()
+        visit.cell(0, "id").wait_for()

@@ -63,8 +63,9 @@ export function rowsPage(table: Table, url: URL): Page {
     : [];
   const element = h("section.rows", {},
     h("div.toolbar", {},
-      h("h1", {}, table.name), count, filters, h("span.grow"), edits, chooser, exporter,
-      button("⟳", () => void load(), { "aria-label": "Read again", title: "Read again", class: "quiet" })),
+      h("h1", {}, table.name), count, filters,
+      h("div.tools", {}, edits, chooser, exporter,
+        button("⟳", () => void load(), { "aria-label": "Read again", title: "Read again", class: "quiet" }))),
     problem,
     h("div.split", {}, place, panel),
     h("div.foot", { role: "group", "aria-label": "Pages of rows" }, Object.values(paging), size, h("span.muted", {}, "rows a page"), h("span.grow"), mark),
@@ -107,7 +108,7 @@ export function rowsPage(table: Table, url: URL): Page {
           headerName: column.name,
           colId: column.name,
           ...(right ? { type: "right" } : {}),
-          width: known.get(column.name)?.width ?? fittingWidth(column.name, column.type, texts),
+          width: known.get(column.name)?.width ?? fittingWidth(column.primary || column.references ? `${column.name} ◆` : column.name, column.type, texts),
           hide: known.get(column.name)?.hide ?? false,
           sortable: true,
           // The server sorts: the grid only shows which columns it was asked for.

@@ -170,7 +170,7 @@ export function schemaPage(): Page {
 
   const element = h("section.schema", {},
     h("div.toolbar", {}, h("h1", {}, "Schema"),
-      h("span.muted.legend", {}, "◆ primary key  → reference  ◇ unique  bold never NULL"), h("span.grow"),
+      h("span.muted.legend", {}, "◆ primary key · → reference · ◇ unique · bold: never NULL"), h("span.grow"),
       button("−", () => zoomAt(1 / 1.25), { "aria-label": "Smaller" }), button("+", () => zoomAt(1.25), { "aria-label": "Larger" }),
       button("Show all", showAll), words, button("Export SVG", save)),
     h("div.split", {}, svg, outline));
