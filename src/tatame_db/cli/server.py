@@ -70,7 +70,7 @@ def up(database_url: DatabaseUrl = None, port: Port = None) -> None:
     _show(evolve.status(engine, embedded=target.server is not None))
     console.answer("")
     end = ", `tatame-db stop` to end" if target.server else ""
-    console.answer(f"next: `tatame-db psql` to look around, `tatame-db --help` for the rest{end}")
+    console.answer(f"next: `tatame-db studio` to look around, `tatame-db --help` for the rest{end}")
 
 
 @app.command()
