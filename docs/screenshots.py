@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 import psycopg
 from playwright.sync_api import Page, sync_playwright
 
+from tatame_db.move.rehearsal import SUPABASE_SCHEMA
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -59,8 +61,8 @@ def moved(environment: dict[str, str]) -> None:
         connection.execute("CREATE DATABASE supabase")
         connection.execute("CREATE DATABASE moved")
     with psycopg.connect(source, autocommit=True) as connection:
-        for file in ("supabase.sql", "supabase_rows.sql"):
-            connection.execute((ROOT / "tests" / file).read_text().encode())
+        for file in (SUPABASE_SCHEMA, ROOT / "tests" / "supabase_rows.sql"):
+            connection.execute(file.read_bytes())
     environment |= {"SUPABASE_DB_URL": source, "DATABASE_URL": target}
     run(environment, "migrate")
     run(environment, "move", "copy")
