@@ -35,7 +35,7 @@ def digest_of_target(
     """Digest the rows that are kept of a table, or of one column of it."""
     [(count, digest)] = target.rows(
         f"SELECT count(*), coalesce(sum({_hash(hashed, 'k.id', 'k.row')}), 0) {_HERE}"
-        " AND coalesce(k.column_name = %(column)s, true)",
+        " AND (%(column)s::text IS NULL OR k.column_name = %(column)s)",
         {"identity": identity, "table": table, "column": column},
     )
     return count, int(digest)
