@@ -442,7 +442,7 @@ class _Copy:
             self._refuse_late_writers(table)
             try:
                 deleted, written = self._write(table, work)
-            except psycopg.IntegrityError as error:
+            except (psycopg.IntegrityError, psycopg.errors.RaiseException) as error:
                 raise RowsRefused(table.name, str(error.diag.message_primary)) from error
             waiting = self._prove(table)
             now = state.fingerprint(self.target, table.name)
