@@ -24,6 +24,7 @@ from tatame_db.database import SyncDatabase, create_missing_database, readable
 from tatame_db.errors import TatameError
 from tatame_db.evolve import catalogue
 from tatame_db.move.mapping import PHASE_OF
+from tatame_db.move.rehearsal import SUPABASE_SCHEMA
 from tatame_db.server import EmbeddedServer
 
 COMMAND = Path(sys.executable).with_name("tatame-db")
@@ -241,8 +242,8 @@ def test_a_killed_server_leaves_each_table_as_before_or_complete(
     try:
         create_missing_database(server.address)
         if side == "source":
-            for file in ("supabase.sql", "supabase_rows.sql"):
-                change(server.address, (HERE / file).read_text())
+            for file in (SUPABASE_SCHEMA, HERE / "supabase_rows.sql"):
+                change(server.address, file.read_text())
             source, target = server.address, address
         else:
             with SyncDatabase(server.address) as database:
