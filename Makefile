@@ -1,4 +1,4 @@
-# `make start` shows a seeded database, `make test` runs what CI runs. Both make .venv first.
+# `make start` shows a seeded database in the browser, `make test` runs what CI runs. Both make .venv first.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,11 +6,13 @@ BIN := $(VENV)/bin
 # Trust what the machine trusts, a company's own certificates among them, where it keeps such a list.
 export UV_SYSTEM_CERTS := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs),1,)
 
-.PHONY: start stop test format docs clean bench-queries
+.PHONY: start stop test format docs clean bench-queries studio-assets
 .DELETE_ON_ERROR:
 
+# With nobody at the terminal, as in CI, it ends before the studio, which would wait for Ctrl-C.
 start: $(VENV)/installed
 	@$(BIN)/tatame-db up
+	@if [ -t 0 ]; then exec $(BIN)/tatame-db studio; fi
 
 stop: $(VENV)/installed
 	@$(BIN)/tatame-db stop
@@ -33,6 +35,10 @@ docs: $(VENV)/installed
 bench-queries: $(VENV)/installed
 	cd benchmarks/queries && npm ci --no-audit --no-fund
 	$(BIN)/python benchmarks/queries/run.py
+
+# Needs Node. What the browser gets is committed, so that nobody else does.
+studio-assets:
+	cd studio && npm ci --no-audit --no-fund && npm run --silent build
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache

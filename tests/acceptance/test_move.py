@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import random
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,6 +114,81 @@ def test_copy_brings_everything_and_status_tells_of_it(move: Run) -> None:
     assert len(re.findall("rows, copied .* proven ", status.stdout)) == 11
     assert "away" not in status.stdout
     assert json.loads(move("status", "--json").stdout)["parked"] == []
+
+
+def test_the_report_of_a_copy_says_what_was_proven_and_what_is_next(move: Run, supabase: URL) -> None:
+    planned = move("plan")
+    assert re.search(r"^checkins  phase 4, 2 rows, [0-9,]+ bytes, about 0.0 s$", planned.stdout, flags=re.MULTILINE)
+    assert "a first copy takes about 0.0 s, by the last one on record or by the sizes\n" in planned.stdout
+    first = move("copy", "--phase", "1")
+    assert "next    once nobody writes to Supabase any more: `tatame-db move copy` again" in first.stdout
+    assert "next    copy the later phases\n" in move("copy", "--phase", "2").stdout
+    done = move("copy")
+    [digest] = re.findall(r"^users: equal, 3 rows, digest (-?[0-9]+)$", move("verify").stdout, flags=re.MULTILINE)
+    assert re.search(rf"^  users +3 +3 +0 +[0-9.]+  {digest}$", done.stdout, flags=re.MULTILINE)
+    assert re.search(r"^source  .*, as it was at 20[0-9-]+ [0-9:]+ UTC$", done.stdout, flags=re.MULTILINE)
+    assert "keys    12 foreign keys hold over all rows\n" in done.stdout
+    assert "ready   a new row was added to 10 tables, and taken back\n" in done.stdout
+    assert "aside   nothing: every row moved as it is\n" in done.stdout
+    with psycopg.connect(readable(supabase)) as connection:
+        connection.execute("UPDATE checkins SET date = 'infinity' WHERE id = 1")
+    rejected = move("copy", "--rejects", "keep")
+    assert "next    look at `tatame_move.rejects`" in rejected.stdout
+    assert re.match(r"run 4 of [0-9-]+ [0-9:]+: proven\n", move("status").stdout)
+
+
+def test_a_terminal_sees_how_far_a_table_is_and_a_file_does_not(
+    environment: dict[str, str], supabase: URL, address: URL
+) -> None:
+    with psycopg.connect(readable(supabase)) as connection:
+        connection.execute("INSERT INTO checkins (id) SELECT n FROM generate_series(100000, 300000) AS n")
+    variables = environment | {
+        "SUPABASE_DB_URL": readable(supabase),
+        "DATABASE_URL": readable(address),
+        "TERM": "xterm",
+    }
+    ours, theirs = pty.openpty()
+    copying = subprocess.Popen([COMMAND, "move", "copy"], env=variables, stdout=subprocess.PIPE, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # How Linux says that the other side is closed.
+        while data := os.read(ours, 1 << 16):
+            shown += data
+    os.close(ours)
+    answer, _ = copying.communicate()
+    assert copying.returncode == 0
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert re.search(r"checkins +\S+ +[0-9,]+ of 200,003 rows +[0-9,]+ rows/s", plain)
+    assert "checkins: 200,003 rows, 200,003 written, 0 deleted, " in plain
+    assert b"equal   200,024 rows in 11 tables" in answer
+    assert b"\x1b" not in answer
+
+
+def test_keys_that_are_away_are_said_loudly_until_the_move_is_ended(move: Run, run: Run, address: URL) -> None:
+    assert move("copy").returncode == 0
+    assert run("check", "--database-url", readable(address)).returncode == 0
+    with psycopg.connect(readable(address)) as connection:
+        connection.execute(
+            "INSERT INTO tatame_move.parked (kind, table_name, name, definition)"
+            " SELECT 'index', 'gyms', indexname, indexdef FROM pg_indexes WHERE indexname = 'gyms_manager_id_index'"
+        )
+        connection.execute("DROP INDEX gyms_manager_id_index")
+    loud = "NOT READY  away, until `tatame-db move copy` has run again: gyms.gyms_manager_id_index\n"
+    assert loud in move("status").stdout
+    status = run("status", "--database-url", readable(address))
+    assert "NOT READY  a move left keys and indexes away or unchecked: gyms.gyms_manager_id_index\n" in status.stdout
+    assert json.loads(run("status", "--json", "--database-url", readable(address)).stdout)["move"] == [
+        "gyms.gyms_manager_id_index"
+    ]
+    checked = run("check", "--database-url", readable(address))
+    assert checked.returncode == 3
+    assert "no   no move left keys or indexes away or unchecked\n     gyms.gyms_manager_id_index\n" in checked.stdout
+    assert "error: a move out of Supabase was not ended; away or not checked: gyms.gyms_manager_id_index\n" in (
+        checked.stderr
+    )
+    assert move("copy").returncode == 0
+    assert "NOT READY" not in move("status").stdout
+    assert run("check", "--database-url", readable(address)).returncode == 0
 
 
 def test_copy_of_one_phase_and_of_rows_of_others(move: Run, address: URL) -> None:
@@ -240,17 +320,46 @@ def test_a_public_key_needs_the_word_and_sees_no_empty_table(
     assert "no rows of roles, app_stores, attachments" in trusted.stderr
 
 
+def test_a_copy_in_several_jobs_that_is_interrupted_undoes_what_it_was_at(
+    environment: dict[str, str], move: Run, supabase: URL, address: URL
+) -> None:
+    with psycopg.connect(readable(address), autocommit=True) as connection:
+        connection.execute(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(100); RETURN NEW; END';"
+            "CREATE TRIGGER slow BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION slow()"
+        )
+        variables = environment | {"SUPABASE_DB_URL": readable(supabase), "DATABASE_URL": readable(address)}
+        copying = subprocess.Popen(
+            [COMMAND, "move", "copy", "--jobs", "2"], env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        asleep = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+        while not connection.execute(asleep).fetchone():
+            assert copying.poll() is None
+            time.sleep(0.1)
+        copying.send_signal(signal.SIGINT)
+        assert (copying.communicate()[0], copying.returncode) == (b"", 130)
+        assert connection.execute("SELECT count(*) FROM users").fetchone() == (0,)
+        connection.execute("DROP FUNCTION slow CASCADE")
+    assert move("copy", "--jobs", "2").returncode == 0
+    assert move("verify").returncode == 0
+
+
 def test_a_copy_that_is_killed_again_and_again_ends_equal(
     environment: dict[str, str], move: Run, supabase: URL, address: URL
 ) -> None:
     with psycopg.connect(readable(supabase)) as connection:
         connection.execute("INSERT INTO checkins (id) SELECT n FROM generate_series(100000, 400000) AS n")
+        # One that stays behind each time.
+        connection.execute("INSERT INTO checkins (id, date) VALUES (500000, 'infinity')")
     variables = environment | {"SUPABASE_DB_URL": readable(supabase), "DATABASE_URL": readable(address)}
     chance = random.Random(1)  # noqa: S311, moments and no secrets
     killed = 0
     for _ in range(20):
         copying = subprocess.Popen(
-            [COMMAND, "move", "copy"], env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [COMMAND, "move", "copy", "--rejects", "keep"],
+            env=variables,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         try:
             copying.wait(chance.uniform(0.5, 6))
@@ -264,7 +373,12 @@ def test_a_copy_that_is_killed_again_and_again_ends_equal(
         # Something new to copy, so that each round has work.
         with psycopg.connect(readable(supabase)) as connection:
             connection.execute("UPDATE checkins SET date = '2024-01-01'::date + %s WHERE id > 99999", [killed])
+            connection.execute("UPDATE checkins SET date = 'infinity' WHERE id = 500000")
     assert killed > 5
+    assert move("copy", "--rejects", "keep").returncode == 0
+    assert "equal but for 1 row set aside by choice: checkins\n" in move("verify").stderr
+    with psycopg.connect(readable(supabase)) as connection:
+        connection.execute("DELETE FROM checkins WHERE id = 500000")
     assert move("copy").returncode == 0
     assert move("verify").returncode == 0
     with SyncDatabase(address) as database:

@@ -76,7 +76,7 @@ def test_a_rehearsal_that_is_interrupted_leaves_nothing(
     ("broken", "step"),
     [
         # What the rehearsal waits for does not come true, and a failure that explains itself.
-        ((rehearsal, "UNTOUCHED", {"checkins"}), "copy what changed"),
+        ((rehearsal, "CHANGED", {"users"}), "copy what changed"),
         ((proof, "HASHES", {"broken": "hashtextextended(TEXT, pg_backend_pid())"}), "copy"),
     ],
 )

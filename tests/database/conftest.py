@@ -1,19 +1,34 @@
-"""Real servers of other versions: 13, which is too old for us, and 14, the oldest that we support."""
+"""Real servers of other versions: 13, which is too old for us, and 14, the oldest that we support; and the studio."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
+import secrets
 import subprocess
 from collections.abc import Callable, Generator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from email.message import Message
+from http.client import HTTPConnection
 from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from filelock import FileLock
-from sqlalchemy import URL
+from sqlalchemy import URL, text
 
+from tatame_db.database import SyncDatabase
 from tatame_db.server import EmbeddedServer
+from tatame_db.studio.access import Access, opened
+from tatame_db.studio.serve import StudioServer
+from tatame_db.testing import Run
+
+HERE = Path(__file__).parent
 
 # What npm carries of them; there is no wheel of these versions.
 RELEASES = {13: "13.23.0-beta.16", 14: "14.23.0-beta.17"}
@@ -77,3 +92,135 @@ def other_postgres(directory: Path) -> Generator[Callable[[Path], URL]]:
     yield start
     for stop in stops:
         stop()
+
+
+# --- The studio, on a port of its own, and somebody who calls it -----------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the studio said."""
+
+    status: int
+    headers: Message
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+    @property
+    def lines(self) -> list[Any]:
+        return [json.loads(line) for line in self.text.splitlines()]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A browser's part of the talk, without the browser: it was let in, unless it has no cookie."""
+
+    server: StudioServer
+    cookie: str = ""
+
+    def begin(self, path: str, body: Any = None, method: str | None = None, **given: str | None) -> HTTPConnection:
+        """Send a request; `Host=None` leaves the header out."""
+        port = self.server.port
+        headers: dict[str, str | None] = {"Host": f"127.0.0.1:{port}", "Cookie": self.cookie}
+        if body is not None:
+            headers |= {"Content-Type": "application/json", "Origin": f"http://127.0.0.1:{port}"}
+        headers |= {name.replace("_", "-"): value for name, value in given.items()}
+        content = body if isinstance(body, str) else json.dumps(body)
+        connection = HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.putrequest(method or ("GET" if body is None else "POST"), path, skip_host=True)
+        for name, value in headers.items():
+            if value is not None:
+                connection.putheader(name, value)
+        if body is not None:
+            connection.putheader("Content-Length", str(len(content.encode())))
+        connection.endheaders(None if body is None else content.encode())
+        return connection
+
+    def ask(self, path: str, body: Any = None, method: str | None = None, **given: str | None) -> Answer:
+        """Send a request and wait for the whole answer."""
+        with closing(self.begin(path, body, method, **given)) as connection:
+            response = connection.getresponse()
+            return Answer(response.status, response.msg, response.read().decode())
+
+    def get(self, path: str, **query: str) -> Any:
+        """Ask for what is there, and give it."""
+        answer = self.ask(f"{path}?{urlencode(query)}" if query else path)
+        assert answer.status == 200, answer.text
+        return answer.json
+
+    def run(self, text: str, **options: Any) -> list[Any]:
+        """Run a statement and give the lines of the answer."""
+        answer = self.ask("/api/sql", {"id": secrets.token_hex(8), "text": text, **options})
+        assert answer.status == 200, answer.text
+        return answer.lines
+
+    def error(self, text: str, **options: Any) -> Any:
+        """Run a statement that fails and give what was said."""
+        return self.run(text, **options)[-1]["error"]
+
+
+@contextmanager
+def serving(access: Access) -> Generator[Caller]:
+    """Serve the studio as the command does it, and let a caller in."""
+    server = StudioServer(access, 0)
+    thread = Thread(target=server.run)
+    thread.start()
+    try:
+        entered = Caller(server).ask(f"/?token={server.guard.token}")
+        assert entered.status == 303
+        yield Caller(server, entered.headers["Set-Cookie"].partition(";")[0])
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def _no_traceback(caplog: pytest.LogCaptureFixture) -> Generator[None]:
+    """What was foreseen has an answer in words, and leaves no traceback."""
+    yield
+    assert [record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.ERROR] == []
+
+
+@pytest.fixture
+def serve_studio(_no_traceback: None) -> Generator[Callable[[Access], Caller]]:
+    """Serve the studio with an access of the test's own."""
+    with ExitStack() as served:
+        yield lambda access: served.enter_context(serving(access))
+
+
+@pytest.fixture
+def studio(committed_database: SyncDatabase, serve_studio: Callable[[Access], Caller]) -> Caller:
+    """Serve a migrated, empty database as the embedded one, to be read only."""
+    return serve_studio(opened(committed_database, embedded=True, write=False))
+
+
+@pytest.fixture
+def writing_studio(committed_database: SyncDatabase, serve_studio: Callable[[Access], Caller]) -> Caller:
+    """Serve a migrated, empty database as the embedded one, to be written too."""
+    return serve_studio(opened(committed_database, embedded=True, write=True))
+
+
+@pytest.fixture(scope="module")
+def _old_studio(_tatame_run: Run) -> Generator[tuple[Caller, SyncDatabase]]:
+    address = _tatame_run.clone()
+    with SyncDatabase(address) as database:
+        with database.engine.begin() as connection:
+            connection.execute(text((HERE / "studio_rows.sql").read_text()))
+        with serving(opened(database, embedded=True, write=False)) as caller:
+            yield caller, database
+    _tatame_run.sandbox.drop(str(address.database))
+
+
+@pytest.fixture
+def old_studio(_old_studio: tuple[Caller, SyncDatabase], _no_traceback: None) -> Caller:
+    """Give a studio that reads the rows of `studio_rows.sql`, one for all tests of a file, which change nothing."""
+    return _old_studio[0]
+
+
+@pytest.fixture
+def old_database(_old_studio: tuple[Caller, SyncDatabase]) -> SyncDatabase:
+    """Give the database of `old_studio`."""
+    return _old_studio[1]

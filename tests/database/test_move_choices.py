@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -8,9 +9,10 @@ import pytest
 from sqlalchemy import URL, Engine
 
 from tatame_db import move
-from tatame_db.database import readable
+from tatame_db.database import create_missing_database, readable
 from tatame_db.move import choices as choosing
 from tatame_db.move.mapping import PHASE_OF
+from tatame_db.move.rehearsal import SUPABASE_SCHEMA
 
 Copy = Callable[..., move.Report]
 Row = tuple[Any, ...]
@@ -267,6 +269,7 @@ REST_OF_BIA = [
         ),
         pytest.param(
             "INSERT INTO roles VALUES (repeat('x', 3000)), ('100%, \"sure\" \\{it''s'), ('NULL'), ('-infinity');"
+            " INSERT INTO roles VALUES ('--5');"
             " UPDATE roles SET created_at = '-infinity' WHERE id LIKE '%''s' OR id = 'NULL'",
             {"rejects": "keep"},
             [
@@ -274,7 +277,7 @@ REST_OF_BIA = [
                 ("roles", "NULL", "created_at", "misfit", "rejected"),
             ],
             "SELECT left(id, 10) FROM roles ORDER BY id",
-            [("-infinity",), ("INSTRUCTOR",), ("MANAGER",), ("STUDENT",), ("xxxxxxxxxx",)],
+            [("--5",), ("-infinity",), ("INSTRUCTOR",), ("MANAGER",), ("STUDENT",), ("xxxxxxxxxx",)],
             id="ids-that-are-hard-to-write",
         ),
         pytest.param(
@@ -555,3 +558,34 @@ def test_names_that_are_filled_up_with_blanks_are_told_apart(copy: Copy, supabas
     copy(rejects="keep", orphans="null")
     assert ask(engine.url, "SELECT id FROM roles ORDER BY id") == [("INSTRUCTOR",), ("MANAGER",), ("S",)]
     assert ask(engine.url, "SELECT id, role FROM users ORDER BY id") == [(-5, None), (1, "MANAGER"), (2, None)]
+
+
+def test_what_the_target_changes_in_a_kept_row_is_found_and_undone(copy: Copy, supabase: URL, engine: Engine) -> None:
+    copy()
+    change(
+        engine.url,
+        "CREATE FUNCTION shorter() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN NEW.row := NEW.row - ''url''; RETURN NEW; END';"
+        "CREATE TRIGGER shorter BEFORE INSERT ON tatame_move.rejects FOR EACH ROW EXECUTE FUNCTION shorter()",
+    )
+    change(supabase, "UPDATE app_stores SET created_at = 'infinity'")
+    with pytest.raises(move.CopyNotEqual) as caught:
+        copy(rejects="keep")
+    assert caught.value.table == "app_stores"
+    assert ask(engine.url, "SELECT count(*) FROM app_stores") == [(1,)]
+    assert kept(engine) == []
+
+
+def test_a_row_is_kept_the_same_by_servers_of_different_versions(
+    engine: Engine, postgres_programs: Callable[[int], Path], other_postgres: Callable[[Path], URL]
+) -> None:
+    old = other_postgres(postgres_programs(14))
+    create_missing_database(old)
+    for file in (SUPABASE_SCHEMA, Path(__file__).parents[1] / "supabase_rows.sql"):
+        change(old, file.read_text())
+    change(old, f"{TWINS} UPDATE users SET created_at = 'infinity', clerk_user_id = 'user_ana' WHERE id IN (2, -5)")
+    with move.opened_for_writing(old, engine, lambda: None) as sides:
+        move.copy(sides, choices=move.Choices(orphans="null", duplicates="last", rejects="keep"))
+    assert len(kept(engine)) == 9
+    with move.opened(old, engine) as sides:
+        assert move.verify(sides).equal_but_for_choices

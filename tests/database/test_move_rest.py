@@ -53,12 +53,14 @@ def mirror(address: str, key: str, **options: Any) -> Generator[move.Mirror]:
         yield move.Mirror(rest)
 
 
-def copy(address: str, key: str, engine: Engine, *, choices: move.Choices | None = None, **options: Any) -> move.Report:
+def copy(
+    address: str, key: str, engine: Engine, *, choices: move.Choices | None = None, jobs: int = 1, **options: Any
+) -> move.Report:
     keep = choices is not None and choices.unknown == "keep"
     with mirror(address, key, **options) as source:
         whole = replace(source, keep_unknown=keep)
         with move.opened_for_writing(whole, engine, lambda: None) as sides:
-            return move.copy(sides, choices=choices)
+            return move.copy(sides, choices=choices, jobs=jobs)
 
 
 def plan(address: str, key: str, engine: Engine, **options: Any) -> move.Plan:
@@ -680,13 +682,14 @@ def test_rows_that_come_while_they_are_read_are_noticed(
     assert (caught.value.before, caught.value.read, caught.value.after) == (3, 3, 4)
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
 def test_a_row_changed_behind_the_cursor_is_found_by_the_second_reading(
-    gateway: Gateway, service: str, supabase: URL, engine: Engine
+    gateway: Gateway, service: str, supabase: URL, engine: Engine, jobs: int
 ) -> None:
     update = "UPDATE users SET email = 'late@gym.example' WHERE id = -5"
     gateway.spoil = on_page("users", lambda *_: change(supabase, update))
     with pytest.raises(move.NotProven) as caught:
-        copy(gateway.address, service, engine)
+        copy(gateway.address, service, engine, jobs=jobs)
     assert (caught.value.tables, caught.value.exit_code) == (["users"], 3)
     told = status(engine)
     assert (told["users"].rows, told["users"].proven_at) == (3, None)

@@ -9,7 +9,10 @@ from tatame_db.cli import schema
 # isort: split
 from tatame_db.cli import move
 
-__all__ = ["app", "main", "move", "schema", "server"]
+# isort: split
+from tatame_db.cli import studio
+
+__all__ = ["app", "main", "move", "schema", "server", "studio"]
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Rehearsal,
         RehearsedStep,
         Report,
+        RunStatus,
         SetAside,
         Sides,
         TableCopy,
@@ -111,7 +112,7 @@ def plan_(
     with _opened(database_url, anon_sees_all=anon_sees_all, keep_unknown=unknown == "keep") as sides:
         planned = move.plan(sides, choices)
     if as_json:
-        console.answer_json(asdict(planned) | {"whole": planned.whole})
+        console.answer_json(asdict(planned) | {"whole": planned.whole, "seconds": planned.seconds})
     else:
         _show_plan(planned)
     if not planned.whole:
@@ -121,7 +122,10 @@ def plan_(
 def _show_plan(planned: Plan) -> None:
     _show_sides(planned)
     for table in planned.tables:
-        console.answer(f"\n{table.table}  phase {table.phase}, {table.rows:,} rows, {table.size_bytes:,} bytes")
+        console.answer(
+            f"\n{table.table}  phase {table.phase}, {table.rows:,} rows, {table.size_bytes:,} bytes,"
+            f" about {table.seconds:,.1f} s"
+        )
         for column in table.columns:
             origin = f"{column.source} ({column.source_type})" if column.source else "-"
             console.answer(f"  {column.target:<16}  {origin:<40}  {column.conversion}")
@@ -132,6 +136,7 @@ def _show_plan(planned: Plan) -> None:
     for obstacle in planned.unknown_tables:
         console.answer("")
         _show_obstacle("source", obstacle)
+    console.answer(f"\na first copy takes about {planned.seconds:,.1f} s, by the last one on record or by the sizes")
     if planned.whole:
         rows = sum(table.rows for table in planned.tables)
         rejected = sum(what.rows for what in planned.aside if what.action == "rejected")
@@ -139,9 +144,11 @@ def _show_plan(planned: Plan) -> None:
         _show_aside(planned.aside)
 
 
-def _show_sides(told: Plan | Report) -> None:
+def _show_sides(told: Plan | Report, moment: str | None = None) -> None:
     server = "PostgREST" if told.rest else "PostgreSQL"
-    console.answer(f"source  {told.source}, {server} {told.source_version}")
+    console.answer(
+        f"source  {told.source}, {server} {told.source_version}{f', as it was at {moment}' if moment else ''}"
+    )
     _show_reading(told.rest)
     console.answer(f"target  {told.target}, PostgreSQL {told.target_version}")
 
@@ -187,6 +194,7 @@ def copy_(
     duplicates: Duplicates = None,
     unknown: Unknown = None,
     rejects: Rejects = None,
+    jobs: Annotated[int, typer.Option(min=1, max=8, help="How many tables to copy at once.")] = 1,
     replace: Annotated[bool, typer.Option("--replace", help="Let rows go that did not come from this source.")] = False,
     anon_sees_all: AnonSeesAll = False,
     as_json: AsJson = False,
@@ -200,8 +208,16 @@ def copy_(
     with (
         _source(target, anon_sees_all=anon_sees_all, keep_unknown=unknown == "keep") as source,
         move.opened_for_writing(source, target.database.engine, _say_wait) as sides,
+        console.Progress() as progress,
     ):
-        report = move.copy(sides, chosen, choices=choices, replace_rows=replace, on_table=_say_table)
+
+        def say_table(done: TableCopy) -> None:
+            progress.end(done.table)
+            _say_table(done)
+
+        report = move.copy(
+            sides, chosen, choices=choices, replace_rows=replace, jobs=jobs, on_table=say_table, on_rows=progress.tell
+        )
     if as_json:
         console.answer_json(asdict(report))
     else:
@@ -219,17 +235,34 @@ def _say_table(done: TableCopy) -> None:
 
 
 def _show_report(report: Report) -> None:
-    _show_sides(report)
+    _show_sides(report, report.moment)
+    console.answer(f"\n  {'table':<13}  {'rows':>12}  {'written':>12}  {'deleted':>12}  {'seconds':>9}  digest")
+    for table in report.tables:
+        numbers = f"{table.rows:>12,}  {table.written:>12,}  {table.deleted:>12,}  {table.seconds:>9.1f}"
+        console.answer(f"  {table.table:<13}  {numbers}  {table.target_digest}")
     rows = sum(table.rows for table in report.tables)
     written = sum(table.written for table in report.tables)
+    console.answer("")
     console.answer(f"equal   {rows:,} rows in {len(report.tables)} tables, proven by digests with {report.hash}")
-    console.answer(f"time    {report.seconds:.1f} s, {written:,} rows written")
-    for table in report.tables:
-        if table.waiting:
-            console.answer(f"waits   {', '.join(table.waiting)} of {table.table}, for rows of a later phase")
+    console.answer("        each server digests its own rows, ours read back as the source has them; they are the same")
+    console.answer(f"keys    {counted(report.keys, 'foreign key')} hold over all rows")
+    console.answer(f"ready   a new row was added to {counted(len(report.tried), 'table')}, and taken back")
     _show_aside(report.aside)
-    if report.aside:
-        console.answer("        what is set aside is in `tatame_move.rejects` on the target, but for what is left")
+    if not report.aside:
+        console.answer("aside   nothing: every row moved as it is")
+    waiting = [f"{', '.join(table.waiting)} of {table.table}" for table in report.tables if table.waiting]
+    for column in waiting:
+        console.answer(f"waits   {column}, for rows of a later phase")
+    console.answer(f"time    {report.seconds:.1f} s, {written:,} rows written")
+    console.answer(f"next    {_next(report, waiting)}")
+
+
+def _next(report: Report, waiting: list[str]) -> str:
+    if waiting:
+        return "copy the later phases"
+    if any(what.action != "left" for what in report.aside):
+        return "look at `tatame_move.rejects`: what is mended at the source arrives with the next `tatame-db move copy`"
+    return "once nobody writes to Supabase any more: `tatame-db move copy` again, then `tatame-db move verify`"
 
 
 @move.command("status")
@@ -246,6 +279,13 @@ def status_(database_url: DatabaseUrl = None, *, as_json: AsJson = False) -> Non
 
 
 def _show_status(found: MoveStatus) -> None:
+    if found.last_run:
+        _show_run(found.last_run)
+    if found.parked:
+        console.answer(f"NOT READY  away, until `tatame-db move copy` has run again: {', '.join(found.parked)}\n")
+    if found.unproven_keys:
+        names = ", ".join(found.unproven_keys)
+        console.answer(f"NOT READY  not checked against the rows that are there: {names}\n")
     for table in found.tables:
         if table.copied_at is None:
             told = "not copied"
@@ -255,11 +295,12 @@ def _show_status(found: MoveStatus) -> None:
         rejected = f", {table.rejected:,} rejected" if table.rejected else ""
         stale = ", written to since: the proof is stale" if table.stale else ""
         console.answer(f"  phase {table.phase}  {table.table:<13}  {told}{rejected}{stale}")
-    if found.parked:
-        console.answer(f"\naway, until `tatame-db move copy` has run again: {', '.join(found.parked)}")
-    if found.unproven_keys:
-        console.answer(f"\nnot checked against the rows that are there: {', '.join(found.unproven_keys)}")
     _show_aside(found.aside)
+
+
+def _show_run(run: RunStatus) -> None:
+    how = run.outcome or "goes on, or was killed"
+    console.answer(f"run {run.id} of {run.started_at:%Y-%m-%d %H:%M}: {how}{f', {run.error}' if run.error else ''}\n")
 
 
 @move.command("counts")
@@ -318,6 +359,7 @@ def verify_(
         for what in proof.changed:
             name = f"{what.table}.{what.column}" if what.column else what.table
             console.answer(f"{name}: what is kept of it is not what the source has today")
+        _show_aside(proof.aside)
     if not proof.equal:
         raise move.DataDiffers(proof)
 
@@ -330,6 +372,7 @@ def _answer_proof(proof: Proof) -> None:
         "equal_but_for_choices": proof.equal_but_for_choices,
         "by_choice": proof.by_choice,
         "tables": [asdict(table) | {"equal": table.equal} for table in proof.tables],
+        "aside": [asdict(what) for what in proof.aside],
         "changed": [asdict(what) for what in proof.changed],
     }
     console.answer_json(facts)

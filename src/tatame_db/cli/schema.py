@@ -202,15 +202,21 @@ def push(
 @app.command()
 def check(database_url: DatabaseUrl = None, *, as_json: AsJson = False) -> None:
     """Say whether migrations, models and database agree; exit with 3 where they do not."""
-    from tatame_db import evolve
+    from tatame_db import evolve, move
 
-    report = evolve.check(target_of(database_url).database.engine)
+    engine = target_of(database_url).database.engine
+    report = evolve.check(engine)
+    left_open = move.left_open(engine)
+    failed = [*report.failed, *(["a move out of Supabase"] if left_open else [])]
     if as_json:
-        console.answer_json(asdict(report) | {"failed": report.failed})
+        console.answer_json(asdict(report) | {"move": left_open, "failed": failed})
     else:
         _show(report)
-    if report.failed:
-        raise evolve.CheckFailed(report.failed)
+        _show_answer("no move left keys or indexes away or unchecked", left_open)
+    if left_open:
+        raise move.MoveNotEnded(left_open)
+    if failed:
+        raise evolve.CheckFailed(failed)
 
 
 def _show(report: Check) -> None:
@@ -219,9 +225,13 @@ def _show(report: Check) -> None:
         ("the migrations build what the models say", report.migrations),
         (f"the database is what revision {report.revision or 'none'} says", report.database),
     ):
-        console.answer(f"{'no ' if problems else 'yes'}  {question}")
-        for problem in problems:
-            console.answer(f"     {problem}")
+        _show_answer(question, problems)
+
+
+def _show_answer(question: str, problems: list[str]) -> None:
+    console.answer(f"{'no ' if problems else 'yes'}  {question}")
+    for problem in problems:
+        console.answer(f"     {problem}")
 
 
 @app.command()

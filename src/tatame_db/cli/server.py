@@ -70,7 +70,7 @@ def up(database_url: DatabaseUrl = None, port: Port = None) -> None:
     _show(evolve.status(engine, embedded=target.server is not None))
     console.answer("")
     end = ", `tatame-db stop` to end" if target.server else ""
-    console.answer(f"next: `tatame-db psql` to look around, `tatame-db --help` for the rest{end}")
+    console.answer(f"next: `tatame-db studio` to look around, `tatame-db --help` for the rest{end}")
 
 
 @app.command()
@@ -132,14 +132,18 @@ def status(
     check: Annotated[bool, typer.Option("--check", help="Exit with 3 where migrations are pending.")] = False,
 ) -> None:
     """Say which database is meant, its revision, what is pending, and how full it is."""
-    from tatame_db import evolve
+    from tatame_db import evolve, move
 
     target = target_of(database_url)
     found = evolve.status(target.database.engine, embedded=target.server is not None)
+    left_open = move.left_open(target.database.engine)
     if as_json:
-        console.answer_json(asdict(found))
+        console.answer_json(asdict(found) | {"move": left_open})
     else:
         _show(found)
+        if left_open:
+            console.answer(f"\nNOT READY  a move left keys and indexes away or unchecked: {', '.join(left_open)}")
+            console.answer("           `tatame-db move copy` brings them back")
     if check and found.pending:
         raise evolve.CheckedBehind(found.pending)
 

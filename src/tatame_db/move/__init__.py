@@ -9,6 +9,7 @@ from tatame_db.move.copy import (
     ParentsMissing,
     Report,
     RowsOfOthers,
+    RowsRefused,
     TableCopy,
     TargetBusy,
     TargetFull,
@@ -30,6 +31,7 @@ from tatame_db.move.proof import (
     counts,
     verify,
 )
+from tatame_db.move.ready import NotReady
 from tatame_db.move.rehearsal import Rehearsal, RehearsalFailed, RehearsedStep, rehearse
 from tatame_db.move.rest import (
     KeyRefused,
@@ -50,11 +52,12 @@ from tatame_db.move.sides import (
     SourceNotNamed,
     SourceNotReached,
     SourceTooOld,
+    left_open,
     opened,
     opened_for_writing,
     target_opened,
 )
-from tatame_db.move.state import MoveStatus, TableStatus, status
+from tatame_db.move.state import MoveNotEnded, MoveStatus, RunStatus, TableStatus, status
 
 __all__ = [
     "MAX_DIFFERENCES",
@@ -70,11 +73,13 @@ __all__ = [
     "KeySeesPart",
     "KeysBroken",
     "Mirror",
+    "MoveNotEnded",
     "MoveStatus",
     "NoCommonHash",
     "NoKeyToFollow",
     "NoRoomForRows",
     "NotProven",
+    "NotReady",
     "NotWhole",
     "Obstacle",
     "ObstaclesInTheWay",
@@ -92,6 +97,8 @@ __all__ = [
     "RestNotReached",
     "RowsMoved",
     "RowsOfOthers",
+    "RowsRefused",
+    "RunStatus",
     "SameDatabase",
     "SetAside",
     "Sides",
@@ -111,6 +118,7 @@ __all__ = [
     "Value",
     "copy",
     "counts",
+    "left_open",
     "opened",
     "opened_for_writing",
     "plan",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections import Counter
+from copy import copy as shallow
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,10 +17,12 @@ from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.move import state
 from tatame_db.move.choices import LEFT, NULLED, REJECTED, UNKNOWN_TABLE, Choices, SetAside, Step, settle
 from tatame_db.move.conversion import about
+from tatame_db.move.jobs import each
 from tatame_db.move.kept import Kept, digest_of_source, digest_of_target
 from tatame_db.move.mapping import PHASE_OF, TableMap, literal, quoted, read_mapping
 from tatame_db.move.plan import Plan, planned
-from tatame_db.move.proof import HASHES, Comparison, Work, common_hash
+from tatame_db.move.proof import HASHES, Comparison, Digest, Work, common_hash
+from tatame_db.move.ready import make_ready, prove_ready
 from tatame_db.move.rest import RestError
 from tatame_db.move.sides import Sides, listening
 
@@ -100,6 +104,18 @@ class NotProven(TatameError):
         )
 
 
+class RowsRefused(TatameError):
+    """The target has a rule of its own that rows of the source break."""
+
+    def __init__(self, table: str, words: str) -> None:
+        self.table = table
+        super().__init__(
+            f"the target refuses rows of {table}: {words}",
+            means=f"{table} is as it was before; tables that were proven before it stay.",
+            fix="`tatame-db check` shows what differs from our schema; put that right, then run the command again",
+        )
+
+
 class KeysBroken(TatameError):
     """A foreign key does not hold over the rows that are there."""
 
@@ -136,10 +152,15 @@ class TargetFull(TatameError):
 
 @dataclass(frozen=True)
 class TableCopy:
-    """One table that is now proven equal: its rows, and how many were deleted and written for that in this run."""
+    """One table that is now proven equal: its rows, and how many were deleted and written for that in this run.
+
+    The digests are those of the proof: of the source without what is set aside, and of what the target holds.
+    """
 
     table: str
     rows: int
+    source_digest: str
+    target_digest: str
     deleted: int
     written: int
     seconds: float
@@ -153,8 +174,13 @@ class TableCopy:
 
 @dataclass(frozen=True)
 class Report:
-    """What a run did; every table in it was proven with the hash that is named."""
+    """What a run did; every table in it was proven with the hash that is named.
 
+    `moment` is when the source was read, by its own clock: what was written there later is not part of this.
+    """
+
+    run: int
+    moment: str | None
     source: str
     source_version: str
     target: str
@@ -163,12 +189,16 @@ class Report:
     tables: list[TableCopy]
     aside: list[SetAside]
     """What was set aside by choice, of these tables and of those that have no place with us."""
+    keys: int
+    """Foreign keys of our tables, all of which hold over the rows that are there."""
+    tried: list[str]
+    """Tables to which a new row was added, and taken back, to see that they take one."""
     seconds: float
     rest: Reading | None
     """How the source was read for the last proof, where that was over REST."""
 
 
-def _silent(_: TableCopy) -> None:
+def _silent(*_: object) -> None:
     """Tell nobody."""
 
 
@@ -178,16 +208,27 @@ def copy(
     *,
     choices: Choices | None = None,
     replace_rows: bool = False,
+    jobs: int = 1,
     on_table: Callable[[TableCopy], None] = _silent,
+    on_rows: Callable[[str, int, int], None] = _silent,
 ) -> Report:
     """Make these tables, or all, equal to the source: each in one transaction that commits only what is proven.
 
     Foreign keys that are in the way are away while tables are written, with the secondary indexes of tables that get
     many rows, and back at the end, also those that a killed run left away. Takes what `opened_for_writing` gives.
+    `on_rows` hears of a table how many rows are on their way, and of how many at most, now and then.
     Raises `ObstaclesInTheWay`, `RowsOfOthers`, `ParentsMissing`, `TargetBusy`, `TargetFull`, `CopyNotEqual`,
-    `KeysBroken`, `NotProven`, `TooManyAside`.
+    `KeysBroken`, `RowsRefused`, `NotReady`, `NotProven`, `TooManyAside`.
     """
-    copying = _Copy(sides, tables, choices or Choices(), replace_rows=replace_rows, on_table=on_table)
+    copying = _Copy(
+        sides,
+        tables,
+        choices or Choices(),
+        replace_rows=replace_rows,
+        jobs=jobs,
+        on_table=on_table,
+        on_rows=on_rows,
+    )
     try:
         return copying.run()
     except psycopg.errors.LockNotAvailable as error:
@@ -204,10 +245,13 @@ class _Copy:
         choices: Choices,
         *,
         replace_rows: bool,
+        jobs: int,
         on_table: Callable[[TableCopy], None],
+        on_rows: Callable[[str, int, int], None],
     ) -> None:
-        self.sides, self.source, self.target = sides, sides.source, sides.target
-        self.choices, self.replace_rows, self.on_table = choices, replace_rows, on_table
+        self._use(sides)
+        self.choices, self.replace_rows, self.jobs = choices, replace_rows, jobs
+        self.on_table, self.on_rows = on_table, on_rows
         mapping = read_mapping(self.source)
         chosen = {table.name for table in mapping.chosen(tables)}
         # Who brings the users also fills in what waited for them.
@@ -216,11 +260,26 @@ class _Copy:
         self.mapping, self.tables, self.steps = mapping, mapping.chosen(self.chosen), list[Step]()
         self.identity = state.name_of(self.source)
         self.fingerprints: dict[str, str] = {}
+        self.digests: dict[str, tuple[Digest, Digest]] = {}
+        self.rows: dict[str, int] = {}
         self.hashed = ""
+        self.run_id: int | None = None
+
+    def _use(self, sides: Sides) -> None:
+        self.sides, self.source, self.target = sides, sides.source, sides.target
+
+    def _on(self, sides: Sides) -> _Copy:
+        """Return the same copy on other connections."""
+        other = shallow(self)
+        other._use(sides)
+        return other
 
     def run(self) -> Report:
         try:
             return self._run()
+        except BaseException as error:
+            self._record(error)
+            raise
         finally:
             connection = self.target.connection
             if connection.info.transaction_status == TransactionStatus.ACTIVE:
@@ -230,6 +289,16 @@ class _Copy:
             if not connection.closed:
                 connection.rollback()
                 self._restore()
+
+    def _record(self, error: BaseException) -> None:
+        if self.run_id is None or self.target.connection.closed:
+            return
+        outcome = "not equal" if isinstance(error, CopyNotEqual | NotProven) else "failed"
+        # What went wrong is worth more than that it could not be written down.
+        with contextlib.suppress(psycopg.Error):
+            self.target.connection.rollback()
+            state.ended(self.target, self.run_id, outcome, error=_in_words(error))
+            self.target.connection.commit()
 
     def _restore(self) -> None:
         if state.exists(self.target):
@@ -244,6 +313,7 @@ class _Copy:
             raise ObstaclesInTheWay(plan)
         # From here on a query of the source does not see what is set aside.
         self.mapping, self.tables, self.steps = settled.mapping, settled.mapping.chosen(self.chosen), settled.steps
+        self.rows = settled.rows
         name = common_hash(self.sides)
         self.hashed = HASHES[name]
         self._refuse_missing_parents()
@@ -252,16 +322,30 @@ class _Copy:
         differing = {table.name for table in self.tables if self._differs(table)}
         self._refuse_rows_of_others(differing)
         state.prepare(self.target)
-        run = self._begin(plan)
+        self.run_id = run = self._begin(plan)
+        # So that it is on record however it ends.
+        self.target.connection.commit()
         work = {table.name: self._work(table) for table in self.tables if table.name in differing}
         self._park(work)
         self.target.connection.commit()
-        done = [self._made_equal(run, table, work.get(table.name)) for table in self.tables]
+        done = each(
+            self.sides,
+            self.jobs,
+            self.tables,
+            lambda sides, table: self._on(sides)._made_equal(run, table, work.get(table.name)),
+            self.on_table,
+        )
         self._keep_unknown_tables(run)
         self._restore()
         self._validate()
+        tried = [table for table in self.tables if table.table.autoincrement_column is not None]
+        for table in tried:
+            prove_ready(self.target, table.table)
+        moment = self._moment()
         rest = self._prove_again(done)
         report = Report(
+            run=run,
+            moment=moment,
             source=plan.source,
             source_version=plan.source_version,
             target=plan.target,
@@ -269,15 +353,20 @@ class _Copy:
             hash=name,
             tables=done,
             aside=[what for what in plan.aside if what.table in self.chosen or what.kind == UNKNOWN_TABLE],
+            keys=state.keys(self.target),
+            tried=[table.name for table in tried],
             seconds=time.perf_counter() - started,
             rest=rest,
         )
-        self.target.do(
-            f"UPDATE {state.SCHEMA}.runs SET ended_at = clock_timestamp(), report = %(report)s WHERE id = %(run)s",
-            {"report": json.dumps(asdict(report)), "run": run},
-        )
+        state.ended(self.target, run, "proven", report=json.dumps(asdict(report)))
         self.target.connection.commit()
         return report
+
+    def _moment(self) -> str | None:
+        if self.source.rest:
+            return None
+        [moment] = self.source.row("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC')")
+        return str(moment)
 
     def _begin(self, plan: Plan) -> int:
         [[run]] = self.target.rows(
@@ -288,7 +377,9 @@ class _Copy:
                 "identity": self.identity,
                 "source_version": plan.source_version,
                 "target_version": plan.target_version,
-                "options": json.dumps({"tables": self.chosen, "replace": self.replace_rows, **asdict(self.choices)}),
+                "options": json.dumps(
+                    {"tables": self.chosen, "replace": self.replace_rows, "jobs": self.jobs, **asdict(self.choices)}
+                ),
             },
         )
         return int(run)
@@ -297,7 +388,7 @@ class _Copy:
         return Comparison(self.sides, table, self.hashed)
 
     def _differs(self, table: TableMap) -> bool:
-        source, target = self._comparison(table).whole()
+        source, target = self.digests[table.name] = self._comparison(table).whole()
         return source != target
 
     def _refuse_missing_parents(self) -> None:
@@ -354,9 +445,10 @@ class _Copy:
         now = self.fingerprints[table.name]
         if work:
             self._refuse_late_writers(table)
-            # All deletes come first, for a unique value may have gone from one row to another.
-            deleted = sum(self.target.do(f"DELETE FROM {table.target_sql}{which}") for which in work.deletes)
-            written = sum(self._pipe(table, which) for which in work.brings)
+            try:
+                deleted, written = self._write(table, work)
+            except psycopg.IntegrityError as error:
+                raise RowsRefused(table.name, str(error.diag.message_primary)) from error
             waiting = self._prove(table)
             now = state.fingerprint(self.target, table.name)
         rows = _rows(now)
@@ -373,10 +465,13 @@ class _Copy:
         if self.source.again is None:
             state.prove(self.target, table.name)
         self.target.connection.commit()
-        self._make_ready(table)
-        copied = TableCopy(
+        make_ready(self.target, table.table)
+        (_, source_digest), (_, target_digest) = self.digests[table.name]
+        return TableCopy(
             table.name,
             rows,
+            source_digest,
+            target_digest,
             deleted,
             written,
             time.perf_counter() - started,
@@ -384,8 +479,6 @@ class _Copy:
             rejected=aside[REJECTED],
             nulled=aside[NULLED],
         )
-        self.on_table(copied)
-        return copied
 
     def _refuse_late_writers(self, table: TableMap) -> None:
         self.target.do(f"LOCK TABLE public.{quoted(table.name)} IN SHARE ROW EXCLUSIVE MODE")
@@ -393,14 +486,25 @@ class _Copy:
         if now != self.fingerprints[table.name]:
             raise RowsOfOthers({table.name: _rows(now)})
 
-    def _pipe(self, table: TableMap, which: str) -> int:
+    def _write(self, table: TableMap, work: Work) -> tuple[int, int]:
+        # All deletes come first, for a unique value may have gone from one row to another.
+        deleted = sum(self.target.do(f"DELETE FROM {table.target_sql}{which}") for which in work.deletes)
+        written, wanted = 0, self.rows[table.name] if work.rows is None else work.rows
+        for which in work.brings:
+            written += self._pipe(table, which, written, wanted)
+        return deleted, written
+
+    def _pipe(self, table: TableMap, which: str, before: int, wanted: int) -> int:
+        def tell(rows: int) -> None:
+            self.on_rows(table.name, before + rows, wanted)
+
         # In binary, PostgreSQL checks lengths and not types, so each value is cast to exactly ours.
         values = ", ".join(
             f"({about(column.conversion.convert, column.source_value)})::{column.type}" for column in table.columns
         )
         names = ", ".join(quoted(column.name) for column in table.columns)
         out = f"COPY (SELECT {values} FROM {table.source_sql}{which}) TO STDOUT (FORMAT binary)"
-        return self._stream(out, f"COPY public.{quoted(table.name)} ({names}) FROM STDIN (FORMAT binary)")
+        return self._stream(out, f"COPY public.{quoted(table.name)} ({names}) FROM STDIN (FORMAT binary)", tell)
 
     def _keep(self, run: int, table: str) -> Counter[str]:
         """Replace what is kept of a table; return how many rows there are of each action."""
@@ -434,7 +538,7 @@ class _Copy:
             self._keep(run, table)
         self.target.connection.commit()
 
-    def _stream(self, out: str, into: str) -> int:
+    def _stream(self, out: str, into: str, on_rows: Callable[[int], None] = _silent) -> int:
         block = bytearray()
         with (
             listening(self.source, self.target) as hear,
@@ -444,12 +548,14 @@ class _Copy:
         ):
             try:
                 with writing.copy(into.encode()) as write:
-                    for data in read:
+                    # The server sends each row by itself.
+                    for rows, data in enumerate(read):
                         block += data
                         if len(block) >= _BLOCK_BYTES:
                             write.write(bytes(block))
                             block.clear()
                             hear()
+                            on_rows(rows)
                     write.write(bytes(block))
             except BaseException:
                 # Else the rest of what is read would be waited for, also by Ctrl-C, and also where it never comes.
@@ -510,17 +616,6 @@ class _Copy:
             != digest_of_target(self.target, self.hashed, self.identity, table.name)
         )
 
-    def _make_ready(self, table: TableMap) -> None:
-        name = f"public.{quoted(table.name)}"
-        if table.table.autoincrement_column is not None:
-            # Outside the table's transaction, because `setval` survives a rollback.
-            self.target.rows(
-                f"SELECT setval(pg_get_serial_sequence('{name}', 'id'), greatest(max(id), 1), max(id) IS NOT NULL)"
-                f" FROM {name}"
-            )
-        self.target.do(f"ANALYZE {name}")
-        self.target.connection.commit()
-
     def _validate(self) -> None:
         for table, key in state.unproven_keys(self.target):
             try:
@@ -529,6 +624,14 @@ class _Copy:
                 self.target.connection.rollback()
                 raise KeysBroken(table, key, str(error.diag.message_detail)) from error
             self.target.connection.commit()
+
+
+def _in_words(error: BaseException) -> str:
+    """Say what happened in words that hold no value of a row and no password."""
+    if isinstance(error, TatameError):
+        return error.what
+    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    return f"{type(error).__name__}: {primary}" if primary else type(error).__name__
 
 
 def _rows(fingerprint: str) -> int:

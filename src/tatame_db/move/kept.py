@@ -51,13 +51,13 @@ class Kept:
         self.identity = state.name_of(sides.source)
         self.told = state.set_aside(sides.target, self.identity)
 
+    def of(self, tables: Sequence[str]) -> list[SetAside]:
+        """Sum up what is kept of these tables, or of all."""
+        return [what for what in self.told if not tables or what.table in tables]
+
     def changed(self, mapping: Mapping, tables: Sequence[str]) -> list[SetAside]:
         """Return the unknown columns and tables whose values are not any more what is kept of them."""
-        return [
-            what
-            for what in self.told
-            if what.action == KEPT and (not tables or what.table in tables) and not self._is_as_in_source(mapping, what)
-        ]
+        return [what for what in self.of(tables) if what.action == KEPT and not self._is_as_in_source(mapping, what)]
 
     def _is_as_in_source(self, mapping: Mapping, what: SetAside) -> bool:
         steps: list[Step] = []

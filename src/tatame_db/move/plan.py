@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
+from tatame_db.move import state
 from tatame_db.move.choices import Choices, Obstacle, SetAside, Settled, settle, told
 from tatame_db.move.mapping import PHASE_OF, read_mapping
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from tatame_db.move.mapping import TableMap
     from tatame_db.move.rest import Reading
     from tatame_db.move.sides import Sides
+
+
+# With its proof, indexes and keys: 1.2 million check-ins in 4 s, on 2 cores with both servers and us on one machine.
+BYTES_PER_SECOND = 20_000_000
 
 
 class NotWhole(TatameError):
@@ -48,6 +53,8 @@ class PlannedTable:
     phase: int
     rows: int
     size_bytes: int
+    seconds: float
+    """How long a first copy takes, guessed: from the last copy on record, else from the size."""
     columns: list[PlannedColumn]
     obstacles: list[Obstacle] = field(default_factory=list[Obstacle])
 
@@ -73,6 +80,11 @@ class Plan:
         return [*(obstacle for table in self.tables for obstacle in table.obstacles), *self.unknown_tables]
 
     @property
+    def seconds(self) -> float:
+        """How long a first copy of all tables takes, guessed."""
+        return round(sum(table.seconds for table in self.tables), 1)
+
+    @property
     def unresolved(self) -> list[Obstacle]:
         """The obstacles that nobody gave a choice for."""
         return [obstacle for obstacle in self.obstacles if obstacle.chosen is None]
@@ -91,19 +103,21 @@ def plan(sides: Sides, choices: Choices | None = None) -> Plan:
 def planned(sides: Sides, settled: Settled) -> Plan:
     """Say what would become of a source that was looked at."""
     source, target = sides.source, sides.target
+    known = state.rates(target)
     return Plan(
         source=source.readable,
         source_version=source.version,
         target=target.readable,
         target_version=target.version,
-        tables=[_planned(settled, table) for table in settled.mapping.tables],
+        tables=[_planned(settled, table, known.get(table.name)) for table in settled.mapping.tables],
         unknown_tables=settled.unknown_tables,
         aside=told(settled.steps),
         rest=source.rest,
     )
 
 
-def _planned(settled: Settled, table: TableMap) -> PlannedTable:
+def _planned(settled: Settled, table: TableMap, rows_per_second: float | None) -> PlannedTable:
+    rows, size = settled.rows[table.name], table.source.size_bytes if table.source else 0
     columns = [
         PlannedColumn(
             column.name,
@@ -117,8 +131,9 @@ def _planned(settled: Settled, table: TableMap) -> PlannedTable:
     return PlannedTable(
         table.name,
         PHASE_OF[table.name],
-        settled.rows[table.name],
-        table.source.size_bytes if table.source else 0,
+        rows,
+        size,
+        round(rows / rows_per_second if rows_per_second else size / BYTES_PER_SECOND, 1),
         columns,
         settled.obstacles[table.name],
     )

@@ -14,7 +14,7 @@ from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
 from tatame_db.move import state
 from tatame_db.move.choices import REJECTED
 from tatame_db.move.kept import Kept
-from tatame_db.move.mapping import array, listed, read_mapping
+from tatame_db.move.mapping import NUMBER, array, listed, read_mapping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -165,6 +165,8 @@ class Proof:
 
     hash: str
     tables: list[TableProof]
+    aside: list[SetAside]
+    """What is kept of rows and values that were set aside by choice."""
     changed: list[SetAside]
     """Columns and tables without a place with us that are kept, and not as the source has them today."""
     rest: Reading | None
@@ -216,7 +218,7 @@ def verify(sides: Sides, tables: Sequence[str] = (), *, max_differences: int = M
     name = common_hash(sides)
     kept = Kept(sides, HASHES[name])
     proofs = [Comparison(sides, table, HASHES[name], max_differences, kept).prove() for table in chosen]
-    return Proof(name, proofs, kept.changed(mapping, tables), sides.source.rest)
+    return Proof(name, proofs, kept.of(tables), kept.changed(mapping, tables), sides.source.rest)
 
 
 def common_hash(sides: Sides) -> str:
@@ -256,12 +258,13 @@ EVERYWHERE = Where("", "")
 class Work:
     """What makes the target equal: which rows to delete there, and which to bring, each as conditions to go through.
 
-    `bulk` where that is done by ranges, which may hold rows that are equal.
+    `bulk` where that is done by ranges, which may hold rows that are equal; else `rows` are to be brought.
     """
 
     deletes: list[str]
     brings: list[str]
     bulk: bool
+    rows: int | None = None
 
 
 class Comparison:
@@ -321,7 +324,7 @@ class Comparison:
         key = self.table.key
         deletes: list[str] = []
         brings: list[str] = []
-        differing = rows = 0
+        differing = deleted = rows = 0
         for part in self._parts(_FEW_BITS):
             differing += part.buckets
             # In each there is a row that differs, so this is known before a single row is read.
@@ -329,13 +332,13 @@ class Comparison:
                 return self.bulk()
             theirs, ours = map(set[tuple[str, int]], self._hashes(part))
             gone, come = {name for name, _ in ours - theirs}, {name for name, _ in theirs - ours}
-            rows += max(len(gone), len(come))
-            if rows > most_rows:
+            deleted, rows = deleted + len(gone), rows + len(come)
+            if max(deleted, rows) > most_rows:
                 return self.bulk()
             # Kept as the conditions that they become: ids one by one would take ten times as much memory.
             deletes += [f" WHERE {key.target_value} = ANY({array(ids, key.type)})" for ids in _batches(gone)]
             brings += [f" WHERE {self.table.among(ids)}" for ids in _batches(come)]
-        return Work(deletes, brings, bulk=False)
+        return Work(deletes, brings, bulk=False, rows=rows)
 
     def bulk(self) -> Work:
         """Say which ranges are to be deleted and brought."""
@@ -480,4 +483,4 @@ def _hashes_by_key(rows: list[tuple[Any, ...]]) -> dict[str, list[int]]:
 
 
 def _number_first(key: str) -> tuple[int, str]:
-    return (int(key), "") if key.lstrip("-").isdecimal() else (0, key)
+    return (int(key), "") if NUMBER.fullmatch(key) else (0, key)

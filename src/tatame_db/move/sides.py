@@ -9,23 +9,24 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import psycopg
-from sqlalchemy import URL
+from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db import evolve
-from tatame_db.database import OLDEST_SERVER, readable
+from tatame_db.database import OLDEST_SERVER, SyncDatabase, readable
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.evolve.run import exclusive
+from tatame_db.move import state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from contextlib import AbstractContextManager
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
     from tatame_db.move.rest import Reading
 
@@ -266,6 +267,12 @@ def target_opened(target: Engine) -> Generator[Side]:
         yield side
 
 
+def left_open(target: Engine) -> list[str]:
+    """Name the foreign keys and indexes that an unfinished move left away or unchecked, whatever the schema."""
+    with _target(target, complete=False) as side:
+        return state.left_open(side)
+
+
 @contextlib.contextmanager
 def opened_for_writing(source: URL | Source, target: Engine, on_wait: Callable[[], None]) -> Generator[Sides]:
     """Open the source for reading in one moment, and the target for transactions of the caller's own.
@@ -277,12 +284,38 @@ def opened_for_writing(source: URL | Source, target: Engine, on_wait: Callable[[
     with _target_explained(), exclusive(target, patience) as locked:
         evolve.refuse_incomplete(locked)
         locked.rollback()
-        driver = cast("psycopg.Connection[tuple[Any, ...]]", locked.connection.driver_connection)
+        driver = _driver(locked)
         target_side = Side("target", target.url, driver)
         _pin(target_side, for_transaction=False)
         with _source(source, target_side) as source_side, _explained(target_side):
             driver.commit()
             yield Sides(source_side, target_side)
+
+
+@contextlib.contextmanager
+def beside(sides: Sides, snapshot: str) -> Generator[Sides]:
+    """Open what `opened_for_writing` gave once more: the source in the same moment, the target without the lock.
+
+    The snapshot is one that the source's transaction exported, which has to last until then.
+    """
+    with (
+        reading(sides.source.address, snapshot) as source,
+        SyncDatabase(sides.target.address) as database,
+        database.engine.connect() as connection,
+    ):
+        # When we are killed, the server notices within a second and undoes what was begun.
+        connection.execute(text("SET client_connection_check_interval = '1s'"))
+        connection.execute(text("SET idle_session_timeout = 0"))
+        connection.execute(text(f"SET lock_timeout = {evolve.Patience().lock_timeout_ms}"))
+        connection.commit()
+        target = Side("target", sides.target.address, _driver(connection))
+        _pin(target, for_transaction=False)
+        target.connection.commit()
+        try:
+            with _explained(target):
+                yield Sides(replace(source, rest=sides.source.rest, again=sides.source.again), target)
+        finally:
+            connection.invalidate()
 
 
 @contextlib.contextmanager
@@ -300,8 +333,11 @@ def _source(source: URL | Source, target: Side) -> Generator[Side]:
 
 
 @contextlib.contextmanager
-def reading(address: URL) -> Generator[Side]:
-    """Open a source for reading in one moment. Raises `SourceNotReached`, `SourceTooOld`, `ConnectionLost`."""
+def reading(address: URL, snapshot: str | None = None) -> Generator[Side]:
+    """Open a source for reading in one moment, or in that of an exported snapshot.
+
+    Raises `SourceNotReached`, `SourceTooOld`, `ConnectionLost`.
+    """
     _, options = address.get_dialect()().create_connect_args(address)
     named = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "application_name": "tatame-db move"}
     defaults: dict[str, Any] = named | _TCP
@@ -313,27 +349,33 @@ def reading(address: URL) -> Generator[Side]:
     with contextlib.closing(connection):
         if connection.info.server_version < OLDEST_SERVER * 10_000:
             raise SourceTooOld(address, connection.info.server_version // 10_000)
-        yield from _reading(Side("source", address, connection))
+        yield from _reading(Side("source", address, connection), snapshot)
 
 
 @contextlib.contextmanager
-def _target(engine: Engine) -> Generator[Side]:
+def _target(engine: Engine, *, complete: bool = True) -> Generator[Side]:
     with _target_explained(), engine.connect() as connection:
-        evolve.refuse_incomplete(connection)
-        driver = cast("psycopg.Connection[tuple[Any, ...]]", connection.connection.driver_connection)
+        if complete:
+            evolve.refuse_incomplete(connection)
         try:
-            yield from _reading(Side("target", engine.url, driver))
+            yield from _reading(Side("target", engine.url, _driver(connection)))
         finally:
             # What was set on it for reading ends with it.
             connection.invalidate()
 
 
-def _reading(side: Side) -> Generator[Side]:
+def _driver(connection: Connection) -> psycopg.Connection[tuple[Any, ...]]:
+    return cast("psycopg.Connection[tuple[Any, ...]]", connection.connection.driver_connection)
+
+
+def _reading(side: Side, snapshot: str | None = None) -> Generator[Side]:
     connection = side.connection
     connection.rollback()
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     connection.read_only = True
     with _explained(side):
+        if snapshot:
+            side.do(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
         _pin(side, for_transaction=True)
         yield side
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.move.choices import REJECTED, UNKNOWN_TABLE, SetAside
 from tatame_db.move.mapping import PHASE_OF, quoted
 
@@ -17,6 +18,21 @@ if TYPE_CHECKING:
 
 SCHEMA = "tatame_move"
 
+
+class MoveNotEnded(TatameError):
+    """A run left keys or indexes away, or unchecked: an answer of `check`."""
+
+    exit_code = 3
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+        super().__init__(
+            f"a move out of Supabase was not ended; away or not checked: {', '.join(names)}",
+            means=f"{NOTHING_CHANGED} Until then the database takes rows that our schema forbids, and may be slow.",
+            fix="`tatame-db move copy` brings them back and proves the rows; then check again",
+        )
+
+
 _TABLES = f"""
 CREATE SCHEMA IF NOT EXISTS {SCHEMA};
 CREATE TABLE IF NOT EXISTS {SCHEMA}.runs (
@@ -28,6 +44,9 @@ CREATE TABLE IF NOT EXISTS {SCHEMA}.runs (
     source_version text NOT NULL,
     target_version text NOT NULL,
     options jsonb NOT NULL,
+    -- None of the three where a run goes on, or was killed.
+    outcome text CHECK (outcome IN ('proven', 'not equal', 'failed')),
+    error text,
     report jsonb
 );
 CREATE TABLE IF NOT EXISTS {SCHEMA}.tables (
@@ -222,6 +241,12 @@ def restore(target: Side) -> None:
     target.do(f"DELETE FROM {SCHEMA}.parked")
 
 
+def keys(target: Side) -> int:
+    """Count the foreign keys of our tables."""
+    [count] = target.row(f"SELECT count(*) FROM ({_KEYS}) AS found")
+    return int(count)
+
+
 def unproven_keys(target: Side) -> list[tuple[str, str]]:
     """Return table and name of the foreign keys that were never checked against the rows that are there."""
     rows = target.rows(
@@ -229,6 +254,51 @@ def unproven_keys(target: Side) -> list[tuple[str, str]]:
         f" WHERE k.contype = 'f' AND NOT k.convalidated AND {_IS_OURS} ORDER BY 1, 2"
     )
     return [(table, name) for table, name in rows]
+
+
+def left_open(target: Side) -> list[str]:
+    """Name the foreign keys and indexes that a move took away, or brought back and did not check, and never ended."""
+    if not exists(target):
+        return []
+    return [*parked(target), *(f"{table}.{key}" for table, key in unproven_keys(target))]
+
+
+def rates(target: Side) -> dict[str, float]:
+    """Return the rows per second of the last copy of each table that took long enough to tell."""
+    if not exists(target):
+        return {}
+    rows = target.rows(
+        "SELECT DISTINCT ON (t ->> 'table') t ->> 'table', (t ->> 'written')::float / (t ->> 'seconds')::float"
+        f" FROM {SCHEMA}.runs, jsonb_array_elements(report -> 'tables') AS t"
+        " WHERE outcome = 'proven' AND (t ->> 'written')::bigint > 0 AND (t ->> 'seconds')::float >= 1"
+        " ORDER BY 1, id DESC"
+    )
+    return dict(rows)
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How a run went. `outcome` is `proven`, `not equal` or `failed`, and `None` where it goes on or was killed."""
+
+    id: int
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: str | None
+    error: str | None
+
+
+def _last_run(target: Side) -> RunStatus | None:
+    rows = target.rows(f"SELECT id, started_at, ended_at, outcome, error FROM {SCHEMA}.runs ORDER BY id DESC LIMIT 1")
+    return RunStatus(*rows[0]) if rows else None
+
+
+def ended(target: Side, run: int, outcome: str, *, report: str | None = None, error: str | None = None) -> None:
+    """Note how a run went; committed by the caller."""
+    target.do(
+        f"UPDATE {SCHEMA}.runs SET ended_at = clock_timestamp(), outcome = %(outcome)s, error = %(error)s,"
+        " report = %(report)s WHERE id = %(run)s",
+        {"run": run, "outcome": outcome, "error": error, "report": report},
+    )
 
 
 @dataclass(frozen=True)
@@ -258,6 +328,7 @@ class MoveStatus:
     """Foreign keys that were not checked against the rows that are there."""
     aside: list[SetAside]
     """What was set aside by choice, and is kept in `tatame_move.rejects`."""
+    last_run: RunStatus | None
 
 
 def status(target: Side) -> MoveStatus:
@@ -269,6 +340,7 @@ def status(target: Side) -> MoveStatus:
         parked(target) if exists(target) else [],
         [f"{table}.{key}" for table, key in unproven_keys(target)],
         aside,
+        _last_run(target) if exists(target) else None,
     )
 
 

@@ -1,0 +1,174 @@
+"""The pictures of the studio in `docs/images`, made of a freshly seeded database in a real Chromium.
+
+`python docs/screenshots.py` makes them; `--width 800 --to DIRECTORY` makes others to look at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+from playwright.sync_api import Page, sync_playwright
+
+from tatame_db.move.rehearsal import SUPABASE_SCHEMA
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).parents[1]
+COMMAND = Path(sys.executable).with_name("tatame-db")
+STUDENTS = '{"all":[{"column":"role","op":"is","value":"STUDENT"},{"any":[{"column":"email","op":"null"},'
+STUDENTS += '{"column":"first_name","op":"starts","value":"A"}]}]}'
+QUERY = """SELECT g.name AS gym, c.modality, count(*) AS visits, count(DISTINCT k.user_id) AS people
+FROM checkins k
+JOIN class c ON c.id = k.class_id
+JOIN gyms g ON g.id = c.gym_id
+GROUP BY g.id, c.modality
+ORDER BY visits DESC;"""
+
+
+def run(environment: dict[str, str], *arguments: str) -> str:
+    """Run `tatame-db` and return what it answers."""
+    done = subprocess.run([COMMAND, *arguments], env=environment, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@contextmanager
+def studio(environment: dict[str, str], *options: str) -> Iterator[str]:
+    """Run a studio and give its opening address."""
+    program = [str(COMMAND), "studio", "--no-browser", *options]
+    process = subprocess.Popen(program, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    if process.stdout:
+        yield process.stdout.readline().strip()
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+
+
+def moved(environment: dict[str, str]) -> None:
+    """Move a small Supabase project into a database next to the seeded one, so that there is a move to show."""
+    seeded = run(environment, "url")
+    source, target = (seeded.replace("/tatame?", f"/{name}?") for name in ("supabase", "moved"))
+    with psycopg.connect(seeded, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE supabase")
+        connection.execute("CREATE DATABASE moved")
+    with psycopg.connect(source, autocommit=True) as connection:
+        for file in (SUPABASE_SCHEMA, ROOT / "tests" / "supabase_rows.sql"):
+            connection.execute(file.read_bytes())
+    environment |= {"SUPABASE_DB_URL": source, "DATABASE_URL": target}
+    run(environment, "migrate")
+    run(environment, "move", "copy")
+
+
+def edits(page: Page) -> None:
+    """Stage an edit, a deletion and a new row, and look at them."""
+    page.locator('.ag-row[row-index="1"] .ag-cell[col-id="first_name"]').click()
+    page.keyboard.press("Enter")
+    page.locator(".editor textarea").wait_for()
+    page.keyboard.type("Bruninho")
+    page.keyboard.press("Enter")
+    page.locator('.ag-row[row-index="4"] .ag-cell[col-id="email"]').click()
+    page.keyboard.press("Enter")
+    page.keyboard.type("marcelo@tatame.example")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Insert")
+    page.keyboard.press("Enter")
+    page.keyboard.type("user_new")
+    page.keyboard.press("Enter")
+
+
+def review(page: Page) -> None:
+    """Open the staged changes."""
+    edits(page)
+    page.keyboard.press("Control+s")
+    page.locator(".statements pre").first.wait_for()
+
+
+def query(page: Page) -> None:
+    """Run a query."""
+    page.locator(".cm-content").click()
+    page.keyboard.press("Control+a")
+    page.keyboard.insert_text(QUERY)
+    page.get_by_role("button", name="Run").click()
+    page.locator(".result-grid .ag-row").first.wait_for()
+
+
+def plan(page: Page) -> None:
+    """Explain a query."""
+    query(page)
+    page.get_by_role("button", name="Explain analyze").click()
+    page.locator(".plan").wait_for()
+
+
+def settled(page: Page) -> None:
+    """Wait for what a page reads."""
+    page.wait_for_load_state("networkidle")
+
+
+READING: list[tuple[str, str, Callable[[Page], None]]] = [
+    ("overview", "/", settled),
+    ("rows", f"/t/users?sort=first_name,-id&filter={STUDENTS}", settled),
+    ("row", "/t/users/2", settled),
+    ("sql", "/sql", query),
+    ("plan", "/sql", plan),
+    ("schema", "/schema", settled),
+]
+WRITING: list[tuple[str, str, Callable[[Page], None]]] = [("edit", "/t/users", edits), ("review", "/t/users", review)]
+MOVE: list[tuple[str, str, Callable[[Page], None]]] = [
+    ("move", "/move", lambda page: page.locator(".state").last.wait_for())
+]
+
+
+def main() -> None:
+    """Make the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--to", type=Path, default=ROOT / "docs" / "images")
+    parser.add_argument("--width", type=int, default=1200)
+    parser.add_argument("--height", type=int, default=720)
+    options = parser.parse_args()
+    options.to.mkdir(parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp(prefix="tatame-pictures-"))
+    directory.chmod(0o755)
+    environment = {"PATH": os.environ["PATH"], "HOME": str(directory), "TATAME_DATA_DIR": str(directory / "data")}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), chromium_sandbox=False)
+        try:
+            run(environment, "up")
+            move_environment = dict(environment)
+            moved(move_environment)
+            for pictures, env, mode in (
+                (READING, environment, []),
+                (WRITING, environment, ["--write"]),
+                (MOVE, move_environment, ["--write"]),
+            ):
+                with studio(env, *mode) as opening:
+                    for scheme in ("light", "dark"):
+                        for name, path, steps in pictures:
+                            context = browser.new_context(
+                                viewport={"width": options.width, "height": options.height}, color_scheme=scheme
+                            )
+                            page = context.new_page()
+                            page.goto(opening)
+                            page.goto(opening.partition("/?")[0] + path)
+                            page.locator("main h1").wait_for()
+                            steps(page)
+                            page.mouse.move(options.width - 1, options.height - 1)
+                            settled(page)
+                            page.screenshot(path=options.to / f"{name}-{scheme}.png", animations="disabled")
+                            context.close()
+        finally:
+            browser.close()
+            run(environment, "down", "--yes")
+            shutil.rmtree(directory)
+
+
+if __name__ == "__main__":
+    main()

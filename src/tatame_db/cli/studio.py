@@ -1,0 +1,39 @@
+"""The studio: see, query and mend the data in the browser."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tatame_db.cli import console
+from tatame_db.cli.app import DatabaseUrl, app, target_of
+
+
+@app.command()
+def studio(
+    database_url: DatabaseUrl = None,
+    *,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="The port of 127.0.0.1; else 4737, or a free one.", show_default=False),
+    ] = None,
+    write: Annotated[bool, typer.Option("--write", help="Let the browser change rows.")] = False,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address, and open nothing.")] = False,
+    read_only_role: Annotated[
+        str | None,
+        typer.Option(metavar="ROLE", help="Log in as this role, with the password from PGPASSWORD or `~/.pgpass`."),
+    ] = None,
+) -> None:
+    """See and query the data in the browser, and mend it with `--write`; ends with Ctrl-C."""
+    from tatame_db.studio import access, serve
+
+    if write and read_only_role:
+        raise typer.BadParameter("a role that only reads cannot write", param_hint="--read-only-role")
+    target = target_of(database_url)
+    known = access.opened(
+        target.database, embedded=target.server is not None, write=write, read_only_role=read_only_role
+    )
+    mode = "can write" if write else "read-only"
+    console.say(f"studio of {target.readable}, {mode}, as {known.role}; end it with Ctrl-C")
+    serve.serve(known, port=port, say=console.answer, browser=not no_browser)

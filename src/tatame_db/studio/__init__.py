@@ -1,0 +1,1 @@
+"""See, query and mend the data in the browser, safely."""

@@ -1,0 +1,77 @@
+"""A transaction for each request: read-only unless it is to write, and with the words of values pinned."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING, cast
+
+from sqlalchemy import text
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    import psycopg
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from tatame_db.database import Database
+
+PAGE_SECONDS = 30
+QUERY_SECONDS = 300
+EXPORT_SECONDS = 3600
+_LOCK_SECONDS = 5
+_PINNED = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    # A plan for any value would not know that `starts` can use an index.
+    "plan_cache_mode": "force_custom_plan",
+    "lock_timeout": f"{_LOCK_SECONDS}s",
+    # Who sleeps in the middle of a transaction lets others wait.
+    "idle_in_transaction_session_timeout": f"{QUERY_SECONDS}s",
+}
+# A query, and the first of each transaction: after one, `SET TRANSACTION READ WRITE` is refused.
+_PIN = "SELECT set_config(name, value, true) FROM json_each_text(CAST(%(settings)s AS json)) AS setting(name, value)"
+
+
+def _settings(seconds: int) -> dict[str, str]:
+    return {"settings": json.dumps(_PINNED | {"statement_timeout": f"{seconds}s"})}
+
+
+@contextlib.asynccontextmanager
+async def reading(database: Database, seconds: int = PAGE_SECONDS) -> AsyncGenerator[AsyncConnection]:
+    """Open a read-only transaction that sees one moment."""
+    engine = database.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    async with engine.connect() as connection:
+        await connection.exec_driver_sql(_PIN, _settings(seconds))
+        yield connection
+
+
+@contextlib.asynccontextmanager
+async def writing(database: Database) -> AsyncGenerator[AsyncConnection]:
+    """Open a transaction that is committed at the end, and undone after an error."""
+    async with database.engine.execution_options(postgresql_readonly=False).begin() as connection:
+        await connection.exec_driver_sql(_PIN, _settings(PAGE_SECONDS))
+        yield connection
+
+
+@contextlib.asynccontextmanager
+async def discarded(database: Database, *, write: bool) -> AsyncGenerator[psycopg.AsyncConnection]:
+    """Open a transaction on a connection that nobody uses again, whatever is left behind in its session."""
+    engine = database.engine.execution_options(postgresql_readonly=not write)
+    async with engine.connect() as connection:
+        try:
+            raw = await connection.get_raw_connection()
+            driver = cast("psycopg.AsyncConnection", raw.driver_connection)
+            await driver.execute(_PIN, _settings(QUERY_SECONDS))
+            yield driver
+        finally:
+            await connection.invalidate()
+
+
+async def answers(database: Database) -> None:
+    """Make one round trip. Raises what stands in the way."""
+    async with database.engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))

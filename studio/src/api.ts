@@ -1,0 +1,149 @@
+// What the server says, with its types, and what happens when it does not answer.
+
+export type Cut = { cut: string; length: number };
+export type Whole = null | string | (string | null)[];
+export type Cell = Whole | Cut;
+
+export const isCut = (cell: unknown): cell is Cut =>
+  typeof cell === "object" && cell !== null && !Array.isArray(cell);
+
+export type Column = {
+  name: string;
+  type: string;
+  kind: "text" | "integer" | "timestamp" | "array" | string;
+  nullable: boolean;
+  default: string | null;
+  unique: boolean;
+  primary: boolean;
+  references: { table: string; column: string } | null;
+};
+
+export type Table = {
+  name: string;
+  columns: Column[];
+  primary_key: string;
+  referenced_by: { table: string; column: string }[];
+  phase?: number | string | null;
+};
+
+export type Session = {
+  server: string;
+  database: string;
+  role: string;
+  mode: "read-only" | "write";
+  version: string;
+  /** What can be asked of a column, by its kind. */
+  operators: Record<string, string[]>;
+  tables: Table[];
+};
+
+export type Problem = { what: string; means?: string; fix?: string; code?: string | null };
+
+export class Refused extends Error {
+  constructor(readonly status: number, readonly problem: Problem & Record<string, unknown>) {
+    super(problem.what);
+  }
+}
+
+type Listener = (problem: Problem | null) => void;
+const listeners = new Set<Listener>();
+let trouble: Problem | null = null;
+let polling = false;
+
+/** Be told when the database is away, and when it is back (null). */
+export function onTrouble(listener: Listener): void {
+  listeners.add(listener);
+}
+
+function report(problem: Problem | null): void {
+  if (JSON.stringify(problem) === JSON.stringify(trouble)) return;
+  trouble = problem;
+  for (const listener of listeners) listener(problem);
+}
+
+const UNREACHABLE: Problem = {
+  what: "The studio does not answer",
+  means: "Its process has ended or is busy. Nothing more was read or changed.",
+  fix: "look at the terminal in which it runs, or start it again with `tatame-db studio`",
+};
+
+async function look(): Promise<boolean> {
+  try {
+    const answer = await fetch("/api/health", { cache: "no-store" });
+    if (answer.ok) {
+      report(null);
+      return true;
+    }
+    report(await problemOf(answer));
+  } catch {
+    report(UNREACHABLE);
+  }
+  return false;
+}
+
+async function poll(): Promise<void> {
+  if (polling) return;
+  polling = true;
+  while (!(await look())) await new Promise((resolve) => setTimeout(resolve, 1000));
+  polling = false;
+}
+
+/** Look at the database's health now and then, while somebody looks at the page. */
+export function watchHealth(): void {
+  setInterval(() => {
+    if (!document.hidden && !polling) void look().then((well) => { if (!well) void poll(); });
+  }, 10_000);
+}
+
+async function problemOf(answer: Response): Promise<Problem & Record<string, unknown>> {
+  try {
+    return await answer.json();
+  } catch {
+    return { what: `The studio answered ${answer.status} ${answer.statusText}` };
+  }
+}
+
+/** Ask the server; raises `Refused`, and shows the banner where the server or the database is away. */
+export async function ask(path: string, init: RequestInit = {}): Promise<Response> {
+  let answer: Response;
+  try {
+    answer = await fetch(path, { cache: "no-store", ...init });
+  } catch (error) {
+    if (init.signal?.aborted) throw error;
+    report(UNREACHABLE);
+    void poll();
+    throw new Refused(0, UNREACHABLE);
+  }
+  if (answer.ok) return answer;
+  const problem = await problemOf(answer);
+  if (answer.status === 503 || answer.status === 401) {
+    report(problem);
+    void poll();
+  }
+  throw new Refused(answer.status, problem);
+}
+
+export async function get<T>(path: string, query: Record<string, string | null | undefined> = {}): Promise<T> {
+  return (await ask(withQuery(path, query))).json();
+}
+
+export async function post<T>(path: string, body: unknown): Promise<T> {
+  return (await ask(path, posted(body))).json();
+}
+
+export const posted = (body: unknown): RequestInit => ({
+  method: "POST",
+  headers: { "Content-Type": "application/json" },
+  body: JSON.stringify(body),
+});
+
+export function withQuery(path: string, query: Record<string, string | null | undefined>): string {
+  const search = new URLSearchParams(Object.entries(query).filter((entry): entry is [string, string] => !!entry[1]));
+  return search.size ? `${path}?${search}` : path;
+}
+
+export const rowPath = (table: string, key: string): string =>
+  `/t/${encodeURIComponent(table)}/${encodeURIComponent(key)}`;
+
+export const rowsPath = (table: string, filter?: unknown): string =>
+  withQuery(`/t/${encodeURIComponent(table)}`, { filter: filter ? JSON.stringify(filter) : null });

@@ -1,0 +1,147 @@
+// The few helpers with which pages are built: data becomes text, never markup.
+
+export type Child = Node | string | number | null | undefined | false | Child[];
+type Props = Record<string, unknown>;
+
+function fill(element: Element, props: Props, children: Child[]): void {
+  for (const [name, value] of Object.entries(props)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value as EventListener);
+    else if (name === "value" || name === "checked" || name === "disabled" || name === "indeterminate")
+      (element as unknown as Props)[name] = value;
+    else element.setAttribute(name, value === true ? "" : String(value));
+  }
+  put(element, children);
+}
+
+function put(parent: Element, children: Child[]): void {
+  for (const child of children) {
+    if (Array.isArray(child)) put(parent, child);
+    else if (child !== null && child !== undefined && child !== false)
+      parent.append(child instanceof Node ? child : String(child));
+  }
+}
+
+/** `h("button.primary", {onclick}, "Save")`: an element with classes, attributes, listeners and children. */
+export function h<K extends keyof HTMLElementTagNameMap>(
+  selector: K | `${K}.${string}`, props: Props = {}, ...children: Child[]
+): HTMLElementTagNameMap[K] {
+  const [tag, ...classes] = selector.split(".");
+  const element = document.createElement(tag as K);
+  if (classes.length) element.className = classes.join(" ");
+  fill(element, props, children);
+  return element;
+}
+
+/** The same for SVG. */
+export function s<K extends keyof SVGElementTagNameMap>(
+  tag: K, props: Props = {}, ...children: Child[]
+): SVGElementTagNameMap[K] {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  fill(element, props, children);
+  return element;
+}
+
+export function replace(parent: Element, ...children: Child[]): void {
+  parent.replaceChildren();
+  put(parent, children);
+}
+
+/** A button that says its key in its tooltip. */
+export function button(label: string, onclick: (event: MouseEvent) => void, props: Props = {}): HTMLButtonElement {
+  return h("button", { type: "button", onclick, ...props }, label);
+}
+
+const status = h("div.toast", { role: "status", "aria-live": "polite" });
+let fading: ReturnType<typeof setTimeout> | undefined;
+
+/** Say what was done, to eyes and to screen readers. */
+export function say(text: string): void {
+  if (!status.isConnected) document.body.append(status);
+  status.textContent = text;
+  status.classList.add("shown");
+  clearTimeout(fading);
+  fading = setTimeout(() => status.classList.remove("shown"), 4000);
+}
+
+/** Open a modal dialog; Escape and the button close it, and the focus goes back to where it was. */
+export function dialog(title: string, body: Child[], props: Props = {}): HTMLDialogElement {
+  const before = document.activeElement as HTMLElement | null;
+  const heading = h("h2", { id: `dialog-${Date.now()}` }, title);
+  const element = h(
+    "dialog", { "aria-labelledby": heading.id, ...props },
+    h("header", {}, heading, button("×", () => element.close(), { "aria-label": "Close", class: "quiet" })),
+    h("div.body", {}, body),
+  );
+  element.addEventListener("close", () => {
+    element.remove();
+    if (before?.isConnected) before.focus();
+  });
+  element.addEventListener("click", (event) => event.target === element && element.close());
+  document.body.append(element);
+  element.showModal();
+  return element;
+}
+
+/** Show a small panel under a button; a click elsewhere or Escape closes it. */
+export function popover(anchor: HTMLElement, label: string, ...body: Child[]): HTMLElement {
+  const panel = h("div.popover", { popover: "auto", role: "dialog", "aria-label": label }, body);
+  document.body.append(panel);
+  panel.showPopover();
+  const at = anchor.getBoundingClientRect();
+  panel.style.top = `${Math.max(8, Math.min(at.bottom + 4, innerHeight - panel.offsetHeight - 8))}px`;
+  panel.style.left = `${Math.max(8, Math.min(at.left, innerWidth - panel.offsetWidth - 8))}px`;
+  anchor.setAttribute("aria-expanded", "true");
+  panel.addEventListener("toggle", (event) => {
+    if ((event as ToggleEvent).newState !== "closed") return;
+    anchor.setAttribute("aria-expanded", "false");
+    const inside = panel.contains(document.activeElement) || document.activeElement === document.body;
+    panel.remove();
+    if (inside && anchor.isConnected) anchor.focus();
+  });
+  panel.querySelector<HTMLElement>("input, select, button, textarea, a")?.focus();
+  return panel;
+}
+
+/** A drop-down of choices made of buttons; arrows walk it. */
+export function menu(anchor: HTMLElement, label: string, choices: [string, () => void][]): void {
+  const buttons = choices.map(([text, choose]) =>
+    button(text, () => { panel.hidePopover(); choose(); }, { role: "menuitem" }));
+  const panel = popover(anchor, label, h("div.menu", { role: "menu", "aria-label": label }, buttons));
+  panel.addEventListener("keydown", (event) => {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const index = buttons.indexOf(document.activeElement as HTMLButtonElement);
+    buttons[(index + step + buttons.length) % buttons.length]?.focus();
+  });
+}
+
+export const number = (value: number): string => value.toLocaleString("en");
+
+export function bytes(size: number): string {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  const power = size > 0 ? Math.min(Math.floor(Math.log2(size) / 10), 4) : 0;
+  return `${(size / 1024 ** power).toLocaleString("en", { maximumFractionDigits: power ? 1 : 0 })} ${units[power]}`;
+}
+
+export const plural = (count: number, word: string): string => `${number(count)} ${word}${count === 1 ? "" : "s"}`;
+
+/** What the browser remembers between visits; it forgets rather than fails. */
+export const memory = {
+  get<T>(name: string, otherwise: T): T {
+    try {
+      return JSON.parse(localStorage.getItem(name) ?? "null") ?? otherwise;
+    } catch {
+      return otherwise;
+    }
+  },
+  set(name: string, value: unknown): void {
+    try {
+      localStorage.setItem(name, JSON.stringify(value));
+    } catch {
+      say("The browser keeps no more: this was not remembered.");
+    }
+  },
+  forget: (name: string): void => localStorage.removeItem(name),
+};

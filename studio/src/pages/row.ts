@@ -1,0 +1,71 @@
+// One row: its full values, what it points to, and what points to it.
+
+import { type Cell, Refused, type Table, type Whole, get, isCut, rowPath, rowsPath } from "../api";
+import { writable } from "../changes";
+import { button, h, number, plural, replace, say } from "../dom";
+import type { Page } from "../shell";
+import { oneLine, plain, visible, whole } from "../values";
+import { wrong } from "./overview";
+
+type Answer = {
+  row: Record<string, Cell>;
+  references: Record<string, { table: string; key: string; label: string } | null>;
+  referenced_by: { table: string; column: string; rows: number; more?: boolean }[];
+};
+
+export function rowPage(table: Table, key: string): Page {
+  const element = h("section.page.row-page");
+  const here = { all: [{ column: table.primary_key, op: "is", value: key }] };
+
+  async function load(): Promise<void> {
+    const title = h("h1", {}, h("a", { href: rowsPath(table.name) }, table.name), " ", h("span.key", {}, key));
+    try {
+      const found = await get<Answer>(`/api/row/${table.name}/${encodeURIComponent(key)}`);
+      replace(element, h("div.toolbar", {}, title, h("span.grow"),
+        h("a.button", { href: rowsPath(table.name, here) }, writable() ? "Edit in the grid" : "Show in the grid"),
+        button("Copy as JSON", () => void navigator.clipboard.writeText(JSON.stringify(found.row, null, 2)).then(() => say("Copied.")))),
+        values(found), incoming(found));
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      replace(element, h("div.toolbar", {}, title), wrong(error.problem));
+    }
+  }
+
+  function values({ row, references }: Answer): HTMLElement {
+    return h("dl.values", {}, table.columns.map((column) => {
+      const cell = row[column.name] ?? null;
+      const target = references[column.name];
+      const body = h("dd");
+      if (isCut(cell)) {
+        replace(body, oneLine(cell), " ", button("Show it whole", () =>
+          void get<{ value: Whole }>(`/api/cell/${table.name}/${column.name}/${encodeURIComponent(key)}`)
+            .then(({ value }) => replace(body, whole(value)))));
+      } else if (target) {
+        replace(body, h("a.follow", { href: rowPath(target.table, target.key) },
+          `${target.table} ${target.key}`, target.label && target.label !== target.key ? h("bdi", {}, " ", visible(target.label)) : ""));
+      } else {
+        replace(body, typeof cell === "string" && !cell.includes("\n") && cell.length < 200 ? oneLine(cell) : whole(cell));
+      }
+      if (cell !== null && cell !== "") {
+        body.append(button("Copy", () => void navigator.clipboard.writeText(isCut(cell) ? cell.cut : plain(cell)).then(() => say("Copied.")),
+          { class: "quiet copy", "aria-label": `Copy ${column.name}` }));
+      }
+      return h("div", {}, h("dt", {}, h("span", {}, column.name), h("span.type", {}, column.type,
+        column.primary ? " · key" : "", column.nullable || column.primary ? "" : " · never NULL")), body);
+    }));
+  }
+
+  function incoming({ referenced_by }: Answer): HTMLElement {
+    const some = referenced_by.filter(({ rows }) => rows);
+    const none = referenced_by.filter(({ rows }) => !rows).map(({ table: name, column }) => `${name}.${column}`);
+    return h("section.incoming", {}, h("h2", {}, "Points here"),
+      some.length ? h("ul.plain", {}, some.map(({ table: name, column, rows, more }) =>
+        h("li", {}, h("a", { href: rowsPath(name, { all: [{ column, op: "is", value: key }] }) },
+          h("strong", {}, name), ` ${column}`), h("span.muted", {}, ` ${more ? `${number(rows)} rows or more` : plural(rows, "row")}`)))) : "",
+      none.length ? h("p.muted", {}, `No row: ${none.join(", ")}`)
+        : referenced_by.length ? "" : h("p.muted", {}, "No table refers to this one."));
+  }
+
+  void load();
+  return { title: `${table.name} ${key}`, element, reload: () => void load() };
+}

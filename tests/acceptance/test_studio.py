@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+COMMAND = Path(sys.executable).with_name("tatame-db")
+REPOSITORY = Path(__file__).parents[2]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def home() -> Generator[dict[str, str]]:
+    """Give an environment with a seeded embedded server, for the tests of this file that only read."""
+    directory = Path(tempfile.mkdtemp(prefix="tatame-test-"))
+    directory.chmod(0o755)
+    environment = {"PATH": os.environ["PATH"], "HOME": str(directory), "TATAME_DATA_DIR": str(directory / "data")}
+    subprocess.run([COMMAND, "up"], env=environment, check=True, capture_output=True)
+    yield environment
+    subprocess.run([COMMAND, "down", "--yes"], env=environment, check=True, capture_output=True)
+    shutil.rmtree(directory)
+
+
+@contextmanager
+def started(environment: dict[str, str], *options: str) -> Generator[tuple[subprocess.Popen[str], str]]:
+    """Start the studio and give its process and the address that opens it."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [COMMAND, "studio", *options], env=environment, text=True, stdout=pipe, stderr=pipe
+    ) as process:
+        try:
+            assert process.stdout
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def opened(address: str) -> tuple[int, str]:
+    host, _, path = address.removeprefix("http://").partition("/")
+    connection = HTTPConnection(host, timeout=30)
+    connection.request("GET", f"/{path}")
+    response = connection.getresponse()
+    response.read()
+    connection.close()
+    return response.status, response.headers["Location"] or ""
+
+
+def test_the_studio_prints_its_address_once_and_ends_well_with_ctrl_c(home: dict[str, str]) -> None:
+    with started(home, "--no-browser") as (process, address):
+        token = re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=([\w-]{32})", address)
+        assert token
+        assert [opened(address), opened(address)] == [(303, "/"), (303, "/")]
+        assert opened(address.replace(token[1], "wrong"))[0] == 401
+        process.send_signal(signal.SIGINT)
+        rest, told = process.communicate(timeout=30)
+
+    assert (process.returncode, rest) == (0, "")
+    assert "read-only, as tatame_studio" in told
+    assert token[1] not in told
+    assert told.count("\n") == 1
+    with pytest.raises(ConnectionRefusedError):
+        opened(address)
+
+
+def test_the_browser_is_opened_with_a_token_that_is_good_once(home: dict[str, str], directory: Path) -> None:
+    browser = directory / "browser"
+    browser.write_text(
+        f'#!/bin/sh\nprintf %s "$1" > {directory}/asked.new && mv {directory}/asked.new {directory}/asked\n'
+    )
+    browser.chmod(0o755)
+    with started(home | {"BROWSER": str(browser)}) as (_, address):
+        while not (directory / "asked").exists():
+            time.sleep(0.01)
+        asked = (directory / "asked").read_text()
+        assert asked.partition("=")[0] == address.partition("=")[0]
+        assert asked != address
+        assert [opened(asked)[0], opened(asked)[0], opened(address)[0]] == [303, 401, 303]
+
+
+def test_the_usual_port_is_left_to_who_has_it_and_a_named_one_is_asked_for(run: Run, home: dict[str, str]) -> None:
+    with started(home, "--no-browser") as (_, first), started(home, "--no-browser") as (_, second):
+        assert first.partition("?")[0] != second.partition("?")[0]
+        port = second.partition("/?")[0].rpartition(":")[2]
+        taken = run("studio", "--no-browser", "--port", port, **home)
+    assert (taken.returncode, taken.stdout) == (1, "")
+    assert f"cannot listen on port {port} of 127.0.0.1" in taken.stderr
+    assert "--port" in taken.stderr
+
+
+def test_a_studio_without_a_server_says_how_to_start_one(run: Run) -> None:
+    done = run("studio", "--no-browser")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "tatame-db start" in done.stderr
+
+
+def test_a_superuser_of_another_server_is_refused(run: Run, bare_address_url: str) -> None:
+    done = run("studio", "--no-browser", DATABASE_URL=bare_address_url)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "it is a superuser" in done.stderr
+    assert "--read-only-role" in done.stderr
+
+
+def test_a_role_that_only_reads_cannot_write(run: Run) -> None:
+    assert run("studio", "--write", "--read-only-role", "ana").returncode == 2
+
+
+def test_a_role_for_reading_comes_with_a_password_of_its_own(run: Run, guarded_url: str) -> None:
+    wrong = run("studio", "--no-browser", "--read-only-role", "bia", DATABASE_URL=guarded_url, PGPASSWORD="wrong")
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert "does not let bia in" in wrong.stderr
+    assert "p%@" not in wrong.stderr
+
+
+def read_until(terminal: int, pattern: str) -> str:
+    seen = ""
+    while not re.search(pattern, seen):
+        ready, _, _ = select.select([terminal], [], [], 120)
+        assert ready, seen
+        seen += os.read(terminal, 65536).decode()
+    return seen
+
+
+@pytest.fixture
+def make_start(environment: dict[str, str]) -> list[str]:
+    """Give the command, with the environment that is there already."""
+    environment["MAKEFLAGS"] = ""
+    venv = Path(sys.prefix)
+    return ["make", f"VENV={venv}", f"--assume-old={venv}/installed", "--directory", str(REPOSITORY), "start"]
+
+
+def test_make_start_ends_in_the_studio(run: Run, environment: dict[str, str], make_start: list[str]) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        make_start, env=environment, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    )
+    os.close(theirs)
+    try:
+        seen = read_until(ours, r"token=\S+\s")
+        assert "seeded" in seen
+        address = re.search(r"http://\S+", seen)
+        assert address
+        assert opened(address[0])[0] == 303
+        # As a terminal does it with Ctrl-C.
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(timeout=30)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    os.close(ours)
+    assert run("status", "--check").returncode == 0
+
+
+def test_make_start_ends_by_itself_where_nobody_could_end_it(
+    run: Run, environment: dict[str, str], make_start: list[str]
+) -> None:
+    done = subprocess.run(
+        make_start, env=environment, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "next: `tatame-db studio`" in done.stdout
+    assert "token=" not in done.stdout
+    assert run("status", "--check").returncode == 0
+
+
+def test_the_help_waits_for_no_web_server() -> None:
+    code = "import sys, tatame_db.cli.commands; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert "tatame_db.cli.studio" in loaded
+    assert {"starlette", "uvicorn", "sqlalchemy", "psycopg", "tatame_db.studio"}.isdisjoint(loaded)

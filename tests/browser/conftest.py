@@ -1,0 +1,230 @@
+"""The studio as a person meets it: the installed command, and a real Chromium."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+import pytest
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Dialog,
+    Locator,
+    Page,
+    Request,
+    expect,
+    sync_playwright,
+)
+
+# Long enough for a busy machine; what goes well waits for nothing.
+TIMEOUT_MS = 20_000
+expect.set_options(timeout=TIMEOUT_MS)
+
+COMMAND = Path(sys.executable).with_name("tatame-db")
+
+HOSTILE = {
+    "markup": "<script>alert('first')</script>",
+    "attribute": "\"><img src=x onerror=alert('second')>",
+    "address": "javascript:alert('third')",
+    "right-to-left": "\u202egnp.exe\u202c \u2067abc\u2069",
+    "long": "<b>" + "x" * 1_000_000,
+}
+
+
+@dataclass(frozen=True)
+class Home:
+    """A seeded embedded server with its own directory."""
+
+    environment: dict[str, str]
+
+    def run(self, *arguments: str) -> str:
+        return subprocess.run(
+            [COMMAND, *arguments], env=self.environment, check=True, capture_output=True, text=True, timeout=120
+        ).stdout.strip()
+
+    def connect(self) -> psycopg.Connection:
+        return psycopg.connect(self.run("url"), autocommit=True)
+
+
+@dataclass
+class Visit:
+    """A page in a browser of its own, and what should not have happened there."""
+
+    page: Page
+    base: str
+    wrong: list[str] = field(default_factory=list)
+    expected: list[str] = field(default_factory=list)
+    """Parts of console messages that the test itself brings about, such as a refusal."""
+
+    def go(self, path: str) -> Page:
+        self.page.goto(self.base + path)
+        return self.page
+
+    def cell(self, row: int, column: str) -> Locator:
+        return self.page.locator(f'.ag-row[row-index="{row}"] .ag-cell[col-id="{column}"]')
+
+    def cell_of(self, key: object, column: str) -> Locator:
+        return self.page.locator(f'.ag-row[row-id="{key}"] .ag-cell[col-id="{column}"]')
+
+    def unexpected(self) -> list[str]:
+        return [text for text in self.wrong if not any(part in text for part in self.expected)]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None and "STUDIO_BROWSER_IS_THERE" in os.environ:
+        pytest.fail("STUDIO_BROWSER_IS_THERE is set, and there is no chromium on the PATH")
+    if path is None:
+        pytest.skip("the studio is tested in Chromium, and there is none on the PATH; `apt-get install chromium`")
+    return path
+
+
+# A browser a module: Playwright keeps an event loop in the thread, over which other tests of the worker would stumble.
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Generator[Browser]:
+    with sync_playwright() as playwright:
+        # Chromium's own sandbox does not start for root, as whom containers run.
+        browser = playwright.chromium.launch(executable_path=chromium, chromium_sandbox=False)
+        yield browser
+        browser.close()
+
+
+def new_home(directory: Path) -> Home:
+    home = Home({"PATH": os.environ["PATH"], "HOME": str(directory), "TATAME_DATA_DIR": str(directory / "data")})
+    home.run("up")
+    return home
+
+
+@pytest.fixture(scope="session")
+def home(chromium: str) -> Generator[Home]:  # noqa: ARG001, nothing is started where there is no browser
+    directory = Path(tempfile.mkdtemp(prefix="tatame-test-"))
+    directory.chmod(0o755)
+    home = new_home(directory)
+    with home.connect() as connection:
+        for text in HOSTILE.values():
+            connection.execute(
+                "INSERT INTO notifications (title, content, channel, status, recipients, viewed_by)"
+                " VALUES (%(text)s, %(text)s, %(text)s, %(text)s, ARRAY[left(%(text)s, 2000)], ARRAY[%(text)s])",
+                {"text": text},
+            )
+    yield home
+    home.run("down", "--yes")
+    shutil.rmtree(directory)
+
+
+@contextmanager
+def studio_of(home: Home, *options: str) -> Generator[str]:
+    """Run a studio and give its opening address."""
+    process = subprocess.Popen(
+        [COMMAND, "studio", "--no-browser", *options],
+        env=home.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    assert process.stderr
+    opening = process.stdout.readline().strip()
+    if not opening:
+        process.wait()
+        pytest.fail(process.stderr.read())
+    yield opening
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+
+
+@pytest.fixture(scope="session")
+def reading(home: Home) -> Generator[str]:
+    """Give the opening address of a studio that only reads."""
+    with studio_of(home) as opening:
+        yield opening
+
+
+@pytest.fixture(scope="session")
+def writing(home: Home) -> Generator[str]:
+    """Give the opening address of a studio that may write."""
+    with studio_of(home, "--write") as opening:
+        yield opening
+
+
+@contextmanager
+def visit_to(context: BrowserContext, opening: str) -> Generator[Visit]:
+    """Open a page there; afterwards nothing bad may have happened on it."""
+    page = context.new_page()
+    page.set_default_timeout(TIMEOUT_MS)
+    base = re.sub(r"/\?token=.*", "", opening)
+    visit = Visit(page, base)
+
+    def on_console(message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"}:
+            visit.wrong.append(f"console: {message.text}")
+
+    page.on("console", on_console)
+    page.on("pageerror", lambda error: visit.wrong.append(f"error: {error}"))
+
+    def on_dialog(dialog: Dialog) -> None:
+        visit.wrong.append(f"dialog: {dialog.message}")
+        dialog.accept()
+
+    def on_request(request: Request) -> None:
+        if not request.url.startswith((base, "data:", "blob:")):
+            visit.wrong.append(f"left for {request.url}")
+
+    page.on("dialog", on_dialog)
+    page.on("request", on_request)
+    page.goto(opening)
+    page.locator("header.bar").wait_for()
+    yield visit
+    page.close()
+    assert visit.unexpected() == []
+
+
+Open = Callable[..., Visit]
+
+
+@pytest.fixture
+def contexts(browser: Browser) -> Generator[Callable[..., BrowserContext]]:
+    made: list[BrowserContext] = []
+
+    def make(**options: object) -> BrowserContext:
+        made.append(browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options}))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for context in made:
+        context.close()
+
+
+@pytest.fixture
+def visit(contexts: Callable[..., BrowserContext], reading: str) -> Generator[Visit]:
+    """Give a page of a studio that only reads."""
+    with visit_to(contexts(), reading) as visit:
+        yield visit
+
+
+@pytest.fixture
+def edit(contexts: Callable[..., BrowserContext], writing: str) -> Generator[Visit]:
+    """Give a page of a studio that may write."""
+    # So wide that the grid draws all columns; that arrows reach the others is another test's matter.
+    with visit_to(contexts(viewport={"width": 4000, "height": 900}), writing) as visit:
+        yield visit
+
+
+@pytest.fixture
+def database(home: Home) -> Generator[psycopg.Connection]:
+    """Look into the database past the studio."""
+    with home.connect() as connection:
+        yield connection

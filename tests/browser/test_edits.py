@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+from tests.browser.conftest import Visit, visit_to
+
+Database = psycopg.Connection
+
+
+def a_user(database: Database, name: str, **values: Any) -> int:
+    values = {"clerk_user_id": name, "first_name": name, **values}
+    names, marks = ", ".join(values), ", ".join(f"%({column})s" for column in values)
+    row = database.execute(f"INSERT INTO users ({names}) VALUES ({marks}) RETURNING id", values).fetchone()
+    assert row
+    return int(row[0])
+
+
+def a_notification(database: Database, **values: Any) -> int:
+    names, marks = ", ".join(values), ", ".join(f"%({column})s" for column in values)
+    row = database.execute(f"INSERT INTO notifications ({names}) VALUES ({marks}) RETURNING id", values).fetchone()
+    assert row
+    return int(row[0])
+
+
+def value(database: Database, table: str, key: int, column: str) -> Any:
+    row = database.execute(f"SELECT {column} FROM {table} WHERE id = %s", [key]).fetchone()
+    return row[0] if row else "gone"
+
+
+def rows_of(visit: Visit, table: str, *keys: int) -> Page:
+    """Show these rows alone."""
+    keys_ = ",".join(f'"{key}"' for key in keys)
+    return visit.go(f'/t/{table}?filter={{"all":[{{"column":"id","op":"in","value":[{keys_}]}}]}}')
+
+
+def type_into(visit: Visit, key: object, column: str, text: str) -> None:
+    """Edit a cell as a person does: go there, Enter, type over what is selected, Enter."""
+    cell = visit.cell_of(key, column)
+    cell.click()
+    visit.page.keyboard.press("Enter")
+    visit.page.locator(".editor textarea").wait_for()
+    visit.page.keyboard.press("Control+a")
+    visit.page.keyboard.type(text)
+    visit.page.keyboard.press("Enter")
+
+
+def save(page: Page) -> None:
+    page.keyboard.press("Control+s")
+    dialog = page.get_by_role("dialog", name="Staged changes")
+    expect(dialog.locator(".statements pre").first).to_be_visible()
+    page.keyboard.press("Control+s")
+    expect(dialog).to_be_hidden()
+
+
+def test_an_edit_is_staged_shown_with_its_sql_and_saved(edit: Visit, database: Database) -> None:
+    key = a_user(database, "edited")
+    page = rows_of(edit, "users", key)
+    type_into(edit, key, "first_name", "Zoë")
+    assert value(database, "users", key, "first_name") == "edited"
+    expect(page.get_by_text("1 change staged")).to_be_visible()
+
+    page.keyboard.press("Control+s")
+    dialog = page.get_by_role("dialog", name="Staged changes")
+    expect(dialog.locator("del")).to_have_text("edited")
+    expect(dialog.locator("ins")).to_have_text("Zoë")
+    expect(dialog.locator(".statements")).to_contain_text("UPDATE users SET first_name")
+    assert value(database, "users", key, "first_name") == "edited"
+    dialog.get_by_role("button", name="Save 1 change").click()
+    expect(page.get_by_text("Saved 1 change.")).to_be_visible()
+    expect(page.get_by_text("staged, not saved")).to_be_hidden()
+    expect(edit.cell_of(key, "first_name")).to_have_text("Zoë")
+    assert value(database, "users", key, "first_name") == "Zoë"
+
+
+def test_a_moment_keeps_its_microseconds(edit: Visit, database: Database) -> None:
+    key = a_user(database, "punctual", approved_at="2024-03-01 18:30:00.000001")
+    page = rows_of(edit, "users", key)
+    type_into(edit, key, "first_name", "other")
+    save(page)
+    assert str(value(database, "users", key, "approved_at")) == "2024-03-01 18:30:00.000001"
+    type_into(edit, key, "approved_at", "2024-03-01 18:30:00.123456")
+    save(page)
+    assert value(database, "users", key, "approved_at").microsecond == 123456
+
+
+def test_text_of_many_lines_keeps_what_was_not_touched(edit: Visit, database: Database) -> None:
+    text = "one\r\ntwo\n\tthree\r\n\r\nfour "
+    key = a_notification(database, title="lines", content=text)
+    page = rows_of(edit, "notifications", key)
+    cell = edit.cell_of(key, "content")
+    cell.click()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("staged, not saved")).to_be_hidden()
+
+    cell.click()
+    page.keyboard.press("Enter")
+    page.locator(".editor textarea").press("Control+Home")
+    page.keyboard.type("zero")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.press("Enter")
+    save(page)
+    assert value(database, "notifications", key, "content") == "zero\r\n" + text
+
+
+def test_del_makes_null_and_no_text_stays_no_text(edit: Visit, database: Database) -> None:
+    key = a_user(database, "nobody", last_name="", phone="1", email=None)
+    page = rows_of(edit, "users", key)
+    expect(edit.cell_of(key, "last_name")).to_have_text("empty")
+    expect(edit.cell_of(key, "email")).to_have_text("NULL")
+    edit.cell_of(key, "first_name").click()
+    page.keyboard.press("Delete")
+    edit.cell_of(key, "email").click()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")  # opened and left as it was
+    save(page)
+    assert value(database, "users", key, "first_name") is None
+    assert value(database, "users", key, "last_name") == ""
+    assert value(database, "users", key, "email") is None
+
+    type_into(edit, key, "first_name", "x")
+    edit.cell_of(key, "first_name").click()
+    page.keyboard.press("Enter")
+    page.locator(".editor textarea").press("Control+a")
+    page.keyboard.press("Delete")
+    page.keyboard.press("Enter")
+    save(page)
+    assert value(database, "users", key, "first_name") == ""
+
+
+def test_a_column_that_must_have_a_value_refuses_del(edit: Visit, database: Database) -> None:
+    key = a_user(database, "keeps")
+    page = rows_of(edit, "users", key)
+    edit.cell_of(key, "clerk_user_id").click()
+    page.keyboard.press("Delete")
+    expect(page.get_by_text("clerk_user_id may not be NULL.")).to_be_visible()
+    expect(page.get_by_text("staged, not saved")).to_be_hidden()
+
+
+def test_an_array_is_edited_as_chips(edit: Visit, database: Database) -> None:
+    key = a_notification(database, title="chips", recipients=["1", None, "", "a,b"])
+    page = rows_of(edit, "notifications", key)
+    edit.cell_of(key, "recipients").click()
+    page.keyboard.press("Enter")
+    page.get_by_role("textbox", name="New element of recipients").wait_for()
+    page.keyboard.type('say "hi"')
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Remove 1").click()
+    page.keyboard.press("Enter")
+    save(page)
+    assert value(database, "notifications", key, "recipients") == [None, "", "a,b", 'say "hi"']
+
+
+def test_rows_are_inserted_and_deleted_in_one_transaction(edit: Visit, database: Database) -> None:
+    gone = a_user(database, "goes")
+    page = rows_of(edit, "users", gone)
+    edit.cell_of(gone, "first_name").click()
+    page.keyboard.press("Control+Delete")
+    expect(page.locator(".ag-row.gone")).to_have_count(1)
+    page.keyboard.press("Insert")
+    expect(edit.cell_of("new 1", "id")).to_have_text("default")
+    page.keyboard.press("Enter")
+    page.keyboard.type("comes")
+    page.keyboard.press("Enter")
+    save(page)
+    assert value(database, "users", gone, "id") == "gone"
+    assert database.execute("SELECT created_at IS NULL FROM users WHERE clerk_user_id = 'comes'").fetchone() == (False,)
+
+
+def test_changes_can_be_taken_back(edit: Visit, database: Database) -> None:
+    key = a_user(database, "stays")
+    page = rows_of(edit, "users", key)
+    type_into(edit, key, "first_name", "other")
+    expect(page.get_by_text("1 change staged")).to_be_visible()
+    edit.cell_of(key, "first_name").click()
+    page.keyboard.press("Control+z")
+    expect(page.get_by_text("staged, not saved")).to_be_hidden()
+    expect(edit.cell_of(key, "first_name")).to_have_text("stays")
+    type_into(edit, key, "first_name", "other")
+    page.get_by_role("button", name="Review and save").click()
+    page.get_by_role("button", name="Discard all").click()
+    expect(edit.cell_of(key, "first_name")).to_have_text("stays")
+    assert value(database, "users", key, "first_name") == "stays"
+
+
+@pytest.mark.parametrize("choice", ["Keep mine", "Take theirs"])
+def test_a_conflict_shows_both_values_and_overwrites_nothing(edit: Visit, database: Database, choice: str) -> None:
+    edit.expected.append("409")
+    key = a_user(database, f"both {choice}", first_name="before")
+    page = rows_of(edit, "users", key)
+    type_into(edit, key, "first_name", "mine")
+    database.execute("UPDATE users SET first_name = 'theirs' WHERE id = %s", [key])
+    page.keyboard.press("Control+s")
+    page.get_by_role("button", name="Save 1 change").click()
+    conflict = page.get_by_role("dialog", name="Changed by somebody else meanwhile")
+    expect(conflict.locator("tbody tr")).to_contain_text("before")
+    expect(conflict.locator("td.theirs")).to_have_text("theirs")
+    expect(conflict.locator("td.mine")).to_have_text("mine")
+    assert value(database, "users", key, "first_name") == "theirs"
+
+    conflict.get_by_role("button", name=choice).click()
+    if choice == "Keep mine":
+        conflict.get_by_role("button", name="Review and save").click()
+        page.get_by_role("button", name="Save 1 change").click()
+        expect(page.get_by_text("Saved 1 change.")).to_be_visible()
+        assert value(database, "users", key, "first_name") == "mine"
+    else:
+        conflict.get_by_role("button", name="Back to editing").click()
+        expect(edit.cell_of(key, "first_name")).to_have_text("theirs")
+        expect(page.get_by_text("staged, not saved")).to_be_hidden()
+
+
+def test_a_row_that_somebody_deleted_is_a_conflict_too(edit: Visit, database: Database) -> None:
+    edit.expected.append("409")
+    key = a_user(database, "vanishes")
+    page = rows_of(edit, "users", key)
+    type_into(edit, key, "first_name", "mine")
+    database.execute("DELETE FROM users WHERE id = %s", [key])
+    page.keyboard.press("Control+s")
+    page.get_by_role("button", name="Save 1 change").click()
+    conflict = page.get_by_role("dialog", name="Changed by somebody else meanwhile")
+    expect(conflict).to_contain_text("deleted by somebody else")
+    conflict.get_by_role("button", name="Drop my change").click()
+    conflict.get_by_role("button", name="Back to editing").click()
+    expect(page.get_by_text("staged, not saved")).to_be_hidden()
+
+
+@pytest.mark.parametrize(
+    ("column", "wrong", "word"),
+    [("gym_id", "999999", "999999"), ("clerk_user_id", "taken", "taken"), ("approved_at", "soon", "soon")],
+)
+def test_a_broken_constraint_marks_the_cell_and_says_why(
+    edit: Visit, database: Database, column: str, wrong: str, word: str
+) -> None:
+    edit.expected.append("422")
+    database.execute("INSERT INTO users (clerk_user_id) VALUES ('taken') ON CONFLICT DO NOTHING")
+    key = a_user(database, f"breaks {column}")
+    page = rows_of(edit, "users", key)
+    type_into(edit, key, "first_name", "good")
+    type_into(edit, key, column, wrong)
+    page.keyboard.press("Control+s")
+    page.get_by_role("button", name="Save 1 change").click()
+    dialog = page.get_by_role("dialog", name="Staged changes")
+    expect(dialog.locator("dd .wrong")).to_contain_text(word)
+    dialog.get_by_role("button", name="Back to editing").click()
+    expect(edit.page.locator(f'.ag-cell.bad[col-id="{column}"]')).to_have_count(1)
+    expect(page.locator(".ag-cell.bad")).to_have_count(1)
+    expect(page.get_by_text("1 row refused")).to_be_visible()
+    assert value(database, "users", key, "first_name") == f"breaks {column}"
+
+
+def test_a_reference_is_chosen_by_name(edit: Visit, database: Database) -> None:
+    (gym, name), *_ = database.execute("SELECT id, name FROM gyms ORDER BY id").fetchall()
+    key = a_user(database, "newcomer")
+    page = rows_of(edit, "users", key)
+    cell = edit.cell_of(key, "gym_id")
+    cell.click()
+    page.keyboard.press("Enter")
+    page.locator(".editor textarea").wait_for()
+    page.keyboard.type(name)
+    expect(page.locator(".offers li")).to_have_count(1)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    save(page)
+    assert value(database, "users", key, "gym_id") == gym
+
+
+def test_a_value_that_was_cut_is_edited_whole(edit: Visit, database: Database) -> None:
+    text = "long " * 1000
+    key = a_notification(database, title="cut", content=text)
+    page = rows_of(edit, "notifications", key)
+    edit.cell_of(key, "content").click()
+    page.keyboard.press("Enter")
+    page.locator(".editor textarea").press("Control+End")
+    page.keyboard.type("end")
+    page.keyboard.press("Enter")
+    save(page)
+    assert value(database, "notifications", key, "content") == text + "end"
+
+
+def test_staged_changes_of_two_tables_outlive_pages_and_are_saved_together(edit: Visit, database: Database) -> None:
+    user, notification = a_user(database, "far"), a_notification(database, title="near")
+    page = rows_of(edit, "users", user)
+    type_into(edit, user, "first_name", "farther")
+    page.keyboard.press("Escape")
+    page.get_by_role("navigation", name="Tables").get_by_role("link", name="notifications").click()
+    expect(page.get_by_text("1 change staged")).to_be_visible()
+    page.go_back()
+    expect(edit.cell_of(user, "first_name")).to_have_text("farther")
+    page.go_forward()
+    page.get_by_role("button", name="+ Filter").click()
+    page.get_by_role("combobox", name="Column").select_option("id")
+    page.get_by_role("combobox", name="Operator").select_option("is")
+    page.get_by_role("textbox", name="Value").fill(str(notification))
+    page.get_by_role("textbox", name="Value").press("Enter")
+    type_into(edit, notification, "title", "nearer")
+    save(page)
+    assert value(database, "users", user, "first_name") == "farther"
+    assert value(database, "notifications", notification, "title") == "nearer"
+
+
+def test_two_tabs_do_not_undo_each_other(
+    contexts: Callable[..., BrowserContext], writing: str, database: Database
+) -> None:
+    key = a_user(database, "shared", last_name="shared")
+    context = contexts()
+    with visit_to(context, writing) as one, visit_to(context, writing) as two:
+        for visit in (one, two):
+            rows_of(visit, "users", key)
+        type_into(one, key, "first_name", "one")
+        type_into(two, key, "last_name", "two")
+        save(one.page)
+        save(two.page)
+    assert value(database, "users", key, "first_name") == "one"
+    assert value(database, "users", key, "last_name") == "two"
+
+
+def test_a_studio_that_only_reads_offers_no_edit(visit: Visit) -> None:
+    page = visit.go("/t/users")
+    visit.cell(0, "first_name").click()
+    page.keyboard.press("Delete")
+    expect(page.get_by_text("This studio only reads.")).to_be_visible()
+    page.keyboard.press("x")
+    expect(page.locator(".editor")).to_have_count(0)
+    expect(page.get_by_role("button", name="New row")).to_have_count(0)

@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]  # it has no py.typed
+from playwright.sync_api import BrowserContext, expect
+from sqlalchemy import URL
+from tests.browser.conftest import HOSTILE, Home, Visit, studio_of, visit_to
+
+from tatame_db.database import readable
+from tatame_db.schema import Base
+
+Contexts = Callable[..., BrowserContext]
+
+
+def test_the_overview_says_what_is_there(visit: Visit, database: psycopg.Connection) -> None:
+    page = visit.page
+    for fact in ("Server", "Role", "Revision", "Pool", "read-only"):
+        expect(page.locator("main")).to_contain_text(fact)
+    assert page.locator("table.list tbody tr").count() == len(Base.metadata.tables)
+    page.get_by_role("button", name=re.compile("^checkins has about")).click()
+    rows = database.execute("SELECT to_char(count(*), 'FM9,999,999') FROM checkins").fetchone()
+    assert rows
+    expect(page.get_by_role("button", name=f"checkins has exactly {rows[0]} rows")).to_be_visible()
+    page.get_by_role("button", name="Compare with the models").click()
+    expect(page.locator("main")).to_contain_text("none: the database is as the models say")
+
+
+def test_every_table_is_found_by_its_name_with_the_keyboard_alone(visit: Visit) -> None:
+    page = visit.page
+    for table in Base.metadata.tables:
+        page.keyboard.press("/")
+        page.keyboard.type(table)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", level=1)).to_have_text(table)
+        expect(page).to_have_title(f"{table} · Tatame studio")
+    page.keyboard.press("/")
+    page.keyboard.type("sch")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Schema")
+
+
+def test_a_person_walks_sorts_follows_and_comes_back_with_the_keyboard_alone(visit: Visit) -> None:
+    page = visit.page
+    page.keyboard.press("/")
+    page.keyboard.type("graduations")
+    page.keyboard.press("Enter")
+    visit.cell(0, "id").wait_for()
+    page.wait_for_function("document.activeElement.closest('.ag-cell') !== null")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(r"sort=id"))
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(r"sort=-id"))
+    expect(page.locator(".ag-header-cell[aria-sort=descending]")).to_have_count(1)
+    visit.cell(0, "id").wait_for()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("F4")
+    expect(page).to_have_url(re.compile(r"/t/users/\d+$"))
+    page.go_back()
+    expect(page).to_have_url(re.compile(r"sort=-id"))
+    page.go_back()
+    expect(page).to_have_url(re.compile(r"sort=id"))
+
+
+def test_tab_leaves_the_grid(visit: Visit) -> None:
+    page = visit.go("/t/users")
+    visit.cell(0, "email").click()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('.foot') !== null")
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate("document.activeElement.closest('.rows-grid') !== null")
+
+
+def test_the_keys_are_listed_and_the_list_closes(visit: Visit) -> None:
+    page = visit.page
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keys")).to_contain_text("Follow the reference")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    for key, path in (("2", "/sql"), ("3", "/schema"), ("4", "/move"), ("1", "/")):
+        page.keyboard.press(f"Alt+{key}")
+        expect(page).to_have_url(visit.base + path)
+
+
+def test_a_row_shows_what_it_points_to_and_what_points_to_it(visit: Visit, database: psycopg.Connection) -> None:
+    found = database.execute(
+        "SELECT u.id, g.name, (SELECT count(*) FROM graduations WHERE user_id = u.id)"
+        " FROM users u JOIN gyms g ON g.id = u.gym_id JOIN graduations ON user_id = u.id LIMIT 1"
+    ).fetchone()
+    assert found
+    user, gym, graduations = found
+    page = visit.go(f"/t/users/{user}")
+    expect(page.locator("main")).to_contain_text(gym)
+    link = page.locator(".incoming li", has_text="graduations")
+    expect(link).to_contain_text(f"{graduations} row")
+    link.get_by_role("link").click()
+    expect(page.locator(".chip")).to_contain_text(f"user_id is {user}")
+    expect(page.locator(".foot")).to_contain_text(f"{graduations} rows in")
+
+
+def test_what_is_not_there_is_said(visit: Visit) -> None:
+    visit.expected.append("404")
+    page = visit.go("/t/users/999999")
+    expect(page.get_by_role("alert").last).to_contain_text("999999")
+    visit.go("/t/nothing")
+    expect(page.locator("main")).to_contain_text("This database has no table nothing")
+    visit.go("/nowhere")
+    expect(page.locator("main")).to_contain_text("There is no such page")
+
+
+def test_the_diagram_shows_all_tables_and_relations_and_leads_to_rows(visit: Visit, tmp_path: Path) -> None:
+    page = visit.go("/schema")
+    keys = sum(len(table.foreign_keys) for table in Base.metadata.tables.values())
+    expect(page.locator("svg a.table")).to_have_count(len(Base.metadata.tables))
+    expect(page.locator("svg .edge")).to_have_count(keys)
+    before = page.locator("svg.diagram > g").get_attribute("transform")
+    page.get_by_role("button", name="Larger").click()
+    assert page.locator("svg.diagram > g").get_attribute("transform") != before
+    page.get_by_role("button", name="Outline").click()
+    expect(page.get_by_role("region", name="Outline")).to_contain_text("manager_id integer, refers to users.id")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export SVG").click()
+    download.value.save_as(tmp_path / "schema.svg")
+    drawing = (tmp_path / "schema.svg").read_text()
+    assert drawing.startswith("<svg")
+    assert all(f">{table}<" in drawing for table in Base.metadata.tables)
+    page.locator("svg a.table", has_text="gyms").first.focus()
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("/t/gyms$"))
+
+
+def test_the_move_says_how_where_none_was_run(visit: Visit) -> None:
+    page = visit.go("/move")
+    expect(page.locator("main")).to_contain_text("tatame-db move plan")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_on_any_page(contexts: Contexts, writing: str, scheme: str) -> None:
+    found: list[str] = []
+    # In the dark only the colours are others.
+    rules = {"runOnly": ["color-contrast"]} if scheme == "dark" else None
+    with visit_to(contexts(color_scheme=scheme, viewport={"width": 1100, "height": 700}), writing) as visit:
+        page = visit.page
+
+        def look(where: str) -> None:
+            for violation in Axe().run(page, options=rules).response["violations"]:
+                if violation["impact"] in {"critical", "serious"}:
+                    found.extend(f"{where}: {violation['id']} {node['html'][:200]}" for node in violation["nodes"])
+
+        page.locator("table.list").wait_for()
+        look("overview")
+        visit.go('/t/users?filter={"all":[{"column":"id","op":"<","value":"6"}]}')
+        visit.cell(0, "email").click()
+        page.keyboard.press("Space")
+        look("rows with the value")
+        page.keyboard.press("Enter")
+        look("editor")
+        page.keyboard.type("x")
+        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Columns").click()
+        look("columns")
+        page.keyboard.press("Escape")
+        page.keyboard.press("Control+s")
+        page.locator(".statements pre").first.wait_for()
+        look("review")
+        page.get_by_role("button", name="Discard all").click()
+        page.keyboard.press("/")
+        look("palette")
+        page.keyboard.press("Escape")
+        page.keyboard.press("?")
+        look("keys")
+        page.keyboard.press("Escape")
+        visit.go("/t/users/1")
+        page.locator(".incoming").wait_for()
+        look("row")
+        visit.go("/sql")
+        page.get_by_role("button", name="Explain analyze").click()
+        page.locator(".plan").wait_for()
+        look("plan")
+        page.locator(".cm-content").click()
+        page.keyboard.press("Control+a")
+        page.keyboard.insert_text("SELECT * FROM gyms")
+        page.get_by_role("button", name="Run").click()
+        page.locator(".result-grid .ag-row").first.wait_for()
+        look("results")
+        visit.go("/schema")
+        page.get_by_role("button", name="Outline").click()
+        look("schema")
+        visit.go("/move")
+        page.locator(".never").wait_for()
+        look("move")
+    assert found == []
+
+
+def test_hostile_text_is_shown_as_text_everywhere(
+    contexts: Contexts, writing: str, database: psycopg.Connection
+) -> None:
+    keys_of: dict[str, int] = dict(
+        database.execute("SELECT title, id FROM notifications WHERE channel = title").fetchall()
+    )
+    keys = [keys_of[text] for text in HOSTILE.values()]
+    these = json.dumps({"all": [{"column": "id", "op": "in", "value": [str(key) for key in keys]}]})
+    with visit_to(contexts(viewport={"width": 3000, "height": 900}), writing) as visit:
+        page = visit.go(f"/t/notifications?filter={these}")
+        for key, text in zip(keys, HOSTILE.values(), strict=True):
+            for column in ("title", "content", "channel", "status"):
+                cell = visit.cell_of(key, column)
+                if "\u202e" not in text and len(text) < 100:
+                    expect(cell).to_have_text(text)
+        right_to_left = visit.cell_of(keys[3], "title")
+        expect(right_to_left.locator(".unseen").first).to_have_text("RLO")
+        long = visit.cell_of(keys[4], "content")
+        expect(long.locator(".more")).to_contain_text("1,000,003")
+        long.click()
+        page.keyboard.press("Space")
+        page.get_by_role("button", name="Show all").click()
+        expect(page.get_by_role("button", name="Show all")).to_have_count(0)
+        assert len(page.locator(".panel pre").text_content() or "") == 1_000_003
+
+        for key in keys:
+            visit.go(f"/t/notifications/{key}")
+            page.locator(".values").wait_for()
+        visit.go("/sql")
+        page.locator(".cm-content").click()
+        page.keyboard.press("Control+a")
+        page.keyboard.type("SELECT * FROM notifications WHERE channel = title")
+        page.keyboard.press("Control+Enter")
+        expect(page.locator(".outcome")).to_contain_text("5 rows")
+        assert page.locator("main script, main img, main b:not(.values b)").count() == 0
+
+
+def test_hostile_text_in_an_address_does_nothing(visit: Visit) -> None:
+    visit.expected.append("40")
+    page = visit.page
+    for path in (
+        '/t/users?filter={"all":[{"column":"<img src=x onerror=alert(1)>","op":"is","value":"<b>"}]}',
+        '/t/users?sort=<script>alert(1)</script>&filter={"__proto__":{"x":1}}',
+        "/t/<img src=x onerror=alert(1)>",
+        "/t/users/<img src=x onerror=alert(1)>",
+        "/t/users?filter=not json",
+    ):
+        visit.go(path)
+        page.locator("main h1").wait_for()
+    assert page.locator("main script, main img, main b").count() == 0
+
+
+def test_nothing_works_without_the_token(contexts: Contexts, reading: str, visit: Visit) -> None:
+    page = contexts().new_page()
+    answer = page.goto(visit.base + "/t/users")
+    assert answer
+    assert answer.status == 401
+    assert "felipe" not in page.content()
+    assert reading.partition("token=")[2] not in visit.page.url
+
+
+def test_the_move_fills_its_page_while_it_runs(contexts: Contexts, home: Home, supabase: URL, address: URL) -> None:
+    named = {"DATABASE_URL": readable(address), "SUPABASE_DB_URL": readable(supabase)}
+    target = Home(home.environment | named)
+    with studio_of(target, "--write") as opening, visit_to(contexts(), opening) as visit:
+        page = visit.go("/move")
+        expect(page.locator(".never")).to_be_visible()
+        target.run("move", "copy")
+        tables = len(Base.metadata.tables)
+        expect(page.get_by_role("status").first).to_contain_text(f"{tables} of {tables} tables proven equal")
+        row = page.locator("table.list tbody tr", has_text="users")
+        expect(row.locator(".state")).to_have_text("equal")
+        page.get_by_role("button", name="Was anything written since?").click()
+        expect(row.locator(".state")).to_have_text("equal, untouched since")
+        with psycopg.connect(readable(address)) as connection:
+            connection.execute("UPDATE users SET first_name = 'other'")
+        page.get_by_role("button", name="Was anything written since?").click()
+        expect(row.locator(".state")).to_have_text("written to since")
+        row.get_by_role("link", name="users").click()
+        visit.cell(0, "id").wait_for()

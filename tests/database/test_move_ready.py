@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import URL, Engine
+
+from tatame_db import move
+from tatame_db.database import readable
+from tatame_db.move import state
+from tatame_db.move.mapping import PHASE_OF
+from tatame_db.schema import Base
+
+copying = importlib.import_module("tatame_db.move.copy")  # `move.copy` is the function
+Copy = Callable[..., move.Report]
+NUMBERED = [table.name for table in Base.metadata.tables.values() if table.autoincrement_column is not None]
+
+
+class Killed(BaseException):
+    """Stands for a failure at a moment that a test chooses."""
+
+
+def change(address: URL, statements: str) -> None:
+    with psycopg.connect(readable(address), autocommit=True) as connection:
+        connection.execute(statements.encode())
+
+
+def ask(address: URL, query: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(readable(address), autocommit=True) as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+@pytest.fixture
+def copy(supabase: URL, engine: Engine) -> Copy:
+    def copy(*tables: str, **options: Any) -> move.Report:
+        with move.opened_for_writing(supabase, engine, lambda: None) as sides:
+            return move.copy(sides, tables, **options)
+
+    return copy
+
+
+def runs(engine: Engine) -> list[tuple[Any, ...]]:
+    return ask(engine.url, "SELECT outcome, error, ended_at IS NOT NULL FROM tatame_move.runs ORDER BY id")
+
+
+# --- A new row ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", ["some", "none"])
+def test_a_new_row_of_each_table_is_tried_and_leaves_no_trace(
+    copy: Copy, supabase: URL, engine: Engine, rows: str
+) -> None:
+    if rows == "none":
+        change(supabase, f"TRUNCATE {', '.join(PHASE_OF)}")
+    report = copy()
+    assert sorted(report.tried) == sorted(NUMBERED)
+    assert len(report.tried) == 10
+    for done in report.tables:
+        assert ask(engine.url, f"SELECT count(*) FROM {done.table}") == [(done.rows,)]
+    for table in NUMBERED:
+        sequence = f"pg_get_serial_sequence('public.{table}', 'id')"
+        [(following, highest)] = ask(engine.url, f"SELECT nextval({sequence}), max(id) FROM {table}")
+        assert following == (max(highest, 1) + 1 if highest else 1)
+
+
+@pytest.mark.parametrize(
+    ("statement", "table"),
+    [
+        ("ALTER TABLE assets ALTER id DROP IDENTITY IF EXISTS, ALTER id DROP DEFAULT", "assets"),
+        ("ALTER TABLE users ADD nickname text NOT NULL DEFAULT 'x' CHECK (id < 0 OR id < 3)", "users"),
+        ("ALTER TABLE checkins ADD CHECK (id IN (1, 70000))", "checkins"),
+    ],
+)
+def test_a_table_that_takes_no_new_row_is_an_error(copy: Copy, engine: Engine, statement: str, table: str) -> None:
+    change(engine.url, statement)
+    with pytest.raises(move.NotReady) as caught:
+        copy()
+    assert caught.value.table == table
+    [(outcome, error, ended)] = runs(engine)
+    assert (outcome, error, ended) == ("failed", caught.value.what, True)
+
+
+# --- On record ------------------------------------------------------------------------------------------------------
+
+
+def test_the_record_of_a_run_holds_counts_and_digests_of_both_sides(copy: Copy, supabase: URL, engine: Engine) -> None:
+    report = copy()
+    with move.opened(supabase, engine) as sides:
+        proven = {table.table: table for table in move.verify(sides).tables}
+    [(kept, versions)] = ask(engine.url, "SELECT report, source_version FROM tatame_move.runs")
+    assert kept["run"] == report.run
+    assert (kept["source_version"], kept["keys"]) == (versions, 12)
+    for table in kept["tables"]:
+        proof = proven[table["table"]]
+        assert (table["rows"], table["source_digest"]) == (proof.source_rows, proof.source_digest)
+        assert table["target_digest"] == proof.target_digest == table["source_digest"]
+    assert runs(engine) == [("proven", None, True)]
+    # An idle run says the same of both.
+    assert [table.target_digest for table in copy().tables] == [table["target_digest"] for table in kept["tables"]]
+
+
+def test_a_run_that_was_not_equal_is_on_record(copy: Copy, engine: Engine) -> None:
+    change(
+        engine.url,
+        "CREATE FUNCTION louder() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN NEW.title := upper(NEW.title); RETURN NEW; END';"
+        "CREATE TRIGGER louder BEFORE INSERT ON assets FOR EACH ROW EXECUTE FUNCTION louder()",
+    )
+    with pytest.raises(move.CopyNotEqual):
+        copy()
+    assert runs(engine) == [("not equal", "assets was copied, and the proof found it not equal", True)]
+
+
+def test_a_run_that_failed_is_on_record_without_what_is_personal(copy: Copy, engine: Engine) -> None:
+    change(engine.url, "ALTER TABLE users ADD CONSTRAINT no_mail CHECK (email IS NULL)")
+    with pytest.raises(move.RowsRefused) as caught:
+        copy()
+    assert caught.value.table == "users"
+    [(outcome, error, ended)] = runs(engine)
+    assert (outcome, ended) == ("failed", True)
+    assert error == 'the target refuses rows of users: new row for relation "users" violates check constraint "no_mail"'
+    with move.target_opened(engine) as side:
+        last = move.status(side).last_run
+    assert last
+    assert (last.outcome, last.error) == ("failed", error)
+
+
+def test_a_run_whose_source_went_away_is_on_record(copy: Copy, supabase: URL, engine: Engine) -> None:
+    def cut(done: move.TableCopy) -> None:
+        if done.table == "users":
+            change(
+                supabase.set(database="postgres"),
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                f" WHERE datname = '{supabase.database}' AND application_name = 'tatame-db move'",
+            )
+
+    with pytest.raises(move.ConnectionLost):
+        copy(on_table=cut)
+    [(outcome, error, ended)] = runs(engine)
+    assert (outcome, ended) == ("failed", True)
+    assert error
+    assert copy().tables
+    assert [outcome for outcome, *_ in runs(engine)] == ["failed", "proven"]
+
+
+def test_a_run_that_goes_on_has_no_outcome_yet(copy: Copy, engine: Engine) -> None:
+    seen: list[Any] = []
+
+    def look(done: move.TableCopy) -> None:
+        if done.table == "users":
+            seen.extend(runs(engine))
+
+    copy(on_table=look)
+    assert seen == [(None, None, False)]
+
+
+def test_progress_tells_rows_and_how_many_there_are_to_come(
+    copy: Copy, supabase: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(supabase, "INSERT INTO checkins (id) SELECT n FROM generate_series(100000, 120000) AS n")
+    heard: list[tuple[str, int, int]] = []
+    copy(on_rows=lambda *told: heard.append(told))
+    assert {(table, wanted) for table, _, wanted in heard} == {("checkins", 20_003)}
+    assert [rows for _, rows, _ in heard] == sorted({rows for _, rows, _ in heard})
+    # About 30 bytes a row, told after each 64 kB.
+    assert 1_000 < heard[0][1] < 4_000
+    assert 16_000 < heard[-1][1] <= 20_003
+    monkeypatch.setattr("tatame_db.move.proof.BATCH_ROWS", 300)
+    monkeypatch.setattr(copying, "_BLOCK_BYTES", 1_000)
+    heard.clear()
+    change(supabase, "UPDATE checkins SET date = '2024-01-01' WHERE id BETWEEN 100000 AND 100999")
+    copy(on_rows=lambda *told: heard.append(told))
+    assert {(table, wanted) for table, _, wanted in heard} == {("checkins", 1_000)}
+    assert [rows for _, rows, _ in heard] == sorted({rows for _, rows, _ in heard})
+    assert 900 < heard[-1][1] <= 1_000
+
+
+def test_the_plan_guesses_by_size_and_then_by_the_last_copy(copy: Copy, supabase: URL, engine: Engine) -> None:
+    def planned() -> dict[str, float]:
+        with move.opened(supabase, engine) as sides:
+            found = move.plan(sides)
+        assert found.seconds == round(sum(table.seconds for table in found.tables), 1)
+        return {table.table: table.seconds for table in found.tables}
+
+    change(supabase, "INSERT INTO checkins (id) SELECT n FROM generate_series(100000, 200000) AS n; ANALYZE")
+    [(size,)] = ask(supabase, "SELECT pg_table_size('checkins')")
+    assert planned()["checkins"] == round(size / 20_000_000, 1) > 0
+    copy()
+    [(run, report)] = ask(engine.url, "SELECT id, report FROM tatame_move.runs")
+    for table in report["tables"]:
+        table["seconds"] = 50.0 if table["table"] == "checkins" else 0.5
+    with psycopg.connect(readable(engine.url)) as connection:
+        connection.execute("UPDATE tatame_move.runs SET report = %s WHERE id = %s", (json.dumps(report), run))
+    change(supabase, "INSERT INTO checkins (id) SELECT n FROM generate_series(300000, 400000) AS n")
+    # Twice the rows of what took 50 seconds; what took no second tells nothing.
+    assert planned()["checkins"] == 100.0
+    assert planned()["roles"] == 0.0
+
+
+# --- Until a run is proven ------------------------------------------------------------------------------------------
+
+
+def test_what_a_killed_run_left_open_is_named_until_the_next_run(copy: Copy, supabase: URL, engine: Engine) -> None:
+    assert move.left_open(engine) == []
+    copy()
+    assert move.left_open(engine) == []
+    with move.opened_for_writing(supabase, engine, lambda: None) as sides:
+        state.park(sides.target)
+        sides.target.connection.commit()
+        assert "users.users_gym_id_birth_day_index" in move.left_open(engine)
+        state.restore(sides.target)
+        sides.target.connection.commit()
+    unchecked = move.left_open(engine)
+    assert len(unchecked) == 12
+    assert "users.users_gym_id_gyms_id_fk" in unchecked
+    copy()
+    assert move.left_open(engine) == []
+
+
+@pytest.mark.parametrize("table", ["gyms", "users"])
+def test_managers_are_not_forgotten_if_the_run_dies_between_the_phases(
+    copy: Copy, supabase: URL, engine: Engine, table: str
+) -> None:
+    for phase in (1, 2):
+        copy(*(name for name, its in PHASE_OF.items() if its == phase))
+    assert ask(engine.url, "SELECT count(*), count(manager_id) FROM gyms") == [(2, 0)]
+
+    def fail(done: move.TableCopy) -> None:
+        if done.table == table:
+            raise Killed
+
+    with pytest.raises(Killed):
+        copy("users", on_table=fail)
+    # What is open is named, and no half of it passes for done.
+    assert "gyms.gyms_manager_id_users_id_fk" in move.left_open(engine)
+    report = copy("users", "graduations")
+    assert [done.table for done in report.tables] == ["gyms", "users", "graduations"]
+    assert ask(engine.url, "SELECT id, manager_id FROM gyms ORDER BY id") == [(1, 1), (2147483646, 2)]
+    assert move.left_open(engine) == []
+    with move.opened(supabase, engine) as sides:
+        assert move.verify(sides, ["gyms", "users"]).equal

@@ -1,0 +1,258 @@
+"""What is mended in the browser: all or nothing, and never over what somebody else wrote."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from tatame_db.database import SyncDatabase
+
+Caller = Any
+
+
+@pytest.fixture
+def database(committed_database: SyncDatabase) -> SyncDatabase:
+    with committed_database.engine.begin() as connection:
+        connection.execute(text("INSERT INTO roles (id) VALUES ('STUDENT')"))
+        connection.execute(text("INSERT INTO gyms (name, address, since) VALUES ('Centro', 'Rua Direita', '2015')"))
+        connection.execute(
+            text(
+                "INSERT INTO users (clerk_user_id, email, phone, gym_id, created_at) VALUES"
+                " ('ana', 'ana@gym.example', E'1\\r\\n2', 1, '2026-01-01 10:00:00.123456'), ('bia', NULL, '', 1, now())"
+            )
+        )
+        connection.execute(text("INSERT INTO notifications (title, recipients) VALUES ('one', '{1,NULL,\"a,b\"}')"))
+    return committed_database
+
+
+def update(key: str, values: dict[str, Any], was: dict[str, Any], table: str = "users") -> dict[str, Any]:
+    return {"op": "update", "table": table, "key": key, "values": values, "was": was}
+
+
+def save(studio: Caller, *changes: Any, status: int = 200, **options: Any) -> Any:
+    answer = studio.ask("/api/changes", {"changes": changes, **options})
+    assert answer.status == status, answer.text
+    return answer.json
+
+
+def rows(database: SyncDatabase, query: str) -> list[tuple[Any, ...]]:
+    with database.engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(query))]
+
+
+def test_a_cell_is_saved_and_the_others_are_left_as_they_are(writing_studio: Caller, database: SyncDatabase) -> None:
+    rest = "SELECT (to_jsonb(users) - 'email')\\:\\:text FROM users WHERE id = 1"
+    before = rows(database, rest)
+
+    saved = save(writing_studio, update("1", {"email": "Ana@gym.example"}, {"email": "ana@gym.example"}))
+
+    assert rows(database, "SELECT email FROM users ORDER BY id") == [("Ana@gym.example",), (None,)]
+    assert rows(database, rest) == before
+    assert saved["saved"] == 1
+    assert saved["rows"][0]["row"] == writing_studio.get("/api/row/users/1")["row"]
+
+
+@pytest.mark.parametrize(
+    ("column", "was", "value"),
+    [
+        ("email", "ana@gym.example", None),
+        ("email", "ana@gym.example", ""),
+        ("phone", "1\r\n2", "1\n2\r\n\t "),
+        ("created_at", "2026-01-01 10:00:00.123456", "2026-01-01 10:00:00.123457"),
+        ("approved_at", None, "infinity"),
+        ("approved_at", None, "0001-01-01 00:00:00 BC"),
+        ("gym_id", "1", None),
+        ("id", "1", "2000"),
+    ],
+)
+def test_a_value_is_stored_exactly(
+    writing_studio: Caller, database: SyncDatabase, column: str, was: str | None, value: str | None
+) -> None:
+    [row] = save(writing_studio, update("1", {column: value}, {column: was}))["rows"]
+
+    assert row["row"][column] == value
+    assert rows(database, f"SELECT {column}\\:\\:text FROM users WHERE clerk_user_id = 'ana'") == [(value,)]
+
+
+@pytest.mark.parametrize("value", [None, [], ["1", None, "", 'x"y,{z}', "NULL"]])
+def test_a_list_is_stored_exactly(writing_studio: Caller, database: SyncDatabase, value: Any) -> None:
+    change = update("1", {"recipients": value}, {"recipients": ["1", None, "a,b"]}, "notifications")
+
+    assert save(writing_studio, change)["rows"][0]["row"]["recipients"] == value
+    assert rows(database, "SELECT recipients FROM notifications") == [(value,)]
+
+
+@pytest.mark.parametrize(
+    ("column", "was", "now"),
+    [
+        ("email", "Ana@gym.example", "ana@gym.example"),
+        ("email", None, "ana@gym.example"),
+        ("phone", "1\n2", "1\r\n2"),
+        ("approved_at", "infinity", None),
+        ("created_at", "2026-01-01 10:00:00.123457", "2026-01-01 10:00:00.123456"),
+        ("gym_id", None, "1"),
+    ],
+)
+def test_what_somebody_else_wrote_is_never_overwritten(
+    writing_studio: Caller, database: SyncDatabase, column: str, was: str | None, now: str | None
+) -> None:
+    before = rows(database, "SELECT users\\:\\:text FROM users ORDER BY id")
+    found = save(
+        writing_studio,
+        update("2", {"phone": "saved?"}, {"phone": ""}),
+        update("1", {column: "2027-01-01", "plan": "x"}, {column: was, "plan": None}),
+        status=409,
+    )
+
+    assert found["conflicts"] == [
+        {"index": 1, "key": "1", "deleted": False, "column": column, "was": was, "now": now, "wanted": "2027-01-01"}
+    ]
+    assert rows(database, "SELECT users\\:\\:text FROM users ORDER BY id") == before
+
+
+@pytest.mark.usefixtures("database")
+def test_an_empty_text_and_null_are_different_to_a_conflict(writing_studio: Caller) -> None:
+    found = save(writing_studio, update("2", {"phone": "1"}, {"phone": None}), status=409)
+    assert found["conflicts"][0]["now"] == ""
+
+
+@pytest.mark.usefixtures("database")
+def test_a_list_with_another_null_is_a_conflict(writing_studio: Caller) -> None:
+    change = update("1", {"recipients": []}, {"recipients": ["1", "NULL", "a,b"]}, "notifications")
+    assert save(writing_studio, change, status=409)["conflicts"][0]["now"] == ["1", None, "a,b"]
+
+
+@pytest.mark.usefixtures("database")
+def test_a_row_that_is_gone_is_a_conflict_too(writing_studio: Caller) -> None:
+    gone = [update("9", {"phone": "1"}, {"phone": None}), {"op": "delete", "table": "gyms", "key": "9", "was": {}}]
+    found = save(writing_studio, *gone, status=409)
+    assert [(conflict["index"], conflict["deleted"]) for conflict in found["conflicts"]] == [(0, True), (1, True)]
+
+
+def test_a_writer_who_holds_the_row_is_waited_for_and_then_seen(writing_studio: Caller, database: SyncDatabase) -> None:
+    with database.engine.connect() as other:
+        other.execute(text("UPDATE users SET email = 'theirs' WHERE id = 1"))
+        change = update("1", {"email": "mine"}, {"email": "ana@gym.example"})
+        request = writing_studio.begin("/api/changes", {"changes": [change]})
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND usename ~ 'studio'"
+        while rows(database, waiting) == [(0,)]:
+            pass
+        other.commit()
+    response = request.getresponse()
+    assert response.status == 409
+    response.read()
+    request.close()
+    assert rows(database, "SELECT email FROM users WHERE id = 1") == [("theirs",)]
+
+
+def test_rows_are_made_and_deleted(writing_studio: Caller, database: SyncDatabase) -> None:
+    found = save(
+        writing_studio,
+        {"op": "insert", "table": "users", "values": {"clerk_user_id": "caio", "role": "STUDENT", "email": None}},
+        {"op": "insert", "table": "versions", "values": {}},
+        {"op": "delete", "table": "users", "key": "2", "was": {"email": None, "phone": ""}},
+    )
+
+    assert [(row["table"], row["key"], row["row"] is None) for row in found["rows"]] == [
+        ("users", "3", False),
+        ("versions", "1", False),
+        ("users", "2", True),
+    ]
+    assert rows(database, "SELECT clerk_user_id, role FROM users ORDER BY id") == [("ana", None), ("caio", "STUDENT")]
+
+
+def test_every_broken_constraint_is_told_with_its_cell_and_nothing_is_saved(
+    writing_studio: Caller, database: SyncDatabase
+) -> None:
+    before = rows(database, "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM roles)")
+    found = save(
+        writing_studio,
+        {"op": "insert", "table": "roles", "values": {"id": "NEW"}},
+        update("2", {"clerk_user_id": "ana"}, {"clerk_user_id": "bia"}),
+        update("1", {"clerk_user_id": None}, {"clerk_user_id": "ana"}),
+        update("1", {"gym_id": "9"}, {"gym_id": "1"}),
+        {"op": "delete", "table": "gyms", "key": "1", "was": {}},
+        {"op": "insert", "table": "users", "values": {"clerk_user_id": "x", "approved_at": "soon"}},
+        update("1", {"gym_id": "99999999999"}, {"gym_id": "1"}),
+        {"op": "insert", "table": "roles", "values": {"id": "STUDENT"}},
+        update("1", {"phone": "a\0b"}, {"phone": "1\r\n2"}),
+        status=422,
+    )
+
+    told = {(error["index"], error["column"], error["constraint"]) for error in found["errors"]}
+    assert told == {
+        (1, "clerk_user_id", "users_clerk_user_id_unique"),
+        (2, "clerk_user_id", None),
+        (3, "gym_id", "users_gym_id_gyms_id_fk"),
+        (4, None, "users_gym_id_gyms_id_fk"),
+        (5, "approved_at", None),
+        (6, "gym_id", None),
+        (7, "id", "roles_pkey"),
+        (8, "phone", None),
+    }
+    words = [error["what"] for error in found["errors"]]
+    assert words[0].startswith("another row has this clerk_user_id already")
+    assert words[1] == "clerk_user_id must have a value"
+    assert words[2].startswith("gym_id points to a row that is not there")
+    assert words[3].startswith("rows of users still point to this row")
+    assert rows(database, "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM roles)") == before
+
+
+def test_a_preview_shows_what_would_run_and_runs_nothing(writing_studio: Caller, database: SyncDatabase) -> None:
+    found = save(
+        writing_studio,
+        update("1", {"email": "x'; --"}, {"email": "never compared"}),
+        {"op": "delete", "table": "class", "key": "7", "was": {}},
+        {"op": "insert", "table": "notifications", "values": {"recipients": ["1"]}},
+        preview=True,
+    )
+
+    assert found["sql"] == [
+        {
+            "statement": "UPDATE users SET email=CAST($1 AS TEXT) WHERE users.id = CAST($2 AS INTEGER)",
+            "parameters": ["x'; --", "1"],
+        },
+        {"statement": "DELETE FROM class WHERE class.id = CAST($1 AS INTEGER)", "parameters": ["7"]},
+        {"statement": "INSERT INTO notifications (recipients) VALUES ($1)", "parameters": [["1"]]},
+    ]
+    assert rows(database, "SELECT email FROM users WHERE id = 1") == [("ana@gym.example",)]
+
+
+@pytest.mark.parametrize("preview", [False, True])
+def test_a_studio_that_reads_saves_nothing(studio: Caller, preview: bool) -> None:
+    found = save(studio, {"op": "insert", "table": "versions", "values": {}}, status=403, preview=preview)
+    assert "--write" in found["fix"]
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ([], "1 to 1000 changes"),
+        ([{"op": "insert", "table": "versions", "values": {}}] * 1001, "1 to 1000 changes"),
+        ([{"op": "drop", "table": "users"}], "cannot be read"),
+        ([{"op": "insert", "table": "users"}], "cannot be read"),
+        ([{"op": "insert", "table": "users", "values": {"id": 1}}], "cannot be read"),
+        ([{"op": "insert", "table": "users", "values": {"email": ["x"]}}], "the value for email is a list"),
+        ([{"op": "insert", "table": "notifications", "values": {"recipients": "x"}}], "is not a list"),
+        ([{"op": "insert", "table": "users", "values": {"nothing": "x"}}], "no column 'nothing'"),
+        ([{"op": "insert", "table": "users", "values": {}, "where": "1=1"}], "cannot be read"),
+        ([update("1", {}, {})], "names no columns"),
+        ([update("1", {"email": "x"}, {"phone": ""})], "does not say what stood"),
+        ([update("1", {"email": "x"}, {"email": None, "nothing": None})], "no column 'nothing'"),
+        ([update("ana", {"email": "x"}, {"email": None})], "invalid input syntax"),
+        ([update("1", {"gym_id": "1"}, {"gym_id": "x"})], "invalid input syntax"),
+        ("nonsense", "cannot be read"),
+    ],
+)
+def test_changes_that_cannot_be_read_are_answered_in_words(writing_studio: Caller, changes: Any, words: str) -> None:
+    answer = writing_studio.ask("/api/changes", {"changes": changes})
+    assert (answer.status, words in answer.json["what"]) == (400, True), answer.text
+
+
+@pytest.mark.parametrize("body", ["", "{", "[]", '{"changes":[]} x', '{"changes":' + "[" * 9999, '"\ud83d\\ud83d"'])
+def test_a_broken_body_is_answered_in_words(writing_studio: Caller, body: str) -> None:
+    answer = writing_studio.ask("/api/changes", body.encode("utf-8", "replace").decode())
+    assert (answer.status, "cannot be read" in answer.json["what"]) == (400, True), answer.text

@@ -1,0 +1,300 @@
+"""Statements of the user's: streamed, capped, cancelled, and surviving whatever happens to the server."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from tatame_db.database import SyncDatabase, create_missing_database
+from tatame_db.server import EmbeddedServer
+from tatame_db.studio.access import Access, opened
+
+Caller = Any
+RUNNING = "SELECT pid FROM pg_stat_activity WHERE usename ~ 'studio' AND state = 'active' AND query ~ :part"
+
+
+def running(database: SyncDatabase, part: str) -> list[int]:
+    with database.engine.connect() as connection:
+        return list(connection.scalars(text(RUNNING), {"part": part}))
+
+
+def until(true: Callable[[], object]) -> None:
+    """Wait for what must come; a test that waits for ever is ended by the run."""
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def in_background(studio: Caller, statement: str, name: str = "one") -> tuple[threading.Thread, list[Any]]:
+    lines: list[Any] = []
+
+    def run() -> None:
+        lines.extend(studio.ask("/api/sql", {"id": name, "text": statement}).lines)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, lines
+
+
+def test_a_result_has_its_columns_rows_and_end(old_studio: Caller) -> None:
+    columns, rows, done = old_studio.run("SELECT 1 AS a, NULL AS a, '' AS \"ü\", 1.50, ARRAY[1], true, '{}'::jsonb")
+
+    assert [(column["name"], column["type"]) for column in columns["columns"]] == [
+        ("a", "int4"),
+        ("a", "text"),
+        ("ü", "text"),
+        ("?column?", "numeric"),
+        ("array", "int4[]"),
+        ("?column?", "bool"),
+        ("jsonb", "jsonb"),
+    ]
+    assert rows == {"rows": [["1", None, "", "1.50", "{1}", "t", "{}"]]}
+    assert done["done"] | {"ms": 0} == {"rows": 1, "more": False, "ms": 0, "command": "SELECT 1", "notices": []}
+
+
+def test_a_result_may_have_no_columns_or_no_rows(old_studio: Caller) -> None:
+    assert old_studio.run("SELECT FROM generate_series(1, 2)")[:2] == [{"columns": []}, {"rows": [[], []]}]
+    assert [column["name"] for column in old_studio.run("SELECT 1 AS a WHERE false")[0]["columns"]] == ["a"]
+    assert old_studio.run("SET work_mem = '1MB'")[-1]["done"]["command"] == "SET"
+
+
+def test_a_type_of_somebodys_own_is_no_stumbling_block(writing_studio: Caller, committed_database: Any) -> None:
+    with committed_database.engine.begin() as connection:
+        connection.execute(text("CREATE TYPE belt AS ENUM ('white')"))
+    assert writing_studio.run("SELECT 'white'::belt")[0]["columns"][0]["type"].startswith("type ")
+
+
+def test_long_cells_are_cut(old_studio: Caller) -> None:
+    [[cell, exact]] = old_studio.run("SELECT repeat('é', 10001), repeat('é', 10000)")[1]["rows"]
+    assert cell == {"cut": "é" * 10_000, "length": 10_001}
+    assert exact == "é" * 10_000
+
+
+def test_notices_are_told(old_studio: Caller) -> None:
+    notices = old_studio.run("DO $$ BEGIN RAISE WARNING 'careful'; RAISE NOTICE 'hm'; END $$")[-1]["done"]["notices"]
+    assert notices == [{"severity": "WARNING", "what": "careful"}, {"severity": "NOTICE", "what": "hm"}]
+
+
+def test_an_error_says_where_it_is(old_studio: Caller) -> None:
+    statement = "SELECT 'é',\n  nothing FROM users"
+    error = old_studio.error(statement)
+
+    assert error["what"] == 'column "nothing" does not exist'
+    assert statement[error["position"] - 1 :].startswith("nothing")
+    assert old_studio.error(statement, explain="plan")["position"] == error["position"]
+    assert old_studio.error("SELECT emial FROM users")["hint"] == (
+        'Perhaps you meant to reference the column "users.email".'
+    )
+
+
+@pytest.mark.parametrize("statement", ["", "  ;; -- nothing\n"])
+def test_a_text_without_a_statement_is_told_so(old_studio: Caller, statement: str) -> None:
+    assert old_studio.error(statement)["what"] == "there is no statement in this text"
+
+
+def test_a_comment_or_a_semicolon_at_the_end_is_no_second_statement(old_studio: Caller) -> None:
+    assert old_studio.run("-- first\nSELECT 1; -- last")[-1]["done"]["rows"] == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"id": "one", "text": "SELECT 1", "limit": 0}, 400),
+        ({"id": "one", "text": "SELECT 1", "limit": 100_001}, 400),
+        ({"id": "one", "text": "SELECT '\0'"}, 400),
+        ({"id": "one", "text": "SELECT 1", "explain": "everything"}, 400),
+        ({"id": "one"}, 400),
+        ({"text": "SELECT 1"}, 400),
+        ({"id": 1, "text": "SELECT 1"}, 400),
+    ],
+)
+def test_a_request_that_cannot_be_read_is_answered_in_words(old_studio: Caller, body: Any, status: int) -> None:
+    answer = old_studio.ask("/api/sql", body)
+    assert (answer.status, "what" in answer.json) == (status, True)
+
+
+def test_a_plan_is_given_as_a_tree(old_studio: Caller) -> None:
+    planned, done = old_studio.run("SELECT * FROM users -- all", explain="plan")
+    assert planned["plan"][0]["Plan"]["Relation Name"] == "users"
+    assert "Execution Time" not in planned["plan"][0]
+    assert done["done"]["command"] == "EXPLAIN"
+
+    assert old_studio.run("SELECT * FROM users", explain="analyze")[0]["plan"][0]["Plan"]["Actual Rows"] == 60
+
+
+def test_an_analysed_statement_is_undone(writing_studio: Caller, committed_database: SyncDatabase) -> None:
+    plan = writing_studio.run("INSERT INTO roles VALUES ('STUDENT')", explain="analyze")[0]["plan"]
+
+    assert plan[0]["Plan"]["Operation"] == "Insert"
+    with committed_database.engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM roles")) == 0
+
+
+def test_rows_are_capped_and_the_server_stops_working(old_studio: Caller, old_database: SyncDatabase) -> None:
+    lines = old_studio.run("SELECT generate_series(1, 2000000000) AS capped", limit=1234)
+
+    assert sum(len(line["rows"]) for line in lines if "rows" in line) == 1234
+    assert (lines[-1]["done"]["rows"], lines[-1]["done"]["more"]) == (1234, True)
+    until(lambda: not running(old_database, "capped"))
+
+
+def test_rows_that_fit_exactly_are_all(old_studio: Caller) -> None:
+    assert old_studio.run("SELECT generate_series(1, 7)", limit=7)[-1]["done"]["more"] is False
+
+
+def test_rows_come_while_the_statement_still_runs(old_studio: Caller) -> None:
+    rows = "(SELECT generate_series(1, 1000)) AS s (n)"
+    statement = f"SELECT repeat('x', 200), CASE WHEN n > 900 THEN pg_sleep(600) END FROM {rows}"
+    with closing(old_studio.begin("/api/sql", {"id": "slow", "text": statement, "limit": 5000})) as connection:
+        response = connection.getresponse()
+        assert "columns" in json.loads(response.readline())
+        assert len(json.loads(response.readline())["rows"]) > 100
+
+
+def test_a_query_is_cancelled_on_the_server(old_studio: Caller, old_database: SyncDatabase) -> None:
+    first, told = in_background(old_studio, "SELECT pg_sleep(600) /* first */", "first")
+    second, _ = in_background(old_studio, "SELECT pg_sleep(600) /* second */", "second")
+    until(lambda: len(running(old_database, "pg_sleep")) == 2)
+
+    assert old_studio.ask("/api/sql/cancel", {"id": "first"}).json == {"cancelled": True}
+    first.join()
+    assert told[-1]["error"]["code"] == "57014"
+    assert len(running(old_database, "second")) == 1
+
+    assert old_studio.ask("/api/sql", {"id": "second", "text": "SELECT 1"}).status == 400
+    assert old_studio.ask("/api/sql/cancel", {"id": "second"}).json == {"cancelled": True}
+    second.join()
+    assert old_studio.ask("/api/sql/cancel", {"id": "second"}).json == {"cancelled": False}
+
+
+def test_a_query_of_somebody_who_left_is_cancelled(old_studio: Caller, old_database: SyncDatabase) -> None:
+    connection = old_studio.begin("/api/sql", {"id": "left", "text": "SELECT pg_sleep(600) /* left */"})
+    until(lambda: running(old_database, "left"))
+    connection.close()
+    until(lambda: not running(old_database, "left"))
+    until(lambda: old_studio.get("/api/health")["pool"]["in_use"] == 0)
+
+
+def test_a_page_of_somebody_who_left_is_cancelled(studio: Caller, committed_database: SyncDatabase) -> None:
+    with committed_database.engine.begin() as other:
+        other.execute(text("LOCK TABLE users"))
+        connection = studio.begin("/api/rows/users")
+        until(lambda: running(committed_database, "users.email"))
+        connection.close()
+        until(lambda: not running(committed_database, "users.email"))
+
+
+def test_an_export_of_somebody_who_left_is_ended(old_studio: Caller) -> None:
+    with closing(old_studio.begin("/api/export/users.csv")) as connection:
+        connection.getresponse().read(10)
+    until(lambda: old_studio.get("/api/health")["pool"]["in_use"] == 0)
+
+
+def test_queries_leave_connections_for_the_pages(old_studio: Caller, old_database: SyncDatabase) -> None:
+    started = [in_background(old_studio, "SELECT pg_sleep(600) /* many */", f"many {n}") for n in range(10)]
+    until(lambda: len(running(old_database, "many")) == 10)
+
+    assert old_studio.ask("/api/sql", {"id": "eleven", "text": "SELECT 1"}).status == 429
+    assert old_studio.ask("/api/rows/users").status == 200
+    for n, (thread, _) in enumerate(started):
+        old_studio.ask("/api/sql/cancel", {"id": f"many {n}"})
+        thread.join()
+
+
+def test_a_query_whose_session_is_ended_says_so_and_the_next_one_works(
+    studio: Caller, committed_database: SyncDatabase
+) -> None:
+    thread, lines = in_background(studio, "SELECT pg_sleep(600) /* ended */")
+    until(lambda: running(committed_database, "ended"))
+    with committed_database.engine.connect() as connection:
+        connection.execute(text(f"SELECT pg_terminate_backend(pid) FROM ({RUNNING}) AS found"), {"part": "ended"})
+    thread.join()
+
+    assert (lines[-1]["error"]["code"], lines[-1]["error"]["away"]) == ("57P01", True)
+    assert studio.run("SELECT 1")[1]["rows"] == [["1"]]
+
+
+def test_every_session_of_the_studio_may_be_ended(studio: Caller, committed_database: SyncDatabase) -> None:
+    studio.get("/api/rows/users")
+    with committed_database.engine.connect() as connection:
+        connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND usename ~ 'studio'"
+            )
+        )
+    assert studio.ask("/api/rows/users").status == 200
+
+
+def test_statements_write_where_that_was_asked_for(writing_studio: Caller, committed_database: SyncDatabase) -> None:
+    lines = writing_studio.run("INSERT INTO roles SELECT n::text FROM generate_series(1, 9) AS n RETURNING id", limit=2)
+    assert (lines[-1]["done"]["rows"], lines[-1]["done"]["more"]) == (2, True)
+    assert writing_studio.error("INSERT INTO roles VALUES ('10'), ('1')")["code"] == "23505"
+    assert writing_studio.error("COMMIT; DELETE FROM roles")["code"] == "42601"
+    writing_studio.run("BEGIN")
+    writing_studio.run("DELETE FROM roles WHERE id = '9'")
+    writing_studio.run("ROLLBACK")
+    with committed_database.engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM roles")) == 8
+
+
+def test_what_is_checked_at_the_commit_is_told_too(writing_studio: Caller, committed_database: SyncDatabase) -> None:
+    with committed_database.engine.begin() as connection:
+        key = "gyms_manager_id_users_id_fk"
+        connection.execute(text(f"ALTER TABLE gyms ALTER CONSTRAINT {key} DEFERRABLE INITIALLY DEFERRED"))
+    error = writing_studio.error("INSERT INTO gyms (name, address, since, manager_id) VALUES ('', '', '', 7)")
+    assert error["code"] == "23503"
+
+
+def test_a_server_that_goes_away_is_missed_in_words_and_welcome_back(
+    fresh_server: EmbeddedServer, serve_studio: Callable[[Access], Caller]
+) -> None:
+    fresh_server.start()
+    create_missing_database(fresh_server.address)
+    with SyncDatabase(fresh_server.address) as database:
+        studio = serve_studio(opened(database, embedded=True, write=True))
+    assert studio.get("/api/health")["ok"]
+    fresh_server.stop()
+
+    asked: dict[str, Any] = {
+        "/api/health": None,
+        "/api/overview": None,
+        "/api/rows/users": None,
+        "/api/export/users.csv": None,
+        "/api/sql": {"id": "one", "text": "SELECT 1"},
+        "/api/changes": {"changes": [{"op": "insert", "table": "versions", "values": {}}]},
+    }
+    for path, body in asked.items():
+        answer = studio.ask(path, body)
+        assert answer.status == 503, (path, answer.text)
+        assert "tatame-db" in answer.json["fix"]
+    assert studio.ask("/").status == 200
+    assert len(studio.get("/api/session")["tables"]) == 11
+
+    fresh_server.start()
+    assert studio.get("/api/health")["ok"]
+    assert studio.run("SELECT 1")[1]["rows"] == [["1"]]
+
+
+def test_the_studio_ends_although_queries_run_and_pages_listen(
+    committed_database: SyncDatabase, serve_studio: Callable[[Access], Caller]
+) -> None:
+    studio = serve_studio(opened(committed_database, embedded=True, write=False))
+    thread, lines = in_background(studio, "SELECT pg_sleep(600) /* still */")
+    events = studio.begin("/api/move/events")
+    assert events.getresponse().readline().startswith(b"data: ")
+    until(lambda: running(committed_database, "still"))
+
+    studio.server.should_exit = True
+    thread.join()
+    until(lambda: not running(committed_database, "still"))
+    assert [line["what"] for line in lines] == ["the studio has ended"]
+    events.close()

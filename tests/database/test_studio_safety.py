@@ -1,0 +1,374 @@
+"""The studio under attack: from other pages, from other names, and from the SQL that somebody pasted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from tatame_db.database import SyncDatabase
+from tatame_db.studio.access import READER, Access, TooPowerful, opened
+
+Caller = Any
+EVERYTHING = ["/", "/t/users", "/sql", "/static/studio.js", "/api/session", "/api/rows/users", "/api/export/users.csv"]
+ASK = {"id": "one", "text": "SELECT 1"}
+
+
+# --- Who is let in ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", EVERYTHING)
+def test_without_the_cookie_nothing_is_told(old_studio: Caller, path: str) -> None:
+    answer = type(old_studio)(old_studio.server).ask(path)
+
+    assert answer.status == 401
+    assert "tatame-db studio" in answer.text
+    assert "users" not in answer.text
+
+
+@pytest.mark.parametrize("cookie", ["", "{name}=wrong", "{name}={token}", "other={value}", "{name}=\u00e9", '{name}="'])
+def test_another_cookie_is_not_taken_for_the_right_one(old_studio: Caller, cookie: str) -> None:
+    name, _, value = old_studio.cookie.partition("=")
+    wrong = cookie.format(name=name, value=value, token=old_studio.server.guard.token)
+
+    assert type(old_studio)(old_studio.server, wrong).ask("/api/session").status == 401
+
+
+def test_the_token_is_exchanged_for_a_cookie_and_gone_from_the_address(old_studio: Caller) -> None:
+    token = old_studio.server.guard.token
+    answer = type(old_studio)(old_studio.server).ask(f"/t/users?sort=-id&token={token}&filter=%7B%22%26%22%7D")
+
+    assert (answer.status, answer.headers["Location"]) == (303, "/t/users?sort=-id&filter=%7B%22%26%22%7D")
+    cookie = answer.headers["Set-Cookie"]
+    assert token not in cookie
+    assert {"HttpOnly", "SameSite=strict", "Path=/"} <= set(cookie.split("; "))
+
+
+def test_the_exchange_leads_to_no_other_host(old_studio: Caller) -> None:
+    answer = old_studio.ask(f"//evil.example/t?token={old_studio.server.guard.token}")
+
+    assert answer.headers["Location"] == "/evil.example/t"
+
+
+def test_a_wrong_token_opens_nothing_even_with_the_cookie(old_studio: Caller) -> None:
+    assert old_studio.ask("/?token=wrong").status == 401
+    assert old_studio.ask("/?token=").status == 401
+    assert old_studio.ask(f"/api/session?token={old_studio.server.guard.token}", Cookie=None).status == 401
+
+
+def test_a_ticket_for_the_browser_opens_once(old_studio: Caller) -> None:
+    ticket = old_studio.server.guard.ticket()
+    stranger = type(old_studio)(old_studio.server)
+
+    assert [stranger.ask(f"/?token={ticket}").status for _ in range(2)] == [303, 401]
+
+
+def test_the_studio_listens_on_this_machine_alone(old_studio: Caller) -> None:
+    [listener] = old_studio.server.servers
+    assert [sock.getsockname()[0] for sock in listener.sockets] == ["127.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    "host",
+    [None, "", "evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "127.0.0.1.evil.example:{port}"],
+)
+@pytest.mark.parametrize("path", ["/?token={token}", "/api/session"])
+def test_a_name_that_was_rebound_to_us_is_refused(old_studio: Caller, host: str | None, path: str) -> None:
+    given = host and host.format(port=old_studio.server.port)
+    answer = old_studio.ask(path.format(token=old_studio.server.guard.token), Host=given)
+
+    assert answer.status in {400, 421} if host is None else answer.status == 421
+    assert "Set-Cookie" not in answer.headers
+
+
+def test_localhost_is_a_name_of_ours(old_studio: Caller) -> None:
+    assert old_studio.ask("/api/session", Host=f"localhost:{old_studio.server.port}").status == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1"},
+        {"Origin": "http://localhost:{port}"},
+        {"Origin": "https://127.0.0.1:{port}"},
+        {"Origin": None},
+        {"Origin": None, "Sec_Fetch_Site": "none"},
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-site"},
+    ],
+)
+@pytest.mark.parametrize("path", ["/api/sql", "/api/sql/cancel", "/api/changes"])
+def test_another_page_cannot_run_or_change_anything(
+    old_studio: Caller, path: str, headers: dict[str, str | None]
+) -> None:
+    given = {name: value and value.format(port=old_studio.server.port) for name, value in headers.items()}
+
+    assert old_studio.ask(path, ASK, **given).status == 403
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_another_page_cannot_load_data(old_studio: Caller, site: str) -> None:
+    assert old_studio.ask("/api/rows/users", Sec_Fetch_Site=site).status == 403
+
+
+def test_our_own_page_may(old_studio: Caller) -> None:
+    assert old_studio.ask("/api/sql", ASK, Sec_Fetch_Site="same-origin").status == 200
+    assert old_studio.ask("/api/sql", ASK, Sec_Fetch_Site="same-origin", Origin=None).status == 200
+    assert old_studio.ask("/api/rows/users", Sec_Fetch_Site="none").status == 200
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
+def test_what_a_form_can_send_is_refused(old_studio: Caller, kind: str | None) -> None:
+    assert old_studio.ask("/api/sql", ASK, Content_Type=kind).status == 400
+
+
+def test_no_other_origin_is_let_in_by_cors(old_studio: Caller) -> None:
+    asked = {"Origin": "http://evil.example", "Access_Control_Request_Method": "POST"}
+    for method in ("OPTIONS", "GET"):
+        answer = old_studio.ask("/api/sql", method=method, **asked)
+        assert answer.status in {403, 404, 405}
+        assert [name for name in answer.headers if name.lower().startswith("access-control")] == []
+
+
+@pytest.mark.parametrize("path", [*EVERYTHING, "/api/nothing", "/static/nothing", "/api/rows/nothing"])
+@pytest.mark.parametrize("let_in", [True, False])
+def test_every_answer_forbids_frames_sniffing_scripts_of_others_and_keeping(
+    old_studio: Caller, path: str, let_in: bool
+) -> None:
+    answer = (old_studio if let_in else type(old_studio)(old_studio.server)).ask(path)
+
+    headers = answer.headers
+    policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
+    assert (policy["default-src"], policy["script-src"], policy["connect-src"]) == ("'none'", "'self'", "'self'")
+    assert (policy["frame-ancestors"], policy["base-uri"], policy["form-action"]) == ("'none'", "'none'", "'self'")
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert headers["X-Frame-Options"] == "DENY"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Cross-Origin-Resource-Policy"] == headers["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert headers["Cache-Control"] == ("no-cache" if path.startswith("/static/") else "no-store")
+
+
+def test_the_page_has_no_script_in_it_and_another_nonce_each_time(old_studio: Caller) -> None:
+    pages = [old_studio.ask("/t/users") for _ in range(2)]
+    nonces = [re.findall("'nonce-([^']+)'", page.headers["Content-Security-Policy"])[0] for page in pages]
+
+    assert nonces[0] != nonces[1]
+    assert [nonce in page.text for nonce, page in zip(nonces, pages, strict=True)] == [True, True]
+    assert "{{" not in pages[0].text
+    assert re.findall(r"<script(?![^>]* src=)", pages[0].text) == []
+    assert re.findall(r"\son\w+=|javascript:", pages[0].text) == []
+
+
+def test_no_file_beside_the_static_ones_is_given_out(old_studio: Caller) -> None:
+    for path in ("/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "/static//etc/passwd"):
+        assert old_studio.ask(path).status == 404
+
+
+# --- What SQL can do --------------------------------------------------------------------------------------------------
+
+ATTACKS = {
+    "commit; UPDATE users SET email = 'x'": "42601",
+    "SELECT 1; SELECT 2": "42601",
+    "UPDATE users SET email = 'x'": "25006",
+    "INSERT INTO roles VALUES ('x')": "25006",
+    "DELETE FROM users": "25006",
+    "TRUNCATE users CASCADE": "25006",
+    "WITH gone AS (DELETE FROM users RETURNING id) SELECT * FROM gone": "25006",
+    "EXPLAIN ANALYZE DELETE FROM users": "25006",
+    "SELECT * FROM users FOR UPDATE": "25006",
+    "CREATE TABLE mine (id int)": "25006",
+    "CREATE TEMP TABLE mine (id int)": "25006",
+    "DROP TABLE users": "25006",
+    "SELECT nextval('users_id_seq')": "42501",
+    "SELECT setval('users_id_seq', 1)": "42501",
+    "SET TRANSACTION READ WRITE": "25001",
+    "DO $$ BEGIN SET TRANSACTION READ WRITE; UPDATE users SET email = 'x'; END $$": "25001",
+    "DO $$ BEGIN PERFORM set_config('transaction_read_only', 'off', false); DELETE FROM users; END $$": "25001",
+    "DO $$ BEGIN COMMIT; UPDATE users SET email = 'x'; END $$": "2D000",
+    "COPY users TO PROGRAM 'id'": "42501",
+    "COPY users FROM PROGRAM 'id'": "42501",
+    "COPY users TO '/tmp/tatame-users'": "42501",
+    "COPY users FROM '/etc/passwd'": "42501",
+    "SELECT pg_read_file('/etc/passwd')": "42501",
+    "SELECT pg_ls_dir('/')": "42501",
+    "SELECT lo_import('/etc/passwd')": "42501",
+    "SELECT lo_from_bytea(0, 'x')": "25006",
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'postgres' AND pid <> 0": "42501",
+    "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE usename = 'postgres' AND pid <> 0": "42501",
+    "SELECT pg_reload_conf()": "42501",
+    "SELECT pg_create_physical_replication_slot('x')": "42501",
+    "SET ROLE postgres": "42501",
+    "SET SESSION AUTHORIZATION postgres": "42501",
+    "SELECT set_config('role', 'postgres', false)": "42501",
+    "ALTER ROLE tatame_studio SUPERUSER": "25006",
+    "GRANT pg_write_all_data TO tatame_studio": "25006",
+    "CREATE EXTENSION dblink": "25006",
+    "ALTER SYSTEM SET fsync = off": "25001",
+    "LOAD 'plpgsql'": "42501",
+    "VACUUM": "25001",
+    "PREPARE TRANSACTION 'x'": "55000",
+}
+
+
+@pytest.mark.parametrize(("statement", "code"), ATTACKS.items())
+def test_sql_of_a_studio_that_reads_changes_nothing(
+    old_studio: Caller, old_database: SyncDatabase, statement: str, code: str
+) -> None:
+    # A session of the superuser's that somebody may want to end.
+    with old_database.engine.connect() as other:
+        before = other.execute(text("SELECT string_agg(email, ',' ORDER BY id), count(*) FROM users")).all()
+        assert old_studio.error(statement)["code"] == code
+        assert other.execute(text("SELECT string_agg(email, ',' ORDER BY id), count(*) FROM users")).all() == before
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "COMMIT",
+        "ROLLBACK",
+        "BEGIN READ WRITE",
+        "SET default_transaction_read_only = off",
+        "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE",
+        "SELECT set_config('default_transaction_read_only', 'off', false)",
+        "RESET ALL",
+        "RESET SESSION AUTHORIZATION",
+        "DISCARD ALL",
+        "SET ROLE pg_read_all_data",
+        "SET search_path = pg_catalog",
+    ],
+)
+def test_no_statement_opens_a_door_for_the_next_one(old_studio: Caller, statement: str) -> None:
+    old_studio.run(statement)
+
+    assert old_studio.error("UPDATE users SET email = 'x'")["code"] == "25006"
+    assert old_studio.run("SELECT session_user, current_user, current_setting('search_path')")[1]["rows"] == [
+        [READER, READER, '"$user", public']
+    ]
+
+
+def test_a_statement_leaves_nothing_in_a_session(old_studio: Caller) -> None:
+    old_studio.run("SELECT pg_advisory_lock(7)")
+    old_studio.run("PREPARE mine AS SELECT 1")
+    old_studio.run("LISTEN gossip")
+
+    assert old_studio.error("EXECUTE mine")["code"] == "26000"
+    assert old_studio.run("SELECT pg_listening_channels()")[-1]["done"]["rows"] == 0
+    assert old_studio.run("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'")[-1]["done"]["rows"] == 0
+
+
+@pytest.mark.parametrize("statement", ["COPY users TO STDOUT", "COPY roles FROM STDIN"])
+def test_copy_to_the_client_neither_hangs_nor_breaks_the_studio(writing_studio: Caller, statement: str) -> None:
+    assert "does not work here" in writing_studio.error(statement)["what"]
+    assert writing_studio.run("SELECT 1")[1]["rows"] == [["1"]]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "COPY roles TO PROGRAM 'id'",
+        "SELECT pg_read_file('/etc/passwd')",
+        "SET ROLE postgres",
+        "ALTER ROLE tatame_studio_writer SUPERUSER",
+        "DROP TABLE users",
+        "CREATE TABLE mine (id int)",
+    ],
+)
+def test_a_studio_that_writes_changes_rows_and_nothing_else(writing_studio: Caller, statement: str) -> None:
+    assert writing_studio.error(statement)["code"] == "42501"
+
+
+# --- As whom ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def role(committed_database: SyncDatabase) -> Generator[Callable[..., str]]:
+    """Make a role that may log in, with what it is granted."""
+    name = f"ana_of_{committed_database.address.database}"
+    with committed_database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+
+        def make(*grants: str) -> str:
+            connection.execute(text(f'CREATE ROLE "{name}" LOGIN'))
+            for grant in grants:
+                connection.execute(text(grant.format(role=f'"{name}"')))
+            return name
+
+        yield make
+        connection.execute(text(f'DROP OWNED BY "{name}"'))
+        connection.execute(text(f'DROP ROLE "{name}"'))
+
+
+def as_role(database: SyncDatabase, name: str) -> SyncDatabase:
+    return SyncDatabase(database.address.set(username=name))
+
+
+def test_on_a_server_of_ones_own_the_transaction_keeps_the_own_role_from_writing(
+    committed_database: SyncDatabase, role: Callable[..., str], serve_studio: Callable[[Access], Caller]
+) -> None:
+    name = role("GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}", "GRANT ALL ON SCHEMA public TO {role}")
+    with as_role(committed_database, name) as database:
+        studio = serve_studio(opened(database, embedded=False, write=False))
+
+    assert studio.get("/api/session")["role"] == name
+    for statement, code in ATTACKS.items():
+        if code in {"25006", "25001", "2D000", "42601"} and "EXTENSION" not in statement:
+            assert studio.error(statement)["code"] in {code, "42501"}, statement
+    assert studio.run("SELECT 1 FROM roles")[-1]["done"]["rows"] == 0
+
+
+@pytest.mark.parametrize(
+    ("grant", "reason"),
+    [
+        ("ALTER ROLE {role} SUPERUSER", "is a superuser"),
+        ("GRANT postgres TO {role}", "is a member of postgres, which is a superuser"),
+        ("ALTER ROLE {role} REPLICATION", "replicates"),
+        ("GRANT pg_execute_server_program TO {role}", "runs programs"),
+        ("GRANT pg_write_server_files TO {role}", "writes files"),
+        ("GRANT pg_read_server_files TO {role}", "reads files"),
+        ("GRANT pg_signal_backend TO {role}", "ends the sessions of others"),
+    ],
+)
+def test_a_role_that_can_do_more_than_read_is_refused_with_the_reason(
+    committed_database: SyncDatabase, role: Callable[..., str], grant: str, reason: str
+) -> None:
+    with as_role(committed_database, role(grant)) as database:
+        with pytest.raises(TooPowerful, match=reason):
+            opened(database, embedded=False, write=False)
+        assert opened(database, embedded=False, write=True).write
+
+
+def test_a_role_for_reading_logs_in_by_itself(
+    committed_database: SyncDatabase, role: Callable[..., str], serve_studio: Callable[[Access], Caller]
+) -> None:
+    name = role("GRANT pg_read_all_data TO {role}")
+    with SyncDatabase(committed_database.address.set(password="the owner's")) as database:
+        access = opened(database, embedded=False, write=False, read_only_role=name)
+    studio = serve_studio(access)
+
+    assert access.address.password is None
+    assert studio.run("SELECT session_user")[1]["rows"] == [[name]]
+    assert studio.error("SET SESSION AUTHORIZATION postgres")["code"] == "42501"
+
+
+def test_our_own_role_is_refused_too_where_somebody_made_it_powerful(committed_database: SyncDatabase) -> None:
+    opened(committed_database, embedded=True, write=False)
+    with committed_database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f"GRANT pg_read_server_files TO {READER}"))
+        try:
+            with pytest.raises(TooPowerful, match="reads files"):
+                opened(committed_database, embedded=True, write=False)
+        finally:
+            connection.execute(text(f"REVOKE pg_read_server_files FROM {READER}"))
+
+
+def test_an_attribute_that_our_own_role_should_not_have_is_taken_away(committed_database: SyncDatabase) -> None:
+    opened(committed_database, embedded=True, write=False)
+    with committed_database.engine.begin() as connection:
+        connection.execute(text(f"ALTER ROLE {READER} SUPERUSER"))
+
+    assert opened(committed_database, embedded=True, write=False).role == READER

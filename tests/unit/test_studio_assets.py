@@ -1,0 +1,63 @@
+"""What the browser gets is committed: it has to be the build of the sources that are committed with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = ROOT / "studio"
+BUILT = ROOT / "src" / "tatame_db" / "studio" / "static"
+FIX = "run `make studio-assets` and commit what it makes"
+
+
+def digests(folder: Path, names: list[str]) -> dict[str, str]:
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+
+
+def noted() -> dict[str, dict[str, str]]:
+    notes: dict[str, dict[str, str]] = json.loads((BUILT / "build.json").read_text())
+    return notes
+
+
+def sources() -> list[str]:
+    files = [*SOURCES.glob("*.js*"), *(path for path in (SOURCES / "src").rglob("*") if path.is_file())]
+    return sorted(path.relative_to(SOURCES).as_posix() for path in files)
+
+
+def test_the_committed_build_is_the_one_from_the_sources() -> None:
+    assert noted()["sources"] == digests(SOURCES, sources()), FIX
+
+
+def test_nobody_edited_the_committed_build() -> None:
+    names = sorted(path.name for path in BUILT.iterdir() if path.name != "build.json")
+    assert noted()["files"] == digests(BUILT, names), FIX
+
+
+def test_each_bundled_library_comes_with_its_license() -> None:
+    licenses = (BUILT / "licenses.txt").read_text()
+    for name, version in json.loads((SOURCES / "package.json").read_text())["dependencies"].items():
+        assert f"{name} {version} (MIT)" in licenses
+    assert licenses.count("Permission is hereby granted") >= licenses.count(" (MIT)\n")
+
+
+def test_nothing_in_the_page_comes_from_another_host_or_runs_in_line() -> None:
+    page = (BUILT / "index.html").read_text()
+    assert "//" not in page.replace("<!doctype html>", "")
+    assert page.count("<script") == page.count('<script type="module" src="/static/')
+    assert "<style" not in page
+    assert " style=" not in page
+
+
+def test_a_new_build_of_the_sources_gives_the_same_bytes(tmp_path: Path) -> None:
+    node = shutil.which("node")
+    if node is None or not (SOURCES / "node_modules").is_dir():
+        pytest.skip("needs Node, and what `make studio-assets` installs in studio/node_modules")
+    subprocess.run([node, SOURCES / "build.js", tmp_path], check=True, capture_output=True)
+    for name, digest in noted()["files"].items():
+        assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == digest, FIX
