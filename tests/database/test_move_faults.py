@@ -215,7 +215,7 @@ def test_ctrl_c_ends_a_copy_also_where_the_source_is_silent(
         _, said = copying.communicate(timeout=60)
     finally:
         copying.kill()
-    assert copying.returncode == 130
+    assert copying.returncode == 130, said
     assert "interrupted: what was not finished is undone" in said
     assert "Traceback" not in said
     assert is_whole(filled, address)

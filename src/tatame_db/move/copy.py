@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.move import state
@@ -280,9 +281,13 @@ class _Copy:
             self._record(error)
             raise
         finally:
+            connection = self.target.connection
+            if connection.info.transaction_status == TransactionStatus.ACTIVE:
+                # Ctrl-C came as a stream began, which nobody can end any more: the server undoes it.
+                connection.close()
             # Also after a failure or a refusal, so that new rows are guarded; after a kill, the next run does it.
-            if not self.target.connection.closed:
-                self.target.connection.rollback()
+            if not connection.closed:
+                connection.rollback()
                 self._restore()
 
     def _record(self, error: BaseException) -> None:
