@@ -263,6 +263,14 @@ def test_a_choice_that_there_is_not_is_a_mistyped_one(move: Run) -> None:
     assert (done.returncode, done.stdout) == (2, "")
 
 
+def test_a_copy_that_is_read_back_shows_the_hash_of_each_table(move: Run) -> None:
+    done = move("copy", "--sha256")
+    assert done.returncode == 0, done.stderr
+    assert "bytes   11 tables read back" in done.stdout
+    assert len(re.findall(r"^ +[a-z_]+ +SHA-256 [0-9a-f]{64}$", done.stdout, flags=re.MULTILINE)) == 11
+    assert "SHA-256" not in move("copy", "--sha256").stdout
+
+
 def test_a_copy_in_several_jobs_that_is_interrupted_undoes_what_it_was_at(
     environment: dict[str, str], move: Run, supabase: URL, address: URL
 ) -> None:
