@@ -46,8 +46,8 @@ PARTS = {
     "_stream": "pipe",
     "_restore": "keys",
     "_validate": "keys",
-    "_make_ready": "ready",
     "_differs": "proof",
+    "_read_back": "reading back",
 }
 
 
@@ -72,6 +72,8 @@ def told_child() -> None:
     state.park = timed("keys", state.park)
     state.fingerprint = timed("fingerprint", state.fingerprint)
     copying.settle = timed("plan", copying.settle)
+    for name in ("make_ready", "prove_ready"):
+        setattr(copying, name, timed("ready", getattr(copying, name)))
     place = sys.argv.pop()
     sys.argv[1:2] = []
     commands: Any = importlib.import_module("tatame_db.cli.commands")
@@ -117,13 +119,13 @@ class Bench:
         yield maintenance.set(database=name)
         self.run_sql(maintenance, f"DROP DATABASE {name} WITH (FORCE)")
 
-    def command(self, name: str, target: URL) -> tuple[float, dict[str, float], float]:
+    def command(self, name: str, target: URL, *options: str) -> tuple[float, dict[str, float], float]:
         """Run `tatame-db move`; return seconds, the parts of them, and the peak of memory in MB."""
         told = self.place / "parts.json"
         environment = os.environ | {"SUPABASE_DB_URL": readable(self.project), "DATABASE_URL": readable(target)}
         started = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, __file__, "--child", "move", name, str(told)],
+            [sys.executable, __file__, "--child", "move", name, *options, str(told)],
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -224,7 +226,7 @@ def _copies(table: TableMap) -> tuple[str, str]:
 
 
 def main() -> None:
-    """Let the ways take turns, and print medians and ratios."""
+    """Let the ways take turns."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--rows", type=int, default=2_000_000)
     options.add_argument("--turns", type=int, default=3)
@@ -255,6 +257,9 @@ def main() -> None:
                 note("move copy, idle second run", idle)
                 note("memory of the second run, MB", megabytes)
                 note("move verify", bench.command("verify", address)[0])
+            for option in (["--sha256"], ["--jobs", "2"]):
+                with bench.database("migrated") as address:
+                    note(f"move copy {' '.join(option)}", bench.command("copy", address, *option)[0])
             with bench.database("migrated") as address:
                 timed("bare pipe", lambda: bench.pipe(address))
                 # Which also says that the pipe did the whole work.
@@ -268,8 +273,13 @@ def main() -> None:
             if turn == 0:
                 with bench.database("migrated") as address:
                     note("pages of 1,000 rows, scaled up", bench.pages(address))
+    tell(chosen.rows, chosen.turns, found)
+
+
+def tell(rows: int, turns: int, found: dict[str, list[float]]) -> None:
+    """Print medians and ratios."""
     medians = {name: median(seconds) for name, seconds in found.items()}
-    print(f"{chosen.rows:,} rows, {chosen.turns} turns, Python {platform.python_version()}, load {os.getloadavg()}\n")
+    print(f"{rows:,} rows, {turns} turns, Python {platform.python_version()}, load {os.getloadavg()}\n")
     for name, value in medians.items():
         print(f"{value:8.2f}  {name}  ({', '.join(f'{one:.2f}' for one in found[name])})")
     copied = medians["the same without plan, digests and fingerprints"]
@@ -279,6 +289,8 @@ def main() -> None:
         print(f"our copy without proof / {name}: {copied / medians[name]:.2f}; with proof {first / medians[name]:.2f}")
     print(f"proof / copy: {medians['  of it proof'] / copied:.2f}")
     print(f"verify / copy: {medians['move verify'] / copied:.2f}")
+    for option in ("--sha256", "--jobs 2"):
+        print(f"move copy {option} / move copy: {medians[f'move copy {option}'] / first:.2f}")
     print(f"idle second run / first: {medians['move copy, idle second run'] / first:.2f}")
 
 

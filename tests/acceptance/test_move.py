@@ -318,6 +318,14 @@ def test_a_public_key_needs_the_word_and_sees_no_empty_table(
     assert "no rows of roles, app_stores, attachments" in trusted.stderr
 
 
+def test_a_copy_that_is_read_back_shows_the_hash_of_each_table(move: Run) -> None:
+    done = move("copy", "--sha256")
+    assert done.returncode == 0, done.stderr
+    assert "bytes   11 tables read back" in done.stdout
+    assert len(re.findall(r"^ +[a-z_]+ +SHA-256 [0-9a-f]{64}$", done.stdout, flags=re.MULTILINE)) == 11
+    assert "SHA-256" not in move("copy", "--sha256").stdout
+
+
 def test_a_copy_in_several_jobs_that_is_interrupted_undoes_what_it_was_at(
     environment: dict[str, str], move: Run, supabase: URL, address: URL
 ) -> None:

@@ -195,6 +195,9 @@ def copy_(
     unknown: Unknown = None,
     rejects: Rejects = None,
     jobs: Annotated[int, typer.Option(min=1, max=8, help="How many tables to copy at once.")] = 1,
+    sha256: Annotated[
+        bool, typer.Option("--sha256", help="Read back what goes into empty tables, byte for byte.")
+    ] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Let rows go that did not come from this source.")] = False,
     anon_sees_all: AnonSeesAll = False,
     as_json: AsJson = False,
@@ -216,7 +219,14 @@ def copy_(
             _say_table(done)
 
         report = move.copy(
-            sides, chosen, choices=choices, replace_rows=replace, jobs=jobs, on_table=say_table, on_rows=progress.tell
+            sides,
+            chosen,
+            choices=choices,
+            replace_rows=replace,
+            jobs=jobs,
+            sha256=sha256,
+            on_table=say_table,
+            on_rows=progress.tell,
         )
     if as_json:
         console.answer_json(asdict(report))
@@ -245,6 +255,10 @@ def _show_report(report: Report) -> None:
     console.answer("")
     console.answer(f"equal   {rows:,} rows in {len(report.tables)} tables, proven by digests with {report.hash}")
     console.answer("        each server digests its own rows, ours read back as the source has them; they are the same")
+    if read_back := [table for table in report.tables if table.sha256]:
+        console.answer(f"bytes   {counted(len(read_back), 'table')} read back, and what went into them came out:")
+        for table in read_back:
+            console.answer(f"        {table.table:<13}  SHA-256 {table.sha256}")
     console.answer(f"keys    {counted(report.keys, 'foreign key')} hold over all rows")
     console.answer(f"ready   a new row was added to {counted(len(report.tried), 'table')}, and taken back")
     _show_aside(report.aside)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import time
 from collections import Counter
@@ -16,7 +17,7 @@ from psycopg.pq import TransactionStatus
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.move import state
 from tatame_db.move.choices import LEFT, NULLED, REJECTED, UNKNOWN_TABLE, Choices, SetAside, Step, settle
-from tatame_db.move.conversion import about
+from tatame_db.move.conversion import TEXT, TEXTS, about
 from tatame_db.move.jobs import each
 from tatame_db.move.kept import Kept, digest_of_source, digest_of_target
 from tatame_db.move.mapping import PHASE_OF, TableMap, literal, quoted, read_mapping
@@ -27,10 +28,15 @@ from tatame_db.move.rest import RestError
 from tatame_db.move.sides import Sides, listening
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from psycopg.abc import Buffer
 
     from tatame_db.move.choices import Settled
+    from tatame_db.move.mapping import ColumnMap
     from tatame_db.move.rest import Reading
+
+    Hearing = Callable[[bytes], None]
 
 _BLOCK_BYTES = 1 << 16
 # Up to so many changed rows, single rows are written and the indexes stay. Of 1.2 million rows, 118,000 that lay
@@ -170,6 +176,8 @@ class TableCopy:
     """Rows that stayed behind by choice."""
     nulled: int
     """Values that became NULL by choice."""
+    sha256: str | None
+    """Of all bytes that went into an empty table, and were read back from it, where that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +217,7 @@ def copy(
     choices: Choices | None = None,
     replace_rows: bool = False,
     jobs: int = 1,
+    sha256: bool = False,
     on_table: Callable[[TableCopy], None] = _silent,
     on_rows: Callable[[str, int, int], None] = _silent,
 ) -> Report:
@@ -216,6 +225,7 @@ def copy(
 
     Foreign keys that are in the way are away while tables are written, with the secondary indexes of tables that get
     many rows, and back at the end, also those that a killed run left away. Takes what `opened_for_writing` gives.
+    With `sha256`, what went into tables that were empty is read back, and has to be the same bytes.
     `on_rows` hears of a table how many rows are on their way, and of how many at most, now and then.
     Raises `ObstaclesInTheWay`, `RowsOfOthers`, `ParentsMissing`, `TargetBusy`, `TargetFull`, `CopyNotEqual`,
     `KeysBroken`, `RowsRefused`, `NotReady`, `NotProven`, `TooManyAside`.
@@ -226,6 +236,7 @@ def copy(
         choices or Choices(),
         replace_rows=replace_rows,
         jobs=jobs,
+        sha256=sha256,
         on_table=on_table,
         on_rows=on_rows,
     )
@@ -246,11 +257,12 @@ class _Copy:
         *,
         replace_rows: bool,
         jobs: int,
+        sha256: bool,
         on_table: Callable[[TableCopy], None],
         on_rows: Callable[[str, int, int], None],
     ) -> None:
         self._use(sides)
-        self.choices, self.replace_rows, self.jobs = choices, replace_rows, jobs
+        self.choices, self.replace_rows, self.jobs, self.sha256 = choices, replace_rows, jobs, sha256
         self.on_table, self.on_rows = on_table, on_rows
         mapping = read_mapping(self.source)
         chosen = {table.name for table in mapping.chosen(tables)}
@@ -378,7 +390,13 @@ class _Copy:
                 "source_version": plan.source_version,
                 "target_version": plan.target_version,
                 "options": json.dumps(
-                    {"tables": self.chosen, "replace": self.replace_rows, "jobs": self.jobs, **asdict(self.choices)}
+                    {
+                        "tables": self.chosen,
+                        "replace": self.replace_rows,
+                        "jobs": self.jobs,
+                        "sha256": self.sha256,
+                        **asdict(self.choices),
+                    }
                 ),
             },
         )
@@ -443,12 +461,15 @@ class _Copy:
         started = time.perf_counter()
         deleted, written, waiting = 0, 0, []
         now = self.fingerprints[table.name]
+        sent = hashlib.sha256() if work and self.sha256 and _rows(now) == 0 else None
         if work:
             self._refuse_late_writers(table)
             try:
-                deleted, written = self._write(table, work)
+                deleted, written = self._write(table, work, sent.update if sent else None)
             except (psycopg.IntegrityError, psycopg.errors.RaiseException) as error:
                 raise RowsRefused(table.name, str(error.diag.message_primary)) from error
+            if sent and sent.digest() != self._read_back(table):
+                raise CopyNotEqual(table.name)
             waiting = self._prove(table)
             now = state.fingerprint(self.target, table.name)
         rows = _rows(now)
@@ -478,6 +499,7 @@ class _Copy:
             waiting,
             rejected=aside[REJECTED],
             nulled=aside[NULLED],
+            sha256=sent.hexdigest() if sent else None,
         )
 
     def _refuse_late_writers(self, table: TableMap) -> None:
@@ -486,25 +508,49 @@ class _Copy:
         if now != self.fingerprints[table.name]:
             raise RowsOfOthers({table.name: _rows(now)})
 
-    def _write(self, table: TableMap, work: Work) -> tuple[int, int]:
+    def _write(self, table: TableMap, work: Work, on_block: Hearing | None) -> tuple[int, int]:
         # All deletes come first, for a unique value may have gone from one row to another.
         deleted = sum(self.target.do(f"DELETE FROM {table.target_sql}{which}") for which in work.deletes)
         written, wanted = 0, self.rows[table.name] if work.rows is None else work.rows
         for which in work.brings:
-            written += self._pipe(table, which, written, wanted)
+            written += self._pipe(table, which, written, wanted, on_block)
         return deleted, written
 
-    def _pipe(self, table: TableMap, which: str, before: int, wanted: int) -> int:
+    def _pipe(self, table: TableMap, which: str, before: int, wanted: int, on_block: Hearing | None) -> int:
         def tell(rows: int) -> None:
             self.on_rows(table.name, before + rows, wanted)
 
         # In binary, PostgreSQL checks lengths and not types, so each value is cast to exactly ours.
         values = ", ".join(
-            f"({about(column.conversion.convert, column.source_value)})::{column.type}" for column in table.columns
+            f"({about(column.conversion.convert, column.source_value)})::{_exactly(column, plain=on_block is not None)}"
+            for column in table.columns
         )
-        names = ", ".join(quoted(column.name) for column in table.columns)
-        out = f"COPY (SELECT {values} FROM {table.source_sql}{which}) TO STDOUT (FORMAT binary)"
-        return self._stream(out, f"COPY public.{quoted(table.name)} ({names}) FROM STDIN (FORMAT binary)", tell)
+        rows = f"SELECT {values} FROM {table.source_sql}{which}"
+        if on_block:
+            # Which an index serves where both sides count in numbers.
+            key = (
+                table.key.source_value
+                if table.counted_key
+                else f"({about(table.key.conversion.convert, table.key.source_value)})::{table.key.type}"
+            )
+            rows += _ordered(table, key)
+        out = f"COPY ({rows}) TO STDOUT (FORMAT binary)"
+        return self._stream(out, f"COPY {_whole(table)} FROM STDIN (FORMAT binary)", tell, on_block)
+
+    def _read_back(self, table: TableMap) -> bytes:
+        found = hashlib.sha256()
+        names = ", ".join(column.target_value for column in table.columns)
+        rows = f"SELECT {names} FROM {table.target_sql}{_ordered(table, table.key.target_value)}"
+        out = f"COPY ({rows}) TO STDOUT (FORMAT binary)"
+        with (
+            listening(self.target) as hear,
+            self.target.connection.cursor() as reading,
+            reading.copy(out.encode()) as read,
+        ):
+            for block in _blocks(read):
+                found.update(block)
+                hear()
+        return found.digest()
 
     def _keep(self, run: int, table: str) -> Counter[str]:
         """Replace what is kept of a table; return how many rows there are of each action."""
@@ -538,8 +584,9 @@ class _Copy:
             self._keep(run, table)
         self.target.connection.commit()
 
-    def _stream(self, out: str, into: str, on_rows: Callable[[int], None] = _silent) -> int:
-        block = bytearray()
+    def _stream(
+        self, out: str, into: str, on_rows: Callable[[int], None] = _silent, on_block: Hearing | None = None
+    ) -> int:
         with (
             listening(self.source, self.target) as hear,
             self.source.connection.cursor() as reading,
@@ -548,15 +595,11 @@ class _Copy:
         ):
             try:
                 with writing.copy(into.encode()) as write:
-                    # The server sends each row by itself.
-                    for rows, data in enumerate(read):
-                        block += data
-                        if len(block) >= _BLOCK_BYTES:
-                            write.write(bytes(block))
-                            block.clear()
-                            hear()
-                            on_rows(rows)
-                    write.write(bytes(block))
+                    for block in _blocks(read, on_rows):
+                        write.write(block)
+                        hear()
+                        if on_block:
+                            on_block(block)
             except BaseException:
                 # Else the rest of what is read would be waited for, also by Ctrl-C, and also where it never comes.
                 self.source.give_up()
@@ -632,6 +675,32 @@ def _in_words(error: BaseException) -> str:
         return error.what
     primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
     return f"{type(error).__name__}: {primary}" if primary else type(error).__name__
+
+
+def _blocks(read: Iterable[Buffer], on_rows: Callable[[int], None] = _silent) -> Iterator[bytes]:
+    """Put together what the server sends, which is each row by itself."""
+    block = bytearray()
+    for rows, data in enumerate(read):
+        block += data
+        if len(block) >= _BLOCK_BYTES:
+            yield bytes(block)
+            block.clear()
+            on_rows(rows)
+    yield bytes(block)
+
+
+def _whole(table: TableMap) -> str:
+    return f"public.{quoted(table.name)} ({', '.join(quoted(column.name) for column in table.columns)})"
+
+
+def _ordered(table: TableMap, key: str) -> str:
+    # Where rows come to lie is not promised, and each server sorts text in its own way.
+    return f" ORDER BY ({key})" + (' COLLATE "C"' if table.key.type == TEXT else "")
+
+
+def _exactly(column: ColumnMap, *, plain: bool) -> str:
+    # An array out of which a NULL went may still say that it has one, which it no longer does once it was read as text.
+    return f"text::{column.type}" if plain and column.type == TEXTS else column.type
 
 
 def _rows(fingerprint: str) -> int:

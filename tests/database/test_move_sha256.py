@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import URL, Engine
+
+from tatame_db import move
+from tatame_db.database import readable
+from tatame_db.move.mapping import PHASE_OF
+
+copying = importlib.import_module("tatame_db.move.copy")  # `move.copy` is the function
+Copy = Callable[..., move.Report]
+
+
+def change(address: URL, *statements: str) -> None:
+    with psycopg.connect(readable(address), autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+
+
+@pytest.fixture
+def copy(supabase: URL, engine: Engine) -> Copy:
+    def copy(**options: Any) -> move.Report:
+        with move.opened_for_writing(supabase, engine, lambda: None) as sides:
+            return move.copy(sides, sha256=True, **options)
+
+    return copy
+
+
+def hash_of(address: URL, table: str) -> str:
+    """Hash what a table gives away in binary."""
+    everything = f'COPY (SELECT * FROM public."{table}" ORDER BY id) TO STDOUT (FORMAT binary)'.encode()
+    with psycopg.connect(readable(address)) as connection, connection.cursor().copy(everything) as read:
+        return hashlib.sha256(b"".join(map(bytes, read))).hexdigest()
+
+
+def test_what_goes_into_empty_tables_is_read_back_and_hashed(copy: Copy, engine: Engine) -> None:
+    report = copy()
+    assert {table.table: table.sha256 for table in report.tables} == {
+        table: hash_of(engine.url, table) for table in PHASE_OF
+    }
+    assert {table.sha256 for table in copy().tables} == {None}
+
+
+def test_in_several_jobs_too(copy: Copy, engine: Engine) -> None:
+    assert {table.table: table.sha256 for table in copy(jobs=3).tables} == {
+        table: hash_of(engine.url, table) for table in PHASE_OF
+    }
+
+
+def test_an_array_out_of_which_a_null_went_is_the_same(copy: Copy, supabase: URL) -> None:
+    change(supabase, "UPDATE notifications SET recipients[2] = 'x' WHERE id = 1")
+    assert all(table.sha256 for table in copy().tables)
+
+
+def test_rows_that_come_to_lie_in_another_order_are_the_same(copy: Copy, supabase: URL, engine: Engine) -> None:
+    change(
+        engine.url,
+        "INSERT INTO checkins (id) SELECT n FROM generate_series(1, 5000) AS n",
+        "DELETE FROM checkins WHERE id % 400 > 200",
+        "VACUUM checkins",
+        "DELETE FROM checkins",
+    )
+    change(supabase, "INSERT INTO checkins (id) SELECT n FROM generate_series(110000, 100000, -1) AS n")
+    report = {table.table: table for table in copy().tables}
+    assert (report["checkins"].rows, report["checkins"].sha256) == (10_003, hash_of(engine.url, "checkins"))
+
+
+def test_what_was_changed_on_the_way_is_found_by_the_bytes_alone(
+    copy: Copy, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copying._Copy, "_prove", lambda *_: [])
+    change(
+        engine.url,
+        "CREATE FUNCTION louder() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN NEW.title := upper(NEW.title); RETURN NEW; END'",
+        "CREATE TRIGGER louder BEFORE INSERT ON assets FOR EACH ROW EXECUTE FUNCTION louder()",
+    )
+    with pytest.raises(move.CopyNotEqual) as caught:
+        copy()
+    assert caught.value.table == "assets"
