@@ -66,7 +66,7 @@ def _order(table: Table, sort: str) -> Order:
 # --- Cells ------------------------------------------------------------------------------------------------------------
 
 
-def cell_columns(column: Column[Any], limit: int) -> list[ColumnElement[Any]]:
+def cell_columns(column: ColumnElement[Any], limit: int) -> list[ColumnElement[Any]]:
     """Select what shows of a cell, and the length of what was cut: a long text never leaves the server."""
     whole = cast(column, Text)
     match kind_of(column):
@@ -167,22 +167,35 @@ async def _rows(
     connection: AsyncConnection, asked: Question, place: Place | None, limit: int, *, backwards: bool
 ) -> list[Any]:
     order: Order = tuple((column, descends is not backwards) for column, descends in asked.order)
-    shown = [part for column in asked.columns for part in cell_columns(column, CUT_CHARACTERS)]
-    positions = [_position(column).label(None) for column, _ in order]
-    base = select(*shown, *positions).order_by(*(column.desc() if down else column.asc() for column, down in order))
+    needed = {column.name: column for column in [*asked.columns, *(column for column, _ in order)]}
+    base = select(*needed.values()).order_by(*_sorted(order))
     if asked.condition is not None:
         base = base.where(asked.condition)
     found: list[Any] = []
     # Each branch is one range of an index, where an OR of them all would be read from the beginning.
     for branch in _branches(order, place.values) if place else [None]:
         query = base.limit(limit - len(found))
-        found += (await connection.execute(query if branch is None else query.where(branch))).all()
+        found += (
+            await connection.execute(_shown(asked, order, query if branch is None else query.where(branch)))
+        ).all()
         if len(found) == limit:
             break
     return found
 
 
-def _position(column: Column[Any]) -> ColumnElement[Any]:
+def _shown(asked: Question, order: Order, query: Select[Any]) -> Select[Any]:
+    # Around the limit: else the cells of all rows would be cut before they are sorted.
+    page = query.subquery()
+    cells = [part for column in asked.columns for part in cell_columns(page.c[column.name], CUT_CHARACTERS)]
+    inside = [(page.c[column.name], descends) for column, descends in order]
+    return select(*cells, *(_position(column).label(None) for column, _ in inside)).order_by(*_sorted(inside))
+
+
+def _sorted(order: Sequence[tuple[ColumnElement[Any], bool]]) -> list[ColumnElement[Any]]:
+    return [column.desc() if descends else column.asc() for column, descends in order]
+
+
+def _position(column: ColumnElement[Any]) -> ColumnElement[Any]:
     text = cast(column, Text)
     return text if kind_of(column) in {"integer", "timestamp"} else func.left(text, _CURSOR_CHARACTERS + 1)
 
