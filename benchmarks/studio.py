@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from http.client import HTTPConnection
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from tatame_db.database import SyncDatabase, create_missing_database, readable
 from tatame_db.server import EmbeddedServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
 ROUNDS = 15
 MILLION = 1_000_000
@@ -62,30 +63,33 @@ class Studio:
         if not self.process.stdout:
             raise SystemExit("the studio says nothing")
         address = self.process.stdout.readline().strip()
-        self.connection = HTTPConnection("127.0.0.1", 4799, timeout=600)
-        self.connection.request("GET", address.partition("4799")[2])
-        entered = self.connection.getresponse()
-        entered.read()
-        cookie = entered.headers["Set-Cookie"].partition(";")[0]
+        self.headers: dict[str, str] = {}
+        with self.answered(address.partition("4799")[2]) as entered:
+            cookie = entered.headers["Set-Cookie"].partition(";")[0]
         self.headers = {"Cookie": cookie, "Origin": "http://127.0.0.1:4799", "Content-Type": "application/json"}
+
+    @contextmanager
+    def answered(self, path: str, body: Any = None) -> Generator[HTTPResponse]:
+        """Ask on a new connection, for the server ends idle ones."""
+        connection = HTTPConnection("127.0.0.1", 4799, timeout=600)
+        content = None if body is None else json.dumps(body)
+        connection.request("GET" if body is None else "POST", path, content, headers=self.headers)
+        yield connection.getresponse()
+        connection.close()
 
     def ask(self, path: str, **query: Any) -> Any:
         """Ask for JSON."""
-        self.connection.request("GET", f"{path}?{urlencode(query)}", headers=self.headers)
-        response = self.connection.getresponse()
-        answer = json.loads(response.read())
-        if response.status != 200:
-            raise SystemExit(f"{path}: {answer}")
+        with self.answered(f"{path}?{urlencode(query)}") as response:
+            answer = json.loads(response.read())
+            assert response.status == 200, answer
         return answer
 
     def drain(self, path: str, body: Any = None) -> int:
         """Read a stream to its end and count its bytes."""
-        content = None if body is None else json.dumps(body)
-        self.connection.request("GET" if body is None else "POST", path, content, headers=self.headers)
-        response = self.connection.getresponse()
         size = 0
-        while piece := response.read(1 << 20):
-            size += len(piece)
+        with self.answered(path, body) as response:
+            while piece := response.read(1 << 20):
+                size += len(piece)
         return size
 
     def memory_mb(self, kind: str = "VmHWM") -> float:
