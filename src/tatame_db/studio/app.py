@@ -40,7 +40,7 @@ STATIC = files("tatame_db.studio") / "static"
 _HEALTH_SECONDS = 3
 _SAVE_SECONDS = 60
 _SLOW_SECONDS = 600
-_MAX_BODY_BYTES = 32_000_000
+_MAX_BODY_BYTES = 16_000_000
 
 
 @dataclass

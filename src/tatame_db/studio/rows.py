@@ -14,7 +14,7 @@ from sqlalchemy import text as sql
 
 from tatame_db.studio.answers import BadInput, NotFound
 from tatame_db.studio.filters import condition, escaped, read_as
-from tatame_db.studio.tables import column_named, key_of, kind_of, labels_of, pointing_at
+from tatame_db.studio.tables import column_named, key_of, kind_of, kinds_of, labels_of, pointing_at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CUT_CHARACTERS = 200
 WHOLE_CHARACTERS = 100_000
+MAX_CELL_CHARACTERS = 8_000_000
 MAX_PAGE = 1000
 MAX_COUNT_OF_REFERENCES = 1000
 _CURSOR_CHARACTERS = 500
@@ -84,12 +85,12 @@ def cell_columns(column: ColumnElement[Any], limit: int) -> list[ColumnElement[A
             return [whole.label(None)]
 
 
-def cells_of(columns: Sequence[Column[Any]], values: Sequence[Any]) -> tuple[list[Cell], Sequence[Any]]:
+def cells_of(kinds: Sequence[str], values: Sequence[Any]) -> tuple[list[Cell], Sequence[Any]]:
     """Put the cells of a row together; return what follows them too."""
     cells: list[Cell] = []
     at = 0
-    for column in columns:
-        match kind_of(column):
+    for kind in kinds:
+        match kind:
             case "text":
                 shown, length = values[at : at + 2]
                 at += 2
@@ -149,7 +150,8 @@ async def page(
     found = found[:limit]
     if backwards:
         found.reverse()
-    split = [cells_of(asked.columns, row) for row in found]
+    kinds = kinds_of(asked.columns)
+    split = [cells_of(kinds, row) for row in found]
     ends = [_cursor(asked.order, split[at][1]) for at in ((0, -1) if split else ())]
     first, final = ends or (None, None)
     return Page(
@@ -280,7 +282,7 @@ async def row(connection: AsyncConnection, table: Table, key: str) -> dict[str, 
     found = (await connection.execute(select(*shown).where(key_of(table) == read_as(key_of(table), key)))).first()
     if found is None:
         raise NotFound(f"{table.name} has no row {key!r}", fix=f"look for it among the rows of {table.name}")
-    cells = dict(zip(table.columns.keys(), cells_of(columns, found)[0], strict=True))
+    cells = dict(zip(table.columns.keys(), cells_of(kinds_of(columns), found)[0], strict=True))
     return {
         "row": cells,
         "references": {
@@ -319,10 +321,14 @@ async def cell(connection: AsyncConnection, table: Table, key: str, name: str) -
     """Read one whole value. Raises `NotFound`, `BadInput`."""
     column = column_named(table, name)
     shown = column if kind_of(column) == "array" else cast(column, Text)
-    found = (await connection.execute(select(shown).where(key_of(table) == read_as(key_of(table), key)))).first()
+    length = func.length(cast(column, Text))
+    query = select(case((func.coalesce(length, 0) <= MAX_CELL_CHARACTERS, shown)), length)
+    found = (await connection.execute(query.where(key_of(table) == read_as(key_of(table), key)))).first()
     if found is None:
         raise NotFound(f"{table.name} has no row {key!r}", fix=f"look for it among the rows of {table.name}")
     value: Cell = found[0]
+    if value is None and found[1] is not None:
+        raise BadInput(f"{found[1]:,} characters are more than a page can hold", fix="read it with `tatame-db psql`")
     return value
 
 

@@ -13,6 +13,8 @@ from tatame_db.schema import Base
 from tatame_db.studio.answers import BadInput, NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import Column, ColumnElement, Table
 
 _KINDS: dict[type[Any], str] = {ARRAY: "array", Integer: "integer", TIMESTAMP: "timestamp", Text: "text"}
@@ -43,6 +45,11 @@ def key_of(table: Table) -> Column[Any]:
 def kind_of(column: ColumnElement[Any]) -> str:
     """Say what the browser shows and edits a column as."""
     return next(kind for known, kind in _KINDS.items() if isinstance(column.type, known))
+
+
+def kinds_of(columns: Iterable[ColumnElement[Any]]) -> list[str]:
+    """Say it of several columns."""
+    return [kind_of(column) for column in columns]
 
 
 def type_of(column: Column[Any]) -> str:
