@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -27,6 +28,9 @@ from playwright.sync_api import (
     expect,
     sync_playwright,
 )
+from sqlalchemy import ARRAY, Table, Text
+
+from tatame_db.schema import Base
 
 # Long enough for a busy machine; what goes well waits for nothing.
 TIMEOUT_MS = 20_000
@@ -109,6 +113,24 @@ def new_home(directory: Path) -> Home:
     return home
 
 
+def insert_everywhere(connection: psycopg.Connection, table: Table, text: str) -> None:
+    """Insert a row that holds this text in every column that can."""
+    values: dict[str, Any] = {}
+    for column in table.columns:
+        if column.foreign_keys:
+            values |= {} if column.nullable else {column.name: 1}
+        elif isinstance(column.type, ARRAY):
+            values[column.name] = [text, text]
+        elif isinstance(column.type, Text):
+            values[column.name] = text
+    # An index, or a key, cannot hold the longest.
+    if len(text) < 1000 or table.name == "notifications":
+        names = ", ".join(f'"{name}"' for name in values)
+        marks = ", ".join(f"%({name})s" for name in values)
+        values |= {"recipients": [text[:2000]]} if table.name == "notifications" else {}
+        connection.execute(f'INSERT INTO "{table.name}" ({names}) VALUES ({marks})', values)
+
+
 @pytest.fixture(scope="session")
 def home(chromium: str) -> Generator[Home]:  # noqa: ARG001, nothing is started where there is no browser
     directory = Path(tempfile.mkdtemp(prefix="tatame-test-"))
@@ -116,11 +138,8 @@ def home(chromium: str) -> Generator[Home]:  # noqa: ARG001, nothing is started 
     home = new_home(directory)
     with home.connect() as connection:
         for text in HOSTILE.values():
-            connection.execute(
-                "INSERT INTO notifications (title, content, channel, status, recipients, viewed_by)"
-                " VALUES (%(text)s, %(text)s, %(text)s, %(text)s, ARRAY[left(%(text)s, 2000)], ARRAY[%(text)s])",
-                {"text": text},
-            )
+            for table in Base.metadata.tables.values():
+                insert_everywhere(connection, table, text)
     yield home
     home.run("down", "--yes")
     shutil.rmtree(directory)
