@@ -75,7 +75,7 @@ export function dialog(title: string, body: Child[], props: Props = {}): HTMLDia
   );
   element.addEventListener("close", () => {
     element.remove();
-    if (before?.isConnected) before.focus();
+    (before?.isConnected ? before : document.getElementById("main"))?.focus();
   });
   element.addEventListener("click", (event) => event.target === element && element.close());
   document.body.append(element);

@@ -64,6 +64,7 @@ const pending = h("div.pending", { role: "region", "aria-label": "Staged changes
 
 function show(): void {
   const url = new URL(location.href);
+  document.querySelectorAll<HTMLDialogElement>("dialog[open]").forEach((open) => open.close());
   if (current?.update && current.path === url.pathname) {
     current.update(url);
   } else {
@@ -102,7 +103,7 @@ const KEYS: [string, [string, string][]][] = [
   ]],
   ["Rows", [
     ["← ↑ → ↓", "Walk"], ["Enter", "Edit the cell; where nothing can be edited, show it whole"],
-    ["Space", "Show the value whole"], ["F4", "Follow the reference; on the id, open the row"], ["Ctrl C", "Copy the whole value"],
+    ["Space", "Show the value whole"], ["F4", "Follow the reference; on the id, open the row"], ["Ctrl C, Ctrl V", "Copy the whole value, put one in"],
     ["Alt F", "Add a filter"], ["Shift click, Shift Enter", "Sort by one more column"],
     ["Alt PgUp, Alt PgDn", "Page before, page after"], ["Alt Home, Alt End", "First page, last page"],
   ]],

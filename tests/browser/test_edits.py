@@ -327,3 +327,28 @@ def test_a_studio_that_only_reads_offers_no_edit(visit: Visit) -> None:
     page.keyboard.press("x")
     expect(page.locator(".editor")).to_have_count(0)
     expect(page.get_by_role("button", name="New row")).to_have_count(0)
+
+
+def test_ctrl_s_keeps_what_is_being_typed_and_the_focus_comes_back(edit: Visit, database: Database) -> None:
+    key = a_user(database, "typing")
+    page = rows_of(edit, "users", key)
+    edit.cell_of(key, "first_name").click()
+    page.keyboard.press("Enter")
+    page.locator(".editor textarea").wait_for()
+    page.keyboard.type("typed")
+    save(page)
+    expect(edit.cell_of(key, "first_name")).to_be_focused()
+    assert value(database, "users", key, "first_name") == "typed"
+
+
+def test_what_was_copied_goes_into_another_cell(edit: Visit, database: Database) -> None:
+    key = a_user(database, "copied", last_name=" a\tb ")
+    page = rows_of(edit, "users", key)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    edit.cell_of(key, "last_name").click()
+    page.keyboard.press("Control+c")
+    expect(page.get_by_text("Copied.")).to_be_visible()
+    edit.cell_of(key, "first_name").click()
+    page.keyboard.press("Control+v")
+    save(page)
+    assert value(database, "users", key, "first_name") == " a\tb "

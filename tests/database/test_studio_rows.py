@@ -212,6 +212,13 @@ def test_a_whole_cell_is_given_on_demand(old_studio: Caller) -> None:
     assert old_studio.get("/api/cell/users/phone/2") == {"value": None}
 
 
+def test_a_cell_that_no_page_can_hold_is_told_to_be_so(studio: Caller, committed_database: SyncDatabase) -> None:
+    with committed_database.engine.begin() as connection:
+        connection.execute(text("INSERT INTO assets (content) VALUES (repeat('x', 8000001))"))
+    answer = studio.ask("/api/cell/assets/content/1")
+    assert (answer.status, answer.json["what"][:9]) == (400, "8,000,001")
+
+
 def test_a_row_shows_what_it_points_to_and_what_points_to_it(old_studio: Caller) -> None:
     found = old_studio.get("/api/row/users/5")
 

@@ -156,16 +156,25 @@ async def while_asked(receive: Receive, work: Coroutine[Any, Any, T], seconds: f
     """
     working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_gone(receive))
     try:
-        await asyncio.wait({working, leaving}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
+        done, _ = await asyncio.wait({working, leaving}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if working in done:
             return working.result()
-        if leaving.done():
-            raise NobodyWaits
-        raise TimeoutError
+        working.cancel()
+        if not done:
+            # A server that hangs does not even take back a statement, so that is not waited for.
+            _abandoned.add(working)
+            working.add_done_callback(_abandoned.discard)
+            raise TimeoutError
+        await asyncio.gather(working, return_exceptions=True)
+        raise NobodyWaits
     finally:
-        for task in (working, leaving):
-            task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        leaving.cancel()
+        if working not in _abandoned and not working.done():
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+
+
+_abandoned: set[asyncio.Future[Any]] = set()
 
 
 async def _gone(receive: Receive) -> None:

@@ -40,7 +40,7 @@ STATIC = files("tatame_db.studio") / "static"
 _HEALTH_SECONDS = 3
 _SAVE_SECONDS = 60
 _SLOW_SECONDS = 600
-_MAX_BODY_BYTES = 32_000_000
+_MAX_BODY_BYTES = 16_000_000
 
 
 @dataclass
@@ -85,7 +85,7 @@ class Studio:
                 Route("/api/{path:path}", _no_such_call, methods=["GET", "POST"]),
                 Route("/{path:path}", shell),
             ],
-            exception_handlers={**dict.fromkeys(errors, _explained), HTTPException: _told},
+            exception_handlers={**dict.fromkeys(errors, _explained), HTTPException: _told, Exception: _a_bug},
         )
 
     # What there is
@@ -283,6 +283,12 @@ async def shell(request: Request) -> Response:
 
 async def _explained(request: Request, error: Exception) -> Response:
     return explain(request, error)
+
+
+async def _a_bug(_: Request, __: Exception) -> Response:
+    # Starlette raises it again, so that the terminal has the traceback.
+    what = "something happened that nobody foresaw"
+    return answer({"what": what, "means": "", "fix": "look into the studio's terminal", "code": None}, 500)
 
 
 async def _told(request: Request, error: Exception) -> Response:

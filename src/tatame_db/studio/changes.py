@@ -25,7 +25,7 @@ from sqlalchemy.schema import ColumnCollectionConstraint
 from tatame_db.studio.answers import BadInput, Refused, words_of
 from tatame_db.studio.filters import read_as
 from tatame_db.studio.rows import WHOLE_CHARACTERS, cell_columns, cells_of
-from tatame_db.studio.tables import column_named, key_of, table_named
+from tatame_db.studio.tables import column_named, key_of, kinds_of, table_named
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -136,7 +136,7 @@ async def save(connection: AsyncConnection, changes: list[Change]) -> list[dict[
                 raise
             errors.append({"index": index} | await _told(connection, change, error.orig))
             continue
-        row = dict(zip(table.columns.keys(), cells_of(list(table.columns), values)[0], strict=True))
+        row = dict(zip(table.columns.keys(), cells_of(kinds_of(table.columns), values)[0], strict=True))
         saved.append({"table": change.table, "key": key, "row": None if isinstance(change, Delete) else row})
     if errors:
         raise NotSaved(errors)
@@ -207,7 +207,7 @@ async def _conflicts(connection: AsyncConnection, change: Update | Delete) -> li
             "now": now,
             "wanted": wanted.get(column.name),
         }
-        for column, agrees, now in zip(columns, equal, cells_of(columns, values)[0], strict=True)
+        for column, agrees, now in zip(columns, equal, cells_of(kinds_of(columns), values)[0], strict=True)
         if not agrees
     ]
 

@@ -8,11 +8,13 @@ import sqlalchemy
 from sqlalchemy import ColumnElement, Select, Text, func, select
 
 from tatame_db.studio.session import EXPORT_SECONDS, reading
+from tatame_db.studio.tables import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     import psycopg
+    from sqlalchemy import Column
 
     from tatame_db.database import Database
     from tatame_db.studio.rows import Question
@@ -22,7 +24,7 @@ _PIECE_CHARACTERS = 64_000
 
 
 async def exported(database: Database, asked: Question, form: str) -> AsyncGenerator[bytes]:
-    """Write rows as CSV, where NULL is nothing and an empty text is `""`, or as a JSON list of objects."""
+    """Write rows as CSV, where a text is quoted and NULL is nothing, or as a JSON list of objects."""
     lines = _csv(database, asked) if form == "csv" else _json(database, asked)
     held: list[str] = []
     size = 0
@@ -36,21 +38,22 @@ async def exported(database: Database, asked: Question, form: str) -> AsyncGener
 
 
 async def _csv(database: Database, asked: Question) -> AsyncGenerator[str]:
-    query = _asked(asked, [sqlalchemy.cast(column, Text).label(None) for column in asked.columns])
     yield ",".join(column.name for column in asked.columns) + "\r\n"
-    async for row in _rows(database, query):
-        yield ",".join("" if cell is None else _quoted(cell) for cell in row) + "\r\n"
+    # Put together by the server, which is quicker at it.
+    line = func.concat_ws(",", *(func.coalesce(_quoted(column), "") for column in asked.columns))
+    async for text in _lines(database, _asked(asked, [line])):
+        yield text + "\r\n"
 
 
-def _quoted(cell: str) -> str:
-    plain = cell and not any(special in cell for special in ',"\r\n')
-    return cell if plain else f'"{cell.replace(chr(34), chr(34) * 2)}"'
+def _quoted(column: Column[Any]) -> ColumnElement[Any]:
+    whole = sqlalchemy.cast(column, Text)
+    return '"' + func.replace(whole, '"', '""') + '"' if kind_of(column) in {"text", "array"} else whole
 
 
 async def _json(database: Database, asked: Question) -> AsyncGenerator[str]:
     row = _asked(asked, asked.columns).subquery("row")
     before = "[\n"
-    async for (text,) in _rows(database, select(sqlalchemy.cast(func.row_to_json(row.table_valued()), Text))):
+    async for text in _lines(database, select(sqlalchemy.cast(func.row_to_json(row.table_valued()), Text))):
         yield f"{before}{text}"
         before = ",\n"
     yield "[]\n" if before == "[\n" else "\n]\n"
@@ -61,12 +64,12 @@ def _asked(asked: Question, columns: Sequence[ColumnElement[Any]]) -> Select[Any
     return query if asked.condition is None else query.where(asked.condition)
 
 
-async def _rows(database: Database, query: Select[Any]) -> AsyncGenerator[tuple[str | None, ...]]:
+async def _lines(database: Database, query: Select[Any]) -> AsyncGenerator[str]:
     async with reading(database, EXPORT_SECONDS) as connection:
         compiled = query.compile(dialect=connection.dialect)
         raw = await connection.get_raw_connection()
-        driver = cast("psycopg.AsyncConnection[tuple[str | None, ...]]", raw.driver_connection)
+        driver = cast("psycopg.AsyncConnection[tuple[str]]", raw.driver_connection)
         async with driver.cursor() as cursor:
             # One row at a time, for a single row may be megabytes.
-            async for found in cursor.stream(str(compiled).encode(), compiled.params):
-                yield found
+            async for (line,) in cursor.stream(str(compiled).encode(), compiled.params):
+                yield line

@@ -50,7 +50,7 @@ async def _newest(connection: AsyncConnection, names: list[str]) -> dict[str, st
     if not names:
         return {}
     found = await connection.execute(union_all(*(_newest_of(Base.metadata.tables[name]) for name in names)))
-    return dict(found.tuples().all())
+    return {row[0]: row[1] for row in found.all()}  # pyright: ignore[reportGeneralTypeIssues]  # pairs
 
 
 def _newest_of(table: Table) -> Select[str, str]:

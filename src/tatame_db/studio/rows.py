@@ -14,7 +14,7 @@ from sqlalchemy import text as sql
 
 from tatame_db.studio.answers import BadInput, NotFound
 from tatame_db.studio.filters import condition, escaped, read_as
-from tatame_db.studio.tables import column_named, key_of, kind_of, labels_of, pointing_at
+from tatame_db.studio.tables import column_named, key_of, kind_of, kinds_of, labels_of, pointing_at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CUT_CHARACTERS = 200
 WHOLE_CHARACTERS = 100_000
+MAX_CELL_CHARACTERS = 8_000_000
 MAX_PAGE = 1000
 MAX_COUNT_OF_REFERENCES = 1000
 _CURSOR_CHARACTERS = 500
@@ -66,7 +67,7 @@ def _order(table: Table, sort: str) -> Order:
 # --- Cells ------------------------------------------------------------------------------------------------------------
 
 
-def cell_columns(column: Column[Any], limit: int) -> list[ColumnElement[Any]]:
+def cell_columns(column: ColumnElement[Any], limit: int) -> list[ColumnElement[Any]]:
     """Select what shows of a cell, and the length of what was cut: a long text never leaves the server."""
     whole = cast(column, Text)
     match kind_of(column):
@@ -84,12 +85,12 @@ def cell_columns(column: Column[Any], limit: int) -> list[ColumnElement[Any]]:
             return [whole.label(None)]
 
 
-def cells_of(columns: Sequence[Column[Any]], values: Sequence[Any]) -> tuple[list[Cell], Sequence[Any]]:
+def cells_of(kinds: Sequence[str], values: Sequence[Any]) -> tuple[list[Cell], Sequence[Any]]:
     """Put the cells of a row together; return what follows them too."""
     cells: list[Cell] = []
     at = 0
-    for column in columns:
-        match kind_of(column):
+    for kind in kinds:
+        match kind:
             case "text":
                 shown, length = values[at : at + 2]
                 at += 2
@@ -149,7 +150,8 @@ async def page(
     found = found[:limit]
     if backwards:
         found.reverse()
-    split = [cells_of(asked.columns, row) for row in found]
+    kinds = kinds_of(asked.columns)
+    split = [cells_of(kinds, row) for row in found]
     ends = [_cursor(asked.order, split[at][1]) for at in ((0, -1) if split else ())]
     first, final = ends or (None, None)
     return Page(
@@ -167,22 +169,35 @@ async def _rows(
     connection: AsyncConnection, asked: Question, place: Place | None, limit: int, *, backwards: bool
 ) -> list[Any]:
     order: Order = tuple((column, descends is not backwards) for column, descends in asked.order)
-    shown = [part for column in asked.columns for part in cell_columns(column, CUT_CHARACTERS)]
-    positions = [_position(column).label(None) for column, _ in order]
-    base = select(*shown, *positions).order_by(*(column.desc() if down else column.asc() for column, down in order))
+    needed = {column.name: column for column in [*asked.columns, *(column for column, _ in order)]}
+    base = select(*needed.values()).order_by(*_sorted(order))
     if asked.condition is not None:
         base = base.where(asked.condition)
     found: list[Any] = []
     # Each branch is one range of an index, where an OR of them all would be read from the beginning.
     for branch in _branches(order, place.values) if place else [None]:
         query = base.limit(limit - len(found))
-        found += (await connection.execute(query if branch is None else query.where(branch))).all()
+        found += (
+            await connection.execute(_shown(asked, order, query if branch is None else query.where(branch)))
+        ).all()
         if len(found) == limit:
             break
     return found
 
 
-def _position(column: Column[Any]) -> ColumnElement[Any]:
+def _shown(asked: Question, order: Order, query: Select[Any]) -> Select[Any]:
+    # Around the limit: else the cells of all rows would be cut before they are sorted.
+    page = query.subquery()
+    cells = [part for column in asked.columns for part in cell_columns(page.c[column.name], CUT_CHARACTERS)]
+    inside = [(page.c[column.name], descends) for column, descends in order]
+    return select(*cells, *(_position(column).label(None) for column, _ in inside)).order_by(*_sorted(inside))
+
+
+def _sorted(order: Sequence[tuple[ColumnElement[Any], bool]]) -> list[ColumnElement[Any]]:
+    return [column.desc() if descends else column.asc() for column, descends in order]
+
+
+def _position(column: ColumnElement[Any]) -> ColumnElement[Any]:
     text = cast(column, Text)
     return text if kind_of(column) in {"integer", "timestamp"} else func.left(text, _CURSOR_CHARACTERS + 1)
 
@@ -267,7 +282,7 @@ async def row(connection: AsyncConnection, table: Table, key: str) -> dict[str, 
     found = (await connection.execute(select(*shown).where(key_of(table) == read_as(key_of(table), key)))).first()
     if found is None:
         raise NotFound(f"{table.name} has no row {key!r}", fix=f"look for it among the rows of {table.name}")
-    cells = dict(zip(table.columns.keys(), cells_of(columns, found)[0], strict=True))
+    cells = dict(zip(table.columns.keys(), cells_of(kinds_of(columns), found)[0], strict=True))
     return {
         "row": cells,
         "references": {
@@ -306,10 +321,14 @@ async def cell(connection: AsyncConnection, table: Table, key: str, name: str) -
     """Read one whole value. Raises `NotFound`, `BadInput`."""
     column = column_named(table, name)
     shown = column if kind_of(column) == "array" else cast(column, Text)
-    found = (await connection.execute(select(shown).where(key_of(table) == read_as(key_of(table), key)))).first()
+    length = func.length(cast(column, Text))
+    query = select(case((func.coalesce(length, 0) <= MAX_CELL_CHARACTERS, shown)), length)
+    found = (await connection.execute(query.where(key_of(table) == read_as(key_of(table), key)))).first()
     if found is None:
         raise NotFound(f"{table.name} has no row {key!r}", fix=f"look for it among the rows of {table.name}")
     value: Cell = found[0]
+    if value is None and found[1] is not None:
+        raise BadInput(f"{found[1]:,} characters are more than a page can hold", fix="read it with `tatame-db psql`")
     return value
 
 

@@ -13,7 +13,9 @@ from tatame_db.schema import Base
 from tatame_db.studio.answers import BadInput, NotFound
 
 if TYPE_CHECKING:
-    from sqlalchemy import Column, Table
+    from collections.abc import Iterable
+
+    from sqlalchemy import Column, ColumnElement, Table
 
 _KINDS: dict[type[Any], str] = {ARRAY: "array", Integer: "integer", TIMESTAMP: "timestamp", Text: "text"}
 _DIALECT = URL.create("postgresql+psycopg").get_dialect()()
@@ -40,9 +42,14 @@ def key_of(table: Table) -> Column[Any]:
     return key
 
 
-def kind_of(column: Column[Any]) -> str:
+def kind_of(column: ColumnElement[Any]) -> str:
     """Say what the browser shows and edits a column as."""
     return next(kind for known, kind in _KINDS.items() if isinstance(column.type, known))
+
+
+def kinds_of(columns: Iterable[ColumnElement[Any]]) -> list[str]:
+    """Say it of several columns."""
+    return [kind_of(column) for column in columns]
 
 
 def type_of(column: Column[Any]) -> str:

@@ -23,12 +23,26 @@ export function rowPage(table: Table, key: string): Page {
       const found = await get<Answer>(`/api/row/${table.name}/${encodeURIComponent(key)}`);
       replace(element, h("div.toolbar", {}, title, h("span.grow"),
         h("a.button", { href: rowsPath(table.name, here) }, writable() ? "Edit in the grid" : "Show in the grid"),
-        button("Copy as JSON", () => void navigator.clipboard.writeText(JSON.stringify(found.row, null, 2)).then(() => say("Copied.")))),
-        values(found), incoming(found));
+        button("Copy as JSON", () => void copyAll(found.row))),
+        h("div.sides", {}, values(found), incoming(found)));
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       replace(element, h("div.toolbar", {}, title), wrong(error.problem));
     }
+  }
+
+  const wholeOf = async (column: string, cell: Cell): Promise<Whole> =>
+    isCut(cell) ? (await get<{ value: Whole }>(`/api/cell/${table.name}/${column}/${encodeURIComponent(key)}`)).value : cell;
+
+  async function copyAll(row: Record<string, Cell>): Promise<void> {
+    const all = await Promise.all(Object.entries(row).map(async ([column, cell]) => [column, await wholeOf(column, cell)]));
+    await navigator.clipboard.writeText(JSON.stringify(Object.fromEntries(all), null, 2));
+    say("Copied.");
+  }
+
+  async function copy(column: string, cell: Cell): Promise<void> {
+    await navigator.clipboard.writeText(plain(await wholeOf(column, cell)));
+    say("Copied.");
   }
 
   function values({ row, references }: Answer): HTMLElement {
@@ -38,8 +52,7 @@ export function rowPage(table: Table, key: string): Page {
       const body = h("dd");
       if (isCut(cell)) {
         replace(body, oneLine(cell), " ", button("Show it whole", () =>
-          void get<{ value: Whole }>(`/api/cell/${table.name}/${column.name}/${encodeURIComponent(key)}`)
-            .then(({ value }) => replace(body, whole(value)))));
+          void wholeOf(column.name, cell).then((value) => replace(body, whole(value)))));
       } else if (target) {
         replace(body, h("a.follow", { href: rowPath(target.table, target.key) },
           `${target.table} ${target.key}`, target.label && target.label !== target.key ? h("bdi", {}, " ", visible(target.label)) : ""));
@@ -47,8 +60,7 @@ export function rowPage(table: Table, key: string): Page {
         replace(body, typeof cell === "string" && !cell.includes("\n") && cell.length < 200 ? oneLine(cell) : whole(cell));
       }
       if (cell !== null && cell !== "") {
-        body.append(button("Copy", () => void navigator.clipboard.writeText(isCut(cell) ? cell.cut : plain(cell)).then(() => say("Copied.")),
-          { class: "quiet copy", "aria-label": `Copy ${column.name}` }));
+        body.append(button("Copy", () => void copy(column.name, cell), { class: "quiet copy", "aria-label": `Copy ${column.name}` }));
       }
       return h("div", {}, h("dt", {}, h("span", {}, column.name), h("span.type", {}, column.type,
         column.primary ? " · key" : "", column.nullable || column.primary ? "" : " · never NULL")), body);

@@ -245,7 +245,7 @@ export function rowsPage(table: Table, url: URL): Page {
     }
     showSort();
     const active = document.activeElement;
-    const walking = first ? active === document.body || active?.id === "main" : !!active?.closest(".ag-cell");
+    const walking = active === document.body || active?.id === "main" || !!active?.closest(".ag-cell");
     const cell = grid.getFocusedCell();
     draw();
     grid.setGridOption("loading", false);
@@ -275,8 +275,16 @@ export function rowsPage(table: Table, url: URL): Page {
   function draw(): void {
     const fresh = inserted(table.name).map((change): Row => ({ key: change.key, cells: {}, isNew: true }));
     grid.setGridOption("rowData", [...fresh, ...rows]);
+    refresh();
+  }
+
+  let struck = "";
+  function refresh(): void {
     grid.refreshCells({ force: true });
-    grid.redrawRows();
+    // Drawing rows anew takes the focus out of them, so only where one was struck out or came back.
+    const now = rows.map(({ key }) => key).filter((key) => changeOf(table.name, key)?.op === "delete").join();
+    if (now !== struck) grid.redrawRows();
+    struck = now;
   }
 
   function drawFilters(): void {
@@ -458,9 +466,17 @@ export function rowsPage(table: Table, url: URL): Page {
   }
 
   const stop = onChanges(() => {
-    if (inserted(table.name).length !== grid.getDisplayedRowCount() - rows.length) return draw();
-    grid.refreshCells({ force: true });
-    grid.redrawRows();
+    if (inserted(table.name).length === grid.getDisplayedRowCount() - rows.length) refresh();
+    else draw();
+  });
+
+  // What was copied elsewhere goes into the cell as it is.
+  place.addEventListener("paste", (event) => {
+    const { row, column } = focused();
+    const text = event.clipboardData?.getData("text/plain");
+    if (!text || !row || !column || grid.getEditingCells().length || column.kind === "array" || !canEdit(row, column)) return;
+    event.preventDefault();
+    put(row, column, text);
   });
 
   drawFilters();

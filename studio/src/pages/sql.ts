@@ -292,7 +292,8 @@ export function sqlPage(): Page {
         const name = nameOf(event);
         if (name === " " || name === "Enter") show(cell, colDef.headerName ?? "");
         else if (name === "Escape") value.hidden = true;
-        else if (name === "Ctrl+c") void navigator.clipboard.writeText(isCut(cell) ? cell.cut : plain(cell)).then(() => say("Copied."));
+        else if (name === "Ctrl+c") void navigator.clipboard.writeText(isCut(cell) ? cell.cut : plain(cell)).then(() =>
+          say(isCut(cell) ? `Copied the first ${number([...cell.cut].length)} of ${number(cell.length)} characters.` : "Copied."));
         else return;
         event.preventDefault();
       },

@@ -1,0 +1,283 @@
+"""What the studio answers over a million users and a million check-ins, beside plain SQL, and what memory it takes.
+
+Run it by hand: `python benchmarks/studio.py [DIRECTORY]`. A directory that is named keeps the data for the next run.
+The results that were kept are in `README.md`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import psycopg
+
+from tatame_db import evolve
+from tatame_db.database import SyncDatabase, create_missing_database, readable
+from tatame_db.server import EmbeddedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+ROUNDS = 15
+MILLION = 1_000_000
+COMMAND = Path(sys.executable).with_name("tatame-db")
+
+ROWS = f"""
+INSERT INTO roles (id) VALUES ('STUDENT'), ('INSTRUCTOR'), ('MANAGER');
+INSERT INTO gyms (name, address, since)
+SELECT 'Gym ' || n, 'Rua ' || n || ', Centro', '2015-03-01' FROM generate_series(1, 1000) AS n;
+INSERT INTO users (clerk_user_id, email, first_name, last_name, birth, birth_day, gender, phone, role, gym_id,
+    expo_push_token, plan, approved_at, created_at)
+SELECT 'user_' || md5(n::text), 'user' || n || '@gym.example', (ARRAY['Ana', 'Bia', 'Caio', 'Davi'])[1 + n % 4],
+    'Silva ' || md5(n::text), '1990-12-31', '12-31', 'F', '+55119' || lpad(n::text, 8, '0'), 'STUDENT', 1 + n % 1000,
+    'ExponentPushToken[' || md5((-n)::text) || ']', CASE WHEN n % 3 = 0 THEN 'monthly' END,
+    CASE WHEN n % 10 > 0 THEN timestamp '2026-01-01' + n * interval '1 second' END,
+    timestamp '2025-01-01' + (n::bigint * 7919 % {MILLION}) * interval '1 second'
+FROM generate_series(1, {MILLION}) AS n;
+INSERT INTO class (gym_id, instructor_id, day, start) SELECT n, n, 'MONDAY', '18:00' FROM generate_series(1, 1000) AS n;
+INSERT INTO checkins (user_id, class_id, date, created_at)
+SELECT 1 + n::bigint * 7919 % {MILLION}, 1 + n % 1000, to_char(date '2025-01-01' + n % 600, 'YYYY-MM-DD'),
+    timestamp '2025-01-01' + n * interval '1 second'
+FROM generate_series(1, {MILLION}) AS n;
+"""
+
+
+class Studio:
+    """The command in a process of its own, and a browser's part of the talk."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        command = [COMMAND, "studio", "--no-browser", "--port", "4799"]
+        self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        if not self.process.stdout:
+            raise SystemExit("the studio says nothing")
+        address = self.process.stdout.readline().strip()
+        self.headers: dict[str, str] = {}
+        with self.answered(address.partition("4799")[2]) as entered:
+            cookie = entered.headers["Set-Cookie"].partition(";")[0]
+        self.headers = {"Cookie": cookie, "Origin": "http://127.0.0.1:4799", "Content-Type": "application/json"}
+
+    @contextmanager
+    def answered(self, path: str, body: Any = None) -> Generator[HTTPResponse]:
+        """Ask on a new connection, for the server ends idle ones."""
+        connection = HTTPConnection("127.0.0.1", 4799, timeout=600)
+        content = None if body is None else json.dumps(body)
+        connection.request("GET" if body is None else "POST", path, content, headers=self.headers)
+        yield connection.getresponse()
+        connection.close()
+
+    def ask(self, path: str, **query: Any) -> Any:
+        """Ask for JSON."""
+        with self.answered(f"{path}?{urlencode(query)}") as response:
+            answer = json.loads(response.read())
+            assert response.status == 200, answer
+        return answer
+
+    def drain(self, path: str, body: Any = None) -> int:
+        """Read a stream to its end and count its bytes."""
+        size = 0
+        with self.answered(path, body) as response:
+            while piece := response.read(1 << 20):
+                size += len(piece)
+        return size
+
+    def memory_mb(self, kind: str = "VmHWM") -> float:
+        """Say the most memory that was taken since `forget`, or with `VmRSS` what is taken now."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        [line] = [line for line in status.splitlines() if line.startswith(kind)]
+        return int(line.split()[1]) / 1024
+
+    def forget(self) -> None:
+        """Let the most memory be counted anew."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
+
+def made(directory: Path) -> EmbeddedServer:
+    """Start the server and make the rows, where they are not there yet."""
+    server = EmbeddedServer(directory / "data")
+    server.start()
+    if create_missing_database(server.address):
+        with SyncDatabase(server.address) as database:
+            evolve.migrate(database.engine)
+        with psycopg.connect(readable(server.address), autocommit=True) as connection:
+            connection.execute(ROWS.encode())
+            connection.execute("VACUUM (ANALYZE)")
+            connection.execute("CHECKPOINT")
+    return server
+
+
+def timed(function: Callable[[], object]) -> float:
+    """Say how many milliseconds it takes."""
+    started = time.perf_counter()
+    function()
+    return (time.perf_counter() - started) * 1000
+
+
+def pages(studio: Studio, connection: psycopg.Connection[Any]) -> None:
+    """Compare pages with the SQL that a person would write for them."""
+
+    def page(table: str, **query: Any) -> Callable[[], Any]:
+        return lambda: studio.ask(f"/api/rows/{table}", **query)
+
+    def where(column: str, operator: str, value: str) -> str:
+        return json.dumps({"column": column, "op": operator, "value": value})
+
+    def plain(query: str) -> Callable[[], Any]:
+        return lambda: connection.execute(query.encode()).fetchall()
+
+    clerk = "user_" + connection.execute("SELECT md5('4711')").fetchall()[0][0]
+    beyond = where("id", ">", "500000")
+    middle = {
+        table: studio.ask(f"/api/rows/{table}", filter=beyond, limit=1)["next"] for table in ("users", "checkins")
+    }
+    compared: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {}
+    for table in ("users", "checkins"):
+        compared |= {
+            f"{table}, first page": (page(table), plain(f"SELECT * FROM {table} ORDER BY id LIMIT 100")),
+            f"{table}, last page": (
+                page(table, last=1),
+                plain(f"SELECT * FROM {table} ORDER BY id OFFSET 999900 LIMIT 100"),
+            ),
+            f"{table}, a page in the middle": (
+                page(table, after=middle[table]),
+                plain(f"SELECT * FROM {table} ORDER BY id OFFSET 500000 LIMIT 100"),
+            ),
+            f"{table}, last page by `created_at`, no index": (
+                page(table, sort="created_at", last=1),
+                plain(f"SELECT * FROM {table} ORDER BY created_at DESC, id DESC LIMIT 100"),
+            ),
+        }
+    compared |= {
+        "checkins, last page by `user_id,date`": (
+            page("checkins", sort="user_id,date", last=1),
+            plain("SELECT * FROM checkins ORDER BY user_id, date, id OFFSET 999900 LIMIT 100"),
+        ),
+        "`clerk_user_id` is": (
+            page("users", filter=where("clerk_user_id", "is", clerk)),
+            plain(f"SELECT * FROM users WHERE clerk_user_id = '{clerk}'"),
+        ),
+        "`clerk_user_id` starts exact": (
+            page("users", filter=where("clerk_user_id", "starts exact", clerk[:10])),
+            plain(f"SELECT * FROM users WHERE clerk_user_id LIKE '{clerk[:10]}%' ORDER BY id LIMIT 100"),
+        ),
+        "`clerk_user_id` starts": (
+            page("users", filter=where("clerk_user_id", "starts", clerk[:10])),
+            plain(f"SELECT * FROM users WHERE clerk_user_id ILIKE '{clerk[:10]}%' ORDER BY id LIMIT 100"),
+        ),
+        "`clerk_user_id` contains": (
+            page("users", filter=where("clerk_user_id", "contains", clerk[8:20])),
+            plain(f"SELECT * FROM users WHERE clerk_user_id ILIKE '%{clerk[8:20]}%' ORDER BY id LIMIT 100"),
+        ),
+        "`email` contains, no index, one match": (
+            page("users", filter=where("email", "contains", "user4711@")),
+            plain("SELECT * FROM users WHERE email ILIKE '%user4711@%' ORDER BY id LIMIT 100"),
+        ),
+        "`first_name` contains, no index, many matches": (
+            page("users", filter=where("first_name", "contains", "an")),
+            plain("SELECT * FROM users WHERE first_name ILIKE '%an%' ORDER BY id LIMIT 100"),
+        ),
+        "`gym_id` is, a thousand matches": (
+            page("users", filter=where("gym_id", "is", "700")),
+            plain("SELECT * FROM users WHERE gym_id = 700 ORDER BY id LIMIT 100"),
+        ),
+        "a user and all that points to it": (
+            lambda: studio.ask("/api/row/users/4711"),
+            plain("SELECT * FROM users WHERE id = 4711"),
+        ),
+        "a class with a thousand check-ins": (
+            lambda: studio.ask("/api/row/class/700"),
+            plain("SELECT count(*) FROM checkins WHERE class_id = 700"),
+        ),
+        "a user to point at, by name": (
+            lambda: studio.ask("/api/find", table="users", q="Ana"),
+            plain("SELECT id FROM users WHERE first_name ILIKE 'Ana%' ORDER BY id LIMIT 20"),
+        ),
+        "the overview": (lambda: studio.ask("/api/overview"), plain("SELECT 1")),
+        "all users counted": (lambda: studio.ask("/api/count/users"), plain("SELECT count(*) FROM users")),
+    }
+    times: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in compared}
+    for _ in range(ROUNDS):
+        for name, pair in compared.items():
+            for kept, function in zip(times[name], pair, strict=True):
+                kept.append(timed(function))
+    print("\n| What | Studio, ms | Plain SQL, ms | Ratio |\n| --- | --- | --- | --- |")
+    for name, (ours, theirs) in times.items():
+        ratio = median(mine / other for mine, other in zip(ours, theirs, strict=True))
+        print(f"| {name} | {median(ours):.1f} | {median(theirs):.1f} | {ratio:.2f} |")
+    print(f"\nmemory after that: {studio.memory_mb('VmRSS'):.0f} MB, at most {studio.memory_mb():.0f} MB")
+
+
+def streams(studio: Studio, connection: psycopg.Connection[Any]) -> None:
+    """Read whole tables through the studio and watch its memory."""
+    wide = "SELECT repeat('x', 1000000) AS a, repeat('y', 1000000) AS b FROM generate_series(1, 300)"
+    asked: dict[str, tuple[str, Any]] = {
+        "SQL: `select * from checkins`, cap of 1,000": (
+            "/api/sql",
+            {"id": "a", "text": "select * from checkins"},
+        ),
+        "SQL: `select * from checkins`, cap of 100,000": (
+            "/api/sql",
+            {"id": "b", "text": "select * from checkins", "limit": 100_000},
+        ),
+        "SQL: 300 rows of two cells of 1 MB": ("/api/sql", {"id": "c", "text": wide}),
+        "export of all check-ins as CSV": ("/api/export/checkins.csv", None),
+        "export of all users as CSV": ("/api/export/users.csv", None),
+        "export of all users as JSON": ("/api/export/users.json", None),
+    }
+    print("\n| What | Seconds | MB | Memory at most, MB |\n| --- | --- | --- | --- |")
+    for name, (path, body) in asked.items():
+        studio.forget()
+        size = 0
+
+        def drain(path: str = path, body: Any = body) -> None:
+            nonlocal size
+            size = studio.drain(path, body)
+
+        seconds = timed(drain) / 1000
+        print(f"| {name} | {seconds:.1f} | {size / 1e6:.1f} | {studio.memory_mb():.0f} |")
+
+    def copied() -> None:
+        with connection.cursor().copy("COPY checkins TO STDOUT (FORMAT csv)") as copy:
+            for _ in copy:
+                pass
+
+    print(f"\nCOPY of all check-ins as CSV, beside it: {timed(copied) / 1000:.1f} s")
+
+
+def main() -> None:
+    """Make the data, measure, and leave nothing unless a directory was named."""
+    named = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    directory = named or Path(tempfile.mkdtemp(prefix="tatame-studio-"))
+    directory.mkdir(exist_ok=True)
+    directory.chmod(0o755)
+    server = made(directory)
+    environment = os.environ | {"TATAME_DATA_DIR": str(server.directory), "DATABASE_URL": ""}
+    studio = Studio(environment)
+    try:
+        print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+        print(f"memory at the start: {studio.memory_mb('VmRSS'):.0f} MB")
+        with psycopg.connect(readable(server.address), autocommit=True) as connection:
+            pages(studio, connection)
+            streams(studio, connection)
+    finally:
+        studio.process.terminate()
+        studio.process.wait()
+        server.stop()
+        if named is None:
+            server.delete()
+            shutil.rmtree(directory)
+
+
+if __name__ == "__main__":
+    main()

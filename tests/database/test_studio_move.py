@@ -1,0 +1,152 @@
+"""The overview, and the page of the move out of Supabase."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, text
+
+from tatame_db import move
+from tatame_db.database import SyncDatabase
+from tatame_db.schema import Base
+
+Caller = Any
+
+
+def copied(source: URL, target: SyncDatabase, *tables: str) -> None:
+    def never() -> None:
+        raise AssertionError("nobody else is copying")
+
+    with move.opened_for_writing(source, target.engine, never) as sides:
+        move.copy(sides, list(tables))
+
+
+def test_the_overview_tells_of_server_schema_and_tables(old_studio: Caller, old_database: SyncDatabase) -> None:
+    found = old_studio.get("/api/overview")
+
+    with old_database.engine.connect() as connection:
+        version = str(connection.scalar(text("SHOW server_version"))).split()[0]
+    assert (found["server_version"], found["mode"], found["role"]) == (version, "read-only", "tatame_studio")
+    assert (found["pending"], found["problem"]) == ([], None)
+    assert found["revision"]
+    assert found["size_bytes"] > 1_000_000
+    assert found["pool"] == {"size": 20, "in_use": 0}
+    tables = {table["name"]: table for table in found["tables"]}
+    assert tables.keys() == Base.metadata.tables.keys()
+    assert tables["users"]["rows_estimated"] == 60
+    assert tables["users"]["last_activity"] == "2026-01-01 10:00:00.000001"
+    assert tables["versions"]["last_activity"] is None
+
+
+def test_what_is_pending_and_what_cannot_be_known_is_told(studio: Caller, committed_database: SyncDatabase) -> None:
+    with committed_database.engine.begin() as connection:
+        connection.execute(text("UPDATE tatame_migrations.alembic_version SET version_num = 'unheard_of'"))
+    found = studio.get("/api/overview")
+    assert "unheard_of" in found["problem"]["what"]
+
+
+def test_drift_is_told_when_it_is_asked_for(studio: Caller, committed_database: SyncDatabase) -> None:
+    with committed_database.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE users ADD COLUMN shoe_size int"))
+    found = studio.get("/api/drift")
+    assert any("shoe_size" in difference for difference in found["drift"])
+    assert found["migrations"] == found["heads"] == []
+
+
+def test_where_no_move_ever_was_that_is_told(old_studio: Caller) -> None:
+    assert old_studio.get("/api/move") == {"ever": False, "running": False, "runs": [], "tables": [], "parked": []}
+
+
+def test_a_copy_is_told_table_by_table(studio: Caller, committed_database: SyncDatabase, supabase: URL) -> None:
+    with closing(studio.begin("/api/move/events")) as events:
+        response = events.getresponse()
+        assert json.loads(response.readline().removeprefix(b"data: "))["ever"] is False
+        copied(supabase, committed_database)
+        line = b""
+        while b'"proven"' not in line:
+            line = response.readline()
+        told = json.loads(line.removeprefix(b"data: "))
+
+    assert told == studio.get("/api/move")
+    assert (told["ever"], told["running"], told["parked"]) == (True, False, [])
+    assert told["runs"][0]["outcome"] == "proven"
+    assert told["runs"][0]["report"]["tables"]
+    tables = {table["table"]: table for table in told["tables"]}
+    assert tables.keys() == Base.metadata.tables.keys()
+    with committed_database.engine.connect() as connection:
+        users = connection.scalar(text("SELECT count(*) FROM users"))
+    assert tables["users"]["source_rows"] == tables["users"]["target_rows"] == tables["users"]["written"] == users
+    assert (tables["users"]["equal"], tables["users"]["working"]) == (True, False)
+    assert tables["users"]["proven_at"]
+    assert "postgres:" not in json.dumps(told)
+
+
+def test_a_table_that_was_written_to_since_is_told_to_be_stale(
+    studio: Caller, committed_database: SyncDatabase, supabase: URL
+) -> None:
+    copied(supabase, committed_database, "roles")
+    with committed_database.engine.begin() as connection:
+        connection.execute(text("INSERT INTO roles (id) VALUES ('LATE')"))
+
+    stale = studio.get("/api/move/stale")["stale"]
+    assert [table for table, answer in stale.items() if answer] == ["roles"]
+    tables = {table["table"]: table for table in studio.get("/api/move")["tables"]}
+    assert (tables["roles"]["equal"], tables["users"]["equal"]) == (True, False)
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_run_that_did_not_end_is_running_or_broken_off(
+    studio: Caller, committed_database: SyncDatabase, supabase: URL, *, alive: bool
+) -> None:
+    copied(supabase, committed_database, "roles")
+    with committed_database.engine.connect() as connection:
+        connection.execute(text("UPDATE tatame_move.runs SET ended_at = NULL, report = NULL"))
+        connection.commit()
+        if alive:
+            # What a copy holds while it lives and writes a table.
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({0x7461_7461_6D65})"))
+            connection.execute(text("LOCK TABLE roles IN SHARE ROW EXCLUSIVE MODE"))
+        told = studio.get("/api/move")
+
+    assert told["running"] is alive
+    assert told["runs"][0]["outcome"] == ("running" if alive else "broken off")
+    working = [table["table"] for table in told["tables"] if table["working"]]
+    assert working == (["roles"] if alive else [])
+
+
+def test_a_report_that_knows_more_is_passed_on(studio: Caller, committed_database: SyncDatabase, supabase: URL) -> None:
+    copied(supabase, committed_database, "roles")
+    with committed_database.engine.begin() as connection:
+        connection.execute(
+            text(
+                "UPDATE tatame_move.runs SET report = jsonb_set(report, '{tables,0}', report #> '{tables,0}' ||"
+                ' \'{"digest": "abc", "rejected": 3, "new": [1]}\')'
+            )
+        )
+    tables = {table["table"]: table for table in studio.get("/api/move")["tables"]}
+    known = tables["roles"]
+    assert (known["source_digest"], known["target_digest"], known["rejected"], known["new"]) == ("abc", "abc", 3, [1])
+
+
+def test_events_go_on_after_the_database_was_away(studio: Caller, committed_database: SyncDatabase) -> None:
+    with closing(studio.begin("/api/move/events")) as events:
+        response = events.getresponse()
+        assert response.readline().startswith(b"data: ")
+        name = str(committed_database.address.database)
+        line = b""
+        with (
+            SyncDatabase(committed_database.address.set(database="postgres")) as other,
+            other.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
+        ):
+            connection.execute(text(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false'))
+            connection.execute(
+                text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"), {"name": name}
+            )
+            while not line.startswith(b"event: away"):
+                line = response.readline()
+            connection.execute(text(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true'))
+        while not line.startswith(b'data: {"ever"'):
+            line = response.readline()
