@@ -133,6 +133,13 @@ def test_a_page_names_only_make_targets_that_exist(page: Path) -> None:
 
 
 @pages
+def test_every_block_of_a_page_begins_and_ends_on_a_line_of_its_own(page: Path) -> None:
+    fences = [line.strip() for line in page.read_text().splitlines() if "```" in line]
+    assert [fence == "```" for fence in fences] == [False, True] * (len(fences) // 2)
+    assert all(fence.startswith("```") for fence in fences)
+
+
+@pages
 def test_every_link_leads_to_a_file_and_a_heading_that_are_there(page: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
         path, _, anchor = target.partition("#")
