@@ -324,6 +324,7 @@ def verify_(
         for what in proof.changed:
             name = f"{what.table}.{what.column}" if what.column else what.table
             console.answer(f"{name}: what is kept of it is not what the source has today")
+        _show_aside(proof.aside)
     if not proof.equal:
         raise move.DataDiffers(proof)
 
@@ -335,6 +336,7 @@ def _answer_proof(proof: Proof) -> None:
         "equal_but_for_choices": proof.equal_but_for_choices,
         "by_choice": proof.by_choice,
         "tables": [asdict(table) | {"equal": table.equal} for table in proof.tables],
+        "aside": [asdict(what) for what in proof.aside],
         "changed": [asdict(what) for what in proof.changed],
     }
     console.answer_json(facts)

@@ -93,7 +93,9 @@ def _missing_value(column: ColumnMap, source: SourceColumn) -> Check:
 def _too_long(table: TableMap) -> Iterator[Check]:
     """Values that an index of ours refuses, which the source need not have indexed."""
     indexes = [(str(index.name), list(index.columns)) for index in table.table.indexes]
-    indexes += [(f"of {column.name}", [column]) for column in table.table.columns if column.unique]
+    indexes += [
+        (f"of {column.name}", [column]) for column in table.table.columns if column.unique or column.primary_key
+    ]
     for name, columns in indexes:
         found = [column for column in map(table.column, (column.name for column in columns)) if column.source]
         texts = [f"coalesce(octet_length({column.source_value}::text), 0)" for column in found if column.type == TEXT]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -88,6 +89,18 @@ class CopyNotEqual(TatameError):
             f"{table} was copied, and the proof found it not equal",
             means=f"{table} is as it was before; tables that were proven before it stay.",
             fix="see whether something on the target changes rows as they are written, as a trigger does",
+        )
+
+
+class RowsRefused(TatameError):
+    """The target has a rule of its own that rows of the source break."""
+
+    def __init__(self, table: str, words: str) -> None:
+        self.table = table
+        super().__init__(
+            f"the target refuses rows of {table}: {words}",
+            means=f"{table} is as it was before; tables that were proven before it stay.",
+            fix="`tatame-db check` shows what differs from our schema; put that right, then run the command again",
         )
 
 
@@ -184,7 +197,7 @@ def copy(
     With `sha256`, what went into tables that were empty is read back, and has to be the same bytes.
     `on_rows` hears of a table how many rows are on their way, and of how many at most, now and then.
     Raises `ObstaclesInTheWay`, `RowsOfOthers`, `ParentsMissing`, `TargetBusy`, `CopyNotEqual`, `KeysBroken`,
-    `NotReady`, `TooManyAside`.
+    `RowsRefused`, `NotReady`, `TooManyAside`.
     """
     copying = _Copy(
         sides,
@@ -255,10 +268,12 @@ class _Copy:
     def _record(self, error: BaseException) -> None:
         if self.run_id is None or self.target.connection.closed:
             return
-        self.target.connection.rollback()
         outcome = "not equal" if isinstance(error, CopyNotEqual) else "failed"
-        state.ended(self.target, self.run_id, outcome, error=_in_words(error))
-        self.target.connection.commit()
+        # What went wrong is worth more than that it could not be written down.
+        with contextlib.suppress(psycopg.Error):
+            self.target.connection.rollback()
+            state.ended(self.target, self.run_id, outcome, error=_in_words(error))
+            self.target.connection.commit()
 
     def _restore(self) -> None:
         if state.exists(self.target):
@@ -404,11 +419,10 @@ class _Copy:
         sent = hashlib.sha256() if work and self.sha256 and _rows(now) == 0 else None
         if work:
             self._refuse_late_writers(table)
-            # All deletes come first, for a unique value may have gone from one row to another.
-            deleted = sum(self.target.do(f"DELETE FROM {table.target_sql}{which}") for which in work.deletes)
-            wanted = self.rows[table.name] if work.rows is None else work.rows
-            for which in work.brings:
-                written += self._pipe(table, which, written, wanted, sent.update if sent else None)
+            try:
+                deleted, written = self._write(table, work, sent.update if sent else None)
+            except (psycopg.IntegrityError, psycopg.errors.RaiseException) as error:
+                raise RowsRefused(table.name, str(error.diag.message_primary)) from error
             if sent and sent.digest() != self._read_back(table):
                 raise CopyNotEqual(table.name)
             waiting = self._prove(table)
@@ -446,6 +460,14 @@ class _Copy:
         now = state.fingerprint(self.target, table.name)
         if now != self.fingerprints[table.name]:
             raise RowsOfOthers({table.name: _rows(now)})
+
+    def _write(self, table: TableMap, work: Work, on_block: Hearing | None) -> tuple[int, int]:
+        # All deletes come first, for a unique value may have gone from one row to another.
+        deleted = sum(self.target.do(f"DELETE FROM {table.target_sql}{which}") for which in work.deletes)
+        written, wanted = 0, self.rows[table.name] if work.rows is None else work.rows
+        for which in work.brings:
+            written += self._pipe(table, which, written, wanted, on_block)
+        return deleted, written
 
     def _pipe(self, table: TableMap, which: str, before: int, wanted: int, on_block: Hearing | None) -> int:
         def tell(rows: int) -> None:

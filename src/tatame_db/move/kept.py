@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from tatame_db.move import state
 from tatame_db.move.choices import KEPT, UNKNOWN_TABLE, SetAside, rows_of, values_of
+from tatame_db.move.conversion import TEXT
+from tatame_db.move.mapping import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,7 +35,7 @@ def digest_of_target(
     """Digest the rows that are kept of a table, or of one column of it."""
     [(count, digest)] = target.rows(
         f"SELECT count(*), coalesce(sum({_hash(hashed, 'k.id', 'k.row')}), 0) {_HERE}"
-        " AND coalesce(k.column_name = %(column)s, true)",
+        " AND (%(column)s::text IS NULL OR k.column_name = %(column)s)",
         {"identity": identity, "table": table, "column": column},
     )
     return count, int(digest)
@@ -51,13 +53,13 @@ class Kept:
         self.identity = state.name_of(sides.source)
         self.told = state.set_aside(sides.target, self.identity)
 
+    def of(self, tables: Sequence[str]) -> list[SetAside]:
+        """Sum up what is kept of these tables, or of all."""
+        return [what for what in self.told if not tables or what.table in tables]
+
     def changed(self, mapping: Mapping, tables: Sequence[str]) -> list[SetAside]:
         """Return the unknown columns and tables whose values are not any more what is kept of them."""
-        return [
-            what
-            for what in self.told
-            if what.action == KEPT and (not tables or what.table in tables) and not self._is_as_in_source(mapping, what)
-        ]
+        return [what for what in self.of(tables) if what.action == KEPT and not self._is_as_in_source(mapping, what)]
 
     def _is_as_in_source(self, mapping: Mapping, what: SetAside) -> bool:
         steps: list[Step] = []
@@ -69,19 +71,20 @@ class Kept:
         there = digest_of_source(self.sides.source, self.hashed, steps)
         return there == digest_of_target(self.sides.target, self.hashed, self.identity, what.table, what.column)
 
-    def reasons(self, table: TableMap, keys: list[str], where: str) -> dict[str, dict[str | None, str]]:
+    def reasons(self, table: TableMap, keys: list[str]) -> dict[str, dict[str | None, str]]:
         """Say which of these rows are set aside by choice and kept as the source has them today, and why.
 
         The reason is given for each column of the source that became NULL, or for none where the row was rejected.
         """
         if not keys or not any(what.table == table.name for what in self.told):
             return {}
-        key = f"coalesce({table.key.source_value}::text, 'NULL')"
+        key = table.key.source_value
         hashed = self.hashed.replace("TEXT", "({})::text")
+        # By the ids' own type, which an index serves; a row without an id is told apart from one that is named so.
+        named = keys if table.key.type == TEXT else [name for name in keys if name != "NULL"]
         rows = self.sides.source.rows(
-            f"SELECT {key}, {hashed.format('to_jsonb(s)')} FROM {table.source_sql}{where}"
-            f" {'AND' if where else 'WHERE'} {key} = ANY(%(keys)s)",
-            {"keys": keys},
+            f"SELECT coalesce({key}::text, 'NULL'), {hashed.format('to_jsonb(s)')} FROM {table.source_sql}"
+            f" WHERE {table.among(listed(named))}{f' OR {key} IS NULL' if 'NULL' in keys else ''}"
         )
         there: dict[str, list[int]] = defaultdict(list)
         for name, value in rows:

@@ -44,7 +44,7 @@ _NAMES = {
 }
 
 
-_NUMBER, _SPECIAL = re.compile("-?[0-9]+"), re.compile(r'["\\]')
+NUMBER, _SPECIAL = re.compile("-?[0-9]+"), re.compile(r'["\\]')
 _POSTGRESQL = URL.create("postgresql+psycopg").get_dialect()()
 
 
@@ -89,7 +89,7 @@ def literal(text: str) -> str:
 
 def listed(ids: Iterable[str]) -> str:
     """Write ids as they stand between the braces of an array."""
-    return ",".join(name if _NUMBER.fullmatch(name) else '"' + _SPECIAL.sub(r"\\\g<0>", name) + '"' for name in ids)
+    return ",".join(name if NUMBER.fullmatch(name) else '"' + _SPECIAL.sub(r"\\\g<0>", name) + '"' for name in ids)
 
 
 def array(ids: str, kind: str) -> str:

@@ -14,7 +14,7 @@ from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
 from tatame_db.move import state
 from tatame_db.move.choices import REJECTED
 from tatame_db.move.kept import Kept
-from tatame_db.move.mapping import array, listed, read_mapping
+from tatame_db.move.mapping import NUMBER, array, listed, read_mapping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MAX_DIFFERENCES = 20
 BATCH_ROWS = 10_000
-_BUCKETS_AT_ONCE = 1_024
+_ROWS_AT_ONCE = 1 << 14
 # Rows whose ids agree but for the last bits lie together: first many thousands, then some hundreds or some.
 _WIDE_BITS, _NARROW_BITS, _FEW_BITS = 16, 8, 4
 HASHES = {
@@ -164,6 +164,8 @@ class Proof:
 
     hash: str
     tables: list[TableProof]
+    aside: list[SetAside]
+    """What is kept of rows and values that were set aside by choice."""
     changed: list[SetAside]
     """Columns and tables without a place with us that are kept, and not as the source has them today."""
 
@@ -213,7 +215,7 @@ def verify(sides: Sides, tables: Sequence[str] = (), *, max_differences: int = M
     name = common_hash(sides)
     kept = Kept(sides, HASHES[name])
     proofs = [Comparison(sides, table, HASHES[name], max_differences, kept).prove() for table in chosen]
-    return Proof(name, proofs, kept.changed(mapping, tables))
+    return Proof(name, proofs, kept.of(tables), kept.changed(mapping, tables))
 
 
 def common_hash(sides: Sides) -> str:
@@ -310,9 +312,10 @@ class Comparison:
             return
         for wide in self._differing_buckets(EVERYWHERE, _WIDE_BITS):
             buckets = self._differing_buckets(self._within([wide], _WIDE_BITS), bits)
-            # So many that the rows of one part fit into little memory, whatever the bits.
-            for start in range(0, len(buckets), _BUCKETS_AT_ONCE):
-                yield self._within(buckets[start : start + _BUCKETS_AT_ONCE], bits)
+            # The rows of one part have to fit into little memory.
+            step = _ROWS_AT_ONCE >> bits
+            for start in range(0, len(buckets), step):
+                yield self._within(buckets[start : start + step], bits)
 
     def work(self, most_rows: int) -> Work:
         """Say what is to be done: row by row up to so many, else by ranges."""
@@ -379,7 +382,6 @@ class Comparison:
         reasons = self._reasons(
             [key for key in unequal if not ours.get(key)],
             [key for key in unequal if ours.get(key) and theirs.get(key)],
-            where,
         )
         for key in sorted(unequal, key=_number_first):
             there, here = len(theirs.get(key, [])), len(ours.get(key, []))
@@ -394,38 +396,36 @@ class Comparison:
                 kind = "differing" if both else "missing" if there else "extra"
                 self.found.append((key, kind, reasons.get(key)))
 
-    def _reasons(self, missing: list[str], differing: list[str], where: Where) -> dict[str, str]:
+    def _reasons(self, missing: list[str], differing: list[str]) -> dict[str, str]:
         """Say which of these rows differ by choice alone, and why."""
         if self.kept is None:
             return {}
-        known = self.kept.reasons(self.table, [*missing, *differing], where.source)
+        known = self.kept.reasons(self.table, [*missing, *differing])
         reasons = {key: known[key][None] for key in missing if None in known.get(key, {})}
         nulled = [key for key in differing if known.get(key)]
-        for key, values in self._values(nulled, where).items():
+        for key, values in self._values(nulled).items():
             columns = [(value, self.table.column(value.column).source) for value in values]
             if all(value.target is None and column and column.name in known[key] for value, column in columns):
                 reasons[key] = "; ".join(known[key][column.name] for _, column in columns if column)
         return reasons
 
     def _shown(self) -> Iterator[Difference]:
-        values = self._values([key for key, kind, _ in self.found if kind == "differing"], EVERYWHERE)
+        values = self._values([key for key, kind, _ in self.found if kind == "differing"])
         for key, kind, choice in self.found:
             yield Difference(key, kind, values.get(key, []), choice)
 
-    def _values(self, keys: list[str], where: Where) -> dict[str, list[Value]]:
+    def _values(self, keys: list[str]) -> dict[str, list[Value]]:
         """Read the values of rows that differ, column by column."""
         if not keys:
             return {}
         columns = self.table.columns
         theirs = ", ".join(f"{column.source_text}, {column.source_value}::text" for column in columns)
         ours = ", ".join(f"{column.target_text}, {column.target_value}::text" for column in columns)
-        wanted = " {} {} = ANY(%(keys)s)"
+        key, ids = self.table.key, listed(keys)
         source, target = self.sides.rows(
-            f"SELECT {self.source_key}, {theirs} FROM {self.table.source_sql}{where.source}"
-            + wanted.format("AND" if where.source else "WHERE", self.source_key),
-            f"SELECT {self.target_key}, {ours} FROM {self.table.target_sql}{where.target}"
-            + wanted.format("AND" if where.target else "WHERE", self.target_key),
-            {"keys": keys},
+            f"SELECT {self.source_key}, {theirs} FROM {self.table.source_sql} WHERE {self.table.among(ids)}",
+            f"SELECT {self.target_key}, {ours} FROM {self.table.target_sql}"
+            f" WHERE {key.target_value} = ANY({array(ids, key.type)})",
         )
         rows = {row[0]: row[1:] for row in target}
         return {
@@ -478,4 +478,4 @@ def _hashes_by_key(rows: list[tuple[Any, ...]]) -> dict[str, list[int]]:
 
 
 def _number_first(key: str) -> tuple[int, str]:
-    return (int(key), "") if key.lstrip("-").isdecimal() else (0, key)
+    return (int(key), "") if NUMBER.fullmatch(key) else (0, key)
