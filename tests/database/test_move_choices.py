@@ -13,6 +13,7 @@ from tatame_db import move
 from tatame_db.database import create_missing_database, readable
 from tatame_db.move import choices as choosing
 from tatame_db.move.mapping import PHASE_OF
+from tatame_db.move.rehearsal import SUPABASE_SCHEMA
 
 Copy = Callable[..., move.Report]
 Row = tuple[Any, ...]
@@ -599,8 +600,8 @@ def test_a_row_is_kept_the_same_by_servers_of_different_versions(
 ) -> None:
     old = other_postgres(postgres_programs(14))
     create_missing_database(old)
-    for file in ("supabase.sql", "supabase_rows.sql"):
-        change(old, (Path(__file__).parents[1] / file).read_text())
+    for file in (SUPABASE_SCHEMA, Path(__file__).parents[1] / "supabase_rows.sql"):
+        change(old, file.read_text())
     change(old, f"{TWINS} UPDATE users SET created_at = 'infinity', clerk_user_id = 'user_ana' WHERE id IN (2, -5)")
     with move.opened_for_writing(old, engine, lambda: None) as sides:
         move.copy(sides, choices=move.Choices(orphans="null", duplicates="last", rejects="keep"))
