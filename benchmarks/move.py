@@ -50,6 +50,20 @@ PARTS = {
     "_read_back": "reading back",
 }
 
+COPY, ALONE, PROOF, IDLE = "move copy", "our copy without proof", "its digests", "idle second run"
+PIPE, CLONE, CLONE_OURS = "bare pipe", "pgcopydb", "pgcopydb with our keys and indexes"
+RATIOS = [
+    (PIPE, ALONE),
+    (ALONE, CLONE),
+    (ALONE, CLONE_OURS),
+    (COPY, CLONE_OURS),
+    (PROOF, ALONE),
+    ("move verify", ALONE),
+    (IDLE, COPY),
+    ("move copy --sha256", COPY),
+    ("move copy --jobs 2", COPY),
+]
+
 
 def told_child() -> None:
     """Run `tatame-db` with the arguments, and write how long each part of a copy took to the last one of them."""
@@ -248,26 +262,29 @@ def main() -> None:
         for turn in range(chosen.turns):
             with bench.database("migrated") as address:
                 whole, parts, megabytes = bench.command("copy", address)
-                note("move copy, first run", whole)
+                note(COPY, whole)
                 for part, seconds in parts.items():
                     note(f"  of it {part}", seconds)
-                note("the same without plan, digests and fingerprints", parts["pipe"] + parts["keys"] + parts["ready"])
+                note(ALONE, parts["pipe"] + parts["keys"] + parts["ready"])
+                note(PROOF, parts["proof"])
                 note("memory, MB", megabytes)
                 idle, parts, megabytes = bench.command("copy", address)
-                note("move copy, idle second run", idle)
-                note("memory of the second run, MB", megabytes)
+                note(IDLE, idle)
+                for part, seconds in parts.items():
+                    note(f"  of the idle run {part}", seconds)
+                note("memory of the idle run, MB", megabytes)
                 note("move verify", bench.command("verify", address)[0])
             for option in (["--sha256"], ["--jobs", "2"]):
                 with bench.database("migrated") as address:
                     note(f"move copy {' '.join(option)}", bench.command("copy", address, *option)[0])
             with bench.database("migrated") as address:
-                timed("bare pipe", lambda: bench.pipe(address))
+                timed(PIPE, lambda: bench.pipe(address))
                 # Which also says that the pipe did the whole work.
                 bench.command("verify", address)
             with bench.database("template0") as address:
-                timed("pgcopydb, of the project as it is", lambda: bench.pgcopydb(bench.project, address))
+                timed(CLONE, lambda: bench.pgcopydb(bench.project, address))
             with bench.database("template0") as address:
-                timed("pgcopydb, of a database with our keys and indexes", lambda: bench.pgcopydb(bench.ours, address))
+                timed(CLONE_OURS, lambda: bench.pgcopydb(bench.ours, address))
             with bench.database("template0") as address:
                 timed("pg_dump | psql", lambda: bench.dump(address))
             if turn == 0:
@@ -277,21 +294,15 @@ def main() -> None:
 
 
 def tell(rows: int, turns: int, found: dict[str, list[float]]) -> None:
-    """Print medians and ratios."""
-    medians = {name: median(seconds) for name, seconds in found.items()}
-    print(f"{rows:,} rows, {turns} turns, Python {platform.python_version()}, load {os.getloadavg()}\n")
-    for name, value in medians.items():
-        print(f"{value:8.2f}  {name}  ({', '.join(f'{one:.2f}' for one in found[name])})")
-    copied = medians["the same without plan, digests and fingerprints"]
-    first = medians["move copy, first run"]
-    print(f"\nbare pipe / our copy without proof: {medians['bare pipe'] / copied:.2f}")
-    for name in ("pgcopydb, of the project as it is", "pgcopydb, of a database with our keys and indexes"):
-        print(f"our copy without proof / {name}: {copied / medians[name]:.2f}; with proof {first / medians[name]:.2f}")
-    print(f"proof / copy: {medians['  of it proof'] / copied:.2f}")
-    print(f"verify / copy: {medians['move verify'] / copied:.2f}")
-    for option in ("--sha256", "--jobs 2"):
-        print(f"move copy {option} / move copy: {medians[f'move copy {option}'] / first:.2f}")
-    print(f"idle second run / first: {medians['move copy, idle second run'] / first:.2f}")
+    """Print medians, and the medians of the ratios within each turn."""
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    print(f"{rows:,} rows, {turns} turns, Python {platform.python_version()}, load {load}\n")
+    for name, seconds in found.items():
+        print(f"{median(seconds):8.2f}  {name}  ({', '.join(f'{one:.2f}' for one in seconds)})")
+    print()
+    for name, other in RATIOS:
+        ratios = [one / two for one, two in zip(found[name], found[other], strict=True)]
+        print(f"{median(ratios):8.2f}  {name} / {other}  ({', '.join(f'{one:.2f}' for one in ratios)})")
 
 
 if __name__ == "__main__":
