@@ -56,6 +56,7 @@ def _run(command: Path, home: Path, *arguments: str, who: list[str] | None = Non
 def test_the_wheel_carries_all_that_is_not_python(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"tatame_db/py.typed", "tatame_db/docker-compose.yml", "tatame_db/migrations/env.py"} <= names
+    assert {f"tatame_db/studio/static/{name}" for name in ("index.html", "studio.js", "studio.css")} <= names
     shipped = {name for name in names if name.startswith("tatame_db/migrations/versions/")}
     written = (REPOSITORY / "src" / "tatame_db" / "migrations" / "versions").glob("*.py")
     assert shipped == {f"tatame_db/migrations/versions/{path.name}" for path in written}
