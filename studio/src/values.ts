@@ -6,7 +6,7 @@ import { button, h, number } from "./dom";
 // What reorders or hides text shows its name instead of doing so.
 const UNSEEN = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
 const NAMES: Record<string, string> = {
-  "\n": "↵", "\r": "␍", "\t": "⇥", "\u00ad": "SHY", "\u061c": "ALM", "\u200b": "ZWSP", "\u200c": "ZWNJ",
+  "\n": "↵", "\r": "CR", "\t": "⇥", "\u00ad": "SHY", "\u061c": "ALM", "\u200b": "ZWSP", "\u200c": "ZWNJ",
   "\u200d": "ZWJ", "\u200e": "LRM", "\u200f": "RLM", "\u2028": "LS", "\u2029": "PS", "\u202a": "LRE", "\u202b": "RLE",
   "\u202c": "PDF", "\u202d": "LRO", "\u202e": "RLO", "\u2060": "WJ", "\u2066": "LRI", "\u2067": "RLI",
   "\u2068": "FSI", "\u2069": "PDI", "\ufeff": "BOM",
@@ -71,6 +71,9 @@ export function whole(value: Whole): HTMLElement {
 /** What Ctrl+C puts on the clipboard. */
 export const plain = (value: Whole | undefined): string =>
   value === undefined || value === null ? "" : Array.isArray(value) ? JSON.stringify(value) : value;
+
+export const shortType = (type: string): string =>
+  type.replace("timestamp without time zone", "timestamp").replace("timestamp with time zone", "timestamptz");
 
 export const same = (one: unknown, other: unknown): boolean => JSON.stringify(one) === JSON.stringify(other);
 

@@ -4,7 +4,7 @@ import { type Cell, Refused, type Table, type Whole, get, isCut, rowPath, rowsPa
 import { writable } from "../changes";
 import { button, h, number, plural, replace, say } from "../dom";
 import type { Page } from "../shell";
-import { oneLine, plain, visible, whole } from "../values";
+import { oneLine, plain, shortType, visible, whole } from "../values";
 import { wrong } from "./overview";
 
 type Answer = {
@@ -62,7 +62,7 @@ export function rowPage(table: Table, key: string): Page {
       if (cell !== null && cell !== "") {
         body.append(button("Copy", () => void copy(column.name, cell), { class: "quiet copy", "aria-label": `Copy ${column.name}` }));
       }
-      return h("div", {}, h("dt", {}, h("span", {}, column.name), h("span.type", {}, column.type,
+      return h("div", {}, h("dt", {}, h("span", {}, column.name), h("span.type", {}, shortType(column.type),
         column.primary ? " · key" : "", column.nullable || column.primary ? "" : " · never NULL")), body);
     }));
   }
