@@ -44,20 +44,23 @@ export function oneLine(cell: Cell | undefined): HTMLElement {
   return h("span.cut", {}, line, h("span.more", { title: "Space shows it whole" }, `… ${number(length)}`));
 }
 
-export function chips(values: (string | null)[]): HTMLElement {
+export const begins = (text: string, length = SHOWN): string => (text.length > length ? `${text.slice(0, length)}…` : text);
+
+/** The elements of an array; in a grid the first ones, and of long ones the beginning. */
+export function chips(values: (string | null)[], { all = false } = {}): HTMLElement {
   if (!values.length) return h("span.none.empty", { title: "An array of no elements, which is not NULL" }, "empty array");
   return h(
     "span.chips", {},
-    values.slice(0, 50).map((value) =>
-      h("span.chip", {}, value === null || value === "" ? oneLine(value) : h("bdi", {}, visible(value.slice(0, SHOWN))))),
-    values.length > 50 && h("span.more", {}, `… ${number(values.length)}`),
+    (all ? values : values.slice(0, 50)).map((value) =>
+      h("span.chip", {}, value === null || value === "" ? oneLine(value) : h("bdi", {}, visible(all ? value : begins(value))))),
+    !all && values.length > 50 && h("span.more", {}, `… ${number(values.length)}`),
   );
 }
 
 /** A value as it is, over as many lines as it has. */
 export function whole(value: Whole): HTMLElement {
   if (value === null || value === "") return oneLine(value);
-  if (Array.isArray(value)) return chips(value);
+  if (Array.isArray(value)) return chips(value, { all: true });
   const shown = h("pre.whole", { dir: "auto", tabindex: 0, "aria-label": "Value" }, value.slice(0, LONG));
   if (value.length <= LONG) return shown;
   // A browser needs seconds to lay out a megabyte without a space.
