@@ -150,6 +150,15 @@ def test_rows_are_capped_and_the_server_stops_working(old_studio: Caller, old_da
     until(lambda: not running(old_database, "capped"))
 
 
+def test_a_statement_that_would_go_on_after_the_cap_is_cancelled(
+    old_studio: Caller, old_database: SyncDatabase
+) -> None:
+    rows = "(SELECT generate_series(1, 1000)) AS s (n)"
+    statement = f"SELECT repeat('x', 200), CASE WHEN n > 900 THEN pg_sleep(600) END AS endless FROM {rows}"
+    assert old_studio.run(statement, limit=10)[-1]["done"]["more"] is True
+    until(lambda: not running(old_database, "endless"))
+
+
 def test_rows_that_fit_exactly_are_all(old_studio: Caller) -> None:
     assert old_studio.run("SELECT generate_series(1, 7)", limit=7)[-1]["done"]["more"] is False
 
