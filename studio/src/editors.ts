@@ -3,7 +3,7 @@
 import type { ICellEditorComp, ICellEditorParams } from "ag-grid-community";
 import { type Column, type Whole, get } from "./api";
 import { button, h, replace } from "./dom";
-import { chips, mended, visible } from "./values";
+import { begins, chips, mended, visible } from "./values";
 
 type Params = ICellEditorParams<unknown, Whole> & { column_: Column };
 
@@ -159,7 +159,7 @@ export class ArrayEditor extends Editor {
   }
   private draw(): void {
     replace(this.shown, this.items.map((item, at) =>
-      h("span.chip", { role: "listitem" }, item === null ? "NULL" : item === "" ? chips([item]) : h("bdi", {}, visible(item.slice(0, 80))),
+      h("span.chip", { role: "listitem" }, item === null ? "NULL" : item === "" ? chips([item]) : h("bdi", {}, visible(begins(item, 80))),
         button("×", () => this.remove(at), { "aria-label": `Remove ${item ?? "NULL"}`, class: "quiet" }))));
   }
   protected value(): Whole {

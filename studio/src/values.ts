@@ -6,7 +6,7 @@ import { button, h, number } from "./dom";
 // What reorders or hides text shows its name instead of doing so.
 const UNSEEN = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
 const NAMES: Record<string, string> = {
-  "\n": "↵", "\r": "␍", "\t": "⇥", "\u00ad": "SHY", "\u061c": "ALM", "\u200b": "ZWSP", "\u200c": "ZWNJ",
+  "\n": "↵", "\r": "CR", "\t": "⇥", "\u00ad": "SHY", "\u061c": "ALM", "\u200b": "ZWSP", "\u200c": "ZWNJ",
   "\u200d": "ZWJ", "\u200e": "LRM", "\u200f": "RLM", "\u2028": "LS", "\u2029": "PS", "\u202a": "LRE", "\u202b": "RLE",
   "\u202c": "PDF", "\u202d": "LRO", "\u202e": "RLO", "\u2060": "WJ", "\u2066": "LRI", "\u2067": "RLI",
   "\u2068": "FSI", "\u2069": "PDI", "\ufeff": "BOM",
@@ -44,20 +44,23 @@ export function oneLine(cell: Cell | undefined): HTMLElement {
   return h("span.cut", {}, line, h("span.more", { title: "Space shows it whole" }, `… ${number(length)}`));
 }
 
-export function chips(values: (string | null)[]): HTMLElement {
+export const begins = (text: string, length = SHOWN): string => (text.length > length ? `${text.slice(0, length)}…` : text);
+
+/** The elements of an array; in a grid the first ones, and of long ones the beginning. */
+export function chips(values: (string | null)[], { all = false } = {}): HTMLElement {
   if (!values.length) return h("span.none.empty", { title: "An array of no elements, which is not NULL" }, "empty array");
   return h(
     "span.chips", {},
-    values.slice(0, 50).map((value) =>
-      h("span.chip", {}, value === null || value === "" ? oneLine(value) : h("bdi", {}, visible(value.slice(0, SHOWN))))),
-    values.length > 50 && h("span.more", {}, `… ${number(values.length)}`),
+    (all ? values : values.slice(0, 50)).map((value) =>
+      h("span.chip", {}, value === null || value === "" ? oneLine(value) : h("bdi", {}, visible(all ? value : begins(value))))),
+    !all && values.length > 50 && h("span.more", {}, `… ${number(values.length)}`),
   );
 }
 
 /** A value as it is, over as many lines as it has. */
 export function whole(value: Whole): HTMLElement {
   if (value === null || value === "") return oneLine(value);
-  if (Array.isArray(value)) return chips(value);
+  if (Array.isArray(value)) return chips(value, { all: true });
   const shown = h("pre.whole", { dir: "auto", tabindex: 0, "aria-label": "Value" }, value.slice(0, LONG));
   if (value.length <= LONG) return shown;
   // A browser needs seconds to lay out a megabyte without a space.
@@ -71,6 +74,9 @@ export function whole(value: Whole): HTMLElement {
 /** What Ctrl+C puts on the clipboard. */
 export const plain = (value: Whole | undefined): string =>
   value === undefined || value === null ? "" : Array.isArray(value) ? JSON.stringify(value) : value;
+
+export const shortType = (type: string): string =>
+  type.replace("timestamp without time zone", "timestamp").replace("timestamp with time zone", "timestamptz");
 
 export const same = (one: unknown, other: unknown): boolean => JSON.stringify(one) === JSON.stringify(other);
 

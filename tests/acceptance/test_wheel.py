@@ -58,6 +58,7 @@ def test_the_wheel_carries_all_that_is_not_python(wheel: Path) -> None:
     assert {"tatame_db/py.typed", "tatame_db/docker-compose.yml", "tatame_db/migrations/env.py"} <= names
     statements = (REPOSITORY / "src" / "tatame_db" / "move" / "rehearsal").glob("*.sql")
     assert {f"tatame_db/move/rehearsal/{path.name}" for path in statements} <= names
+    assert {f"tatame_db/studio/static/{name}" for name in ("index.html", "studio.js", "studio.css")} <= names
     shipped = {name for name in names if name.startswith("tatame_db/migrations/versions/")}
     written = (REPOSITORY / "src" / "tatame_db" / "migrations" / "versions").glob("*.py")
     assert shipped == {f"tatame_db/migrations/versions/{path.name}" for path in written}

@@ -142,8 +142,14 @@ def test_a_column_that_must_have_a_value_refuses_del(edit: Visit, database: Data
 
 
 def test_an_array_is_edited_as_chips(edit: Visit, database: Database) -> None:
-    key = a_notification(database, title="chips", recipients=["1", None, "", "a,b"])
+    long = "y" * 300
+    key = a_notification(database, title="chips", recipients=["1", None, "", "a,b"], viewed_by=[long])
     page = rows_of(edit, "notifications", key)
+    expect(edit.cell_of(key, "viewed_by")).to_contain_text("yyy…")
+    edit.cell_of(key, "viewed_by").click()
+    page.keyboard.press("Space")
+    expect(page.locator(".panel .chip")).to_have_text(long)
+    page.keyboard.press("Escape")
     edit.cell_of(key, "recipients").click()
     page.keyboard.press("Enter")
     page.get_by_role("textbox", name="New element of recipients").wait_for()

@@ -194,6 +194,8 @@ def test_a_reference_is_followed_by_click_and_a_value_filters(visit: Visit) -> N
     user = link.inner_text()
     visit.cell(0, "belt").click()
     page.keyboard.press("Space")
+    expect(page.get_by_role("complementary", name="Value")).to_contain_text("belt")
+    expect(visit.cell(0, "belt")).to_be_in_viewport()
     page.get_by_role("button", name="Filter by it").click()
     expect(page.locator(".condition")).to_contain_text("belt is")
     page.go_back()

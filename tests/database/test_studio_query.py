@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +150,15 @@ def test_rows_are_capped_and_the_server_stops_working(old_studio: Caller, old_da
     until(lambda: not running(old_database, "capped"))
 
 
+def test_a_statement_that_would_go_on_after_the_cap_is_cancelled(
+    old_studio: Caller, old_database: SyncDatabase
+) -> None:
+    rows = "(SELECT generate_series(1, 1000)) AS s (n)"
+    statement = f"SELECT repeat('x', 200), CASE WHEN n > 900 THEN pg_sleep(600) END AS endless FROM {rows}"
+    assert old_studio.run(statement, limit=10)[-1]["done"]["more"] is True
+    until(lambda: not running(old_database, "endless"))
+
+
 def test_rows_that_fit_exactly_are_all(old_studio: Caller) -> None:
     assert old_studio.run("SELECT generate_series(1, 7)", limit=7)[-1]["done"]["more"] is False
 
@@ -288,6 +297,13 @@ def test_a_server_that_goes_away_is_missed_in_words_and_welcome_back(
     assert studio.run("SELECT 1")[1]["rows"] == [["1"]]
 
 
+def send(sent: signal.Signals, processes: list[int]) -> None:
+    for process in processes:
+        # A session that was just closed may still be listed.
+        with suppress(ProcessLookupError):
+            os.kill(process, sent)
+
+
 def test_a_server_that_hangs_is_told_to_be_away(
     fresh_server: EmbeddedServer, serve_studio: Callable[[Access], Caller]
 ) -> None:
@@ -300,13 +316,11 @@ def test_a_server_that_hangs_is_told_to_be_away(
             found = connection.scalars(text("SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'"))
             postmaster = int((fresh_server.data / "postmaster.pid").read_text().split()[0])
             processes = [postmaster, *found]
-    for process in processes:
-        os.kill(process, signal.SIGSTOP)
     try:
+        send(signal.SIGSTOP, processes)
         answer = studio.ask("/api/health")
     finally:
-        for process in processes:
-            os.kill(process, signal.SIGCONT)
+        send(signal.SIGCONT, processes)
     assert (answer.status, answer.json["what"]) == (503, "the database does not answer in time")
     until(lambda: studio.ask("/api/health").status == 200)
 

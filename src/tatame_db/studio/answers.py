@@ -159,18 +159,16 @@ async def while_asked(receive: Receive, work: Coroutine[Any, Any, T], seconds: f
         done, _ = await asyncio.wait({working, leaving}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if working in done:
             return working.result()
-        working.cancel()
-        if not done:
-            # A server that hangs does not even take back a statement, so that is not waited for.
-            _abandoned.add(working)
-            working.add_done_callback(_abandoned.discard)
-            raise TimeoutError
-        await asyncio.gather(working, return_exceptions=True)
-        raise NobodyWaits
+        if leaving in done:
+            raise NobodyWaits
+        # A server that hangs does not even take back a statement, so that is not waited for.
+        _abandoned.add(working)
+        working.add_done_callback(_abandoned.discard)
+        raise TimeoutError
     finally:
         leaving.cancel()
-        if working not in _abandoned and not working.done():
-            working.cancel()
+        working.cancel()
+        if working not in _abandoned:
             await asyncio.gather(working, return_exceptions=True)
 
 

@@ -4,7 +4,7 @@ import { type Cell, Refused, type Table, type Whole, get, isCut, rowPath, rowsPa
 import { writable } from "../changes";
 import { button, h, number, plural, replace, say } from "../dom";
 import type { Page } from "../shell";
-import { oneLine, plain, visible, whole } from "../values";
+import { oneLine, plain, shortType, visible, whole } from "../values";
 import { wrong } from "./overview";
 
 type Answer = {
@@ -49,9 +49,9 @@ export function rowPage(table: Table, key: string): Page {
     return h("dl.values", {}, table.columns.map((column) => {
       const cell = row[column.name] ?? null;
       const target = references[column.name];
-      const body = h("dd");
+      const body = h("div.value");
       if (isCut(cell)) {
-        replace(body, oneLine(cell), " ", button("Show it whole", () =>
+        replace(body, oneLine({ ...cell, cut: cell.cut.slice(0, 200) }), " ", button("Show it whole", () =>
           void wholeOf(column.name, cell).then((value) => replace(body, whole(value)))));
       } else if (target) {
         replace(body, h("a.follow", { href: rowPath(target.table, target.key) },
@@ -59,11 +59,10 @@ export function rowPage(table: Table, key: string): Page {
       } else {
         replace(body, typeof cell === "string" && !cell.includes("\n") && cell.length < 200 ? oneLine(cell) : whole(cell));
       }
-      if (cell !== null && cell !== "") {
-        body.append(button("Copy", () => void copy(column.name, cell), { class: "quiet copy", "aria-label": `Copy ${column.name}` }));
-      }
-      return h("div", {}, h("dt", {}, h("span", {}, column.name), h("span.type", {}, column.type,
-        column.primary ? " · key" : "", column.nullable || column.primary ? "" : " · never NULL")), body);
+      const copier = cell !== null && cell !== "" &&
+        button("Copy", () => void copy(column.name, cell), { class: "quiet copy", "aria-label": `Copy ${column.name}` });
+      return h("div", {}, h("dt", {}, h("span", {}, column.name), h("span.type", {}, shortType(column.type),
+        column.primary ? " · key" : "", column.nullable || column.primary ? "" : " · never NULL")), h("dd", {}, body, copier));
     }));
   }
 

@@ -12,7 +12,7 @@ import { ArrayEditor, TextEditor } from "../editors";
 import { conditionForm, filterBar, narrowed, readFilter, writeFilter } from "../filters";
 import { Heading, fittingWidth, makeGrid } from "../grid";
 import { type Page, go, nameOf } from "../shell";
-import { oneLine, plain, whole } from "../values";
+import { oneLine, plain, shortType, whole } from "../values";
 
 type Row = { key: string; cells: Record<string, Cell>; isNew?: boolean };
 type Answer = {
@@ -108,14 +108,14 @@ export function rowsPage(table: Table, url: URL): Page {
           headerName: column.name,
           colId: column.name,
           ...(right ? { type: "right" } : {}),
-          width: known.get(column.name)?.width ?? fittingWidth(column.primary || column.references ? `${column.name} ◆` : column.name, column.type, texts),
+          width: known.get(column.name)?.width ?? fittingWidth(column.primary || column.references ? `${column.name} ◆` : column.name, shortType(column.type), texts),
           hide: known.get(column.name)?.hide ?? false,
           sortable: true,
           // The server sorts: the grid only shows which columns it was asked for.
           comparator: () => 0,
           headerComponentParams: {
             innerHeaderComponent: Heading,
-            innerHeaderComponentParams: { type: column.type, mark: column.primary ? "key" : column.references?.table },
+            innerHeaderComponentParams: { type: shortType(column.type), mark: column.primary ? "key" : column.references?.table },
           },
           valueGetter: ({ data }) => data && valueOf(data, column.name),
           equals: () => false,
@@ -135,6 +135,8 @@ export function rowsPage(table: Table, url: URL): Page {
           suppressKeyboardEvent: ({ event, editing, data }) => {
             if (editing) return false;
             const name = nameOf(event);
+            // The browser would scroll; the grid tells of keys only later.
+            if (name === " ") event.preventDefault();
             // The page's own keys come first, and Enter on a cut cell has to fetch it before it can be edited.
             return ["/", "?", "F4", " ", "Delete", "Backspace", "Insert"].includes(name) || /^(Ctrl|Alt)\+/.test(name)
               || (name === "Enter" && (!data || !canEdit(data, column)));

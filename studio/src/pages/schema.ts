@@ -4,6 +4,7 @@ import { Graph, layout } from "@dagrejs/dagre";
 import { type Table, rowsPath } from "../api";
 import { button, h, s } from "../dom";
 import { type Page, session } from "../shell";
+import { shortType } from "../values";
 
 const WIDTH = 226;
 const LINE = 19;
@@ -74,7 +75,7 @@ export function schemaPage(): Page {
         return [
           s("text", { class: "mark", x: 10, y }, keyMark(table, column.name)),
           s("text", { class: column.nullable ? "column" : "column must", x: 26, y }, column.name),
-          s("text", { class: "type", x: box.width - 10, y, "text-anchor": "end" }, short(column.type)),
+          s("text", { class: "type", x: box.width - 10, y, "text-anchor": "end" }, shortType(column.type)),
         ];
       }));
   });
@@ -191,5 +192,3 @@ export function schemaPage(): Page {
     },
   };
 }
-
-const short = (type: string): string => type.replace("timestamp without time zone", "timestamp").replace("timestamp with time zone", "timestamptz");

@@ -14,7 +14,7 @@ import { button, dialog, h, memory, number, replace, say } from "../dom";
 import { Heading, cspNonce, fittingWidth, makeGrid } from "../grid";
 import { type Plan, planTable } from "../plan";
 import { type Page, nameOf, session } from "../shell";
-import { oneLine, plain, whole } from "../values";
+import { oneLine, plain, shortType, whole } from "../values";
 
 type Tab = { name: string; text: string };
 type Past = { text: string; at: string; ms?: number; rows?: number; failed?: string };
@@ -66,10 +66,10 @@ export function sqlPage(): Page {
     results);
 
   const schema = Object.fromEntries(session.tables.map((table) => [table.name, table.columns.map((column) => ({
-    label: column.name, type: "property", detail: column.type }))]));
+    label: column.name, type: "property", detail: shortType(column.type) }))]));
   const extensions = [
     lineNumbers(), history(), drawSelection(), bracketMatching(), closeBrackets(), highlightActiveLine(),
-    autocompletion(), sql({ dialect: PostgreSQL, schema, upperCaseKeywords: true }), syntaxHighlighting(colours),
+    autocompletion({ icons: false }), sql({ dialect: PostgreSQL, schema, upperCaseKeywords: true }), syntaxHighlighting(colours),
     EditorView.lineWrapping,
     EditorView.domEventHandlers({ beforeinput: typedOver }),
     EditorView.contentAttributes.of({ "aria-label": "SQL", spellcheck: "false" }),
@@ -281,7 +281,10 @@ export function sqlPage(): Page {
         headerComponentParams: { innerHeaderComponent: Heading, innerHeaderComponentParams: { type } },
         valueGetter: ({ data }) => data?.[index],
         cellRenderer: ({ data }: { data?: Cell[] }) => oneLine(data?.[index] ?? null),
-        suppressKeyboardEvent: ({ event }) => ["/", "?", " "].includes(event.key),
+        suppressKeyboardEvent: ({ event }) => {
+          if (event.key === " ") event.preventDefault();
+          return ["/", "?", " "].includes(event.key);
+        },
       })),
       rowData: [],
       overlayNoRowsTemplate: "<span>No rows</span>",
