@@ -1,6 +1,6 @@
 // What was edited and is not saved yet: kept over all pages, shown as a diff with its SQL, saved in one transaction.
 
-import { type Cell, Refused, type Whole, isCut, post } from "./api";
+import { type Cell, Refused, type Whole, get, isCut, post } from "./api";
 import { type Child, button, dialog, h, plural, replace, say } from "./dom";
 import { reload, session } from "./shell";
 import { oneLine, same, whole } from "./values";
@@ -233,10 +233,10 @@ function resolve(sent: Change[], conflicts: Conflict[]): void {
     if (!change) return null;
     const { column } = conflict;
     const row = h("tr");
-    const decide = (text: string, act: () => void): HTMLButtonElement =>
-      button(text, () => {
+    const decide = (text: string, act: () => unknown): HTMLButtonElement =>
+      button(text, async () => {
         remember();
-        act();
+        await act();
         tell();
         row.querySelectorAll("button").forEach((other) => { other.disabled = true; });
         row.classList.add("decided");
@@ -249,8 +249,8 @@ function resolve(sent: Change[], conflicts: Conflict[]): void {
       ? [decide("Drop my change", () => changes.delete(place(change.table, change.key)))]
       : [
           decide("Take theirs", () => column && change.op === "update" ? forget(change, column) : changes.delete(place(change.table, change.key))),
-          decide(change.op === "delete" ? "Delete anyway" : "Keep mine", () => {
-            if (column) change.was[column] = conflict.now as Whole;
+          decide(change.op === "delete" ? "Delete anyway" : "Keep mine", async () => {
+            if (column) change.was[column] = await seen(change, column, conflict.now ?? null);
           }),
         ];
     replace(row,
@@ -273,6 +273,12 @@ function resolve(sent: Change[], conflicts: Conflict[]): void {
   ], { class: "review" });
   box.querySelector<HTMLElement>("td button")?.focus();
 }
+
+/** What is there now and was seen, whole even where it is too long to come along. */
+const seen = async (change: Change, column: string, now: Cell): Promise<Whole> =>
+  isCut(now)
+    ? (await get<{ value: Whole }>(`/api/cell/${change.table}/${column}/${encodeURIComponent(change.key)}`)).value
+    : now;
 
 const valueOf = (cell: Cell | undefined): HTMLElement =>
   cell === undefined || isCut(cell) ? oneLine(cell) : brief(cell);

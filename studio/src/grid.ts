@@ -66,9 +66,7 @@ export function makeGrid<Row>(element: HTMLElement, options: GridOptions<Row>): 
     theme,
     ...(nonce ? { styleNonce: nonce } : {}),
     suppressDragLeaveHidesColumns: true,
-    suppressMovableColumns: false,
     animateRows: false,
-    enableCellTextSelection: false,
     // Tab leaves the grid: arrows walk in it, and nobody has to pass through a thousand cells.
     tabToNextCell: ({ editing, nextCellPosition }) => (editing && nextCellPosition ? nextCellPosition : false),
     columnTypes: { right: { cellClass: "right", headerClass: "right" } },

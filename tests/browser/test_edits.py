@@ -220,6 +220,24 @@ def test_a_conflict_shows_both_values_and_overwrites_nothing(edit: Visit, databa
         expect(page.get_by_text("staged, not saved")).to_be_hidden()
 
 
+def test_a_conflict_over_values_too_long_to_come_along_can_be_decided_too(edit: Visit, database: Database) -> None:
+    edit.expected.append("409")
+    key = a_notification(database, title="long", content="before " * 300)
+    page = rows_of(edit, "notifications", key)
+    edit.cell_of(key, "content").click()
+    page.keyboard.press("Enter")
+    page.locator(".editor textarea").fill("mine")
+    page.keyboard.press("Enter")
+    database.execute("UPDATE notifications SET content = repeat('theirs ', 30000) WHERE id = %s", [key])
+    page.keyboard.press("Control+s")
+    page.get_by_role("button", name="Save 1 change").click()
+    page.get_by_role("button", name="Keep mine").click()
+    page.get_by_role("dialog").get_by_role("button", name="Review and save").click()
+    page.get_by_role("button", name="Save 1 change").click()
+    expect(page.get_by_text("Saved 1 change.")).to_be_visible()
+    assert value(database, "notifications", key, "content") == "mine"
+
+
 def test_a_row_that_somebody_deleted_is_a_conflict_too(edit: Visit, database: Database) -> None:
     edit.expected.append("409")
     key = a_user(database, "vanishes")

@@ -209,8 +209,8 @@ def test_hostile_text_in_every_column_of_every_table_is_shown_as_text(contexts: 
                 if isinstance(column.type, Text) and not column.foreign_keys:
                     for text in (short["markup"], short["attribute"], short["address"]):
                         expect(page.locator(f'.ag-cell[col-id="{column.name}"]', has_text=text).first).to_be_visible()
-                    marks = page.locator(f'.ag-cell[col-id="{column.name}"] .unseen')
-                    expect(marks.first).to_have_text("RLO")
+                    marks = page.locator(f'.ag-cell[col-id="{column.name}"] .unseen', has_text="RLO")
+                    expect(marks.first).to_be_visible()
         visit.go("/t/roles")
         page.get_by_role("link", name=short["attribute"]).click()
         expect(page.get_by_role("heading", level=1)).to_have_text(f"roles {short['attribute']}")
@@ -232,7 +232,7 @@ def test_a_megabyte_is_cut_and_shown_whole_when_asked(visit: Visit, database: ps
     visit.go("/sql")
     page.locator(".cm-content").click()
     page.keyboard.press("Control+a")
-    page.keyboard.insert_text(f"SELECT *, '<script>alert(4)</script>' FROM notifications WHERE id >= {found[0] - 4}")
+    page.keyboard.insert_text("SELECT *, '<script>alert(4)</script>' FROM notifications WHERE channel = title")
     page.keyboard.press("Control+Enter")
     expect(page.locator(".outcome")).to_contain_text("5 rows")
     assert page.locator("main script, main img").count() == 0

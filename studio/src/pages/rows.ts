@@ -161,10 +161,8 @@ export function rowsPage(table: Table, url: URL): Page {
       fresh: ({ data }) => !!data?.isNew,
     },
     enterNavigatesVerticallyAfterEdit: true,
-    stopEditingWhenCellsLoseFocus: false,
     loading: true,
     overlayNoRowsTemplate: "<span>No rows</span>",
-    multiSortKey: undefined,
     onSortChanged: ({ source }) => {
       if (source === "api" || source === "gridOptionsChanged") return;
       const sort = grid.getColumnState().filter((state) => state.sort)
