@@ -93,7 +93,7 @@ def test_a_new_column_becomes_a_migration_that_runs_both_ways(checkout: Checkout
 
     checkout.done("migrate")
     assert checkout.run("generate", "again").stderr == "nothing to generate\n"
-    assert checkout.done("check").stdout.count("yes") == 3
+    assert checkout.done("check").stdout.count("yes") == 4
     checkout.done("rollback")
     assert checkout.sql("SELECT FROM information_schema.columns WHERE column_name = 'tier'") == []
 
@@ -160,7 +160,7 @@ def test_a_renamed_column_keeps_its_data_and_its_index_follows(checkout: Checkou
     checkout.done("migrate")
     assert checkout.sql("SELECT birth_date FROM users") == [("12-31",)]
     assert checkout.sql("SELECT to_regclass('users_gym_id_birth_date_index') IS NOT NULL") == [(True,)]
-    assert checkout.done("check").stdout.count("yes") == 3
+    assert checkout.done("check").stdout.count("yes") == 4
     checkout.done("rollback")
     assert checkout.sql("SELECT birth_day FROM users") == [("12-31",)]
     assert checkout.sql("SELECT to_regclass('users_gym_id_birth_day_index') IS NOT NULL") == [(True,)]
@@ -176,7 +176,7 @@ def test_a_renamed_table_keeps_its_rows_and_all_names_follow(checkout: Checkout)
     names = "SELECT conname FROM pg_constraint WHERE conrelid = 'materials'::regclass AND contype <> 'n' ORDER BY 1"
     assert checkout.sql(names) == [("materials_class_id_class_id_fk",), ("materials_pkey",)]
     assert checkout.sql("SELECT pg_get_serial_sequence('materials', 'id')") == [("public.materials_id_seq",)]
-    assert checkout.done("check").stdout.count("yes") == 3
+    assert checkout.done("check").stdout.count("yes") == 4
 
 
 def test_what_is_said_to_be_dropped_is_dropped_and_comes_back_empty(checkout: Checkout) -> None:
@@ -321,14 +321,14 @@ def test_drift_is_named(drift: str, told: str, checkout: Checkout) -> None:
     done = checkout.run("check")
     assert done.returncode == 3
     assert told in done.stdout
-    assert done.stdout.count("yes") == 2
+    assert done.stdout.count("yes") == 3
 
 
 def test_check_of_an_older_revision_compares_with_that_revision(checkout: Checkout) -> None:
     checkout.done("migrate")
     checkout.edit("schema/users.py", PLAN, PLAN + TIER)
     checkout.done("generate", "add tier")
-    assert checkout.done("check").stdout.count("yes") == 3
+    assert checkout.done("check").stdout.count("yes") == 4
 
 
 def test_two_heads_are_told_and_merged(checkout: Checkout) -> None:
@@ -347,7 +347,7 @@ def test_two_heads_are_told_and_merged(checkout: Checkout) -> None:
     assert "--merge" in refused.stderr
     checkout.done("generate", "merge both", "--merge")
     checkout.done("migrate")
-    assert checkout.done("check").stdout.count("yes") == 3
+    assert checkout.done("check").stdout.count("yes") == 4
     assert "nothing to merge" in checkout.run("generate", "again", "--merge").stderr
 
 

@@ -6,11 +6,12 @@ import json
 from contextlib import closing
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import URL, text
 
 from tatame_db import move
-from tatame_db.database import SyncDatabase
+from tatame_db.database import SyncDatabase, readable
 from tatame_db.schema import Base
 
 Caller = Any
@@ -123,12 +124,44 @@ def test_a_report_that_knows_more_is_passed_on(studio: Caller, committed_databas
         connection.execute(
             text(
                 "UPDATE tatame_move.runs SET report = jsonb_set(report, '{tables,0}', report #> '{tables,0}' ||"
-                ' \'{"digest": "abc", "rejected": 3, "new": [1]}\')'
+                " '{\"new\": [1]}')"
             )
         )
     tables = {table["table"]: table for table in studio.get("/api/move")["tables"]}
-    known = tables["roles"]
-    assert (known["source_digest"], known["target_digest"], known["rejected"], known["new"]) == ("abc", "abc", 3, [1])
+    assert tables["roles"]["new"] == [1]
+
+
+def test_what_was_set_aside_is_named_with_its_reason(
+    studio: Caller, committed_database: SyncDatabase, supabase: URL
+) -> None:
+    with psycopg.connect(readable(supabase)) as connection:
+        connection.execute("UPDATE class SET start = '18:30:45' WHERE id = 1")
+        connection.execute("UPDATE notifications SET created_at = 'infinity' WHERE id = 2")
+    with move.opened_for_writing(supabase, committed_database.engine, lambda: None) as sides:
+        move.copy(sides, choices=move.Choices(misfits="null"), replace_rows=True)
+    tables = {table["table"]: table for table in studio.get("/api/move")["tables"]}
+    [nulled], [rejected] = tables["class"]["differences"], tables["notifications"]["differences"]
+    assert (nulled["id"], nulled["kind"], nulled["values"]) == ("1", "differing", [{"column": "start"}])
+    assert nulled["choice"] == "start has seconds, and HH:MM has none"
+    assert (rejected["id"], rejected["kind"]) == ("2", "missing")
+    told = tables["notifications"]
+    assert (told["source_rows"], told["target_rows"], told["rejected"]) == (3, 2, 1)
+    assert told["source_digest"] == told["target_digest"] != ""
+    assert tables["users"]["differences"] == []
+
+
+def test_a_run_that_failed_and_a_table_that_was_not_proven_are_not_called_proven(
+    studio: Caller, committed_database: SyncDatabase, supabase: URL
+) -> None:
+    copied(supabase, committed_database, "roles", "versions")
+    with committed_database.engine.begin() as connection:
+        # As a copy over REST leaves them whose second reading was another one.
+        connection.execute(text("UPDATE tatame_move.runs SET outcome = 'not equal', error = 'roles changed'"))
+        connection.execute(text("UPDATE tatame_move.tables SET proven_at = NULL WHERE name = 'roles'"))
+    told = studio.get("/api/move")
+    assert (told["runs"][0]["outcome"], told["runs"][0]["error"]) == ("not equal", "roles changed")
+    tables = {table["table"]: table for table in told["tables"]}
+    assert (tables["roles"]["equal"], tables["versions"]["equal"]) == (False, True)
 
 
 def test_events_go_on_after_the_database_was_away(studio: Caller, committed_database: SyncDatabase) -> None:

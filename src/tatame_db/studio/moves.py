@@ -35,6 +35,13 @@ _TABLES = text(
     " FROM tatame_move.tables AS known JOIN tatame_move.runs AS run ON run.id = known.run"
 )
 _PARKED = text("SELECT table_name || '.' || name FROM tatame_move.parked ORDER BY 1")
+# What is kept of a table for the source that it came from, where a report says that there is any.
+_ASIDE = text(
+    "SELECT known.name, aside.id, aside.action, aside.column_name, aside.reason"
+    " FROM tatame_move.tables AS known CROSS JOIN LATERAL (SELECT * FROM tatame_move.rejects AS kept"
+    " WHERE kept.table_name = known.name AND kept.source_identity = known.source_identity AND kept.action <> 'kept'"
+    " ORDER BY kept.id LIMIT 20) AS aside WHERE known.name = ANY(:tables)"
+)
 # A copy holds the lock on schema changes for as long as it lives, and locks the table that it writes.
 _WORKER = text(
     "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1"
@@ -55,6 +62,9 @@ async def remembered(connection: AsyncConnection) -> dict[str, Any]:
     worker = await connection.scalar(_WORKER, {"key": LOCK_KEY}) if runs and runs[0]["ended_at"] is None else None
     worked_on = {row[0]: row[1] for row in await connection.execute(_WORKED_ON, {"pid": worker})} if worker else {}
     known = {row[0]: _table(row[1], row[2] or {}) for row in await connection.execute(_TABLES)}
+    losing = [name for name, table in known.items() if table["rejected"] or table.get("nulled")]
+    for name, *what in await connection.execute(_ASIDE, {"tables": losing}) if losing else ():
+        known[name]["differences"].append(_difference(*what))
     return {
         "ever": True,
         "running": worker is not None,
@@ -72,23 +82,30 @@ async def remembered(connection: AsyncConnection) -> dict[str, Any]:
 
 def _outcome(run: dict[str, Any], *, running: bool) -> str:
     if run["ended_at"] is not None:
-        return "proven"
+        return str(run["outcome"])
     return "running" if running else "broken off"
 
 
 def _table(facts: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
     rows, seconds, written = facts.get("rows"), told.get("seconds"), told.get("written")
-    # What was proven is equal on both sides; a report that knows more of it says so.
+    rejected = told.get("rejected", 0)
     ours = {
-        "source_rows": rows,
+        "source_rows": None if rows is None else rows + rejected,
         "target_rows": rows,
-        "source_digest": told.get("digest"),
-        "target_digest": told.get("digest"),
-        "equal": bool(facts),
-        "rejected": 0,
+        "source_digest": None,
+        "target_digest": None,
+        # Over REST a table can be copied and not be proven.
+        "equal": facts.get("proven_at") is not None,
+        "rejected": rejected,
+        "differences": list[Any](),
         "rows_per_second": round(written / seconds) if seconds and written else None,
     }
     return ours | facts | told
+
+
+def _difference(key: str | None, action: str, column: str | None, reason: str) -> dict[str, Any]:
+    kind = "missing" if action == "rejected" else "differing"
+    return {"id": key, "kind": kind, "values": [{"column": column}] if column else [], "choice": reason}
 
 
 def stale(engine: Engine) -> dict[str, Any]:

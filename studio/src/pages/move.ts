@@ -5,13 +5,13 @@ import { button, bytes, h, number, plural, replace, say } from "../dom";
 import type { Page } from "../shell";
 import { activity, wrong } from "./overview";
 
-type Difference = { id: string; kind: string; values?: { column: string }[]; choice?: string | null };
+type Difference = { id: string | null; kind: string; values?: { column: string }[]; choice?: string | null };
 type Moved = {
   table: string; phase: number; equal: boolean; working: boolean; size_bytes: number | null; proven_at?: string | null;
   source_rows: number | null; target_rows: number | null; source_digest: string | null; target_digest: string | null;
   rows_per_second: number | null; waiting?: string[]; rejected?: number; nulled?: number; differences?: Difference[];
 };
-type Run = { id: number; started_at: string; ended_at: string | null; outcome: string; source: string };
+type Run = { id: number; started_at: string; ended_at: string | null; outcome: string; error?: string | null; source: string };
 type Answer = { ever: boolean; running: boolean; runs: Run[]; tables: Moved[]; parked: string[] };
 
 export function movePage(): Page {
@@ -47,6 +47,7 @@ export function movePage(): Page {
       h("p.lead", { role: "status" }, running ? h("span.live", {}, "A copy is running. ") : "",
         `${tables.filter(({ equal }) => equal).length} of ${plural(tables.length, "table")} proven equal.`,
         last ? ` Run ${last.id} began ${activity(last.started_at)}${last.ended_at ? `, ended ${activity(last.ended_at)}` : ""}: ${last.outcome}.` : ""),
+      last?.error ? h("div.problem", {}, h("strong", {}, `Run ${last.id} did not prove the move`), h("p", {}, last.error)) : "",
       parked.length ? h("div.problem", {}, h("strong", {}, `${plural(parked.length, "key")} and indexes are away while tables are written`),
         h("p", {}, running ? "They come back at the end." : "A run was killed. `tatame-db move copy` brings them back."),
         h("p.muted", {}, parked.join(", "))) : "",
@@ -77,8 +78,8 @@ export function movePage(): Page {
 
   function stateOf(table: Moved): [string, string] {
     if (table.working) return ["", `being written${table.size_bytes ? `, ${bytes(table.size_bytes)}` : ""}`];
-    if (!table.proven_at) return ["", "not copied"];
-    if (!table.equal) return ["bad", "differs"];
+    if (table.target_rows === null) return ["", "not copied"];
+    if (!table.equal) return ["bad", "copied, not proven"];
     if (table.table in written) return written[table.table] ? ["bad", "written to since"] : ["good", "equal, untouched since"];
     return ["good", "equal"];
   }
@@ -91,17 +92,16 @@ export function movePage(): Page {
       h("td", {}, table.phase),
       h("td.right", {}, count(table.source_rows)), h("td.right", {}, count(table.target_rows)),
       h("td.digest", {}, source && source === target ? h("code", { title: source }, source)
-        : source || target ? [h("code", {}, source ?? "none"), " ≠ ", h("code", {}, target ?? "none")]
-          : table.proven_at ? h("span.muted", {}, "the same") : ""),
+        : source || target ? [h("code", {}, source ?? "none"), " ≠ ", h("code", {}, target ?? "none")] : ""),
       h("td", {}, table.rows_per_second === null ? "" : `${number(table.rows_per_second)} rows/s`),
       h("td", {}, h("span", { class: `state ${mood}` }, state),
         table.rejected ? h("div.wrong", {}, `${plural(table.rejected, "row")} stayed behind by choice`) : "",
         table.nulled ? h("div.wrong", {}, `${plural(table.nulled, "value")} became NULL by choice`) : "",
         table.waiting?.length ? h("div.muted", {}, `${table.waiting.join(", ")} waits for a later phase`) : "",
-        differences.length ? h("details", {}, h("summary", {}, `${plural(differences.length, "difference")}`),
+        differences.length ? h("details", {}, h("summary", {}, "Which"),
           h("ul.plain", {}, differences.map(({ id, kind, values = [], choice }) => h("li", {},
-            kind === "missing" ? id : h("a", { href: rowPath(table.table, id) }, id), ` ${kind}`,
-            values.length ? ` in ${values.map(({ column }) => column).join(", ")}` : "", choice ? `, ${choice}` : "")))) : ""),
+            kind === "missing" || id === null ? id ?? "no id" : h("a", { href: rowPath(table.table, id) }, id), ` ${kind}`, choice ? `: ${choice}`
+              : values.length ? ` in ${values.map(({ column }) => column).join(", ")}` : "")))) : ""),
       h("td.muted", {}, table.proven_at ? activity(table.proven_at) : ""));
   }
 
