@@ -179,6 +179,12 @@ def test_keys_that_are_away_are_said_loudly_until_the_move_is_ended(move: Run, r
     assert json.loads(run("status", "--json", "--database-url", readable(address)).stdout)["move"] == [
         "gyms.gyms_manager_id_index"
     ]
+    assert status.returncode == 0
+    asked = run("status", "--check", "--database-url", readable(address))
+    assert (asked.returncode, asked.stdout) == (3, status.stdout)
+    assert "error: a move out of Supabase was not ended; away or not checked: gyms.gyms_manager_id_index\n" in (
+        asked.stderr
+    )
     checked = run("check", "--database-url", readable(address))
     assert checked.returncode == 3
     assert "no   no move left keys or indexes away or unchecked\n     gyms.gyms_manager_id_index\n" in checked.stdout
@@ -187,6 +193,7 @@ def test_keys_that_are_away_are_said_loudly_until_the_move_is_ended(move: Run, r
     )
     assert move("copy").returncode == 0
     assert "NOT READY" not in move("status").stdout
+    assert run("status", "--check", "--database-url", readable(address)).returncode == 0
 
 
 def test_copy_of_one_phase_and_of_rows_of_others(move: Run, address: URL) -> None:

@@ -129,7 +129,9 @@ def status(
     database_url: DatabaseUrl = None,
     *,
     as_json: AsJson = False,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 3 where migrations are pending.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit with 3 where migrations are pending, or a move was not ended.")
+    ] = False,
 ) -> None:
     """Say which database is meant, its revision, what is pending, and how full it is."""
     from tatame_db import evolve, move
@@ -146,6 +148,8 @@ def status(
             console.answer("           `tatame-db move copy` brings them back")
     if check and found.pending:
         raise evolve.CheckedBehind(found.pending)
+    if check and left_open:
+        raise move.MoveNotEnded(left_open)
 
 
 @app.command()

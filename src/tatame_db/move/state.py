@@ -20,7 +20,7 @@ SCHEMA = "tatame_move"
 
 
 class MoveNotEnded(TatameError):
-    """A run left keys or indexes away, or unchecked: an answer of `check`."""
+    """A run left keys or indexes away, or unchecked: an answer of `check` and `status --check`."""
 
     exit_code = 3
 
