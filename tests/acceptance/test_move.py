@@ -191,9 +191,40 @@ def test_keys_that_are_away_are_said_loudly_until_the_move_is_ended(move: Run, r
     assert "error: a move out of Supabase was not ended; away or not checked: gyms.gyms_manager_id_index\n" in (
         checked.stderr
     )
+    assert "hint: `tatame-db move copy` brings them back" in checked.stderr
     assert move("copy").returncode == 0
     assert "NOT READY" not in move("status").stdout
     assert run("status", "--check", "--database-url", readable(address)).returncode == 0
+
+
+def test_the_copy_that_ends_a_killed_one_is_printed_with_its_choices(
+    move: Run, run: Run, supabase: URL, address: URL
+) -> None:
+    with psycopg.connect(readable(supabase)) as connection:
+        connection.execute("UPDATE class SET start = '18:30:45' WHERE id = 1")
+        connection.execute("ALTER TABLE users ADD nickname text")
+        connection.execute("UPDATE users SET nickname = 'Aninha' WHERE id = 1")
+    choices = ("--misfits", "null", "--unknown", "keep")
+    assert move("copy", *choices, "--jobs", "2").returncode == 0
+    key = "class_gym_id_gyms_id_fk"
+    with psycopg.connect(readable(address)) as connection:
+        connection.execute(f"ALTER TABLE class DROP CONSTRAINT {key}".encode())
+        connection.execute(
+            f"ALTER TABLE class ADD CONSTRAINT {key} FOREIGN KEY (gym_id) REFERENCES gyms NOT VALID".encode()
+        )
+    assert move("copy").returncode == 1
+    ending = "tatame-db move copy --misfits null --unknown keep"
+    assert f"rows that are there, until `{ending}` has run again: class.{key}\n" in move("status").stdout
+    assert json.loads(move("status", "--json").stdout)["ending"] == ending
+    asked = run("status", "--check", "--database-url", readable(address))
+    assert f"           `{ending}` brings them back\n" in asked.stdout
+    assert f"hint: `{ending}` brings them back" in asked.stderr
+    assert f"hint: `{ending}` brings them back" in run("check", "--database-url", readable(address)).stderr
+    assert move(*ending.split()[2:]).returncode == 0
+    assert "NOT READY" not in move("status").stdout
+    assert move("copy", "--phase", "1", *choices).returncode == 0
+    ending = "tatame-db move copy roles versions app_stores --misfits null --unknown keep"
+    assert json.loads(move("status", "--json").stdout)["ending"] == ending
 
 
 def test_copy_of_one_phase_and_of_rows_of_others(move: Run, address: URL) -> None:

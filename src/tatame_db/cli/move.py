@@ -296,10 +296,11 @@ def _show_status(found: MoveStatus) -> None:
     if found.last_run:
         _show_run(found.last_run)
     if found.parked:
-        console.answer(f"NOT READY  away, until `tatame-db move copy` has run again: {', '.join(found.parked)}\n")
+        console.answer(f"NOT READY  away, until `{found.ending}` has run again: {', '.join(found.parked)}\n")
     if found.unproven_keys:
         names = ", ".join(found.unproven_keys)
-        console.answer(f"NOT READY  not checked against the rows that are there: {names}\n")
+        until = f"until `{found.ending}` has run again"
+        console.answer(f"NOT READY  not checked against the rows that are there, {until}: {names}\n")
     for table in found.tables:
         if table.copied_at is None:
             told = "not copied"

@@ -145,11 +145,11 @@ def status(
         _show(found)
         if left_open:
             console.answer(f"\nNOT READY  a move left keys and indexes away or unchecked: {', '.join(left_open)}")
-            console.answer("           `tatame-db move copy` brings them back")
+            console.answer(f"           `{move.ending(target.database.engine)}` brings them back")
     if check and found.pending:
         raise evolve.CheckedBehind(found.pending)
     if check and left_open:
-        raise move.MoveNotEnded(left_open)
+        raise move.MoveNotEnded(left_open, move.ending(target.database.engine))
 
 
 @app.command()

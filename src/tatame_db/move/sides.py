@@ -276,6 +276,12 @@ def left_open(target: Engine) -> list[str]:
         return state.left_open(side)
 
 
+def ending(target: Engine) -> str:
+    """Return the command that ends an unfinished move, with the choices of its last run, whatever the schema."""
+    with _target(target, complete=False) as side:
+        return state.ending(side)
+
+
 @contextlib.contextmanager
 def opened_for_writing(source: URL | Source, target: Engine, on_wait: Callable[[], None]) -> Generator[Sides]:
     """Open the source for reading in one moment, and the target for transactions of the caller's own.
