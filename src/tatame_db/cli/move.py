@@ -443,7 +443,9 @@ def _show_end(done: Rehearsal) -> None:
         console.answer(f"{done.seconds:7.1f} s  all of it, and every step ended as it has to")
     if done.directory:
         console.answer(f"\nsource  {done.source}\ntarget  {done.target}")
-        console.answer(f"\nboth go with `TATAME_DATA_DIR={shlex.quote(done.directory)} tatame-db down --yes`")
+        # From `/`, for an empty variable gives way to a `.env`, which is looked for in all folders above.
+        means = f"DATABASE_URL= TATAME_ENV= TATAME_DATA_DIR={shlex.quote(done.directory)}"
+        console.answer(f"\nboth go with `(cd / && {means} tatame-db down --yes)`")
 
 
 def _show_step(step: RehearsedStep) -> None:
