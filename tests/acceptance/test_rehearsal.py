@@ -29,7 +29,7 @@ def rehearse(run: Run, directory: Path) -> Run:
 
 def test_a_rehearsal_ends_as_it_has_to_and_leaves_nothing(rehearse: Run, directory: Path) -> None:
     done = rehearse()
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "starting a PostgreSQL of its own for the rehearsal\n")
     steps = re.findall(r"^ *[0-9.]+ s  ([a-z ]+): ", done.stdout, flags=re.MULTILINE)
     assert (len(steps), steps[0], steps[-1]) == (12, "a project", "verify at the end")
     assert "verify names it: users, id 7, email" in done.stdout

@@ -429,6 +429,7 @@ def rehearse_(
     """Practise the whole move offline, on invented rows; exit with 3 where a step does not end as it has to."""
     from tatame_db import move
 
+    console.say("starting a PostgreSQL of its own for the rehearsal")
     done = move.rehearse(rows, keep=keep, on_step=_say_step if as_json else _show_step)
     if as_json:
         console.answer_json(asdict(done) | {"as_expected": done.failed is None})
