@@ -19,6 +19,7 @@ from sqlalchemy import URL
 
 from tatame_db import evolve
 from tatame_db.database import SyncDatabase, readable
+from tatame_db.move import PHASE_OF
 
 COMMAND = Path(sys.executable).with_name("tatame-db")
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -51,6 +52,20 @@ def test_the_plan_names_an_obstacle_and_exits_with_3(move: Run, supabase: URL) -
     assert "error: the move would not be whole: 1 obstacle" in done.stderr
     told = json.loads(move("plan", "--json").stdout)
     assert told["whole"] is False
+
+
+def test_a_source_without_any_row_is_said_loudly(move: Run, supabase: URL) -> None:
+    loud = "EMPTY   the source has no rows at all in any of our tables: this may be the wrong database\n"
+    tables = ", ".join(PHASE_OF)
+    with psycopg.connect(readable(supabase)) as connection:
+        connection.execute(f"TRUNCATE {tables} CASCADE".encode())
+        connection.execute("INSERT INTO roles VALUES ('STUDENT')")
+    assert "EMPTY" not in move("plan").stdout + move("copy").stdout
+    with psycopg.connect(readable(supabase)) as connection:
+        connection.execute("DELETE FROM roles")
+    for command in ("plan", "copy"):
+        done = move(command)
+        assert (done.returncode, loud in done.stdout) == (0, True)
 
 
 def test_a_move_without_a_source_says_what_to_set(move: Run) -> None:

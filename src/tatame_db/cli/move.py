@@ -142,6 +142,12 @@ def _show_plan(planned: Plan) -> None:
         rejected = sum(what.rows for what in planned.aside if what.action == "rejected")
         console.answer(f"\nnothing stands in the way of {counted(rows - rejected, 'row')}")
         _show_aside(planned.aside)
+    if planned.empty:
+        _show_emptiness()
+
+
+def _show_emptiness() -> None:
+    console.answer("EMPTY   the source has no rows at all in any of our tables: this may be the wrong database")
 
 
 def _show_sides(told: Plan | Report, moment: str | None = None) -> None:
@@ -245,6 +251,8 @@ def _say_table(done: TableCopy) -> None:
 
 
 def _show_report(report: Report) -> None:
+    from tatame_db.move import PHASE_OF
+
     _show_sides(report, report.moment)
     console.answer(f"\n  {'table':<13}  {'rows':>12}  {'written':>12}  {'deleted':>12}  {'seconds':>9}  digest")
     for table in report.tables:
@@ -267,6 +275,8 @@ def _show_report(report: Report) -> None:
     waiting = [f"{', '.join(table.waiting)} of {table.table}" for table in report.tables if table.waiting]
     for column in waiting:
         console.answer(f"waits   {column}, for rows of a later phase")
+    if len(report.tables) == len(PHASE_OF) and not rows and not any(what.table in PHASE_OF for what in report.aside):
+        _show_emptiness()
     console.answer(f"time    {report.seconds:.1f} s, {written:,} rows written")
     console.answer(f"next    {_next(report, waiting)}")
 
