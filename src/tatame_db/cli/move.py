@@ -90,7 +90,7 @@ def _source(target: Target, *, anon_sees_all: bool, keep_unknown: bool = False) 
 
 
 def _say_read(table: str, rows: int) -> None:
-    console.say(f"{table}: {rows:,} rows read")
+    console.say(f"{table}: {counted(rows, 'row')} read")
 
 
 @move.command("plan")
@@ -123,7 +123,7 @@ def _show_plan(planned: Plan) -> None:
     _show_sides(planned)
     for table in planned.tables:
         console.answer(
-            f"\n{table.table}  phase {table.phase}, {table.rows:,} rows, {table.size_bytes:,} bytes,"
+            f"\n{table.table}  phase {table.phase}, {counted(table.rows, 'row')}, {table.size_bytes:,} bytes,"
             f" about {table.seconds:,.1f} s"
         )
         for column in table.columns:
@@ -170,7 +170,7 @@ def _show_reading(rest: Reading | None) -> None:
 
 def _show_obstacle(where: str, obstacle: Obstacle) -> None:
     ids = f", for example {', '.join(obstacle.ids)}" if obstacle.ids else ""
-    console.answer(f"{where}: {obstacle.what}: {obstacle.rows:,} rows{ids}")
+    console.answer(f"{where}: {obstacle.what}: {counted(obstacle.rows, 'row')}{ids}")
     if obstacle.chosen:
         outcome = ", ".join(f"{rows:,} {action}" for action, rows in obstacle.outcome.items())
         console.answer(f"  chosen: `{obstacle.chosen}`: {outcome or 'nothing is left to do'}")
@@ -188,12 +188,14 @@ def _show_aside(aside: list[SetAside]) -> None:
 @move.command("copy")
 def copy_(
     tables: Annotated[
-        list[str] | None, typer.Argument(metavar="[TABLE]...", help="The tables to copy; else all.")
+        list[str] | None,
+        typer.Argument(metavar="[TABLE]...", help="The tables to copy, besides those of --phase; else all."),
     ] = None,
     database_url: DatabaseUrl = None,
     *,
     phase: Annotated[
-        int | None, typer.Option(min=1, max=5, help="Copy the tables of this phase.", show_default=False)
+        int | None,
+        typer.Option(min=1, max=5, help="Copy the tables of this phase, and each TABLE.", show_default=False),
     ] = None,
     orphans: Orphans = None,
     misfits: Misfits = None,
@@ -246,7 +248,8 @@ def _say_wait() -> None:
 
 def _say_table(done: TableCopy) -> None:
     console.say(
-        f"{done.table}: {done.rows:,} rows, {done.written:,} written, {done.deleted:,} deleted, {done.seconds:.2f} s"
+        f"{done.table}: {counted(done.rows, 'row')}, {done.written:,} written, {done.deleted:,} deleted,"
+        f" {done.seconds:.2f} s"
     )
 
 
@@ -261,7 +264,8 @@ def _show_report(report: Report) -> None:
     rows = sum(table.rows for table in report.tables)
     written = sum(table.written for table in report.tables)
     console.answer("")
-    console.answer(f"equal   {rows:,} rows in {len(report.tables)} tables, proven by digests with {report.hash}")
+    equal = f"{counted(rows, 'row')} in {counted(len(report.tables), 'table')}"
+    console.answer(f"equal   {equal}, proven by digests with {report.hash}")
     console.answer("        each server digests its own rows, ours read back as the source has them; they are the same")
     if read_back := [table for table in report.tables if table.sha256]:
         console.answer(f"bytes   {counted(len(read_back), 'table')} read back, and what went into them came out:")
@@ -277,16 +281,27 @@ def _show_report(report: Report) -> None:
         console.answer(f"waits   {column}, for rows of a later phase")
     if len(report.tables) == len(PHASE_OF) and not rows and not any(what.table in PHASE_OF for what in report.aside):
         _show_emptiness()
-    console.answer(f"time    {report.seconds:.1f} s, {written:,} rows written")
-    console.answer(f"next    {_next(report, waiting)}")
+    console.answer(f"time    {report.seconds:.1f} s, {counted(written, 'row')} written")
+    for step in _next(report, waiting):
+        console.answer(f"next    {step}")
 
 
-def _next(report: Report, waiting: list[str]) -> str:
-    if waiting:
-        return "copy the later phases"
+def _next(report: Report, waiting: list[str]) -> list[str]:
+    steps: list[str] = []
     if any(what.action != "left" for what in report.aside):
-        return "look at `tatame_move.rejects`: what is mended at the source arrives with the next `tatame-db move copy`"
-    return "once nobody writes to Supabase any more: `tatame-db move copy` again, then `tatame-db move verify`"
+        steps.append(
+            "look at `tatame_move.rejects`: what is mended at the source arrives with the next `tatame-db move copy`"
+        )
+    if report.uncopied:
+        steps.append(f"copy the later phases; not copied yet: {', '.join(report.uncopied)}")
+    elif waiting:
+        steps.append("copy the later phases")
+    elif not steps:
+        steps.append(
+            "once nobody writes to Supabase any more: `tatame-db move copy` again, then `tatame-db move verify`"
+            " and `tatame-db check`"
+        )
+    return steps
 
 
 @move.command("status")
@@ -316,7 +331,7 @@ def _show_status(found: MoveStatus) -> None:
             told = "not copied"
         else:
             proven = f"proven {table.proven_at:%Y-%m-%d %H:%M}" if table.proven_at else "not proven"
-            told = f"{table.rows:,} rows, copied {table.copied_at:%Y-%m-%d %H:%M}, {proven}"
+            told = f"{counted(table.rows or 0, 'row')}, copied {table.copied_at:%Y-%m-%d %H:%M}, {proven}"
         rejected = f", {table.rejected:,} rejected" if table.rejected else ""
         stale = ", written to since: the proof is stale" if table.stale else ""
         console.answer(f"  phase {table.phase}  {table.table:<13}  {told}{rejected}{stale}")
@@ -408,10 +423,10 @@ def _show_proof(proof: TableProof) -> None:
         console.answer(f"{proof.table}: cannot be compared, the source has no such table")
         return
     if proof.equal:
-        console.answer(f"{proof.table}: equal, {proof.target_rows:,} rows, digest {proof.target_digest}")
+        console.answer(f"{proof.table}: equal, {counted(proof.target_rows, 'row')}, digest {proof.target_digest}")
         return
     console.answer(
-        f"{proof.table}: {proof.missing:,} rows missing, {proof.extra:,} extra, {proof.differing:,} differing"
+        f"{proof.table}: {counted(proof.missing, 'row')} missing, {proof.extra:,} extra, {proof.differing:,} differing"
         f" ({proof.source_rows:,} in the source, {proof.target_rows:,} in the target)"
         + (f"; {proof.by_choice:,} of them by choice" if proof.by_choice else "")
     )
