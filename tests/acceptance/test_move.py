@@ -19,6 +19,7 @@ from sqlalchemy import URL
 
 from tatame_db import evolve
 from tatame_db.database import SyncDatabase, readable
+from tatame_db.move import PHASE_OF
 
 COMMAND = Path(sys.executable).with_name("tatame-db")
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -47,10 +48,24 @@ def test_the_plan_names_an_obstacle_and_exits_with_3(move: Run, supabase: URL) -
         connection.execute("UPDATE class SET start = '18:30:45' WHERE id = 1")
     done = move("plan")
     assert done.returncode == 3
-    assert "class: start has seconds, and HH:MM has none: 1 rows, for example 1\n" in done.stdout
+    assert "class: start has seconds, and HH:MM has none: 1 row, for example 1\n" in done.stdout
     assert "error: the move would not be whole: 1 obstacle" in done.stderr
     told = json.loads(move("plan", "--json").stdout)
     assert told["whole"] is False
+
+
+def test_a_source_without_any_row_is_said_loudly(move: Run, supabase: URL) -> None:
+    loud = "EMPTY   the source has no rows at all in any of our tables: this may be the wrong database\n"
+    tables = ", ".join(PHASE_OF)
+    with psycopg.connect(readable(supabase)) as connection:
+        connection.execute(f"TRUNCATE {tables} CASCADE".encode())
+        connection.execute("INSERT INTO roles VALUES ('STUDENT')")
+    assert "EMPTY" not in move("plan").stdout + move("copy").stdout
+    with psycopg.connect(readable(supabase)) as connection:
+        connection.execute("DELETE FROM roles")
+    for command in ("plan", "copy"):
+        done = move(command)
+        assert (done.returncode, loud in done.stdout) == (0, True)
 
 
 def test_a_move_without_a_source_says_what_to_set(move: Run) -> None:
@@ -111,7 +126,7 @@ def test_copy_brings_everything_and_status_tells_of_it(move: Run) -> None:
     assert [table["written"] for table in told["tables"]] == [0] * 11
     status = move("status")
     assert status.returncode == 0
-    assert len(re.findall("rows, copied .* proven ", status.stdout)) == 11
+    assert len(re.findall("rows?, copied .* proven ", status.stdout)) == 11
     assert "away" not in status.stdout
     assert json.loads(move("status", "--json").stdout)["parked"] == []
 
@@ -121,8 +136,11 @@ def test_the_report_of_a_copy_says_what_was_proven_and_what_is_next(move: Run, s
     assert re.search(r"^checkins  phase 4, 2 rows, [0-9,]+ bytes, about 0.0 s$", planned.stdout, flags=re.MULTILINE)
     assert "a first copy takes about 0.0 s, by the last one on record or by the sizes\n" in planned.stdout
     first = move("copy", "--phase", "1")
-    assert "next    once nobody writes to Supabase any more: `tatame-db move copy` again" in first.stdout
-    assert "next    copy the later phases\n" in move("copy", "--phase", "2").stdout
+    assert "next    copy the later phases; not copied yet: gyms, users, " in first.stdout
+    assert "once nobody writes" not in first.stdout
+    second = move("copy", "roles", "--phase", "2")
+    assert re.findall("^  (roles|versions|gyms) ", second.stdout, flags=re.MULTILINE) == ["roles", "gyms"]
+    assert "next    copy the later phases; not copied yet: users, " in second.stdout
     done = move("copy")
     [digest] = re.findall(r"^users: equal, 3 rows, digest (-?[0-9]+)$", move("verify").stdout, flags=re.MULTILINE)
     assert re.search(rf"^  users +3 +3 +0 +[0-9.]+  {digest}$", done.stdout, flags=re.MULTILINE)
@@ -132,6 +150,8 @@ def test_the_report_of_a_copy_says_what_was_proven_and_what_is_next(move: Run, s
     assert "aside   nothing: every row moved as it is\n" in done.stdout
     with psycopg.connect(readable(supabase)) as connection:
         connection.execute("UPDATE checkins SET date = 'infinity' WHERE id = 1")
+    assert "next    once nobody writes to Supabase any more: `tatame-db move copy` again, then" in done.stdout
+    assert "`tatame-db move verify` and `tatame-db check`\n" in done.stdout
     rejected = move("copy", "--rejects", "keep")
     assert "next    look at `tatame_move.rejects`" in rejected.stdout
     assert re.match(r"run 4 of [0-9-]+ [0-9:]+: proven\n", move("status").stdout)
@@ -179,14 +199,52 @@ def test_keys_that_are_away_are_said_loudly_until_the_move_is_ended(move: Run, r
     assert json.loads(run("status", "--json", "--database-url", readable(address)).stdout)["move"] == [
         "gyms.gyms_manager_id_index"
     ]
+    assert status.returncode == 0
+    asked = run("status", "--check", "--database-url", readable(address))
+    assert (asked.returncode, asked.stdout) == (3, status.stdout)
+    assert "error: a move out of Supabase was not ended; away or not checked: gyms.gyms_manager_id_index\n" in (
+        asked.stderr
+    )
     checked = run("check", "--database-url", readable(address))
     assert checked.returncode == 3
     assert "no   no move left keys or indexes away or unchecked\n     gyms.gyms_manager_id_index\n" in checked.stdout
     assert "error: a move out of Supabase was not ended; away or not checked: gyms.gyms_manager_id_index\n" in (
         checked.stderr
     )
+    assert "hint: `tatame-db move copy` brings them back" in checked.stderr
     assert move("copy").returncode == 0
     assert "NOT READY" not in move("status").stdout
+    assert run("status", "--check", "--database-url", readable(address)).returncode == 0
+
+
+def test_the_copy_that_ends_a_killed_one_is_printed_with_its_choices(
+    move: Run, run: Run, supabase: URL, address: URL
+) -> None:
+    with psycopg.connect(readable(supabase)) as connection:
+        connection.execute("UPDATE class SET start = '18:30:45' WHERE id = 1")
+        connection.execute("ALTER TABLE users ADD nickname text")
+        connection.execute("UPDATE users SET nickname = 'Aninha' WHERE id = 1")
+    choices = ("--misfits", "null", "--unknown", "keep")
+    assert move("copy", *choices, "--jobs", "2").returncode == 0
+    key = "class_gym_id_gyms_id_fk"
+    with psycopg.connect(readable(address)) as connection:
+        connection.execute(f"ALTER TABLE class DROP CONSTRAINT {key}".encode())
+        connection.execute(
+            f"ALTER TABLE class ADD CONSTRAINT {key} FOREIGN KEY (gym_id) REFERENCES gyms NOT VALID".encode()
+        )
+    assert move("copy").returncode == 1
+    ending = "tatame-db move copy --misfits null --unknown keep"
+    assert f"rows that are there, until `{ending}` has run again: class.{key}\n" in move("status").stdout
+    assert json.loads(move("status", "--json").stdout)["ending"] == ending
+    asked = run("status", "--check", "--database-url", readable(address))
+    assert f"           `{ending}` brings them back\n" in asked.stdout
+    assert f"hint: `{ending}` brings them back" in asked.stderr
+    assert f"hint: `{ending}` brings them back" in run("check", "--database-url", readable(address)).stderr
+    assert move(*ending.split()[2:]).returncode == 0
+    assert "NOT READY" not in move("status").stdout
+    assert move("copy", "--phase", "1", *choices).returncode == 0
+    ending = "tatame-db move copy roles versions app_stores --misfits null --unknown keep"
+    assert json.loads(move("status", "--json").stdout)["ending"] == ending
 
 
 def test_copy_of_one_phase_and_of_rows_of_others(move: Run, address: URL) -> None:
@@ -212,7 +270,7 @@ def test_choices_are_shown_planned_kept_and_told_by_every_report(move: Run, supa
     undecided = move("plan", "--misfits", "null")
     assert undecided.returncode == 3
     assert (
-        "class: start has seconds, and HH:MM has none: 1 rows, for example 1\n  chosen: `--misfits null`: 1 nulled\n"
+        "class: start has seconds, and HH:MM has none: 1 row, for example 1\n  chosen: `--misfits null`: 1 nulled\n"
         in (undecided.stdout)
     )
     assert "  can be done: `--unknown keep`: the values are kept as JSON\n" in undecided.stdout

@@ -29,11 +29,33 @@ def rehearse(run: Run, directory: Path) -> Run:
 
 def test_a_rehearsal_ends_as_it_has_to_and_leaves_nothing(rehearse: Run, directory: Path) -> None:
     done = rehearse()
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "starting a PostgreSQL of its own for the rehearsal\n")
     steps = re.findall(r"^ *[0-9.]+ s  ([a-z ]+): ", done.stdout, flags=re.MULTILINE)
     assert (len(steps), steps[0], steps[-1]) == (12, "a project", "verify at the end")
     assert "verify names it: users, id 7, email" in done.stdout
     assert done.stdout.endswith(" s  all of it, and every step ended as it has to\n")
+    assert list(directory.iterdir()) == []
+
+
+def test_the_command_that_deletes_what_was_kept_works_wherever_it_is_pasted(
+    rehearse: Run, environment: dict[str, str], directory: Path, tmp_path: Path
+) -> None:
+    another = "postgresql://ana@127.0.0.1:1/other"
+    (tmp_path / ".env").write_text(f"DATABASE_URL={another}\nTATAME_ENV=production\n")
+    done = rehearse("--keep")
+    assert done.returncode == 0, done.stderr
+    [command] = re.findall("^both go with `(.*)`$", done.stdout, flags=re.MULTILINE)
+    there = {"PATH": f"{COMMAND.parent}:{environment['PATH']}", "TMPDIR": str(directory)}
+    given = {"DATABASE_URL": another, "TATAME_ENV": "production"}
+    gone = subprocess.run(
+        ["sh", "-c", command],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment | there | given,
+    )
+    assert gone.returncode == 0, gone.stderr
     assert list(directory.iterdir()) == []
 
 

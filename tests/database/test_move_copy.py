@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import URL, Engine
 
 from tatame_db import evolve, move, seed
-from tatame_db.database import readable
+from tatame_db.database import SyncDatabase, readable
 from tatame_db.evolve import catalogue
 from tatame_db.move import state
 from tatame_db.move.mapping import PHASE_OF
@@ -492,6 +492,14 @@ def test_a_target_without_our_schema_is_not_written_to(supabase: URL, bare_engin
 def test_the_same_database_is_not_copied_onto_itself(engine: Engine) -> None:
     with pytest.raises(move.SameDatabase), move.opened_for_writing(engine.url, engine, lambda: None):
         pass
+
+
+def test_a_project_named_as_its_own_target_is_refused_before_its_pending_migrations(supabase: URL) -> None:
+    with SyncDatabase(supabase) as database:
+        with pytest.raises(move.SameDatabase), move.opened_for_writing(supabase, database.engine, lambda: None):
+            pass
+        with pytest.raises(move.SameDatabase), move.opened(supabase, database.engine):
+            pass
 
 
 def test_only_one_run_works_at_a_time_and_no_migration_beside_it(supabase: URL, engine: Engine) -> None:

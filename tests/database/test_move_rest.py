@@ -19,8 +19,8 @@ import psycopg
 import pytest
 from sqlalchemy import URL, Engine
 
-from tatame_db import move
-from tatame_db.database import readable
+from tatame_db import evolve, move
+from tatame_db.database import SyncDatabase, readable
 from tatame_db.evolve.scratch import Scratch, scratch
 from tatame_db.move.mapping import PHASE_OF
 from tatame_db.move.rest import role_of
@@ -327,6 +327,23 @@ def test_the_database_itself_is_no_target(postgrest: Start, service: str, engine
         plan(address, service, engine)
     with mirror(address, service) as source, pytest.raises(move.SameDatabase):
         source.counts(engine)
+
+
+def test_the_project_itself_is_no_target_before_it_is_migrated(
+    postgrest: Start, service: str, supabase: URL, bare_engine: Engine
+) -> None:
+    address = postgrest()
+    with mirror(address, service) as source, SyncDatabase(supabase) as database:
+        with pytest.raises(move.SameDatabase), move.opened(source, database.engine):
+            pass
+        with pytest.raises(move.SameDatabase), move.opened_for_writing(source, database.engine, lambda: None):
+            pass
+        with pytest.raises(move.SameDatabase):
+            source.counts(database.engine)
+    for tables in ("", "CREATE TABLE gyms (); CREATE TABLE attachments (); CREATE TABLE checkins (name text)"):
+        change(bare_engine.url, tables)
+        with pytest.raises(evolve.SchemaBehind):
+            plan(address, service, bare_engine)
 
 
 def test_a_disk_without_room_is_said(

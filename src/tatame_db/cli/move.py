@@ -90,7 +90,7 @@ def _source(target: Target, *, anon_sees_all: bool, keep_unknown: bool = False) 
 
 
 def _say_read(table: str, rows: int) -> None:
-    console.say(f"{table}: {rows:,} rows read")
+    console.say(f"{table}: {counted(rows, 'row')} read")
 
 
 @move.command("plan")
@@ -123,7 +123,7 @@ def _show_plan(planned: Plan) -> None:
     _show_sides(planned)
     for table in planned.tables:
         console.answer(
-            f"\n{table.table}  phase {table.phase}, {table.rows:,} rows, {table.size_bytes:,} bytes,"
+            f"\n{table.table}  phase {table.phase}, {counted(table.rows, 'row')}, {table.size_bytes:,} bytes,"
             f" about {table.seconds:,.1f} s"
         )
         for column in table.columns:
@@ -142,6 +142,12 @@ def _show_plan(planned: Plan) -> None:
         rejected = sum(what.rows for what in planned.aside if what.action == "rejected")
         console.answer(f"\nnothing stands in the way of {counted(rows - rejected, 'row')}")
         _show_aside(planned.aside)
+    if planned.empty:
+        _show_emptiness()
+
+
+def _show_emptiness() -> None:
+    console.answer("EMPTY   the source has no rows at all in any of our tables: this may be the wrong database")
 
 
 def _show_sides(told: Plan | Report, moment: str | None = None) -> None:
@@ -164,7 +170,7 @@ def _show_reading(rest: Reading | None) -> None:
 
 def _show_obstacle(where: str, obstacle: Obstacle) -> None:
     ids = f", for example {', '.join(obstacle.ids)}" if obstacle.ids else ""
-    console.answer(f"{where}: {obstacle.what}: {obstacle.rows:,} rows{ids}")
+    console.answer(f"{where}: {obstacle.what}: {counted(obstacle.rows, 'row')}{ids}")
     if obstacle.chosen:
         outcome = ", ".join(f"{rows:,} {action}" for action, rows in obstacle.outcome.items())
         console.answer(f"  chosen: `{obstacle.chosen}`: {outcome or 'nothing is left to do'}")
@@ -182,12 +188,14 @@ def _show_aside(aside: list[SetAside]) -> None:
 @move.command("copy")
 def copy_(
     tables: Annotated[
-        list[str] | None, typer.Argument(metavar="[TABLE]...", help="The tables to copy; else all.")
+        list[str] | None,
+        typer.Argument(metavar="[TABLE]...", help="The tables to copy, besides those of --phase; else all."),
     ] = None,
     database_url: DatabaseUrl = None,
     *,
     phase: Annotated[
-        int | None, typer.Option(min=1, max=5, help="Copy the tables of this phase.", show_default=False)
+        int | None,
+        typer.Option(min=1, max=5, help="Copy the tables of this phase, and each TABLE.", show_default=False),
     ] = None,
     orphans: Orphans = None,
     misfits: Misfits = None,
@@ -240,11 +248,14 @@ def _say_wait() -> None:
 
 def _say_table(done: TableCopy) -> None:
     console.say(
-        f"{done.table}: {done.rows:,} rows, {done.written:,} written, {done.deleted:,} deleted, {done.seconds:.2f} s"
+        f"{done.table}: {counted(done.rows, 'row')}, {done.written:,} written, {done.deleted:,} deleted,"
+        f" {done.seconds:.2f} s"
     )
 
 
 def _show_report(report: Report) -> None:
+    from tatame_db.move import PHASE_OF
+
     _show_sides(report, report.moment)
     console.answer(f"\n  {'table':<13}  {'rows':>12}  {'written':>12}  {'deleted':>12}  {'seconds':>9}  digest")
     for table in report.tables:
@@ -253,7 +264,8 @@ def _show_report(report: Report) -> None:
     rows = sum(table.rows for table in report.tables)
     written = sum(table.written for table in report.tables)
     console.answer("")
-    console.answer(f"equal   {rows:,} rows in {len(report.tables)} tables, proven by digests with {report.hash}")
+    equal = f"{counted(rows, 'row')} in {counted(len(report.tables), 'table')}"
+    console.answer(f"equal   {equal}, proven by digests with {report.hash}")
     console.answer("        each server digests its own rows, ours read back as the source has them; they are the same")
     if read_back := [table for table in report.tables if table.sha256]:
         console.answer(f"bytes   {counted(len(read_back), 'table')} read back, and what went into them came out:")
@@ -267,16 +279,29 @@ def _show_report(report: Report) -> None:
     waiting = [f"{', '.join(table.waiting)} of {table.table}" for table in report.tables if table.waiting]
     for column in waiting:
         console.answer(f"waits   {column}, for rows of a later phase")
-    console.answer(f"time    {report.seconds:.1f} s, {written:,} rows written")
-    console.answer(f"next    {_next(report, waiting)}")
+    if len(report.tables) == len(PHASE_OF) and not rows and not any(what.table in PHASE_OF for what in report.aside):
+        _show_emptiness()
+    console.answer(f"time    {report.seconds:.1f} s, {counted(written, 'row')} written")
+    for step in _next(report, waiting):
+        console.answer(f"next    {step}")
 
 
-def _next(report: Report, waiting: list[str]) -> str:
-    if waiting:
-        return "copy the later phases"
+def _next(report: Report, waiting: list[str]) -> list[str]:
+    steps: list[str] = []
     if any(what.action != "left" for what in report.aside):
-        return "look at `tatame_move.rejects`: what is mended at the source arrives with the next `tatame-db move copy`"
-    return "once nobody writes to Supabase any more: `tatame-db move copy` again, then `tatame-db move verify`"
+        steps.append(
+            "look at `tatame_move.rejects`: what is mended at the source arrives with the next `tatame-db move copy`"
+        )
+    if report.uncopied:
+        steps.append(f"copy the later phases; not copied yet: {', '.join(report.uncopied)}")
+    elif waiting:
+        steps.append("copy the later phases")
+    elif not steps:
+        steps.append(
+            "once nobody writes to Supabase any more: `tatame-db move copy` again, then `tatame-db move verify`"
+            " and `tatame-db check`"
+        )
+    return steps
 
 
 @move.command("status")
@@ -296,16 +321,17 @@ def _show_status(found: MoveStatus) -> None:
     if found.last_run:
         _show_run(found.last_run)
     if found.parked:
-        console.answer(f"NOT READY  away, until `tatame-db move copy` has run again: {', '.join(found.parked)}\n")
+        console.answer(f"NOT READY  away, until `{found.ending}` has run again: {', '.join(found.parked)}\n")
     if found.unproven_keys:
         names = ", ".join(found.unproven_keys)
-        console.answer(f"NOT READY  not checked against the rows that are there: {names}\n")
+        until = f"until `{found.ending}` has run again"
+        console.answer(f"NOT READY  not checked against the rows that are there, {until}: {names}\n")
     for table in found.tables:
         if table.copied_at is None:
             told = "not copied"
         else:
             proven = f"proven {table.proven_at:%Y-%m-%d %H:%M}" if table.proven_at else "not proven"
-            told = f"{table.rows:,} rows, copied {table.copied_at:%Y-%m-%d %H:%M}, {proven}"
+            told = f"{counted(table.rows or 0, 'row')}, copied {table.copied_at:%Y-%m-%d %H:%M}, {proven}"
         rejected = f", {table.rejected:,} rejected" if table.rejected else ""
         stale = ", written to since: the proof is stale" if table.stale else ""
         console.answer(f"  phase {table.phase}  {table.table:<13}  {told}{rejected}{stale}")
@@ -397,10 +423,10 @@ def _show_proof(proof: TableProof) -> None:
         console.answer(f"{proof.table}: cannot be compared, the source has no such table")
         return
     if proof.equal:
-        console.answer(f"{proof.table}: equal, {proof.target_rows:,} rows, digest {proof.target_digest}")
+        console.answer(f"{proof.table}: equal, {counted(proof.target_rows, 'row')}, digest {proof.target_digest}")
         return
     console.answer(
-        f"{proof.table}: {proof.missing:,} rows missing, {proof.extra:,} extra, {proof.differing:,} differing"
+        f"{proof.table}: {counted(proof.missing, 'row')} missing, {proof.extra:,} extra, {proof.differing:,} differing"
         f" ({proof.source_rows:,} in the source, {proof.target_rows:,} in the target)"
         + (f"; {proof.by_choice:,} of them by choice" if proof.by_choice else "")
     )
@@ -428,6 +454,7 @@ def rehearse_(
     """Practise the whole move offline, on invented rows; exit with 3 where a step does not end as it has to."""
     from tatame_db import move
 
+    console.say("starting a PostgreSQL of its own for the rehearsal")
     done = move.rehearse(rows, keep=keep, on_step=_say_step if as_json else _show_step)
     if as_json:
         console.answer_json(asdict(done) | {"as_expected": done.failed is None})
@@ -442,7 +469,9 @@ def _show_end(done: Rehearsal) -> None:
         console.answer(f"{done.seconds:7.1f} s  all of it, and every step ended as it has to")
     if done.directory:
         console.answer(f"\nsource  {done.source}\ntarget  {done.target}")
-        console.answer(f"\nboth go with `TATAME_DATA_DIR={shlex.quote(done.directory)} tatame-db down --yes`")
+        # From `/`, for an empty variable gives way to a `.env`, which is looked for in all folders above.
+        means = f"DATABASE_URL= TATAME_ENV= TATAME_DATA_DIR={shlex.quote(done.directory)}"
+        console.answer(f"\nboth go with `(cd / && {means} tatame-db down --yes)`")
 
 
 def _show_step(step: RehearsedStep) -> None:

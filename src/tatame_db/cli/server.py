@@ -129,7 +129,9 @@ def status(
     database_url: DatabaseUrl = None,
     *,
     as_json: AsJson = False,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 3 where migrations are pending.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit with 3 where migrations are pending, or a move was not ended.")
+    ] = False,
 ) -> None:
     """Say which database is meant, its revision, what is pending, and how full it is."""
     from tatame_db import evolve, move
@@ -143,9 +145,11 @@ def status(
         _show(found)
         if left_open:
             console.answer(f"\nNOT READY  a move left keys and indexes away or unchecked: {', '.join(left_open)}")
-            console.answer("           `tatame-db move copy` brings them back")
+            console.answer(f"           `{move.ending(target.database.engine)}` brings them back")
     if check and found.pending:
         raise evolve.CheckedBehind(found.pending)
+    if check and left_open:
+        raise move.MoveNotEnded(left_open, move.ending(target.database.engine))
 
 
 @app.command()

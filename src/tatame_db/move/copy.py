@@ -204,6 +204,8 @@ class Report:
     seconds: float
     rest: Reading | None
     """How the source was read for the last proof, where that was over REST."""
+    uncopied: list[str]
+    """Tables that were never copied from this source."""
 
 
 def _silent(*_: object) -> None:
@@ -369,10 +371,15 @@ class _Copy:
             tried=[table.name for table in tried],
             seconds=time.perf_counter() - started,
             rest=rest,
+            uncopied=self._uncopied(),
         )
         state.ended(self.target, run, "proven", report=json.dumps(asdict(report)))
         self.target.connection.commit()
         return report
+
+    def _uncopied(self) -> list[str]:
+        copied = {name for name, last in self._remembered().items() if last.source_identity == self.identity}
+        return [name for name in PHASE_OF if name not in copied]
 
     def _moment(self) -> str | None:
         if self.source.rest:

@@ -94,10 +94,12 @@ class Mirror:
         """Say whether the first row of some table lies in the same place of the same table, which only itself does."""
         for name, table in sorted(self.rest.tables().items()):
             if name in PHASE_OF and (found := self.rest.places(table)):
-                return bool(
+                [is_there] = target.row(f"SELECT to_regclass('public.{quoted(name)}') IS NOT NULL")
+                # Before it is migrated, a target may have no such table, or one of its own without an `id`.
+                return is_there and bool(
                     target.rows(
-                        f"SELECT FROM public.{quoted(name)} WHERE id::text = %(key)s AND tableoid::text = %(table)s"
-                        " AND xmin::text = %(writer)s AND ctid::text = %(place)s",
+                        f"SELECT FROM public.{quoted(name)} AS t WHERE tableoid::text = %(table)s"
+                        " AND xmin::text = %(writer)s AND ctid::text = %(place)s AND to_jsonb(t) ->> 'id' = %(key)s",
                         dict(zip(("key", "table", "writer", "place"), found, strict=True)),
                     )
                 )
@@ -106,7 +108,7 @@ class Mirror:
     def counts(self, target: Engine) -> list[TableCount]:
         """Count the rows of both sides, those of the source by its own word. Raises `RestError`, `SameDatabase`."""
         self.rest.tables()
-        with target_opened(target) as side:
+        with target_opened(target, self) as side:
             if self.is_in(side):
                 raise SameDatabase(self.readable)
             aside = state.set_aside(side, state.name_of(self.rest.reading))

@@ -90,6 +90,11 @@ class Plan:
         return [obstacle for obstacle in self.obstacles if obstacle.chosen is None]
 
     @property
+    def empty(self) -> bool:
+        """Whether the source has no row at all in our tables."""
+        return not any(table.rows for table in self.tables)
+
+    @property
     def whole(self) -> bool:
         """Whether every row would arrive as it is, or as somebody chose."""
         return not self.unresolved

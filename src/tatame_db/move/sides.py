@@ -256,14 +256,17 @@ def opened(source: URL | Source, target: Engine) -> Generator[Sides]:
 
     Raises `SourceNotReached`, `SourceTooOld`, `SameDatabase`, `SchemaBehind`, `ConnectionLost`.
     """
-    with _target(target) as target_side, _source(source, target_side) as source_side:
+    with _target(target, source) as target_side, _source(source, target_side) as source_side:
         yield Sides(source_side, target_side)
 
 
 @contextlib.contextmanager
-def target_opened(target: Engine) -> Generator[Side]:
-    """Open the target alone for reading in one moment. Raises `SchemaBehind`, `ConnectionLost`."""
-    with _target(target) as side:
+def target_opened(target: Engine, source: Source | None = None) -> Generator[Side]:
+    """Open the target alone for reading in one moment. Raises `SchemaBehind`, `ConnectionLost`.
+
+    Given a source too, a target that is not migrated may raise `SameDatabase` instead.
+    """
+    with _target(target, source) as side:
         yield side
 
 
@@ -271,6 +274,12 @@ def left_open(target: Engine) -> list[str]:
     """Name the foreign keys and indexes that an unfinished move left away or unchecked, whatever the schema."""
     with _target(target, complete=False) as side:
         return state.left_open(side)
+
+
+def ending(target: Engine) -> str:
+    """Return the command that ends an unfinished move, with the choices of its last run, whatever the schema."""
+    with _target(target, complete=False) as side:
+        return state.ending(side)
 
 
 @contextlib.contextmanager
@@ -282,7 +291,7 @@ def opened_for_writing(source: URL | Source, target: Engine, on_wait: Callable[[
     """
     patience = evolve.Patience(statement_timeout_ms=0, on_wait=on_wait)
     with _target_explained(), exclusive(target, patience) as locked:
-        evolve.refuse_incomplete(locked)
+        _refuse_incomplete(locked, source)
         locked.rollback()
         driver = _driver(locked)
         target_side = Side("target", target.url, driver)
@@ -326,8 +335,7 @@ def _source(source: URL | Source, target: Side) -> Generator[Side]:
                 raise SameDatabase(side.readable)
             yield side
         return
-    if source.is_in(target):
-        raise SameDatabase(source.readable)
+    _refuse_same(source, target)
     with source.opened(target) as side:
         yield side
 
@@ -353,15 +361,34 @@ def reading(address: URL, snapshot: str | None = None) -> Generator[Side]:
 
 
 @contextlib.contextmanager
-def _target(engine: Engine, *, complete: bool = True) -> Generator[Side]:
+def _target(engine: Engine, source: URL | Source | None = None, *, complete: bool = True) -> Generator[Side]:
     with _target_explained(), engine.connect() as connection:
         if complete:
-            evolve.refuse_incomplete(connection)
+            _refuse_incomplete(connection, source)
         try:
             yield from _reading(Side("target", engine.url, _driver(connection)))
         finally:
             # What was set on it for reading ends with it.
             connection.invalidate()
+
+
+def _refuse_incomplete(connection: Connection, source: URL | Source | None) -> None:
+    try:
+        evolve.refuse_incomplete(connection)
+    except (evolve.SchemaBehind, evolve.TablesMissing):
+        # Who followed its hint would migrate Supabase's own database, where that is named as the target.
+        if source:
+            _refuse_same(source, Side("target", connection.engine.url, _driver(connection)))
+        raise
+
+
+def _refuse_same(source: URL | Source, target: Side) -> None:
+    if isinstance(source, URL):
+        with reading(source) as side:
+            if side.identity == target.identity:
+                raise SameDatabase(side.readable)
+    elif source.is_in(target):
+        raise SameDatabase(source.readable)
 
 
 def _driver(connection: Connection) -> psycopg.Connection[tuple[Any, ...]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError
-from tatame_db.move.choices import REJECTED, UNKNOWN_TABLE, SetAside
+from tatame_db.move.choices import REJECTED, UNKNOWN_TABLE, Choices, SetAside
 from tatame_db.move.mapping import PHASE_OF, quoted
 
 if TYPE_CHECKING:
@@ -20,16 +20,16 @@ SCHEMA = "tatame_move"
 
 
 class MoveNotEnded(TatameError):
-    """A run left keys or indexes away, or unchecked: an answer of `check`."""
+    """A run left keys or indexes away, or unchecked: an answer of `check` and `status --check`."""
 
     exit_code = 3
 
-    def __init__(self, names: list[str]) -> None:
-        self.names = names
+    def __init__(self, names: list[str], command: str) -> None:
+        self.names, self.command = names, command
         super().__init__(
             f"a move out of Supabase was not ended; away or not checked: {', '.join(names)}",
             means=f"{NOTHING_CHANGED} Until then the database takes rows that our schema forbids, and may be slow.",
-            fix="`tatame-db move copy` brings them back and proves the rows; then check again",
+            fix=f"`{command}` brings them back and proves the rows; then check again",
         )
 
 
@@ -264,6 +264,17 @@ def left_open(target: Side) -> list[str]:
     return [*parked(target), *(f"{table}.{key}" for table, key in unproven_keys(target))]
 
 
+def ending(target: Side) -> str:
+    """Return the command that brings back what a run left open: a copy with the tables and choices of the last one."""
+    words = ["tatame-db move copy"]
+    options = target.rows(f"SELECT options FROM {SCHEMA}.runs ORDER BY id DESC LIMIT 1") if exists(target) else []
+    for [given] in options:
+        if len(given["tables"]) < len(PHASE_OF):
+            words += given["tables"]
+        words += [f"--{choice.name} {given[choice.name]}" for choice in fields(Choices) if given.get(choice.name)]
+    return " ".join(words)
+
+
 def rates(target: Side) -> dict[str, float]:
     """Return the rows per second of the last copy of each table that took long enough to tell."""
     if not exists(target):
@@ -330,6 +341,8 @@ class MoveStatus:
     aside: list[SetAside]
     """What was set aside by choice, and is kept in `tatame_move.rejects`."""
     last_run: RunStatus | None
+    ending: str
+    """The command that ends what a killed run left open."""
 
 
 def status(target: Side) -> MoveStatus:
@@ -342,6 +355,7 @@ def status(target: Side) -> MoveStatus:
         [f"{table}.{key}" for table, key in unproven_keys(target)],
         aside,
         _last_run(target) if exists(target) else None,
+        ending(target),
     )
 
 
