@@ -279,12 +279,12 @@ class EmbeddedServer:
     def _make_directories(self) -> None:
         if not str(self.directory).isprintable():
             raise DirectoryUnusable(self.directory, "its name has a character that cannot be printed")
-        if self.directory.exists() and not self._is_ours() and any(self.directory.iterdir()):
+        # The mark is written first, so who sees a file of another start sees the mark afterwards.
+        if self.directory.exists() and any(self.directory.iterdir()) and not self._is_ours():
             raise DirectoryUnusable(self.directory, "it holds files that are not the embedded server's")
         for directory in dict.fromkeys([self.directory, self._socket_directory]):
-            if not directory.exists():
-                # The folders above stay open to all, as `mkdir -p` makes them: the server's user must pass them.
-                directory.mkdir(parents=True)
+            # The folders above stay open to all, as `mkdir -p` makes them: the server's user must pass them.
+            directory.mkdir(parents=True, exist_ok=True)
             if directory.stat().st_uid not in {os.geteuid(), self._owner.pw_uid}:
                 raise DirectoryUnusable(directory, "it belongs to another user")
             self._give(directory, 0o700)
