@@ -245,8 +245,7 @@ def main() -> None:
     options.add_argument("--rows", type=int, default=2_000_000)
     options.add_argument("--turns", type=int, default=3)
     chosen = options.parse_args()
-    size = chosen.rows * 1_000
-    with scratch(2 * size) as source, scratch(size) as target, tempfile.TemporaryDirectory() as place:
+    with scratch() as source, scratch() as target, tempfile.TemporaryDirectory() as place:
         bench = Bench(source, target, chosen.rows, Path(place))
         found: dict[str, list[float]] = {}
 
