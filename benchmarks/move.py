@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from tatame_db import evolve
-from tatame_db.database import SyncDatabase, readable
-from tatame_db.evolve.scratch import Scratch, scratch
-from tatame_db.move import state
+from tatame_db.database.pool import SyncDatabase, readable
+from tatame_db.move import record as state
+from tatame_db.move.connection import opened, opened_for_writing
 from tatame_db.move.conversion import about
 from tatame_db.move.mapping import TableMap, quoted, read_mapping
 from tatame_db.move.rehearsal import run_statements
-from tatame_db.move.sides import opened, opened_for_writing
+from tatame_db.server.scratch import Scratch, scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

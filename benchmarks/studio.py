@@ -24,8 +24,8 @@ from urllib.parse import urlencode
 import psycopg
 
 from tatame_db import evolve
-from tatame_db.database import SyncDatabase, create_missing_database, readable
-from tatame_db.server import EmbeddedServer
+from tatame_db.database.pool import SyncDatabase, create_missing_database, readable
+from tatame_db.server.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 from sqlalchemy import URL, delete, func, select, text
 
 from tatame_db import evolve
-from tatame_db.database import SyncDatabase
-from tatame_db.factories import a_gym, a_user
-from tatame_db.run_directory import new_run_directory
+from tatame_db.database.pool import SyncDatabase
 from tatame_db.schema import Base, User
-from tatame_db.testing import LoopFreeDatabase, Run, undone_session
+from tatame_db.server.run_directory import new_run_directory
+from tatame_db.testing.factories import a_gym, a_user
+from tatame_db.testing.runs import LoopFreeDatabase, Run, undone_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,9 +37,9 @@ ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 40
 START = """
 import time
 started = time.perf_counter()
-from tatame_db.database import SyncDatabase
-from tatame_db.run_directory import new_run_directory
-from tatame_db.testing import Run
+from tatame_db.database.pool import SyncDatabase
+from tatame_db.server.run_directory import new_run_directory
+from tatame_db.testing.runs import Run
 run = Run(new_run_directory())
 run.start()
 SyncDatabase(run.clone()).ping()

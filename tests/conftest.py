@@ -23,11 +23,11 @@ from filelock import FileLock
 from hypothesis import HealthCheck, Phase, settings
 from sqlalchemy import URL, Engine
 
-from tatame_db.database import SyncDatabase, readable
+from tatame_db.database.pool import SyncDatabase, readable
 from tatame_db.move.rehearsal import SUPABASE_SCHEMA
-from tatame_db.run_directory import new_run_directory
-from tatame_db.server import EmbeddedServer
-from tatame_db.testing import Run
+from tatame_db.server.embedded import EmbeddedServer
+from tatame_db.server.run_directory import new_run_directory
+from tatame_db.testing.runs import Run
 
 HERE = Path(__file__).parent
 

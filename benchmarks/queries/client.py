@@ -16,10 +16,10 @@ from psycopg_pool import AsyncConnectionPool
 from sqlalchemy import URL, insert, select
 from sqlalchemy.orm import joinedload, selectinload
 
-from tatame_db.database import Database
-from tatame_db.reads import Read, query, read
+from tatame_db.database.pool import Database
+from tatame_db.query.read import Read, query, read
+from tatame_db.query.write import insert_many
 from tatame_db.schema import Base, Checkin, Class, Notification, User
-from tatame_db.writes import insert_many
 
 ROWS = [{"user_id": number + 1, "class_id": number % 100 + 1, "date": "2030-01-01"} for number in range(1000)]
 Job = Callable[[int], Awaitable[Any]]

@@ -17,8 +17,8 @@ from typing import Any
 from sqlalchemy import text
 
 from tatame_db import evolve
-from tatame_db.database import SyncDatabase, create_missing_database
-from tatame_db.server import EmbeddedServer
+from tatame_db.database.pool import SyncDatabase, create_missing_database
+from tatame_db.server.embedded import EmbeddedServer
 
 HERE = Path(__file__).parent
 WAYS = ["lane", "plain", "prepared", "orm", "psycopg"]

@@ -20,9 +20,9 @@ import psycopg
 import pytest
 from filelock import FileLock
 
-from tatame_db.database import readable
-from tatame_db.run_directory import new_run_directory
-from tatame_db.server import EmbeddedServer
+from tatame_db.database.pool import readable
+from tatame_db.server.embedded import EmbeddedServer
+from tatame_db.server.run_directory import new_run_directory
 
 ROOT = Path(__file__).parents[2]
 PYTEST_ASYNCIO = "pytest-asyncio==1.5.0"
@@ -34,7 +34,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
-from tatame_db.factories import a_checkin, a_user
+from tatame_db.testing.factories import a_checkin, a_user
 from tatame_db.schema import User
 
 COUNT = select(func.count()).select_from(User)
@@ -319,13 +319,13 @@ def test_an_address_that_is_not_for_tests_is_refused_in_a_few_words(
 def test_the_plugin_is_announced_by_the_package() -> None:
     points = importlib.metadata.distribution("tatame-db").entry_points
     assert [(point.name, point.value) for point in points if point.group == "pytest11"] == [
-        ("tatame_db", "tatame_db.pytest_plugin")
+        ("tatame_db", "tatame_db.testing.plugin")
     ]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_run_without_a_database_imports_and_makes_nothing(project: Project, workers: int) -> None:
-    heavy = ("sqlalchemy", "psycopg", "alembic", "pydantic", "typer", "tatame_db.testing")
+    heavy = ("sqlalchemy", "psycopg", "alembic", "pydantic", "typer", "tatame_db.testing.runs")
     project.write(
         "import sys\n"
         "def test_nothing(pytestconfig):\n"
@@ -370,7 +370,7 @@ def test_the_example_without_pytest_passes_without_it(project: Project) -> None:
 
 
 SAMPLE = """
-from tatame_db.factories import a_class, a_gym, a_role, a_user, a_version
+from tatame_db.testing.factories import a_class, a_gym, a_role, a_user, a_version
 from tatame_db.schema import Gym, User
 
 gyms: list[Gym] = [a_gym(), a_gym(name="Academia")]

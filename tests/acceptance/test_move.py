@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import URL
 
 from tatame_db import evolve
-from tatame_db.database import SyncDatabase, readable
+from tatame_db.database.pool import SyncDatabase, readable
 from tatame_db.move import PHASE_OF
 
 COMMAND = Path(sys.executable).with_name("tatame-db")

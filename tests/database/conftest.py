@@ -22,11 +22,11 @@ import pytest
 from filelock import FileLock
 from sqlalchemy import URL, text
 
-from tatame_db.database import SyncDatabase
-from tatame_db.server import EmbeddedServer
+from tatame_db.database.pool import SyncDatabase
+from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.studio.access import Access, opened
 from tatame_db.studio.serve import StudioServer
-from tatame_db.testing import Run
+from tatame_db.testing.runs import Run
 
 HERE = Path(__file__).parent
 

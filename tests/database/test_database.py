@@ -16,8 +16,8 @@ from psycopg import sql
 from sqlalchemy import URL, Engine, Row, select, text
 from sqlalchemy.exc import IntegrityError
 
-import tatame_db.database
-from tatame_db.database import (
+import tatame_db.database.pool
+from tatame_db.database.pool import (
     OLDEST_SERVER,
     POOL_SIZE,
     ConnectionRefused,
@@ -35,7 +35,7 @@ from tatame_db.database import (
 )
 from tatame_db.errors import TatameError
 from tatame_db.schema import Base, User
-from tatame_db.server import EmbeddedServer
+from tatame_db.server.embedded import EmbeddedServer
 
 PASSWORD = "p%@:/#[w"
 
@@ -91,8 +91,8 @@ def test_sessions_say_who_they_are(address: URL, observer: Engine) -> None:
 def test_idle_connections_are_closed_and_replaced(
     address: URL, observer: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert tatame_db.database.IDLE_TIMEOUT_SECONDS == 30
-    monkeypatch.setattr(tatame_db.database, "IDLE_TIMEOUT_SECONDS", 1)
+    assert tatame_db.database.pool.IDLE_TIMEOUT_SECONDS == 30
+    monkeypatch.setattr(tatame_db.database.pool, "IDLE_TIMEOUT_SECONDS", 1)
     with SyncDatabase(address) as database:
         held = [database.engine.connect() for _ in range(5)]
         for connection in held:
@@ -104,7 +104,7 @@ def test_idle_connections_are_closed_and_replaced(
 
 
 def test_a_connection_that_works_is_not_closed_as_idle(address: URL, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tatame_db.database, "IDLE_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr(tatame_db.database.pool, "IDLE_TIMEOUT_SECONDS", 1)
     with SyncDatabase(address) as database, database.engine.connect() as connection:
         connection.execute(text("SELECT 1"))
         time.sleep(1.5)

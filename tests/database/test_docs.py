@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import URL, Engine
 
 from tatame_db import seed
-from tatame_db.database import readable
-from tatame_db.server import EmbeddedServer
+from tatame_db.database.pool import readable
+from tatame_db.server.embedded import EmbeddedServer
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(python|sql)\n(.*?)^```\n(?:\nIt prints:\n\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import shutil
 import subprocess
 import sys
@@ -14,9 +15,11 @@ import pytest
 from sqlalchemy import URL, Engine, inspect, text
 
 from tatame_db import evolve, seed
-from tatame_db.database import Database, SyncDatabase, readable
-from tatame_db.evolve import catalogue, history, run
+from tatame_db.database.pool import Database, SyncDatabase, readable
+from tatame_db.evolve import catalogue, history
 from tatame_db.schema import Base
+
+migrate_module = importlib.import_module("tatame_db.evolve.migrate")
 
 FAILING = '''
 """A step that fails half-way."""
@@ -154,7 +157,7 @@ def test_a_run_leaves_no_lock_and_no_timeout_behind(bare_engine: Engine) -> None
 def test_a_lock_held_by_another_session_ends_the_run_unharmed_after_some_tries(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "RETRY_PAUSES_SECONDS", (0.01, 0.02))
+    monkeypatch.setattr(migrate_module, "RETRY_PAUSES_SECONDS", (0.01, 0.02))
     told: list[evolve.Waiting] = []
     with engine.begin() as other:
         other.execute(text("SELECT FROM users"))
@@ -165,7 +168,7 @@ def test_a_lock_held_by_another_session_ends_the_run_unharmed_after_some_tries(
 
 
 def test_a_lock_that_is_let_go_lets_the_step_through(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "RETRY_PAUSES_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr(migrate_module, "RETRY_PAUSES_SECONDS", (0.01, 0.01))
     other = engine.connect()
     other.execute(text("SELECT FROM users"))
     patience = evolve.Patience(lock_timeout_ms=50, on_retry=lambda _: other.close())
@@ -313,7 +316,7 @@ KILLED = """
 import sys
 from sqlalchemy import text
 from tatame_db import evolve
-from tatame_db.database import SyncDatabase
+from tatame_db.database.pool import SyncDatabase
 from tatame_db.evolve import history
 from pathlib import Path
 history.MIGRATIONS = Path(sys.argv[2])

@@ -22,12 +22,14 @@ from sqlalchemy.exc import NotSupportedError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from tatame_db import factories, run_directory, testing
-from tatame_db.database import DatabaseNotCreated, ServerNotRunning, SyncDatabase, readable
-from tatame_db.factories import a_checkin, a_graduation, a_gym, a_user
+from tatame_db.database.pool import DatabaseNotCreated, ServerNotRunning, SyncDatabase, readable
 from tatame_db.schema import Base, Checkin, Graduation, Gym, User
-from tatame_db.server import EmbeddedServer
-from tatame_db.testing import (
+from tatame_db.server import run_directory
+from tatame_db.server.embedded import EmbeddedServer
+from tatame_db.testing import factories
+from tatame_db.testing import runs as testing
+from tatame_db.testing.factories import a_checkin, a_graduation, a_gym, a_user
+from tatame_db.testing.runs import (
     LoopFreeDatabase,
     NotForTests,
     NotOurs,

@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy import URL, Engine
 
 from tatame_db import evolve, move, seed
-from tatame_db.database import SyncDatabase, readable
+from tatame_db.database.pool import SyncDatabase, readable
 from tatame_db.evolve import catalogue
-from tatame_db.move import state
+from tatame_db.evolve.migrate import LOCK_KEY
+from tatame_db.move import record as state
 from tatame_db.move.mapping import PHASE_OF
 from tatame_db.schema import Base
 
@@ -504,4 +505,4 @@ def test_a_project_named_as_its_own_target_is_refused_before_its_pending_migrati
 
 def test_only_one_run_works_at_a_time_and_no_migration_beside_it(supabase: URL, engine: Engine) -> None:
     with move.opened_for_writing(supabase, engine, lambda: None):
-        assert ask(engine.url, f"SELECT pg_try_advisory_lock({evolve.run.LOCK_KEY})") == [(False,)]
+        assert ask(engine.url, f"SELECT pg_try_advisory_lock({LOCK_KEY})") == [(False,)]

@@ -20,17 +20,17 @@ import pytest
 from sqlalchemy import URL
 
 from tatame_db import evolve, move
-from tatame_db.database import SyncDatabase, create_missing_database, readable
+from tatame_db.database.pool import SyncDatabase, create_missing_database, readable
 from tatame_db.errors import TatameError
 from tatame_db.evolve import catalogue
 from tatame_db.move.mapping import PHASE_OF
 from tatame_db.move.rehearsal import SUPABASE_SCHEMA
-from tatame_db.server import EmbeddedServer
+from tatame_db.server.embedded import EmbeddedServer
 
 COMMAND = Path(sys.executable).with_name("tatame-db")
 HERE = Path(__file__).parent.parent
 ROWS = 5_000
-sides = importlib.import_module("tatame_db.move.sides")
+sides = importlib.import_module("tatame_db.move.connection")
 
 
 class Wire:

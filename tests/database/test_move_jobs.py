@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import URL, Engine
 
 from tatame_db import move
-from tatame_db.database import readable
+from tatame_db.database.pool import readable
 from tatame_db.evolve import catalogue
+from tatame_db.move import connection as sides_
 from tatame_db.move import jobs
-from tatame_db.move import sides as sides_
 from tatame_db.move.mapping import PHASE_OF
 
 Copy = Callable[..., move.Report]

@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import URL, Engine
 
 from tatame_db import evolve, move
-from tatame_db.database import SyncDatabase, readable
+from tatame_db.database.pool import SyncDatabase, readable
 from tatame_db.move.conversion import about
 from tatame_db.move.mapping import MAY_BE_MISSING, PHASE_OF, read_mapping
 from tatame_db.schema import Base
-from tatame_db.server import EmbeddedServer
+from tatame_db.server.embedded import EmbeddedServer
 
 
 def change(address: URL, statements: str) -> None:
@@ -241,7 +241,7 @@ def test_a_role_that_policies_apply_to_is_refused(supabase: URL, engine: Engine)
 
 
 def test_the_same_database_is_refused_however_it_is_spelled(fresh_server: EmbeddedServer) -> None:
-    from tatame_db.database import create_missing_database
+    from tatame_db.database.pool import create_missing_database
 
     fresh_server.start(port=(port := free_port()))
     create_missing_database(fresh_server.address)

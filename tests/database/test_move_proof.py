@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import URL
 
 from tatame_db import evolve, move
-from tatame_db.database import SyncDatabase, create_missing_database, readable
+from tatame_db.database.pool import SyncDatabase, create_missing_database, readable
 from tatame_db.move import proof
 from tatame_db.move.mapping import PHASE_OF
 

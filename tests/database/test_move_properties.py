@@ -16,10 +16,10 @@ from psycopg.rows import dict_row
 from sqlalchemy import URL, Column, Engine
 
 from tatame_db import move
-from tatame_db.database import SyncDatabase, readable
+from tatame_db.database.pool import SyncDatabase, readable
 from tatame_db.move.rehearsal import SUPABASE_SCHEMA
 from tatame_db.schema import Base
-from tatame_db.testing import Run
+from tatame_db.testing.runs import Run
 
 Row = dict[str, Any]
 Rows = dict[str, list[Row]]

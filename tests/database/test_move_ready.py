@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import URL, Engine
 
 from tatame_db import move
-from tatame_db.database import readable
-from tatame_db.move import state
+from tatame_db.database.pool import readable
+from tatame_db.move import record as state
 from tatame_db.move.mapping import PHASE_OF
 from tatame_db.schema import Base
 

@@ -20,11 +20,11 @@ import pytest
 from sqlalchemy import URL, Engine
 
 from tatame_db import evolve, move
-from tatame_db.database import SyncDatabase, readable
-from tatame_db.evolve.scratch import Scratch, scratch
+from tatame_db.database.pool import SyncDatabase, readable
 from tatame_db.move.mapping import PHASE_OF
 from tatame_db.move.rest import role_of
-from tatame_db.run_directory import in_memory, new_run_directory
+from tatame_db.server.run_directory import in_memory, new_run_directory
+from tatame_db.server.scratch import Scratch, scratch
 from tatame_db.settings import SettingsInvalid
 
 Start = Callable[..., str]

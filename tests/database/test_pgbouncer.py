@@ -17,12 +17,13 @@ import pytest
 from sqlalchemy import URL, Engine, func, select, text
 from sqlalchemy.exc import DBAPIError
 
-from tatame_db import move, writes
-from tatame_db.database import Database, SyncDatabase, readable
-from tatame_db.reads import Read, query, read
+from tatame_db import move
+from tatame_db.database.pool import Database, SyncDatabase, readable
+from tatame_db.query import write as writes
+from tatame_db.query.read import Read, query, read
+from tatame_db.query.write import insert_many, upsert
 from tatame_db.schema import Graduation, User, Version
-from tatame_db.server import EmbeddedServer
-from tatame_db.writes import insert_many, upsert
+from tatame_db.server.embedded import EmbeddedServer
 
 
 @query

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, Index, PrimaryKeyConstraint, Select, Table, UniqueConstraint, func, select, text
 
 from tatame_db import evolve
-from tatame_db.database import SyncDatabase, create_missing_database
+from tatame_db.database.pool import SyncDatabase, create_missing_database
 from tatame_db.schema import (
     AppStore,
     Asset,
@@ -29,7 +29,7 @@ from tatame_db.seed import SeedPlan, seed
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from tatame_db.server import EmbeddedServer
+    from tatame_db.server.embedded import EmbeddedServer
 
 PLAN = SeedPlan(gyms=30, members=80, days=260, until=date(2026, 3, 1))
 

@@ -22,14 +22,14 @@ from sqlalchemy import URL, BindParameter, Engine, ForeignKey, any_, bindparam, 
 from sqlalchemy.exc import DataError, ProgrammingError
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column, relationship, selectinload
 
-from tatame_db import reads
-from tatame_db.database import POOL_SIZE, Database, DatabaseClosed, ServerNotRunning, SyncDatabase
-from tatame_db.lane import ValueNotReadable
-from tatame_db.reads import NotDescribable, NotOneRow, ParametersDiffer, Read, query, read
-from tatame_db.rows import NotLoaded, RowReadOnly
+from tatame_db.database.pool import POOL_SIZE, Database, DatabaseClosed, ServerNotRunning, SyncDatabase
+from tatame_db.query import read as reads
+from tatame_db.query.read import NotDescribable, NotOneRow, ParametersDiffer, Read, query, read
+from tatame_db.query.row import NotLoaded, RowReadOnly
+from tatame_db.query.run import ValueNotReadable
 from tatame_db.schema import Base, Checkin, Class, Graduation, Gym, Notification, User, Version
 from tatame_db.seed import SeedPlan, seed
-from tatame_db.server import EmbeddedServer
+from tatame_db.server.embedded import EmbeddedServer
 
 MAPPERS = sorted(Base.registry.mappers, key=lambda mapper: mapper.class_.__name__)
 RELATIONS = [relation for mapper in MAPPERS for relation in mapper.relationships]

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.orm import InstrumentedAttribute, Session, joinedload, selectinload
 
 from tatame_db import evolve, schema
-from tatame_db.database import Database, SyncDatabase, create_missing_database
+from tatame_db.database.pool import Database, SyncDatabase, create_missing_database
 from tatame_db.errors import TatameError
 from tatame_db.schema import (
     Asset,
@@ -34,7 +34,7 @@ from tatame_db.schema import (
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from tatame_db.server import EmbeddedServer
+    from tatame_db.server.embedded import EmbeddedServer
 
 
 def a_user(**known: Any) -> User:

@@ -13,8 +13,8 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from tatame_db.database import SyncDatabase, create_missing_database, readable
-from tatame_db.server import (
+from tatame_db.database.pool import SyncDatabase, create_missing_database, readable
+from tatame_db.server.embedded import (
     DataIncomplete,
     DataInUse,
     DataOfOtherVersion,
@@ -102,7 +102,7 @@ def test_a_killed_server_starts_again(fresh_server: EmbeddedServer) -> None:
 
 def test_a_killed_start_leaves_nothing_that_hinders_the_next(fresh_server: EmbeddedServer) -> None:
     code = (
-        "import sys; from pathlib import Path; from tatame_db.server import EmbeddedServer;"
+        "import sys; from pathlib import Path; from tatame_db.server.embedded import EmbeddedServer;"
         "print('go', flush=True); EmbeddedServer(Path(sys.argv[1]), durable=False).start()"
     )
     starting = subprocess.Popen(
@@ -257,7 +257,7 @@ START = """
 import sys
 from pathlib import Path
 from tatame_db.errors import TatameError
-from tatame_db.server import EmbeddedServer
+from tatame_db.server.embedded import EmbeddedServer
 try:
     EmbeddedServer(Path(sys.argv[1]), durable=False).start()
 except TatameError as error:

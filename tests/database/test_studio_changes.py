@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from tatame_db.database import SyncDatabase
+from tatame_db.database.pool import SyncDatabase
 
 Caller = Any
 

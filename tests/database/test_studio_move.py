@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import URL, text
 
 from tatame_db import move
-from tatame_db.database import SyncDatabase, readable
+from tatame_db.database.pool import SyncDatabase, readable
 from tatame_db.schema import Base
 
 Caller = Any

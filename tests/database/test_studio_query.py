@@ -16,8 +16,8 @@ import pytest
 from sqlalchemy import URL, text
 
 from tatame_db import evolve
-from tatame_db.database import SyncDatabase, create_missing_database
-from tatame_db.server import EmbeddedServer
+from tatame_db.database.pool import SyncDatabase, create_missing_database
+from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.studio.access import Access, opened
 
 Caller = Any

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy import text
 
-from tatame_db.database import SyncDatabase
+from tatame_db.database.pool import SyncDatabase
 from tatame_db.schema import Base
 from tatame_db.studio.access import Access, opened
 from tatame_db.studio.filters import OPERATORS

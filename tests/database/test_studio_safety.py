@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from tatame_db.database import SyncDatabase
+from tatame_db.database.pool import SyncDatabase
 from tatame_db.studio.access import READER, Access, TooPowerful, opened
 
 Caller = Any

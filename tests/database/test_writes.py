@@ -11,11 +11,11 @@ import pytest
 from sqlalchemy import URL, func, insert, inspect, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from tatame_db import writes
-from tatame_db.database import Database, SyncDatabase
-from tatame_db.reads import read
+from tatame_db.database.pool import Database, SyncDatabase
+from tatame_db.query import write as writes
+from tatame_db.query.read import read
+from tatame_db.query.write import NotAKey, RowInvalid, RowRefused, insert_many, upsert
 from tatame_db.schema import Attachment, Base, Checkin, Class, Graduation, Gym, Notification, Role, User, Version
-from tatame_db.writes import NotAKey, RowInvalid, RowRefused, insert_many, upsert
 
 TEXTS = [
     "",

@@ -8,8 +8,8 @@ from sqlalchemy import Select, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, joinedload, selectinload
 
-from tatame_db.database import Database, SyncDatabase
-from tatame_db.reads import Read, query, read
+from tatame_db.database.pool import Database, SyncDatabase
+from tatame_db.query.read import Read, query, read
 from tatame_db.schema import (
     AppStore,
     Asset,
@@ -23,7 +23,7 @@ from tatame_db.schema import (
     User,
     Version,
 )
-from tatame_db.writes import insert_many, upsert
+from tatame_db.query.write import insert_many, upsert
 
 # The least that each model asks for, and all that it takes.
 Role(id="STUDENT")

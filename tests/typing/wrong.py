@@ -6,10 +6,10 @@ from datetime import date, datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload
 
-from tatame_db.database import Database, SyncDatabase
-from tatame_db.reads import Read, query, read
+from tatame_db.database.pool import Database, SyncDatabase
+from tatame_db.query.read import Read, query, read
 from tatame_db.schema import AppStore, Asset, Checkin, Class, Graduation, Gym, Notification, Role, User, Version
-from tatame_db.writes import insert_many, upsert
+from tatame_db.query.write import insert_many, upsert
 
 # What a model needs is missing.
 User()  # wrong

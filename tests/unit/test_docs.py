@@ -14,9 +14,10 @@ import pytest
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from tatame_db import database
 from tatame_db.cli import commands
-from tatame_db.evolve import history, run
+from tatame_db.database import pool as database
+from tatame_db.evolve import history
+from tatame_db.evolve.migrate import LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS
 from tatame_db.schema import Base
 from tatame_db.settings import Settings, parse_address
 
@@ -194,8 +195,8 @@ def test_the_design_says_what_each_index_is_for() -> None:
         f"{database.IDLE_TIMEOUT_SECONDS} seconds until an idle one goes",
         f"`idle_session_timeout` to {database.IDLE_TIMEOUT_SECONDS} seconds",
         f"{database.OLDEST_SERVER} is the oldest supported",
-        f"at most {run.LOCK_TIMEOUT_MS // 1000} seconds for a lock",
-        f"at most {run.STATEMENT_TIMEOUT_MS // 60_000} minutes",
+        f"at most {LOCK_TIMEOUT_MS // 1000} seconds for a lock",
+        f"at most {STATEMENT_TIMEOUT_MS // 60_000} minutes",
         f"`{history.VERSION_SCHEMA}.alembic_version`",
         f"{len(Base.metadata.tables)} tables, not 13",
     ],

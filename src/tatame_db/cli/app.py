@@ -12,8 +12,8 @@ from tatame_db.cli import console
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 
 if TYPE_CHECKING:
-    from tatame_db.database import SyncDatabase
-    from tatame_db.server import EmbeddedServer
+    from tatame_db.database.pool import SyncDatabase
+    from tatame_db.server.embedded import EmbeddedServer
     from tatame_db.settings import Settings
 
 INTERRUPTED = 130
@@ -116,7 +116,7 @@ class Target:
     @property
     def readable(self) -> str:
         """Its address without the password."""
-        from tatame_db.database import readable
+        from tatame_db.database.pool import readable
 
         return readable(self.database.address)
 
@@ -129,8 +129,8 @@ class Target:
 
 def target_of(database_url: str | None = None) -> Target:
     """Find the database that options, environment and `.env` mean. Raises `SettingsInvalid`, `AddressInvalid`."""
-    from tatame_db.database import SyncDatabase, address_of
-    from tatame_db.server import EmbeddedServer
+    from tatame_db.database.pool import SyncDatabase, address_of
+    from tatame_db.server.embedded import EmbeddedServer
     from tatame_db.settings import Settings
 
     settings = Settings.from_env(database_url=database_url)

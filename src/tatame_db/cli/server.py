@@ -42,7 +42,7 @@ def up(database_url: DatabaseUrl = None, port: Port = None) -> None:
     """Start, create the database, migrate, seed if empty, and show what is there."""
     from tatame_db import evolve, seed
     from tatame_db.cli.schema import patience, say_step
-    from tatame_db.database import create_missing_database
+    from tatame_db.database.pool import create_missing_database
     from tatame_db.settings import is_local
 
     target = target_of(database_url)
@@ -76,8 +76,8 @@ def up(database_url: DatabaseUrl = None, port: Port = None) -> None:
 @app.command()
 def start(port: Port = None, *, docker: Docker = False) -> None:
     """Start the embedded server and print its address."""
-    from tatame_db import docker as compose
-    from tatame_db.database import readable
+    from tatame_db.database.pool import readable
+    from tatame_db.server import docker as compose
 
     if docker:
         console.answer(compose.start(port))
@@ -101,7 +101,7 @@ def start(port: Port = None, *, docker: Docker = False) -> None:
 @app.command()
 def stop(*, docker: Docker = False) -> None:
     """Stop the embedded server and keep its data."""
-    from tatame_db import docker as compose
+    from tatame_db.server import docker as compose
 
     if docker:
         compose.stop()
@@ -178,7 +178,7 @@ def psql(
     database_url: DatabaseUrl = None,
 ) -> None:
     """Open PostgreSQL's own client on the database."""
-    from tatame_db.server import EmbeddedServer
+    from tatame_db.server.embedded import EmbeddedServer
 
     target = target_of(database_url)
     target.database.ping()

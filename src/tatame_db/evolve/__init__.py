@@ -20,9 +20,7 @@ from tatame_db.evolve.history import (
     TwoHeads,
 )
 from tatame_db.evolve.lint import LintFailed, lint
-from tatame_db.evolve.push import DataLoss, Push, PushFailed, push
-from tatame_db.evolve.report import CheckedBehind, SchemaBehind, Status, TablesMissing, refuse_incomplete, status
-from tatame_db.evolve.run import (
+from tatame_db.evolve.migrate import (
     MigrationFailed,
     NotADowngrade,
     Patience,
@@ -32,6 +30,8 @@ from tatame_db.evolve.run import (
     migration_sql,
     rollback,
 )
+from tatame_db.evolve.push import DataLoss, Push, PushFailed, push
+from tatame_db.evolve.status import CheckedBehind, SchemaBehind, Status, TablesMissing, refuse_incomplete, status
 
 __all__ = [
     "AnswerUseless",

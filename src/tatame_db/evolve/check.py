@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.evolve import catalogue
 from tatame_db.evolve.history import History, MigrationEdited, current_revisions
-from tatame_db.evolve.run import migrate
-from tatame_db.evolve.scratch import scratch
+from tatame_db.evolve.migrate import migrate
 from tatame_db.schema import Base
+from tatame_db.server.scratch import scratch
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine

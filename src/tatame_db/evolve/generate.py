@@ -17,9 +17,9 @@ from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.evolve import catalogue, history
 from tatame_db.evolve.difference import Answers, Change, find_change
 from tatame_db.evolve.history import History
-from tatame_db.evolve.run import migrate, offline_sql, rollback
-from tatame_db.evolve.scratch import Scratch, scratch
+from tatame_db.evolve.migrate import migrate, offline_sql, rollback
 from tatame_db.schema import Base
+from tatame_db.server.scratch import Scratch, scratch
 
 if TYPE_CHECKING:
     from pathlib import Path

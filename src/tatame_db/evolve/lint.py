@@ -12,7 +12,7 @@ from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.evolve import history
 from tatame_db.evolve.generate import ToolMissing
 from tatame_db.evolve.history import History
-from tatame_db.evolve.run import offline_sql
+from tatame_db.evolve.migrate import offline_sql
 
 OLDEST_SERVER = "14.0"
 SWITCHED_OFF = {

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
 from tatame_db.evolve.difference import Answers, find_change, flattened
-from tatame_db.evolve.run import Patience, exclusive, in_words, indented
+from tatame_db.evolve.migrate import Patience, exclusive, in_words, indented
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

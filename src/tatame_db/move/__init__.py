@@ -1,6 +1,19 @@
 """Out of Supabase, with proof."""
 
 from tatame_db.move.choices import Choices, Obstacle, SetAside, TooManyAside
+from tatame_db.move.connection import (
+    ConnectionLost,
+    SameDatabase,
+    Sides,
+    SourceNotNamed,
+    SourceNotReached,
+    SourceTooOld,
+    ending,
+    left_open,
+    opened,
+    opened_for_writing,
+    target_opened,
+)
 from tatame_db.move.copy import (
     CopyNotEqual,
     KeysBroken,
@@ -32,6 +45,7 @@ from tatame_db.move.proof import (
     verify,
 )
 from tatame_db.move.ready import NotReady
+from tatame_db.move.record import MoveNotEnded, MoveStatus, RunStatus, TableStatus, status
 from tatame_db.move.rehearsal import Rehearsal, RehearsalFailed, RehearsedStep, rehearse
 from tatame_db.move.rest import (
     KeyRefused,
@@ -45,20 +59,6 @@ from tatame_db.move.rest import (
     TableForbidden,
     rest_address,
 )
-from tatame_db.move.sides import (
-    ConnectionLost,
-    SameDatabase,
-    Sides,
-    SourceNotNamed,
-    SourceNotReached,
-    SourceTooOld,
-    ending,
-    left_open,
-    opened,
-    opened_for_writing,
-    target_opened,
-)
-from tatame_db.move.state import MoveNotEnded, MoveStatus, RunStatus, TableStatus, status
 
 __all__ = [
     "MAX_DIFFERENCES",

@@ -11,15 +11,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError
-from tatame_db.move import checks
-from tatame_db.move.checks import Check
+from tatame_db.move import obstacles as checks
 from tatame_db.move.mapping import Mapping, literal, quoted
+from tatame_db.move.obstacles import Check
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from tatame_db.move.connection import Side
     from tatame_db.move.mapping import SourceTable, TableMap
-    from tatame_db.move.sides import Side
 
 EXAMPLES = 3
 UNKNOWN_TABLE = "unknown-table"

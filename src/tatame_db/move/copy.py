@@ -15,17 +15,17 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError
-from tatame_db.move import state
+from tatame_db.move import record as state
 from tatame_db.move.choices import LEFT, NULLED, REJECTED, UNKNOWN_TABLE, Choices, SetAside, Step, settle
+from tatame_db.move.connection import Sides, listening
 from tatame_db.move.conversion import TEXT, TEXTS, about
 from tatame_db.move.jobs import each
-from tatame_db.move.kept import Kept, digest_of_source, digest_of_target
 from tatame_db.move.mapping import PHASE_OF, TableMap, literal, quoted, read_mapping
 from tatame_db.move.plan import Plan, planned
 from tatame_db.move.proof import HASHES, Comparison, Digest, Work, common_hash
 from tatame_db.move.ready import make_ready, prove_ready
+from tatame_db.move.rejects import Kept, digest_of_source, digest_of_target
 from tatame_db.move.rest import RestError
-from tatame_db.move.sides import Sides, listening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -7,12 +7,12 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from threading import Event, Lock
 from typing import TYPE_CHECKING, TypeVar
 
-from tatame_db.move.sides import beside
+from tatame_db.move.connection import beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tatame_db.move.sides import Sides
+    from tatame_db.move.connection import Sides
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Column, Table
 
-    from tatame_db.move.sides import Side
+    from tatame_db.move.connection import Side
 
 PHASE_OF = {
     "roles": 1,

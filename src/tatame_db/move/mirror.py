@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from tatame_db.database import readable
+from tatame_db.database.pool import readable
 from tatame_db.errors import NOTHING_CHANGED
-from tatame_db.evolve.scratch import scratch
-from tatame_db.move import state
+from tatame_db.move import record as state
 from tatame_db.move.choices import UNKNOWN_TABLE
+from tatame_db.move.connection import SameDatabase, Side, reading, target_opened
 from tatame_db.move.mapping import MAY_BE_MISSING, PHASE_OF, quoted
 from tatame_db.move.proof import TableCount, rejected
 from tatame_db.move.rest import SEES_ALL, Rest, RestAnswer, RestError, RestTable
-from tatame_db.move.sides import SameDatabase, Side, reading, target_opened
+from tatame_db.server.scratch import scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from sqlalchemy import Engine
 
-    from tatame_db.evolve.scratch import Scratch
+    from tatame_db.server.scratch import Scratch
 
 PAGE_ROWS = 10_000
 # PostgreSQL needs some room beside the rows.

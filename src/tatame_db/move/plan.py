@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
-from tatame_db.move import state
+from tatame_db.move import record as state
 from tatame_db.move.choices import Choices, Obstacle, SetAside, Settled, settle, told
 from tatame_db.move.mapping import PHASE_OF, read_mapping
 
 if TYPE_CHECKING:
+    from tatame_db.move.connection import Sides
     from tatame_db.move.mapping import TableMap
     from tatame_db.move.rest import Reading
-    from tatame_db.move.sides import Sides
 
 
 # With its proof, indexes and keys: 1.2 million check-ins in 4 s, on 2 cores with both servers and us on one machine.

@@ -11,18 +11,18 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
-from tatame_db.move import state
+from tatame_db.move import record as state
 from tatame_db.move.choices import REJECTED
-from tatame_db.move.kept import Kept
 from tatame_db.move.mapping import NUMBER, array, listed, read_mapping
+from tatame_db.move.rejects import Kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from tatame_db.move.choices import SetAside
+    from tatame_db.move.connection import Sides
     from tatame_db.move.mapping import TableMap
     from tatame_db.move.rest import Reading
-    from tatame_db.move.sides import Sides
 
 MAX_DIFFERENCES = 20
 BATCH_ROWS = 10_000

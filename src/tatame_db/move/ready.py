@@ -13,7 +13,7 @@ from tatame_db.move.mapping import quoted
 if TYPE_CHECKING:
     from sqlalchemy import Table
 
-    from tatame_db.move.sides import Side
+    from tatame_db.move.connection import Side
 
 _ANYTHING = {str: "gen_random_uuid()::text", int: "0", datetime: "now()", list: "'{}'"}
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from tatame_db.database import SyncDatabase
+from tatame_db.database.pool import SyncDatabase
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 
 if TYPE_CHECKING:

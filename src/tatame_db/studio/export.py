@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import psycopg
     from sqlalchemy import Column
 
-    from tatame_db.database import Database
+    from tatame_db.database.pool import Database
     from tatame_db.studio.rows import Question
 
 MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json"}

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tatame_db import move
 from tatame_db.errors import TatameError
-from tatame_db.evolve.run import LOCK_KEY
+from tatame_db.evolve.migrate import LOCK_KEY
 from tatame_db.studio.answers import in_words
 from tatame_db.studio.session import reading
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from tatame_db.database import Database
+    from tatame_db.database.pool import Database
 
 _POLL_SECONDS = 1
 _RUNS = 5

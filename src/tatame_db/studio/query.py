@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from psycopg.pq.abc import PGconn, PGresult
 
-    from tatame_db.database import Database
+    from tatame_db.database.pool import Database
 
 MAX_ROWS = 100_000
 CUT_CHARACTERS = 10_000

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import psycopg
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from tatame_db.database import Database
+    from tatame_db.database.pool import Database
 
 PAGE_SECONDS = 30
 QUERY_SECONDS = 300

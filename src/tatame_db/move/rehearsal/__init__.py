@@ -12,21 +12,21 @@ import psycopg
 from sqlalchemy import text
 
 from tatame_db import evolve
-from tatame_db.database import readable
+from tatame_db.database.pool import readable
 from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
-from tatame_db.evolve.scratch import left_running, scratch
 from tatame_db.move.choices import Choices, SetAside
+from tatame_db.move.connection import opened, opened_for_writing
 from tatame_db.move.copy import Report, RowsOfOthers, copy
 from tatame_db.move.plan import Plan, plan
 from tatame_db.move.proof import verify
-from tatame_db.move.sides import opened, opened_for_writing
+from tatame_db.server.scratch import left_running, scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from sqlalchemy import URL, Engine
 
-    from tatame_db.evolve.scratch import Scratch
+    from tatame_db.server.scratch import Scratch
 
 HERE = Path(__file__).parent
 # A Supabase project as the app left it: names, types, keys and policies.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tatame_db.run_directory import new_run_directory
+from tatame_db.server.run_directory import new_run_directory
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
-    from tatame_db.database import SyncDatabase
-    from tatame_db.testing import LoopFreeDatabase, Run
+    from tatame_db.database.pool import SyncDatabase
+    from tatame_db.testing.runs import LoopFreeDatabase, Run
 
 _DIRECTORY = pytest.StashKey[Path]()
 _RUN = pytest.StashKey["Run"]()
@@ -44,7 +44,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     directory = config.stash[_DIRECTORY]
     if _worker_input(config) or not directory.exists():
         return
-    from tatame_db.testing import Run  # noqa: PLC0415, see above
+    from tatame_db.testing.runs import Run  # noqa: PLC0415, see above
 
     (config.stash.get(_RUN, None) or Run(directory)).end()
 
@@ -56,7 +56,7 @@ def _worker_input(config: pytest.Config) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def _tatame_run(pytestconfig: pytest.Config) -> Generator[Run]:
     from tatame_db.errors import TatameError  # noqa: PLC0415, see above
-    from tatame_db.testing import Run  # noqa: PLC0415, see above
+    from tatame_db.testing.runs import Run  # noqa: PLC0415, see above
 
     try:
         run = Run(pytestconfig.stash[_DIRECTORY])
@@ -74,7 +74,7 @@ def tatame_database(_tatame_run: Run) -> Generator[SyncDatabase]:
 
     What is committed in it stays for the tests that follow; see `committed_database`.
     """
-    from tatame_db.database import SyncDatabase  # noqa: PLC0415, see above
+    from tatame_db.database.pool import SyncDatabase  # noqa: PLC0415, see above
 
     database = SyncDatabase(_tatame_run.clone())
     yield database
@@ -84,7 +84,7 @@ def tatame_database(_tatame_run: Run) -> Generator[SyncDatabase]:
 @pytest.fixture
 def session(tatame_database: SyncDatabase) -> Generator[Session]:
     """Give a session in a transaction that is rolled back after the test; a commit in it ends a savepoint only."""
-    from tatame_db.testing import undone_session  # noqa: PLC0415, see above
+    from tatame_db.testing.runs import undone_session  # noqa: PLC0415, see above
 
     session = undone_session(tatame_database)
     yield session
@@ -100,7 +100,7 @@ def _tatame_loop() -> Generator[asyncio.Runner]:
 
 @pytest.fixture(scope="session")
 def _tatame_async_database(tatame_database: SyncDatabase, _tatame_loop: asyncio.Runner) -> Generator[LoopFreeDatabase]:
-    from tatame_db.testing import LoopFreeDatabase  # noqa: PLC0415, see above
+    from tatame_db.testing.runs import LoopFreeDatabase  # noqa: PLC0415, see above
 
     database = LoopFreeDatabase(tatame_database.address)
     yield database
@@ -118,7 +118,7 @@ def async_session(_tatame_async_database: LoopFreeDatabase, _tatame_loop: asynci
 @pytest.fixture
 def committed_database(_tatame_run: Run) -> Generator[SyncDatabase]:
     """Give a migrated, empty database for this test alone, to commit in and to open several connections to."""
-    from tatame_db.database import SyncDatabase  # noqa: PLC0415, see above
+    from tatame_db.database.pool import SyncDatabase  # noqa: PLC0415, see above
 
     database = SyncDatabase(_tatame_run.clone())
     yield database

@@ -14,7 +14,7 @@ from alembic.runtime.migration import MigrationStep
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from tatame_db.database import SyncDatabase
+from tatame_db.database.pool import SyncDatabase
 from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
 from tatame_db.evolve.history import VERSION_SCHEMA, History, checksum, configuration, current_revisions
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from tatame_db.move.connection import Side
     from tatame_db.move.rest import Reading
-    from tatame_db.move.sides import Side
 
 SCHEMA = "tatame_move"
 

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 from typing_extensions import TypeIs
 
-from tatame_db.database import Database, SyncDatabase, is_gone, logger, taken_as_it_is
+from tatame_db.database.pool import Database, SyncDatabase, is_gone, logger, taken_as_it_is
 from tatame_db.errors import TatameError
 
 if TYPE_CHECKING:

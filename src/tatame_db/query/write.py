@@ -14,7 +14,8 @@ from sqlalchemy import ForeignKeyConstraint, PrimaryKeyConstraint, Table, Unique
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError
-from tatame_db.lane import (
+from tatame_db.query.row import python_type, row_type
+from tatame_db.query.run import (
     DIALECT,
     ForAsyncio,
     InStep,
@@ -25,7 +26,6 @@ from tatame_db.lane import (
     fetch_for_asyncio,
     is_in_step,
 )
-from tatame_db.rows import python_type, row_type
 from tatame_db.schema import Base
 
 if TYPE_CHECKING:

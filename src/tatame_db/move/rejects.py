@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from tatame_db.move import state
+from tatame_db.move import record as state
 from tatame_db.move.choices import KEPT, UNKNOWN_TABLE, SetAside, rows_of, values_of
 from tatame_db.move.conversion import TEXT
 from tatame_db.move.mapping import listed
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from tatame_db.move.choices import Step
+    from tatame_db.move.connection import Side, Sides
     from tatame_db.move.mapping import Mapping, TableMap
-    from tatame_db.move.sides import Side, Sides
 
 _HERE = f"FROM {state.SCHEMA}.rejects AS k WHERE k.source_identity = %(identity)s AND k.table_name = %(table)s"
 

@@ -17,10 +17,10 @@ from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db import evolve
-from tatame_db.database import OLDEST_SERVER, SyncDatabase, readable
+from tatame_db.database.pool import OLDEST_SERVER, SyncDatabase, readable
 from tatame_db.errors import NOTHING_CHANGED, TatameError
-from tatame_db.evolve.run import exclusive
-from tatame_db.move import state
+from tatame_db.evolve.migrate import exclusive
+from tatame_db.move import record as state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -1,6 +1,6 @@
 """Databases for tests: made for a run, cloned from a migrated template, and gone after it.
 
-The fixtures of `tatame_db.pytest_plugin` are made of this; the three functions at the end are for other test runners.
+The fixtures of `tatame_db.testing.plugin` are made of this; the three functions at the end are for other test runners.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
-from tatame_db import evolve, run_directory
-from tatame_db.database import Database, DatabaseNotCreated, SyncDatabase
+from tatame_db import evolve
+from tatame_db.database.pool import Database, DatabaseNotCreated, SyncDatabase
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.schema import Base
-from tatame_db.server import EmbeddedServer
+from tatame_db.server import run_directory
+from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.settings import Settings, parse_address
 
 if TYPE_CHECKING:

@@ -35,7 +35,8 @@ from sqlalchemy.sql.util import ClauseAdapter
 from typing_extensions import ParamSpec
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError
-from tatame_db.lane import (
+from tatame_db.query.row import python_type, row_type
+from tatame_db.query.run import (
     DIALECT,
     ForAsyncio,
     InStep,
@@ -46,7 +47,6 @@ from tatame_db.lane import (
     stream,
     stream_for_asyncio,
 )
-from tatame_db.rows import python_type, row_type
 from tatame_db.schema import Base
 
 if TYPE_CHECKING:

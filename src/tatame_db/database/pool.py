@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.util.concurrency import in_greenlet
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError
-from tatame_db.server import EmbeddedServer
+from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.settings import Settings, is_local, parse_address
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from tatame_db import run_directory
-from tatame_db.database import SyncDatabase
-from tatame_db.server import EmbeddedServer
+from tatame_db.database.pool import SyncDatabase
+from tatame_db.server import run_directory
+from tatame_db.server.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Generator
