@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from tatame_db import evolve
-from tatame_db.database.pool import SyncDatabase, readable
+from tatame_db.database.pool import Database, readable
 from tatame_db.move import record as state
 from tatame_db.move.connection import opened, opened_for_writing
 from tatame_db.move.conversion import about
@@ -168,7 +168,7 @@ class Bench:
 
     def pipe(self, target: URL) -> None:
         """Park the keys, let psql talk to psql in blocks of 64 kB, restore; no plan, no transaction, no proof."""
-        with SyncDatabase(target) as database, opened_for_writing(self.project, database.engine, lambda: None) as sides:
+        with Database(target) as database, opened_for_writing(self.project, database.engine, lambda: None) as sides:
             mapping = read_mapping(sides.source)
             state.prepare(sides.target)
             state.park(sides.target)
@@ -198,7 +198,7 @@ class Bench:
     def pages(self, target: URL) -> float:
         """Copy pages of rows with a driver, all keys in place; return the seconds that all rows would take."""
         started, done = time.perf_counter(), 0
-        with SyncDatabase(target) as database, opened(self.project, database.engine) as sides:
+        with Database(target) as database, opened(self.project, database.engine) as sides:
             mapping = read_mapping(sides.source)
         with psycopg.connect(readable(self.project)) as reading, psycopg.connect(readable(target)) as writing:
             for name in ("roles", "gyms", "users", "class", "checkins"):

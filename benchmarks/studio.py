@@ -24,7 +24,7 @@ from urllib.parse import urlencode
 import psycopg
 
 from tatame_db import evolve
-from tatame_db.database.pool import SyncDatabase, create_missing_database, readable
+from tatame_db.database.pool import Database, create_missing_database, readable
 from tatame_db.server.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def made(directory: Path) -> EmbeddedServer:
     server = EmbeddedServer(directory / "data")
     server.start()
     if create_missing_database(server.address):
-        with SyncDatabase(server.address) as database:
+        with Database(server.address) as database:
             evolve.migrate(database.engine)
         with psycopg.connect(readable(server.address), autocommit=True) as connection:
             connection.execute(ROWS.encode())

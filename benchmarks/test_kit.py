@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import URL, delete, func, select, text
 
 from tatame_db import evolve
-from tatame_db.database.pool import SyncDatabase
+from tatame_db.database.pool import Database
 from tatame_db.schema import Base, User
 from tatame_db.server.run_directory import new_run_directory
 from tatame_db.testing.factories import a_gym, a_user
@@ -37,12 +37,12 @@ ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 40
 START = """
 import time
 started = time.perf_counter()
-from tatame_db.database.pool import SyncDatabase
+from tatame_db.database.pool import Database
 from tatame_db.server.run_directory import new_run_directory
 from tatame_db.testing.runs import Run
 run = Run(new_run_directory())
 run.start()
-SyncDatabase(run.clone()).ping()
+Database(run.clone()).ping()
 print(time.perf_counter() - started)
 run.leave()
 run.end()
@@ -62,8 +62,8 @@ class Ways:
 
     def __init__(self, run: Run) -> None:
         self.run, self.sandbox = run, run.sandbox
-        self.database = SyncDatabase(run.clone())
-        self.cleared = SyncDatabase(run.clone())
+        self.database = Database(run.clone())
+        self.cleared = Database(run.clone())
         self.loop_free = LoopFreeDatabase(self.database.address)
         self.runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self.tables = list(Base.metadata.tables.values())
@@ -123,7 +123,7 @@ class Ways:
         self._in(self.sandbox.create(), migrate=True)
 
     def _in(self, address: URL, *, migrate: bool) -> None:
-        database = SyncDatabase(address)
+        database = Database(address)
         if migrate:
             evolve.migrate(database.engine)
         with database.session() as session:
@@ -142,7 +142,7 @@ class Ways:
     def make_migrated(self) -> None:
         """Only make a database and migrate it."""
         self._made = self.sandbox.create()
-        with SyncDatabase(self._made) as database:
+        with Database(self._made) as database:
             evolve.migrate(database.engine)
 
     def drop_migrated(self) -> None:

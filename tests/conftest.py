@@ -23,7 +23,7 @@ from filelock import FileLock
 from hypothesis import HealthCheck, Phase, settings
 from sqlalchemy import URL, Engine
 
-from tatame_db.database.pool import SyncDatabase, readable
+from tatame_db.database.pool import Database, readable
 from tatame_db.move.rehearsal import SUPABASE_SCHEMA
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.server.run_directory import new_run_directory
@@ -105,13 +105,13 @@ def fresh_server(directory: Path) -> Generator[EmbeddedServer]:
 
 
 @pytest.fixture
-def address(committed_database: SyncDatabase) -> URL:
+def address(committed_database: Database) -> URL:
     """Give the address of a migrated, empty database."""
     return committed_database.address
 
 
 @pytest.fixture
-def engine(committed_database: SyncDatabase) -> Engine:
+def engine(committed_database: Database) -> Engine:
     """Connect to a migrated, empty database."""
     return committed_database.engine
 
@@ -127,7 +127,7 @@ def bare_address(_tatame_run: Run) -> Generator[URL]:
 @pytest.fixture
 def bare_engine(bare_address: URL) -> Generator[Engine]:
     """Connect to a database without any table."""
-    with SyncDatabase(bare_address) as database:
+    with Database(bare_address) as database:
         yield database.engine
 
 

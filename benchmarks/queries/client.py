@@ -16,9 +16,9 @@ from psycopg_pool import AsyncConnectionPool
 from sqlalchemy import URL, insert, select
 from sqlalchemy.orm import joinedload, selectinload
 
-from tatame_db.database.pool import Database
-from tatame_db.query.read import Read, query, read
-from tatame_db.query.write import insert_many
+from tatame_db.database.pool import AsyncDatabase
+from tatame_db.queries.read import Read, query, read
+from tatame_db.queries.write import insert_many
 from tatame_db.schema import Base, Checkin, Class, Notification, User
 
 ROWS = [{"user_id": number + 1, "class_id": number % 100 + 1, "date": "2030-01-01"} for number in range(1000)]
@@ -71,7 +71,7 @@ def notifications_for(recipients: list[str]) -> Read[Notification]:
 MANY_USERS = read(User).order_by(User.id).limit(10_000)
 
 
-def lane(db: Database) -> dict[int, Job]:
+def lane(db: AsyncDatabase) -> dict[int, Job]:
     return {
         1: lambda i: find_user.first(db, clerk_user_id=f"user_{user(i)}"),
         2: lambda i: classes_of.all(db, gym_id=gym(i)),
@@ -87,7 +87,7 @@ def lane(db: Database) -> dict[int, Job]:
 # --- The ORM ---------------------------------------------------------------------------------------------------------
 
 
-def orm(db: Database) -> dict[int, Job]:
+def orm(db: AsyncDatabase) -> dict[int, Job]:
     async def all_of(statement: Any) -> Any:
         async with db.session() as session:
             return (await session.scalars(statement)).all()
@@ -265,7 +265,7 @@ async def main(way: str, socket: str, database: str) -> None:
         max_size=20,
         open=False,
     )
-    async with Database(address) as db:
+    async with AsyncDatabase(address) as db:
         if way == "psycopg":
             await pool.open()
         jobs = {"lane": lane(db), "orm": orm(db), "psycopg": raw(pool)}[way]

@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import text
 
 from tatame_db import evolve
-from tatame_db.database.pool import SyncDatabase, create_missing_database
+from tatame_db.database.pool import Database, create_missing_database
 from tatame_db.server.embedded import EmbeddedServer
 
 HERE = Path(__file__).parent
@@ -103,7 +103,7 @@ def same_for_all(result: Any) -> Any:
     return result.removesuffix("Z").removesuffix(".000") if isinstance(result, str) else result
 
 
-def clean(database: SyncDatabase) -> None:
+def clean(database: Database) -> None:
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("DELETE FROM checkins WHERE id > 1000000"))
         connection.execute(text("VACUUM checkins"))
@@ -121,7 +121,7 @@ def main() -> None:
         try:
             # Five clients with 20 connections each.
             with (
-                SyncDatabase(server.address.set(database="postgres")) as database,
+                Database(server.address.set(database="postgres")) as database,
                 database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
             ):
                 connection.execute(text("ALTER SYSTEM SET max_connections = 150"))
@@ -135,7 +135,7 @@ def main() -> None:
 def measure(server: EmbeddedServer, seconds: float, rounds: int) -> None:
     address = server.address.set(database="bench")
     create_missing_database(address)
-    with SyncDatabase(address) as database:
+    with Database(address) as database:
         evolve.migrate(database.engine)
         with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.exec_driver_sql(DATA, execution_options={"no_parameters": True})

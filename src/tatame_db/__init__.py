@@ -1,0 +1,61 @@
+"""The PostgreSQL foundation of Tatame: typed models, an embedded server, migrations, queries and seed data.
+
+What an app needs is imported from here. Each name and each package below loads when it is first used (PEP 562), so
+that reading settings does not load the ORM, and `tatame-db --help` loads next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tatame_db import evolve, move, schema, seed, studio, testing
+    from tatame_db.database.pool import AsyncDatabase, Database
+    from tatame_db.errors import TatameError
+    from tatame_db.queries.read import query, read
+    from tatame_db.queries.write import insert_many, upsert
+    from tatame_db.settings import Settings
+
+__all__ = [
+    "AsyncDatabase",
+    "Database",
+    "Settings",
+    "TatameError",
+    "evolve",
+    "insert_many",
+    "move",
+    "query",
+    "read",
+    "schema",
+    "seed",
+    "studio",
+    "testing",
+    "upsert",
+]
+
+_HOMES = {
+    "AsyncDatabase": "database.pool",
+    "Database": "database.pool",
+    "Settings": "settings",
+    "TatameError": "errors",
+    "insert_many": "queries.write",
+    "query": "queries.read",
+    "read": "queries.read",
+    "upsert": "queries.write",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # A package binds itself to its name here as it is imported.
+    return (
+        getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        if name in _HOMES
+        else import_module(f"{__name__}.{name}")
+    )
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import URL
 
 from tatame_db import evolve
-from tatame_db.database.pool import SyncDatabase, readable
+from tatame_db.database.pool import Database, readable
 from tatame_db.move import PHASE_OF
 
 COMMAND = Path(sys.executable).with_name("tatame-db")
@@ -445,5 +445,5 @@ def test_a_copy_that_is_killed_again_and_again_ends_equal(
         connection.execute("DELETE FROM checkins WHERE id = 500000")
     assert move("copy").returncode == 0
     assert move("verify").returncode == 0
-    with SyncDatabase(address) as database:
+    with Database(address) as database:
         assert evolve.check(database.engine).failed == []

@@ -8,10 +8,10 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 from tests.browser.conftest import Visit, visit_to
 
-Database = psycopg.Connection
+AsyncDatabase = psycopg.Connection
 
 
-def a_user(database: Database, name: str, **values: Any) -> int:
+def a_user(database: AsyncDatabase, name: str, **values: Any) -> int:
     values = {"clerk_user_id": name, "first_name": name, **values}
     names, marks = ", ".join(values), ", ".join(f"%({column})s" for column in values)
     row = database.execute(f"INSERT INTO users ({names}) VALUES ({marks}) RETURNING id", values).fetchone()
@@ -19,14 +19,14 @@ def a_user(database: Database, name: str, **values: Any) -> int:
     return int(row[0])
 
 
-def a_notification(database: Database, **values: Any) -> int:
+def a_notification(database: AsyncDatabase, **values: Any) -> int:
     names, marks = ", ".join(values), ", ".join(f"%({column})s" for column in values)
     row = database.execute(f"INSERT INTO notifications ({names}) VALUES ({marks}) RETURNING id", values).fetchone()
     assert row
     return int(row[0])
 
 
-def value(database: Database, table: str, key: int, column: str) -> Any:
+def value(database: AsyncDatabase, table: str, key: int, column: str) -> Any:
     row = database.execute(f"SELECT {column} FROM {table} WHERE id = %s", [key]).fetchone()
     return row[0] if row else "gone"
 
@@ -56,7 +56,7 @@ def save(page: Page) -> None:
     expect(dialog).to_be_hidden()
 
 
-def test_an_edit_is_staged_shown_with_its_sql_and_saved(edit: Visit, database: Database) -> None:
+def test_an_edit_is_staged_shown_with_its_sql_and_saved(edit: Visit, database: AsyncDatabase) -> None:
     key = a_user(database, "edited")
     page = rows_of(edit, "users", key)
     type_into(edit, key, "first_name", "Zoë")
@@ -76,7 +76,7 @@ def test_an_edit_is_staged_shown_with_its_sql_and_saved(edit: Visit, database: D
     assert value(database, "users", key, "first_name") == "Zoë"
 
 
-def test_a_moment_keeps_its_microseconds(edit: Visit, database: Database) -> None:
+def test_a_moment_keeps_its_microseconds(edit: Visit, database: AsyncDatabase) -> None:
     key = a_user(database, "punctual", approved_at="2024-03-01 18:30:00.000001")
     page = rows_of(edit, "users", key)
     type_into(edit, key, "first_name", "other")
@@ -87,7 +87,7 @@ def test_a_moment_keeps_its_microseconds(edit: Visit, database: Database) -> Non
     assert value(database, "users", key, "approved_at").microsecond == 123456
 
 
-def test_text_of_many_lines_keeps_what_was_not_touched(edit: Visit, database: Database) -> None:
+def test_text_of_many_lines_keeps_what_was_not_touched(edit: Visit, database: AsyncDatabase) -> None:
     text = "one\r\ntwo\n\tthree\r\n\r\nfour "
     key = a_notification(database, title="lines", content=text)
     page = rows_of(edit, "notifications", key)
@@ -107,7 +107,7 @@ def test_text_of_many_lines_keeps_what_was_not_touched(edit: Visit, database: Da
     assert value(database, "notifications", key, "content") == "zero\r\n" + text
 
 
-def test_del_makes_null_and_no_text_stays_no_text(edit: Visit, database: Database) -> None:
+def test_del_makes_null_and_no_text_stays_no_text(edit: Visit, database: AsyncDatabase) -> None:
     key = a_user(database, "nobody", last_name="", phone="1", email=None)
     page = rows_of(edit, "users", key)
     expect(edit.cell_of(key, "last_name")).to_have_text("empty")
@@ -132,7 +132,7 @@ def test_del_makes_null_and_no_text_stays_no_text(edit: Visit, database: Databas
     assert value(database, "users", key, "first_name") == ""
 
 
-def test_a_column_that_must_have_a_value_refuses_del(edit: Visit, database: Database) -> None:
+def test_a_column_that_must_have_a_value_refuses_del(edit: Visit, database: AsyncDatabase) -> None:
     key = a_user(database, "keeps")
     page = rows_of(edit, "users", key)
     edit.cell_of(key, "clerk_user_id").click()
@@ -141,7 +141,7 @@ def test_a_column_that_must_have_a_value_refuses_del(edit: Visit, database: Data
     expect(page.get_by_text("staged, not saved")).to_be_hidden()
 
 
-def test_an_array_is_edited_as_chips(edit: Visit, database: Database) -> None:
+def test_an_array_is_edited_as_chips(edit: Visit, database: AsyncDatabase) -> None:
     long = "y" * 300
     key = a_notification(database, title="chips", recipients=["1", None, "", "a,b"], viewed_by=[long])
     page = rows_of(edit, "notifications", key)
@@ -161,7 +161,7 @@ def test_an_array_is_edited_as_chips(edit: Visit, database: Database) -> None:
     assert value(database, "notifications", key, "recipients") == [None, "", "a,b", 'say "hi"']
 
 
-def test_rows_are_inserted_and_deleted_in_one_transaction(edit: Visit, database: Database) -> None:
+def test_rows_are_inserted_and_deleted_in_one_transaction(edit: Visit, database: AsyncDatabase) -> None:
     gone = a_user(database, "goes")
     page = rows_of(edit, "users", gone)
     edit.cell_of(gone, "first_name").click()
@@ -177,7 +177,7 @@ def test_rows_are_inserted_and_deleted_in_one_transaction(edit: Visit, database:
     assert database.execute("SELECT created_at IS NULL FROM users WHERE clerk_user_id = 'comes'").fetchone() == (False,)
 
 
-def test_changes_can_be_taken_back(edit: Visit, database: Database) -> None:
+def test_changes_can_be_taken_back(edit: Visit, database: AsyncDatabase) -> None:
     key = a_user(database, "stays")
     page = rows_of(edit, "users", key)
     type_into(edit, key, "first_name", "other")
@@ -194,7 +194,7 @@ def test_changes_can_be_taken_back(edit: Visit, database: Database) -> None:
 
 
 @pytest.mark.parametrize("choice", ["Keep mine", "Take theirs"])
-def test_a_conflict_shows_both_values_and_overwrites_nothing(edit: Visit, database: Database, choice: str) -> None:
+def test_a_conflict_shows_both_values_and_overwrites_nothing(edit: Visit, database: AsyncDatabase, choice: str) -> None:
     edit.expected.append("409")
     key = a_user(database, f"both {choice}", first_name="before")
     page = rows_of(edit, "users", key)
@@ -220,7 +220,7 @@ def test_a_conflict_shows_both_values_and_overwrites_nothing(edit: Visit, databa
         expect(page.get_by_text("staged, not saved")).to_be_hidden()
 
 
-def test_a_conflict_over_values_too_long_to_come_along_can_be_decided_too(edit: Visit, database: Database) -> None:
+def test_a_conflict_over_values_too_long_to_come_along_can_be_decided_too(edit: Visit, database: AsyncDatabase) -> None:
     edit.expected.append("409")
     key = a_notification(database, title="long", content="before " * 300)
     page = rows_of(edit, "notifications", key)
@@ -238,7 +238,7 @@ def test_a_conflict_over_values_too_long_to_come_along_can_be_decided_too(edit: 
     assert value(database, "notifications", key, "content") == "mine"
 
 
-def test_a_row_that_somebody_deleted_is_a_conflict_too(edit: Visit, database: Database) -> None:
+def test_a_row_that_somebody_deleted_is_a_conflict_too(edit: Visit, database: AsyncDatabase) -> None:
     edit.expected.append("409")
     key = a_user(database, "vanishes")
     page = rows_of(edit, "users", key)
@@ -258,7 +258,7 @@ def test_a_row_that_somebody_deleted_is_a_conflict_too(edit: Visit, database: Da
     [("gym_id", "999999", "999999"), ("clerk_user_id", "taken", "taken"), ("approved_at", "soon", "soon")],
 )
 def test_a_broken_constraint_marks_the_cell_and_says_why(
-    edit: Visit, database: Database, column: str, wrong: str, word: str
+    edit: Visit, database: AsyncDatabase, column: str, wrong: str, word: str
 ) -> None:
     edit.expected.append("422")
     database.execute("INSERT INTO users (clerk_user_id) VALUES ('taken') ON CONFLICT DO NOTHING")
@@ -277,7 +277,7 @@ def test_a_broken_constraint_marks_the_cell_and_says_why(
     assert value(database, "users", key, "first_name") == f"breaks {column}"
 
 
-def test_a_reference_is_chosen_by_name(edit: Visit, database: Database) -> None:
+def test_a_reference_is_chosen_by_name(edit: Visit, database: AsyncDatabase) -> None:
     (gym, name), *_ = database.execute("SELECT id, name FROM gyms ORDER BY id").fetchall()
     key = a_user(database, "newcomer")
     page = rows_of(edit, "users", key)
@@ -293,7 +293,7 @@ def test_a_reference_is_chosen_by_name(edit: Visit, database: Database) -> None:
     assert value(database, "users", key, "gym_id") == gym
 
 
-def test_a_value_that_was_cut_is_edited_whole(edit: Visit, database: Database) -> None:
+def test_a_value_that_was_cut_is_edited_whole(edit: Visit, database: AsyncDatabase) -> None:
     text = "long " * 1000
     key = a_notification(database, title="cut", content=text)
     page = rows_of(edit, "notifications", key)
@@ -306,7 +306,9 @@ def test_a_value_that_was_cut_is_edited_whole(edit: Visit, database: Database) -
     assert value(database, "notifications", key, "content") == text + "end"
 
 
-def test_staged_changes_of_two_tables_outlive_pages_and_are_saved_together(edit: Visit, database: Database) -> None:
+def test_staged_changes_of_two_tables_outlive_pages_and_are_saved_together(
+    edit: Visit, database: AsyncDatabase
+) -> None:
     user, notification = a_user(database, "far"), a_notification(database, title="near")
     page = rows_of(edit, "users", user)
     type_into(edit, user, "first_name", "farther")
@@ -328,7 +330,7 @@ def test_staged_changes_of_two_tables_outlive_pages_and_are_saved_together(edit:
 
 
 def test_two_tabs_do_not_undo_each_other(
-    contexts: Callable[..., BrowserContext], writing: str, database: Database
+    contexts: Callable[..., BrowserContext], writing: str, database: AsyncDatabase
 ) -> None:
     key = a_user(database, "shared", last_name="shared")
     context = contexts()
@@ -353,7 +355,7 @@ def test_a_studio_that_only_reads_offers_no_edit(visit: Visit) -> None:
     expect(page.get_by_role("button", name="New row")).to_have_count(0)
 
 
-def test_ctrl_s_keeps_what_is_being_typed_and_the_focus_comes_back(edit: Visit, database: Database) -> None:
+def test_ctrl_s_keeps_what_is_being_typed_and_the_focus_comes_back(edit: Visit, database: AsyncDatabase) -> None:
     key = a_user(database, "typing")
     page = rows_of(edit, "users", key)
     edit.cell_of(key, "first_name").click()
@@ -365,7 +367,7 @@ def test_ctrl_s_keeps_what_is_being_typed_and_the_focus_comes_back(edit: Visit, 
     assert value(database, "users", key, "first_name") == "typed"
 
 
-def test_what_was_copied_goes_into_another_cell(edit: Visit, database: Database) -> None:
+def test_what_was_copied_goes_into_another_cell(edit: Visit, database: AsyncDatabase) -> None:
     key = a_user(database, "copied", last_name=" a\tb ")
     page = rows_of(edit, "users", key)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])

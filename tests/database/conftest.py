@@ -22,7 +22,7 @@ import pytest
 from filelock import FileLock
 from sqlalchemy import URL, text
 
-from tatame_db.database.pool import SyncDatabase
+from tatame_db.database.pool import Database
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.studio.access import Access, opened
 from tatame_db.studio.serve import StudioServer
@@ -192,21 +192,21 @@ def serve_studio(_no_traceback: None) -> Generator[Callable[[Access], Caller]]:
 
 
 @pytest.fixture
-def studio(committed_database: SyncDatabase, serve_studio: Callable[[Access], Caller]) -> Caller:
+def studio(committed_database: Database, serve_studio: Callable[[Access], Caller]) -> Caller:
     """Serve a migrated, empty database as the embedded one, to be read only."""
     return serve_studio(opened(committed_database, embedded=True, write=False))
 
 
 @pytest.fixture
-def writing_studio(committed_database: SyncDatabase, serve_studio: Callable[[Access], Caller]) -> Caller:
+def writing_studio(committed_database: Database, serve_studio: Callable[[Access], Caller]) -> Caller:
     """Serve a migrated, empty database as the embedded one, to be written too."""
     return serve_studio(opened(committed_database, embedded=True, write=True))
 
 
 @pytest.fixture(scope="module")
-def _old_studio(_tatame_run: Run) -> Generator[tuple[Caller, SyncDatabase]]:
+def _old_studio(_tatame_run: Run) -> Generator[tuple[Caller, Database]]:
     address = _tatame_run.clone()
-    with SyncDatabase(address) as database:
+    with Database(address) as database:
         with database.engine.begin() as connection:
             connection.execute(text((HERE / "studio_rows.sql").read_text()))
         with serving(opened(database, embedded=True, write=False)) as caller:
@@ -215,12 +215,12 @@ def _old_studio(_tatame_run: Run) -> Generator[tuple[Caller, SyncDatabase]]:
 
 
 @pytest.fixture
-def old_studio(_old_studio: tuple[Caller, SyncDatabase], _no_traceback: None) -> Caller:
+def old_studio(_old_studio: tuple[Caller, Database], _no_traceback: None) -> Caller:
     """Give a studio that reads the rows of `studio_rows.sql`, one for all tests of a file, which change nothing."""
     return _old_studio[0]
 
 
 @pytest.fixture
-def old_database(_old_studio: tuple[Caller, SyncDatabase]) -> SyncDatabase:
+def old_database(_old_studio: tuple[Caller, Database]) -> Database:
     """Give the database of `old_studio`."""
     return _old_studio[1]

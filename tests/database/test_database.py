@@ -20,6 +20,7 @@ import tatame_db.database.pool
 from tatame_db.database.pool import (
     OLDEST_SERVER,
     POOL_SIZE,
+    AsyncDatabase,
     ConnectionRefused,
     ConnectionsBusy,
     Database,
@@ -29,7 +30,6 @@ from tatame_db.database.pool import (
     PasswordRejected,
     ServerNotRunning,
     ServerTooOld,
-    SyncDatabase,
     create_missing_database,
     readable,
 )
@@ -43,7 +43,7 @@ PASSWORD = "p%@:/#[w"
 @pytest.fixture
 def observer(server: EmbeddedServer) -> Generator[Engine]:
     """Look at the server from beside."""
-    with SyncDatabase(server.address.set(database="postgres")) as database:
+    with Database(server.address.set(database="postgres")) as database:
         yield database.engine
 
 
@@ -68,7 +68,7 @@ def _postmaster(server: EmbeddedServer) -> int:
 
 
 def test_at_most_20_connections_are_open(address: URL, observer: Engine) -> None:
-    with SyncDatabase(address) as database:
+    with Database(address) as database:
         held = [database.engine.connect() for _ in range(POOL_SIZE)]
         waiting = threading.Thread(target=database.ping)
         waiting.start()
@@ -81,10 +81,10 @@ def test_at_most_20_connections_are_open(address: URL, observer: Engine) -> None
 
 
 def test_sessions_say_who_they_are(address: URL, observer: Engine) -> None:
-    with SyncDatabase(address) as database, database.engine.connect():
+    with Database(address) as database, database.engine.connect():
         assert {session.application_name for session in _sessions(observer, address)} == {"tatame-db"}
     named = address.update_query_dict({"application_name": "checkin api"})
-    with SyncDatabase(named) as database, database.engine.connect():
+    with Database(named) as database, database.engine.connect():
         assert {session.application_name for session in _sessions(observer, address)} == {"checkin api"}
 
 
@@ -93,7 +93,7 @@ def test_idle_connections_are_closed_and_replaced(
 ) -> None:
     assert tatame_db.database.pool.IDLE_TIMEOUT_SECONDS == 30
     monkeypatch.setattr(tatame_db.database.pool, "IDLE_TIMEOUT_SECONDS", 1)
-    with SyncDatabase(address) as database:
+    with Database(address) as database:
         held = [database.engine.connect() for _ in range(5)]
         for connection in held:
             connection.close()
@@ -105,7 +105,7 @@ def test_idle_connections_are_closed_and_replaced(
 
 def test_a_connection_that_works_is_not_closed_as_idle(address: URL, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tatame_db.database.pool, "IDLE_TIMEOUT_SECONDS", 1)
-    with SyncDatabase(address) as database, database.engine.connect() as connection:
+    with Database(address) as database, database.engine.connect() as connection:
         connection.execute(text("SELECT 1"))
         time.sleep(1.5)
         assert connection.scalar(text("SELECT pg_sleep(1.5) IS NOT NULL"))
@@ -116,14 +116,14 @@ def test_a_restarted_server_is_not_noticed_by_the_next_checkout(fresh_server: Em
     create_missing_database(fresh_server.address)
 
     async def ask_before_and_after() -> None:
-        async with Database(fresh_server.address) as database:
+        async with AsyncDatabase(fresh_server.address) as database:
             await asyncio.gather(*(database.ping() for _ in range(3)))
             fresh_server.stop()
             fresh_server.start()
             await asyncio.gather(*(database.ping() for _ in range(3)))
 
     asyncio.run(ask_before_and_after())
-    with SyncDatabase(fresh_server.address) as database:
+    with Database(fresh_server.address) as database:
         database.ping()
         os.kill(_postmaster(fresh_server), signal.SIGKILL)
         fresh_server.start()
@@ -131,7 +131,7 @@ def test_a_restarted_server_is_not_noticed_by_the_next_checkout(fresh_server: Em
 
 
 def test_closing_waits_for_what_runs_and_refuses_what_comes(address: URL, observer: Engine) -> None:
-    database = SyncDatabase(address)
+    database = Database(address)
     connection = database.engine.connect()
     closing = threading.Thread(target=database.close)
     closing.start()
@@ -149,7 +149,7 @@ def test_closing_waits_for_what_runs_and_refuses_what_comes(address: URL, observ
 
 
 def test_closing_gives_up_on_a_session_that_takes_too_long(address: URL, observer: Engine) -> None:
-    database = SyncDatabase(address)
+    database = Database(address)
     with database.engine.connect() as connection:
         with pytest.raises(ConnectionsBusy) as caught:
             database.close(timeout_seconds=0.1)
@@ -160,7 +160,7 @@ def test_closing_gives_up_on_a_session_that_takes_too_long(address: URL, observe
 
 def test_closing_the_async_database_waits_too(address: URL, observer: Engine) -> None:
     async def close_while_busy() -> None:
-        database = Database(address)
+        database = AsyncDatabase(address)
         async with database.session() as session:
             await session.execute(text("SELECT 1"))
             closing = asyncio.create_task(database.close())
@@ -179,7 +179,7 @@ def test_closing_the_async_database_waits_too(address: URL, observer: Engine) ->
 
 
 def test_a_session_commits_at_the_end_of_begin_and_not_before_an_error(address: URL) -> None:
-    with SyncDatabase(address) as database:
+    with Database(address) as database:
         with database.session.begin() as session:
             session.add(User(clerk_user_id="kept"))
         session = database.session()
@@ -194,11 +194,11 @@ def test_a_session_commits_at_the_end_of_begin_and_not_before_an_error(address: 
 
 def test_async_and_sync_sessions_see_the_same_rows(address: URL) -> None:
     async def add() -> None:
-        async with Database(address) as database, database.session.begin() as session:
+        async with AsyncDatabase(address) as database, database.session.begin() as session:
             session.add(User(clerk_user_id="from asyncio"))
 
     asyncio.run(add())
-    with SyncDatabase(address) as database, database.session() as session:
+    with Database(address) as database, database.session() as session:
         assert session.scalar(select(User.clerk_user_id)) == "from asyncio"
 
 
@@ -218,7 +218,7 @@ def test_timestamps_mean_utc_whatever_the_zone_of_the_server(brazilian_address: 
         zone = plain.execute("SHOW timezone").fetchone()
         assert zone == ("America/Sao_Paulo",)
     before = datetime.now(UTC).replace(tzinfo=None)
-    with SyncDatabase(brazilian_address) as database, database.session.begin() as session:
+    with Database(brazilian_address) as database, database.session.begin() as session:
         user = User(clerk_user_id="a", approved_at=datetime(2026, 3, 1, 21, 30, tzinfo=timezone(timedelta(hours=-3))))
         session.add(user)
         session.flush()
@@ -230,7 +230,7 @@ def test_timestamps_mean_utc_whatever_the_zone_of_the_server(brazilian_address: 
 def test_the_zone_survives_a_rollback_and_a_return_to_the_pool(brazilian_address: URL) -> None:
     async def zones() -> list[str]:
         found = []
-        async with Database(brazilian_address) as database:
+        async with AsyncDatabase(brazilian_address) as database:
             for _ in range(2):
                 async with database.engine.connect() as connection:
                     await connection.rollback()
@@ -260,7 +260,7 @@ def test_statements_are_logged_with_their_time_and_without_values(
     address: URL, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "tatame_db.sql")
-    with SyncDatabase(address, log_statements=True) as database, database.session.begin() as session:
+    with Database(address, log_statements=True) as database, database.session.begin() as session:
         session.add(User(clerk_user_id="c", email="ana@gym.example"))
         session.flush()
         session.execute(select(User).where(User.email == "ana@gym.example"))
@@ -276,14 +276,14 @@ def test_statements_are_logged_in_development_only(
     monkeypatch.setenv("TATAME_ENV", environment)
     monkeypatch.setenv("DATABASE_URL", readable(address))
     caplog.set_level(logging.INFO, "tatame_db.sql")
-    with SyncDatabase.from_env() as database:
+    with Database.from_env() as database:
         database.ping()
     assert ("SELECT 1" in caplog.text) is logged
 
 
 def test_a_failing_statement_does_not_tell_its_values(address: URL) -> None:
     with (
-        SyncDatabase(address) as database,
+        Database(address) as database,
         pytest.raises(IntegrityError) as caught,
         database.session.begin() as session,
     ):
@@ -296,27 +296,27 @@ def test_a_failing_statement_does_not_tell_its_values(address: URL) -> None:
 
 def test_check_tells_how_long_a_round_trip_took(address: URL) -> None:
     async def check() -> None:
-        async with Database(address) as database:
+        async with AsyncDatabase(address) as database:
             health = await database.check()
             assert health.healthy
             assert health.latency_ms
             assert health.latency_ms > 0
 
     asyncio.run(check())
-    with SyncDatabase(address) as database:
+    with Database(address) as database:
         assert database.check().healthy
 
 
 def test_check_tells_why_there_is_no_answer_and_does_not_raise() -> None:
     async def check(address: str) -> str | None:
-        async with Database(address) as database:
+        async with AsyncDatabase(address) as database:
             health = await database.check()
             assert not health.healthy
             assert health.latency_ms is None
             return health.reason
 
     nowhere = f"postgresql://ana:{PASSWORD}@127.0.0.1:1/tatame"
-    with SyncDatabase(nowhere) as database:
+    with Database(nowhere) as database:
         reason = database.check().reason
     assert reason == asyncio.run(check(nowhere))
     assert reason
@@ -334,20 +334,20 @@ def guarded(fresh_server: EmbeddedServer) -> URL:
         port = listener.getsockname()[1]
     fresh_server.start(port=port)
     create_missing_database(fresh_server.address)
-    with SyncDatabase(fresh_server.address) as database, database.engine.begin() as connection:
+    with Database(fresh_server.address) as database, database.engine.begin() as connection:
         connection.execute(text(f"CREATE ROLE ana LOGIN PASSWORD '{PASSWORD}' CONNECTION LIMIT 2"))
     return URL.create("postgresql+psycopg", "ana", PASSWORD, "127.0.0.1", port, "tatame")
 
 
 def test_a_password_full_of_special_characters_opens_the_door(guarded: URL) -> None:
-    with SyncDatabase(f"postgres://ana:{PASSWORD}@127.0.0.1:{guarded.port}/tatame") as database:
+    with Database(f"postgres://ana:{PASSWORD}@127.0.0.1:{guarded.port}/tatame") as database:
         database.ping()
         shown = f"{database} {database.address} {database.engine} {database.engine.url}"
     assert PASSWORD not in shown
 
 
 def _refusal(address: URL) -> TatameError:
-    with SyncDatabase(address) as database, pytest.raises(TatameError) as caught:
+    with Database(address) as database, pytest.raises(TatameError) as caught:
         database.ping()
     assert PASSWORD not in f"{caught.value} {caught.value!r} {caught.value.__cause__}"
     return caught.value
@@ -371,7 +371,7 @@ def test_a_role_that_may_not_create_a_database_is_told_so(guarded: URL) -> None:
 
 
 def test_a_server_that_says_no_for_another_reason_is_quoted(guarded: URL) -> None:
-    with SyncDatabase(guarded) as first, first.engine.connect(), first.engine.connect():
+    with Database(guarded) as first, first.engine.connect(), first.engine.connect():
         error = _refusal(guarded)
     assert isinstance(error, ConnectionRefused)
     assert "too many connections for role" in error.words
@@ -410,7 +410,7 @@ def test_the_oldest_server_is_migrated_seeded_and_checked_like_the_newest(
 
     oldest = other_postgres(postgres_programs(OLDEST_SERVER))
     create_missing_database(oldest)
-    with SyncDatabase(oldest) as database:
+    with Database(oldest) as database:
         evolve.migrate(database.engine)
         with database.engine.begin() as connection:
             seed.seed(connection, seed.SeedPlan(gyms=1, members=10, days=14))

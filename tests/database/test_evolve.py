@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import URL, Engine, inspect, text
 
 from tatame_db import evolve, seed
-from tatame_db.database.pool import Database, SyncDatabase, readable
+from tatame_db.database.pool import AsyncDatabase, Database, readable
 from tatame_db.evolve import catalogue, history
 from tatame_db.schema import Base
 
@@ -280,7 +280,7 @@ def test_a_file_that_is_no_migration_is_named(bare_engine: Engine, migrations: P
 
 def test_an_async_application_migrates_with_its_own_engine(bare_address: URL) -> None:
     async def start_up() -> list[evolve.Step]:
-        async with Database(bare_address) as database:
+        async with AsyncDatabase(bare_address) as database:
             return await asyncio.to_thread(evolve.migrate, database.engine)
 
     assert len(asyncio.run(start_up())) == 1
@@ -316,11 +316,11 @@ KILLED = """
 import sys
 from sqlalchemy import text
 from tatame_db import evolve
-from tatame_db.database.pool import SyncDatabase
+from tatame_db.database.pool import Database
 from tatame_db.evolve import history
 from pathlib import Path
 history.MIGRATIONS = Path(sys.argv[2])
-evolve.migrate(SyncDatabase(sys.argv[1]).engine)
+evolve.migrate(Database(sys.argv[1]).engine)
 """
 
 
@@ -382,7 +382,7 @@ def test_the_status_counts_rows_and_hides_the_password(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("INSERT INTO roles SELECT g::text FROM generate_series(1, 1000) AS g"))
         connection.execute(text("ANALYZE roles"))
-    with SyncDatabase(engine.url.set(password="p%@:/#[w")) as database:
+    with Database(engine.url.set(password="p%@:/#[w")) as database:
         report = evolve.status(database.engine, embedded=False)
     assert report.tables["roles"] == 1000
     assert report.tables.keys() == Base.metadata.tables.keys()

@@ -22,7 +22,7 @@ from sqlalchemy.exc import NotSupportedError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from tatame_db.database.pool import DatabaseNotCreated, ServerNotRunning, SyncDatabase, readable
+from tatame_db.database.pool import Database, DatabaseNotCreated, ServerNotRunning, readable
 from tatame_db.schema import Base, Checkin, Graduation, Gym, User
 from tatame_db.server import run_directory
 from tatame_db.server.embedded import EmbeddedServer
@@ -47,7 +47,7 @@ FACTORIES: dict[str, Callable[..., Base]] = {
 }
 
 
-def users(database: SyncDatabase) -> int:
+def users(database: Database) -> int:
     with database.session() as session:
         return session.scalars(select(func.count()).select_from(User)).one()
 
@@ -56,7 +56,7 @@ def users(database: SyncDatabase) -> int:
 
 
 def test_what_a_session_commits_is_seen_by_nobody_else_and_gone_when_it_is_undone(
-    committed_database: SyncDatabase,
+    committed_database: Database,
 ) -> None:
     session = undone_session(committed_database)
     session.add(a_user())
@@ -68,7 +68,7 @@ def test_what_a_session_commits_is_seen_by_nobody_else_and_gone_when_it_is_undon
     assert users(committed_database) == 0
 
 
-def test_a_rollback_in_a_test_undoes_what_came_after_the_last_commit(committed_database: SyncDatabase) -> None:
+def test_a_rollback_in_a_test_undoes_what_came_after_the_last_commit(committed_database: Database) -> None:
     session = undone_session(committed_database)
     with session.begin():
         session.add(a_user(first_name="Ana"))
@@ -79,7 +79,7 @@ def test_a_rollback_in_a_test_undoes_what_came_after_the_last_commit(committed_d
     session.undo()
 
 
-def test_an_undone_session_has_the_options_of_the_databases_own(committed_database: SyncDatabase) -> None:
+def test_an_undone_session_has_the_options_of_the_databases_own(committed_database: Database) -> None:
     session = undone_session(committed_database)
     user = a_user(first_name="Ana")
     session.add(user)
@@ -89,7 +89,7 @@ def test_an_undone_session_has_the_options_of_the_databases_own(committed_databa
     session.undo()
 
 
-def test_a_session_that_was_closed_in_the_test_goes_on_and_is_undone(committed_database: SyncDatabase) -> None:
+def test_a_session_that_was_closed_in_the_test_goes_on_and_is_undone(committed_database: Database) -> None:
     session = undone_session(committed_database)
     with session:
         session.add(a_user())
@@ -99,7 +99,7 @@ def test_a_session_that_was_closed_in_the_test_goes_on_and_is_undone(committed_d
     assert users(committed_database) == 0
 
 
-def test_a_session_that_nobody_used_opens_no_connection(committed_database: SyncDatabase) -> None:
+def test_a_session_that_nobody_used_opens_no_connection(committed_database: Database) -> None:
     opened: list[object] = []
     event.listen(committed_database.engine, "checkout", lambda *connection: opened.append(connection))
     undone_session(committed_database).undo()
@@ -107,7 +107,7 @@ def test_a_session_that_nobody_used_opens_no_connection(committed_database: Sync
 
 
 @pytest.fixture
-def loop_free(committed_database: SyncDatabase) -> Generator[LoopFreeDatabase]:
+def loop_free(committed_database: Database) -> Generator[LoopFreeDatabase]:
     database = LoopFreeDatabase(committed_database.address)
     yield database
     asyncio.run(database.engine.dispose())
@@ -119,7 +119,7 @@ async def add_a_user(session: AsyncSession) -> None:
 
 
 def test_an_async_session_is_undone_in_another_loop_than_the_tests(
-    loop_free: LoopFreeDatabase, committed_database: SyncDatabase
+    loop_free: LoopFreeDatabase, committed_database: Database
 ) -> None:
     session = loop_free.undone_session()
     asyncio.run(add_a_user(session))
@@ -177,7 +177,7 @@ def test_an_async_session_begins_with_an_empty_database(async_session: AsyncSess
 
 
 @pytest.mark.parametrize("turn", [1, 2])
-def test_a_committed_database_is_empty_and_its_numbers_begin_at_1(committed_database: SyncDatabase, turn: int) -> None:
+def test_a_committed_database_is_empty_and_its_numbers_begin_at_1(committed_database: Database, turn: int) -> None:
     with committed_database.session.begin() as session:
         user = a_user()
         session.add(user)
@@ -361,7 +361,7 @@ def test_an_option_does_not_lead_the_tests_to_another_database(
     run = Run(tmp_path / "tatame-tests-cccccccccccc")
     run.start()
     address_of_clone = run.clone()
-    with SyncDatabase(address_of_clone) as database, database.engine.connect() as connection:
+    with Database(address_of_clone) as database, database.engine.connect() as connection:
         assert connection.scalar(text("SELECT current_database()")) == address_of_clone.database
     run.leave()
     run.end()
@@ -385,7 +385,7 @@ def test_a_run_on_a_given_server_migrates_once_and_leaves_nothing(postgres: psyc
     second.start()
     assert first.template == second.template
     assert names(postgres) - before == {first.template}
-    with SyncDatabase(second.clone()) as database:
+    with Database(second.clone()) as database:
         assert users(database) == 0
     assert not (first.directory / "server").exists()
 
@@ -404,7 +404,7 @@ def test_a_template_that_is_gone_is_made_again(postgres: psycopg.Connection, tmp
     # As by a run that found this one dead, between two of its processes.
     postgres.execute(f"DROP DATABASE {run.template}")
     run.start()
-    with SyncDatabase(run.clone()) as database:
+    with Database(run.clone()) as database:
         assert users(database) == 0
     run.leave()
     run.end()
@@ -454,7 +454,7 @@ def test_a_run_is_in_memory_only_where_there_is_enough_and_nobody_says_otherwise
 
 
 @pytest.fixture
-def set_up(given: None) -> Generator[SyncDatabase]:  # noqa: ARG001, it is there before
+def set_up(given: None) -> Generator[Database]:  # noqa: ARG001, it is there before
     yield setup_test_database()
     teardown_test_database()
 
@@ -463,7 +463,7 @@ def one_of_each() -> list[Base]:
     return [factory() for factory in FACTORIES.values()]
 
 
-def rows(database: SyncDatabase) -> dict[str, int]:
+def rows(database: Database) -> dict[str, int]:
     with database.engine.connect() as connection:
         return {
             name: connection.scalar(select(func.count()).select_from(table)) or 0
@@ -471,7 +471,7 @@ def rows(database: SyncDatabase) -> dict[str, int]:
         }
 
 
-def test_clearing_empties_every_table_and_begins_its_numbers_again(set_up: SyncDatabase) -> None:
+def test_clearing_empties_every_table_and_begins_its_numbers_again(set_up: Database) -> None:
     for _ in range(2):
         with set_up.session.begin() as session:
             gym = a_gym()
@@ -483,7 +483,7 @@ def test_clearing_empties_every_table_and_begins_its_numbers_again(set_up: SyncD
         assert set(rows(set_up).values()) == {0}
 
 
-def test_clearing_leaves_alone_what_refers_to_our_tables(set_up: SyncDatabase) -> None:
+def test_clearing_leaves_alone_what_refers_to_our_tables(set_up: Database) -> None:
     with set_up.engine.begin() as connection:
         connection.execute(text("CREATE TABLE lockers (user_id integer REFERENCES users)"))
     with set_up.session.begin() as session:
@@ -494,7 +494,7 @@ def test_clearing_leaves_alone_what_refers_to_our_tables(set_up: SyncDatabase) -
 
 
 def test_clearing_gives_up_on_a_session_that_a_test_left_open(
-    set_up: SyncDatabase, monkeypatch: pytest.MonkeyPatch
+    set_up: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(testing, "_LOCK_TIMEOUT_SECONDS", 0.1)
     with set_up.session() as session:

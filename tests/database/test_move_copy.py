@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import URL, Engine
 
 from tatame_db import evolve, move, seed
-from tatame_db.database.pool import SyncDatabase, readable
+from tatame_db.database.pool import Database, readable
 from tatame_db.evolve import catalogue
 from tatame_db.evolve.migrate import LOCK_KEY
 from tatame_db.move import record as state
@@ -496,7 +496,7 @@ def test_the_same_database_is_not_copied_onto_itself(engine: Engine) -> None:
 
 
 def test_a_project_named_as_its_own_target_is_refused_before_its_pending_migrations(supabase: URL) -> None:
-    with SyncDatabase(supabase) as database:
+    with Database(supabase) as database:
         with pytest.raises(move.SameDatabase), move.opened_for_writing(supabase, database.engine, lambda: None):
             pass
         with pytest.raises(move.SameDatabase), move.opened(supabase, database.engine):

@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import URL
 
 from tatame_db import evolve, move
-from tatame_db.database.pool import SyncDatabase, create_missing_database, readable
+from tatame_db.database.pool import Database, create_missing_database, readable
 from tatame_db.errors import TatameError
 from tatame_db.evolve import catalogue
 from tatame_db.move.mapping import PHASE_OF
@@ -120,21 +120,21 @@ def contents(address: URL) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def copy(source: URL, target: URL, **options: Any) -> move.Report:
-    with SyncDatabase(target) as database, move.opened_for_writing(source, database.engine, lambda: None) as both:
+    with Database(target) as database, move.opened_for_writing(source, database.engine, lambda: None) as both:
         return move.copy(both, **options)
 
 
 def is_whole(source: URL, target: URL) -> bool:
     """Copy once more, and say whether all is there then, keys and indexes too."""
     copy(source, target)
-    with SyncDatabase(target) as database, move.opened(source, database.engine) as both:
+    with Database(target) as database, move.opened(source, database.engine) as both:
         away = move.status(both.target)
         assert (away.parked, away.unproven_keys) == ([], [])
         return move.verify(both).unequal == []
 
 
 def schema(address: URL) -> dict[str, str]:
-    with SyncDatabase(address) as database, database.engine.connect() as connection:
+    with Database(address) as database, database.engine.connect() as connection:
         return catalogue.read(connection)
 
 
@@ -246,7 +246,7 @@ def test_a_killed_server_leaves_each_table_as_before_or_complete(
                 change(server.address, file.read_text())
             source, target = server.address, address
         else:
-            with SyncDatabase(server.address) as database:
+            with Database(server.address) as database:
                 evolve.migrate(database.engine)
             source, target = filled, server.address
 

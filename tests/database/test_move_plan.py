@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import URL, Engine
 
 from tatame_db import evolve, move
-from tatame_db.database.pool import SyncDatabase, readable
+from tatame_db.database.pool import Database, readable
 from tatame_db.move.conversion import about
 from tatame_db.move.mapping import MAY_BE_MISSING, PHASE_OF, read_mapping
 from tatame_db.schema import Base
@@ -79,7 +79,7 @@ def test_each_column_becomes_what_was_written_by_hand(supabase: URL, arrived: UR
     for address in (supabase, arrived):
         change(address, f"ALTER DATABASE {address.database} SET timezone = '{zone}'")
         change(address, f"ALTER DATABASE {address.database} SET datestyle = 'SQL, DMY'")
-    with SyncDatabase(arrived) as target, move.opened(supabase, target.engine) as sides:
+    with Database(arrived) as target, move.opened(supabase, target.engine) as sides:
         mapped = read_mapping(sides.source)[table]
         converted = ", ".join(
             f"({about(column.conversion.convert, column.source_value)})::{column.type}::text"
@@ -247,7 +247,7 @@ def test_the_same_database_is_refused_however_it_is_spelled(fresh_server: Embedd
     create_missing_database(fresh_server.address)
     password = fresh_server.password_file.read_text().strip()
     by_port = URL.create("postgresql+psycopg", "postgres", password, "localhost", port, "tatame")
-    with SyncDatabase(fresh_server.address) as database:
+    with Database(fresh_server.address) as database:
         evolve.migrate(database.engine)
         for spelled in (fresh_server.address, by_port, by_port.set(host="127.0.0.1")):
             with pytest.raises(move.SameDatabase) as caught, move.opened(spelled, database.engine):

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import URL
 
 from tatame_db import evolve, move
-from tatame_db.database.pool import SyncDatabase, create_missing_database, readable
+from tatame_db.database.pool import Database, create_missing_database, readable
 from tatame_db.move import proof
 from tatame_db.move.mapping import PHASE_OF
 
@@ -26,7 +26,7 @@ def verify(supabase: URL, arrived: URL) -> Verify:
     """Compare the hard rows with what they have to become, which was written by hand."""
 
     def verify(*tables: str, **options: Any) -> move.Proof:
-        with SyncDatabase(arrived) as target, move.opened(supabase, target.engine) as sides:
+        with Database(arrived) as target, move.opened(supabase, target.engine) as sides:
             return move.verify(sides, tables, **options)
 
     return verify
@@ -240,7 +240,7 @@ def test_a_table_that_the_source_lost_cannot_be_proven(verify: Verify, supabase:
     change(supabase, "DROP TABLE versions, attachments")
     change(arrived, "DELETE FROM versions; DELETE FROM attachments")
     assert verify().unequal == ["versions"]
-    with SyncDatabase(arrived) as target, move.opened(supabase, target.engine) as sides:
+    with Database(arrived) as target, move.opened(supabase, target.engine) as sides:
         assert [count.table for count in move.counts(sides) if not count.agrees] == ["versions"]
 
 
@@ -251,7 +251,7 @@ def test_attachments_that_never_were_in_the_source_must_not_be_here(verify: Veri
 
 def test_counts_stand_side_by_side(supabase: URL, arrived: URL) -> None:
     change(arrived, "DELETE FROM checkins WHERE id = 1")
-    with SyncDatabase(arrived) as target, move.opened(supabase, target.engine) as sides:
+    with Database(arrived) as target, move.opened(supabase, target.engine) as sides:
         found = move.counts(sides)
     assert [count.table for count in found] == list(PHASE_OF)
     assert [count for count in found if not count.agrees] == [move.TableCount("checkins", 2, 1)]
@@ -262,7 +262,7 @@ def test_servers_of_different_versions_agree(
 ) -> None:
     old = other_postgres(postgres_programs(14))
     create_missing_database(old)
-    with SyncDatabase(old) as target:
+    with Database(old) as target:
         evolve.migrate(target.engine)
         change(old, (Path(__file__).parents[1] / "arrived_rows.sql").read_text())
         with move.opened(supabase, target.engine) as sides:

@@ -16,7 +16,7 @@ from psycopg.rows import dict_row
 from sqlalchemy import URL, Column, Engine
 
 from tatame_db import move
-from tatame_db.database.pool import SyncDatabase, readable
+from tatame_db.database.pool import Database, readable
 from tatame_db.move.rehearsal import SUPABASE_SCHEMA
 from tatame_db.schema import Base
 from tatame_db.testing.runs import Run
@@ -438,7 +438,7 @@ class World:
 def world(_tatame_run: Run) -> Generator[World]:
     sources = {kind: _tatame_run.sandbox.create() for kind in PROJECTS}
     address = _tatame_run.clone()
-    with SyncDatabase(address) as target:
+    with Database(address) as target:
         made = World(sources, target.engine)
         yield made
         made.close()

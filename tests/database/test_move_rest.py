@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import URL, Engine
 
 from tatame_db import evolve, move
-from tatame_db.database.pool import SyncDatabase, readable
+from tatame_db.database.pool import Database, readable
 from tatame_db.move.mapping import PHASE_OF
 from tatame_db.move.rest import role_of
 from tatame_db.server.run_directory import in_memory, new_run_directory
@@ -333,7 +333,7 @@ def test_the_project_itself_is_no_target_before_it_is_migrated(
     postgrest: Start, service: str, supabase: URL, bare_engine: Engine
 ) -> None:
     address = postgrest()
-    with mirror(address, service) as source, SyncDatabase(supabase) as database:
+    with mirror(address, service) as source, Database(supabase) as database:
         with pytest.raises(move.SameDatabase), move.opened(source, database.engine):
             pass
         with pytest.raises(move.SameDatabase), move.opened_for_writing(source, database.engine, lambda: None):

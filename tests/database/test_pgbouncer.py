@@ -18,10 +18,10 @@ from sqlalchemy import URL, Engine, func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db import move
-from tatame_db.database.pool import Database, SyncDatabase, readable
-from tatame_db.query import write as writes
-from tatame_db.query.read import Read, query, read
-from tatame_db.query.write import insert_many, upsert
+from tatame_db.database.pool import AsyncDatabase, Database, readable
+from tatame_db.queries import write as writes
+from tatame_db.queries.read import Read, query, read
+from tatame_db.queries.write import insert_many, upsert
 from tatame_db.schema import Graduation, User, Version
 from tatame_db.server.embedded import EmbeddedServer
 
@@ -92,7 +92,7 @@ def pooled(address: URL, pooler: Callable[[URL], URL]) -> URL:
 
 def test_reads_and_writes_work_however_often_they_are_repeated(pooled: URL, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        async with Database(pooled) as database:
+        async with AsyncDatabase(pooled) as database:
 
             async def use(number: int) -> None:
                 for turn in range(10):
@@ -114,7 +114,7 @@ def test_reads_and_writes_work_however_often_they_are_repeated(pooled: URL, monk
 
     asyncio.run(main())
     monkeypatch.setattr(writes, "COPY_FROM", 1)
-    with SyncDatabase(pooled) as database:
+    with Database(pooled) as database:
         assert insert_many(Version, [{"app_version": "1"}] * 10).run(database) == 10
         assert len(list(read(Version).stream(database))) == 130
         with database.engine.connect() as connection:
@@ -123,7 +123,7 @@ def test_reads_and_writes_work_however_often_they_are_repeated(pooled: URL, monk
 
 def test_prepared_statements_would_not_survive_here(pooled: URL) -> None:
     async def main() -> None:
-        async with Database(pooled) as database:
+        async with AsyncDatabase(pooled) as database:
 
             async def use() -> None:
                 async with database.engine.connect() as connection:
@@ -142,7 +142,7 @@ def test_prepared_statements_would_not_survive_here(pooled: URL) -> None:
 def test_a_pooler_is_noticed_and_its_sessions_are_left_to_it(pooled: URL, address: URL) -> None:
     asked = select(func.current_setting("idle_session_timeout"), func.current_setting("TimeZone"))
     for where, threshold, timeout in ((pooled, None, "0"), (address, 5, "30s")):
-        with SyncDatabase(where) as database, database.engine.connect() as connection:
+        with Database(where) as database, database.engine.connect() as connection:
             driver = cast("psycopg.Connection", connection.connection.driver_connection)
             assert driver.prepare_threshold == threshold
             assert tuple(connection.execute(asked).one()) == (timeout, "UTC")

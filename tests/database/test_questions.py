@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, Index, PrimaryKeyConstraint, Select, Table, UniqueConstraint, func, select, text
 
 from tatame_db import evolve
-from tatame_db.database.pool import SyncDatabase, create_missing_database
+from tatame_db.database.pool import Database, create_missing_database
 from tatame_db.schema import (
     AppStore,
     Asset,
@@ -186,7 +186,7 @@ def connection(server: EmbeddedServer) -> Generator[Connection]:
     """Connect to a database with years of use in it, to read from alone."""
     address = server.address.set(database=f"questions_{uuid4().hex}")
     create_missing_database(address)
-    with SyncDatabase(address) as database:
+    with Database(address) as database:
         evolve.migrate(database.engine)
         with database.engine.begin() as connection:
             seed(connection, PLAN)

@@ -22,11 +22,11 @@ from sqlalchemy import URL, BindParameter, Engine, ForeignKey, any_, bindparam, 
 from sqlalchemy.exc import DataError, ProgrammingError
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column, relationship, selectinload
 
-from tatame_db.database.pool import POOL_SIZE, Database, DatabaseClosed, ServerNotRunning, SyncDatabase
-from tatame_db.query import read as reads
-from tatame_db.query.read import NotDescribable, NotOneRow, ParametersDiffer, Read, query, read
-from tatame_db.query.row import NotLoaded, RowReadOnly
-from tatame_db.query.run import ValueNotReadable
+from tatame_db.database.pool import POOL_SIZE, AsyncDatabase, Database, DatabaseClosed, ServerNotRunning
+from tatame_db.queries import read as reads
+from tatame_db.queries.read import NotDescribable, NotOneRow, ParametersDiffer, Read, query, read
+from tatame_db.queries.row import NotLoaded, RowReadOnly
+from tatame_db.queries.run import ValueNotReadable
 from tatame_db.schema import Base, Checkin, Class, Graduation, Gym, Notification, User, Version
 from tatame_db.seed import SeedPlan, seed
 from tatame_db.server.embedded import EmbeddedServer
@@ -76,13 +76,13 @@ def find_user(clerk_user_id: str) -> Read[User]:
 
 
 @pytest.fixture
-def database(address: URL) -> Generator[SyncDatabase]:
-    with SyncDatabase(address) as database:
+def database(address: URL) -> Generator[Database]:
+    with Database(address) as database:
         yield database
 
 
 @pytest.fixture
-def hostile(database: SyncDatabase) -> SyncDatabase:
+def hostile(database: Database) -> Database:
     """Fill every table with values that are easily lost on the way; keys of the tables lead to one another."""
     with database.engine.begin() as connection:
         connection.execute(text("SET CONSTRAINTS ALL DEFERRED"))
@@ -134,7 +134,7 @@ def sorted_by_key(related: Any) -> list[Any]:
 
 
 @each_model
-def test_every_column_of_every_model_is_what_the_orm_returns(model: type[Base], hostile: SyncDatabase) -> None:
+def test_every_column_of_every_model_is_what_the_orm_returns(model: type[Base], hostile: Database) -> None:
     found = read(model).order_by(key_of(model)).all(hostile)
 
     with hostile.session() as session:
@@ -149,7 +149,7 @@ def test_every_column_of_every_model_is_what_the_orm_returns(model: type[Base], 
 @pytest.mark.parametrize("limit", [None, 1_000], ids=["joined where it leads to one", "always JSON"])
 @each_relation
 def test_every_relation_is_what_the_orm_returns(
-    relation: InstrumentedAttribute[Any], limit: int | None, hostile: SyncDatabase
+    relation: InstrumentedAttribute[Any], limit: int | None, hostile: Database
 ) -> None:
     model = cast("type[Base]", relation.class_)
     target = inspect(relation.class_).relationships[relation.key].mapper.class_
@@ -168,7 +168,7 @@ def test_every_relation_is_what_the_orm_returns(
         ]
 
 
-def test_relations_are_loaded_to_any_depth_and_back_to_the_same_table(hostile: SyncDatabase) -> None:
+def test_relations_are_loaded_to_any_depth_and_back_to_the_same_table(hostile: Database) -> None:
     deep = (
         read(Gym)
         .load(read(Gym.members).load(read(User.gym).load(read(Gym.manager).load(User.graduations)), User.checkins))
@@ -203,9 +203,7 @@ def test_relations_are_loaded_to_any_depth_and_back_to_the_same_table(hostile: S
 
 
 @pytest.mark.parametrize("moment", ["infinity", "-infinity", "0044-03-15 BC", "10000-01-01"])
-def test_a_moment_that_python_has_not_is_refused_in_words_wherever_it_stands(
-    moment: str, database: SyncDatabase
-) -> None:
+def test_a_moment_that_python_has_not_is_refused_in_words_wherever_it_stands(moment: str, database: Database) -> None:
     with database.engine.begin() as connection:
         connection.execute(text("INSERT INTO users (id, clerk_user_id) VALUES (1, 'user_ana')"))
         connection.execute(
@@ -242,7 +240,7 @@ class Thing(Elsewhere):
     shelf: Mapped[Shelf] = relationship(lazy="raise", viewonly=True)
 
 
-def test_what_json_does_not_carry_comes_natively_or_is_refused_in_words(database: SyncDatabase) -> None:
+def test_what_json_does_not_carry_comes_natively_or_is_refused_in_words(database: Database) -> None:
     Elsewhere.metadata.create_all(database.engine)
     rows = [(b"\x00\xff", timedelta(days=-1, microseconds=1), ratio) for ratio in (float("inf"), 0.1, 1e300)]
     with database.session.begin() as session:
@@ -266,13 +264,13 @@ def test_what_json_does_not_carry_comes_natively_or_is_refused_in_words(database
 
 
 @pytest.fixture
-def seeded(database: SyncDatabase) -> SyncDatabase:
+def seeded(database: Database) -> Database:
     with database.engine.begin() as connection:
         seed(connection, SeedPlan(gyms=2, members=8, days=14))
     return database
 
 
-def test_the_example_of_the_plan_finds_a_user_with_gym_and_graduations(seeded: SyncDatabase) -> None:
+def test_the_example_of_the_plan_finds_a_user_with_gym_and_graduations(seeded: Database) -> None:
     with seeded.session() as session:
         user = session.scalars(select(User).options(selectinload(User.gym)).where(User.gym_id == 1)).first()
     assert user
@@ -287,7 +285,7 @@ def test_the_example_of_the_plan_finds_a_user_with_gym_and_graduations(seeded: S
     assert find_user.first(seeded, "nobody") is None
 
 
-def test_a_relation_has_its_own_filter_order_and_limit(seeded: SyncDatabase) -> None:
+def test_a_relation_has_its_own_filter_order_and_limit(seeded: Database) -> None:
     last = (
         read(User.checkins)
         .where(Checkin.date < "2999-01-01")
@@ -303,7 +301,7 @@ def test_a_relation_has_its_own_filter_order_and_limit(seeded: SyncDatabase) -> 
     assert any(len(user.checkins) == 3 for user in found)
 
 
-def test_a_filter_of_a_relation_may_ask_about_other_tables_and_its_own(seeded: SyncDatabase) -> None:
+def test_a_filter_of_a_relation_may_ask_about_other_tables_and_its_own(seeded: Database) -> None:
     of_colleagues = read(Gym.classes).where(Class.instructor.has(User.gym_id == 1), ~Class.assets.any())
     [gym] = read(Gym).load(of_colleagues).where(Gym.id == 1).all(seeded)
 
@@ -313,7 +311,7 @@ def test_a_filter_of_a_relation_may_ask_about_other_tables_and_its_own(seeded: S
     assert gym.classes
 
 
-def test_filters_take_expressions_lists_and_arrays(seeded: SyncDatabase) -> None:
+def test_filters_take_expressions_lists_and_arrays(seeded: Database) -> None:
     ids: BindParameter[list[int]] = bindparam("ids")
     by_ids = read(User).where(User.id == any_(ids), User.role.in_(["STUDENT", "MANAGER"])).order_by(User.id)
     recipients = read(Notification).where(Notification.recipients.contains(bindparam("recipients")))
@@ -330,7 +328,7 @@ def test_filters_take_expressions_lists_and_arrays(seeded: SyncDatabase) -> None
 
 @pytest.mark.parametrize("limit", [None, 1_000], ids=["joined", "as JSON"])
 def test_a_filter_of_a_relation_to_one_row_leaves_none_and_keeps_the_parent(
-    limit: int | None, seeded: SyncDatabase
+    limit: int | None, seeded: Database
 ) -> None:
     asked = read(User).load(read(User.gym).where(Gym.id == 1).load(Gym.manager)).order_by(User.id)
     users = (asked.limit(limit) if limit else asked).all(seeded)
@@ -339,7 +337,7 @@ def test_a_filter_of_a_relation_to_one_row_leaves_none_and_keeps_the_parent(
     assert all(user.gym.manager and user.gym.manager.id == user.gym.manager_id for user in users if user.gym)
 
 
-def test_rows_that_are_sorted_and_limited_are_not_joined_before(seeded: SyncDatabase) -> None:
+def test_rows_that_are_sorted_and_limited_are_not_joined_before(seeded: Database) -> None:
     checkins = read(Checkin).load(Checkin.user)
     newest = checkins.order_by(Checkin.created_at.desc(), Checkin.id)
 
@@ -351,7 +349,7 @@ def test_rows_that_are_sorted_and_limited_are_not_joined_before(seeded: SyncData
     assert [one.id for one in newest.limit(20).all(seeded)] == [one.id for one in newest.all(seeded)[:20]]
 
 
-def test_limits_that_vary_are_written_into_the_text(seeded: SyncDatabase) -> None:
+def test_limits_that_vary_are_written_into_the_text(seeded: Database) -> None:
     @query
     def page(count: int, skip: int = 0) -> Read[Checkin]:
         return read(Checkin).order_by(Checkin.id).limit(count, skip=skip)
@@ -366,7 +364,7 @@ def test_limits_that_vary_are_written_into_the_text(seeded: SyncDatabase) -> Non
             page.all(seeded, wrong)  # type: ignore[arg-type]
 
 
-def test_pages_of_any_number_keep_few_statements(seeded: SyncDatabase) -> None:
+def test_pages_of_any_number_keep_few_statements(seeded: Database) -> None:
     @query
     def page(skip: int) -> Read[Version]:
         return read(Version).order_by(Version.id).limit(1, skip=skip)
@@ -376,7 +374,7 @@ def test_pages_of_any_number_keep_few_statements(seeded: SyncDatabase) -> None:
     assert len(page._statements) == reads.KEPT_STATEMENTS
 
 
-def test_one_wants_exactly_one_row(seeded: SyncDatabase) -> None:
+def test_one_wants_exactly_one_row(seeded: Database) -> None:
     assert read(Gym).where(Gym.id == 1).one(seeded).id == 1
     with pytest.raises(NotOneRow, match="`read Gym` found no row"):
         read(Gym).where(Gym.id == 99).one(seeded)
@@ -384,13 +382,13 @@ def test_one_wants_exactly_one_row(seeded: SyncDatabase) -> None:
         read(Gym).one(seeded)
 
 
-def test_a_step_leaves_the_description_it_started_from_as_it_was(seeded: SyncDatabase) -> None:
+def test_a_step_leaves_the_description_it_started_from_as_it_was(seeded: Database) -> None:
     gyms = read(Gym)
     first = gyms.where(Gym.id == 1)
     assert (len(gyms.all(seeded)), len(first.all(seeded)), len(gyms.order_by(Gym.id).limit(1).all(seeded))) == (2, 1, 1)
 
 
-def test_parameters_are_named_when_they_are_missing_or_unknown(database: SyncDatabase) -> None:
+def test_parameters_are_named_when_they_are_missing_or_unknown(database: Database) -> None:
     untyped: Any = find_user
     for args, kwargs in (((), {}), ((), {"clerk_id": "user_ana"}), (("user_ana", "user_bia"), {})):
         with pytest.raises(ParametersDiffer, match="find_user") as raised:
@@ -422,7 +420,7 @@ def test_what_cannot_be_described_is_refused_in_words(describe: Callable[[], obj
 # --- Rows -----------------------------------------------------------------------------------------------------------
 
 
-def test_what_was_not_loaded_says_how_to_load_it(seeded: SyncDatabase) -> None:
+def test_what_was_not_loaded_says_how_to_load_it(seeded: Database) -> None:
     row = read(User).columns(User.id, User.first_name).where(User.id == 1).one(seeded)
 
     assert row.first_name
@@ -434,7 +432,7 @@ def test_what_was_not_loaded_says_how_to_load_it(seeded: SyncDatabase) -> None:
         _ = row.emial  # type: ignore[attr-defined]
 
 
-def test_a_row_is_read_only_and_session_get_gives_the_object_to_change(seeded: SyncDatabase) -> None:
+def test_a_row_is_read_only_and_session_get_gives_the_object_to_change(seeded: Database) -> None:
     row = read(User).where(User.id == 1).one(seeded)
 
     with pytest.raises(RowReadOnly, match=r"session\.get\(User, row\.id\)"):
@@ -448,7 +446,7 @@ def test_a_row_is_read_only_and_session_get_gives_the_object_to_change(seeded: S
     assert read(User).where(User.id == 1).one(seeded).email == "ana@gym.example"
 
 
-def test_a_row_shows_its_key_alone_and_is_compared_by_identity(seeded: SyncDatabase) -> None:
+def test_a_row_shows_its_key_alone_and_is_compared_by_identity(seeded: Database) -> None:
     row, again = (read(User).where(User.id == 1).one(seeded) for _ in range(2))
 
     assert repr(row) == "User(id=1)"
@@ -461,7 +459,7 @@ def test_a_row_shows_its_key_alone_and_is_compared_by_identity(seeded: SyncDatab
 # --- On what it runs ------------------------------------------------------------------------------------------------
 
 
-def test_a_session_shows_its_own_changes_to_the_fast_lane_and_no_one_else_sees_them(seeded: SyncDatabase) -> None:
+def test_a_session_shows_its_own_changes_to_the_fast_lane_and_no_one_else_sees_them(seeded: Database) -> None:
     with seeded.session() as session:
         session.add(User(clerk_user_id="user_ana"))
         assert find_user.one(session, clerk_user_id="user_ana").graduations == []
@@ -474,7 +472,7 @@ def test_a_session_shows_its_own_changes_to_the_fast_lane_and_no_one_else_sees_t
     assert find_user.first(seeded, clerk_user_id="user_ana") is None
 
 
-def test_a_session_without_autoflush_is_not_flushed(seeded: SyncDatabase) -> None:
+def test_a_session_without_autoflush_is_not_flushed(seeded: Database) -> None:
     with seeded.session(autoflush=False) as session:
         session.add(User(clerk_user_id="user_ana"))
         assert find_user.first(session, clerk_user_id="user_ana") is None
@@ -483,7 +481,7 @@ def test_a_session_without_autoflush_is_not_flushed(seeded: SyncDatabase) -> Non
 @pytest.mark.usefixtures("seeded")
 def test_asyncio_reads_the_same_on_a_database_a_session_and_a_connection(address: URL) -> None:
     async def main() -> None:
-        async with Database(address) as database:
+        async with AsyncDatabase(address) as database:
             assert await find_user.first(database, clerk_user_id="user_ana") is None
             async with database.session() as session:
                 session.add(User(clerk_user_id="user_ana"))
@@ -504,9 +502,9 @@ def test_asyncio_reads_the_same_on_a_database_a_session_and_a_connection(address
     asyncio.run(main())
 
 
-def test_sessions_and_the_fast_lane_share_the_connections(address: URL, seeded: SyncDatabase) -> None:
+def test_sessions_and_the_fast_lane_share_the_connections(address: URL, seeded: Database) -> None:
     async def main() -> None:
-        async with Database(address) as database:
+        async with AsyncDatabase(address) as database:
 
             async def read_and_write() -> None:
                 assert len(await read(Gym).all(database)) == 2
@@ -524,7 +522,7 @@ def test_sessions_and_the_fast_lane_share_the_connections(address: URL, seeded: 
     assert len(read(Version).all(seeded)) == before + 100
 
 
-def test_a_session_after_a_fast_read_still_has_a_transaction_to_undo(seeded: SyncDatabase) -> None:
+def test_a_session_after_a_fast_read_still_has_a_transaction_to_undo(seeded: Database) -> None:
     read(Gym).all(seeded)
     with seeded.session() as session:
         session.add(Version(app_version="9"))
@@ -533,7 +531,7 @@ def test_a_session_after_a_fast_read_still_has_a_transaction_to_undo(seeded: Syn
     assert read(Version).where(Version.app_version == "9").first(seeded) is None
 
 
-def test_threads_read_at_the_same_time(seeded: SyncDatabase) -> None:
+def test_threads_read_at_the_same_time(seeded: Database) -> None:
     found: list[int] = []
     threads = [threading.Thread(target=lambda: found.append(len(read(Gym).all(seeded)))) for _ in range(50)]
     for thread in threads:
@@ -547,25 +545,25 @@ def test_connections_that_the_server_ended_are_replaced_unnoticed(address: URL, 
     end = text("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = :name")
 
     async def main(observer: Engine) -> None:
-        async with Database(address) as database:
+        async with AsyncDatabase(address) as database:
             for _ in range(3):
                 await asyncio.gather(*(read(Gym).all(database) for _ in range(5)))
                 with observer.connect() as connection:
                     assert len(connection.execute(end, {"name": address.database}).all()) > 0
             await asyncio.gather(*(read(Gym).all(database) for _ in range(5)))
-            with SyncDatabase(address) as other:
+            with Database(address) as other:
                 read(Gym).all(other)
                 with observer.connect() as connection:
                     connection.execute(end, {"name": address.database})
                 assert read(Gym).all(other) == []
 
-    with SyncDatabase(server.address.set(database="postgres")) as observer:
+    with Database(server.address.set(database="postgres")) as observer:
         asyncio.run(main(observer.engine))
 
 
 def test_a_cancelled_read_gives_back_a_connection_that_works(address: URL) -> None:
     async def main() -> None:
-        async with Database(address) as database:
+        async with AsyncDatabase(address) as database:
             slow = read(Gym).where(func.pg_sleep(30).is_not(None))
             async with database.session.begin() as session:
                 session.add(Gym(name="Alliance", address="Rua A, 1", since="2015-03-01"))
@@ -582,21 +580,21 @@ def test_failures_have_the_words_of_the_database_module(address: URL, directory:
     nowhere = address.update_query_dict({"host": str(directory)})
 
     async def main() -> None:
-        async with Database(nowhere) as database:
+        async with AsyncDatabase(nowhere) as database:
             with pytest.raises(ServerNotRunning):
                 await read(Gym).all(database)
 
     asyncio.run(main())
-    database = SyncDatabase(nowhere)
+    database = Database(nowhere)
     with pytest.raises(ServerNotRunning):
         read(Gym).all(database)
-    database = SyncDatabase(address)
+    database = Database(address)
     database.close()
     with pytest.raises(DatabaseClosed):
         read(Gym).all(database)
 
 
-def test_a_statement_that_the_server_refuses_raises_what_a_session_raises(seeded: SyncDatabase) -> None:
+def test_a_statement_that_the_server_refuses_raises_what_a_session_raises(seeded: Database) -> None:
     wrong = read(Gym).where(text("wrong = 1"), Gym.name == "secret")  # type: ignore[arg-type]
     with pytest.raises(ProgrammingError) as raised:
         wrong.all(seeded)
@@ -609,7 +607,7 @@ def test_a_statement_that_the_server_refuses_raises_what_a_session_raises(seeded
 # --- One round trip, and how it shows -------------------------------------------------------------------------------
 
 
-def messages_of(database: SyncDatabase, run: Callable[[], object], file: Path) -> list[str]:
+def messages_of(database: Database, run: Callable[[], object], file: Path) -> list[str]:
     """Return what the client sends while something runs, as the driver's C library writes it down."""
     lent = database.engine.pool.connect()
     connection = cast("psycopg.Connection", lent.driver_connection).pgconn
@@ -622,7 +620,7 @@ def messages_of(database: SyncDatabase, run: Callable[[], object], file: Path) -
     return [line[3] for line in lines if line[1:2] == ["F"]]
 
 
-def test_a_read_is_one_round_trip_whatever_it_loads(seeded: SyncDatabase, tmp_path: Path) -> None:
+def test_a_read_is_one_round_trip_whatever_it_loads(seeded: Database, tmp_path: Path) -> None:
     deep = read(Gym).load(read(Gym.members).load(User.graduations, User.role_), Gym.classes).where(Gym.id == 1)
     assert deep.one(seeded).members
 
@@ -635,7 +633,7 @@ def test_a_read_is_one_round_trip_whatever_it_loads(seeded: SyncDatabase, tmp_pa
     ]
 
 
-def test_a_read_that_is_repeated_is_prepared(seeded: SyncDatabase, tmp_path: Path) -> None:
+def test_a_read_that_is_repeated_is_prepared(seeded: Database, tmp_path: Path) -> None:
     for _ in range(6):
         find_user.first(seeded, "nobody")
 
@@ -643,7 +641,7 @@ def test_a_read_that_is_repeated_is_prepared(seeded: SyncDatabase, tmp_path: Pat
     assert sent == ["Bind", "Describe", "Execute", "Sync"]
 
 
-def test_a_session_too_needs_no_ping(seeded: SyncDatabase, tmp_path: Path) -> None:
+def test_a_session_too_needs_no_ping(seeded: Database, tmp_path: Path) -> None:
     def select_one() -> None:
         with seeded.session() as session:
             session.scalar(text("SELECT 1"))
@@ -652,13 +650,13 @@ def test_a_session_too_needs_no_ping(seeded: SyncDatabase, tmp_path: Path) -> No
     assert sent.count("Sync") + sent.count("Query") == 3, "BEGIN, SELECT, ROLLBACK"
 
 
-def test_the_sql_is_compiled_once(seeded: SyncDatabase) -> None:
+def test_the_sql_is_compiled_once(seeded: Database) -> None:
     find_user.first(seeded, "nobody")
     statement, _ = find_user._prepared(("user_ana",), {}, 1)
     assert find_user._prepared(("user_bia",), {}, 1)[0] is statement
 
 
-def test_long_results_stream_with_flat_memory(database: SyncDatabase) -> None:
+def test_long_results_stream_with_flat_memory(database: Database) -> None:
     with database.engine.begin() as connection:
         connection.execute(text("INSERT INTO users (id, clerk_user_id) VALUES (1, 'user_ana')"))
         connection.execute(
@@ -675,14 +673,14 @@ def test_long_results_stream_with_flat_memory(database: SyncDatabase) -> None:
     assert peak < 8_000_000
 
 
-def test_a_stream_that_is_left_early_gives_back_its_connection(address: URL, seeded: SyncDatabase) -> None:
+def test_a_stream_that_is_left_early_gives_back_its_connection(address: URL, seeded: Database) -> None:
     rows = read(Checkin).stream(seeded)
     next(rows)
     rows.close()  # type: ignore[attr-defined]
     assert seeded.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
     async def main() -> None:
-        async with Database(address) as database:
+        async with AsyncDatabase(address) as database:
             async with aclosing(read(Checkin).stream(database)) as rows:  # type: ignore[type-var]
                 async for _ in rows:
                     break
@@ -692,7 +690,7 @@ def test_a_stream_that_is_left_early_gives_back_its_connection(address: URL, see
     asyncio.run(main())
 
 
-def test_two_streams_of_one_session_and_other_statements_between(seeded: SyncDatabase) -> None:
+def test_two_streams_of_one_session_and_other_statements_between(seeded: Database) -> None:
     with seeded.session() as session:
         gyms, again = (read(Gym).order_by(Gym.id).stream(session) for _ in range(2))
         assert (next(gyms).id, next(again).id) == (1, 1)
@@ -704,7 +702,7 @@ def test_the_log_has_names_and_times_where_statements_are_logged(
     address: URL, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="tatame_db.sql")
-    with SyncDatabase(address, log_statements=True) as database, SyncDatabase(address) as silent:
+    with Database(address, log_statements=True) as database, Database(address) as silent:
         find_user.first(silent, "user_ana")
         assert caplog.messages == []
         find_user.first(database, "user_ana")
@@ -722,7 +720,7 @@ def test_the_log_has_names_and_times_where_statements_are_logged(
     assert "user_ana" not in caplog.text
 
 
-def test_explain_gives_the_plan_with_times(seeded: SyncDatabase) -> None:
+def test_explain_gives_the_plan_with_times(seeded: Database) -> None:
     plan = find_user.explain(seeded, clerk_user_id="user_ana")
     assert "Scan on graduations" in plan
     assert "actual time" in plan

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.orm import InstrumentedAttribute, Session, joinedload, selectinload
 
 from tatame_db import evolve, schema
-from tatame_db.database.pool import Database, SyncDatabase, create_missing_database
+from tatame_db.database.pool import AsyncDatabase, Database, create_missing_database
 from tatame_db.errors import TatameError
 from tatame_db.schema import (
     Asset,
@@ -113,11 +113,11 @@ each_relation = pytest.mark.parametrize("relation", RELATED, ids=str)
 
 
 @pytest.fixture(scope="module")
-def world(server: EmbeddedServer) -> Generator[SyncDatabase]:
+def world(server: EmbeddedServer) -> Generator[Database]:
     """Give a database that holds `WORLD`, to read from alone."""
     address = server.address.set(database=f"world_{uuid4().hex}")
     create_missing_database(address)
-    with SyncDatabase(address) as database:
+    with Database(address) as database:
         evolve.migrate(database.engine)
         with database.session.begin() as session:
             session.add_all(WORLD)
@@ -141,7 +141,7 @@ def keys_of(related: Any) -> Any:
 @each_relation
 @pytest.mark.parametrize("load", [selectinload, joinedload], ids=["selectinload", "joinedload"])
 def test_a_relation_gives_the_rows_that_belong_to_it(
-    load: Any, relation: InstrumentedAttribute[Any], world: SyncDatabase
+    load: Any, relation: InstrumentedAttribute[Any], world: Database
 ) -> None:
     with world.session() as session:
         rows = session.scalars(select(relation.class_).options(load(relation))).unique().all()
@@ -170,7 +170,7 @@ def follow(code: str, **names: Any) -> Any:
 
 @each_relation
 def test_an_unloaded_relation_says_what_to_type_and_it_works(
-    relation: InstrumentedAttribute[Any], world: SyncDatabase
+    relation: InstrumentedAttribute[Any], world: Database
 ) -> None:
     key, model = relation.key, inspect(relation.class_).mapper
     one, wanted = next(iter(RELATED[relation].items()))
@@ -191,7 +191,7 @@ def test_an_unloaded_relation_says_what_to_type_and_it_works(
         assert keys_of(getattr(found[one], key)) == wanted
 
 
-def test_reading_an_unloaded_relation_is_an_error_of_ours_and_of_sqlalchemy(world: SyncDatabase) -> None:
+def test_reading_an_unloaded_relation_is_an_error_of_ours_and_of_sqlalchemy(world: Database) -> None:
     with world.session() as session:
         ana = session.get_one(User, 1)
 
@@ -201,7 +201,7 @@ def test_reading_an_unloaded_relation_is_an_error_of_ours_and_of_sqlalchemy(worl
         _ = ana.gym
 
 
-def test_a_detached_row_says_which_relation_is_missing(world: SyncDatabase) -> None:
+def test_a_detached_row_says_which_relation_is_missing(world: Database) -> None:
     with world.session() as session:
         ana = session.get_one(User, 1)
 
@@ -211,7 +211,7 @@ def test_a_detached_row_says_which_relation_is_missing(world: SyncDatabase) -> N
     assert (refused.value.model, refused.value.relation) == ("User", "checkins")
 
 
-def test_an_unloaded_relation_reads_nothing_from_the_database(world: SyncDatabase) -> None:
+def test_an_unloaded_relation_reads_nothing_from_the_database(world: Database) -> None:
     with world.session() as session:
         ana = session.get_one(User, 1)
         session.commit()
@@ -222,9 +222,9 @@ def test_an_unloaded_relation_reads_nothing_from_the_database(world: SyncDatabas
         assert not session.in_transaction()
 
 
-def test_an_async_session_gives_the_same_advice_and_it_works(world: SyncDatabase) -> None:
+def test_an_async_session_gives_the_same_advice_and_it_works(world: Database) -> None:
     async def read() -> tuple[str, str]:
-        async with Database(world.address) as database, database.session() as session:
+        async with AsyncDatabase(world.address) as database, database.session() as session:
             user = await session.get_one(User, 2)
             with pytest.raises(RelationNotLoaded) as refused:
                 _ = user.gym
@@ -317,10 +317,10 @@ def test_a_gym_and_its_manager_are_written_together(engine: Engine) -> None:
 
 
 def test_what_was_left_out_is_set_by_the_server(address: URL) -> None:
-    with SyncDatabase(address) as database, database.engine.begin() as connection:
+    with Database(address) as database, database.engine.begin() as connection:
         connection.execute(text(f"ALTER DATABASE {address.database} SET timezone TO 'Asia/Tokyo'"))
 
-    with SyncDatabase(address) as database, database.session.begin() as session:
+    with Database(address) as database, database.session.begin() as session:
         ana, bia = a_user(), a_user()
         session.add_all([ana, bia])
         session.flush()

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from tatame_db.database.pool import SyncDatabase, create_missing_database, readable
+from tatame_db.database.pool import Database, create_missing_database, readable
 from tatame_db.server.embedded import (
     DataIncomplete,
     DataInUse,
@@ -75,12 +75,12 @@ def test_two_starts_at_once_end_with_one_server(directory: Path) -> None:
 def test_what_was_written_is_there_after_a_stop_and_a_start(fresh_server: EmbeddedServer) -> None:
     fresh_server.start()
     create_missing_database(fresh_server.address)
-    with SyncDatabase(fresh_server.address) as database, database.engine.begin() as connection:
+    with Database(fresh_server.address) as database, database.engine.begin() as connection:
         connection.execute(text("CREATE TABLE kept AS SELECT 7 AS number"))
     assert fresh_server.stop()
     assert not fresh_server.answers
     assert fresh_server.start()
-    with SyncDatabase(fresh_server.address) as database, database.engine.begin() as connection:
+    with Database(fresh_server.address) as database, database.engine.begin() as connection:
         assert connection.scalar(text("SELECT number FROM kept")) == 7
 
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from tatame_db.database.pool import SyncDatabase
+from tatame_db.database.pool import Database
 
 Caller = Any
 
 
 @pytest.fixture
-def database(committed_database: SyncDatabase) -> SyncDatabase:
+def database(committed_database: Database) -> Database:
     with committed_database.engine.begin() as connection:
         connection.execute(text("INSERT INTO roles (id) VALUES ('STUDENT')"))
         connection.execute(text("INSERT INTO gyms (name, address, since) VALUES ('Centro', 'Rua Direita', '2015')"))
@@ -37,12 +37,12 @@ def save(studio: Caller, *changes: Any, status: int = 200, **options: Any) -> An
     return answer.json
 
 
-def rows(database: SyncDatabase, query: str) -> list[tuple[Any, ...]]:
+def rows(database: Database, query: str) -> list[tuple[Any, ...]]:
     with database.engine.connect() as connection:
         return [tuple(row) for row in connection.execute(text(query))]
 
 
-def test_a_cell_is_saved_and_the_others_are_left_as_they_are(writing_studio: Caller, database: SyncDatabase) -> None:
+def test_a_cell_is_saved_and_the_others_are_left_as_they_are(writing_studio: Caller, database: Database) -> None:
     rest = "SELECT (to_jsonb(users) - 'email')\\:\\:text FROM users WHERE id = 1"
     before = rows(database, rest)
 
@@ -68,7 +68,7 @@ def test_a_cell_is_saved_and_the_others_are_left_as_they_are(writing_studio: Cal
     ],
 )
 def test_a_value_is_stored_exactly(
-    writing_studio: Caller, database: SyncDatabase, column: str, was: str | None, value: str | None
+    writing_studio: Caller, database: Database, column: str, was: str | None, value: str | None
 ) -> None:
     [row] = save(writing_studio, update("1", {column: value}, {column: was}))["rows"]
 
@@ -77,7 +77,7 @@ def test_a_value_is_stored_exactly(
 
 
 @pytest.mark.parametrize("value", [None, [], ["1", None, "", 'x"y,{z}', "NULL"]])
-def test_a_list_is_stored_exactly(writing_studio: Caller, database: SyncDatabase, value: Any) -> None:
+def test_a_list_is_stored_exactly(writing_studio: Caller, database: Database, value: Any) -> None:
     change = update("1", {"recipients": value}, {"recipients": ["1", None, "a,b"]}, "notifications")
 
     assert save(writing_studio, change)["rows"][0]["row"]["recipients"] == value
@@ -96,7 +96,7 @@ def test_a_list_is_stored_exactly(writing_studio: Caller, database: SyncDatabase
     ],
 )
 def test_what_somebody_else_wrote_is_never_overwritten(
-    writing_studio: Caller, database: SyncDatabase, column: str, was: str | None, now: str | None
+    writing_studio: Caller, database: Database, column: str, was: str | None, now: str | None
 ) -> None:
     before = rows(database, "SELECT users\\:\\:text FROM users ORDER BY id")
     found = save(
@@ -131,7 +131,7 @@ def test_a_row_that_is_gone_is_a_conflict_too(writing_studio: Caller) -> None:
     assert [(conflict["index"], conflict["deleted"]) for conflict in found["conflicts"]] == [(0, True), (1, True)]
 
 
-def test_a_writer_who_holds_the_row_is_waited_for_and_then_seen(writing_studio: Caller, database: SyncDatabase) -> None:
+def test_a_writer_who_holds_the_row_is_waited_for_and_then_seen(writing_studio: Caller, database: Database) -> None:
     with database.engine.connect() as other:
         other.execute(text("UPDATE users SET email = 'theirs' WHERE id = 1"))
         change = update("1", {"email": "mine"}, {"email": "ana@gym.example"})
@@ -147,7 +147,7 @@ def test_a_writer_who_holds_the_row_is_waited_for_and_then_seen(writing_studio: 
     assert rows(database, "SELECT email FROM users WHERE id = 1") == [("theirs",)]
 
 
-def test_rows_are_made_and_deleted(writing_studio: Caller, database: SyncDatabase) -> None:
+def test_rows_are_made_and_deleted(writing_studio: Caller, database: Database) -> None:
     found = save(
         writing_studio,
         {"op": "insert", "table": "users", "values": {"clerk_user_id": "caio", "role": "STUDENT", "email": None}},
@@ -164,7 +164,7 @@ def test_rows_are_made_and_deleted(writing_studio: Caller, database: SyncDatabas
 
 
 def test_every_broken_constraint_is_told_with_its_cell_and_nothing_is_saved(
-    writing_studio: Caller, database: SyncDatabase
+    writing_studio: Caller, database: Database
 ) -> None:
     before = rows(database, "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM roles)")
     found = save(
@@ -200,7 +200,7 @@ def test_every_broken_constraint_is_told_with_its_cell_and_nothing_is_saved(
     assert rows(database, "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM roles)") == before
 
 
-def test_a_preview_shows_what_would_run_and_runs_nothing(writing_studio: Caller, database: SyncDatabase) -> None:
+def test_a_preview_shows_what_would_run_and_runs_nothing(writing_studio: Caller, database: Database) -> None:
     found = save(
         writing_studio,
         update("1", {"email": "x'; --"}, {"email": "never compared"}),

@@ -11,13 +11,13 @@ import pytest
 from sqlalchemy import URL, text
 
 from tatame_db import move
-from tatame_db.database.pool import SyncDatabase, readable
+from tatame_db.database.pool import Database, readable
 from tatame_db.schema import Base
 
 Caller = Any
 
 
-def copied(source: URL, target: SyncDatabase, *tables: str) -> None:
+def copied(source: URL, target: Database, *tables: str) -> None:
     def never() -> None:
         raise AssertionError("nobody else is copying")
 
@@ -25,7 +25,7 @@ def copied(source: URL, target: SyncDatabase, *tables: str) -> None:
         move.copy(sides, list(tables))
 
 
-def test_the_overview_tells_of_server_schema_and_tables(old_studio: Caller, old_database: SyncDatabase) -> None:
+def test_the_overview_tells_of_server_schema_and_tables(old_studio: Caller, old_database: Database) -> None:
     found = old_studio.get("/api/overview")
 
     with old_database.engine.connect() as connection:
@@ -42,14 +42,14 @@ def test_the_overview_tells_of_server_schema_and_tables(old_studio: Caller, old_
     assert tables["versions"]["last_activity"] is None
 
 
-def test_what_is_pending_and_what_cannot_be_known_is_told(studio: Caller, committed_database: SyncDatabase) -> None:
+def test_what_is_pending_and_what_cannot_be_known_is_told(studio: Caller, committed_database: Database) -> None:
     with committed_database.engine.begin() as connection:
         connection.execute(text("UPDATE tatame_migrations.alembic_version SET version_num = 'unheard_of'"))
     found = studio.get("/api/overview")
     assert "unheard_of" in found["problem"]["what"]
 
 
-def test_drift_is_told_when_it_is_asked_for(studio: Caller, committed_database: SyncDatabase) -> None:
+def test_drift_is_told_when_it_is_asked_for(studio: Caller, committed_database: Database) -> None:
     with committed_database.engine.begin() as connection:
         connection.execute(text("ALTER TABLE users ADD COLUMN shoe_size int"))
     found = studio.get("/api/drift")
@@ -61,7 +61,7 @@ def test_where_no_move_ever_was_that_is_told(old_studio: Caller) -> None:
     assert old_studio.get("/api/move") == {"ever": False, "running": False, "runs": [], "tables": [], "parked": []}
 
 
-def test_a_copy_is_told_table_by_table(studio: Caller, committed_database: SyncDatabase, supabase: URL) -> None:
+def test_a_copy_is_told_table_by_table(studio: Caller, committed_database: Database, supabase: URL) -> None:
     with closing(studio.begin("/api/move/events")) as events:
         response = events.getresponse()
         assert json.loads(response.readline().removeprefix(b"data: "))["ever"] is False
@@ -86,7 +86,7 @@ def test_a_copy_is_told_table_by_table(studio: Caller, committed_database: SyncD
 
 
 def test_a_table_that_was_written_to_since_is_told_to_be_stale(
-    studio: Caller, committed_database: SyncDatabase, supabase: URL
+    studio: Caller, committed_database: Database, supabase: URL
 ) -> None:
     copied(supabase, committed_database, "roles")
     with committed_database.engine.begin() as connection:
@@ -100,7 +100,7 @@ def test_a_table_that_was_written_to_since_is_told_to_be_stale(
 
 @pytest.mark.parametrize("alive", [True, False])
 def test_a_run_that_did_not_end_is_running_or_broken_off(
-    studio: Caller, committed_database: SyncDatabase, supabase: URL, *, alive: bool
+    studio: Caller, committed_database: Database, supabase: URL, *, alive: bool
 ) -> None:
     copied(supabase, committed_database, "roles")
     with committed_database.engine.connect() as connection:
@@ -118,7 +118,7 @@ def test_a_run_that_did_not_end_is_running_or_broken_off(
     assert working == (["roles"] if alive else [])
 
 
-def test_a_report_that_knows_more_is_passed_on(studio: Caller, committed_database: SyncDatabase, supabase: URL) -> None:
+def test_a_report_that_knows_more_is_passed_on(studio: Caller, committed_database: Database, supabase: URL) -> None:
     copied(supabase, committed_database, "roles")
     with committed_database.engine.begin() as connection:
         connection.execute(
@@ -132,7 +132,7 @@ def test_a_report_that_knows_more_is_passed_on(studio: Caller, committed_databas
 
 
 def test_what_was_set_aside_is_named_with_its_reason(
-    studio: Caller, committed_database: SyncDatabase, supabase: URL
+    studio: Caller, committed_database: Database, supabase: URL
 ) -> None:
     with psycopg.connect(readable(supabase)) as connection:
         connection.execute("UPDATE class SET start = '18:30:45' WHERE id = 1")
@@ -151,7 +151,7 @@ def test_what_was_set_aside_is_named_with_its_reason(
 
 
 def test_a_run_that_failed_and_a_table_that_was_not_proven_are_not_called_proven(
-    studio: Caller, committed_database: SyncDatabase, supabase: URL
+    studio: Caller, committed_database: Database, supabase: URL
 ) -> None:
     copied(supabase, committed_database, "roles", "versions")
     with committed_database.engine.begin() as connection:
@@ -164,14 +164,14 @@ def test_a_run_that_failed_and_a_table_that_was_not_proven_are_not_called_proven
     assert (tables["roles"]["equal"], tables["versions"]["equal"]) == (False, True)
 
 
-def test_events_go_on_after_the_database_was_away(studio: Caller, committed_database: SyncDatabase) -> None:
+def test_events_go_on_after_the_database_was_away(studio: Caller, committed_database: Database) -> None:
     with closing(studio.begin("/api/move/events")) as events:
         response = events.getresponse()
         assert response.readline().startswith(b"data: ")
         name = str(committed_database.address.database)
         line = b""
         with (
-            SyncDatabase(committed_database.address.set(database="postgres")) as other,
+            Database(committed_database.address.set(database="postgres")) as other,
             other.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
         ):
             connection.execute(text(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false'))

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import URL, text
 
 from tatame_db import evolve
-from tatame_db.database.pool import SyncDatabase, create_missing_database
+from tatame_db.database.pool import Database, create_missing_database
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.studio.access import Access, opened
 
@@ -24,7 +24,7 @@ Caller = Any
 RUNNING = "SELECT pid FROM pg_stat_activity WHERE usename ~ 'studio' AND state = 'active' AND query ~ :part"
 
 
-def running(database: SyncDatabase, part: str) -> list[int]:
+def running(database: Database, part: str) -> list[int]:
     with database.engine.connect() as connection:
         return list(connection.scalars(text(RUNNING), {"part": part}))
 
@@ -134,7 +134,7 @@ def test_a_plan_is_given_as_a_tree(old_studio: Caller) -> None:
     assert old_studio.run("SELECT * FROM users", explain="analyze")[0]["plan"][0]["Plan"]["Actual Rows"] == 60
 
 
-def test_an_analysed_statement_is_undone(writing_studio: Caller, committed_database: SyncDatabase) -> None:
+def test_an_analysed_statement_is_undone(writing_studio: Caller, committed_database: Database) -> None:
     plan = writing_studio.run("INSERT INTO roles VALUES ('STUDENT')", explain="analyze")[0]["plan"]
 
     assert plan[0]["Plan"]["Operation"] == "Insert"
@@ -142,7 +142,7 @@ def test_an_analysed_statement_is_undone(writing_studio: Caller, committed_datab
         assert connection.scalar(text("SELECT count(*) FROM roles")) == 0
 
 
-def test_rows_are_capped_and_the_server_stops_working(old_studio: Caller, old_database: SyncDatabase) -> None:
+def test_rows_are_capped_and_the_server_stops_working(old_studio: Caller, old_database: Database) -> None:
     lines = old_studio.run("SELECT generate_series(1, 2000000000) AS capped", limit=1234)
 
     assert sum(len(line["rows"]) for line in lines if "rows" in line) == 1234
@@ -150,9 +150,7 @@ def test_rows_are_capped_and_the_server_stops_working(old_studio: Caller, old_da
     until(lambda: not running(old_database, "capped"))
 
 
-def test_a_statement_that_would_go_on_after_the_cap_is_cancelled(
-    old_studio: Caller, old_database: SyncDatabase
-) -> None:
+def test_a_statement_that_would_go_on_after_the_cap_is_cancelled(old_studio: Caller, old_database: Database) -> None:
     rows = "(SELECT generate_series(1, 1000)) AS s (n)"
     statement = f"SELECT repeat('x', 200), CASE WHEN n > 900 THEN pg_sleep(600) END AS endless FROM {rows}"
     assert old_studio.run(statement, limit=10)[-1]["done"]["more"] is True
@@ -172,7 +170,7 @@ def test_rows_come_while_the_statement_still_runs(old_studio: Caller) -> None:
         assert len(json.loads(response.readline())["rows"]) > 100
 
 
-def test_a_query_is_cancelled_on_the_server(old_studio: Caller, old_database: SyncDatabase) -> None:
+def test_a_query_is_cancelled_on_the_server(old_studio: Caller, old_database: Database) -> None:
     first, told = in_background(old_studio, "SELECT pg_sleep(600) /* first */", "first")
     second, _ = in_background(old_studio, "SELECT pg_sleep(600) /* second */", "second")
     until(lambda: len(running(old_database, "pg_sleep")) == 2)
@@ -188,7 +186,7 @@ def test_a_query_is_cancelled_on_the_server(old_studio: Caller, old_database: Sy
     assert old_studio.ask("/api/sql/cancel", {"id": "second"}).json == {"cancelled": False}
 
 
-def test_a_query_of_somebody_who_left_is_cancelled(old_studio: Caller, old_database: SyncDatabase) -> None:
+def test_a_query_of_somebody_who_left_is_cancelled(old_studio: Caller, old_database: Database) -> None:
     connection = old_studio.begin("/api/sql", {"id": "left", "text": "SELECT pg_sleep(600) /* left */"})
     until(lambda: running(old_database, "left"))
     connection.close()
@@ -196,7 +194,7 @@ def test_a_query_of_somebody_who_left_is_cancelled(old_studio: Caller, old_datab
     until(lambda: old_studio.get("/api/health")["pool"]["in_use"] == 0)
 
 
-def test_a_page_of_somebody_who_left_is_cancelled(studio: Caller, committed_database: SyncDatabase) -> None:
+def test_a_page_of_somebody_who_left_is_cancelled(studio: Caller, committed_database: Database) -> None:
     with committed_database.engine.begin() as other:
         other.execute(text("LOCK TABLE users"))
         connection = studio.begin("/api/rows/users")
@@ -211,7 +209,7 @@ def test_an_export_of_somebody_who_left_is_ended(old_studio: Caller) -> None:
     until(lambda: old_studio.get("/api/health")["pool"]["in_use"] == 0)
 
 
-def test_queries_leave_connections_for_the_pages(old_studio: Caller, old_database: SyncDatabase) -> None:
+def test_queries_leave_connections_for_the_pages(old_studio: Caller, old_database: Database) -> None:
     started = [in_background(old_studio, "SELECT pg_sleep(600) /* many */", f"many {n}") for n in range(10)]
     until(lambda: len(running(old_database, "many")) == 10)
 
@@ -223,7 +221,7 @@ def test_queries_leave_connections_for_the_pages(old_studio: Caller, old_databas
 
 
 def test_a_query_whose_session_is_ended_says_so_and_the_next_one_works(
-    studio: Caller, committed_database: SyncDatabase
+    studio: Caller, committed_database: Database
 ) -> None:
     thread, lines = in_background(studio, "SELECT pg_sleep(600) /* ended */")
     until(lambda: running(committed_database, "ended"))
@@ -235,7 +233,7 @@ def test_a_query_whose_session_is_ended_says_so_and_the_next_one_works(
     assert studio.run("SELECT 1")[1]["rows"] == [["1"]]
 
 
-def test_every_session_of_the_studio_may_be_ended(studio: Caller, committed_database: SyncDatabase) -> None:
+def test_every_session_of_the_studio_may_be_ended(studio: Caller, committed_database: Database) -> None:
     studio.get("/api/rows/users")
     with committed_database.engine.connect() as connection:
         connection.execute(
@@ -247,7 +245,7 @@ def test_every_session_of_the_studio_may_be_ended(studio: Caller, committed_data
     assert studio.ask("/api/rows/users").status == 200
 
 
-def test_statements_write_where_that_was_asked_for(writing_studio: Caller, committed_database: SyncDatabase) -> None:
+def test_statements_write_where_that_was_asked_for(writing_studio: Caller, committed_database: Database) -> None:
     lines = writing_studio.run("INSERT INTO roles SELECT n::text FROM generate_series(1, 9) AS n RETURNING id", limit=2)
     assert (lines[-1]["done"]["rows"], lines[-1]["done"]["more"]) == (2, True)
     assert writing_studio.error("INSERT INTO roles VALUES ('10'), ('1')")["code"] == "23505"
@@ -259,7 +257,7 @@ def test_statements_write_where_that_was_asked_for(writing_studio: Caller, commi
         assert connection.scalar(text("SELECT count(*) FROM roles")) == 8
 
 
-def test_what_is_checked_at_the_commit_is_told_too(writing_studio: Caller, committed_database: SyncDatabase) -> None:
+def test_what_is_checked_at_the_commit_is_told_too(writing_studio: Caller, committed_database: Database) -> None:
     with committed_database.engine.begin() as connection:
         key = "gyms_manager_id_users_id_fk"
         connection.execute(text(f"ALTER TABLE gyms ALTER CONSTRAINT {key} DEFERRABLE INITIALLY DEFERRED"))
@@ -272,7 +270,7 @@ def test_a_server_that_goes_away_is_missed_in_words_and_welcome_back(
 ) -> None:
     fresh_server.start()
     create_missing_database(fresh_server.address)
-    with SyncDatabase(fresh_server.address) as database:
+    with Database(fresh_server.address) as database:
         studio = serve_studio(opened(database, embedded=True, write=True))
     assert studio.get("/api/health")["ok"]
     fresh_server.stop()
@@ -309,7 +307,7 @@ def test_a_server_that_hangs_is_told_to_be_away(
 ) -> None:
     fresh_server.start()
     create_missing_database(fresh_server.address)
-    with SyncDatabase(fresh_server.address) as database:
+    with Database(fresh_server.address) as database:
         studio = serve_studio(opened(database, embedded=True, write=False))
         with database.engine.connect() as connection:
             studio.get("/api/health")
@@ -332,7 +330,7 @@ def test_the_studio_works_on_the_oldest_server(
 ) -> None:
     address = other_postgres(postgres_programs(14))
     create_missing_database(address)
-    with SyncDatabase(address) as database:
+    with Database(address) as database:
         evolve.migrate(database.engine)
         studio = serve_studio(opened(database, embedded=True, write=False))
         writer = serve_studio(opened(database, embedded=True, write=True))
@@ -353,7 +351,7 @@ def test_the_studio_works_on_the_oldest_server(
 
 
 def test_the_studio_ends_although_queries_run_and_pages_listen(
-    committed_database: SyncDatabase, serve_studio: Callable[[Access], Caller]
+    committed_database: Database, serve_studio: Callable[[Access], Caller]
 ) -> None:
     studio = serve_studio(opened(committed_database, embedded=True, write=False))
     thread, lines = in_background(studio, "SELECT pg_sleep(600) /* still */")

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy import text
 
-from tatame_db.database.pool import SyncDatabase
+from tatame_db.database.pool import Database
 from tatame_db.schema import Base
 from tatame_db.studio.access import Access, opened
 from tatame_db.studio.filters import OPERATORS
@@ -32,7 +32,7 @@ ORDERS = {
 }
 
 
-def ids(database: SyncDatabase, query: str) -> list[str]:
+def ids(database: Database, query: str) -> list[str]:
     with database.engine.connect() as connection:
         return [str(key) for key in connection.scalars(text(query))]
 
@@ -40,7 +40,7 @@ def ids(database: SyncDatabase, query: str) -> list[str]:
 @pytest.mark.parametrize(("sort", "order"), ORDERS.items())
 @pytest.mark.parametrize("limit", [2, 7])
 def test_the_pages_of_any_order_are_the_whole_in_both_directions(
-    old_studio: Caller, old_database: SyncDatabase, sort: str, order: str, limit: int
+    old_studio: Caller, old_database: Database, sort: str, order: str, limit: int
 ) -> None:
     wanted = ids(old_database, f"SELECT id FROM users WHERE id > 40 ORDER BY {order}")
     asked = {"sort": sort, "limit": str(limit), "columns": "id"}
@@ -62,7 +62,7 @@ def test_the_pages_of_any_order_are_the_whole_in_both_directions(
     assert [key for keys in reversed(walk(last, "previous", "before")) for key in keys] == wanted
 
 
-def test_a_page_goes_on_after_its_last_row_was_deleted(studio: Caller, committed_database: SyncDatabase) -> None:
+def test_a_page_goes_on_after_its_last_row_was_deleted(studio: Caller, committed_database: Database) -> None:
     with committed_database.engine.begin() as connection:
         connection.execute(text("INSERT INTO roles SELECT 'role ' || n FROM generate_series(1, 6) AS n"))
     page = studio.get("/api/rows/roles", limit="3", sort="-created_at,id")
@@ -73,7 +73,7 @@ def test_a_page_goes_on_after_its_last_row_was_deleted(studio: Caller, committed
     assert following["keys"] == ["role 5", "role 6"]
 
 
-def test_a_page_after_a_long_value_asks_for_its_row_again(studio: Caller, committed_database: SyncDatabase) -> None:
+def test_a_page_after_a_long_value_asks_for_its_row_again(studio: Caller, committed_database: Database) -> None:
     with committed_database.engine.begin() as connection:
         connection.execute(
             text("INSERT INTO assets (title) SELECT repeat('x', 5000) || n FROM generate_series(1, 4) n")
@@ -127,9 +127,7 @@ FILTERS: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("condition", "meaning"), FILTERS, ids=lambda value: json.dumps(value)[:60])
-def test_a_filter_finds_what_it_says(
-    old_studio: Caller, old_database: SyncDatabase, condition: Any, meaning: str
-) -> None:
+def test_a_filter_finds_what_it_says(old_studio: Caller, old_database: Database, condition: Any, meaning: str) -> None:
     wanted = ids(old_database, f"SELECT id FROM users WHERE {meaning.replace(':', chr(92) + ':')} ORDER BY id")
     asked = {"filter": json.dumps(condition)}
 
@@ -212,7 +210,7 @@ def test_a_whole_cell_is_given_on_demand(old_studio: Caller) -> None:
     assert old_studio.get("/api/cell/users/phone/2") == {"value": None}
 
 
-def test_a_cell_that_no_page_can_hold_is_told_to_be_so(studio: Caller, committed_database: SyncDatabase) -> None:
+def test_a_cell_that_no_page_can_hold_is_told_to_be_so(studio: Caller, committed_database: Database) -> None:
     with committed_database.engine.begin() as connection:
         connection.execute(text("INSERT INTO assets (content) VALUES (repeat('x', 8000001))"))
     answer = studio.ask("/api/cell/assets/content/1")
@@ -332,7 +330,7 @@ def test_the_tables_are_described_from_the_models(old_studio: Caller) -> None:
 # --- Exports ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_export_as_csv_is_read_back_equal_by_postgresql(old_studio: Caller, old_database: SyncDatabase) -> None:
+def test_an_export_as_csv_is_read_back_equal_by_postgresql(old_studio: Caller, old_database: Database) -> None:
     answer = old_studio.ask("/api/export/users.csv")
     assert answer.headers["Content-Disposition"] == 'attachment; filename="users.csv"'
     with old_database.engine.connect() as connection:
@@ -371,7 +369,7 @@ def test_lists_in_an_export_as_json_are_lists(old_studio: Caller) -> None:
 def test_a_table_that_is_not_there_yet_is_told_to_be_waiting_for_migrations(
     bare_address: Any, serve_studio: Callable[[Access], Caller]
 ) -> None:
-    with SyncDatabase(bare_address) as database:
+    with Database(bare_address) as database:
         studio = serve_studio(opened(database, embedded=True, write=False))
 
     answer = studio.ask("/api/rows/users")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from tatame_db.database.pool import SyncDatabase
+from tatame_db.database.pool import Database
 from tatame_db.studio.access import READER, Access, TooPowerful, opened
 
 Caller = Any
@@ -218,7 +218,7 @@ ATTACKS = {
 
 @pytest.mark.parametrize(("statement", "code"), ATTACKS.items())
 def test_sql_of_a_studio_that_reads_changes_nothing(
-    old_studio: Caller, old_database: SyncDatabase, statement: str, code: str
+    old_studio: Caller, old_database: Database, statement: str, code: str
 ) -> None:
     # A session of the superuser's that somebody may want to end.
     with old_database.engine.connect() as other:
@@ -287,7 +287,7 @@ def test_a_studio_that_writes_changes_rows_and_nothing_else(writing_studio: Call
 
 
 @pytest.fixture
-def role(committed_database: SyncDatabase) -> Generator[Callable[..., str]]:
+def role(committed_database: Database) -> Generator[Callable[..., str]]:
     """Make a role that may log in, with what it is granted."""
     name = f"ana_of_{committed_database.address.database}"
     with committed_database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -303,12 +303,12 @@ def role(committed_database: SyncDatabase) -> Generator[Callable[..., str]]:
         connection.execute(text(f'DROP ROLE "{name}"'))
 
 
-def as_role(database: SyncDatabase, name: str) -> SyncDatabase:
-    return SyncDatabase(database.address.set(username=name))
+def as_role(database: Database, name: str) -> Database:
+    return Database(database.address.set(username=name))
 
 
 def test_on_a_server_of_ones_own_the_transaction_keeps_the_own_role_from_writing(
-    committed_database: SyncDatabase, role: Callable[..., str], serve_studio: Callable[[Access], Caller]
+    committed_database: Database, role: Callable[..., str], serve_studio: Callable[[Access], Caller]
 ) -> None:
     name = role("GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}", "GRANT ALL ON SCHEMA public TO {role}")
     with as_role(committed_database, name) as database:
@@ -334,7 +334,7 @@ def test_on_a_server_of_ones_own_the_transaction_keeps_the_own_role_from_writing
     ],
 )
 def test_a_role_that_can_do_more_than_read_is_refused_with_the_reason(
-    committed_database: SyncDatabase, role: Callable[..., str], grant: str, reason: str
+    committed_database: Database, role: Callable[..., str], grant: str, reason: str
 ) -> None:
     with as_role(committed_database, role(grant)) as database:
         with pytest.raises(TooPowerful, match=reason):
@@ -343,10 +343,10 @@ def test_a_role_that_can_do_more_than_read_is_refused_with_the_reason(
 
 
 def test_a_role_for_reading_logs_in_by_itself(
-    committed_database: SyncDatabase, role: Callable[..., str], serve_studio: Callable[[Access], Caller]
+    committed_database: Database, role: Callable[..., str], serve_studio: Callable[[Access], Caller]
 ) -> None:
     name = role("GRANT pg_read_all_data TO {role}")
-    with SyncDatabase(committed_database.address.set(password="the owner's")) as database:
+    with Database(committed_database.address.set(password="the owner's")) as database:
         access = opened(database, embedded=False, write=False, read_only_role=name)
     studio = serve_studio(access)
 
@@ -355,7 +355,7 @@ def test_a_role_for_reading_logs_in_by_itself(
     assert studio.error("SET SESSION AUTHORIZATION postgres")["code"] == "42501"
 
 
-def test_our_own_role_is_refused_too_where_somebody_made_it_powerful(committed_database: SyncDatabase) -> None:
+def test_our_own_role_is_refused_too_where_somebody_made_it_powerful(committed_database: Database) -> None:
     opened(committed_database, embedded=True, write=False)
     with committed_database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text(f"GRANT pg_read_server_files TO {READER}"))
@@ -366,7 +366,7 @@ def test_our_own_role_is_refused_too_where_somebody_made_it_powerful(committed_d
             connection.execute(text(f"REVOKE pg_read_server_files FROM {READER}"))
 
 
-def test_an_attribute_that_our_own_role_should_not_have_is_taken_away(committed_database: SyncDatabase) -> None:
+def test_an_attribute_that_our_own_role_should_not_have_is_taken_away(committed_database: Database) -> None:
     opened(committed_database, embedded=True, write=False)
     with committed_database.engine.begin() as connection:
         connection.execute(text(f"ALTER ROLE {READER} SUPERUSER"))

@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import URL, func, insert, inspect, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from tatame_db.database.pool import Database, SyncDatabase
-from tatame_db.query import write as writes
-from tatame_db.query.read import read
-from tatame_db.query.write import NotAKey, RowInvalid, RowRefused, insert_many, upsert
+from tatame_db.database.pool import AsyncDatabase, Database
+from tatame_db.queries import write as writes
+from tatame_db.queries.read import read
+from tatame_db.queries.write import NotAKey, RowInvalid, RowRefused, insert_many, upsert
 from tatame_db.schema import Attachment, Base, Checkin, Class, Graduation, Gym, Notification, Role, User, Version
 
 TEXTS = [
@@ -37,8 +37,8 @@ ARRAYS: list[list[str | None] | None] = [[], [""], ["NULL", None, "null"], ['a,"
 
 
 @pytest.fixture
-def database(address: URL) -> Generator[SyncDatabase]:
-    with SyncDatabase(address) as database:
+def database(address: URL) -> Generator[Database]:
+    with Database(address) as database:
         with database.session.begin() as session:
             session.add_all([User(clerk_user_id=f"user_{number}") for number in range(3)])
             session.add(Class(day="MONDAY"))
@@ -59,7 +59,7 @@ def hostile() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("copy_from", [1, 1_000_000], ids=["copy", "one statement"])
 def test_what_is_written_is_what_the_orm_would_have_written(
-    copy_from: int, database: SyncDatabase, monkeypatch: pytest.MonkeyPatch
+    copy_from: int, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writes, "COPY_FROM", copy_from)
     rows = hostile()
@@ -77,7 +77,7 @@ def test_what_is_written_is_what_the_orm_would_have_written(
     assert all(row.created_at for row in found)
 
 
-def test_objects_and_dictionaries_are_the_same(database: SyncDatabase) -> None:
+def test_objects_and_dictionaries_are_the_same(database: Database) -> None:
     day = datetime(2026, 3, 1)
     objects = insert_many(Checkin, [Checkin(user_id=1, date="2026-03-01", created_at=day)], returning=Checkin)
     dictionaries = insert_many(Checkin, [{"user_id": 1, "date": "2026-03-01", "created_at": day}], returning=Checkin)
@@ -88,7 +88,7 @@ def test_objects_and_dictionaries_are_the_same(database: SyncDatabase) -> None:
     assert other.id == one.id + 1
 
 
-def test_what_is_returned_is_in_the_order_of_the_rows(database: SyncDatabase) -> None:
+def test_what_is_returned_is_in_the_order_of_the_rows(database: Database) -> None:
     ids = insert_many(Version, [{"app_version": f"v{number}"} for number in range(5_000)], returning=Version.id)
     found = ids.run(database)
 
@@ -96,7 +96,7 @@ def test_what_is_returned_is_in_the_order_of_the_rows(database: SyncDatabase) ->
     assert [versions[id_] for id_ in found] == [f"v{number}" for number in range(5_000)]
 
 
-def test_what_some_rows_leave_out_is_null_there(database: SyncDatabase) -> None:
+def test_what_some_rows_leave_out_is_null_there(database: Database) -> None:
     rows = insert_many(Version, [{"app_version": "1"}, {"disabled_at": datetime(2026, 3, 1)}, {}], returning=Version)
     assert [(row.app_version, row.disabled_at) for row in rows.run(database)] == [
         ("1", None),
@@ -105,13 +105,13 @@ def test_what_some_rows_leave_out_is_null_there(database: SyncDatabase) -> None:
     ]
 
 
-def test_no_rows_are_no_statement(database: SyncDatabase) -> None:
+def test_no_rows_are_no_statement(database: Database) -> None:
     assert insert_many(Version, []).run(database) == 0
     assert insert_many(Version, [], returning=Version.id).run(database) == []
     assert upsert(User, [], by=[User.clerk_user_id], returning=User).run(database) == []
 
 
-def test_a_session_takes_the_rows_into_its_transaction(database: SyncDatabase) -> None:
+def test_a_session_takes_the_rows_into_its_transaction(database: Database) -> None:
     with database.session() as session:
         user = User(clerk_user_id="user_ana")
         session.add(user)
@@ -122,9 +122,9 @@ def test_a_session_takes_the_rows_into_its_transaction(database: SyncDatabase) -
     assert read(Graduation).all(database) == []
 
 
-def test_asyncio_writes_the_same(address: URL, database: SyncDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asyncio_writes_the_same(address: URL, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        async with Database(address) as asynchronous:
+        async with AsyncDatabase(address) as asynchronous:
             assert await insert_many(Version, [{"app_version": "1"}]).run(asynchronous) == 1
             [id_] = await insert_many(Version, [Version(app_version="2")], returning=Version.id).run(asynchronous)
             async with asynchronous.session.begin() as session:
@@ -144,7 +144,7 @@ def test_asyncio_writes_the_same(address: URL, database: SyncDatabase, monkeypat
 # --- Upsert ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_upsert_inserts_what_is_new_and_sets_what_is_given_on_what_is_there(database: SyncDatabase) -> None:
+def test_an_upsert_inserts_what_is_new_and_sets_what_is_given_on_what_is_there(database: Database) -> None:
     with database.session.begin() as session:
         session.add(User(clerk_user_id="user_ana", email="ana@gym.example", first_name="Ana"))
     rows: list[dict[str, str | None]] = [
@@ -159,7 +159,7 @@ def test_an_upsert_inserts_what_is_new_and_sets_what_is_given_on_what_is_there(d
     assert upsert(User, rows, by=[User.clerk_user_id], returning=User.id).run(database) == [bia.id, ana.id]
 
 
-def test_an_upsert_of_keys_alone_returns_those_that_were_there(database: SyncDatabase) -> None:
+def test_an_upsert_of_keys_alone_returns_those_that_were_there(database: Database) -> None:
     for _ in range(2):
         written = upsert(Role, [Role(id="STUDENT"), Role(id="MANAGER")], by=[Role.id], returning=Role.id)
         assert written.run(database) == ["STUDENT", "MANAGER"]
@@ -170,7 +170,7 @@ def test_an_upsert_needs_a_unique_key() -> None:
         upsert(User, [], by=[User.email])
 
 
-def test_two_rows_of_one_upsert_with_the_same_key_are_named(database: SyncDatabase) -> None:
+def test_two_rows_of_one_upsert_with_the_same_key_are_named(database: Database) -> None:
     rows = [{"clerk_user_id": "user_ana"}, {"clerk_user_id": "user_bia"}, {"clerk_user_id": "user_ana"}]
     with pytest.raises(RowRefused, match=r"row 2 for User: `clerk_user_id` has the key of another row") as raised:
         upsert(User, rows, by=[User.clerk_user_id]).run(database)
@@ -211,7 +211,7 @@ def test_a_wrong_row_is_named_by_its_position_and_column_before_it_is_sent(  # n
     column: str,
     words: str,
     copy_from: int,
-    database: SyncDatabase,
+    database: Database,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(writes, "COPY_FROM", copy_from)
@@ -228,7 +228,7 @@ def test_a_wrong_row_is_named_by_its_position_and_column_before_it_is_sent(  # n
 
 @pytest.mark.parametrize("copy_from", [1, 1_000_000], ids=["copy", "one statement"])
 def test_a_row_that_the_database_refuses_is_named_by_its_position_and_column(
-    copy_from: int, database: SyncDatabase, monkeypatch: pytest.MonkeyPatch
+    copy_from: int, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writes, "COPY_FROM", copy_from)
     with pytest.raises(RowRefused) as raised:
@@ -244,7 +244,7 @@ def test_a_row_that_the_database_refuses_is_named_by_its_position_and_column(
     assert raised.value.__cause__ is None
 
 
-def test_other_refusals_are_what_a_session_raises(database: SyncDatabase) -> None:
+def test_other_refusals_are_what_a_session_raises(database: Database) -> None:
     with database.session() as session:
         session.execute(select(func.set_config("transaction_read_only", "on", True)))  # noqa: FBT003, SQL's own
         with pytest.raises(DBAPIError, match="read-only"):

@@ -6,10 +6,10 @@ from datetime import date, datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload
 
-from tatame_db.database.pool import Database, SyncDatabase
-from tatame_db.query.read import Read, query, read
+from tatame_db.database.pool import AsyncDatabase, Database
+from tatame_db.queries.read import Read, query, read
 from tatame_db.schema import AppStore, Asset, Checkin, Class, Graduation, Gym, Notification, Role, User, Version
-from tatame_db.query.write import insert_many, upsert
+from tatame_db.queries.write import insert_many, upsert
 
 # What a model needs is missing.
 User()  # wrong
@@ -96,7 +96,7 @@ def find_user(clerk_user_id: str) -> Read[User]:
     return read(User).where(User.clerk_user_id == clerk_user_id).load(User.gym)
 
 
-def reads(database: SyncDatabase, asynchronous: Database) -> None:
+def reads(database: Database, asynchronous: AsyncDatabase) -> None:
     find_user.first(database)  # wrong
     find_user.first(database, clerk_user_id=1)  # wrong
     find_user.first(database, clerkUserId="user_ana")  # wrong
@@ -112,7 +112,7 @@ def reads(database: SyncDatabase, asynchronous: Database) -> None:
     read(User).where(User.id).columns("id")  # wrong
 
 
-def writes(database: SyncDatabase) -> None:
+def writes(database: Database) -> None:
     insert_many(Checkin, [1])  # wrong
     insert_many(Checkin, Checkin(user_id=1))  # wrong
     insert_many(Checkin, [Checkin(user_id=1)], returning="id")  # wrong

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import ARRAY, Text
 from sqlalchemy.orm import Mapper, RelationshipProperty
 
-import tatame_db
 from tatame_db.schema import Base, Role, User
 
 MAPPERS = sorted(Base.registry.mappers, key=lambda mapper: mapper.class_.__name__)
@@ -105,67 +102,6 @@ def test_a_repr_shows_the_key_alone(mapper: Mapper[Any]) -> None:
 def test_a_repr_of_a_row_that_was_never_written_shows_no_personal_data() -> None:
     assert repr(User(clerk_user_id="user_ana", email="ana@gym.example")) == "User(id=None)"
     assert repr(Role(id="STUDENT")) == "Role(id='STUDENT')"
-
-
-# --- Imports run down ------------------------------------------------------------------------------------------------
-
-PACKAGE = Path(tatame_db.__file__).parent
-EVERYTHING = {"database", "docker", "errors", "evolve", "move", "schema", "seed", "server", "settings", "studio"}
-MAY_IMPORT = {
-    "errors": set(),
-    "schema": {"errors"},
-    "migrations": {"schema"},
-    "settings": {"errors", "schema"},
-    "server": {"errors"},
-    "docker": {"errors"},
-    "database": {"settings", "server", "errors"},
-    "evolve": {"schema", "errors", "database", "server", "run_directory"},
-    "seed": {"schema", "errors"},
-    "factories": {"schema"},
-    "run_directory": {"errors"},
-    "testing": {"schema", "errors", "database", "evolve", "run_directory", "server", "settings"},
-    "pytest_plugin": {"errors", "testing", "run_directory", "database"},
-    "rows": {"schema", "errors"},
-    "lane": {"database", "errors"},
-    "reads": {"lane", "rows", "schema", "errors"},
-    "writes": {"lane", "rows", "schema", "errors"},
-    "move": {"schema", "errors", "database", "evolve", "settings"},
-    "studio": {"schema", "errors", "database", "evolve", "move"},
-    "cli": EVERYTHING,
-    "__main__": {"cli"},
-}
-
-
-def part_of(path: Path) -> str:
-    """Name the part of the package that a file belongs to: a module, or a folder of them."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def imported_parts(tree: ast.AST) -> set[str]:
-    """Name the parts of the package that code imports, `if TYPE_CHECKING` and functions included."""
-    names = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "we write imports in full"
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
-    return {name.split(".")[1] for name in names if name.startswith("tatame_db.")}
-
-
-FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_run_down(path: Path) -> None:
-    part = part_of(path)
-    assert part in MAY_IMPORT, f"say in MAY_IMPORT what `{part}` stands on"
-
-    assert imported_parts(ast.parse(path.read_text())) <= MAY_IMPORT[part] | {part}
-
-
-def test_the_package_itself_imports_no_part_of_it() -> None:
-    assert imported_parts(ast.parse((PACKAGE / "__init__.py").read_text())) == set()
 
 
 def test_reading_settings_does_not_load_the_models() -> None:

@@ -12,7 +12,7 @@ from tatame_db.cli import console
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 
 if TYPE_CHECKING:
-    from tatame_db.database.pool import SyncDatabase
+    from tatame_db.database.pool import Database
     from tatame_db.server.embedded import EmbeddedServer
     from tatame_db.settings import Settings
 
@@ -110,7 +110,7 @@ class Target:
     """The database that a command means."""
 
     settings: Settings
-    database: SyncDatabase
+    database: Database
     server: EmbeddedServer | None
 
     @property
@@ -129,10 +129,10 @@ class Target:
 
 def target_of(database_url: str | None = None) -> Target:
     """Find the database that options, environment and `.env` mean. Raises `SettingsInvalid`, `AddressInvalid`."""
-    from tatame_db.database.pool import SyncDatabase, address_of
+    from tatame_db.database.pool import Database, address_of
     from tatame_db.server.embedded import EmbeddedServer
     from tatame_db.settings import Settings
 
     settings = Settings.from_env(database_url=database_url)
     server = None if settings.address else EmbeddedServer(settings.data_directory)
-    return Target(settings, SyncDatabase(address_of(settings)), server)
+    return Target(settings, Database(address_of(settings)), server)

@@ -115,7 +115,7 @@ class DatabaseClosed(TatameError):
 
     def __init__(self, address: URL) -> None:
         super().__init__(
-            f"this `Database` for {readable(address)} is closed",
+            f"this `AsyncDatabase` for {readable(address)} is closed",
             means=NOTHING_CHANGED,
             fix="make a new one, or close it later",
         )
@@ -161,7 +161,7 @@ def create_missing_database(address: URL) -> bool:
     Its time zone is UTC for everyone who connects, whatever tool they use. Committed at once.
     """
     try:
-        with SyncDatabase(address) as database:
+        with Database(address) as database:
             database.ping()
     except (DatabaseMissing, ConnectionRefused) as error:
         # A server may say it in a language we do not read, so its catalogue decides.
@@ -174,7 +174,7 @@ def create_missing_database(address: URL) -> bool:
 def _create_database(address: URL) -> bool:
     # CREATE DATABASE cannot run inside a transaction.
     with (
-        SyncDatabase(address.set(database="postgres")) as maintenance,
+        Database(address.set(database="postgres")) as maintenance,
         maintenance.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
     ):
         if connection.scalar(text("SELECT 1 FROM pg_database WHERE datname = :name"), {"name": address.database}):
@@ -269,7 +269,7 @@ class _Connections:
         return _refusal(self.address, str(context.original_exception))
 
 
-class SyncDatabase(_Connections):
+class Database(_Connections):
     """A pool of at most 20 connections, and sessions on them."""
 
     def __init__(self, address: URL | str, *, log_statements: bool = False) -> None:
@@ -314,7 +314,7 @@ class SyncDatabase(_Connections):
         self.close()
 
 
-class Database(_Connections):
+class AsyncDatabase(_Connections):
     """The same for asyncio."""
 
     def __init__(self, address: URL | str, *, log_statements: bool = False) -> None:

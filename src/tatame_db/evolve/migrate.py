@@ -14,7 +14,7 @@ from alembic.runtime.migration import MigrationStep
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from tatame_db.database.pool import SyncDatabase
+from tatame_db.database.pool import Database
 from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
 from tatame_db.evolve.history import VERSION_SCHEMA, History, checksum, configuration, current_revisions
 
@@ -200,7 +200,7 @@ def offline_sql(history: History, start: tuple[str, ...], scripts: list[Script])
 @contextlib.contextmanager
 def exclusive(engine: Engine | AsyncEngine, patience: Patience) -> Generator[Connection]:
     """Give a connection of its own that holds the lock on schema changes until it is closed, or killed."""
-    with SyncDatabase(engine.url) as database, database.engine.connect() as connection:
+    with Database(engine.url) as database, database.engine.connect() as connection:
         # When we are killed, the server notices within a second, undoes the step and lets the lock go.
         connection.execute(text("SET client_connection_check_interval = '1s'"))
         connection.execute(text("SET idle_session_timeout = 0"))

@@ -17,7 +17,7 @@ from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db import evolve
-from tatame_db.database.pool import OLDEST_SERVER, SyncDatabase, readable
+from tatame_db.database.pool import OLDEST_SERVER, Database, readable
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.evolve.migrate import exclusive
 from tatame_db.move import record as state
@@ -309,7 +309,7 @@ def beside(sides: Sides, snapshot: str) -> Generator[Sides]:
     """
     with (
         reading(sides.source.address, snapshot) as source,
-        SyncDatabase(sides.target.address) as database,
+        Database(sides.target.address) as database,
         database.engine.connect() as connection,
     ):
         # When we are killed, the server notices within a second and undoes what was begun.

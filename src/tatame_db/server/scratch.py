@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from tatame_db.database.pool import SyncDatabase
+from tatame_db.database.pool import Database
 from tatame_db.server import run_directory
 from tatame_db.server.embedded import EmbeddedServer
 
@@ -31,7 +31,7 @@ class Scratch:
     def database(self, name: str, template: str = "template0") -> Generator[Engine]:
         """Create a database, empty or a copy of another one to which nobody is connected."""
         self._maintain(f"CREATE DATABASE {name} TEMPLATE {template}")
-        with SyncDatabase(self.server.address.set(database=name)) as database:
+        with Database(self.server.address.set(database=name)) as database:
             yield database.engine
 
     def drop(self, name: str) -> None:
@@ -42,7 +42,7 @@ class Scratch:
         maintenance = self.server.address.set(database="postgres")
         # Databases cannot be made or dropped inside a transaction.
         with (
-            SyncDatabase(maintenance) as database,
+            Database(maintenance) as database,
             database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
         ):
             connection.execute(text(statement))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from tatame_db.database.pool import SyncDatabase
+from tatame_db.database.pool import Database
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def as_role_of_ours(engine: Engine, *, write: bool) -> URL:
     return engine.url.set(username=role)._replace(password=None)
 
 
-def opened(database: SyncDatabase, *, embedded: bool, write: bool, read_only_role: str | None = None) -> Access:
+def opened(database: Database, *, embedded: bool, write: bool, read_only_role: str | None = None) -> Access:
     """Say as whom the studio works on this database. Raises `TooPowerful`, and what stands in the way of connecting.
 
     A role that is named logs in by itself: to take it on with `SET ROLE` would be undone by any statement.
@@ -75,7 +75,7 @@ def opened(database: SyncDatabase, *, embedded: bool, write: bool, read_only_rol
         address = address.set(username=read_only_role)._replace(password=None)
     elif embedded:
         address = as_role_of_ours(database.engine, write=write)
-    with SyncDatabase(address) as itself, itself.engine.connect() as connection:
+    with Database(address) as itself, itself.engine.connect() as connection:
         return examined(connection, write=write)
 
 

@@ -19,7 +19,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from tatame_db.database.pool import Database, SyncDatabase, readable
+from tatame_db.database.pool import AsyncDatabase, Database, readable
 from tatame_db.errors import TatameError
 from tatame_db.studio import changes, moves, overview, rows
 from tatame_db.studio.answers import BadInput, Forbidden, Streamed, answer, explain, while_asked
@@ -50,10 +50,10 @@ class Studio:
     access: Access
 
     def __post_init__(self) -> None:
-        self.database = Database(self.access.address)
+        self.database = AsyncDatabase(self.access.address)
         self.queries = Queries(self.database, self.access.write)
         # For what the rest of the package does without asyncio.
-        self.engine = SyncDatabase(self.access.address).engine
+        self.engine = Database(self.access.address).engine
 
     async def close(self) -> None:
         """Close all connections."""

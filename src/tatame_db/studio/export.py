@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     import psycopg
     from sqlalchemy import Column
 
-    from tatame_db.database.pool import Database
+    from tatame_db.database.pool import AsyncDatabase
     from tatame_db.studio.rows import Question
 
 MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
 _PIECE_CHARACTERS = 64_000
 
 
-async def exported(database: Database, asked: Question, form: str) -> AsyncGenerator[bytes]:
+async def exported(database: AsyncDatabase, asked: Question, form: str) -> AsyncGenerator[bytes]:
     """Write rows as CSV, where a text is quoted and NULL is nothing, or as a JSON list of objects."""
     lines = _csv(database, asked) if form == "csv" else _json(database, asked)
     held: list[str] = []
@@ -37,7 +37,7 @@ async def exported(database: Database, asked: Question, form: str) -> AsyncGener
     yield "".join(held).encode()
 
 
-async def _csv(database: Database, asked: Question) -> AsyncGenerator[str]:
+async def _csv(database: AsyncDatabase, asked: Question) -> AsyncGenerator[str]:
     yield ",".join(column.name for column in asked.columns) + "\r\n"
     # Put together by the server, which is quicker at it.
     line = func.concat_ws(",", *(func.coalesce(_quoted(column), "") for column in asked.columns))
@@ -50,7 +50,7 @@ def _quoted(column: Column[Any]) -> ColumnElement[Any]:
     return '"' + func.replace(whole, '"', '""') + '"' if kind_of(column) in {"text", "array"} else whole
 
 
-async def _json(database: Database, asked: Question) -> AsyncGenerator[str]:
+async def _json(database: AsyncDatabase, asked: Question) -> AsyncGenerator[str]:
     row = _asked(asked, asked.columns).subquery("row")
     before = "[\n"
     async for text in _lines(database, select(sqlalchemy.cast(func.row_to_json(row.table_valued()), Text))):
@@ -64,7 +64,7 @@ def _asked(asked: Question, columns: Sequence[ColumnElement[Any]]) -> Select[Any
     return query if asked.condition is None else query.where(asked.condition)
 
 
-async def _lines(database: Database, query: Select[Any]) -> AsyncGenerator[str]:
+async def _lines(database: AsyncDatabase, query: Select[Any]) -> AsyncGenerator[str]:
     async with reading(database, EXPORT_SECONDS) as connection:
         compiled = query.compile(dialect=connection.dialect)
         raw = await connection.get_raw_connection()

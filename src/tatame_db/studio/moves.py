@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from tatame_db.database.pool import Database
+    from tatame_db.database.pool import AsyncDatabase
 
 _POLL_SECONDS = 1
 _RUNS = 5
@@ -115,7 +115,7 @@ def stale(engine: Engine) -> dict[str, Any]:
     return {"stale": {table.table: table.stale for table in found.tables}, "unproven_keys": found.unproven_keys}
 
 
-async def events(database: Database) -> AsyncGenerator[bytes]:
+async def events(database: AsyncDatabase) -> AsyncGenerator[bytes]:
     """Tell what is remembered now, and again whenever it changes."""
     told = b""
     while True:

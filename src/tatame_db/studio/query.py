@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from psycopg.pq.abc import PGconn, PGresult
 
-    from tatame_db.database.pool import Database
+    from tatame_db.database.pool import AsyncDatabase
 
 MAX_ROWS = 100_000
 CUT_CHARACTERS = 10_000
@@ -69,7 +69,7 @@ class _Running:
 class Queries:
     """The queries that are running, by the browser's id."""
 
-    database: Database
+    database: AsyncDatabase
     write: bool
     _running: dict[str, _Running] = field(default_factory=dict[str, _Running])
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import psycopg
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from tatame_db.database.pool import Database
+    from tatame_db.database.pool import AsyncDatabase
 
 PAGE_SECONDS = 30
 QUERY_SECONDS = 300
@@ -41,7 +41,7 @@ def _settings(seconds: int) -> dict[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def reading(database: Database, seconds: int = PAGE_SECONDS) -> AsyncGenerator[AsyncConnection]:
+async def reading(database: AsyncDatabase, seconds: int = PAGE_SECONDS) -> AsyncGenerator[AsyncConnection]:
     """Open a read-only transaction that sees one moment."""
     engine = database.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     async with engine.connect() as connection:
@@ -50,7 +50,7 @@ async def reading(database: Database, seconds: int = PAGE_SECONDS) -> AsyncGener
 
 
 @contextlib.asynccontextmanager
-async def writing(database: Database) -> AsyncGenerator[AsyncConnection]:
+async def writing(database: AsyncDatabase) -> AsyncGenerator[AsyncConnection]:
     """Open a transaction that is committed at the end, and undone after an error."""
     async with database.engine.execution_options(postgresql_readonly=False).begin() as connection:
         await connection.exec_driver_sql(_PIN, _settings(PAGE_SECONDS))
@@ -58,7 +58,7 @@ async def writing(database: Database) -> AsyncGenerator[AsyncConnection]:
 
 
 @contextlib.asynccontextmanager
-async def discarded(database: Database, *, write: bool) -> AsyncGenerator[psycopg.AsyncConnection]:
+async def discarded(database: AsyncDatabase, *, write: bool) -> AsyncGenerator[psycopg.AsyncConnection]:
     """Open a transaction on a connection that nobody uses again, whatever is left behind in its session."""
     engine = database.engine.execution_options(postgresql_readonly=not write)
     async with engine.connect() as connection:
@@ -71,7 +71,7 @@ async def discarded(database: Database, *, write: bool) -> AsyncGenerator[psycop
             await connection.invalidate()
 
 
-async def answers(database: Database) -> None:
+async def answers(database: AsyncDatabase) -> None:
     """Make one round trip. Raises what stands in the way."""
     async with database.engine.connect() as connection:
         await connection.execute(text("SELECT 1"))

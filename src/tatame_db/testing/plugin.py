@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
-    from tatame_db.database.pool import SyncDatabase
+    from tatame_db.database.pool import Database
     from tatame_db.testing.runs import LoopFreeDatabase, Run
 
 _DIRECTORY = pytest.StashKey[Path]()
@@ -69,20 +69,20 @@ def _tatame_run(pytestconfig: pytest.Config) -> Generator[Run]:
 
 
 @pytest.fixture(scope="session")
-def tatame_database(_tatame_run: Run) -> Generator[SyncDatabase]:
+def tatame_database(_tatame_run: Run) -> Generator[Database]:
     """Give a migrated, empty database: one for each worker of pytest-xdist, deleted after the run.
 
     What is committed in it stays for the tests that follow; see `committed_database`.
     """
-    from tatame_db.database.pool import SyncDatabase  # noqa: PLC0415, see above
+    from tatame_db.database.pool import Database  # noqa: PLC0415, see above
 
-    database = SyncDatabase(_tatame_run.clone())
+    database = Database(_tatame_run.clone())
     yield database
     database.engine.dispose()
 
 
 @pytest.fixture
-def session(tatame_database: SyncDatabase) -> Generator[Session]:
+def session(tatame_database: Database) -> Generator[Session]:
     """Give a session in a transaction that is rolled back after the test; a commit in it ends a savepoint only."""
     from tatame_db.testing.runs import undone_session  # noqa: PLC0415, see above
 
@@ -99,7 +99,7 @@ def _tatame_loop() -> Generator[asyncio.Runner]:
 
 
 @pytest.fixture(scope="session")
-def _tatame_async_database(tatame_database: SyncDatabase, _tatame_loop: asyncio.Runner) -> Generator[LoopFreeDatabase]:
+def _tatame_async_database(tatame_database: Database, _tatame_loop: asyncio.Runner) -> Generator[LoopFreeDatabase]:
     from tatame_db.testing.runs import LoopFreeDatabase  # noqa: PLC0415, see above
 
     database = LoopFreeDatabase(tatame_database.address)
@@ -116,11 +116,11 @@ def async_session(_tatame_async_database: LoopFreeDatabase, _tatame_loop: asynci
 
 
 @pytest.fixture
-def committed_database(_tatame_run: Run) -> Generator[SyncDatabase]:
+def committed_database(_tatame_run: Run) -> Generator[Database]:
     """Give a migrated, empty database for this test alone, to commit in and to open several connections to."""
-    from tatame_db.database.pool import SyncDatabase  # noqa: PLC0415, see above
+    from tatame_db.database.pool import Database  # noqa: PLC0415, see above
 
-    database = SyncDatabase(_tatame_run.clone())
+    database = Database(_tatame_run.clone())
     yield database
     database.engine.dispose()
     _tatame_run.sandbox.drop(str(database.address.database))

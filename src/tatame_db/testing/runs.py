@@ -23,7 +23,7 @@ from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from tatame_db import evolve
-from tatame_db.database.pool import Database, DatabaseNotCreated, SyncDatabase
+from tatame_db.database.pool import AsyncDatabase, Database, DatabaseNotCreated
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.schema import Base
 from tatame_db.server import run_directory
@@ -91,7 +91,7 @@ class Sandbox:
         self.address, self.run = address, run
         # Quicker in memory, slower on a disk, where it waits for two checkpoints of the whole server.
         self._strategy = sql.SQL(" STRATEGY FILE_COPY" if in_memory else "")
-        self._maintenance = SyncDatabase(address.set(database="postgres"))
+        self._maintenance = Database(address.set(database="postgres"))
         # CREATE DATABASE cannot run inside a transaction.
         self._connection = self._maintenance.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         self._execute("SET idle_session_timeout = 0")
@@ -232,7 +232,7 @@ class Run:
         if note.exists() and self.sandbox.has(note.read_text()):
             return note.read_text()
         address = self.sandbox.create()
-        with SyncDatabase(address) as database:
+        with Database(address) as database:
             evolve.migrate(database.engine)
         note.write_text(str(address.database))
         return str(address.database)
@@ -276,12 +276,12 @@ def _is_abandoned(connection: Connection) -> bool:
     return driver.info.transaction_status == TransactionStatus.ACTIVE
 
 
-def undone_session(database: SyncDatabase) -> UndoneSession:
+def undone_session(database: Database) -> UndoneSession:
     """Make a session with the options of the database's own, to be ended with `undo`."""
     return UndoneSession(**_session_options(database))
 
 
-class LoopFreeDatabase(Database):
+class LoopFreeDatabase(AsyncDatabase):
     """A database for asyncio whose connections are not bound to an event loop, for each test may have its own."""
 
     def __init__(self, address: URL) -> None:
@@ -290,7 +290,7 @@ class LoopFreeDatabase(Database):
 
     def undone_session(self) -> AsyncSession:
         """Make a session with the options of the database's own, to be ended with `undo`."""
-        from sqlalchemy.ext.asyncio import AsyncSession  # noqa: PLC0415, as `Database` does it
+        from sqlalchemy.ext.asyncio import AsyncSession  # noqa: PLC0415, as `AsyncDatabase` does it
 
         return AsyncSession(**_session_options(self), sync_session_class=UndoneSession)
 
@@ -305,16 +305,16 @@ def _renew_locks(connection: Any, *_: object) -> None:
     connection.driver_connection.lock = asyncio.Lock()
 
 
-def _session_options(database: SyncDatabase | Database) -> dict[str, Any]:
+def _session_options(database: Database | AsyncDatabase) -> dict[str, Any]:
     return database.session.kw | {"join_transaction_mode": "create_savepoint"}
 
 
 # --- Without pytest --------------------------------------------------------------------------------------------------
 
-_set_up: list[tuple[Run, SyncDatabase]] = []
+_set_up: list[tuple[Run, Database]] = []
 
 
-def setup_test_database() -> SyncDatabase:
+def setup_test_database() -> Database:
     """Make a migrated, empty database for the tests of this process; a second call gives the same one.
 
     It is on an embedded server of its own, or on the server in `TEST_DATABASE_URL`. It ends with
@@ -324,7 +324,7 @@ def setup_test_database() -> SyncDatabase:
         run = Run(run_directory.new_run_directory())
         try:
             run.start()
-            _set_up.append((run, SyncDatabase(run.clone())))
+            _set_up.append((run, Database(run.clone())))
         except BaseException:
             if run.directory.exists():
                 run.end()

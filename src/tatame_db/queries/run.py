@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 from typing_extensions import TypeIs
 
-from tatame_db.database.pool import Database, SyncDatabase, is_gone, logger, taken_as_it_is
+from tatame_db.database.pool import AsyncDatabase, Database, is_gone, logger, taken_as_it_is
 from tatame_db.errors import TatameError
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import Pool, QueuePool
 
 T = TypeVar("T")
-InStep: TypeAlias = "SyncDatabase | Session | Connection"
-ForAsyncio: TypeAlias = "Database | AsyncSession | AsyncConnection"
+InStep: TypeAlias = "Database | Session | Connection"
+ForAsyncio: TypeAlias = "AsyncDatabase | AsyncSession | AsyncConnection"
 
 BATCH_OF_A_STREAM = 1_000
 DIALECT: Dialect = PGDialect_psycopg()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
@@ -96,7 +96,7 @@ def _cursor_name() -> str:
 
 def is_in_step(on: InStep | ForAsyncio) -> TypeIs[InStep]:
     """Say whether the caller waits in step, or awaits."""
-    return isinstance(on, SyncDatabase | Session | Connection)
+    return isinstance(on, Database | Session | Connection)
 
 
 # --- In step ---------------------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def borrowed(on: InStep) -> Generator[PoolProxiedConnection]:
         _back_to_pool(connection)
 
 
-def _from_pool(database: SyncDatabase) -> PoolProxiedConnection:
+def _from_pool(database: Database) -> PoolProxiedConnection:
     token = taken_as_it_is.set(True)
     try:
         return _alive(database.engine.pool, database.engine.pool.connect())
@@ -209,7 +209,7 @@ def copy(on: InStep, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -
 @asynccontextmanager
 async def borrowed_for_asyncio(on: ForAsyncio) -> AsyncGenerator[PoolProxiedConnection]:
     """Do what `borrowed` does."""
-    if not isinstance(on, Database):
+    if not isinstance(on, AsyncDatabase):
         # Who only works in step does not need greenlet, which this brings.
         from sqlalchemy.ext.asyncio import AsyncSession  # noqa: PLC0415
 
@@ -233,7 +233,7 @@ async def borrowed_for_asyncio(on: ForAsyncio) -> AsyncGenerator[PoolProxiedConn
             await greenlet_spawn(connection.invalidate)
 
 
-async def _from_pool_of_asyncio(database: Database) -> PoolProxiedConnection:
+async def _from_pool_of_asyncio(database: AsyncDatabase) -> PoolProxiedConnection:
     pool = cast("QueuePool", database.engine.sync_engine.pool)
     token = taken_as_it_is.set(True)
     try:

@@ -35,8 +35,8 @@ from sqlalchemy.sql.util import ClauseAdapter
 from typing_extensions import ParamSpec
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError
-from tatame_db.query.row import python_type, row_type
-from tatame_db.query.run import (
+from tatame_db.queries.row import python_type, row_type
+from tatame_db.queries.run import (
     DIALECT,
     ForAsyncio,
     InStep,
@@ -312,7 +312,7 @@ class Read(Related, Generic[T, P]):
     """What to read, in one statement that is compiled once; `read` and `query` make it.
 
     Each way to run it takes a database, or a session or connection whose transaction it joins, and then the
-    parameters. It returns at once on `SyncDatabase`, `Session` and `Connection`, and is to be awaited on the others.
+    parameters. It returns at once on `Database`, `Session` and `Connection`, and is to be awaited on the others.
     """
 
     name: str = ""

@@ -14,8 +14,8 @@ from sqlalchemy import ForeignKeyConstraint, PrimaryKeyConstraint, Table, Unique
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError
-from tatame_db.query.row import python_type, row_type
-from tatame_db.query.run import (
+from tatame_db.queries.row import python_type, row_type
+from tatame_db.queries.run import (
     DIALECT,
     ForAsyncio,
     InStep,
