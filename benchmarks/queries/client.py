@@ -1,4 +1,4 @@
-"""The eight jobs in Python: the fast lane, the ORM, and psycopg by itself, each as its users write it."""
+"""The eight jobs in Python: tatame_db, the ORM, and psycopg by itself, each as its users write it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def one_row(number: int) -> dict[str, Any]:
     return {"user_id": user(number), "class_id": user(number) % 2000 + 1, "date": "2030-01-01"}
 
 
-# --- The fast lane ---------------------------------------------------------------------------------------------------
+# --- tatame_db -------------------------------------------------------------------------------------------------------
 
 
 @query
@@ -71,7 +71,7 @@ def notifications_for(recipients: list[str]) -> Read[Notification]:
 MANY_USERS = read(User).order_by(User.id).limit(10_000)
 
 
-def lane(db: AsyncDatabase) -> dict[int, Job]:
+def tatame(db: AsyncDatabase) -> dict[int, Job]:
     return {
         1: lambda i: find_user.first(db, clerk_user_id=f"user_{user(i)}"),
         2: lambda i: classes_of.all(db, gym_id=gym(i)),
@@ -268,7 +268,7 @@ async def main(way: str, socket: str, database: str) -> None:
     async with AsyncDatabase(address) as db:
         if way == "psycopg":
             await pool.open()
-        jobs = {"lane": lane(db), "orm": orm(db), "psycopg": raw(pool)}[way]
+        jobs = {"tatame": tatame(db), "orm": orm(db), "psycopg": raw(pool)}[way]
         while line := await asyncio.to_thread(sys.stdin.readline):
             order = json.loads(line)
             if "check" in order:

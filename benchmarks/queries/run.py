@@ -21,9 +21,9 @@ from tatame_db.database.pool import Database, create_missing_database
 from tatame_db.server.embedded import EmbeddedServer
 
 HERE = Path(__file__).parent
-WAYS = ["lane", "plain", "prepared", "orm", "psycopg"]
+WAYS = ["tatame", "plain", "prepared", "orm", "psycopg"]
 NAMES = {
-    "lane": "fast lane",
+    "tatame": "tatame_db",
     "plain": "Drizzle",
     "prepared": "Drizzle prepared",
     "orm": "ORM",
@@ -73,7 +73,7 @@ class Client:
     """One client process that does what it is told."""
 
     def __init__(self, way: str, socket: str) -> None:
-        program = [sys.executable, "client.py"] if way in ("lane", "orm", "psycopg") else ["node", "drizzle.mjs"]
+        program = [sys.executable, "client.py"] if way in ("tatame", "orm", "psycopg") else ["node", "drizzle.mjs"]
         self.process = subprocess.Popen(
             [*program, way, socket, "bench"],
             cwd=HERE,
@@ -177,12 +177,12 @@ def report(found: dict[tuple[int, str, int], list[dict[str, float]]]) -> None:
     table("Calls per second at 20 in flight:", 20, "per_second", ",.0f")
     table("Milliseconds of a call alone (median):", 1, "latency_ms", ".2f")
     table("Milliseconds of client CPU per call at 20 in flight:", 20, "cpu_ms", ".3f")
-    print("\nThe fast lane against the others, calls per second at 20 in flight, and client CPU:\n")
+    print("\ntatame_db against the others, calls per second at 20 in flight, and client CPU:\n")
     print(f"| Job | {' | '.join(NAMES[way] for way in WAYS[1:])} | CPU |\n|{' --- |' * (len(WAYS) + 1)}")
     for job in JOBS:
-        ours = median(job, "lane", 20, "per_second")
+        ours = median(job, "tatame", 20, "per_second")
         ratios = [f"{ours / median(job, way, 20, 'per_second'):.2f}" for way in WAYS[1:]]
-        cpu = median(job, "lane", 20, "cpu_ms") / median(job, "psycopg", 20, "cpu_ms")
+        cpu = median(job, "tatame", 20, "cpu_ms") / median(job, "psycopg", 20, "cpu_ms")
         print(f"| {job} | {' | '.join(ratios)} | {cpu:.2f} |")
 
 

@@ -1,4 +1,4 @@
-"""Reads of the fast lane, held against what the ORM returns."""
+"""Reads, compared with what the ORM returns."""
 
 from __future__ import annotations
 
@@ -459,7 +459,7 @@ def test_a_row_shows_its_key_alone_and_is_compared_by_identity(seeded: Database)
 # --- On what it runs ------------------------------------------------------------------------------------------------
 
 
-def test_a_session_shows_its_own_changes_to_the_fast_lane_and_no_one_else_sees_them(seeded: Database) -> None:
+def test_a_session_shows_its_own_changes_to_a_read_and_no_one_else_sees_them(seeded: Database) -> None:
     with seeded.session() as session:
         session.add(User(clerk_user_id="user_ana"))
         assert find_user.one(session, clerk_user_id="user_ana").graduations == []
@@ -502,7 +502,7 @@ def test_asyncio_reads_the_same_on_a_database_a_session_and_a_connection(address
     asyncio.run(main())
 
 
-def test_sessions_and_the_fast_lane_share_the_connections(address: URL, seeded: Database) -> None:
+def test_sessions_and_reads_share_the_connections(address: URL, seeded: Database) -> None:
     async def main() -> None:
         async with AsyncDatabase(address) as database:
 
@@ -522,7 +522,7 @@ def test_sessions_and_the_fast_lane_share_the_connections(address: URL, seeded: 
     assert len(read(Version).all(seeded)) == before + 100
 
 
-def test_a_session_after_a_fast_read_still_has_a_transaction_to_undo(seeded: Database) -> None:
+def test_a_session_after_a_read_still_has_a_transaction_to_undo(seeded: Database) -> None:
     read(Gym).all(seeded)
     with seeded.session() as session:
         session.add(Version(app_version="9"))
@@ -726,7 +726,7 @@ def test_explain_gives_the_plan_with_times(seeded: Database) -> None:
     assert "actual time" in plan
 
 
-def test_the_models_themselves_do_not_load_the_fast_lane() -> None:
+def test_the_models_themselves_do_not_load_the_queries() -> None:
     code = "import sys, tatame_db.schema; print('msgspec' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -213,12 +213,12 @@ def questions(session: Session) -> None:
         assert_type(ids, list[str] | None)
 
 
-def sessions_in_step(database: Database) -> None:
+def sync_sessions(database: Database) -> None:
     with database.session.begin() as session:
         assert_type(session.scalars(select(User)).all()[0].gym, Gym | None)
 
 
-async def sessions_of_asyncio(database: AsyncDatabase) -> None:
+async def async_sessions(database: AsyncDatabase) -> None:
     async with database.session.begin() as session:
         assert_type((await session.scalars(select(User))).all()[0].gym, Gym | None)
 
@@ -230,7 +230,7 @@ def find_user(clerk_user_id: str, day: str = "2026-03-01") -> Read[User]:
     return read(User).where(User.clerk_user_id == clerk_user_id).load(User.gym, last, on_that_day)
 
 
-def reads_in_step(database: Database, session: Session) -> None:
+def sync_reads(database: Database, session: Session) -> None:
     assert_type(find_user.first(database, clerk_user_id="user_ana"), User | None)
     assert_type(find_user.one(session, "user_ana", day="2026-03-02"), User)
     assert_type(find_user.all(session.connection(), "user_ana"), list[User])
@@ -240,7 +240,7 @@ def reads_in_step(database: Database, session: Session) -> None:
         assert_type(checkin, Checkin)
 
 
-async def reads_of_asyncio(database: AsyncDatabase, session: AsyncSession) -> None:
+async def async_reads(database: AsyncDatabase, session: AsyncSession) -> None:
     assert_type(await find_user.first(database, clerk_user_id="user_ana"), User | None)
     assert_type(await find_user.one(session, "user_ana"), User)
     assert_type(await read(Class).load(Class.gym, read(Class.instructor).load(User.graduations)).all(database), list[Class])
@@ -248,7 +248,7 @@ async def reads_of_asyncio(database: AsyncDatabase, session: AsyncSession) -> No
         assert_type(checkin.created_at, datetime)
 
 
-def writes_in_step(database: Database, session: Session) -> None:
+def sync_writes(database: Database, session: Session) -> None:
     rows = [Checkin(user_id=1), Checkin(user_id=2)]
     assert_type(insert_many(Checkin, rows).run(database), int)
     assert_type(insert_many(Checkin, [{"user_id": 1}], returning=Checkin).run(session), list[Checkin])
@@ -256,6 +256,6 @@ def writes_in_step(database: Database, session: Session) -> None:
     assert_type(upsert(User, [ana], by=[User.clerk_user_id], returning=User.email).run(database), list[str | None])
 
 
-async def writes_of_asyncio(database: AsyncDatabase) -> None:
+async def async_writes(database: AsyncDatabase) -> None:
     assert_type(await insert_many(Checkin, [Checkin(user_id=1)], returning=Checkin.id).run(database), list[int])
     assert_type(await upsert(User, [ana], by=[User.clerk_user_id]).run(database), int)

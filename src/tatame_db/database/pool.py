@@ -32,8 +32,8 @@ IDLE_TIMEOUT_SECONDS = 30
 CLOSE_TIMEOUT_SECONDS = 30.0
 
 logger = logging.getLogger("tatame_db.sql")
-taken_as_it_is: ContextVar[bool] = ContextVar("taken_as_it_is", default=False)
-"""Whether who takes a connection from the pool looks itself whether it lives, and sets autocommit."""
+skip_checkout_checks: ContextVar[bool] = ContextVar("skip_checkout_checks", default=False)
+"""True while `queries` checks out a connection: it tests liveness and sets autocommit itself."""
 
 
 class ServerNotRunning(TatameError):
@@ -399,7 +399,7 @@ def is_gone(connection: psycopg.Connection | psycopg.AsyncConnection) -> bool:
 
 
 def _make_ready(connection: DBAPIConnection, entry: ConnectionPoolEntry, _: object) -> None:
-    if taken_as_it_is.get():
+    if skip_checkout_checks.get():
         return
     driver = cast("psycopg.Connection", entry.driver_connection)
     if is_gone(driver):

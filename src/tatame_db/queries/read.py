@@ -38,14 +38,14 @@ from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.queries.row import python_type, row_type
 from tatame_db.queries.run import (
     DIALECT,
-    ForAsyncio,
-    InStep,
+    AsyncTarget,
     Statement,
+    SyncTarget,
     fetch,
-    fetch_for_asyncio,
-    is_in_step,
+    fetch_async,
+    is_sync,
     stream,
-    stream_for_asyncio,
+    stream_async,
 )
 from tatame_db.schema import Base
 
@@ -103,7 +103,7 @@ class NotOneRow(TatameError):
 
 
 @dataclass(frozen=True, eq=False)
-class Related:
+class RelationRead:
     """Which rows of a model, or of a relation, and what of them; each step gives a new description."""
 
     model: type[Base]
@@ -114,7 +114,7 @@ class Related:
     count: int | BindParameter[int] | None = None
     skip: int | BindParameter[int] | None = None
     chosen: tuple[str, ...] = ()
-    relations: tuple[Related, ...] = ()
+    relations: tuple[RelationRead, ...] = ()
 
     def where(self, *conditions: ColumnElement[bool]) -> Self:
         """Keep the rows for which all conditions hold, those of earlier calls included."""
@@ -138,9 +138,9 @@ class Related:
                 raise NotDescribable(f"{column} is no column of {self.model.__name__}", "choose from its own columns")
         return replace(self, chosen=tuple(column.key for column in columns))
 
-    def load(self, *relations: InstrumentedAttribute[Any] | Related) -> Self:
+    def load(self, *relations: InstrumentedAttribute[Any] | RelationRead) -> Self:
         """Bring these relations along: as they are, or as `read(Model.relation)` describes them."""
-        added = tuple(one if isinstance(one, Related) else read(one) for one in relations)
+        added = tuple(one if isinstance(one, RelationRead) else read(one) for one in relations)
         names = [one.relation for one in self.relations + added]
         for one in added:
             if not one.relation or getattr(self.model, one.relation, None) is not one.attribute:
@@ -308,7 +308,7 @@ class _Compiled:
 
 
 @dataclass(frozen=True, eq=False)
-class Read(Related, Generic[T, P]):
+class Read(RelationRead, Generic[T, P]):
     """What to read, in one statement that is compiled once; `read` and `query` make it.
 
     Each way to run it takes a database, or a session or connection whose transaction it joins, and then the
@@ -321,58 +321,58 @@ class Read(Related, Generic[T, P]):
     defaults: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @overload
-    def first(self, on: InStep, /, *args: P.args, **kwargs: P.kwargs) -> T | None: ...
+    def first(self, on: SyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> T | None: ...
     @overload
-    def first(self, on: ForAsyncio, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T | None]: ...
-    def first(self, on: InStep | ForAsyncio, /, *args: Any, **kwargs: Any) -> Any:
+    def first(self, on: AsyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T | None]: ...
+    def first(self, on: SyncTarget | AsyncTarget, /, *args: Any, **kwargs: Any) -> Any:
         """Return the first row, or `None`."""
         return self._run(on, lambda rows: rows[0] if rows else None, args, kwargs, at_most=1)
 
     @overload
-    def one(self, on: InStep, /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    def one(self, on: SyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> T: ...
     @overload
-    def one(self, on: ForAsyncio, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
-    def one(self, on: InStep | ForAsyncio, /, *args: Any, **kwargs: Any) -> Any:
+    def one(self, on: AsyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
+    def one(self, on: SyncTarget | AsyncTarget, /, *args: Any, **kwargs: Any) -> Any:
         """Return the only row; raises `NotOneRow`."""
         return self._run(on, self._the_only, args, kwargs, at_most=2)
 
     @overload
-    def all(self, on: InStep, /, *args: P.args, **kwargs: P.kwargs) -> list[T]: ...
+    def all(self, on: SyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> list[T]: ...
     @overload
-    def all(self, on: ForAsyncio, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, list[T]]: ...
-    def all(self, on: InStep | ForAsyncio, /, *args: Any, **kwargs: Any) -> Any:
+    def all(self, on: AsyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, list[T]]: ...
+    def all(self, on: SyncTarget | AsyncTarget, /, *args: Any, **kwargs: Any) -> Any:
         """Return all rows."""
         statement, values = self._prepared(args, kwargs)
-        return fetch(on, statement, values) if is_in_step(on) else fetch_for_asyncio(on, statement, values)
+        return fetch(on, statement, values) if is_sync(on) else fetch_async(on, statement, values)
 
     @overload
-    def stream(self, on: InStep, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]: ...
+    def stream(self, on: SyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]: ...
     @overload
-    def stream(self, on: ForAsyncio, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]: ...
-    def stream(self, on: InStep | ForAsyncio, /, *args: Any, **kwargs: Any) -> Any:
+    def stream(self, on: AsyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]: ...
+    def stream(self, on: SyncTarget | AsyncTarget, /, *args: Any, **kwargs: Any) -> Any:
         """Yield the rows, a batch of which is in memory at a time."""
         statement, values = self._prepared(args, kwargs)
-        return stream(on, statement, values) if is_in_step(on) else stream_for_asyncio(on, statement, values)
+        return stream(on, statement, values) if is_sync(on) else stream_async(on, statement, values)
 
     @overload
-    def explain(self, on: InStep, /, *args: P.args, **kwargs: P.kwargs) -> str: ...
+    def explain(self, on: SyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> str: ...
     @overload
-    def explain(self, on: ForAsyncio, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, str]: ...
-    def explain(self, on: InStep | ForAsyncio, /, *args: Any, **kwargs: Any) -> Any:
+    def explain(self, on: AsyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, str]: ...
+    def explain(self, on: SyncTarget | AsyncTarget, /, *args: Any, **kwargs: Any) -> Any:
         """Run it and return the server's plan, with times and rows."""
         statement, values = self._prepared(args, kwargs)
         explained = Statement(f"EXPLAIN {statement.name}", f"EXPLAIN (ANALYZE, BUFFERS) {statement.sql}", _only)
-        if is_in_step(on):
+        if is_sync(on):
             return "\n".join(fetch(on, explained, values))
-        return _finished("\n".join, fetch_for_asyncio(on, explained, values))
+        return _finished("\n".join, fetch_async(on, explained, values))
 
     def _run(
         self, on: Any, finish: Callable[[list[Any]], Any], args: Any, kwargs: dict[str, Any], *, at_most: int
     ) -> Any:
         statement, values = self._prepared(args, kwargs, at_most)
-        if is_in_step(on):
+        if is_sync(on):
             return finish(fetch(on, statement, values))
-        return _finished(finish, fetch_for_asyncio(on, statement, values))
+        return _finished(finish, fetch_async(on, statement, values))
 
     def _the_only(self, rows: list[Any]) -> Any:
         if len(rows) != 1:
@@ -467,7 +467,7 @@ async def _finished(finish: Callable[[list[Any]], Any], rows: Coroutine[Any, Any
 @overload
 def read(what: type[Model]) -> Read[Model]: ...
 @overload
-def read(what: InstrumentedAttribute[Any]) -> Related: ...
+def read(what: InstrumentedAttribute[Any]) -> RelationRead: ...
 def read(what: Any) -> Any:
     """Describe a read of a model's rows, or of a relation for `load`.
 
@@ -478,7 +478,7 @@ def read(what: Any) -> Any:
     related = inspect(what.class_).relationships.get(what.key)
     if related is None:
         raise NotDescribable(f"{what} is a column", "name a model, or a relation such as `User.gym`")
-    return Related(related.mapper.class_, what)
+    return RelationRead(related.mapper.class_, what)
 
 
 def query(function: Callable[Q, Read[T]]) -> Read[T, Q]:

@@ -32,7 +32,7 @@ class NotLoaded(TatameError):
 
 
 class RowReadOnly(TatameError):
-    """A row of the fast lane was assigned to."""
+    """An attribute of a row was assigned."""
 
     def __init__(self, model: str, name: str) -> None:
         self.model, self.name = model, name

@@ -1,4 +1,4 @@
-"""The fast lane: one statement on the driver's own connection, beside SQLAlchemy's execution but on its pool.
+"""Statements on the driver's own connection, which bypass SQLAlchemy's execution but use its pool.
 
 The two faces, in step and for asyncio, only wait; what is sent and what is made of the answer is in `Statement`.
 """
@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 from typing_extensions import TypeIs
 
-from tatame_db.database.pool import AsyncDatabase, Database, is_gone, logger, taken_as_it_is
+from tatame_db.database.pool import AsyncDatabase, Database, is_gone, logger, skip_checkout_checks
 from tatame_db.errors import TatameError
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import Pool, QueuePool
 
 T = TypeVar("T")
-InStep: TypeAlias = "Database | Session | Connection"
-ForAsyncio: TypeAlias = "AsyncDatabase | AsyncSession | AsyncConnection"
+SyncTarget: TypeAlias = "Database | Session | Connection"
+AsyncTarget: TypeAlias = "AsyncDatabase | AsyncSession | AsyncConnection"
 
 BATCH_OF_A_STREAM = 1_000
 DIALECT: Dialect = PGDialect_psycopg()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
@@ -94,16 +94,16 @@ def _cursor_name() -> str:
     return f"tatame_{next(_numbers)}"
 
 
-def is_in_step(on: InStep | ForAsyncio) -> TypeIs[InStep]:
-    """Say whether the caller waits in step, or awaits."""
+def is_sync(on: SyncTarget | AsyncTarget) -> TypeIs[SyncTarget]:
+    """Return whether a target is synchronous; its results are returned, those of the others are awaited."""
     return isinstance(on, Database | Session | Connection)
 
 
-# --- In step ---------------------------------------------------------------------------------------------------------
+# --- Sync ------------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def borrowed(on: InStep) -> Generator[PoolProxiedConnection]:
+def borrowed(on: SyncTarget) -> Generator[PoolProxiedConnection]:
     """Lend the connection of a session, inside its transaction; or one of the pool, in autocommit."""
     if isinstance(on, Session):
         if on.autoflush:
@@ -123,7 +123,7 @@ def borrowed(on: InStep) -> Generator[PoolProxiedConnection]:
 
 
 def _from_pool(database: Database) -> PoolProxiedConnection:
-    token = taken_as_it_is.set(True)
+    token = skip_checkout_checks.set(True)
     try:
         return _alive(database.engine.pool, database.engine.pool.connect())
     except psycopg.OperationalError:
@@ -131,7 +131,7 @@ def _from_pool(database: Database) -> PoolProxiedConnection:
         database.ping()
         raise
     finally:
-        taken_as_it_is.reset(token)
+        skip_checkout_checks.reset(token)
 
 
 def _alive(pool: Pool, connection: PoolProxiedConnection) -> PoolProxiedConnection:
@@ -157,7 +157,7 @@ def _driver(connection: PoolProxiedConnection) -> psycopg.Connection[Any]:
     return cast("psycopg.Connection[Any]", connection.driver_connection)
 
 
-def fetch(on: InStep, statement: Statement[T], parameters: dict[str, Any]) -> list[T]:
+def fetch(on: SyncTarget, statement: Statement[T], parameters: dict[str, Any]) -> list[T]:
     """Run a statement and return its rows."""
     with borrowed(on) as connection:
         started = time.perf_counter()
@@ -171,7 +171,7 @@ def fetch(on: InStep, statement: Statement[T], parameters: dict[str, Any]) -> li
         return rows
 
 
-def stream(on: InStep, statement: Statement[T], parameters: dict[str, Any]) -> Iterator[T]:
+def stream(on: SyncTarget, statement: Statement[T], parameters: dict[str, Any]) -> Iterator[T]:
     """Run a statement and yield its rows, of which a batch at a time is in memory."""
     with borrowed(on) as connection:
         driver = _driver(connection)
@@ -190,7 +190,7 @@ def stream(on: InStep, statement: Statement[T], parameters: dict[str, Any]) -> I
         statement.log(connection, started)
 
 
-def copy(on: InStep, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -> None:
+def copy(on: SyncTarget, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -> None:
     """Run a COPY that reads these rows; all or none are written."""
     with borrowed(on) as connection:
         started = time.perf_counter()
@@ -203,14 +203,14 @@ def copy(on: InStep, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -
         statement.log(connection, started)
 
 
-# --- For asyncio -----------------------------------------------------------------------------------------------------
+# --- Async -----------------------------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
-async def borrowed_for_asyncio(on: ForAsyncio) -> AsyncGenerator[PoolProxiedConnection]:
+async def borrowed_async(on: AsyncTarget) -> AsyncGenerator[PoolProxiedConnection]:
     """Do what `borrowed` does."""
     if not isinstance(on, AsyncDatabase):
-        # Who only works in step does not need greenlet, which this brings.
+        # Only asyncio needs greenlet, which this import loads.
         from sqlalchemy.ext.asyncio import AsyncSession  # noqa: PLC0415
 
         if isinstance(on, AsyncSession):
@@ -219,9 +219,9 @@ async def borrowed_for_asyncio(on: ForAsyncio) -> AsyncGenerator[PoolProxiedConn
             on = await on.connection()
         yield await on.get_raw_connection()
         return
-    connection = await _from_pool_of_asyncio(on)
+    connection = await _from_pool_async(on)
     try:
-        driver = _driver_of_asyncio(connection)
+        driver = _driver_async(connection)
         if not driver.autocommit:
             await driver.set_autocommit(True)
         yield connection
@@ -233,9 +233,9 @@ async def borrowed_for_asyncio(on: ForAsyncio) -> AsyncGenerator[PoolProxiedConn
             await greenlet_spawn(connection.invalidate)
 
 
-async def _from_pool_of_asyncio(database: AsyncDatabase) -> PoolProxiedConnection:
+async def _from_pool_async(database: AsyncDatabase) -> PoolProxiedConnection:
     pool = cast("QueuePool", database.engine.sync_engine.pool)
-    token = taken_as_it_is.set(True)
+    token = skip_checkout_checks.set(True)
     try:
         if pool.checkedin():
             # An idle connection is there at once; going through a greenlet would cost more than all the rest.
@@ -249,19 +249,19 @@ async def _from_pool_of_asyncio(database: AsyncDatabase) -> PoolProxiedConnectio
         await database.ping()
         raise
     finally:
-        taken_as_it_is.reset(token)
+        skip_checkout_checks.reset(token)
 
 
-def _driver_of_asyncio(connection: PoolProxiedConnection) -> psycopg.AsyncConnection[Any]:
+def _driver_async(connection: PoolProxiedConnection) -> psycopg.AsyncConnection[Any]:
     return cast("psycopg.AsyncConnection[Any]", connection.driver_connection)
 
 
-async def fetch_for_asyncio(on: ForAsyncio, statement: Statement[T], parameters: dict[str, Any]) -> list[T]:
+async def fetch_async(on: AsyncTarget, statement: Statement[T], parameters: dict[str, Any]) -> list[T]:
     """Do what `fetch` does."""
-    async with borrowed_for_asyncio(on) as connection:
+    async with borrowed_async(on) as connection:
         started = time.perf_counter()
         try:
-            cursor = _driver_of_asyncio(connection).cursor(row_factory=statement.row_factory)
+            cursor = _driver_async(connection).cursor(row_factory=statement.row_factory)
             await cursor.execute(statement.query, parameters)
             rows: list[T] = await cursor.fetchall() if statement.has_rows else []
         except FAILURES as error:
@@ -270,10 +270,10 @@ async def fetch_for_asyncio(on: ForAsyncio, statement: Statement[T], parameters:
         return rows
 
 
-async def stream_for_asyncio(on: ForAsyncio, statement: Statement[T], parameters: dict[str, Any]) -> AsyncIterator[T]:
+async def stream_async(on: AsyncTarget, statement: Statement[T], parameters: dict[str, Any]) -> AsyncIterator[T]:
     """Do what `stream` does."""
-    async with borrowed_for_asyncio(on) as connection:
-        driver = _driver_of_asyncio(connection)
+    async with borrowed_async(on) as connection:
+        driver = _driver_async(connection)
         started = time.perf_counter()
         try:
             async with (
@@ -289,12 +289,12 @@ async def stream_for_asyncio(on: ForAsyncio, statement: Statement[T], parameters
         statement.log(connection, started)
 
 
-async def copy_for_asyncio(on: ForAsyncio, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -> None:
+async def copy_async(on: AsyncTarget, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -> None:
     """Do what `copy` does."""
-    async with borrowed_for_asyncio(on) as connection:
+    async with borrowed_async(on) as connection:
         started = time.perf_counter()
         try:
-            async with _driver_of_asyncio(connection).cursor().copy(statement.query) as written:
+            async with _driver_async(connection).cursor().copy(statement.query) as written:
                 for row in rows:
                     await written.write_row(row)
         except FAILURES as error:

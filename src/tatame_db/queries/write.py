@@ -17,14 +17,14 @@ from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.queries.row import python_type, row_type
 from tatame_db.queries.run import (
     DIALECT,
-    ForAsyncio,
-    InStep,
+    AsyncTarget,
     Statement,
+    SyncTarget,
     copy,
-    copy_for_asyncio,
+    copy_async,
     fetch,
-    fetch_for_asyncio,
-    is_in_step,
+    fetch_async,
+    is_sync,
 )
 from tatame_db.schema import Base
 
@@ -93,19 +93,19 @@ class Write(Generic[R]):
     finish: Callable[[list[Any]], R]
 
     @overload
-    def run(self, on: InStep, /) -> R: ...
+    def run(self, on: SyncTarget, /) -> R: ...
     @overload
-    def run(self, on: ForAsyncio, /) -> Coroutine[Any, Any, R]: ...
-    def run(self, on: InStep | ForAsyncio, /) -> Any:
+    def run(self, on: AsyncTarget, /) -> Coroutine[Any, Any, R]: ...
+    def run(self, on: SyncTarget | AsyncTarget, /) -> Any:
         """Write the rows on a database, committed at once, or within the transaction of a session or connection.
 
         Raises `RowRefused` where the database says no.
         """
-        if is_in_step(on):
+        if is_sync(on):
             return self._run(on)
-        return self._run_for_asyncio(on)
+        return self._run_async(on)
 
-    def _run(self, on: InStep) -> R:
+    def _run(self, on: SyncTarget) -> R:
         if not self.rows:
             return self.finish([])
         try:
@@ -116,14 +116,14 @@ class Write(Generic[R]):
         except DBAPIError as error:
             self._explain(error)
 
-    async def _run_for_asyncio(self, on: ForAsyncio) -> R:
+    async def _run_async(self, on: AsyncTarget) -> R:
         if not self.rows:
             return self.finish([])
         try:
             if self._copies:
-                await copy_for_asyncio(on, self._copy_statement, map(msgspec.structs.astuple, self.rows))
+                await copy_async(on, self._copy_statement, map(msgspec.structs.astuple, self.rows))
                 return self.finish([])
-            return self.finish(await fetch_for_asyncio(on, self._statement, {"rows": self.encoded}))
+            return self.finish(await fetch_async(on, self._statement, {"rows": self.encoded}))
         except DBAPIError as error:
             self._explain(error)
 
