@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from rich.progress import TaskID
+
+# Rich pads no line to the width of its console, so this one costs nothing.
+_UNLIMITED = 1_000_000
 
 
 def answer(text: str) -> None:
@@ -53,8 +59,8 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._shown.stop()
 
-    def tell(self, name: str, done: int, wanted: int) -> None:
-        """Show how far it is."""
+    def update(self, name: str, done: int, wanted: int) -> None:
+        """Show that `done` of the `wanted` rows of a table are done."""
         if name not in self._lines:
             self._lines[name] = self._shown.add_task(name, total=wanted, rate=0.0)
         line = self._lines[name]
@@ -62,18 +68,51 @@ class Progress:
         self._shown.update(line, completed=done, total=max(done, wanted), rate=speed or 0.0)
 
     def end(self, name: str) -> None:
-        """Take its line away."""
+        """Remove the line of a table."""
         if name in self._lines:
             self._shown.remove_task(self._lines.pop(name))
 
 
-def table(rows: dict[str, int], heading: str) -> str:
-    """Lay out names and numbers in two columns."""
-    width = max(map(len, [*rows, heading]))
-    digits = max(len(f"{number:,}") for number in [*rows.values(), 0])
-    lines = [f"{heading:<{width}}  {'rows':>{max(digits, 4)}}"]
-    lines += [f"{name:<{width}}  {number:>{max(digits, 4)},}" for name, number in rows.items()]
-    return "\n".join(f"  {line}" for line in lines)
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows under their headings; `None` is an empty cell.
+
+        console.table(["table", "rows", "seconds"], [["users", 9085, 0.2], ["gyms", 3, None]])
+
+    Numbers are written as `9,085` and `0.2`, and a column with a number in it is aligned to the right. A terminal
+    folds cells for which it is too narrow. Anywhere else a row is one line and no cell is cut, so that scripts can
+    read it.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = [tuple(row) for row in rows]
+    laid_out = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
+    for number, heading in enumerate(columns):
+        right = any(_is_number(row[number]) for row in rows)
+        laid_out.add_column(Text(heading), justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        laid_out.add_row(*(Text(_cell(value)) for value in row))
+    indent = "  "
+    width = shutil.get_terminal_size().columns - len(indent) if sys.stdout.isatty() else _UNLIMITED
+    plain = Console(width=width, color_system=None, force_terminal=False)
+    with plain.capture() as captured:
+        plain.print(laid_out)
+    for line in captured.get().splitlines():
+        answer(f"{indent}{line}".rstrip())
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if _is_number(value):
+        return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
+    # A line break would tear the row apart, and an escape sequence from a table's data would reach the terminal.
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(value))
 
 
 def agreed(question: str, *, yes: bool) -> bool:

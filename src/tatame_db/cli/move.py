@@ -234,7 +234,7 @@ def copy_(
             jobs=jobs,
             sha256=sha256,
             on_table=say_table,
-            on_rows=progress.tell,
+            on_rows=progress.update,
         )
     if as_json:
         console.answer_json(asdict(report))

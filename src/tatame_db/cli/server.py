@@ -34,7 +34,7 @@ def _show(status: Status) -> None:
     console.answer(f"revision  {status.revision or 'none'}, {waiting}")
     if status.tables:
         console.answer("")
-        console.answer(console.table(status.tables, "table"))
+        console.table(["table", "rows"], status.tables.items())
 
 
 @app.command()
@@ -225,4 +225,4 @@ def seed(
                 raise NotAgreed(what)
             seeding.empty(connection)
         rows = seeding.seed(connection, plan)
-    console.answer(console.table(rows, "table"))
+    console.table(["table", "rows"], rows.items())

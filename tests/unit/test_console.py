@@ -1,0 +1,57 @@
+"""The tables of the command line, as a person and as a script read them."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tatame_db.cli import console
+
+LONG = "x" * 300
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_table_aligns_numbers_to_the_right_and_text_to_the_left(capsys: pytest.CaptureFixture[str]) -> None:
+    console.table(["table", "rows", "seconds"], [["users", 9_085, 0.25], ["app_stores", None, "unknown"]])
+
+    assert printed(capsys) == [
+        "  table        rows  seconds",
+        "  users       9,085      0.2",
+        "  app_stores         unknown",
+    ]
+
+
+def test_a_table_without_rows_shows_its_headings(capsys: pytest.CaptureFixture[str]) -> None:
+    console.table(["table", "rows"], [])
+    assert printed(capsys) == ["  table  rows"]
+
+
+def test_a_script_reads_each_row_as_one_line_with_no_cell_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    console.table(["table", "digest", "reason"], [["users", LONG, f"not {LONG}"], ["gyms", "a\nb\x1b[31m", None]])
+
+    assert printed(capsys)[1:] == [
+        f"  users  {LONG}  not {LONG}",
+        r"  gyms   a\nb\x1b[31m",
+    ]
+
+
+def test_a_terminal_folds_wide_cells_and_loses_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+
+    console.table(["table", "digest"], [["users", LONG]])
+
+    lines = printed(capsys)
+    assert max(map(len, lines)) == 40
+    assert "".join(lines).count("x") == 300
+
+
+def test_a_table_prints_brackets_and_colons_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    console.table(["name"], [["[bold]gym[/bold]"], [":smile:"], ["São João"]])
+    assert printed(capsys)[1:] == ["  [bold]gym[/bold]", "  :smile:", "  São João"]
