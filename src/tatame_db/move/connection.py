@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tatame_db import evolve
 from tatame_db.database.pool import OLDEST_SERVER, Database, readable
+from tatame_db.database.text_output import TEXT_OUTPUT
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.evolve.migrate import exclusive
 from tatame_db.move import record as state
@@ -40,11 +41,7 @@ _TCP = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3,
 # What a session says of itself must not show in the text of a value; `row_security = off` turns rows that a policy
 # would hide into an error. Each holds for one transaction, so that a pooler may give the session to others afterwards.
 _PINNED = {
-    "TimeZone": "UTC",
-    "DateStyle": "ISO, YMD",
-    "IntervalStyle": "postgres",
-    "extra_float_digits": "1",
-    "bytea_output": "hex",
+    **TEXT_OUTPUT,
     "row_security": "off",
     "search_path": "pg_catalog",
     "statement_timeout": "0",

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, cast
 
 from sqlalchemy import text
 
+from tatame_db.database.text_output import TEXT_OUTPUT
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
@@ -21,11 +23,7 @@ QUERY_SECONDS = 300
 EXPORT_SECONDS = 3600
 _LOCK_SECONDS = 5
 _PINNED = {
-    "TimeZone": "UTC",
-    "DateStyle": "ISO, YMD",
-    "IntervalStyle": "postgres",
-    "extra_float_digits": "1",
-    "bytea_output": "hex",
+    **TEXT_OUTPUT,
     # A plan for any value would not know that `starts` can use an index.
     "plan_cache_mode": "force_custom_plan",
     "lock_timeout": f"{_LOCK_SECONDS}s",
