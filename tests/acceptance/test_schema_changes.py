@@ -434,7 +434,7 @@ def test_push_of_not_null_over_nulls_says_how_many(checkout: Checkout) -> None:
     )
     done = checkout.run("push", "--yes")
     assert done.returncode == 1
-    assert "1 row with NULL there, for example id = 2" in done.stderr
+    assert "1 row with NULL, for example id = 2" in done.stderr
 
 
 def test_push_refuses_another_machine_unless_its_name_is_typed(checkout: Checkout) -> None:

@@ -76,7 +76,7 @@ def test_migrating_twice_does_nothing_the_second_time(bare_engine: Engine) -> No
 
 
 def test_each_step_is_told_with_its_sentence_and_time(bare_engine: Engine) -> None:
-    told: list[evolve.Step] = []
+    told: list[evolve.MigrationStep] = []
     steps = evolve.migrate(bare_engine, on_step=told.append)
     assert told == steps
     assert steps[0].sentence == "The initial schema."
@@ -124,9 +124,9 @@ def test_migrating_up_to_a_revision_leaves_the_rest_pending(bare_engine: Engine,
 
 def test_of_two_runs_at_once_one_waits_and_finds_nothing_to_do(bare_engine: Engine) -> None:
     at_work, go_on, told_to_wait = threading.Event(), threading.Event(), threading.Event()
-    done: dict[str, list[evolve.Step]] = {}
+    done: dict[str, list[evolve.MigrationStep]] = {}
 
-    def hold(_: evolve.Step) -> None:
+    def hold(_: evolve.MigrationStep) -> None:
         at_work.set()
         go_on.wait(20)
 
@@ -135,7 +135,7 @@ def test_of_two_runs_at_once_one_waits_and_finds_nothing_to_do(bare_engine: Engi
     assert at_work.wait(20)
     second = threading.Thread(
         target=lambda: done.update(
-            second=evolve.migrate(bare_engine, patience=evolve.Patience(on_wait=told_to_wait.set))
+            second=evolve.migrate(bare_engine, timeouts=evolve.Timeouts(on_wait=told_to_wait.set))
         )
     )
     second.start()
@@ -158,12 +158,12 @@ def test_a_lock_held_by_another_session_ends_the_run_unharmed_after_some_tries(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migrate_module, "RETRY_PAUSES_SECONDS", (0.01, 0.02))
-    told: list[evolve.Waiting] = []
+    retries: list[evolve.Retry] = []
     with engine.begin() as other:
         other.execute(text("SELECT FROM users"))
         with pytest.raises(evolve.MigrationFailed, match="lock timeout"):
-            evolve.rollback(engine, patience=evolve.Patience(lock_timeout_ms=50, on_retry=told.append))
-    assert [waiting.pause_seconds for waiting in told] == [0.01, 0.02]
+            evolve.rollback(engine, timeouts=evolve.Timeouts(lock_timeout_ms=50, on_retry=retries.append))
+    assert [retry.pause_seconds for retry in retries] == [0.01, 0.02]
     assert evolve.status(engine, embedded=True).pending == []
 
 
@@ -171,15 +171,15 @@ def test_a_lock_that_is_let_go_lets_the_step_through(engine: Engine, monkeypatch
     monkeypatch.setattr(migrate_module, "RETRY_PAUSES_SECONDS", (0.01, 0.01))
     other = engine.connect()
     other.execute(text("SELECT FROM users"))
-    patience = evolve.Patience(lock_timeout_ms=50, on_retry=lambda _: other.close())
-    assert len(evolve.rollback(engine, patience=patience)) == 1
+    timeouts = evolve.Timeouts(lock_timeout_ms=50, on_retry=lambda _: other.close())
+    assert len(evolve.rollback(engine, timeouts=timeouts)) == 1
     assert not inspect(engine).has_table("users")
 
 
 def test_a_statement_that_takes_too_long_is_ended(bare_engine: Engine, add: Callable[..., str]) -> None:
     add(upgrade="op.execute('SELECT pg_sleep(20)')")
     with pytest.raises(evolve.MigrationFailed, match="statement timeout"):
-        evolve.migrate(bare_engine, patience=evolve.Patience(statement_timeout_ms=100))
+        evolve.migrate(bare_engine, timeouts=evolve.Timeouts(statement_timeout_ms=100))
 
 
 def test_an_applied_migration_that_was_edited_is_noticed(
@@ -233,7 +233,7 @@ def test_steps_outside_a_transaction_keep_the_lock(bare_engine: Engine, add: Cal
     )
     locks: list[int] = []
 
-    def count(_: evolve.Step) -> None:
+    def count(_: evolve.MigrationStep) -> None:
         with bare_engine.connect() as connection:
             locks.append(connection.scalar(text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")) or 0)
 
@@ -252,7 +252,7 @@ def test_not_null_over_nulls_says_how_many_and_shows_one(bare_engine: Engine, ad
         )
     with pytest.raises(evolve.MigrationFailed) as caught:
         evolve.migrate(bare_engine)
-    assert "2 rows with NULL there, for example id = 2" in caught.value.message
+    assert "2 rows with NULL, for example id = 2" in caught.value.message
 
 
 def test_a_new_column_that_nobody_can_fill_says_how_many_rows_there_are(
@@ -262,7 +262,7 @@ def test_a_new_column_that_nobody_can_fill_says_how_many_rows_there_are(
     evolve.migrate(bare_engine, evolve.status(bare_engine, embedded=True).pending[0])
     with bare_engine.begin() as connection:
         connection.execute(text("INSERT INTO roles VALUES ('STUDENT'), ('MANAGER')"))
-    with pytest.raises(evolve.MigrationFailed, match="has 2 rows already"):
+    with pytest.raises(evolve.MigrationFailed, match="would be NULL in the 2 existing rows"):
         evolve.migrate(bare_engine)
 
 
@@ -279,7 +279,7 @@ def test_a_file_that_is_no_migration_is_named(bare_engine: Engine, migrations: P
 
 
 def test_an_async_application_migrates_with_its_own_engine(bare_address: URL) -> None:
-    async def start_up() -> list[evolve.Step]:
+    async def start_up() -> list[evolve.MigrationStep]:
         async with AsyncDatabase(bare_address) as database:
             return await asyncio.to_thread(evolve.migrate, database.engine)
 

@@ -11,7 +11,7 @@ from sqlalchemy import URL, Engine
 from tatame_db import evolve, move, seed
 from tatame_db.database.pool import Database, readable
 from tatame_db.evolve import catalogue
-from tatame_db.evolve.migrate import LOCK_KEY
+from tatame_db.evolve.lock import LOCK_KEY
 from tatame_db.move import record as state
 from tatame_db.move.mapping import PHASE_OF
 from tatame_db.schema import Base

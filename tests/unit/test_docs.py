@@ -17,7 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 from tatame_db.cli import commands
 from tatame_db.database import pool as database
 from tatame_db.evolve import history
-from tatame_db.evolve.migrate import LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS
+from tatame_db.evolve.lock import LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS
 from tatame_db.schema import Base
 from tatame_db.settings import Settings, parse_address
 

@@ -13,7 +13,7 @@ from tatame_db.cli.app import AsJson, DatabaseUrl, NotAgreed, Yes, app, target_o
 from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
 
 if TYPE_CHECKING:
-    from tatame_db.evolve import Answers, Check, Patience, Push, Step, Waiting
+    from tatame_db.evolve import Answers, MigrationStep, Push, Retry, SchemaCheck, Timeouts
 
 LockTimeout = Annotated[
     int | None,
@@ -45,7 +45,7 @@ class NotTyped(TatameError):
         )
 
 
-def say_step(step: Step) -> None:
+def say_step(step: MigrationStep) -> None:
     """Tell of one migration, its sentence and its time."""
     console.say(f"{step.revision}  {step.sentence}  {step.seconds:.2f} s")
 
@@ -54,17 +54,17 @@ def _say_wait() -> None:
     console.say("another schema change is running on this database; waiting for it")
 
 
-def _say_retry(waiting: Waiting) -> None:
-    console.say(f"{waiting.revision}  got no lock and was undone; next try in {waiting.pause_seconds:g} s")
+def _say_retry(retry: Retry) -> None:
+    console.say(f"{retry.revision}  got no lock and was undone; next try in {retry.pause_seconds:g} s")
 
 
-def patience(lock_timeout: int | None = None, statement_timeout: int | None = None) -> Patience:
+def timeouts(lock_timeout: int | None = None, statement_timeout: int | None = None) -> Timeouts:
     """Put the timeouts together, and tell of waiting."""
     from tatame_db import evolve
 
-    return evolve.Patience(
-        lock_timeout or evolve.Patience.lock_timeout_ms,
-        statement_timeout or evolve.Patience.statement_timeout_ms,
+    return evolve.Timeouts(
+        lock_timeout or evolve.Timeouts.lock_timeout_ms,
+        statement_timeout or evolve.Timeouts.statement_timeout_ms,
         on_wait=_say_wait,
         on_retry=_say_retry,
     )
@@ -97,7 +97,7 @@ def migrate(
     if sql:
         script = evolve.migration_sql(engine, revision)
         console.answer(script) if script else console.say("nothing to migrate")
-    elif not evolve.migrate(engine, revision, on_step=say_step, patience=patience(lock_timeout, statement_timeout)):
+    elif not evolve.migrate(engine, revision, on_step=say_step, timeouts=timeouts(lock_timeout, statement_timeout)):
         console.say("nothing to migrate")
 
 
@@ -118,7 +118,7 @@ def rollback(
     what = f"`tatame-db rollback` drops what {counted(steps, 'migration')} made in {target.readable}, with its data"
     if console.is_terminal() and not console.agreed(f"{what}. Go on?", yes=yes):
         raise NotAgreed(what)
-    evolve.rollback(engine, steps, on_step=say_step, patience=patience(lock_timeout, statement_timeout))
+    evolve.rollback(engine, steps, on_step=say_step, timeouts=timeouts(lock_timeout, statement_timeout))
 
 
 @app.command()
@@ -191,7 +191,7 @@ def push(
         target.database.engine,
         _answers(rename, drop),
         agree=agree,
-        patience=patience(lock_timeout, statement_timeout),
+        timeouts=timeouts(lock_timeout, statement_timeout),
     )
     if done is None:
         console.say("nothing was run")
@@ -219,7 +219,7 @@ def check(database_url: DatabaseUrl = None, *, as_json: AsJson = False) -> None:
         raise evolve.CheckFailed(failed)
 
 
-def _show(report: Check) -> None:
+def _show(report: SchemaCheck) -> None:
     for question, problems in (
         ("there is one head", report.heads),
         ("the migrations build what the models say", report.migrations),

@@ -41,7 +41,7 @@ def _show(status: Status) -> None:
 def up(database_url: DatabaseUrl = None, port: Port = None) -> None:
     """Start, create the database, migrate, seed if empty, and show what is there."""
     from tatame_db import evolve, seed
-    from tatame_db.cli.schema import patience, say_step
+    from tatame_db.cli.schema import say_step, timeouts
     from tatame_db.database.pool import create_missing_database
     from tatame_db.settings import is_local
 
@@ -56,7 +56,7 @@ def up(database_url: DatabaseUrl = None, port: Port = None) -> None:
     if create_missing_database(target.database.address):
         console.say(f"created the database {target.database.address.database}")
     engine = target.database.engine
-    evolve.migrate(engine, on_step=say_step, patience=patience())
+    evolve.migrate(engine, on_step=say_step, timeouts=timeouts())
     # Looked at in a transaction of its own: holding even a reader's lock, two of us would wait for each other.
     with engine.connect() as connection:
         evolve.refuse_incomplete(connection)

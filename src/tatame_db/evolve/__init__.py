@@ -1,6 +1,6 @@
 """How a database gets to today's schema: migrate and rollback, generate, push, check, status."""
 
-from tatame_db.evolve.check import Check, CheckFailed, check
+from tatame_db.evolve.check import CheckFailed, SchemaCheck, check
 from tatame_db.evolve.difference import Answers, AnswerUseless, RenameUndecided
 from tatame_db.evolve.generate import (
     DowngradeDiffers,
@@ -20,12 +20,11 @@ from tatame_db.evolve.history import (
     TwoHeads,
 )
 from tatame_db.evolve.lint import LintFailed, lint
+from tatame_db.evolve.lock import Retry, Timeouts
 from tatame_db.evolve.migrate import (
     MigrationFailed,
+    MigrationStep,
     NotADowngrade,
-    Patience,
-    Step,
-    Waiting,
     migrate,
     migration_sql,
     rollback,
@@ -36,7 +35,6 @@ from tatame_db.evolve.status import CheckedBehind, SchemaBehind, Status, TablesM
 __all__ = [
     "AnswerUseless",
     "Answers",
-    "Check",
     "CheckFailed",
     "CheckedBehind",
     "DataLoss",
@@ -46,22 +44,23 @@ __all__ = [
     "LintFailed",
     "MigrationEdited",
     "MigrationFailed",
+    "MigrationStep",
     "MigrationUnreadable",
     "NotADowngrade",
     "NotAllGenerated",
     "NothingToMerge",
-    "Patience",
     "Push",
     "PushFailed",
     "RenameUndecided",
+    "Retry",
     "RevisionUnknown",
     "SchemaBehind",
+    "SchemaCheck",
     "SentenceUseless",
     "Status",
-    "Step",
     "TablesMissing",
+    "Timeouts",
     "TwoHeads",
-    "Waiting",
     "check",
     "generate",
     "generate_empty",

@@ -93,7 +93,7 @@ _QUERIES = (
 
 
 @dataclass(frozen=True)
-class Difference:
+class SchemaDifference:
     """One thing that is not as it should be; `None` where one side does not have it at all."""
 
     thing: str
@@ -115,10 +115,10 @@ def read(connection: Connection) -> dict[str, str]:
     return {str(name): str(definition) for query in _QUERIES for name, definition in connection.execute(text(query))}
 
 
-def differences(expected: dict[str, str], found: dict[str, str]) -> list[Difference]:
+def differences(expected: dict[str, str], found: dict[str, str]) -> list[SchemaDifference]:
     """Compare two catalogues."""
     return [
-        Difference(thing, expected.get(thing), found.get(thing))
+        SchemaDifference(thing, expected.get(thing), found.get(thing))
         for thing in sorted(expected.keys() | found.keys())
         if expected.get(thing) != found.get(thing)
     ]

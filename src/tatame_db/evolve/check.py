@@ -33,7 +33,7 @@ class CheckFailed(TatameError):
 
 
 @dataclass(frozen=True)
-class Check:
+class SchemaCheck:
     """The three answers; an empty list is a yes."""
 
     heads: list[str]
@@ -52,7 +52,7 @@ class Check:
         return [question for question, problems in answers.items() if problems]
 
 
-def check(engine: Engine) -> Check:
+def check(engine: Engine) -> SchemaCheck:
     """Answer the three questions; changes nothing, and builds what it compares with on a scratch server.
 
     Raises `MigrationUnreadable`, `DatabaseAhead`.
@@ -65,7 +65,7 @@ def check(engine: Engine) -> Check:
         found = catalogue.read(connection)
     if len(history.heads) > 1:
         names = [Path(history.script(head).path).name for head in history.heads]
-        return Check(names, [], edited, revision)
+        return SchemaCheck(names, [], edited, revision)
     with scratch() as server:
         with server.database("models") as models, models.begin() as connection:
             Base.metadata.create_all(connection)
@@ -77,7 +77,7 @@ def check(engine: Engine) -> Check:
                 reached = _read(migrations)
             migrate(migrations)
             built = _read(migrations)
-    return Check(
+    return SchemaCheck(
         heads=[],
         migrations=[str(difference) for difference in catalogue.differences(wanted, built)],
         database=edited + [str(difference) for difference in catalogue.differences(reached, found)],

@@ -90,7 +90,7 @@ class NothingToMerge(TatameError):
 class NotAllGenerated(TatameError):
     """The models say something that cannot be generated, and must be written by hand."""
 
-    def __init__(self, path: Path | None, differences: list[catalogue.Difference]) -> None:
+    def __init__(self, path: Path | None, differences: list[catalogue.SchemaDifference]) -> None:
         self.path, self.differences = path, differences
         listed = "\n".join(f"  {difference}" for difference in differences)
         super().__init__(
@@ -104,7 +104,7 @@ class NotAllGenerated(TatameError):
 class DowngradeDiffers(TatameError):
     """The generated way back does not lead back."""
 
-    def __init__(self, path: Path, differences: list[catalogue.Difference]) -> None:
+    def __init__(self, path: Path, differences: list[catalogue.SchemaDifference]) -> None:
         self.path, self.differences = path, differences
         listed = "\n".join(f"  {difference}" for difference in differences)
         super().__init__(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import time
 from dataclasses import dataclass, field
@@ -10,27 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from alembic.runtime.environment import EnvironmentContext
-from alembic.runtime.migration import MigrationStep
-from sqlalchemy import inspect, text
+from alembic.runtime.migration import MigrationStep as AlembicStep
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from tatame_db.database.pool import Database
 from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
+from tatame_db.evolve.failure import indented, postgres_message
 from tatame_db.evolve.history import VERSION_SCHEMA, History, checksum, configuration, current_revisions
+from tatame_db.evolve.lock import Retry, Timeouts, exclusive, ignore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Sequence
 
     from alembic.config import Config
     from alembic.script import Script
     from sqlalchemy import Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-LOCK_TIMEOUT_MS = 5_000
-STATEMENT_TIMEOUT_MS = 600_000
 RETRY_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)
-# Any number will do, as long as nobody else takes it for an advisory lock of theirs.
-LOCK_KEY = 0x7461_7461_6D65
 
 
 class NotADowngrade(TatameError):
@@ -59,7 +55,7 @@ class MigrationFailed(TatameError):
 
 
 @dataclass(frozen=True)
-class Step:
+class MigrationStep:
     """One applied migration, up or down, and how long it took."""
 
     revision: str
@@ -67,21 +63,13 @@ class Step:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Waiting:
-    """A step did not get a lock in time, was undone, and is tried again after a pause."""
-
-    revision: str
-    pause_seconds: float
-
-
 @dataclass
 class _Run:
     """What happens while migrations run: Alembic calls it after each step, inside the step's transaction."""
 
     connection: Connection
-    on_step: Callable[[Step], None]
-    steps: list[Step] = field(default_factory=list[Step])
+    on_step: Callable[[MigrationStep], None]
+    steps: list[MigrationStep] = field(default_factory=list[MigrationStep])
     started: float = field(default_factory=time.perf_counter)
 
     def __call__(self, *, step: Any, **_: Any) -> None:
@@ -89,7 +77,7 @@ class _Run:
         for script in scripts:
             self._remember(script) if step.is_upgrade else self._forget(script)
         script = step.up_revision
-        applied = Step(script.revision, script.doc, time.perf_counter() - self.started)
+        applied = MigrationStep(script.revision, script.doc, time.perf_counter() - self.started)
         self.started = time.perf_counter()
         self.steps.append(applied)
         self.on_step(applied)
@@ -109,27 +97,13 @@ class _Run:
         )
 
 
-def _silent(*_: object) -> None:
-    """Tell nobody."""
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a step may wait for a lock and run, in milliseconds, and whom to tell about waiting."""
-
-    lock_timeout_ms: int = LOCK_TIMEOUT_MS
-    statement_timeout_ms: int = STATEMENT_TIMEOUT_MS
-    on_wait: Callable[[], None] = _silent
-    on_retry: Callable[[Waiting], None] = _silent
-
-
 def migrate(
     engine: Engine | AsyncEngine,
     revision: str = "head",
     *,
-    on_step: Callable[[Step], None] = _silent,
-    patience: Patience | None = None,
-) -> list[Step]:
+    on_step: Callable[[MigrationStep], None] = ignore,
+    timeouts: Timeouts | None = None,
+) -> list[MigrationStep]:
     """Apply the pending migrations up to `revision`, each committed by itself; return those that ran.
 
     Takes the engine of a sync or an async application, and works on a connection of its own; from a coroutine, call
@@ -139,14 +113,14 @@ def migrate(
     `RevisionUnknown`, `DatabaseAhead`.
     """
     history = History()
-    with exclusive(engine, patience := patience or Patience()) as connection:
+    with exclusive(engine, timeouts := timeouts or Timeouts()) as connection:
         history.refuse_edited(connection)
         return _run(
             _Run(connection, on_step),
             history,
             lambda: history.pending(connection, revision),
-            MigrationStep.upgrade_from_script,
-            patience,
+            AlembicStep.upgrade_from_script,
+            timeouts,
         )
 
 
@@ -154,15 +128,15 @@ def rollback(
     engine: Engine | AsyncEngine,
     steps: int = 1,
     *,
-    on_step: Callable[[Step], None] = _silent,
-    patience: Patience | None = None,
-) -> list[Step]:
+    on_step: Callable[[MigrationStep], None] = ignore,
+    timeouts: Timeouts | None = None,
+) -> list[MigrationStep]:
     """Undo the last `steps` migrations, each committed by itself; return those that were undone.
 
     Raises `NotADowngrade`, and what `migrate` raises.
     """
     history = History()
-    with exclusive(engine, patience := patience or Patience()) as connection:
+    with exclusive(engine, timeouts := timeouts or Timeouts()) as connection:
         history.refuse_edited(connection)
         applied = history.applied(connection)
         if steps > len(applied):
@@ -172,8 +146,8 @@ def rollback(
             _Run(connection, on_step),
             history,
             lambda: (now := history.applied(connection))[: len(now) - kept],
-            MigrationStep.downgrade_from_script,
-            patience,
+            AlembicStep.downgrade_from_script,
+            timeouts,
         )
 
 
@@ -190,40 +164,20 @@ def offline_sql(history: History, start: tuple[str, ...], scripts: list[Script])
     """Write the SQL of these migrations for a database at `start`, without any database."""
     config = configuration()
     config.output_buffer = io.StringIO()
-    steps = [MigrationStep.upgrade_from_script(history.scripts.revision_map, script) for script in scripts]
+    steps = [AlembicStep.upgrade_from_script(history.scripts.revision_map, script) for script in scripts]
     _run_steps(config, history, steps, as_sql=True, starting_rev=start or "base")
     # The table is there without a row after everything was rolled back.
     table = f"CREATE TABLE {VERSION_SCHEMA}.alembic_version"
     return config.output_buffer.getvalue().replace(table, table.replace("TABLE", "TABLE IF NOT EXISTS"))
 
 
-@contextlib.contextmanager
-def exclusive(engine: Engine | AsyncEngine, patience: Patience) -> Generator[Connection]:
-    """Give a connection of its own that holds the lock on schema changes until it is closed, or killed."""
-    with Database(engine.url) as database, database.engine.connect() as connection:
-        # When we are killed, the server notices within a second, undoes the step and lets the lock go.
-        connection.execute(text("SET client_connection_check_interval = '1s'"))
-        connection.execute(text("SET idle_session_timeout = 0"))
-        if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}):
-            patience.on_wait()
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK_KEY})
-        connection.execute(text(f"SET lock_timeout = {patience.lock_timeout_ms}"))
-        connection.execute(text(f"SET statement_timeout = {patience.statement_timeout_ms}"))
-        connection.commit()
-        try:
-            yield connection
-        finally:
-            # Its timeouts and its lock end with it, in whatever state it is.
-            connection.invalidate()
-
-
 def _run(
     run: _Run,
     history: History,
     waiting: Callable[[], list[Script]],
-    direction: Callable[[Any, Script], MigrationStep],
-    patience: Patience,
-) -> list[Step]:
+    direction: Callable[[Any, Script], AlembicStep],
+    timeouts: Timeouts,
+) -> list[MigrationStep]:
     connection = run.connection
     pauses = iter(RETRY_PAUSES_SECONDS)
     while scripts := waiting():
@@ -240,47 +194,18 @@ def _run(
             pause = next(pauses, None)
             if pause is None or not isinstance(error.orig, psycopg.errors.LockNotAvailable):
                 applied = [step.revision for step in run.steps]
-                raise MigrationFailed(failed, error.statement or "", in_words(connection, error), applied) from error
-            patience.on_retry(Waiting(failed, pause))
+                raise MigrationFailed(
+                    failed, error.statement or "", postgres_message(connection, error), applied
+                ) from error
+            timeouts.on_retry(Retry(failed, pause))
             time.sleep(pause)
     return run.steps
 
 
-def _run_steps(config: Config, history: History, steps: Sequence[MigrationStep], **options: Any) -> None:
+def _run_steps(config: Config, history: History, steps: Sequence[AlembicStep], **options: Any) -> None:
     # Alembic's own commands find the way themselves, but know none back through a merge.
-    def chosen(_revision: Any, _context: Any) -> Sequence[MigrationStep]:
+    def chosen(_revision: Any, _context: Any) -> Sequence[AlembicStep]:
         return steps
 
     with EnvironmentContext(config, history.scripts, fn=chosen, **options):
         history.scripts.run_env()
-
-
-def in_words(connection: Connection, error: DBAPIError) -> str:
-    """Say what PostgreSQL said, and for NULLs in the way of NOT NULL also how many and where."""
-    if not isinstance(error.orig, psycopg.Error):
-        return str(error.orig)
-    said = error.orig.diag
-    words = [said.message_primary, said.message_detail, said.message_hint]
-    if isinstance(error.orig, psycopg.errors.NotNullViolation) and said.table_name and said.column_name:
-        words.append(_nulls(connection, said.table_name, said.column_name))
-    return "; ".join(word for word in words if word) or str(error.orig)
-
-
-def _nulls(connection: Connection, table: str, column: str) -> str:
-    quote = connection.dialect.identifier_preparer.quote
-    looked_at = inspect(connection)
-    if column not in {found["name"] for found in looked_at.get_columns(table)}:
-        # The column came and went with the step that was undone.
-        rows = connection.scalar(text(f"SELECT count(*) FROM {quote(table)}"))
-        return f"the table has {counted(rows or 0, 'row')} already, which would have NULL there"
-    # The key of one row, and not the row: it may be about a person.
-    key = looked_at.get_pk_constraint(table)["constrained_columns"]
-    example = " || ', ' || ".join(f"'{name} = ' || {quote(name)}::text" for name in key) or "NULL"
-    query = f"SELECT count(*), min({example}) FROM {quote(table)} WHERE {quote(column)} IS NULL"
-    rows, first = connection.execute(text(query)).one()
-    return f"{counted(rows, 'row')} with NULL there, for example {first or 'a row without a key'}"
-
-
-def indented(text: str) -> str:
-    """Set a statement off from the sentences around it."""
-    return "\n".join(f"    {line}" for line in text.strip().splitlines())

@@ -11,7 +11,8 @@ from sqlalchemy.exc import DBAPIError
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
 from tatame_db.evolve.difference import Answers, find_change, flattened
-from tatame_db.evolve.migrate import Patience, exclusive, in_words, indented
+from tatame_db.evolve.failure import indented, postgres_message
+from tatame_db.evolve.lock import Timeouts, exclusive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,14 +58,14 @@ def push(
     answers: Answers | None = None,
     *,
     agree: Callable[[Push], bool],
-    patience: Patience | None = None,
+    timeouts: Timeouts | None = None,
 ) -> Push | None:
     """Make a database equal to the models in one transaction; return what was done, or `None` if `agree` said no.
 
     `agree` is shown everything before the first statement runs, while nothing is locked but other schema changes.
     Raises `PushFailed`, `RenameUndecided`, `AnswerUseless`.
     """
-    with exclusive(engine, patience or Patience()) as connection:
+    with exclusive(engine, timeouts or Timeouts()) as connection:
         planned = _plan(connection, answers or Answers())
         if planned.statements and not agree(planned):
             return None
@@ -73,7 +74,7 @@ def push(
                 connection.exec_driver_sql(statement)
             except DBAPIError as error:
                 connection.rollback()
-                raise PushFailed(statement, in_words(connection, error)) from error
+                raise PushFailed(statement, postgres_message(connection, error)) from error
         connection.commit()
         return planned
 
@@ -84,7 +85,7 @@ def _plan(connection: Connection, answers: Answers) -> Push:
         statements = change.statements(connection)
         losses = [loss for operation in flattened(change.upgrade) for loss in _losses(connection, operation)]
     except DBAPIError as error:
-        raise PushFailed(error.statement or "", in_words(connection, error)) from error
+        raise PushFailed(error.statement or "", postgres_message(connection, error)) from error
     finally:
         # Only looked at: the renames that helped to compare are taken back.
         connection.rollback()

@@ -20,7 +20,7 @@ from tatame_db import evolve
 from tatame_db.database.pool import OLDEST_SERVER, Database, readable
 from tatame_db.database.text_output import TEXT_OUTPUT
 from tatame_db.errors import NOTHING_CHANGED, TatameError
-from tatame_db.evolve.migrate import exclusive
+from tatame_db.evolve.lock import LOCK_TIMEOUT_MS, exclusive, undo_when_killed
 from tatame_db.move import record as state
 
 if TYPE_CHECKING:
@@ -286,8 +286,8 @@ def opened_for_writing(source: URL | Source, target: Engine, on_wait: Callable[[
     Holds the lock on schema changes, for a copy changes the schema for a while; it ends with us, however we end.
     Raises what `opened` raises.
     """
-    patience = evolve.Patience(statement_timeout_ms=0, on_wait=on_wait)
-    with _target_explained(), exclusive(target, patience) as locked:
+    timeouts = evolve.Timeouts(statement_timeout_ms=0, on_wait=on_wait)
+    with _target_explained(), exclusive(target, timeouts) as locked:
         _refuse_incomplete(locked, source)
         locked.rollback()
         driver = _driver(locked)
@@ -309,10 +309,8 @@ def beside(sides: Sides, snapshot: str) -> Generator[Sides]:
         Database(sides.target.address) as database,
         database.engine.connect() as connection,
     ):
-        # When we are killed, the server notices within a second and undoes what was begun.
-        connection.execute(text("SET client_connection_check_interval = '1s'"))
-        connection.execute(text("SET idle_session_timeout = 0"))
-        connection.execute(text(f"SET lock_timeout = {evolve.Patience().lock_timeout_ms}"))
+        undo_when_killed(connection)
+        connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
         connection.commit()
         target = Side("target", sides.target.address, _driver(connection))
         _pin(target, for_transaction=False)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tatame_db import move
 from tatame_db.errors import TatameError
-from tatame_db.evolve.migrate import LOCK_KEY
+from tatame_db.evolve.lock import LOCK_KEY
 from tatame_db.studio.answers import in_words
 from tatame_db.studio.session import reading
 

@@ -1,0 +1,46 @@
+"""A statement that PostgreSQL rejected: its message, and for a NOT NULL that finds NULLs also their number."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+import psycopg
+from sqlalchemy import inspect, text
+
+from tatame_db.errors import counted
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+    from sqlalchemy.exc import DBAPIError
+
+
+def postgres_message(connection: Connection, error: DBAPIError) -> str:
+    """Join PostgreSQL's message, detail and hint. Reads the table for a NOT NULL violation, so roll back first."""
+    if not isinstance(error.orig, psycopg.Error):
+        return str(error.orig)
+    diagnostics = error.orig.diag
+    parts = [diagnostics.message_primary, diagnostics.message_detail, diagnostics.message_hint]
+    if isinstance(error.orig, psycopg.errors.NotNullViolation) and diagnostics.table_name and diagnostics.column_name:
+        parts.append(_nulls(connection, diagnostics.table_name, diagnostics.column_name))
+    return "; ".join(part for part in parts if part) or str(error.orig)
+
+
+def _nulls(connection: Connection, table: str, column: str) -> str:
+    quote = connection.dialect.identifier_preparer.quote
+    catalogue = inspect(connection)
+    if column not in {found["name"] for found in catalogue.get_columns(table)}:
+        # The rejected statement added the column, and it is gone again.
+        rows = connection.scalar(text(f"SELECT count(*) FROM {quote(table)}"))
+        return f"the new column would be NULL in the {counted(rows or 0, 'existing row')}"
+    # Only the key is shown: the rest of the row may be personal data.
+    key = catalogue.get_pk_constraint(table)["constrained_columns"]
+    example = " || ', ' || ".join(f"'{name} = ' || {quote(name)}::text" for name in key) or "NULL"
+    query = f"SELECT count(*), min({example}) FROM {quote(table)} WHERE {quote(column)} IS NULL"
+    rows, first = connection.execute(text(query)).one()
+    return f"{counted(rows, 'row')} with NULL, for example {first or 'a row without a key'}"
+
+
+def indented(statement: str) -> str:
+    """Set a statement off from the sentences around it."""
+    return textwrap.indent(statement.strip(), "    ")
