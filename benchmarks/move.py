@@ -26,8 +26,8 @@ import psycopg
 
 from tatame_db import evolve
 from tatame_db.database.pool import Database, readable
-from tatame_db.move import record as state
-from tatame_db.move.connection import opened, opened_for_writing
+from tatame_db.move import record
+from tatame_db.move.connection import open_for_reading, open_for_writing
 from tatame_db.move.conversion import about
 from tatame_db.move.mapping import TableMap, quoted, read_mapping
 from tatame_db.move.rehearsal import run_statements
@@ -83,9 +83,9 @@ def told_child() -> None:
 
     for name, part in PARTS.items():
         setattr(copying._Copy, name, timed(part, getattr(copying._Copy, name)))
-    state.park = timed("keys", state.park)
-    state.fingerprint = timed("fingerprint", state.fingerprint)
-    copying.settle = timed("plan", copying.settle)
+    record.park = timed("keys", record.park)
+    record.fingerprint = timed("fingerprint", record.fingerprint)
+    copying.resolve = timed("plan", copying.resolve)
     for name in ("make_ready", "prove_ready"):
         setattr(copying, name, timed("ready", getattr(copying, name)))
     place = sys.argv.pop()
@@ -168,24 +168,24 @@ class Bench:
 
     def pipe(self, target: URL) -> None:
         """Park the keys, let psql talk to psql in blocks of 64 kB, restore; no plan, no transaction, no proof."""
-        with Database(target) as database, opened_for_writing(self.project, database.engine, lambda: None) as sides:
-            mapping = read_mapping(sides.source)
-            state.prepare(sides.target)
-            state.park(sides.target)
-            sides.target.connection.commit()
+        with Database(target) as database, open_for_writing(self.project, database.engine, lambda: None) as connections:
+            mapping = read_mapping(connections.source)
+            record.prepare(connections.target)
+            record.park(connections.target)
+            connections.target.driver.commit()
             for table in mapping.tables:
                 out, into = _copies(table)
                 self.shell(
                     f"psql -qXc '{out}' '{readable(self.project)}' | dd bs=64k iflag=fullblock status=none"
                     f" | psql -qXc '{into}' '{readable(target)}'"
                 )
-            state.restore(sides.target)
-            for table, key in state.unproven_keys(sides.target):
-                sides.target.do(f"ALTER TABLE public.{quoted(table)} VALIDATE CONSTRAINT {quoted(key)}")
-            sides.target.connection.commit()
+            record.restore(connections.target)
+            for table, key in record.unproven_keys(connections.target):
+                connections.target.execute(f"ALTER TABLE public.{quoted(table)} VALIDATE CONSTRAINT {quoted(key)}")
+            connections.target.driver.commit()
             for mapped in mapping.tables:
-                sides.target.do(f"ANALYZE public.{quoted(mapped.name)}")
-            sides.target.connection.commit()
+                connections.target.execute(f"ANALYZE public.{quoted(mapped.name)}")
+            connections.target.driver.commit()
 
     def pgcopydb(self, source: URL, target: URL) -> None:
         with tempfile.TemporaryDirectory() as work:
@@ -198,8 +198,8 @@ class Bench:
     def pages(self, target: URL) -> float:
         """Copy pages of rows with a driver, all keys in place; return the seconds that all rows would take."""
         started, done = time.perf_counter(), 0
-        with Database(target) as database, opened(self.project, database.engine) as sides:
-            mapping = read_mapping(sides.source)
+        with Database(target) as database, open_for_reading(self.project, database.engine) as connections:
+            mapping = read_mapping(connections.source)
         with psycopg.connect(readable(self.project)) as reading, psycopg.connect(readable(target)) as writing:
             for name in ("roles", "gyms", "users", "class", "checkins"):
                 done += self._paged(mapping[name], reading, writing, PAGED_ROWS - done)

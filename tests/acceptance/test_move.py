@@ -284,17 +284,21 @@ def test_choices_are_shown_planned_kept_and_told_by_every_report(move: Run, supa
 
     copied = move("copy", *choices)
     assert copied.returncode == 0, copied.stderr
-    aside = [
+    exclusions = [
         "aside   1 kept of users.nickname: nickname (text) has values, and no column of ours takes them",
         "aside   1 nulled of class.start: start has seconds, and HH:MM has none",
         "aside   1 rejected of notifications.created_at: created_at is infinite, before Christ or after the year 9999",
     ]
-    assert sorted(re.findall("^aside .*$", planned.stdout, flags=re.MULTILINE)) == aside
-    assert sorted(re.findall("^aside .*$", copied.stdout, flags=re.MULTILINE)) == aside
+    assert sorted(re.findall("^aside .*$", planned.stdout, flags=re.MULTILINE)) == exclusions
+    assert sorted(re.findall("^aside .*$", copied.stdout, flags=re.MULTILINE)) == exclusions
     told = json.loads(move("copy", *choices, "--json").stdout)
-    assert {(what["action"], what["rows"]) for what in told["aside"]} == {("nulled", 1), ("rejected", 1), ("kept", 1)}
+    assert {(what["action"], what["rows"]) for what in told["exclusions"]} == {
+        ("nulled", 1),
+        ("rejected", 1),
+        ("kept", 1),
+    }
     status = move("status")
-    assert sorted(re.findall("^aside .*$", status.stdout, flags=re.MULTILINE)) == aside
+    assert sorted(re.findall("^aside .*$", status.stdout, flags=re.MULTILINE)) == exclusions
     assert re.search(r"notifications +2 rows, .*, 1 rejected$", status.stdout, flags=re.MULTILINE)
 
     counted = move("counts")

@@ -41,8 +41,8 @@ def contents(address: URL) -> dict[str, list[Row]]:
 @pytest.fixture
 def copy(supabase: URL, engine: Engine) -> Copy:
     def copy(*tables: str, on_table: Callable[[move.TableCopy], None] = lambda _: None, **chosen: Any) -> move.Report:
-        with move.opened_for_writing(supabase, engine, lambda: None) as sides:
-            return move.copy(sides, tables, choices=move.Choices(**chosen), on_table=on_table)
+        with move.open_for_writing(supabase, engine, lambda: None) as connections:
+            return move.copy(connections, tables, choices=move.Choices(**chosen), on_table=on_table)
 
     return copy
 
@@ -50,8 +50,8 @@ def copy(supabase: URL, engine: Engine) -> Copy:
 @pytest.fixture
 def plan(supabase: URL, engine: Engine) -> Callable[..., move.Plan]:
     def plan(**chosen: Any) -> move.Plan:
-        with move.opened(supabase, engine) as sides:
-            return move.plan(sides, move.Choices(**chosen))
+        with move.open_for_reading(supabase, engine) as connections:
+            return move.plan(connections, move.Choices(**chosen))
 
     return plan
 
@@ -59,8 +59,8 @@ def plan(supabase: URL, engine: Engine) -> Callable[..., move.Plan]:
 @pytest.fixture
 def verify(supabase: URL, engine: Engine) -> Callable[[], move.Proof]:
     def verify() -> move.Proof:
-        with move.opened(supabase, engine) as sides:
-            return move.verify(sides)
+        with move.open_for_reading(supabase, engine) as connections:
+            return move.verify(connections)
 
     return verify
 
@@ -370,23 +370,23 @@ def test_a_choice_does_what_it_says_and_every_report_tells(
             )
             assert set(ask(engine.url, f"{found} ('{table}', $${key}$$)")) == set(there)
     # Plan, report and status count the same.
-    told = {(what.table, what.column, what.kind, what.action): 0 for what in report.aside if what.action != "left"}
-    for what in report.aside:
+    told = {(what.table, what.column, what.kind, what.action): 0 for what in report.exclusions if what.action != "left"}
+    for what in report.exclusions:
         if what.action != "left":
             told[what.table, what.column, what.kind, what.action] += what.rows
     assert told == {
         fact: sum((table, column, kind, action) == fact for table, _, column, kind, action in expected)
         for fact in {(table, column, kind, action) for table, _, column, kind, action in expected}
     }
-    assert report.aside == planned.aside
+    assert report.exclusions == planned.exclusions
     rejected = dict.fromkeys(PHASE_OF, 0)
     for table, _, _, _, action in expected:
         if action == "rejected":
             rejected[table] += 1
     assert {table.table: table.rejected for table in report.tables} == rejected
-    with move.opened(supabase, engine) as sides:
-        assert {table.table: table.rejected for table in move.status(sides.target).tables} == rejected
-        counts = move.counts(sides)
+    with move.open_for_reading(supabase, engine) as connections:
+        assert {table.table: table.rejected for table in move.status(connections.target).tables} == rejected
+        counts = move.counts(connections)
     assert {count.table: sum(count.rejected.values()) for count in counts} == rejected
     assert all(count.agrees != count.by_choice for count in counts)
     # The proof sees the plain truth, and what of it was chosen.
@@ -402,7 +402,7 @@ def test_a_choice_does_what_it_says_and_every_report_tells(
 
 def test_what_stays_at_the_source_is_counted_in_the_report(copy: Copy, supabase: URL) -> None:
     change(supabase, "CREATE TABLE stripe (id int); INSERT INTO stripe VALUES (1), (2)")
-    [left] = copy(unknown="leave").aside
+    [left] = copy(unknown="leave").exclusions
     assert (left.table, left.action, left.rows) == ("stripe", "left", 2)
 
 
@@ -414,7 +414,7 @@ def test_no_choice_helps_where_a_table_or_a_column_is_missing(
     copy: Copy, supabase: URL, engine: Engine, statement: str
 ) -> None:
     change(supabase, statement)
-    with pytest.raises(move.ObstaclesInTheWay, match="missing-"):
+    with pytest.raises(move.ObstaclesUnresolved, match="missing-"):
         copy(**ALL)
     assert ask(engine.url, "SELECT to_regnamespace('tatame_move')") == [(None,)]
 
@@ -430,7 +430,7 @@ def test_an_orphan_that_a_choice_makes_needs_a_choice_too(
         ("orphan", "gym_id names a row of gyms that is rejected", 2, ["-5", "1"]),
         ("orphan", "gym_id names a row of gyms that is rejected", 1, ["1"]),
     ]
-    with pytest.raises(move.ObstaclesInTheWay, match="orphan"):
+    with pytest.raises(move.ObstaclesUnresolved, match="orphan"):
         copy(misfits="reject")
     assert contents(engine.url) == before
 
@@ -456,7 +456,7 @@ def test_rows_that_were_mended_at_the_source_arrive_without_a_choice(
     change(supabase, "UPDATE users SET created_at = '2024-01-01 12:00:00-03' WHERE id = 1; DROP TABLE stripe")
     change(supabase, "ALTER TABLE users DROP nickname")
     report = copy()
-    assert report.aside == []
+    assert report.exclusions == []
     assert kept(engine) == []
     assert contents(engine.url) == contents(arrived)
     assert verify().equal
@@ -472,8 +472,8 @@ def test_another_choice_is_made_good_by_the_next_run(copy: Copy, supabase: URL, 
     copy(orphans="reject")
     assert len(kept(engine)) == 8
     assert ask(engine.url, "SELECT id FROM class") == [(2,)]
-    options = ask(engine.url, "SELECT options ->> 'orphans', report -> 'aside' FROM tatame_move.runs ORDER BY id")
-    assert [(orphans, sum(what["rows"] for what in aside)) for orphans, aside in options] == [
+    options = ask(engine.url, "SELECT options ->> 'orphans', report -> 'exclusions' FROM tatame_move.runs ORDER BY id")
+    assert [(orphans, sum(what["rows"] for what in exclusions)) for orphans, exclusions in options] == [
         ("reject", 8),
         ("null", 1),
         ("reject", 8),
@@ -537,7 +537,7 @@ def test_what_is_left_behind_is_not_without_bounds(
 ) -> None:
     change(supabase, TWINS)
     monkeypatch.setattr(choosing, "MOST_IDS", 2)
-    with pytest.raises(move.TooManyAside) as caught:
+    with pytest.raises(move.TooManyExcluded) as caught:
         copy(duplicates="first")
     assert caught.value.table == "users"
     assert ask(engine.url, "SELECT to_regnamespace('tatame_move')") == [(None,)]
@@ -588,7 +588,7 @@ def test_what_the_target_changes_in_a_kept_row_is_found_and_undone(copy: Copy, s
         "CREATE TRIGGER shorter BEFORE INSERT ON tatame_move.rejects FOR EACH ROW EXECUTE FUNCTION shorter()",
     )
     change(supabase, "UPDATE app_stores SET created_at = 'infinity'")
-    with pytest.raises(move.CopyNotEqual) as caught:
+    with pytest.raises(move.CopyDiffers) as caught:
         copy(rejects="keep")
     assert caught.value.table == "app_stores"
     assert ask(engine.url, "SELECT count(*) FROM app_stores") == [(1,)]
@@ -603,8 +603,8 @@ def test_a_row_is_kept_the_same_by_servers_of_different_versions(
     for file in (SUPABASE_SCHEMA, Path(__file__).parents[1] / "supabase_rows.sql"):
         change(old, file.read_text())
     change(old, f"{TWINS} UPDATE users SET created_at = 'infinity', clerk_user_id = 'user_ana' WHERE id IN (2, -5)")
-    with move.opened_for_writing(old, engine, lambda: None) as sides:
-        move.copy(sides, choices=move.Choices(orphans="null", duplicates="last", rejects="keep"))
+    with move.open_for_writing(old, engine, lambda: None) as connections:
+        move.copy(connections, choices=move.Choices(orphans="null", duplicates="last", rejects="keep"))
     assert len(kept(engine)) == 9
-    with move.opened(old, engine) as sides:
-        assert move.verify(sides).equal_but_for_choices
+    with move.open_for_reading(old, engine) as connections:
+        assert move.verify(connections).equal_but_for_choices

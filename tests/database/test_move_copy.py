@@ -12,7 +12,7 @@ from tatame_db import evolve, move, seed
 from tatame_db.database.pool import Database, readable
 from tatame_db.evolve import catalogue
 from tatame_db.evolve.lock import LOCK_KEY
-from tatame_db.move import record as state
+from tatame_db.move import record
 from tatame_db.move.mapping import PHASE_OF
 from tatame_db.schema import Base
 
@@ -46,8 +46,8 @@ def schema(engine: Engine) -> dict[str, str]:
 @pytest.fixture
 def copy(supabase: URL, engine: Engine) -> Copy:
     def copy(*tables: str, **options: Any) -> move.Report:
-        with move.opened_for_writing(supabase, engine, lambda: None) as sides:
-            return move.copy(sides, tables, **options)
+        with move.open_for_writing(supabase, engine, lambda: None) as connections:
+            return move.copy(connections, tables, **options)
 
     return copy
 
@@ -55,8 +55,8 @@ def copy(supabase: URL, engine: Engine) -> Copy:
 @pytest.fixture
 def verify(supabase: URL, engine: Engine) -> Callable[[], list[str]]:
     def verify() -> list[str]:
-        with move.opened(supabase, engine) as sides:
-            return move.verify(sides).unequal
+        with move.open_for_reading(supabase, engine) as connections:
+            return move.verify(connections).unequal
 
     return verify
 
@@ -245,7 +245,7 @@ def test_seeded_rows_are_ours_and_stay_unless_told(copy: Copy, engine: Engine, v
     with engine.begin() as connection:
         seed.seed(connection, seed.SeedPlan(gyms=1, members=3, days=7))
     before = contents(engine.url)
-    with pytest.raises(move.RowsOfOthers) as caught:
+    with pytest.raises(move.OtherRowsInTarget) as caught:
         copy()
     assert caught.value.rows["users"] == len(before["users"])
     assert contents(engine.url) == before
@@ -265,7 +265,7 @@ def test_what_was_written_here_since_the_copy_is_not_lost(copy: Copy, engine: En
     copy()
     change(engine.url, statement)
     before = contents(engine.url)
-    with pytest.raises(move.RowsOfOthers) as caught:
+    with pytest.raises(move.OtherRowsInTarget) as caught:
         copy()
     assert list(caught.value.rows) == ["users"]
     assert contents(engine.url) == before
@@ -292,7 +292,7 @@ def test_a_row_that_is_written_here_while_an_idle_run_compares_does_not_become_o
     copy()
     write_while_comparing()
     copy()
-    with pytest.raises(move.RowsOfOthers):
+    with pytest.raises(move.OtherRowsInTarget):
         copy()
     assert ask(engine.url, "SELECT clerk_user_id FROM users WHERE id = 7") == [("user_new",)]
 
@@ -303,7 +303,7 @@ def test_a_row_that_is_written_here_between_comparing_and_copying_stops_the_copy
     copy()
     change(supabase, "UPDATE users SET email = 'x' WHERE id = 1")
     write_while_comparing()
-    with pytest.raises(move.RowsOfOthers):
+    with pytest.raises(move.OtherRowsInTarget):
         copy()
     assert ask(engine.url, "SELECT clerk_user_id FROM users WHERE id = 7") == [("user_new",)]
 
@@ -312,14 +312,14 @@ def test_rows_that_came_from_another_source_are_not_ours_to_delete(copy: Copy, s
     copy()
     change(engine.url, "UPDATE tatame_move.tables SET source_identity = 'another'")
     change(supabase, "DELETE FROM assets")
-    with pytest.raises(move.RowsOfOthers):
+    with pytest.raises(move.OtherRowsInTarget):
         copy()
 
 
 def test_an_obstacle_stops_the_copy_before_anything_is_written(copy: Copy, supabase: URL, engine: Engine) -> None:
     change(supabase, "UPDATE class SET start = '18:30:45' WHERE id = 1")
     before = contents(engine.url)
-    with pytest.raises(move.ObstaclesInTheWay, match="misfit"):
+    with pytest.raises(move.ObstaclesUnresolved, match="misfit"):
         copy()
     assert contents(engine.url) == before
     assert ask(engine.url, "SELECT to_regnamespace('tatame_move')") == [(None,)]
@@ -347,7 +347,7 @@ def test_phases_can_be_copied_one_by_one(copy: Copy, engine: Engine, verify: Cal
     ],
 )
 def test_a_table_whose_parents_are_missing_says_so(copy: Copy, engine: Engine, table: str, parents: list[str]) -> None:
-    with pytest.raises(move.ParentsMissing) as caught:
+    with pytest.raises(move.ParentsNotCopied) as caught:
         copy(table)
     assert caught.value.parents == parents
     assert ask(engine.url, f"SELECT count(*) FROM {table}") == [(0,)]
@@ -381,7 +381,7 @@ def test_what_the_target_changes_while_it_is_written_is_found_and_undone(copy: C
         " 'BEGIN NEW.title := upper(NEW.title); RETURN NEW; END';"
         "CREATE TRIGGER louder BEFORE INSERT ON assets FOR EACH ROW EXECUTE FUNCTION louder()",
     )
-    with pytest.raises(move.CopyNotEqual) as caught:
+    with pytest.raises(move.CopyDiffers) as caught:
         copy()
     assert caught.value.table == "assets"
     assert ask(engine.url, "SELECT count(*) FROM assets") == [(0,)]
@@ -415,11 +415,11 @@ def test_a_table_that_others_hold_is_not_waited_for_for_ever(copy: Copy, engine:
 
 
 def test_status_tells_what_was_copied_and_what_changed_since(copy: Copy, engine: Engine) -> None:
-    with move.target_opened(engine) as side:
+    with move.open_target(engine) as side:
         assert {table.copied_at for table in move.status(side).tables} == {None}
     copy()
     change(engine.url, "UPDATE users SET email = 'new@gym.example' WHERE id = 1")
-    with move.target_opened(engine) as side:
+    with move.open_target(engine) as side:
         status = move.status(side)
     assert [table.table for table in status.tables if table.stale] == ["users"]
     assert [(table.table, table.phase) for table in status.tables] == list(PHASE_OF.items())
@@ -433,10 +433,10 @@ def test_status_and_the_next_run_see_what_a_killed_run_left_parked(
 ) -> None:
     before = schema(engine)
     copy()
-    with move.opened_for_writing(supabase, engine, lambda: None) as sides:
-        state.park(sides.target)
-        sides.target.connection.commit()
-    with move.target_opened(engine) as side:
+    with move.open_for_writing(supabase, engine, lambda: None) as connections:
+        record.park(connections.target)
+        connections.target.driver.commit()
+    with move.open_target(engine) as side:
         parked = move.status(side).parked
     assert "gyms.gyms_manager_id_users_id_fk" in parked
     assert "notifications.notifications_recipients_index" in parked
@@ -449,11 +449,11 @@ def test_status_and_the_next_run_see_what_a_killed_run_left_parked(
 def test_a_run_that_is_refused_still_brings_the_keys_back(copy: Copy, supabase: URL, engine: Engine) -> None:
     before = schema(engine)
     copy()
-    with move.opened_for_writing(supabase, engine, lambda: None) as sides:
-        state.park(sides.target)
-        sides.target.connection.commit()
+    with move.open_for_writing(supabase, engine, lambda: None) as connections:
+        record.park(connections.target)
+        connections.target.driver.commit()
     change(supabase, "UPDATE class SET start = '18:30:45' WHERE id = 1")
-    with pytest.raises(move.ObstaclesInTheWay):
+    with pytest.raises(move.ObstaclesUnresolved):
         copy()
     assert set(schema(engine)) == set(before)
 
@@ -467,10 +467,10 @@ def test_a_key_that_does_not_hold_is_said_and_not_called_valid(copy: Copy, engin
         " 'checkins_user_id_users_id_fk', 'FOREIGN KEY (user_id) REFERENCES public.users(id)');"
         " UPDATE checkins SET user_id = 99",
     )
-    with pytest.raises(move.KeysBroken) as caught:
+    with pytest.raises(move.ForeignKeyViolated) as caught:
         copy("roles")
     assert caught.value.key == "checkins_user_id_users_id_fk"
-    with move.target_opened(engine) as side:
+    with move.open_target(engine) as side:
         assert move.status(side).unproven_keys == ["checkins.checkins_user_id_users_id_fk"]
 
 
@@ -486,23 +486,23 @@ def test_a_run_is_kept_with_its_report(copy: Copy, engine: Engine) -> None:
 
 
 def test_a_target_without_our_schema_is_not_written_to(supabase: URL, bare_engine: Engine) -> None:
-    with pytest.raises(evolve.SchemaBehind), move.opened_for_writing(supabase, bare_engine, lambda: None):
+    with pytest.raises(evolve.SchemaBehind), move.open_for_writing(supabase, bare_engine, lambda: None):
         pass
 
 
 def test_the_same_database_is_not_copied_onto_itself(engine: Engine) -> None:
-    with pytest.raises(move.SameDatabase), move.opened_for_writing(engine.url, engine, lambda: None):
+    with pytest.raises(move.SameDatabase), move.open_for_writing(engine.url, engine, lambda: None):
         pass
 
 
 def test_a_project_named_as_its_own_target_is_refused_before_its_pending_migrations(supabase: URL) -> None:
     with Database(supabase) as database:
-        with pytest.raises(move.SameDatabase), move.opened_for_writing(supabase, database.engine, lambda: None):
+        with pytest.raises(move.SameDatabase), move.open_for_writing(supabase, database.engine, lambda: None):
             pass
-        with pytest.raises(move.SameDatabase), move.opened(supabase, database.engine):
+        with pytest.raises(move.SameDatabase), move.open_for_reading(supabase, database.engine):
             pass
 
 
 def test_only_one_run_works_at_a_time_and_no_migration_beside_it(supabase: URL, engine: Engine) -> None:
-    with move.opened_for_writing(supabase, engine, lambda: None):
+    with move.open_for_writing(supabase, engine, lambda: None):
         assert ask(engine.url, f"SELECT pg_try_advisory_lock({LOCK_KEY})") == [(False,)]

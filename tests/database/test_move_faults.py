@@ -30,7 +30,7 @@ from tatame_db.server.embedded import EmbeddedServer
 COMMAND = Path(sys.executable).with_name("tatame-db")
 HERE = Path(__file__).parent.parent
 ROWS = 5_000
-sides = importlib.import_module("tatame_db.move.connection")
+connecting = importlib.import_module("tatame_db.move.connection")
 
 
 class Wire:
@@ -120,14 +120,14 @@ def contents(address: URL) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def copy(source: URL, target: URL, **options: Any) -> move.Report:
-    with Database(target) as database, move.opened_for_writing(source, database.engine, lambda: None) as both:
+    with Database(target) as database, move.open_for_writing(source, database.engine, lambda: None) as both:
         return move.copy(both, **options)
 
 
 def is_whole(source: URL, target: URL) -> bool:
     """Copy once more, and say whether all is there then, keys and indexes too."""
     copy(source, target)
-    with Database(target) as database, move.opened(source, database.engine) as both:
+    with Database(target) as database, move.open_for_reading(source, database.engine) as both:
         away = move.status(both.target)
         assert (away.parked, away.unproven_keys) == ([], [])
         return move.verify(both).unequal == []
@@ -178,8 +178,8 @@ def test_a_silent_source_is_given_up(
     between = wire(filled)
     copy(between.address, address)
     carried, complete = between.carried, contents(address)
-    monkeypatch.setattr(sides, "SILENCE_SECONDS", 0.5)
-    monkeypatch.setattr(sides, "_CANCEL_SECONDS", 0.2)
+    monkeypatch.setattr(connecting, "SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(connecting, "_CANCEL_SECONDS", 0.2)
     # In the questions before the copy, and in the stream of its rows.
     for share in (0.02, 0.6):
         forget(address)
@@ -269,14 +269,14 @@ def test_a_full_disk_of_the_target_is_said_and_undone(filled: URL, address: URL)
         [(place,)] = connection.execute(
             "SELECT current_setting('data_directory') || '/' || pg_relation_filepath('checkins')"
         )
-    table, aside = Path(place), Path(f"{place}.aside")
-    table.rename(aside)
+    table, hidden = Path(place), Path(f"{place}.hidden")
+    table.rename(hidden)
     table.symlink_to("/dev/full")
     try:
         with pytest.raises(move.TargetFull, match="No space left on device"):
             copy(filled, address)
     finally:
         table.unlink()
-        aside.rename(table)
+        hidden.rename(table)
     assert len(contents(address)["checkins"]) == 0
     assert is_whole(filled, address)

@@ -11,7 +11,7 @@ from sqlalchemy import URL, Engine
 from tatame_db import move
 from tatame_db.database.pool import readable
 from tatame_db.evolve import catalogue
-from tatame_db.move import connection as sides_
+from tatame_db.move import connection as connecting
 from tatame_db.move import jobs
 from tatame_db.move.mapping import PHASE_OF
 
@@ -41,8 +41,8 @@ def copy(supabase: URL, engine: Engine) -> Copy:
     """Copy in three jobs."""
 
     def copy(**options: Any) -> move.Report:
-        with move.opened_for_writing(supabase, engine, lambda: None) as sides:
-            return move.copy(sides, jobs=3, **options)
+        with move.open_for_writing(supabase, engine, lambda: None) as connections:
+            return move.copy(connections, jobs=3, **options)
 
     return copy
 
@@ -53,15 +53,15 @@ def test_all_jobs_see_the_moment_of_the_first_though_somebody_writes_before_they
     before = schema(engine)
     done: list[str] = []
 
-    def write_first(sides: move.Sides, snapshot: str) -> AbstractContextManager[move.Sides]:
+    def write_first(connections: move.Connections, snapshot: str) -> AbstractContextManager[move.Connections]:
         change(
             supabase,
             "UPDATE users SET email = 'later'; UPDATE notifications SET title = 'later'; DELETE FROM attachments;"
             " INSERT INTO checkins (id) SELECT max(id) + 1 FROM checkins; DELETE FROM graduations",
         )
-        return sides_.beside(sides, snapshot)
+        return connecting.reopen(connections, snapshot)
 
-    monkeypatch.setattr(jobs, "beside", write_first)
+    monkeypatch.setattr(jobs, "reopen", write_first)
     report = copy(on_table=lambda table: done.append(table.table))
     assert contents(engine.url) == contents(arrived)
     assert schema(engine) == before
@@ -87,7 +87,7 @@ def test_a_failure_in_one_job_ends_what_the_others_are_at_and_undoes_it(
         " 'BEGIN NEW.title := upper(NEW.title); RETURN NEW; END';"
         "CREATE TRIGGER louder BEFORE INSERT ON assets FOR EACH ROW EXECUTE FUNCTION louder()",
     )
-    with pytest.raises(move.CopyNotEqual) as caught:
+    with pytest.raises(move.CopyDiffers) as caught:
         copy()
     assert caught.value.table == "assets"
     now = contents(engine.url)

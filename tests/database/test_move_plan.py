@@ -23,8 +23,8 @@ def change(address: URL, statements: str) -> None:
 @pytest.fixture
 def planned(supabase: URL, engine: Engine) -> Callable[[], move.Plan]:
     def planned() -> move.Plan:
-        with move.opened(supabase, engine) as sides:
-            return move.plan(sides)
+        with move.open_for_reading(supabase, engine) as connections:
+            return move.plan(connections)
 
     return planned
 
@@ -79,14 +79,14 @@ def test_each_column_becomes_what_was_written_by_hand(supabase: URL, arrived: UR
     for address in (supabase, arrived):
         change(address, f"ALTER DATABASE {address.database} SET timezone = '{zone}'")
         change(address, f"ALTER DATABASE {address.database} SET datestyle = 'SQL, DMY'")
-    with Database(arrived) as target, move.opened(supabase, target.engine) as sides:
-        mapped = read_mapping(sides.source)[table]
+    with Database(arrived) as target, move.open_for_reading(supabase, target.engine) as connections:
+        mapped = read_mapping(connections.source)[table]
         converted = ", ".join(
             f"({about(column.conversion.convert, column.source_value)})::{column.type}::text"
             for column in mapped.columns
         )
         ours = ", ".join(f't."{column.name}"::text' for column in mapped.columns)
-        source, written = sides.rows(
+        source, written = connections.rows(
             f"SELECT {converted} FROM {mapped.source_sql} ORDER BY s.id",
             f"SELECT {ours} FROM {mapped.target_sql} ORDER BY t.id",
         )
@@ -212,16 +212,16 @@ def test_only_a_table_that_some_projects_never_had_may_be_missing() -> None:
 
 
 def test_both_databases_are_opened_read_only(supabase: URL, engine: Engine) -> None:
-    with move.opened(supabase, engine) as sides, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-        sides.source.rows("DELETE FROM public.checkins RETURNING 1")
-    with move.opened(supabase, engine) as sides, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-        sides.target.rows("DELETE FROM public.checkins RETURNING 1")
+    with move.open_for_reading(supabase, engine) as connections, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        connections.source.rows("DELETE FROM public.checkins RETURNING 1")
+    with move.open_for_reading(supabase, engine) as connections, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        connections.target.rows("DELETE FROM public.checkins RETURNING 1")
 
 
 def test_all_questions_see_one_moment(supabase: URL, engine: Engine) -> None:
-    with move.opened(supabase, engine) as sides:
+    with move.open_for_reading(supabase, engine) as connections:
         change(supabase, "DELETE FROM checkins")
-        assert sides.source.rows("SELECT count(*) FROM public.checkins") == [(2,)]
+        assert connections.source.rows("SELECT count(*) FROM public.checkins") == [(2,)]
 
 
 def test_a_role_that_policies_apply_to_is_refused(supabase: URL, engine: Engine) -> None:
@@ -231,9 +231,9 @@ def test_a_role_that_policies_apply_to_is_refused(supabase: URL, engine: Engine)
     try:
         with (
             pytest.raises(move.SourceUnreadable) as caught,
-            move.opened(supabase.set(username=role), engine) as sides,
+            move.open_for_reading(supabase.set(username=role), engine) as connections,
         ):
-            move.plan(sides)
+            move.plan(connections)
     finally:
         change(supabase, f"DROP OWNED BY {role}; DROP ROLE {role}")
     assert caught.value.forbidden == ["roles"]
@@ -250,7 +250,7 @@ def test_the_same_database_is_refused_however_it_is_spelled(fresh_server: Embedd
     with Database(fresh_server.address) as database:
         evolve.migrate(database.engine)
         for spelled in (fresh_server.address, by_port, by_port.set(host="127.0.0.1")):
-            with pytest.raises(move.SameDatabase) as caught, move.opened(spelled, database.engine):
+            with pytest.raises(move.SameDatabase) as caught, move.open_for_reading(spelled, database.engine):
                 pass
             assert password not in str(caught.value)
 
@@ -263,13 +263,13 @@ def free_port() -> int:
 
 
 def test_a_target_without_our_schema_is_refused(supabase: URL, bare_engine: Engine) -> None:
-    with pytest.raises(evolve.SchemaBehind), move.opened(supabase, bare_engine):
+    with pytest.raises(evolve.SchemaBehind), move.open_for_reading(supabase, bare_engine):
         pass
 
 
 def test_a_source_that_is_not_there_is_named_without_its_password(engine: Engine) -> None:
     nowhere = URL.create("postgresql+psycopg", "ana", "SECRET", "127.0.0.1", free_port(), "x")
-    with pytest.raises(move.SourceNotReached) as caught, move.opened(nowhere, engine):
+    with pytest.raises(move.SourceUnreachable) as caught, move.open_for_reading(nowhere, engine):
         pass
     assert "SECRET" not in f"{caught.value} {caught.value!r}"
     assert "SUPABASE_DB_URL" in str(caught.value)
@@ -277,10 +277,10 @@ def test_a_source_that_is_not_there_is_named_without_its_password(engine: Engine
 
 def test_a_source_that_goes_away_is_a_failure_and_no_short_answer(supabase: URL, engine: Engine) -> None:
     def interrupted() -> None:
-        with move.opened(supabase, engine) as sides:
-            [(pid,)] = sides.source.rows("SELECT pg_backend_pid()")
+        with move.open_for_reading(supabase, engine) as connections:
+            [(pid,)] = connections.source.rows("SELECT pg_backend_pid()")
             change(supabase.set(database="postgres"), f"SELECT pg_terminate_backend({pid}, 5000)")
-            move.plan(sides)
+            move.plan(connections)
 
     with pytest.raises(move.ConnectionLost) as caught:
         interrupted()

@@ -26,8 +26,8 @@ def verify(supabase: URL, arrived: URL) -> Verify:
     """Compare the hard rows with what they have to become, which was written by hand."""
 
     def verify(*tables: str, **options: Any) -> move.Proof:
-        with Database(arrived) as target, move.opened(supabase, target.engine) as sides:
-            return move.verify(sides, tables, **options)
+        with Database(arrived) as target, move.open_for_reading(supabase, target.engine) as connections:
+            return move.verify(connections, tables, **options)
 
     return verify
 
@@ -240,8 +240,8 @@ def test_a_table_that_the_source_lost_cannot_be_proven(verify: Verify, supabase:
     change(supabase, "DROP TABLE versions, attachments")
     change(arrived, "DELETE FROM versions; DELETE FROM attachments")
     assert verify().unequal == ["versions"]
-    with Database(arrived) as target, move.opened(supabase, target.engine) as sides:
-        assert [count.table for count in move.counts(sides) if not count.agrees] == ["versions"]
+    with Database(arrived) as target, move.open_for_reading(supabase, target.engine) as connections:
+        assert [count.table for count in move.counts(connections) if not count.agrees] == ["versions"]
 
 
 def test_attachments_that_never_were_in_the_source_must_not_be_here(verify: Verify, supabase: URL) -> None:
@@ -251,8 +251,8 @@ def test_attachments_that_never_were_in_the_source_must_not_be_here(verify: Veri
 
 def test_counts_stand_side_by_side(supabase: URL, arrived: URL) -> None:
     change(arrived, "DELETE FROM checkins WHERE id = 1")
-    with Database(arrived) as target, move.opened(supabase, target.engine) as sides:
-        found = move.counts(sides)
+    with Database(arrived) as target, move.open_for_reading(supabase, target.engine) as connections:
+        found = move.counts(connections)
     assert [count.table for count in found] == list(PHASE_OF)
     assert [count for count in found if not count.agrees] == [move.TableCount("checkins", 2, 1)]
 
@@ -265,8 +265,8 @@ def test_servers_of_different_versions_agree(
     with Database(old) as target:
         evolve.migrate(target.engine)
         change(old, (Path(__file__).parents[1] / "arrived_rows.sql").read_text())
-        with move.opened(supabase, target.engine) as sides:
-            found = move.verify(sides)
+        with move.open_for_reading(supabase, target.engine) as connections:
+            found = move.verify(connections)
     assert (found.hash, found.unequal) == ("hashtextextended", [])
 
 

@@ -401,12 +401,12 @@ class World:
                     )
 
     def copy(self, kind: str) -> move.Report:
-        with move.opened_for_writing(self.sources[kind], self.target, lambda: None) as sides:
-            return move.copy(sides)
+        with move.open_for_writing(self.sources[kind], self.target, lambda: None) as connections:
+            return move.copy(connections)
 
     def verify(self, kind: str, *tables: str) -> move.Proof:
-        with move.opened(self.sources[kind], self.target) as sides:
-            return move.verify(sides, tables)
+        with move.open_for_reading(self.sources[kind], self.target) as connections:
+            return move.verify(connections, tables)
 
     def arrived(self) -> dict[str, dict[Any, Row]]:
         """Read the target with a driver that knows nothing of a move."""

@@ -11,7 +11,7 @@ from sqlalchemy import URL, Engine
 
 from tatame_db import move
 from tatame_db.database.pool import readable
-from tatame_db.move import record as state
+from tatame_db.move import record
 from tatame_db.move.mapping import PHASE_OF
 from tatame_db.schema import Base
 
@@ -37,8 +37,8 @@ def ask(address: URL, query: str) -> list[tuple[Any, ...]]:
 @pytest.fixture
 def copy(supabase: URL, engine: Engine) -> Copy:
     def copy(*tables: str, **options: Any) -> move.Report:
-        with move.opened_for_writing(supabase, engine, lambda: None) as sides:
-            return move.copy(sides, tables, **options)
+        with move.open_for_writing(supabase, engine, lambda: None) as connections:
+            return move.copy(connections, tables, **options)
 
     return copy
 
@@ -77,7 +77,7 @@ def test_a_new_row_of_each_table_is_tried_and_leaves_no_trace(
 )
 def test_a_table_that_takes_no_new_row_is_an_error(copy: Copy, engine: Engine, statement: str, table: str) -> None:
     change(engine.url, statement)
-    with pytest.raises(move.NotReady) as caught:
+    with pytest.raises(move.TrialInsertFailed) as caught:
         copy()
     assert caught.value.table == table
     [(outcome, error, ended)] = runs(engine)
@@ -89,8 +89,8 @@ def test_a_table_that_takes_no_new_row_is_an_error(copy: Copy, engine: Engine, s
 
 def test_the_record_of_a_run_holds_counts_and_digests_of_both_sides(copy: Copy, supabase: URL, engine: Engine) -> None:
     report = copy()
-    with move.opened(supabase, engine) as sides:
-        proven = {table.table: table for table in move.verify(sides).tables}
+    with move.open_for_reading(supabase, engine) as connections:
+        proven = {table.table: table for table in move.verify(connections).tables}
     [(kept, versions)] = ask(engine.url, "SELECT report, source_version FROM tatame_move.runs")
     assert kept["run"] == report.run
     assert (kept["source_version"], kept["keys"]) == (versions, 12)
@@ -110,7 +110,7 @@ def test_a_run_that_was_not_equal_is_on_record(copy: Copy, engine: Engine) -> No
         " 'BEGIN NEW.title := upper(NEW.title); RETURN NEW; END';"
         "CREATE TRIGGER louder BEFORE INSERT ON assets FOR EACH ROW EXECUTE FUNCTION louder()",
     )
-    with pytest.raises(move.CopyNotEqual):
+    with pytest.raises(move.CopyDiffers):
         copy()
     assert runs(engine) == [("not equal", "assets was copied, and the proof found it not equal", True)]
 
@@ -123,7 +123,7 @@ def test_a_run_that_failed_is_on_record_without_what_is_personal(copy: Copy, eng
     [(outcome, error, ended)] = runs(engine)
     assert (outcome, ended) == ("failed", True)
     assert error == 'the target refuses rows of users: new row for relation "users" violates check constraint "no_mail"'
-    with move.target_opened(engine) as side:
+    with move.open_target(engine) as side:
         last = move.status(side).last_run
     assert last
     assert (last.outcome, last.error) == ("failed", error)
@@ -181,8 +181,8 @@ def test_progress_tells_rows_and_how_many_there_are_to_come(
 
 def test_the_plan_guesses_by_size_and_then_by_the_last_copy(copy: Copy, supabase: URL, engine: Engine) -> None:
     def planned() -> dict[str, float]:
-        with move.opened(supabase, engine) as sides:
-            found = move.plan(sides)
+        with move.open_for_reading(supabase, engine) as connections:
+            found = move.plan(connections)
         assert found.seconds == round(sum(table.seconds for table in found.tables), 1)
         return {table.table: table.seconds for table in found.tables}
 
@@ -208,12 +208,12 @@ def test_what_a_killed_run_left_open_is_named_until_the_next_run(copy: Copy, sup
     assert move.left_open(engine) == []
     copy()
     assert move.left_open(engine) == []
-    with move.opened_for_writing(supabase, engine, lambda: None) as sides:
-        state.park(sides.target)
-        sides.target.connection.commit()
+    with move.open_for_writing(supabase, engine, lambda: None) as connections:
+        record.park(connections.target)
+        connections.target.driver.commit()
         assert "users.users_gym_id_birth_day_index" in move.left_open(engine)
-        state.restore(sides.target)
-        sides.target.connection.commit()
+        record.restore(connections.target)
+        connections.target.driver.commit()
     unchecked = move.left_open(engine)
     assert len(unchecked) == 12
     assert "users.users_gym_id_gyms_id_fk" in unchecked
@@ -241,5 +241,5 @@ def test_managers_are_not_forgotten_if_the_run_dies_between_the_phases(
     assert [done.table for done in report.tables] == ["gyms", "users", "graduations"]
     assert ask(engine.url, "SELECT id, manager_id FROM gyms ORDER BY id") == [(1, 1), (2147483646, 2)]
     assert move.left_open(engine) == []
-    with move.opened(supabase, engine) as sides:
-        assert move.verify(sides, ["gyms", "users"]).equal
+    with move.open_for_reading(supabase, engine) as connections:
+        assert move.verify(connections, ["gyms", "users"]).equal

@@ -59,17 +59,17 @@ def copy(
     keep = choices is not None and choices.unknown == "keep"
     with mirror(address, key, **options) as source:
         whole = replace(source, keep_unknown=keep)
-        with move.opened_for_writing(whole, engine, lambda: None) as sides:
-            return move.copy(sides, choices=choices, jobs=jobs)
+        with move.open_for_writing(whole, engine, lambda: None) as connections:
+            return move.copy(connections, choices=choices, jobs=jobs)
 
 
 def plan(address: str, key: str, engine: Engine, **options: Any) -> move.Plan:
-    with mirror(address, key, **options) as source, move.opened(source, engine) as sides:
-        return move.plan(sides)
+    with mirror(address, key, **options) as source, move.open_for_reading(source, engine) as connections:
+        return move.plan(connections)
 
 
 def status(engine: Engine) -> dict[str, move.TableStatus]:
-    with move.target_opened(engine) as target:
+    with move.open_target(engine) as target:
         return {table.table: table for table in move.status(target).tables}
 
 
@@ -133,10 +133,10 @@ def test_a_cap_below_the_page_that_is_asked_for_is_found_and_loses_nothing(
     address = postgrest(7)
     with mirror(address, service) as source:
         found = {count.table: count.source for count in source.counts(engine)}
-        with move.opened(source, engine) as sides:
-            assert sides.source.row("SELECT count(*) FROM public.checkins") == (2503,)
-            assert sides.source.rest is not None
-            assert sides.source.rest.cap == 7
+        with move.open_for_reading(source, engine) as connections:
+            assert connections.source.row("SELECT count(*) FROM public.checkins") == (2503,)
+            assert connections.source.rest is not None
+            assert connections.source.rest.cap == 7
     assert found["checkins"] == 2503
 
 
@@ -166,8 +166,8 @@ def test_every_value_read_over_rest_is_the_value_of_the_source(
     )
     for setting in ("datestyle = 'SQL, DMY'", "timezone = 'Asia/Kolkata'"):
         change(supabase, f"ALTER DATABASE {supabase.database} SET {setting}")
-    with mirror(postgrest(2), service) as source, move.opened(source, engine) as sides:
-        side = sides.source
+    with mirror(postgrest(2), service) as source, move.open_for_reading(source, engine) as connections:
+        side = connections.source
         for table in PHASE_OF:
             query = f'SELECT to_jsonb(t)::text, t.created_at::text FROM public."{table}" AS t ORDER BY id'
             theirs = ask(supabase, query)
@@ -212,8 +212,8 @@ def test_rows_too_long_for_a_page_make_pages_shorter(
     monkeypatch.setattr(asking, "PAGE_BYTES", 700)
     with mirror(postgrest(), service) as source:
         source.rest._answer = _with_longer_descriptions(source.rest._answer)  # type: ignore[method-assign]  # see there
-        with move.opened_for_writing(source, engine, lambda: None) as sides:
-            report = move.copy(sides)
+        with move.open_for_writing(source, engine, lambda: None) as connections:
+            report = move.copy(connections)
     assert contents(engine.url) == contents(arrived)
     assert report.rest is not None
     assert report.rest.pages > 22
@@ -231,8 +231,8 @@ def test_a_later_copy_brings_what_changed_and_knows_its_rows(
     change(supabase, "UPDATE users SET email = 'new@gym.example' WHERE id = 1; DELETE FROM checkins WHERE id = 1")
     report = {table.table: table for table in copy(f"{address}/", service, engine).tables}
     assert (report["users"].written, report["checkins"].rows, report["roles"].written) == (1, 1, 0)
-    with mirror(address, service) as source, move.opened(source, engine) as sides:
-        proof = move.verify(sides)
+    with mirror(address, service) as source, move.open_for_reading(source, engine) as connections:
+        proof = move.verify(connections)
     assert (proof.unequal, proof.rest is not None) == ([], True)
 
 
@@ -247,8 +247,8 @@ def test_obstacles_are_those_of_postgresql(postgrest: Start, service: str, supab
         " WHERE id = 1; CREATE TABLE invoices (id int PRIMARY KEY); INSERT INTO invoices VALUES (1), (2);"
         ' CREATE TABLE "em pty/?" (id int); DROP TABLE attachments',
     )
-    with move.opened(supabase, engine) as sides:
-        over_postgresql = move.plan(sides)
+    with move.open_for_reading(supabase, engine) as connections:
+        over_postgresql = move.plan(connections)
     planned = plan(postgrest(), service, engine)
     assert planned.obstacles == over_postgresql.obstacles
     kinds = sorted((obstacle.kind, obstacle.rows) for obstacle in planned.obstacles)
@@ -275,18 +275,20 @@ def test_tables_that_are_not_ours_are_kept_whole_where_that_is_chosen(
     copy(address, service, engine, choices=choices)
     kept = "SELECT row FROM tatame_move.rejects WHERE table_name = 'invoices' ORDER BY id"
     assert ask(engine.url, kept) == [({"b": "x", "id": 1},), ({"b": None, "id": 2},)]
-    with mirror(address, service) as source, move.opened(source, engine) as sides:
-        assert move.verify(sides).changed == []
+    with mirror(address, service) as source, move.open_for_reading(source, engine) as connections:
+        assert move.verify(connections).changed == []
     change(supabase, "UPDATE invoices SET b = 'y' WHERE id = 1")
-    with mirror(address, service) as source, move.opened(source, engine) as sides:
-        assert [what.table for what in move.verify(sides).changed] == ["invoices"]
+    with mirror(address, service) as source, move.open_for_reading(source, engine) as connections:
+        assert [what.table for what in move.verify(connections).changed] == ["invoices"]
 
 
 @pytest.mark.usefixtures("invoices")
 def test_a_table_that_was_only_counted_is_never_taken_for_kept(postgrest: Start, service: str, engine: Engine) -> None:
-    with mirror(postgrest(), service) as source, move.opened(source, engine) as sides:
-        assert [left.kind for left in move.plan(sides, move.Choices(unknown="keep")).unresolved] == ["unknown-table"]
-        assert move.plan(sides, move.Choices(unknown="leave")).whole
+    with mirror(postgrest(), service) as source, move.open_for_reading(source, engine) as connections:
+        assert [left.kind for left in move.plan(connections, move.Choices(unknown="keep")).unresolved] == [
+            "unknown-table"
+        ]
+        assert move.plan(connections, move.Choices(unknown="leave")).whole
 
 
 @pytest.mark.usefixtures("invoices")
@@ -334,9 +336,9 @@ def test_the_project_itself_is_no_target_before_it_is_migrated(
 ) -> None:
     address = postgrest()
     with mirror(address, service) as source, Database(supabase) as database:
-        with pytest.raises(move.SameDatabase), move.opened(source, database.engine):
+        with pytest.raises(move.SameDatabase), move.open_for_reading(source, database.engine):
             pass
-        with pytest.raises(move.SameDatabase), move.opened_for_writing(source, database.engine, lambda: None):
+        with pytest.raises(move.SameDatabase), move.open_for_writing(source, database.engine, lambda: None):
             pass
         with pytest.raises(move.SameDatabase):
             source.counts(database.engine)

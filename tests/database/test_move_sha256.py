@@ -26,8 +26,8 @@ def change(address: URL, *statements: str) -> None:
 @pytest.fixture
 def copy(supabase: URL, engine: Engine) -> Copy:
     def copy(**options: Any) -> move.Report:
-        with move.opened_for_writing(supabase, engine, lambda: None) as sides:
-            return move.copy(sides, sha256=True, **options)
+        with move.open_for_writing(supabase, engine, lambda: None) as connections:
+            return move.copy(connections, sha256=True, **options)
 
     return copy
 
@@ -81,6 +81,6 @@ def test_what_was_changed_on_the_way_is_found_by_the_bytes_alone(
         " 'BEGIN NEW.title := upper(NEW.title); RETURN NEW; END'",
         "CREATE TRIGGER louder BEFORE INSERT ON assets FOR EACH ROW EXECUTE FUNCTION louder()",
     )
-    with pytest.raises(move.CopyNotEqual) as caught:
+    with pytest.raises(move.CopyDiffers) as caught:
         copy()
     assert caught.value.table == "assets"

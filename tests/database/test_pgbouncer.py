@@ -156,13 +156,13 @@ def test_a_project_moves_through_its_transaction_pooler_and_the_pooler_keeps_not
     with psycopg.connect(readable(pooled), prepare_threshold=None) as other:
         before = other.execute(settings).fetchall()
         other.rollback()
-        with move.opened(pooled, engine) as sides:
-            assert move.plan(sides).whole
-        with move.opened_for_writing(pooled, engine, lambda: None) as sides:
-            assert {table.written > 0 for table in move.copy(sides).tables} == {True}
-        with move.opened(pooled, engine) as sides:
-            assert [count for count in move.counts(sides) if not count.agrees] == []
-            assert move.verify(sides).unequal == []
+        with move.open_for_reading(pooled, engine) as connections:
+            assert move.plan(connections).whole
+        with move.open_for_writing(pooled, engine, lambda: None) as connections:
+            assert {table.written > 0 for table in move.copy(connections).tables} == {True}
+        with move.open_for_reading(pooled, engine) as connections:
+            assert [count for count in move.counts(connections) if not count.agrees] == []
+            assert move.verify(connections).unequal == []
         # All three sessions are lent at once, so one of them is the one that was used.
         others = [psycopg.connect(readable(pooled), prepare_threshold=None) for _ in range(2)]
         for connection in (other, *others):
@@ -173,7 +173,7 @@ def test_a_project_moves_through_its_transaction_pooler_and_the_pooler_keeps_not
 
 
 def test_the_pooled_project_is_no_target_of_itself(pooled: URL, engine: Engine) -> None:
-    with pytest.raises(move.SameDatabase), move.opened(pooled, engine):
+    with pytest.raises(move.SameDatabase), move.open_for_reading(pooled, engine):
         pass
 
 
@@ -183,11 +183,11 @@ def test_a_project_killed_behind_its_pooler_is_a_lost_connection(
     pooled = pooler(supabase)
 
     def killed() -> None:
-        with move.opened(pooled, engine) as sides:
-            [process] = sides.source.row("SELECT pg_backend_pid()")
+        with move.open_for_reading(pooled, engine) as connections:
+            [process] = connections.source.row("SELECT pg_backend_pid()")
             with psycopg.connect(readable(supabase)) as other:
                 other.execute("SELECT pg_terminate_backend(%s)", [process])
-            move.plan(sides)
+            move.plan(connections)
 
     with pytest.raises(move.ConnectionLost):
         killed()

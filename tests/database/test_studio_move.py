@@ -21,8 +21,8 @@ def copied(source: URL, target: Database, *tables: str) -> None:
     def never() -> None:
         raise AssertionError("nobody else is copying")
 
-    with move.opened_for_writing(source, target.engine, never) as sides:
-        move.copy(sides, list(tables))
+    with move.open_for_writing(source, target.engine, never) as connections:
+        move.copy(connections, list(tables))
 
 
 def test_the_overview_tells_of_server_schema_and_tables(old_studio: Caller, old_database: Database) -> None:
@@ -137,8 +137,8 @@ def test_what_was_set_aside_is_named_with_its_reason(
     with psycopg.connect(readable(supabase)) as connection:
         connection.execute("UPDATE class SET start = '18:30:45' WHERE id = 1")
         connection.execute("UPDATE notifications SET created_at = 'infinity' WHERE id = 2")
-    with move.opened_for_writing(supabase, committed_database.engine, lambda: None) as sides:
-        move.copy(sides, choices=move.Choices(misfits="null"), replace_rows=True)
+    with move.open_for_writing(supabase, committed_database.engine, lambda: None) as connections:
+        move.copy(connections, choices=move.Choices(misfits="null"), replace_rows=True)
     tables = {table["table"]: table for table in studio.get("/api/move")["tables"]}
     [nulled], [rejected] = tables["class"]["differences"], tables["notifications"]["differences"]
     assert (nulled["id"], nulled["kind"], nulled["values"]) == ("1", "differing", [{"column": "start"}])

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
     from tatame_db.move import (
+        Connections,
+        Exclusion,
         Mirror,
         MoveStatus,
         Obstacle,
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
         RehearsedStep,
         Report,
         RunStatus,
-        SetAside,
-        Sides,
         TableCopy,
         TableCount,
         TableProof,
@@ -61,15 +61,15 @@ Rejects = Annotated[Literal["keep"] | None, typer.Option(help="Reject and keep e
 
 
 @contextlib.contextmanager
-def _opened(database_url: str | None, *, anon_sees_all: bool, keep_unknown: bool = False) -> Generator[Sides]:
+def _opened(database_url: str | None, *, anon_sees_all: bool, keep_unknown: bool = False) -> Generator[Connections]:
     from tatame_db import move
 
     target = target_of(database_url)
     with (
         _source(target, anon_sees_all=anon_sees_all, keep_unknown=keep_unknown) as source,
-        move.opened(source, target.database.engine) as sides,
+        move.open_for_reading(source, target.database.engine) as connections,
     ):
-        yield sides
+        yield connections
 
 
 @contextlib.contextmanager
@@ -84,7 +84,7 @@ def _source(target: Target, *, anon_sees_all: bool, keep_unknown: bool = False) 
     address = move.rest_address(settings.supabase_url, settings.supabase_rest_url)
     key = settings.supabase_service_role_key or settings.supabase_anon_key
     if address is None or key is None:
-        raise move.SourceNotNamed
+        raise move.SourceNotConfigured
     with contextlib.closing(move.Rest(address, key.get_secret_value(), anon_sees_all=anon_sees_all)) as rest:
         yield move.Mirror(rest, _say_read, keep_unknown)
 
@@ -109,14 +109,14 @@ def plan_(
     from tatame_db import move
 
     choices = move.Choices(orphans, misfits, duplicates, unknown, rejects)
-    with _opened(database_url, anon_sees_all=anon_sees_all, keep_unknown=unknown == "keep") as sides:
-        planned = move.plan(sides, choices)
+    with _opened(database_url, anon_sees_all=anon_sees_all, keep_unknown=unknown == "keep") as connections:
+        planned = move.plan(connections, choices)
     if as_json:
         console.answer_json(asdict(planned) | {"whole": planned.whole, "seconds": planned.seconds})
     else:
         _show_plan(planned)
     if not planned.whole:
-        raise move.NotWhole(len(planned.unresolved))
+        raise move.PlanIncomplete(len(planned.unresolved))
 
 
 def _show_plan(planned: Plan) -> None:
@@ -139,9 +139,9 @@ def _show_plan(planned: Plan) -> None:
     console.answer(f"\na first copy takes about {planned.seconds:,.1f} s, by the last one on record or by the sizes")
     if planned.whole:
         rows = sum(table.rows for table in planned.tables)
-        rejected = sum(what.rows for what in planned.aside if what.action == "rejected")
+        rejected = sum(what.rows for what in planned.exclusions if what.action == "rejected")
         console.answer(f"\nnothing stands in the way of {counted(rows - rejected, 'row')}")
-        _show_aside(planned.aside)
+        _show_exclusions(planned.exclusions)
     if planned.empty:
         _show_emptiness()
 
@@ -179,8 +179,8 @@ def _show_obstacle(where: str, obstacle: Obstacle) -> None:
         console.answer(f"  can be done: {choice}")
 
 
-def _show_aside(aside: list[SetAside]) -> None:
-    for what in aside:
+def _show_exclusions(exclusions: list[Exclusion]) -> None:
+    for what in exclusions:
         where = f"{what.table}.{what.column}" if what.column else what.table
         console.answer(f"aside   {what.rows:,} {what.action} of {where}: {what.reason}")
 
@@ -218,7 +218,7 @@ def copy_(
     chosen = [*(tables or ()), *(table for table, its in move.PHASE_OF.items() if its == phase)]
     with (
         _source(target, anon_sees_all=anon_sees_all, keep_unknown=unknown == "keep") as source,
-        move.opened_for_writing(source, target.database.engine, _say_wait) as sides,
+        move.open_for_writing(source, target.database.engine, _say_wait) as connections,
         console.Progress() as progress,
     ):
 
@@ -227,7 +227,7 @@ def copy_(
             _say_table(done)
 
         report = move.copy(
-            sides,
+            connections,
             chosen,
             choices=choices,
             replace_rows=replace,
@@ -273,13 +273,17 @@ def _show_report(report: Report) -> None:
             console.answer(f"        {table.table:<13}  SHA-256 {table.sha256}")
     console.answer(f"keys    {counted(report.keys, 'foreign key')} hold over all rows")
     console.answer(f"ready   a new row was added to {counted(len(report.tried), 'table')}, and taken back")
-    _show_aside(report.aside)
-    if not report.aside:
+    _show_exclusions(report.exclusions)
+    if not report.exclusions:
         console.answer("aside   nothing: every row moved as it is")
     waiting = [f"{', '.join(table.waiting)} of {table.table}" for table in report.tables if table.waiting]
     for column in waiting:
         console.answer(f"waits   {column}, for rows of a later phase")
-    if len(report.tables) == len(PHASE_OF) and not rows and not any(what.table in PHASE_OF for what in report.aside):
+    if (
+        len(report.tables) == len(PHASE_OF)
+        and not rows
+        and not any(what.table in PHASE_OF for what in report.exclusions)
+    ):
         _show_emptiness()
     console.answer(f"time    {report.seconds:.1f} s, {counted(written, 'row')} written")
     for step in _next(report, waiting):
@@ -288,7 +292,7 @@ def _show_report(report: Report) -> None:
 
 def _next(report: Report, waiting: list[str]) -> list[str]:
     steps: list[str] = []
-    if any(what.action != "left" for what in report.aside):
+    if any(what.action != "left" for what in report.exclusions):
         steps.append(
             "look at `tatame_move.rejects`: what is mended at the source arrives with the next `tatame-db move copy`"
         )
@@ -309,7 +313,7 @@ def status_(database_url: DatabaseUrl = None, *, as_json: AsJson = False) -> Non
     """Say what was copied and proven, whether that still holds, and what a killed run left open."""
     from tatame_db import move
 
-    with move.target_opened(target_of(database_url).database.engine) as target:
+    with move.open_target(target_of(database_url).database.engine) as target:
         found = move.status(target)
     if as_json:
         console.answer_json(json.loads(json.dumps(asdict(found), default=str)))
@@ -335,7 +339,7 @@ def _show_status(found: MoveStatus) -> None:
         rejected = f", {table.rejected:,} rejected" if table.rejected else ""
         stale = ", written to since: the proof is stale" if table.stale else ""
         console.answer(f"  phase {table.phase}  {table.table:<13}  {told}{rejected}{stale}")
-    _show_aside(found.aside)
+    _show_exclusions(found.exclusions)
 
 
 def _show_run(run: RunStatus) -> None:
@@ -353,8 +357,8 @@ def counts_(database_url: DatabaseUrl = None, *, anon_sees_all: AnonSeesAll = Fa
         if isinstance(source, move.Mirror):
             found, rest = source.counts(target.database.engine), source.rest.reading
         else:
-            with move.opened(source, target.database.engine) as sides:
-                found = move.counts(sides)
+            with move.open_for_reading(source, target.database.engine) as connections:
+                found = move.counts(connections)
     if as_json:
         told = [asdict(count) | {"agrees": count.agrees, "by_choice": count.by_choice} for count in found]
         console.answer_json({"rest": asdict(rest) if rest else None, "tables": told})
@@ -388,8 +392,8 @@ def verify_(
     """Compare whole contents and show what differs, down to the value; exit with 3 where anything does."""
     from tatame_db import move
 
-    with _opened(database_url, anon_sees_all=anon_sees_all) as sides:
-        proof = move.verify(sides, tables or (), max_differences=max_differences)
+    with _opened(database_url, anon_sees_all=anon_sees_all) as connections:
+        proof = move.verify(connections, tables or (), max_differences=max_differences)
     if as_json:
         _answer_proof(proof)
     else:
@@ -399,7 +403,7 @@ def verify_(
         for what in proof.changed:
             name = f"{what.table}.{what.column}" if what.column else what.table
             console.answer(f"{name}: what is kept of it is not what the source has today")
-        _show_aside(proof.aside)
+        _show_exclusions(proof.exclusions)
     if not proof.equal:
         raise move.DataDiffers(proof)
 
@@ -412,7 +416,7 @@ def _answer_proof(proof: Proof) -> None:
         "equal_but_for_choices": proof.equal_but_for_choices,
         "by_choice": proof.by_choice,
         "tables": [asdict(table) | {"equal": table.equal} for table in proof.tables],
-        "aside": [asdict(what) for what in proof.aside],
+        "exclusions": [asdict(what) for what in proof.exclusions],
         "changed": [asdict(what) for what in proof.changed],
     }
     console.answer_json(facts)

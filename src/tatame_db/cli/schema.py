@@ -214,7 +214,7 @@ def check(database_url: DatabaseUrl = None, *, as_json: AsJson = False) -> None:
         _show(report)
         _show_answer("no move left keys or indexes away or unchecked", left_open)
     if left_open:
-        raise move.MoveNotEnded(left_open, move.ending(engine))
+        raise move.MoveUnfinished(left_open, move.ending(engine))
     if failed:
         raise evolve.CheckFailed(failed)
 

@@ -149,7 +149,7 @@ def status(
     if check and found.pending:
         raise evolve.CheckedBehind(found.pending)
     if check and left_open:
-        raise move.MoveNotEnded(left_open, move.ending(target.database.engine))
+        raise move.MoveUnfinished(left_open, move.ending(target.database.engine))
 
 
 @app.command()

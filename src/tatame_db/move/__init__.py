@@ -1,27 +1,27 @@
 """Out of Supabase, with proof."""
 
-from tatame_db.move.choices import Choices, Obstacle, SetAside, TooManyAside
+from tatame_db.move.choices import Choices, Exclusion, Obstacle, TooManyExcluded
 from tatame_db.move.connection import (
     ConnectionLost,
+    Connections,
     SameDatabase,
-    Sides,
-    SourceNotNamed,
-    SourceNotReached,
+    SourceNotConfigured,
     SourceTooOld,
+    SourceUnreachable,
     ending,
     left_open,
-    opened,
-    opened_for_writing,
-    target_opened,
+    open_for_reading,
+    open_for_writing,
+    open_target,
 )
 from tatame_db.move.copy import (
-    CopyNotEqual,
-    KeysBroken,
+    CopyDiffers,
+    ForeignKeyViolated,
     NotProven,
-    ObstaclesInTheWay,
-    ParentsMissing,
+    ObstaclesUnresolved,
+    OtherRowsInTarget,
+    ParentsNotCopied,
     Report,
-    RowsOfOthers,
     RowsRefused,
     TableCopy,
     TargetBusy,
@@ -30,7 +30,7 @@ from tatame_db.move.copy import (
 )
 from tatame_db.move.mapping import PHASE_OF, SourceUnreadable, TableUnknown
 from tatame_db.move.mirror import EmptyOrForbidden, Mirror, NoRoomForRows, RowsMoved
-from tatame_db.move.plan import NotWhole, Plan, plan
+from tatame_db.move.plan import Plan, PlanIncomplete, plan
 from tatame_db.move.proof import (
     MAX_DIFFERENCES,
     CountsDiffer,
@@ -44,8 +44,8 @@ from tatame_db.move.proof import (
     counts,
     verify,
 )
-from tatame_db.move.ready import NotReady
-from tatame_db.move.record import MoveNotEnded, MoveStatus, RunStatus, TableStatus, status
+from tatame_db.move.ready import TrialInsertFailed
+from tatame_db.move.record import MoveStatus, MoveUnfinished, RunStatus, TableStatus, status
 from tatame_db.move.rehearsal import Rehearsal, RehearsalFailed, RehearsedStep, rehearse
 from tatame_db.move.rest import (
     KeyRefused,
@@ -65,27 +65,29 @@ __all__ = [
     "PHASE_OF",
     "Choices",
     "ConnectionLost",
-    "CopyNotEqual",
+    "Connections",
+    "CopyDiffers",
     "CountsDiffer",
     "DataDiffers",
     "Difference",
     "EmptyOrForbidden",
+    "Exclusion",
+    "ForeignKeyViolated",
     "KeyRefused",
     "KeySeesPart",
-    "KeysBroken",
     "Mirror",
-    "MoveNotEnded",
     "MoveStatus",
+    "MoveUnfinished",
     "NoCommonHash",
     "NoKeyToFollow",
     "NoRoomForRows",
     "NotProven",
-    "NotReady",
-    "NotWhole",
     "Obstacle",
-    "ObstaclesInTheWay",
-    "ParentsMissing",
+    "ObstaclesUnresolved",
+    "OtherRowsInTarget",
+    "ParentsNotCopied",
     "Plan",
+    "PlanIncomplete",
     "Proof",
     "Reading",
     "Rehearsal",
@@ -97,15 +99,12 @@ __all__ = [
     "RestError",
     "RestNotReached",
     "RowsMoved",
-    "RowsOfOthers",
     "RowsRefused",
     "RunStatus",
     "SameDatabase",
-    "SetAside",
-    "Sides",
-    "SourceNotNamed",
-    "SourceNotReached",
+    "SourceNotConfigured",
     "SourceTooOld",
+    "SourceUnreachable",
     "SourceUnreadable",
     "TableCopy",
     "TableCount",
@@ -115,18 +114,19 @@ __all__ = [
     "TableUnknown",
     "TargetBusy",
     "TargetFull",
-    "TooManyAside",
+    "TooManyExcluded",
+    "TrialInsertFailed",
     "Value",
     "copy",
     "counts",
     "ending",
     "left_open",
-    "opened",
-    "opened_for_writing",
+    "open_for_reading",
+    "open_for_writing",
+    "open_target",
     "plan",
     "rehearse",
     "rest_address",
     "status",
-    "target_opened",
     "verify",
 ]

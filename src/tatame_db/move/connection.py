@@ -21,7 +21,7 @@ from tatame_db.database.pool import OLDEST_SERVER, Database, readable
 from tatame_db.database.text_output import TEXT_OUTPUT
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.evolve.lock import LOCK_TIMEOUT_MS, exclusive, undo_when_killed
-from tatame_db.move import record as state
+from tatame_db.move import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -50,7 +50,7 @@ _PINNED = {
 }
 
 
-class SourceNotNamed(TatameError):
+class SourceNotConfigured(TatameError):
     """Nobody said where Supabase is."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class SourceNotNamed(TatameError):
         )
 
 
-class SourceNotReached(TatameError):
+class SourceUnreachable(TatameError):
     """The source does not let us in, or is not there."""
 
     def __init__(self, address: URL, words: str) -> None:
@@ -110,37 +110,37 @@ class SameDatabase(TatameError):
 
 
 @dataclass(frozen=True)
-class Side:
+class MoveConnection:
     """A database in one read-only transaction, so that every question sees the same moment."""
 
     name: str
     address: URL
-    connection: psycopg.Connection[tuple[Any, ...]]
+    driver: psycopg.Connection[tuple[Any, ...]]
     rest: Reading | None = None
     """How it was read, where this is a copy of what a source gave over REST."""
-    again: Callable[[], AbstractContextManager[Side]] | None = None
+    reread: Callable[[], AbstractContextManager[MoveConnection]] | None = None
     """Reads such a source once more, for the copy proves nothing of it; this side is lost by that."""
 
     def rows(self, query: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """Run a query that was put together from quoted names; a `%` in it counts only beside parameters."""
-        with listening(self):
+        with watchdog(self):
             # As bytes: psycopg's types take a string for a query only where it stands in the code as it is.
-            return self.connection.execute(query.encode(), parameters).fetchall()
+            return self.driver.execute(query.encode(), parameters).fetchall()
 
     def row(self, query: str) -> tuple[Any, ...]:
         """Run a query that gives one row."""
         [found] = self.rows(query)
         return found
 
-    def do(self, statement: str, parameters: dict[str, Any] | None = None) -> int:
+    def execute(self, statement: str, parameters: dict[str, Any] | None = None) -> int:
         """Run a statement and say how many rows it wrote."""
-        return self.connection.execute(statement.encode(), parameters).rowcount
+        return self.driver.execute(statement.encode(), parameters).rowcount
 
-    def give_up(self) -> None:
+    def abort(self) -> None:
         """End what runs, and close the way there, so that nobody waits for an answer; from another thread."""
         with contextlib.suppress(psycopg.Error, OSError):
-            self.connection.cancel_safe(timeout=_CANCEL_SECONDS)
-        with contextlib.suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(self.connection.fileno())) as way:
+            self.driver.cancel_safe(timeout=_CANCEL_SECONDS)
+        with contextlib.suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(self.driver.fileno())) as way:
             way.shutdown(socket.SHUT_RDWR)
 
     @property
@@ -176,21 +176,21 @@ class Source(Protocol):
         """Where it is."""
         ...
 
-    def is_in(self, target: Side) -> bool:
+    def is_same_as(self, target: MoveConnection) -> bool:
         """Say whether its tables are those of the target, as far as that can be told."""
         ...
 
-    def opened(self, target: Side) -> AbstractContextManager[Side]:
+    def open(self, target: MoveConnection) -> AbstractContextManager[MoveConnection]:
         """Open it for reading, with all that the target is compared with."""
         ...
 
 
 @dataclass(frozen=True)
-class Sides:
+class Connections:
     """Both databases."""
 
-    source: Side
-    target: Side
+    source: MoveConnection
+    target: MoveConnection
 
     def rows(
         self,
@@ -206,12 +206,12 @@ class Sides:
                 return waiting.result(), target
             except BaseException:
                 # Nobody waits for the other answer, and Ctrl-C must not either.
-                self.source.give_up()
+                self.source.abort()
                 raise
 
 
 @contextlib.contextmanager
-def listening(*sides: Side) -> Generator[Callable[[], None]]:
+def watchdog(*connections: MoveConnection) -> Generator[Callable[[], None]]:
     """Give sides up that are silent for too long, one after the other; call what is given whenever something was heard.
 
     Raises `ConnectionLost`.
@@ -219,7 +219,7 @@ def listening(*sides: Side) -> Generator[Callable[[], None]]:
     heard, done = time.monotonic(), threading.Event()
     silent: list[str] = []
 
-    def hear() -> None:
+    def heartbeat() -> None:
         nonlocal heard
         heard = time.monotonic()
 
@@ -227,9 +227,9 @@ def listening(*sides: Side) -> Generator[Callable[[], None]]:
         while (patience := heard + SILENCE_SECONDS - time.monotonic()) > 0:
             if done.wait(patience):
                 return
-        for side in sides:
+        for side in connections:
             silent.append(side.name)
-            side.give_up()
+            side.abort()
             # Who waited for this side is free now.
             if done.wait(_CANCEL_SECONDS):
                 return
@@ -237,7 +237,7 @@ def listening(*sides: Side) -> Generator[Callable[[], None]]:
     watching = threading.Thread(target=watch, daemon=True)
     watching.start()
     try:
-        yield hear
+        yield heartbeat
     except psycopg.Error as error:
         if silent:
             raise ConnectionLost(silent[-1], f"it was silent for {SILENCE_SECONDS / 60:.0f} minutes") from error
@@ -248,17 +248,17 @@ def listening(*sides: Side) -> Generator[Callable[[], None]]:
 
 
 @contextlib.contextmanager
-def opened(source: URL | Source, target: Engine) -> Generator[Sides]:
+def open_for_reading(source: URL | Source, target: Engine) -> Generator[Connections]:
     """Open both for reading, each in one moment; nothing is written, whatever is asked.
 
     Raises `SourceNotReached`, `SourceTooOld`, `SameDatabase`, `SchemaBehind`, `ConnectionLost`.
     """
     with _target(target, source) as target_side, _source(source, target_side) as source_side:
-        yield Sides(source_side, target_side)
+        yield Connections(source_side, target_side)
 
 
 @contextlib.contextmanager
-def target_opened(target: Engine, source: Source | None = None) -> Generator[Side]:
+def open_target(target: Engine, source: Source | None = None) -> Generator[MoveConnection]:
     """Open the target alone for reading in one moment. Raises `SchemaBehind`, `ConnectionLost`.
 
     Given a source too, a target that is not migrated may raise `SameDatabase` instead.
@@ -270,17 +270,17 @@ def target_opened(target: Engine, source: Source | None = None) -> Generator[Sid
 def left_open(target: Engine) -> list[str]:
     """Name the foreign keys and indexes that an unfinished move left away or unchecked, whatever the schema."""
     with _target(target, complete=False) as side:
-        return state.left_open(side)
+        return record.left_open(side)
 
 
 def ending(target: Engine) -> str:
     """Return the command that ends an unfinished move, with the choices of its last run, whatever the schema."""
     with _target(target, complete=False) as side:
-        return state.ending(side)
+        return record.ending(side)
 
 
 @contextlib.contextmanager
-def opened_for_writing(source: URL | Source, target: Engine, on_wait: Callable[[], None]) -> Generator[Sides]:
+def open_for_writing(source: URL | Source, target: Engine, on_wait: Callable[[], None]) -> Generator[Connections]:
     """Open the source for reading in one moment, and the target for transactions of the caller's own.
 
     Holds the lock on schema changes, for a copy changes the schema for a while; it ends with us, however we end.
@@ -291,52 +291,54 @@ def opened_for_writing(source: URL | Source, target: Engine, on_wait: Callable[[
         _refuse_incomplete(locked, source)
         locked.rollback()
         driver = _driver(locked)
-        target_side = Side("target", target.url, driver)
+        target_side = MoveConnection("target", target.url, driver)
         _pin(target_side, for_transaction=False)
         with _source(source, target_side) as source_side, _explained(target_side):
             driver.commit()
-            yield Sides(source_side, target_side)
+            yield Connections(source_side, target_side)
 
 
 @contextlib.contextmanager
-def beside(sides: Sides, snapshot: str) -> Generator[Sides]:
+def reopen(connections: Connections, snapshot: str) -> Generator[Connections]:
     """Open what `opened_for_writing` gave once more: the source in the same moment, the target without the lock.
 
     The snapshot is one that the source's transaction exported, which has to last until then.
     """
     with (
-        reading(sides.source.address, snapshot) as source,
-        Database(sides.target.address) as database,
+        open_source(connections.source.address, snapshot) as source,
+        Database(connections.target.address) as database,
         database.engine.connect() as connection,
     ):
         undo_when_killed(connection)
         connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
         connection.commit()
-        target = Side("target", sides.target.address, _driver(connection))
+        target = MoveConnection("target", connections.target.address, _driver(connection))
         _pin(target, for_transaction=False)
-        target.connection.commit()
+        target.driver.commit()
         try:
             with _explained(target):
-                yield Sides(replace(source, rest=sides.source.rest, again=sides.source.again), target)
+                yield Connections(
+                    replace(source, rest=connections.source.rest, reread=connections.source.reread), target
+                )
         finally:
             connection.invalidate()
 
 
 @contextlib.contextmanager
-def _source(source: URL | Source, target: Side) -> Generator[Side]:
+def _source(source: URL | Source, target: MoveConnection) -> Generator[MoveConnection]:
     if isinstance(source, URL):
-        with reading(source) as side:
+        with open_source(source) as side:
             if side.identity == target.identity:
                 raise SameDatabase(side.readable)
             yield side
         return
     _refuse_same(source, target)
-    with source.opened(target) as side:
+    with source.open(target) as side:
         yield side
 
 
 @contextlib.contextmanager
-def reading(address: URL, snapshot: str | None = None) -> Generator[Side]:
+def open_source(address: URL, snapshot: str | None = None) -> Generator[MoveConnection]:
     """Open a source for reading in one moment, or in that of an exported snapshot.
 
     Raises `SourceNotReached`, `SourceTooOld`, `ConnectionLost`.
@@ -348,20 +350,20 @@ def reading(address: URL, snapshot: str | None = None) -> Generator[Side]:
         # Supabase's pooler on port 6543 gives each transaction another session, which knows no prepared statements.
         connection = psycopg.connect(**{**defaults, **options}, prepare_threshold=None)
     except psycopg.OperationalError as error:
-        raise SourceNotReached(address, str(error).splitlines()[0]) from error
+        raise SourceUnreachable(address, str(error).splitlines()[0]) from error
     with contextlib.closing(connection):
         if connection.info.server_version < OLDEST_SERVER * 10_000:
             raise SourceTooOld(address, connection.info.server_version // 10_000)
-        yield from _reading(Side("source", address, connection), snapshot)
+        yield from _read_only(MoveConnection("source", address, connection), snapshot)
 
 
 @contextlib.contextmanager
-def _target(engine: Engine, source: URL | Source | None = None, *, complete: bool = True) -> Generator[Side]:
+def _target(engine: Engine, source: URL | Source | None = None, *, complete: bool = True) -> Generator[MoveConnection]:
     with _target_explained(), engine.connect() as connection:
         if complete:
             _refuse_incomplete(connection, source)
         try:
-            yield from _reading(Side("target", engine.url, _driver(connection)))
+            yield from _read_only(MoveConnection("target", engine.url, _driver(connection)))
         finally:
             # What was set on it for reading ends with it.
             connection.invalidate()
@@ -373,16 +375,16 @@ def _refuse_incomplete(connection: Connection, source: URL | Source | None) -> N
     except (evolve.SchemaBehind, evolve.TablesMissing):
         # Who followed its hint would migrate Supabase's own database, where that is named as the target.
         if source:
-            _refuse_same(source, Side("target", connection.engine.url, _driver(connection)))
+            _refuse_same(source, MoveConnection("target", connection.engine.url, _driver(connection)))
         raise
 
 
-def _refuse_same(source: URL | Source, target: Side) -> None:
+def _refuse_same(source: URL | Source, target: MoveConnection) -> None:
     if isinstance(source, URL):
-        with reading(source) as side:
+        with open_source(source) as side:
             if side.identity == target.identity:
                 raise SameDatabase(side.readable)
-    elif source.is_in(target):
+    elif source.is_same_as(target):
         raise SameDatabase(source.readable)
 
 
@@ -390,19 +392,19 @@ def _driver(connection: Connection) -> psycopg.Connection[tuple[Any, ...]]:
     return cast("psycopg.Connection[tuple[Any, ...]]", connection.connection.driver_connection)
 
 
-def _reading(side: Side, snapshot: str | None = None) -> Generator[Side]:
-    connection = side.connection
+def _read_only(side: MoveConnection, snapshot: str | None = None) -> Generator[MoveConnection]:
+    connection = side.driver
     connection.rollback()
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     connection.read_only = True
     with _explained(side):
         if snapshot:
-            side.do(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+            side.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
         _pin(side, for_transaction=True)
         yield side
 
 
-def _pin(side: Side, *, for_transaction: bool) -> None:
+def _pin(side: MoveConnection, *, for_transaction: bool) -> None:
     side.rows(
         "SELECT set_config(key, value, %(local)s) FROM json_each_text(%(settings)s::json)",
         {"local": for_transaction, "settings": json.dumps(_PINNED)},
@@ -420,10 +422,10 @@ def _target_explained() -> Generator[None]:
 
 
 @contextlib.contextmanager
-def _explained(side: Side) -> Generator[None]:
+def _explained(side: MoveConnection) -> Generator[None]:
     try:
         yield
     except psycopg.OperationalError as error:
-        if side.connection.broken:
+        if side.driver.broken:
             raise ConnectionLost(side.name, str(error).splitlines()[0]) from error
         raise

@@ -24,8 +24,8 @@ class Conversion:
     convert: str = "VALUE"
     source_text: str = "VALUE::text"
     target_text: str = "VALUE::text"
-    misfit: str | None = None
-    misfit_words: str = ""
+    unstorable: str | None = None
+    unstorable_reason: str = ""
 
 
 def about(expression: str, value: str) -> str:
@@ -47,15 +47,15 @@ def _plain(kind: str) -> str:
 
 _INTO_TEXT = {
     "date": Conversion(
-        "written as YYYY-MM-DD", convert="VALUE::text", misfit=_plain("date"), misfit_words=_PLAIN_YEARS
+        "written as YYYY-MM-DD", convert="VALUE::text", unstorable=_plain("date"), unstorable_reason=_PLAIN_YEARS
     ),
     "time without time zone": Conversion(
         "written as HH:MM",
         convert="to_char(VALUE, 'HH24:MI')",
         # The target's text in the source's form; what is not HH:MM gets a mark that no time has.
         target_text="CASE WHEN VALUE ~ '^[0-9]{2}:[0-9]{2}$' THEN VALUE || ':00' ELSE '?' || VALUE END",
-        misfit="extract(second FROM VALUE) <> 0",
-        misfit_words="has seconds, and HH:MM has none",
+        unstorable="extract(second FROM VALUE) <> 0",
+        unstorable_reason="has seconds, and HH:MM has none",
     ),
 }
 _INTO_INTEGER = {
@@ -64,23 +64,23 @@ _INTO_INTEGER = {
     "bigint": Conversion(
         "as it is, in 4 bytes",
         convert="VALUE::integer",
-        misfit=f"NOT ({_INT4})",
-        misfit_words="is beyond the 4 bytes of an integer",
+        unstorable=f"NOT ({_INT4})",
+        unstorable_reason="is beyond the 4 bytes of an integer",
     ),
     "numeric": Conversion(
         "as a whole number",
         convert="VALUE::integer",
         source_text="trim_scale(VALUE)::text",
-        misfit=f"NOT ({_INT4} AND trunc(VALUE) = VALUE)",
-        misfit_words="is no whole number of 4 bytes",
+        unstorable=f"NOT ({_INT4} AND trunc(VALUE) = VALUE)",
+        unstorable_reason="is no whole number of 4 bytes",
     ),
     "text": Conversion(
         "read as a whole number",
         convert="VALUE::integer",
         # The cast waits for the pattern, or it would fail over a word.
-        misfit="VALUE IS NOT NULL AND NOT CASE WHEN VALUE ~ '^(0|-?[1-9][0-9]{0,9})$'"
+        unstorable="VALUE IS NOT NULL AND NOT CASE WHEN VALUE ~ '^(0|-?[1-9][0-9]{0,9})$'"
         f" THEN {about(_INT4, 'VALUE::bigint')} ELSE false END",
-        misfit_words="is no whole number of 4 bytes",
+        unstorable_reason="is no whole number of 4 bytes",
     ),
 }
 _INTO_TIMESTAMP = {
@@ -88,16 +88,16 @@ _INTO_TIMESTAMP = {
         "as UTC",
         convert="VALUE AT TIME ZONE 'UTC'",
         target_text="(VALUE AT TIME ZONE 'UTC')::text",
-        misfit=_plain("timestamptz"),
-        misfit_words=_PLAIN_YEARS,
+        unstorable=_plain("timestamptz"),
+        unstorable_reason=_PLAIN_YEARS,
     ),
-    TIMESTAMP: Conversion("as it is, taken for UTC", misfit=_plain("timestamp"), misfit_words=_PLAIN_YEARS),
+    TIMESTAMP: Conversion("as it is, taken for UTC", unstorable=_plain("timestamp"), unstorable_reason=_PLAIN_YEARS),
     "date": Conversion(
         "as the midnight that begins it",
         convert="VALUE::timestamp",
         target_text="CASE WHEN VALUE = date_trunc('day', VALUE) THEN VALUE::date::text ELSE '?' || VALUE::text END",
-        misfit=_plain("date"),
-        misfit_words=_PLAIN_YEARS,
+        unstorable=_plain("date"),
+        unstorable_reason=_PLAIN_YEARS,
     ),
 }
 # One array as PostgreSQL itself writes it, without anything that needs an escape; the spaces that it quotes are these.
@@ -108,9 +108,9 @@ _INTO_TEXTS = {
     "text": Conversion(
         "read as a PostgreSQL array",
         convert="VALUE::text[]",
-        misfit=f"VALUE IS NOT NULL AND NOT CASE WHEN VALUE ~ '^[{{]({_ITEM}(,{_ITEM})*)?[}}]$'"
+        unstorable=f"VALUE IS NOT NULL AND NOT CASE WHEN VALUE ~ '^[{{]({_ITEM}(,{_ITEM})*)?[}}]$'"
         " THEN VALUE::text[]::text = VALUE ELSE false END",
-        misfit_words="is no array as PostgreSQL writes it",
+        unstorable_reason="is no array as PostgreSQL writes it",
     ),
 }
 for _number in (*INTEGERS, "uuid"):
@@ -135,6 +135,6 @@ def conversion(source_type: str, target_type: str) -> Conversion:
     return Conversion(
         f"no way from {source_type} to {target_type}",
         convert="NULL",
-        misfit="VALUE IS NOT NULL",
-        misfit_words=f"is a {source_type}, which we do not turn into {target_type}",
+        unstorable="VALUE IS NOT NULL",
+        unstorable_reason=f"is a {source_type}, which we do not turn into {target_type}",
     )

@@ -15,9 +15,9 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError
-from tatame_db.move import record as state
-from tatame_db.move.choices import LEFT, NULLED, REJECTED, UNKNOWN_TABLE, Choices, SetAside, Step, settle
-from tatame_db.move.connection import Sides, listening
+from tatame_db.move import record
+from tatame_db.move.choices import LEFT, NULLED, REJECTED, UNKNOWN_TABLE, Choices, Exclusion, ExclusionQuery, resolve
+from tatame_db.move.connection import Connections, watchdog
 from tatame_db.move.conversion import TEXT, TEXTS, about
 from tatame_db.move.jobs import each
 from tatame_db.move.mapping import PHASE_OF, TableMap, literal, quoted, read_mapping
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from psycopg.abc import Buffer
 
-    from tatame_db.move.choices import Settled
+    from tatame_db.move.choices import Resolution
     from tatame_db.move.mapping import ColumnMap
     from tatame_db.move.rest import Reading
 
@@ -44,7 +44,7 @@ _BLOCK_BYTES = 1 << 16
 FEW_ROWS, FEW_OF_ALL = 10_000, 0.1
 
 
-class ObstaclesInTheWay(TatameError):
+class ObstaclesUnresolved(TatameError):
     """The plan is not whole, so nothing is copied."""
 
     def __init__(self, planned: Plan) -> None:
@@ -57,7 +57,7 @@ class ObstaclesInTheWay(TatameError):
         )
 
 
-class RowsOfOthers(TatameError):
+class OtherRowsInTarget(TatameError):
     """Tables hold rows that this move did not bring, or that were changed since."""
 
     def __init__(self, rows: dict[str, int]) -> None:
@@ -70,7 +70,7 @@ class RowsOfOthers(TatameError):
         )
 
 
-class ParentsMissing(TatameError):
+class ParentsNotCopied(TatameError):
     """Rows name others in tables that are neither part of this copy nor complete."""
 
     def __init__(self, parents: list[str]) -> None:
@@ -82,7 +82,7 @@ class ParentsMissing(TatameError):
         )
 
 
-class CopyNotEqual(TatameError):
+class CopyDiffers(TatameError):
     """What was written is not what the source has; the table is left as it was."""
 
     exit_code = 3
@@ -122,7 +122,7 @@ class RowsRefused(TatameError):
         )
 
 
-class KeysBroken(TatameError):
+class ForeignKeyViolated(TatameError):
     """A foreign key does not hold over the rows that are there."""
 
     def __init__(self, table: str, key: str, words: str) -> None:
@@ -195,7 +195,7 @@ class Report:
     target_version: str
     hash: str
     tables: list[TableCopy]
-    aside: list[SetAside]
+    exclusions: list[Exclusion]
     """What was set aside by choice, of these tables and of those that have no place with us."""
     keys: int
     """Foreign keys of our tables, all of which hold over the rows that are there."""
@@ -213,7 +213,7 @@ def _silent(*_: object) -> None:
 
 
 def copy(
-    sides: Sides,
+    connections: Connections,
     tables: Sequence[str] = (),
     *,
     choices: Choices | None = None,
@@ -233,7 +233,7 @@ def copy(
     `KeysBroken`, `RowsRefused`, `NotReady`, `NotProven`, `TooManyAside`.
     """
     copying = _Copy(
-        sides,
+        connections,
         tables,
         choices or Choices(),
         replace_rows=replace_rows,
@@ -253,7 +253,7 @@ def copy(
 class _Copy:
     def __init__(
         self,
-        sides: Sides,
+        connections: Connections,
         tables: Sequence[str],
         choices: Choices,
         *,
@@ -263,7 +263,7 @@ class _Copy:
         on_table: Callable[[TableCopy], None],
         on_rows: Callable[[str, int, int], None],
     ) -> None:
-        self._use(sides)
+        self._use(connections)
         self.choices, self.replace_rows, self.jobs, self.sha256 = choices, replace_rows, jobs, sha256
         self.on_table, self.on_rows = on_table, on_rows
         mapping = read_mapping(self.source)
@@ -271,21 +271,21 @@ class _Copy:
         # Who brings the users also fills in what waited for them.
         self.filled = {name for name in PHASE_OF if _later_parents(mapping[name]) & chosen} - chosen
         self.chosen = [name for name in PHASE_OF if name in chosen | self.filled]
-        self.mapping, self.tables, self.steps = mapping, mapping.chosen(self.chosen), list[Step]()
-        self.identity = state.name_of(self.source)
+        self.mapping, self.tables, self.queries = mapping, mapping.chosen(self.chosen), list[ExclusionQuery]()
+        self.identity = record.identity_of(self.source)
         self.fingerprints: dict[str, str] = {}
         self.digests: dict[str, tuple[Digest, Digest]] = {}
         self.rows: dict[str, int] = {}
         self.hashed = ""
         self.run_id: int | None = None
 
-    def _use(self, sides: Sides) -> None:
-        self.sides, self.source, self.target = sides, sides.source, sides.target
+    def _use(self, connections: Connections) -> None:
+        self.connections, self.source, self.target = connections, connections.source, connections.target
 
-    def _on(self, sides: Sides) -> _Copy:
+    def _on(self, connections: Connections) -> _Copy:
         """Return the same copy on other connections."""
         other = shallow(self)
-        other._use(sides)
+        other._use(connections)
         return other
 
     def run(self) -> Report:
@@ -295,7 +295,7 @@ class _Copy:
             self._record(error)
             raise
         finally:
-            connection = self.target.connection
+            connection = self.target.driver
             if connection.info.transaction_status == TransactionStatus.ACTIVE:
                 # Ctrl-C came as a stream began, which nobody can end any more: the server undoes it.
                 connection.close()
@@ -305,48 +305,52 @@ class _Copy:
                 self._restore()
 
     def _record(self, error: BaseException) -> None:
-        if self.run_id is None or self.target.connection.closed:
+        if self.run_id is None or self.target.driver.closed:
             return
-        outcome = "not equal" if isinstance(error, CopyNotEqual | NotProven) else "failed"
+        outcome = "not equal" if isinstance(error, CopyDiffers | NotProven) else "failed"
         # What went wrong is worth more than that it could not be written down.
         with contextlib.suppress(psycopg.Error):
-            self.target.connection.rollback()
-            state.ended(self.target, self.run_id, outcome, error=_in_words(error))
-            self.target.connection.commit()
+            self.target.driver.rollback()
+            record.ended(self.target, self.run_id, outcome, error=_in_words(error))
+            self.target.driver.commit()
 
     def _restore(self) -> None:
-        if state.exists(self.target):
-            state.restore(self.target)
-        self.target.connection.commit()
+        if record.exists(self.target):
+            record.restore(self.target)
+        self.target.driver.commit()
 
     def _run(self) -> Report:
         started = time.perf_counter()
-        settled = settle(self.source, self.mapping, self.choices)
-        plan = planned(self.sides, settled)
+        resolution = resolve(self.source, self.mapping, self.choices)
+        plan = planned(self.connections, resolution)
         if not plan.whole:
-            raise ObstaclesInTheWay(plan)
+            raise ObstaclesUnresolved(plan)
         # From here on a query of the source does not see what is set aside.
-        self.mapping, self.tables, self.steps = settled.mapping, settled.mapping.chosen(self.chosen), settled.steps
-        self.rows = settled.rows
-        name = common_hash(self.sides)
+        self.mapping, self.tables, self.queries = (
+            resolution.mapping,
+            resolution.mapping.chosen(self.chosen),
+            resolution.queries,
+        )
+        self.rows = resolution.rows
+        name = common_hash(self.connections)
         self.hashed = HASHES[name]
         self._refuse_missing_parents()
         # Before the digests: what is written here in between then shows as a row of others, and never as proven.
-        self.fingerprints = {table.name: state.fingerprint(self.target, table.name) for table in self.tables}
+        self.fingerprints = {table.name: record.fingerprint(self.target, table.name) for table in self.tables}
         differing = {table.name for table in self.tables if self._differs(table)}
         self._refuse_rows_of_others(differing)
-        state.prepare(self.target)
+        record.prepare(self.target)
         self.run_id = run = self._begin(plan)
         # So that it is on record however it ends.
-        self.target.connection.commit()
+        self.target.driver.commit()
         work = {table.name: self._work(table) for table in self.tables if table.name in differing}
         self._park(work)
-        self.target.connection.commit()
+        self.target.driver.commit()
         done = each(
-            self.sides,
+            self.connections,
             self.jobs,
             self.tables,
-            lambda sides, table: self._on(sides)._made_equal(run, table, work.get(table.name)),
+            lambda connections, table: self._on(connections)._made_equal(run, table, work.get(table.name)),
             self.on_table,
         )
         self._keep_unknown_tables(run)
@@ -366,15 +370,15 @@ class _Copy:
             target_version=plan.target_version,
             hash=name,
             tables=done,
-            aside=[what for what in plan.aside if what.table in self.chosen or what.kind == UNKNOWN_TABLE],
-            keys=state.keys(self.target),
+            exclusions=[what for what in plan.exclusions if what.table in self.chosen or what.kind == UNKNOWN_TABLE],
+            keys=record.keys(self.target),
             tried=[table.name for table in tried],
             seconds=time.perf_counter() - started,
             rest=rest,
             uncopied=self._uncopied(),
         )
-        state.ended(self.target, run, "proven", report=json.dumps(asdict(report)))
-        self.target.connection.commit()
+        record.ended(self.target, run, "proven", report=json.dumps(asdict(report)))
+        self.target.driver.commit()
         return report
 
     def _uncopied(self) -> list[str]:
@@ -389,7 +393,7 @@ class _Copy:
 
     def _begin(self, plan: Plan) -> int:
         [[run]] = self.target.rows(
-            f"INSERT INTO {state.SCHEMA}.runs (source, source_identity, source_version, target_version, options)"
+            f"INSERT INTO {record.SCHEMA}.runs (source, source_identity, source_version, target_version, options)"
             " VALUES (%(source)s, %(identity)s, %(source_version)s, %(target_version)s, %(options)s) RETURNING id",
             {
                 "source": plan.source,
@@ -410,7 +414,7 @@ class _Copy:
         return int(run)
 
     def _comparison(self, table: TableMap) -> Comparison:
-        return Comparison(self.sides, table, self.hashed)
+        return Comparison(self.connections, table, self.hashed)
 
     def _differs(self, table: TableMap) -> bool:
         source, target = self.digests[table.name] = self._comparison(table).whole()
@@ -425,10 +429,10 @@ class _Copy:
         wanted = (parents - chosen - later) | (self.filled - copied)
         missing = [name for name in PHASE_OF if name in wanted and self._differs(self.mapping[name])]
         if missing:
-            raise ParentsMissing(missing)
+            raise ParentsNotCopied(missing)
 
-    def _remembered(self) -> dict[str, state.Remembered]:
-        return state.remembered(self.target) if state.exists(self.target) else {}
+    def _remembered(self) -> dict[str, record.Remembered]:
+        return record.remembered(self.target) if record.exists(self.target) else {}
 
     def _refuse_rows_of_others(self, differing: set[str]) -> None:
         known = self._remembered()
@@ -441,7 +445,7 @@ class _Copy:
             if rows and table.name in differing and not from_here:
                 others[table.name] = rows
         if others and not self.replace_rows:
-            raise RowsOfOthers(others)
+            raise OtherRowsInTarget(others)
 
     def _work(self, table: TableMap) -> Work:
         rows = _rows(self.fingerprints[table.name])
@@ -462,7 +466,7 @@ class _Copy:
             in_the_way = parent in work or (table, parent) in waits
             return in_the_way or (table in work and work[table].bulk)
 
-        state.park(self.target, pays)
+        record.park(self.target, pays)
 
     def _made_equal(self, run: int, table: TableMap, work: Work | None) -> TableCopy:
         started = time.perf_counter()
@@ -476,12 +480,12 @@ class _Copy:
             except (psycopg.IntegrityError, psycopg.errors.RaiseException) as error:
                 raise RowsRefused(table.name, str(error.diag.message_primary)) from error
             if sent and sent.digest() != self._read_back(table):
-                raise CopyNotEqual(table.name)
+                raise CopyDiffers(table.name)
             waiting = self._prove(table)
-            now = state.fingerprint(self.target, table.name)
+            now = record.fingerprint(self.target, table.name)
         rows = _rows(now)
-        aside = self._keep(run, table.name)
-        state.remember(
+        exclusions = self._keep(run, table.name)
+        record.remember(
             self.target,
             table.name,
             run=run,
@@ -490,9 +494,9 @@ class _Copy:
             fingerprint=now,
             copied=work is not None,
         )
-        if self.source.again is None:
-            state.prove(self.target, table.name)
-        self.target.connection.commit()
+        if self.source.reread is None:
+            record.prove(self.target, table.name)
+        self.target.driver.commit()
         make_ready(self.target, table.table)
         (_, source_digest), (_, target_digest) = self.digests[table.name]
         return TableCopy(
@@ -504,20 +508,20 @@ class _Copy:
             written,
             time.perf_counter() - started,
             waiting,
-            rejected=aside[REJECTED],
-            nulled=aside[NULLED],
+            rejected=exclusions[REJECTED],
+            nulled=exclusions[NULLED],
             sha256=sent.hexdigest() if sent else None,
         )
 
     def _refuse_late_writers(self, table: TableMap) -> None:
-        self.target.do(f"LOCK TABLE public.{quoted(table.name)} IN SHARE ROW EXCLUSIVE MODE")
-        now = state.fingerprint(self.target, table.name)
+        self.target.execute(f"LOCK TABLE public.{quoted(table.name)} IN SHARE ROW EXCLUSIVE MODE")
+        now = record.fingerprint(self.target, table.name)
         if now != self.fingerprints[table.name]:
-            raise RowsOfOthers({table.name: _rows(now)})
+            raise OtherRowsInTarget({table.name: _rows(now)})
 
     def _write(self, table: TableMap, work: Work, on_block: Hearing | None) -> tuple[int, int]:
         # All deletes come first, for a unique value may have gone from one row to another.
-        deleted = sum(self.target.do(f"DELETE FROM {table.target_sql}{which}") for which in work.deletes)
+        deleted = sum(self.target.execute(f"DELETE FROM {table.target_sql}{which}") for which in work.deletes)
         written, wanted = 0, self.rows[table.name] if work.rows is None else work.rows
         for which in work.brings:
             written += self._pipe(table, which, written, wanted, on_block)
@@ -550,67 +554,67 @@ class _Copy:
         rows = f"SELECT {names} FROM {table.target_sql}{_ordered(table, table.key.target_value)}"
         out = f"COPY ({rows}) TO STDOUT (FORMAT binary)"
         with (
-            listening(self.target) as hear,
-            self.target.connection.cursor() as reading,
+            watchdog(self.target) as heartbeat,
+            self.target.driver.cursor() as reading,
             reading.copy(out.encode()) as read,
         ):
             for block in _blocks(read):
                 found.update(block)
-                hear()
+                heartbeat()
         return found.digest()
 
     def _keep(self, run: int, table: str) -> Counter[str]:
         """Replace what is kept of a table; return how many rows there are of each action."""
-        state.forget_aside(self.target, self.identity, table)
-        steps = [step for step in self.steps if step.told.table == table]
-        kept = [step for step in steps if step.told.action != LEFT]
-        for step in kept:
-            self._keep_rows(run, step)
+        record.delete_rejects(self.target, self.identity, table)
+        queries = [query for query in self.queries if query.exclusion.table == table]
+        kept = [query for query in queries if query.exclusion.action != LEFT]
+        for query in kept:
+            self._keep_rows(run, query)
         if kept and digest_of_source(self.source, self.hashed, kept) != digest_of_target(
             self.target, self.hashed, self.identity, table
         ):
-            raise CopyNotEqual(table)
-        told: Counter[str] = Counter()
-        for step in steps:
-            told[step.told.action] += step.told.rows
-        return told
+            raise CopyDiffers(table)
+        summary: Counter[str] = Counter()
+        for query in queries:
+            summary[query.exclusion.action] += query.exclusion.rows
+        return summary
 
-    def _keep_rows(self, run: int, step: Step) -> None:
-        what = step.told
+    def _keep_rows(self, run: int, query: ExclusionQuery) -> None:
+        what = query.exclusion
         facts = (self.identity, what.table, what.column, what.kind, what.reason, what.action)
         texts = ", ".join("NULL::text" if fact is None else f"{literal(fact)}::text" for fact in facts)
         self._stream(
-            f"COPY (SELECT {run}::integer, {texts}, {step.key}, {step.row} {step.rows}) TO STDOUT (FORMAT binary)",
-            f"COPY {state.SCHEMA}.rejects (run, source_identity, table_name, column_name, kind, reason, action, id,"
+            f"COPY (SELECT {run}::integer, {texts}, {query.key}, {query.row} {query.rows}) TO STDOUT (FORMAT binary)",
+            f"COPY {record.SCHEMA}.rejects (run, source_identity, table_name, column_name, kind, reason, action, id,"
             ' "row") FROM STDIN (FORMAT binary)',
         )
 
     def _keep_unknown_tables(self, run: int) -> None:
-        state.forget_unknown_tables(self.target, self.identity)
-        for table in {step.told.table for step in self.steps if step.told.kind == UNKNOWN_TABLE}:
+        record.delete_rejects_of_unknown_tables(self.target, self.identity)
+        for table in {query.exclusion.table for query in self.queries if query.exclusion.kind == UNKNOWN_TABLE}:
             self._keep(run, table)
-        self.target.connection.commit()
+        self.target.driver.commit()
 
     def _stream(
         self, out: str, into: str, on_rows: Callable[[int], None] = _silent, on_block: Hearing | None = None
     ) -> int:
         with (
-            listening(self.source, self.target) as hear,
-            self.source.connection.cursor() as reading,
-            self.target.connection.cursor() as writing,
+            watchdog(self.source, self.target) as heartbeat,
+            self.source.driver.cursor() as reading,
+            self.target.driver.cursor() as writing,
             reading.copy(out.encode()) as read,
         ):
             try:
                 with writing.copy(into.encode()) as write:
                     for block in _blocks(read, on_rows):
                         write.write(block)
-                        hear()
+                        heartbeat()
                         if on_block:
                             on_block(block)
             except BaseException:
                 # Else the rest of what is read would be waited for, also by Ctrl-C, and also where it never comes.
-                self.source.give_up()
-                self.source.connection.close()
+                self.source.abort()
+                self.source.driver.close()
                 raise
             return writing.rowcount
 
@@ -621,59 +625,63 @@ class _Copy:
         cleared: list[str] = []
         for key in later:
             column, parent = quoted(key.parent.name), key.column.table.name
-            if self.target.do(
+            if self.target.execute(
                 f"UPDATE {table.target_sql} SET {column} = NULL WHERE t.{column} IS NOT NULL AND NOT EXISTS ("
                 f"SELECT FROM public.{quoted(parent)} AS p WHERE p.{quoted(key.column.name)} = t.{column})"
             ):
                 cleared.append(key.parent.name)
         compared = [column for column in table.columns if column.name not in cleared]
         if self._differs(replace(table, columns=compared)):
-            raise CopyNotEqual(table.name)
+            raise CopyDiffers(table.name)
         return cleared
 
     def _prove_again(self, done: list[TableCopy]) -> Reading | None:
         """Compare with the source read anew, where what was copied from is no more than an earlier reading of it."""
-        if self.source.again is None:
+        if self.source.reread is None:
             return None
         try:
-            with self.source.again() as source:
-                sides = Sides(source, self.target)
+            with self.source.reread() as source:
+                connections = Connections(source, self.target)
                 # What was chosen holds for the rows of today.
-                settled = settle(source, read_mapping(source), self.choices)
-                differing = [copied.table for copied in done if self._differs_now(sides, settled, copied)]
-                kept = Kept(sides, self.hashed).changed(settled.mapping, [])
+                resolution = resolve(source, read_mapping(source), self.choices)
+                differing = [copied.table for copied in done if self._differs_now(connections, resolution, copied)]
+                kept = Kept(connections, self.hashed).changed(resolution.mapping, [])
                 differing += [what.table for what in kept if what.kind == UNKNOWN_TABLE]
                 rest = source.rest
         except RestError as error:
             raise NotProven([copied.table for copied in done], error.what) from error
         for copied in done:
             if copied.table not in differing:
-                state.prove(self.target, copied.table)
-        self.target.connection.commit()
+                record.prove(self.target, copied.table)
+        self.target.driver.commit()
         if differing:
             raise NotProven(differing, "they changed while they were read")
         return rest
 
-    def _differs_now(self, sides: Sides, settled: Settled, copied: TableCopy) -> bool:
-        table = settled.mapping[copied.table]
+    def _differs_now(self, connections: Connections, resolution: Resolution, copied: TableCopy) -> bool:
+        table = resolution.mapping[copied.table]
         compared = [column for column in table.columns if column.name not in copied.waiting]
-        source, target = Comparison(sides, replace(table, columns=compared), self.hashed).whole()
-        kept = [step for step in settled.steps if step.told.table == table.name and step.told.action != LEFT]
+        source, target = Comparison(connections, replace(table, columns=compared), self.hashed).whole()
+        kept = [
+            query
+            for query in resolution.queries
+            if query.exclusion.table == table.name and query.exclusion.action != LEFT
+        ]
         return (
             source != target
             or not table.comparable
-            or digest_of_source(sides.source, self.hashed, kept)
+            or digest_of_source(connections.source, self.hashed, kept)
             != digest_of_target(self.target, self.hashed, self.identity, table.name)
         )
 
     def _validate(self) -> None:
-        for table, key in state.unproven_keys(self.target):
+        for table, key in record.unproven_keys(self.target):
             try:
-                self.target.do(f"ALTER TABLE public.{quoted(table)} VALIDATE CONSTRAINT {quoted(key)}")
+                self.target.execute(f"ALTER TABLE public.{quoted(table)} VALIDATE CONSTRAINT {quoted(key)}")
             except psycopg.errors.ForeignKeyViolation as error:
-                self.target.connection.rollback()
-                raise KeysBroken(table, key, str(error.diag.message_detail)) from error
-            self.target.connection.commit()
+                self.target.driver.rollback()
+                raise ForeignKeyViolated(table, key, str(error.diag.message_detail)) from error
+            self.target.driver.commit()
 
 
 def _in_words(error: BaseException) -> str:

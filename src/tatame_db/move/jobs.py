@@ -7,22 +7,22 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from threading import Event, Lock
 from typing import TYPE_CHECKING, TypeVar
 
-from tatame_db.move.connection import beside
+from tatame_db.move.connection import reopen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tatame_db.move.connection import Sides
+    from tatame_db.move.connection import Connections
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
 
 def each(
-    sides: Sides,
+    connections: Connections,
     jobs: int,
     pieces: Sequence[Piece],
-    do: Callable[[Sides, Piece], Result],
+    do: Callable[[Connections, Piece], Result],
     on_done: Callable[[Result], None],
 ) -> list[Result]:
     """Do all pieces, the first ones first, and return what came of them in their order.
@@ -31,14 +31,14 @@ def each(
     and undone before that is raised.
     """
     if jobs == 1:
-        return [_done(do(sides, piece), on_done) for piece in pieces]
-    snapshot = str(sides.source.row("SELECT pg_export_snapshot()")[0])
+        return [_done(do(connections, piece), on_done) for piece in pieces]
+    snapshot = str(connections.source.row("SELECT pg_export_snapshot()")[0])
     waiting, results = iter(enumerate(pieces)), dict[int, Result]()
-    working: list[Sides] = []
+    working: list[Connections] = []
     stopped, alone = Event(), Lock()
 
     def work() -> None:
-        with beside(sides, snapshot) as own:
+        with reopen(connections, snapshot) as own:
             working.append(own)
             while not stopped.is_set():
                 with alone:
@@ -60,9 +60,9 @@ def each(
             # Again and again, for a job may have been between two statements.
             while wait(running, timeout=0.1).not_done:
                 for own in working:
-                    for side in (own.source, own.target):
+                    for connection in (own.source, own.target):
                         with contextlib.suppress(Exception):
-                            side.connection.cancel_safe()
+                            connection.driver.cancel_safe()
             raise
     return [results[at] for at in range(len(pieces))]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Column, Table
 
-    from tatame_db.move.connection import Side
+    from tatame_db.move.connection import MoveConnection
 
 PHASE_OF = {
     "roles": 1,
@@ -154,7 +154,7 @@ class ColumnMap:
 
 
 @dataclass(frozen=True)
-class Aside:
+class ExcludedRows:
     """Which rows of the source stay behind, and where NULL takes the place of a value, all by choice.
 
     Ids are as they stand between the braces of a PostgreSQL array; `nulled` has them by column of the source.
@@ -164,11 +164,11 @@ class Aside:
     without_id: bool = False
     nulled: dict[str, str] = field(default_factory=dict[str, str])
 
-    def with_rejected(self, ids: str) -> Aside:
+    def with_rejected(self, ids: str) -> ExcludedRows:
         """Add rows that stay behind."""
         return replace(self, rejected=_joined(self.rejected, ids))
 
-    def with_nulled(self, column: str, ids: str) -> Aside:
+    def with_nulled(self, column: str, ids: str) -> ExcludedRows:
         """Add rows that lose a value."""
         return replace(self, nulled=self.nulled | {column: _joined(self.nulled.get(column, ""), ids)})
 
@@ -187,7 +187,7 @@ class TableMap:
     table: Table
     source: SourceTable | None
     columns: list[ColumnMap]
-    aside: Aside = field(default_factory=Aside)
+    excluded: ExcludedRows = field(default_factory=ExcludedRows)
 
     @property
     def name(self) -> str:
@@ -224,22 +224,22 @@ class TableMap:
         """What a query of the source reads from."""
         if self.source is None:
             return "(SELECT WHERE false) AS s"
-        if self.aside == Aside():
+        if self.excluded == ExcludedRows():
             return f"{self.source.sql} AS s"
         values = ", ".join(self._accepted(name) for name in self.source.columns)
         return f"(SELECT {values} FROM {self.source.sql} AS s WHERE {self._is_accepted}) AS s"
 
     def _accepted(self, column: str) -> str:
         value = f"s.{quoted(column)}"
-        ids = self.aside.nulled.get(column)
+        ids = self.excluded.nulled.get(column)
         return f"CASE WHEN {self.among(ids)} THEN NULL ELSE {value} END AS {quoted(column)}" if ids else value
 
     @property
     def _is_accepted(self) -> str:
         key = self.key.source_value
-        conditions = [f"{key} IS NOT NULL"] if self.aside.without_id else []
-        if self.aside.rejected:
-            ids = array(self.aside.rejected, self.key_kind)
+        conditions = [f"{key} IS NOT NULL"] if self.excluded.without_id else []
+        if self.excluded.rejected:
+            ids = array(self.excluded.rejected, self.key_kind)
             conditions.append(f"NOT EXISTS (SELECT FROM unnest({ids}) AS r WHERE r = {key})")
         return " AND ".join(conditions) or "true"
 
@@ -255,7 +255,7 @@ class TableMap:
     @property
     def plain(self) -> TableMap:
         """The same with every row of the source as it is."""
-        return replace(self, aside=Aside())
+        return replace(self, excluded=ExcludedRows())
 
     @property
     def target_sql(self) -> str:
@@ -285,7 +285,7 @@ class Mapping:
         return next(table for table in self.tables if table.name == name)
 
 
-def read_mapping(source: Side) -> Mapping:
+def read_mapping(source: MoveConnection) -> Mapping:
     """Read the source's catalogue and find a place for each column. Raises `SourceUnreadable`."""
     found = _catalogue(source)
     tables = Base.metadata.tables
@@ -313,7 +313,7 @@ def _source_column(column: Column[object], source: SourceTable) -> SourceColumn 
     return source.columns.get(theirs) or source.columns.get(column.name)
 
 
-def _catalogue(source: Side) -> dict[str, SourceTable]:
+def _catalogue(source: MoveConnection) -> dict[str, SourceTable]:
     rows = source.rows(_CATALOGUE, {"ours": list(PHASE_OF)})
     forbidden = sorted({row[0] for row in rows if not row[1]})
     hidden = sorted({row[0] for row in rows if row[1] and row[2]})

@@ -15,9 +15,9 @@ import psycopg
 
 from tatame_db.database.pool import readable
 from tatame_db.errors import NOTHING_CHANGED
-from tatame_db.move import record as state
+from tatame_db.move import record
 from tatame_db.move.choices import UNKNOWN_TABLE
-from tatame_db.move.connection import SameDatabase, Side, reading, target_opened
+from tatame_db.move.connection import MoveConnection, SameDatabase, open_source, open_target
 from tatame_db.move.mapping import MAY_BE_MISSING, PHASE_OF, quoted
 from tatame_db.move.proof import TableCount, rejected
 from tatame_db.move.rest import SEES_ALL, Rest, RestAnswer, RestError, RestTable
@@ -90,7 +90,7 @@ class Mirror:
         """Where it is."""
         return self.rest.address
 
-    def is_in(self, target: Side) -> bool:
+    def is_same_as(self, target: MoveConnection) -> bool:
         """Say whether the first row of some table lies in the same place of the same table, which only itself does."""
         for name, table in sorted(self.rest.tables().items()):
             if name in PHASE_OF and (found := self.rest.places(table)):
@@ -108,13 +108,13 @@ class Mirror:
     def counts(self, target: Engine) -> list[TableCount]:
         """Count the rows of both sides, those of the source by its own word. Raises `RestError`, `SameDatabase`."""
         self.rest.tables()
-        with target_opened(target, self) as side:
-            if self.is_in(side):
+        with open_target(target, self) as connection:
+            if self.is_same_as(connection):
                 raise SameDatabase(self.readable)
-            aside = state.set_aside(side, state.name_of(self.rest.reading))
-            return [replace(self._compared(side, name), rejected=rejected(aside, name)) for name in PHASE_OF]
+            exclusions = record.recorded_exclusions(connection, record.identity_of(self.rest.reading))
+            return [replace(self._compared(connection, name), rejected=rejected(exclusions, name)) for name in PHASE_OF]
 
-    def _compared(self, target: Side, name: str) -> TableCount:
+    def _compared(self, target: MoveConnection, name: str) -> TableCount:
         [ours] = target.row(f"SELECT count(*) FROM public.{quoted(name)}")
         theirs = self.rest.count(name)
         if theirs is None and name in MAY_BE_MISSING:
@@ -125,32 +125,32 @@ class Mirror:
         return TableCount(name, theirs, ours)
 
     @contextlib.contextmanager
-    def opened(self, target: Side) -> Generator[Side]:
+    def open(self, target: MoveConnection) -> Generator[MoveConnection]:
         """Read everything into a server of our own, and open that; deleted at the end.
 
         Raises `RestError`, and what making a server raises.
         """
-        aside = state.set_aside(target, state.name_of(self.rest.reading))
-        kept = {what.table for what in aside if what.kind == UNKNOWN_TABLE}
-        with scratch(on_disk=True) as server, self._read(server, "first", kept) as side:
-            yield side
+        exclusions = record.recorded_exclusions(target, record.identity_of(self.rest.reading))
+        kept = {what.table for what in exclusions if what.kind == UNKNOWN_TABLE}
+        with scratch(on_disk=True) as server, self._read(server, "first", kept) as connection:
+            yield connection
 
     @contextlib.contextmanager
-    def _read(self, server: Scratch, name: str, kept: set[str]) -> Generator[Side]:
+    def _read(self, server: Scratch, name: str, kept: set[str]) -> Generator[MoveConnection]:
         self.rest.pages = 0
 
         @contextlib.contextmanager
-        def again() -> Generator[Side]:
+        def reread() -> Generator[MoveConnection]:
             # Only one has to fit onto the disk.
             server.drop(name)
-            with self._read(server, "second", kept) as side:
-                yield side
+            with self._read(server, "second", kept) as read:
+                yield read
 
         with server.database(name) as engine:
             with psycopg.connect(readable(engine.url)) as connection:
                 _Filling(self, connection, str(server.server.directory), kept).fill()
-            with reading(engine.url) as side:
-                yield replace(side, rest=self.rest.reading, again=again)
+            with open_source(engine.url) as read:
+                yield replace(read, rest=self.rest.reading, reread=reread)
 
 
 class _Filling:

@@ -21,7 +21,7 @@ LAST_ID = 2_147_483_647
 
 
 @dataclass(frozen=True)
-class Check:
+class Requirement:
     """A condition on rows of the source that says they cannot move as they are.
 
     `column` is the source's, where it is one; `nullable` says whether NULL could take its place with us.
@@ -30,12 +30,12 @@ class Check:
     kind: str
     what: str
     condition: str
-    mending: tuple[str, ...]
+    fixes: tuple[str, ...]
     column: str | None = None
     nullable: bool = False
 
 
-def of_the_key(table: TableMap) -> Iterator[Check]:
+def of_the_key(table: TableMap) -> Iterator[Requirement]:
     """Say which rows cannot be told apart, and so have to be looked at first."""
     key = table.key
     if key.source is None:
@@ -46,32 +46,32 @@ def of_the_key(table: TableMap) -> Iterator[Check]:
         yield duplicate(table, key, key.source)
 
 
-def of_a_row(table: TableMap) -> Iterator[Check]:
+def of_a_row(table: TableMap) -> Iterator[Requirement]:
     """Say what a row tells about itself."""
     for column in table.columns:
         source, value = column.source, column.source_value
         if source is None:
             if column.required:
                 words = f"there is no column for {column.name}, which every row of ours must have"
-                yield Check("missing-column", words, "true", ("add the column at the source and fill it",))
+                yield Requirement("missing-column", words, "true", ("add the column at the source and fill it",))
             continue
         if column.required and not source.not_null and column is not table.key:
             yield _missing_value(column, source)
-        if column.conversion.misfit:
-            yield Check(
+        if column.conversion.unstorable:
+            yield Requirement(
                 "misfit",
-                f"{source.name} {column.conversion.misfit_words}",
-                about(column.conversion.misfit, value),
+                f"{source.name} {column.conversion.unstorable_reason}",
+                about(column.conversion.unstorable, value),
                 ("change the values at the source",),
                 source.name,
                 not column.required,
             )
     if table.counted_key:
         words = "id is the last number there is, after which no row of ours could be added"
-        yield Check("last-id", words, f"{table.key.source_value} = {LAST_ID}", ("give the row another id",))
+        yield Requirement("last-id", words, f"{table.key.source_value} = {LAST_ID}", ("give the row another id",))
     yield from _too_long(table)
     for unknown in table.unknown:
-        yield Check(
+        yield Requirement(
             "unknown-column",
             f"{unknown.name} ({unknown.kind}) has values, and no column of ours takes them",
             f"s.{quoted(unknown.name)} IS NOT NULL",
@@ -80,8 +80,8 @@ def of_a_row(table: TableMap) -> Iterator[Check]:
         )
 
 
-def _missing_value(column: ColumnMap, source: SourceColumn) -> Check:
-    return Check(
+def _missing_value(column: ColumnMap, source: SourceColumn) -> Requirement:
+    return Requirement(
         "missing-value",
         f"{source.name} is NULL, and {column.name} of ours may not be",
         f"{column.source_value} IS NULL",
@@ -90,7 +90,7 @@ def _missing_value(column: ColumnMap, source: SourceColumn) -> Check:
     )
 
 
-def _too_long(table: TableMap) -> Iterator[Check]:
+def _too_long(table: TableMap) -> Iterator[Requirement]:
     """Values that an index of ours refuses, which the source need not have indexed."""
     indexes = [(str(index.name), list(index.columns)) for index in table.table.indexes]
     indexes += [
@@ -103,7 +103,7 @@ def _too_long(table: TableMap) -> Iterator[Check]:
             names = " and ".join(column.source.name for column in found if column.source and column.type == TEXT)
             words = f"{names} is longer than the {INDEXED_BYTES:,} bytes that surely fit into the index {name}"
             condition = f"{' + '.join(texts)} > {INDEXED_BYTES}"
-            yield Check("too-long", words, condition, ("shorten the values at the source",))
+            yield Requirement("too-long", words, condition, ("shorten the values at the source",))
         for column in found:
             if column.type == TEXTS and column.source and column.source.kind.endswith("[]"):
                 words = (
@@ -111,11 +111,11 @@ def _too_long(table: TableMap) -> Iterator[Check]:
                 )
                 longest = f"(SELECT max(octet_length(e)) FROM unnest({column.source_value}::text[]) AS e)"
                 condition = f"{longest} > {INDEXED_BYTES}"
-                mending = ("shorten the values at the source",)
-                yield Check("too-long", words, condition, mending, column.source.name)
+                fixes = ("shorten the values at the source",)
+                yield Requirement("too-long", words, condition, fixes, column.source.name)
 
 
-def duplicates(table: TableMap, keep: str | None = None) -> Iterator[Check]:
+def duplicates(table: TableMap, keep: str | None = None) -> Iterator[Requirement]:
     """Say which rows have a value that others have too; with `first` or `last`, without that one of them."""
     for column in table.columns:
         source = column.source
@@ -123,7 +123,7 @@ def duplicates(table: TableMap, keep: str | None = None) -> Iterator[Check]:
             yield duplicate(table, column, source, keep)
 
 
-def duplicate(table: TableMap, column: ColumnMap, source: SourceColumn, keep: str | None = None) -> Check:
+def duplicate(table: TableMap, column: ColumnMap, source: SourceColumn, keep: str | None = None) -> Requirement:
     """Say which rows have the same value in this column, judged among those that are not set aside."""
     value, key = column.source_value, table.key.source_value
     groups = f"FROM {table.source_sql} WHERE {value} IS NOT NULL GROUP BY {value}"
@@ -132,7 +132,7 @@ def duplicate(table: TableMap, column: ColumnMap, source: SourceColumn, keep: st
         condition += (
             f" AND ({value}, {key}) NOT IN (SELECT {value}, {'min' if keep == 'first' else 'max'}({key}) {groups})"
         )
-    return Check(
+    return Requirement(
         "duplicate",
         f"{source.name} is not unique, and {column.name} of ours must be",
         condition,
@@ -141,7 +141,7 @@ def duplicate(table: TableMap, column: ColumnMap, source: SourceColumn, keep: st
     )
 
 
-def orphans(mapping: Mapping, table: TableMap) -> Iterator[Check]:
+def orphans(mapping: Mapping, table: TableMap) -> Iterator[Requirement]:
     """Say which rows name others that the source does not have."""
     for column, source, key in _keys(table):
         parent = mapping[key.column.table.name].plain
@@ -160,7 +160,7 @@ def orphans(mapping: Mapping, table: TableMap) -> Iterator[Check]:
         )
 
 
-def orphans_of(table: TableMap, parent: TableMap, ids: str) -> Iterator[Check]:
+def orphans_of(table: TableMap, parent: TableMap, ids: str) -> Iterator[Requirement]:
     """Say which rows name one of these rows, which stay behind."""
     for column, source, key in _keys(table):
         if key.column.table.name == parent.name:
@@ -181,6 +181,6 @@ def _keys(table: TableMap) -> Iterator[tuple[ColumnMap, SourceColumn, ForeignKey
                 yield column, column.source, key
 
 
-def _orphan(column: ColumnMap, source: SourceColumn, what: str, condition: str) -> Check:
-    mending = (*(() if column.required else ("set it to NULL at the source",)), "delete the rows at the source")
-    return Check("orphan", what, condition, mending, source.name, not column.required)
+def _orphan(column: ColumnMap, source: SourceColumn, what: str, condition: str) -> Requirement:
+    fixes = (*(() if column.required else ("set it to NULL at the source",)), "delete the rows at the source")
+    return Requirement("orphan", what, condition, fixes, source.name, not column.required)

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
-from tatame_db.move import record as state
-from tatame_db.move.choices import Choices, Obstacle, SetAside, Settled, settle, told
+from tatame_db.move import record
+from tatame_db.move.choices import Choices, Exclusion, Obstacle, Resolution, resolve, summary
 from tatame_db.move.mapping import PHASE_OF, read_mapping
 
 if TYPE_CHECKING:
-    from tatame_db.move.connection import Sides
+    from tatame_db.move.connection import Connections
     from tatame_db.move.mapping import TableMap
     from tatame_db.move.rest import Reading
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 BYTES_PER_SECOND = 20_000_000
 
 
-class NotWhole(TatameError):
+class PlanIncomplete(TatameError):
     """Something stands in the way of a whole move: the answer of `move plan`."""
 
     exit_code = 3
@@ -69,7 +69,7 @@ class Plan:
     target_version: str
     tables: list[PlannedTable]
     unknown_tables: list[Obstacle]
-    aside: list[SetAside]
+    exclusions: list[Exclusion]
     """What the choices come to."""
     rest: Reading | None
     """How the source was read, where that was over REST."""
@@ -100,29 +100,29 @@ class Plan:
         return not self.unresolved
 
 
-def plan(sides: Sides, choices: Choices | None = None) -> Plan:
+def plan(connections: Connections, choices: Choices | None = None) -> Plan:
     """Read catalogues and data, and say what would become of them. Raises `SourceUnreadable`, `TooManyAside`."""
-    return planned(sides, settle(sides.source, read_mapping(sides.source), choices or Choices()))
+    return planned(connections, resolve(connections.source, read_mapping(connections.source), choices or Choices()))
 
 
-def planned(sides: Sides, settled: Settled) -> Plan:
+def planned(connections: Connections, resolution: Resolution) -> Plan:
     """Say what would become of a source that was looked at."""
-    source, target = sides.source, sides.target
-    known = state.rates(target)
+    source, target = connections.source, connections.target
+    known = record.rates(target)
     return Plan(
         source=source.readable,
         source_version=source.version,
         target=target.readable,
         target_version=target.version,
-        tables=[_planned(settled, table, known.get(table.name)) for table in settled.mapping.tables],
-        unknown_tables=settled.unknown_tables,
-        aside=told(settled.steps),
+        tables=[_planned(resolution, table, known.get(table.name)) for table in resolution.mapping.tables],
+        unknown_tables=resolution.unknown_tables,
+        exclusions=summary(resolution.queries),
         rest=source.rest,
     )
 
 
-def _planned(settled: Settled, table: TableMap, rows_per_second: float | None) -> PlannedTable:
-    rows, size = settled.rows[table.name], table.source.size_bytes if table.source else 0
+def _planned(resolution: Resolution, table: TableMap, rows_per_second: float | None) -> PlannedTable:
+    rows, size = resolution.rows[table.name], table.source.size_bytes if table.source else 0
     columns = [
         PlannedColumn(
             column.name,
@@ -140,5 +140,5 @@ def _planned(settled: Settled, table: TableMap, rows_per_second: float | None) -
         size,
         round(rows / rows_per_second if rows_per_second else size / BYTES_PER_SECOND, 1),
         columns,
-        settled.obstacles[table.name],
+        resolution.obstacles[table.name],
     )

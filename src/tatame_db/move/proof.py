@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
-from tatame_db.move import record as state
+from tatame_db.move import record
 from tatame_db.move.choices import REJECTED
 from tatame_db.move.mapping import NUMBER, array, listed, read_mapping
 from tatame_db.move.rejects import Kept
@@ -19,8 +19,8 @@ from tatame_db.move.rejects import Kept
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tatame_db.move.choices import SetAside
-    from tatame_db.move.connection import Sides
+    from tatame_db.move.choices import Exclusion
+    from tatame_db.move.connection import Connections
     from tatame_db.move.mapping import TableMap
     from tatame_db.move.rest import Reading
 
@@ -165,9 +165,9 @@ class Proof:
 
     hash: str
     tables: list[TableProof]
-    aside: list[SetAside]
+    exclusions: list[Exclusion]
     """What is kept of rows and values that were set aside by choice."""
-    changed: list[SetAside]
+    changed: list[Exclusion]
     """Columns and tables without a place with us that are kept, and not as the source has them today."""
     rest: Reading | None
 
@@ -192,50 +192,50 @@ class Proof:
         return not self.changed and all(table.equal or table.differs_by_choice for table in self.tables)
 
 
-def counts(sides: Sides) -> list[TableCount]:
+def counts(connections: Connections) -> list[TableCount]:
     """Count the rows of both sides. Raises `SourceUnreadable`."""
-    tables = read_mapping(sides.source).tables
-    aside = state.set_aside(sides.target, state.name_of(sides.source))
-    return [replace(_count(sides, table), rejected=rejected(aside, table.name)) for table in tables]
+    tables = read_mapping(connections.source).tables
+    exclusions = record.recorded_exclusions(connections.target, record.identity_of(connections.source))
+    return [replace(_count(connections, table), rejected=rejected(exclusions, table.name)) for table in tables]
 
 
-def rejected(aside: list[SetAside], table: str) -> dict[str, int]:
+def rejected(exclusions: list[Exclusion], table: str) -> dict[str, int]:
     """Count the rows of a table that stayed behind by choice, by the kind of obstacle."""
     rows: Counter[str] = Counter()
-    for what in aside:
+    for what in exclusions:
         if (what.table, what.action) == (table, REJECTED):
             rows[what.kind] += what.rows
     return dict(rows)
 
 
-def verify(sides: Sides, tables: Sequence[str] = (), *, max_differences: int = MAX_DIFFERENCES) -> Proof:
+def verify(connections: Connections, tables: Sequence[str] = (), *, max_differences: int = MAX_DIFFERENCES) -> Proof:
     """Compare the whole contents of these tables, or of all; `max_differences` is how many to show of each.
 
     Raises `TableUnknown`, `SourceUnreadable`, `NoCommonHash`.
     """
-    mapping = read_mapping(sides.source)
+    mapping = read_mapping(connections.source)
     chosen = mapping.chosen(tables)
-    name = common_hash(sides)
-    kept = Kept(sides, HASHES[name])
-    proofs = [Comparison(sides, table, HASHES[name], max_differences, kept).prove() for table in chosen]
-    return Proof(name, proofs, kept.of(tables), kept.changed(mapping, tables), sides.source.rest)
+    name = common_hash(connections)
+    kept = Kept(connections, HASHES[name])
+    proofs = [Comparison(connections, table, HASHES[name], max_differences, kept).prove() for table in chosen]
+    return Proof(name, proofs, kept.of(tables), kept.changed(mapping, tables), connections.source.rest)
 
 
-def common_hash(sides: Sides) -> str:
+def common_hash(connections: Connections) -> str:
     """Return the first hash that both servers compute alike, tried on known texts. Raises `NoCommonHash`."""
     for name, expression in HASHES.items():
         query = f"SELECT {expression.replace('TEXT', 'known')} FROM unnest(%(known)s::text[]) AS known"
-        source, target = sides.rows(query, query, {"known": _KNOWN_TEXTS})
+        source, target = connections.rows(query, query, {"known": _KNOWN_TEXTS})
         if source == target:
             return name
     query = "SELECT current_setting('server_encoding')"
-    [[source_encoding]], [[target_encoding]] = sides.rows(query, query)
+    [[source_encoding]], [[target_encoding]] = connections.rows(query, query)
     raise NoCommonHash((source_encoding, target_encoding))
 
 
-def _count(sides: Sides, table: TableMap) -> TableCount:
+def _count(connections: Connections, table: TableMap) -> TableCount:
     query = "SELECT count(*) FROM {}"
-    [[source]], [[target]] = sides.rows(query.format(table.source_sql), query.format(table.target_sql))
+    [[source]], [[target]] = connections.rows(query.format(table.source_sql), query.format(table.target_sql))
     return TableCount(table.name, source if table.comparable else None, target)
 
 
@@ -271,9 +271,9 @@ class Comparison:
     """One table on both sides: first as a whole, then only where it differs."""
 
     def __init__(
-        self, sides: Sides, table: TableMap, hashed: str, max_differences: int = 0, kept: Kept | None = None
+        self, connections: Connections, table: TableMap, hashed: str, max_differences: int = 0, kept: Kept | None = None
     ) -> None:
-        self.sides, self.table, self.max_differences, self.kept = sides, table, max_differences, kept
+        self.connections, self.table, self.max_differences, self.kept = connections, table, max_differences, kept
         key = table.key
         self.source_key, self.target_key = f"{key.source_value}::text", f"{key.target_value}::text"
         self.source_hash = hashed.replace("TEXT", _row([column.source_text for column in table.columns]))
@@ -284,7 +284,7 @@ class Comparison:
     def prove(self) -> TableProof:
         """Compare, and count and show what differs."""
         if not self.table.comparable:
-            count = _count(self.sides, self.table)
+            count = _count(self.connections, self.table)
             return TableProof(self.table.name, None, count.target, None, None, 0, 0, 0, 0, [])
         source, target = self.whole()
         if source != target:
@@ -353,7 +353,7 @@ class Comparison:
         query = "SELECT {}, count(*), coalesce(sum({}), 0)::text FROM {}{}"
         if bits is not None:
             query += " GROUP BY 1"
-        source, target = self.sides.rows(
+        source, target = self.connections.rows(
             query.format(
                 _bucket(self.table.key.source_value, bits), self.source_hash, self.table.source_sql, where.source
             ),
@@ -374,7 +374,7 @@ class Comparison:
 
     def _hashes(self, where: Where) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
         """Hash each row of both sides, after its id."""
-        return self.sides.rows(
+        return self.connections.rows(
             f"SELECT {self.source_key}, {self.source_hash} FROM {self.table.source_sql}{where.source}",
             f"SELECT {self.target_key}, {self.target_hash} FROM {self.table.target_sql}{where.target}",
         )
@@ -425,7 +425,7 @@ class Comparison:
         theirs = ", ".join(f"{column.source_text}, {column.source_value}::text" for column in columns)
         ours = ", ".join(f"{column.target_text}, {column.target_value}::text" for column in columns)
         key, ids = self.table.key, listed(keys)
-        source, target = self.sides.rows(
+        source, target = self.connections.rows(
             f"SELECT {self.source_key}, {theirs} FROM {self.table.source_sql} WHERE {self.table.among(ids)}",
             f"SELECT {self.target_key}, {ours} FROM {self.table.target_sql}"
             f" WHERE {key.target_value} = ANY({array(ids, key.type)})",

@@ -13,12 +13,12 @@ from tatame_db.move.mapping import quoted
 if TYPE_CHECKING:
     from sqlalchemy import Table
 
-    from tatame_db.move.connection import Side
+    from tatame_db.move.connection import MoveConnection
 
 _ANYTHING = {str: "gen_random_uuid()::text", int: "0", datetime: "now()", list: "'{}'"}
 
 
-class NotReady(TatameError):
+class TrialInsertFailed(TatameError):
     """All rows are there, and a new one cannot be added."""
 
     def __init__(self, table: str, words: str) -> None:
@@ -30,14 +30,14 @@ class NotReady(TatameError):
         )
 
 
-def make_ready(target: Side, table: Table) -> None:
+def make_ready(target: MoveConnection, table: Table) -> None:
     """Let the next row get a free id, and give the server fresh statistics; commits."""
     _set_sequence(target, table)
-    target.do(f"ANALYZE public.{quoted(table.name)}")
-    target.connection.commit()
+    target.execute(f"ANALYZE public.{quoted(table.name)}")
+    target.driver.commit()
 
 
-def _set_sequence(target: Side, table: Table) -> None:
+def _set_sequence(target: MoveConnection, table: Table) -> None:
     name = f"public.{quoted(table.name)}"
     if table.autoincrement_column is not None:
         # Outside of any transaction that may be undone, because `setval` is not.
@@ -47,7 +47,7 @@ def _set_sequence(target: Side, table: Table) -> None:
         )
 
 
-def prove_ready(target: Side, table: Table) -> None:
+def prove_ready(target: MoveConnection, table: Table) -> None:
     """Add a row and take it back. Raises `NotReady`."""
     tried: list[Table] = []
     try:
@@ -55,16 +55,16 @@ def prove_ready(target: Side, table: Table) -> None:
     except psycopg.OperationalError:
         raise
     except psycopg.DatabaseError as error:
-        raise NotReady(table.name, str(error.diag.message_primary)) from error
+        raise TrialInsertFailed(table.name, str(error.diag.message_primary)) from error
     finally:
-        if not target.connection.closed:
-            target.connection.rollback()
+        if not target.driver.closed:
+            target.driver.rollback()
     for advanced in tried:
         _set_sequence(target, advanced)
-    target.connection.commit()
+    target.driver.commit()
 
 
-def _insert(target: Side, table: Table, tried: list[Table]) -> Any:
+def _insert(target: MoveConnection, table: Table, tried: list[Table]) -> Any:
     tried.append(table)
     values: dict[str, Any] = {}
     expressions: dict[str, str] = {}
@@ -83,6 +83,6 @@ def _insert(target: Side, table: Table, tried: list[Table]) -> Any:
     return key
 
 
-def _parent(target: Side, table: Table, tried: list[Table]) -> Any:
+def _parent(target: MoveConnection, table: Table, tried: list[Table]) -> Any:
     found = target.rows(f"SELECT id FROM public.{quoted(table.name)} LIMIT 1")
     return found[0][0] if found else _insert(target, table, tried)

@@ -6,20 +6,20 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError
-from tatame_db.move.choices import REJECTED, UNKNOWN_TABLE, Choices, SetAside
+from tatame_db.move.choices import REJECTED, UNKNOWN_TABLE, Choices, Exclusion
 from tatame_db.move.mapping import PHASE_OF, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from tatame_db.move.connection import Side
+    from tatame_db.move.connection import MoveConnection
     from tatame_db.move.rest import Reading
 
 SCHEMA = "tatame_move"
 
 
-class MoveNotEnded(TatameError):
+class MoveUnfinished(TatameError):
     """A run left keys or indexes away, or unchecked: an answer of `check` and `status --check`."""
 
     exit_code = 3
@@ -108,27 +108,27 @@ class Remembered:
     proven_at: datetime | None
 
 
-def name_of(source: Side | Reading) -> str:
+def identity_of(source: MoveConnection | Reading) -> str:
     """Name a source as it is remembered."""
     return ":".join(map(str, source.identity))
 
 
-def prepare(target: Side) -> None:
+def prepare(target: MoveConnection) -> None:
     """Make the schema where it is missing; committed by the caller."""
-    target.do(_TABLES)
+    target.execute(_TABLES)
 
 
-def exists(target: Side) -> bool:
+def exists(target: MoveConnection) -> bool:
     """Say whether there ever was a move into this database."""
     return target.row("SELECT to_regclass('tatame_move.parked') IS NOT NULL")[0] is True
 
 
-def keeps(target: Side) -> bool:
+def keeps(target: MoveConnection) -> bool:
     """Say whether there is a place for what is set aside."""
     return target.row(f"SELECT to_regclass('{SCHEMA}.rejects') IS NOT NULL")[0] is True
 
 
-def set_aside(target: Side, identity: str | None = None) -> list[SetAside]:
+def recorded_exclusions(target: MoveConnection, identity: str | None = None) -> list[Exclusion]:
     """Sum up what is kept of this source, or of the one that each table came from."""
     if not keeps(target):
         return []
@@ -139,34 +139,36 @@ def set_aside(target: Side, identity: str | None = None) -> list[SetAside]:
         " GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4",
         {"identity": identity},
     )
-    return [SetAside(*row) for row in rows]
+    return [Exclusion(*row) for row in rows]
 
 
-def forget_aside(target: Side, identity: str, table: str) -> None:
+def delete_rejects(target: MoveConnection, identity: str, table: str) -> None:
     """Let go what is kept of a table of this source; committed by the caller."""
-    target.do(
+    target.execute(
         f"DELETE FROM {SCHEMA}.rejects WHERE source_identity = %(identity)s AND table_name = %(table)s",
         {"identity": identity, "table": table},
     )
 
 
-def forget_unknown_tables(target: Side, identity: str) -> None:
+def delete_rejects_of_unknown_tables(target: MoveConnection, identity: str) -> None:
     """Let go what is kept of tables that have no place with us; committed by the caller."""
-    target.do(
+    target.execute(
         f"DELETE FROM {SCHEMA}.rejects WHERE source_identity = %(identity)s AND kind = %(kind)s",
         {"identity": identity, "kind": UNKNOWN_TABLE},
     )
 
 
-def remembered(target: Side) -> dict[str, Remembered]:
+def remembered(target: MoveConnection) -> dict[str, Remembered]:
     """Return what is known of each table that was copied."""
     rows = target.rows(f"SELECT name, source_identity, rows, fingerprint, copied_at, proven_at FROM {SCHEMA}.tables")
     return {name: Remembered(*facts) for name, *facts in rows}
 
 
-def remember(target: Side, table: str, *, run: int, identity: str, rows: int, fingerprint: str, copied: bool) -> None:
+def remember(
+    target: MoveConnection, table: str, *, run: int, identity: str, rows: int, fingerprint: str, copied: bool
+) -> None:
     """Note what a table is made equal to, and whether it was written to; committed with what was written."""
-    target.do(
+    target.execute(
         f"INSERT INTO {SCHEMA}.tables VALUES (%(table)s, %(identity)s, %(run)s, %(rows)s, %(fingerprint)s,"
         " clock_timestamp(), NULL) ON CONFLICT (name) DO UPDATE SET source_identity ="
         " excluded.source_identity, run = excluded.run, rows = excluded.rows, fingerprint = excluded.fingerprint,"
@@ -183,12 +185,12 @@ def remember(target: Side, table: str, *, run: int, identity: str, rows: int, fi
     )
 
 
-def prove(target: Side, table: str) -> None:
+def prove(target: MoveConnection, table: str) -> None:
     """Note that what is remembered of a table is proven."""
-    target.do(f"UPDATE {SCHEMA}.tables SET proven_at = clock_timestamp() WHERE name = %(table)s", {"table": table})
+    target.execute(f"UPDATE {SCHEMA}.tables SET proven_at = clock_timestamp() WHERE name = %(table)s", {"table": table})
 
 
-def fingerprint(target: Side, table: str) -> str:
+def fingerprint(target: MoveConnection, table: str) -> str:
     """Digest a table as it is, whatever the source looks like."""
     count, digest = target.row(
         f'SELECT count(*), coalesce(sum(hashtextextended(t::text COLLATE "C", 0)), 0) FROM public.{quoted(table)} AS t'
@@ -196,7 +198,7 @@ def fingerprint(target: Side, table: str) -> str:
     return f"{count}:{digest}"
 
 
-def park(target: Side, pays: Callable[[str, str | None], bool] = lambda _table, _parent: True) -> None:
+def park(target: MoveConnection, pays: Callable[[str, str | None], bool] = lambda _table, _parent: True) -> None:
     """Write down foreign keys and secondary indexes of our tables and drop them; one transaction.
 
     `pays` is asked for each: a key with its table and the one it refers to, an index with its table and `None`.
@@ -204,29 +206,29 @@ def park(target: Side, pays: Callable[[str, str | None], bool] = lambda _table, 
     for kind, table, name, definition, parent in _found(target):
         if not pays(table, parent):
             continue
-        target.do(
+        target.execute(
             f"INSERT INTO {SCHEMA}.parked (kind, table_name, name, definition) VALUES (%(kind)s, %(table)s, %(name)s,"
             " %(definition)s) ON CONFLICT (kind, table_name, name) DO NOTHING",
             {"kind": kind, "table": table, "name": name, "definition": definition},
         )
         if kind == "key":
-            target.do(f"ALTER TABLE public.{quoted(table)} DROP CONSTRAINT {quoted(name)}")
+            target.execute(f"ALTER TABLE public.{quoted(table)} DROP CONSTRAINT {quoted(name)}")
         else:
-            target.do(f"DROP INDEX public.{quoted(name)}")
+            target.execute(f"DROP INDEX public.{quoted(name)}")
 
 
-def _found(target: Side) -> list[tuple[Any, ...]]:
+def _found(target: MoveConnection) -> list[tuple[Any, ...]]:
     return target.rows(f"{_KEYS} UNION ALL {_INDEXES}")
 
 
-def parked(target: Side) -> list[str]:
+def parked(target: MoveConnection) -> list[str]:
     """Name what is parked, as `users.users_gym_id_gyms_id_fk`."""
     return [
         f"{table}.{name}" for table, name in target.rows(f"SELECT table_name, name FROM {SCHEMA}.parked ORDER BY 1, 2")
     ]
 
 
-def restore(target: Side) -> None:
+def restore(target: MoveConnection) -> None:
     """Put back what is parked, keys without looking at the rows that are there; one transaction."""
     waiting = target.rows(f"SELECT kind, table_name, name, definition FROM {SCHEMA}.parked ORDER BY position")
     there = {(kind, table, name) for kind, table, name, *_ in _found(target)}
@@ -235,20 +237,20 @@ def restore(target: Side) -> None:
         if (kind, table, name) in there:
             continue
         if kind == "index":
-            target.do(definition)
+            target.execute(definition)
         else:
             valid = definition.removesuffix(" NOT VALID")
-            target.do(f"ALTER TABLE public.{quoted(table)} ADD CONSTRAINT {quoted(name)} {valid} NOT VALID")
-    target.do(f"DELETE FROM {SCHEMA}.parked")
+            target.execute(f"ALTER TABLE public.{quoted(table)} ADD CONSTRAINT {quoted(name)} {valid} NOT VALID")
+    target.execute(f"DELETE FROM {SCHEMA}.parked")
 
 
-def keys(target: Side) -> int:
+def keys(target: MoveConnection) -> int:
     """Count the foreign keys of our tables."""
     [count] = target.row(f"SELECT count(*) FROM ({_KEYS}) AS found")
     return int(count)
 
 
-def unproven_keys(target: Side) -> list[tuple[str, str]]:
+def unproven_keys(target: MoveConnection) -> list[tuple[str, str]]:
     """Return table and name of the foreign keys that were never checked against the rows that are there."""
     rows = target.rows(
         "SELECT c.relname, k.conname FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid"
@@ -257,14 +259,14 @@ def unproven_keys(target: Side) -> list[tuple[str, str]]:
     return [(table, name) for table, name in rows]
 
 
-def left_open(target: Side) -> list[str]:
+def left_open(target: MoveConnection) -> list[str]:
     """Name the foreign keys and indexes that a move took away, or brought back and did not check, and never ended."""
     if not exists(target):
         return []
     return [*parked(target), *(f"{table}.{key}" for table, key in unproven_keys(target))]
 
 
-def ending(target: Side) -> str:
+def ending(target: MoveConnection) -> str:
     """Return the command that brings back what a run left open: a copy with the tables and choices of the last one."""
     words = ["tatame-db move copy"]
     options = target.rows(f"SELECT options FROM {SCHEMA}.runs ORDER BY id DESC LIMIT 1") if exists(target) else []
@@ -275,7 +277,7 @@ def ending(target: Side) -> str:
     return " ".join(words)
 
 
-def rates(target: Side) -> dict[str, float]:
+def rates(target: MoveConnection) -> dict[str, float]:
     """Return the rows per second of the last copy of each table that took long enough to tell."""
     if not exists(target):
         return {}
@@ -299,14 +301,16 @@ class RunStatus:
     error: str | None
 
 
-def _last_run(target: Side) -> RunStatus | None:
+def _last_run(target: MoveConnection) -> RunStatus | None:
     rows = target.rows(f"SELECT id, started_at, ended_at, outcome, error FROM {SCHEMA}.runs ORDER BY id DESC LIMIT 1")
     return RunStatus(*rows[0]) if rows else None
 
 
-def ended(target: Side, run: int, outcome: str, *, report: str | None = None, error: str | None = None) -> None:
+def ended(
+    target: MoveConnection, run: int, outcome: str, *, report: str | None = None, error: str | None = None
+) -> None:
     """Note how a run went; committed by the caller."""
-    target.do(
+    target.execute(
         f"UPDATE {SCHEMA}.runs SET ended_at = clock_timestamp(), outcome = %(outcome)s, error = %(error)s,"
         " report = %(report)s WHERE id = %(run)s",
         {"run": run, "outcome": outcome, "error": error, "report": report},
@@ -338,30 +342,32 @@ class MoveStatus:
     """Foreign keys and indexes that are away, because a run was killed."""
     unproven_keys: list[str]
     """Foreign keys that were not checked against the rows that are there."""
-    aside: list[SetAside]
+    exclusions: list[Exclusion]
     """What was set aside by choice, and is kept in `tatame_move.rejects`."""
     last_run: RunStatus | None
     ending: str
     """The command that ends what a killed run left open."""
 
 
-def status(target: Side) -> MoveStatus:
+def status(target: MoveConnection) -> MoveStatus:
     """Say what was copied and proven, whether that still holds, and what is missing; reads the target alone."""
     known = remembered(target) if exists(target) else {}
-    aside = set_aside(target)
+    exclusions = recorded_exclusions(target)
     return MoveStatus(
-        [_status(target, table, phase, known.get(table), aside) for table, phase in PHASE_OF.items()],
+        [_status(target, table, phase, known.get(table), exclusions) for table, phase in PHASE_OF.items()],
         parked(target) if exists(target) else [],
         [f"{table}.{key}" for table, key in unproven_keys(target)],
-        aside,
+        exclusions,
         _last_run(target) if exists(target) else None,
         ending(target),
     )
 
 
-def _status(target: Side, table: str, phase: int, last: Remembered | None, aside: list[SetAside]) -> TableStatus:
+def _status(
+    target: MoveConnection, table: str, phase: int, last: Remembered | None, exclusions: list[Exclusion]
+) -> TableStatus:
     if last is None:
         return TableStatus(table, phase, None, None, None, stale=False, rejected=0)
     stale = fingerprint(target, table) != last.fingerprint
-    rejected = sum(told.rows for told in aside if (told.table, told.action) == (table, REJECTED))
+    rejected = sum(told.rows for told in exclusions if (told.table, told.action) == (table, REJECTED))
     return TableStatus(table, phase, last.rows, last.copied_at, last.proven_at, stale=stale, rejected=rejected)

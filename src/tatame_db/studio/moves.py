@@ -36,11 +36,11 @@ _TABLES = text(
 )
 _PARKED = text("SELECT table_name || '.' || name FROM tatame_move.parked ORDER BY 1")
 # What is kept of a table for the source that it came from, where a report says that there is any.
-_ASIDE = text(
-    "SELECT known.name, aside.id, aside.action, aside.column_name, aside.reason"
+_EXCLUDED = text(
+    "SELECT known.name, excluded.id, excluded.action, excluded.column_name, excluded.reason"
     " FROM tatame_move.tables AS known CROSS JOIN LATERAL (SELECT * FROM tatame_move.rejects AS kept"
     " WHERE kept.table_name = known.name AND kept.source_identity = known.source_identity AND kept.action <> 'kept'"
-    " ORDER BY kept.id LIMIT 20) AS aside WHERE known.name = ANY(:tables)"
+    " ORDER BY kept.id LIMIT 20) AS excluded WHERE known.name = ANY(:tables)"
 )
 # A copy holds the lock on schema changes for as long as it lives, and locks the table that it writes.
 _WORKER = text(
@@ -63,7 +63,7 @@ async def remembered(connection: AsyncConnection) -> dict[str, Any]:
     worked_on = {row[0]: row[1] for row in await connection.execute(_WORKED_ON, {"pid": worker})} if worker else {}
     known = {row[0]: _table(row[1], row[2] or {}) for row in await connection.execute(_TABLES)}
     losing = [name for name, table in known.items() if table["rejected"] or table.get("nulled")]
-    for name, *what in await connection.execute(_ASIDE, {"tables": losing}) if losing else ():
+    for name, *what in await connection.execute(_EXCLUDED, {"tables": losing}) if losing else ():
         known[name]["differences"].append(_difference(*what))
     return {
         "ever": True,
@@ -110,7 +110,7 @@ def _difference(key: str | None, action: str, column: str | None, reason: str) -
 
 def stale(engine: Engine) -> dict[str, Any]:
     """Read whole tables, and say which were written to since they were proven."""
-    with move.target_opened(engine) as target:
+    with move.open_target(engine) as target:
         found = move.status(target)
     return {"stale": {table.table: table.stale for table in found.tables}, "unproven_keys": found.unproven_keys}
 

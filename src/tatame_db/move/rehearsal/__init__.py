@@ -14,9 +14,9 @@ from sqlalchemy import text
 from tatame_db import evolve
 from tatame_db.database.pool import readable
 from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
-from tatame_db.move.choices import Choices, SetAside
-from tatame_db.move.connection import opened, opened_for_writing
-from tatame_db.move.copy import Report, RowsOfOthers, copy
+from tatame_db.move.choices import Choices, Exclusion
+from tatame_db.move.connection import open_for_reading, open_for_writing
+from tatame_db.move.copy import OtherRowsInTarget, Report, copy
 from tatame_db.move.plan import Plan, plan
 from tatame_db.move.proof import verify
 from tatame_db.server.scratch import left_running, scratch
@@ -195,11 +195,11 @@ class _Rehearsal:
     def _plan(self) -> str:
         planned = self._planned(CHOICES)
         _expect(planned.whole, "something stands in the way")
-        return f"whole, with {_told(_summed(planned.aside))}"
+        return f"whole, with {_told(_summed(planned.exclusions))}"
 
     def _copy_all(self) -> str:
         report = self._copied()
-        found = _summed(report.aside)
+        found = _summed(report.exclusions)
         _expect(found == ASIDE, f"set aside was {found}, not {ASIDE}")
         written = sum(table.written for table in report.tables)
         arrived = sum(table.rows for table in report.tables)
@@ -207,8 +207,8 @@ class _Rehearsal:
         return f"{arrived:,} rows written, each table proven before it was committed; {_told(found)}"
 
     def _verify(self) -> str:
-        with opened(self.source.url, self.target) as sides:
-            proof = verify(sides)
+        with open_for_reading(self.source.url, self.target) as connections:
+            proof = verify(connections)
         _expect(proof.equal_but_for_choices, f"differences beyond the choices in {_listed(proof.unequal)}")
         by_choice = sum(rows for (_, action), rows in ASIDE.items() if action != "kept")
         _expect(proof.by_choice == by_choice, f"{proof.by_choice} rows differ by choice, not {by_choice}")
@@ -228,8 +228,8 @@ class _Rehearsal:
     def _damage(self) -> str:
         with self.target.begin() as connection:
             connection.execute(text("UPDATE users SET email = email || '.' WHERE id = :id"), {"id": DAMAGED})
-        with opened(self.source.url, self.target) as sides:
-            proof = verify(sides)
+        with open_for_reading(self.source.url, self.target) as connections:
+            proof = verify(connections)
         _expect(not proof.equal_but_for_choices, "a damaged value here was not found")
         found = [
             (table.table, row.id, *(value.column for value in row.values))
@@ -243,7 +243,7 @@ class _Rehearsal:
     def _repair(self) -> str:
         try:
             self._copied()
-        except RowsOfOthers as error:
+        except OtherRowsInTarget as error:
             _expect(list(error.rows) == ["users"], f"refused for {_listed(error.rows)}")
         else:
             raise _NotAsExpectedError("a table that was changed here was overwritten without a word")
@@ -253,12 +253,12 @@ class _Rehearsal:
         return "refused, because users was changed here; with `--replace`, that row was written"
 
     def _planned(self, choices: Choices) -> Plan:
-        with opened(self.source.url, self.target) as sides:
-            return plan(sides, choices)
+        with open_for_reading(self.source.url, self.target) as connections:
+            return plan(connections, choices)
 
     def _copied(self, *, replace_rows: bool = False) -> Report:
-        with opened_for_writing(self.source.url, self.target, lambda: None) as sides:
-            return copy(sides, choices=CHOICES, replace_rows=replace_rows)
+        with open_for_writing(self.source.url, self.target, lambda: None) as connections:
+            return copy(connections, choices=CHOICES, replace_rows=replace_rows)
 
 
 def _taken(name: str, step: Callable[[], str]) -> RehearsedStep:
@@ -277,16 +277,16 @@ def _taken(name: str, step: Callable[[], str]) -> RehearsedStep:
     return RehearsedStep(name, told, time.perf_counter() - started, as_expected)
 
 
-def _summed(aside: Iterable[SetAside]) -> dict[tuple[str, str], int]:
+def _summed(exclusions: Iterable[Exclusion]) -> dict[tuple[str, str], int]:
     found: Counter[tuple[str, str]] = Counter()
-    for what in aside:
+    for what in exclusions:
         found[what.kind, what.action] += what.rows
     return dict(found)
 
 
-def _told(aside: dict[tuple[str, str], int]) -> str:
+def _told(exclusions: dict[tuple[str, str], int]) -> str:
     found: Counter[str] = Counter()
-    for (_, action), rows in aside.items():
+    for (_, action), rows in exclusions.items():
         found[action] += rows
     return ", ".join(f"{rows:,} {action}" for action, rows in found.items())
 
