@@ -27,10 +27,10 @@ if TYPE_CHECKING:
         Obstacle,
         Plan,
         Proof,
-        Reading,
         Rehearsal,
         RehearsedStep,
         Report,
+        RestReading,
         RunStatus,
         TableCopy,
         TableCount,
@@ -85,7 +85,7 @@ def _source(target: Target, *, anon_sees_all: bool, keep_unknown: bool = False) 
     key = settings.supabase_service_role_key or settings.supabase_anon_key
     if address is None or key is None:
         raise move.SourceNotConfigured
-    with contextlib.closing(move.Rest(address, key.get_secret_value(), anon_sees_all=anon_sees_all)) as rest:
+    with contextlib.closing(move.RestClient(address, key.get_secret_value(), anon_sees_all=anon_sees_all)) as rest:
         yield move.Mirror(rest, _say_read, keep_unknown)
 
 
@@ -159,7 +159,7 @@ def _show_sides(told: Plan | Report, moment: str | None = None) -> None:
     console.answer(f"target  {told.target}, PostgreSQL {told.target_version}")
 
 
-def _show_reading(rest: Reading | None) -> None:
+def _show_reading(rest: RestReading | None) -> None:
     if rest is None:
         return
     cap = f", of {rest.cap:,} rows at most" if rest.cap else ""

@@ -29,7 +29,7 @@ from tatame_db.move.copy import (
     copy,
 )
 from tatame_db.move.mapping import PHASE_OF, SourceUnreadable, TableUnknown
-from tatame_db.move.mirror import EmptyOrForbidden, Mirror, NoRoomForRows, RowsMoved
+from tatame_db.move.mirror import Mirror
 from tatame_db.move.plan import Plan, PlanIncomplete, plan
 from tatame_db.move.proof import (
     MAX_DIFFERENCES,
@@ -47,17 +47,20 @@ from tatame_db.move.proof import (
 from tatame_db.move.ready import TrialInsertFailed
 from tatame_db.move.record import MoveStatus, MoveUnfinished, RunStatus, TableStatus, status
 from tatame_db.move.rehearsal import Rehearsal, RehearsalFailed, RehearsedStep, rehearse
-from tatame_db.move.rest import (
-    KeyRefused,
-    KeySeesPart,
-    NoKeyToFollow,
-    Reading,
-    Rest,
-    RestAnswer,
+from tatame_db.move.rest import RestClient, RestReading, rest_address
+from tatame_db.move.rest_errors import (
+    EmptyOrForbidden,
+    KeyInvalid,
+    KeyIsRestricted,
+    KeyRejected,
+    NoRoomForRows,
+    PageKeyMissing,
+    RestAddressInvalid,
     RestError,
     RestNotReached,
+    RowsChanged,
     TableForbidden,
-    rest_address,
+    UnexpectedResponse,
 )
 
 __all__ = [
@@ -73,32 +76,33 @@ __all__ = [
     "EmptyOrForbidden",
     "Exclusion",
     "ForeignKeyViolated",
-    "KeyRefused",
-    "KeySeesPart",
+    "KeyInvalid",
+    "KeyIsRestricted",
+    "KeyRejected",
     "Mirror",
     "MoveStatus",
     "MoveUnfinished",
     "NoCommonHash",
-    "NoKeyToFollow",
     "NoRoomForRows",
     "NotProven",
     "Obstacle",
     "ObstaclesUnresolved",
     "OtherRowsInTarget",
+    "PageKeyMissing",
     "ParentsNotCopied",
     "Plan",
     "PlanIncomplete",
     "Proof",
-    "Reading",
     "Rehearsal",
     "RehearsalFailed",
     "RehearsedStep",
     "Report",
-    "Rest",
-    "RestAnswer",
+    "RestAddressInvalid",
+    "RestClient",
     "RestError",
     "RestNotReached",
-    "RowsMoved",
+    "RestReading",
+    "RowsChanged",
     "RowsRefused",
     "RunStatus",
     "SameDatabase",
@@ -116,6 +120,7 @@ __all__ = [
     "TargetFull",
     "TooManyExcluded",
     "TrialInsertFailed",
+    "UnexpectedResponse",
     "Value",
     "copy",
     "counts",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-    from tatame_db.move.rest import Reading
+    from tatame_db.move.rest import RestReading
 
 CONNECT_TIMEOUT_SECONDS = 15
 # No single answer takes that long; a proxy that has lost its server may keep us waiting for ever.
@@ -116,7 +116,7 @@ class MoveConnection:
     name: str
     address: URL
     driver: psycopg.Connection[tuple[Any, ...]]
-    rest: Reading | None = None
+    rest: RestReading | None = None
     """How it was read, where this is a copy of what a source gave over REST."""
     reread: Callable[[], AbstractContextManager[MoveConnection]] | None = None
     """Reads such a source once more, for the copy proves nothing of it; this side is lost by that."""

@@ -25,7 +25,7 @@ from tatame_db.move.plan import Plan, planned
 from tatame_db.move.proof import HASHES, Comparison, Digest, Work, common_hash
 from tatame_db.move.ready import make_ready, prove_ready
 from tatame_db.move.rejects import Kept, digest_of_source, digest_of_target
-from tatame_db.move.rest import RestError
+from tatame_db.move.rest_errors import RestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from tatame_db.move.choices import Resolution
     from tatame_db.move.mapping import ColumnMap
-    from tatame_db.move.rest import Reading
+    from tatame_db.move.rest import RestReading
 
     Hearing = Callable[[bytes], None]
 
@@ -202,7 +202,7 @@ class Report:
     tried: list[str]
     """Tables to which a new row was added, and taken back, to see that they take one."""
     seconds: float
-    rest: Reading | None
+    rest: RestReading | None
     """How the source was read for the last proof, where that was over REST."""
     uncopied: list[str]
     """Tables that were never copied from this source."""
@@ -635,7 +635,7 @@ class _Copy:
             raise CopyDiffers(table.name)
         return cleared
 
-    def _prove_again(self, done: list[TableCopy]) -> Reading | None:
+    def _prove_again(self, done: list[TableCopy]) -> RestReading | None:
         """Compare with the source read anew, where what was copied from is no more than an earlier reading of it."""
         if self.source.reread is None:
             return None

@@ -1,7 +1,7 @@
-"""A source that is reached over REST, read into a PostgreSQL of our own, so that everything else works as with any.
+"""A source that is reached over REST, copied into a temporary PostgreSQL, so that everything else works as with any.
 
-The rows pass through us as the JSON that the server wrote, and become values in PostgreSQL alone: no number is rounded,
-no text taken for another.
+The rows pass through Python as the JSON that the server sent and become values only in PostgreSQL: no number is
+rounded, and no text is mistaken for another.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from tatame_db.database.pool import readable
-from tatame_db.errors import NOTHING_CHANGED
+from tatame_db.errors import counted
 from tatame_db.move import record
 from tatame_db.move.choices import UNKNOWN_TABLE
 from tatame_db.move.connection import MoveConnection, SameDatabase, open_source, open_target
 from tatame_db.move.mapping import MAY_BE_MISSING, PHASE_OF, quoted
 from tatame_db.move.proof import TableCount, rejected
-from tatame_db.move.rest import SEES_ALL, Rest, RestAnswer, RestError, RestTable
+from tatame_db.move.rest import FULL_ACCESS_ROLE, RestClient, RestTable
+from tatame_db.move.rest_errors import EmptyOrForbidden, NoRoomForRows, RowsChanged, UnexpectedResponse
 from tatame_db.server.scratch import scratch
 
 if TYPE_CHECKING:
@@ -31,82 +32,49 @@ if TYPE_CHECKING:
     from tatame_db.server.scratch import Scratch
 
 PAGE_ROWS = 10_000
-# PostgreSQL needs some room beside the rows.
+# The server needs some room beside the rows, for its log and for sorting.
 SPARE_BYTES = 1 << 28
-
-
-class RowsMoved(RestError):
-    """A table did not stay as it was while its pages were read."""
-
-    def __init__(self, table: str, before: int, read: int, after: int) -> None:
-        self.table, self.before, self.read, self.after = table, before, read, after
-        super().__init__(
-            f"{table} changed while it was read: {before:,} rows before, {read:,} read, {after:,} after",
-            means=NOTHING_CHANGED,
-            fix="stop writing to the source, then run the command again",
-        )
-
-
-class EmptyOrForbidden(RestError):
-    """The key sees no row of some tables, which may be empty or closed to it."""
-
-    def __init__(self, role: str, tables: list[str]) -> None:
-        self.tables = tables
-        super().__init__(
-            f"the role {role} sees no rows of {', '.join(tables)}: empty and forbidden look the same",
-            means=NOTHING_CHANGED,
-            fix="set `SUPABASE_SERVICE_ROLE_KEY`, which sees which it is",
-        )
-
-
-class NoRoomForRows(RestError):
-    """The disk cannot hold the copy of the source that is compared with."""
-
-    def __init__(self, directory: str) -> None:
-        super().__init__(
-            f"the rows read over REST are kept in {directory} for a while, and its disk is too small or full",
-            means=NOTHING_CHANGED,
-            fix="set `TMPDIR` to a directory on a larger disk, or `SUPABASE_DB_URL`, which needs none",
-        )
-
-
-def _silent(*_: object) -> None:
-    """Tell nobody."""
 
 
 @dataclass(frozen=True)
 class Mirror:
-    """A source over REST. `on_read` hears of each table that was read, and how many rows it has.
+    """A source over REST. `on_read` is called for each table that was read, with the number of its rows.
 
-    Of a table that is not ours the rows are counted. They are read where they are to be kept, or were kept already.
+    A table without a model is only counted, unless its rows are to be kept or were kept by an earlier copy.
     """
 
-    rest: Rest
-    on_read: Callable[[str, int], None] = _silent
+    rest: RestClient
+    on_read: Callable[[str, int], None] | None = None
     keep_unknown: bool = False
 
     @property
     def readable(self) -> str:
-        """Where it is."""
+        """The address of the server."""
         return self.rest.address
 
     def is_same_as(self, target: MoveConnection) -> bool:
-        """Say whether the first row of some table lies in the same place of the same table, which only itself does."""
+        """Return whether the source is the target itself: both store the first row of a table in the same place.
+
+        False if every table is empty, or if the server does not reveal the places of rows. Raises `RestError`.
+        """
         for name, table in sorted(self.rest.tables().items()):
-            if name in PHASE_OF and (found := self.rest.places(table)):
-                [is_there] = target.row(f"SELECT to_regclass('public.{quoted(name)}') IS NOT NULL")
-                # Before it is migrated, a target may have no such table, or one of its own without an `id`.
-                return is_there and bool(
+            if name in PHASE_OF and (place := self.rest.first_row_place(table)):
+                [exists] = target.row(f"SELECT to_regclass('public.{quoted(name)}') IS NOT NULL")
+                # A target that is not migrated may lack the table, or have a table of this name without an `id`.
+                return exists and bool(
                     target.rows(
-                        f"SELECT FROM public.{quoted(name)} AS t WHERE tableoid::text = %(table)s"
-                        " AND xmin::text = %(writer)s AND ctid::text = %(place)s AND to_jsonb(t) ->> 'id' = %(key)s",
-                        dict(zip(("key", "table", "writer", "place"), found, strict=True)),
+                        f"SELECT FROM public.{quoted(name)} AS t WHERE tableoid::text = %(tableoid)s"
+                        " AND xmin::text = %(xmin)s AND ctid::text = %(ctid)s AND to_jsonb(t) ->> 'id' = %(key)s",
+                        dict(place),
                     )
                 )
         return False
 
     def counts(self, target: Engine) -> list[TableCount]:
-        """Count the rows of both sides, those of the source by its own word. Raises `RestError`, `SameDatabase`."""
+        """Count the rows of both databases; the source's numbers are those that its server reports.
+
+        Raises `RestError`, `SameDatabase`.
+        """
         self.rest.tables()
         with open_target(target, self) as connection:
             if self.is_same_as(connection):
@@ -115,20 +83,20 @@ class Mirror:
             return [replace(self._compared(connection, name), rejected=rejected(exclusions, name)) for name in PHASE_OF]
 
     def _compared(self, target: MoveConnection, name: str) -> TableCount:
-        [ours] = target.row(f"SELECT count(*) FROM public.{quoted(name)}")
-        theirs = self.rest.count(name)
-        if theirs is None and name in MAY_BE_MISSING:
-            theirs = 0
-        elif not theirs and self.rest.role != SEES_ALL:
-            # Empty and forbidden look the same.
-            theirs = None
-        return TableCount(name, theirs, ours)
+        [target_rows] = target.row(f"SELECT count(*) FROM public.{quoted(name)}")
+        source_rows = self.rest.count(name)
+        if source_rows is None and name in MAY_BE_MISSING:
+            source_rows = 0
+        elif not source_rows and self.rest.role != FULL_ACCESS_ROLE:
+            # A policy that hides all rows looks like an empty table.
+            source_rows = None
+        return TableCount(name, source_rows, target_rows)
 
     @contextlib.contextmanager
     def open(self, target: MoveConnection) -> Generator[MoveConnection]:
-        """Read everything into a server of our own, and open that; deleted at the end.
+        """Copy the source into a temporary server and open that copy, which is deleted at the end.
 
-        Raises `RestError`, and what making a server raises.
+        Raises `RestError`, and the errors of starting a server.
         """
         exclusions = record.recorded_exclusions(target, record.identity_of(self.rest.reading))
         kept = {what.table for what in exclusions if what.kind == UNKNOWN_TABLE}
@@ -141,51 +109,58 @@ class Mirror:
 
         @contextlib.contextmanager
         def reread() -> Generator[MoveConnection]:
-            # Only one has to fit onto the disk.
+            # The disk need not have room for two copies.
             server.drop(name)
             with self._read(server, "second", kept) as read:
                 yield read
 
         with server.database(name) as engine:
             with psycopg.connect(readable(engine.url)) as connection:
-                _Filling(self, connection, str(server.server.directory), kept).fill()
-            with open_source(engine.url) as read:
-                yield replace(read, rest=self.rest.reading, reread=reread)
+                _Loader(self, connection, str(server.server.directory), kept).load()
+            with open_source(engine.url) as copied:
+                yield replace(copied, rest=self.rest.reading, reread=reread)
 
 
-class _Filling:
+class _Loader:
+    """Loads the tables of a source into an empty database. `kept` are the tables without a model that are read too."""
+
     def __init__(self, mirror: Mirror, connection: psycopg.Connection[Any], directory: str, kept: set[str]) -> None:
         self.mirror, self.rest, self.connection, self.directory = mirror, mirror.rest, connection, directory
         self.kept = kept
 
-    def fill(self) -> None:
+    def load(self) -> None:
         described = self.rest.tables()
         for name in PHASE_OF.keys() - described.keys():
             if self.rest.count(name) is not None:
-                raise RestAnswer(self.rest.address, f"there is a table {name}, and it is not described")
-        counted: dict[str, int] = {}
+                raise UnexpectedResponse(
+                    url=self.rest.address, problem=f"the table {name} exists, but the description does not list it"
+                )
+        rows: dict[str, int] = {}
         for name in [*PHASE_OF, *sorted(described.keys() - PHASE_OF.keys())]:
             if name in described:
                 whole = name in PHASE_OF or name in self.kept or self.mirror.keep_unknown
-                counted[name] = self._filled(described[name]) if whole else self._counted(name)
-                self.mirror.on_read(name, counted[name])
-        empty = [name for name, rows in counted.items() if not rows]
-        if empty and self.rest.role != SEES_ALL:
-            raise EmptyOrForbidden(self.rest.role, empty)
-        self._do("ANALYZE")
+                rows[name] = self._load_rows(described[name]) if whole else self._load_count(name)
+                if self.mirror.on_read:
+                    self.mirror.on_read(name, rows[name])
+        empty = [name for name, count in rows.items() if not count]
+        if empty and self.rest.role != FULL_ACCESS_ROLE:
+            raise EmptyOrForbidden(role=self.rest.role, tables=empty)
+        self._execute("ANALYZE")
         self.connection.commit()
 
-    def _counted(self, name: str) -> int:
-        """Note how many rows a table has that is not ours, without their contents."""
+    def _load_count(self, name: str) -> int:
+        """Create a table without columns that has as many rows as the source's."""
         count = self._count(name)
-        self._do(f"CREATE UNLOGGED TABLE public.{quoted(name)} ()")
-        self._do(f"INSERT INTO public.{quoted(name)} SELECT FROM generate_series(1, {count})")
+        self._execute(f"CREATE UNLOGGED TABLE public.{quoted(name)} ()")
+        self._execute(f"INSERT INTO public.{quoted(name)} SELECT FROM generate_series(1, {count})")
         return count
 
-    def _filled(self, table: RestTable) -> int:
-        types = {name: self._type(kind) for name, kind in table.columns.items()}
-        columns = ", ".join(f"{quoted(name)} {kind}" for name, kind in types.items())
-        self._do(f"CREATE UNLOGGED TABLE public.{quoted(table.name)} ({columns}, PRIMARY KEY ({quoted(table.key)}))")
+    def _load_rows(self, table: RestTable) -> int:
+        types = {name: self._stored_type(type_name) for name, type_name in table.columns.items()}
+        columns = ", ".join(f"{quoted(name)} {type_name}" for name, type_name in types.items())
+        self._execute(
+            f"CREATE UNLOGGED TABLE public.{quoted(table.name)} ({columns}, PRIMARY KEY ({quoted(table.key)}))"
+        )
         insert = _insert(table, types)
         before = self._count(table.name)
         read, after, limit, cut = 0, None, PAGE_ROWS, 0
@@ -194,43 +169,43 @@ class _Filling:
             if page is None:
                 limit = max(1, limit // 8)
                 continue
-            found, after = self._inserted(table, insert, page.body)
-            if found != page.rows:
-                raise RestAnswer(
-                    f"{self.rest.address}/{table.name}", f"{found:,} rows came, and {page.rows:,} were told"
-                )
-            if not found:
+            inserted, after = self._insert_page(table, insert, page.body)
+            if inserted != page.rows:
+                problem = f"the Content-Range header announces {counted(page.rows, 'row')}, the body has {inserted:,}"
+                raise UnexpectedResponse(url=self._url(table.name), problem=problem)
+            if not inserted:
                 break
-            # Only a page that more rows came after was cut short.
+            # A short page was cut only if more rows follow it; otherwise it is the last one.
             self.rest.cap = max(self.rest.cap or 0, cut) or None
-            cut = found if found < limit else 0
-            read += found
+            cut = inserted if inserted < limit else 0
+            read += inserted
         now = self._count(table.name)
         if not before == read == now:
-            raise RowsMoved(table.name, before, read, now)
+            raise RowsChanged(table=table.name, before=before, read=read, after=now)
         return read
 
     def _count(self, name: str) -> int:
         count = self.rest.count(name)
         if count is None:
-            raise RestAnswer(f"{self.rest.address}/{name}", "the table is described, and not there")
+            raise UnexpectedResponse(url=self._url(name), problem="the table is described, but does not exist")
         return count
 
-    def _inserted(self, table: RestTable, insert: str, body: bytes) -> tuple[int, str | None]:
+    def _insert_page(self, table: RestTable, insert: str, body: bytes) -> tuple[int, str | None]:
+        """Insert the rows of a page; return their number and the key of the last one."""
         if shutil.disk_usage(self.directory).free < SPARE_BYTES:
-            raise NoRoomForRows(self.directory)
+            raise NoRoomForRows(directory=self.directory)
         try:
-            [(found, last)] = self.connection.execute(insert.encode(), {"page": body}).fetchall()
+            [(rows, last_key)] = self.connection.execute(insert.encode(), {"page": body}).fetchall()
         except psycopg.errors.UniqueViolation:
-            words = "the same row came twice"
+            problem = "the same row was sent twice"
         except psycopg.DataError as error:
-            words = f"it is no page of rows: {error.diag.message_primary}"
+            problem = f"expected rows, got something else: {error.diag.message_primary}"
         else:
-            return found, last
-        raise RestAnswer(f"{self.rest.address}/{table.name}", words)
+            return rows, last_key
+        raise UnexpectedResponse(url=self._url(table.name), problem=problem)
 
-    def _type(self, described: str) -> str:
-        """Return a type of PostgreSQL's own; of one that the source made we keep the text."""
+    def _stored_type(self, described: str) -> str:
+        """Return the type in which values are stored: a built-in one as described, text for the source's own types."""
         found = self.connection.execute(
             "SELECT format_type(oid, NULL) FROM pg_type WHERE oid = to_regtype(%s)"
             " AND typnamespace = 'pg_catalog'::regnamespace AND typtype = 'b'",
@@ -238,19 +213,22 @@ class _Filling:
         ).fetchall()
         return str(found[0][0]) if found else "text[]" if described.endswith("[]") else "text"
 
-    def _do(self, statement: str) -> None:
+    def _url(self, table: str) -> str:
+        return f"{self.rest.address}/{table}"
+
+    def _execute(self, statement: str) -> None:
         self.connection.execute(statement.encode())
 
 
 def _insert(table: RestTable, types: dict[str, str]) -> str:
-    """Write the statement that takes a page in; gives the number of its rows and the key of the last one, as text."""
-    given = ", ".join(f"{quoted(name)} text" for name in types)
+    """Return the statement that inserts `%(page)b`; its result is the number of rows and the last key, as text."""
+    texts = ", ".join(f"{quoted(name)} text" for name in types)
     names = ", ".join(f"c{at}" for at in range(len(types)))
-    values = ", ".join(f"c{at}::{kind}" for at, kind in enumerate(types.values()))
+    values = ", ".join(f"c{at}::{type_name}" for at, type_name in enumerate(types.values()))
     key = f"c{list(types).index(table.key)}"
     return (
         "WITH page AS MATERIALIZED (SELECT * FROM ROWS FROM (json_to_recordset(convert_from(%(page)b, 'UTF8')::json)"
-        f" AS ({given})) WITH ORDINALITY AS p ({names}, place)),"
+        f" AS ({texts})) WITH ORDINALITY AS p ({names}, place)),"
         f" inserted AS (INSERT INTO public.{quoted(table.name)} ({', '.join(map(quoted, types))})"
         f" SELECT {values} FROM page)"
         f" SELECT count(*), (SELECT {key} FROM page ORDER BY place DESC LIMIT 1) FROM page"

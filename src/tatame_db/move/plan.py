@@ -13,7 +13,7 @@ from tatame_db.move.mapping import PHASE_OF, read_mapping
 if TYPE_CHECKING:
     from tatame_db.move.connection import Connections
     from tatame_db.move.mapping import TableMap
-    from tatame_db.move.rest import Reading
+    from tatame_db.move.rest import RestReading
 
 
 # With its proof, indexes and keys: 1.2 million check-ins in 4 s, on 2 cores with both servers and us on one machine.
@@ -71,7 +71,7 @@ class Plan:
     unknown_tables: list[Obstacle]
     exclusions: list[Exclusion]
     """What the choices come to."""
-    rest: Reading | None
+    rest: RestReading | None
     """How the source was read, where that was over REST."""
 
     @property

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tatame_db.move.choices import Exclusion
     from tatame_db.move.connection import Connections
     from tatame_db.move.mapping import TableMap
-    from tatame_db.move.rest import Reading
+    from tatame_db.move.rest import RestReading
 
 MAX_DIFFERENCES = 20
 BATCH_ROWS = 10_000
@@ -169,7 +169,7 @@ class Proof:
     """What is kept of rows and values that were set aside by choice."""
     changed: list[Exclusion]
     """Columns and tables without a place with us that are kept, and not as the source has them today."""
-    rest: Reading | None
+    rest: RestReading | None
 
     @property
     def unequal(self) -> list[str]:

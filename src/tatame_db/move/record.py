@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from tatame_db.move.connection import MoveConnection
-    from tatame_db.move.rest import Reading
+    from tatame_db.move.rest import RestReading
 
 SCHEMA = "tatame_move"
 
@@ -108,7 +108,7 @@ class Remembered:
     proven_at: datetime | None
 
 
-def identity_of(source: MoveConnection | Reading) -> str:
+def identity_of(source: MoveConnection | RestReading) -> str:
     """Name a source as it is remembered."""
     return ":".join(map(str, source.identity))
 

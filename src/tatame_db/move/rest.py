@@ -1,6 +1,6 @@
-"""A source that is reached over REST alone: what it holds, how many rows, and its pages, each an answer of its own.
+"""A source that is reached over REST only: its tables, the number of their rows, and the rows page by page.
 
-Nothing of an answer is trusted by itself: a page may be cut short without a word, and an error may come as a success.
+No response is trusted on its own: a server may cut a page short silently, and an error page may arrive with status 200.
 """
 
 from __future__ import annotations
@@ -19,106 +19,40 @@ from urllib.parse import quote, unquote
 import httpx
 from pydantic import SecretStr
 
-from tatame_db.errors import NOTHING_CHANGED, TatameError
-from tatame_db.settings import SettingsInvalid
+from tatame_db.move.rest_errors import (
+    KeyInvalid,
+    KeyIsRestricted,
+    KeyRejected,
+    PageKeyMissing,
+    RestAddressInvalid,
+    RestError,
+    RestNotReached,
+    TableForbidden,
+    UnexpectedResponse,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-SEES_ALL = "service_role"
+# Row-level security hides nothing from this role.
+FULL_ACCESS_ROLE = "service_role"
 CONNECT_TIMEOUT_SECONDS = 15
-# A count of a large table may take the server that long before it says a word.
-SILENCE_SECONDS = 120
-ANSWER_SECONDS = 900
-PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)
+# Counting a large table may take the server this long before it sends the first byte.
+READ_TIMEOUT_SECONDS = 120
+RESPONSE_TIMEOUT_SECONDS = 900
+RETRY_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)
 LONGEST_PAUSE_SECONDS = 60
-# What is held in memory of one page; only a single row may be longer.
-PAGE_BYTES = 1 << 21
+# The part of a page that is held in memory; only a page of a single row may be longer.
+MAX_PAGE_BYTES = 1 << 21
 _BUSY = {429, 502, 503, 504}
-_ABSENT = {"42P01", "PGRST205"}
-_FORBIDDEN = "42501"
-_RANGE = re.compile(r"(?:(\d+)-(\d+)|\*)/(\d+|\*)")
-
-
-class RestError(TatameError):
-    """The source cannot be read over REST."""
-
-
-class RestNotReached(RestError):
-    """No answer came, or only a part of one."""
-
-    def __init__(self, address: str, words: str) -> None:
-        self.address = address
-        super().__init__(
-            f"the source does not answer at {address}: {words}",
-            means=NOTHING_CHANGED,
-            fix="check `SUPABASE_URL` (or `SUPABASE_REST_URL`) and the network, then run the command again",
-        )
-
-
-class RestAnswer(RestError):
-    """An answer came that is none to what was asked."""
-
-    def __init__(self, where: str, words: str) -> None:
-        self.where, self.words = where, words
-        super().__init__(
-            f"the source does not give what was asked for at {where}: {words}",
-            means=NOTHING_CHANGED,
-            fix="check `SUPABASE_URL` (or `SUPABASE_REST_URL`), which is to lead to PostgREST; if it does, try later",
-        )
-
-
-class KeyRefused(RestError):
-    """The server does not take the key."""
-
-    def __init__(self, address: str, words: str) -> None:
-        super().__init__(
-            f"{address} does not take the key: {words}",
-            means=NOTHING_CHANGED,
-            fix="set `SUPABASE_SERVICE_ROLE_KEY` to a key of this project that has not expired",
-        )
-
-
-class TableForbidden(RestError):
-    """The key's role may not read a table, or a column of it."""
-
-    def __init__(self, table: str, role: str) -> None:
-        self.table = table
-        super().__init__(
-            f"the role {role} may not read {table}, or not all its columns",
-            means=NOTHING_CHANGED,
-            fix="set `SUPABASE_SERVICE_ROLE_KEY`, or grant the role SELECT",
-        )
-
-
-class KeySeesPart(RestError):
-    """Row-level security applies to the key, and nobody said that it may see everything."""
-
-    def __init__(self, role: str) -> None:
-        self.role = role
-        super().__init__(
-            f"the key is for the role {role}: it may see less than there is, and nobody would notice",
-            means=NOTHING_CHANGED,
-            fix="set `SUPABASE_SERVICE_ROLE_KEY`; only if the policies let this role see every row, say"
-            " `--anon-sees-all`",
-        )
-
-
-class NoKeyToFollow(RestError):
-    """A table has no primary key of one column, so its pages cannot be told apart."""
-
-    def __init__(self, table: str) -> None:
-        self.table = table
-        super().__init__(
-            f"{table} has no primary key of one column, so its pages could overlap or leave rows out",
-            means=NOTHING_CHANGED,
-            fix="give the table a primary key at the source, or set `SUPABASE_DB_URL`",
-        )
+_UNDEFINED_TABLE = {"42P01", "PGRST205"}
+_INSUFFICIENT_PRIVILEGE = "42501"
+_CONTENT_RANGE = re.compile(r"(?:(\d+)-(\d+)|\*)/(\d+|\*)")
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How a source was read over REST: not in one moment. `cap` is what the server allows a page, where it cut any."""
+class RestReading:
+    """How a source was read over REST. `cap` is the number of rows to which the server cut pages, if it cut any."""
 
     address: str
     version: str
@@ -126,17 +60,16 @@ class Reading:
     anon_sees_all: bool
     pages: int
     cap: int | None
-    one_moment: bool = False
 
     @property
     def identity(self) -> tuple[str, str]:
-        """What tells this source from every other one."""
+        """What distinguishes this source from every other."""
         return "rest", self.address
 
 
 @dataclass(frozen=True)
 class RestTable:
-    """A table as the server describes it: the types of its columns by name, and the columns of its primary key."""
+    """A table as the server describes it: column types by column name, and the columns of the primary key."""
 
     name: str
     columns: dict[str, str]
@@ -144,48 +77,54 @@ class RestTable:
 
     @property
     def key(self) -> str:
-        """The one column that pages follow. Raises `NoKeyToFollow`."""
+        """The one column by which pages are ordered. Raises `PageKeyMissing`."""
         if len(self.keys) != 1:
-            raise NoKeyToFollow(self.name)
+            raise PageKeyMissing(table=self.name)
         return self.keys[0]
 
 
 @dataclass(frozen=True)
-class Page:
-    """Rows as the server wrote them, a JSON array, and how many it says they are."""
+class RestPage:
+    """Rows as the server sent them, a JSON array, and their number according to the `Content-Range` header."""
 
     rows: int
     body: bytes
 
 
-def as_text(kind: str) -> bool:
-    """Say whether values of a type come as PostgreSQL's own text: JSON has no bounds of arrays, and one `null`."""
-    return kind.endswith("[]") or kind in {"json", "jsonb"}
+def read_as_text(type_name: str) -> bool:
+    """Return whether values of a type are requested as PostgreSQL's text.
+
+    JSON loses the bounds of arrays, and cannot tell the JSON value `null` from SQL's NULL.
+    """
+    return type_name.endswith("[]") or type_name in {"json", "jsonb"}
 
 
-class Rest:
-    """One server and one key. Close it after use."""
+class RestClient:
+    """A connection to one PostgREST server with one key. Close it after use."""
 
     def __init__(
-        self, address: str, key: str, *, anon_sees_all: bool = False, silence_seconds: float = SILENCE_SECONDS
+        self, address: str, key: str, *, anon_sees_all: bool = False, read_timeout_seconds: float = READ_TIMEOUT_SECONDS
     ) -> None:
-        """Check address and key, and that the key may see all. Raises `SettingsInvalid`, `KeySeesPart`."""
-        self.address = _checked(address)
+        """Check the address, the key and its role; sends nothing.
+
+        Raises `RestAddressInvalid`, `KeyInvalid`, `KeyIsRestricted`.
+        """
+        self.address = _valid_address(address)
         self.key = SecretStr(key.strip())
         if not re.fullmatch(r"[!-~]+", self.key.get_secret_value()):
-            # A header cannot hold it, and the library would show it in its complaint.
-            raise SettingsInvalid({"the key of Supabase": "has spaces or other characters that no key has"})
+            # httpx would repeat a key that no header can hold in its error message.
+            raise KeyInvalid(problem="is empty or contains a character that no key has, such as a space")
         self.role = role_of(self.key.get_secret_value())
-        self.anon_sees_all = anon_sees_all and self.role != SEES_ALL
-        if self.role != SEES_ALL and not anon_sees_all:
-            raise KeySeesPart(self.role)
+        self.anon_sees_all = anon_sees_all and self.role != FULL_ACCESS_ROLE
+        if self.role != FULL_ACCESS_ROLE and not anon_sees_all:
+            raise KeyIsRestricted(role=self.role)
         self.pages, self.version = 0, ""
         self.cap: int | None = None
-        self._answered = False
+        self._has_answered = False
         self._client = httpx.Client(
             headers=_headers(self.key.get_secret_value()),
-            timeout=httpx.Timeout(silence_seconds, connect=CONNECT_TIMEOUT_SECONDS),
-            # A redirect would take the key to where nobody sent it.
+            timeout=httpx.Timeout(read_timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS),
+            # A redirect would carry the key to a server that was not configured.
             follow_redirects=False,
         )
 
@@ -194,166 +133,175 @@ class Rest:
         self._client.close()
 
     @property
-    def reading(self) -> Reading:
-        """What was read so far."""
-        return Reading(self.address, self.version, self.role, self.anon_sees_all, self.pages, self.cap)
+    def reading(self) -> RestReading:
+        """How the source was read so far."""
+        return RestReading(self.address, self.version, self.role, self.anon_sees_all, self.pages, self.cap)
 
     def tables(self) -> dict[str, RestTable]:
-        """Ask which tables there are. Raises `RestError`."""
-        _, body = self._answer("/", {}, {"Accept": "application/openapi+json, application/json"}, PAGE_BYTES * 8)
+        """Return the tables that the server describes, by name. Raises `RestError`."""
+        _, body = self._get("/", {}, {"Accept": "application/openapi+json, application/json"}, MAX_PAGE_BYTES * 8)
         try:
-            described = json.loads(body or b"")
-            self.version = str(described["info"]["version"])
-            return {name: _table(name, facts) for name, facts in described["definitions"].items()}
+            description = json.loads(body or b"")
+            self.version = str(description["info"]["version"])
+            return {name: _table(name, details) for name, details in description["definitions"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RestAnswer(self.address, "it is no description of the tables") from error
+            raise UnexpectedResponse(url=self.address, problem="expected a description of the tables") from error
 
     def count(self, table: str) -> int | None:
-        """Count all rows; `None` where there is no such table. Raises `RestError`."""
+        """Count the rows of a table; `None` if there is no such table. Raises `RestError`."""
         path = _path(table)
         try:
-            response, _ = self._answer(path, {"limit": "0"}, {"Prefer": "count=exact"})
-        except _Absent:
+            response, _ = self._get(path, {"limit": "0"}, {"Prefer": "count=exact"})
+        except _TableUndefined:
             return None
-        [*_, total] = self._range(response)
+        [*_, total] = _content_range(response)
         if total is None:
-            raise RestAnswer(self.address + path, "the number of rows was asked for, and is not in the answer")
+            raise UnexpectedResponse(url=self.address + path, problem="expected the number of rows, got none")
         return total
 
-    def page(self, table: RestTable, after: str | None, rows: int) -> Page | None:
-        """Read the rows after a key, at most so many; `None` where they are too long to be held. Raises `RestError`."""
-        names = {name: _name(name) for name in table.columns}
+    def page(self, table: RestTable, after: str | None, limit: int) -> RestPage | None:
+        """Read up to `limit` rows whose key comes after `after`, in the order of the key.
+
+        Returns `None` if these rows take more than `MAX_PAGE_BYTES`; a single row may. Raises `RestError`.
+        """
+        names = {name: _quoted(name) for name in table.columns}
         key = names[table.key]
         parameters = {
-            "select": ",".join(f"{names[name]}{'::text' * as_text(kind)}" for name, kind in table.columns.items()),
+            "select": ",".join(
+                f"{names[name]}{'::text' * read_as_text(type_name)}" for name, type_name in table.columns.items()
+            ),
             "order": f"{key}.asc",
-            "limit": str(rows),
+            "limit": str(limit),
             **({} if after is None else {key: f"gt.{after}"}),
         }
-        # One row may be as long as it likes, for there is no shorter page.
-        response, body = self._answer(_path(table.name), parameters, {}, None if rows == 1 else PAGE_BYTES)
+        response, body = self._get(_path(table.name), parameters, {}, None if limit == 1 else MAX_PAGE_BYTES)
         if body is None:
             return None
-        first, last, _ = self._range(response)
+        first, last, _ = _content_range(response)
         self.pages += 1
-        return Page(0 if first is None or last is None else last - first + 1, body)
+        return RestPage(0 if first is None or last is None else last - first + 1, body)
 
-    def places(self, table: RestTable) -> list[str]:
-        """Say where the server keeps the first row: its key, and the system columns that tell its place.
+    def first_row_place(self, table: RestTable) -> dict[str, str]:
+        """Return the `key` of the first row and its system columns `tableoid`, `xmin` and `ctid`, all as text.
 
-        Empty where that cannot be told. Raises `RestError`.
+        Empty if the table is empty or the server does not reveal them. Raises `RestError`.
         """
-        names = [_name(table.key), "tableoid", "xmin", "ctid"]
-        with contextlib.suppress(RestAnswer, ValueError, IndexError):
-            asked = {"select": ",".join(f"{name}::text" for name in names), "order": f"{names[0]}.asc", "limit": "1"}
-            _, body = self._answer(_path(table.name), asked, {})
-            return [str(value) for value in json.loads(body or b"")[0].values()]
-        return []
+        columns = {"key": _quoted(table.key), "tableoid": "tableoid", "xmin": "xmin", "ctid": "ctid"}
+        parameters = {
+            "select": ",".join(f"{column}::text" for column in columns.values()),
+            "order": f"{columns['key']}.asc",
+            "limit": "1",
+        }
+        with contextlib.suppress(UnexpectedResponse, ValueError, IndexError):
+            _, body = self._get(_path(table.name), parameters, {})
+            return dict(zip(columns, map(str, json.loads(body or b"")[0].values()), strict=True))
+        return {}
 
-    def _answer(
-        self, path: str, parameters: dict[str, str], headers: dict[str, str], longest: int | None = PAGE_BYTES
+    def _get(
+        self, path: str, parameters: dict[str, str], headers: dict[str, str], max_bytes: int | None = MAX_PAGE_BYTES
     ) -> tuple[httpx.Response, bytes | None]:
-        """Ask until there is an answer that may be read; without a body where it is longer than `longest`."""
+        """Send a request, again after a pause if the server is busy; the body is `None` if it exceeds `max_bytes`."""
         headers = {"Accept": "application/json", "Accept-Profile": "public"} | headers
-        pauses = iter(PAUSES_SECONDS)
+        pauses = iter(RETRY_PAUSES_SECONDS)
         while True:
             try:
                 with self._client.stream("GET", self.address + path, params=parameters, headers=headers) as response:
-                    body = _body(response, longest)
+                    body = _body(response, max_bytes)
             except httpx.RequestError as error:
-                failure: RestError = RestNotReached(self.address, self._safe(_in_words(error)))
-                # What answered before may answer again; what never did is more likely named wrong.
-                pause = next(pauses, None) if self._answered else None
+                failure: RestError = RestNotReached(address=self.address, reason=self._without_key(_message(error)))
+                # A server that has answered may answer again; one that never did is more likely misspelled.
+                pause = next(pauses, None) if self._has_answered else None
             else:
-                self._answered = True
+                self._has_answered = True
                 if response.status_code not in _BUSY:
-                    return self._checked(path, response, body)
+                    self._check(path, response, body)
+                    return response, body
                 pause = next(pauses, None)
-                words = f"{_status(response)}, also after {len(PAUSES_SECONDS)} pauses"
-                if pause is not None and (wanted := _retry_after(response)) is not None:
-                    pause = wanted if wanted <= LONGEST_PAUSE_SECONDS else None
-                    words = f"{_status(response)}, and it wants {wanted:.0f} seconds of pause"
-                failure = RestAnswer(self.address + path, words)
+                problem = f"status {response.status_code} after {len(RETRY_PAUSES_SECONDS) + 1} attempts"
+                if pause is not None and (asked := _retry_after_seconds(response)) is not None:
+                    pause = asked if asked <= LONGEST_PAUSE_SECONDS else None
+                    problem = f"status {response.status_code}, with a request to wait {asked:.0f} seconds"
+                failure = UnexpectedResponse(url=self.address + path, problem=problem)
             if pause is None:
                 raise failure from None
             time.sleep(pause)
 
-    def _checked(self, path: str, response: httpx.Response, body: bytes | None) -> tuple[httpx.Response, bytes | None]:
-        where = self.address + path
-        kind = response.headers.get("content-type", "nothing that is named").partition(";")[0]
+    def _check(self, path: str, response: httpx.Response, body: bytes | None) -> None:
+        url = self.address + path
         if response.is_success:
-            if not kind.endswith("json"):
-                raise RestAnswer(where, f"it is {kind}, and no JSON")
-            return response, body
+            content_type = response.headers.get("content-type", "no content type").partition(";")[0]
+            if not content_type.endswith("json"):
+                raise UnexpectedResponse(url=url, problem=f"expected JSON, got {content_type}")
+            return
         if response.has_redirect_location:
-            raise RestAnswer(where, "it sends us elsewhere, where the key was not sent")
-        told = _told(body)
-        words = self._safe(" ".join(filter(None, [_status(response), told.get("code"), told.get("message")])))
-        if told.get("code") == _FORBIDDEN:
-            raise TableForbidden(unquote(path[1:]), self.role)
+            raise UnexpectedResponse(url=url, problem="a redirect, which is not followed because it would get the key")
+        error = _postgrest_error(body)
+        code = error.get("code")
+        reason = " ".join(filter(None, [f"status {response.status_code}", code, error.get("message")]))
+        reason = self._without_key(reason)
+        if code == _INSUFFICIENT_PRIVILEGE:
+            raise TableForbidden(table=unquote(path[1:]), role=self.role)
         if response.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            raise KeyRefused(self.address, words)
-        if response.status_code == HTTPStatus.NOT_FOUND and told.get("code") in _ABSENT:
-            raise _Absent(where, words)
-        raise RestAnswer(where, words)
+            raise KeyRejected(address=self.address, reason=reason)
+        if response.status_code == HTTPStatus.NOT_FOUND and code in _UNDEFINED_TABLE:
+            raise _TableUndefined(url=url, problem=reason)
+        raise UnexpectedResponse(url=url, problem=reason)
 
-    def _range(self, response: httpx.Response) -> tuple[int | None, int | None, int | None]:
-        found = _RANGE.fullmatch(response.headers.get("content-range", ""))
-        if found is None:
-            raise RestAnswer(str(response.url.copy_with(query=None)), "it does not say which rows these are")
-        first, last, total = (int(part) if part and part != "*" else None for part in found.groups())
-        return first, last, total
-
-    def _safe(self, words: str) -> str:
-        # A gateway may repeat what it was sent.
-        return words.replace(self.key.get_secret_value(), "***")[:300]
+    def _without_key(self, message: str) -> str:
+        # A gateway may repeat the request in its error message.
+        return message.replace(self.key.get_secret_value(), "***")[:300]
 
 
-class _Absent(RestAnswer):
+class _TableUndefined(UnexpectedResponse):
     """There is no such table."""
 
 
 def role_of(key: str) -> str:
-    """Say whose key this is, as it says itself; `unknown` where it does not."""
+    """Return the role that a key names itself; `unknown` if it names none."""
     if key.startswith("sb_"):
-        return {"secret": SEES_ALL, "publishable": "anon"}.get(key.split("_")[1], "unknown")
+        return {"secret": FULL_ACCESS_ROLE, "publishable": "anon"}.get(key.split("_")[1], "unknown")
     with contextlib.suppress(ValueError, IndexError, AttributeError):
         claims = key.split(".")[1]
-        told = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4))).get("role")
-        if isinstance(told, str) and told.isidentifier():
-            return told
+        role = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4))).get("role")
+        if isinstance(role, str) and role.isidentifier():
+            return role
     return "unknown"
 
 
 def rest_address(supabase_url: str | None, rest_url: str | None) -> str | None:
-    """Return where PostgREST is: in a Supabase project, or where somebody says it is."""
+    """Return the address of PostgREST: its own if there is one, otherwise that within the Supabase project."""
     if rest_url:
         return rest_url
     return f"{supabase_url.rstrip('/')}/rest/v1" if supabase_url else None
 
 
-def _checked(address: str) -> str:
+def _valid_address(address: str) -> str:
     try:
         url = httpx.URL(address.strip())
     except httpx.InvalidURL:
-        url = httpx.URL()
-    if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query or url.fragment:
-        raise SettingsInvalid({"SUPABASE_URL": "(or SUPABASE_REST_URL) is to be written as `https://host`"})
+        raise RestAddressInvalid(problem="cannot be parsed") from None
+    if url.scheme not in ("http", "https"):
+        raise RestAddressInvalid(problem="does not start with `https://` or `http://`")
+    if not url.host:
+        raise RestAddressInvalid(problem="has no host")
+    if url.userinfo or url.query or url.fragment:
+        raise RestAddressInvalid(problem="has a user, a query or a fragment")
     return str(url).rstrip("/")
 
 
 def _headers(key: str) -> dict[str, str]:
-    # A key of the new kind is no token, and a server that takes it for one refuses it.
+    # A key of the new kind (`sb_…`) is not a token, and a server that reads it as one rejects it.
     return {"apikey": key} | ({} if key.startswith("sb_") else {"Authorization": f"Bearer {key}"})
 
 
-def _table(name: str, facts: dict[str, Any]) -> RestTable:
-    columns: dict[str, dict[str, str]] = facts.get("properties", {})
-    keys = [column for column, its in columns.items() if "<pk/>" in its.get("description", "")]
-    return RestTable(name, {column: str(its.get("format", "text")) for column, its in columns.items()}, keys)
+def _table(name: str, details: dict[str, Any]) -> RestTable:
+    columns: dict[str, dict[str, str]] = details.get("properties", {})
+    keys = [column for column, described in columns.items() if "<pk/>" in described.get("description", "")]
+    types = {column: str(described.get("format", "text")) for column, described in columns.items()}
+    return RestTable(name, types, keys)
 
 
-def _name(column: str) -> str:
+def _quoted(column: str) -> str:
     escaped = column.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
@@ -362,39 +310,46 @@ def _path(table: str) -> str:
     return f"/{quote(table, safe='')}"
 
 
-def _body(response: httpx.Response, longest: int | None) -> bytes | None:
-    deadline = time.monotonic() + ANSWER_SECONDS
+def _body(response: httpx.Response, max_bytes: int | None) -> bytes | None:
+    deadline = time.monotonic() + RESPONSE_TIMEOUT_SECONDS
     body = bytearray()
     for part in response.iter_bytes():
         body += part
-        if longest is not None and len(body) > longest:
+        if max_bytes is not None and len(body) > max_bytes:
             return None
         if time.monotonic() > deadline:
-            raise httpx.ReadTimeout(f"the answer took more than {ANSWER_SECONDS} seconds")
+            raise httpx.ReadTimeout(f"the response took more than {RESPONSE_TIMEOUT_SECONDS} seconds")
     return bytes(body)
 
 
-def _told(body: bytes | None) -> dict[str, str]:
+def _content_range(response: httpx.Response) -> tuple[int | None, int | None, int | None]:
+    """Return the first and the last position of the rows in a response, and the total number of rows."""
+    found = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
+    if found is None:
+        url = str(response.url.copy_with(query=None))
+        raise UnexpectedResponse(url=url, problem="the Content-Range header is missing or malformed")
+    first, last, total = (int(part) if part and part != "*" else None for part in found.groups())
+    return first, last, total
+
+
+def _postgrest_error(body: bytes | None) -> dict[str, str]:
+    """Return the texts of PostgREST's error object, `code` and `message` among them; empty for any other body."""
     with contextlib.suppress(ValueError, AttributeError):
-        told: Iterable[tuple[str, object]] = json.loads(body or b"").items()
-        return {name: value for name, value in told if isinstance(value, str)}
+        details: Iterable[tuple[str, object]] = json.loads(body or b"").items()
+        return {name: text for name, text in details if isinstance(text, str)}
     return {}
 
 
-def _status(response: httpx.Response) -> str:
-    return f"status {response.status_code}"
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    told = response.headers.get("retry-after", "")
-    if told.isdecimal():
-        return float(told)
+def _retry_after_seconds(response: httpx.Response) -> float | None:
+    retry_after = response.headers.get("retry-after", "")
+    if retry_after.isdecimal():
+        return float(retry_after)
     with contextlib.suppress(ValueError):
-        return max(0.0, parsedate_to_datetime(told).timestamp() - time.time())
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
     return None
 
 
-def _in_words(error: httpx.RequestError) -> str:
+def _message(error: httpx.RequestError) -> str:
     if isinstance(error, httpx.TimeoutException):
-        return str(error) or "it is silent"
+        return str(error) or "timed out"
     return str(error) or type(error).__name__
