@@ -160,7 +160,8 @@ def test_status_as_json_is_one_object_and_nothing_else(run: Run) -> None:
     done = run("status", "--json", "--check")
     assert (done.returncode, done.stderr) == (0, "")
     report = json.loads(done.stdout)
-    assert list(report) == ["database", "server_version", "embedded", "revision", "head", "pending", "tables", "move"]
+    fields = ["database", "server_version", "revision", "head", "pending", "tables", "embedded", "move"]
+    assert list(report) == fields
     assert report["embedded"] is True
     assert report["pending"] == []
     assert report["revision"] == report["head"]

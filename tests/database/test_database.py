@@ -414,7 +414,7 @@ def test_the_oldest_server_is_migrated_seeded_and_checked_like_the_newest(
         evolve.migrate(database.engine)
         with database.engine.begin() as connection:
             seed.seed(connection, seed.SeedPlan(gyms=1, members=10, days=14))
-        report = evolve.status(database.engine, embedded=False)
+        report = evolve.status(database.engine)
         assert evolve.check(database.engine).failed == []
     assert report.server_version.startswith("14.")
     assert report.tables.keys() == Base.metadata.tables.keys()

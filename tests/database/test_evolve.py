@@ -17,6 +17,7 @@ from sqlalchemy import URL, Engine, inspect, text
 from tatame_db import evolve, seed
 from tatame_db.database.pool import AsyncDatabase, Database, readable
 from tatame_db.evolve import catalogue, history
+from tatame_db.evolve.migrate import NotADowngrade
 from tatame_db.schema import Base
 
 migrate_module = importlib.import_module("tatame_db.evolve.migrate")
@@ -67,7 +68,7 @@ def add(migrations: Path) -> Callable[..., str]:
 
 
 def _head(engine: Engine) -> str:
-    return evolve.status(engine, embedded=True).head
+    return evolve.status(engine).head
 
 
 def test_migrating_twice_does_nothing_the_second_time(bare_engine: Engine) -> None:
@@ -111,8 +112,8 @@ def test_a_migration_that_fails_half_way_is_undone_and_explained(bare_engine: En
     assert "INSERT INTO half" in error.statement
     assert error.message == 'invalid input syntax for type integer: "seven"'
     assert not inspect(bare_engine).has_table("half")
-    assert evolve.status(bare_engine, embedded=True).revision == first
-    assert evolve.status(bare_engine, embedded=True).pending == ["29990101000000"]
+    assert evolve.status(bare_engine).revision == first
+    assert evolve.status(bare_engine).pending == ["29990101000000"]
 
 
 def test_migrating_up_to_a_revision_leaves_the_rest_pending(bare_engine: Engine, migrations: Path) -> None:
@@ -164,7 +165,7 @@ def test_a_lock_held_by_another_session_ends_the_run_unharmed_after_some_tries(
         with pytest.raises(evolve.MigrationFailed, match="lock timeout"):
             evolve.rollback(engine, timeouts=evolve.Timeouts(lock_timeout_ms=50, on_retry=retries.append))
     assert [retry.pause_seconds for retry in retries] == [0.01, 0.02]
-    assert evolve.status(engine, embedded=True).pending == []
+    assert evolve.status(engine).pending == []
 
 
 def test_a_lock_that_is_let_go_lets_the_step_through(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +202,7 @@ def test_an_applied_migration_that_was_edited_is_noticed(
 
 
 def test_two_heads_are_named_with_the_command_that_merges_them(bare_engine: Engine, add: Callable[..., str]) -> None:
-    first = evolve.status(bare_engine, embedded=True).head
+    first = evolve.status(bare_engine).head
     left, right = add(after=first), add(after=first)
     with pytest.raises(evolve.TwoHeads) as caught:
         evolve.migrate(bare_engine)
@@ -210,18 +211,18 @@ def test_two_heads_are_named_with_the_command_that_merges_them(bare_engine: Engi
 
 
 def test_the_late_branch_of_a_merge_is_not_skipped(bare_engine: Engine, add: Callable[..., str]) -> None:
-    first = evolve.status(bare_engine, embedded=True).head
+    first = evolve.status(bare_engine).head
     left = add(after=first, upgrade="op.execute('CREATE TABLE a (id integer)')", downgrade="op.execute('DROP TABLE a')")
     evolve.migrate(bare_engine)
     right = add(
         after=first, upgrade="op.execute('CREATE TABLE b (id integer)')", downgrade="op.execute('DROP TABLE b')"
     )
     both = add(after=(left, right))
-    assert evolve.status(bare_engine, embedded=True).pending == [right, both]
+    assert evolve.status(bare_engine).pending == [right, both]
     assert [step.revision for step in evolve.migrate(bare_engine)] == [right, both]
     assert {"a", "b"} <= set(inspect(bare_engine).get_table_names())
     assert {step.revision for step in evolve.rollback(bare_engine, 3)} == {left, right, both}
-    assert sorted(evolve.status(bare_engine, embedded=True).pending) == [left, right, both]
+    assert sorted(evolve.status(bare_engine).pending) == [left, right, both]
     assert not {"a", "b"} & set(inspect(bare_engine).get_table_names())
 
 
@@ -245,7 +246,7 @@ def test_steps_outside_a_transaction_keep_the_lock(bare_engine: Engine, add: Cal
 
 def test_not_null_over_nulls_says_how_many_and_shows_one(bare_engine: Engine, add: Callable[..., str]) -> None:
     add(upgrade='op.alter_column("users", "email", nullable=False)')
-    evolve.migrate(bare_engine, evolve.status(bare_engine, embedded=True).pending[0])
+    evolve.migrate(bare_engine, evolve.status(bare_engine).pending[0])
     with bare_engine.begin() as connection:
         connection.execute(
             text("INSERT INTO users (clerk_user_id, email) VALUES ('a', 'x@y'), ('b', NULL), ('c', NULL)")
@@ -259,7 +260,7 @@ def test_a_new_column_that_nobody_can_fill_says_how_many_rows_there_are(
     bare_engine: Engine, add: Callable[..., str]
 ) -> None:
     add(upgrade='op.execute("ALTER TABLE roles ADD COLUMN rank integer NOT NULL")')
-    evolve.migrate(bare_engine, evolve.status(bare_engine, embedded=True).pending[0])
+    evolve.migrate(bare_engine, evolve.status(bare_engine).pending[0])
     with bare_engine.begin() as connection:
         connection.execute(text("INSERT INTO roles VALUES ('STUDENT'), ('MANAGER')"))
     with pytest.raises(evolve.MigrationFailed, match="would be NULL in the 2 existing rows"):
@@ -362,18 +363,18 @@ def test_a_database_from_the_future_is_left_alone(engine: Engine) -> None:
         with pytest.raises(evolve.DatabaseAhead, match="29991231235959"):
             act(engine)
     with pytest.raises(evolve.DatabaseAhead):
-        evolve.status(engine, embedded=True)
+        evolve.status(engine)
 
 
 def test_more_steps_back_than_there_are_change_nothing(engine: Engine) -> None:
-    with pytest.raises(evolve.NotADowngrade) as caught:
+    with pytest.raises(NotADowngrade) as caught:
         evolve.rollback(engine, 2)
     assert caught.value.possible == 1
-    assert evolve.status(engine, embedded=True).pending == []
+    assert evolve.status(engine).pending == []
 
 
 def test_the_status_of_an_empty_database_is_all_pending(bare_engine: Engine) -> None:
-    report = evolve.status(bare_engine, embedded=True)
+    report = evolve.status(bare_engine)
     assert (report.revision, report.pending, report.tables) == (None, ["20261123120000"], {})
     assert report.server_version.startswith("18.")
 
@@ -383,15 +384,14 @@ def test_the_status_counts_rows_and_hides_the_password(engine: Engine) -> None:
         connection.execute(text("INSERT INTO roles SELECT g::text FROM generate_series(1, 1000) AS g"))
         connection.execute(text("ANALYZE roles"))
     with Database(engine.url.set(password="p%@:/#[w")) as database:
-        report = evolve.status(database.engine, embedded=False)
+        report = evolve.status(database.engine)
     assert report.tables["roles"] == 1000
     assert report.tables.keys() == Base.metadata.tables.keys()
     assert report.database == readable(engine.url)
-    assert report.embedded is False
 
 
 def test_a_table_of_another_schema_is_not_taken_for_ours(bare_engine: Engine) -> None:
     with bare_engine.begin() as connection:
         connection.execute(text("CREATE SCHEMA other"))
         connection.execute(text("CREATE TABLE other.users (id integer)"))
-    assert evolve.status(bare_engine, embedded=True).tables == {}
+    assert evolve.status(bare_engine).tables == {}

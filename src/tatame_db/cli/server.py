@@ -26,9 +26,9 @@ class NoLog(TatameError):
         super().__init__(f"there is no log. Checked: {log}", means=NOTHING_CHANGED, fix="`tatame-db start`")
 
 
-def _show(status: Status) -> None:
+def _show(status: Status, *, embedded: bool) -> None:
     waiting = f"{len(status.pending)} pending: {', '.join(status.pending)}" if status.pending else "nothing pending"
-    kind = "embedded" if status.embedded else "by DATABASE_URL"
+    kind = "embedded" if embedded else "by DATABASE_URL"
     console.answer(f"database  {status.database}")
     console.answer(f"server    PostgreSQL {status.server_version}, {kind}")
     console.answer(f"revision  {status.revision or 'none'}, {waiting}")
@@ -67,7 +67,7 @@ def up(database_url: DatabaseUrl = None, port: Port = None) -> None:
             console.say(f"seeded {sum(seed.seed(connection).values()):,} rows")
     elif empty:
         console.say("not seeded: only a development database on this machine is filled by itself")
-    _show(evolve.status(engine, embedded=target.server is not None))
+    _show(evolve.status(engine), embedded=target.server is not None)
     console.answer("")
     end = ", `tatame-db stop` to end" if target.server else ""
     console.answer(f"next: `tatame-db studio` to look around, `tatame-db --help` for the rest{end}")
@@ -137,12 +137,13 @@ def status(
     from tatame_db import evolve, move
 
     target = target_of(database_url)
-    found = evolve.status(target.database.engine, embedded=target.server is not None)
+    found = evolve.status(target.database.engine)
+    embedded = target.server is not None
     left_open = move.left_open(target.database.engine)
     if as_json:
-        console.answer_json(asdict(found) | {"move": left_open})
+        console.answer_json(asdict(found) | {"embedded": embedded, "move": left_open})
     else:
-        _show(found)
+        _show(found, embedded=embedded)
         if left_open:
             console.answer(f"\nNOT READY  a move left keys and indexes away or unchecked: {', '.join(left_open)}")
             console.answer(f"           `{move.ending(target.database.engine)}` brings them back")

@@ -1,4 +1,4 @@
-"""Where a database stands."""
+"""The state of a database: its revision, the pending migrations, and the size of its tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tatame_db.evolve.history import History, current_revisions
 from tatame_db.schema import Base
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection, Engine, TextClause
 
 
 class SchemaBehind(TatameError):
@@ -48,47 +48,50 @@ class CheckedBehind(SchemaBehind):
 
 @dataclass(frozen=True)
 class Status:
-    """Where a database stands. `tables` holds the server's estimates of the row counts."""
+    """The state of a database. `tables` maps each existing table of the models to its estimated number of rows."""
 
     database: str
     server_version: str
-    embedded: bool
     revision: str | None
     head: str
     pending: list[str]
     tables: dict[str, int]
 
 
-def status(engine: Engine, *, embedded: bool) -> Status:
-    """Read where a database stands; changes nothing. Raises `DatabaseAhead`, `TwoHeads`, `MigrationUnreadable`."""
+def status(engine: Engine) -> Status:
+    """Read the revision of a database, the pending migrations and the row counts; changes nothing.
+
+        >>> evolve.status(engine).pending
+        []
+
+    Raises `DatabaseAhead`, `TwoHeads`, `MigrationUnreadable`.
+    """
     history = History()
     with engine.connect() as connection:
         return Status(
             database=readable(engine.url),
             server_version=str(connection.scalar(text("SELECT current_setting('server_version')"))).split()[0],
-            embedded=embedded,
             revision=", ".join(current_revisions(connection)) or None,
             head=history.head,
             pending=[script.revision for script in history.pending(connection)],
-            tables=_estimated_rows(connection),
+            tables={row.name: row.rows_estimated for row in connection.execute(table_sizes())},
         )
 
 
 def refuse_incomplete(connection: Connection) -> None:
-    """Raise `SchemaBehind` where migrations are pending, `TablesMissing` where tables went by other ways."""
-    if waiting := History().pending(connection):
-        raise SchemaBehind([script.revision for script in waiting])
-    if missing := Base.metadata.tables.keys() - _estimated_rows(connection).keys():
+    """Raise `SchemaBehind` if migrations are pending, `TablesMissing` if a table was dropped by other means."""
+    if pending := History().pending(connection):
+        raise SchemaBehind([script.revision for script in pending])
+    if missing := Base.metadata.tables.keys() - {row.name for row in connection.execute(table_sizes())}:
         raise TablesMissing(sorted(missing))
 
 
-def _estimated_rows(connection: Connection) -> dict[str, int]:
-    # A table that was never analysed has no estimate yet; then the running statistics know best.
-    query = text(
-        "SELECT relname, CASE WHEN reltuples < 0 THEN pg_stat_get_live_tuples(oid) ELSE reltuples END::bigint AS rows"
-        " FROM pg_class"
-        " WHERE oid = ANY(SELECT to_regclass(quote_ident(name)) FROM unnest(CAST(:names AS text[])) AS name)"
-        " ORDER BY relname"
-    )
-    found = connection.execute(query, {"names": list(Base.metadata.tables)})
-    return {row.relname: row.rows for row in found}
+def table_sizes() -> TextClause:
+    """Select `name`, `size_bytes` and `rows_estimated` of the existing tables of the models, by name."""
+    # A table that was never analyzed has no estimate yet; the cumulative statistics count its rows meanwhile.
+    return text(
+        "SELECT relname AS name, pg_total_relation_size(oid) AS size_bytes,"
+        " CASE WHEN reltuples < 0 THEN pg_stat_get_live_tuples(oid) ELSE reltuples END::bigint AS rows_estimated"
+        " FROM pg_class WHERE oid = ANY(SELECT to_regclass('public.' || quote_ident(name))"
+        " FROM unnest(CAST(:names AS text[])) AS name) ORDER BY relname"
+    ).bindparams(names=list(Base.metadata.tables))

@@ -8,6 +8,7 @@ from sqlalchemy import Text, cast, literal, select, text, union_all
 
 from tatame_db import evolve
 from tatame_db.errors import TatameError
+from tatame_db.evolve.status import table_sizes
 from tatame_db.schema import Base
 from tatame_db.studio.tables import key_of
 
@@ -22,19 +23,12 @@ _SERVER = text(
     " (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections,"
     " current_setting('max_connections')::int AS max_connections"
 )
-# A table that was never analysed has no estimate; then the running statistics know best.
-_TABLES = text(
-    "SELECT relname AS name, pg_total_relation_size(oid) AS size_bytes,"
-    " CASE WHEN reltuples < 0 THEN pg_stat_get_live_tuples(oid) ELSE reltuples END::bigint AS rows_estimated"
-    " FROM pg_class WHERE oid = ANY(SELECT to_regclass('public.' || quote_ident(name))"
-    " FROM unnest(CAST(:names AS text[])) AS name)"
-)
 
 
 async def server(connection: AsyncConnection) -> dict[str, Any]:
     """Say how the server and the tables are; a table that is missing has no facts."""
     facts = dict((await connection.execute(_SERVER)).mappings().one())
-    found = await connection.execute(_TABLES, {"names": list(Base.metadata.tables)})
+    found = await connection.execute(table_sizes())
     sizes = {row["name"]: dict(row) for row in found.mappings()}
     newest = await _newest(connection, list(sizes))
     tables = [
@@ -61,7 +55,7 @@ def _newest_of(table: Table) -> Select[str, str]:
 def schema(engine: Engine) -> dict[str, Any]:
     """Say which revision the database has and what is pending, or what stands in the way of knowing it."""
     try:
-        found = evolve.status(engine, embedded=False)
+        found = evolve.status(engine)
     except TatameError as error:
         return {"revision": None, "pending": [], "problem": {"what": error.what, "fix": error.fix}}
     return {"revision": found.revision, "pending": found.pending, "problem": None}
