@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from tatame_db import evolve
-from tatame_db.database.pool import Database, readable
+from tatame_db.database.address import readable
+from tatame_db.database.pool import Database
 from tatame_db.move import record
 from tatame_db.move.connection import open_for_reading, open_for_writing
 from tatame_db.move.conversion import about

@@ -24,7 +24,9 @@ from urllib.parse import urlencode
 import psycopg
 
 from tatame_db import evolve
-from tatame_db.database.pool import Database, create_missing_database, readable
+from tatame_db.database.address import readable
+from tatame_db.database.creation import create_missing_database
+from tatame_db.database.pool import Database
 from tatame_db.server.embedded import EmbeddedServer
 
 if TYPE_CHECKING:

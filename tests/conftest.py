@@ -23,7 +23,8 @@ from filelock import FileLock
 from hypothesis import HealthCheck, Phase, settings
 from sqlalchemy import URL, Engine
 
-from tatame_db.database.pool import Database, readable
+from tatame_db.database.address import readable
+from tatame_db.database.pool import Database
 from tatame_db.move.rehearsal import SUPABASE_SCHEMA
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.server.run_directory import new_run_directory

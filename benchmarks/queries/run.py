@@ -17,7 +17,8 @@ from typing import Any
 from sqlalchemy import text
 
 from tatame_db import evolve
-from tatame_db.database.pool import Database, create_missing_database
+from tatame_db.database.creation import create_missing_database
+from tatame_db.database.pool import Database
 from tatame_db.server.embedded import EmbeddedServer
 
 HERE = Path(__file__).parent

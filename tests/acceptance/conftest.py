@@ -13,7 +13,8 @@ import psycopg
 import pytest
 from sqlalchemy import URL
 
-from tatame_db.database.pool import create_missing_database, readable
+from tatame_db.database.address import readable
+from tatame_db.database.creation import create_missing_database
 from tatame_db.server.embedded import EmbeddedServer
 
 COMMAND = Path(sys.executable).with_name("tatame-db")

@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from filelock import FileLock
 
-from tatame_db.database.pool import readable
+from tatame_db.database.address import readable
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.server.run_directory import new_run_directory
 

@@ -18,7 +18,8 @@ import pytest
 from sqlalchemy import URL
 
 from tatame_db import evolve
-from tatame_db.database.pool import Database, readable
+from tatame_db.database.address import readable
+from tatame_db.database.pool import Database
 from tatame_db.move import PHASE_OF
 
 COMMAND = Path(sys.executable).with_name("tatame-db")

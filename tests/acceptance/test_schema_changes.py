@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import URL
 
 import tatame_db
-from tatame_db.database.pool import readable
+from tatame_db.database.address import readable
 
 HEAD = "20261123120000"
 

@@ -11,7 +11,7 @@ from playwright.sync_api import BrowserContext, expect
 from sqlalchemy import URL, Text
 from tests.browser.conftest import HOSTILE, Home, Visit, studio_of, visit_to
 
-from tatame_db.database.pool import readable
+from tatame_db.database.address import readable
 from tatame_db.schema import Base
 
 Contexts = Callable[..., BrowserContext]

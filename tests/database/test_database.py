@@ -17,22 +17,20 @@ from sqlalchemy import URL, Engine, Row, select, text
 from sqlalchemy.exc import IntegrityError
 
 import tatame_db.database.pool
-from tatame_db.database.pool import (
-    OLDEST_SERVER,
-    POOL_SIZE,
-    AsyncDatabase,
+from tatame_db.database.address import readable
+from tatame_db.database.creation import create_missing_database
+from tatame_db.database.dialect import OLDEST_SERVER
+from tatame_db.database.errors import (
     ConnectionRefused,
     ConnectionsBusy,
-    Database,
     DatabaseClosed,
     DatabaseMissing,
     DatabaseNotCreated,
     PasswordRejected,
     ServerNotRunning,
     ServerTooOld,
-    create_missing_database,
-    readable,
 )
+from tatame_db.database.pool import POOL_SIZE, AsyncDatabase, Database
 from tatame_db.errors import TatameError
 from tatame_db.schema import Base, User
 from tatame_db.server.embedded import EmbeddedServer
@@ -145,7 +143,7 @@ def test_closing_waits_for_what_runs_and_refuses_what_comes(address: URL, observ
     assert not closing.is_alive()
     _wait_until(lambda: not _sessions(observer, address))
     database.close()
-    assert database.check().reason == DatabaseClosed(address).what
+    assert database.check().reason == DatabaseClosed(address=address).what
 
 
 def test_closing_gives_up_on_a_session_that_takes_too_long(address: URL, observer: Engine) -> None:
@@ -374,7 +372,7 @@ def test_a_server_that_says_no_for_another_reason_is_quoted(guarded: URL) -> Non
     with Database(guarded) as first, first.engine.connect(), first.engine.connect():
         error = _refusal(guarded)
     assert isinstance(error, ConnectionRefused)
-    assert "too many connections for role" in error.words
+    assert "too many connections for role" in error.reason
 
 
 def test_an_unreachable_server_is_named_within_the_time(guarded: URL) -> None:

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import URL, Engine
 
 from tatame_db import seed
-from tatame_db.database.pool import readable
+from tatame_db.database.address import readable
 from tatame_db.server.embedded import EmbeddedServer
 
 ROOT = Path(__file__).parents[2]

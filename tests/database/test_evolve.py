@@ -15,7 +15,8 @@ import pytest
 from sqlalchemy import URL, Engine, inspect, text
 
 from tatame_db import evolve, seed
-from tatame_db.database.pool import AsyncDatabase, Database, readable
+from tatame_db.database.address import readable
+from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.evolve import catalogue, history
 from tatame_db.evolve.migrate import NotADowngrade
 from tatame_db.schema import Base

@@ -22,7 +22,9 @@ from sqlalchemy.exc import NotSupportedError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from tatame_db.database.pool import Database, DatabaseNotCreated, ServerNotRunning, readable
+from tatame_db.database.address import readable
+from tatame_db.database.errors import DatabaseNotCreated, ServerNotRunning
+from tatame_db.database.pool import Database
 from tatame_db.schema import Base, Checkin, Graduation, Gym, User
 from tatame_db.server import run_directory
 from tatame_db.server.embedded import EmbeddedServer

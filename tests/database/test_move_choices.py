@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import URL, Engine
 
 from tatame_db import move
-from tatame_db.database.pool import create_missing_database, readable
+from tatame_db.database.address import readable
+from tatame_db.database.creation import create_missing_database
 from tatame_db.move import choices as choosing
 from tatame_db.move.mapping import PHASE_OF
 from tatame_db.move.rehearsal import SUPABASE_SCHEMA

@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import URL, Engine
 
 from tatame_db import evolve, move, seed
-from tatame_db.database.pool import Database, readable
+from tatame_db.database.address import readable
+from tatame_db.database.pool import Database
 from tatame_db.evolve import catalogue
 from tatame_db.evolve.lock import LOCK_KEY
 from tatame_db.move import record

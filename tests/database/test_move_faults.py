@@ -20,7 +20,9 @@ import pytest
 from sqlalchemy import URL
 
 from tatame_db import evolve, move
-from tatame_db.database.pool import Database, create_missing_database, readable
+from tatame_db.database.address import readable
+from tatame_db.database.creation import create_missing_database
+from tatame_db.database.pool import Database
 from tatame_db.errors import TatameError
 from tatame_db.evolve import catalogue
 from tatame_db.move.mapping import PHASE_OF

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import URL, Engine
 
 from tatame_db import move
-from tatame_db.database.pool import readable
+from tatame_db.database.address import readable
 from tatame_db.evolve import catalogue
 from tatame_db.move import connection as connecting
 from tatame_db.move import jobs

@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import URL, Engine
 
 from tatame_db import evolve, move
-from tatame_db.database.pool import Database, readable
+from tatame_db.database.address import readable
+from tatame_db.database.pool import Database
 from tatame_db.move.conversion import about
 from tatame_db.move.mapping import MAY_BE_MISSING, PHASE_OF, read_mapping
 from tatame_db.schema import Base
@@ -241,7 +242,7 @@ def test_a_role_that_policies_apply_to_is_refused(supabase: URL, engine: Engine)
 
 
 def test_the_same_database_is_refused_however_it_is_spelled(fresh_server: EmbeddedServer) -> None:
-    from tatame_db.database.pool import create_missing_database
+    from tatame_db.database.creation import create_missing_database
 
     fresh_server.start(port=(port := free_port()))
     create_missing_database(fresh_server.address)

@@ -9,7 +9,9 @@ import pytest
 from sqlalchemy import URL
 
 from tatame_db import evolve, move
-from tatame_db.database.pool import Database, create_missing_database, readable
+from tatame_db.database.address import readable
+from tatame_db.database.creation import create_missing_database
+from tatame_db.database.pool import Database
 from tatame_db.move import proof
 from tatame_db.move.mapping import PHASE_OF
 

@@ -16,7 +16,8 @@ from psycopg.rows import dict_row
 from sqlalchemy import URL, Column, Engine
 
 from tatame_db import move
-from tatame_db.database.pool import Database, readable
+from tatame_db.database.address import readable
+from tatame_db.database.pool import Database
 from tatame_db.move.rehearsal import SUPABASE_SCHEMA
 from tatame_db.schema import Base
 from tatame_db.testing.runs import Run

@@ -20,7 +20,8 @@ import pytest
 from sqlalchemy import URL, Engine
 
 from tatame_db import evolve, move
-from tatame_db.database.pool import Database, readable
+from tatame_db.database.address import readable
+from tatame_db.database.pool import Database
 from tatame_db.move.mapping import PHASE_OF
 from tatame_db.move.rest import role_of
 from tatame_db.server.run_directory import in_memory, new_run_directory

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import URL, Engine
 
 from tatame_db import move
-from tatame_db.database.pool import readable
+from tatame_db.database.address import readable
 from tatame_db.move.mapping import PHASE_OF
 
 copying = importlib.import_module("tatame_db.move.copy")  # `move.copy` is the function

@@ -18,7 +18,8 @@ from sqlalchemy import URL, Engine, func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db import move
-from tatame_db.database.pool import AsyncDatabase, Database, readable
+from tatame_db.database.address import readable
+from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.queries import write as writes
 from tatame_db.queries.read import Read, query, read
 from tatame_db.queries.write import insert_many, upsert

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import Connection, Index, PrimaryKeyConstraint, Select, Table, UniqueConstraint, func, select, text
 
 from tatame_db import evolve
-from tatame_db.database.pool import Database, create_missing_database
+from tatame_db.database.creation import create_missing_database
+from tatame_db.database.pool import Database
 from tatame_db.schema import (
     AppStore,
     Asset,

@@ -22,7 +22,8 @@ from sqlalchemy import URL, BindParameter, Engine, ForeignKey, any_, bindparam, 
 from sqlalchemy.exc import DataError, ProgrammingError
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column, relationship, selectinload
 
-from tatame_db.database.pool import POOL_SIZE, AsyncDatabase, Database, DatabaseClosed, ServerNotRunning
+from tatame_db.database.errors import DatabaseClosed, ServerNotRunning
+from tatame_db.database.pool import POOL_SIZE, AsyncDatabase, Database
 from tatame_db.queries import read as reads
 from tatame_db.queries.read import NotDescribable, NotOneRow, ParametersDiffer, Read, query, read
 from tatame_db.queries.row import NotLoaded, RowReadOnly

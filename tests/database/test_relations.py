@@ -15,7 +15,8 @@ from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.orm import InstrumentedAttribute, Session, joinedload, selectinload
 
 from tatame_db import evolve, schema
-from tatame_db.database.pool import AsyncDatabase, Database, create_missing_database
+from tatame_db.database.creation import create_missing_database
+from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.errors import TatameError
 from tatame_db.schema import (
     Asset,

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from tatame_db.database.pool import readable
+from tatame_db.database.address import readable
 from tatame_db.schema import (
     Asset,
     Attachment,

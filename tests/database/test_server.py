@@ -13,7 +13,9 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from tatame_db.database.pool import Database, create_missing_database, readable
+from tatame_db.database.address import readable
+from tatame_db.database.creation import create_missing_database
+from tatame_db.database.pool import Database
 from tatame_db.server.embedded import (
     DataIncomplete,
     DataInUse,

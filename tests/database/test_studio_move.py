@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import URL, text
 
 from tatame_db import move
-from tatame_db.database.pool import Database, readable
+from tatame_db.database.address import readable
+from tatame_db.database.pool import Database
 from tatame_db.schema import Base
 
 Caller = Any

@@ -16,7 +16,8 @@ import pytest
 from sqlalchemy import URL, text
 
 from tatame_db import evolve
-from tatame_db.database.pool import Database, create_missing_database
+from tatame_db.database.creation import create_missing_database
+from tatame_db.database.pool import Database
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.studio.access import Access, opened
 

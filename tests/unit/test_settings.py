@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tatame_db.settings import AddressInvalid, EnvFileUnreadable, Settings, SettingsInvalid, is_local, parse_address
+from tatame_db.database.address import AddressInvalid, is_local, parse_address
+from tatame_db.settings import EnvFileUnreadable, Settings, SettingsInvalid
 
 SECRET = "p%@:/#[w"
 
@@ -44,7 +45,7 @@ def test_an_at_sign_in_the_options_is_not_taken_for_the_end_of_a_password() -> N
     ("text", "problem"),
     [
         ("mysql://ana:SECRET@h/db", "only PostgreSQL"),
-        ("SECRET", "no `postgresql://`"),
+        ("SECRET", "does not start with `postgresql://`"),
         ("postgresql://ana:SECRET@h:port/db", "port"),
         ("postgresql://ana:SECRET@h:70000/db", "port"),
         ("postgresql://ana:SECRET@[::1/db", "`]`"),

@@ -116,7 +116,7 @@ class Target:
     @property
     def readable(self) -> str:
         """Its address without the password."""
-        from tatame_db.database.pool import readable
+        from tatame_db.database.address import readable
 
         return readable(self.database.address)
 
@@ -129,10 +129,12 @@ class Target:
 
 def target_of(database_url: str | None = None) -> Target:
     """Find the database that options, environment and `.env` mean. Raises `SettingsInvalid`, `AddressInvalid`."""
-    from tatame_db.database.pool import Database, address_of
+    from tatame_db.database.pool import Database
     from tatame_db.server.embedded import EmbeddedServer
     from tatame_db.settings import Settings
 
     settings = Settings.from_env(database_url=database_url)
-    server = None if settings.address else EmbeddedServer(settings.data_directory)
-    return Target(settings, Database(address_of(settings)), server)
+    if settings.address:
+        return Target(settings, Database(settings.address), None)
+    server = EmbeddedServer(settings.data_directory)
+    return Target(settings, Database(server.address), server)

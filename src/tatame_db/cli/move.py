@@ -75,7 +75,7 @@ def _opened(database_url: str | None, *, anon_sees_all: bool, keep_unknown: bool
 @contextlib.contextmanager
 def _source(target: Target, *, anon_sees_all: bool, keep_unknown: bool = False) -> Generator[URL | Mirror]:
     from tatame_db import move
-    from tatame_db.settings import parse_address
+    from tatame_db.database.address import parse_address
 
     settings = target.settings
     if settings.supabase_db_url:

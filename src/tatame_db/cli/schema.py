@@ -167,7 +167,7 @@ def push(
 ) -> None:
     """Make a development database equal to the models, in one transaction and without a migration."""
     from tatame_db import evolve
-    from tatame_db.settings import is_local
+    from tatame_db.database.address import is_local
 
     target = target_of(database_url)
     name = str(target.database.address.database)

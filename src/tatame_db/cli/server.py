@@ -42,8 +42,8 @@ def up(database_url: DatabaseUrl = None, port: Port = None) -> None:
     """Start, create the database, migrate, seed if empty, and show what is there."""
     from tatame_db import evolve, seed
     from tatame_db.cli.schema import say_step, timeouts
-    from tatame_db.database.pool import create_missing_database
-    from tatame_db.settings import is_local
+    from tatame_db.database.address import is_local
+    from tatame_db.database.creation import create_missing_database
 
     target = target_of(database_url)
     if port:
@@ -76,7 +76,7 @@ def up(database_url: DatabaseUrl = None, port: Port = None) -> None:
 @app.command()
 def start(port: Port = None, *, docker: Docker = False) -> None:
     """Start the embedded server and print its address."""
-    from tatame_db.database.pool import readable
+    from tatame_db.database.address import readable
     from tatame_db.server import docker as compose
 
     if docker:
@@ -210,7 +210,7 @@ def seed(
     """Fill an empty database with lifelike gyms."""
     from tatame_db import evolve
     from tatame_db import seed as seeding
-    from tatame_db.settings import is_local
+    from tatame_db.database.address import is_local
 
     target = target_of(database_url)
     if not is_local(target.database.address):

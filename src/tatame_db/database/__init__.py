@@ -1,0 +1,1 @@
+"""From an address to connections, sessions and health."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from tatame_db.database.pool import readable
+from tatame_db.database.address import readable
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.evolve.history import History, current_revisions
 from tatame_db.schema import Base

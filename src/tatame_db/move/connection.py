@@ -17,7 +17,9 @@ from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db import evolve
-from tatame_db.database.pool import OLDEST_SERVER, Database, readable
+from tatame_db.database.address import readable
+from tatame_db.database.dialect import OLDEST_SERVER
+from tatame_db.database.pool import Database
 from tatame_db.database.text_output import TEXT_OUTPUT
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.evolve.lock import LOCK_TIMEOUT_MS, exclusive, undo_when_killed

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from tatame_db.database.pool import readable
+from tatame_db.database.address import readable
 from tatame_db.errors import counted
 from tatame_db.move import record
 from tatame_db.move.choices import UNKNOWN_TABLE

@@ -21,7 +21,8 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 from typing_extensions import TypeIs
 
-from tatame_db.database.pool import AsyncDatabase, Database, is_gone, logger, skip_checkout_checks
+from tatame_db.database.driver import is_gone
+from tatame_db.database.pool import AsyncDatabase, Database, logger, skip_checkout_checks
 from tatame_db.errors import TatameError
 
 if TYPE_CHECKING:

@@ -12,7 +12,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.responses import Response
 
-from tatame_db.database.pool import ConnectionRefused, DatabaseMissing, PasswordRejected, ServerNotRunning, ServerTooOld
+from tatame_db.database.errors import (
+    ConnectionRefused,
+    DatabaseMissing,
+    PasswordRejected,
+    ServerNotRunning,
+    ServerTooOld,
+)
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 
 if TYPE_CHECKING:

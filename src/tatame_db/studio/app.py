@@ -19,7 +19,8 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from tatame_db.database.pool import AsyncDatabase, Database, readable
+from tatame_db.database.address import readable
+from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.errors import TatameError
 from tatame_db.studio import changes, moves, overview, rows
 from tatame_db.studio.answers import BadInput, Forbidden, Streamed, answer, explain, while_asked

@@ -23,12 +23,14 @@ from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from tatame_db import evolve
-from tatame_db.database.pool import AsyncDatabase, Database, DatabaseNotCreated
+from tatame_db.database.address import parse_address
+from tatame_db.database.errors import DatabaseNotCreated
+from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.schema import Base
 from tatame_db.server import run_directory
 from tatame_db.server.embedded import EmbeddedServer
-from tatame_db.settings import Settings, parse_address
+from tatame_db.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,7 +114,7 @@ class Sandbox:
                 sql.SQL("CREATE DATABASE {} TEMPLATE {}{}").format(name, sql.Identifier(template), self._strategy)
             )
         except psycopg.errors.InsufficientPrivilege as error:
-            raise DatabaseNotCreated(address, str(error.diag.message_primary)) from error
+            raise DatabaseNotCreated(address=address, reason=str(error.diag.message_primary)) from error
         now = datetime.now(UTC).isoformat(timespec="seconds")
         mark = f"{_MARK} {self.run}, process {os.getpid()} on {socket.gethostname()}, {now}"
         self._execute(

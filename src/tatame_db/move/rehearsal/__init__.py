@@ -12,7 +12,7 @@ import psycopg
 from sqlalchemy import text
 
 from tatame_db import evolve
-from tatame_db.database.pool import readable
+from tatame_db.database.address import readable
 from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
 from tatame_db.move.choices import Choices, Exclusion
 from tatame_db.move.connection import open_for_reading, open_for_writing

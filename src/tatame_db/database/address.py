@@ -1,0 +1,116 @@
+"""The address of a database: read from text, and written without its password."""
+
+from __future__ import annotations
+
+import os
+import re
+from ipaddress import ip_address
+from urllib.parse import parse_qsl, unquote
+
+from sqlalchemy import URL
+
+from tatame_db.errors import TatameError, fact
+
+_DRIVERS = {"postgres", "postgresql", "postgresql+psycopg"}
+
+
+@fact
+class AddressInvalid(TatameError):
+    """An address cannot be read. It is not repeated in the message, because it may contain a password."""
+
+    problem: str
+    what = "the database address {problem}"
+    fix = "write it as `postgresql://user:password@host:5432/database`"
+
+
+def parse_address(text: str) -> URL:
+    """Read a PostgreSQL address, even if its password contains unescaped `%@:/#[`.
+
+        parse_address("postgres://ana:p@ss@db.example/tatame").password  # "p@ss"
+
+    The password is everything between the first colon of the user part and the last `@` before the options.
+    Percent-encoding such as `%40` is decoded in it, as the standard requires; a lone `%` stays. `str()` and `repr()`
+    of the result print `***` in its place.
+
+    Raises `AddressInvalid`.
+    """
+    scheme, separator, rest = text.strip().partition("://")
+    if not separator:
+        raise AddressInvalid(problem="does not start with `postgresql://`")
+    if scheme.lower() not in _DRIVERS:
+        raise AddressInvalid(problem=f"has the scheme {scheme!r}; only PostgreSQL is supported")
+    # A password may contain `?`. Options follow it only if `name=` does, or if no `@` does.
+    start = re.search(r"\?([a-z_]+=|[^@]*$)", rest)
+    location, query = (rest[: start.start()], rest[start.start() + 1 :]) if start else (rest, "")
+    user_part, _, location = location.rpartition("@")
+    username, _, password = user_part.partition(":")
+    hosts, _, database = location.partition("/")
+    options = _options(query)
+    host, port = _host_and_port(hosts)
+    # libpq accepts these as options too. SQLAlchemy hides a password only in the field of its own.
+    named = {name: options.pop(name, "") for name in ("user", "password", "dbname")}
+    if not (database or named["dbname"]):
+        raise AddressInvalid(problem="names no database")
+    return URL.create(
+        "postgresql+psycopg",
+        username=unquote(username) or named["user"] or None,
+        password=unquote(password) or named["password"] or None,
+        host=host,
+        port=port,
+        database=unquote(database) or named["dbname"],
+        query=options,
+    )
+
+
+def _options(query: str) -> dict[str, str]:
+    # libpq knows its own options. Loading it takes time, and settings without an address do not need it.
+    from psycopg import pq  # noqa: PLC0415
+
+    defaults = pq.Conninfo.get_defaults()
+    known = {option.keyword.decode() for option in defaults}
+    # libpq marks the options that a dialog should mask.
+    secrets = {option.keyword.decode() for option in defaults if option.dispchar == b"*"} - {"password"}
+    try:
+        options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
+    except ValueError:
+        raise AddressInvalid(problem="has an option that is not `name=value`") from None
+    if unknown := sorted(set(options) - known):
+        raise AddressInvalid(problem=f"has options that PostgreSQL does not know: {', '.join(unknown)}")
+    if secret := sorted(options.keys() & secrets):
+        raise AddressInvalid(problem=f"has a secret in an option, which messages would show: {', '.join(secret)}")
+    return options
+
+
+def _host_and_port(hosts: str) -> tuple[str | None, int | None]:
+    if hosts.startswith("["):
+        host, bracket, port = hosts[1:].partition("]")
+        if not bracket:
+            raise AddressInvalid(problem="has a `[` without a matching `]`")
+        port = port.removeprefix(":")
+    elif "," in hosts:
+        raise AddressInvalid(problem="names several hosts; only one is supported")
+    else:
+        host, _, port = hosts.partition(":")
+    if port and not (port.isdigit() and 0 < int(port) < 65536):
+        raise AddressInvalid(problem="has a port that is not a number from 1 to 65535")
+    return unquote(host) or None, int(port) if port else None
+
+
+def readable(address: URL) -> str:
+    """Write an address for psql, libpq and other tools, without its password."""
+    without = address._replace(drivername="postgresql", password=None)
+    front, mark, options = without.render_as_string().partition("?")
+    # libpq does not read `+` as a space, and `/` needs no escape among the options.
+    return front + mark + options.replace("+", "%20").replace("%2F", "/")
+
+
+def is_local(address: URL) -> bool:
+    """Return whether an address leads to this machine: by a socket, or by a loopback name or number."""
+    named = (address.query.get("hostaddr"), address.query.get("host"), address.host, os.environ.get("PGHOST"))
+    host = str(next(filter(None, named), ""))
+    if not host or host == "localhost" or host.startswith(("/", "@")):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
