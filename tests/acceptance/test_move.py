@@ -20,7 +20,7 @@ from sqlalchemy import URL
 from tatame_db import evolve
 from tatame_db.database.address import readable
 from tatame_db.database.pool import Database
-from tatame_db.move import PHASE_OF
+from tatame_db.schema import phases
 
 COMMAND = Path(sys.executable).with_name("tatame-db")
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -57,7 +57,7 @@ def test_the_plan_names_an_obstacle_and_exits_with_3(move: Run, supabase: URL) -
 
 def test_a_source_without_any_row_is_said_loudly(move: Run, supabase: URL) -> None:
     loud = "EMPTY   the source has no rows at all in any of our tables: this may be the wrong database\n"
-    tables = ", ".join(PHASE_OF)
+    tables = ", ".join(phases())
     with psycopg.connect(readable(supabase)) as connection:
         connection.execute(f"TRUNCATE {tables} CASCADE".encode())
         connection.execute("INSERT INTO roles VALUES ('STUDENT')")

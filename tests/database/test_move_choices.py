@@ -13,8 +13,8 @@ from tatame_db import move
 from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
 from tatame_db.move import choices as choosing
-from tatame_db.move.mapping import PHASE_OF
 from tatame_db.move.rehearsal import SUPABASE_SCHEMA
+from tatame_db.schema import phases
 
 Copy = Callable[..., move.Report]
 Row = tuple[Any, ...]
@@ -36,7 +36,7 @@ def kept(engine: Engine) -> list[Row]:
 
 
 def contents(address: URL) -> dict[str, list[Row]]:
-    return {table: sorted(ask(address, f'SELECT t::text FROM public."{table}" AS t')) for table in PHASE_OF}
+    return {table: sorted(ask(address, f'SELECT t::text FROM public."{table}" AS t')) for table in phases()}
 
 
 @pytest.fixture
@@ -380,7 +380,7 @@ def test_a_choice_does_what_it_says_and_every_report_tells(
         for fact in {(table, column, kind, action) for table, _, column, kind, action in expected}
     }
     assert report.exclusions == planned.exclusions
-    rejected = dict.fromkeys(PHASE_OF, 0)
+    rejected = dict.fromkeys(phases(), 0)
     for table, _, _, _, action in expected:
         if action == "rejected":
             rejected[table] += 1
@@ -495,7 +495,7 @@ def test_a_run_with_choices_that_dies_is_made_good_by_the_next_one(
     change(supabase, "UPDATE users SET created_at = 'infinity' WHERE id = 1")
     with pytest.raises(Killed):
         copy(rejects="keep", on_table=fail)
-    so_far = list(PHASE_OF)[: list(PHASE_OF).index(table) + 1]
+    so_far = list(phases())[: list(phases()).index(table) + 1]
     assert {row[0] for row in kept(engine)} == {row[0] for row in kept(engine)} & set(so_far)
     copy(rejects="keep")
     assert len(kept(engine)) == 9

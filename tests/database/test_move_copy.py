@@ -14,8 +14,7 @@ from tatame_db.database.pool import Database
 from tatame_db.evolve import catalogue
 from tatame_db.evolve.lock import LOCK_KEY
 from tatame_db.move import record
-from tatame_db.move.mapping import PHASE_OF
-from tatame_db.schema import Base
+from tatame_db.schema import Base, phases
 
 copying = importlib.import_module("tatame_db.move.copy")  # `move.copy` is the function
 Copy = Callable[..., move.Report]
@@ -36,7 +35,7 @@ def ask(address: URL, query: str) -> list[tuple[Any, ...]]:
 
 
 def contents(address: URL) -> dict[str, list[tuple[Any, ...]]]:
-    return {table: sorted(ask(address, f'SELECT t::text FROM public."{table}" AS t')) for table in PHASE_OF}
+    return {table: sorted(ask(address, f'SELECT t::text FROM public."{table}" AS t')) for table in phases()}
 
 
 def schema(engine: Engine) -> dict[str, str]:
@@ -233,9 +232,9 @@ def test_a_later_copy_that_dies_leaves_whole_tables_and_the_next_one_ends_it(
 
     with pytest.raises(Killed):
         copy(on_table=fail)
-    reached = list(PHASE_OF).index(table)
+    reached = list(phases()).index(table)
     now = contents(engine.url)
-    assert [name for name in list(PHASE_OF)[reached + 1 :] if now[name] != was[name]] == []
+    assert [name for name in list(phases())[reached + 1 :] if now[name] != was[name]] == []
     assert set(schema(engine)) == set(before)
     copy()
     assert verify() == []
@@ -327,8 +326,8 @@ def test_an_obstacle_stops_the_copy_before_anything_is_written(copy: Copy, supab
 
 
 def test_phases_can_be_copied_one_by_one(copy: Copy, engine: Engine, verify: Callable[[], list[str]]) -> None:
-    for phase in sorted(set(PHASE_OF.values())):
-        report = copy(*(table for table, its in PHASE_OF.items() if its == phase))
+    for phase in sorted(set(phases().values())):
+        report = copy(*(table for table, its in phases().items() if its == phase))
         waiting = {table.table: table.waiting for table in report.tables if table.waiting}
         assert waiting == ({"gyms": ["manager_id"]} if phase == 2 else {})
         if phase == 2:
@@ -354,7 +353,7 @@ def test_a_table_whose_parents_are_missing_says_so(copy: Copy, engine: Engine, t
     assert ask(engine.url, f"SELECT count(*) FROM {table}") == [(0,)]
 
 
-@pytest.mark.parametrize("table", PHASE_OF)
+@pytest.mark.parametrize("table", phases())
 def test_after_a_failure_each_table_is_as_before_or_complete_and_the_keys_are_back(
     copy: Copy, engine: Engine, arrived: URL, verify: Callable[[], list[str]], table: str
 ) -> None:
@@ -423,7 +422,7 @@ def test_status_tells_what_was_copied_and_what_changed_since(copy: Copy, engine:
     with move.open_target(engine) as side:
         status = move.status(side)
     assert [table.table for table in status.tables if table.stale] == ["users"]
-    assert [(table.table, table.phase) for table in status.tables] == list(PHASE_OF.items())
+    assert [(table.table, table.phase) for table in status.tables] == list(phases().items())
     assert {table.table: table.rows for table in status.tables}["users"] == 3
     assert all(table.proven_at and table.copied_at for table in status.tables)
     assert (status.parked, status.unproven_keys) == ([], [])
@@ -483,7 +482,7 @@ def test_a_run_is_kept_with_its_report(copy: Copy, engine: Engine) -> None:
         ("roles", "hashtextextended", True),
         ("roles", "hashtextextended", True),
     ]
-    assert len(runs[0][1]["tables"]) == len(PHASE_OF)
+    assert len(runs[0][1]["tables"]) == len(phases())
 
 
 def test_a_target_without_our_schema_is_not_written_to(supabase: URL, bare_engine: Engine) -> None:

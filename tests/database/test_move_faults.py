@@ -25,8 +25,8 @@ from tatame_db.database.creation import create_missing_database
 from tatame_db.database.pool import Database
 from tatame_db.errors import TatameError
 from tatame_db.evolve import catalogue
-from tatame_db.move.mapping import PHASE_OF
 from tatame_db.move.rehearsal import SUPABASE_SCHEMA
+from tatame_db.schema import phases
 from tatame_db.server.embedded import EmbeddedServer
 
 COMMAND = Path(sys.executable).with_name("tatame-db")
@@ -114,11 +114,11 @@ def change(address: URL, statements: str) -> None:
 
 def forget(address: URL) -> None:
     """Take back what a copy brought."""
-    change(address, f"TRUNCATE {', '.join(PHASE_OF)} RESTART IDENTITY; DROP SCHEMA tatame_move CASCADE")
+    change(address, f"TRUNCATE {', '.join(phases())} RESTART IDENTITY; DROP SCHEMA tatame_move CASCADE")
 
 
 def contents(address: URL) -> dict[str, list[tuple[Any, ...]]]:
-    return {table: sorted(ask(address, f'SELECT t::text FROM public."{table}" AS t')) for table in PHASE_OF}
+    return {table: sorted(ask(address, f'SELECT t::text FROM public."{table}" AS t')) for table in phases()}
 
 
 def copy(source: URL, target: URL, **options: Any) -> move.Report:
@@ -155,7 +155,7 @@ def test_a_wire_cut_anywhere_leaves_each_table_as_before_or_complete(
     source, target = (between.address, address) if side == "source" else (filled, between.address)
     copy(source, target)
     carried, complete = between.carried, contents(address)
-    empty: dict[str, list[tuple[Any, ...]]] = {table: [] for table in PHASE_OF}
+    empty: dict[str, list[tuple[Any, ...]]] = {table: [] for table in phases()}
     chance = random.Random(side)  # noqa: S311, moments and no secrets
     cuts = 0
     for share in (0.0, 0.001, 0.03, *(chance.random() for _ in range(3))):

@@ -13,7 +13,7 @@ from tatame_db.database.address import readable
 from tatame_db.evolve import catalogue
 from tatame_db.move import connection as connecting
 from tatame_db.move import jobs
-from tatame_db.move.mapping import PHASE_OF
+from tatame_db.schema import phases
 
 Copy = Callable[..., move.Report]
 
@@ -27,7 +27,7 @@ def contents(address: URL) -> dict[str, list[Any]]:
     with psycopg.connect(readable(address), autocommit=True) as connection:
         return {
             table: sorted(connection.execute(f'SELECT t::text FROM public."{table}" AS t'.encode()))
-            for table in PHASE_OF
+            for table in phases()
         }
 
 
@@ -65,8 +65,8 @@ def test_all_jobs_see_the_moment_of_the_first_though_somebody_writes_before_they
     report = copy(on_table=lambda table: done.append(table.table))
     assert contents(engine.url) == contents(arrived)
     assert schema(engine) == before
-    assert [table.table for table in report.tables] == list(PHASE_OF)
-    assert sorted(done) == sorted(PHASE_OF)
+    assert [table.table for table in report.tables] == list(phases())
+    assert sorted(done) == sorted(phases())
     copy()
     assert contents(engine.url) != contents(arrived)
 

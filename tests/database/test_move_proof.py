@@ -13,7 +13,7 @@ from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
 from tatame_db.database.pool import Database
 from tatame_db.move import proof
-from tatame_db.move.mapping import PHASE_OF
+from tatame_db.schema import phases
 
 Verify = Callable[..., move.Proof]
 
@@ -42,7 +42,7 @@ def only(found: move.Proof) -> move.TableProof:
 def test_what_was_written_by_hand_for_both_sides_is_equal(verify: Verify) -> None:
     found = verify()
     assert found.unequal == []
-    assert [table.table for table in found.tables] == list(PHASE_OF)
+    assert [table.table for table in found.tables] == list(phases())
     assert all(table.source_rows == table.target_rows for table in found.tables)
     assert all(table.source_rows for table in found.tables)
 
@@ -255,7 +255,7 @@ def test_counts_stand_side_by_side(supabase: URL, arrived: URL) -> None:
     change(arrived, "DELETE FROM checkins WHERE id = 1")
     with Database(arrived) as target, move.open_for_reading(supabase, target.engine) as connections:
         found = move.counts(connections)
-    assert [count.table for count in found] == list(PHASE_OF)
+    assert [count.table for count in found] == list(phases())
     assert [count for count in found if not count.agrees] == [move.TableCount("checkins", 2, 1)]
 
 

@@ -12,8 +12,7 @@ from sqlalchemy import URL, Engine
 from tatame_db import move
 from tatame_db.database.address import readable
 from tatame_db.move import record
-from tatame_db.move.mapping import PHASE_OF
-from tatame_db.schema import Base
+from tatame_db.schema import Base, phases
 
 copying = importlib.import_module("tatame_db.move.copy")  # `move.copy` is the function
 Copy = Callable[..., move.Report]
@@ -55,7 +54,7 @@ def test_a_new_row_of_each_table_is_tried_and_leaves_no_trace(
     copy: Copy, supabase: URL, engine: Engine, rows: str
 ) -> None:
     if rows == "none":
-        change(supabase, f"TRUNCATE {', '.join(PHASE_OF)}")
+        change(supabase, f"TRUNCATE {', '.join(phases())}")
     report = copy()
     assert sorted(report.tried) == sorted(NUMBERED)
     assert len(report.tried) == 10
@@ -226,7 +225,7 @@ def test_managers_are_not_forgotten_if_the_run_dies_between_the_phases(
     copy: Copy, supabase: URL, engine: Engine, table: str
 ) -> None:
     for phase in (1, 2):
-        copy(*(name for name, its in PHASE_OF.items() if its == phase))
+        copy(*(name for name, its in phases().items() if its == phase))
     assert ask(engine.url, "SELECT count(*), count(manager_id) FROM gyms") == [(2, 0)]
 
     def fail(done: move.TableCopy) -> None:

@@ -22,8 +22,8 @@ from sqlalchemy import URL, Engine
 from tatame_db import evolve, move
 from tatame_db.database.address import readable
 from tatame_db.database.pool import Database
-from tatame_db.move.mapping import PHASE_OF
 from tatame_db.move.rest import role_of
+from tatame_db.schema import phases
 from tatame_db.server.run_directory import in_memory, new_run_directory
 from tatame_db.server.scratch import Scratch, scratch
 
@@ -44,7 +44,7 @@ def ask(address: URL, query: str) -> list[tuple[Any, ...]]:
 
 
 def contents(address: URL) -> dict[str, list[tuple[Any, ...]]]:
-    return {table: sorted(ask(address, f'SELECT t::text FROM public."{table}" AS t')) for table in PHASE_OF}
+    return {table: sorted(ask(address, f'SELECT t::text FROM public."{table}" AS t')) for table in phases()}
 
 
 @contextlib.contextmanager
@@ -168,7 +168,7 @@ def test_a_value_read_over_rest_equals_the_value_of_the_source(
         change(supabase, f"ALTER DATABASE {supabase.database} SET {setting}")
     with mirror(postgrest(2), service) as source, move.open_for_reading(source, engine) as connections:
         side = connections.source
-        for table in PHASE_OF:
+        for table in phases():
             query = f'SELECT to_jsonb(t)::text, t.created_at::text FROM public."{table}" AS t ORDER BY id'
             theirs = ask(supabase, query)
             assert side.rows(query) == theirs, table

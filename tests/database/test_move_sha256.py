@@ -11,7 +11,7 @@ from sqlalchemy import URL, Engine
 
 from tatame_db import move
 from tatame_db.database.address import readable
-from tatame_db.move.mapping import PHASE_OF
+from tatame_db.schema import phases
 
 copying = importlib.import_module("tatame_db.move.copy")  # `move.copy` is the function
 Copy = Callable[..., move.Report]
@@ -42,14 +42,14 @@ def hash_of(address: URL, table: str) -> str:
 def test_what_goes_into_empty_tables_is_read_back_and_hashed(copy: Copy, engine: Engine) -> None:
     report = copy()
     assert {table.table: table.sha256 for table in report.tables} == {
-        table: hash_of(engine.url, table) for table in PHASE_OF
+        table: hash_of(engine.url, table) for table in phases()
     }
     assert {table.sha256 for table in copy().tables} == {None}
 
 
 def test_in_several_jobs_too(copy: Copy, engine: Engine) -> None:
     assert {table.table: table.sha256 for table in copy(jobs=3).tables} == {
-        table: hash_of(engine.url, table) for table in PHASE_OF
+        table: hash_of(engine.url, table) for table in phases()
     }
 
 

@@ -195,7 +195,7 @@ def copy_(
     *,
     phase: Annotated[
         int | None,
-        typer.Option(min=1, max=5, help="Copy the tables of this phase, and each TABLE.", show_default=False),
+        typer.Option(min=1, help="Copy the tables of this phase, and each TABLE.", show_default=False),
     ] = None,
     orphans: Orphans = None,
     misfits: Misfits = None,
@@ -215,7 +215,7 @@ def copy_(
 
     target = target_of(database_url)
     choices = move.Choices(orphans, misfits, duplicates, unknown, rejects)
-    chosen = [*(tables or ()), *(table for table, its in move.PHASE_OF.items() if its == phase)]
+    chosen = [*(tables or ()), *(move.tables_of_phase(phase) if phase else ())]
     with (
         _source(target, anon_sees_all=anon_sees_all, keep_unknown=unknown == "keep") as source,
         move.open_for_writing(source, target.database.engine, _say_wait) as connections,
@@ -254,7 +254,7 @@ def _say_table(done: TableCopy) -> None:
 
 
 def _show_report(report: Report) -> None:
-    from tatame_db.move import PHASE_OF
+    from tatame_db.schema import phases
 
     _show_sides(report, report.moment)
     console.answer(f"\n  {'table':<13}  {'rows':>12}  {'written':>12}  {'deleted':>12}  {'seconds':>9}  digest")
@@ -280,9 +280,9 @@ def _show_report(report: Report) -> None:
     for column in waiting:
         console.answer(f"waits   {column}, for rows of a later phase")
     if (
-        len(report.tables) == len(PHASE_OF)
+        len(report.tables) == len(phases())
         and not rows
-        and not any(what.table in PHASE_OF for what in report.exclusions)
+        and not any(what.table in phases() for what in report.exclusions)
     ):
         _show_emptiness()
     console.answer(f"time    {report.seconds:.1f} s, {counted(written, 'row')} written")

@@ -28,7 +28,7 @@ from tatame_db.move.copy import (
     TargetFull,
     copy,
 )
-from tatame_db.move.mapping import PHASE_OF, SourceUnreadable, TableUnknown
+from tatame_db.move.mapping import PhaseUnknown, SourceUnreadable, TableUnknown, tables_of_phase
 from tatame_db.move.mirror import Mirror
 from tatame_db.move.plan import Plan, PlanIncomplete, plan
 from tatame_db.move.proof import (
@@ -65,7 +65,6 @@ from tatame_db.move.rest_errors import (
 
 __all__ = [
     "MAX_DIFFERENCES",
-    "PHASE_OF",
     "Choices",
     "ConnectionLost",
     "Connections",
@@ -90,6 +89,7 @@ __all__ = [
     "OtherRowsInTarget",
     "PageKeyMissing",
     "ParentsNotCopied",
+    "PhaseUnknown",
     "Plan",
     "PlanIncomplete",
     "Proof",
@@ -133,5 +133,6 @@ __all__ = [
     "rehearse",
     "rest_address",
     "status",
+    "tables_of_phase",
     "verify",
 ]

@@ -369,10 +369,14 @@ class _Resolver:
 
 
 _TAKEN = {"keep": KEPT, "leave": LEFT}
+_AT_A_MISSING_TABLE = [
+    "check that `SUPABASE_DB_URL` names the right project",
+    'state `"optional_in_source": True` in the `info` of the model, if the table is new',
+]
 
 
 def _missing_table(table: TableMap) -> list[Obstacle]:
     if table.comparable:
         return []
     words = f"the source has no table {table.name}, and every project has one"
-    return [Obstacle("missing-table", words, 0, [], ["check that `SUPABASE_DB_URL` names the right project"])]
+    return [Obstacle("missing-table", words, 0, [], _AT_A_MISSING_TABLE)]

@@ -20,12 +20,13 @@ from tatame_db.move.choices import LEFT, NULLED, REJECTED, UNKNOWN_TABLE, Choice
 from tatame_db.move.connection import Connections, watchdog
 from tatame_db.move.conversion import TEXT, TEXTS, about
 from tatame_db.move.jobs import each
-from tatame_db.move.mapping import PHASE_OF, TableMap, literal, quoted, read_mapping
+from tatame_db.move.mapping import TableMap, literal, quoted, read_mapping
 from tatame_db.move.plan import Plan, planned
 from tatame_db.move.proof import HASHES, Comparison, Digest, Work, common_hash
 from tatame_db.move.ready import make_ready, prove_ready
 from tatame_db.move.rejects import Kept, digest_of_source, digest_of_target
 from tatame_db.move.rest_errors import RestError
+from tatame_db.schema import phase, phases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -269,8 +270,8 @@ class _Copy:
         mapping = read_mapping(self.source)
         chosen = {table.name for table in mapping.chosen(tables)}
         # Who brings the users also fills in what waited for them.
-        self.filled = {name for name in PHASE_OF if _later_parents(mapping[name]) & chosen} - chosen
-        self.chosen = [name for name in PHASE_OF if name in chosen | self.filled]
+        self.filled = {name for name in phases() if _later_parents(mapping[name]) & chosen} - chosen
+        self.chosen = [name for name in phases() if name in chosen | self.filled]
         self.mapping, self.tables, self.queries = mapping, mapping.chosen(self.chosen), list[ExclusionQuery]()
         self.identity = record.identity_of(self.source)
         self.fingerprints: dict[str, str] = {}
@@ -383,7 +384,7 @@ class _Copy:
 
     def _uncopied(self) -> list[str]:
         copied = {name for name, last in self._remembered().items() if last.source_identity == self.identity}
-        return [name for name in PHASE_OF if name not in copied]
+        return [name for name in phases() if name not in copied]
 
     def _moment(self) -> str | None:
         if self.source.rest:
@@ -427,7 +428,7 @@ class _Copy:
         known = self._remembered()
         copied = {name for name in self.filled if name in known and known[name].source_identity == self.identity}
         wanted = (parents - chosen - later) | (self.filled - copied)
-        missing = [name for name in PHASE_OF if name in wanted and self._differs(self.mapping[name])]
+        missing = [name for name in phases() if name in wanted and self._differs(self.mapping[name])]
         if missing:
             raise ParentsNotCopied(missing)
 
@@ -724,5 +725,5 @@ def _rows(fingerprint: str) -> int:
 
 def _later_parents(table: TableMap) -> set[str]:
     """Name the tables that this one refers to, and that a later phase brings."""
-    parents = {key.column.table.name for key in table.table.foreign_keys}
-    return {parent for parent in parents if PHASE_OF[parent] > PHASE_OF[table.name]}
+    parents = {key.column.table for key in table.table.foreign_keys}
+    return {parent.name for parent in parents if phase(parent) > phase(table.table)}

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import URL
 
-from tatame_db.errors import NOTHING_CHANGED, TatameError
+from tatame_db.errors import NOTHING_CHANGED, TatameError, fact
 from tatame_db.move.conversion import INTEGERS, MISSING, TEXT, Conversion, about, conversion
-from tatame_db.schema import Base
+from tatame_db.schema import optional_in_source, phases, tables_in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,21 +19,6 @@ if TYPE_CHECKING:
 
     from tatame_db.move.connection import MoveConnection
 
-PHASE_OF = {
-    "roles": 1,
-    "versions": 1,
-    "app_stores": 1,
-    "gyms": 2,
-    "users": 3,
-    "graduations": 3,
-    "class": 4,
-    "checkins": 4,
-    "assets": 4,
-    "attachments": 4,
-    "notifications": 5,
-}
-# Some projects never had it.
-MAY_BE_MISSING = {"attachments"}
 # Where the source writes a name in another way than we do.
 _NAMES = {
     ("versions", "app_version"): "appVersion",
@@ -70,10 +55,33 @@ class TableUnknown(TatameError):
     def __init__(self, names: list[str]) -> None:
         self.names = names
         super().__init__(
-            f"there is no table {', '.join(names)}. Checked: {', '.join(PHASE_OF)}",
+            f"there is no table {', '.join(names)}. Checked: {', '.join(phases())}",
             means=NOTHING_CHANGED,
             fix="name some of these, or none for all",
         )
+
+
+@fact
+class PhaseUnknown(TatameError):
+    """No table is copied in the phase that was asked for."""
+
+    exit_code = 2
+    phase: int
+    what = "there is no phase {phase}; the phases are {known}"
+    fix = "choose one of these phases, or none to copy all tables"
+
+    @property
+    def known(self) -> list[int]:
+        """The phases that have tables."""
+        return sorted(set(phases().values()))
+
+
+def tables_of_phase(phase: int) -> list[str]:
+    """Return the names of the tables that are copied in a phase. Raises `PhaseUnknown`."""
+    names = [name for name, its_phase in phases().items() if its_phase == phase]
+    if not names:
+        raise PhaseUnknown(phase=phase)
+    return names
 
 
 def quoted(name: str) -> str:
@@ -197,7 +205,7 @@ class TableMap:
     @property
     def comparable(self) -> bool:
         """Whether there is something to compare with: a missing table is no empty one, but where it never was."""
-        return self.source is not None or self.name in MAY_BE_MISSING
+        return self.source is not None or optional_in_source(self.table)
 
     @property
     def key(self) -> ColumnMap:
@@ -288,10 +296,11 @@ class Mapping:
 def read_mapping(source: MoveConnection) -> Mapping:
     """Read the source's catalogue and find a place for each column. Raises `SourceUnreadable`."""
     found = _catalogue(source)
-    tables = Base.metadata.tables
+    tables = tables_in_order()
+    known = {table.name for table in tables}
     return Mapping(
-        [_table(tables[name], found.get(name)) for name in PHASE_OF],
-        [table for name, table in found.items() if name not in tables],
+        [_table(table, found.get(table.name)) for table in tables],
+        [table for name, table in found.items() if name not in known],
     )
 
 
@@ -314,7 +323,7 @@ def _source_column(column: Column[object], source: SourceTable) -> SourceColumn 
 
 
 def _catalogue(source: MoveConnection) -> dict[str, SourceTable]:
-    rows = source.rows(_CATALOGUE, {"ours": list(PHASE_OF)})
+    rows = source.rows(_CATALOGUE, {"ours": list(phases())})
     forbidden = sorted({row[0] for row in rows if not row[1]})
     hidden = sorted({row[0] for row in rows if row[1] and row[2]})
     if forbidden or hidden:

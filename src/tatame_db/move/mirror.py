@@ -18,10 +18,11 @@ from tatame_db.errors import counted
 from tatame_db.move import record
 from tatame_db.move.choices import UNKNOWN_TABLE
 from tatame_db.move.connection import MoveConnection, SameDatabase, open_source, open_target
-from tatame_db.move.mapping import MAY_BE_MISSING, PHASE_OF, quoted
+from tatame_db.move.mapping import quoted
 from tatame_db.move.proof import TableCount, rejected
 from tatame_db.move.rest import FULL_ACCESS_ROLE, RestClient, RestTable
 from tatame_db.move.rest_errors import EmptyOrForbidden, NoRoomForRows, RowsChanged, UnexpectedResponse
+from tatame_db.schema import Base, optional_in_source, phases
 from tatame_db.server.scratch import scratch
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Mirror:
         False if every table is empty, or if the server does not reveal the places of rows. Raises `RestError`.
         """
         for name, table in sorted(self.rest.tables().items()):
-            if name in PHASE_OF and (place := self.rest.first_row_place(table)):
+            if name in phases() and (place := self.rest.first_row_place(table)):
                 [exists] = target.row(f"SELECT to_regclass('public.{quoted(name)}') IS NOT NULL")
                 # A target that is not migrated may lack the table, or have a table of this name without an `id`.
                 return exists and bool(
@@ -80,12 +81,12 @@ class Mirror:
             if self.is_same_as(connection):
                 raise SameDatabase(self.readable)
             exclusions = record.recorded_exclusions(connection, record.identity_of(self.rest.reading))
-            return [replace(self._compared(connection, name), rejected=rejected(exclusions, name)) for name in PHASE_OF]
+            return [replace(self._compared(connection, name), rejected=rejected(exclusions, name)) for name in phases()]
 
     def _compared(self, target: MoveConnection, name: str) -> TableCount:
         [target_rows] = target.row(f"SELECT count(*) FROM public.{quoted(name)}")
         source_rows = self.rest.count(name)
-        if source_rows is None and name in MAY_BE_MISSING:
+        if source_rows is None and optional_in_source(Base.metadata.tables[name]):
             source_rows = 0
         elif not source_rows and self.rest.role != FULL_ACCESS_ROLE:
             # A policy that hides all rows looks like an empty table.
@@ -130,15 +131,16 @@ class _Loader:
 
     def load(self) -> None:
         described = self.rest.tables()
-        for name in PHASE_OF.keys() - described.keys():
+        known = phases()
+        for name in known.keys() - described.keys():
             if self.rest.count(name) is not None:
                 raise UnexpectedResponse(
                     url=self.rest.address, problem=f"the table {name} exists, but the description does not list it"
                 )
         rows: dict[str, int] = {}
-        for name in [*PHASE_OF, *sorted(described.keys() - PHASE_OF.keys())]:
+        for name in [*known, *sorted(described.keys() - known.keys())]:
             if name in described:
-                whole = name in PHASE_OF or name in self.kept or self.mirror.keep_unknown
+                whole = name in known or name in self.kept or self.mirror.keep_unknown
                 rows[name] = self._load_rows(described[name]) if whole else self._load_count(name)
                 if self.mirror.on_read:
                     self.mirror.on_read(name, rows[name])

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
 from tatame_db.move import record
 from tatame_db.move.choices import Choices, Exclusion, Obstacle, Resolution, resolve, summary
-from tatame_db.move.mapping import PHASE_OF, read_mapping
+from tatame_db.move.mapping import read_mapping
+from tatame_db.schema import phase
 
 if TYPE_CHECKING:
     from tatame_db.move.connection import Connections
@@ -135,7 +136,7 @@ def _planned(resolution: Resolution, table: TableMap, rows_per_second: float | N
     ]
     return PlannedTable(
         table.name,
-        PHASE_OF[table.name],
+        phase(table.table),
         rows,
         size,
         round(rows / rows_per_second if rows_per_second else size / BYTES_PER_SECOND, 1),

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.move.choices import REJECTED, UNKNOWN_TABLE, Choices, Exclusion
-from tatame_db.move.mapping import PHASE_OF, quoted
+from tatame_db.move.mapping import quoted
+from tatame_db.schema import phases
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +84,7 @@ CREATE TABLE IF NOT EXISTS {SCHEMA}.rejects (
 -- Not the id too: one that is too long for an index is among the reasons to be here.
 CREATE INDEX IF NOT EXISTS rejects_table_name_index ON {SCHEMA}.rejects (table_name);
 """
-_OURS = ", ".join(f"'{name}'" for name in PHASE_OF)
+_OURS = ", ".join(f"'{name}'" for name in phases())
 _IS_OURS = f"c.relnamespace = 'public'::regnamespace AND c.relname IN ({_OURS})"
 _KEYS = f"""
 SELECT 'key', c.relname, k.conname, pg_get_constraintdef(k.oid), p.relname
@@ -271,7 +272,7 @@ def ending(target: MoveConnection) -> str:
     words = ["tatame-db move copy"]
     options = target.rows(f"SELECT options FROM {SCHEMA}.runs ORDER BY id DESC LIMIT 1") if exists(target) else []
     for [given] in options:
-        if len(given["tables"]) < len(PHASE_OF):
+        if len(given["tables"]) < len(phases()):
             words += given["tables"]
         words += [f"--{choice.name} {given[choice.name]}" for choice in fields(Choices) if given.get(choice.name)]
     return " ".join(words)
@@ -354,7 +355,7 @@ def status(target: MoveConnection) -> MoveStatus:
     known = remembered(target) if exists(target) else {}
     exclusions = recorded_exclusions(target)
     return MoveStatus(
-        [_status(target, table, phase, known.get(table), exclusions) for table, phase in PHASE_OF.items()],
+        [_status(target, table, phase, known.get(table), exclusions) for table, phase in phases().items()],
         parked(target) if exists(target) else [],
         [f"{table}.{key}" for table, key in unproven_keys(target)],
         exclusions,

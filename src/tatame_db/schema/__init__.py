@@ -1,13 +1,18 @@
-"""The 11 tables of Tatame; `Base.metadata.tables` is the one list of them."""
+"""The tables of Tatame; `Base.metadata.tables` is the one list of them."""
 
-from tatame_db.schema.assets import Asset, Attachment
+# Not sorted by name: the order in which the models are defined is the order in which their tables are listed.
+# isort: off
 from tatame_db.schema.base import Base, RelationNotLoaded
-from tatame_db.schema.checkins import Checkin
-from tatame_db.schema.graduations import Graduation
-from tatame_db.schema.gyms import Class, Gym
 from tatame_db.schema.infrastructure import AppStore, Role, Version
-from tatame_db.schema.notifications import Notification
+from tatame_db.schema.gyms import Class, Gym
 from tatame_db.schema.users import User
+from tatame_db.schema.graduations import Graduation
+from tatame_db.schema.checkins import Checkin
+from tatame_db.schema.assets import Asset, Attachment
+from tatame_db.schema.notifications import Notification
+# isort: on
+
+from tatame_db.schema.order import optional_in_source, phase, phases, tables_in_order
 
 __all__ = [
     "AppStore",
@@ -23,4 +28,8 @@ __all__ = [
     "Role",
     "User",
     "Version",
+    "optional_in_source",
+    "phase",
+    "phases",
+    "tables_in_order",
 ]

@@ -18,7 +18,7 @@ class Asset(Base, kw_only=True):
     """Something to watch or read for a class: `type` is `video`, `document` and the like."""
 
     __tablename__ = "assets"
-    __table_args__ = (Index(None, "type", "created_at"),)
+    __table_args__ = (Index(None, "type", "created_at"), {"info": {"phase": 4}})
 
     id: Mapped[int] = mapped_column(primary_key=True, default=None)
     class_id: Mapped[int | None] = mapped_column(ForeignKey("class.id"), index=True, default=None)
@@ -37,6 +37,7 @@ class Attachment(Base, kw_only=True):
     """A file of a class; `file_size` is in bytes."""
 
     __tablename__ = "attachments"
+    __table_args__ = ({"info": {"phase": 4, "optional_in_source": True}},)
 
     id: Mapped[int] = mapped_column(primary_key=True, default=None)
     class_id: Mapped[int | None] = mapped_column(ForeignKey("class.id"), index=True, default=None)

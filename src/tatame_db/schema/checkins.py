@@ -22,6 +22,7 @@ class Checkin(Base, kw_only=True):
     __table_args__ = (
         Index(None, "user_id", "date"),
         Index(None, "class_id", "date"),
+        {"info": {"phase": 4}},
     )
 
     id: Mapped[int] = mapped_column(primary_key=True, default=None)

@@ -18,7 +18,7 @@ class Graduation(Base, kw_only=True):
     """A belt or a degree that a user was given; the newest one of a modality is the one they wear."""
 
     __tablename__ = "graduations"
-    __table_args__ = (Index(None, "user_id", "created_at"),)
+    __table_args__ = (Index(None, "user_id", "created_at"), {"info": {"phase": 3}})
 
     id: Mapped[int] = mapped_column(primary_key=True, default=None)
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), default=None)

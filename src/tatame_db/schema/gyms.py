@@ -20,6 +20,7 @@ class Gym(Base, kw_only=True):
     """A gym; its manager is a user, who in turn belongs to a gym."""
 
     __tablename__ = "gyms"
+    __table_args__ = ({"info": {"phase": 2}},)
 
     id: Mapped[int] = mapped_column(primary_key=True, default=None)
     name: Mapped[str]
@@ -54,7 +55,7 @@ class Class(Base, kw_only=True):
     """A weekly class: `day` is `MONDAY` to `SUNDAY`, `start` and `end` are like `18:00`."""
 
     __tablename__ = "class"
-    __table_args__ = (Index(None, "gym_id", "day", "start"),)
+    __table_args__ = (Index(None, "gym_id", "day", "start"), {"info": {"phase": 4}})
 
     id: Mapped[int] = mapped_column(primary_key=True, default=None)
     gym_id: Mapped[int | None] = mapped_column(ForeignKey("gyms.id"), default=None)

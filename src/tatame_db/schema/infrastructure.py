@@ -18,6 +18,7 @@ class Role(Base, kw_only=True):
     """What a user may do: `STUDENT`, `INSTRUCTOR` or `MANAGER`."""
 
     __tablename__ = "roles"
+    __table_args__ = ({"info": {"phase": 1}},)
 
     id: Mapped[str] = mapped_column(primary_key=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), default=None)
@@ -31,7 +32,7 @@ class Version(Base, kw_only=True):
     """A released version of the app; `disabled_at` ends its support."""
 
     __tablename__ = "versions"
-    __table_args__ = (Index(None, "created_at", postgresql_where=text("disabled_at IS NULL")),)
+    __table_args__ = (Index(None, "created_at", postgresql_where=text("disabled_at IS NULL")), {"info": {"phase": 1}})
 
     id: Mapped[int] = mapped_column(primary_key=True, default=None)
     app_version: Mapped[str | None] = mapped_column(default=None)
@@ -43,7 +44,7 @@ class AppStore(Base, kw_only=True):
     """Where a phone finds the app: `store` is `ios` or `android`."""
 
     __tablename__ = "app_stores"
-    __table_args__ = (Index(None, "store", postgresql_where=text("disabled_at IS NULL")),)
+    __table_args__ = (Index(None, "store", postgresql_where=text("disabled_at IS NULL")), {"info": {"phase": 1}})
 
     id: Mapped[int] = mapped_column(primary_key=True, default=None)
     store: Mapped[str | None] = mapped_column(default=None)

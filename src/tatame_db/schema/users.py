@@ -25,6 +25,7 @@ class User(Base, kw_only=True):
     __table_args__ = (
         Index(None, "role", "gym_id", "approved_at"),
         Index(None, "gym_id", "birth_day"),
+        {"info": {"phase": 3}},
     )
 
     id: Mapped[int] = mapped_column(primary_key=True, default=None)

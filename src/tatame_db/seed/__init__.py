@@ -130,6 +130,8 @@ def empty(connection: Connection) -> None:
 def seed(connection: Connection, plan: SeedPlan | None = None) -> dict[str, int]:
     """Fill an empty database and return the rows of each table; the caller commits, all or nothing.
 
+    A table without sample rows stays empty.
+
     Other writers wait until then, and from the check-ins on readers of some tables too. The connection's role must own
     the tables. Raises `NotEmpty`, having changed nothing.
     """
@@ -142,7 +144,7 @@ def seed(connection: Connection, plan: SeedPlan | None = None) -> dict[str, int]
     for table in _tables():
         _set_sequence(connection, table)
     _run(connection, f"ANALYZE {_names(connection)}")
-    return {table.name: written[table.name] for table in _tables()}
+    return {table.name: written.get(table.name, 0) for table in _tables()}
 
 
 # --- Writing ---------------------------------------------------------------------------------------------------------

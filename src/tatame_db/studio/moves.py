@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from tatame_db import move
 from tatame_db.errors import TatameError
 from tatame_db.evolve.lock import LOCK_KEY
+from tatame_db.schema import phases
 from tatame_db.studio.answers import in_words
 from tatame_db.studio.session import reading
 
@@ -74,7 +75,7 @@ async def remembered(connection: AsyncConnection) -> dict[str, Any]:
         "tables": [
             known.get(name, _table({}, {}))
             | {"table": name, "phase": phase, "working": name in worked_on, "size_bytes": worked_on.get(name)}
-            for name, phase in move.PHASE_OF.items()
+            for name, phase in phases().items()
         ],
         "parked": list(await connection.scalars(_PARKED)),
     }

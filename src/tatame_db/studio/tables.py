@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import ARRAY, URL, Integer, Text
 from sqlalchemy.types import TIMESTAMP
 
-from tatame_db.move import PHASE_OF
-from tatame_db.schema import Base
+from tatame_db.schema import Base, phase
 from tatame_db.studio.answers import BadInput, NotFound
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ def _table(table: Table) -> dict[str, Any]:
         "primary_key": key_of(table).name,
         "referenced_by": [{"table": column.table.name, "column": column.name} for column in pointing_at(table)],
         "labels": [column.name for column in labels_of(table)],
-        "phase": PHASE_OF[table.name],
+        "phase": phase(table),
     }
 
 
