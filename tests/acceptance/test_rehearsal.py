@@ -14,7 +14,7 @@ import pytest
 
 from tatame_db import move
 from tatame_db.cli.move import rehearse_
-from tatame_db.move import proof, rehearsal
+from tatame_db.move import digest, rehearsal
 
 COMMAND = Path(sys.executable).with_name("tatame-db")
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -99,7 +99,7 @@ def test_a_rehearsal_that_is_interrupted_leaves_nothing(
     [
         # What the rehearsal waits for does not come true, and a failure that explains itself.
         ((rehearsal, "CHANGED", {"users"}), "copy what changed"),
-        ((proof, "HASHES", {"broken": "hashtextextended(TEXT, pg_backend_pid())"}), "copy"),
+        ((digest, "HASHES", {"broken": "hashtextextended(TEXT, pg_backend_pid())"}), "copy"),
     ],
 )
 def test_a_step_that_goes_wrong_is_named_and_ends_the_rehearsal(

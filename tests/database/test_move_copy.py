@@ -194,7 +194,7 @@ def test_many_changes_are_written_by_ranges_and_all_is_back_afterwards(
     copy()
     kept = kept_as_they_are(engine)
     monkeypatch.setattr(copying, "FEW_ROWS", few)
-    monkeypatch.setattr("tatame_db.move.proof.BATCH_ROWS", 300)
+    monkeypatch.setattr("tatame_db.move.changes.BATCH_ROWS", 300)
     change(supabase, "UPDATE checkins SET date = '2024-01-01' WHERE id BETWEEN 102400 AND 103400")
     report = {table.table: table for table in copy().tables}
     # 1,001 rows lie in four ranges of 256 whole ones.

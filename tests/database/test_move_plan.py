@@ -80,10 +80,10 @@ def test_a_living_project_has_nothing_in_the_way(planned: Callable[[], move.Plan
     [versions] = [table for table in plan.tables if table.table == "versions"]
     assert versions.size_bytes > 0
     assert [(column.source, column.target, column.conversion) for column in versions.columns] == [
-        ("id", "id", "as it is, in 4 bytes"),
-        ("appVersion", "app_version", "as it is"),
-        ("created_at", "created_at", "as UTC"),
-        ("disabled_at", "disabled_at", "as the midnight that begins it"),
+        ("id", "id", "unchanged, in 4 bytes"),
+        ("appVersion", "app_version", "unchanged"),
+        ("created_at", "created_at", "converted to UTC"),
+        ("disabled_at", "disabled_at", "midnight at the start of the day"),
     ]
 
 

@@ -12,7 +12,7 @@ from tatame_db import evolve, move
 from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
 from tatame_db.database.pool import Database
-from tatame_db.move import proof
+from tatame_db.move import digest
 from tatame_db.schema import phases
 
 Verify = Callable[..., move.Proof]
@@ -71,74 +71,86 @@ def test_what_a_session_is_used_to_changes_nothing(
         (
             "UPDATE users SET email = 'Ana@gym.example' WHERE id = 1",
             "users",
-            move.Value("email", "ana@gym.example", "Ana@gym.example"),
+            move.ValueDifference("email", "ana@gym.example", "Ana@gym.example"),
         ),
-        ("UPDATE users SET email = NULL WHERE id = 2", "users", move.Value("email", "", None)),
-        ("UPDATE users SET email = '' WHERE id = -5", "users", move.Value("email", None, "")),
-        ("UPDATE users SET first_name = NULL WHERE id = 2", "users", move.Value("first_name", "NULL", None)),
-        ("UPDATE users SET first_name = E'\\u00e9' WHERE id = -5", "users", move.Value("first_name", "e\u0301", "é")),
-        ("UPDATE users SET last_name = 'Null' WHERE id = 2", "users", move.Value("last_name", "null", "Null")),
-        ("UPDATE users SET plan = '' WHERE id = 2", "users", move.Value("plan", "\u200b", "")),
+        ("UPDATE users SET email = NULL WHERE id = 2", "users", move.ValueDifference("email", "", None)),
+        ("UPDATE users SET email = '' WHERE id = -5", "users", move.ValueDifference("email", None, "")),
+        ("UPDATE users SET first_name = NULL WHERE id = 2", "users", move.ValueDifference("first_name", "NULL", None)),
+        (
+            "UPDATE users SET first_name = E'\\u00e9' WHERE id = -5",
+            "users",
+            move.ValueDifference("first_name", "e\u0301", "é"),
+        ),
+        (
+            "UPDATE users SET last_name = 'Null' WHERE id = 2",
+            "users",
+            move.ValueDifference("last_name", "null", "Null"),
+        ),
+        ("UPDATE users SET plan = '' WHERE id = 2", "users", move.ValueDifference("plan", "\u200b", "")),
         (
             "UPDATE users SET migrated_at = migrated_at - interval '1 microsecond'",
             "users",
-            move.Value("migrated_at", "2024-05-01 13:00:00.123456+00", "2024-05-01 13:00:00.123455"),
+            move.ValueDifference("migrated_at", "2024-05-01 13:00:00.123456+00", "2024-05-01 13:00:00.123455"),
         ),
         (
             "UPDATE users SET migrated_at = '2024-05-01 10:00:00.123456' WHERE id = 1",
             "users",
-            move.Value("migrated_at", "2024-05-01 13:00:00.123456+00", "2024-05-01 10:00:00.123456"),
+            move.ValueDifference("migrated_at", "2024-05-01 13:00:00.123456+00", "2024-05-01 10:00:00.123456"),
         ),
-        ("UPDATE class SET start = '18:30:00' WHERE id = 1", "class", move.Value("start", "18:30:00", "18:30:00")),
-        ("UPDATE class SET start = 'soon' WHERE id = 1", "class", move.Value("start", "18:30:00", "soon")),
-        ("UPDATE class SET \"end\" = '00:00' WHERE id = 1", "class", move.Value("end", "24:00:00", "00:00")),
+        (
+            "UPDATE class SET start = '18:30:00' WHERE id = 1",
+            "class",
+            move.ValueDifference("start", "18:30:00", "18:30:00"),
+        ),
+        ("UPDATE class SET start = 'soon' WHERE id = 1", "class", move.ValueDifference("start", "18:30:00", "soon")),
+        ("UPDATE class SET \"end\" = '00:00' WHERE id = 1", "class", move.ValueDifference("end", "24:00:00", "00:00")),
         (
             "UPDATE class SET deleted_at = '2024-07-01 00:00:01' WHERE id = 1",
             "class",
-            move.Value("deleted_at", "2024-07-01", "2024-07-01 00:00:01"),
+            move.ValueDifference("deleted_at", "2024-07-01", "2024-07-01 00:00:01"),
         ),
         (
             "UPDATE checkins SET date = '2024-2-29' WHERE id = 1",
             "checkins",
-            move.Value("date", "2024-02-29", "2024-2-29"),
+            move.ValueDifference("date", "2024-02-29", "2024-2-29"),
         ),
-        ("UPDATE checkins SET user_id = NULL WHERE id = 1", "checkins", move.Value("user_id", "1", None)),
-        ("UPDATE gyms SET manager_id = NULL WHERE id = 1", "gyms", move.Value("manager_id", "1", None)),
-        ("UPDATE graduations SET degree = NULL WHERE id = 1", "graduations", move.Value("degree", "0", None)),
+        ("UPDATE checkins SET user_id = NULL WHERE id = 1", "checkins", move.ValueDifference("user_id", "1", None)),
+        ("UPDATE gyms SET manager_id = NULL WHERE id = 1", "gyms", move.ValueDifference("manager_id", "1", None)),
+        ("UPDATE graduations SET degree = NULL WHERE id = 1", "graduations", move.ValueDifference("degree", "0", None)),
         (
             "UPDATE notifications SET viewed_by = NULL WHERE id = 1",
             "notifications",
-            move.Value("viewed_by", "{}", None),
+            move.ValueDifference("viewed_by", "{}", None),
         ),
         (
             "UPDATE notifications SET viewed_by = ARRAY['NULL'] WHERE id = 3",
             "notifications",
-            move.Value("viewed_by", "{NULL}", '{"NULL"}'),
+            move.ValueDifference("viewed_by", "{NULL}", '{"NULL"}'),
         ),
         (
             "UPDATE notifications SET viewed_by = '{1,2,3,4}' WHERE id = 2",
             "notifications",
-            move.Value("viewed_by", "{{1,2},{3,4}}", "{1,2,3,4}"),
+            move.ValueDifference("viewed_by", "{{1,2},{3,4}}", "{1,2,3,4}"),
         ),
         (
             "UPDATE notifications SET recipients = '{a,b}' WHERE id = 3",
             "notifications",
-            move.Value("recipients", "[0:1]={a,b}", "{a,b}"),
+            move.ValueDifference("recipients", "[0:1]={a,b}", "{a,b}"),
         ),
         (
             "UPDATE roles SET created_at = '-infinity' WHERE id = 'INSTRUCTOR'",
             "roles",
-            move.Value("created_at", "0001-01-01 00:00:00+00", "-infinity"),
+            move.ValueDifference("created_at", "0001-01-01 00:00:00+00", "-infinity"),
         ),
         (
             "UPDATE versions SET app_version = '1.0.0 ' WHERE id = 1",
             "versions",
-            move.Value("app_version", "1.0.0", "1.0.0 "),
+            move.ValueDifference("app_version", "1.0.0", "1.0.0 "),
         ),
     ],
 )
 def test_one_changed_value_is_found_and_shown_from_both_sides(
-    verify: Verify, arrived: URL, statement: str, table: str, value: move.Value
+    verify: Verify, arrived: URL, statement: str, table: str, value: move.ValueDifference
 ) -> None:
     change(arrived, statement)
     found = only(verify())
@@ -152,7 +164,10 @@ def test_one_changed_value_is_found_and_shown_from_both_sides(
 def test_two_values_that_changed_places_are_found(verify: Verify, arrived: URL) -> None:
     change(arrived, "UPDATE assets SET type = title, title = type WHERE id = 1")
     [difference] = only(verify()).differences
-    assert difference.values == [move.Value("title", "x", "video"), move.Value("type", "video", "x")]
+    assert difference.values == [
+        move.ValueDifference("title", "x", "video"),
+        move.ValueDifference("type", "video", "x"),
+    ]
 
 
 def test_two_rows_that_exchanged_their_contents_are_found(verify: Verify, arrived: URL) -> None:
@@ -167,13 +182,13 @@ def test_two_rows_that_exchanged_their_contents_are_found(verify: Verify, arrive
 def test_a_time_with_seconds_does_not_pass_for_one_without(verify: Verify, supabase: URL) -> None:
     change(supabase, "UPDATE class SET start = '18:30:45' WHERE id = 1")
     [difference] = only(verify()).differences
-    assert difference.values == [move.Value("start", "18:30:45", "18:30")]
+    assert difference.values == [move.ValueDifference("start", "18:30:45", "18:30")]
 
 
 def test_a_column_that_the_source_lacks_must_be_null_here(verify: Verify, supabase: URL, arrived: URL) -> None:
     change(supabase, "ALTER TABLE users DROP migrated_at")
     [difference] = only(verify()).differences
-    assert difference.values == [move.Value("migrated_at", None, "2024-05-01 13:00:00.123456")]
+    assert difference.values == [move.ValueDifference("migrated_at", None, "2024-05-01 13:00:00.123456")]
     change(arrived, "UPDATE users SET migrated_at = NULL")
     assert verify().unequal == []
 
@@ -198,7 +213,7 @@ def test_equal_counts_over_different_rows_are_found(verify: Verify, arrived: URL
 
 def test_roles_which_have_words_for_ids_are_narrowed_too(verify: Verify, arrived: URL) -> None:
     change(arrived, "INSERT INTO roles VALUES ('GHOST')")
-    assert only(verify()).differences == [move.Difference("GHOST", "extra", [])]
+    assert only(verify()).differences == [move.RowDifference("GHOST", "extra", [])]
 
 
 def test_an_id_beyond_what_we_store_is_missing_and_no_error(verify: Verify, supabase: URL) -> None:
@@ -248,7 +263,7 @@ def test_a_table_that_the_source_lost_cannot_be_proven(verify: Verify, supabase:
 
 def test_attachments_that_never_were_in_the_source_must_not_be_here(verify: Verify, supabase: URL) -> None:
     change(supabase, "DROP TABLE attachments")
-    assert only(verify()).differences == [move.Difference("1", "extra", [])]
+    assert only(verify()).differences == [move.RowDifference("1", "extra", [])]
 
 
 def test_counts_stand_side_by_side(supabase: URL, arrived: URL) -> None:
@@ -279,7 +294,7 @@ def test_servers_that_hash_differently_are_compared_by_md5(
     # A hash that is not the same twice stands for a server on a machine of another kind.
     unlike = 'hashtextextended((TEXT) COLLATE "C", pg_backend_pid())'
     monkeypatch.setitem(
-        proof.HASHES, "hashtextextended", unlike if fast == "broken" else proof.HASHES["hashtextextended"]
+        digest.HASHES, "hashtextextended", unlike if fast == "broken" else digest.HASHES["hashtextextended"]
     )
     found = verify()
     assert (found.hash, found.unequal) == ("md5" if fast else "hashtextextended", [])
@@ -288,8 +303,8 @@ def test_servers_that_hash_differently_are_compared_by_md5(
 
 
 def test_servers_without_a_common_hash_prove_nothing(verify: Verify, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in proof.HASHES:
-        monkeypatch.setitem(proof.HASHES, name, "hashtextextended(TEXT, pg_backend_pid())")
+    for name in digest.HASHES:
+        monkeypatch.setitem(digest.HASHES, name, "hashtextextended(TEXT, pg_backend_pid())")
     with pytest.raises(move.NoCommonHash, match="UTF8 and UTF8"):
         verify()
 

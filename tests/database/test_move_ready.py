@@ -168,7 +168,7 @@ def test_progress_tells_rows_and_how_many_there_are_to_come(
     # About 30 bytes a row, told after each 64 kB.
     assert 1_000 < heard[0][1] < 4_000
     assert 16_000 < heard[-1][1] <= 20_003
-    monkeypatch.setattr("tatame_db.move.proof.BATCH_ROWS", 300)
+    monkeypatch.setattr("tatame_db.move.changes.BATCH_ROWS", 300)
     monkeypatch.setattr(copying, "_BLOCK_BYTES", 1_000)
     heard.clear()
     change(supabase, "UPDATE checkins SET date = '2024-01-01' WHERE id BETWEEN 100000 AND 100999")

@@ -143,7 +143,7 @@ def test_what_was_set_aside_is_named_with_its_reason(
     tables = {table["table"]: table for table in studio.get("/api/move")["tables"]}
     [nulled], [rejected] = tables["class"]["differences"], tables["notifications"]["differences"]
     assert (nulled["id"], nulled["kind"], nulled["values"]) == ("1", "differing", [{"column": "start"}])
-    assert nulled["choice"] == "start has seconds, and HH:MM has none"
+    assert nulled["choice"] == "start has seconds, which HH:MM cannot hold"
     assert (rejected["id"], rejected["kind"]) == ("2", "missing")
     told = tables["notifications"]
     assert (told["source_rows"], told["target_rows"], told["rejected"]) == (3, 2, 1)

@@ -365,8 +365,9 @@ def counts_(database_url: DatabaseUrl = None, *, anon_sees_all: AnonSeesAll = Fa
     else:
         _show_reading(rest)
         _show_counts(found)
-    if wrong := [count for count in found if not count.agrees]:
-        raise move.CountsDiffer(wrong)
+    if differing := [count for count in found if not count.agrees]:
+        by_choice = all(count.by_choice for count in differing)
+        raise move.CountsDiffer(tables=[count.table for count in differing], by_choice=by_choice)
 
 
 def _show_counts(found: list[TableCount]) -> None:
@@ -404,8 +405,8 @@ def verify_(
             name = f"{what.table}.{what.column}" if what.column else what.table
             console.answer(f"{name}: what is kept of it is not what the source has today")
         _show_exclusions(proof.exclusions)
-    if not proof.equal:
-        raise move.DataDiffers(proof)
+    if error := proof.error:
+        raise error
 
 
 def _answer_proof(proof: Proof) -> None:

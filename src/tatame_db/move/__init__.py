@@ -28,6 +28,7 @@ from tatame_db.move.copy import (
     TargetFull,
     copy,
 )
+from tatame_db.move.digest import NoCommonHash
 from tatame_db.move.mapping import PhaseUnknown, SourceUnreadable, TableUnknown, tables_of_phase
 from tatame_db.move.mirror import Mirror
 from tatame_db.move.plan import Plan, PlanIncomplete, plan
@@ -35,12 +36,12 @@ from tatame_db.move.proof import (
     MAX_DIFFERENCES,
     CountsDiffer,
     DataDiffers,
-    Difference,
-    NoCommonHash,
+    OnlyExclusionsDiffer,
     Proof,
+    RowDifference,
     TableCount,
     TableProof,
-    Value,
+    ValueDifference,
     counts,
     verify,
 )
@@ -71,7 +72,6 @@ __all__ = [
     "CopyDiffers",
     "CountsDiffer",
     "DataDiffers",
-    "Difference",
     "EmptyOrForbidden",
     "Exclusion",
     "ForeignKeyViolated",
@@ -86,6 +86,7 @@ __all__ = [
     "NotProven",
     "Obstacle",
     "ObstaclesUnresolved",
+    "OnlyExclusionsDiffer",
     "OtherRowsInTarget",
     "PageKeyMissing",
     "ParentsNotCopied",
@@ -102,6 +103,7 @@ __all__ = [
     "RestError",
     "RestNotReached",
     "RestReading",
+    "RowDifference",
     "RowsChanged",
     "RowsRefused",
     "RunStatus",
@@ -121,7 +123,7 @@ __all__ = [
     "TooManyExcluded",
     "TrialInsertFailed",
     "UnexpectedResponse",
-    "Value",
+    "ValueDifference",
     "copy",
     "counts",
     "ending",

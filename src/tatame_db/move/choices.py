@@ -125,6 +125,11 @@ class Exclusion:
     action: str
     rows: int
 
+    @property
+    def place(self) -> str:
+        """The column with its table, as `users.phone`, or the table."""
+        return f"{self.table}.{self.column}" if self.column else self.table
+
 
 @dataclass(frozen=True)
 class ExclusionQuery:

@@ -1,7 +1,7 @@
-"""How a value of the source becomes one of ours, and how ours is read as the source's again.
+"""How a value of the source becomes a value of the target, and how both are written as the text that a proof compares.
 
-Each expression speaks of one value, called `VALUE`. What is proven is the text of the source's value against the text
-that the *target's* value gives in the source's type, so a conversion that loses something cannot prove itself.
+Each conversion consists of SQL expressions about one value, written `VALUE`. A proof compares the text of the source's
+value with the text of the *target's* value in the source's type. So a conversion that loses something fails its proof.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ INTEGERS = ("smallint", "integer", "bigint")
 
 @dataclass(frozen=True)
 class Conversion:
-    """Four expressions about one value.
+    """Four SQL expressions about one value.
 
-    `misfit` is true for what cannot be stored unchanged, NULL or false for all other values; `convert` may be given
-    only what is no misfit. `target_text` never fails, whatever the target holds.
+    `unstorable` is true for a value that cannot be stored unchanged, and NULL or false for all others. `convert` may
+    fail for such a value. `target_text` never fails, whatever value the target has.
     """
 
-    words: str
+    description: str
     convert: str = "VALUE"
     source_text: str = "VALUE::text"
     target_text: str = "VALUE::text"
@@ -29,101 +29,108 @@ class Conversion:
 
 
 def about(expression: str, value: str) -> str:
-    """Say which value an expression is about."""
+    """Insert the value into an expression."""
     return expression.replace("VALUE", value)
 
 
-MISSING = Conversion("not in the source: NULL", convert="NULL", source_text="NULL::text")
+MISSING = Conversion("NULL: the source has no such column", convert="NULL", source_text="NULL::text")
 
-_SAME = Conversion("as it is")
-_AS_TEXT = Conversion("written as text", convert="VALUE::text")
+_UNCHANGED = Conversion("unchanged")
+_AS_TEXT = Conversion("converted to text", convert="VALUE::text")
 _INT4 = "VALUE BETWEEN -2147483648 AND 2147483647"
-_PLAIN_YEARS = "is infinite, before Christ or after the year 9999"
+_YEARS_1_TO_9999 = "is infinite or outside the years 1 to 9999"
 
 
-def _plain(kind: str) -> str:
-    return f"NOT (VALUE >= {kind} '0001-01-01' AND VALUE < {kind} '10000-01-01')"
+def _outside_years_1_to_9999(type_name: str) -> str:
+    return f"NOT (VALUE >= {type_name} '0001-01-01' AND VALUE < {type_name} '10000-01-01')"
 
 
 _INTO_TEXT = {
     "date": Conversion(
-        "written as YYYY-MM-DD", convert="VALUE::text", unstorable=_plain("date"), unstorable_reason=_PLAIN_YEARS
+        "formatted as YYYY-MM-DD",
+        convert="VALUE::text",
+        unstorable=_outside_years_1_to_9999("date"),
+        unstorable_reason=_YEARS_1_TO_9999,
     ),
     "time without time zone": Conversion(
-        "written as HH:MM",
+        "formatted as HH:MM",
         convert="to_char(VALUE, 'HH24:MI')",
-        # The target's text in the source's form; what is not HH:MM gets a mark that no time has.
+        # A text that is not HH:MM gets a `?`, so that it equals no time of the source.
         target_text="CASE WHEN VALUE ~ '^[0-9]{2}:[0-9]{2}$' THEN VALUE || ':00' ELSE '?' || VALUE END",
         unstorable="extract(second FROM VALUE) <> 0",
-        unstorable_reason="has seconds, and HH:MM has none",
+        unstorable_reason="has seconds, which HH:MM cannot hold",
     ),
 }
 _INTO_INTEGER = {
-    "smallint": Conversion("as it is", convert="VALUE::integer"),
-    "integer": _SAME,
+    "smallint": Conversion("unchanged", convert="VALUE::integer"),
+    "integer": _UNCHANGED,
     "bigint": Conversion(
-        "as it is, in 4 bytes",
+        "unchanged, in 4 bytes",
         convert="VALUE::integer",
         unstorable=f"NOT ({_INT4})",
-        unstorable_reason="is beyond the 4 bytes of an integer",
+        unstorable_reason="is out of range for a 4-byte integer",
     ),
     "numeric": Conversion(
-        "as a whole number",
+        "converted to an integer",
         convert="VALUE::integer",
         source_text="trim_scale(VALUE)::text",
         unstorable=f"NOT ({_INT4} AND trunc(VALUE) = VALUE)",
-        unstorable_reason="is no whole number of 4 bytes",
+        unstorable_reason="is not a 4-byte integer",
     ),
     "text": Conversion(
-        "read as a whole number",
+        "parsed as an integer",
         convert="VALUE::integer",
-        # The cast waits for the pattern, or it would fail over a word.
+        # CASE evaluates the cast only after the pattern has matched; otherwise the cast would fail on a word.
         unstorable="VALUE IS NOT NULL AND NOT CASE WHEN VALUE ~ '^(0|-?[1-9][0-9]{0,9})$'"
         f" THEN {about(_INT4, 'VALUE::bigint')} ELSE false END",
-        unstorable_reason="is no whole number of 4 bytes",
+        unstorable_reason="is not a 4-byte integer",
     ),
 }
 _INTO_TIMESTAMP = {
     "timestamp with time zone": Conversion(
-        "as UTC",
+        "converted to UTC",
         convert="VALUE AT TIME ZONE 'UTC'",
         target_text="(VALUE AT TIME ZONE 'UTC')::text",
-        unstorable=_plain("timestamptz"),
-        unstorable_reason=_PLAIN_YEARS,
+        unstorable=_outside_years_1_to_9999("timestamptz"),
+        unstorable_reason=_YEARS_1_TO_9999,
     ),
-    TIMESTAMP: Conversion("as it is, taken for UTC", unstorable=_plain("timestamp"), unstorable_reason=_PLAIN_YEARS),
+    TIMESTAMP: Conversion(
+        "unchanged, interpreted as UTC",
+        unstorable=_outside_years_1_to_9999("timestamp"),
+        unstorable_reason=_YEARS_1_TO_9999,
+    ),
     "date": Conversion(
-        "as the midnight that begins it",
+        "midnight at the start of the day",
         convert="VALUE::timestamp",
         target_text="CASE WHEN VALUE = date_trunc('day', VALUE) THEN VALUE::date::text ELSE '?' || VALUE::text END",
-        unstorable=_plain("date"),
-        unstorable_reason=_PLAIN_YEARS,
+        unstorable=_outside_years_1_to_9999("date"),
+        unstorable_reason=_YEARS_1_TO_9999,
     ),
 }
-# One array as PostgreSQL itself writes it, without anything that needs an escape; the spaces that it quotes are these.
+# An element of an array in PostgreSQL's own format, without escapes. PostgreSQL quotes exactly these kinds of space.
 _ITEM = '("[^"\\\\]*"|[^",{}\\\\ \\t\\n\\v\\f\\r]+)'
 _INTO_TEXTS = {
-    "text[]": _SAME,
-    "character varying[]": Conversion("as it is", convert="VALUE::text[]"),
+    "text[]": _UNCHANGED,
+    "character varying[]": Conversion("unchanged", convert="VALUE::text[]"),
     "text": Conversion(
-        "read as a PostgreSQL array",
+        "parsed as a PostgreSQL array",
         convert="VALUE::text[]",
         unstorable=f"VALUE IS NOT NULL AND NOT CASE WHEN VALUE ~ '^[{{]({_ITEM}(,{_ITEM})*)?[}}]$'"
         " THEN VALUE::text[]::text = VALUE ELSE false END",
-        unstorable_reason="is no array as PostgreSQL writes it",
+        unstorable_reason="is not an array in PostgreSQL's format",
     ),
 }
 for _number in (*INTEGERS, "uuid"):
-    _INTO_TEXTS[f"{_number}[]"] = Conversion("each written as text", convert="VALUE::text[]")
-# Bound by nothing but their name: a limit of length or an own alphabet of the source is no conversion.
-_TEXTS_OF_SOME_KIND = {"character varying", "character", "citext", "extensions.citext", "public.citext"}
+    _INTO_TEXTS[f"{_number}[]"] = Conversion("each element converted to text", convert="VALUE::text[]")
+# They hold the same text: a length limit or a collation of the source needs no conversion.
+_TEXT_TYPES = {"character varying", "character", "citext", "extensions.citext", "public.citext"}
 
 
 def conversion(source_type: str, target_type: str) -> Conversion:
-    """Return how one type becomes another; where there is no way, every value is a misfit."""
-    kind = TEXT if source_type in _TEXTS_OF_SOME_KIND else source_type
+    """Return how a value of one type becomes a value of another; if it cannot, every value is unstorable."""
+    kind = TEXT if source_type in _TEXT_TYPES else source_type
     known: dict[str, dict[str, Conversion]] = {
-        TEXT: {TEXT: Conversion("as it is", convert="VALUE::text")} | _INTO_TEXT,
+        TEXT: {TEXT: Conversion("unchanged", convert="VALUE::text")} | _INTO_TEXT,
         INTEGER: _INTO_INTEGER,
         TIMESTAMP: _INTO_TIMESTAMP,
         TEXTS: _INTO_TEXTS,
@@ -133,8 +140,8 @@ def conversion(source_type: str, target_type: str) -> Conversion:
     if target_type == TEXT:
         return _AS_TEXT
     return Conversion(
-        f"no way from {source_type} to {target_type}",
+        f"no conversion from {source_type} to {target_type}",
         convert="NULL",
         unstorable="VALUE IS NOT NULL",
-        unstorable_reason=f"is a {source_type}, which we do not turn into {target_type}",
+        unstorable_reason=f"is of type {source_type}, which cannot be converted to {target_type}",
     )

@@ -16,15 +16,16 @@ from psycopg.pq import TransactionStatus
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.move import record
+from tatame_db.move.changes import Changes, bulk_changes, find_changes
 from tatame_db.move.choices import LEFT, NULLED, REJECTED, UNKNOWN_TABLE, Choices, Exclusion, ExclusionQuery, resolve
 from tatame_db.move.connection import Connections, watchdog
 from tatame_db.move.conversion import TEXT, TEXTS, about
+from tatame_db.move.digest import HASHES, Digest, TableDigests, common_hash
 from tatame_db.move.jobs import each
 from tatame_db.move.mapping import TableMap, literal, quoted, read_mapping
 from tatame_db.move.plan import Plan, planned
-from tatame_db.move.proof import HASHES, Comparison, Digest, Work, common_hash
 from tatame_db.move.ready import make_ready, prove_ready
-from tatame_db.move.rejects import Kept, digest_of_source, digest_of_target
+from tatame_db.move.rejects import Rejects, rejects_digest, source_digest
 from tatame_db.move.rest_errors import RestError
 from tatame_db.schema import phase, phases
 
@@ -344,14 +345,14 @@ class _Copy:
         self.run_id = run = self._begin(plan)
         # So that it is on record however it ends.
         self.target.driver.commit()
-        work = {table.name: self._work(table) for table in self.tables if table.name in differing}
-        self._park(work)
+        changes = {table.name: self._changes(table) for table in self.tables if table.name in differing}
+        self._park(changes)
         self.target.driver.commit()
         done = each(
             self.connections,
             self.jobs,
             self.tables,
-            lambda connections, table: self._on(connections)._made_equal(run, table, work.get(table.name)),
+            lambda connections, table: self._on(connections)._made_equal(run, table, changes.get(table.name)),
             self.on_table,
         )
         self._keep_unknown_tables(run)
@@ -414,11 +415,11 @@ class _Copy:
         )
         return int(run)
 
-    def _comparison(self, table: TableMap) -> Comparison:
-        return Comparison(self.connections, table, self.hashed)
+    def _table_digests(self, table: TableMap) -> TableDigests:
+        return TableDigests(self.connections, table, self.hashed)
 
     def _differs(self, table: TableMap) -> bool:
-        source, target = self.digests[table.name] = self._comparison(table).whole()
+        source, target = self.digests[table.name] = self._table_digests(table).whole()
         return source != target
 
     def _refuse_missing_parents(self) -> None:
@@ -448,36 +449,36 @@ class _Copy:
         if others and not self.replace_rows:
             raise OtherRowsInTarget(others)
 
-    def _work(self, table: TableMap) -> Work:
+    def _changes(self, table: TableMap) -> Changes:
         rows = _rows(self.fingerprints[table.name])
         if not rows:
-            return Work([], [""], bulk=True)
-        comparison = self._comparison(table)
+            return Changes([], [""], bulk=True)
+        digests = self._table_digests(table)
         if rows > FEW_ROWS and not table.counted_key:
             # All rows would have to be held at once.
-            return comparison.bulk()
-        return comparison.work(max(FEW_ROWS, int(rows * FEW_OF_ALL)))
+            return bulk_changes(digests)
+        return find_changes(digests, max(FEW_ROWS, int(rows * FEW_OF_ALL)))
 
-    def _park(self, work: dict[str, Work]) -> None:
+    def _park(self, changes: dict[str, Changes]) -> None:
         """Take away what is in the way: some keys always, the rest where many rows are written."""
-        waits = {(name, parent) for name in work for parent in _later_parents(self.mapping[name])}
+        waits = {(name, parent) for name in changes for parent in _later_parents(self.mapping[name])}
 
         def pays(table: str, parent: str | None) -> bool:
             # Rows that others name cannot be deleted, nor can a row name what a later table brings, while a key looks.
-            in_the_way = parent in work or (table, parent) in waits
-            return in_the_way or (table in work and work[table].bulk)
+            in_the_way = parent in changes or (table, parent) in waits
+            return in_the_way or (table in changes and changes[table].bulk)
 
         record.park(self.target, pays)
 
-    def _made_equal(self, run: int, table: TableMap, work: Work | None) -> TableCopy:
+    def _made_equal(self, run: int, table: TableMap, changes: Changes | None) -> TableCopy:
         started = time.perf_counter()
         deleted, written, waiting = 0, 0, []
         now = self.fingerprints[table.name]
-        sent = hashlib.sha256() if work and self.sha256 and _rows(now) == 0 else None
-        if work:
+        sent = hashlib.sha256() if changes and self.sha256 and _rows(now) == 0 else None
+        if changes:
             self._refuse_late_writers(table)
             try:
-                deleted, written = self._write(table, work, sent.update if sent else None)
+                deleted, written = self._write(table, changes, sent.update if sent else None)
             except (psycopg.IntegrityError, psycopg.errors.RaiseException) as error:
                 raise RowsRefused(table.name, str(error.diag.message_primary)) from error
             if sent and sent.digest() != self._read_back(table):
@@ -493,7 +494,7 @@ class _Copy:
             identity=self.identity,
             rows=rows,
             fingerprint=now,
-            copied=work is not None,
+            copied=changes is not None,
         )
         if self.source.reread is None:
             record.prove(self.target, table.name)
@@ -520,11 +521,11 @@ class _Copy:
         if now != self.fingerprints[table.name]:
             raise OtherRowsInTarget({table.name: _rows(now)})
 
-    def _write(self, table: TableMap, work: Work, on_block: Hearing | None) -> tuple[int, int]:
+    def _write(self, table: TableMap, changes: Changes, on_block: Hearing | None) -> tuple[int, int]:
         # All deletes come first, for a unique value may have gone from one row to another.
-        deleted = sum(self.target.execute(f"DELETE FROM {table.target_sql}{which}") for which in work.deletes)
-        written, wanted = 0, self.rows[table.name] if work.rows is None else work.rows
-        for which in work.brings:
+        deleted = sum(self.target.execute(f"DELETE FROM {table.target_sql}{which}") for which in changes.deletes)
+        written, wanted = 0, self.rows[table.name] if changes.rows is None else changes.rows
+        for which in changes.inserts:
             written += self._pipe(table, which, written, wanted, on_block)
         return deleted, written
 
@@ -571,7 +572,7 @@ class _Copy:
         kept = [query for query in queries if query.exclusion.action != LEFT]
         for query in kept:
             self._keep_rows(run, query)
-        if kept and digest_of_source(self.source, self.hashed, kept) != digest_of_target(
+        if kept and source_digest(self.source, self.hashed, kept) != rejects_digest(
             self.target, self.hashed, self.identity, table
         ):
             raise CopyDiffers(table)
@@ -646,7 +647,7 @@ class _Copy:
                 # What was chosen holds for the rows of today.
                 resolution = resolve(source, read_mapping(source), self.choices)
                 differing = [copied.table for copied in done if self._differs_now(connections, resolution, copied)]
-                kept = Kept(connections, self.hashed).changed(resolution.mapping, [])
+                kept = Rejects(connections, self.hashed).changed(resolution.mapping, [])
                 differing += [what.table for what in kept if what.kind == UNKNOWN_TABLE]
                 rest = source.rest
         except RestError as error:
@@ -662,7 +663,7 @@ class _Copy:
     def _differs_now(self, connections: Connections, resolution: Resolution, copied: TableCopy) -> bool:
         table = resolution.mapping[copied.table]
         compared = [column for column in table.columns if column.name not in copied.waiting]
-        source, target = Comparison(connections, replace(table, columns=compared), self.hashed).whole()
+        source, target = TableDigests(connections, replace(table, columns=compared), self.hashed).whole()
         kept = [
             query
             for query in resolution.queries
@@ -671,8 +672,8 @@ class _Copy:
         return (
             source != target
             or not table.comparable
-            or digest_of_source(connections.source, self.hashed, kept)
-            != digest_of_target(self.target, self.hashed, self.identity, table.name)
+            or source_digest(connections.source, self.hashed, kept)
+            != rejects_digest(self.target, self.hashed, self.identity, table.name)
         )
 
     def _validate(self) -> None:

@@ -130,7 +130,7 @@ def _planned(resolution: Resolution, table: TableMap, rows_per_second: float | N
             column.type,
             column.source.name if column.source else None,
             column.source.kind if column.source else None,
-            column.conversion.words,
+            column.conversion.description,
         )
         for column in table.columns
     ]

@@ -1,0 +1,159 @@
+"""Digests of a table in both databases, computed by the servers and narrowed down to the rows that differ.
+
+A digest is the number of rows and the sum of a 64-bit hash of each row's text, so the order of rows does not matter.
+Both texts are the same only if the target's values, read in the source's types, are the source's values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tatame_db.errors import TatameError, fact
+from tatame_db.move.mapping import NUMBER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tatame_db.move.connection import Connections
+    from tatame_db.move.mapping import TableMap
+
+# The rows of one part are held in memory.
+_PART_ROWS = 1 << 14
+# Ids that differ only in their last bits form a bucket: of thousands of rows, of some hundreds, or of sixteen.
+_WIDE_BITS, NARROW_BITS, FEW_BITS = 16, 8, 4
+HASHES = {
+    "hashtextextended": 'hashtextextended((TEXT) COLLATE "C", 0)',
+    # Servers on machines of different kinds may disagree about the first, but never about this one.
+    "md5": "('x' || left(md5(TEXT), 16))::bit(64)::bigint",
+}
+_KNOWN_TEXTS = ["", "a", "null", "NULL", '(1,,"")', "Ação 🥋", "e\u0301", "\t\n\\N", "x" * 1_000, "é" * 30_000]
+
+Digest = tuple[int, str]
+
+
+@fact
+class NoCommonHash(TatameError):
+    """The two servers compute different hashes of the same text."""
+
+    source_encoding: str
+    target_encoding: str
+    what = (
+        "the servers compute different digests of the same text; the encodings are {source_encoding} and"
+        " {target_encoding}"
+    )
+    means = "Nothing was compared."
+    fix = "create the target database with the encoding UTF8"
+
+
+def common_hash(connections: Connections) -> str:
+    """Return the name of the first hash of `HASHES` that both servers compute alike. Raises `NoCommonHash`."""
+    for name, expression in HASHES.items():
+        query = f"SELECT {expression.replace('TEXT', 'known')} FROM unnest(%(known)s::text[]) AS known"
+        source, target = connections.rows(query, query, {"known": _KNOWN_TEXTS})
+        if source == target:
+            return name
+    query = "SELECT current_setting('server_encoding')"
+    [[source_encoding]], [[target_encoding]] = connections.rows(query, query)
+    raise NoCommonHash(source_encoding=source_encoding, target_encoding=target_encoding)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows of a table: a WHERE clause for each database, and the number of buckets; empty for all rows."""
+
+    source: str = ""
+    target: str = ""
+    buckets: int = 0
+
+
+class TableDigests:
+    """The digests of one table in both databases, by a hash expression about `TEXT`."""
+
+    def __init__(self, connections: Connections, table: TableMap, hash_expression: str) -> None:
+        self.connections, self.table = connections, table
+        self.source_key, self.target_key = f"{table.key.source_value}::text", f"{table.key.target_value}::text"
+        self._source_hash = hash_expression.replace("TEXT", _row([column.source_text for column in table.columns]))
+        self._target_hash = hash_expression.replace("TEXT", _row([column.target_text for column in table.columns]))
+
+    def whole(self) -> tuple[Digest, Digest]:
+        """Return the digests of all rows of the source and of the target."""
+        source, target = self._digests(Part())
+        return source[None], target[None]
+
+    def differing_parts(self, bits: int) -> Iterator[Part]:
+        """Yield parts that hold all differing rows: the buckets of `2 ** bits` ids whose digests differ.
+
+        Without a numeric key on both sides, the only part is the whole table.
+        """
+        if not self.table.counted_key:
+            yield Part()
+            return
+        for wide_bucket in self._differing_buckets(Part(), _WIDE_BITS):
+            buckets = self._differing_buckets(self._part([wide_bucket], _WIDE_BITS), bits)
+            step = _PART_ROWS >> bits
+            for start in range(0, len(buckets), step):
+                yield self._part(buckets[start : start + step], bits)
+
+    def row_hashes(self, part: Part) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+        """Return the id, as text, and the hash of each row of a part, of the source and of the target."""
+        return self.connections.rows(
+            f"SELECT {self.source_key}, {self._source_hash} FROM {self.table.source_sql}{part.source}",
+            f"SELECT {self.target_key}, {self._target_hash} FROM {self.table.target_sql}{part.target}",
+        )
+
+    def _digests(
+        self, part: Part, bits: int | None = None
+    ) -> tuple[dict[int | None, Digest], dict[int | None, Digest]]:
+        """Return the digests of each bucket; without `bits`, of the whole part, for which a server may use workers."""
+        query = "SELECT {}, count(*), coalesce(sum({}), 0)::text FROM {}{}"
+        if bits is not None:
+            query += " GROUP BY 1"
+        key, table = self.table.key, self.table
+        source, target = self.connections.rows(
+            query.format(_bucket(key.source_value, bits), self._source_hash, table.source_sql, part.source),
+            query.format(_bucket(key.target_value, bits), self._target_hash, table.target_sql, part.target),
+        )
+        return _by_bucket(source), _by_bucket(target)
+
+    def _differing_buckets(self, part: Part, bits: int) -> list[int]:
+        source, target = self._digests(part, bits)
+        buckets = source.keys() | target.keys()
+        return sorted(bucket for bucket in buckets if bucket is not None and source.get(bucket) != target.get(bucket))
+
+    def _part(self, buckets: list[int], bits: int) -> Part:
+        key = self.table.key
+        return Part(
+            _where_in_buckets(key.source_value, buckets, bits),
+            _where_in_buckets(key.target_value, buckets, bits),
+            len(buckets),
+        )
+
+
+def number_first(key: str) -> tuple[int, str]:
+    """Sort ids as numbers, and texts that are none by their letters."""
+    return (int(key), "") if NUMBER.fullmatch(key) else (0, key)
+
+
+def _row(texts: list[str]) -> str:
+    # PostgreSQL quotes the fields of a row, and writes NULL as nothing and an empty text as "": no two rows look alike.
+    return f"ROW({', '.join(texts)})::text"
+
+
+def _bucket(number: str, bits: int | None) -> str:
+    # A bigint on both sides: PostgreSQL hashes a list only if the value has exactly the type of its elements.
+    return "NULL::bigint" if bits is None else f"({number}::bigint >> {bits})"
+
+
+def _where_in_buckets(number: str, buckets: list[int], bits: int) -> str:
+    """Return a WHERE clause with a range, which an index serves, and within it the list of buckets."""
+    lowest, highest = buckets[0] << bits, ((buckets[-1] + 1) << bits) - 1
+    numbers = ", ".join(map(str, buckets))
+    return (
+        f" WHERE {number} BETWEEN {lowest} AND {highest}"
+        f" AND {_bucket(number, bits)} IN (SELECT unnest('{{{numbers}}}'::bigint[]))"
+    )
+
+
+def _by_bucket(rows: list[tuple[Any, ...]]) -> dict[int | None, Digest]:
+    return {bucket: (count, digest) for bucket, count, digest in rows}
