@@ -8,6 +8,7 @@ import hmac
 import json
 import platform
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -42,6 +43,16 @@ settings.register_profile(
     "same", _by_hand, max_examples=8, derandomize=True, print_blob=False, phases=[Phase.explicit, Phase.generate]
 )
 settings.load_profile("same")
+
+
+# `nohup` and some CI runners start us with SIGINT ignored, which every program that a test starts would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the long tests first, in the shuffled order otherwise: at the end, one alone would keep one core busy."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -411,6 +411,7 @@ def test_a_copy_in_several_jobs_that_is_interrupted_undoes_what_it_was_at(
     assert move("verify").returncode == 0
 
 
+@pytest.mark.long
 def test_a_copy_that_is_killed_again_and_again_ends_equal(
     environment: dict[str, str], move: Run, supabase: URL, address: URL
 ) -> None:

@@ -27,6 +27,7 @@ def rehearse(run: Run, directory: Path) -> Run:
     return lambda *arguments: run("move", "rehearse", "--rows", "1000", *arguments, TMPDIR=str(directory))
 
 
+@pytest.mark.long
 def test_a_rehearsal_ends_as_it_has_to_and_leaves_nothing(rehearse: Run, directory: Path) -> None:
     done = rehearse()
     assert (done.returncode, done.stderr) == (0, "starting a PostgreSQL of its own for the rehearsal\n")
@@ -59,6 +60,7 @@ def test_the_command_that_deletes_what_was_kept_works_wherever_it_is_pasted(
     assert list(directory.iterdir()) == []
 
 
+@pytest.mark.long
 def test_what_a_rehearsal_kept_can_be_looked_at_and_deleted(run: Run, rehearse: Run, directory: Path) -> None:
     done = rehearse("--keep", "--json")
     assert done.returncode == 0, done.stderr
