@@ -28,9 +28,9 @@ from tatame_db import evolve
 from tatame_db.database.address import readable
 from tatame_db.database.pool import Database
 from tatame_db.move import record
-from tatame_db.move.connection import open_for_reading, open_for_writing
 from tatame_db.move.conversion import about
 from tatame_db.move.mapping import TableMap, quoted, read_mapping
+from tatame_db.move.open import open_for_reading, open_for_writing
 from tatame_db.move.rehearsal import run_statements
 from tatame_db.server.scratch import Scratch, scratch
 

@@ -196,23 +196,27 @@ def test_keys_that_are_away_are_said_loudly_until_the_move_is_ended(move: Run, r
     loud = "NOT READY  away, until `tatame-db move copy` has run again: gyms.gyms_manager_id_index\n"
     assert loud in move("status").stdout
     status = run("status", "--database-url", readable(address))
-    assert "NOT READY  a move left keys and indexes away or unchecked: gyms.gyms_manager_id_index\n" in status.stdout
+    assert (
+        "NOT READY  a move is unfinished; not restored or not validated: gyms.gyms_manager_id_index\n" in status.stdout
+    )
     assert json.loads(run("status", "--json", "--database-url", readable(address)).stdout)["move"] == [
         "gyms.gyms_manager_id_index"
     ]
     assert status.returncode == 0
     asked = run("status", "--check", "--database-url", readable(address))
     assert (asked.returncode, asked.stdout) == (3, status.stdout)
-    assert "error: a move out of Supabase was not ended; away or not checked: gyms.gyms_manager_id_index\n" in (
-        asked.stderr
+    assert (
+        "error: a move out of Supabase is unfinished; not restored or not validated: gyms.gyms_manager_id_index\n"
+        in (asked.stderr)
     )
     checked = run("check", "--database-url", readable(address))
     assert checked.returncode == 3
-    assert "no   no move left keys or indexes away or unchecked\n     gyms.gyms_manager_id_index\n" in checked.stdout
-    assert "error: a move out of Supabase was not ended; away or not checked: gyms.gyms_manager_id_index\n" in (
-        checked.stderr
+    assert "no   no move is unfinished\n     gyms.gyms_manager_id_index\n" in checked.stdout
+    assert (
+        "error: a move out of Supabase is unfinished; not restored or not validated: gyms.gyms_manager_id_index\n"
+        in (checked.stderr)
     )
-    assert "hint: `tatame-db move copy` brings them back" in checked.stderr
+    assert "hint: run `tatame-db move copy`, which restores them" in checked.stderr
     assert move("copy").returncode == 0
     assert "NOT READY" not in move("status").stdout
     assert run("status", "--check", "--database-url", readable(address)).returncode == 0
@@ -234,18 +238,18 @@ def test_the_copy_that_ends_a_killed_one_is_printed_with_its_choices(
             f"ALTER TABLE class ADD CONSTRAINT {key} FOREIGN KEY (gym_id) REFERENCES gyms NOT VALID".encode()
         )
     assert move("copy").returncode == 1
-    ending = "tatame-db move copy --misfits null --unknown keep"
-    assert f"rows that are there, until `{ending}` has run again: class.{key}\n" in move("status").stdout
-    assert json.loads(move("status", "--json").stdout)["ending"] == ending
+    command = "tatame-db move copy --misfits null --unknown keep"
+    assert f"rows that are there, until `{command}` has run again: class.{key}\n" in move("status").stdout
+    assert json.loads(move("status", "--json").stdout)["finish_command"] == command
     asked = run("status", "--check", "--database-url", readable(address))
-    assert f"           `{ending}` brings them back\n" in asked.stdout
-    assert f"hint: `{ending}` brings them back" in asked.stderr
-    assert f"hint: `{ending}` brings them back" in run("check", "--database-url", readable(address)).stderr
-    assert move(*ending.split()[2:]).returncode == 0
+    assert f"           run `{command}` to restore them\n" in asked.stdout
+    assert f"hint: run `{command}`, which restores them" in asked.stderr
+    assert f"hint: run `{command}`, which restores them" in run("check", "--database-url", readable(address)).stderr
+    assert move(*command.split()[2:]).returncode == 0
     assert "NOT READY" not in move("status").stdout
     assert move("copy", "--phase", "1", *choices).returncode == 0
-    ending = "tatame-db move copy roles versions app_stores --misfits null --unknown keep"
-    assert json.loads(move("status", "--json").stdout)["ending"] == ending
+    command = "tatame-db move copy roles versions app_stores --misfits null --unknown keep"
+    assert json.loads(move("status", "--json").stdout)["finish_command"] == command
 
 
 def test_copy_of_one_phase_and_of_rows_of_others(move: Run, address: URL) -> None:

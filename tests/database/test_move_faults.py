@@ -187,7 +187,7 @@ def test_a_silent_source_is_given_up(
         forget(address)
         held = wire(filled)
         held.hold_at = int(share * carried)
-        with pytest.raises(move.ConnectionLost, match="silent"):
+        with pytest.raises(move.ConnectionLost, match="no data arrived"):
             copy(held.address, address)
         assert held.held.is_set()
         assert is_whole(filled, address)

@@ -11,8 +11,8 @@ from sqlalchemy import URL, Engine
 from tatame_db import move
 from tatame_db.database.address import readable
 from tatame_db.evolve import catalogue
-from tatame_db.move import connection as connecting
 from tatame_db.move import jobs
+from tatame_db.move.open import reopen
 from tatame_db.schema import phases
 
 Copy = Callable[..., move.Report]
@@ -59,7 +59,7 @@ def test_all_jobs_see_the_moment_of_the_first_though_somebody_writes_before_they
             "UPDATE users SET email = 'later'; UPDATE notifications SET title = 'later'; DELETE FROM attachments;"
             " INSERT INTO checkins (id) SELECT max(id) + 1 FROM checkins; DELETE FROM graduations",
         )
-        return connecting.reopen(connections, snapshot)
+        return reopen(connections, snapshot)
 
     monkeypatch.setattr(jobs, "reopen", write_first)
     report = copy(on_table=lambda table: done.append(table.table))

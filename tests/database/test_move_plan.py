@@ -298,4 +298,4 @@ def test_a_source_that_goes_away_is_a_failure_and_no_short_answer(supabase: URL,
 
     with pytest.raises(move.ConnectionLost) as caught:
         interrupted()
-    assert caught.value.side == "source"
+    assert caught.value.database == "source"

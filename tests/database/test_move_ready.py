@@ -203,21 +203,26 @@ def test_the_plan_guesses_by_size_and_then_by_the_last_copy(copy: Copy, supabase
 # --- Until a run is proven ------------------------------------------------------------------------------------------
 
 
-def test_what_a_killed_run_left_open_is_named_until_the_next_run(copy: Copy, supabase: URL, engine: Engine) -> None:
-    assert move.left_open(engine) == []
+def unfinished(engine: Engine) -> list[str]:
+    with move.open_target(engine, check_schema=False) as target:
+        return move.unfinished(target).names
+
+
+def test_an_unfinished_run_is_named_until_the_next_run(copy: Copy, supabase: URL, engine: Engine) -> None:
+    assert unfinished(engine) == []
     copy()
-    assert move.left_open(engine) == []
+    assert unfinished(engine) == []
     with move.open_for_writing(supabase, engine, lambda: None) as connections:
         record.park(connections.target)
         connections.target.driver.commit()
-        assert "users.users_gym_id_birth_day_index" in move.left_open(engine)
+        assert "users.users_gym_id_birth_day_index" in unfinished(engine)
         record.restore(connections.target)
         connections.target.driver.commit()
-    unchecked = move.left_open(engine)
-    assert len(unchecked) == 12
-    assert "users.users_gym_id_gyms_id_fk" in unchecked
+    unvalidated = unfinished(engine)
+    assert len(unvalidated) == 12
+    assert "users.users_gym_id_gyms_id_fk" in unvalidated
     copy()
-    assert move.left_open(engine) == []
+    assert unfinished(engine) == []
 
 
 @pytest.mark.parametrize("table", ["gyms", "users"])
@@ -235,10 +240,10 @@ def test_managers_are_not_forgotten_if_the_run_dies_between_the_phases(
     with pytest.raises(Killed):
         copy("users", on_table=fail)
     # What is open is named, and no half of it passes for done.
-    assert "gyms.gyms_manager_id_users_id_fk" in move.left_open(engine)
+    assert "gyms.gyms_manager_id_users_id_fk" in unfinished(engine)
     report = copy("users", "graduations")
     assert [done.table for done in report.tables] == ["gyms", "users", "graduations"]
     assert ask(engine.url, "SELECT id, manager_id FROM gyms ORDER BY id") == [(1, 1), (2147483646, 2)]
-    assert move.left_open(engine) == []
+    assert unfinished(engine) == []
     with move.open_for_reading(supabase, engine) as connections:
         assert move.verify(connections, ["gyms", "users"]).equal

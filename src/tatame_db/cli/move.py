@@ -84,7 +84,7 @@ def _source(target: Target, *, anon_sees_all: bool, keep_unknown: bool = False) 
     address = move.rest_address(settings.supabase_url, settings.supabase_rest_url)
     key = settings.supabase_service_role_key or settings.supabase_anon_key
     if address is None or key is None:
-        raise move.SourceNotConfigured
+        raise move.SourceNotConfigured(rest_address=address)
     with contextlib.closing(move.RestClient(address, key.get_secret_value(), anon_sees_all=anon_sees_all)) as rest:
         yield move.Mirror(rest, _say_read, keep_unknown)
 
@@ -325,10 +325,10 @@ def _show_status(found: MoveStatus) -> None:
     if found.last_run:
         _show_run(found.last_run)
     if found.parked:
-        console.answer(f"NOT READY  away, until `{found.ending}` has run again: {', '.join(found.parked)}\n")
+        console.answer(f"NOT READY  away, until `{found.finish_command}` has run again: {', '.join(found.parked)}\n")
     if found.unproven_keys:
         names = ", ".join(found.unproven_keys)
-        until = f"until `{found.ending}` has run again"
+        until = f"until `{found.finish_command}` has run again"
         console.answer(f"NOT READY  not checked against the rows that are there, {until}: {names}\n")
     for table in found.tables:
         if table.copied_at is None:

@@ -206,15 +206,16 @@ def check(database_url: DatabaseUrl = None, *, as_json: AsJson = False) -> None:
 
     engine = target_of(database_url).database.engine
     report = evolve.check(engine)
-    left_open = move.left_open(engine)
-    failed = [*report.failed, *(["a move out of Supabase"] if left_open else [])]
+    with move.open_target(engine, check_schema=False) as opened:
+        unfinished = move.unfinished(opened)
+    failed = [*report.failed, *(["a move out of Supabase"] if unfinished.names else [])]
     if as_json:
-        console.answer_json(asdict(report) | {"move": left_open, "failed": failed})
+        console.answer_json(asdict(report) | {"move": unfinished.names, "failed": failed})
     else:
         _show(report)
-        _show_answer("no move left keys or indexes away or unchecked", left_open)
-    if left_open:
-        raise move.MoveUnfinished(left_open, move.ending(engine))
+        _show_answer("no move is unfinished", unfinished.names)
+    if unfinished.names:
+        raise move.MoveUnfinished(names=unfinished.names, command=unfinished.command)
     if failed:
         raise evolve.CheckFailed(failed)
 

@@ -139,18 +139,20 @@ def status(
     target = target_of(database_url)
     found = evolve.status(target.database.engine)
     embedded = target.server is not None
-    left_open = move.left_open(target.database.engine)
+    with move.open_target(target.database.engine, check_schema=False) as opened:
+        unfinished = move.unfinished(opened)
     if as_json:
-        console.answer_json(asdict(found) | {"embedded": embedded, "move": left_open})
+        console.answer_json(asdict(found) | {"embedded": embedded, "move": unfinished.names})
     else:
         _show(found, embedded=embedded)
-        if left_open:
-            console.answer(f"\nNOT READY  a move left keys and indexes away or unchecked: {', '.join(left_open)}")
-            console.answer(f"           `{move.ending(target.database.engine)}` brings them back")
+        if unfinished.names:
+            names = ", ".join(unfinished.names)
+            console.answer(f"\nNOT READY  a move is unfinished; not restored or not validated: {names}")
+            console.answer(f"           run `{unfinished.command}` to restore them")
     if check and found.pending:
         raise evolve.CheckedBehind(found.pending)
-    if check and left_open:
-        raise move.MoveUnfinished(left_open, move.ending(target.database.engine))
+    if check and unfinished.names:
+        raise move.MoveUnfinished(names=unfinished.names, command=unfinished.command)
 
 
 @app.command()

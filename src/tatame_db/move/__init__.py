@@ -1,19 +1,7 @@
 """Out of Supabase, with proof."""
 
 from tatame_db.move.choices import Choices, Exclusion, Obstacle, TooManyExcluded
-from tatame_db.move.connection import (
-    ConnectionLost,
-    Connections,
-    SameDatabase,
-    SourceNotConfigured,
-    SourceTooOld,
-    SourceUnreachable,
-    ending,
-    left_open,
-    open_for_reading,
-    open_for_writing,
-    open_target,
-)
+from tatame_db.move.connection import ConnectionLost, Connections
 from tatame_db.move.copy import (
     CopyDiffers,
     ForeignKeyViolated,
@@ -31,6 +19,15 @@ from tatame_db.move.copy import (
 from tatame_db.move.digest import NoCommonHash
 from tatame_db.move.mapping import PhaseUnknown, SourceUnreadable, TableUnknown, tables_of_phase
 from tatame_db.move.mirror import Mirror
+from tatame_db.move.open import (
+    SameDatabase,
+    SourceNotConfigured,
+    SourceTooOld,
+    SourceUnreachable,
+    open_for_reading,
+    open_for_writing,
+    open_target,
+)
 from tatame_db.move.plan import Plan, PlanIncomplete, plan
 from tatame_db.move.proof import (
     MAX_DIFFERENCES,
@@ -46,7 +43,7 @@ from tatame_db.move.proof import (
     verify,
 )
 from tatame_db.move.ready import TrialInsertFailed
-from tatame_db.move.record import MoveStatus, MoveUnfinished, RunStatus, TableStatus, status
+from tatame_db.move.record import MoveStatus, MoveUnfinished, RunStatus, TableStatus, Unfinished, status, unfinished
 from tatame_db.move.rehearsal import Rehearsal, RehearsalFailed, RehearsedStep, rehearse
 from tatame_db.move.rest import RestClient, RestReading, rest_address
 from tatame_db.move.rest_errors import (
@@ -123,11 +120,10 @@ __all__ = [
     "TooManyExcluded",
     "TrialInsertFailed",
     "UnexpectedResponse",
+    "Unfinished",
     "ValueDifference",
     "copy",
     "counts",
-    "ending",
-    "left_open",
     "open_for_reading",
     "open_for_writing",
     "open_target",
@@ -136,5 +132,6 @@ __all__ = [
     "rest_address",
     "status",
     "tables_of_phase",
+    "unfinished",
     "verify",
 ]

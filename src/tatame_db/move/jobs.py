@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from threading import Event, Lock
 from typing import TYPE_CHECKING, TypeVar
 
-from tatame_db.move.connection import reopen
+from tatame_db.move.open import reopen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

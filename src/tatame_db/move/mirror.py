@@ -17,8 +17,8 @@ from tatame_db.database.address import readable
 from tatame_db.errors import counted
 from tatame_db.move import record
 from tatame_db.move.choices import UNKNOWN_TABLE
-from tatame_db.move.connection import MoveConnection, SameDatabase, open_source, open_target
 from tatame_db.move.mapping import quoted
+from tatame_db.move.open import SameDatabase, open_source, open_target
 from tatame_db.move.proof import TableCount, rejected
 from tatame_db.move.rest import FULL_ACCESS_ROLE, RestClient, RestTable
 from tatame_db.move.rest_errors import EmptyOrForbidden, NoRoomForRows, RowsChanged, UnexpectedResponse
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
+    from tatame_db.move.connection import MoveConnection
     from tatame_db.server.scratch import Scratch
 
 PAGE_ROWS = 10_000
@@ -79,7 +80,7 @@ class Mirror:
         self.rest.tables()
         with open_target(target, self) as connection:
             if self.is_same_as(connection):
-                raise SameDatabase(self.readable)
+                raise SameDatabase(where=self.readable)
             exclusions = record.recorded_exclusions(connection, record.identity_of(self.rest.reading))
             return [replace(self._compared(connection, name), rejected=rejected(exclusions, name)) for name in phases()]
 

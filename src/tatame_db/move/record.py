@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from tatame_db.errors import NOTHING_CHANGED, TatameError
+from tatame_db.errors import NOTHING_CHANGED, TatameError, fact
 from tatame_db.move.choices import REJECTED, UNKNOWN_TABLE, Choices, Exclusion
 from tatame_db.move.mapping import quoted
 from tatame_db.schema import phases
@@ -20,18 +20,16 @@ if TYPE_CHECKING:
 SCHEMA = "tatame_move"
 
 
+@fact
 class MoveUnfinished(TatameError):
-    """A run left keys or indexes away, or unchecked: an answer of `check` and `status --check`."""
+    """A run left foreign keys or indexes dropped or unvalidated: an answer of `check` and `status --check`."""
 
     exit_code = 3
-
-    def __init__(self, names: list[str], command: str) -> None:
-        self.names, self.command = names, command
-        super().__init__(
-            f"a move out of Supabase was not ended; away or not checked: {', '.join(names)}",
-            means=f"{NOTHING_CHANGED} Until then the database takes rows that our schema forbids, and may be slow.",
-            fix=f"`{command}` brings them back and proves the rows; then check again",
-        )
+    names: list[str]
+    command: str
+    what = "a move out of Supabase is unfinished; not restored or not validated: {names}"
+    means = f"{NOTHING_CHANGED} Until the move is finished, rows that violate the schema are accepted."
+    fix = "run `{command}`, which restores them and proves the rows; then check again"
 
 
 _TABLES = f"""
@@ -260,15 +258,24 @@ def unproven_keys(target: MoveConnection) -> list[tuple[str, str]]:
     return [(table, name) for table, name in rows]
 
 
-def left_open(target: MoveConnection) -> list[str]:
-    """Name the foreign keys and indexes that a move took away, or brought back and did not check, and never ended."""
+@dataclass(frozen=True)
+class Unfinished:
+    """The foreign keys and indexes that a move left dropped or unvalidated, and the command that restores them."""
+
+    names: list[str]
+    command: str
+
+
+def unfinished(target: MoveConnection) -> Unfinished:
+    """Return what a run that was killed left behind; reads a target of any schema."""
     if not exists(target):
-        return []
-    return [*parked(target), *(f"{table}.{key}" for table, key in unproven_keys(target))]
+        return Unfinished([], finish_command(target))
+    names = [*parked(target), *(f"{table}.{key}" for table, key in unproven_keys(target))]
+    return Unfinished(names, finish_command(target))
 
 
-def ending(target: MoveConnection) -> str:
-    """Return the command that brings back what a run left open: a copy with the tables and choices of the last one."""
+def finish_command(target: MoveConnection) -> str:
+    """Return the command that restores what a run left dropped: a copy with the tables and choices of the last run."""
     words = ["tatame-db move copy"]
     options = target.rows(f"SELECT options FROM {SCHEMA}.runs ORDER BY id DESC LIMIT 1") if exists(target) else []
     for [given] in options:
@@ -346,8 +353,8 @@ class MoveStatus:
     exclusions: list[Exclusion]
     """What was set aside by choice, and is kept in `tatame_move.rejects`."""
     last_run: RunStatus | None
-    ending: str
-    """The command that ends what a killed run left open."""
+    finish_command: str
+    """The command that restores what a killed run left dropped."""
 
 
 def status(target: MoveConnection) -> MoveStatus:
@@ -360,7 +367,7 @@ def status(target: MoveConnection) -> MoveStatus:
         [f"{table}.{key}" for table, key in unproven_keys(target)],
         exclusions,
         _last_run(target) if exists(target) else None,
-        ending(target),
+        finish_command(target),
     )
 
 

@@ -1,0 +1,253 @@
+"""Opening the two databases of a move: the source only to read, the target to read or to write."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import psycopg
+from sqlalchemy import URL, text
+
+from tatame_db import evolve
+from tatame_db.database.address import readable
+from tatame_db.database.dialect import OLDEST_SERVER
+from tatame_db.database.pool import Database
+from tatame_db.errors import TatameError, fact
+from tatame_db.evolve.lock import LOCK_TIMEOUT_MS, exclusive, undo_when_killed
+from tatame_db.move.connection import Connections, MoveConnection, report_loss, report_loss_of_target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from contextlib import AbstractContextManager
+
+    from sqlalchemy import Connection, Engine
+
+CONNECT_TIMEOUT_SECONDS = 15
+# A dead host is detected within a minute.
+_KEEPALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
+
+
+@fact
+class SourceNotConfigured(TatameError):
+    """No setting names the source, or its key is missing."""
+
+    rest_address: str | None
+    what = "no source configured: {reason}"
+    fix = (
+        "set `SUPABASE_DB_URL`, in the environment or in `.env`, to the address of Supabase's own PostgreSQL; if that"
+        " cannot be reached, set `SUPABASE_URL` and `SUPABASE_SERVICE_ROLE_KEY`"
+    )
+
+    @property
+    def reason(self) -> str:
+        """The setting that is missing."""
+        if self.rest_address:
+            return f"{self.rest_address} needs a key, and `SUPABASE_SERVICE_ROLE_KEY` is not set"
+        return "neither `SUPABASE_DB_URL` nor `SUPABASE_URL` is set"
+
+
+@fact
+class SourceUnreachable(TatameError):
+    """The source rejected the connection or does not exist."""
+
+    address: URL
+    reason: str
+    what = "could not connect to the source at {where}: {reason}"
+    fix = "check `SUPABASE_DB_URL`; on a network without IPv6, use the address of the session pooler"
+
+    @property
+    def where(self) -> str:
+        """The address, without a password."""
+        return readable(self.address)
+
+
+@fact
+class SourceTooOld(TatameError):
+    """The source runs a PostgreSQL that is not supported."""
+
+    address: URL
+    major: int
+    oldest = OLDEST_SERVER
+    what = "the source at {where} is PostgreSQL {major}; {oldest} is the oldest supported version"
+    fix = "upgrade the Supabase project first"
+
+    @property
+    def where(self) -> str:
+        """The address, without a password."""
+        return readable(self.address)
+
+
+@fact
+class SameDatabase(TatameError):
+    """Source and target are one database."""
+
+    where: str
+    what = "source and target are the same database, {where}"
+    fix = (
+        "set `SUPABASE_DB_URL` (or `SUPABASE_URL`) to the Supabase project, and `DATABASE_URL` to the database that"
+        " receives the data"
+    )
+
+
+class Source(Protocol):
+    """A source that is not simply the address of a PostgreSQL server."""
+
+    @property
+    def readable(self) -> str:
+        """Its address, without a password or a key."""
+        ...
+
+    def is_same_as(self, target: MoveConnection) -> bool:
+        """Return whether its tables are those of the target, as far as the source lets that be determined."""
+        ...
+
+    def open(self, target: MoveConnection) -> AbstractContextManager[MoveConnection]:
+        """Open it for reading, with all that a comparison with the target needs."""
+        ...
+
+
+@contextlib.contextmanager
+def open_for_reading(source: URL | Source, target: Engine) -> Generator[Connections]:
+    """Open both databases in a read-only transaction each, so that every query sees them at one moment.
+
+    Raises `SourceUnreachable`, `SourceTooOld`, `SameDatabase`, `SchemaBehind`, `ConnectionLost`.
+    """
+    with open_target(target, source) as opened_target, _open_source(source, opened_target) as opened_source:
+        yield Connections(opened_source, opened_target)
+
+
+@contextlib.contextmanager
+def open_for_writing(source: URL | Source, target: Engine, on_wait: Callable[[], None]) -> Generator[Connections]:
+    """Open the source in a read-only transaction, and the target outside of one: the caller commits.
+
+    Holds the lock on schema changes until the end, because a copy drops keys and indexes for a while; `on_wait` is
+    called once if another process holds it. The lock ends with this process, however it ends. Raises what
+    `open_for_reading` raises.
+    """
+    timeouts = evolve.Timeouts(statement_timeout_ms=0, on_wait=on_wait)
+    with report_loss_of_target(), exclusive(target, timeouts) as locked:
+        _refuse_incomplete(locked, source)
+        locked.rollback()
+        opened_target = MoveConnection("target", target.url, _driver_of(locked))
+        opened_target.pin_settings(for_transaction=False)
+        with _open_source(source, opened_target) as opened_source, report_loss(opened_target):
+            opened_target.driver.commit()
+            yield Connections(opened_source, opened_target)
+
+
+@contextlib.contextmanager
+def reopen(connections: Connections, snapshot: str) -> Generator[Connections]:
+    """Open a second pair of connections beside one from `open_for_writing`.
+
+    The source is seen at the moment of `snapshot`, which the source's own transaction exported; that transaction has
+    to stay open until then. The target is opened without the lock on schema changes.
+    """
+    first = connections.source
+    with (
+        open_source(first.address, snapshot) as source,
+        Database(connections.target.address) as database,
+        database.engine.connect() as connection,
+    ):
+        undo_when_killed(connection)
+        connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
+        connection.commit()
+        target = MoveConnection("target", connections.target.address, _driver_of(connection))
+        target.pin_settings(for_transaction=False)
+        target.driver.commit()
+        try:
+            with report_loss(target):
+                yield Connections(replace(source, rest=first.rest, reread=first.reread), target)
+        finally:
+            # The settings belong to the session, so it must not go back to a pool.
+            connection.invalidate()
+
+
+@contextlib.contextmanager
+def open_target(
+    target: Engine, source: URL | Source | None = None, *, check_schema: bool = True
+) -> Generator[MoveConnection]:
+    """Open the target alone, in a read-only transaction. Raises `SchemaBehind`, `ConnectionLost`.
+
+    With `source`, raises `SameDatabase` for a target that is not migrated because it is the source.
+    """
+    with report_loss_of_target(), target.connect() as connection:
+        if check_schema:
+            _refuse_incomplete(connection, source)
+        try:
+            with _read_only(MoveConnection("target", target.url, _driver_of(connection))) as opened:
+                yield opened
+        finally:
+            # It is read-only for good, so it must not go back to the pool.
+            connection.invalidate()
+
+
+@contextlib.contextmanager
+def open_source(address: URL, snapshot: str | None = None) -> Generator[MoveConnection]:
+    """Open a PostgreSQL source in a read-only transaction, at the moment of an exported snapshot if one is passed.
+
+    Raises `SourceUnreachable`, `SourceTooOld`, `ConnectionLost`.
+    """
+    _, options = address.get_dialect()().create_connect_args(address)
+    named = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "application_name": "tatame-db move"}
+    defaults: dict[str, Any] = named | _KEEPALIVE
+    try:
+        # Supabase's pooler on port 6543 runs each transaction in another session, which lacks prepared statements.
+        driver = psycopg.connect(**{**defaults, **options}, prepare_threshold=None)
+    except psycopg.OperationalError as error:
+        raise SourceUnreachable(address=address, reason=str(error).splitlines()[0]) from error
+    with contextlib.closing(driver):
+        major = driver.info.server_version // 10_000
+        if major < OLDEST_SERVER:
+            raise SourceTooOld(address=address, major=major)
+        with _read_only(MoveConnection("source", address, driver), snapshot) as opened:
+            yield opened
+
+
+@contextlib.contextmanager
+def _open_source(source: URL | Source, target: MoveConnection) -> Generator[MoveConnection]:
+    if isinstance(source, URL):
+        with open_source(source) as opened:
+            if opened.identity == target.identity:
+                raise SameDatabase(where=opened.readable)
+            yield opened
+        return
+    _refuse_same(source, target)
+    with source.open(target) as opened:
+        yield opened
+
+
+@contextlib.contextmanager
+def _read_only(connection: MoveConnection, snapshot: str | None = None) -> Generator[MoveConnection]:
+    driver = connection.driver
+    driver.rollback()
+    driver.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    driver.read_only = True
+    with report_loss(connection):
+        if snapshot:
+            connection.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+        connection.pin_settings(for_transaction=True)
+        yield connection
+
+
+def _refuse_incomplete(connection: Connection, source: URL | Source | None) -> None:
+    try:
+        evolve.refuse_incomplete(connection)
+    except (evolve.SchemaBehind, evolve.TablesMissing):
+        # The hint says to migrate the target, which must not be Supabase's own database.
+        if source:
+            _refuse_same(source, MoveConnection("target", connection.engine.url, _driver_of(connection)))
+        raise
+
+
+def _refuse_same(source: URL | Source, target: MoveConnection) -> None:
+    if isinstance(source, URL):
+        with open_source(source) as opened:
+            if opened.identity == target.identity:
+                raise SameDatabase(where=opened.readable)
+    elif source.is_same_as(target):
+        raise SameDatabase(where=source.readable)
+
+
+def _driver_of(connection: Connection) -> psycopg.Connection[tuple[Any, ...]]:
+    return cast("psycopg.Connection[tuple[Any, ...]]", connection.connection.driver_connection)
