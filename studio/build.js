@@ -1,9 +1,10 @@
 // Bundle src/ into the package's static folder, with the licenses of what is bundled and the digests that a test compares.
-import { build } from "esbuild";
+
 import { createHash } from "node:crypto";
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const out = process.argv[2] ?? join(here, "../src/tatame_db/studio/static");
@@ -31,7 +32,9 @@ const packages = new Set(
 const licenses = [...packages].sort().map((name) => {
   const folder = join(here, "node_modules", name);
   const { version, license } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
-  const texts = readdirSync(folder).filter((file) => /^licen[cs]e/i.test(file)).map((file) => join(folder, file));
+  const texts = readdirSync(folder)
+    .filter((file) => /^licen[cs]e/i.test(file))
+    .map((file) => join(folder, file));
   // dagre's build holds graphlib, and names it in a file of its own.
   const legal = join(folder, "dist/dagre.esm.js.LEGAL.txt");
   if (existsSync(legal)) texts.push(legal);
@@ -41,10 +44,15 @@ const licenses = [...packages].sort().map((name) => {
 writeFileSync(join(out, "licenses.txt"), licenses.join(`\n${"-".repeat(100)}\n\n`));
 
 const sources = ["build.js", "package.json", "package-lock.json", "tsconfig.json"]
-  .concat(readdirSync(join(here, "src"), { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile())
-    .map((entry) => relative(here, join(entry.parentPath, entry.name))))
+  .concat(
+    readdirSync(join(here, "src"), { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map((entry) => relative(here, join(entry.parentPath, entry.name))),
+  )
   .sort();
 const files = readdirSync(out).sort();
 const of = (folder, names) => Object.fromEntries(names.map((name) => [name, digest(readFileSync(join(folder, name)))]));
-writeFileSync(join(out, "build.json"), `${JSON.stringify({ sources: of(here, sources), files: of(out, files) }, null, 1)}\n`);
+writeFileSync(
+  join(out, "build.json"),
+  `${JSON.stringify({ sources: of(here, sources), files: of(out, files) }, null, 1)}\n`,
+);

@@ -4,8 +4,7 @@ export type Cut = { cut: string; length: number };
 export type Whole = null | string | (string | null)[];
 export type Cell = Whole | Cut;
 
-export const isCut = (cell: unknown): cell is Cut =>
-  typeof cell === "object" && cell !== null && !Array.isArray(cell);
+export const isCut = (cell: unknown): cell is Cut => typeof cell === "object" && cell !== null && !Array.isArray(cell);
 
 export type Column = {
   name: string;
@@ -39,10 +38,22 @@ export type Session = {
 
 export type Problem = { what: string; means?: string; fix?: string; code?: string | null };
 
+/** The studio answered with a problem instead of what was asked for. */
 export class Refused extends Error {
-  constructor(readonly status: number, readonly problem: Problem & Record<string, unknown>) {
+  readonly status: number;
+  readonly problem: Problem & Record<string, unknown>;
+
+  constructor(status: number, problem: Problem & Record<string, unknown>) {
     super(problem.what);
+    this.status = status;
+    this.problem = problem;
   }
+}
+
+/** Return an error that is a refusal; raise any other again. */
+export function asRefused(error: unknown): Refused {
+  if (!(error instanceof Refused)) throw error;
+  return error;
 }
 
 type Listener = (problem: Problem | null) => void;
@@ -74,7 +85,7 @@ async function look(): Promise<boolean> {
       report(null);
       return true;
     }
-    report(await problemOf(answer));
+    report(await readProblem(answer));
   } catch {
     report(UNREACHABLE);
   }
@@ -91,11 +102,14 @@ async function poll(): Promise<void> {
 /** Look at the database's health now and then, while somebody looks at the page. */
 export function watchHealth(): void {
   setInterval(() => {
-    if (!document.hidden && !polling) void look().then((well) => { if (!well) void poll(); });
+    if (!document.hidden && !polling)
+      void look().then((well) => {
+        if (!well) void poll();
+      });
   }, 10_000);
 }
 
-async function problemOf(answer: Response): Promise<Problem & Record<string, unknown>> {
+async function readProblem(answer: Response): Promise<Problem & Record<string, unknown>> {
   try {
     return await answer.json();
   } catch {
@@ -115,7 +129,7 @@ export async function ask(path: string, init: RequestInit = {}): Promise<Respons
     throw new Refused(0, UNREACHABLE);
   }
   if (answer.ok) return answer;
-  const problem = await problemOf(answer);
+  const problem = await readProblem(answer);
   if (answer.status === 503 || answer.status === 401) {
     report(problem);
     void poll();

@@ -1,9 +1,9 @@
 // What was edited and is not saved yet: kept over all pages, shown as a diff with its SQL, saved in one transaction.
 
-import { type Cell, Refused, type Whole, get, isCut, post } from "./api";
-import { type Child, button, dialog, h, plural, replace, say } from "./dom";
-import { reload, session } from "./shell";
-import { oneLine, same, whole } from "./values";
+import { asRefused, type Cell, get, isCut, post, type Whole } from "./api.ts";
+import { button, type Child, dialog, h, plural, replace, say } from "./dom.ts";
+import { reload } from "./router.ts";
+import { oneLine, same, whole } from "./values.ts";
 
 export type Change = {
   table: string;
@@ -18,7 +18,13 @@ export type Change = {
 };
 
 type Conflict = {
-  index: number; key: string; column?: string; was?: Cell; now?: Cell; wanted?: Cell; deleted?: boolean;
+  index: number;
+  key: string;
+  column?: string;
+  was?: Cell;
+  now?: Cell;
+  wanted?: Cell;
+  deleted?: boolean;
 };
 
 export const changes = new Map<string, Change>();
@@ -32,7 +38,9 @@ export function onChanges(listener: () => void): () => void {
   return () => void listeners.delete(listener);
 }
 
-const tell = (): void => listeners.forEach((listener) => listener());
+const tell = (): void => {
+  for (const listener of listeners) listener();
+};
 const place = (table: string, key: string): string => `${table}/${key}`;
 
 function remember(): void {
@@ -90,7 +98,10 @@ export function stageDelete(table: string, key: string, row: Record<string, Cell
 
 export function undo(): void {
   const before = past.pop();
-  if (!before) return say("There is nothing to take back.");
+  if (!before) {
+    say("There is nothing to take back.");
+    return;
+  }
   changes.clear();
   for (const [name, change] of JSON.parse(before) as [string, Change][]) changes.set(name, change);
   tell();
@@ -106,7 +117,13 @@ function discard(): void {
 const wire = (change: Change): object =>
   change.op === "insert"
     ? { op: change.op, table: change.table, values: change.values }
-    : { op: change.op, table: change.table, key: change.key, values: change.op === "update" ? change.values : undefined, was: change.was };
+    : {
+        op: change.op,
+        table: change.table,
+        key: change.key,
+        values: change.op === "update" ? change.values : undefined,
+        was: change.was,
+      };
 
 const called = (change: Change): string =>
   change.op === "insert" ? `${change.table}: new row` : `${change.table} ${change.key}`;
@@ -114,19 +131,27 @@ const called = (change: Change): string =>
 function diffOf(change: Change, remove: () => void): HTMLElement {
   const columns = Object.keys(change.op === "delete" ? change.was : change.values);
   return h(
-    `li.change.${change.op}` as "li.change", {},
-    h("div.head", {},
-      h("span.op", {}, { insert: "insert", update: "update", delete: "delete" }[change.op]), h("strong", {}, called(change)),
-      button("Take back", remove, { class: "quiet", "aria-label": `Take back: ${change.op} ${called(change)}` })),
-    change.error && h("p.wrong", {}, change.error),
-    change.op === "insert" && !columns.length && h("p.muted", {}, "Every column gets its default."),
-    h("dl.diff", {}, columns.map((column) => [
-      h("dt", {}, column),
-      h("dd", {},
-        change.op !== "insert" && h("del", {}, brief(change.was[column])),
-        change.op !== "delete" && h("ins", {}, brief(change.values[column])),
-        change.errors[column] && h("p.wrong", {}, change.errors[column])),
-    ])),
+    `li.change.${change.op}` as "li.change",
+    h(
+      "div.head",
+      h("span.op", { insert: "insert", update: "update", delete: "delete" }[change.op]),
+      h("strong", called(change)),
+      button("Take back", remove, { class: "quiet", "aria-label": `Take back: ${change.op} ${called(change)}` }),
+    ),
+    change.error && h("p.wrong", change.error),
+    change.op === "insert" && !columns.length && h("p.muted", "Every column gets its default."),
+    h(
+      "dl.diff",
+      columns.map((column) => [
+        h("dt", column),
+        h(
+          "dd",
+          change.op !== "insert" && h("del", brief(change.was[column])),
+          change.op !== "delete" && h("ins", brief(change.values[column])),
+          change.errors[column] && h("p.wrong", change.errors[column]),
+        ),
+      ]),
+    ),
   );
 }
 
@@ -137,35 +162,63 @@ const brief = (value: Whole | undefined): HTMLElement =>
 export async function review(): Promise<void> {
   if (!changes.size) return say("Nothing is staged.");
   const list = h("ol.changes");
-  const sql = h("div.statements", { "aria-live": "polite" }, h("p.muted", {}, "Asking for the SQL"));
+  const sql = h("div.statements", { "aria-live": "polite" }, h("p.muted", "Asking for the SQL"));
   const failed = h("div.failed", { role: "alert" });
   const save = button("Save", () => void commit(), { class: "primary", title: "Ctrl+S" });
   const box = dialog(
     "Staged changes",
-    [failed, list, h("h3", {}, "SQL, in one transaction"), sql,
-      h("footer", {}, button("Discard all", () => { discard(); box.close(); say("Discarded. Ctrl+Z brings them back."); }),
-        h("span.grow"), button("Back to editing", () => box.close()), save)],
+    [
+      failed,
+      list,
+      h("h3", "SQL, in one transaction"),
+      sql,
+      h(
+        "footer",
+        button("Discard all", () => {
+          discard();
+          box.close();
+          say("Discarded. Ctrl+Z brings them back.");
+        }),
+        h("span.grow"),
+        button("Back to editing", () => box.close()),
+        save,
+      ),
+    ],
     { class: "review" },
   );
 
   const draw = (): void => {
     save.textContent = `Save ${plural(changes.size, "change")}`;
-    replace(list, [...changes].map(([name, change]) => diffOf(change, () => {
-      remember();
-      changes.delete(name);
-      tell();
-      if (changes.size) void redraw();
-      else box.close();
-    })));
+    replace(
+      list,
+      [...changes].map(([name, change]) =>
+        diffOf(change, () => {
+          remember();
+          changes.delete(name);
+          tell();
+          if (changes.size) void redraw();
+          else box.close();
+        }),
+      ),
+    );
   };
   const redraw = async (): Promise<void> => {
     draw();
     try {
-      const preview = await post<{ sql: { statement: string; parameters: unknown }[] }>(
-        "/api/changes", { changes: [...changes.values()].map(wire), preview: true });
-      replace(sql, preview.sql.map(({ statement, parameters }) => h("div", {},
-        h("pre", { tabindex: 0, "aria-label": "Statement" }, statement),
-        h("pre.muted", { tabindex: 0, "aria-label": "Parameters" }, shown(parameters)))));
+      const preview = await post<{ sql: { statement: string; parameters: unknown }[] }>("/api/changes", {
+        changes: [...changes.values()].map(wire),
+        preview: true,
+      });
+      replace(
+        sql,
+        preview.sql.map(({ statement, parameters }) =>
+          h(
+            "div",
+            h("pre", { tabindex: 0, "aria-label": "Statement" }, statement),
+            h("pre.muted", { tabindex: 0, "aria-label": "Parameters" }, shown(parameters)),
+          ),
+        ),
+      );
     } catch (error) {
       explain(error);
     }
@@ -188,14 +241,13 @@ export async function review(): Promise<void> {
     }
   };
   const explain = (error: unknown, sent: Change[] = []): void => {
-    if (!(error instanceof Refused)) throw error;
-    const { problem } = error;
-    if (error.status === 409) {
+    const { status, problem } = asRefused(error);
+    if (status === 409) {
       box.close();
-      resolve(sent, problem["conflicts"] as Conflict[]);
+      resolve(sent, problem.conflicts as Conflict[]);
       return;
     }
-    const errors = (problem["errors"] ?? []) as { index: number; column: string | null; what: string }[];
+    const errors = (problem.errors ?? []) as { index: number; column: string | null; what: string }[];
     for (const { index, column, what } of errors) {
       const change = sent[index];
       if (!change) continue;
@@ -204,8 +256,8 @@ export async function review(): Promise<void> {
     }
     tell();
     draw();
-    if (!sent.length) replace(sql, h("p.muted", {}, "There is none for these changes."));
-    replace(failed, h("strong", {}, problem.what), h("p", {}, problem.means ?? ""), h("p", {}, problem.fix ?? ""));
+    if (!sent.length) replace(sql, h("p.muted", "There is none for these changes."));
+    replace(failed, h("strong", problem.what), h("p", problem.means ?? ""), h("p", problem.fix ?? ""));
     failed.scrollIntoView({ block: "nearest" });
   };
 
@@ -224,7 +276,8 @@ const shown = (parameters: unknown): string =>
     .map(([name, value]) => `${name} = ${value === null ? "NULL" : clipped(JSON.stringify(value))}`)
     .join("\n");
 
-const clipped = (text: string): string => (text.length > 500 ? `${text.slice(0, 500)}… ${text.length} characters` : text);
+const clipped = (text: string): string =>
+  text.length > 500 ? `${text.slice(0, 500)}… ${text.length} characters` : text;
 
 /** Somebody else was there first: both values side by side, and the person decides. */
 function resolve(sent: Change[], conflicts: Conflict[]): void {
@@ -238,39 +291,82 @@ function resolve(sent: Change[], conflicts: Conflict[]): void {
         remember();
         await act();
         tell();
-        row.querySelectorAll("button").forEach((other) => { other.disabled = true; });
+        row.querySelectorAll("button").forEach((other) => {
+          other.disabled = true;
+        });
         row.classList.add("decided");
         rest.textContent = box.querySelector("tr:not(.decided) button")
-          ? "" : changes.size ? "All decided. Review and save again." : "All decided. Nothing is left to save.";
+          ? ""
+          : changes.size
+            ? "All decided. Review and save again."
+            : "All decided. Nothing is left to save.";
         again.disabled = !changes.size;
         again.focus();
       });
     const choices: Child[] = conflict.deleted
       ? [decide("Drop my change", () => changes.delete(place(change.table, change.key)))]
       : [
-          decide("Take theirs", () => column && change.op === "update" ? forget(change, column) : changes.delete(place(change.table, change.key))),
+          decide("Take theirs", () =>
+            column && change.op === "update" ? forget(change, column) : changes.delete(place(change.table, change.key)),
+          ),
           decide(change.op === "delete" ? "Delete anyway" : "Keep mine", async () => {
             if (column) change.was[column] = await seen(change, column, conflict.now ?? null);
           }),
         ];
-    replace(row,
-      h("th", { scope: "row" }, called(change), column ? h("span.muted", {}, ` ${column}`) : ""),
-      h("td", {}, conflict.deleted ? "" : valueOf(conflict.was)),
-      h("td.theirs", {}, conflict.deleted ? "deleted by somebody else" : valueOf(conflict.now)),
-      h("td.mine", {}, change.op === "delete" ? "delete the row" : column ? valueOf(change.values[column]) : "your change"),
-      h("td.choices", {}, choices));
+    replace(
+      row,
+      h("th", { scope: "row" }, called(change), column ? h("span.muted", ` ${column}`) : ""),
+      h("td", conflict.deleted ? "" : cellOf(conflict.was)),
+      h("td.theirs", conflict.deleted ? "deleted by somebody else" : cellOf(conflict.now)),
+      h("td.mine", change.op === "delete" ? "delete the row" : column ? cellOf(change.values[column]) : "your change"),
+      h("td.choices", choices),
+    );
     return row;
   });
   const rest = h("span", { role: "status" });
-  const again = button("Review and save", () => { box.close(); reload(); void review(); }, { class: "primary" });
-  const box = dialog("Changed by somebody else meanwhile", [
-    h("p", {}, "Nothing was saved. These values are no longer what you saw when you edited them."),
-    h("div.scroll", { tabindex: 0, role: "region", "aria-label": "Conflicts" }, h("table.conflicts", {},
-      h("thead", {}, h("tr", {}, ["Cell", "You saw", "It is now", "You want", ""].map((text) =>
-        text ? h("th", { scope: "col" }, text) : h("td")))),
-      h("tbody", {}, rows))),
-    h("footer", {}, rest, h("span.grow"), button("Back to editing", () => { box.close(); reload(); }), again),
-  ], { class: "review" });
+  const again = button(
+    "Review and save",
+    () => {
+      box.close();
+      reload();
+      void review();
+    },
+    { class: "primary" },
+  );
+  const box = dialog(
+    "Changed by somebody else meanwhile",
+    [
+      h("p", "Nothing was saved. These values are no longer what you saw when you edited them."),
+      h(
+        "div.scroll",
+        { tabindex: 0, role: "region", "aria-label": "Conflicts" },
+        h(
+          "table.conflicts",
+          h(
+            "thead",
+            h(
+              "tr",
+              ["Cell", "You saw", "It is now", "You want", ""].map((text) =>
+                text ? h("th", { scope: "col" }, text) : h("td"),
+              ),
+            ),
+          ),
+          h("tbody", rows),
+        ),
+      ),
+      h(
+        "footer",
+        rest,
+        h("span.grow"),
+        button("Back to editing", () => {
+          box.close();
+          reload();
+        }),
+        again,
+      ),
+    ],
+    { class: "review" },
+  );
   box.querySelector<HTMLElement>("td button")?.focus();
 }
 
@@ -280,7 +376,5 @@ const seen = async (change: Change, column: string, now: Cell): Promise<Whole> =
     ? (await get<{ value: Whole }>(`/api/cell/${change.table}/${column}/${encodeURIComponent(change.key)}`)).value
     : now;
 
-const valueOf = (cell: Cell | undefined): HTMLElement =>
+const cellOf = (cell: Cell | undefined): HTMLElement =>
   cell === undefined || isCut(cell) ? oneLine(cell) : brief(cell);
-
-export const writable = (): boolean => session.mode === "write";

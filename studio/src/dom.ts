@@ -2,49 +2,58 @@
 
 export type Child = Node | string | number | null | undefined | false | Child[];
 type Props = Record<string, unknown>;
+/** Attributes and listeners, where there are any, and then children. */
+type Content = [Props, ...Child[]] | Child[];
 
-function fill(element: Element, props: Props, children: Child[]): void {
-  for (const [name, value] of Object.entries(props)) {
+const isProps = (value: Props | Child): value is Props =>
+  typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Node);
+
+function fill(element: Element, content: Content): void {
+  const [first, ...rest] = content;
+  if (first === undefined || !isProps(first)) {
+    append(element, content as Child[]);
+    return;
+  }
+  for (const [name, value] of Object.entries(first)) {
     if (value === undefined || value === null || value === false) continue;
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value as EventListener);
     else if (name === "value" || name === "checked" || name === "disabled" || name === "indeterminate")
       (element as unknown as Props)[name] = value;
     else element.setAttribute(name, value === true ? "" : String(value));
   }
-  put(element, children);
+  append(element, rest as Child[]);
 }
 
-function put(parent: Element, children: Child[]): void {
+function append(parent: Element, children: Child[]): void {
   for (const child of children) {
-    if (Array.isArray(child)) put(parent, child);
+    if (Array.isArray(child)) append(parent, child);
     else if (child !== null && child !== undefined && child !== false)
       parent.append(child instanceof Node ? child : String(child));
   }
 }
 
-/** `h("button.primary", {onclick}, "Save")`: an element with classes, attributes, listeners and children. */
+/** `h("button.primary", { onclick }, "Save")`: an element with classes, attributes, listeners and children. */
 export function h<K extends keyof HTMLElementTagNameMap>(
-  selector: K | `${K}.${string}`, props: Props = {}, ...children: Child[]
+  selector: K | `${K}.${string}`,
+  ...content: Content
 ): HTMLElementTagNameMap[K] {
   const [tag, ...classes] = selector.split(".");
   const element = document.createElement(tag as K);
   if (classes.length) element.className = classes.join(" ");
-  fill(element, props, children);
+  fill(element, content);
   return element;
 }
 
 /** The same for SVG. */
-export function s<K extends keyof SVGElementTagNameMap>(
-  tag: K, props: Props = {}, ...children: Child[]
-): SVGElementTagNameMap[K] {
+export function s<K extends keyof SVGElementTagNameMap>(tag: K, ...content: Content): SVGElementTagNameMap[K] {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  fill(element, props, children);
+  fill(element, content);
   return element;
 }
 
 export function replace(parent: Element, ...children: Child[]): void {
   parent.replaceChildren();
-  put(parent, children);
+  append(parent, children);
 }
 
 /** A button that says its key in its tooltip. */
@@ -52,16 +61,17 @@ export function button(label: string, onclick: (event: MouseEvent) => void, prop
   return h("button", { type: "button", onclick, ...props }, label);
 }
 
-const status = h("div.toast", { role: "status", "aria-live": "polite" });
+let status: HTMLElement | undefined;
 let fading: ReturnType<typeof setTimeout> | undefined;
 
 /** Say what was done, to eyes and to screen readers. */
 export function say(text: string): void {
+  status ??= h("div.toast", { role: "status", "aria-live": "polite" });
   if (!status.isConnected) document.body.append(status);
   status.textContent = text;
   status.classList.add("shown");
   clearTimeout(fading);
-  fading = setTimeout(() => status.classList.remove("shown"), 4000);
+  fading = setTimeout(() => status?.classList.remove("shown"), 4000);
 }
 
 /** Open a modal dialog; Escape and the button close it, and the focus goes back to where it was. */
@@ -69,9 +79,14 @@ export function dialog(title: string, body: Child[], props: Props = {}): HTMLDia
   const before = document.activeElement as HTMLElement | null;
   const heading = h("h2", { id: `dialog-${Date.now()}` }, title);
   const element = h(
-    "dialog", { "aria-labelledby": heading.id, ...props },
-    h("header", {}, heading, button("×", () => element.close(), { "aria-label": "Close", class: "quiet" })),
-    h("div.body", {}, body),
+    "dialog",
+    { "aria-labelledby": heading.id, ...props },
+    h(
+      "header",
+      heading,
+      button("×", () => element.close(), { "aria-label": "Close", class: "quiet" }),
+    ),
+    h("div.body", body),
   );
   element.addEventListener("close", () => {
     element.remove();
@@ -106,7 +121,15 @@ export function popover(anchor: HTMLElement, label: string, ...body: Child[]): H
 /** A drop-down of choices made of buttons; arrows walk it. */
 export function menu(anchor: HTMLElement, label: string, choices: [string, () => void][]): void {
   const buttons = choices.map(([text, choose]) =>
-    button(text, () => { panel.hidePopover(); choose(); }, { role: "menuitem" }));
+    button(
+      text,
+      () => {
+        panel.hidePopover();
+        choose();
+      },
+      { role: "menuitem" },
+    ),
+  );
   const panel = popover(anchor, label, h("div.menu", { role: "menu", "aria-label": label }, buttons));
   panel.addEventListener("keydown", (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];

@@ -1,9 +1,9 @@
 // The editors that open over a cell. What is not touched stays as it was, to the character.
 
 import type { ICellEditorComp, ICellEditorParams } from "ag-grid-community";
-import { type Column, type Whole, get } from "./api";
-import { button, h, replace } from "./dom";
-import { begins, chips, mended, visible } from "./values";
+import { type Column, get, type Whole } from "./api.ts";
+import { button, h, replace } from "./dom.ts";
+import { begins, chips, mended, visible } from "./values.ts";
 
 type Params = ICellEditorParams<unknown, Whole> & { column_: Column };
 
@@ -32,8 +32,20 @@ abstract class Editor implements ICellEditorComp {
   protected abstract build(typed: string | null): void;
   protected abstract value(): Whole;
   protected foot(...hints: string[]): HTMLElement {
-    return h("div.foot", {}, hints.map((hint) => h("span", {}, hint)), h("span.grow"),
-      this.column.nullable && button("NULL", () => { this.nulled = true; this.params.stopEditing(); }, { tabindex: -1 }));
+    return h(
+      "div.foot",
+      hints.map((hint) => h("span", hint)),
+      h("span.grow"),
+      this.column.nullable &&
+        button(
+          "NULL",
+          () => {
+            this.nulled = true;
+            this.params.stopEditing();
+          },
+          { tabindex: -1 },
+        ),
+    );
   }
   getGui(): HTMLElement {
     return this.box;
@@ -64,17 +76,27 @@ export class TextEditor extends Editor {
     const text = typeof this.original === "string" ? this.original : "";
     const { name, kind, references } = this.column;
     this.field = h("textarea", {
-      "aria-label": name, spellcheck: "false", placeholder: this.original === null ? HINTS[kind] ?? "NULL" : HINTS[kind], dir: "auto",
+      "aria-label": name,
+      spellcheck: "false",
+      placeholder: this.original === null ? (HINTS[kind] ?? "NULL") : HINTS[kind],
+      dir: "auto",
     });
     this.field.value = text;
     this.start = this.field.value;
     this.field.rows = Math.min(12, Math.max(kind === "text" && !references ? 2 : 1, this.start.split("\n").length));
     if (typed !== null) this.field.value = typed;
     this.field.addEventListener("keydown", (event) => this.onKey(event));
-    this.field.addEventListener("input", () => { this.chosen = -1; void this.offer(); });
+    this.field.addEventListener("input", () => {
+      this.chosen = -1;
+      void this.offer();
+    });
     this.box.append(this.field);
     if (references) this.box.append(this.list);
-    this.box.append(kind === "text" ? this.foot("Enter keeps", "Shift Enter new line", "Esc drops") : this.foot("Enter keeps", "Esc drops"));
+    this.box.append(
+      kind === "text"
+        ? this.foot("Enter keeps", "Shift Enter new line", "Esc drops")
+        : this.foot("Enter keeps", "Esc drops"),
+    );
     if (references) void this.offer();
   }
   override afterGuiAttached(): void {
@@ -85,13 +107,21 @@ export class TextEditor extends Editor {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (step && this.list.children.length) {
       this.chosen = Math.max(-1, Math.min(this.chosen + step, this.list.children.length - 1));
-      [...this.list.children].forEach((item, at) => item.setAttribute("aria-selected", String(at === this.chosen)));
-      const key = (this.list.children[this.chosen] as HTMLElement | undefined)?.dataset["key"];
+      [...this.list.children].forEach((item, at) => {
+        item.setAttribute("aria-selected", String(at === this.chosen));
+      });
+      const key = (this.list.children[this.chosen] as HTMLElement | undefined)?.dataset.key;
       if (key !== undefined) this.field.value = key;
       event.preventDefault();
     }
     // The grid would take these keys for its own.
-    if ((event.key === "Enter" && event.shiftKey) || event.key.startsWith("Arrow") || event.key === "Home" || event.key === "End" || event.key.startsWith("Page"))
+    if (
+      (event.key === "Enter" && event.shiftKey) ||
+      event.key.startsWith("Arrow") ||
+      event.key === "Home" ||
+      event.key === "End" ||
+      event.key.startsWith("Page")
+    )
       event.stopPropagation();
   }
   private async offer(): Promise<void> {
@@ -99,15 +129,31 @@ export class TextEditor extends Editor {
     if (!references) return;
     const q = this.field.value;
     const found = await get<{ rows?: { key: string; label: string }[] } | { key: string; label: string }[]>(
-      "/api/find", { table: references.table, q: q === this.start ? "" : q }).catch(() => []);
+      "/api/find",
+      { table: references.table, q: q === this.start ? "" : q },
+    ).catch(() => []);
     if (this.field.value !== q) return;
-    const rows = Array.isArray(found) ? found : found.rows ?? [];
-    replace(this.list, rows.slice(0, 8).map(({ key, label }) =>
-      h("li", { role: "option", "aria-selected": "false", "data-key": key, onmousedown: (event: Event) => {
-        event.preventDefault();
-        this.field.value = key;
-        this.params.stopEditing();
-      } }, h("span", {}, key), h("span.muted", {}, visible(label)))));
+    const rows = Array.isArray(found) ? found : (found.rows ?? []);
+    replace(
+      this.list,
+      rows.slice(0, 8).map(({ key, label }) =>
+        h(
+          "li",
+          {
+            role: "option",
+            "aria-selected": "false",
+            "data-key": key,
+            onmousedown: (event: Event) => {
+              event.preventDefault();
+              this.field.value = key;
+              this.params.stopEditing();
+            },
+          },
+          h("span", key),
+          h("span.muted", visible(label)),
+        ),
+      ),
+    );
   }
   protected value(): Whole {
     const text = this.field.value;
@@ -126,7 +172,12 @@ export class ArrayEditor extends Editor {
 
   protected build(typed: string | null): void {
     this.items = Array.isArray(this.original) ? [...this.original] : [];
-    this.field = h("input", { type: "text", "aria-label": `New element of ${this.column.name}`, placeholder: "New element", value: typed ?? "" });
+    this.field = h("input", {
+      type: "text",
+      "aria-label": `New element of ${this.column.name}`,
+      placeholder: "New element",
+      value: typed ?? "",
+    });
     this.field.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && this.field.value !== "") {
         this.add(this.field.value);
@@ -158,9 +209,17 @@ export class ArrayEditor extends Editor {
     this.field.focus();
   }
   private draw(): void {
-    replace(this.shown, this.items.map((item, at) =>
-      h("span.chip", { role: "listitem" }, item === null ? "NULL" : item === "" ? chips([item]) : h("bdi", {}, visible(begins(item, 80))),
-        button("×", () => this.remove(at), { "aria-label": `Remove ${item ?? "NULL"}`, class: "quiet" }))));
+    replace(
+      this.shown,
+      this.items.map((item, at) =>
+        h(
+          "span.chip",
+          { role: "listitem" },
+          item === null ? "NULL" : item === "" ? chips([item]) : h("bdi", visible(begins(item, 80))),
+          button("×", () => this.remove(at), { "aria-label": `Remove ${item ?? "NULL"}`, class: "quiet" }),
+        ),
+      ),
+    );
   }
   protected value(): Whole {
     if (this.field.value !== "") this.add(this.field.value);

@@ -1,16 +1,42 @@
 // AG Grid as both pages with rows use it: our look, our keys, cells made of text.
 
 import {
-  CellApiModule, CellStyleModule, ClientSideRowModelApiModule, ClientSideRowModelModule, ColumnApiModule,
-  ColumnAutoSizeModule, CustomEditorModule, EventApiModule, type GridApi, type GridOptions, type IHeaderParams,
-  ModuleRegistry, RenderApiModule, RowApiModule, RowSelectionModule, RowStyleModule, ScrollApiModule, createGrid, themeQuartz,
+  CellApiModule,
+  CellStyleModule,
+  ClientSideRowModelApiModule,
+  ClientSideRowModelModule,
+  ColumnApiModule,
+  ColumnAutoSizeModule,
+  CustomEditorModule,
+  createGrid,
+  EventApiModule,
+  type GridApi,
+  type GridOptions,
+  type IHeaderParams,
+  ModuleRegistry,
+  RenderApiModule,
+  RowApiModule,
+  RowSelectionModule,
+  RowStyleModule,
+  ScrollApiModule,
+  themeQuartz,
 } from "ag-grid-community";
-import { h } from "./dom";
+import { h } from "./dom.ts";
 
 ModuleRegistry.registerModules([
-  CellApiModule, CellStyleModule, ClientSideRowModelApiModule, ClientSideRowModelModule, ColumnApiModule,
-  ColumnAutoSizeModule, CustomEditorModule, EventApiModule, RenderApiModule, RowApiModule, RowSelectionModule,
-  RowStyleModule, ScrollApiModule,
+  CellApiModule,
+  CellStyleModule,
+  ClientSideRowModelApiModule,
+  ClientSideRowModelModule,
+  ColumnApiModule,
+  ColumnAutoSizeModule,
+  CustomEditorModule,
+  EventApiModule,
+  RenderApiModule,
+  RowApiModule,
+  RowSelectionModule,
+  RowStyleModule,
+  ScrollApiModule,
 ]);
 
 const theme = themeQuartz.withParams({
@@ -48,9 +74,18 @@ export class Heading {
   private readonly element = h("div.heading");
   init({ displayName, type, mark }: IHeaderParams & { type?: string; mark?: string }): void {
     this.element.append(
-      h("span.name", {}, displayName, mark ? h("span.mark", { title: mark === "key" ? "Primary key" : `References ${mark}` },
-        mark === "key" ? " ◆" : " →") : ""),
-      h("span.type", {}, type ?? ""),
+      h(
+        "span.name",
+        displayName,
+        mark
+          ? h(
+              "span.mark",
+              { title: mark === "key" ? "Primary key" : `References ${mark}` },
+              mark === "key" ? " ◆" : " →",
+            )
+          : "",
+      ),
+      h("span.type", type ?? ""),
     );
   }
   getGui(): HTMLElement {

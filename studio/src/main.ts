@@ -1,20 +1,48 @@
 import "./studio.css";
-import { get, type Session } from "./api";
-import { h } from "./dom";
-import { start } from "./shell";
+import { asRefused, get, type Session } from "./api.ts";
+import { h } from "./dom.ts";
+import { movePage } from "./pages/move.ts";
+import { overviewPage } from "./pages/overview.ts";
+import { rowPage } from "./pages/row.ts";
+import { rowsPage } from "./pages/rows.ts";
+import { schemaPage } from "./pages/schema.ts";
+import { sqlPage } from "./pages/sql.ts";
+import type { Pages } from "./router.ts";
+import { start } from "./shell.ts";
+
+const pages: Pages = {
+  places: [
+    { path: "/", name: "Overview", page: overviewPage },
+    { path: "/sql", name: "SQL", page: sqlPage },
+    { path: "/schema", name: "Schema", page: schemaPage },
+    { path: "/move", name: "Move", page: movePage },
+  ],
+  rows: rowsPage,
+  row: rowPage,
+};
 
 try {
-  start(await get<Session>("/api/session"));
+  start(await get<Session>("/api/session"), pages);
 } catch (error) {
-  const problem = (error as { problem?: { what: string; means?: string; fix?: string } }).problem;
-  if (!problem) throw error;
-  const again = setInterval(() => void get("/api/session").then(() => { clearInterval(again); location.reload(); }, () => {}), 1000);
+  const { what, means, fix } = asRefused(error).problem;
   document.body.append(
-    h("main.alone", {},
-      h("h1", {}, problem.what),
-      h("p", {}, problem.means ?? ""),
-      h("p", {}, problem.fix ?? ""),
-      h("p.muted", {}, "This page goes on by itself."),
+    h(
+      "main.alone",
+      h("h1", what),
+      h("p", means ?? ""),
+      h("p", fix ?? ""),
+      h("p.muted", "This page goes on by itself."),
     ),
+  );
+  const again = setInterval(
+    () =>
+      void get("/api/session").then(
+        () => {
+          clearInterval(again);
+          location.reload();
+        },
+        () => {},
+      ),
+    1000,
   );
 }

@@ -1,15 +1,34 @@
 // How a value looks: NULL, an empty text and what cannot be seen are told apart, and nothing is ever markup.
 
-import { type Cell, type Whole, isCut } from "./api";
-import { button, h, number } from "./dom";
+import { type Cell, isCut, type Whole } from "./api.ts";
+import { button, h, number } from "./dom.ts";
 
 // What reorders or hides text shows its name instead of doing so.
-const UNSEEN = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+const UNSEEN = /[\p{Cc}\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/gu;
 const NAMES: Record<string, string> = {
-  "\n": "↵", "\r": "CR", "\t": "⇥", "\u00ad": "SHY", "\u061c": "ALM", "\u200b": "ZWSP", "\u200c": "ZWNJ",
-  "\u200d": "ZWJ", "\u200e": "LRM", "\u200f": "RLM", "\u2028": "LS", "\u2029": "PS", "\u202a": "LRE", "\u202b": "RLE",
-  "\u202c": "PDF", "\u202d": "LRO", "\u202e": "RLO", "\u2060": "WJ", "\u2066": "LRI", "\u2067": "RLI",
-  "\u2068": "FSI", "\u2069": "PDI", "\ufeff": "BOM",
+  "\n": "↵",
+  "\r": "CR",
+  "\t": "⇥",
+  "\u00ad": "SHY",
+  "\u061c": "ALM",
+  "\u200b": "ZWSP",
+  "\u200c": "ZWNJ",
+  "\u200d": "ZWJ",
+  "\u200e": "LRM",
+  "\u200f": "RLM",
+  "\u2028": "LS",
+  "\u2029": "PS",
+  "\u202a": "LRE",
+  "\u202b": "RLE",
+  "\u202c": "PDF",
+  "\u202d": "LRO",
+  "\u202e": "RLO",
+  "\u2060": "WJ",
+  "\u2066": "LRI",
+  "\u2067": "RLI",
+  "\u2068": "FSI",
+  "\u2069": "PDI",
+  "\ufeff": "BOM",
 };
 const PICTURE = /\p{Extended_Pictographic}/u;
 
@@ -35,25 +54,28 @@ const LONG = 50_000;
 /** A value as one line of a grid. */
 export function oneLine(cell: Cell | undefined): HTMLElement {
   if (cell === undefined) return h("span.none.default", { title: "The database fills it in" }, "default");
-  if (cell === null) return h("span.none.null", {}, "NULL");
+  if (cell === null) return h("span.none.null", "NULL");
   if (cell === "") return h("span.none.empty", { title: "A text of no characters, which is not NULL" }, "empty");
   if (Array.isArray(cell)) return chips(cell);
   const [text, length] = isCut(cell) ? [cell.cut, cell.length] : [cell.slice(0, SHOWN), cell.length];
   const line = h("span.text", { dir: "auto" }, visible(text));
   if (text.length >= length) return line;
-  return h("span.cut", {}, line, h("span.more", { title: "Space shows it whole" }, `… ${number(length)}`));
+  return h("span.cut", line, h("span.more", { title: "Space shows it whole" }, `… ${number(length)}`));
 }
 
-export const begins = (text: string, length = SHOWN): string => (text.length > length ? `${text.slice(0, length)}…` : text);
+export const begins = (text: string, length = SHOWN): string =>
+  text.length > length ? `${text.slice(0, length)}…` : text;
 
 /** The elements of an array; in a grid the first ones, and of long ones the beginning. */
 export function chips(values: (string | null)[], { all = false } = {}): HTMLElement {
-  if (!values.length) return h("span.none.empty", { title: "An array of no elements, which is not NULL" }, "empty array");
+  if (!values.length)
+    return h("span.none.empty", { title: "An array of no elements, which is not NULL" }, "empty array");
   return h(
-    "span.chips", {},
+    "span.chips",
     (all ? values : values.slice(0, 50)).map((value) =>
-      h("span.chip", {}, value === null || value === "" ? oneLine(value) : h("bdi", {}, visible(all ? value : begins(value))))),
-    !all && values.length > 50 && h("span.more", {}, `… ${number(values.length)}`),
+      h("span.chip", value === null || value === "" ? oneLine(value) : h("bdi", visible(all ? value : begins(value)))),
+    ),
+    !all && values.length > 50 && h("span.more", `… ${number(values.length)}`),
   );
 }
 
@@ -68,7 +90,7 @@ export function whole(value: Whole): HTMLElement {
     shown.textContent = value;
     more.remove();
   });
-  return h("div.long", {}, shown, more);
+  return h("div.long", shown, more);
 }
 
 /** What Ctrl+C puts on the clipboard. */

@@ -1,23 +1,26 @@
 // The rows of a table: a page at a time, filtered, sorted, followed, and edited where that is allowed.
 
 import type { CellKeyDownEvent, ColDef, ICellRendererParams } from "ag-grid-community";
-import {
-  type Cell, type Column, type Table, type Whole, Refused, get, isCut, rowPath, withQuery,
-} from "../api";
-import {
-  changeOf, inserted, onChanges, stage, stageDelete, stageInsert, undo, writable,
-} from "../changes";
-import { button, h, memory, menu, number, popover, replace, say } from "../dom";
-import { ArrayEditor, TextEditor } from "../editors";
-import { conditionForm, filterBar, narrowed, readFilter, writeFilter } from "../filters";
-import { Heading, fittingWidth, makeGrid } from "../grid";
-import { type Page, go, nameOf } from "../shell";
-import { oneLine, plain, shortType, whole } from "../values";
+import { asRefused, type Cell, type Column, get, isCut, rowPath, type Table, type Whole, withQuery } from "../api.ts";
+import { changeOf, inserted, onChanges, stage, stageDelete, stageInsert, undo } from "../changes.ts";
+import { button, h, memory, menu, number, popover, replace, say } from "../dom.ts";
+import { ArrayEditor, TextEditor } from "../editors.ts";
+import { conditionForm, filterBar, narrowed, readFilter, writeFilter } from "../filters.ts";
+import { fittingWidth, Heading, makeGrid } from "../grid.ts";
+import { keyName } from "../keys.ts";
+import { go, type Page } from "../router.ts";
+import { writable } from "../session.ts";
+import { oneLine, plain, shortType, whole } from "../values.ts";
 
 type Row = { key: string; cells: Record<string, Cell>; isNew?: boolean };
 type Answer = {
-  rows: Cell[][]; columns: string[]; keys: string[]; next: string | null; previous: string | null;
-  estimated: number | null; ms: number;
+  rows: Cell[][];
+  columns: string[];
+  keys: string[];
+  next: string | null;
+  previous: string | null;
+  estimated: number | null;
+  ms: number;
 };
 type Layout = { colId: string; width?: number; hide?: boolean }[];
 
@@ -36,23 +39,38 @@ export function rowsPage(table: Table, url: URL): Page {
   const count = button("", () => void countExactly(), { class: "quiet count", title: "Count exactly" });
   const filters = h("div.filter-bar");
   const chooser = button("Columns", () => chooseColumns(), { "aria-haspopup": "dialog" });
-  const exporter = button("Export", () => menu(exporter, "Export what is shown", [
-    ["CSV", () => download("csv")], ["JSON", () => download("json")],
-  ]), { "aria-haspopup": "menu" });
+  const exporter = button(
+    "Export",
+    () =>
+      menu(exporter, "Export what is shown", [
+        ["CSV", () => download("csv")],
+        ["JSON", () => download("json")],
+      ]),
+    { "aria-haspopup": "menu" },
+  );
   const panel = h("aside.panel", { "aria-label": "Value", hidden: true });
   const problem = h("p.wrong", { role: "alert", hidden: true });
   const place = h("div.rows-grid");
   const mark = h("span.muted.ms");
   const paging = {
     first: button("⇤ First", () => page({}), { title: "Alt+Home" }),
-    previous: button("← Previous", () => answer?.previous && page({ before: answer.previous }), { title: "Alt+PageUp" }),
+    previous: button("← Previous", () => answer?.previous && page({ before: answer.previous }), {
+      title: "Alt+PageUp",
+    }),
     next: button("Next →", () => answer?.next && page({ after: answer.next }), { title: "Alt+PageDown" }),
     last: button("Last ⇥", () => page({ last: "1" }), { title: "Alt+End" }),
   };
-  const size = h("select", { "aria-label": "Rows on a page", onchange: () => {
-    memory.set("rows", size.value);
-    page({});
-  } }, SIZES.map((value) => h("option", { value }, value)));
+  const size = h(
+    "select",
+    {
+      "aria-label": "Rows on a page",
+      onchange: () => {
+        memory.set("rows", size.value);
+        page({});
+      },
+    },
+    SIZES.map((value) => h("option", { value }, value)),
+  );
   size.value = memory.get("rows", "100");
 
   const edits = writable()
@@ -61,22 +79,40 @@ export function rowsPage(table: Table, url: URL): Page {
         button("Delete", () => deleteRows(), { title: "Ctrl+Delete", "aria-label": "Delete the chosen rows" }),
       ]
     : [];
-  const element = h("section.rows", {},
-    h("div.toolbar", {},
-      h("h1", {}, table.name), count, filters,
-      h("div.tools", {}, edits, chooser, exporter,
-        button("⟳", () => void load(), { "aria-label": "Read again", title: "Read again", class: "quiet" }))),
+  const element = h(
+    "section.rows",
+    h(
+      "div.toolbar",
+      h("h1", table.name),
+      count,
+      filters,
+      h(
+        "div.tools",
+        edits,
+        chooser,
+        exporter,
+        button("⟳", () => void load(), { "aria-label": "Read again", title: "Read again", class: "quiet" }),
+      ),
+    ),
     problem,
-    h("div.split", {}, place, panel),
-    h("div.foot", { role: "group", "aria-label": "Pages of rows" }, Object.values(paging), size, h("span.muted", {}, "rows a page"), h("span.grow"), mark),
+    h("div.split", place, panel),
+    h(
+      "div.foot",
+      { role: "group", "aria-label": "Pages of rows" },
+      Object.values(paging),
+      size,
+      h("span.muted", "rows a page"),
+      h("span.grow"),
+      mark,
+    ),
   );
 
   // --- The grid ------------------------------------------------------------------------------------------------------
 
-  const valueOf = (row: Row, column: string): Cell | undefined => {
+  const shownIn = (row: Row, column: string): Cell | undefined => {
     const change = changeOf(table.name, row.key);
     if (change && column in change.values) return change.values[column];
-    return row.isNew ? undefined : row.cells[column] ?? null;
+    return row.isNew ? undefined : (row.cells[column] ?? null);
   };
 
   const linkOf = (row: Row, column: Column, cell: Cell | undefined): string | null => {
@@ -88,13 +124,13 @@ export function rowsPage(table: Table, url: URL): Page {
   const render = ({ data, colDef }: ICellRendererParams<Row>): HTMLElement => {
     const column = byName.get(colDef?.colId ?? "");
     if (!data || !column) return h("span");
-    const cell = valueOf(data, column.name);
+    const cell = shownIn(data, column.name);
     const link = linkOf(data, column, cell);
     const shown = oneLine(cell);
     const element = link ? h("a.follow", { href: link, tabindex: -1, title: "F4" }, shown) : shown;
     shown.querySelector(".more")?.addEventListener("click", () => void showValue(data, column));
     const why = changeOf(table.name, data.key)?.errors[column.name];
-    return why ? h("span.refused", { title: why }, element, h("span.sr", {}, ` Refused: ${why}`)) : element;
+    return why ? h("span.refused", { title: why }, element, h("span.sr", ` Refused: ${why}`)) : element;
   };
 
   const definitions = (layout: Layout, sample: Cell[][] = []): ColDef<Row>[] => {
@@ -108,16 +144,25 @@ export function rowsPage(table: Table, url: URL): Page {
           headerName: column.name,
           colId: column.name,
           ...(right ? { type: "right" } : {}),
-          width: known.get(column.name)?.width ?? fittingWidth(column.primary || column.references ? `${column.name} ◆` : column.name, shortType(column.type), texts),
+          width:
+            known.get(column.name)?.width ??
+            fittingWidth(
+              column.primary || column.references ? `${column.name} ◆` : column.name,
+              shortType(column.type),
+              texts,
+            ),
           hide: known.get(column.name)?.hide ?? false,
           sortable: true,
           // The server sorts: the grid only shows which columns it was asked for.
           comparator: () => 0,
           headerComponentParams: {
             innerHeaderComponent: Heading,
-            innerHeaderComponentParams: { type: shortType(column.type), mark: column.primary ? "key" : column.references?.table },
+            innerHeaderComponentParams: {
+              type: shortType(column.type),
+              mark: column.primary ? "key" : column.references?.table,
+            },
           },
-          valueGetter: ({ data }) => data && valueOf(data, column.name),
+          valueGetter: ({ data }) => data && shownIn(data, column.name),
           equals: () => false,
           cellRenderer: render,
           editable: ({ data }) => !!data && canEdit(data, column),
@@ -134,28 +179,38 @@ export function rowsPage(table: Table, url: URL): Page {
           },
           suppressKeyboardEvent: ({ event, editing, data }) => {
             if (editing) return false;
-            const name = nameOf(event);
+            const name = keyName(event);
             // The browser would scroll; the grid tells of keys only later.
             if (name === " ") event.preventDefault();
             // The page's own keys come first, and Enter on a cut cell has to fetch it before it can be edited.
-            return ["/", "?", "F4", " ", "Delete", "Backspace", "Insert"].includes(name) || /^(Ctrl|Alt)\+/.test(name)
-              || (name === "Enter" && (!data || !canEdit(data, column)));
+            return (
+              ["/", "?", "F4", " ", "Delete", "Backspace", "Insert"].includes(name) ||
+              /^(Ctrl|Alt)\+/.test(name) ||
+              (name === "Enter" && (!data || !canEdit(data, column)))
+            );
           },
         };
       });
   };
 
   const canEdit = (row: Row, column: Column): boolean =>
-    writable() && changeOf(table.name, row.key)?.op !== "delete" && !isCut(valueOf(row, column.name));
+    writable() && changeOf(table.name, row.key)?.op !== "delete" && !isCut(shownIn(row, column.name));
 
   const grid = makeGrid<Row>(place, {
     columnDefs: definitions(memory.get<Layout>(layoutName, [])),
     rowData: [],
     getRowId: ({ data }) => data.key,
-    ...(writable() ? {
-      rowSelection: { mode: "multiRow", enableClickSelection: false, checkboxes: true, headerCheckbox: true } as const,
-      selectionColumnDef: { width: 40, minWidth: 40, maxWidth: 40, pinned: "left", resizable: false } as const,
-    } : {}),
+    ...(writable()
+      ? {
+          rowSelection: {
+            mode: "multiRow",
+            enableClickSelection: false,
+            checkboxes: true,
+            headerCheckbox: true,
+          } as const,
+          selectionColumnDef: { width: 40, minWidth: 40, maxWidth: 40, pinned: "left", resizable: false } as const,
+        }
+      : {}),
     rowClassRules: {
       gone: ({ data }) => !!data && changeOf(table.name, data.key)?.op === "delete",
       fresh: ({ data }) => !!data?.isNew,
@@ -165,9 +220,12 @@ export function rowsPage(table: Table, url: URL): Page {
     overlayNoRowsTemplate: "<span>No rows</span>",
     onSortChanged: ({ source }) => {
       if (source === "api" || source === "gridOptionsChanged") return;
-      const sort = grid.getColumnState().filter((state) => state.sort)
+      const sort = grid
+        .getColumnState()
+        .filter((state) => state.sort)
         .sort((one, other) => (one.sortIndex ?? 0) - (other.sortIndex ?? 0))
-        .map((state) => (state.sort === "desc" ? `-${state.colId}` : state.colId)).join(",");
+        .map((state) => (state.sort === "desc" ? `-${state.colId}` : state.colId))
+        .join(",");
       move({ sort: sort || null });
     },
     onColumnMoved: ({ finished }) => finished && rememberLayout(),
@@ -186,14 +244,21 @@ export function rowsPage(table: Table, url: URL): Page {
   });
 
   function rememberLayout(): void {
-    memory.set(layoutName, grid.getColumnState()
-      .filter((state) => byName.has(state.colId))
-      .map(({ colId, width, hide }): Layout[number] => ({ colId, ...(width ? { width } : {}), hide: !!hide })));
+    memory.set(
+      layoutName,
+      grid
+        .getColumnState()
+        .filter((state) => byName.has(state.colId))
+        .map(({ colId, width, hide }): Layout[number] => ({ colId, ...(width ? { width } : {}), hide: !!hide })),
+    );
   }
 
   function focused(): { row: Row | undefined; column: Column | undefined } {
     const cell = grid.getFocusedCell();
-    return { row: cell ? grid.getDisplayedRowAtIndex(cell.rowIndex)?.data : undefined, column: byName.get(cell?.column.getColId() ?? "") };
+    return {
+      row: cell ? grid.getDisplayedRowAtIndex(cell.rowIndex)?.data : undefined,
+      column: byName.get(cell?.column.getColId() ?? ""),
+    };
   }
 
   // --- Reading -------------------------------------------------------------------------------------------------------
@@ -210,7 +275,10 @@ export function rowsPage(table: Table, url: URL): Page {
   const page = (where: Record<string, string>): void => move(where);
 
   function visibleColumns(): string[] {
-    return grid.getAllDisplayedColumns().map((column) => column.getColId()).filter((name) => byName.has(name));
+    return grid
+      .getAllDisplayedColumns()
+      .map((column) => column.getColId())
+      .filter((name) => byName.has(name));
   }
 
   async function load(): Promise<void> {
@@ -219,29 +287,40 @@ export function rowsPage(table: Table, url: URL): Page {
     place.classList.toggle("busy", rows.length > 0);
     try {
       const got = await get<Answer>(`/api/rows/${table.name}`, {
-        sort: at.get("sort"), filter: at.get("filter"), limit: size.value,
-        after: at.get("after"), before: at.get("before"), last: at.get("last"),
+        sort: at.get("sort"),
+        filter: at.get("filter"),
+        limit: size.value,
+        after: at.get("after"),
+        before: at.get("before"),
+        last: at.get("last"),
       });
       if (mine !== asked) return;
       answer = got;
       problem.hidden = true;
     } catch (error) {
-      if (!(error instanceof Refused)) throw error;
+      const { what, means, fix } = asRefused(error).problem;
       if (mine !== asked) return;
       grid.setGridOption("loading", false);
       place.classList.remove("busy");
       problem.hidden = false;
-      replace(problem, h("strong", {}, error.problem.what), " ", error.problem.means ?? "", " ", error.problem.fix ?? "");
+      replace(problem, h("strong", what), " ", means ?? "", " ", fix ?? "");
       return;
     }
     const { columns, keys } = answer;
     const first = rows.length === 0;
     rows = answer.rows.map((cells, index) => ({
-      key: keys[index]!, cells: Object.fromEntries(columns.map((name, column) => [name, cells[column]!])),
+      key: keys[index]!,
+      cells: Object.fromEntries(columns.map((name, column) => [name, cells[column]!])),
     }));
     if (first) {
       const order = columns.map((name) => columns.indexOf(name));
-      grid.setGridOption("columnDefs", definitions(memory.get<Layout>(layoutName, []), answer.rows.map((row) => order.map((column) => row[column]!))));
+      grid.setGridOption(
+        "columnDefs",
+        definitions(
+          memory.get<Layout>(layoutName, []),
+          answer.rows.map((row) => order.map((column) => row[column]!)),
+        ),
+      );
     }
     showSort();
     const active = document.activeElement;
@@ -253,12 +332,16 @@ export function rowsPage(table: Table, url: URL): Page {
     if (rows.length && walking) {
       // Who walks in the grid goes on walking in it, on the page that came.
       // An address may name a column, as the finder's do.
-      const column = grid.getColumn(location.hash.slice(1)) ?? cell?.column ?? grid.getAllDisplayedColumns().find((shown) => byName.has(shown.getColId()));
+      const column =
+        grid.getColumn(location.hash.slice(1)) ??
+        cell?.column ??
+        grid.getAllDisplayedColumns().find((shown) => byName.has(shown.getColId()));
       if (column) grid.ensureColumnVisible(column);
       if (column) grid.setFocusedCell(Math.min(cell?.rowIndex ?? 0, rows.length - 1), column);
     }
-    if (rows.length) grid.ensureIndexVisible(walking ? cell?.rowIndex ?? 0 : 0);
-    count.textContent = answer.estimated === null || at.get("filter") ? "count rows" : `≈ ${number(answer.estimated)} rows`;
+    if (rows.length) grid.ensureIndexVisible(walking ? (cell?.rowIndex ?? 0) : 0);
+    count.textContent =
+      answer.estimated === null || at.get("filter") ? "count rows" : `≈ ${number(answer.estimated)} rows`;
     mark.textContent = `${number(rows.length)} rows in ${answer.ms.toFixed(answer.ms < 10 ? 1 : 0)} ms`;
     paging.first.disabled = paging.previous.disabled = !answer.previous;
     paging.next.disabled = paging.last.disabled = !answer.next;
@@ -267,7 +350,11 @@ export function rowsPage(table: Table, url: URL): Page {
   function showSort(): void {
     const sort = (at.get("sort") ?? "").split(",").filter(Boolean);
     grid.applyColumnState({
-      state: sort.map((name, sortIndex) => ({ colId: name.replace(/^-/, ""), sort: name.startsWith("-") ? "desc" : "asc", sortIndex })),
+      state: sort.map((name, sortIndex) => ({
+        colId: name.replace(/^-/, ""),
+        sort: name.startsWith("-") ? "desc" : "asc",
+        sortIndex,
+      })),
       defaultState: { sort: null },
     });
   }
@@ -282,17 +369,23 @@ export function rowsPage(table: Table, url: URL): Page {
   function refresh(): void {
     grid.refreshCells({ force: true });
     // Drawing rows anew takes the focus out of them, so only where one was struck out or came back.
-    const now = rows.map(({ key }) => key).filter((key) => changeOf(table.name, key)?.op === "delete").join();
+    const now = rows
+      .map(({ key }) => key)
+      .filter((key) => changeOf(table.name, key)?.op === "delete")
+      .join();
     if (now !== struck) grid.redrawRows();
     struck = now;
   }
 
   function drawFilters(): void {
     const filter = readFilter(at.get("filter"));
-    replace(filters, filterBar(table, filter, (changed) => {
-      move({ filter: writeFilter(changed) });
-      filters.querySelector<HTMLElement>("button.add")?.focus();
-    }));
+    replace(
+      filters,
+      filterBar(table, filter, (changed) => {
+        move({ filter: writeFilter(changed) });
+        filters.querySelector<HTMLElement>("button.add")?.focus();
+      }),
+    );
   }
 
   async function countExactly(): Promise<void> {
@@ -301,16 +394,20 @@ export function rowsPage(table: Table, url: URL): Page {
       const { rows: exact } = await get<{ rows: number }>(`/api/count/${table.name}`, { filter: at.get("filter") });
       count.textContent = `${number(exact)} rows`;
     } catch (error) {
-      if (!(error instanceof Refused)) throw error;
       count.textContent = "not counted";
-      say(error.problem.what);
+      say(asRefused(error).problem.what);
     }
   }
 
   function download(format: "csv" | "json"): void {
-    h("a", { href: withQuery(`/api/export/${table.name}.${format}`, {
-      sort: at.get("sort"), filter: at.get("filter"), columns: visibleColumns().join(","),
-    }), download: "" }).click();
+    h("a", {
+      href: withQuery(`/api/export/${table.name}.${format}`, {
+        sort: at.get("sort"),
+        filter: at.get("filter"),
+        columns: visibleColumns().join(","),
+      }),
+      download: "",
+    }).click();
     say(`All rows of this filter, in this order, as ${format.toUpperCase()}.`);
   }
 
@@ -327,20 +424,43 @@ export function rowsPage(table: Table, url: URL): Page {
       drawList();
       list.querySelector<HTMLElement>(`[data-column="${name}"] ${by < 0 ? ".up" : ".down"}`)?.focus();
     };
-    const drawList = (): void => replace(list, states().map(({ colId, hide }) =>
-      h("li", { "data-column": colId },
-        h("label", {}, h("input", { type: "checkbox", checked: !hide, onchange: (event: Event) =>
-          grid.setColumnsVisible([colId], (event.target as HTMLInputElement).checked) }), colId),
-        h("span.grow"),
-        button("↑", () => shift(colId, -1), { class: "quiet up", "aria-label": `${colId} further left` }),
-        button("↓", () => shift(colId, 1), { class: "quiet down", "aria-label": `${colId} further right` }))));
+    const drawList = (): void =>
+      replace(
+        list,
+        states().map(({ colId, hide }) =>
+          h(
+            "li",
+            { "data-column": colId },
+            h(
+              "label",
+              h("input", {
+                type: "checkbox",
+                checked: !hide,
+                onchange: (event: Event) => grid.setColumnsVisible([colId], (event.target as HTMLInputElement).checked),
+              }),
+              colId,
+            ),
+            h("span.grow"),
+            button("↑", () => shift(colId, -1), { class: "quiet up", "aria-label": `${colId} further left` }),
+            button("↓", () => shift(colId, 1), { class: "quiet down", "aria-label": `${colId} further right` }),
+          ),
+        ),
+      );
     const all = (show: boolean): void => {
-      grid.setColumnsVisible(table.columns.map(({ name }) => name).filter((name) => show || name !== table.primary_key), show);
+      grid.setColumnsVisible(
+        table.columns.map(({ name }) => name).filter((name) => show || name !== table.primary_key),
+        show,
+      );
       drawList();
     };
     drawList();
-    popover(chooser, "Columns",
-      h("div.row", {}, button("All", () => all(true)), button("None but the id", () => all(false)),
+    popover(
+      chooser,
+      "Columns",
+      h(
+        "div.row",
+        button("All", () => all(true)),
+        button("None but the id", () => all(false)),
         button("As at first", () => {
           memory.forget(layoutName);
           grid.setGridOption("columnDefs", []);
@@ -348,48 +468,68 @@ export function rowsPage(table: Table, url: URL): Page {
           memory.forget(layoutName);
           showSort();
           drawList();
-        })),
-      list);
+        }),
+      ),
+      list,
+    );
   }
 
   // --- Values --------------------------------------------------------------------------------------------------------
 
   async function wholeOf(row: Row, column: Column): Promise<Whole | undefined> {
-    const cell = valueOf(row, column.name);
+    const cell = shownIn(row, column.name);
     if (!isCut(cell)) return cell;
     return (await get<{ value: Whole }>(`/api/cell/${table.name}/${column.name}/${encodeURIComponent(row.key)}`)).value;
   }
 
   async function showValue(row: Row, column: Column): Promise<void> {
     panel.hidden = false;
-    const cell = valueOf(row, column.name);
+    const cell = shownIn(row, column.name);
     const link = linkOf(row, column, cell);
     const change = changeOf(table.name, row.key);
-    const head = h("header", {}, h("h2", {}, column.name), h("span.muted", {}, column.type),
-      h("span.grow"), button("×", () => { panel.hidden = true; }, { "aria-label": "Close the value", class: "quiet" }));
-    const body = h("div.body", {}, h("p.muted", {}, "…"));
+    const head = h(
+      "header",
+      h("h2", column.name),
+      h("span.muted", column.type),
+      h("span.grow"),
+      button(
+        "×",
+        () => {
+          panel.hidden = true;
+        },
+        { "aria-label": "Close the value", class: "quiet" },
+      ),
+    );
+    const body = h("div.body", h("p.muted", "…"));
     replace(panel, head, body);
     let value: Whole | undefined;
     try {
       value = await wholeOf(row, column);
     } catch (error) {
-      if (!(error instanceof Refused)) throw error;
-      return replace(body, h("p.wrong", {}, error.problem.what));
+      return replace(body, h("p.wrong", asRefused(error).problem.what));
     }
     const text = plain(value);
     const filter = button("Filter by it", () => {
-      const condition = value === null ? { column: column.name, op: "null" } : { column: column.name, op: column.kind === "array" ? "has any" : "is", value: value as string | string[] };
+      const condition =
+        value === null
+          ? { column: column.name, op: "null" }
+          : { column: column.name, op: column.kind === "array" ? "has any" : "is", value: value as string | string[] };
       move({ filter: writeFilter(narrowed(readFilter(at.get("filter")), condition)) });
     });
-    replace(body,
-      change?.errors[column.name] && h("p.wrong", {}, change.errors[column.name]),
+    replace(
+      body,
+      change?.errors[column.name] && h("p.wrong", change.errors[column.name]),
       value === undefined ? oneLine(value) : whole(value),
-      typeof value === "string" && value !== "" && h("p.muted", {}, `${number([...value].length)} characters`),
-      change && column.name in change.was && h("div", {}, h("h3", {}, "Before"), whole(change.was[column.name] ?? null)),
-      h("div.row", {},
-        link && h("a.button", { href: link }, column.references ? `Open ${column.references.table} ${text}` : "Open the row"),
+      typeof value === "string" && value !== "" && h("p.muted", `${number([...value].length)} characters`),
+      change && column.name in change.was && h("div", h("h3", "Before"), whole(change.was[column.name] ?? null)),
+      h(
+        "div.row",
+        link &&
+          h("a.button", { href: link }, column.references ? `Open ${column.references.table} ${text}` : "Open the row"),
         button("Copy", () => void copy(text)),
-        value !== undefined && text.length < 500 && filter));
+        value !== undefined && text.length < 500 && filter,
+      ),
+    );
   }
 
   async function copy(text: string): Promise<void> {
@@ -398,13 +538,13 @@ export function rowsPage(table: Table, url: URL): Page {
   }
 
   function put(row: Row, column: Column, value: Whole): void {
-    const before = row.isNew ? null : row.cells[column.name] ?? null;
+    const before = row.isNew ? null : (row.cells[column.name] ?? null);
     if (!row.isNew || value !== null || changeOf(table.name, row.key)?.values[column.name] !== undefined)
       stage(table.name, row.key, column.name, isCut(before) ? null : before, value);
   }
 
   async function editOrShow(row: Row, column: Column): Promise<void> {
-    const cell = valueOf(row, column.name);
+    const cell = shownIn(row, column.name);
     if (writable() && isCut(cell) && changeOf(table.name, row.key)?.op !== "delete") {
       const value = await wholeOf(row, column);
       row.cells[column.name] = value ?? null;
@@ -416,8 +556,14 @@ export function rowsPage(table: Table, url: URL): Page {
   }
 
   async function setNull(row: Row, column: Column): Promise<void> {
-    if (!writable()) return say("This studio only reads. Start it with --write to change data.");
-    if (!column.nullable) return say(`${column.name} may not be NULL.`);
+    if (!writable()) {
+      say("This studio only reads. Start it with --write to change data.");
+      return;
+    }
+    if (!column.nullable) {
+      say(`${column.name} may not be NULL.`);
+      return;
+    }
     const cell = row.cells[column.name];
     if (isCut(cell)) row.cells[column.name] = (await wholeOf(row, column)) ?? null;
     put(row, column, null);
@@ -426,7 +572,7 @@ export function rowsPage(table: Table, url: URL): Page {
   function onCellKey({ data, colDef, event, api }: CellKeyDownEvent<Row>): void {
     const column = byName.get(colDef.colId ?? "");
     if (!data || !column || !(event instanceof KeyboardEvent) || api.getEditingCells().length) return;
-    const cell = valueOf(data, column.name);
+    const cell = shownIn(data, column.name);
     const link = linkOf(data, column, cell);
     const act: Record<string, () => void> = {
       " ": () => void showValue(data, column),
@@ -434,21 +580,27 @@ export function rowsPage(table: Table, url: URL): Page {
       F4: () => (link ? go(link) : say("This cell refers to no row.")),
       Delete: () => void setNull(data, column),
       "Ctrl+c": () => void wholeOf(data, column).then((value) => copy(plain(value))),
-      Escape: () => { panel.hidden = true; },
+      Escape: () => {
+        panel.hidden = true;
+      },
     };
-    const found = act[nameOf(event)];
+    const found = act[keyName(event)];
     if (!found || (event.key === "Enter" && canEdit(data, column))) return;
     event.preventDefault();
     found();
   }
 
   function newRow(): void {
-    if (!writable()) return say("This studio only reads. Start it with --write to change data.");
+    if (!writable()) {
+      say("This studio only reads. Start it with --write to change data.");
+      return;
+    }
     const key = stageInsert(table.name);
     grid.ensureIndexVisible(0, "top");
     const index = grid.getRowNode(key)?.rowIndex ?? 0;
     const columns = grid.getAllDisplayedColumns().filter((column) => byName.get(column.getColId())?.default === null);
-    const target = columns.find((column) => !byName.get(column.getColId())?.primary) ?? grid.getAllDisplayedColumns()[0];
+    const target =
+      columns.find((column) => !byName.get(column.getColId())?.primary) ?? grid.getAllDisplayedColumns()[0];
     if (target) {
       grid.ensureColumnVisible(target);
       grid.setFocusedCell(index, target);
@@ -456,11 +608,17 @@ export function rowsPage(table: Table, url: URL): Page {
   }
 
   function deleteRows(): void {
-    if (!writable()) return say("This studio only reads. Start it with --write to change data.");
+    if (!writable()) {
+      say("This studio only reads. Start it with --write to change data.");
+      return;
+    }
     const chosen = grid.getSelectedRows();
     const { row } = focused();
     const targets = chosen.length ? chosen : row ? [row] : [];
-    if (!targets.length) return say("Choose rows first, or go to a cell of the row.");
+    if (!targets.length) {
+      say("Choose rows first, or go to a cell of the row.");
+      return;
+    }
     for (const target of targets) stageDelete(table.name, target.key, target.cells);
     grid.deselectAll();
   }
@@ -474,7 +632,8 @@ export function rowsPage(table: Table, url: URL): Page {
   place.addEventListener("paste", (event) => {
     const { row, column } = focused();
     const text = event.clipboardData?.getData("text/plain");
-    if (!text || !row || !column || grid.getEditingCells().length || column.kind === "array" || !canEdit(row, column)) return;
+    if (!text || !row || !column || grid.getEditingCells().length || column.kind === "array" || !canEdit(row, column))
+      return;
     event.preventDefault();
     put(row, column, text);
   });
@@ -496,15 +655,25 @@ export function rowsPage(table: Table, url: URL): Page {
       grid.destroy();
     },
     keys: {
-      "Alt+Home": () => paging.first.click(), "Alt+PageUp": () => paging.previous.click(),
-      "Alt+PageDown": () => paging.next.click(), "Alt+End": () => paging.last.click(),
+      "Alt+Home": () => paging.first.click(),
+      "Alt+PageUp": () => paging.previous.click(),
+      "Alt+PageDown": () => paging.next.click(),
+      "Alt+End": () => paging.last.click(),
       "Alt+f": () => {
         const anchor = filters.querySelector<HTMLElement>("button.add");
         const { column } = focused();
-        if (anchor) conditionForm(table, anchor, null, (condition) =>
-          move({ filter: writeFilter(narrowed(readFilter(at.get("filter")), condition)) }), column?.name);
+        if (anchor)
+          conditionForm(
+            table,
+            anchor,
+            null,
+            (condition) => move({ filter: writeFilter(narrowed(readFilter(at.get("filter")), condition)) }),
+            column?.name,
+          );
       },
-      Insert: newRow, "Ctrl+Delete": deleteRows, "Ctrl+Backspace": deleteRows,
+      Insert: newRow,
+      "Ctrl+Delete": deleteRows,
+      "Ctrl+Backspace": deleteRows,
       ...(writable() ? { "Ctrl+z": undo } : {}),
     },
   };
@@ -512,4 +681,3 @@ export function rowsPage(table: Table, url: URL): Page {
 
 const textOf = (cell: Cell | undefined): string =>
   cell === null || cell === undefined ? "NULL" : isCut(cell) ? cell.cut : Array.isArray(cell) ? cell.join("  ") : cell;
-

@@ -1,0 +1,109 @@
+// The way from page to page: what a page is, which one an address shows, and the history of the browser.
+
+import type { Table } from "./api.ts";
+import { h, replace } from "./dom.ts";
+import { tableNamed } from "./session.ts";
+
+export type Page = {
+  title: string;
+  element: HTMLElement;
+  /** Show the same page at another address: another filter, another part of the rows. */
+  update?: (url: URL) => void;
+  /** Read again, after the database was away or something was saved. */
+  reload?: () => void;
+  leave?: () => void;
+  /** What the page does at a key, by the names of `keyName`. */
+  keys?: Record<string, () => void>;
+};
+
+export type Place = { path: string; name: string; page: () => Page };
+
+export type Pages = {
+  /** The pages in the bar, in its order. */
+  places: Place[];
+  rows: (table: Table, url: URL) => Page;
+  row: (table: Table, key: string) => Page;
+};
+
+export const main = h("main", { id: "main", tabindex: -1 });
+
+let pages: Pages;
+let current: (Page & { path: string }) | undefined;
+
+/** Show the page of the present address, and from now on that of each address to which the browser goes. */
+export function startRouter(table: Pages): void {
+  pages = table;
+  addEventListener("popstate", show);
+  addEventListener("click", onLink);
+  show();
+}
+
+/** Go to a page of the studio. */
+export function go(to: string): void {
+  if (to !== location.pathname + location.search + location.hash) history.pushState(null, "", to);
+  show();
+}
+
+export const reload = (): void => current?.reload?.();
+
+/** What the page that is shown does at a key. */
+export const pageKey = (name: string): (() => void) | undefined => current?.keys?.[name];
+
+function pageAt(url: URL): Page {
+  const [first, name, key] = url.pathname.split("/").slice(1).map(decodeURIComponent);
+  const table = first === "t" && name ? tableNamed(name) : undefined;
+  if (table) return key ? pages.row(table, key) : pages.rows(table, url);
+  return pages.places.find(({ path }) => path === url.pathname)?.page() ?? notFound(first === "t" ? name : undefined);
+}
+
+const notFound = (table: string | undefined): Page => ({
+  title: "Not found",
+  element: h(
+    "section.page",
+    h("h1", "There is no such page"),
+    h(
+      "p",
+      table === undefined ? "" : `This database has no table ${table}. `,
+      "Press / to find a table, or go to the ",
+      h("a", { href: "/" }, "overview"),
+      ".",
+    ),
+  ),
+});
+
+function show(): void {
+  const url = new URL(location.href);
+  for (const open of document.querySelectorAll<HTMLDialogElement>("dialog[open]")) open.close();
+  if (current?.update && current.path === url.pathname) {
+    current.update(url);
+  } else {
+    current?.leave?.();
+    const page = pageAt(url);
+    current = { ...page, path: url.pathname };
+    replace(main, page.element);
+    main.scrollTop = 0;
+    if (!main.contains(document.activeElement)) main.focus();
+  }
+  document.title = `${current.title} · Tatame studio`;
+  markLinks(url.pathname);
+}
+
+/** Mark the links of the frame that lead to the page that is shown, or to the table it belongs to. */
+function markLinks(here: string): void {
+  for (const link of document.querySelectorAll<HTMLAnchorElement>("nav.places a, nav.tables a")) {
+    const path = new URL(link.href).pathname;
+    if (here === path || (path !== "/" && here.startsWith(`${path}/`))) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+}
+
+function onLink(event: MouseEvent): void {
+  const link = (event.target as Element).closest?.("a");
+  const modified = event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey;
+  if (!link || event.defaultPrevented || modified) return;
+  const href = link.getAttribute("href");
+  if (!href?.startsWith("/") || href.startsWith("/api/") || href.startsWith("/static/") || link.target) return;
+  event.preventDefault();
+  link.closest("dialog")?.close();
+  go(href);
+}
