@@ -114,7 +114,7 @@ def test_reads_and_writes_work_however_often_they_are_repeated(pooled: URL, monk
             assert len([one async for one in read(User).stream(database)]) == 120
 
     asyncio.run(main())
-    monkeypatch.setattr(writes, "COPY_FROM", 1)
+    monkeypatch.setattr(writes, "COPY_MIN_ROWS", 1)
     with Database(pooled) as database:
         assert insert_many(Version, [{"app_version": "1"}] * 10).run(database) == 10
         assert len(list(read(Version).stream(database))) == 130

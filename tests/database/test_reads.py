@@ -25,9 +25,15 @@ from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mappe
 from tatame_db.database.errors import DatabaseClosed, ServerNotRunning
 from tatame_db.database.pool import POOL_SIZE, AsyncDatabase, Database
 from tatame_db.queries import read as reads
-from tatame_db.queries.read import NotDescribable, NotOneRow, ParametersDiffer, Read, query, read
-from tatame_db.queries.row import NotLoaded, RowReadOnly
-from tatame_db.queries.run import ValueNotReadable
+from tatame_db.queries.errors import (
+    NotLoaded,
+    NotOneRow,
+    ParametersDiffer,
+    ReadInvalid,
+    RowReadOnly,
+    ValueNotReadable,
+)
+from tatame_db.queries.read import Read, query, read
 from tatame_db.schema import Base, Checkin, Class, Graduation, Gym, Notification, User, Version
 from tatame_db.seed import SeedPlan, seed
 from tatame_db.server.embedded import EmbeddedServer
@@ -253,9 +259,9 @@ def test_what_json_does_not_carry_comes_natively_or_is_refused_in_words(database
     carried = things.columns(Thing.picture, Thing.lasts, Thing.ratio)
 
     assert [(row.picture, row.lasts, row.ratio) for row in carried.all(database)] == rows
-    with pytest.raises(NotDescribable, match=r"(?s)Thing has `kind` of type Enum.*session"):
+    with pytest.raises(ReadInvalid, match=r"(?s)Thing has `kind` of type Enum.*session"):
         things.all(database)
-    with pytest.raises(NotDescribable, match=r"(?s)Shelf.things has `picture` of type BLOB.*selectinload"):
+    with pytest.raises(ReadInvalid, match=r"(?s)Shelf.things has `picture` of type BLOB.*selectinload"):
         read(cast("Any", Shelf)).load(Shelf.things).all(database)
     shelf = read(cast("Any", Shelf)).load(read(Shelf.things).columns(Thing.id)).one(database)
     assert sorted(thing.id for thing in shelf.things) == [1, 2, 3]
@@ -343,7 +349,7 @@ def test_rows_that_are_sorted_and_limited_are_not_joined_before(seeded: Database
     newest = checkins.order_by(Checkin.created_at.desc(), Checkin.id)
 
     def joins(of: Read[Checkin], at_most: int | None = None) -> bool:
-        return "JOIN" in of._prepared((), {}, at_most)[0].sql
+        return "JOIN" in of._prepare((), {}, at_most)[0].sql
 
     assert (joins(checkins), joins(checkins, 1), joins(newest)) == (True, True, True)
     assert (joins(newest, 1), joins(newest.limit(20))) == (False, False)
@@ -359,9 +365,9 @@ def test_limits_that_vary_are_written_into_the_text(seeded: Database) -> None:
     assert [one.id for one in page.all(seeded, count=2, skip=3)] == [4, 5]
     assert page.first(seeded, 5) is not None
     assert page.first(seeded, 0) is None
-    assert "LIMIT 2\nOFFSET 3" in page._prepared((2, 3), {})[0].sql
+    assert "LIMIT 2\nOFFSET 3" in page._prepare((2, 3), {})[0].sql
     for wrong in (-1, "1; DROP TABLE users", 1.5, True, None):
-        with pytest.raises(NotDescribable, match="whole number"):
+        with pytest.raises(ReadInvalid, match="whole number"):
             page.all(seeded, wrong)  # type: ignore[arg-type]
 
 
@@ -370,16 +376,16 @@ def test_pages_of_any_number_keep_few_statements(seeded: Database) -> None:
     def page(skip: int) -> Read[Version]:
         return read(Version).order_by(Version.id).limit(1, skip=skip)
 
-    for number in range(reads.KEPT_STATEMENTS + 50):
+    for number in range(reads.MAX_STATEMENTS + 50):
         page.all(seeded, number)
-    assert len(page._statements) == reads.KEPT_STATEMENTS
+    assert len(page._statements) == reads.MAX_STATEMENTS
 
 
 def test_one_wants_exactly_one_row(seeded: Database) -> None:
     assert read(Gym).where(Gym.id == 1).one(seeded).id == 1
-    with pytest.raises(NotOneRow, match="`read Gym` found no row"):
+    with pytest.raises(NotOneRow, match="`read Gym` expected exactly one row, found none"):
         read(Gym).where(Gym.id == 99).one(seeded)
-    with pytest.raises(NotOneRow, match="several rows"):
+    with pytest.raises(NotOneRow, match="expected exactly one row, found several"):
         read(Gym).one(seeded)
 
 
@@ -403,18 +409,18 @@ def test_parameters_are_named_when_they_are_missing_or_unknown(database: Databas
 @pytest.mark.parametrize(
     ("describe", "words"),
     [
-        (lambda: read(User).load(Gym.members), "Gym.members is no relation of User"),
+        (lambda: read(User).load(Gym.members), "Gym.members is not a relation of User"),
         (lambda: read(User).load(read(User.gym), User.gym), "loaded twice"),
-        (lambda: read(User).load(read(User)), "User is no relation"),
+        (lambda: read(User).load(read(User)), "User is not a relation of User"),
         (lambda: read(User.email), "is a column"),
-        (lambda: read(User).columns(Gym.name), "Gym.name is no column of User"),
-        (lambda: read(User).columns(User.gym), "User.gym is no column of User"),
+        (lambda: read(User).columns(Gym.name), "Gym.name is not a column of User"),
+        (lambda: read(User).columns(User.gym), "User.gym is not a column of User"),
         (lambda: read(User).where(User.id.in_(bindparam("ids")))._compiled, r"any_\(ids\)"),
         (lambda: read(User).load(read(User.graduations).limit(cast("int", bindparam("n"))))._compiled, "outermost"),
     ],
 )
 def test_what_cannot_be_described_is_refused_in_words(describe: Callable[[], object], words: str) -> None:
-    with pytest.raises(NotDescribable, match=words):
+    with pytest.raises(ReadInvalid, match=words):
         describe()
 
 
@@ -634,7 +640,7 @@ def test_a_read_is_one_round_trip_whatever_it_loads(seeded: Database, tmp_path: 
     ]
 
 
-def test_a_read_that_is_repeated_is_prepared(seeded: Database, tmp_path: Path) -> None:
+def test_a_read_that_is_repeated_is_prepare(seeded: Database, tmp_path: Path) -> None:
     for _ in range(6):
         find_user.first(seeded, "nobody")
 
@@ -653,8 +659,8 @@ def test_a_session_too_needs_no_ping(seeded: Database, tmp_path: Path) -> None:
 
 def test_the_sql_is_compiled_once(seeded: Database) -> None:
     find_user.first(seeded, "nobody")
-    statement, _ = find_user._prepared(("user_ana",), {}, 1)
-    assert find_user._prepared(("user_bia",), {}, 1)[0] is statement
+    statement, _ = find_user._prepare(("user_ana",), {}, 1)
+    assert find_user._prepare(("user_bia",), {}, 1)[0] is statement
 
 
 def test_long_results_stream_with_flat_memory(database: Database) -> None:

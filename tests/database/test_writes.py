@@ -13,8 +13,9 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.queries import write as writes
+from tatame_db.queries.errors import NotAKey, RowInvalid, RowRejected
 from tatame_db.queries.read import read
-from tatame_db.queries.write import NotAKey, RowInvalid, RowRefused, insert_many, upsert
+from tatame_db.queries.write import insert_many, upsert
 from tatame_db.schema import Attachment, Base, Checkin, Class, Graduation, Gym, Notification, Role, User, Version
 
 TEXTS = [
@@ -61,7 +62,7 @@ def hostile() -> list[dict[str, Any]]:
 def test_what_is_written_is_what_the_orm_would_have_written(
     copy_from: int, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writes, "COPY_FROM", copy_from)
+    monkeypatch.setattr(writes, "COPY_MIN_ROWS", copy_from)
     rows = hostile()
 
     assert insert_many(Notification, rows).run(database) == 60
@@ -129,13 +130,13 @@ def test_asyncio_writes_the_same(address: URL, database: Database, monkeypatch: 
             [id_] = await insert_many(Version, [Version(app_version="2")], returning=Version.id).run(asynchronous)
             async with asynchronous.session.begin() as session:
                 await upsert(Version, [{"id": id_, "app_version": "3"}], by=[Version.id]).run(session)
-            monkeypatch.setattr(writes, "COPY_FROM", 1)
+            monkeypatch.setattr(writes, "COPY_MIN_ROWS", 1)
             assert await insert_many(Version, [{"app_version": "4"}] * 3).run(asynchronous) == 3
             assert await insert_many(Version, []).run(asynchronous) == 0
             for _ in range(2):
-                with pytest.raises(RowRefused, match="row 1 for Checkin"):
+                with pytest.raises(RowRejected, match="row 1 for Checkin"):
                     await insert_many(Checkin, [{"user_id": 1}, {"user_id": 99}]).run(asynchronous)
-                monkeypatch.setattr(writes, "COPY_FROM", 9)
+                monkeypatch.setattr(writes, "COPY_MIN_ROWS", 9)
 
     asyncio.run(main())
     assert [one.app_version for one in read(Version).order_by(Version.id).all(database)] == ["1", "3", "4", "4", "4"]
@@ -166,13 +167,15 @@ def test_an_upsert_of_keys_alone_returns_those_that_were_there(database: Databas
 
 
 def test_an_upsert_needs_a_unique_key() -> None:
-    with pytest.raises(NotAKey, match="User has no unique key of email"):
+    with pytest.raises(NotAKey, match="rows of User: no primary key or unique constraint consists of email"):
         upsert(User, [], by=[User.email])
 
 
 def test_two_rows_of_one_upsert_with_the_same_key_are_named(database: Database) -> None:
     rows = [{"clerk_user_id": "user_ana"}, {"clerk_user_id": "user_bia"}, {"clerk_user_id": "user_ana"}]
-    with pytest.raises(RowRefused, match=r"row 2 for User: `clerk_user_id` has the key of another row") as raised:
+    with pytest.raises(
+        RowRejected, match=r"row 2 for User: `clerk_user_id` is the key of an earlier row too"
+    ) as raised:
         upsert(User, rows, by=[User.clerk_user_id]).run(database)
     assert raised.value.position == 2
 
@@ -188,11 +191,11 @@ GOOD: dict[str, Any] = {"user_id": 1, "class_id": 1, "date": "2026-03-01"}
         (Checkin, GOOD, {**GOOD, "user_id": "ana@gym.example"}, "user_id", "expected `int | null`, got `str`"),
         (Checkin, GOOD, {**GOOD, "user_id": 2**31}, "user_id", "<= 2147483647"),
         (Checkin, GOOD, {**GOOD, "user_id": True}, "user_id", "got `bool`"),
-        (Checkin, GOOD, {**GOOD, "usr_id": 1}, "usr_id", "is no column"),
+        (Checkin, GOOD, {**GOOD, "usr_id": 1}, "usr_id", "is not a column of Checkin"),
         (Checkin, GOOD, {**GOOD, "created_at": None}, "created_at", "is missing"),
         (Checkin, {**GOOD, "created_at": datetime.min}, GOOD, "created_at", "is missing"),
-        (Checkin, GOOD, Checkin(user=User(clerk_user_id="user_ana")), "user", "is a relation"),
-        (Checkin, GOOD, Version(), "*", "neither Checkin nor a mapping"),
+        (Checkin, GOOD, Checkin(user=User(clerk_user_id="user_ana")), "user", "`user` is a relation"),
+        (Checkin, GOOD, Version(), None, "expected Checkin or a mapping, got Version"),
         (User, {"clerk_user_id": "1"}, {"email": "ana@gym.example"}, "clerk_user_id", "is missing"),
         (User, {"clerk_user_id": "1"}, {"clerk_user_id": None}, "clerk_user_id", "got `null`"),
         (User, {"clerk_user_id": "1"}, {"clerk_user_id": "ana\0"}, "clerk_user_id", "NUL"),
@@ -200,7 +203,7 @@ GOOD: dict[str, Any] = {"user_id": 1, "class_id": 1, "date": "2026-03-01"}
         (Version, {}, {"disabled_at": datetime(2026, 3, 1, tzinfo=UTC)}, "disabled_at", "no timezone"),
         (Notification, {}, {"recipients": "ana@gym.example"}, "recipients", "expected `array | null`"),
         (Attachment, {}, {"file_name": "ana\ud800"}, "file_name", "surrogate"),
-        (Version, {}, {}, "*", "is not given"),
+        (Version, {}, {}, None, "neither this row nor another one names a column"),
     ],
 )
 @pytest.mark.parametrize("copy_from", [1, 1_000_000], ids=["copy", "one statement"])
@@ -208,13 +211,13 @@ def test_a_wrong_row_is_named_by_its_position_and_column_before_it_is_sent(  # n
     model: type[Base],
     good: dict[str, Any],
     bad: Any,
-    column: str,
+    column: str | None,
     words: str,
     copy_from: int,
     database: Database,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(writes, "COPY_FROM", copy_from)
+    monkeypatch.setattr(writes, "COPY_MIN_ROWS", copy_from)
     before = len(read(model).all(database))
     # Where the good row lacks what the bad one gives, the good one is to blame.
     blamed = 0 if (words == "is missing" and column in bad) or not bad else 2
@@ -230,14 +233,14 @@ def test_a_wrong_row_is_named_by_its_position_and_column_before_it_is_sent(  # n
 def test_a_row_that_the_database_refuses_is_named_by_its_position_and_column(
     copy_from: int, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writes, "COPY_FROM", copy_from)
-    with pytest.raises(RowRefused) as raised:
+    monkeypatch.setattr(writes, "COPY_MIN_ROWS", copy_from)
+    with pytest.raises(RowRejected) as raised:
         insert_many(Checkin, [GOOD, {**GOOD, "class_id": 99}, {**GOOD, "user_id": 2}]).run(database)
     assert (raised.value.position, raised.value.columns) == (1, ("class_id",))
-    assert "leads to a row that is not there" in str(raised.value)
+    assert "refers to a row that does not exist" in str(raised.value)
     assert read(Checkin).all(database) == []
 
-    with pytest.raises(RowRefused) as raised:
+    with pytest.raises(RowRejected) as raised:
         insert_many(User, [{"clerk_user_id": "user_9"}, {"clerk_user_id": "user_1"}]).run(database)
     assert (raised.value.position, raised.value.columns) == (1, ("clerk_user_id",))
     assert "user_1" not in str(raised.value)

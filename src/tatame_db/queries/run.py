@@ -1,6 +1,7 @@
-"""Statements on the driver's own connection, which bypass SQLAlchemy's execution but use its pool.
+"""Run statements on psycopg's own connection: SQL and parameters go in, rows come out.
 
-The two faces, in step and for asyncio, only wait; what is sent and what is made of the answer is in `Statement`.
+SQLAlchemy's pool lends the connections; its layers for execution and results are bypassed. Sync and async share all
+that does no I/O, and no other module of the package touches a cursor.
 """
 
 from __future__ import annotations
@@ -15,234 +16,282 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, TypeVar, ca
 import msgspec
 import psycopg
 from sqlalchemy import Connection
-from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError, MissingGreenlet
 from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 from typing_extensions import TypeIs
 
-from tatame_db.database.driver import is_gone
+from tatame_db.database.dialect import DIALECT
+from tatame_db.database.driver import async_driver_connection, driver_connection, is_gone
 from tatame_db.database.pool import AsyncDatabase, Database, logger, skip_checkout_checks
-from tatame_db.errors import TatameError
+from tatame_db.queries.errors import ValueNotReadable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 
-    from sqlalchemy import Dialect, PoolProxiedConnection
+    from sqlalchemy import PoolProxiedConnection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
     from sqlalchemy.pool import Pool, QueuePool
 
 T = TypeVar("T")
 SyncTarget: TypeAlias = "Database | Session | Connection"
 AsyncTarget: TypeAlias = "AsyncDatabase | AsyncSession | AsyncConnection"
+Values: TypeAlias = "dict[str, Any]"
+"""The parameters of a statement, by name."""
 
-BATCH_OF_A_STREAM = 1_000
-DIALECT: Dialect = PGDialect_psycopg()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
+STREAM_BATCH_ROWS = 1_000
 
-
-class ValueNotReadable(TatameError):
-    """A value has no equal in Python; SQLAlchemy's session refuses it too."""
-
-    def __init__(self, statement: str) -> None:
-        super().__init__(
-            f"`{statement}` meets a value that Python has none for: "
-            "a moment that is `infinity`, before the year 1 or after the year 9999",
-            means="Nothing was returned.",
-            fix="correct it in the database, or leave it out: `.where(func.isfinite(…))` or `.columns(…)`",
-        )
+# A row maker that decodes JSON raises msgspec's error in the middle of psycopg's fetch.
+FAILURES = (psycopg.Error, msgspec.DecodeError)
 
 
 @dataclass(frozen=True)
 class Statement(Generic[T]):
-    """What is sent, and how a row of the answer becomes what the caller gets."""
+    """SQL with named placeholders, and how the values of a row of its answer become what the caller receives."""
 
     name: str
+    """The name in the log and in errors."""
     sql: str
-    make: Callable[[Sequence[Any]], T]
+    make_row: Callable[[Sequence[Any]], T]
     has_rows: bool = True
 
     @cached_property
-    def query(self) -> bytes:
-        """The text as the driver takes it from others than itself."""
+    def sql_bytes(self) -> bytes:
+        """The SQL as bytes: psycopg's types accept `str` only as a literal."""
         return self.sql.encode()
 
     def row_factory(self, _: object) -> Callable[[Sequence[Any]], T]:
-        """Give a cursor of the driver what makes its rows."""
-        return self.make
-
-    def log(self, connection: PoolProxiedConnection, started: float) -> None:
-        """Write the name and the time where statements are logged; parameters may be somebody's name or address."""
-        if connection.info.get("log_statements"):
-            logger.info("%s [%.1f ms]", self.name, (time.perf_counter() - started) * 1000)
-
-    def explain_failure(self, error: psycopg.Error | msgspec.DecodeError) -> NoReturn:
-        """Raise what a session would raise; values that cannot be read get words of ours."""
-        if not isinstance(error, psycopg.Error) or (isinstance(error, psycopg.DataError) and error.sqlstate is None):
-            raise ValueNotReadable(self.name) from None
-        raise DBAPIError.instance(
-            self.sql, None, error, psycopg.Error, hide_parameters=True, dialect=DIALECT
-        ) from error
+        """Return the maker of rows, in the form that psycopg expects."""
+        return self.make_row
 
 
-FAILURES = (psycopg.Error, msgspec.DecodeError)
+def is_sync(target: SyncTarget | AsyncTarget) -> TypeIs[SyncTarget]:
+    """Return whether results of a target are returned; those of the others are awaited."""
+    return isinstance(target, Database | Session | Connection)
 
 
-_numbers = count(1)
+@contextmanager
+def _reported(statement: Statement[Any], connection: PoolProxiedConnection) -> Generator[None]:
+    """Log the name of a statement and its time, and turn its failure into the error for callers.
+
+    The log has no parameters, which may be a name or an address.
+    """
+    started = time.perf_counter()
+    try:
+        yield
+    except FAILURES as error:
+        _raise_failure(statement, error)
+    if connection.info.get("log_statements"):
+        logger.info("%s [%.1f ms]", statement.name, (time.perf_counter() - started) * 1000)
+
+
+def _raise_failure(statement: Statement[Any], error: psycopg.Error | msgspec.DecodeError) -> NoReturn:
+    # Errors of the server have an SQLSTATE; without one, psycopg could not load a value into Python.
+    if not isinstance(error, psycopg.Error) or (isinstance(error, psycopg.DataError) and error.sqlstate is None):
+        raise ValueNotReadable(name=statement.name) from None
+    raise DBAPIError.instance(
+        statement.sql, None, error, psycopg.Error, hide_parameters=True, dialect=DIALECT
+    ) from error
+
+
+_cursor_numbers = count(1)
 
 
 def _cursor_name() -> str:
     # Two streams of one session must not share a name.
-    return f"tatame_{next(_numbers)}"
+    return f"tatame_{next(_cursor_numbers)}"
 
 
-def is_sync(on: SyncTarget | AsyncTarget) -> TypeIs[SyncTarget]:
-    """Return whether a target is synchronous; its results are returned, those of the others are awaited."""
-    return isinstance(on, Database | Session | Connection)
+def _is_usable(connection: PoolProxiedConnection) -> bool:
+    """Return whether a connection may go back to the pool: no transaction, no answer still to be read."""
+    driver = driver_connection(connection)
+    return driver.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
+
+
+def _alive(pool: Pool, connection: PoolProxiedConnection) -> PoolProxiedConnection:
+    """Return the connection, or another one of the pool if the server ended it while it was idle."""
+    while is_gone(driver_connection(connection)):
+        connection.invalidate()
+        connection = pool.connect()
+    return connection
 
 
 # --- Sync ------------------------------------------------------------------------------------------------------------
 
 
+def fetch(target: SyncTarget, statement: Statement[T], values: Values) -> list[T]:
+    """Run a statement and return its rows, in the order of the server; none if it returns none.
+
+    On a `Database` it is committed at once; a session or connection lends its transaction.
+    """
+    with _connection(target) as connection:
+        return _fetch(connection, statement, values)
+
+
+def fetch_all(target: SyncTarget, calls: Sequence[tuple[Statement[T], Values]]) -> list[list[T]]:
+    """Run statements in order, all or none, and return the rows of each.
+
+    On a `Database` several of them form a transaction, which is committed at the end.
+    """
+    with _connection(target) as connection:
+        driver = driver_connection(connection)
+        with driver.transaction() if driver.autocommit and len(calls) > 1 else nullcontext():
+            return [_fetch(connection, statement, values) for statement, values in calls]
+
+
+def stream(target: SyncTarget, statement: Statement[T], values: Values) -> Iterator[T]:
+    """Run a statement and yield its rows, with one batch at a time in memory."""
+    with _connection(target) as connection, _reported(statement, connection):
+        driver = driver_connection(connection)
+        with (
+            # A cursor of the server exists only inside a transaction.
+            driver.transaction() if driver.autocommit else nullcontext(),
+            driver.cursor(_cursor_name(), row_factory=statement.row_factory) as cursor,
+        ):
+            cursor.execute(statement.sql_bytes, values)
+            while rows := cursor.fetchmany(STREAM_BATCH_ROWS):
+                yield from rows
+
+
+def copy(target: SyncTarget, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -> None:
+    """Run a COPY FROM STDIN with these rows; all are written, or none."""
+    with (
+        _connection(target) as connection,
+        _reported(statement, connection),
+        driver_connection(connection).cursor().copy(statement.sql_bytes) as writer,
+    ):
+        for row in rows:
+            writer.write_row(row)
+
+
+def _fetch(connection: PoolProxiedConnection, statement: Statement[T], values: Values) -> list[T]:
+    with _reported(statement, connection):
+        cursor = driver_connection(connection).cursor(row_factory=statement.row_factory)
+        cursor.execute(statement.sql_bytes, values)
+        return cursor.fetchall() if statement.has_rows else []
+
+
 @contextmanager
-def borrowed(on: SyncTarget) -> Generator[PoolProxiedConnection]:
-    """Lend the connection of a session, inside its transaction; or one of the pool, in autocommit."""
-    if isinstance(on, Session):
-        if on.autoflush:
-            on.flush()
-        on = on.connection()
-    if isinstance(on, Connection):
-        yield on.connection
+def _connection(target: SyncTarget) -> Generator[PoolProxiedConnection]:
+    """Lend the connection of a session or connection, in its transaction; or one of the pool, in autocommit."""
+    if isinstance(target, Session):
+        if target.autoflush:
+            target.flush()
+        target = target.connection()
+    if isinstance(target, Connection):
+        yield target.connection
         return
-    connection = _from_pool(on)
+    connection = _checkout(target)
     try:
-        driver = _driver(connection)
+        driver = driver_connection(connection)
         if not driver.autocommit:
             driver.autocommit = True
         yield connection
     finally:
-        _back_to_pool(connection)
+        if _is_usable(connection):
+            connection.close()
+        else:
+            connection.invalidate()
 
 
-def _from_pool(database: Database) -> PoolProxiedConnection:
+def _checkout(database: Database) -> PoolProxiedConnection:
+    pool = database.engine.pool
     token = skip_checkout_checks.set(True)
     try:
-        return _alive(database.engine.pool, database.engine.pool.connect())
+        return _alive(pool, pool.connect())
     except psycopg.OperationalError:
-        # It says in words what stands in the way.
+        # The engine explains a failure to connect, but only if it connects itself.
         database.ping()
         raise
     finally:
         skip_checkout_checks.reset(token)
 
 
-def _alive(pool: Pool, connection: PoolProxiedConnection) -> PoolProxiedConnection:
-    while is_gone(_driver(connection)):
-        connection.invalidate()
-        connection = pool.connect()
-    return connection
-
-
-def _back_to_pool(connection: PoolProxiedConnection) -> None:
-    if _is_usable(connection):
-        connection.close()
-    else:
-        connection.invalidate()
-
-
-def _is_usable(connection: PoolProxiedConnection) -> bool:
-    driver = connection.driver_connection
-    return cast("psycopg.Connection", driver).pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
-
-
-def _driver(connection: PoolProxiedConnection) -> psycopg.Connection[Any]:
-    return cast("psycopg.Connection[Any]", connection.driver_connection)
-
-
-def fetch(on: SyncTarget, statement: Statement[T], parameters: dict[str, Any]) -> list[T]:
-    """Run a statement and return its rows."""
-    with borrowed(on) as connection:
-        started = time.perf_counter()
-        try:
-            cursor = _driver(connection).cursor(row_factory=statement.row_factory)
-            cursor.execute(statement.query, parameters)
-            rows: list[T] = cursor.fetchall() if statement.has_rows else []
-        except FAILURES as error:
-            statement.explain_failure(error)
-        statement.log(connection, started)
-        return rows
-
-
-def stream(on: SyncTarget, statement: Statement[T], parameters: dict[str, Any]) -> Iterator[T]:
-    """Run a statement and yield its rows, of which a batch at a time is in memory."""
-    with borrowed(on) as connection:
-        driver = _driver(connection)
-        started = time.perf_counter()
-        try:
-            # A cursor of the server lives in a transaction.
-            with (
-                driver.transaction() if driver.autocommit else nullcontext(),
-                driver.cursor(_cursor_name(), row_factory=statement.row_factory) as cursor,
-            ):
-                cursor.execute(statement.query, parameters)
-                while rows := cursor.fetchmany(BATCH_OF_A_STREAM):
-                    yield from rows
-        except FAILURES as error:
-            statement.explain_failure(error)
-        statement.log(connection, started)
-
-
-def copy(on: SyncTarget, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -> None:
-    """Run a COPY that reads these rows; all or none are written."""
-    with borrowed(on) as connection:
-        started = time.perf_counter()
-        try:
-            with _driver(connection).cursor().copy(statement.query) as written:
-                for row in rows:
-                    written.write_row(row)
-        except FAILURES as error:
-            statement.explain_failure(error)
-        statement.log(connection, started)
-
-
 # --- Async -----------------------------------------------------------------------------------------------------------
 
 
+async def fetch_async(target: AsyncTarget, statement: Statement[T], values: Values) -> list[T]:
+    """Do what `fetch` does."""
+    async with _connection_async(target) as connection:
+        return await _fetch_async(connection, statement, values)
+
+
+async def fetch_all_async(target: AsyncTarget, calls: Sequence[tuple[Statement[T], Values]]) -> list[list[T]]:
+    """Do what `fetch_all` does."""
+    async with _connection_async(target) as connection:
+        driver = async_driver_connection(connection)
+        async with driver.transaction() if driver.autocommit and len(calls) > 1 else nullcontext():
+            return [await _fetch_async(connection, statement, values) for statement, values in calls]
+
+
+async def stream_async(target: AsyncTarget, statement: Statement[T], values: Values) -> AsyncIterator[T]:
+    """Do what `stream` does."""
+    async with _connection_async(target) as connection:
+        with _reported(statement, connection):
+            driver = async_driver_connection(connection)
+            async with (
+                driver.transaction() if driver.autocommit else nullcontext(),
+                driver.cursor(_cursor_name(), row_factory=statement.row_factory) as cursor,
+            ):
+                await cursor.execute(statement.sql_bytes, values)
+                while rows := await cursor.fetchmany(STREAM_BATCH_ROWS):
+                    for row in rows:
+                        yield row
+
+
+async def copy_async(target: AsyncTarget, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -> None:
+    """Do what `copy` does."""
+    async with _connection_async(target) as connection:
+        with _reported(statement, connection):
+            async with async_driver_connection(connection).cursor().copy(statement.sql_bytes) as writer:
+                for row in rows:
+                    await writer.write_row(row)
+
+
+async def _fetch_async(connection: PoolProxiedConnection, statement: Statement[T], values: Values) -> list[T]:
+    with _reported(statement, connection):
+        cursor = async_driver_connection(connection).cursor(row_factory=statement.row_factory)
+        await cursor.execute(statement.sql_bytes, values)
+        return await cursor.fetchall() if statement.has_rows else []
+
+
 @asynccontextmanager
-async def borrowed_async(on: AsyncTarget) -> AsyncGenerator[PoolProxiedConnection]:
-    """Do what `borrowed` does."""
-    if not isinstance(on, AsyncDatabase):
-        # Only asyncio needs greenlet, which this import loads.
+async def _connection_async(target: AsyncTarget) -> AsyncGenerator[PoolProxiedConnection]:
+    """Do what `_connection` does."""
+    if not isinstance(target, AsyncDatabase):
+        # Loads greenlet, which only asyncio needs.
         from sqlalchemy.ext.asyncio import AsyncSession  # noqa: PLC0415
 
-        if isinstance(on, AsyncSession):
-            if on.autoflush:
-                await on.flush()
-            on = await on.connection()
-        yield await on.get_raw_connection()
+        if isinstance(target, AsyncSession):
+            if target.autoflush:
+                await target.flush()
+            target = await target.connection()
+        yield await target.get_raw_connection()
         return
-    connection = await _from_pool_async(on)
+    connection = await _checkout_async(target)
     try:
-        driver = _driver_async(connection)
+        driver = async_driver_connection(connection)
         if not driver.autocommit:
             await driver.set_autocommit(True)
         yield connection
     finally:
         if _is_usable(connection):
-            # In autocommit there is nothing to undo, so nothing to wait for.
+            # In autocommit nothing is rolled back, so there is nothing to wait for.
             connection.close()
         else:
             await greenlet_spawn(connection.invalidate)
 
 
-async def _from_pool_async(database: AsyncDatabase) -> PoolProxiedConnection:
+async def _checkout_async(database: AsyncDatabase) -> PoolProxiedConnection:
     pool = cast("QueuePool", database.engine.sync_engine.pool)
     token = skip_checkout_checks.set(True)
     try:
         if pool.checkedin():
-            # An idle connection is there at once; going through a greenlet would cost more than all the rest.
+            # An idle connection needs no waiting, and a greenlet would cost more than everything else here. If it
+            # is taken before we get it, opening another one outside a greenlet raises `MissingGreenlet`.
             with suppress(MissingGreenlet):
                 connection = pool.connect()
-                gone = is_gone(_driver(connection))
+                gone = is_gone(driver_connection(connection))
                 return await greenlet_spawn(_alive, pool, connection) if gone else connection
         connection = await greenlet_spawn(pool.connect)
         return await greenlet_spawn(_alive, pool, connection)
@@ -251,53 +300,3 @@ async def _from_pool_async(database: AsyncDatabase) -> PoolProxiedConnection:
         raise
     finally:
         skip_checkout_checks.reset(token)
-
-
-def _driver_async(connection: PoolProxiedConnection) -> psycopg.AsyncConnection[Any]:
-    return cast("psycopg.AsyncConnection[Any]", connection.driver_connection)
-
-
-async def fetch_async(on: AsyncTarget, statement: Statement[T], parameters: dict[str, Any]) -> list[T]:
-    """Do what `fetch` does."""
-    async with borrowed_async(on) as connection:
-        started = time.perf_counter()
-        try:
-            cursor = _driver_async(connection).cursor(row_factory=statement.row_factory)
-            await cursor.execute(statement.query, parameters)
-            rows: list[T] = await cursor.fetchall() if statement.has_rows else []
-        except FAILURES as error:
-            statement.explain_failure(error)
-        statement.log(connection, started)
-        return rows
-
-
-async def stream_async(on: AsyncTarget, statement: Statement[T], parameters: dict[str, Any]) -> AsyncIterator[T]:
-    """Do what `stream` does."""
-    async with borrowed_async(on) as connection:
-        driver = _driver_async(connection)
-        started = time.perf_counter()
-        try:
-            async with (
-                driver.transaction() if driver.autocommit else nullcontext(),
-                driver.cursor(_cursor_name(), row_factory=statement.row_factory) as cursor,
-            ):
-                await cursor.execute(statement.query, parameters)
-                while rows := await cursor.fetchmany(BATCH_OF_A_STREAM):
-                    for row in rows:
-                        yield row
-        except FAILURES as error:
-            statement.explain_failure(error)
-        statement.log(connection, started)
-
-
-async def copy_async(on: AsyncTarget, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -> None:
-    """Do what `copy` does."""
-    async with borrowed_async(on) as connection:
-        started = time.perf_counter()
-        try:
-            async with _driver_async(connection).cursor().copy(statement.query) as written:
-                for row in rows:
-                    await written.write_row(row)
-        except FAILURES as error:
-            statement.explain_failure(error)
-        statement.log(connection, started)

@@ -1,0 +1,241 @@
+"""From the description of a read to SQL, and from the values of its answer to rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
+from sqlalchemy import (
+    BindParameter,
+    Boolean,
+    Date,
+    DateTime,
+    Enum,
+    Float,
+    Integer,
+    Interval,
+    LargeBinary,
+    String,
+    Text,
+    Time,
+    Uuid,
+    and_,
+    func,
+    inspect,
+    literal_column,
+    select,
+)
+from sqlalchemy import cast as sql_cast
+from sqlalchemy.orm import aliased
+from sqlalchemy.sql.util import ClauseAdapter
+
+from tatame_db.database.dialect import DIALECT
+from tatame_db.queries.description import row_count
+from tatame_db.queries.errors import ReadInvalid
+from tatame_db.queries.row import json_type, row_type
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy import ColumnElement, ScalarSelect, Select
+
+    from tatame_db.queries.description import RelationRead
+
+RowMaker: TypeAlias = "Callable[[Sequence[Any]], Any]"
+"""Makes a row of the values that the driver returns for it."""
+
+# For these types the driver's value is the ORM's; for others, SQLAlchemy may convert it.
+NATIVE_TYPES = (Boolean, Date, DateTime, Float, Integer, Interval, LargeBinary, String, Time, Uuid)
+
+# PostgreSQL functions take at most 100 arguments, `json_build_array` included.
+MAX_JSON_FIELDS = 100
+
+
+@dataclass(frozen=True)
+class CompiledRead:
+    """A read as SQL, without the outermost LIMIT and OFFSET, which may differ from call to call."""
+
+    sql: str
+    parameters: frozenset[str]
+    """The names of the values that each call passes, limits included."""
+    constants: dict[str, Any]
+    """The values that the description contains, as the driver takes them."""
+    converters: dict[str, Callable[[Any], Any]]
+    """SQLAlchemy's conversions of parameters into what the driver takes, where there are any."""
+    make_row: RowMaker
+
+    def bind(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Return all values to send, for the values of a call."""
+        converted = {name: convert(values[name]) for name, convert in self.converters.items()}
+        return {**self.constants, **values, **converted}
+
+
+def compile_read(description: RelationRead, title: str, *, joined: bool) -> CompiledRead:
+    """Compile a description; raises `ReadInvalid` for what one statement cannot return.
+
+    `joined` joins relations to one row, which costs the server less than JSON. It is wrong for rows that are sorted
+    and then limited: all rows would be joined, then sorted, and only then limited.
+    """
+    selection = _selection(description, description.model, joined=joined)
+    statement: Any = select(*selection.columns).select_from(description.model)
+    for alias, condition in selection.joins:
+        statement = statement.outerjoin(alias, condition)
+    statement = _restricted(statement, description, lambda clause: clause)
+    compiled = statement.compile(dialect=DIALECT)
+    parameters = {name for name, bind in compiled.binds.items() if bind.required}
+    for name in parameters:
+        if compiled.binds[name].expanding:
+            raise ReadInvalid(
+                problem=f"`{title}` has the parameter `{name}` in `in_`, which needs different SQL for each length",
+                advice=f"compare with an array instead: `Model.column == any_({name})`",
+            )
+    # `in_` with a list of the description becomes one placeholder for each value.
+    expanded = compiled.construct_expanded_state(dict.fromkeys(parameters))
+    converters: dict[str, Any] = dict(expanded.processors)
+    limits = {number.key for number in (description.count, description.skip) if isinstance(number, BindParameter)}
+    return CompiledRead(
+        sql=expanded.statement,
+        parameters=frozenset(parameters | limits),
+        constants={
+            name: converters[name](value) if name in converters else value
+            for name, value in expanded.parameters.items()
+            if name not in parameters
+        },
+        converters={name: convert for name, convert in converters.items() if name in parameters},
+        make_row=selection.make_row,
+    )
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """The columns that the rows of a model need, the joins that provide them, and how they become a row."""
+
+    columns: list[Any]
+    joins: list[tuple[Any, Any]]
+    make_row: RowMaker
+
+
+def _selection(description: RelationRead, entity: Any, *, joined: bool) -> _Selection:
+    """Select the columns and relations of `entity`, which is the model or an alias of it."""
+    _check_native(description)
+    columns = [getattr(entity, name) for name in description.column_names]
+    joins: list[tuple[Any, Any]] = []
+    makers: list[RowMaker] = []
+    for relation in description.relations:
+        start = len(columns)
+        if joined and not relation.is_list and relation.count is None and relation.skip is None:
+            alias, adapt = _aliased(relation)
+            inner = _selection(relation, alias, joined=True)
+            is_related = getattr(entity, relation.name_of_relation).of_type(alias)
+            joins += [(alias, and_(is_related, *map(adapt, relation.conditions))), *inner.joins]
+            # The key comes first, and is NULL if the join found no row.
+            columns += [getattr(alias, _key(relation)), *inner.columns]
+            makers.append(_joined_row(inner.make_row, start, len(columns)))
+        else:
+            # As text, because the driver would parse JSON, and more slowly.
+            columns.append(sql_cast(_json(relation, entity), Text))
+            makers.append(_json_rows(msgspec.json.Decoder(_field_type(relation)).decode, start))
+    row = _row_type(description)
+    return _Selection(columns, joins, _row_maker(row, len(description.column_names), makers))
+
+
+def _json(relation: RelationRead, parent: Any) -> ScalarSelect[Any]:
+    """Select the related rows as one JSON value for each row of the parent.
+
+    It is a subquery in the SELECT list, not a LATERAL join: it runs after sorting, for the rows that LIMIT leaves.
+    """
+    _check_json(relation)
+    alias, adapt = _aliased(relation)
+    columns = [getattr(alias, name) for name in relation.column_names]
+    fields = columns + [_json(inner, alias) for inner in relation.relations]
+    rows = select(func.json_build_array(*fields).label("row"))
+    rows = rows.where(getattr(parent, relation.name_of_relation).of_type(alias)).correlate(parent)
+    rows = _restricted(rows, relation, adapt)
+    rows = rows.limit(_literal(relation.count)).offset(_literal(relation.skip))
+    if not relation.is_list:
+        return rows.scalar_subquery()
+    found = rows.subquery()
+    empty: ColumnElement[Any] = literal_column("'[]'::json")
+    return select(func.coalesce(func.json_agg(found.c.row), empty)).correlate(parent).scalar_subquery()
+
+
+def _aliased(relation: RelationRead) -> tuple[Any, Callable[[Any], Any]]:
+    """Return an alias of the model, and a function that makes clauses about the model clauses about the alias."""
+    alias = aliased(relation.model)
+    adapter = ClauseAdapter(inspect(alias).selectable)
+    return alias, lambda clause: adapter.traverse(inspect(clause).__clause_element__())
+
+
+def _restricted(statement: Select[Any], description: RelationRead, adapt: Callable[[Any], Any]) -> Select[Any]:
+    """Add the conditions and the order of a description."""
+    return statement.where(*map(adapt, description.conditions)).order_by(*map(adapt, description.order))
+
+
+def _literal(number: Any) -> ColumnElement[int] | None:
+    return None if number is None else literal_column(str(row_count(number)))
+
+
+def _key(description: RelationRead) -> str:
+    return str(inspect(description.model).primary_key[0].key)
+
+
+# --- Rows ------------------------------------------------------------------------------------------------------------
+
+
+def _row_type(description: RelationRead) -> Any:
+    relations = tuple((one.name_of_relation, _field_type(one)) for one in description.relations)
+    return row_type(description.model, description.column_names, relations)
+
+
+def _field_type(relation: RelationRead) -> Any:
+    """Return the type of the attribute that holds a relation."""
+    row = _row_type(relation)
+    return list[row] if relation.is_list else row | None  # type: ignore[valid-type]  # made at run time
+
+
+def _row_maker(row: Callable[..., Any], width: int, makers: list[RowMaker]) -> RowMaker:
+    if not makers:
+        return lambda values: row(*values)
+    return lambda values: row(*values[:width], *[make(values) for make in makers])
+
+
+def _joined_row(make_row: RowMaker, start: int, end: int) -> RowMaker:
+    return lambda values: None if values[start] is None else make_row(values[start + 1 : end])
+
+
+def _json_rows(decode: Callable[[str], Any], place: int) -> RowMaker:
+    return lambda values: None if values[place] is None else decode(values[place])
+
+
+# --- What one statement cannot return --------------------------------------------------------------------------------
+
+
+def _check_native(description: RelationRead) -> None:
+    for name in description.column_names:
+        kind = inspect(description.model).columns[name].type
+        if json_type(kind) is None and (not isinstance(kind, NATIVE_TYPES) or isinstance(kind, Enum)):
+            raise ReadInvalid(
+                problem=f"{description.title} has `{name}` of type {kind!r}, which SQLAlchemy converts in Python",
+                advice=f"leave it out with `.columns(…)`, or use `select({description.model.__name__})` in a session",
+            )
+
+
+def _check_json(relation: RelationRead) -> None:
+    advice = f"leave it out with `read({relation.title}).columns(…)`, or use `selectinload` in a session"
+    for name in relation.column_names:
+        kind = inspect(relation.model).columns[name].type
+        if json_type(kind) is None:
+            raise ReadInvalid(
+                problem=f"{relation.title} has `{name}` of type {kind}, which JSON cannot represent", advice=advice
+            )
+    if len(relation.column_names) + len(relation.relations) > MAX_JSON_FIELDS:
+        raise ReadInvalid(
+            problem=f"{relation.title} has more than {MAX_JSON_FIELDS} columns and relations",
+            advice=f"read fewer with `read({relation.title}).columns(…)`, or use `selectinload` in a session",
+        )
+    if any(isinstance(number, BindParameter) for number in (relation.count, relation.skip)):
+        raise ReadInvalid(
+            problem=f"the limit of {relation.title} is a parameter",
+            advice="write a number: only the outermost limit can be a parameter",
+        )

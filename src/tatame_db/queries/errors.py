@@ -1,0 +1,136 @@
+"""Errors of reads and writes. None of them shows a value of a row, which may be personal."""
+
+from __future__ import annotations
+
+from tatame_db.errors import TatameError, fact
+
+
+@fact
+class ReadInvalid(TatameError):
+    """A read asks for something that one statement cannot return."""
+
+    problem: str
+    advice: str
+    what = "{problem}"
+    fix = "{advice}"
+
+
+@fact
+class ParametersDiffer(TatameError):
+    """The arguments of a call are not the parameters of the read."""
+
+    name: str
+    missing: set[str]
+    unknown: set[str]
+    what = "`{name}` {problem}"
+    fix = "pass each parameter of the read once, by position or by name"
+
+    @property
+    def problem(self) -> str:
+        """The parameters without a value, and the values without a parameter."""
+        parts = [f"has no value for {', '.join(sorted(self.missing))}"] if self.missing else []
+        parts += [f"has no parameter {', '.join(sorted(self.unknown))}"] if self.unknown else []
+        return " and ".join(parts)
+
+
+@fact
+class NotOneRow(TatameError):
+    """`one` found no row, or more than one."""
+
+    name: str
+    several: bool
+    what = "`{name}` expected exactly one row, found {found}"
+    fix = "call `first` if the row may be missing, or `all` if there may be several"
+
+    @property
+    def found(self) -> str:
+        """The rows that were found; the statement stops at the second."""
+        return "several" if self.several else "none"
+
+
+@fact
+class ValueNotReadable(TatameError):
+    """A value does not exist in Python; SQLAlchemy's session refuses it too."""
+
+    name: str
+    what = "`{name}` found a timestamp that Python cannot represent: `infinity`, or outside the years 1 to 9999"
+    means = "No row was returned."
+    fix = "correct the value in the database, or leave it out: `.where(func.isfinite(…))` or `.columns(…)`"
+
+
+@fact
+class NotLoaded(TatameError):
+    """An attribute of a row was not part of the read."""
+
+    model: str
+    name: str
+    is_relation: bool
+    what = "{model}.{name} was not loaded"
+    means = "Rows never query the database themselves, so nothing was read."
+    fix = "add it to the read that returned this row: `{step}`"
+
+    @property
+    def step(self) -> str:
+        """The method call that loads the attribute."""
+        attribute = f"{self.model}.{self.name}"
+        return f".load({attribute})" if self.is_relation else f".columns(…, {attribute})"
+
+
+@fact
+class RowReadOnly(TatameError):
+    """An attribute of a row was assigned or deleted."""
+
+    model: str
+    name: str
+    what = "{model}.{name} cannot be set: the rows of a read are read-only"
+    fix = "load the object into a session to change it: `session.get({model}, row.id)`"
+
+
+@fact
+class RowInvalid(TatameError):
+    """A row cannot be written: a column is unknown or missing, or its value has the wrong type."""
+
+    model: str
+    position: int
+    column: str | None
+    """The column; `None` if the problem is the row as a whole."""
+    problem: str
+    what = "row {position} for {model}: {subject}{problem}"
+    means = "Nothing was written. The first row is row 0."
+    fix = "correct this row, or remove it"
+
+    @property
+    def subject(self) -> str:
+        """The column, if there is one."""
+        return f"`{self.column}` " if self.column else ""
+
+
+@fact
+class RowRejected(TatameError):
+    """PostgreSQL rejected a row because of a constraint."""
+
+    model: str
+    position: int | None
+    """The position of the row; `None` if PostgreSQL's message does not reveal it."""
+    columns: tuple[str, ...]
+    problem: str
+    advice: str
+    what = "{row} for {model}: `{columns}` {problem}"
+    means = "Nothing was written. The first row is row 0. If the rows were part of a transaction, roll it back."
+    fix = "{advice}"
+
+    @property
+    def row(self) -> str:
+        """The row, as precisely as it is known."""
+        return "a row" if self.position is None else f"row {self.position}"
+
+
+@fact
+class NotAKey(TatameError):
+    """`by` names columns by which rows cannot be matched."""
+
+    model: str
+    problem: str
+    advice: str
+    what = "`by` cannot match rows of {model}: {problem}"
+    fix = "{advice}"
