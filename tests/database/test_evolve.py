@@ -12,13 +12,13 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from sqlalchemy import URL, Engine, inspect, text
+from sqlalchemy import URL, DefaultClause, Engine, inspect, text
 
 from tatame_db import evolve, seed
 from tatame_db.database.address import readable
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.evolve import catalogue, history
-from tatame_db.evolve.migrate import NotADowngrade
+from tatame_db.evolve.migrate import TooFewMigrations
 from tatame_db.schema import Base
 
 migrate_module = importlib.import_module("tatame_db.evolve.migrate")
@@ -368,7 +368,7 @@ def test_a_database_from_the_future_is_left_alone(engine: Engine) -> None:
 
 
 def test_more_steps_back_than_there_are_change_nothing(engine: Engine) -> None:
-    with pytest.raises(NotADowngrade) as caught:
+    with pytest.raises(TooFewMigrations) as caught:
         evolve.rollback(engine, 2)
     assert caught.value.possible == 1
     assert evolve.status(engine).pending == []
@@ -396,3 +396,19 @@ def test_a_table_of_another_schema_is_not_taken_for_ours(bare_engine: Engine) ->
         connection.execute(text("CREATE SCHEMA other"))
         connection.execute(text("CREATE TABLE other.users (id integer)"))
     assert evolve.status(bare_engine).tables == {}
+
+
+@pytest.mark.parametrize("default", ["a;\n\nb", ";", "100 %; \\ :name"])
+def test_a_push_runs_statements_whole_whatever_text_is_in_them(
+    default: str, bare_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Base.metadata.tables["users"].columns["plan"], "server_default", DefaultClause(default))
+    pushed = evolve.push(bare_engine, agree=lambda _: True)
+    assert pushed
+    assert not [statement for statement in pushed.statements if statement.endswith(";") or not statement]
+    with bare_engine.begin() as connection:
+        plan = "INSERT INTO users (clerk_user_id) VALUES ('a') RETURNING plan"
+        assert connection.scalar(text(plan)) == default
+    again = evolve.push(bare_engine, agree=lambda _: True)
+    assert again
+    assert again.statements == []

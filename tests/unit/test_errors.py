@@ -15,6 +15,8 @@ from sqlalchemy import URL
 
 import tatame_db
 from tatame_db.errors import TatameError, fact
+from tatame_db.evolve import SchemaCheck
+from tatame_db.evolve.catalogue import SchemaDifference
 
 for found in pkgutil.walk_packages(tatame_db.__path__, "tatame_db."):
     if "__main__" not in found.name and ".migrations" not in found.name:
@@ -34,6 +36,9 @@ SAMPLES: dict[str, Any] = {
     "dict[str, int]": {"users": 9_085},
     "dict[str, str]": {"users": "a sample"},
     "Path": Path("/srv/tatame"),
+    "Path | None": Path("/srv/tatame"),
+    "list[catalogue.SchemaDifference]": [SchemaDifference("column users.plan", "text", None)],
+    "SchemaCheck": SchemaCheck(["left.py", "right.py"], ["table extra"], ["column users.plan"], None),
     "URL": URL.create("postgresql+psycopg", "ana", "a secret", "db.example", 5432, "gym"),
 }
 

@@ -10,56 +10,66 @@ import typer
 
 from tatame_db.cli import console
 from tatame_db.cli.app import AsJson, DatabaseUrl, NotAgreed, Yes, app, target_of
-from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
+from tatame_db.errors import TatameError, counted, fact
 
 if TYPE_CHECKING:
+    from sqlalchemy import URL
+
     from tatame_db.evolve import Answers, MigrationStep, Push, Retry, SchemaCheck, Timeouts
 
 LockTimeout = Annotated[
     int | None,
-    typer.Option(
-        "--lock-timeout", metavar="MS", min=1, help="How long a step may wait for a lock.", show_default=False
-    ),
+    typer.Option("--lock-timeout", metavar="MS", min=1, help="Maximum wait for a lock.", show_default=False),
 ]
 StatementTimeout = Annotated[
     int | None,
-    typer.Option("--statement-timeout", metavar="MS", min=1, help="How long a statement may take.", show_default=False),
+    typer.Option(
+        "--statement-timeout", metavar="MS", min=1, help="Maximum duration of a statement.", show_default=False
+    ),
 ]
 Renames = Annotated[
     list[str] | None,
-    typer.Option("--rename", metavar="OLD:NEW", help="A rename, as `users.plan:tier` or `assets:materials`."),
+    typer.Option(
+        "--rename", metavar="OLD:NEW", help="Rename and keep the data, as `users.plan:tier` or `assets:materials`."
+    ),
 ]
 Drops = Annotated[
-    list[str] | None, typer.Option("--drop", metavar="NAME", help="Not a rename: `users.plan` or `assets` really goes.")
+    list[str] | None,
+    typer.Option("--drop", metavar="NAME", help="Drop with the data, as `users.plan` or `assets`."),
 ]
 
 
-class NotTyped(TatameError):
-    """A database on another machine is pushed to only by somebody who types its name."""
+@fact
+class NameNotConfirmed(TatameError):
+    """A push to a database on another machine has to be confirmed with the name of the database."""
 
-    def __init__(self, address: str, name: str) -> None:
-        super().__init__(
-            f"{address} is not on this machine, and its name was not typed",
-            means=NOTHING_CHANGED,
-            fix=f"if you mean it, say `--database-name {name}`; what others use is changed with `tatame-db migrate`",
-        )
+    address: URL
+    what = "{where} is on another machine, and its name is not confirmed"
+    fix = "confirm with `--database-name {address.database}`, or change a shared database with `tatame-db migrate`"
+
+    @property
+    def where(self) -> str:
+        """The address, without a password."""
+        from tatame_db.database.address import readable
+
+        return readable(self.address)
 
 
 def say_step(step: MigrationStep) -> None:
-    """Tell of one migration, its sentence and its time."""
+    """Print a migration, its sentence and its time."""
     console.say(f"{step.revision}  {step.sentence}  {step.seconds:.2f} s")
 
 
 def _say_wait() -> None:
-    console.say("another schema change is running on this database; waiting for it")
+    console.say("waiting for another schema change on this database")
 
 
 def _say_retry(retry: Retry) -> None:
-    console.say(f"{retry.revision}  got no lock and was undone; next try in {retry.pause_seconds:g} s")
+    console.say(f"{retry.revision}  lock timeout, rolled back; next attempt in {retry.pause_seconds:g} s")
 
 
 def timeouts(lock_timeout: int | None = None, statement_timeout: int | None = None) -> Timeouts:
-    """Put the timeouts together, and tell of waiting."""
+    """Make the timeouts of the options, which print every delay."""
     from tatame_db import evolve
 
     return evolve.Timeouts(
@@ -77,20 +87,20 @@ def _answers(renames: list[str] | None, drops: list[str] | None) -> Answers:
 
 
 def _ask(gone: str, candidates: list[str]) -> str | None:
-    answer = console.ask(f"{gone} is gone from the models. Renamed to {' or '.join(candidates)}? (empty: dropped)")
+    answer = console.ask(f"{gone} is no longer in the models. Renamed to {' or '.join(candidates)}? (empty: drop it)")
     return answer or None
 
 
 @app.command()
 def migrate(
-    revision: Annotated[str, typer.Argument(help="Where to stop.")] = "head",
+    revision: Annotated[str, typer.Argument(help="Stop after this revision.")] = "head",
     database_url: DatabaseUrl = None,
     *,
-    sql: Annotated[bool, typer.Option("--sql", help="Print the SQL, and run nothing.")] = False,
+    sql: Annotated[bool, typer.Option("--sql", help="Print the SQL without running it.")] = False,
     lock_timeout: LockTimeout = None,
     statement_timeout: StatementTimeout = None,
 ) -> None:
-    """Apply the pending migrations, each in a transaction of its own."""
+    """Apply the pending migrations, each in its own transaction."""
     from tatame_db import evolve
 
     engine = target_of(database_url).database.engine
@@ -105,32 +115,32 @@ def migrate(
 def rollback(
     database_url: DatabaseUrl = None,
     *,
-    steps: Annotated[int, typer.Option(min=1, help="How many migrations to undo.")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="Number of migrations to undo.")] = 1,
     yes: Yes = False,
     lock_timeout: LockTimeout = None,
     statement_timeout: StatementTimeout = None,
 ) -> None:
-    """Undo the newest migrations and lose the data in what they made; at a terminal, asks first."""
+    """Undo the newest migrations, with the data in the tables and columns that they created."""
     from tatame_db import evolve
 
     target = target_of(database_url)
     engine = target.database.engine
-    what = f"`tatame-db rollback` drops what {counted(steps, 'migration')} made in {target.readable}, with its data"
-    if console.is_terminal() and not console.agreed(f"{what}. Go on?", yes=yes):
+    what = f"`tatame-db rollback` undoes {counted(steps, 'migration')} in {target.readable} and drops their data"
+    if console.is_terminal() and not console.agreed(f"{what}. Continue?", yes=yes):
         raise NotAgreed(what)
     evolve.rollback(engine, steps, on_step=say_step, timeouts=timeouts(lock_timeout, statement_timeout))
 
 
 @app.command()
 def generate(
-    sentence: Annotated[str, typer.Argument(help="What changes, as `add belt to graduations`.")],
+    sentence: Annotated[str, typer.Argument(help="The change in words, as `add belt to graduations`.")],
     *,
-    empty: Annotated[bool, typer.Option("--empty", help="Without steps, to be written by hand.")] = False,
-    merge: Annotated[bool, typer.Option("--merge", help="Join the heads of two branches.")] = False,
+    empty: Annotated[bool, typer.Option("--empty", help="Create a migration without steps, to write by hand.")] = False,
+    merge: Annotated[bool, typer.Option("--merge", help="Create a migration that joins two branches.")] = False,
     rename: Renames = None,
     drop: Drops = None,
 ) -> None:
-    """Write the next migration from the difference of models and migrations, and print its SQL."""
+    """Create the next migration from the difference between models and migrations."""
     from tatame_db import evolve
 
     if merge:
@@ -151,28 +161,28 @@ def generate(
 def push(
     database_url: DatabaseUrl = None,
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the statements, and run nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the statements without running them.")] = False,
     yes: Yes = False,
     accept_data_loss: Annotated[
-        bool, typer.Option("--accept-data-loss", help="Drop or rewrite data where the models say so.")
+        bool, typer.Option("--accept-data-loss", help="Drop or rewrite data if the models require it.")
     ] = False,
     database_name: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The name of a database on another machine, typed to show that you mean it."),
+        typer.Option(metavar="NAME", help="Confirm a database on another machine by its name."),
     ] = None,
     rename: Renames = None,
     drop: Drops = None,
     lock_timeout: LockTimeout = None,
     statement_timeout: StatementTimeout = None,
 ) -> None:
-    """Make a development database equal to the models, in one transaction and without a migration."""
+    """Apply the models to a development database in one transaction, without a migration."""
     from tatame_db import evolve
     from tatame_db.database.address import is_local
 
     target = target_of(database_url)
-    name = str(target.database.address.database)
-    if not is_local(target.database.address) and database_name != name:
-        raise NotTyped(target.readable, name)
+    address = target.database.address
+    if not is_local(address) and database_name != address.database:
+        raise NameNotConfirmed(address=address)
 
     def agree(planned: Push) -> bool:
         for statement in planned.statements:
@@ -182,7 +192,7 @@ def push(
         if dry_run:
             return False
         if planned.losses and not accept_data_loss:
-            raise evolve.DataLoss(planned.losses)
+            raise evolve.DataLoss(losses=planned.losses)
         if not console.agreed(f"Run {len(planned.statements)} statements on {target.readable}?", yes=yes):
             raise NotAgreed(f"`tatame-db push` changes {target.readable}")
         return True
@@ -201,14 +211,14 @@ def push(
 
 @app.command()
 def check(database_url: DatabaseUrl = None, *, as_json: AsJson = False) -> None:
-    """Say whether migrations, models and database agree; exit with 3 where they do not."""
+    """Check that migrations, models and database agree; exit with 3 if not."""
     from tatame_db import evolve, move
 
     engine = target_of(database_url).database.engine
     report = evolve.check(engine)
     with move.open_target(engine, check_schema=False) as opened:
         unfinished = move.unfinished(opened)
-    failed = [*report.failed, *(["a move out of Supabase"] if unfinished.names else [])]
+    failed = [*report.failed, *(["move"] if unfinished.names else [])]
     if as_json:
         console.answer_json(asdict(report) | {"move": unfinished.names, "failed": failed})
     else:
@@ -216,21 +226,19 @@ def check(database_url: DatabaseUrl = None, *, as_json: AsJson = False) -> None:
         _show_answer("no move is unfinished", unfinished.names)
     if unfinished.names:
         raise move.MoveUnfinished(names=unfinished.names, command=unfinished.command)
-    if failed:
-        raise evolve.CheckFailed(failed)
+    if report.failed:
+        raise evolve.CheckFailed(check=report)
 
 
 def _show(report: SchemaCheck) -> None:
-    for question, problems in (
-        ("there is one head", report.heads),
-        ("the migrations build what the models say", report.migrations),
-        (f"the database is what revision {report.revision or 'none'} says", report.database),
-    ):
-        _show_answer(question, problems)
+    schema = f"revision {report.revision}" if report.revision else "an empty schema"
+    _show_answer("the migrations have one head", report.heads)
+    _show_answer("the migrations build the models", report.migrations)
+    _show_answer(f"the database matches {schema}", report.database)
 
 
-def _show_answer(question: str, problems: list[str]) -> None:
-    console.answer(f"{'no ' if problems else 'yes'}  {question}")
+def _show_answer(statement: str, problems: list[str]) -> None:
+    console.answer(f"{'no ' if problems else 'yes'}  {statement}")
     for problem in problems:
         console.answer(f"     {problem}")
 
@@ -238,16 +246,17 @@ def _show_answer(question: str, problems: list[str]) -> None:
 @app.command()
 def lint(
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FILES]...", help="Migrations; else those that no release has.")
+        list[Path] | None,
+        typer.Argument(metavar="[FILES]...", help="Migrations to check; by default all unreleased ones."),
     ] = None,
 ) -> None:
-    """Look for steps in migrations that would hurt a running app; exit with 3 where there are any."""
+    """Check migrations for steps that would block or break a running app; exit with 3 if there are any."""
     from tatame_db import evolve
 
     found = evolve.lint(files)
     for linted in found:
-        console.answer(linted.warnings or f"{linted.file}: nothing to warn about")
+        console.answer(linted.warnings or f"{linted.file}: no warnings")
     if warned := [linted.file for linted in found if linted.warnings]:
-        raise evolve.LintFailed(warned)
+        raise evolve.LintFailed(files=warned)
     if not found:
-        console.say("nothing to lint: every migration is in a release")
+        console.say("nothing to lint: every migration is released")

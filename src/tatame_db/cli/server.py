@@ -150,7 +150,7 @@ def status(
             console.answer(f"\nNOT READY  a move is unfinished; not restored or not validated: {names}")
             console.answer(f"           run `{unfinished.command}` to restore them")
     if check and found.pending:
-        raise evolve.CheckedBehind(found.pending)
+        raise evolve.StatusCheckFailed(pending=found.pending)
     if check and unfinished.names:
         raise move.MoveUnfinished(names=unfinished.names, command=unfinished.command)
 

@@ -8,12 +8,11 @@ from tatame_db.evolve.lint import Linted, LintFailed, lint
 from tatame_db.evolve.lock import Retry, Timeouts
 from tatame_db.evolve.migrate import MigrationFailed, MigrationStep, migrate, migration_sql, rollback
 from tatame_db.evolve.push import DataLoss, Push, push
-from tatame_db.evolve.status import CheckedBehind, SchemaBehind, Status, TablesMissing, refuse_incomplete, status
+from tatame_db.evolve.status import SchemaBehind, Status, StatusCheckFailed, TablesMissing, refuse_incomplete, status
 
 __all__ = [
     "Answers",
     "CheckFailed",
-    "CheckedBehind",
     "DataLoss",
     "DatabaseAhead",
     "Generated",
@@ -29,6 +28,7 @@ __all__ = [
     "SchemaBehind",
     "SchemaCheck",
     "Status",
+    "StatusCheckFailed",
     "TablesMissing",
     "Timeouts",
     "TwoHeads",

@@ -1,4 +1,4 @@
-"""What a database is, read from its own catalogue and written so that two of them can be compared."""
+"""The schema of a database as PostgreSQL's catalogue describes it, as text that can be compared."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sqlalchemy import text
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-# What belongs to an extension is the extension's business.
-_OURS = "AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = {oid} AND d.deptype = 'e')"
+# The objects of an extension come and go with the extension.
+_NOT_OF_AN_EXTENSION = "AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = {oid} AND d.deptype = 'e')"
 
 _QUERIES = (
-    # Tables, and whether row-level security or another storage was switched on beside us.
+    # A partitioned or unlogged table, or row-level security, is a manual change.
     f"""
     SELECT 'table ' || c.relname,
         concat_ws(' ',
@@ -22,7 +22,7 @@ _QUERIES = (
             CASE c.relpersistence WHEN 'u' THEN 'unlogged' WHEN 't' THEN 'temporary' END,
             CASE WHEN c.relrowsecurity THEN 'with row-level security' END)
     FROM pg_class c
-    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') {_OURS.format(oid="c.oid")}
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') {_NOT_OF_AN_EXTENSION.format(oid="c.oid")}
     """,
     f"""
     SELECT 'column ' || c.relname || '.' || a.attname,
@@ -38,21 +38,21 @@ _QUERIES = (
     JOIN pg_type t ON t.oid = a.atttypid
     LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
     WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped
-        {_OURS.format(oid="c.oid")}
+        {_NOT_OF_AN_EXTENSION.format(oid="c.oid")}
     """,
     # PostgreSQL 18 lists NOT NULL among the constraints; here it belongs to the column.
     f"""
     SELECT 'constraint ' || c.relname || '.' || k.conname, pg_get_constraintdef(k.oid)
     FROM pg_constraint k
     JOIN pg_class c ON c.oid = k.conrelid
-    WHERE c.relnamespace = 'public'::regnamespace AND k.contype <> 'n' {_OURS.format(oid="c.oid")}
+    WHERE c.relnamespace = 'public'::regnamespace AND k.contype <> 'n' {_NOT_OF_AN_EXTENSION.format(oid="c.oid")}
     """,
     f"""
     SELECT 'index ' || i.indexrelid::regclass,
         pg_get_indexdef(i.indexrelid) || CASE WHEN i.indisvalid THEN '' ELSE ' INVALID' END
     FROM pg_index i
     JOIN pg_class c ON c.oid = i.indrelid
-    WHERE c.relnamespace = 'public'::regnamespace {_OURS.format(oid="c.oid")}
+    WHERE c.relnamespace = 'public'::regnamespace {_NOT_OF_AN_EXTENSION.format(oid="c.oid")}
         AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.conrelid = i.indrelid)
     """,
     f"""
@@ -63,24 +63,24 @@ _QUERIES = (
              WHERE d.objid = c.oid AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0))
     FROM pg_sequence s
     JOIN pg_class c ON c.oid = s.seqrelid
-    WHERE c.relnamespace = 'public'::regnamespace {_OURS.format(oid="c.oid")}
+    WHERE c.relnamespace = 'public'::regnamespace {_NOT_OF_AN_EXTENSION.format(oid="c.oid")}
     """,
     f"""
     SELECT 'enum ' || t.typname, string_agg(quote_literal(e.enumlabel), ', ' ORDER BY e.enumsortorder)
     FROM pg_type t
     JOIN pg_enum e ON e.enumtypid = t.oid
-    WHERE t.typnamespace = 'public'::regnamespace {_OURS.format(oid="t.oid")}
+    WHERE t.typnamespace = 'public'::regnamespace {_NOT_OF_AN_EXTENSION.format(oid="t.oid")}
     GROUP BY t.typname
     """,
     f"""
     SELECT CASE c.relkind WHEN 'm' THEN 'materialized view ' ELSE 'view ' END || c.relname, pg_get_viewdef(c.oid)
     FROM pg_class c
-    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('v', 'm') {_OURS.format(oid="c.oid")}
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('v', 'm') {_NOT_OF_AN_EXTENSION.format(oid="c.oid")}
     """,
     f"""
     SELECT 'function ' || p.oid::regprocedure, pg_get_functiondef(p.oid)
     FROM pg_proc p
-    WHERE p.pronamespace = 'public'::regnamespace AND p.prokind IN ('f', 'p') {_OURS.format(oid="p.oid")}
+    WHERE p.pronamespace = 'public'::regnamespace AND p.prokind IN ('f', 'p') {_NOT_OF_AN_EXTENSION.format(oid="p.oid")}
     """,
     """
     SELECT 'trigger ' || c.relname || '.' || t.tgname, pg_get_triggerdef(t.oid)
@@ -94,31 +94,31 @@ _QUERIES = (
 
 @dataclass(frozen=True)
 class SchemaDifference:
-    """One thing that is not as it should be; `None` where one side does not have it at all."""
+    """An object that differs between two schemas; `None` where it does not exist."""
 
-    thing: str
+    name: str
     expected: str | None
     found: str | None
 
     def __str__(self) -> str:
         if self.found is None:
-            return f"{self.thing} is missing: {self.expected}"
+            return f"{self.name} is missing: {self.expected}"
         if self.expected is None:
-            return f"{self.thing} is not expected: {self.found}"
-        return f"{self.thing} differs\n    expected: {self.expected}\n    found:    {self.found}"
+            return f"{self.name} is not expected: {self.found}"
+        return f"{self.name} differs\n    expected: {self.expected}\n    found:    {self.found}"
 
 
 def read(connection: Connection) -> dict[str, str]:
-    """Return what each thing in the schema `public` is called and how PostgreSQL itself defines it."""
-    # PostgreSQL leaves a schema out of a name where the path makes it clear, so the path has to be the same.
+    """Return the name and the definition of every object in the schema `public`. Runs in the open transaction."""
+    # PostgreSQL omits the schema of a name that `search_path` finds, so the path has to be the same in every session.
     connection.execute(text("SET LOCAL search_path = pg_catalog, public"))
     return {str(name): str(definition) for query in _QUERIES for name, definition in connection.execute(text(query))}
 
 
 def differences(expected: dict[str, str], found: dict[str, str]) -> list[SchemaDifference]:
-    """Compare two catalogues."""
+    """Compare two catalogues; differences are sorted by name."""
     return [
-        SchemaDifference(thing, expected.get(thing), found.get(thing))
-        for thing in sorted(expected.keys() | found.keys())
-        if expected.get(thing) != found.get(thing)
+        SchemaDifference(name, expected.get(name), found.get(name))
+        for name in sorted(expected.keys() | found.keys())
+        if expected.get(name) != found.get(name)
     ]

@@ -1,4 +1,4 @@
-"""Three questions about a schema: do migrations, models and database say the same."""
+"""Check that migrations, models and database agree: one head, no difference, no edited migration."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tatame_db.errors import NOTHING_CHANGED, TatameError
+from tatame_db.errors import TatameError, fact
 from tatame_db.evolve import catalogue
 from tatame_db.evolve.history import History, MigrationEdited, current_revisions
 from tatame_db.evolve.migrate import migrate
@@ -17,43 +17,70 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 
-class CheckFailed(TatameError):
-    """Something is not as it should be: the answer of `check`."""
-
-    exit_code = 3
-
-    def __init__(self, questions: list[str]) -> None:
-        self.questions = questions
-        super().__init__(
-            f"not as it should be: {', '.join(questions)}",
-            means=NOTHING_CHANGED,
-            fix="`tatame-db generate` writes what the migrations lack; what was changed beside them in the database, "
-            "undo there or write as a migration",
-        )
-
-
 @dataclass(frozen=True)
 class SchemaCheck:
-    """The three answers; an empty list is a yes."""
+    """The problems that a check found; an empty list means that the part is in order."""
 
     heads: list[str]
-    """The heads, where there is more than one."""
+    """The files of the heads, if there is more than one."""
     migrations: list[str]
-    """Where the migrations do not build what the models say."""
+    """The differences between the models and a database that the migrations build."""
     database: list[str]
-    """Where the database is not what its revision says."""
+    """The differences between the database and its revision, and the applied migrations that were edited."""
     revision: str | None
-    """The revision that the database was compared with."""
+    """The revision that the database was compared with; `None` before the first migration."""
 
     @property
     def failed(self) -> list[str]:
-        """The questions whose answer is no."""
-        answers = {"one head": self.heads, "migrations and models": self.migrations, "the database": self.database}
-        return [question for question, problems in answers.items() if problems]
+        """The names of the fields that list problems."""
+        return [part for part in ("heads", "migrations", "database") if getattr(self, part)]
+
+
+# What is wrong and what to do about it, for each field of `SchemaCheck` that lists problems.
+_PROBLEMS = {
+    "heads": (
+        "the migrations have more than one head",
+        'join the heads with `tatame-db generate --merge "merge the branches"`',
+    ),
+    "migrations": (
+        "the migrations do not build the models",
+        "write the missing migration with `tatame-db generate`",
+    ),
+    "database": (
+        "the database does not match its migrations",
+        "undo manual changes of the database, or write them as a migration",
+    ),
+}
+
+
+@fact
+class CheckFailed(TatameError):
+    """Migrations, models and database do not agree: the negative answer of `check`."""
+
+    exit_code = 3
+    check: SchemaCheck
+    what = "{problems}"
+    fix = "{fixes}"
+
+    @property
+    def problems(self) -> str:
+        """The parts that failed."""
+        return "; ".join(_PROBLEMS[part][0] for part in self.check.failed)
+
+    @property
+    def fixes(self) -> str:
+        """What to do about each of them."""
+        return "; ".join(_PROBLEMS[part][1] for part in self.check.failed)
 
 
 def check(engine: Engine) -> SchemaCheck:
-    """Answer the three questions; changes nothing, and builds what it compares with on a scratch server.
+    """Check that migrations, models and database agree; changes nothing and takes seconds.
+
+    The models and the migrations are built on a scratch server. With more than one head, only the heads and edited
+    migrations are reported, because there is no single schema to compare with.
+
+        >>> evolve.check(engine).failed
+        []
 
     Raises `MigrationUnreadable`, `DatabaseAhead`.
     """

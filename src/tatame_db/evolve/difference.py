@@ -1,8 +1,7 @@
-"""From what a database has to what the models say, as operations; a rename is asked about, never guessed."""
+"""The change that leads from a database to the models, as operations; a rename is never guessed."""
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations, ops
 from sqlalchemy import ForeignKeyConstraint, PrimaryKeyConstraint, UniqueConstraint, inspect, text
 
-from tatame_db.errors import NOTHING_CHANGED, TatameError
+from tatame_db.errors import NOTHING_CHANGED, TatameError, fact
 from tatame_db.schema import Base
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Inspector, MetaData, Table
 
-# Types, defaults and, by name, checks; what even these do not see is found by comparing catalogues.
+# Alembic misses some changes even so, such as the text of a check; comparing catalogues finds those.
 _COMPARE = {
     "compare_type": True,
     "compare_server_default": True,
@@ -27,39 +26,45 @@ _COMPARE = {
 }
 
 
+@fact
 class RenameUndecided(TatameError):
-    """Something would go and something like it would come, and nobody said whether it is the same."""
+    """An object is no longer in the models and a similar one is new, which is a rename or a drop."""
 
-    def __init__(self, gone: str, candidates: list[str]) -> None:
-        self.gone, self.candidates = gone, candidates
-        names = " or ".join(f"`--rename {gone}:{name}`" for name in candidates)
-        super().__init__(
-            f"{gone} is no longer in the models, and {', '.join(candidates)} is new there: renamed, or dropped?",
-            means=f"{NOTHING_CHANGED} A rename keeps the data, a drop loses it.",
-            fix=f"say {names}, or `--drop {gone}`",
-        )
+    gone: str
+    candidates: list[str]
+    what = "{gone} is no longer in the models, and {candidates} is new: renamed or dropped?"
+    means = f"{NOTHING_CHANGED} A rename keeps the data, a drop loses it."
+    fix = "answer with {renames} or with `--drop {gone}`"
+
+    @property
+    def renames(self) -> str:
+        """The possible renames, as options."""
+        return " or ".join(f"`--rename {self.gone}:{name}`" for name in self.candidates)
 
 
-class AnswerUseless(TatameError):
-    """A `--rename` or `--drop` names something that has not gone, or has not come."""
+@fact
+class AnswerInvalid(TatameError):
+    """A `--rename` or `--drop` does not match the difference between database and models."""
 
-    def __init__(self, answer: str, problem: str) -> None:
-        self.answer = answer
-        super().__init__(
-            f"`{answer}` does not fit: {problem}",
-            means=NOTHING_CHANGED,
-            fix="write `--rename table.column:new_column`, `--rename table:new_table`, or `--drop table.column`",
-        )
+    answer: str
+    problem: str
+    what = "`{answer}` is not valid: {problem}"
+    fix = "write `--rename table.column:new_column`, `--rename table:new_table` or `--drop table.column`"
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What was said in advance about things that go: what they become, or that they really go."""
+    """Which columns and tables that are no longer in the models were renamed, and which are dropped.
+
+    >>> evolve.generate("rename plan", evolve.Answers(renames={"users.plan": "tier"}))
+    Generated(path=PosixPath('.../20261124090000_rename_plan.py'), ...)
+    """
 
     renames: dict[str, str] = field(default_factory=dict[str, str])
+    """The new name of each renamed `table` or `table.column`."""
     drops: frozenset[str] = frozenset()
     ask: Callable[[str, list[str]], str | None] | None = None
-    """Called with what goes and what could be its new name; answers with the name, or `None` for a drop."""
+    """Called for anything else with its name and the possible new names; returns one of them, or `None` for a drop."""
 
     @classmethod
     def parse(
@@ -68,33 +73,33 @@ class Answers:
         drops: list[str],
         ask: Callable[[str, list[str]], str | None] | None = None,
     ) -> Answers:
-        """Read `users.plan:tier` and `users.plan`. Raises `AnswerUseless`."""
+        """Parse options such as `users.plan:tier` and `users.plan`. Raises `AnswerInvalid`."""
         pairs: dict[str, str] = {}
         for rename in renames:
             gone, _, name = rename.partition(":")
             if not gone or not name or "." in name:
-                raise AnswerUseless(f"--rename {rename}", "it is not `old:new`")
+                raise AnswerInvalid(answer=f"--rename {rename}", problem="it is not `old:new`")
             pairs[gone] = name
         return cls(pairs, frozenset(drops), ask)
 
-    def about(self, gone: str, candidates: list[str]) -> str | None:
-        """Decide one thing. Raises `RenameUndecided`, `AnswerUseless`."""
+    def new_name(self, gone: str, candidates: list[str]) -> str | None:
+        """Return the new name, or `None` for a drop. Raises `RenameUndecided`, `AnswerInvalid`."""
         if gone in self.drops:
             return None
         if name := self.renames.get(gone):
             if name not in candidates:
-                raise AnswerUseless(f"--rename {gone}:{name}", f"{name} is not new in the models")
+                raise AnswerInvalid(answer=f"--rename {gone}:{name}", problem=f"{name} is not new in the models")
             return name
         if not candidates:
             return None
         if self.ask is None:
-            raise RenameUndecided(gone, candidates)
+            raise RenameUndecided(gone=gone, candidates=candidates)
         return self.ask(gone, candidates)
 
 
 @dataclass(frozen=True)
 class Renaming:
-    """A rename as SQL, there and back."""
+    """A rename as SQL, with the statement that reverses it."""
 
     up: str
     down: str
@@ -102,7 +107,7 @@ class Renaming:
 
 @dataclass(frozen=True)
 class Change:
-    """What leads from a database to the models: renames first, then the rest."""
+    """The change that makes a database equal to the models: renames first, then all other operations."""
 
     renamings: list[Renaming]
     upgrade: ops.UpgradeOps
@@ -113,23 +118,32 @@ class Change:
         return not self.renamings and self.upgrade.is_empty()
 
     def statements(self, connection: Connection) -> list[str]:
-        """Write the SQL of the change, in order."""
-        written = io.StringIO()
+        """Return the SQL of the change, one statement each, in order and without semicolons."""
+        rest = _Statements()
         context = MigrationContext.configure(
-            dialect=connection.dialect, opts={"as_sql": True, "output_buffer": written, "literal_binds": True}
+            dialect=connection.dialect, opts={"as_sql": True, "output_buffer": rest, "literal_binds": True}
         )
         operations = Operations(context)
         for operation in flattened(self.upgrade):
             operations.invoke(operation)
-        rest = [statement.strip() for statement in written.getvalue().split(";\n\n")]
-        return [renaming.up for renaming in self.renamings] + [statement for statement in rest if statement]
+        return [renaming.up for renaming in self.renamings] + rest
+
+
+class _Statements(list[str]):
+    """A buffer for Alembic's SQL: Alembic writes one statement at a time, whatever text is in it."""
+
+    def write(self, statement: str) -> None:
+        self.append(statement.strip().removesuffix(";"))
+
+    def flush(self) -> None:
+        """Do nothing: the buffer is a list."""
 
 
 def find_change(connection: Connection, answers: Answers, metadata: MetaData = Base.metadata) -> Change:
-    """Compare a database with the models, applying the decided renames to it on the way.
+    """Compare a database with the models, and apply the renames to it.
 
-    The renames are left in the connection's transaction: commit them on a scratch database, roll back on others.
-    Raises `RenameUndecided`, `AnswerUseless`.
+    The renames stay in the connection's open transaction: commit them on a scratch database, roll them back elsewhere.
+    Raises `RenameUndecided`, `AnswerInvalid`.
     """
     renamings: list[Renaming] = []
     decided: set[str] = set()
@@ -142,12 +156,12 @@ def find_change(connection: Connection, answers: Answers, metadata: MetaData = B
         renamings += followers
     for answer in answers.renames.keys() | answers.drops:
         if answer not in decided:
-            raise AnswerUseless(answer, "nothing of this name has gone from the models")
+            raise AnswerInvalid(answer=answer, problem="the models still have it, or the database never did")
     return Change(renamings, _operations(connection, metadata))
 
 
 def flattened(upgrade: ops.OpContainer) -> Iterator[ops.MigrateOperation]:
-    """List single operations, where Alembic groups those of a table."""
+    """Return single operations; Alembic groups those of a table."""
     for operation in upgrade.ops:
         if isinstance(operation, ops.OpContainer):
             yield from flattened(operation)
@@ -158,8 +172,8 @@ def flattened(upgrade: ops.OpContainer) -> Iterator[ops.MigrateOperation]:
 def _operations(connection: Connection, metadata: MetaData) -> ops.UpgradeOps:
     context = MigrationContext.configure(connection, opts=_COMPARE | {"target_metadata": metadata})
     upgrade = produce_migrations(context, metadata).upgrade_ops
-    assert upgrade is not None  # noqa: S101, Alembic's type allows for other uses of it
-    # CREATE TABLE leaves out the keys of tables that point at each other, and Alembic does not add them.
+    assert upgrade is not None  # noqa: S101, `None` only in other uses of Alembic
+    # CREATE TABLE omits the foreign keys of tables that refer to each other, and Alembic does not add them.
     upgrade.ops += [
         ops.CreateForeignKeyOp.from_constraint(constraint)
         for operation in flattened(upgrade)
@@ -171,24 +185,24 @@ def _operations(connection: Connection, metadata: MetaData) -> ops.UpgradeOps:
 
 
 def _next_rename(connection: Connection, metadata: MetaData, answers: Answers, decided: set[str]) -> list[Renaming]:
-    """The first rename that the answers decide, tables before columns; what is dropped is only noted."""
-    there = inspect(connection)
+    """Return the first rename that is not decided yet, tables before columns; a drop is only noted in `decided`."""
+    inspector = inspect(connection)
     quote = connection.dialect.identifier_preparer.quote
-    tables = set(there.get_table_names())
+    tables = set(inspector.get_table_names())
     new_tables = sorted(metadata.tables.keys() - tables)
     for gone in sorted(tables - metadata.tables.keys() - decided):
-        name = answers.about(gone, new_tables)
+        name = answers.new_name(gone, new_tables)
         decided.add(gone)
         if name:
             return [_renaming(connection, "ALTER TABLE {} RENAME TO {}", gone, name)]
     for table in sorted(tables & metadata.tables.keys()):
-        columns = {column["name"] for column in there.get_columns(table)}
+        columns = {column["name"] for column in inspector.get_columns(table)}
         wanted = set(metadata.tables[table].columns.keys())
         for gone in sorted(columns - wanted):
             key = f"{table}.{gone}"
             if key in decided:
                 continue
-            name = answers.about(key, sorted(wanted - columns))
+            name = answers.new_name(key, sorted(wanted - columns))
             decided.add(key)
             if name:
                 return [_renaming(connection, f"ALTER TABLE {quote(table)} RENAME COLUMN {{}} TO {{}}", gone, name)]
@@ -196,19 +210,19 @@ def _next_rename(connection: Connection, metadata: MetaData, answers: Answers, d
 
 
 def _renaming(connection: Connection, sql: str, old: str, new: str) -> Renaming:
-    """Fill the old and the new name into SQL, and the other way round for the way back."""
+    """Fill the old and the new name into SQL, and in reverse order for the way back."""
     quote = connection.dialect.identifier_preparer.quote
     return Renaming(sql.format(quote(old), quote(new)), sql.format(quote(new), quote(old)))
 
 
 def _renamed_followers(connection: Connection, metadata: MetaData) -> Iterator[Renaming]:
-    """Give constraints, indexes and sequences the names that follow from the new names of tables and columns."""
-    there = inspect(connection)
+    """Rename constraints, indexes and sequences after their renamed tables and columns."""
+    inspector = inspect(connection)
     quote = connection.dialect.identifier_preparer.quote
-    for name in sorted(set(there.get_table_names()) & metadata.tables.keys()):
+    for name in sorted(set(inspector.get_table_names()) & metadata.tables.keys()):
         table = metadata.tables[name]
         wanted = dict(_named_by_shape(table))
-        for shape, old in _found_by_shape(there, name):
+        for shape, old in _found_by_shape(inspector, name):
             new = wanted.get(shape)
             if new and new != old:
                 index = shape[0] == "index"
@@ -228,6 +242,7 @@ def _renamed_followers(connection: Connection, metadata: MetaData) -> Iterator[R
                 yield _renaming(connection, "ALTER SEQUENCE {} RENAME TO {}", sequence, expected)
 
 
+# The kind and the columns, by which an index or constraint is recognized under its old name.
 Shape = tuple[Any, ...]
 
 
@@ -240,16 +255,16 @@ def _named_by_shape(table: Table) -> Iterator[tuple[Shape, str]]:
         yield ("index", tuple(getattr(column, "name", str(column)) for column in index.expressions)), str(index.name)
 
 
-def _found_by_shape(there: Inspector, table: str) -> Iterator[tuple[Shape, str]]:
-    key = there.get_pk_constraint(table)
+def _found_by_shape(inspector: Inspector, table: str) -> Iterator[tuple[Shape, str]]:
+    key = inspector.get_pk_constraint(table)
     if key["name"]:
         yield ("PrimaryKeyConstraint", tuple(key["constrained_columns"])), key["name"]
-    for foreign in there.get_foreign_keys(table):
+    for foreign in inspector.get_foreign_keys(table):
         yield ("ForeignKeyConstraint", tuple(foreign["constrained_columns"])), str(foreign["name"])
-    uniques = there.get_unique_constraints(table)
+    uniques = inspector.get_unique_constraints(table)
     for unique in uniques:
         yield ("UniqueConstraint", tuple(unique["column_names"])), str(unique["name"])
-    for index in there.get_indexes(table):
+    for index in inspector.get_indexes(table):
         if not index.get("duplicates_constraint"):
             yield ("index", tuple(index["column_names"])), str(index["name"])
 

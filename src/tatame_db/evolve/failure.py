@@ -1,4 +1,4 @@
-"""A statement that PostgreSQL rejected: its message, and for a NOT NULL that finds NULLs also their number."""
+"""A statement that PostgreSQL rejected: its message, the number of NULLs in a NOT NULL column, and a hint."""
 
 from __future__ import annotations
 
@@ -39,6 +39,26 @@ def _nulls(connection: Connection, table: str, column: str) -> str:
     query = f"SELECT count(*), min({example}) FROM {quote(table)} WHERE {quote(column)} IS NULL"
     rows, first = connection.execute(text(query)).one()
     return f"{counted(rows, 'row')} with NULL, for example {first or 'a row without a key'}"
+
+
+def sqlstate(error: DBAPIError) -> str | None:
+    """Return PostgreSQL's five-character code of an error; `None` if the server did not send one."""
+    return error.orig.sqlstate if isinstance(error.orig, psycopg.Error) else None
+
+
+def fix_for(code: str | None, source: str) -> str:
+    """Return what to do about a rejected statement of a migration or of the models, by its SQLSTATE."""
+    match code:
+        case "55P03":
+            return "end the transaction that holds the lock (see `pg_stat_activity`), or allow more `--lock-timeout`"
+        case "57014":
+            return f"allow more `--statement-timeout`, or split the {source} into smaller steps"
+        case "42501":
+            return "connect as the owner of the tables"
+        case str() if code.startswith("23"):
+            return f"fix the data or the {source}"
+        case _:
+            return f"fix the {source}"
 
 
 def indented(statement: str) -> str:

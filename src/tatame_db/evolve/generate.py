@@ -1,4 +1,4 @@
-"""Write the next migration from the difference between the migrations and the models."""
+"""Create the next migration from the difference between the migrations and the models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from alembic.autogenerate import render_python_code
 from alembic.migration import MigrationContext
 
-from tatame_db.errors import NOTHING_CHANGED, TatameError
+from tatame_db.errors import TatameError, fact
 from tatame_db.evolve import catalogue, history
 from tatame_db.evolve.difference import Answers, Change, find_change
 from tatame_db.evolve.history import History
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
+NO_FILE = "No file was written."
 _TEMPLATE = '''"""{sentence}"""
 
 import sqlalchemy as sa
@@ -45,78 +46,97 @@ def downgrade() -> None:
 '''
 
 
-class SentenceUseless(TatameError):
-    """A migration needs a name that says what it does."""
+@fact
+class SentenceInvalid(TatameError):
+    """The sentence has no letter or digit to name the file of a migration."""
 
-    def __init__(self, sentence: str) -> None:
-        super().__init__(
-            f"{sentence!r} makes no name for a migration",
-            means="No file was written.",
-            fix='say what changes: `tatame-db generate "add belt to graduations"`',
-        )
+    sentence: str
+    what = "{sentence!r} cannot name a migration: it has no letter or digit"
+    means = NO_FILE
+    fix = 'describe the change: `tatame-db generate "add belt to graduations"`'
 
 
+@fact
 class FolderReadOnly(TatameError):
-    """Migrations are written where the models are, and not into an installed package."""
+    """The folder of the migrations cannot be written to, as in an installed package."""
 
-    def __init__(self, folder: Path, reason: str) -> None:
-        super().__init__(
-            f"a migration cannot be written to {folder}: {reason}",
-            means="No file was written.",
-            fix="work in a checkout of tatame-db, where the models are edited too",
-        )
+    folder: Path
+    reason: str
+    what = "a migration cannot be written to {folder}: {reason}"
+    means = NO_FILE
+    fix = "run the command in a checkout of tatame-db, with the models that you edit"
 
 
+@fact
 class ToolMissing(TatameError):
-    """A program of the development environment is not there."""
+    """A program of the development environment is not installed."""
 
-    def __init__(self, tool: str) -> None:
-        super().__init__(
-            f"`{tool}` is not installed",
-            means=NOTHING_CHANGED,
-            fix="`pip install 'tatame-db[develop]'`, or work in the environment that `make` creates",
-        )
+    tool: str
+    what = "`{tool}` is not installed"
+    fix = "`pip install 'tatame-db[develop]'`, or use the environment that `make` creates"
 
 
+@fact
 class NothingToMerge(TatameError):
-    """There is one head only."""
+    """The migrations have one head."""
 
-    def __init__(self, head: str) -> None:
-        super().__init__(
-            f"there is nothing to merge: the one head is {head}", means="No file was written.", fix="`tatame-db status`"
-        )
-
-
-class NotAllGenerated(TatameError):
-    """The models say something that cannot be generated, and must be written by hand."""
-
-    def __init__(self, path: Path | None, differences: list[catalogue.SchemaDifference]) -> None:
-        self.path, self.differences = path, differences
-        listed = "\n".join(f"  {difference}" for difference in differences)
-        super().__init__(
-            f"the migrations do not yet build what the models say:\n{listed}",
-            means=f"The rest was written to {path}." if path else "No file was written.",
-            fix=(f"add it to {path.name} by hand" if path else 'write it by hand: `tatame-db generate "…" --empty`')
-            + ", then `tatame-db check`",
-        )
+    head: str
+    what = "nothing to merge: {head} is the only head"
+    means = NO_FILE
+    fix = "run `tatame-db generate` without `--merge` for an ordinary migration"
 
 
+@fact
+class UpgradeDiffers(TatameError):
+    """The models have a change that cannot be generated."""
+
+    path: Path | None
+    differences: list[catalogue.SchemaDifference]
+    what = "the migrations do not build the models yet:\n{lines}"
+    means = "{written}"
+    fix = "{edit}, then run `tatame-db check`"
+
+    @property
+    def lines(self) -> str:
+        """The differences, one a line."""
+        return _lines(self.differences)
+
+    @property
+    def written(self) -> str:
+        """Whether there is a file with the generated part."""
+        return f"The generated part was written to {self.path}." if self.path else NO_FILE
+
+    @property
+    def edit(self) -> str:
+        """Where the missing steps belong."""
+        if self.path:
+            return f"add the missing steps to {self.path.name} by hand"
+        return 'write the steps by hand in a new file: `tatame-db generate "the change" --empty`'
+
+
+@fact
 class DowngradeDiffers(TatameError):
-    """The generated way back does not lead back."""
+    """The generated downgrade does not restore the schema."""
 
-    def __init__(self, path: Path, differences: list[catalogue.SchemaDifference]) -> None:
-        self.path, self.differences = path, differences
-        listed = "\n".join(f"  {difference}" for difference in differences)
-        super().__init__(
-            f"the downgrade in {path} does not lead back:\n{listed}",
-            means="The file was written; no database was changed.",
-            fix="mend `downgrade` in the file by hand",
-        )
+    path: Path
+    differences: list[catalogue.SchemaDifference]
+    what = "the downgrade in {path} does not restore the schema:\n{lines}"
+    means = "The file was written; no database was changed."
+    fix = "edit `downgrade` in the file by hand"
+
+    @property
+    def lines(self) -> str:
+        """The differences, one a line."""
+        return _lines(self.differences)
+
+
+def _lines(differences: list[catalogue.SchemaDifference]) -> str:
+    return "\n".join(f"  {difference}" for difference in differences)
 
 
 @dataclass(frozen=True)
 class Generated:
-    """A new migration file, and the SQL that it will run."""
+    """A new migration file, and the SQL that it runs."""
 
     path: Path
     revision: str
@@ -124,11 +144,16 @@ class Generated:
 
 
 def generate(sentence: str, answers: Answers | None = None) -> Generated | None:
-    """Write the next migration, prove it on a scratch database up, down and up, and return it.
+    """Create the next migration and test it on a scratch server; return `None` if migrations and models agree.
 
-    Returns `None` where migrations and models agree. Touches no database but its own. Raises `TwoHeads`,
-    `MigrationUnreadable`, `RenameUndecided`, `AnswerUseless`, `SentenceUseless`, `NotAllGenerated`,
-    `DowngradeDiffers`, and what `migrate` raises where the new step fails.
+    The file is run up, down and up again, and the schema compared with the models; no other database is touched. The
+    sentence becomes the docstring and the file name.
+
+        >>> evolve.generate("add a tier to users").path.name
+        '20261124090000_add_a_tier_to_users.py'
+
+    Raises `TwoHeads`, `MigrationUnreadable`, `RenameUndecided`, `AnswerInvalid`, `SentenceInvalid`, `FolderReadOnly`,
+    `ToolMissing`, `UpgradeDiffers`, `DowngradeDiffers`, and `MigrationFailed` if PostgreSQL rejects the new step.
     """
     head = History().head
     name = _file_name(sentence)
@@ -143,35 +168,35 @@ def generate(sentence: str, answers: Answers | None = None) -> Generated | None:
             with before.connect() as connection:
                 rest = catalogue.differences(wanted, catalogue.read(connection))
             if rest:
-                raise NotAllGenerated(None, rest)
+                raise UpgradeDiffers(path=None, differences=rest)
             return None
         written = _write(name, sentence, head, upgrade, downgrade)
         try:
             _prove(before, written.path, wanted)
-        except (NotAllGenerated, DowngradeDiffers):
+        except (UpgradeDiffers, DowngradeDiffers):
             raise
         except BaseException:
-            # A step that does not even run is not left in the way of the next try.
+            # A file that does not run would block every later command.
             written.path.unlink()
             raise
     return written
 
 
 def generate_empty(sentence: str) -> Generated:
-    """Write a migration without steps, to be filled by hand. Raises `TwoHeads`, `SentenceUseless`."""
+    """Create a migration without steps, to write by hand. Raises `TwoHeads`, `SentenceInvalid`."""
     return _write(_file_name(sentence), sentence, History().head, "", "")
 
 
 def generate_merge(sentence: str) -> Generated:
-    """Write a migration that joins all heads. Raises `NothingToMerge`, `SentenceUseless`."""
+    """Create a migration that joins all heads. Raises `NothingToMerge`, `SentenceInvalid`."""
     heads = History().heads
     if len(heads) == 1:
-        raise NothingToMerge(heads[0])
+        raise NothingToMerge(head=heads[0])
     return _write(_file_name(sentence), sentence, tuple(heads), "", "")
 
 
 def _compare(server: Scratch, answers: Answers) -> tuple[Change, str, str]:
-    """The change, and the code of both ways, found on a copy that takes the renames."""
+    """Return the change and the code of `upgrade` and `downgrade`, from a copy that the renames may change."""
     with server.database("work", template="before") as engine, engine.connect() as connection:
         change = find_change(connection, answers)
         context = MigrationContext.configure(connection, opts={"target_metadata": Base.metadata})
@@ -202,21 +227,21 @@ def _prove(before: Engine, path: Path, wanted: dict[str, str]) -> None:
     back = catalogue.differences(start, snapshot())
     migrate(before)
     if rest:
-        raise NotAllGenerated(path, rest)
+        raise UpgradeDiffers(path=path, differences=rest)
     if back:
-        raise DowngradeDiffers(path, back)
+        raise DowngradeDiffers(path=path, differences=back)
 
 
 def _file_name(sentence: str) -> str:
     plain = unicodedata.normalize("NFKD", sentence).encode("ascii", "ignore").decode().lower()
     name = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")[:60].rstrip("_")
     if not name:
-        raise SentenceUseless(sentence)
+        raise SentenceInvalid(sentence=sentence)
     return name
 
 
 def _write(name: str, sentence: str, down_revision: str | tuple[str, ...], upgrade: str, downgrade: str) -> Generated:
-    # A second generate within the same second still gets a number of its own, and the later one.
+    # Two files within one second must not share a number, and the later one must sort last.
     last = max(script.revision for script in History().scripts.walk_revisions())
     revision = str(max(int(datetime.now(UTC).strftime("%Y%m%d%H%M%S")), int(last) + 1 if last.isdigit() else 0))
     path = history.MIGRATIONS / "versions" / f"{revision}_{name}.py"
@@ -231,7 +256,7 @@ def _write(name: str, sentence: str, down_revision: str | tuple[str, ...], upgra
     try:
         path.write_text(text)
     except OSError as error:
-        raise FolderReadOnly(path.parent, error.strerror or str(error)) from error
+        raise FolderReadOnly(folder=path.parent, reason=error.strerror or str(error)) from error
     written = History()
     start = (down_revision,) if isinstance(down_revision, str) else down_revision
     return Generated(path, revision, offline_sql(written, start, [written.script(revision)]))
@@ -247,6 +272,6 @@ def _formatted(code: str, path: Path) -> str:
         command = [sys.executable, "-m", "ruff", *arguments, "--stdin-filename", str(path), "-"]
         done = subprocess.run(command, check=False, input=code, capture_output=True, text=True)
         if "No module named ruff" in done.stderr:
-            raise ToolMissing("ruff")
+            raise ToolMissing(tool="ruff")
         code = done.stdout or code
     return code

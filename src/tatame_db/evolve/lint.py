@@ -1,4 +1,4 @@
-"""Look for steps that would hurt a running app, with squawk."""
+"""Check migrations with squawk for steps that would block or break a running app."""
 
 from __future__ import annotations
 
@@ -8,60 +8,62 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tatame_db.errors import NOTHING_CHANGED, TatameError
+from tatame_db.database.dialect import OLDEST_SERVER
+from tatame_db.errors import TatameError, fact
 from tatame_db.evolve import history
 from tatame_db.evolve.generate import ToolMissing
 from tatame_db.evolve.history import History
 from tatame_db.evolve.migrate import offline_sql
 
-OLDEST_SERVER = "14.0"
 SWITCHED_OFF = {
-    "prefer-bigint-over-int": "the plan's keys are integers, and its tools compare them",
-    "prefer-identity": "the plan's keys are serial",
-    "prefer-text-field": "the one varchar is in Alembic's own table",
-    "prefer-timestamp-tz": "the plan's timestamps have no zone and mean UTC",
+    "prefer-bigint-over-int": "the keys are integers, as in the database of Supabase",
+    "prefer-identity": "the keys are serial, as in the database of Supabase",
+    "prefer-text-field": "the only varchar is in Alembic's own table",
+    "prefer-timestamp-tz": "timestamps have no time zone and are UTC",
     "require-lock-timeout": "`migrate` sets it for every step",
     "require-statement-timeout": "`migrate` sets it for every step",
 }
-"""The rules that do not fit this project, and why."""
+"""The rules that do not fit this project, and the reasons."""
 
 
+@fact
 class LintFailed(TatameError):
-    """squawk warns about a migration: the answer of `lint`."""
+    """squawk warns about a migration: the negative answer of `lint`."""
 
     exit_code = 3
-
-    def __init__(self, files: list[str]) -> None:
-        self.files = files
-        super().__init__(
-            f"squawk warns about {', '.join(files)}",
-            means=NOTHING_CHANGED,
-            fix="split the step as the warning says; where it is wrong, say why in a comment above the statement: "
-            'op.execute("-- squawk-ignore rule-name")',
-        )
+    files: list[str]
+    what = "squawk warns about {files}"
+    fix = (
+        "split the step as the warning suggests; to overrule a warning, put a comment before the statement: "
+        'op.execute("-- squawk-ignore rule-name")'
+    )
 
 
+@fact
 class NotAMigration(TatameError):
-    """A file was named that is none of the migrations."""
+    """A file is not one of the migrations."""
 
-    def __init__(self, file: Path) -> None:
-        super().__init__(
-            f"{file} is not a migration. Checked: {history.MIGRATIONS / 'versions'}",
-            means=NOTHING_CHANGED,
-            fix="name files of that folder, or none for all that are not shipped yet",
-        )
+    file: Path
+    folder: Path
+    what = "{file} is not a migration in {folder}"
+    fix = "name files of that folder, or no file to check all unreleased migrations"
 
 
 @dataclass(frozen=True)
 class Linted:
-    """What squawk says about the SQL of one migration; empty where it has nothing to say."""
+    """squawk's warnings about the SQL of one migration, one a line; empty if there are none."""
 
     file: str
     warnings: str
 
 
 def lint(files: list[Path] | None = None) -> list[Linted]:
-    """Ask squawk about the SQL of these migrations, or of all that no release has.
+    """Check the SQL of these migrations, by default of all unreleased ones; needs no database.
+
+    A migration is released if the newest tag of the git repository contains it.
+
+        >>> [linted.file for linted in evolve.lint() if linted.warnings]
+        []
 
     Raises `NotAMigration`, `ToolMissing`, `MigrationUnreadable`.
     """
@@ -69,8 +71,8 @@ def lint(files: list[Path] | None = None) -> list[Linted]:
     known = {Path(script.path).name: script for script in migrations.scripts.walk_revisions()}
     for file in files or []:
         if file.name not in known:
-            raise NotAMigration(file)
-    names = sorted(file.name for file in files) if files else sorted(known.keys() - _shipped())
+            raise NotAMigration(file=file, folder=history.MIGRATIONS / "versions")
+    names = sorted(file.name for file in files) if files else sorted(known.keys() - _released())
     found: list[Linted] = []
     for name in names:
         script = known[name]
@@ -80,8 +82,8 @@ def lint(files: list[Path] | None = None) -> list[Linted]:
     return found
 
 
-def _shipped() -> set[str]:
-    """The migrations that the newest release had: what its tag contains; nothing where there is no tag."""
+def _released() -> set[str]:
+    """Return the migrations in the newest tag; none if there is no tag."""
     folder = history.MIGRATIONS / "versions"
     tag = _git(folder, "describe", "--tags", "--abbrev=0").strip()
     return set(_git(folder, "ls-tree", "--name-only", tag, ".").split()) if tag else set()
@@ -99,8 +101,12 @@ def _git(folder: Path, *arguments: str) -> str:
 def _squawk(name: str, sql: str) -> str:
     program = shutil.which("squawk", path=str(Path(sys.executable).parent)) or shutil.which("squawk")
     if program is None:
-        raise ToolMissing("squawk")
+        raise ToolMissing(tool="squawk")
     rules = [part for rule in SWITCHED_OFF for part in ("--exclude", rule)]
-    options = ["--reporter=gcc", f"--pg-version={OLDEST_SERVER}", f"--stdin-filepath={Path(name).with_suffix('.sql')}"]
+    options = [
+        "--reporter=gcc",
+        f"--pg-version={OLDEST_SERVER}.0",
+        f"--stdin-filepath={Path(name).with_suffix('.sql')}",
+    ]
     done = subprocess.run([program, *options, *rules], check=False, input=sql, capture_output=True, text=True)
     return done.stdout.strip() if done.returncode else ""

@@ -1,4 +1,4 @@
-"""Apply migrations and undo them: one run at a time, one transaction a step, never a long wait for a lock."""
+"""Apply and undo migrations: one run at a time, one transaction each, and no long wait for a lock."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from alembic.runtime.migration import MigrationStep as AlembicStep
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
-from tatame_db.evolve.failure import indented, postgres_message
+from tatame_db.errors import TatameError, fact
+from tatame_db.evolve.failure import fix_for, indented, postgres_message, sqlstate
 from tatame_db.evolve.history import VERSION_SCHEMA, History, checksum, configuration, current_revisions
 from tatame_db.evolve.lock import Retry, Timeouts, exclusive, ignore
 
@@ -29,34 +29,53 @@ if TYPE_CHECKING:
 RETRY_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)
 
 
-class NotADowngrade(TatameError):
-    """More steps back were asked for than there are."""
+@fact
+class TooFewMigrations(TatameError):
+    """A rollback asks for more steps than the database has applied migrations."""
 
-    def __init__(self, steps: int, possible: int) -> None:
-        self.steps, self.possible = steps, possible
-        super().__init__(
-            f"{counted(steps, 'step')} back asked for, and the database has {counted(possible, 'applied migration')}",
-            means=NOTHING_CHANGED,
-            fix=f"`tatame-db rollback --steps {possible}`" if possible else "there is nothing to roll back",
-        )
+    steps: int
+    possible: int
+    what = "cannot undo {steps:migration}: the database has {possible:applied migration}"
+    fix = "{command}"
+
+    @property
+    def command(self) -> str:
+        """The longest possible rollback."""
+        return f"`tatame-db rollback --steps {self.possible}`" if self.possible else "there is nothing to roll back"
 
 
+@fact
 class MigrationFailed(TatameError):
-    """A migration was refused by PostgreSQL and undone as a whole; the ones before it stay."""
+    """PostgreSQL rejected a migration, which was rolled back; the migrations before it stay applied."""
 
-    def __init__(self, revision: str, statement: str, message: str, applied: list[str]) -> None:
-        self.revision, self.statement, self.message, self.applied = revision, statement, message, applied
-        before = f"Applied before it and kept: {', '.join(applied)}." if applied else "Nothing else was changed."
-        super().__init__(
-            f"migration {revision} failed at\n\n{indented(statement)}\n\nPostgreSQL says: {message}",
-            means=f"The whole migration was undone, but for steps that it runs outside a transaction. {before}",
-            fix="mend the data or the migration, or wait until nobody holds the lock, then run the command again",
-        )
+    revision: str
+    statement: str
+    message: str
+    sqlstate: str | None
+    applied: list[str]
+    what = "migration {revision} failed at\n\n{sql}\n\nPostgreSQL reports: {message}"
+    means = "The migration was rolled back, except for steps that it runs outside a transaction. {before}"
+    fix = "{advice}, then run the command again"
+
+    @property
+    def sql(self) -> str:
+        """The rejected statement, indented."""
+        return indented(self.statement)
+
+    @property
+    def before(self) -> str:
+        """The migrations of the same run that stay applied."""
+        return f"Applied before it: {', '.join(self.applied)}." if self.applied else "Nothing else was changed."
+
+    @property
+    def advice(self) -> str:
+        """What to do about the cause."""
+        return fix_for(self.sqlstate, "migration")
 
 
 @dataclass(frozen=True)
 class MigrationStep:
-    """One applied migration, up or down, and how long it took."""
+    """A migration that was applied or undone, the first line of its docstring, and the time it took."""
 
     revision: str
     sentence: str
@@ -64,8 +83,8 @@ class MigrationStep:
 
 
 @dataclass
-class _Run:
-    """What happens while migrations run: Alembic calls it after each step, inside the step's transaction."""
+class _Record:
+    """Records each step in the step's own transaction: Alembic calls it after the step and before the commit."""
 
     connection: Connection
     on_step: Callable[[MigrationStep], None]
@@ -75,14 +94,14 @@ class _Run:
     def __call__(self, *, step: Any, **_: Any) -> None:
         scripts = step.up_revisions if step.is_upgrade else (step.up_revision,)
         for script in scripts:
-            self._remember(script) if step.is_upgrade else self._forget(script)
+            self._insert(script) if step.is_upgrade else self._delete(script)
         script = step.up_revision
-        applied = MigrationStep(script.revision, script.doc, time.perf_counter() - self.started)
+        done = MigrationStep(script.revision, script.doc, time.perf_counter() - self.started)
         self.started = time.perf_counter()
-        self.steps.append(applied)
-        self.on_step(applied)
+        self.steps.append(done)
+        self.on_step(done)
 
-    def _remember(self, script: Script) -> None:
+    def _insert(self, script: Script) -> None:
         self.connection.execute(
             text(
                 f"INSERT INTO {VERSION_SCHEMA}.applied (revision, checksum) VALUES (:revision, :checksum)"
@@ -91,7 +110,7 @@ class _Run:
             {"revision": script.revision, "checksum": checksum(script)},
         )
 
-    def _forget(self, script: Script) -> None:
+    def _delete(self, script: Script) -> None:
         self.connection.execute(
             text(f"DELETE FROM {VERSION_SCHEMA}.applied WHERE revision = :revision"), {"revision": script.revision}
         )
@@ -104,19 +123,26 @@ def migrate(
     on_step: Callable[[MigrationStep], None] = ignore,
     timeouts: Timeouts | None = None,
 ) -> list[MigrationStep]:
-    """Apply the pending migrations up to `revision`, each committed by itself; return those that ran.
+    """Apply the pending migrations up to `revision`, oldest first; return those that ran.
 
-    Takes the engine of a sync or an async application, and works on a connection of its own; from a coroutine, call
-    it with `asyncio.to_thread`. Only one run works on a database at a time: a second one waits, and finds nothing to
-    do. A step that does not get its locks in time is undone and tried again a few times, so that it never blocks the
-    running app for long. Raises `MigrationFailed`, `MigrationEdited`, `MigrationUnreadable`, `TwoHeads`,
-    `RevisionUnknown`, `DatabaseAhead`.
+    Each migration is one transaction and is committed before the next begins; `on_step` is called before that commit.
+    The engine may be sync or async: the run opens a connection of its own to the same address, and a coroutine calls
+    `await asyncio.to_thread(evolve.migrate, engine)`. A second run on the same database waits for the first and finds
+    nothing to do. A migration that does not get a lock in time is rolled back and retried, so that it does not block
+    the queries behind it.
+
+        >>> [step.revision for step in evolve.migrate(engine)]
+        ['20261123120000']
+        >>> evolve.migrate(engine)
+        []
+
+    Raises `MigrationFailed`, `MigrationEdited`, `MigrationUnreadable`, `TwoHeads`, `RevisionUnknown`, `DatabaseAhead`.
     """
     history = History()
     with exclusive(engine, timeouts := timeouts or Timeouts()) as connection:
         history.refuse_edited(connection)
         return _run(
-            _Run(connection, on_step),
+            _Record(connection, on_step),
             history,
             lambda: history.pending(connection, revision),
             AlembicStep.upgrade_from_script,
@@ -131,79 +157,88 @@ def rollback(
     on_step: Callable[[MigrationStep], None] = ignore,
     timeouts: Timeouts | None = None,
 ) -> list[MigrationStep]:
-    """Undo the last `steps` migrations, each committed by itself; return those that were undone.
+    """Undo the last `steps` migrations, newest first; return those that were undone.
 
-    Raises `NotADowngrade`, and what `migrate` raises.
+    Each is one transaction, as in `migrate`. The data in the tables and columns that they created is lost.
+
+        >>> [step.revision for step in evolve.rollback(engine)]
+        ['20261123120000']
+
+    Raises `TooFewMigrations`, and the errors of `migrate`.
     """
     history = History()
     with exclusive(engine, timeouts := timeouts or Timeouts()) as connection:
         history.refuse_edited(connection)
         applied = history.applied(connection)
         if steps > len(applied):
-            raise NotADowngrade(steps, len(applied))
-        kept = len(applied) - steps
+            raise TooFewMigrations(steps=steps, possible=len(applied))
+        remaining = len(applied) - steps
         return _run(
-            _Run(connection, on_step),
+            _Record(connection, on_step),
             history,
-            lambda: (now := history.applied(connection))[: len(now) - kept],
+            lambda: (now := history.applied(connection))[: len(now) - remaining],
             AlembicStep.downgrade_from_script,
             timeouts,
         )
 
 
 def migration_sql(engine: Engine, revision: str = "head") -> str:
-    """Write the SQL that `migrate` would run, and run nothing; empty where nothing is pending."""
+    """Return the SQL that `migrate` would run, and run nothing; an empty string if nothing is pending."""
     history = History()
     with engine.connect() as connection:
-        waiting = history.pending(connection, revision)
+        pending = history.pending(connection, revision)
         current = current_revisions(connection)
-    return offline_sql(history, current, waiting) if waiting else ""
+    return offline_sql(history, current, pending) if pending else ""
 
 
 def offline_sql(history: History, start: tuple[str, ...], scripts: list[Script]) -> str:
-    """Write the SQL of these migrations for a database at `start`, without any database."""
+    """Return the SQL of these migrations for a database at the revisions `start`, without a connection."""
     config = configuration()
     config.output_buffer = io.StringIO()
     steps = [AlembicStep.upgrade_from_script(history.scripts.revision_map, script) for script in scripts]
     _run_steps(config, history, steps, as_sql=True, starting_rev=start or "base")
-    # The table is there without a row after everything was rolled back.
+    # The table exists and is empty once every migration was rolled back.
     table = f"CREATE TABLE {VERSION_SCHEMA}.alembic_version"
     return config.output_buffer.getvalue().replace(table, table.replace("TABLE", "TABLE IF NOT EXISTS"))
 
 
 def _run(
-    run: _Run,
+    record: _Record,
     history: History,
-    waiting: Callable[[], list[Script]],
+    remaining: Callable[[], list[Script]],
     direction: Callable[[Any, Script], AlembicStep],
     timeouts: Timeouts,
 ) -> list[MigrationStep]:
-    connection = run.connection
+    """Run steps until none remains, again after a lock timeout; what remains is read from the database each time."""
+    connection = record.connection
     pauses = iter(RETRY_PAUSES_SECONDS)
-    while scripts := waiting():
-        # Alembic commits each migration only where no transaction is open already.
+    while scripts := remaining():
+        # Alembic commits after each migration only if no transaction was open before.
         connection.rollback()
         config = configuration()
-        config.attributes |= {"connection": connection, "on_version_apply": run}
-        done = len(run.steps)
+        config.attributes |= {"connection": connection, "on_version_apply": record}
+        done = len(record.steps)
         try:
             _run_steps(config, history, [direction(history.scripts.revision_map, script) for script in scripts])
         except DBAPIError as error:
             connection.rollback()
-            failed = scripts[len(run.steps) - done].revision
+            failed = scripts[len(record.steps) - done].revision
             pause = next(pauses, None)
             if pause is None or not isinstance(error.orig, psycopg.errors.LockNotAvailable):
-                applied = [step.revision for step in run.steps]
                 raise MigrationFailed(
-                    failed, error.statement or "", postgres_message(connection, error), applied
+                    revision=failed,
+                    statement=error.statement or "",
+                    message=postgres_message(connection, error),
+                    sqlstate=sqlstate(error),
+                    applied=[step.revision for step in record.steps],
                 ) from error
             timeouts.on_retry(Retry(failed, pause))
             time.sleep(pause)
-    return run.steps
+    return record.steps
 
 
 def _run_steps(config: Config, history: History, steps: Sequence[AlembicStep], **options: Any) -> None:
-    # Alembic's own commands find the way themselves, but know none back through a merge.
+    # Alembic's own commands choose the steps themselves, but cannot go back through a merge.
     def chosen(_revision: Any, _context: Any) -> Sequence[AlembicStep]:
         return steps
 

@@ -1,4 +1,4 @@
-"""The development shortcut: make a database equal to the models in one transaction, without a migration."""
+"""Apply the models to a development database in one transaction, without a migration."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from alembic.operations import ops
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
+from tatame_db.errors import TatameError, counted, fact
 from tatame_db.evolve.difference import Answers, find_change, flattened
-from tatame_db.evolve.failure import indented, postgres_message
+from tatame_db.evolve.failure import fix_for, indented, postgres_message, sqlstate
 from tatame_db.evolve.lock import Timeouts, exclusive
 
 if TYPE_CHECKING:
@@ -20,34 +20,45 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 
+@fact
 class DataLoss(TatameError):
-    """The push would drop or rewrite data, and nobody accepted that."""
+    """A push would drop or rewrite data, which the caller did not accept."""
 
-    def __init__(self, losses: list[str]) -> None:
-        self.losses = losses
-        listed = "\n".join(f"  {loss}" for loss in losses)
-        super().__init__(
-            f"the push would lose data:\n{listed}",
-            means=NOTHING_CHANGED,
-            fix="say `--accept-data-loss` if it may go; a renamed column keeps its data with `--rename`",
-        )
+    losses: list[str]
+    what = "the push would lose data:\n{lines}"
+    fix = "accept the loss with `--accept-data-loss`, or keep the data of a renamed column with `--rename`"
+
+    @property
+    def lines(self) -> str:
+        """The losses, one a line."""
+        return "\n".join(f"  {loss}" for loss in self.losses)
 
 
+@fact
 class PushFailed(TatameError):
-    """PostgreSQL refused a statement of the push, and the whole push was undone."""
+    """PostgreSQL rejected a statement of a push, and the whole push was rolled back."""
 
-    def __init__(self, statement: str, message: str) -> None:
-        self.statement, self.message = statement, message
-        super().__init__(
-            f"the push failed at\n\n{indented(statement)}\n\nPostgreSQL says: {message}",
-            means="All of it was undone; the database is as before.",
-            fix="mend the data or the models, then run the command again",
-        )
+    statement: str
+    message: str
+    sqlstate: str | None
+    what = "the push failed at\n\n{sql}\n\nPostgreSQL reports: {message}"
+    means = "The push was rolled back; the database is unchanged."
+    fix = "{advice}, then run the command again"
+
+    @property
+    def sql(self) -> str:
+        """The rejected statement, indented."""
+        return indented(self.statement)
+
+    @property
+    def advice(self) -> str:
+        """What to do about the cause."""
+        return fix_for(self.sqlstate, "models")
 
 
 @dataclass(frozen=True)
 class Push:
-    """What a push does to a database: its statements in order, and the data that is lost."""
+    """The statements of a push, in order and without semicolons, and the data that they lose, one sentence each."""
 
     statements: list[str]
     losses: list[str]
@@ -60,10 +71,15 @@ def push(
     agree: Callable[[Push], bool],
     timeouts: Timeouts | None = None,
 ) -> Push | None:
-    """Make a database equal to the models in one transaction; return what was done, or `None` if `agree` said no.
+    """Make a database equal to the models in one transaction; return what was run, or `None` if `agree` refused.
 
-    `agree` is shown everything before the first statement runs, while nothing is locked but other schema changes.
-    Raises `PushFailed`, `RenameUndecided`, `AnswerUseless`.
+    `agree` receives the planned push before the first statement runs; only other schema changes are locked out
+    meanwhile. It is not called if there is nothing to do.
+
+        >>> evolve.push(engine, agree=lambda planned: not planned.losses)
+        Push(statements=['ALTER TABLE users ADD COLUMN tier TEXT'], losses=[])
+
+    Raises `PushFailed`, `RenameUndecided`, `AnswerInvalid`.
     """
     with exclusive(engine, timeouts or Timeouts()) as connection:
         planned = _plan(connection, answers or Answers())
@@ -74,7 +90,7 @@ def push(
                 connection.exec_driver_sql(statement)
             except DBAPIError as error:
                 connection.rollback()
-                raise PushFailed(statement, postgres_message(connection, error)) from error
+                raise _failed(connection, error, statement) from error
         connection.commit()
         return planned
 
@@ -85,28 +101,33 @@ def _plan(connection: Connection, answers: Answers) -> Push:
         statements = change.statements(connection)
         losses = [loss for operation in flattened(change.upgrade) for loss in _losses(connection, operation)]
     except DBAPIError as error:
-        raise PushFailed(error.statement or "", postgres_message(connection, error)) from error
+        connection.rollback()
+        raise _failed(connection, error, error.statement or "") from error
     finally:
-        # Only looked at: the renames that helped to compare are taken back.
+        # Finding the change applied the renames, which only the push itself may do.
         connection.rollback()
     return Push(statements, losses)
 
 
+def _failed(connection: Connection, error: DBAPIError, statement: str) -> PushFailed:
+    return PushFailed(statement=statement, message=postgres_message(connection, error), sqlstate=sqlstate(error))
+
+
 def _losses(connection: Connection, operation: ops.MigrateOperation) -> Iterator[str]:
-    """Name what an operation drops or rewrites, with the number of rows; nothing where there are none."""
+    """Describe the data that an operation drops or rewrites, with the number of rows; nothing if there are none."""
     quote = connection.dialect.identifier_preparer.quote
 
-    def count(what: str, table: str) -> int:
-        return connection.scalar(text(f"SELECT count({what}) FROM {quote(table)}")) or 0
+    def count(expression: str, table: str) -> int:
+        return connection.scalar(text(f"SELECT count({expression}) FROM {quote(table)}")) or 0
 
     if isinstance(operation, ops.DropTableOp):
         table = operation.table_name
         if rows := count("*", table):
-            yield f"table {table} goes, with {counted(rows, 'row')}"
+            yield f"table {table} is dropped, with {counted(rows, 'row')}"
     elif isinstance(operation, ops.DropColumnOp):
         table, column = operation.table_name, operation.column_name
         if rows := count(quote(column), table):
-            yield f"column {table}.{column} goes, with a value in {counted(rows, 'row')}"
+            yield f"column {table}.{column} is dropped, with values in {counted(rows, 'row')}"
     elif isinstance(operation, ops.AlterColumnOp) and operation.modify_type is not None:
         table, column = operation.table_name, operation.column_name
         if rows := count(quote(column), table):

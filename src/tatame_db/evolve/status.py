@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from tatame_db.database.address import readable
-from tatame_db.errors import NOTHING_CHANGED, TatameError
+from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.history import History, current_revisions
 from tatame_db.schema import Base
 
@@ -16,32 +16,27 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, TextClause
 
 
+@fact
 class SchemaBehind(TatameError):
-    """Migrations are waiting, and what was asked for needs them."""
+    """Migrations are pending, and the command needs the current schema."""
 
-    def __init__(self, pending: list[str]) -> None:
-        self.pending = pending
-        super().__init__(
-            f"pending: {', '.join(pending)}",
-            means=NOTHING_CHANGED,
-            fix="apply them with `tatame-db migrate`",
-        )
+    pending: list[str]
+    what = "the database is not migrated; pending: {pending}"
+    fix = "apply them with `tatame-db migrate`"
 
 
+@fact
 class TablesMissing(TatameError):
-    """Every migration was applied, and still there are tables missing."""
+    """Every migration is applied, and tables are missing nevertheless."""
 
-    def __init__(self, tables: list[str]) -> None:
-        self.tables = tables
-        super().__init__(
-            f"tables are missing, although every migration was applied: {', '.join(tables)}",
-            means=NOTHING_CHANGED,
-            fix="`tatame-db check` shows what else was changed by hand; `tatame-db push` puts it right in development",
-        )
+    tables: list[str]
+    what = "all migrations are applied, but tables are missing: {tables}"
+    fix = "`tatame-db check` lists every manual change; on a development database, `tatame-db push` repairs them"
 
 
-class CheckedBehind(SchemaBehind):
-    """Migrations are waiting: the answer of `status --check`."""
+@fact
+class StatusCheckFailed(SchemaBehind):
+    """Migrations are pending: the negative answer of `status --check`."""
 
     exit_code = 3
 
@@ -81,9 +76,9 @@ def status(engine: Engine) -> Status:
 def refuse_incomplete(connection: Connection) -> None:
     """Raise `SchemaBehind` if migrations are pending, `TablesMissing` if a table was dropped by other means."""
     if pending := History().pending(connection):
-        raise SchemaBehind([script.revision for script in pending])
+        raise SchemaBehind(pending=[script.revision for script in pending])
     if missing := Base.metadata.tables.keys() - {row.name for row in connection.execute(table_sizes())}:
-        raise TablesMissing(sorted(missing))
+        raise TablesMissing(tables=sorted(missing))
 
 
 def table_sizes() -> TextClause:
