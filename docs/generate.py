@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from sqlalchemy import URL
 from typer.core import TyperCommand, TyperGroup
 
 from tatame_db.cli.commands import app
+from tatame_db.database.dialect import DIALECT
 from tatame_db.schema import Base
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ ROOT = Path(__file__).parents[1]
 _NOTICE = "<!-- Made by `make docs`; change the code it comes from instead. -->"
 _COMMANDS = re.compile(r"(<!-- commands: made by `make docs` -->\n).*?(<!-- end of commands -->)", re.DOTALL)
 _HELP_WIDTH = 80
-_POSTGRESQL = URL.create("postgresql+psycopg").get_dialect()()
 
 
 def generated() -> dict[Path, str]:
@@ -152,7 +151,7 @@ def _attributes(table: Table) -> Iterator[str]:
 def _type(column: Column[object]) -> str:
     if column is column.table.autoincrement_column:
         return "serial"
-    return column.type.compile(_POSTGRESQL).lower()
+    return column.type.compile(DIALECT).lower()
 
 
 def _columns(table: Table) -> str:
@@ -169,7 +168,7 @@ def _default(column: Column[object]) -> str:
     if column is column.table.autoincrement_column:
         return "the next number"
     argument = getattr(column.server_default, "arg", None)
-    return "" if argument is None else f"`{argument.compile(dialect=_POSTGRESQL)}`"
+    return "" if argument is None else f"`{argument.compile(dialect=DIALECT)}`"
 
 
 def _key(column: Column[object]) -> str:

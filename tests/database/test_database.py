@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 import tatame_db.database.pool
 from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
-from tatame_db.database.dialect import OLDEST_SERVER
+from tatame_db.database.dialect import OLDEST_SERVER, quoted
 from tatame_db.database.errors import (
     ConnectionRefused,
     ConnectionsBusy,
@@ -417,3 +417,21 @@ def test_the_oldest_server_is_migrated_seeded_and_checked_like_the_newest(
     assert report.server_version.startswith("14.")
     assert report.tables.keys() == Base.metadata.tables.keys()
     assert all(report.tables.values())
+
+
+# Names in SQL
+
+
+@pytest.mark.parametrize("name", ["users", "Users", "class", 'a "b"', "100% of", "1st", "são", "a b", "x.y"])
+def test_a_quoted_name_means_itself(engine: Engine, name: str) -> None:
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE TEMP TABLE {quoted(name)} ({quoted(name)} integer)"))
+        found = connection.execute(text(f"SELECT * FROM pg_temp.{quoted(name)}"))
+        assert list(found.keys()) == [name]
+
+
+def test_every_reserved_word_is_quoted_and_a_plain_name_is_not(engine: Engine) -> None:
+    with engine.connect() as connection:
+        reserved = connection.scalars(text("SELECT word FROM pg_get_keywords() WHERE catcode IN ('R', 'T')")).all()
+    assert [word for word in reserved if quoted(word) != f'"{word}"'] == []
+    assert quoted("checkins_2026") == "checkins_2026"

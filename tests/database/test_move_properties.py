@@ -17,6 +17,7 @@ from sqlalchemy import URL, Column, Engine
 
 from tatame_db import move
 from tatame_db.database.address import readable
+from tatame_db.database.dialect import DIALECT
 from tatame_db.database.pool import Database
 from tatame_db.move.rehearsal import SUPABASE_SCHEMA
 from tatame_db.schema import Base
@@ -468,7 +469,6 @@ ANYTHING: dict[str, Values] = {
     "timestamp without time zone": plain | st.sampled_from(["infinity", "-infinity", "0044-03-15 BC"]),
     "text[]": arrays | st.just("[0:1]={a,b}"),
 }
-DIALECT = URL.create("postgresql+psycopg").get_dialect()()
 
 
 @dataclass(frozen=True)

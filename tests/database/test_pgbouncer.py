@@ -10,7 +10,6 @@ import subprocess
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import cast
 
 import psycopg
 import pytest
@@ -19,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tatame_db import move
 from tatame_db.database.address import readable
+from tatame_db.database.driver import async_driver_connection, driver_connection
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.queries import write as writes
 from tatame_db.queries.read import Read, query, read
@@ -128,8 +128,8 @@ def test_prepared_statements_would_not_survive_here(pooled: URL) -> None:
 
             async def use() -> None:
                 async with database.engine.connect() as connection:
-                    driver = (await connection.get_raw_connection()).driver_connection
-                    cast("psycopg.AsyncConnection", driver).prepare_threshold = 0
+                    driver = async_driver_connection(await connection.get_raw_connection())
+                    driver.prepare_threshold = 0
                 for _ in range(10):
                     await read(Version).all(database)
 
@@ -144,7 +144,7 @@ def test_a_pooler_is_noticed_and_its_sessions_are_left_to_it(pooled: URL, addres
     asked = select(func.current_setting("idle_session_timeout"), func.current_setting("TimeZone"))
     for where, threshold, timeout in ((pooled, None, "0"), (address, 5, "30s")):
         with Database(where) as database, database.engine.connect() as connection:
-            driver = cast("psycopg.Connection", connection.connection.driver_connection)
+            driver = driver_connection(connection)
             assert driver.prepare_threshold == threshold
             assert tuple(connection.execute(asked).one()) == (timeout, "UTC")
 

@@ -16,12 +16,12 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, cast
 
-import psycopg
 import pytest
 from sqlalchemy import URL, BindParameter, Engine, ForeignKey, any_, bindparam, func, insert, inspect, select, text
 from sqlalchemy.exc import DataError, ProgrammingError
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column, relationship, selectinload
 
+from tatame_db.database.driver import driver_connection
 from tatame_db.database.errors import DatabaseClosed, ServerNotRunning
 from tatame_db.database.pool import POOL_SIZE, AsyncDatabase, Database
 from tatame_db.queries import read as reads
@@ -617,7 +617,7 @@ def test_a_statement_that_the_server_refuses_raises_what_a_session_raises(seeded
 def messages_of(database: Database, run: Callable[[], object], file: Path) -> list[str]:
     """Return what the client sends while something runs, as the driver's C library writes it down."""
     lent = database.engine.pool.connect()
-    connection = cast("psycopg.Connection", lent.driver_connection).pgconn
+    connection = driver_connection(lent).pgconn
     lent.close()
     with file.open("wb") as trace:
         connection.trace(trace.fileno())

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy import text
 
+from tatame_db.database.driver import driver_connection
 from tatame_db.database.pool import Database
 from tatame_db.schema import Base
 from tatame_db.studio.access import Access, opened
@@ -335,7 +336,7 @@ def test_an_export_as_csv_is_read_back_equal_by_postgresql(old_studio: Caller, o
     assert answer.headers["Content-Disposition"] == 'attachment; filename="users.csv"'
     with old_database.engine.connect() as connection:
         connection.execute(text("CREATE TEMP TABLE back (LIKE users)"))
-        driver: Any = connection.connection.driver_connection
+        driver = driver_connection(connection)
         with driver.cursor().copy("COPY back FROM STDIN (FORMAT csv, HEADER match)") as copy:
             copy.write(answer.text)
         differing = (

@@ -16,11 +16,21 @@ DIALECT: Dialect = PGDialect_psycopg()  # type: ignore[no-untyped-call]  # SQLAl
 """The dialect to compile statements and types with where no connection exists."""
 
 
+# Reserved in PostgreSQL 18, and not quoted by SQLAlchemy.
+_RESERVED = {"collation", "concurrently", "lateral", "system_user", "tablesample"}
+
+
 def quoted(name: str) -> str:
-    """Write a name for SQL, in quotes if PostgreSQL requires them: `users`, `"Users"`, `"user"`."""
-    return DIALECT.identifier_preparer.quote(name)
+    """Write a name for SQL, in quotes if PostgreSQL requires them: `users`, `"Users"`, `"user"`.
+
+    A `%` stays single, as `text()` wants it, and psycopg where a statement has no parameters.
+    """
+    if DIALECT.identifier_preparer.quote(name) == name and name not in _RESERVED:
+        return name
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
 
 
 def quoted_table(table: Table) -> str:
     """Write the name of a table for SQL, with its schema if it has one."""
-    return DIALECT.identifier_preparer.format_table(table)
+    return ".".join(quoted(part) for part in (table.schema, table.name) if part)

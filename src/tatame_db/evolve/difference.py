@@ -10,6 +10,7 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations, ops
 from sqlalchemy import ForeignKeyConstraint, PrimaryKeyConstraint, UniqueConstraint, inspect, text
 
+from tatame_db.database.dialect import quoted
 from tatame_db.errors import NOTHING_CHANGED, TatameError, fact
 from tatame_db.schema import Base
 
@@ -187,14 +188,13 @@ def _operations(connection: Connection, metadata: MetaData) -> ops.UpgradeOps:
 def _next_rename(connection: Connection, metadata: MetaData, answers: Answers, decided: set[str]) -> list[Renaming]:
     """Return the first rename that is not decided yet, tables before columns; a drop is only noted in `decided`."""
     inspector = inspect(connection)
-    quote = connection.dialect.identifier_preparer.quote
     tables = set(inspector.get_table_names())
     new_tables = sorted(metadata.tables.keys() - tables)
     for gone in sorted(tables - metadata.tables.keys() - decided):
         name = answers.new_name(gone, new_tables)
         decided.add(gone)
         if name:
-            return [_renaming(connection, "ALTER TABLE {} RENAME TO {}", gone, name)]
+            return [_renaming("ALTER TABLE {} RENAME TO {}", gone, name)]
     for table in sorted(tables & metadata.tables.keys()):
         columns = {column["name"] for column in inspector.get_columns(table)}
         wanted = set(metadata.tables[table].columns.keys())
@@ -205,20 +205,18 @@ def _next_rename(connection: Connection, metadata: MetaData, answers: Answers, d
             name = answers.new_name(key, sorted(wanted - columns))
             decided.add(key)
             if name:
-                return [_renaming(connection, f"ALTER TABLE {quote(table)} RENAME COLUMN {{}} TO {{}}", gone, name)]
+                return [_renaming(f"ALTER TABLE {quoted(table)} RENAME COLUMN {{}} TO {{}}", gone, name)]
     return []
 
 
-def _renaming(connection: Connection, sql: str, old: str, new: str) -> Renaming:
+def _renaming(sql: str, old: str, new: str) -> Renaming:
     """Fill the old and the new name into SQL, and in reverse order for the way back."""
-    quote = connection.dialect.identifier_preparer.quote
-    return Renaming(sql.format(quote(old), quote(new)), sql.format(quote(new), quote(old)))
+    return Renaming(sql.format(quoted(old), quoted(new)), sql.format(quoted(new), quoted(old)))
 
 
 def _renamed_followers(connection: Connection, metadata: MetaData) -> Iterator[Renaming]:
     """Rename constraints, indexes and sequences after their renamed tables and columns."""
     inspector = inspect(connection)
-    quote = connection.dialect.identifier_preparer.quote
     for name in sorted(set(inspector.get_table_names()) & metadata.tables.keys()):
         table = metadata.tables[name]
         wanted = dict(_named_by_shape(table))
@@ -229,9 +227,9 @@ def _renamed_followers(connection: Connection, metadata: MetaData) -> Iterator[R
                 sql = (
                     "ALTER INDEX {} RENAME TO {}"
                     if index
-                    else f"ALTER TABLE {quote(name)} RENAME CONSTRAINT {{}} TO {{}}"
+                    else f"ALTER TABLE {quoted(name)} RENAME CONSTRAINT {{}} TO {{}}"
                 )
-                yield _renaming(connection, sql, old, new)
+                yield _renaming(sql, old, new)
         for column in table.primary_key.columns:
             sequence = connection.scalar(
                 text("SELECT pg_get_serial_sequence(quote_ident(:t), :c)::regclass::text"),
@@ -239,7 +237,7 @@ def _renamed_followers(connection: Connection, metadata: MetaData) -> Iterator[R
             )
             expected = f"{name}_{column.name}_seq"
             if sequence and sequence != expected:
-                yield _renaming(connection, "ALTER SEQUENCE {} RENAME TO {}", sequence, expected)
+                yield _renaming("ALTER SEQUENCE {} RENAME TO {}", sequence, expected)
 
 
 # The kind and the columns, by which an index or constraint is recognized under its old name.

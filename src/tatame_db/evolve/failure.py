@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from sqlalchemy import inspect, text
 
+from tatame_db.database.dialect import quoted
 from tatame_db.errors import counted
 
 if TYPE_CHECKING:
@@ -27,16 +28,15 @@ def postgres_message(connection: Connection, error: DBAPIError) -> str:
 
 
 def _nulls(connection: Connection, table: str, column: str) -> str:
-    quote = connection.dialect.identifier_preparer.quote
     catalogue = inspect(connection)
     if column not in {found["name"] for found in catalogue.get_columns(table)}:
         # The rejected statement added the column, and it is gone again.
-        rows = connection.scalar(text(f"SELECT count(*) FROM {quote(table)}"))
+        rows = connection.scalar(text(f"SELECT count(*) FROM {quoted(table)}"))
         return f"the new column would be NULL in the {counted(rows or 0, 'existing row')}"
     # Only the key is shown: the rest of the row may be personal data.
     key = catalogue.get_pk_constraint(table)["constrained_columns"]
-    example = " || ', ' || ".join(f"'{name} = ' || {quote(name)}::text" for name in key) or "NULL"
-    query = f"SELECT count(*), min({example}) FROM {quote(table)} WHERE {quote(column)} IS NULL"
+    example = " || ', ' || ".join(f"'{name} = ' || {quoted(name)}::text" for name in key) or "NULL"
+    query = f"SELECT count(*), min({example}) FROM {quoted(table)} WHERE {quoted(column)} IS NULL"
     rows, first = connection.execute(text(query)).one()
     return f"{counted(rows, 'row')} with NULL, for example {first or 'a row without a key'}"
 

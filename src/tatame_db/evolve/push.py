@@ -9,6 +9,7 @@ from alembic.operations import ops
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from tatame_db.database.dialect import quoted
 from tatame_db.errors import TatameError, counted, fact
 from tatame_db.evolve.difference import Answers, find_change, flattened
 from tatame_db.evolve.failure import fix_for, indented, postgres_message, sqlstate
@@ -115,10 +116,9 @@ def _failed(connection: Connection, error: DBAPIError, statement: str) -> PushFa
 
 def _losses(connection: Connection, operation: ops.MigrateOperation) -> Iterator[str]:
     """Describe the data that an operation drops or rewrites, with the number of rows; nothing if there are none."""
-    quote = connection.dialect.identifier_preparer.quote
 
     def count(expression: str, table: str) -> int:
-        return connection.scalar(text(f"SELECT count({expression}) FROM {quote(table)}")) or 0
+        return connection.scalar(text(f"SELECT count({expression}) FROM {quoted(table)}")) or 0
 
     if isinstance(operation, ops.DropTableOp):
         table = operation.table_name
@@ -126,10 +126,10 @@ def _losses(connection: Connection, operation: ops.MigrateOperation) -> Iterator
             yield f"table {table} is dropped, with {counted(rows, 'row')}"
     elif isinstance(operation, ops.DropColumnOp):
         table, column = operation.table_name, operation.column_name
-        if rows := count(quote(column), table):
+        if rows := count(quoted(column), table):
             yield f"column {table}.{column} is dropped, with values in {counted(rows, 'row')}"
     elif isinstance(operation, ops.AlterColumnOp) and operation.modify_type is not None:
         table, column = operation.table_name, operation.column_name
-        if rows := count(quote(column), table):
+        if rows := count(quoted(column), table):
             new = operation.modify_type.compile(dialect=connection.dialect)
             yield f"column {table}.{column} is rewritten as {new} in {counted(rows, 'row')}"

@@ -6,8 +6,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from sqlalchemy import URL
-
+from tatame_db.database.dialect import DIALECT
 from tatame_db.errors import NOTHING_CHANGED, TatameError, fact
 from tatame_db.move.conversion import INTEGERS, MISSING, TEXT, Conversion, about, conversion
 from tatame_db.schema import optional_in_source, phases, tables_in_order
@@ -30,7 +29,6 @@ _NAMES = {
 
 
 NUMBER, _SPECIAL = re.compile("-?[0-9]+"), re.compile(r'["\\]')
-_POSTGRESQL = URL.create("postgresql+psycopg").get_dialect()()
 
 
 class SourceUnreadable(TatameError):
@@ -309,7 +307,7 @@ def _table(table: Table, source: SourceTable | None) -> TableMap:
 
 
 def _column(column: Column[object], source: SourceTable | None) -> ColumnMap:
-    kind = str(column.type.compile(_POSTGRESQL)).lower()
+    kind = str(column.type.compile(DIALECT)).lower()
     required = not column.nullable
     found = _source_column(column, source) if source else None
     chosen = conversion(found.kind, kind) if found else MISSING

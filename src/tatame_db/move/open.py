@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
 from sqlalchemy import URL, text
@@ -12,6 +12,7 @@ from sqlalchemy import URL, text
 from tatame_db import evolve
 from tatame_db.database.address import readable
 from tatame_db.database.dialect import OLDEST_SERVER
+from tatame_db.database.driver import driver_connection
 from tatame_db.database.pool import Database
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.lock import LOCK_TIMEOUT_MS, exclusive, undo_when_killed
@@ -129,7 +130,7 @@ def open_for_writing(source: URL | Source, target: Engine, on_wait: Callable[[],
     with report_loss_of_target(), exclusive(target, timeouts) as locked:
         _refuse_incomplete(locked, source)
         locked.rollback()
-        opened_target = MoveConnection("target", target.url, _driver_of(locked))
+        opened_target = MoveConnection("target", target.url, driver_connection(locked))
         opened_target.pin_settings(for_transaction=False)
         with _open_source(source, opened_target) as opened_source, report_loss(opened_target):
             opened_target.driver.commit()
@@ -152,7 +153,7 @@ def reopen(connections: Connections, snapshot: str) -> Generator[Connections]:
         undo_when_killed(connection)
         connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
         connection.commit()
-        target = MoveConnection("target", connections.target.address, _driver_of(connection))
+        target = MoveConnection("target", connections.target.address, driver_connection(connection))
         target.pin_settings(for_transaction=False)
         target.driver.commit()
         try:
@@ -175,7 +176,7 @@ def open_target(
         if check_schema:
             _refuse_incomplete(connection, source)
         try:
-            with _read_only(MoveConnection("target", target.url, _driver_of(connection))) as opened:
+            with _read_only(MoveConnection("target", target.url, driver_connection(connection))) as opened:
                 yield opened
         finally:
             # It is read-only for good, so it must not go back to the pool.
@@ -236,7 +237,7 @@ def _refuse_incomplete(connection: Connection, source: URL | Source | None) -> N
     except (evolve.SchemaBehind, evolve.TablesMissing):
         # The hint says to migrate the target, which must not be Supabase's own database.
         if source:
-            _refuse_same(source, MoveConnection("target", connection.engine.url, _driver_of(connection)))
+            _refuse_same(source, MoveConnection("target", connection.engine.url, driver_connection(connection)))
         raise
 
 
@@ -247,7 +248,3 @@ def _refuse_same(source: URL | Source, target: MoveConnection) -> None:
                 raise SameDatabase(where=opened.readable)
     elif source.is_same_as(target):
         raise SameDatabase(where=source.readable)
-
-
-def _driver_of(connection: Connection) -> psycopg.Connection[tuple[Any, ...]]:
-    return cast("psycopg.Connection[tuple[Any, ...]]", connection.connection.driver_connection)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 from sqlalchemy import ColumnElement, Select, Text, func, select
 
+from tatame_db.database.driver import async_driver_connection
 from tatame_db.studio.session import EXPORT_SECONDS, reading
 from tatame_db.studio.tables import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    import psycopg
     from sqlalchemy import Column
 
     from tatame_db.database.pool import AsyncDatabase
@@ -67,8 +67,7 @@ def _asked(asked: Question, columns: Sequence[ColumnElement[Any]]) -> Select[Any
 async def _lines(database: AsyncDatabase, query: Select[Any]) -> AsyncGenerator[str]:
     async with reading(database, EXPORT_SECONDS) as connection:
         compiled = query.compile(dialect=connection.dialect)
-        raw = await connection.get_raw_connection()
-        driver = cast("psycopg.AsyncConnection[tuple[str]]", raw.driver_connection)
+        driver = async_driver_connection(await connection.get_raw_connection())
         async with driver.cursor() as cursor:
             # One row at a time, for a single row may be megabytes.
             async for (line,) in cursor.stream(str(compiled).encode(), compiled.params):

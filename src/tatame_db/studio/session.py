@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from tatame_db.database.driver import async_driver_connection
 from tatame_db.database.text_output import TEXT_OUTPUT
 
 if TYPE_CHECKING:
@@ -61,8 +62,7 @@ async def discarded(database: AsyncDatabase, *, write: bool) -> AsyncGenerator[p
     engine = database.engine.execution_options(postgresql_readonly=not write)
     async with engine.connect() as connection:
         try:
-            raw = await connection.get_raw_connection()
-            driver = cast("psycopg.AsyncConnection", raw.driver_connection)
+            driver = async_driver_connection(await connection.get_raw_connection())
             await driver.execute(_PIN, _settings(QUERY_SECONDS))
             yield driver
         finally:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ARRAY, URL, Integer, Text
+from sqlalchemy import ARRAY, Integer, Text
 from sqlalchemy.types import TIMESTAMP
 
+from tatame_db.database.dialect import DIALECT
 from tatame_db.schema import Base, phase
 from tatame_db.studio.answers import BadInput, NotFound
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Column, ColumnElement, Table
 
 _KINDS: dict[type[Any], str] = {ARRAY: "array", Integer: "integer", TIMESTAMP: "timestamp", Text: "text"}
-_DIALECT = URL.create("postgresql+psycopg").get_dialect()()
 _LABELS = ("name", "title", "first_name", "email", "file_name", "modality", "belt", "app_version", "store", "date")
 
 
@@ -53,7 +53,7 @@ def kinds_of(columns: Iterable[ColumnElement[Any]]) -> list[str]:
 
 def type_of(column: Column[Any]) -> str:
     """Write a column's type as PostgreSQL does."""
-    return column.type.compile(_DIALECT).lower()
+    return column.type.compile(DIALECT).lower()
 
 
 def labels_of(table: Table) -> list[Column[Any]]:

@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 
 from tatame_db import evolve
 from tatame_db.database.address import parse_address
+from tatame_db.database.driver import driver_connection
 from tatame_db.database.errors import DatabaseNotCreated
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.errors import NOTHING_CHANGED, TatameError
@@ -160,8 +161,7 @@ class Sandbox:
         return {name: mark[1] for name, mark in marks if mark}
 
     def _execute(self, statement: str | sql.Composable, *parameters: Any) -> psycopg.Cursor[tuple[Any, ...]]:
-        driver = cast("psycopg.Connection", self._connection.connection.driver_connection)
-        return driver.execute(statement, parameters or None)  # type: ignore[arg-type]  # our own words
+        return driver_connection(self._connection).execute(statement, parameters or None)  # type: ignore[arg-type]  # our own words
 
 
 def _key(run: str) -> int:
@@ -274,8 +274,7 @@ def _is_abandoned(connection: Connection) -> bool:
     """Whether a test went away in the middle of a statement, as a loop does that is closed with tasks in it."""
     if connection.invalidated:
         return False
-    driver = cast("psycopg.Connection | psycopg.AsyncConnection", connection.connection.driver_connection)
-    return driver.info.transaction_status == TransactionStatus.ACTIVE
+    return driver_connection(connection).info.transaction_status == TransactionStatus.ACTIVE
 
 
 def undone_session(database: Database) -> UndoneSession:
