@@ -25,7 +25,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def home() -> Generator[dict[str, str]]:
-    """Give an environment with a seeded embedded server, for the tests of this file that only read."""
+    """Return an environment with a seeded embedded server, for the tests of this file that only read."""
     directory = Path(tempfile.mkdtemp(prefix="tatame-test-"))
     directory.chmod(0o755)
     environment = {"PATH": os.environ["PATH"], "HOME": str(directory), "TATAME_DATA_DIR": str(directory / "data")}
@@ -37,7 +37,7 @@ def home() -> Generator[dict[str, str]]:
 
 @contextmanager
 def started(environment: dict[str, str], *options: str) -> Generator[tuple[subprocess.Popen[str], str]]:
-    """Start the studio and give its process and the address that opens it."""
+    """Start the studio; yield its process and the address that opens it."""
     pipe = subprocess.PIPE
     with subprocess.Popen(
         [COMMAND, "studio", *options], env=environment, text=True, stdout=pipe, stderr=pipe
@@ -59,24 +59,24 @@ def opened(address: str) -> tuple[int, str]:
     return response.status, response.headers["Location"] or ""
 
 
-def test_the_studio_prints_its_address_once_and_ends_well_with_ctrl_c(home: dict[str, str]) -> None:
+def test_the_studio_prints_its_address_once_and_stops_with_ctrl_c(home: dict[str, str]) -> None:
     with started(home, "--no-browser") as (process, address):
         token = re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=([\w-]{32})", address)
         assert token
         assert [opened(address), opened(address)] == [(303, "/"), (303, "/")]
         assert opened(address.replace(token[1], "wrong"))[0] == 401
         process.send_signal(signal.SIGINT)
-        rest, told = process.communicate(timeout=30)
+        rest, messages = process.communicate(timeout=30)
 
     assert (process.returncode, rest) == (0, "")
-    assert "read-only, as tatame_studio" in told
-    assert token[1] not in told
-    assert told.count("\n") == 1
+    assert "read-only, as tatame_studio" in messages
+    assert token[1] not in messages
+    assert messages.count("\n") == 1
     with pytest.raises(ConnectionRefusedError):
         opened(address)
 
 
-def test_the_browser_is_opened_with_a_token_that_is_good_once(home: dict[str, str], directory: Path) -> None:
+def test_the_browser_gets_a_one_time_token(home: dict[str, str], directory: Path) -> None:
     browser = directory / "browser"
     browser.write_text(
         f'#!/bin/sh\nprintf %s "$1" > {directory}/asked.new && mv {directory}/asked.new {directory}/asked\n'
@@ -91,7 +91,7 @@ def test_the_browser_is_opened_with_a_token_that_is_good_once(home: dict[str, st
         assert [opened(asked)[0], opened(asked)[0], opened(address)[0]] == [303, 401, 303]
 
 
-def test_the_usual_port_is_left_to_who_has_it_and_a_named_one_is_asked_for(run: Run, home: dict[str, str]) -> None:
+def test_a_taken_default_port_is_replaced_and_a_taken_port_option_is_an_error(run: Run, home: dict[str, str]) -> None:
     with started(home, "--no-browser") as (_, first), started(home, "--no-browser") as (_, second):
         assert first.partition("?")[0] != second.partition("?")[0]
         port = second.partition("/?")[0].rpartition(":")[2]
@@ -101,7 +101,7 @@ def test_the_usual_port_is_left_to_who_has_it_and_a_named_one_is_asked_for(run: 
     assert "--port" in taken.stderr
 
 
-def test_a_studio_without_a_server_says_how_to_start_one(run: Run) -> None:
+def test_without_a_server_the_studio_prints_how_to_start_one(run: Run) -> None:
     done = run("studio", "--no-browser")
     assert (done.returncode, done.stdout) == (1, "")
     assert "tatame-db start" in done.stderr
@@ -114,11 +114,11 @@ def test_a_superuser_of_another_server_is_refused(run: Run, bare_address_url: st
     assert "--read-only-role" in done.stderr
 
 
-def test_a_role_that_only_reads_cannot_write(run: Run) -> None:
+def test_a_read_only_role_cannot_write(run: Run) -> None:
     assert run("studio", "--write", "--read-only-role", "ana").returncode == 2
 
 
-def test_a_role_for_reading_comes_with_a_password_of_its_own(run: Run, guarded_url: str) -> None:
+def test_a_read_only_role_has_its_own_password(run: Run, guarded_url: str) -> None:
     wrong = run("studio", "--no-browser", "--read-only-role", "bia", DATABASE_URL=guarded_url, PGPASSWORD="wrong")
     assert (wrong.returncode, wrong.stdout) == (1, "")
     assert "rejected the login of bia" in wrong.stderr

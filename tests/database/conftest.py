@@ -24,7 +24,7 @@ from sqlalchemy import URL, text
 
 from tatame_db.database.pool import Database
 from tatame_db.server.embedded import EmbeddedServer
-from tatame_db.studio.access import Access, opened
+from tatame_db.studio.access import Access, open_access
 from tatame_db.studio.serve import StudioServer
 from tatame_db.testing.runs import Run
 
@@ -94,12 +94,12 @@ def other_postgres(directory: Path) -> Generator[Callable[[Path], URL]]:
         stop()
 
 
-# --- The studio, on a port of its own, and somebody who calls it -----------------------------------------------------
+# --- The studio on a free port, and a client ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the studio said."""
+class Response:
+    """A response of the studio."""
 
     status: int
     headers: Message
@@ -115,19 +115,21 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Caller:
-    """A browser's part of the talk, without the browser: it was let in, unless it has no cookie."""
+class Client:
+    """A client that sends what a browser would; it is signed in unless it has no cookie."""
 
     server: StudioServer
     cookie: str = ""
 
-    def begin(self, path: str, body: Any = None, method: str | None = None, **given: str | None) -> HTTPConnection:
-        """Send a request; `Host=None` leaves the header out."""
+    def begin(
+        self, path: str, body: Any = None, method: str | None = None, **changed_headers: str | None
+    ) -> HTTPConnection:
+        """Send a request with the headers of a page of the studio; `Host=None` omits the header."""
         port = self.server.port
         headers: dict[str, str | None] = {"Host": f"127.0.0.1:{port}", "Cookie": self.cookie}
         if body is not None:
             headers |= {"Content-Type": "application/json", "Origin": f"http://127.0.0.1:{port}"}
-        headers |= {name.replace("_", "-"): value for name, value in given.items()}
+        headers |= {name.replace("_", "-"): value for name, value in changed_headers.items()}
         content = body if isinstance(body, str) else json.dumps(body)
         connection = HTTPConnection("127.0.0.1", port, timeout=60)
         connection.putrequest(method or ("GET" if body is None else "POST"), path, skip_host=True)
@@ -139,39 +141,39 @@ class Caller:
         connection.endheaders(None if body is None else content.encode())
         return connection
 
-    def ask(self, path: str, body: Any = None, method: str | None = None, **given: str | None) -> Answer:
-        """Send a request and wait for the whole answer."""
-        with closing(self.begin(path, body, method, **given)) as connection:
+    def ask(self, path: str, body: Any = None, method: str | None = None, **changed_headers: str | None) -> Response:
+        """Send a request and wait for the whole response."""
+        with closing(self.begin(path, body, method, **changed_headers)) as connection:
             response = connection.getresponse()
-            return Answer(response.status, response.msg, response.read().decode())
+            return Response(response.status, response.msg, response.read().decode())
 
     def get(self, path: str, **query: str) -> Any:
-        """Ask for what is there, and give it."""
-        answer = self.ask(f"{path}?{urlencode(query)}" if query else path)
-        assert answer.status == 200, answer.text
-        return answer.json
+        """Return the JSON of a successful response."""
+        response = self.ask(f"{path}?{urlencode(query)}" if query else path)
+        assert response.status == 200, response.text
+        return response.json
 
     def run(self, text: str, **options: Any) -> list[Any]:
-        """Run a statement and give the lines of the answer."""
-        answer = self.ask("/api/sql", {"id": secrets.token_hex(8), "text": text, **options})
-        assert answer.status == 200, answer.text
-        return answer.lines
+        """Run a statement and return the lines of the response."""
+        response = self.ask("/api/sql", {"id": secrets.token_hex(8), "text": text, **options})
+        assert response.status == 200, response.text
+        return response.lines
 
     def error(self, text: str, **options: Any) -> Any:
-        """Run a statement that fails and give what was said."""
+        """Run a statement that fails and return its error."""
         return self.run(text, **options)[-1]["error"]
 
 
 @contextmanager
-def serving(access: Access) -> Generator[Caller]:
-    """Serve the studio as the command does it, and let a caller in."""
+def serving(access: Access) -> Generator[Client]:
+    """Serve the studio as the command does, and sign a client in."""
     server = StudioServer(access, 0)
     thread = Thread(target=server.run)
     thread.start()
     try:
-        entered = Caller(server).ask(f"/?token={server.guard.token}")
-        assert entered.status == 303
-        yield Caller(server, entered.headers["Set-Cookie"].partition(";")[0])
+        signed_in = Client(server).ask(f"/?token={server.guard.token}")
+        assert signed_in.status == 303
+        yield Client(server, signed_in.headers["Set-Cookie"].partition(";")[0])
     finally:
         server.should_exit = True
         thread.join()
@@ -179,48 +181,48 @@ def serving(access: Access) -> Generator[Caller]:
 
 @pytest.fixture
 def _no_traceback(caplog: pytest.LogCaptureFixture) -> Generator[None]:
-    """What was foreseen has an answer in words, and leaves no traceback."""
+    """Fail a test in which the studio logs an error: expected errors leave no traceback."""
     yield
     assert [record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.ERROR] == []
 
 
 @pytest.fixture
-def serve_studio(_no_traceback: None) -> Generator[Callable[[Access], Caller]]:
-    """Serve the studio with an access of the test's own."""
+def serve_studio(_no_traceback: None) -> Generator[Callable[[Access], Client]]:
+    """Serve the studio with the access that a test chooses."""
     with ExitStack() as served:
         yield lambda access: served.enter_context(serving(access))
 
 
 @pytest.fixture
-def studio(committed_database: Database, serve_studio: Callable[[Access], Caller]) -> Caller:
-    """Serve a migrated, empty database as the embedded one, to be read only."""
-    return serve_studio(opened(committed_database, embedded=True, write=False))
+def studio(committed_database: Database, serve_studio: Callable[[Access], Client]) -> Client:
+    """Serve a migrated, empty database read-only, as on the embedded server."""
+    return serve_studio(open_access(committed_database, embedded=True, write=False))
 
 
 @pytest.fixture
-def writing_studio(committed_database: Database, serve_studio: Callable[[Access], Caller]) -> Caller:
-    """Serve a migrated, empty database as the embedded one, to be written too."""
-    return serve_studio(opened(committed_database, embedded=True, write=True))
+def writing_studio(committed_database: Database, serve_studio: Callable[[Access], Client]) -> Client:
+    """Serve a migrated, empty database for writing, as on the embedded server."""
+    return serve_studio(open_access(committed_database, embedded=True, write=True))
 
 
 @pytest.fixture(scope="module")
-def _old_studio(_tatame_run: Run) -> Generator[tuple[Caller, Database]]:
+def _old_studio(_tatame_run: Run) -> Generator[tuple[Client, Database]]:
     address = _tatame_run.clone()
     with Database(address) as database:
         with database.engine.begin() as connection:
             connection.execute(text((HERE / "studio_rows.sql").read_text()))
-        with serving(opened(database, embedded=True, write=False)) as caller:
-            yield caller, database
+        with serving(open_access(database, embedded=True, write=False)) as client:
+            yield client, database
     _tatame_run.sandbox.drop(str(address.database))
 
 
 @pytest.fixture
-def old_studio(_old_studio: tuple[Caller, Database], _no_traceback: None) -> Caller:
-    """Give a studio that reads the rows of `studio_rows.sql`, one for all tests of a file, which change nothing."""
+def old_studio(_old_studio: tuple[Client, Database], _no_traceback: None) -> Client:
+    """Serve the rows of `studio_rows.sql` read-only, once for all tests of a file."""
     return _old_studio[0]
 
 
 @pytest.fixture
-def old_database(_old_studio: tuple[Caller, Database]) -> Database:
-    """Give the database of `old_studio`."""
+def old_database(_old_studio: tuple[Client, Database]) -> Database:
+    """Return the database of `old_studio`."""
     return _old_studio[1]

@@ -1,4 +1,4 @@
-"""What is mended in the browser: all or nothing, and never over what somebody else wrote."""
+"""Changes made in the browser: saved all or none, and never over another session's values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from tatame_db.database.pool import Database
 
-Caller = Any
+Client = Any
 
 
 @pytest.fixture
@@ -31,10 +31,10 @@ def update(key: str, values: dict[str, Any], was: dict[str, Any], table: str = "
     return {"op": "update", "table": table, "key": key, "values": values, "was": was}
 
 
-def save(studio: Caller, *changes: Any, status: int = 200, **options: Any) -> Any:
-    answer = studio.ask("/api/changes", {"changes": changes, **options})
-    assert answer.status == status, answer.text
-    return answer.json
+def save(studio: Client, *changes: Any, status: int = 200, **options: Any) -> Any:
+    response = studio.ask("/api/changes", {"changes": changes, **options})
+    assert response.status == status, response.text
+    return response.json
 
 
 def rows(database: Database, query: str) -> list[tuple[Any, ...]]:
@@ -42,7 +42,7 @@ def rows(database: Database, query: str) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in connection.execute(text(query))]
 
 
-def test_a_cell_is_saved_and_the_others_are_left_as_they_are(writing_studio: Caller, database: Database) -> None:
+def test_a_saved_cell_leaves_the_others_unchanged(writing_studio: Client, database: Database) -> None:
     rest = "SELECT (to_jsonb(users) - 'email')\\:\\:text FROM users WHERE id = 1"
     before = rows(database, rest)
 
@@ -68,7 +68,7 @@ def test_a_cell_is_saved_and_the_others_are_left_as_they_are(writing_studio: Cal
     ],
 )
 def test_a_value_is_stored_exactly(
-    writing_studio: Caller, database: Database, column: str, was: str | None, value: str | None
+    writing_studio: Client, database: Database, column: str, was: str | None, value: str | None
 ) -> None:
     [row] = save(writing_studio, update("1", {column: value}, {column: was}))["rows"]
 
@@ -77,7 +77,7 @@ def test_a_value_is_stored_exactly(
 
 
 @pytest.mark.parametrize("value", [None, [], ["1", None, "", 'x"y,{z}', "NULL"]])
-def test_a_list_is_stored_exactly(writing_studio: Caller, database: Database, value: Any) -> None:
+def test_a_list_is_stored_exactly(writing_studio: Client, database: Database, value: Any) -> None:
     change = update("1", {"recipients": value}, {"recipients": ["1", None, "a,b"]}, "notifications")
 
     assert save(writing_studio, change)["rows"][0]["row"]["recipients"] == value
@@ -95,8 +95,8 @@ def test_a_list_is_stored_exactly(writing_studio: Caller, database: Database, va
         ("gym_id", None, "1"),
     ],
 )
-def test_what_somebody_else_wrote_is_never_overwritten(
-    writing_studio: Caller, database: Database, column: str, was: str | None, now: str | None
+def test_a_value_of_another_session_is_never_overwritten(
+    writing_studio: Client, database: Database, column: str, was: str | None, now: str | None
 ) -> None:
     before = rows(database, "SELECT users\\:\\:text FROM users ORDER BY id")
     found = save(
@@ -113,25 +113,25 @@ def test_what_somebody_else_wrote_is_never_overwritten(
 
 
 @pytest.mark.usefixtures("database")
-def test_an_empty_text_and_null_are_different_to_a_conflict(writing_studio: Caller) -> None:
+def test_null_instead_of_an_empty_text_is_a_conflict(writing_studio: Client) -> None:
     found = save(writing_studio, update("2", {"phone": "1"}, {"phone": None}), status=409)
     assert found["conflicts"][0]["now"] == ""
 
 
 @pytest.mark.usefixtures("database")
-def test_a_list_with_another_null_is_a_conflict(writing_studio: Caller) -> None:
+def test_the_text_null_instead_of_a_null_element_is_a_conflict(writing_studio: Client) -> None:
     change = update("1", {"recipients": []}, {"recipients": ["1", "NULL", "a,b"]}, "notifications")
     assert save(writing_studio, change, status=409)["conflicts"][0]["now"] == ["1", None, "a,b"]
 
 
 @pytest.mark.usefixtures("database")
-def test_a_row_that_is_gone_is_a_conflict_too(writing_studio: Caller) -> None:
-    gone = [update("9", {"phone": "1"}, {"phone": None}), {"op": "delete", "table": "gyms", "key": "9", "was": {}}]
-    found = save(writing_studio, *gone, status=409)
+def test_a_deleted_row_is_a_conflict(writing_studio: Client) -> None:
+    changes = [update("9", {"phone": "1"}, {"phone": None}), {"op": "delete", "table": "gyms", "key": "9", "was": {}}]
+    found = save(writing_studio, *changes, status=409)
     assert [(conflict["index"], conflict["deleted"]) for conflict in found["conflicts"]] == [(0, True), (1, True)]
 
 
-def test_a_writer_who_holds_the_row_is_waited_for_and_then_seen(writing_studio: Caller, database: Database) -> None:
+def test_saving_waits_for_a_lock_and_then_finds_the_conflict(writing_studio: Client, database: Database) -> None:
     with database.engine.connect() as other:
         other.execute(text("UPDATE users SET email = 'theirs' WHERE id = 1"))
         change = update("1", {"email": "mine"}, {"email": "ana@gym.example"})
@@ -147,7 +147,7 @@ def test_a_writer_who_holds_the_row_is_waited_for_and_then_seen(writing_studio: 
     assert rows(database, "SELECT email FROM users WHERE id = 1") == [("theirs",)]
 
 
-def test_rows_are_made_and_deleted(writing_studio: Caller, database: Database) -> None:
+def test_rows_are_inserted_and_deleted(writing_studio: Client, database: Database) -> None:
     found = save(
         writing_studio,
         {"op": "insert", "table": "users", "values": {"clerk_user_id": "caio", "role": "STUDENT", "email": None}},
@@ -163,9 +163,7 @@ def test_rows_are_made_and_deleted(writing_studio: Caller, database: Database) -
     assert rows(database, "SELECT clerk_user_id, role FROM users ORDER BY id") == [("ana", None), ("caio", "STUDENT")]
 
 
-def test_every_broken_constraint_is_told_with_its_cell_and_nothing_is_saved(
-    writing_studio: Caller, database: Database
-) -> None:
+def test_every_rejection_names_its_cell_and_nothing_is_saved(writing_studio: Client, database: Database) -> None:
     before = rows(database, "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM roles)")
     found = save(
         writing_studio,
@@ -181,8 +179,7 @@ def test_every_broken_constraint_is_told_with_its_cell_and_nothing_is_saved(
         status=422,
     )
 
-    told = {(error["index"], error["column"], error["constraint"]) for error in found["errors"]}
-    assert told == {
+    assert {(error["index"], error["column"], error["constraint"]) for error in found["errors"]} == {
         (1, "clerk_user_id", "users_clerk_user_id_unique"),
         (2, "clerk_user_id", None),
         (3, "gym_id", "users_gym_id_gyms_id_fk"),
@@ -192,15 +189,15 @@ def test_every_broken_constraint_is_told_with_its_cell_and_nothing_is_saved(
         (7, "id", "roles_pkey"),
         (8, "phone", None),
     }
-    words = [error["what"] for error in found["errors"]]
-    assert words[0].startswith("another row has this clerk_user_id already")
-    assert words[1] == "clerk_user_id must have a value"
-    assert words[2].startswith("gym_id points to a row that is not there")
-    assert words[3].startswith("rows of users still point to this row")
+    messages = [error["what"] for error in found["errors"]]
+    assert messages[0].startswith("another row already has this clerk_user_id. Key (clerk_user_id)=(ana)")
+    assert messages[1] == "clerk_user_id must have a value"
+    assert messages[2].startswith("gym_id refers to a row that does not exist. Key (gym_id)=(9)")
+    assert messages[3].startswith("rows of users still refer to this row by gym_id. Key (id)=(1)")
     assert rows(database, "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM roles)") == before
 
 
-def test_a_preview_shows_what_would_run_and_runs_nothing(writing_studio: Caller, database: Database) -> None:
+def test_a_preview_shows_the_statements_and_runs_none(writing_studio: Client, database: Database) -> None:
     found = save(
         writing_studio,
         update("1", {"email": "x'; --"}, {"email": "never compared"}),
@@ -221,38 +218,44 @@ def test_a_preview_shows_what_would_run_and_runs_nothing(writing_studio: Caller,
 
 
 @pytest.mark.parametrize("preview", [False, True])
-def test_a_studio_that_reads_saves_nothing(studio: Caller, preview: bool) -> None:
+def test_a_read_only_studio_saves_nothing(studio: Client, preview: bool) -> None:
     found = save(studio, {"op": "insert", "table": "versions", "values": {}}, status=403, preview=preview)
     assert "--write" in found["fix"]
 
 
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
-        ([], "1 to 1000 changes"),
-        ([{"op": "insert", "table": "versions", "values": {}}] * 1001, "1 to 1000 changes"),
-        ([{"op": "drop", "table": "users"}], "cannot be read"),
-        ([{"op": "insert", "table": "users"}], "cannot be read"),
-        ([{"op": "insert", "table": "users", "values": {"id": 1}}], "cannot be read"),
-        ([{"op": "insert", "table": "users", "values": {"email": ["x"]}}], "the value for email is a list"),
+        ([], "1 to 1,000 changes"),
+        ([{"op": "insert", "table": "versions", "values": {}}] * 1001, "1 to 1,000 changes"),
+        ([{"op": "drop", "table": "users"}], "is malformed"),
+        ([{"op": "insert", "table": "users"}], "is malformed"),
+        ([{"op": "insert", "table": "users", "values": {"id": 1}}], "is malformed"),
+        ([{"op": "insert", "table": "users", "values": {"email": ["x"]}}], 'the value for "email" is a list'),
         ([{"op": "insert", "table": "notifications", "values": {"recipients": "x"}}], "is not a list"),
-        ([{"op": "insert", "table": "users", "values": {"nothing": "x"}}], "no column 'nothing'"),
-        ([{"op": "insert", "table": "users", "values": {}, "where": "1=1"}], "cannot be read"),
-        ([update("1", {}, {})], "names no columns"),
-        ([update("1", {"email": "x"}, {"phone": ""})], "does not say what stood"),
-        ([update("1", {"email": "x"}, {"email": None, "nothing": None})], "no column 'nothing'"),
+        (
+            [{"op": "insert", "table": "users", "values": {"nothing": "x"}}],
+            'column "nothing" of table "users" does not exist',
+        ),
+        ([{"op": "insert", "table": "users", "values": {}, "where": "1=1"}], "is malformed"),
+        ([update("1", {}, {})], "sets no columns"),
+        ([update("1", {"email": "x"}, {"phone": ""})], "lacks the previous value"),
+        (
+            [update("1", {"email": "x"}, {"email": None, "nothing": None})],
+            'column "nothing" of table "users" does not exist',
+        ),
         ([update("ana", {"email": "x"}, {"email": None})], "invalid input syntax"),
         ([update("1", {"gym_id": "1"}, {"gym_id": "x"})], "invalid input syntax"),
-        ("nonsense", "cannot be read"),
+        ("nonsense", "is malformed"),
     ],
 )
-def test_changes_that_cannot_be_read_are_answered_in_words(writing_studio: Caller, changes: Any, words: str) -> None:
-    answer = writing_studio.ask("/api/changes", {"changes": changes})
-    assert (answer.status, words in answer.json["what"]) == (400, True), answer.text
+def test_malformed_changes_get_a_problem(writing_studio: Client, changes: Any, message: str) -> None:
+    response = writing_studio.ask("/api/changes", {"changes": changes})
+    assert (response.status, message in response.json["what"]) == (400, True), response.text
 
 
 @pytest.mark.parametrize("body", ["", "{", "[]", '{"changes":[]} x', '{"changes":' + "[" * 9999, '"\ud83d\\ud83d"'])
-def test_a_broken_body_is_answered_in_words(writing_studio: Caller, body: str) -> None:
-    answer = writing_studio.ask("/api/changes", body.encode("utf-8", "replace").decode())
-    assert (answer.status, "cannot be read" in answer.json["what"]) == (400, True), answer.text
+def test_a_malformed_body_gets_a_problem(writing_studio: Client, body: str) -> None:
+    response = writing_studio.ask("/api/changes", body.encode("utf-8", "replace").decode())
+    assert (response.status, "is malformed" in response.json["what"]) == (400, True), response.text

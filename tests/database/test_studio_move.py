@@ -1,4 +1,4 @@
-"""The overview, and the page of the move out of Supabase."""
+"""The overview, and the status of the move out of Supabase."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tatame_db.database.address import readable
 from tatame_db.database.pool import Database
 from tatame_db.schema import Base
 
-Caller = Any
+Client = Any
 
 
 def copied(source: URL, target: Database, *tables: str) -> None:
     def never() -> None:
-        raise AssertionError("nobody else is copying")
+        raise AssertionError("no other copy is running")
 
     with move.open_for_writing(source, target.engine, never) as connections:
         move.copy(connections, list(tables))
 
 
-def test_the_overview_tells_of_server_schema_and_tables(old_studio: Caller, old_database: Database) -> None:
+def test_the_overview_describes_server_schema_and_tables(old_studio: Client, old_database: Database) -> None:
     found = old_studio.get("/api/overview")
 
     with old_database.engine.connect() as connection:
@@ -43,14 +43,14 @@ def test_the_overview_tells_of_server_schema_and_tables(old_studio: Caller, old_
     assert tables["versions"]["last_activity"] is None
 
 
-def test_what_is_pending_and_what_cannot_be_known_is_told(studio: Caller, committed_database: Database) -> None:
+def test_an_unknown_revision_is_a_problem_of_the_overview(studio: Client, committed_database: Database) -> None:
     with committed_database.engine.begin() as connection:
         connection.execute(text("UPDATE tatame_migrations.alembic_version SET version_num = 'unheard_of'"))
     found = studio.get("/api/overview")
     assert "unheard_of" in found["problem"]["what"]
 
 
-def test_drift_is_told_when_it_is_asked_for(studio: Caller, committed_database: Database) -> None:
+def test_drift_names_the_difference(studio: Client, committed_database: Database) -> None:
     with committed_database.engine.begin() as connection:
         connection.execute(text("ALTER TABLE users ADD COLUMN shoe_size int"))
     found = studio.get("/api/drift")
@@ -58,11 +58,11 @@ def test_drift_is_told_when_it_is_asked_for(studio: Caller, committed_database: 
     assert found["migrations"] == found["heads"] == []
 
 
-def test_where_no_move_ever_was_that_is_told(old_studio: Caller) -> None:
+def test_without_a_move_the_status_is_empty(old_studio: Client) -> None:
     assert old_studio.get("/api/move") == {"ever": False, "running": False, "runs": [], "tables": [], "parked": []}
 
 
-def test_a_copy_is_told_table_by_table(studio: Caller, committed_database: Database, supabase: URL) -> None:
+def test_a_copy_sends_events_and_fills_the_status(studio: Client, committed_database: Database, supabase: URL) -> None:
     with closing(studio.begin("/api/move/events")) as events:
         response = events.getresponse()
         assert json.loads(response.readline().removeprefix(b"data: "))["ever"] is False
@@ -70,56 +70,56 @@ def test_a_copy_is_told_table_by_table(studio: Caller, committed_database: Datab
         line = b""
         while b'"proven"' not in line:
             line = response.readline()
-        told = json.loads(line.removeprefix(b"data: "))
+        status = json.loads(line.removeprefix(b"data: "))
 
-    assert told == studio.get("/api/move")
-    assert (told["ever"], told["running"], told["parked"]) == (True, False, [])
-    assert told["runs"][0]["outcome"] == "proven"
-    assert told["runs"][0]["report"]["tables"]
-    tables = {table["table"]: table for table in told["tables"]}
+    assert status == studio.get("/api/move")
+    assert (status["ever"], status["running"], status["parked"]) == (True, False, [])
+    assert status["runs"][0]["outcome"] == "proven"
+    assert status["runs"][0]["report"]["tables"]
+    tables = {table["table"]: table for table in status["tables"]}
     assert tables.keys() == Base.metadata.tables.keys()
     with committed_database.engine.connect() as connection:
         users = connection.scalar(text("SELECT count(*) FROM users"))
     assert tables["users"]["source_rows"] == tables["users"]["target_rows"] == tables["users"]["written"] == users
     assert (tables["users"]["equal"], tables["users"]["working"]) == (True, False)
     assert tables["users"]["proven_at"]
-    assert "postgres:" not in json.dumps(told)
+    assert "postgres:" not in json.dumps(status)
 
 
-def test_a_table_that_was_written_to_since_is_told_to_be_stale(
-    studio: Caller, committed_database: Database, supabase: URL
+def test_a_table_written_to_after_its_proof_is_stale(
+    studio: Client, committed_database: Database, supabase: URL
 ) -> None:
     copied(supabase, committed_database, "roles")
     with committed_database.engine.begin() as connection:
         connection.execute(text("INSERT INTO roles (id) VALUES ('LATE')"))
 
     stale = studio.get("/api/move/stale")["stale"]
-    assert [table for table, answer in stale.items() if answer] == ["roles"]
+    assert [table for table, is_stale in stale.items() if is_stale] == ["roles"]
     tables = {table["table"]: table for table in studio.get("/api/move")["tables"]}
     assert (tables["roles"]["equal"], tables["users"]["equal"]) == (True, False)
 
 
 @pytest.mark.parametrize("alive", [True, False])
-def test_a_run_that_did_not_end_is_running_or_broken_off(
-    studio: Caller, committed_database: Database, supabase: URL, *, alive: bool
+def test_an_unfinished_run_is_running_or_broken_off(
+    studio: Client, committed_database: Database, supabase: URL, *, alive: bool
 ) -> None:
     copied(supabase, committed_database, "roles")
     with committed_database.engine.connect() as connection:
         connection.execute(text("UPDATE tatame_move.runs SET ended_at = NULL, report = NULL"))
         connection.commit()
         if alive:
-            # What a copy holds while it lives and writes a table.
+            # The locks of a copy that is writing a table.
             connection.execute(text(f"SELECT pg_advisory_xact_lock({0x7461_7461_6D65})"))
             connection.execute(text("LOCK TABLE roles IN SHARE ROW EXCLUSIVE MODE"))
-        told = studio.get("/api/move")
+        status = studio.get("/api/move")
 
-    assert told["running"] is alive
-    assert told["runs"][0]["outcome"] == ("running" if alive else "broken off")
-    working = [table["table"] for table in told["tables"] if table["working"]]
+    assert status["running"] is alive
+    assert status["runs"][0]["outcome"] == ("running" if alive else "broken off")
+    working = [table["table"] for table in status["tables"] if table["working"]]
     assert working == (["roles"] if alive else [])
 
 
-def test_a_report_that_knows_more_is_passed_on(studio: Caller, committed_database: Database, supabase: URL) -> None:
+def test_unknown_fields_of_a_report_are_passed_on(studio: Client, committed_database: Database, supabase: URL) -> None:
     copied(supabase, committed_database, "roles")
     with committed_database.engine.begin() as connection:
         connection.execute(
@@ -132,9 +132,7 @@ def test_a_report_that_knows_more_is_passed_on(studio: Caller, committed_databas
     assert tables["roles"]["new"] == [1]
 
 
-def test_what_was_set_aside_is_named_with_its_reason(
-    studio: Caller, committed_database: Database, supabase: URL
-) -> None:
+def test_an_exclusion_is_named_with_its_reason(studio: Client, committed_database: Database, supabase: URL) -> None:
     with psycopg.connect(readable(supabase)) as connection:
         connection.execute("UPDATE class SET start = '18:30:45' WHERE id = 1")
         connection.execute("UPDATE notifications SET created_at = 'infinity' WHERE id = 2")
@@ -145,27 +143,27 @@ def test_what_was_set_aside_is_named_with_its_reason(
     assert (nulled["id"], nulled["kind"], nulled["values"]) == ("1", "differing", [{"column": "start"}])
     assert nulled["choice"] == "start has seconds, which HH:MM cannot hold"
     assert (rejected["id"], rejected["kind"]) == ("2", "missing")
-    told = tables["notifications"]
-    assert (told["source_rows"], told["target_rows"], told["rejected"]) == (3, 2, 1)
-    assert told["source_digest"] == told["target_digest"] != ""
+    notifications = tables["notifications"]
+    assert [notifications[name] for name in ("source_rows", "target_rows", "rejected")] == [3, 2, 1]
+    assert notifications["source_digest"] == notifications["target_digest"] != ""
     assert tables["users"]["differences"] == []
 
 
-def test_a_run_that_failed_and_a_table_that_was_not_proven_are_not_called_proven(
-    studio: Caller, committed_database: Database, supabase: URL
+def test_a_failed_run_and_an_unproven_table_are_not_proven(
+    studio: Client, committed_database: Database, supabase: URL
 ) -> None:
     copied(supabase, committed_database, "roles", "versions")
     with committed_database.engine.begin() as connection:
-        # As a copy over REST leaves them whose second reading was another one.
+        # As a copy over REST leaves them whose second reading differed.
         connection.execute(text("UPDATE tatame_move.runs SET outcome = 'not equal', error = 'roles changed'"))
         connection.execute(text("UPDATE tatame_move.tables SET proven_at = NULL WHERE name = 'roles'"))
-    told = studio.get("/api/move")
-    assert (told["runs"][0]["outcome"], told["runs"][0]["error"]) == ("not equal", "roles changed")
-    tables = {table["table"]: table for table in told["tables"]}
+    status = studio.get("/api/move")
+    assert (status["runs"][0]["outcome"], status["runs"][0]["error"]) == ("not equal", "roles changed")
+    tables = {table["table"]: table for table in status["tables"]}
     assert (tables["roles"]["equal"], tables["versions"]["equal"]) == (False, True)
 
 
-def test_events_go_on_after_the_database_was_away(studio: Caller, committed_database: Database) -> None:
+def test_events_continue_once_the_database_is_back(studio: Client, committed_database: Database) -> None:
     with closing(studio.begin("/api/move/events")) as events:
         response = events.getresponse()
         assert response.readline().startswith(b"data: ")

@@ -1,4 +1,4 @@
-"""Statements of the user's: streamed, capped, cancelled, and surviving whatever happens to the server."""
+"""Statements that the user writes: streamed, limited, cancelled, and robust against failures of the server."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tatame_db import evolve
 from tatame_db.database.creation import create_missing_database
 from tatame_db.database.pool import Database
 from tatame_db.server.embedded import EmbeddedServer
-from tatame_db.studio.access import Access, opened
+from tatame_db.studio.access import Access, open_access
 
-Caller = Any
+Client = Any
 RUNNING = "SELECT pid FROM pg_stat_activity WHERE usename ~ 'studio' AND state = 'active' AND query ~ :part"
 
 
@@ -31,14 +31,14 @@ def running(database: Database, part: str) -> list[int]:
 
 
 def until(true: Callable[[], object]) -> None:
-    """Wait for what must come; a test that waits for ever is ended by the run."""
+    """Wait for a condition, for at most a minute."""
     deadline = time.monotonic() + 60
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def in_background(studio: Caller, statement: str, name: str = "one") -> tuple[threading.Thread, list[Any]]:
+def in_background(studio: Client, statement: str, name: str = "one") -> tuple[threading.Thread, list[Any]]:
     lines: list[Any] = []
 
     def run() -> None:
@@ -49,7 +49,7 @@ def in_background(studio: Caller, statement: str, name: str = "one") -> tuple[th
     return thread, lines
 
 
-def test_a_result_has_its_columns_rows_and_end(old_studio: Caller) -> None:
+def test_a_result_has_its_columns_rows_and_end(old_studio: Client) -> None:
     columns, rows, done = old_studio.run("SELECT 1 AS a, NULL AS a, '' AS \"ü\", 1.50, ARRAY[1], true, '{}'::jsonb")
 
     assert [(column["name"], column["type"]) for column in columns["columns"]] == [
@@ -65,30 +65,30 @@ def test_a_result_has_its_columns_rows_and_end(old_studio: Caller) -> None:
     assert done["done"] | {"ms": 0} == {"rows": 1, "more": False, "ms": 0, "command": "SELECT 1", "notices": []}
 
 
-def test_a_result_may_have_no_columns_or_no_rows(old_studio: Caller) -> None:
+def test_a_result_may_have_no_columns_or_no_rows(old_studio: Client) -> None:
     assert old_studio.run("SELECT FROM generate_series(1, 2)")[:2] == [{"columns": []}, {"rows": [[], []]}]
     assert [column["name"] for column in old_studio.run("SELECT 1 AS a WHERE false")[0]["columns"]] == ["a"]
     assert old_studio.run("SET work_mem = '1MB'")[-1]["done"]["command"] == "SET"
 
 
-def test_a_type_of_somebodys_own_is_no_stumbling_block(writing_studio: Caller, committed_database: Any) -> None:
+def test_a_user_defined_type_is_shown_by_its_number(writing_studio: Client, committed_database: Any) -> None:
     with committed_database.engine.begin() as connection:
         connection.execute(text("CREATE TYPE belt AS ENUM ('white')"))
     assert writing_studio.run("SELECT 'white'::belt")[0]["columns"][0]["type"].startswith("type ")
 
 
-def test_long_cells_are_cut(old_studio: Caller) -> None:
+def test_long_cells_are_cut(old_studio: Client) -> None:
     [[cell, exact]] = old_studio.run("SELECT repeat('é', 10001), repeat('é', 10000)")[1]["rows"]
     assert cell == {"cut": "é" * 10_000, "length": 10_001}
     assert exact == "é" * 10_000
 
 
-def test_notices_are_told(old_studio: Caller) -> None:
+def test_notices_are_returned(old_studio: Client) -> None:
     notices = old_studio.run("DO $$ BEGIN RAISE WARNING 'careful'; RAISE NOTICE 'hm'; END $$")[-1]["done"]["notices"]
     assert notices == [{"severity": "WARNING", "what": "careful"}, {"severity": "NOTICE", "what": "hm"}]
 
 
-def test_an_error_says_where_it_is(old_studio: Caller) -> None:
+def test_an_error_has_its_position(old_studio: Client) -> None:
     statement = "SELECT 'é',\n  nothing FROM users"
     error = old_studio.error(statement)
 
@@ -101,11 +101,11 @@ def test_an_error_says_where_it_is(old_studio: Caller) -> None:
 
 
 @pytest.mark.parametrize("statement", ["", "  ;; -- nothing\n"])
-def test_a_text_without_a_statement_is_told_so(old_studio: Caller, statement: str) -> None:
-    assert old_studio.error(statement)["what"] == "there is no statement in this text"
+def test_a_text_without_a_statement_is_an_error(old_studio: Client, statement: str) -> None:
+    assert old_studio.error(statement)["what"] == "the text contains no statement"
 
 
-def test_a_comment_or_a_semicolon_at_the_end_is_no_second_statement(old_studio: Caller) -> None:
+def test_a_trailing_semicolon_or_comment_is_not_a_second_statement(old_studio: Client) -> None:
     assert old_studio.run("-- first\nSELECT 1; -- last")[-1]["done"]["rows"] == 1
 
 
@@ -121,12 +121,12 @@ def test_a_comment_or_a_semicolon_at_the_end_is_no_second_statement(old_studio: 
         ({"id": 1, "text": "SELECT 1"}, 400),
     ],
 )
-def test_a_request_that_cannot_be_read_is_answered_in_words(old_studio: Caller, body: Any, status: int) -> None:
-    answer = old_studio.ask("/api/sql", body)
-    assert (answer.status, "what" in answer.json) == (status, True)
+def test_a_malformed_request_gets_a_problem(old_studio: Client, body: Any, status: int) -> None:
+    response = old_studio.ask("/api/sql", body)
+    assert (response.status, "what" in response.json) == (status, True)
 
 
-def test_a_plan_is_given_as_a_tree(old_studio: Caller) -> None:
+def test_a_plan_is_a_tree(old_studio: Client) -> None:
     planned, done = old_studio.run("SELECT * FROM users -- all", explain="plan")
     assert planned["plan"][0]["Plan"]["Relation Name"] == "users"
     assert "Execution Time" not in planned["plan"][0]
@@ -135,7 +135,7 @@ def test_a_plan_is_given_as_a_tree(old_studio: Caller) -> None:
     assert old_studio.run("SELECT * FROM users", explain="analyze")[0]["plan"][0]["Plan"]["Actual Rows"] == 60
 
 
-def test_an_analysed_statement_is_undone(writing_studio: Caller, committed_database: Database) -> None:
+def test_an_analyzed_statement_is_rolled_back(writing_studio: Client, committed_database: Database) -> None:
     plan = writing_studio.run("INSERT INTO roles VALUES ('STUDENT')", explain="analyze")[0]["plan"]
 
     assert plan[0]["Plan"]["Operation"] == "Insert"
@@ -143,26 +143,26 @@ def test_an_analysed_statement_is_undone(writing_studio: Caller, committed_datab
         assert connection.scalar(text("SELECT count(*) FROM roles")) == 0
 
 
-def test_rows_are_capped_and_the_server_stops_working(old_studio: Caller, old_database: Database) -> None:
-    lines = old_studio.run("SELECT generate_series(1, 2000000000) AS capped", limit=1234)
+def test_a_result_is_limited_and_the_server_stops(old_studio: Client, old_database: Database) -> None:
+    lines = old_studio.run("SELECT generate_series(1, 2000000000) AS limited", limit=1234)
 
     assert sum(len(line["rows"]) for line in lines if "rows" in line) == 1234
     assert (lines[-1]["done"]["rows"], lines[-1]["done"]["more"]) == (1234, True)
-    until(lambda: not running(old_database, "capped"))
+    until(lambda: not running(old_database, "limited"))
 
 
-def test_a_statement_that_would_go_on_after_the_cap_is_cancelled(old_studio: Caller, old_database: Database) -> None:
+def test_a_statement_that_is_slow_after_the_limit_is_cancelled(old_studio: Client, old_database: Database) -> None:
     rows = "(SELECT generate_series(1, 1000)) AS s (n)"
     statement = f"SELECT repeat('x', 200), CASE WHEN n > 900 THEN pg_sleep(600) END AS endless FROM {rows}"
     assert old_studio.run(statement, limit=10)[-1]["done"]["more"] is True
     until(lambda: not running(old_database, "endless"))
 
 
-def test_rows_that_fit_exactly_are_all(old_studio: Caller) -> None:
+def test_a_result_of_exactly_the_limit_is_complete(old_studio: Client) -> None:
     assert old_studio.run("SELECT generate_series(1, 7)", limit=7)[-1]["done"]["more"] is False
 
 
-def test_rows_come_while_the_statement_still_runs(old_studio: Caller) -> None:
+def test_rows_arrive_while_the_statement_runs(old_studio: Client) -> None:
     rows = "(SELECT generate_series(1, 1000)) AS s (n)"
     statement = f"SELECT repeat('x', 200), CASE WHEN n > 900 THEN pg_sleep(600) END FROM {rows}"
     with closing(old_studio.begin("/api/sql", {"id": "slow", "text": statement, "limit": 5000})) as connection:
@@ -171,14 +171,14 @@ def test_rows_come_while_the_statement_still_runs(old_studio: Caller) -> None:
         assert len(json.loads(response.readline())["rows"]) > 100
 
 
-def test_a_query_is_cancelled_on_the_server(old_studio: Caller, old_database: Database) -> None:
-    first, told = in_background(old_studio, "SELECT pg_sleep(600) /* first */", "first")
+def test_a_query_is_cancelled_on_the_server(old_studio: Client, old_database: Database) -> None:
+    first, lines = in_background(old_studio, "SELECT pg_sleep(600) /* first */", "first")
     second, _ = in_background(old_studio, "SELECT pg_sleep(600) /* second */", "second")
     until(lambda: len(running(old_database, "pg_sleep")) == 2)
 
     assert old_studio.ask("/api/sql/cancel", {"id": "first"}).json == {"cancelled": True}
     first.join()
-    assert told[-1]["error"]["code"] == "57014"
+    assert lines[-1]["error"]["code"] == "57014"
     assert len(running(old_database, "second")) == 1
 
     assert old_studio.ask("/api/sql", {"id": "second", "text": "SELECT 1"}).status == 400
@@ -187,7 +187,7 @@ def test_a_query_is_cancelled_on_the_server(old_studio: Caller, old_database: Da
     assert old_studio.ask("/api/sql/cancel", {"id": "second"}).json == {"cancelled": False}
 
 
-def test_a_query_of_somebody_who_left_is_cancelled(old_studio: Caller, old_database: Database) -> None:
+def test_a_disconnect_cancels_a_query(old_studio: Client, old_database: Database) -> None:
     connection = old_studio.begin("/api/sql", {"id": "left", "text": "SELECT pg_sleep(600) /* left */"})
     until(lambda: running(old_database, "left"))
     connection.close()
@@ -195,7 +195,7 @@ def test_a_query_of_somebody_who_left_is_cancelled(old_studio: Caller, old_datab
     until(lambda: old_studio.get("/api/health")["pool"]["in_use"] == 0)
 
 
-def test_a_page_of_somebody_who_left_is_cancelled(studio: Caller, committed_database: Database) -> None:
+def test_a_disconnect_cancels_the_reading_of_a_page(studio: Client, committed_database: Database) -> None:
     with committed_database.engine.begin() as other:
         other.execute(text("LOCK TABLE users"))
         connection = studio.begin("/api/rows/users")
@@ -204,13 +204,13 @@ def test_a_page_of_somebody_who_left_is_cancelled(studio: Caller, committed_data
         until(lambda: not running(committed_database, "anon_1"))
 
 
-def test_an_export_of_somebody_who_left_is_ended(old_studio: Caller) -> None:
+def test_a_disconnect_ends_an_export(old_studio: Client) -> None:
     with closing(old_studio.begin("/api/export/users.csv")) as connection:
         connection.getresponse().read(10)
     until(lambda: old_studio.get("/api/health")["pool"]["in_use"] == 0)
 
 
-def test_queries_leave_connections_for_the_pages(old_studio: Caller, old_database: Database) -> None:
+def test_queries_leave_connections_for_pages(old_studio: Client, old_database: Database) -> None:
     started = [in_background(old_studio, "SELECT pg_sleep(600) /* many */", f"many {n}") for n in range(10)]
     until(lambda: len(running(old_database, "many")) == 10)
 
@@ -221,8 +221,8 @@ def test_queries_leave_connections_for_the_pages(old_studio: Caller, old_databas
         thread.join()
 
 
-def test_a_query_whose_session_is_ended_says_so_and_the_next_one_works(
-    studio: Caller, committed_database: Database
+def test_a_terminated_session_is_reported_and_the_next_query_works(
+    studio: Client, committed_database: Database
 ) -> None:
     thread, lines = in_background(studio, "SELECT pg_sleep(600) /* ended */")
     until(lambda: running(committed_database, "ended"))
@@ -234,7 +234,7 @@ def test_a_query_whose_session_is_ended_says_so_and_the_next_one_works(
     assert studio.run("SELECT 1")[1]["rows"] == [["1"]]
 
 
-def test_every_session_of_the_studio_may_be_ended(studio: Caller, committed_database: Database) -> None:
+def test_the_studio_survives_the_end_of_its_sessions(studio: Client, committed_database: Database) -> None:
     studio.get("/api/rows/users")
     with committed_database.engine.connect() as connection:
         connection.execute(
@@ -246,7 +246,7 @@ def test_every_session_of_the_studio_may_be_ended(studio: Caller, committed_data
     assert studio.ask("/api/rows/users").status == 200
 
 
-def test_statements_write_where_that_was_asked_for(writing_studio: Caller, committed_database: Database) -> None:
+def test_statements_write_in_a_writing_studio(writing_studio: Client, committed_database: Database) -> None:
     lines = writing_studio.run("INSERT INTO roles SELECT n::text FROM generate_series(1, 9) AS n RETURNING id", limit=2)
     assert (lines[-1]["done"]["rows"], lines[-1]["done"]["more"]) == (2, True)
     assert writing_studio.error("INSERT INTO roles VALUES ('10'), ('1')")["code"] == "23505"
@@ -258,7 +258,7 @@ def test_statements_write_where_that_was_asked_for(writing_studio: Caller, commi
         assert connection.scalar(text("SELECT count(*) FROM roles")) == 8
 
 
-def test_what_is_checked_at_the_commit_is_told_too(writing_studio: Caller, committed_database: Database) -> None:
+def test_an_error_of_the_commit_is_reported(writing_studio: Client, committed_database: Database) -> None:
     with committed_database.engine.begin() as connection:
         key = "gyms_manager_id_users_id_fk"
         connection.execute(text(f"ALTER TABLE gyms ALTER CONSTRAINT {key} DEFERRABLE INITIALLY DEFERRED"))
@@ -266,17 +266,17 @@ def test_what_is_checked_at_the_commit_is_told_too(writing_studio: Caller, commi
     assert error["code"] == "23503"
 
 
-def test_a_server_that_goes_away_is_missed_in_words_and_welcome_back(
-    fresh_server: EmbeddedServer, serve_studio: Callable[[Access], Caller]
+def test_a_stopped_server_is_reported_until_it_starts_again(
+    fresh_server: EmbeddedServer, serve_studio: Callable[[Access], Client]
 ) -> None:
     fresh_server.start()
     create_missing_database(fresh_server.address)
     with Database(fresh_server.address) as database:
-        studio = serve_studio(opened(database, embedded=True, write=True))
+        studio = serve_studio(open_access(database, embedded=True, write=True))
     assert studio.get("/api/health")["ok"]
     fresh_server.stop()
 
-    asked: dict[str, Any] = {
+    requests: dict[str, Any] = {
         "/api/health": None,
         "/api/overview": None,
         "/api/rows/users": None,
@@ -284,10 +284,10 @@ def test_a_server_that_goes_away_is_missed_in_words_and_welcome_back(
         "/api/sql": {"id": "one", "text": "SELECT 1"},
         "/api/changes": {"changes": [{"op": "insert", "table": "versions", "values": {}}]},
     }
-    for path, body in asked.items():
-        answer = studio.ask(path, body)
-        assert answer.status == 503, (path, answer.text)
-        assert "tatame-db" in answer.json["fix"]
+    for path, body in requests.items():
+        response = studio.ask(path, body)
+        assert response.status == 503, (path, response.text)
+        assert "tatame-db" in response.json["fix"]
     assert studio.ask("/").status == 200
     assert len(studio.get("/api/session")["tables"]) == 11
 
@@ -296,20 +296,18 @@ def test_a_server_that_goes_away_is_missed_in_words_and_welcome_back(
     assert studio.run("SELECT 1")[1]["rows"] == [["1"]]
 
 
-def send(sent: signal.Signals, processes: list[int]) -> None:
+def send(number: signal.Signals, processes: list[int]) -> None:
     for process in processes:
-        # A session that was just closed may still be listed.
+        # `pg_stat_activity` may still list a session that has just ended.
         with suppress(ProcessLookupError):
-            os.kill(process, sent)
+            os.kill(process, number)
 
 
-def test_a_server_that_hangs_is_told_to_be_away(
-    fresh_server: EmbeddedServer, serve_studio: Callable[[Access], Caller]
-) -> None:
+def test_a_hanging_server_is_reported(fresh_server: EmbeddedServer, serve_studio: Callable[[Access], Client]) -> None:
     fresh_server.start()
     create_missing_database(fresh_server.address)
     with Database(fresh_server.address) as database:
-        studio = serve_studio(opened(database, embedded=True, write=False))
+        studio = serve_studio(open_access(database, embedded=True, write=False))
         with database.engine.connect() as connection:
             studio.get("/api/health")
             found = connection.scalars(text("SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'"))
@@ -317,24 +315,24 @@ def test_a_server_that_hangs_is_told_to_be_away(
             processes = [postmaster, *found]
     try:
         send(signal.SIGSTOP, processes)
-        answer = studio.ask("/api/health")
+        response = studio.ask("/api/health")
     finally:
         send(signal.SIGCONT, processes)
-    assert (answer.status, answer.json["what"]) == (503, "the database does not answer in time")
+    assert (response.status, response.json["what"]) == (503, "the database does not respond in time")
     until(lambda: studio.ask("/api/health").status == 200)
 
 
 def test_the_studio_works_on_the_oldest_server(
     other_postgres: Callable[[Path], URL],
     postgres_programs: Callable[[int], Path],
-    serve_studio: Callable[[Access], Caller],
+    serve_studio: Callable[[Access], Client],
 ) -> None:
     address = other_postgres(postgres_programs(14))
     create_missing_database(address)
     with Database(address) as database:
         evolve.migrate(database.engine)
-        studio = serve_studio(opened(database, embedded=True, write=False))
-        writer = serve_studio(opened(database, embedded=True, write=True))
+        studio = serve_studio(open_access(database, embedded=True, write=False))
+        writer = serve_studio(open_access(database, embedded=True, write=True))
 
     changes = [{"op": "insert", "table": "users", "values": {"clerk_user_id": "ana"}}]
     assert writer.ask("/api/changes", {"changes": changes}).status == 200
@@ -346,15 +344,15 @@ def test_the_studio_works_on_the_oldest_server(
     assert studio.run("SELECT id FROM users")[1]["rows"] == [["1"]]
     for statement in ("COPY users TO PROGRAM 'id'", "SELECT pg_read_file('/etc/passwd')", "SET ROLE postgres"):
         assert studio.error(statement)["code"] == "42501"
-    # This version lets large objects be made in a read-only transaction; that it is rolled back undoes them.
+    # PostgreSQL 14 creates large objects in a read-only transaction; its rollback removes them.
     studio.run("SELECT lo_from_bytea(0, 'x')")
     assert studio.run("SELECT 1 FROM pg_largeobject_metadata")[-1]["done"]["rows"] == 0
 
 
-def test_the_studio_ends_although_queries_run_and_pages_listen(
-    committed_database: Database, serve_studio: Callable[[Access], Caller]
+def test_the_studio_stops_while_queries_run_and_pages_listen(
+    committed_database: Database, serve_studio: Callable[[Access], Client]
 ) -> None:
-    studio = serve_studio(opened(committed_database, embedded=True, write=False))
+    studio = serve_studio(open_access(committed_database, embedded=True, write=False))
     thread, lines = in_background(studio, "SELECT pg_sleep(600) /* still */")
     events = studio.begin("/api/move/events")
     assert events.getresponse().readline().startswith(b"data: ")
@@ -363,5 +361,5 @@ def test_the_studio_ends_although_queries_run_and_pages_listen(
     studio.server.should_exit = True
     thread.join()
     until(lambda: not running(committed_database, "still"))
-    assert [line["what"] for line in lines] == ["the studio has ended"]
+    assert [line["what"] for line in lines] == ["the studio has stopped"]
     events.close()

@@ -15,10 +15,10 @@ from sqlalchemy import text
 from tatame_db.database.driver import driver_connection
 from tatame_db.database.pool import Database
 from tatame_db.schema import Base
-from tatame_db.studio.access import Access, opened
+from tatame_db.studio.access import Access, open_access
 from tatame_db.studio.filters import OPERATORS
 
-Caller = Any
+Client = Any
 ORDERS = {
     "": "id",
     "-id": "id DESC",
@@ -40,30 +40,30 @@ def ids(database: Database, query: str) -> list[str]:
 
 @pytest.mark.parametrize(("sort", "order"), ORDERS.items())
 @pytest.mark.parametrize("limit", [2, 7])
-def test_the_pages_of_any_order_are_the_whole_in_both_directions(
-    old_studio: Caller, old_database: Database, sort: str, order: str, limit: int
+def test_the_pages_of_any_order_are_complete_in_both_directions(
+    old_studio: Client, old_database: Database, sort: str, order: str, limit: int
 ) -> None:
-    wanted = ids(old_database, f"SELECT id FROM users WHERE id > 40 ORDER BY {order}")
-    asked = {"sort": sort, "limit": str(limit), "columns": "id"}
-    asked["filter"] = json.dumps({"column": "id", "op": ">", "value": "40"})
+    expected = ids(old_database, f"SELECT id FROM users WHERE id > 40 ORDER BY {order}")
+    query = {"sort": sort, "limit": str(limit), "columns": "id"}
+    query["filter"] = json.dumps({"column": "id", "op": ">", "value": "40"})
 
     def walk(page: dict[str, Any], way: str, parameter: str) -> list[list[str]]:
         pages = [page["keys"]]
         while cursor := page[way]:
-            page = old_studio.get("/api/rows/users", **asked, **{parameter: cursor})
+            page = old_studio.get("/api/rows/users", **query, **{parameter: cursor})
             pages.append(page["keys"])
         return pages
 
-    first = old_studio.get("/api/rows/users", **asked)
+    first = old_studio.get("/api/rows/users", **query)
     assert first["previous"] is None
-    assert [key for keys in walk(first, "next", "after") for key in keys] == wanted
+    assert [key for keys in walk(first, "next", "after") for key in keys] == expected
 
-    last = old_studio.get("/api/rows/users", **asked, last="1")
+    last = old_studio.get("/api/rows/users", **query, last="1")
     assert last["next"] is None
-    assert [key for keys in reversed(walk(last, "previous", "before")) for key in keys] == wanted
+    assert [key for keys in reversed(walk(last, "previous", "before")) for key in keys] == expected
 
 
-def test_a_page_goes_on_after_its_last_row_was_deleted(studio: Caller, committed_database: Database) -> None:
+def test_the_next_page_is_found_after_the_last_row_was_deleted(studio: Client, committed_database: Database) -> None:
     with committed_database.engine.begin() as connection:
         connection.execute(text("INSERT INTO roles SELECT 'role ' || n FROM generate_series(1, 6) AS n"))
     page = studio.get("/api/rows/roles", limit="3", sort="-created_at,id")
@@ -74,7 +74,7 @@ def test_a_page_goes_on_after_its_last_row_was_deleted(studio: Caller, committed
     assert following["keys"] == ["role 5", "role 6"]
 
 
-def test_a_page_after_a_long_value_asks_for_its_row_again(studio: Caller, committed_database: Database) -> None:
+def test_a_cursor_leaves_out_a_long_value_and_reads_it_again(studio: Client, committed_database: Database) -> None:
     with committed_database.engine.begin() as connection:
         connection.execute(
             text("INSERT INTO assets (title) SELECT repeat('x', 5000) || n FROM generate_series(1, 4) n")
@@ -85,8 +85,8 @@ def test_a_page_after_a_long_value_asks_for_its_row_again(studio: Caller, commit
 
     with committed_database.engine.begin() as connection:
         connection.execute(text("DELETE FROM assets WHERE id = 2"))
-    answer = studio.ask(f"/api/rows/assets?sort=title&after={page['next']}")
-    assert (answer.status, answer.json["what"]) == (400, "the row at the end of that page is gone")
+    response = studio.ask(f"/api/rows/assets?sort=title&after={page['next']}")
+    assert (response.status, response.json["what"]) == (400, "the row at the end of that page was deleted")
 
 
 FILTERS: list[tuple[Any, str]] = [
@@ -127,14 +127,14 @@ FILTERS: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("condition", "meaning"), FILTERS, ids=lambda value: json.dumps(value)[:60])
-def test_a_filter_finds_what_it_says(old_studio: Caller, old_database: Database, condition: Any, meaning: str) -> None:
-    wanted = ids(old_database, f"SELECT id FROM users WHERE {meaning.replace(':', chr(92) + ':')} ORDER BY id")
-    asked = {"filter": json.dumps(condition)}
+@pytest.mark.parametrize(("condition", "where"), FILTERS, ids=lambda value: json.dumps(value)[:60])
+def test_a_filter_finds_its_rows(old_studio: Client, old_database: Database, condition: Any, where: str) -> None:
+    expected = ids(old_database, f"SELECT id FROM users WHERE {where.replace(':', chr(92) + ':')} ORDER BY id")
+    query = {"filter": json.dumps(condition)}
 
-    found = old_studio.get("/api/rows/users", columns="id", **asked)
-    assert found["keys"] == wanted
-    assert old_studio.get("/api/count/users", **asked) == {"rows": len(wanted)}
+    found = old_studio.get("/api/rows/users", columns="id", **query)
+    assert found["keys"] == expected
+    assert old_studio.get("/api/count/users", **query) == {"rows": len(expected)}
     assert found["estimated"] >= 0
 
 
@@ -148,19 +148,19 @@ def test_a_filter_finds_what_it_says(old_studio: Caller, old_database: Database,
         ({"op": "not null"}, ["1", "2", "4"]),
     ],
 )
-def test_a_list_is_asked_for_what_it_holds(old_studio: Caller, condition: Any, keys: list[str]) -> None:
-    asked = json.dumps(condition | {"column": "recipients"})
-    assert old_studio.get("/api/rows/notifications", filter=asked)["keys"] == keys
+def test_a_list_is_filtered_by_its_elements(old_studio: Client, condition: Any, keys: list[str]) -> None:
+    query = json.dumps(condition | {"column": "recipients"})
+    assert old_studio.get("/api/rows/notifications", filter=query)["keys"] == keys
 
 
-def test_an_empty_list_is_not_null(old_studio: Caller) -> None:
-    asked = json.dumps({"column": "viewed_by", "op": "empty"})
-    assert old_studio.get("/api/rows/notifications", filter=asked)["keys"] == ["1", "3"]
+def test_an_empty_list_is_not_null(old_studio: Client) -> None:
+    query = json.dumps({"column": "viewed_by", "op": "empty"})
+    assert old_studio.get("/api/rows/notifications", filter=query)["keys"] == ["1", "3"]
 
 
-def test_every_operator_is_tried_here() -> None:
-    tried = {part["op"] for condition, _ in FILTERS for part in flat(condition)}
-    assert set(OPERATORS["text"]) | set(OPERATORS["integer"]) | set(OPERATORS["timestamp"]) == tried | {">"} - {""}
+def test_every_operator_is_tested_here() -> None:
+    tested = {part["op"] for condition, _ in FILTERS for part in flat(condition)}
+    assert set(OPERATORS["text"]) | set(OPERATORS["integer"]) | set(OPERATORS["timestamp"]) == tested | {">"} - {""}
     assert set(OPERATORS["array"]) == {"has", "has any", "empty", "null", "not null"}
 
 
@@ -169,14 +169,14 @@ def flat(condition: Any) -> list[Any]:
     return [condition] if parts is None else [found for part in parts for found in flat(part)]
 
 
-def test_a_filter_of_a_table_that_is_not_looked_at_fails_in_words(old_studio: Caller) -> None:
-    answer = old_studio.ask(
+def test_a_filter_on_a_column_of_another_table_gets_a_problem(old_studio: Client) -> None:
+    response = old_studio.ask(
         '/api/count/users?filter={"column":"recipients","op":"has","value":"1"}'.replace('"', "%22")
     )
-    assert (answer.status, answer.json["what"]) == (400, "users has no column 'recipients'")
+    assert (response.status, response.json["what"]) == (400, 'column "recipients" of table "users" does not exist')
 
 
-def test_cells_are_exact_and_long_ones_are_cut(old_studio: Caller) -> None:
+def test_cells_are_exact_and_long_ones_are_cut(old_studio: Client) -> None:
     page = old_studio.get("/api/rows/users", limit="7", columns="id,instagram,phone,created_at,approved_at,first_name")
 
     assert page["rows"][0] == [
@@ -197,7 +197,7 @@ def test_cells_are_exact_and_long_ones_are_cut(old_studio: Caller) -> None:
     assert [row[5] for row in page["rows"][2:4]] == [None, ""]
 
 
-def test_lists_are_lists_and_long_ones_are_cut(old_studio: Caller) -> None:
+def test_lists_are_lists_and_long_ones_are_cut(old_studio: Client) -> None:
     page = old_studio.get("/api/rows/notifications", columns="recipients,viewed_by")
 
     assert page["rows"][:3] == [[["1", "2"], []], [["2", None, 'a,"b"'], None], [None, []]]
@@ -206,19 +206,19 @@ def test_lists_are_lists_and_long_ones_are_cut(old_studio: Caller) -> None:
     assert old_studio.get("/api/cell/notifications/recipients/4")["value"] == [str(n) for n in range(1, 1001)]
 
 
-def test_a_whole_cell_is_given_on_demand(old_studio: Caller) -> None:
+def test_a_whole_value_is_read_on_demand(old_studio: Client) -> None:
     assert old_studio.get("/api/cell/users/instagram/1") == {"value": "é" * 1_000_000}
     assert old_studio.get("/api/cell/users/phone/2") == {"value": None}
 
 
-def test_a_cell_that_no_page_can_hold_is_told_to_be_so(studio: Caller, committed_database: Database) -> None:
+def test_a_value_that_is_too_long_for_the_browser_gets_a_problem(studio: Client, committed_database: Database) -> None:
     with committed_database.engine.begin() as connection:
         connection.execute(text("INSERT INTO assets (content) VALUES (repeat('x', 8000001))"))
-    answer = studio.ask("/api/cell/assets/content/1")
-    assert (answer.status, answer.json["what"][:9]) == (400, "8,000,001")
+    response = studio.ask("/api/cell/assets/content/1")
+    assert (response.status, response.json["what"][:34]) == (400, "the value has 8,000,001 characters")
 
 
-def test_a_row_shows_what_it_points_to_and_what_points_to_it(old_studio: Caller) -> None:
+def test_a_row_has_its_references_and_its_referrers(old_studio: Client) -> None:
     found = old_studio.get("/api/row/users/5")
 
     assert found["row"]["clerk_user_id"] == "user_005"
@@ -230,12 +230,12 @@ def test_a_row_shows_what_it_points_to_and_what_points_to_it(old_studio: Caller)
 
 
 @pytest.mark.parametrize("key", ["STUDENT", "a/b?c=d&e %", ""])
-def test_a_key_of_any_text_is_found(old_studio: Caller, key: str) -> None:
+def test_any_text_can_be_a_key(old_studio: Client, key: str) -> None:
     assert old_studio.get(f"/api/row/roles/{quote(key, safe='')}")["row"]["id"] == key
 
 
 @pytest.mark.parametrize(
-    ("table", "words", "keys"),
+    ("table", "prefix", "keys"),
     [
         ("users", "ágUa", ["5", "13", "21", "29", "37", "45", "53"]),
         ("users", "7", ["7"]),
@@ -245,41 +245,45 @@ def test_a_key_of_any_text_is_found(old_studio: Caller, key: str) -> None:
         ("gyms", "%", []),
     ],
 )
-def test_rows_to_point_at_are_found_by_key_and_by_name(
-    old_studio: Caller, table: str, words: str, keys: list[str]
+def test_rows_to_refer_to_are_found_by_key_and_by_label(
+    old_studio: Client, table: str, prefix: str, keys: list[str]
 ) -> None:
-    assert [found["key"] for found in old_studio.get("/api/find", table=table, q=words)] == keys
+    assert [found["key"] for found in old_studio.get("/api/find", table=table, q=prefix)] == keys
 
 
 @pytest.mark.parametrize(
-    ("path", "status", "words"),
+    ("path", "status", "message"),
     [
-        ("/api/rows/nothing", 404, "there is no table 'nothing'"),
-        ("/api/rows/pg_authid", 404, "there is no table 'pg_authid'"),
-        ("/api/rows/users?columns=id,nothing", 400, "users has no column 'nothing'"),
-        ("/api/rows/users?sort=nothing", 400, "users has no column 'nothing'"),
-        ("/api/rows/users?sort=id%20DESC", 400, "users has no column 'id DESC'"),
-        ("/api/rows/users?limit=0", 400, "a page has 1 to 1000 rows"),
-        ("/api/rows/users?limit=1001", 400, "a page has 1 to 1000 rows"),
-        ("/api/rows/users?limit=999999999999999999999", 400, "is no number"),
-        ("/api/rows/users?limit=-1", 400, "is no number"),
-        ("/api/rows/users?limit=%C2%B2", 400, "is no number"),
+        ("/api/rows/nothing", 404, 'table "nothing" does not exist'),
+        ("/api/rows/pg_authid", 404, 'table "pg_authid" does not exist'),
+        ("/api/rows/users?columns=id,nothing", 400, 'column "nothing" of table "users" does not exist'),
+        ("/api/rows/users?sort=nothing", 400, 'column "nothing" of table "users" does not exist'),
+        ("/api/rows/users?sort=id%20DESC", 400, 'column "id DESC" of table "users" does not exist'),
+        ("/api/rows/users?limit=0", 400, "a page has 1 to 1,000 rows"),
+        ("/api/rows/users?limit=1001", 400, "a page has 1 to 1,000 rows"),
+        ("/api/rows/users?limit=999999999999999999999", 400, "is not a number"),
+        ("/api/rows/users?limit=-1", 400, "is not a number"),
+        ("/api/rows/users?limit=%C2%B2", 400, "is not a number"),
         ("/api/rows/users?after=nonsense", 400, "cursor"),
         ("/api/rows/users?after=%FF%FE", 400, "cursor"),
         ("/api/rows/users?after=WyJlbWFpbCIsWyIyIl1d", 400, "cursor belongs to another order"),
         ("/api/rows/users?after=WyJpZCIsWyJ4Il1d", 400, "invalid input syntax for type integer"),
-        ("/api/rows/users?filter=nonsense", 400, "no JSON"),
-        ("/api/rows/users?filter=" + "[" * 5000, 400, "no JSON"),
-        ("/api/rows/users?filter=[]", 400, "cannot be read"),
-        ("/api/rows/users?filter=1", 400, "cannot be read"),
-        ('/api/rows/users?filter={"all":1}', 400, "cannot be read"),
-        ('/api/rows/users?filter={"all":[],"any":[]}', 400, "cannot be read"),
-        ('/api/rows/users?filter={"column":"id"}', 400, "cannot be read"),
-        ('/api/rows/users?filter={"column":["id"],"op":"is","value":"1"}', 400, "no column"),
-        ('/api/rows/users?filter={"column":"id","op":"contains","value":"1"}', 400, "no operator 'contains'"),
-        ('/api/rows/users?filter={"column":"id","op":["is"],"value":"1"}', 400, "no operator"),
-        ('/api/rows/users?filter={"column":"id","op":"is","value":1}', 400, "not a text"),
-        ('/api/rows/users?filter={"column":"id","op":"is"}', 400, "not a text"),
+        ("/api/rows/users?filter=nonsense", 400, "is not JSON"),
+        ("/api/rows/users?filter=" + "[" * 5000, 400, "is not JSON"),
+        ("/api/rows/users?filter=[]", 400, "is malformed"),
+        ("/api/rows/users?filter=1", 400, "is malformed"),
+        ('/api/rows/users?filter={"all":1}', 400, "is malformed"),
+        ('/api/rows/users?filter={"all":[],"any":[]}', 400, "is malformed"),
+        ('/api/rows/users?filter={"column":"id"}', 400, "is malformed"),
+        ('/api/rows/users?filter={"column":["id"],"op":"is","value":"1"}', 400, "is malformed"),
+        (
+            '/api/rows/users?filter={"column":"id","op":"contains","value":"1"}',
+            400,
+            'column "id" has no operator "contains"',
+        ),
+        ('/api/rows/users?filter={"column":"id","op":["is"],"value":"1"}', 400, "is malformed"),
+        ('/api/rows/users?filter={"column":"id","op":"is","value":1}', 400, "not a string"),
+        ('/api/rows/users?filter={"column":"id","op":"is"}', 400, "not a string"),
         ('/api/rows/users?filter={"column":"id","op":"in","value":"1"}', 400, "not a list"),
         ('/api/rows/users?filter={"column":"id","op":"between","value":["1"]}', 400, "not a pair"),
         ('/api/rows/users?filter={"column":"id","op":"is","value":"ana"}', 400, "invalid input syntax"),
@@ -287,26 +291,26 @@ def test_rows_to_point_at_are_found_by_key_and_by_name(
         ('/api/rows/users?filter={"column":"created_at","op":"is","value":"soon"}', 400, "invalid input syntax"),
         ('/api/rows/users?filter={"column":"email","op":"is","value":"a\\u0000b"}', 400, "NUL"),
         ('/api/rows/users?filter={"any":[' + ",".join(['{"all":[]}'] * 51) + "]}", 400, "more than 50 conditions"),
-        ("/api/row/users/999", 404, "users has no row '999'"),
+        ("/api/row/users/999", 404, 'users has no row with the key "999"'),
         ("/api/row/users/ana", 400, "invalid input syntax"),
-        ("/api/cell/users/id/999", 404, "users has no row '999'"),
-        ("/api/cell/users/nothing/1", 400, "no column"),
-        ("/api/find?q=ana", 404, "there is no table ''"),
-        ("/api/export/users.exe", 400, "not exported as 'exe'"),
-        ("/api/export/nothing.csv", 404, "there is no table"),
+        ("/api/cell/users/id/999", 404, 'users has no row with the key "999"'),
+        ("/api/cell/users/nothing/1", 400, 'column "nothing" of table "users" does not exist'),
+        ("/api/find?q=ana", 404, 'table "" does not exist'),
+        ("/api/export/users.exe", 400, '"exe" is not an export format'),
+        ("/api/export/nothing.csv", 404, 'table "nothing" does not exist'),
         ('/api/export/users.csv?filter={"column":"id","op":"is","value":"ana"}', 400, "invalid input syntax"),
-        ("/api/nothing", 404, "there is no /api/nothing"),
+        ("/api/nothing", 404, "/api/nothing does not exist"),
     ],
 )
-def test_what_cannot_be_read_is_answered_in_words(old_studio: Caller, path: str, status: int, words: str) -> None:
-    answer = old_studio.ask(quote(path, safe="/?=&%"))
+def test_a_refused_request_gets_a_problem(old_studio: Client, path: str, status: int, message: str) -> None:
+    response = old_studio.ask(quote(path, safe="/?=&%"))
 
-    assert answer.status == status, answer.text
-    assert words in answer.json["what"]
-    assert {"what", "means", "fix", "code"} <= answer.json.keys()
+    assert response.status == status, response.text
+    assert message in response.json["what"]
+    assert {"what", "means", "fix", "code"} <= response.json.keys()
 
 
-def test_the_tables_are_described_from_the_models(old_studio: Caller) -> None:
+def test_the_tables_are_described_from_the_models(old_studio: Client) -> None:
     session = old_studio.get("/api/session")
 
     assert (session["mode"], session["role"]) == ("read-only", "tatame_studio")
@@ -331,14 +335,14 @@ def test_the_tables_are_described_from_the_models(old_studio: Caller) -> None:
 # --- Exports ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_export_as_csv_is_read_back_equal_by_postgresql(old_studio: Caller, old_database: Database) -> None:
-    answer = old_studio.ask("/api/export/users.csv")
-    assert answer.headers["Content-Disposition"] == 'attachment; filename="users.csv"'
+def test_postgresql_reads_a_csv_export_back_unchanged(old_studio: Client, old_database: Database) -> None:
+    response = old_studio.ask("/api/export/users.csv")
+    assert response.headers["Content-Disposition"] == 'attachment; filename="users.csv"'
     with old_database.engine.connect() as connection:
         connection.execute(text("CREATE TEMP TABLE back (LIKE users)"))
         driver = driver_connection(connection)
         with driver.cursor().copy("COPY back FROM STDIN (FORMAT csv, HEADER match)") as copy:
-            copy.write(answer.text)
+            copy.write(response.text)
         differing = (
             "SELECT count(*) FROM users u FULL JOIN back b ON u.id = b.id WHERE u::text IS DISTINCT FROM b::text"
         )
@@ -347,35 +351,33 @@ def test_an_export_as_csv_is_read_back_equal_by_postgresql(old_studio: Caller, o
         connection.rollback()
 
 
-def test_an_export_has_the_rows_and_columns_that_show_in_their_order(old_studio: Caller) -> None:
-    asked = "?columns=first_name,id&sort=-id&filter=" + quote('{"column":"id","op":"<","value":"6"}')
+def test_an_export_has_the_rows_columns_and_order_of_its_selection(old_studio: Client) -> None:
+    query = "?columns=first_name,id&sort=-id&filter=" + quote('{"column":"id","op":"<","value":"6"}')
 
-    rows = list(csv.reader(io.StringIO(old_studio.ask(f"/api/export/users.csv{asked}").text)))
+    rows = list(csv.reader(io.StringIO(old_studio.ask(f"/api/export/users.csv{query}").text)))
     assert rows == [["first_name", "id"], ["Água", "5"], ["", "4"], ["", "3"], ["Bia", "2"], ["ana", "1"]]
-    assert old_studio.get(f"/api/export/users.json{asked}") == [
+    assert old_studio.get(f"/api/export/users.json{query}") == [
         {"first_name": name, "id": key} for name, key in [("Água", 5), ("", 4), (None, 3), ("Bia", 2), ("ana", 1)]
     ]
 
 
-def test_an_export_of_nothing_is_whole_too(old_studio: Caller) -> None:
+def test_an_export_without_rows_is_complete(old_studio: Client) -> None:
     assert old_studio.ask("/api/export/versions.json").json == []
     assert old_studio.ask("/api/export/versions.csv").text == "id,app_version,created_at,disabled_at\r\n"
 
 
-def test_lists_in_an_export_as_json_are_lists(old_studio: Caller) -> None:
+def test_lists_are_lists_in_a_json_export(old_studio: Client) -> None:
     exported = old_studio.get("/api/export/notifications.json?columns=recipients,viewed_by&sort=id")
     assert exported[1] == {"recipients": ["2", None, 'a,"b"'], "viewed_by": None}
 
 
-def test_a_table_that_is_not_there_yet_is_told_to_be_waiting_for_migrations(
-    bare_address: Any, serve_studio: Callable[[Access], Caller]
-) -> None:
+def test_a_missing_table_gets_the_hint_to_migrate(bare_address: Any, serve_studio: Callable[[Access], Client]) -> None:
     with Database(bare_address) as database:
-        studio = serve_studio(opened(database, embedded=True, write=False))
+        studio = serve_studio(open_access(database, embedded=True, write=False))
 
-    answer = studio.ask("/api/rows/users")
-    assert (answer.status, answer.json["code"]) == (422, "42P01")
-    assert "tatame-db migrate" in answer.json["fix"]
+    response = studio.ask("/api/rows/users")
+    assert (response.status, response.json["code"]) == (422, "42P01")
+    assert "tatame-db migrate" in response.json["fix"]
     overview = studio.get("/api/overview")
     assert [table["missing"] for table in overview["tables"]] == [True] * len(Base.metadata.tables)
     assert len(overview["pending"]) > 0

@@ -1,4 +1,4 @@
-"""The studio under attack: from other pages, from other names, and from the SQL that somebody pasted."""
+"""The studio under attack: from other pages, from other hosts, and by SQL that the user pastes."""
 
 from __future__ import annotations
 
@@ -10,63 +10,63 @@ import pytest
 from sqlalchemy import text
 
 from tatame_db.database.pool import Database
-from tatame_db.studio.access import READER, Access, TooPowerful, opened
+from tatame_db.studio.access import READER, Access, RoleTooPowerful, open_access
 
-Caller = Any
+Client = Any
 EVERYTHING = ["/", "/t/users", "/sql", "/static/studio.js", "/api/session", "/api/rows/users", "/api/export/users.csv"]
 ASK = {"id": "one", "text": "SELECT 1"}
 
 
-# --- Who is let in ----------------------------------------------------------------------------------------------------
+# --- Signing in -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", EVERYTHING)
-def test_without_the_cookie_nothing_is_told(old_studio: Caller, path: str) -> None:
-    answer = type(old_studio)(old_studio.server).ask(path)
+def test_without_the_cookie_nothing_is_shown(old_studio: Client, path: str) -> None:
+    response = type(old_studio)(old_studio.server).ask(path)
 
-    assert answer.status == 401
-    assert "tatame-db studio" in answer.text
-    assert "users" not in answer.text
+    assert response.status == 401
+    assert "tatame-db studio" in response.text
+    assert "users" not in response.text
 
 
 @pytest.mark.parametrize("cookie", ["", "{name}=wrong", "{name}={token}", "other={value}", "{name}=\u00e9", '{name}="'])
-def test_another_cookie_is_not_taken_for_the_right_one(old_studio: Caller, cookie: str) -> None:
+def test_a_wrong_cookie_is_refused(old_studio: Client, cookie: str) -> None:
     name, _, value = old_studio.cookie.partition("=")
     wrong = cookie.format(name=name, value=value, token=old_studio.server.guard.token)
 
     assert type(old_studio)(old_studio.server, wrong).ask("/api/session").status == 401
 
 
-def test_the_token_is_exchanged_for_a_cookie_and_gone_from_the_address(old_studio: Caller) -> None:
+def test_the_token_is_exchanged_for_a_cookie_and_removed_from_the_address(old_studio: Client) -> None:
     token = old_studio.server.guard.token
-    answer = type(old_studio)(old_studio.server).ask(f"/t/users?sort=-id&token={token}&filter=%7B%22%26%22%7D")
+    response = type(old_studio)(old_studio.server).ask(f"/t/users?sort=-id&token={token}&filter=%7B%22%26%22%7D")
 
-    assert (answer.status, answer.headers["Location"]) == (303, "/t/users?sort=-id&filter=%7B%22%26%22%7D")
-    cookie = answer.headers["Set-Cookie"]
+    assert (response.status, response.headers["Location"]) == (303, "/t/users?sort=-id&filter=%7B%22%26%22%7D")
+    cookie = response.headers["Set-Cookie"]
     assert token not in cookie
     assert {"HttpOnly", "SameSite=strict", "Path=/"} <= set(cookie.split("; "))
 
 
-def test_the_exchange_leads_to_no_other_host(old_studio: Caller) -> None:
-    answer = old_studio.ask(f"//evil.example/t?token={old_studio.server.guard.token}")
+def test_signing_in_never_redirects_to_another_host(old_studio: Client) -> None:
+    response = old_studio.ask(f"//evil.example/t?token={old_studio.server.guard.token}")
 
-    assert answer.headers["Location"] == "/evil.example/t"
+    assert response.headers["Location"] == "/evil.example/t"
 
 
-def test_a_wrong_token_opens_nothing_even_with_the_cookie(old_studio: Caller) -> None:
+def test_a_wrong_token_is_refused_even_with_the_cookie(old_studio: Client) -> None:
     assert old_studio.ask("/?token=wrong").status == 401
     assert old_studio.ask("/?token=").status == 401
     assert old_studio.ask(f"/api/session?token={old_studio.server.guard.token}", Cookie=None).status == 401
 
 
-def test_a_ticket_for_the_browser_opens_once(old_studio: Caller) -> None:
-    ticket = old_studio.server.guard.ticket()
+def test_a_one_time_token_signs_in_once(old_studio: Client) -> None:
+    token = old_studio.server.guard.one_time_token()
     stranger = type(old_studio)(old_studio.server)
 
-    assert [stranger.ask(f"/?token={ticket}").status for _ in range(2)] == [303, 401]
+    assert [stranger.ask(f"/?token={token}").status for _ in range(2)] == [303, 401]
 
 
-def test_the_studio_listens_on_this_machine_alone(old_studio: Caller) -> None:
+def test_the_studio_listens_on_the_loopback_address_only(old_studio: Client) -> None:
     [listener] = old_studio.server.servers
     assert [sock.getsockname()[0] for sock in listener.sockets] == ["127.0.0.1"]
 
@@ -76,15 +76,15 @@ def test_the_studio_listens_on_this_machine_alone(old_studio: Caller) -> None:
     [None, "", "evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "127.0.0.1.evil.example:{port}"],
 )
 @pytest.mark.parametrize("path", ["/?token={token}", "/api/session"])
-def test_a_name_that_was_rebound_to_us_is_refused(old_studio: Caller, host: str | None, path: str) -> None:
-    given = host and host.format(port=old_studio.server.port)
-    answer = old_studio.ask(path.format(token=old_studio.server.guard.token), Host=given)
+def test_a_rebound_host_is_refused(old_studio: Client, host: str | None, path: str) -> None:
+    sent = host and host.format(port=old_studio.server.port)
+    response = old_studio.ask(path.format(token=old_studio.server.guard.token), Host=sent)
 
-    assert answer.status in {400, 421} if host is None else answer.status == 421
-    assert "Set-Cookie" not in answer.headers
+    assert response.status in {400, 421} if host is None else response.status == 421
+    assert "Set-Cookie" not in response.headers
 
 
-def test_localhost_is_a_name_of_ours(old_studio: Caller) -> None:
+def test_localhost_is_accepted(old_studio: Client) -> None:
     assert old_studio.ask("/api/session", Host=f"localhost:{old_studio.server.port}").status == 200
 
 
@@ -104,45 +104,45 @@ def test_localhost_is_a_name_of_ours(old_studio: Caller) -> None:
 )
 @pytest.mark.parametrize("path", ["/api/sql", "/api/sql/cancel", "/api/changes"])
 def test_another_page_cannot_run_or_change_anything(
-    old_studio: Caller, path: str, headers: dict[str, str | None]
+    old_studio: Client, path: str, headers: dict[str, str | None]
 ) -> None:
-    given = {name: value and value.format(port=old_studio.server.port) for name, value in headers.items()}
+    sent = {name: value and value.format(port=old_studio.server.port) for name, value in headers.items()}
 
-    assert old_studio.ask(path, ASK, **given).status == 403
+    assert old_studio.ask(path, ASK, **sent).status == 403
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_another_page_cannot_load_data(old_studio: Caller, site: str) -> None:
+def test_another_page_cannot_load_data(old_studio: Client, site: str) -> None:
     assert old_studio.ask("/api/rows/users", Sec_Fetch_Site=site).status == 403
 
 
-def test_our_own_page_may(old_studio: Caller) -> None:
+def test_a_page_of_the_studio_is_accepted(old_studio: Client) -> None:
     assert old_studio.ask("/api/sql", ASK, Sec_Fetch_Site="same-origin").status == 200
     assert old_studio.ask("/api/sql", ASK, Sec_Fetch_Site="same-origin", Origin=None).status == 200
     assert old_studio.ask("/api/rows/users", Sec_Fetch_Site="none").status == 200
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
-def test_what_a_form_can_send_is_refused(old_studio: Caller, kind: str | None) -> None:
+def test_the_content_types_of_a_form_are_refused(old_studio: Client, kind: str | None) -> None:
     assert old_studio.ask("/api/sql", ASK, Content_Type=kind).status == 400
 
 
-def test_no_other_origin_is_let_in_by_cors(old_studio: Caller) -> None:
-    asked = {"Origin": "http://evil.example", "Access_Control_Request_Method": "POST"}
+def test_cors_admits_no_other_origin(old_studio: Client) -> None:
+    headers = {"Origin": "http://evil.example", "Access_Control_Request_Method": "POST"}
     for method in ("OPTIONS", "GET"):
-        answer = old_studio.ask("/api/sql", method=method, **asked)
-        assert answer.status in {403, 404, 405}
-        assert [name for name in answer.headers if name.lower().startswith("access-control")] == []
+        response = old_studio.ask("/api/sql", method=method, **headers)
+        assert response.status in {403, 404, 405}
+        assert [name for name in response.headers if name.lower().startswith("access-control")] == []
 
 
 @pytest.mark.parametrize("path", [*EVERYTHING, "/api/nothing", "/static/nothing", "/api/rows/nothing"])
-@pytest.mark.parametrize("let_in", [True, False])
-def test_every_answer_forbids_frames_sniffing_scripts_of_others_and_keeping(
-    old_studio: Caller, path: str, let_in: bool
+@pytest.mark.parametrize("signed_in", [True, False])
+def test_every_response_forbids_frames_sniffing_foreign_scripts_and_caching(
+    old_studio: Client, path: str, signed_in: bool
 ) -> None:
-    answer = (old_studio if let_in else type(old_studio)(old_studio.server)).ask(path)
+    response = (old_studio if signed_in else type(old_studio)(old_studio.server)).ask(path)
 
-    headers = answer.headers
+    headers = response.headers
     policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
     assert (policy["default-src"], policy["script-src"], policy["connect-src"]) == ("'none'", "'self'", "'self'")
     assert (policy["frame-ancestors"], policy["base-uri"], policy["form-action"]) == ("'none'", "'none'", "'self'")
@@ -154,7 +154,7 @@ def test_every_answer_forbids_frames_sniffing_scripts_of_others_and_keeping(
     assert headers["Cache-Control"] == ("no-cache" if path.startswith("/static/") else "no-store")
 
 
-def test_the_page_has_no_script_in_it_and_another_nonce_each_time(old_studio: Caller) -> None:
+def test_the_page_has_no_inline_script_and_a_new_nonce_each_time(old_studio: Client) -> None:
     pages = [old_studio.ask("/t/users") for _ in range(2)]
     nonces = [re.findall("'nonce-([^']+)'", page.headers["Content-Security-Policy"])[0] for page in pages]
 
@@ -165,12 +165,12 @@ def test_the_page_has_no_script_in_it_and_another_nonce_each_time(old_studio: Ca
     assert re.findall(r"\son\w+=|javascript:", pages[0].text) == []
 
 
-def test_no_file_beside_the_static_ones_is_given_out(old_studio: Caller) -> None:
+def test_only_static_files_are_served(old_studio: Client) -> None:
     for path in ("/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "/static//etc/passwd"):
         assert old_studio.ask(path).status == 404
 
 
-# --- What SQL can do --------------------------------------------------------------------------------------------------
+# --- SQL --------------------------------------------------------------------------------------------------------------
 
 ATTACKS = {
     "commit; UPDATE users SET email = 'x'": "42601",
@@ -217,10 +217,10 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize(("statement", "code"), ATTACKS.items())
-def test_sql_of_a_studio_that_reads_changes_nothing(
-    old_studio: Caller, old_database: Database, statement: str, code: str
+def test_sql_in_a_read_only_studio_changes_nothing(
+    old_studio: Client, old_database: Database, statement: str, code: str
 ) -> None:
-    # A session of the superuser's that somebody may want to end.
+    # A session of the superuser, which some of the statements try to end.
     with old_database.engine.connect() as other:
         before = other.execute(text("SELECT string_agg(email, ',' ORDER BY id), count(*) FROM users")).all()
         assert old_studio.error(statement)["code"] == code
@@ -243,7 +243,7 @@ def test_sql_of_a_studio_that_reads_changes_nothing(
         "SET search_path = pg_catalog",
     ],
 )
-def test_no_statement_opens_a_door_for_the_next_one(old_studio: Caller, statement: str) -> None:
+def test_a_statement_cannot_prepare_a_write_by_the_next_one(old_studio: Client, statement: str) -> None:
     old_studio.run(statement)
 
     assert old_studio.error("UPDATE users SET email = 'x'")["code"] == "25006"
@@ -252,7 +252,7 @@ def test_no_statement_opens_a_door_for_the_next_one(old_studio: Caller, statemen
     ]
 
 
-def test_a_statement_leaves_nothing_in_a_session(old_studio: Caller) -> None:
+def test_a_statement_leaves_nothing_in_a_session(old_studio: Client) -> None:
     old_studio.run("SELECT pg_advisory_lock(7)")
     old_studio.run("PREPARE mine AS SELECT 1")
     old_studio.run("LISTEN gossip")
@@ -263,8 +263,8 @@ def test_a_statement_leaves_nothing_in_a_session(old_studio: Caller) -> None:
 
 
 @pytest.mark.parametrize("statement", ["COPY users TO STDOUT", "COPY roles FROM STDIN"])
-def test_copy_to_the_client_neither_hangs_nor_breaks_the_studio(writing_studio: Caller, statement: str) -> None:
-    assert "does not work here" in writing_studio.error(statement)["what"]
+def test_copy_to_the_client_neither_hangs_nor_breaks_the_studio(writing_studio: Client, statement: str) -> None:
+    assert "is not supported here" in writing_studio.error(statement)["what"]
     assert writing_studio.run("SELECT 1")[1]["rows"] == [["1"]]
 
 
@@ -279,26 +279,26 @@ def test_copy_to_the_client_neither_hangs_nor_breaks_the_studio(writing_studio: 
         "CREATE TABLE mine (id int)",
     ],
 )
-def test_a_studio_that_writes_changes_rows_and_nothing_else(writing_studio: Caller, statement: str) -> None:
+def test_a_writing_studio_changes_rows_and_nothing_else(writing_studio: Client, statement: str) -> None:
     assert writing_studio.error(statement)["code"] == "42501"
 
 
-# --- As whom ----------------------------------------------------------------------------------------------------------
+# --- Roles ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def role(committed_database: Database) -> Generator[Callable[..., str]]:
-    """Make a role that may log in, with what it is granted."""
+    """Create a role that may log in, and grant it rights."""
     name = f"ana_of_{committed_database.address.database}"
     with committed_database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
 
-        def make(*grants: str) -> str:
+        def create(*grants: str) -> str:
             connection.execute(text(f'CREATE ROLE "{name}" LOGIN'))
             for grant in grants:
                 connection.execute(text(grant.format(role=f'"{name}"')))
             return name
 
-        yield make
+        yield create
         connection.execute(text(f'DROP OWNED BY "{name}"'))
         connection.execute(text(f'DROP ROLE "{name}"'))
 
@@ -307,12 +307,12 @@ def as_role(database: Database, name: str) -> Database:
     return Database(database.address.set(username=name))
 
 
-def test_on_a_server_of_ones_own_the_transaction_keeps_the_own_role_from_writing(
-    committed_database: Database, role: Callable[..., str], serve_studio: Callable[[Access], Caller]
+def test_on_another_server_the_transaction_keeps_the_role_from_writing(
+    committed_database: Database, role: Callable[..., str], serve_studio: Callable[[Access], Client]
 ) -> None:
     name = role("GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}", "GRANT ALL ON SCHEMA public TO {role}")
     with as_role(committed_database, name) as database:
-        studio = serve_studio(opened(database, embedded=False, write=False))
+        studio = serve_studio(open_access(database, embedded=False, write=False))
 
     assert studio.get("/api/session")["role"] == name
     for statement, code in ATTACKS.items():
@@ -333,21 +333,21 @@ def test_on_a_server_of_ones_own_the_transaction_keeps_the_own_role_from_writing
         ("GRANT pg_signal_backend TO {role}", "ends the sessions of others"),
     ],
 )
-def test_a_role_that_can_do_more_than_read_is_refused_with_the_reason(
+def test_a_too_powerful_role_is_refused_with_the_reason(
     committed_database: Database, role: Callable[..., str], grant: str, reason: str
 ) -> None:
     with as_role(committed_database, role(grant)) as database:
-        with pytest.raises(TooPowerful, match=reason):
-            opened(database, embedded=False, write=False)
-        assert opened(database, embedded=False, write=True).write
+        with pytest.raises(RoleTooPowerful, match=reason):
+            open_access(database, embedded=False, write=False)
+        assert open_access(database, embedded=False, write=True).write
 
 
-def test_a_role_for_reading_logs_in_by_itself(
-    committed_database: Database, role: Callable[..., str], serve_studio: Callable[[Access], Caller]
+def test_a_read_only_role_logs_in_by_itself(
+    committed_database: Database, role: Callable[..., str], serve_studio: Callable[[Access], Client]
 ) -> None:
     name = role("GRANT pg_read_all_data TO {role}")
     with Database(committed_database.address.set(password="the owner's")) as database:
-        access = opened(database, embedded=False, write=False, read_only_role=name)
+        access = open_access(database, embedded=False, write=False, read_only_role=name)
     studio = serve_studio(access)
 
     assert access.address.password is None
@@ -355,20 +355,20 @@ def test_a_role_for_reading_logs_in_by_itself(
     assert studio.error("SET SESSION AUTHORIZATION postgres")["code"] == "42501"
 
 
-def test_our_own_role_is_refused_too_where_somebody_made_it_powerful(committed_database: Database) -> None:
-    opened(committed_database, embedded=True, write=False)
+def test_the_role_of_the_studio_is_refused_after_a_harmful_grant(committed_database: Database) -> None:
+    open_access(committed_database, embedded=True, write=False)
     with committed_database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text(f"GRANT pg_read_server_files TO {READER}"))
         try:
-            with pytest.raises(TooPowerful, match="reads files"):
-                opened(committed_database, embedded=True, write=False)
+            with pytest.raises(RoleTooPowerful, match="reads files"):
+                open_access(committed_database, embedded=True, write=False)
         finally:
             connection.execute(text(f"REVOKE pg_read_server_files FROM {READER}"))
 
 
-def test_an_attribute_that_our_own_role_should_not_have_is_taken_away(committed_database: Database) -> None:
-    opened(committed_database, embedded=True, write=False)
+def test_an_option_that_the_role_of_the_studio_must_not_have_is_revoked(committed_database: Database) -> None:
+    open_access(committed_database, embedded=True, write=False)
     with committed_database.engine.begin() as connection:
         connection.execute(text(f"ALTER ROLE {READER} SUPERUSER"))
 
-    assert opened(committed_database, embedded=True, write=False).role == READER
+    assert open_access(committed_database, embedded=True, write=False).role == READER

@@ -35,6 +35,8 @@ SAMPLES: dict[str, Any] = {
     "set[str]": {"users.phone"},
     "dict[str, int]": {"users": 9_085},
     "dict[str, str]": {"users": "a sample"},
+    "list[Conflict]": [],
+    "list[Rejection]": [],
     "Path": Path("/srv/tatame"),
     "Path | None": Path("/srv/tatame"),
     "list[catalogue.SchemaDifference]": [SchemaDifference("column users.plan", "text", None)],

@@ -1,4 +1,4 @@
-"""The studio: see, query and mend the data in the browser."""
+"""The studio: browse, query and edit the data in a browser."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ def studio(
     *,
     port: Annotated[
         int | None,
-        typer.Option(min=1, max=65535, help="The port of 127.0.0.1; else 4737, or a free one.", show_default=False),
+        typer.Option(
+            min=1, max=65535, help="The port on 127.0.0.1; by default 4737, or a free one.", show_default=False
+        ),
     ] = None,
-    write: Annotated[bool, typer.Option("--write", help="Let the browser change rows.")] = False,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address, and open nothing.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Allow changes to rows.")] = False,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address and open no browser.")] = False,
     read_only_role: Annotated[
         str | None,
         typer.Option(metavar="ROLE", help="Log in as this role, with the password from PGPASSWORD or `~/.pgpass`."),
     ] = None,
 ) -> None:
-    """See and query the data in the browser, and mend it with `--write`; ends with Ctrl-C."""
+    """Browse and query the data in a browser, and edit it with `--write`; stop with Ctrl-C."""
     from tatame_db.studio import access, serve
 
     if write and read_only_role:
-        raise typer.BadParameter("a role that only reads cannot write", param_hint="--read-only-role")
+        raise typer.BadParameter("a read-only role cannot write", param_hint="--read-only-role")
     target = target_of(database_url)
-    known = access.opened(
+    opened = access.open_access(
         target.database, embedded=target.server is not None, write=write, read_only_role=read_only_role
     )
     mode = "can write" if write else "read-only"
-    console.say(f"studio of {target.readable}, {mode}, as {known.role}; end it with Ctrl-C")
-    serve.serve(known, port=port, say=console.answer, browser=not no_browser)
+    console.say(f"studio of {target.readable}, {mode}, as {opened.role}; stop it with Ctrl-C")
+    serve.serve(opened, port=port, on_ready=console.answer, open_browser=not no_browser)

@@ -1,1 +1,6 @@
-"""See, query and mend the data in the browser, safely."""
+"""The studio: browse, query and edit the data in a browser.
+
+The pages are data, without HTTP: `overview`, `rows`, `row`, `changes`, `export`, `query` and `moves`, on `tables`,
+`filters`, `cells` and `transactions`. `app` has their routes, `guard` stands before them, `serve` runs the web server
+as the role that `access` allows.
+"""

@@ -1,4 +1,4 @@
-"""Who the studio is in the database, and whether that is little enough to be let in from a browser."""
+"""The database role of the studio, which must be harmless unless the studio may write."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from tatame_db.database.pool import Database
-from tatame_db.errors import NOTHING_CHANGED, TatameError
+from tatame_db.errors import TatameError, fact
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine
 
 READER, WRITER = "tatame_studio", "tatame_studio_writer"
+_ROLE_OPTIONS = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD NULL"
 
 # Each reaches beyond the data of this database, and works in a read-only transaction too.
-_POWERS = {
+_HARMFUL_ROLES = {
     "pg_execute_server_program": "runs programs on the server",
     "pg_write_server_files": "writes files of the server",
     "pg_read_server_files": "reads files of the server",
@@ -24,87 +25,89 @@ _POWERS = {
 }
 
 
-class TooPowerful(TatameError):
-    """A role could do harm from a read-only transaction, and nobody said that the studio may write."""
+@fact
+class RoleTooPowerful(TatameError):
+    """A role can do harm from a read-only transaction, and the studio is meant to be read-only."""
 
-    def __init__(self, role: str, reasons: list[str]) -> None:
-        self.role, self.reasons = role, reasons
-        super().__init__(
-            f"the role {role!r} is too powerful for a studio that only reads: it {', it '.join(reasons)}",
-            means=f"A read-only transaction does not hold that back, so the studio was not started. {NOTHING_CHANGED}",
-            fix="name a role that only reads, made with `CREATE ROLE reader LOGIN PASSWORD '…' IN ROLE "
-            "pg_read_all_data`: `tatame-db studio --read-only-role reader`; or say `--write` if you mean to write",
-        )
+    role: str
+    reasons: list[str]
+    what = 'the role "{role}" is too powerful for a read-only studio: it {all_reasons}'
+    means = "A read-only transaction does not restrict these rights, so the studio was not started."
+    fix = (
+        "use a role that only reads, created with `CREATE ROLE reader LOGIN PASSWORD '…' IN ROLE pg_read_all_data`: "
+        "`tatame-db studio --read-only-role reader`; or start the studio with `--write` to change data"
+    )
+
+    @property
+    def all_reasons(self) -> str:
+        """Write the reasons with the same subject."""
+        return ", it ".join(self.reasons)
 
 
 @dataclass(frozen=True)
 class Access:
-    """The address that carries the role, and whether the studio may write there."""
+    """The address with the role, and whether the studio may write there."""
 
     address: URL
     role: str
     write: bool
 
 
-def as_role_of_ours(engine: Engine, *, write: bool) -> URL:
-    """Make the role with which the studio works on the embedded server, and return the address with it.
+def create_role(engine: Engine, *, write: bool) -> URL:
+    """Create the role of the studio on the embedded server, or reset its options; return the address with it.
 
-    It is no superuser and has no password, so it comes in by the socket alone. Committed at once.
+    The role is no superuser and has no password, so it can log in through the socket only. Committed at once.
     """
     role = WRITER if write else READER
     with engine.begin() as connection:
-        # Two studios that start at once would both make it.
+        # Two studios that start at the same time would both create it.
         connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('tatame_studio'))"))
         if not connection.scalar(text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role}):
             connection.execute(text(f"CREATE ROLE {role}"))
-        connection.execute(text(f"ALTER ROLE {role} {_HARMLESS}"))
+        connection.execute(text(f"ALTER ROLE {role} {_ROLE_OPTIONS}"))
         connection.execute(text(f"GRANT pg_read_all_data TO {role}"))
         if write:
             connection.execute(text(f"GRANT pg_write_all_data TO {role}"))
     return engine.url.set(username=role)._replace(password=None)
 
 
-def opened(database: Database, *, embedded: bool, write: bool, read_only_role: str | None = None) -> Access:
-    """Say as whom the studio works on this database. Raises `TooPowerful`, and what stands in the way of connecting.
+def open_access(database: Database, *, embedded: bool, write: bool, read_only_role: str | None = None) -> Access:
+    """Choose the role of the studio, log in as it and check its rights. Raises `RoleTooPowerful`, and login errors.
 
-    A role that is named logs in by itself: to take it on with `SET ROLE` would be undone by any statement.
+    A `read_only_role` logs in by itself: any statement could undo a `SET ROLE`.
     """
     address = database.address
     if read_only_role is not None:
-        # The password is another role's.
+        # The password of the address belongs to another role.
         address = address.set(username=read_only_role)._replace(password=None)
     elif embedded:
-        address = as_role_of_ours(database.engine, write=write)
-    with Database(address) as itself, itself.engine.connect() as connection:
-        return examined(connection, write=write)
+        address = create_role(database.engine, write=write)
+    with Database(address) as studio_database, studio_database.engine.connect() as connection:
+        return _checked_access(connection, write=write)
 
 
-_HARMLESS = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD NULL"
-
-
-def examined(connection: Connection, *, write: bool) -> Access:
-    """Say who we are on this connection. Raises `TooPowerful` for a role that must not only read."""
+def _checked_access(connection: Connection, *, write: bool) -> Access:
     role = str(connection.scalar(text("SELECT session_user")))
-    if not write and (reasons := _too_powerful(connection)):
-        raise TooPowerful(role, reasons)
+    if not write and (reasons := _harmful_rights(connection)):
+        raise RoleTooPowerful(role=role, reasons=reasons)
     return Access(connection.engine.url, role, write)
 
 
-def _too_powerful(connection: Connection) -> list[str]:
-    # To be a member is enough: a single statement can take on the role.
+def _harmful_rights(connection: Connection) -> list[str]:
+    # Membership is enough: a single statement can switch to the role.
     found = connection.execute(
         text(
-            "SELECT rolname, rolsuper, rolreplication, rolname = session_user AS itself FROM pg_roles"
+            "SELECT rolname, rolsuper, rolreplication, rolname = session_user AS is_own FROM pg_roles"
             " WHERE pg_has_role(session_user, oid, 'MEMBER')"
-            " AND (rolsuper OR rolreplication OR rolname = ANY(CAST(:powers AS text[])))"
+            " AND (rolsuper OR rolreplication OR rolname = ANY(CAST(:roles AS text[])))"
             " ORDER BY rolname <> session_user, rolname"
         ),
-        {"powers": list(_POWERS)},
+        {"roles": list(_HARMFUL_ROLES)},
     ).all()
-    if any(row.itself and row.rolsuper for row in found):
+    if any(row.is_own and row.rolsuper for row in found):
         return ["is a superuser"]
-    reasons: list[str] = []
+    rights: list[str] = []
     for row in found:
-        what = "is a superuser" if row.rolsuper else _POWERS.get(row.rolname, "replicates")
-        reasons.append(what if row.itself else f"is a member of {row.rolname}, which {what}")
-    return reasons
+        right = "is a superuser" if row.rolsuper else _HARMFUL_ROLES.get(row.rolname, "replicates")
+        rights.append(right if row.is_own else f"is a member of {row.rolname}, which {right}")
+    return rights

@@ -1,18 +1,15 @@
-"""The routes of the studio."""
+"""The routes of the studio: each reads its request, calls one function, and responds with JSON or a stream."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import psycopg
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
@@ -21,14 +18,15 @@ from starlette.staticfiles import StaticFiles
 
 from tatame_db.database.address import readable
 from tatame_db.database.pool import AsyncDatabase, Database
-from tatame_db.errors import TatameError
-from tatame_db.studio import changes, moves, overview, rows
-from tatame_db.studio.answers import BadInput, Forbidden, Streamed, answer, explain, while_asked
-from tatame_db.studio.export import MEDIA_TYPES, exported
+from tatame_db.errors import NOTHING_CHANGED
+from tatame_db.studio import changes, moves, overview, row, rows
+from tatame_db.studio.errors import EXPECTED, BadInput, WritesDisabled
+from tatame_db.studio.export import MEDIA_TYPES, export
 from tatame_db.studio.filters import OPERATORS
-from tatame_db.studio.query import Queries, Statement
-from tatame_db.studio.session import PAGE_SECONDS, answers, reading, writing
-from tatame_db.studio.tables import described, table_named
+from tatame_db.studio.query import Queries, SqlStatement
+from tatame_db.studio.responses import StreamedResponse, json_response, problem_response, until_disconnect
+from tatame_db.studio.tables import describe_tables, table_named
+from tatame_db.studio.transactions import PAGE_SECONDS, read_transaction, write_transaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -36,24 +34,26 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from tatame_db.studio.access import Access
+    from tatame_db.studio.row import Candidate, Row
+    from tatame_db.studio.rows import RowsPage, Selection
 
 STATIC = files("tatame_db.studio") / "static"
 _HEALTH_SECONDS = 3
 _SAVE_SECONDS = 60
-_SLOW_SECONDS = 600
+_COMPARISON_SECONDS = 600
 _MAX_BODY_BYTES = 16_000_000
 
 
 @dataclass
 class Studio:
-    """What the routes work on."""
+    """The connections of the studio, and a method for each route."""
 
     access: Access
 
     def __post_init__(self) -> None:
         self.database = AsyncDatabase(self.access.address)
         self.queries = Queries(self.database, self.access.write)
-        # For what the rest of the package does without asyncio.
+        # `evolve` and `move` are synchronous.
         self.engine = Database(self.access.address).engine
 
     async def close(self) -> None:
@@ -62,16 +62,15 @@ class Studio:
         self.engine.dispose()
 
     def app(self) -> Starlette:
-        """Put the routes together."""
-        errors = (TatameError, DBAPIError, psycopg.Error, PoolTimeout, TimeoutError)
+        """Build the application."""
         return Starlette(
             routes=[
                 _get("/api/session", self.session),
-                _get("/api/health", self.health, seconds=_HEALTH_SECONDS),
+                _get("/api/health", self.health, timeout_seconds=_HEALTH_SECONDS),
                 _get("/api/overview", self.overview),
-                _get("/api/drift", self.drift, seconds=_SLOW_SECONDS),
+                _get("/api/drift", self.drift, timeout_seconds=_COMPARISON_SECONDS),
                 _get("/api/move", self.move),
-                _get("/api/move/stale", self.stale, seconds=_SLOW_SECONDS),
+                _get("/api/move/stale", self.stale, timeout_seconds=_COMPARISON_SECONDS),
                 Route("/api/move/events", self.move_events),
                 _get("/api/count/{table}", self.count),
                 _get("/api/rows/{table}", self.rows),
@@ -83,21 +82,24 @@ class Studio:
                 Route("/api/sql", self.sql, methods=["POST"]),
                 Route("/api/sql/cancel", self.cancel, methods=["POST"]),
                 Mount("/static", StaticFiles(directory=str(STATIC), check_dir=False)),
-                Route("/api/{path:path}", _no_such_call, methods=["GET", "POST"]),
-                Route("/{path:path}", shell),
+                Route("/api/{path:path}", _unknown_route, methods=["GET", "POST"]),
+                Route("/{path:path}", index_page),
             ],
-            exception_handlers={**dict.fromkeys(errors, _explained), HTTPException: _told, Exception: _a_bug},
+            exception_handlers={
+                **dict.fromkeys(EXPECTED, _expected_error),
+                HTTPException: _http_error,
+                Exception: _internal_error,
+            },
         )
 
-    # What there is
+    # Server, schema and move
 
     async def session(self, _: Request) -> dict[str, Any]:
-        """Say where we are, as whom, and what tables there are; known without asking the database."""
+        """Return the server, the role, the tables and the filter operators, without asking the database."""
         operators = {kind: list(known) for kind, known in OPERATORS.items()}
-        return self.where() | {"tables": described(), "operators": operators}
+        return self._identity() | {"tables": describe_tables(), "operators": operators}
 
-    def where(self) -> dict[str, Any]:
-        """Say where we are, and as whom."""
+    def _identity(self) -> dict[str, Any]:
         return {
             "server": readable(self.access.address),
             "database": self.access.address.database,
@@ -107,151 +109,148 @@ class Studio:
         }
 
     async def health(self, _: Request) -> dict[str, Any]:
-        """Make a round trip."""
+        """Make one round trip to the database."""
         started = time.perf_counter()
-        await answers(self.database)
+        await self.database.ping()
         ms = round((time.perf_counter() - started) * 1000, 1)
-        return {"ok": True, "latency_ms": ms, "pool": self.pool()}
+        return {"ok": True, "latency_ms": ms, "pool": self._pool()}
 
     async def overview(self, _: Request) -> dict[str, Any]:
-        """Say how the server, the schema and the tables are."""
-        async with reading(self.database) as connection:
-            found = await overview.server(connection)
-        schema = await asyncio.to_thread(overview.schema, self.engine)
-        return self.where() | found | schema | {"pool": self.pool()}
+        """Describe the server, the schema and the tables."""
+        async with read_transaction(self.database) as connection:
+            server = await overview.server_overview(connection)
+        schema = await asyncio.to_thread(overview.schema_overview, self.engine)
+        return self._identity() | server | schema | {"pool": self._pool()}
+
+    def _pool(self) -> dict[str, int]:
+        pool = self.database.engine.sync_engine.pool
+        return {"size": pool.size(), "in_use": pool.checkedout()}  # type: ignore[attr-defined]  # a QueuePool's
 
     async def drift(self, _: Request) -> dict[str, Any]:
         """Compare the database with its migrations."""
         return await asyncio.to_thread(overview.drift, self.engine)
 
     async def move(self, _: Request) -> dict[str, Any]:
-        """Say how the move stands."""
-        async with reading(self.database) as connection:
-            return await moves.remembered(connection)
+        """Return the status of the move."""
+        async with read_transaction(self.database) as connection:
+            return await moves.move_status(connection)
 
     async def stale(self, _: Request) -> dict[str, Any]:
-        """Look whether what was proven still holds."""
-        return await asyncio.to_thread(moves.stale, self.engine)
+        """Return which tables were written to since they were proven."""
+        return await asyncio.to_thread(moves.stale_tables, self.engine)
 
     async def move_events(self, _: Request) -> Response:
-        """Tell how the move stands, as it changes."""
-        return Streamed(moves.events(self.database), "text/event-stream", open_ended=True)
-
-    def pool(self) -> dict[str, int]:
-        """Count our own connections."""
-        pool = self.database.engine.sync_engine.pool
-        return {"size": pool.size(), "in_use": pool.checkedout()}  # type: ignore[attr-defined]  # a QueuePool's
+        """Stream the status of the move as it changes."""
+        return StreamedResponse(moves.events(self.database), "text/event-stream", open_ended=True)
 
     # Rows
 
-    async def rows(self, request: Request) -> dict[str, Any]:
-        """Give a page of rows."""
-        asked, query = _question(request), request.query_params
-        async with reading(self.database) as connection:
-            page = await rows.page(
+    async def rows(self, request: Request) -> RowsPage:
+        """Return a page of rows."""
+        selection, query = _selection(request), request.query_params
+        async with read_transaction(self.database) as connection:
+            return await rows.page(
                 connection,
-                asked,
-                limit=_number(query.get("limit", "100")),
+                selection,
+                limit=_number_of_rows(query.get("limit", "100")),
                 after=query.get("after"),
                 before=query.get("before"),
                 last="last" in query,
             )
-        return asdict(page)
 
-    async def count(self, request: Request) -> dict[str, Any]:
-        """Count rows exactly."""
-        async with reading(self.database) as connection:
-            return {"rows": await rows.count(connection, _question(request))}
+    async def count(self, request: Request) -> dict[str, int]:
+        """Count the rows of a selection exactly."""
+        selection = _selection(request)
+        async with read_transaction(self.database) as connection:
+            return {"rows": await rows.count(connection, selection)}
 
-    async def row(self, request: Request) -> dict[str, Any]:
-        """Give a row and its surroundings."""
-        async with reading(self.database) as connection:
-            table = table_named(request.path_params["table"])
-            return await rows.row(connection, table, request.path_params["key"])
+    async def row(self, request: Request) -> Row:
+        """Return a row, its references and its referrers."""
+        table = table_named(request.path_params["table"])
+        async with read_transaction(self.database) as connection:
+            return await row.read_row(connection, table, request.path_params["key"])
 
     async def cell(self, request: Request) -> dict[str, Any]:
-        """Give a whole value."""
+        """Return a whole value."""
         path = request.path_params
-        async with reading(self.database) as connection:
-            return {"value": await rows.cell(connection, table_named(path["table"]), path["key"], path["column"])}
+        table = table_named(path["table"])
+        async with read_transaction(self.database) as connection:
+            return {"value": await row.read_value(connection, table, path["key"], path["column"])}
 
-    async def find(self, request: Request) -> list[dict[str, Any]]:
-        """Find rows to point at."""
+    async def find(self, request: Request) -> list[Candidate]:
+        """Find the rows that a reference may name."""
         query = request.query_params
-        async with reading(self.database) as connection:
-            return await rows.find(connection, table_named(query.get("table", "")), query.get("q", ""))
+        table = table_named(query.get("table", ""))
+        async with read_transaction(self.database) as connection:
+            return await row.find(connection, table, query.get("q", ""))
 
     async def export(self, request: Request) -> Response:
-        """Download all the rows that are meant."""
-        table, form = request.path_params["table"], request.path_params["form"]
+        """Download all rows of a selection."""
+        selection, form = _selection(request), request.path_params["form"]
         if form not in MEDIA_TYPES:
-            raise BadInput(f"rows are not exported as {form!r}", fix=f"take {' or '.join(MEDIA_TYPES)}")
-        headers = {"Content-Disposition": f'attachment; filename="{table_named(table)}.{form}"'}
-        return Streamed(exported(self.database, _question(request), form), MEDIA_TYPES[form], headers)
+            raise BadInput(problem=f'"{form}" is not an export format', advice=f"use {' or '.join(MEDIA_TYPES)}")
+        headers = {"Content-Disposition": f'attachment; filename="{selection.table}.{form}"'}
+        return StreamedResponse(export(self.database, selection, form), MEDIA_TYPES[form], headers)
 
     async def changes(self, request: Request) -> Response:
-        """Save what was mended, or say what that would run."""
-        asked = await _body(request, changes.Changes)
+        """Save changes, or return the statements that saving would run."""
+        body = await _body(request, changes.Changes)
         if not self.access.write:
-            raise ReadOnly
-        if asked.preview:
-            return answer({"sql": changes.preview(asked.changes)})
-        # Not undone when the browser leaves: it would not know what became of its changes.
-        async with asyncio.timeout(_SAVE_SECONDS), writing(self.database) as connection:
-            saved = await changes.save(connection, asked.changes)
-        return answer({"saved": len(saved), "rows": saved})
+            raise WritesDisabled
+        if body.preview:
+            return json_response({"sql": changes.preview(body.changes)})
+        # A disconnect does not cancel this: the browser would not know whether its changes were saved.
+        async with asyncio.timeout(_SAVE_SECONDS), write_transaction(self.database) as connection:
+            saved = await changes.save(connection, body.changes)
+        return json_response({"saved": len(saved), "rows": saved})
 
     # SQL
 
     async def sql(self, request: Request) -> Response:
-        """Run a statement."""
-        asked = await _body(request, Statement)
-        return Streamed(_lines(self.queries.run(asked)), "application/x-ndjson", open_ended=True)
+        """Run a statement and stream its result as lines of JSON."""
+        statement = await _body(request, SqlStatement)
+        return StreamedResponse(_lines(self.queries.run(statement)), "application/x-ndjson", open_ended=True)
 
     async def cancel(self, request: Request) -> Response:
         """Cancel a statement."""
-        asked = await _body(request, _Cancel)
-        return answer({"cancelled": await self.queries.cancel(asked.id)})
-
-
-class ReadOnly(Forbidden):
-    """The studio was started without `--write`."""
-
-    def __init__(self) -> None:
-        super().__init__("this studio only reads", fix="start it with `tatame-db studio --write` to change rows")
+        body = await _body(request, _Cancel)
+        return json_response({"cancelled": await self.queries.cancel(body.id)})
 
 
 class _Cancel(msgspec.Struct, forbid_unknown_fields=True):
     id: str
 
 
-def _get(path: str, function: Callable[[Request], Awaitable[Any]], *, seconds: int = PAGE_SECONDS + 5) -> Route:
+def _get(path: str, method: Callable[[Request], Awaitable[Any]], *, timeout_seconds: int = PAGE_SECONDS + 5) -> Route:
     async def respond(request: Request) -> Response:
         async def work() -> Any:
-            return await function(request)
+            return await method(request)
 
-        return answer(await while_asked(request.receive, work(), seconds))
+        return json_response(await until_disconnect(request.receive, work(), timeout_seconds))
 
     return Route(path, respond)
 
 
+# --- Requests ---------------------------------------------------------------------------------------------------------
+
+
 async def _body(request: Request, kind: type[Any]) -> Any:
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise BadInput("the request is no JSON", fix="send it as `Content-Type: application/json`")
+        raise BadInput(problem="the request is not JSON", advice="send it as `Content-Type: application/json`")
     body = bytearray()
     async for piece in request.stream():
         body += piece
         if len(body) > _MAX_BODY_BYTES:
-            raise BadInput(f"the request is larger than {_MAX_BODY_BYTES:,} bytes")
+            raise BadInput(problem=f"the request is larger than {_MAX_BODY_BYTES:,} bytes")
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadInput(f"the request cannot be read: {error}") from None
+        raise BadInput(problem=f"the request is malformed: {error}") from None
 
 
-def _question(request: Request) -> rows.Question:
+def _selection(request: Request) -> Selection:
     query = request.query_params
-    return rows.question(
+    return rows.read_selection(
         table_named(request.path_params["table"]),
         columns=query.get("columns", ""),
         sort=query.get("sort", ""),
@@ -259,10 +258,13 @@ def _question(request: Request) -> rows.Question:
     )
 
 
-def _number(text: str) -> int:
+def _number_of_rows(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise BadInput(f"{text!r} is no number of rows")
+        raise BadInput(problem=f'"{text}" is not a number of rows')
     return int(text)
+
+
+# --- Responses --------------------------------------------------------------------------------------------------------
 
 
 async def _lines(pieces: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[bytes]:
@@ -273,33 +275,38 @@ async def _lines(pieces: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[bytes
         await pieces.aclose()
 
 
-async def shell(request: Request) -> Response:
-    """Give the page that every address of the browser's begins with."""
+async def index_page(request: Request) -> Response:
+    """Return the page that loads the browser's part, at every address outside the API."""
     try:
         page = (STATIC / "index.html").read_text(encoding="utf-8")
     except FileNotFoundError:
-        return PlainTextResponse("The studio's pages were not built: `make studio-assets`.", 500)
+        return PlainTextResponse("The pages of the studio are not built: run `make studio-assets`.", 500)
     return HTMLResponse(page.replace("{{nonce}}", request.scope["nonce"]))
 
 
-async def _explained(request: Request, error: Exception) -> Response:
-    return explain(request, error)
+async def _expected_error(_: Request, error: Exception) -> Response:
+    return problem_response(error)
 
 
-async def _a_bug(_: Request, __: Exception) -> Response:
-    # Starlette raises it again, so that the terminal has the traceback.
-    what = "something happened that nobody foresaw"
-    return answer({"what": what, "means": "", "fix": "look into the studio's terminal", "code": None}, 500)
+async def _internal_error(_: Request, __: Exception) -> Response:
+    # Starlette raises the error again, so that the terminal shows the traceback.
+    problem = {
+        "what": "internal error; see the terminal running `tatame-db studio`",
+        "means": "The request was not completed.",
+        "fix": "report the traceback in the terminal",
+        "code": None,
+    }
+    return json_response(problem, 500)
 
 
-async def _told(request: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     if request.url.path.startswith("/api/"):
-        facts = {"what": error.detail, "means": "Nothing was changed.", "fix": "check the address", "code": None}
-        return answer(facts, error.status_code)
+        problem = {"what": error.detail, "means": NOTHING_CHANGED, "fix": "check the address", "code": None}
+        return json_response(problem, error.status_code)
     return PlainTextResponse(error.detail, error.status_code)
 
 
-async def _no_such_call(request: Request) -> Response:
-    raise HTTPException(404, f"there is no {request.url.path}")
+async def _unknown_route(request: Request) -> Response:
+    raise HTTPException(404, f"{request.url.path} does not exist")

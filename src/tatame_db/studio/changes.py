@@ -1,42 +1,39 @@
-"""What was mended in the browser: written in one transaction, and only over what the browser had seen."""
+"""Changes of rows: saved in one transaction, and only over the values that the browser has seen."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import psycopg
-from sqlalchemy import (
-    ARRAY,
-    ColumnElement,
-    Text,
-    bindparam,
-    cast,
-    delete,
-    insert,
-    literal,
-    select,
-    update,
-)
+from sqlalchemy import ARRAY, ColumnElement, Text, bindparam, cast, delete, insert, literal, select, update
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import ColumnCollectionConstraint
 
-from tatame_db.studio.answers import BadInput, Refused, words_of
-from tatame_db.studio.filters import read_as
-from tatame_db.studio.rows import WHOLE_CHARACTERS, cell_columns, cells_of
-from tatame_db.studio.tables import column_named, key_of, kinds_of, table_named
+from tatame_db.errors import fact
+from tatame_db.schema import Base
+from tatame_db.studio.cells import Cell, cell_expressions, cells_of
+from tatame_db.studio.errors import BadInput, OutOfRange, Refused, message_of
+from tatame_db.studio.row import MAX_CELL_CHARACTERS
+from tatame_db.studio.tables import column_named, has_key, key_of, table_named, typed_value
 
 if TYPE_CHECKING:
-    from sqlalchemy import Table
+    from collections.abc import Iterator
+
+    from sqlalchemy import Column, Table
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 MAX_CHANGES = 1000
 Value = str | list[str | None] | None
 
 
+# --- Changes as the browser sends them --------------------------------------------------------------------------------
+
+
 class Update(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag="update"):
-    """New values for some columns of a row, and what stood there."""
+    """New values for some columns of a row, and the values that they replace."""
 
     table: str
     key: str
@@ -45,14 +42,14 @@ class Update(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
 
 
 class Insert(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag="insert"):
-    """A new row; what is not named gets its default."""
+    """A new row; a column without a value gets its default."""
 
     table: str
     values: dict[str, Value]
 
 
 class Delete(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag="delete"):
-    """A row that goes, and what stood there."""
+    """A row to delete, and the values that it had."""
 
     table: str
     key: str
@@ -63,177 +60,264 @@ Change = Update | Insert | Delete
 
 
 class Changes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `/api/changes` is asked for; a preview says what would be run, and runs nothing."""
+    """The body of `/api/changes`; a preview returns the statements and runs none."""
 
     changes: list[Change]
     preview: bool = False
 
 
-class Conflict(Refused):
-    """Somebody else wrote to the same rows since the browser read them."""
-
-    status = 409
-
-    def __init__(self, conflicts: list[dict[str, Any]]) -> None:
-        super().__init__(
-            "somebody else changed these rows meanwhile",
-            means="Nothing was saved.",
-            fix="look at both values, and keep yours or theirs",
-            conflicts=conflicts,
-        )
+# --- Changes bound to the models --------------------------------------------------------------------------------------
 
 
-class NotSaved(Refused):
-    """The database refuses some of the changes."""
+@dataclass(frozen=True)
+class BoundValue:
+    """A value of a column, as the browser sent it and as an expression."""
 
-    status = 422
-
-    def __init__(self, errors: list[dict[str, Any]]) -> None:
-        super().__init__(
-            "the database refuses some of the changes",
-            means="Nothing was saved.",
-            fix="mend the marked cells",
-            errors=errors,
-        )
+    column: Column[Any]
+    value: Value
+    expression: ColumnElement[Any]
 
 
-def preview(changes: list[Change]) -> list[dict[str, Any]]:
-    """Write the statements that saving would run. Raises `BadInput`, `NotFound`."""
-    written: list[dict[str, Any]] = []
-    for change in changes:
-        compiled = _statement(change).compile(dialect=_NUMBERED)
-        parameters = compiled.params
-        written.append(
-            {"statement": str(compiled), "parameters": [parameters[name] for name in compiled.positiontup or ()]}
-        )
-    return written
+@dataclass(frozen=True)
+class BoundChange:
+    """A change with its table, columns and values resolved: no name is looked up after this."""
+
+    change: Change
+    table: Table
+    values: tuple[BoundValue, ...]
+    """The values to write."""
+    seen: tuple[BoundValue, ...]
+    """The values that the browser has seen."""
+
+    @property
+    def key(self) -> str | None:
+        """The primary key of the row; a new row has none yet."""
+        return None if isinstance(self.change, Insert) else self.change.key
 
 
-# What is run, with numbers for its parameters.
+def bind(change: Change) -> BoundChange:
+    """Resolve the table, the columns and the values of a change.
+
+    Raises `TableNotFound`, `ColumnNotFound` and `BadInput`.
+    """
+    table = table_named(change.table)
+    values = () if isinstance(change, Delete) else tuple(_bind_values(table, change.values))
+    seen = () if isinstance(change, Insert) else tuple(_bind_values(table, change.was))
+    if isinstance(change, Update):
+        if not values:
+            raise BadInput(problem="an update sets no columns")
+        if not change.values.keys() <= change.was.keys():
+            raise BadInput(problem="an update lacks the previous value of a column")
+    return BoundChange(change, table, values, seen)
+
+
+def _bind_values(table: Table, values: dict[str, Value]) -> Iterator[BoundValue]:
+    for name, value in values.items():
+        column = column_named(table, name)
+        yield BoundValue(column, value, _expression(column, value))
+
+
+def _expression(column: Column[Any], value: Value) -> ColumnElement[Any]:
+    if isinstance(column.type, ARRAY):
+        if isinstance(value, str):
+            raise BadInput(problem=f'the value for "{column.name}" is not a list')
+        return bindparam(None, value, ARRAY(Text))
+    if isinstance(value, list):
+        raise BadInput(problem=f'the value for "{column.name}" is a list')
+    return typed_value(column, value)
+
+
+def _statement(bound: BoundChange) -> Any:
+    values = {value.column: value.expression for value in bound.values}
+    match bound.change:
+        case Insert():
+            # Inline: otherwise SQLAlchemy would add a `RETURNING` of its own, also to a preview.
+            return (insert(bound.table).values(values) if values else insert(bound.table)).inline()
+        case Update(key=key):
+            return update(bound.table).where(has_key(bound.table, key)).values(values)
+        case Delete(key=key):
+            return delete(bound.table).where(has_key(bound.table, key))
+
+
+# --- Saving -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PreviewedStatement:
+    """A statement with placeholders `$1`, `$2` and so on, and their values."""
+
+    statement: str
+    parameters: list[Any]
+
+
+@dataclass(frozen=True)
+class SavedRow:
+    """The state of a row after its change; a deleted row is `None`."""
+
+    table: str
+    key: str
+    row: dict[str, Cell] | None
+
+
 _NUMBERED = PGDialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
 
 
-async def save(connection: AsyncConnection, changes: list[Change]) -> list[dict[str, Any]]:
-    """Write all changes, and return the new state of each row; the transaction is the caller's.
+def preview(changes: list[Change]) -> list[PreviewedStatement]:
+    """Write the statements that saving would run. Raises what `bind` raises."""
+    compiled = [_statement(bind(change)).compile(dialect=_NUMBERED) for change in changes]
+    return [
+        PreviewedStatement(str(statement), [statement.params[name] for name in statement.positiontup or ()])
+        for statement in compiled
+    ]
 
-    Raises `Conflict` and `NotSaved`, each with all there are, `BadInput`, `NotFound`.
+
+async def save(connection: AsyncConnection, changes: list[Change]) -> list[SavedRow]:
+    """Write all changes and return the new state of each row; the caller commits.
+
+    Raises `OutOfRange`, what `bind` raises, and `ChangesConflict` or `ChangesRejected` with all their causes.
     """
     if not 1 <= len(changes) <= MAX_CHANGES:
-        raise BadInput(f"1 to {MAX_CHANGES} changes are saved at once, not {len(changes)}")
-    statements = [_statement(change) for change in changes]
-    await _refuse_conflicts(connection, changes)
-    saved: list[dict[str, Any]] = []
-    errors: list[dict[str, Any]] = []
-    for index, (change, statement) in enumerate(zip(changes, statements, strict=True)):
-        table = table_named(change.table)
-        shown = [part for column in table.columns for part in cell_columns(column, WHOLE_CHARACTERS)]
+        raise OutOfRange(container="a request", noun="changes", number=len(changes), maximum=MAX_CHANGES)
+    all_bound = [bind(change) for change in changes]
+    await _refuse_conflicts(connection, all_bound)
+    saved: list[SavedRow] = []
+    rejections: list[Rejection] = []
+    for index, bound in enumerate(all_bound):
         try:
             async with connection.begin_nested():
-                result = await connection.execute(statement.returning(cast(key_of(table), Text), *shown))
-                [[key, *values]] = result.all()
+                saved.append(await _save(connection, bound))
         except DBAPIError as error:
             if not isinstance(error.orig, psycopg.IntegrityError | psycopg.DataError):
                 raise
-            errors.append({"index": index} | await _told(connection, change, error.orig))
-            continue
-        row = dict(zip(table.columns.keys(), cells_of(kinds_of(table.columns), values)[0], strict=True))
-        saved.append({"table": change.table, "key": key, "row": None if isinstance(change, Delete) else row})
-    if errors:
-        raise NotSaved(errors)
+            rejections.append(await _rejection(connection, index, bound, error.orig))
+    if rejections:
+        raise ChangesRejected(errors=rejections)
     return saved
 
 
-def _statement(change: Change) -> Any:
-    table = table_named(change.table)
-    if isinstance(change, Delete):
-        return delete(table).where(_is(table, change.key))
-    values = {column_named(table, name): _bound(table, name, value) for name, value in change.values.items()}
-    if isinstance(change, Insert):
-        # Without `RETURNING` of its own, for a preview shows no more than is meant.
-        return (insert(table).values(values) if values else insert(table)).inline()
-    if not values or not change.values.keys() <= change.was.keys():
-        raise BadInput("an update names no columns, or does not say what stood in them")
-    return update(table).where(_is(table, change.key)).values(values)
-
-
-def _is(table: Table, key: str) -> ColumnElement[bool]:
-    return key_of(table) == read_as(key_of(table), key)
-
-
-def _bound(table: Table, name: str, value: Value) -> ColumnElement[Any]:
-    column = column_named(table, name)
-    if isinstance(column.type, ARRAY):
-        if isinstance(value, str):
-            raise BadInput(f"the value for {name} is not a list")
-        return bindparam(None, value, ARRAY(Text))
-    if isinstance(value, list):
-        raise BadInput(f"the value for {name} is a list")
-    return read_as(column, value)
+async def _save(connection: AsyncConnection, bound: BoundChange) -> SavedRow:
+    columns = list(bound.table.columns)
+    shown = cell_expressions(columns, MAX_CELL_CHARACTERS)
+    result = await connection.execute(_statement(bound).returning(cast(key_of(bound.table), Text), *shown))
+    [[key, *values]] = result.all()
+    if isinstance(bound.change, Delete):
+        return SavedRow(bound.table.name, key, None)
+    return SavedRow(
+        bound.table.name, key, dict(zip(bound.table.columns.keys(), cells_of(columns, values), strict=True))
+    )
 
 
 # --- Conflicts --------------------------------------------------------------------------------------------------------
 
 
-async def _refuse_conflicts(connection: AsyncConnection, changes: list[Change]) -> None:
-    seen = [(index, change) for index, change in enumerate(changes) if not isinstance(change, Insert)]
-    conflicts: list[dict[str, Any]] = []
-    # In one order, so that two who save at once wait for each other once, and not both.
-    for index, change in sorted(seen, key=lambda found: (found[1].table, found[1].key)):
-        conflicts += [{"index": index, "key": change.key} | found for found in await _conflicts(connection, change)]
+@dataclass(frozen=True)
+class Conflict:
+    """A cell that another session has changed, or with `deleted` a row that is gone; `index` is that of the change."""
+
+    index: int
+    key: str
+    deleted: bool = False
+    column: str | None = None
+    was: Value = None
+    now: Cell = None
+    wanted: Value = None
+
+
+@fact
+class ChangesConflict(Refused):
+    """Another session has written to the rows since the browser read them."""
+
+    conflicts: list[Conflict]
+    status = 409
+    what = "another session has changed these rows"
+    means = "Nothing was saved."
+    fix = "compare the values, and choose one for each cell"
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """All conflicts, in the order of the changes."""
+        return {"conflicts": self.conflicts}
+
+
+async def _refuse_conflicts(connection: AsyncConnection, changes: list[BoundChange]) -> None:
+    conflicts: list[Conflict] = []
+    # Rows are locked in one order, so that two requests cannot deadlock.
+    for index, bound in sorted(enumerate(changes), key=lambda item: (item[1].table.name, item[1].key or "")):
+        if bound.key is not None:
+            conflicts += await _conflicts(connection, index, bound, bound.key)
     if conflicts:
-        raise Conflict(sorted(conflicts, key=lambda conflict: conflict["index"]))
+        raise ChangesConflict(conflicts=sorted(conflicts, key=lambda conflict: conflict.index))
 
 
-async def _conflicts(connection: AsyncConnection, change: Update | Delete) -> list[dict[str, Any]]:
-    """Lock the row and compare it, in PostgreSQL's own words, with what the browser saw."""
-    table = table_named(change.table)
-    columns = [column_named(table, name) for name in change.was]
-    same = [
-        column.is_not_distinct_from(_bound(table, column.name, was))
-        for column, was in zip(columns, change.was.values(), strict=True)
-    ]
-    shown = [part for column in columns for part in cell_columns(column, WHOLE_CHARACTERS)]
-    query = select(literal(value=True), *same, *shown).where(_is(table, change.key)).with_for_update()
-    found = (await connection.execute(query)).first()
+async def _conflicts(connection: AsyncConnection, index: int, bound: BoundChange, key: str) -> list[Conflict]:
+    """Lock the row, and let PostgreSQL compare its values with those that the browser has seen."""
+    columns = [seen.column for seen in bound.seen]
+    equal = [seen.column.is_not_distinct_from(seen.expression) for seen in bound.seen]
+    query = select(literal(value=True), *equal, *cell_expressions(columns, MAX_CELL_CHARACTERS))
+    found = (await connection.execute(query.where(has_key(bound.table, key)).with_for_update())).first()
     if found is None:
-        return [{"deleted": True, "column": None, "was": None, "now": None, "wanted": None}]
-    equal, values = found[1 : len(columns) + 1], found[len(columns) + 1 :]
-    wanted = change.values if isinstance(change, Update) else {}
+        return [Conflict(index, key, deleted=True)]
+    _, *values = found
+    agreements, cells = values[: len(columns)], cells_of(columns, values[len(columns) :])
+    wanted = {value.column: value.value for value in bound.values}
     return [
-        {
-            "deleted": False,
-            "column": column.name,
-            "was": change.was[column.name],
-            "now": now,
-            "wanted": wanted.get(column.name),
-        }
-        for column, agrees, now in zip(columns, equal, cells_of(kinds_of(columns), values)[0], strict=True)
+        Conflict(index, key, column=seen.column.name, was=seen.value, now=now, wanted=wanted.get(seen.column))
+        for seen, agrees, now in zip(bound.seen, agreements, cells, strict=True)
         if not agrees
     ]
 
 
-# --- Errors in words --------------------------------------------------------------------------------------------------
+# --- Rejections -------------------------------------------------------------------------------------------------------
 
 
-async def _told(connection: AsyncConnection, change: Change, error: psycopg.Error) -> dict[str, Any]:
-    name, detail = error.diag.constraint_name, error.diag.message_detail or ""
-    columns = _columns_of(table_named(error.diag.table_name or change.table), name)
+@dataclass(frozen=True)
+class Rejection:
+    """Why PostgreSQL rejected a change, and the column that is to blame if there is one."""
+
+    index: int
+    column: str | None
+    constraint: str | None
+    what: str
+
+
+@fact
+class ChangesRejected(Refused):
+    """PostgreSQL rejected at least one of the changes."""
+
+    errors: list[Rejection]
+    status = 422
+    what = "the database rejected some of the changes"
+    means = "Nothing was saved."
+    fix = "correct the marked cells"
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """All rejections, in the order of the changes."""
+        return {"errors": self.errors}
+
+
+async def _rejection(connection: AsyncConnection, index: int, bound: BoundChange, error: psycopg.Error) -> Rejection:
+    constraint, detail = error.diag.constraint_name, error.diag.message_detail or ""
+    # A row that is still referenced breaks a constraint of another table.
+    table = Base.metadata.tables.get(error.diag.table_name or "", bound.table)
+    columns = _columns_of(table, constraint)
+    names = " and ".join(columns) or "value"
     column = error.diag.column_name or next(iter(columns), None)
+    is_delete = isinstance(bound.change, Delete)
     match error:
         case psycopg.errors.UniqueViolation():
-            what = f"another row has this {' and '.join(columns) or 'value'} already. {detail}"
-        case psycopg.errors.ForeignKeyViolation() if "is still referenced" in detail or isinstance(change, Delete):
-            what = f"rows of {error.diag.table_name} still point to this row with {' and '.join(columns)}. {detail}"
-            column = None
+            what = f"another row already has this {names}. {detail}"
+        case psycopg.errors.ForeignKeyViolation() if is_delete or "is still referenced" in detail:
+            what, column = f"rows of {table.name} still refer to this row by {names}. {detail}", None
         case psycopg.errors.ForeignKeyViolation():
-            what = f"{' and '.join(columns)} points to a row that is not there. {detail}"
+            what = f"{names} refers to a row that does not exist. {detail}"
         case psycopg.errors.NotNullViolation():
             what = f"{column} must have a value"
         case psycopg.DataError():
-            what, column = words_of(error), await _unreadable(connection, change)
+            what, column = message_of(error), await _unreadable_column(connection, bound)
         case _:
-            what = words_of(error)
-    return {"column": column, "constraint": name, "what": what.strip()}
+            what = message_of(error)
+    return Rejection(index, column, constraint, what.strip())
 
 
 def _columns_of(table: Table, constraint: str | None) -> list[str]:
@@ -241,13 +325,12 @@ def _columns_of(table: Table, constraint: str | None) -> list[str]:
     return [column.name for known in found if isinstance(known, ColumnCollectionConstraint) for column in known.columns]
 
 
-async def _unreadable(connection: AsyncConnection, change: Change) -> str | None:
-    """Find the column whose value its type cannot read, for the server does not say it."""
-    values = {} if isinstance(change, Delete) else change.values
-    for name, value in values.items():
+async def _unreadable_column(connection: AsyncConnection, bound: BoundChange) -> str | None:
+    """Find the column whose type does not accept its value: PostgreSQL does not name it."""
+    for value in bound.values:
         try:
             async with connection.begin_nested():
-                await connection.execute(select(_bound(table_named(change.table), name, value)))
+                await connection.execute(select(value.expression))
         except DBAPIError:
-            return name
+            return value.column.name
     return None

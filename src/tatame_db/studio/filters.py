@@ -1,4 +1,4 @@
-"""Which rows are meant: a filter from the address of a page, as a condition with bound values."""
+"""Filters: JSON in the address of a page, read as a condition with bound values."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from sqlalchemy import ARRAY, ColumnElement, Text, and_, any_, bindparam, cast, false, func, or_, true
 
-from tatame_db.studio.answers import BadInput
-from tatame_db.studio.tables import column_named, kind_of
+from tatame_db.studio.errors import BadInput
+from tatame_db.studio.tables import column_named, kind_of, typed_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,46 +24,50 @@ _MAX_CONDITIONS = 50
 
 
 def condition(table: Table, text: str) -> ColumnElement[bool]:
-    """Read a filter in JSON. Raises `BadInput`."""
+    """Read a filter in JSON. Raises `BadInput`, `ColumnNotFound`."""
     try:
         node = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise BadInput(f"the filter is no JSON: {error}") from None
+        raise BadInput(problem=f"the filter is not JSON: {error}") from None
     return _Reader(table).read(node)
 
 
 class _Reader:
     def __init__(self, table: Table) -> None:
         self.table = table
-        self.left = _MAX_CONDITIONS
+        self.remaining = _MAX_CONDITIONS
 
     def read(self, node: Any) -> ColumnElement[bool]:
-        self.left -= 1
-        if self.left < 0:
-            raise BadInput(f"the filter has more than {_MAX_CONDITIONS} conditions")
-        parts = _as(dict[str, Any], node, _unreadable())
+        self.remaining -= 1
+        if self.remaining < 0:
+            raise BadInput(problem=f"the filter has more than {_MAX_CONDITIONS} conditions")
+        parts = _as(dict[str, Any], node, _malformed())
         if parts.keys() == {"all"}:
-            return and_(true(), *self._each(parts["all"]))
+            return and_(true(), *self._read_each(parts["all"]))
         if parts.keys() == {"any"}:
-            return or_(false(), *self._each(parts["any"]))
+            return or_(false(), *self._read_each(parts["any"]))
         if {"column", "op"} <= parts.keys() <= {"column", "op", "value"}:
-            return self._compared(column_named(self.table, parts["column"]), parts["op"], parts.get("value"))
-        raise _unreadable()
+            column = column_named(self.table, _as(str, parts["column"], _malformed()))
+            return self._comparison(column, _as(str, parts["op"], _malformed()), parts.get("value"))
+        raise _malformed()
 
-    def _each(self, nodes: Any) -> list[ColumnElement[bool]]:
-        return [self.read(part) for part in _as(list[Any], nodes, _unreadable())]
+    def _read_each(self, nodes: Any) -> list[ColumnElement[bool]]:
+        return [self.read(node) for node in _as(list[Any], nodes, _malformed())]
 
-    def _compared(self, column: Column[Any], name: object, value: Any) -> ColumnElement[bool]:
-        known = OPERATORS[kind_of(column)]
-        if not isinstance(name, str) or name not in known:
-            raise BadInput(f"{column.name} has no operator {name!r}", fix=f"its operators are {', '.join(known)}")
-        return known[name](column, value)
+    def _comparison(self, column: Column[Any], name: str, value: Any) -> ColumnElement[bool]:
+        operators = OPERATORS[kind_of(column)]
+        if name not in operators:
+            raise BadInput(
+                problem=f'column "{column.name}" has no operator "{name}"',
+                advice=f"its operators are {', '.join(operators)}",
+            )
+        return operators[name](column, value)
 
 
-def _unreadable() -> BadInput:
+def _malformed() -> BadInput:
     return BadInput(
-        "a part of the filter cannot be read",
-        fix='write {"all": […]}, {"any": […]} or {"column": …, "op": …, "value": …}',
+        problem="the filter is malformed",
+        advice='write {"all": […]}, {"any": […]} or {"column": …, "op": …, "value": …}',
     )
 
 
@@ -77,49 +81,48 @@ def _as(kind: type[T], value: Any, problem: BadInput) -> T:
 # --- Values -----------------------------------------------------------------------------------------------------------
 
 
-def read_as(column: Column[Any], value: str | None) -> ColumnElement[Any]:
-    """Bind a value as text, and let PostgreSQL read it as the column's type, so that nothing is lost on the way."""
-    return cast(bindparam(None, value, Text), column.type)
-
-
 def _text(column: Column[Any], value: Any) -> str:
-    problem = BadInput(f"the value for {column.name} is not a text in JSON", fix='write numbers as texts too: "7"')
-    return _as(str, value, problem)
+    problem = f'the value for "{column.name}" is not a string'
+    return _as(str, value, BadInput(problem=problem, advice='write numbers as strings too: "7"'))
 
 
 def _texts(column: Column[Any], value: Any) -> ColumnElement[Any]:
-    problem = BadInput(f"the value for {column.name} is not a list of texts", fix='write it as ["1", "2"]')
-    return bindparam(None, _as(list[str], value, problem), ARRAY(Text))
+    problem = f'the value for "{column.name}" is not a list of strings'
+    return bindparam(None, _as(list[str], value, BadInput(problem=problem, advice='write ["1", "2"]')), ARRAY(Text))
+
+
+def _pair(column: Column[Any], value: Any) -> tuple[str, str]:
+    problem = f'the value for "{column.name}" is not a pair of strings'
+    return _as(tuple[str, str], value, BadInput(problem=problem, advice='write ["1", "9"]'))
 
 
 # --- Operators --------------------------------------------------------------------------------------------------------
 
 
-def _by(compare: Callable[[Any, Any], Any]) -> Compare:
-    def compared(column: Column[Any], value: Any) -> ColumnElement[bool]:
-        found: ColumnElement[bool] = compare(column, read_as(column, _text(column, value)))
+def _compare(operation: Callable[[Any, Any], Any]) -> Compare:
+    def compare(column: Column[Any], value: Any) -> ColumnElement[bool]:
+        found: ColumnElement[bool] = operation(column, typed_value(column, _text(column, value)))
         return found
 
-    return compared
+    return compare
 
 
 def _like(before: str, after: str, *, exact: bool = False) -> Compare:
-    def compared(column: Column[Any], value: Any) -> ColumnElement[bool]:
-        pattern = before + escaped(_text(column, value)) + after
+    def compare(column: Column[Any], value: Any) -> ColumnElement[bool]:
+        pattern = before + escape_pattern(_text(column, value)) + after
         return column.like(pattern, escape="\\") if exact else column.ilike(pattern, escape="\\")
 
-    return compared
+    return compare
 
 
-def escaped(text: str) -> str:
-    """Take the special meaning from what LIKE would read as a pattern."""
+def escape_pattern(text: str) -> str:
+    """Escape the characters that have a meaning in a LIKE pattern."""
     return re.sub(r"([\\%_])", r"\\\1", text)
 
 
 def _between(column: Column[Any], value: Any) -> ColumnElement[bool]:
-    problem = BadInput(f"the value for {column.name} is not a pair of texts", fix='write it as ["1", "9"]')
-    low, high = _as(tuple[str, str], value, problem)
-    return column.between(read_as(column, low), read_as(column, high))
+    low, high = _pair(column, value)
+    return column.between(typed_value(column, low), typed_value(column, high))
 
 
 _NULLS: dict[str, Compare] = {
@@ -127,13 +130,13 @@ _NULLS: dict[str, Compare] = {
     "not null": lambda column, _: column.is_not(None),
 }
 _ORDERED: dict[str, Compare] = {
-    "is": _by(operator.eq),
-    # Whoever looks for what is not so means NULL too.
-    "is not": _by(lambda column, value: column.is_distinct_from(value)),
-    "<": _by(operator.lt),
-    "<=": _by(operator.le),
-    ">": _by(operator.gt),
-    ">=": _by(operator.ge),
+    "is": _compare(operator.eq),
+    # Unlike SQL's `<>`, this finds NULL too.
+    "is not": _compare(lambda column, value: column.is_distinct_from(value)),
+    "<": _compare(operator.lt),
+    "<=": _compare(operator.le),
+    ">": _compare(operator.gt),
+    ">=": _compare(operator.ge),
     "between": _between,
     "in": lambda column, value: column == any_(cast(_texts(column, value), ARRAY(column.type))),
     **_NULLS,
@@ -156,4 +159,4 @@ OPERATORS: dict[str, dict[str, Compare]] = {
         **_NULLS,
     },
 }
-"""What a column of each kind can be asked, in the order in which the browser offers it."""
+"""The operators of each kind of column, in the order in which the browser offers them."""

@@ -1,4 +1,4 @@
-"""The move out of Supabase, as the database itself remembers it."""
+"""The move out of Supabase, as the database itself records it in the schema `tatame_move`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import psycopg
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 
 from tatame_db import move
-from tatame_db.errors import TatameError
 from tatame_db.evolve.lock import LOCK_KEY
 from tatame_db.schema import phases
-from tatame_db.studio.answers import in_words
-from tatame_db.studio.session import reading
+from tatame_db.studio.errors import EXPECTED, translated
+from tatame_db.studio.transactions import read_transaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -27,81 +24,87 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 1
 _RUNS = 5
-_EVER = text("SELECT to_regclass('tatame_move.parked') IS NOT NULL")
-# Whole rows and reports, for what a run notes down grows with the versions.
+_EXISTS = text("SELECT to_regclass('tatame_move.parked') IS NOT NULL")
+# Whole rows and reports: what a run records grows with the versions of this package.
 _LAST_RUNS = text(f"SELECT to_jsonb(run) FROM tatame_move.runs AS run ORDER BY id DESC LIMIT {_RUNS}")  # noqa: S608, a number
 _TABLES = text(
-    "SELECT known.name, to_jsonb(known) - 'name', (SELECT told FROM jsonb_array_elements(run.report -> 'tables')"
-    " AS told WHERE told ->> 'table' = known.name)"
-    " FROM tatame_move.tables AS known JOIN tatame_move.runs AS run ON run.id = known.run"
+    "SELECT copied.name, to_jsonb(copied) - 'name', (SELECT reported FROM jsonb_array_elements(run.report -> 'tables')"
+    " AS reported WHERE reported ->> 'table' = copied.name)"
+    " FROM tatame_move.tables AS copied JOIN tatame_move.runs AS run ON run.id = copied.run"
 )
 _PARKED = text("SELECT table_name || '.' || name FROM tatame_move.parked ORDER BY 1")
-# What is kept of a table for the source that it came from, where a report says that there is any.
-_EXCLUDED = text(
-    "SELECT known.name, excluded.id, excluded.action, excluded.column_name, excluded.reason"
-    " FROM tatame_move.tables AS known CROSS JOIN LATERAL (SELECT * FROM tatame_move.rejects AS kept"
-    " WHERE kept.table_name = known.name AND kept.source_identity = known.source_identity AND kept.action <> 'kept'"
-    " ORDER BY kept.id LIMIT 20) AS excluded WHERE known.name = ANY(:tables)"
+# The first exclusions of each table, from the source of its last copy.
+_EXCLUSIONS = text(
+    "SELECT copied.name, excluded.id, excluded.action, excluded.column_name, excluded.reason"
+    " FROM tatame_move.tables AS copied CROSS JOIN LATERAL (SELECT * FROM tatame_move.rejects"
+    " WHERE rejects.table_name = copied.name AND rejects.source_identity = copied.source_identity"
+    " AND rejects.action <> 'kept' ORDER BY rejects.id LIMIT 20) AS excluded WHERE copied.name = ANY(:tables)"
 )
-# A copy holds the lock on schema changes for as long as it lives, and locks the table that it writes.
+# A running copy holds the lock on schema changes, and locks the tables that it writes.
 _WORKER = text(
     "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1"
     " AND classid::bigint << 32 | objid::bigint = :key"
     " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
-_WORKED_ON = text(
+_LOCKED_TABLES = text(
     "SELECT relname, pg_total_relation_size(pg_class.oid) FROM pg_locks JOIN pg_class ON pg_class.oid = relation"
     " WHERE pid = :pid AND mode = 'ShareRowExclusiveLock' AND relnamespace = 'public'::regnamespace"
 )
 
 
-async def remembered(connection: AsyncConnection) -> dict[str, Any]:
-    """Say what was copied and proven, and what is being done right now."""
-    if not await connection.scalar(_EVER):
+async def move_status(connection: AsyncConnection) -> dict[str, Any]:
+    """Return the last runs, what was copied and proven of each table, and which tables a running copy writes."""
+    if not await connection.scalar(_EXISTS):
         return {"ever": False, "running": False, "runs": [], "tables": [], "parked": []}
     runs = list(await connection.scalars(_LAST_RUNS))
     worker = await connection.scalar(_WORKER, {"key": LOCK_KEY}) if runs and runs[0]["ended_at"] is None else None
-    worked_on = {row[0]: row[1] for row in await connection.execute(_WORKED_ON, {"pid": worker})} if worker else {}
-    known = {row[0]: _table(row[1], row[2] or {}) for row in await connection.execute(_TABLES)}
-    losing = [name for name, table in known.items() if table["rejected"] or table.get("nulled")]
-    for name, *what in await connection.execute(_EXCLUDED, {"tables": losing}) if losing else ():
-        known[name]["differences"].append(_difference(*what))
+    sizes = {row[0]: row[1] for row in await connection.execute(_LOCKED_TABLES, {"pid": worker})} if worker else {}
+    copied = await _copied_tables(connection)
     return {
         "ever": True,
         "running": worker is not None,
         "runs": [
-            run | {"outcome": _outcome(run, running=at == 0 and worker is not None)} for at, run in enumerate(runs)
+            run | {"outcome": _outcome(run, is_running=at == 0 and worker is not None)} for at, run in enumerate(runs)
         ],
         "tables": [
-            known.get(name, _table({}, {}))
-            | {"table": name, "phase": phase, "working": name in worked_on, "size_bytes": worked_on.get(name)}
+            copied.get(name, _table({}, {}))
+            | {"table": name, "phase": phase, "working": name in sizes, "size_bytes": sizes.get(name)}
             for name, phase in phases().items()
         ],
         "parked": list(await connection.scalars(_PARKED)),
     }
 
 
-def _outcome(run: dict[str, Any], *, running: bool) -> str:
+def _outcome(run: dict[str, Any], *, is_running: bool) -> str:
     if run["ended_at"] is not None:
         return str(run["outcome"])
-    return "running" if running else "broken off"
+    return "running" if is_running else "broken off"
 
 
-def _table(facts: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
-    rows, seconds, written = facts.get("rows"), told.get("seconds"), told.get("written")
-    rejected = told.get("rejected", 0)
-    ours = {
+async def _copied_tables(connection: AsyncConnection) -> dict[str, dict[str, Any]]:
+    copied = {row[0]: _table(row[1], row[2] or {}) for row in await connection.execute(_TABLES)}
+    incomplete = [name for name, table in copied.items() if table["rejected"] or table.get("nulled")]
+    if incomplete:
+        for name, *exclusion in await connection.execute(_EXCLUSIONS, {"tables": incomplete}):
+            copied[name]["differences"].append(_difference(*exclusion))
+    return copied
+
+
+def _table(recorded: dict[str, Any], reported: dict[str, Any]) -> dict[str, Any]:
+    rows, seconds, written = recorded.get("rows"), reported.get("seconds"), reported.get("written")
+    rejected = reported.get("rejected", 0)
+    derived = {
         "source_rows": None if rows is None else rows + rejected,
         "target_rows": rows,
         "source_digest": None,
         "target_digest": None,
-        # Over REST a table can be copied and not be proven.
-        "equal": facts.get("proven_at") is not None,
+        # Over REST, a table can be copied and not be proven.
+        "equal": recorded.get("proven_at") is not None,
         "rejected": rejected,
         "differences": list[Any](),
         "rows_per_second": round(written / seconds) if seconds and written else None,
     }
-    return ours | facts | told
+    return derived | recorded | reported
 
 
 def _difference(key: str | None, action: str, column: str | None, reason: str) -> dict[str, Any]:
@@ -109,22 +112,22 @@ def _difference(key: str | None, action: str, column: str | None, reason: str) -
     return {"id": key, "kind": kind, "values": [{"column": column}] if column else [], "choice": reason}
 
 
-def stale(engine: Engine) -> dict[str, Any]:
-    """Read whole tables, and say which were written to since they were proven."""
+def stale_tables(engine: Engine) -> dict[str, Any]:
+    """Return for each table whether it was written to since it was proven; this reads whole tables."""
     with move.open_target(engine) as target:
         found = move.status(target)
-    return {"stale": {table.table: table.stale for table in found.tables}, "unproven_keys": found.unproven_keys}
+    return {"stale": {table.table: table.stale for table in found.tables}}
 
 
 async def events(database: AsyncDatabase) -> AsyncGenerator[bytes]:
-    """Tell what is remembered now, and again whenever it changes."""
-    told = b""
+    """Send the status as a server-sent event, and again whenever it changes."""
+    sent = b""
     while True:
         try:
-            async with reading(database) as connection:
-                now = b"data: " + msgspec.json.encode(await remembered(connection), enc_hook=str) + b"\n\n"
-        except (TatameError, DBAPIError, psycopg.Error) as error:
-            now = b"event: away\ndata: " + msgspec.json.encode({"what": in_words(error).what}) + b"\n\n"
-        yield b": still here\n\n" if now == told else now
-        told = now
+            async with read_transaction(database) as connection:
+                event = b"data: " + msgspec.json.encode(await move_status(connection), enc_hook=str) + b"\n\n"
+        except EXPECTED as error:
+            event = b"event: away\ndata: " + msgspec.json.encode({"what": translated(error).what}) + b"\n\n"
+        yield b": no change\n\n" if event == sent else event
+        sent = event
         await asyncio.sleep(_POLL_SECONDS)

@@ -1,7 +1,8 @@
-"""What there is, how big it is, and how the server feels."""
+"""The server, its schema and its tables: versions, sizes, and what the database is missing."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Text, cast, literal, select, text, union_all
@@ -25,35 +26,45 @@ _SERVER = text(
 )
 
 
-async def server(connection: AsyncConnection) -> dict[str, Any]:
-    """Say how the server and the tables are; a table that is missing has no facts."""
+@dataclass(frozen=True)
+class TableOverview:
+    """The size of a table; `last_activity` is when the row with the highest key was created, in UTC."""
+
+    name: str
+    size_bytes: int | None
+    rows_estimated: int | None
+    last_activity: str | None
+    missing: bool
+
+
+async def server_overview(connection: AsyncConnection) -> dict[str, Any]:
+    """Return facts about the server and the database, and all tables of the models."""
     facts = dict((await connection.execute(_SERVER)).mappings().one())
-    found = await connection.execute(table_sizes())
-    sizes = {row["name"]: dict(row) for row in found.mappings()}
-    newest = await _newest(connection, list(sizes))
+    facts["server_version"] = facts["server_version"].split()[0]
+    sizes = {row.name: (row.size_bytes, row.rows_estimated) for row in await connection.execute(table_sizes())}
+    activities = await _last_activities(connection, list(sizes))
     tables = [
-        sizes.get(name, {"name": name, "size_bytes": None, "rows_estimated": None})
-        | {"missing": name not in sizes, "last_activity": newest.get(name)}
+        TableOverview(name, *sizes.get(name, (None, None)), activities.get(name), missing=name not in sizes)
         for name in Base.metadata.tables
     ]
-    return facts | {"server_version": facts["server_version"].split()[0], "tables": tables}
+    return facts | {"tables": tables}
 
 
-async def _newest(connection: AsyncConnection, names: list[str]) -> dict[str, str]:
-    """Say when the row with the highest key was made, which its index finds at once."""
+async def _last_activities(connection: AsyncConnection, names: list[str]) -> dict[str, str | None]:
+    # The index of the key finds the newest row at once; there is none on `created_at`.
     if not names:
         return {}
-    found = await connection.execute(union_all(*(_newest_of(Base.metadata.tables[name]) for name in names)))
+    found = await connection.execute(union_all(*(_last_activity(Base.metadata.tables[name]) for name in names)))
     return {row[0]: row[1] for row in found.all()}  # pyright: ignore[reportGeneralTypeIssues]  # pairs
 
 
-def _newest_of(table: Table) -> Select[str, str]:
+def _last_activity(table: Table) -> Select[str, str]:
     newest = select(cast(table.columns["created_at"], Text)).order_by(key_of(table).desc()).limit(1).scalar_subquery()
     return select(literal(str(table.name)), newest)
 
 
-def schema(engine: Engine) -> dict[str, Any]:
-    """Say which revision the database has and what is pending, or what stands in the way of knowing it."""
+def schema_overview(engine: Engine) -> dict[str, Any]:
+    """Return the revision of the database and its pending migrations, or the problem that hides them."""
     try:
         found = evolve.status(engine)
     except TatameError as error:
@@ -62,6 +73,6 @@ def schema(engine: Engine) -> dict[str, Any]:
 
 
 def drift(engine: Engine) -> dict[str, Any]:
-    """Compare the database with its migrations, on a scratch server; takes seconds."""
+    """Compare the database with its migrations on a scratch server, which takes seconds."""
     found = evolve.check(engine)
-    return {"drift": found.database, "migrations": found.migrations, "heads": found.heads, "revision": found.revision}
+    return {"drift": found.database, "migrations": found.migrations, "heads": found.heads}

@@ -1,8 +1,9 @@
-"""A statement of the user's: one at a time, in a transaction of its own, streamed, and cancelled on the server."""
+"""Statements that the user writes: each in its own transaction, streamed, and cancelled on the server."""
 
 from __future__ import annotations
 
 import time
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,8 +12,10 @@ import psycopg
 from psycopg import generators
 from psycopg.pq import ExecStatus, TransactionStatus
 
-from tatame_db.studio.answers import BadInput, Refused, is_away
-from tatame_db.studio.session import discarded
+from tatame_db.errors import fact
+from tatame_db.studio.cells import Cut
+from tatame_db.studio.errors import BadInput, OutOfRange, Refused, is_unavailable
+from tatame_db.studio.transactions import disposable_connection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -22,18 +25,18 @@ if TYPE_CHECKING:
     from tatame_db.database.pool import AsyncDatabase
 
 MAX_ROWS = 100_000
-CUT_CHARACTERS = 10_000
-MAX_AT_ONCE = 10
+MAX_CELL_CHARACTERS = 10_000
+MAX_QUERIES = 10
 _CANCEL_SECONDS = 5
-_BATCH_BYTES = 64_000
+_BATCH_CHARACTERS = 64_000
 _BATCH_ROWS = 500
 _BATCH_SECONDS = 0.2
 _MAX_NOTICES = 100
 _EXPLAIN = {"plan": "EXPLAIN (FORMAT JSON) ", "analyze": "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "}
 
 
-class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `/api/sql` is asked to run; the id is the browser's own, to cancel by."""
+class SqlStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `/api/sql`; the browser chooses the id, by which it can cancel the query."""
 
     id: str
     text: str
@@ -41,191 +44,217 @@ class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limit: int = 1000
 
 
-class TooMany(Refused):
+@fact
+class TooManyQueries(Refused):
     """Each running query holds a connection, and pages need some too."""
 
+    queries: int
     status = 429
+    what = "{queries} queries are already running"
+    fix = "cancel one of them, or wait until it ends"
 
-    def __init__(self) -> None:
-        super().__init__(f"{MAX_AT_ONCE} queries are running already", fix="cancel one, or wait for its end")
 
-
-class CopyNotHere(psycopg.ProgrammingError):
-    """`COPY` speaks with its client in a way that a browser does not."""
+class CopyUnsupported(psycopg.ProgrammingError):
+    """`COPY` to or from the client uses a protocol of its own, which the studio does not speak."""
 
     sqlstate = "0A000"
 
     def __init__(self) -> None:
-        super().__init__("COPY to or from the client does not work here; export the rows, or use `tatame-db psql`")
+        super().__init__("COPY to or from the client is not supported here; export the rows, or use `tatame-db psql`")
 
 
 @dataclass
-class _Running:
+class _RunningQuery:
     driver: psycopg.AsyncConnection | None = None
-    cancelled: bool = False
+    is_cancelled: bool = False
 
 
 @dataclass
 class Queries:
-    """The queries that are running, by the browser's id."""
+    """The running queries, by the browser's id."""
 
     database: AsyncDatabase
     write: bool
-    _running: dict[str, _Running] = field(default_factory=dict[str, _Running])
+    _running: dict[str, _RunningQuery] = field(default_factory=dict[str, _RunningQuery])
 
-    async def run(self, asked: Statement) -> AsyncGenerator[dict[str, Any]]:
-        """Run one statement and yield its columns, rows and end; what it wrote is committed where that is allowed.
+    async def run(self, statement: SqlStatement) -> AsyncGenerator[dict[str, Any]]:
+        """Run a statement and yield its columns, batches of rows, and `done`; in write mode it is committed before.
 
-        What PostgreSQL says against the statement is yielded as `error`. Raises `BadInput`, `TooMany`, and what
-        stands in the way of a connection.
+        An error that PostgreSQL reports about the statement is yielded as `error`. Raises `BadInput`, `OutOfRange`,
+        `TooManyQueries`, and the errors of connecting.
         """
-        self._refuse(asked)
-        entry = self._running[asked.id] = _Running()
+        self._refuse(statement)
+        query = self._running[statement.id] = _RunningQuery()
         try:
-            async with discarded(self.database, write=self.write) as driver:
-                entry.driver = driver
-                async for piece in _Run(driver, asked, entry, write=self.write).pieces():
+            async with disposable_connection(self.database, write=self.write) as driver:
+                query.driver = driver
+                async for piece in _Execution(driver, statement, query, write=self.write).pieces():
                     yield piece
         finally:
-            del self._running[asked.id]
+            del self._running[statement.id]
 
-    def _refuse(self, asked: Statement) -> None:
-        if "\0" in asked.text:
-            raise BadInput("the statement holds a NUL character")
-        if not 1 <= asked.limit <= MAX_ROWS:
-            raise BadInput(f"a result shows 1 to {MAX_ROWS} rows, not {asked.limit}")
-        if asked.id in self._running:
-            raise BadInput("a query with this id is running already")
-        if len(self._running) >= MAX_AT_ONCE:
-            raise TooMany
+    def _refuse(self, statement: SqlStatement) -> None:
+        if "\0" in statement.text:
+            raise BadInput(problem="the statement contains a NUL character")
+        if not 1 <= statement.limit <= MAX_ROWS:
+            raise OutOfRange(container="a result", noun="rows", number=statement.limit, maximum=MAX_ROWS)
+        if statement.id in self._running:
+            raise BadInput(problem="a query with this id is already running")
+        if len(self._running) >= MAX_QUERIES:
+            raise TooManyQueries(queries=MAX_QUERIES)
 
-    async def cancel(self, name: str) -> bool:
-        """Cancel a query on the server; say whether it was running."""
-        entry = self._running.get(name)
-        if entry is None:
+    async def cancel(self, query_id: str) -> bool:
+        """Cancel a query on the server; return whether it was running."""
+        query = self._running.get(query_id)
+        if query is None:
             return False
-        entry.cancelled = True
-        if entry.driver is not None:
-            await entry.driver.cancel_safe(timeout=_CANCEL_SECONDS)
+        query.is_cancelled = True
+        if query.driver is not None:
+            await query.driver.cancel_safe(timeout=_CANCEL_SECONDS)
         return True
 
 
-class _Run:
-    def __init__(self, driver: psycopg.AsyncConnection, asked: Statement, entry: _Running, *, write: bool) -> None:
-        self.driver, self.asked, self.entry, self.write = driver, asked, entry, write
-        self.prefix = _EXPLAIN[asked.explain] if asked.explain else ""
+class _Execution:
+    def __init__(
+        self, driver: psycopg.AsyncConnection, statement: SqlStatement, query: _RunningQuery, *, write: bool
+    ) -> None:
+        self.driver, self.statement, self.query, self.write = driver, statement, query, write
+        self.prefix = _EXPLAIN[statement.explain] if statement.explain else ""
         self.notices: list[dict[str, str | None]] = []
-        self.rows, self.more = 0, False
+        self.rows, self.has_more = 0, False
         self.command: str | None = None
 
     async def pieces(self) -> AsyncGenerator[dict[str, Any]]:
         started = time.perf_counter()
-        self.driver.add_notice_handler(self._notice)
+        self.driver.add_notice_handler(self._add_notice)
         try:
-            async for piece in self._results():
-                yield piece
-            if self.write and not self.asked.explain:
+            async with aclosing(self._plan() if self.statement.explain else self._table()) as pieces:
+                async for piece in pieces:
+                    yield piece
+            if self.write and not self.statement.explain:
                 await self.driver.commit()
         except psycopg.Error as error:
-            yield {"error": self._told(error)}
+            yield {"error": self._describe(error)}
         else:
             ms = round((time.perf_counter() - started) * 1000, 1)
-            facts = {"rows": self.rows, "more": self.more, "ms": ms, "command": self.command}
-            yield {"done": facts | {"notices": self.notices}}
+            done = {"rows": self.rows, "more": self.has_more, "ms": ms, "command": self.command}
+            yield {"done": done | {"notices": self.notices}}
         finally:
-            # Nobody reads on; without this, the server would first work to the end.
+            # The rest of the result is not read; without a cancel request, the server would work to its end.
             if self.driver.pgconn.transaction_status == TransactionStatus.ACTIVE and not self.driver.closed:
                 await self.driver.cancel_safe(timeout=_CANCEL_SECONDS)
 
-    async def _results(self) -> AsyncGenerator[dict[str, Any]]:
-        if self.entry.cancelled:
-            raise psycopg.errors.QueryCanceled("canceling statement due to user request")
-        await self.driver.wait(_send(self.driver.pgconn, self.prefix + self.asked.text))
-        batch: list[list[Any]] = []
-        size, flushed, told = 0, time.monotonic(), False
-        while result := await self.driver.wait(generators.fetch(self.driver.pgconn)):
-            if self._refuse_failed(result) and not told:
-                told = True
-                if not self.asked.explain:
-                    yield {"columns": self._columns(result)}
-            if result.status != ExecStatus.SINGLE_TUPLE:
-                continue
-            if self.asked.explain:
-                yield {"plan": msgspec.Raw(msgspec.json.format(result.get_value(0, 0) or b"null", indent=-1))}
-                continue
-            if self.rows == self.asked.limit:
-                self.more = True
-                # What writes has to come to its end; what only reads need not.
-                if self.write:
+    async def _plan(self) -> AsyncGenerator[dict[str, Any]]:
+        async with aclosing(self._results()) as results:
+            async for result in results:
+                if result.status == ExecStatus.SINGLE_TUPLE:
+                    plan = result.get_value(0, 0) or b"null"
+                    yield {"plan": msgspec.Raw(msgspec.json.format(plan, indent=-1))}
+
+    async def _table(self) -> AsyncGenerator[dict[str, Any]]:
+        batch, has_columns = _Batch(), False
+        async with aclosing(self._results()) as results:
+            async for result in results:
+                if not has_columns:
+                    has_columns = True
+                    yield {"columns": _columns(result)}
+                if result.status != ExecStatus.SINGLE_TUPLE:
                     continue
-                break
-            self.rows += 1
-            cells = [_cell(result.get_value(0, at)) for at in range(result.nfields)]
-            size += sum(len(cell) for cell in cells if isinstance(cell, str)) + CUT_CHARACTERS * sum(
-                isinstance(cell, dict) for cell in cells
-            )
-            batch.append(cells)
-            if size > _BATCH_BYTES or len(batch) == _BATCH_ROWS or time.monotonic() - flushed > _BATCH_SECONDS:
-                yield {"rows": batch}
-                batch, size, flushed = [], 0, time.monotonic()
-        if batch:
-            yield {"rows": batch}
+                if self.rows == self.statement.limit:
+                    self.has_more = True
+                    # A statement that may write has to run to its end.
+                    if self.write:
+                        continue
+                    break
+                self.rows += 1
+                batch.add(result)
+                if batch.is_full:
+                    yield {"rows": batch.rows}
+                    batch = _Batch()
+        if batch.rows:
+            yield {"rows": batch.rows}
 
-    def _refuse_failed(self, result: PGresult) -> bool:
-        """Say whether the result has rows or could have."""
-        match result.status:
-            case ExecStatus.SINGLE_TUPLE:
-                return True
-            case ExecStatus.TUPLES_OK | ExecStatus.COMMAND_OK:
-                self.command = (result.command_status or b"").decode()
-                return True
-            case ExecStatus.EMPTY_QUERY:
-                raise psycopg.ProgrammingError("there is no statement in this text")
-            case ExecStatus.COPY_OUT | ExecStatus.COPY_IN | ExecStatus.COPY_BOTH:
-                self.driver.pgconn.finish()
-                raise CopyNotHere
-            case _:
-                raise psycopg.errors.error_from_result(result, encoding="utf-8")
+    async def _results(self) -> AsyncGenerator[PGresult]:
+        """Send the statement and yield one result for each row, and at the end one without rows."""
+        if self.query.is_cancelled:
+            raise psycopg.errors.QueryCanceled("canceling statement due to user request")
+        await self.driver.wait(_send(self.driver.pgconn, self.prefix + self.statement.text))
+        while result := await self.driver.wait(generators.fetch(self.driver.pgconn)):
+            match result.status:
+                case ExecStatus.SINGLE_TUPLE:
+                    yield result
+                case ExecStatus.TUPLES_OK | ExecStatus.COMMAND_OK:
+                    self.command = (result.command_status or b"").decode()
+                    yield result
+                case ExecStatus.EMPTY_QUERY:
+                    raise psycopg.ProgrammingError("the text contains no statement")
+                case ExecStatus.COPY_OUT | ExecStatus.COPY_IN | ExecStatus.COPY_BOTH:
+                    self.driver.pgconn.finish()
+                    raise CopyUnsupported
+                case _:
+                    raise psycopg.errors.error_from_result(result, encoding="utf-8")
 
-    def _columns(self, result: PGresult) -> list[dict[str, str]]:
-        return [
-            {"name": (result.fname(at) or b"").decode(errors="replace"), "type": self._type(result, at)}
-            for at in range(result.nfields)
-        ]
-
-    def _type(self, result: PGresult, at: int) -> str:
-        oid = result.ftype(at)
-        known = psycopg.adapters.types.get(oid)
-        if known is None:
-            return f"type {oid}"
-        return known.get_type_display(oid=oid, fmod=result.fmod(at))
-
-    def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
+    def _add_notice(self, notice: psycopg.errors.Diagnostic) -> None:
         if len(self.notices) < _MAX_NOTICES:
-            words = (notice.message_primary or "")[:CUT_CHARACTERS]
-            self.notices.append({"severity": notice.severity_nonlocalized, "what": words})
+            message = (notice.message_primary or "")[:MAX_CELL_CHARACTERS]
+            self.notices.append({"severity": notice.severity_nonlocalized, "what": message})
 
-    def _told(self, error: psycopg.Error) -> dict[str, Any]:
-        at = int(error.diag.statement_position or 0) - len(self.prefix)
+    def _describe(self, error: psycopg.Error) -> dict[str, Any]:
+        position = int(error.diag.statement_position or 0) - len(self.prefix)
         return {
             "what": error.diag.message_primary or str(error).strip(),
             "detail": error.diag.message_detail,
             "hint": error.diag.message_hint,
-            "position": at if at > 0 else None,
+            "position": position if position > 0 else None,
             "code": error.sqlstate,
-            "away": is_away(error),
+            "away": is_unavailable(error),
         }
 
 
 def _send(connection: PGconn, statement: str) -> Generator[Any, Any, None]:
-    # With parameters, even none, the protocol takes a single statement: `commit; update …` is refused by the server.
+    # With parameters, even none, the protocol takes a single statement: PostgreSQL rejects `commit; update …`.
     connection.send_query_params(statement.encode(), None)
     connection.set_single_row_mode()
     yield from generators.send(connection)
 
 
-def _cell(value: bytes | None) -> str | dict[str, Any] | None:
+class _Batch:
+    """Rows that go to the browser together."""
+
+    def __init__(self) -> None:
+        self.rows: list[list[str | Cut | None]] = []
+        self._characters = 0
+        self._started = time.monotonic()
+
+    def add(self, result: PGresult) -> None:
+        cells = [_cell(result.get_value(0, at)) for at in range(result.nfields)]
+        self.rows.append(cells)
+        self._characters += sum(len(cell.cut if isinstance(cell, Cut) else cell) for cell in cells if cell is not None)
+
+    @property
+    def is_full(self) -> bool:
+        return (
+            self._characters > _BATCH_CHARACTERS
+            or len(self.rows) == _BATCH_ROWS
+            or time.monotonic() - self._started > _BATCH_SECONDS
+        )
+
+
+def _cell(value: bytes | None) -> str | Cut | None:
     if value is None:
         return None
     text = value.decode(errors="replace")
-    return text if len(text) <= CUT_CHARACTERS else {"cut": text[:CUT_CHARACTERS], "length": len(text)}
+    return text if len(text) <= MAX_CELL_CHARACTERS else Cut(text[:MAX_CELL_CHARACTERS], len(text))
+
+
+def _columns(result: PGresult) -> list[dict[str, str]]:
+    return [
+        {"name": (result.fname(at) or b"").decode(errors="replace"), "type": _type(result, at)}
+        for at in range(result.nfields)
+    ]
+
+
+def _type(result: PGresult, at: int) -> str:
+    oid = result.ftype(at)
+    known = psycopg.adapters.types.get(oid)
+    return f"type {oid}" if known is None else known.get_type_display(oid=oid, fmod=result.fmod(at))

@@ -1,4 +1,4 @@
-"""Pages of rows as plain data: sorted, filtered, and found again by the keys of their first and last row."""
+"""Pages of rows: sorted, filtered, and continued from the values of their first or last row."""
 
 from __future__ import annotations
 
@@ -9,116 +9,72 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, Text, and_, case, cast, func, literal, or_, select
-from sqlalchemy import text as sql
+from sqlalchemy import ColumnElement, Select, Text, and_, cast, func, select, text
 
-from tatame_db.studio.answers import BadInput, NotFound
-from tatame_db.studio.filters import condition, escaped, read_as
-from tatame_db.studio.tables import column_named, key_of, kind_of, kinds_of, labels_of, pointing_at
+from tatame_db.studio.cells import Cell, cell_expressions, rows_of_cells
+from tatame_db.studio.errors import BadInput, OutOfRange
+from tatame_db.studio.filters import condition
+from tatame_db.studio.tables import column_named, has_key, key_of, kind_of, typed_value
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy import Column, Table
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-CUT_CHARACTERS = 200
-WHOLE_CHARACTERS = 100_000
-MAX_CELL_CHARACTERS = 8_000_000
-MAX_PAGE = 1000
-MAX_COUNT_OF_REFERENCES = 1000
+MAX_PAGE_ROWS = 1000
+_CELL_CHARACTERS = 200
 _CURSOR_CHARACTERS = 500
 
-Cell = None | str | list[str | None] | dict[str, Any]
 Order = tuple[tuple["Column[Any]", bool], ...]
 """Columns and whether each descends; the last one is the key. NULL is greater than everything, as in PostgreSQL."""
 
 
-# --- What is asked for ------------------------------------------------------------------------------------------------
+# --- Selections -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Question:
-    """Which rows and columns of a table, in which order."""
+class Selection:
+    """The rows and columns of a table that a page or an export shows, and their order."""
 
     table: Table
     columns: list[Column[Any]]
     order: Order
     condition: ColumnElement[bool] | None
 
+    def filtered(self, query: Select[Any]) -> Select[Any]:
+        """Restrict a query to the rows of the selection."""
+        return query if self.condition is None else query.where(self.condition)
 
-def question(table: Table, *, columns: str = "", sort: str = "", filters: str = "") -> Question:
-    """Read what the address of a page says. Raises `BadInput`."""
+
+def read_selection(table: Table, *, columns: str = "", sort: str = "", filters: str = "") -> Selection:
+    """Read a selection as the address of a page writes it. Raises `BadInput`, `ColumnNotFound`."""
     named = [column_named(table, name) for name in columns.split(",")] if columns else list(table.columns)
-    return Question(table, named, _order(table, sort), condition(table, filters) if filters else None)
+    return Selection(table, named, _read_order(table, sort), condition(table, filters) if filters else None)
 
 
-def _order(table: Table, sort: str) -> Order:
+def _read_order(table: Table, sort: str) -> Order:
     order: dict[Column[Any], bool] = {}
     for word in sort.split(",") if sort else []:
         order.setdefault(column_named(table, word.removeprefix("-")), word.startswith("-"))
         if key_of(table) in order:
             break
-    # The last direction goes on, so that an index serves it backwards too.
+    # The key continues in the last direction, so that an index serves the order backwards too.
     order.setdefault(key_of(table), next(reversed(order.values()), False))
     return tuple(order.items())
 
 
-# --- Cells ------------------------------------------------------------------------------------------------------------
-
-
-def cell_columns(column: ColumnElement[Any], limit: int) -> list[ColumnElement[Any]]:
-    """Select what shows of a cell, and the length of what was cut: a long text never leaves the server."""
-    whole = cast(column, Text)
-    match kind_of(column):
-        case "text":
-            length = func.length(column)
-            return [func.left(column, limit).label(None), case((length > limit, length)).label(None)]
-        case "array":
-            length = func.length(whole)
-            return [
-                case((length <= limit, column)).label(None),
-                case((length > limit, func.left(whole, limit))).label(None),
-                case((length > limit, length)).label(None),
-            ]
-        case _:
-            return [whole.label(None)]
-
-
-def cells_of(kinds: Sequence[str], values: Sequence[Any]) -> tuple[list[Cell], Sequence[Any]]:
-    """Put the cells of a row together; return what follows them too."""
-    cells: list[Cell] = []
-    at = 0
-    for kind in kinds:
-        match kind:
-            case "text":
-                shown, length = values[at : at + 2]
-                at += 2
-                cells.append({"cut": shown, "length": length} if length else shown)
-            case "array":
-                shown, start, length = values[at : at + 3]
-                at += 3
-                cells.append({"cut": start, "length": length} if length else shown)
-            case _:
-                cells.append(values[at])
-                at += 1
-    return cells, values[at:]
+def sorted_by(order: Iterable[tuple[ColumnElement[Any], bool]]) -> list[ColumnElement[Any]]:
+    """Write an order as the arguments of `order_by`."""
+    return [column.desc() if descends else column.asc() for column, descends in order]
 
 
 # --- Pages ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Place:
-    """Between which rows a page begins: after or before the row that has these values in the order's columns."""
-
-    values: list[str | None]
-    before: bool
-
-
-@dataclass(frozen=True)
-class Page:
-    """A page, ready for the wire; `next` and `previous` are cursors."""
+class RowsPage:
+    """A page; `next` and `previous` are cursors, and `estimated` is the number of rows of the whole selection."""
 
     columns: list[str]
     rows: list[list[Cell]]
@@ -131,212 +87,146 @@ class Page:
 
 async def page(
     connection: AsyncConnection,
-    asked: Question,
+    selection: Selection,
     *,
     limit: int = 100,
     after: str | None = None,
     before: str | None = None,
     last: bool = False,
-) -> Page:
-    """Read one page; each costs the same, wherever it is. Raises `BadInput`, `NotFound`."""
-    if not 1 <= limit <= MAX_PAGE:
-        raise BadInput(f"a page has 1 to {MAX_PAGE} rows, not {limit}")
+) -> RowsPage:
+    """Read one page, in the same time wherever it is. Raises `BadInput`, `OutOfRange`."""
+    if not 1 <= limit <= MAX_PAGE_ROWS:
+        raise OutOfRange(container="a page", noun="rows", number=limit, maximum=MAX_PAGE_ROWS)
     started = time.perf_counter()
     cursor = after or before
-    place = Place(await _values(connection, asked, cursor), before=not after) if cursor else None
-    backwards = last or (place is not None and place.before)
-    found = await _rows(connection, asked, place, limit + 1, backwards=backwards)
-    more = len(found) > limit
+    start = await _read_cursor(connection, selection, cursor) if cursor else None
+    backwards = last or (start is not None and not after)
+    found = await _read_rows(connection, selection, start, limit + 1, backwards=backwards)
+    has_more = len(found) > limit
     found = found[:limit]
+    # Where the reading starts at a cursor, the row of the cursor lies on the other end of the page.
+    has_next, has_previous = has_more, start is not None
     if backwards:
         found.reverse()
-    kinds = kinds_of(asked.columns)
-    split = [cells_of(kinds, row) for row in found]
-    ends = [_cursor(asked.order, split[at][1]) for at in ((0, -1) if split else ())]
-    first, final = ends or (None, None)
-    return Page(
-        columns=[column.name for column in asked.columns],
-        rows=[cells for cells, _ in split],
-        keys=[position[-1] for _, position in split],
-        next=final if (more if not backwards else place is not None) else None,
-        previous=first if (more if backwards else place is not None) else None,
-        estimated=await estimated(connection, asked),
+        has_next, has_previous = has_previous, has_next
+    width = len(selection.order)
+    positions = [row[:width] for row in found]
+    return RowsPage(
+        columns=[column.name for column in selection.columns],
+        rows=rows_of_cells(selection.columns, [row[width:] for row in found]),
+        keys=[position[-1] for position in positions],
+        next=_write_cursor(selection.order, positions[-1]) if has_next and positions else None,
+        previous=_write_cursor(selection.order, positions[0]) if has_previous and positions else None,
+        estimated=await estimate(connection, selection),
         ms=round((time.perf_counter() - started) * 1000, 1),
     )
 
 
-async def _rows(
-    connection: AsyncConnection, asked: Question, place: Place | None, limit: int, *, backwards: bool
+async def _read_rows(
+    connection: AsyncConnection, selection: Selection, start: list[str | None] | None, limit: int, *, backwards: bool
 ) -> list[Any]:
-    order: Order = tuple((column, descends is not backwards) for column, descends in asked.order)
-    needed = {column.name: column for column in [*asked.columns, *(column for column, _ in order)]}
-    base = select(*needed.values()).order_by(*_sorted(order))
-    if asked.condition is not None:
-        base = base.where(asked.condition)
+    order: Order = tuple((column, descends is not backwards) for column, descends in selection.order)
+    needed = {column.name: column for column in [*selection.columns, *(column for column, _ in order)]}
+    query = selection.filtered(select(*needed.values()).order_by(*sorted_by(order)))
+    if start is None:
+        return list(await connection.execute(_shown(selection, order, query.limit(limit))))
     found: list[Any] = []
-    # Each branch is one range of an index, where an OR of them all would be read from the beginning.
-    for branch in _branches(order, place.values) if place else [None]:
-        query = base.limit(limit - len(found))
-        found += (
-            await connection.execute(_shown(asked, order, query if branch is None else query.where(branch)))
-        ).all()
+    # Each branch is one range of an index; one query with an OR of all branches would read the index from its start.
+    for branch in _branches(order, start):
+        branch_query = query.where(branch).limit(limit - len(found))
+        found += await connection.execute(_shown(selection, order, branch_query))
         if len(found) == limit:
             break
     return found
 
 
-def _shown(asked: Question, order: Order, query: Select[Any]) -> Select[Any]:
-    # Around the limit: else the cells of all rows would be cut before they are sorted.
-    page = query.subquery()
-    cells = [part for column in asked.columns for part in cell_columns(page.c[column.name], CUT_CHARACTERS)]
-    inside = [(page.c[column.name], descends) for column, descends in order]
-    return select(*cells, *(_position(column).label(None) for column, _ in inside)).order_by(*_sorted(inside))
-
-
-def _sorted(order: Sequence[tuple[ColumnElement[Any], bool]]) -> list[ColumnElement[Any]]:
-    return [column.desc() if descends else column.asc() for column, descends in order]
+def _shown(selection: Selection, order: Order, query: Select[Any]) -> Select[Any]:
+    """Select the position of each row in the order, then its cells."""
+    # Around the limit: otherwise PostgreSQL would cut the cells of all rows before it sorts them.
+    inner = query.subquery()
+    inner_order = [(inner.c[column.name], descends) for column, descends in order]
+    positions = [_position(column).label(None) for column, _ in inner_order]
+    cells = cell_expressions((inner.c[column.name] for column in selection.columns), _CELL_CHARACTERS)
+    return select(*positions, *cells).order_by(*sorted_by(inner_order))
 
 
 def _position(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    text = cast(column, Text)
-    return text if kind_of(column) in {"integer", "timestamp"} else func.left(text, _CURSOR_CHARACTERS + 1)
+    written = cast(column, Text)
+    return written if kind_of(column) in {"integer", "timestamp"} else func.left(written, _CURSOR_CHARACTERS + 1)
 
 
-def _branches(order: Order, values: list[str | None]) -> list[ColumnElement[bool]]:
-    """Split "greater than these values" into ranges that follow each other in the order."""
-    found: list[ColumnElement[bool]] = []
+def _branches(order: Order, start: list[str | None]) -> list[ColumnElement[bool]]:
+    """Split "after the row with these values" into ranges that follow each other in the order."""
+    branches: list[ColumnElement[bool]] = []
     for at in reversed(range(len(order))):
-        same = [
-            column.is_(None) if value is None else column == read_as(column, value)
-            for (column, _), value in zip(order[:at], values, strict=False)
+        equal = [
+            column.is_(None) if value is None else column == typed_value(column, value)
+            for (column, _), value in zip(order[:at], start, strict=False)
         ]
-        found += [and_(*same, beyond) for beyond in _beyond(*order[at], values[at])]
-    return found
+        branches += [and_(*equal, beyond) for beyond in _beyond(*order[at], start[at])]
+    return branches
 
 
 def _beyond(column: Column[Any], descends: bool, value: str | None) -> list[ColumnElement[bool]]:
     if value is None:
         return [column.is_not(None)] if descends else []
     if descends:
-        return [column < read_as(column, value)]
-    return [column > read_as(column, value), *([column.is_(None)] if column.nullable else [])]
+        return [column < typed_value(column, value)]
+    return [column > typed_value(column, value), *([column.is_(None)] if column.nullable else [])]
 
 
-def _cursor(order: Order, position: Sequence[str | None]) -> str:
-    # A value that would not fit into an address is looked up again by the key, which comes last.
-    long = any(value is not None and len(value) > _CURSOR_CHARACTERS for value in position)
-    state = [_named(order), [position[-1]] if long else list(position)]
+# --- Cursors ----------------------------------------------------------------------------------------------------------
+
+
+def _write_cursor(order: Order, position: Sequence[str | None]) -> str:
+    # A value that does not fit into an address is read again by the key, which comes last.
+    is_long = any(value is not None and len(value) > _CURSOR_CHARACTERS for value in position)
+    state = [_order_name(order), [position[-1]] if is_long else list(position)]
     return base64.urlsafe_b64encode(msgspec.json.encode(state)).decode().rstrip("=")
 
 
-def _named(order: Order) -> str:
+def _order_name(order: Order) -> str:
     return ",".join(f"{'-' if descends else ''}{column.name}" for column, descends in order)
 
 
-async def _values(connection: AsyncConnection, asked: Question, cursor: str) -> list[str | None]:
+async def _read_cursor(connection: AsyncConnection, selection: Selection, cursor: str) -> list[str | None]:
+    """Return the values of a row in the columns of the order."""
     try:
         raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        named, values = msgspec.json.decode(raw, type=tuple[str, list[str | None]])
+        order_name, values = msgspec.json.decode(raw, type=tuple[str, list[str | None]])
     except (binascii.Error, msgspec.DecodeError, ValueError):
-        raise BadInput("the cursor cannot be read", fix="begin at the first page") from None
-    if named != _named(asked.order) or len(values) not in {1, len(asked.order)} or values[-1] is None:
-        raise BadInput("the cursor belongs to another order", fix="begin at the first page")
-    if len(values) == len(asked.order):
+        raise _bad_cursor("the cursor is malformed") from None
+    key, order = values[-1] if values else None, selection.order
+    if order_name != _order_name(order) or len(values) not in {1, len(order)} or key is None:
+        raise _bad_cursor("the cursor belongs to another order")
+    if len(values) == len(order):
         return values
-    key = key_of(asked.table)
-    query = select(*(cast(column, Text) for column, _ in asked.order)).where(key == read_as(key, values[-1]))
+    query = select(*(cast(column, Text) for column, _ in order)).where(has_key(selection.table, key))
     row = (await connection.execute(query)).first()
     if row is None:
-        raise BadInput("the row at the end of that page is gone", fix="begin at the first page")
+        raise _bad_cursor("the row at the end of that page was deleted")
     return list(row)
 
 
-async def estimated(connection: AsyncConnection, asked: Question) -> int | None:
-    """Say how many rows the planner expects; `None` where it has never seen the table."""
-    if asked.condition is None:
-        query = select(sql("reltuples::bigint FROM pg_class WHERE oid = to_regclass(:name)"))
-        found = await connection.scalar(query, {"name": f"public.{asked.table.name}"})
+def _bad_cursor(problem: str) -> BadInput:
+    return BadInput(problem=problem, advice="start at the first page")
+
+
+# --- Counts -----------------------------------------------------------------------------------------------------------
+
+
+async def estimate(connection: AsyncConnection, selection: Selection) -> int | None:
+    """Return how many rows the planner expects, or `None` for a whole table that was never analyzed."""
+    if selection.condition is None:
+        query = text("SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(:name)")
+        found = await connection.scalar(query, {"name": f"public.{selection.table.name}"})
         return found if found is not None and found >= 0 else None
-    compiled = select(key_of(asked.table)).where(asked.condition).compile(dialect=connection.dialect)
+    compiled = selection.filtered(select(key_of(selection.table))).compile(dialect=connection.dialect)
     plan = await connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {compiled}", compiled.params)
     return int(plan.scalar_one()[0]["Plan"]["Plan Rows"])
 
 
-async def count(connection: AsyncConnection, asked: Question) -> int:
+async def count(connection: AsyncConnection, selection: Selection) -> int:
     """Count the rows exactly."""
-    query: Select[Any] = select(func.count()).select_from(asked.table)
-    return int((await connection.execute(_where(query, asked))).scalar_one())
-
-
-def _where(query: Select[Any], asked: Question) -> Select[Any]:
-    return query if asked.condition is None else query.where(asked.condition)
-
-
-# --- One row ----------------------------------------------------------------------------------------------------------
-
-
-async def row(connection: AsyncConnection, table: Table, key: str) -> dict[str, Any]:
-    """Read one row, what it points to, and what points to it. Raises `NotFound`."""
-    columns = list(table.columns)
-    shown = [part for column in columns for part in cell_columns(column, WHOLE_CHARACTERS)]
-    found = (await connection.execute(select(*shown).where(key_of(table) == read_as(key_of(table), key)))).first()
-    if found is None:
-        raise NotFound(f"{table.name} has no row {key!r}", fix=f"look for it among the rows of {table.name}")
-    cells = dict(zip(table.columns.keys(), cells_of(kinds_of(columns), found)[0], strict=True))
-    return {
-        "row": cells,
-        "references": {
-            column.name: await _reference(connection, reference.column, str(cells[column.name]))
-            for column in columns
-            for reference in column.foreign_keys
-            if cells[column.name] is not None
-        },
-        "referenced_by": [await _referring(connection, column, key) for column in pointing_at(table)],
-    }
-
-
-async def _reference(connection: AsyncConnection, column: Column[Any], value: str) -> dict[str, Any]:
-    table = column.table
-    found = (await connection.execute(select(_label(table)).where(column == read_as(column, value)))).first()
-    return {"table": table.name, "key": value, "label": found[0] if found else None}
-
-
-async def _referring(connection: AsyncConnection, column: Column[Any], key: str) -> dict[str, Any]:
-    some = select(literal(1)).where(column == read_as(column, key)).limit(MAX_COUNT_OF_REFERENCES + 1).subquery()
-    rows = (await connection.execute(select(func.count()).select_from(some))).scalar_one()
-    return {
-        "table": column.table.name,
-        "column": column.name,
-        "rows": min(rows, MAX_COUNT_OF_REFERENCES),
-        "more": rows > MAX_COUNT_OF_REFERENCES,
-    }
-
-
-def _label(table: Table) -> ColumnElement[Any]:
-    words = [func.left(column, CUT_CHARACTERS) for column in labels_of(table)]
-    return func.nullif(func.concat_ws(" ", *words), "") if words else literal(None, Text)
-
-
-async def cell(connection: AsyncConnection, table: Table, key: str, name: str) -> Cell:
-    """Read one whole value. Raises `NotFound`, `BadInput`."""
-    column = column_named(table, name)
-    shown = column if kind_of(column) == "array" else cast(column, Text)
-    length = func.length(cast(column, Text))
-    query = select(case((func.coalesce(length, 0) <= MAX_CELL_CHARACTERS, shown)), length)
-    found = (await connection.execute(query.where(key_of(table) == read_as(key_of(table), key)))).first()
-    if found is None:
-        raise NotFound(f"{table.name} has no row {key!r}", fix=f"look for it among the rows of {table.name}")
-    value: Cell = found[0]
-    if value is None and found[1] is not None:
-        raise BadInput(f"{found[1]:,} characters are more than a page can hold", fix="read it with `tatame-db psql`")
-    return value
-
-
-async def find(connection: AsyncConnection, table: Table, words: str, limit: int = 20) -> list[dict[str, Any]]:
-    """Find rows to point at, by the beginning of their key or of the columns by which a person knows them."""
-    key, pattern = key_of(table), f"{escaped(words)}%"
-    columns = [cast(key, Text), *labels_of(table)]
-    query = select(cast(key, Text), _label(table)).order_by(key).limit(limit)
-    if words:
-        query = query.where(or_(*(column.ilike(pattern, escape="\\") for column in columns)))
-    return [{"key": found, "label": label} for found, label in await connection.execute(query)]
+    query = selection.filtered(select(func.count()).select_from(selection.table))
+    return int((await connection.execute(query)).scalar_one())

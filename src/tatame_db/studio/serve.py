@@ -1,4 +1,4 @@
-"""The studio's own web server: on this machine alone, until Ctrl-C."""
+"""The web server of the studio, on 127.0.0.1 until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from tatame_db.errors import NOTHING_CHANGED, TatameError
+from tatame_db.errors import TatameError, fact
 from tatame_db.studio.app import Studio
 from tatame_db.studio.guard import Guard
 
@@ -21,44 +21,44 @@ if TYPE_CHECKING:
 
     from tatame_db.studio.access import Access
 
-USUAL_PORT = 4737
-_PATIENCE_SECONDS = 3
+DEFAULT_PORT = 4737
+_SHUTDOWN_SECONDS = 3
 
 
-class PortTaken(TatameError):
-    """Something else listens on the port."""
+@fact
+class StudioPortTaken(TatameError):
+    """The studio cannot listen on its port."""
 
-    def __init__(self, port: int, reason: str) -> None:
-        super().__init__(
-            f"the studio cannot listen on port {port} of 127.0.0.1: {reason}",
-            means=f"It was not started. {NOTHING_CHANGED}",
-            fix="choose another one with `--port`, or none: then a free one is taken",
-        )
+    port: int
+    reason: str
+    what = "the studio cannot listen on port {port} of 127.0.0.1: {reason}"
+    means = "The studio was not started. Nothing was changed."
+    fix = "choose another port with `--port`, or none: then the studio takes a free one"
 
 
 class StudioServer(uvicorn.Server):
-    """The web server of one run, with a token of its own; `run()` returns when it was interrupted.
+    """The web server of one run, with its own token; `run()` returns after an interrupt.
 
-    Raises `PortTaken`. A browser that comes before `run()` waits.
+    The constructor listens, and raises `StudioPortTaken`. A browser that connects before `run()` waits.
     """
 
     def __init__(self, access: Access, port: int | None = None) -> None:
-        self._listener = _listening(port)
+        self._listener = _listen(port)
         self.port = int(self._listener.getsockname()[1])
         self._studio = Studio(access)
         self.guard = Guard(self._studio.app(), port=self.port)
         super().__init__(
             uvicorn.Config(
                 self.guard,
-                # The address that opens the studio holds the token.
+                # The address that opens the studio contains the token.
                 access_log=False,
-                # Plain lines to stderr, and only of what goes wrong.
+                # Plain lines on stderr, and only for errors.
                 log_config=None,
                 log_level="warning",
                 lifespan="off",
                 ws="none",
                 server_header=False,
-                timeout_graceful_shutdown=_PATIENCE_SECONDS,
+                timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
             )
         )
 
@@ -72,48 +72,48 @@ class StudioServer(uvicorn.Server):
             super().run(sockets or [self._listener])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End what is running, down to the statements, rather than wait for it."""
-        self.guard.ending.set()
+        """Cancel running requests and their statements instead of waiting for them."""
+        self.guard.stopping.set()
         await super().shutdown(sockets)
         await self._studio.close()
 
 
-def serve(access: Access, *, port: int | None, say: Callable[[str], None], browser: bool) -> None:
-    """Serve until interrupted; `say` is given the address that opens the studio. Raises `PortTaken`."""
+def serve(access: Access, *, port: int | None, on_ready: Callable[[str], None], open_browser: bool) -> None:
+    """Serve until interrupted; `on_ready` gets the address that opens the studio. Raises `StudioPortTaken`."""
     server = StudioServer(access, port)
-    say(server.address(server.guard.token))
-    if browser and _has_screen():
-        # Everybody on the machine can read the arguments of a program, so this token is good for once.
-        once = server.address(server.guard.ticket())
-        threading.Thread(target=webbrowser.open, args=(once,), daemon=True).start()
-    # uvicorn raises it again after it has ended well.
+    on_ready(server.address(server.guard.token))
+    if open_browser and _has_display():
+        # All users of the machine can read the arguments of a process, so the browser gets a one-time token.
+        address = server.address(server.guard.one_time_token())
+        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+    # uvicorn raises the interrupt again after a graceful shutdown.
     with contextlib.suppress(KeyboardInterrupt):
         server.run()
 
 
-def _listening(port: int | None) -> socket.socket:
+def _listen(port: int | None) -> socket.socket:
     if port is not None:
-        return _bound(port)
-    # The browser remembers columns and queries by the port.
-    with contextlib.suppress(PortTaken):
-        return _bound(USUAL_PORT)
-    return _bound(0)
+        return _listen_on(port)
+    # The browser stores columns and queries by port, so the port should stay the same.
+    with contextlib.suppress(StudioPortTaken):
+        return _listen_on(DEFAULT_PORT)
+    return _listen_on(0)
 
 
-def _bound(port: int) -> socket.socket:
+def _listen_on(port: int) -> socket.socket:
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", port))
-        # So that a browser that is quicker than we are waits.
+        # Before the server runs, so that a fast browser waits instead of being refused.
         listener.listen()
     except OSError as error:
         listener.close()
-        raise PortTaken(port, error.strerror or str(error)) from error
+        raise StudioPortTaken(port=port, reason=error.strerror or str(error)) from error
     return listener
 
 
-def _has_screen() -> bool:
-    # Without a screen, Python would open a browser in the terminal.
-    named = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
-    return named or sys.platform == "darwin"
+def _has_display() -> bool:
+    # Without a display, Python would open a browser in the terminal.
+    is_set = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
+    return is_set or sys.platform == "darwin"

@@ -1,107 +1,142 @@
-"""What the tables look like, as the browser has to know them: all of it read from the models."""
+"""The tables and columns as the models declare them: found by name, and described for the browser."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ARRAY, Integer, Text
+from sqlalchemy import ARRAY, Integer, Text, bindparam, cast
 from sqlalchemy.types import TIMESTAMP
 
 from tatame_db.database.dialect import DIALECT
 from tatame_db.schema import Base, phase
-from tatame_db.studio.answers import BadInput, NotFound
+from tatame_db.studio.errors import ColumnNotFound, TableNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from sqlalchemy import Column, ColumnElement, Table
 
 _KINDS: dict[type[Any], str] = {ARRAY: "array", Integer: "integer", TIMESTAMP: "timestamp", Text: "text"}
 _LABELS = ("name", "title", "first_name", "email", "file_name", "modality", "belt", "app_version", "store", "date")
 
 
+# --- Found by name ----------------------------------------------------------------------------------------------------
+
+
 def table_named(name: str) -> Table:
-    """Find a table of ours. Raises `NotFound`."""
+    """Find a table. Raises `TableNotFound`."""
     if name not in Base.metadata.tables:
-        raise NotFound(f"there is no table {name!r}", fix=f"the tables are {', '.join(Base.metadata.tables)}")
+        raise TableNotFound(table=name, tables=list(Base.metadata.tables))
     return Base.metadata.tables[name]
 
 
-def column_named(table: Table, name: object) -> Column[Any]:
-    """Find a column. Raises `BadInput`."""
-    if not isinstance(name, str) or name not in table.columns:
-        raise BadInput(f"{table.name} has no column {name!r}", fix=f"its columns are {', '.join(table.columns.keys())}")
+def column_named(table: Table, name: str) -> Column[Any]:
+    """Find a column. Raises `ColumnNotFound`."""
+    if name not in table.columns:
+        raise ColumnNotFound(table=table.name, column=name, columns=table.columns.keys())
     return table.columns[name]
 
 
 def key_of(table: Table) -> Column[Any]:
-    """Return the column that tells the rows apart; each of our tables has one."""
+    """Return the primary key, which is one column in each table."""
     [key] = table.primary_key.columns
     return key
 
 
+def has_key(table: Table, key: str) -> ColumnElement[bool]:
+    """Write the condition that selects the row with this primary key."""
+    return key_of(table) == typed_value(key_of(table), key)
+
+
+def typed_value(column: Column[Any], value: str | None) -> ColumnElement[Any]:
+    """Bind a value as text and let PostgreSQL cast it to the column's type, so that no digit is lost on the way."""
+    return cast(bindparam(None, value, Text), column.type)
+
+
 def kind_of(column: ColumnElement[Any]) -> str:
-    """Say what the browser shows and edits a column as."""
+    """Return the kind of a column, by which the browser shows, filters and edits it."""
     return next(kind for known, kind in _KINDS.items() if isinstance(column.type, known))
 
 
-def kinds_of(columns: Iterable[ColumnElement[Any]]) -> list[str]:
-    """Say it of several columns."""
-    return [kind_of(column) for column in columns]
-
-
-def type_of(column: Column[Any]) -> str:
-    """Write a column's type as PostgreSQL does."""
-    return column.type.compile(DIALECT).lower()
-
-
-def labels_of(table: Table) -> list[Column[Any]]:
-    """Return the columns by which a person knows a row; may be none."""
+def label_columns(table: Table) -> list[Column[Any]]:
+    """Return the columns by which a person recognizes a row; may be empty."""
     found = [table.columns[name] for name in _LABELS if name in table.columns][:1]
     if found and found[0].name == "first_name":
         found.append(table.columns["last_name"])
     return found
 
 
-def pointing_at(table: Table) -> list[Column[Any]]:
+def references_to(table: Table) -> list[Column[Any]]:
     """Return the columns of all tables that refer to this one."""
     keys = (key for other in Base.metadata.tables.values() for key in other.foreign_keys)
     return sorted((key.parent for key in keys if key.column.table is table), key=str)
 
 
+# --- Described --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ColumnName:
+    """A column of a table, by name."""
+
+    table: str
+    column: str
+
+
+@dataclass(frozen=True)
+class ColumnDescription:
+    """A column; `default` is what PostgreSQL fills in."""
+
+    name: str
+    type: str
+    kind: str
+    nullable: bool
+    default: str | None
+    unique: bool
+    primary: bool
+    references: ColumnName | None
+
+
+@dataclass(frozen=True)
+class TableDescription:
+    """A table; `phase` is the phase of the move in which it is copied."""
+
+    name: str
+    columns: list[ColumnDescription]
+    primary_key: str
+    referenced_by: list[ColumnName]
+    phase: int
+
+
 @cache
-def described() -> list[dict[str, Any]]:
+def describe_tables() -> list[TableDescription]:
     """Describe all tables, in the order of the models."""
-    return [_table(table) for table in Base.metadata.tables.values()]
+    return [
+        TableDescription(
+            name=table.name,
+            columns=[_describe(column) for column in table.columns],
+            primary_key=key_of(table).name,
+            referenced_by=[ColumnName(column.table.name, column.name) for column in references_to(table)],
+            phase=phase(table),
+        )
+        for table in Base.metadata.tables.values()
+    ]
 
 
-def _table(table: Table) -> dict[str, Any]:
-    return {
-        "name": table.name,
-        "columns": [_column(column) for column in table.columns],
-        "primary_key": key_of(table).name,
-        "referenced_by": [{"table": column.table.name, "column": column.name} for column in pointing_at(table)],
-        "labels": [column.name for column in labels_of(table)],
-        "phase": phase(table),
-    }
-
-
-def _column(column: Column[Any]) -> dict[str, Any]:
-    kind = kind_of(column)
-    target = next((key.column for key in column.foreign_keys), None)
+def _describe(column: Column[Any]) -> ColumnDescription:
     default: str | None = None
     if column.server_default is not None:
         default = str(column.server_default.arg)  # type: ignore[attr-defined]  # a DefaultClause's
     elif column is column.table.autoincrement_column:
         default = "the next number"
-    return {
-        "name": column.name,
-        "type": type_of(column),
-        "kind": kind,
-        "nullable": column.nullable,
-        "default": default,
-        "unique": bool(column.unique) or column.primary_key,
-        "primary": column.primary_key,
-        "references": {"table": target.table.name, "column": target.name} if target is not None else None,
-    }
+    target = next((key.column for key in column.foreign_keys), None)
+    return ColumnDescription(
+        name=column.name,
+        type=column.type.compile(DIALECT).lower(),
+        kind=kind_of(column),
+        nullable=bool(column.nullable),
+        default=default,
+        unique=bool(column.unique) or column.primary_key,
+        primary=column.primary_key,
+        references=None if target is None else ColumnName(target.table.name, target.name),
+    )

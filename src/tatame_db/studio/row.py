@@ -1,0 +1,126 @@
+"""One row: its cells, the rows that it refers to, and the rows that refer to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import ColumnElement, Text, case, cast, func, literal, or_, select
+
+from tatame_db.studio.cells import Cell, cell_expressions, cells_of
+from tatame_db.studio.errors import BadInput, RowNotFound
+from tatame_db.studio.filters import escape_pattern
+from tatame_db.studio.tables import column_named, has_key, key_of, kind_of, label_columns, references_to, typed_value
+
+if TYPE_CHECKING:
+    from sqlalchemy import Column, Table
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+MAX_CELL_CHARACTERS = 100_000
+MAX_VALUE_CHARACTERS = 8_000_000
+MAX_COUNTED_REFERENCES = 1000
+_LABEL_CHARACTERS = 200
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A row that the row refers to; `label` is `None` where no column names it."""
+
+    table: str
+    key: str
+    label: str | None
+
+
+@dataclass(frozen=True)
+class Referrers:
+    """How many rows refer to the row by a column; with `more`, at least as many."""
+
+    table: str
+    column: str
+    rows: int
+    more: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row and its surroundings; `references` is by column."""
+
+    row: dict[str, Cell]
+    references: dict[str, Reference]
+    referenced_by: list[Referrers]
+
+
+async def read_row(connection: AsyncConnection, table: Table, key: str) -> Row:
+    """Read a row and its surroundings. Raises `RowNotFound`."""
+    columns = list(table.columns)
+    query = select(*cell_expressions(columns, MAX_CELL_CHARACTERS)).where(has_key(table, key))
+    values = (await connection.execute(query)).first()
+    if values is None:
+        raise RowNotFound(table=table.name, key=key)
+    cells = dict(zip(table.columns.keys(), cells_of(columns, values), strict=True))
+    return Row(
+        cells,
+        references={
+            column.name: await _reference(connection, reference.column, str(cells[column.name]))
+            for column in columns
+            for reference in column.foreign_keys
+            if cells[column.name] is not None
+        },
+        referenced_by=[await _referrers(connection, column, key) for column in references_to(table)],
+    )
+
+
+async def _reference(connection: AsyncConnection, column: Column[Any], value: str) -> Reference:
+    query = select(_label(column.table)).where(column == typed_value(column, value))
+    return Reference(column.table.name, value, await connection.scalar(query))
+
+
+async def _referrers(connection: AsyncConnection, column: Column[Any], key: str) -> Referrers:
+    some = select(literal(1)).where(column == typed_value(column, key)).limit(MAX_COUNTED_REFERENCES + 1).subquery()
+    rows = (await connection.execute(select(func.count()).select_from(some))).scalar_one()
+    return Referrers(
+        column.table.name, column.name, min(rows, MAX_COUNTED_REFERENCES), more=rows > MAX_COUNTED_REFERENCES
+    )
+
+
+def _label(table: Table) -> ColumnElement[Any]:
+    parts = [func.left(column, _LABEL_CHARACTERS) for column in label_columns(table)]
+    return func.nullif(func.concat_ws(" ", *parts), "") if parts else literal(None, Text)
+
+
+async def read_value(connection: AsyncConnection, table: Table, key: str, name: str) -> Cell:
+    """Read a whole value, however long. Raises `RowNotFound`, `ColumnNotFound`, `BadInput`."""
+    column = column_named(table, name)
+    shown = column if kind_of(column) == "array" else cast(column, Text)
+    length = func.length(cast(column, Text))
+    query = select(case((func.coalesce(length, 0) <= MAX_VALUE_CHARACTERS, shown)), length)
+    found = (await connection.execute(query.where(has_key(table, key)))).first()
+    if found is None:
+        raise RowNotFound(table=table.name, key=key)
+    value, characters = found
+    if value is None and characters is not None:
+        raise BadInput(
+            problem=f"the value has {characters:,} characters; the browser shows at most {MAX_VALUE_CHARACTERS:,}",
+            advice="read it with `tatame-db psql`",
+        )
+    whole: Cell = value
+    return whole
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A row that a reference may name."""
+
+    key: str
+    label: str | None
+
+
+async def find(connection: AsyncConnection, table: Table, prefix: str, limit: int = 20) -> list[Candidate]:
+    """Find the rows whose key, or one of whose labels, starts with a text; case does not matter."""
+    key = key_of(table)
+    query = select(cast(key, Text), _label(table)).order_by(key).limit(limit)
+    if prefix:
+        pattern = f"{escape_pattern(prefix)}%"
+        columns = [cast(key, Text), *label_columns(table)]
+        query = query.where(or_(*(column.ilike(pattern, escape="\\") for column in columns)))
+    return [Candidate(found, label) for found, label in await connection.execute(query)]

@@ -1,0 +1,69 @@
+"""Transactions, one for each request: read-only or writing, with limits on their time and on waiting for locks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING
+
+from tatame_db.database.driver import async_driver_connection
+from tatame_db.database.text_output import TEXT_OUTPUT
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    import psycopg
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from tatame_db.database.pool import AsyncDatabase
+
+PAGE_SECONDS = 30
+QUERY_SECONDS = 300
+EXPORT_SECONDS = 3600
+_LOCK_SECONDS = 5
+_SETTINGS = {
+    **TEXT_OUTPUT,
+    # A generic plan cannot use an index for `starts`.
+    "plan_cache_mode": "force_custom_plan",
+    "lock_timeout": f"{_LOCK_SECONDS}s",
+    # An idle transaction holds its locks.
+    "idle_in_transaction_session_timeout": f"{QUERY_SECONDS}s",
+}
+# The first query of each transaction: after a query, `SET TRANSACTION READ WRITE` is rejected.
+_SET = "SELECT set_config(name, value, true) FROM json_each_text(CAST(%(settings)s AS json)) AS setting(name, value)"
+
+
+def _settings(timeout_seconds: int) -> dict[str, str]:
+    return {"settings": json.dumps(_SETTINGS | {"statement_timeout": f"{timeout_seconds}s"})}
+
+
+@contextlib.asynccontextmanager
+async def read_transaction(
+    database: AsyncDatabase, timeout_seconds: int = PAGE_SECONDS
+) -> AsyncGenerator[AsyncConnection]:
+    """Open a read-only transaction in which all statements see one snapshot."""
+    engine = database.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    async with engine.connect() as connection:
+        await connection.exec_driver_sql(_SET, _settings(timeout_seconds))
+        yield connection
+
+
+@contextlib.asynccontextmanager
+async def write_transaction(database: AsyncDatabase) -> AsyncGenerator[AsyncConnection]:
+    """Open a transaction that is committed at the end, and rolled back after an error."""
+    async with database.engine.execution_options(postgresql_readonly=False).begin() as connection:
+        await connection.exec_driver_sql(_SET, _settings(PAGE_SECONDS))
+        yield connection
+
+
+@contextlib.asynccontextmanager
+async def disposable_connection(database: AsyncDatabase, *, write: bool) -> AsyncGenerator[psycopg.AsyncConnection]:
+    """Open a transaction on a connection that is closed afterwards, whatever a statement has left in its session."""
+    engine = database.engine.execution_options(postgresql_readonly=not write)
+    async with engine.connect() as connection:
+        try:
+            driver = async_driver_connection(await connection.get_raw_connection())
+            await driver.execute(_SET, _settings(QUERY_SECONDS))
+            yield driver
+        finally:
+            await connection.invalidate()
