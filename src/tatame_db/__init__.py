@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from tatame_db import evolve, move, schema, seed, studio, testing
     from tatame_db.database.pool import AsyncDatabase, Database
     from tatame_db.errors import TatameError
-    from tatame_db.queries.read import query, read
-    from tatame_db.queries.write import insert_many, upsert
+    from tatame_db.queries.read import Read, query, read
+    from tatame_db.queries.write import insert_many, update_many, upsert
     from tatame_db.settings import Settings
 
 __all__ = [
     "AsyncDatabase",
     "Database",
+    "Read",
     "Settings",
     "TatameError",
     "evolve",
@@ -31,17 +32,20 @@ __all__ = [
     "seed",
     "studio",
     "testing",
+    "update_many",
     "upsert",
 ]
 
 _HOMES = {
     "AsyncDatabase": "database.pool",
     "Database": "database.pool",
+    "Read": "queries.read",
     "Settings": "settings",
     "TatameError": "errors",
     "insert_many": "queries.write",
     "query": "queries.read",
     "read": "queries.read",
+    "update_many": "queries.write",
     "upsert": "queries.write",
 }
 

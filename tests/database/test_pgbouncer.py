@@ -22,7 +22,7 @@ from tatame_db.database.driver import async_driver_connection, driver_connection
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.queries import write as writes
 from tatame_db.queries.read import Read, query, read
-from tatame_db.queries.write import insert_many, upsert
+from tatame_db.queries.write import insert_many, update_many, upsert
 from tatame_db.schema import Graduation, User, Version
 from tatame_db.server.embedded import EmbeddedServer
 
@@ -102,7 +102,10 @@ def test_reads_and_writes_work_however_often_they_are_repeated(pooled: URL, monk
                     [id_] = await insert_many(User, [user], returning=User.id).run(database)
                     await insert_many(Graduation, [{"user_id": id_, "belt": "BLUE"}]).run(database)
                     await upsert(User, [{**user, "email": ""}], by=[User.clerk_user_id]).run(database)
+                    two_sets: list[dict[str, object]] = [{"id": id_, "phone": name}, {"id": -id_, "email": None}]
+                    assert await update_many(User, two_sets, by=[User.id]).run(database) == 1
                     found = await find_user.one(database, clerk_user_id=name)
+                    assert found.phone == name
                     assert (found.email, [one.belt for one in found.graduations]) == ("", ["BLUE"])
                     async with database.session.begin() as session:
                         session.add(Version())

@@ -8,8 +8,7 @@ from sqlalchemy import Select, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, joinedload, selectinload
 
-from tatame_db.database.pool import AsyncDatabase, Database
-from tatame_db.queries.read import Read, query, read
+from tatame_db import AsyncDatabase, Database, Read, insert_many, query, read, update_many, upsert
 from tatame_db.schema import (
     AppStore,
     Asset,
@@ -23,7 +22,6 @@ from tatame_db.schema import (
     User,
     Version,
 )
-from tatame_db.queries.write import insert_many, upsert
 
 # The least that each model asks for, and all that it takes.
 Role(id="STUDENT")
@@ -254,8 +252,13 @@ def sync_writes(database: Database, session: Session) -> None:
     assert_type(insert_many(Checkin, [{"user_id": 1}], returning=Checkin).run(session), list[Checkin])
     assert_type(insert_many(Checkin, rows, returning=Checkin.id).run(database), list[int])
     assert_type(upsert(User, [ana], by=[User.clerk_user_id], returning=User.email).run(database), list[str | None])
+    changes: list[dict[str, object]] = [{"id": 1, "email": None}, {"id": 2, "phone": "+55"}]
+    assert_type(update_many(User, changes, by=[User.id]).run(database), int)
+    assert_type(update_many(User, [ana], by=[User.clerk_user_id, User.id], returning=User).run(session), list[User])
+    assert_type(update_many(User, changes, by=[User.id], returning=User.phone).run(database), list[str | None])
 
 
 async def async_writes(database: AsyncDatabase) -> None:
     assert_type(await insert_many(Checkin, [Checkin(user_id=1)], returning=Checkin.id).run(database), list[int])
     assert_type(await upsert(User, [ana], by=[User.clerk_user_id]).run(database), int)
+    assert_type(await update_many(User, [{"id": 1, "email": None}], by=[User.id]).run(database), int)

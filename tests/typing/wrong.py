@@ -6,10 +6,8 @@ from datetime import date, datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload
 
-from tatame_db.database.pool import AsyncDatabase, Database
-from tatame_db.queries.read import Read, query, read
+from tatame_db import AsyncDatabase, Database, Read, insert_many, query, read, update_many, upsert
 from tatame_db.schema import AppStore, Asset, Checkin, Class, Graduation, Gym, Notification, Role, User, Version
-from tatame_db.queries.write import insert_many, upsert
 
 # What a model needs is missing.
 User()  # wrong
@@ -118,4 +116,9 @@ def writes(database: Database) -> None:
     insert_many(Checkin, [Checkin(user_id=1)], returning="id")  # wrong
     upsert(User, [User(clerk_user_id="user_ana")])  # wrong
     upsert(User, [User(clerk_user_id="user_ana")], by="clerk_user_id")  # wrong
+    update_many(User, [User(clerk_user_id="user_ana")])  # wrong
+    update_many(User, [User(clerk_user_id="user_ana")], by="clerk_user_id")  # wrong
+    update_many(User, [{1: "id"}], by=[User.id])  # wrong
+    update_many(User, [{"id": 1}], by=[User.id], returning="id")  # wrong
+    print(update_many(User, [{"id": 1}], by=[User.id]).run(database)[0])  # wrong
     print(insert_many(Checkin, [Checkin(user_id=1)]).run(database)[0])  # wrong
