@@ -115,3 +115,19 @@ def test_a_package_is_reached_as_an_attribute() -> None:
 
 def test_a_name_that_the_package_lacks_is_an_attribute_error() -> None:
     assert run("import tatame_db; print(hasattr(tatame_db, 'databases'))") == ["False"]
+
+
+# What the pages of the studio show is data; the routes and the web server are in other modules.
+STUDIO_PAGES = "tables, filters, cells, rows, row, changes, export, query, transactions, errors"
+
+
+@pytest.mark.parametrize(
+    ("modules", "loads_nothing_of"),
+    [
+        (STUDIO_PAGES, {"starlette", "uvicorn", "httpx", "alembic", "tatame_db.move"}),
+        (f"{STUDIO_PAGES}, overview, moves", {"starlette", "uvicorn"}),
+    ],
+)
+def test_the_pages_of_the_studio_load_no_web_server(modules: str, loads_nothing_of: set[str]) -> None:
+    loaded = run(f"import sys; from tatame_db.studio import {modules}; print(*sys.modules)")
+    assert loads_nothing_of.isdisjoint(loaded)

@@ -20,8 +20,6 @@ from tatame_db.studio.row import MAX_CELL_CHARACTERS
 from tatame_db.studio.tables import column_named, has_key, key_of, table_named, typed_value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sqlalchemy import Column, Table
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -101,20 +99,19 @@ def bind(change: Change) -> BoundChange:
     Raises `TableNotFound`, `ColumnNotFound` and `BadInput`.
     """
     table = table_named(change.table)
-    values = () if isinstance(change, Delete) else tuple(_bind_values(table, change.values))
-    seen = () if isinstance(change, Insert) else tuple(_bind_values(table, change.was))
+    values = {} if isinstance(change, Delete) else change.values
+    was = {} if isinstance(change, Insert) else change.was
+    columns = {name: column_named(table, name) for name in values | was}
     if isinstance(change, Update):
         if not values:
             raise BadInput(problem="an update sets no columns")
-        if not change.values.keys() <= change.was.keys():
+        if not values.keys() <= was.keys():
             raise BadInput(problem="an update lacks the previous value of a column")
-    return BoundChange(change, table, values, seen)
+    return BoundChange(change, table, _bind_values(columns, values), _bind_values(columns, was))
 
 
-def _bind_values(table: Table, values: dict[str, Value]) -> Iterator[BoundValue]:
-    for name, value in values.items():
-        column = column_named(table, name)
-        yield BoundValue(column, value, _expression(column, value))
+def _bind_values(columns: dict[str, Column[Any]], values: dict[str, Value]) -> tuple[BoundValue, ...]:
+    return tuple(BoundValue(columns[name], value, _expression(columns[name], value)) for name, value in values.items())
 
 
 def _expression(column: Column[Any], value: Value) -> ColumnElement[Any]:
