@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Generator
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import psycopg
@@ -20,6 +22,52 @@ from tatame_db.server.embedded import EmbeddedServer
 COMMAND = Path(sys.executable).with_name("tatame-db")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+# What a forked command finds loaded; the package itself it imports from its own path.
+LIBRARIES = [
+    *("alembic.autogenerate", "alembic.runtime.environment", "httpx", "msgspec", "psycopg", "pydantic_settings"),
+    *("rich.progress", "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.ext.asyncio", "sqlalchemy.orm", "typer"),
+]
+FORKED = """
+import os, runpy, sys
+for number, file in enumerate(output, start=1):
+    os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
+os.chdir(cwd)
+os.environ.clear()
+os.environ.update(environment)
+sys.argv[1:] = arguments
+sys.path[:0] = path
+sys.dont_write_bytecode = False
+runpy.run_module("tatame_db", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> ForkServerContext:
+    """Make processes as copies of one that has loaded the libraries, which takes most of a command's second."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(LIBRARIES)
+    return context
+
+
+@pytest.fixture
+def fork(fork_server: ForkServerContext, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Run `tatame-db` as a process of its own, forked: for tests of a command, and not of its start."""
+
+    def fork(
+        *arguments: str, cwd: Path, environment: dict[str, str], path: list[str]
+    ) -> subprocess.CompletedProcess[str]:
+        output = [tmp_path_factory.mktemp("forked") / name for name in ("stdout", "stderr")]
+        facts = {"arguments": arguments, "cwd": cwd, "environment": environment, "path": path, "output": output}
+        process = fork_server.Process(target=exec, args=(FORKED, facts))
+        process.start()
+        process.join(120)
+        if process.exitcode is None:
+            process.kill()
+            raise subprocess.TimeoutExpired(arguments, 120)
+        return subprocess.CompletedProcess(arguments, process.exitcode, *(file.read_text() for file in output))
+
+    return fork
 
 
 @pytest.fixture
