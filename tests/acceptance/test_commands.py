@@ -336,7 +336,7 @@ def test_a_taken_port_is_explained(run: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         done = run("start", "--port", str(listener.getsockname()[1]))
     assert done.returncode == 1
-    assert "taken" in done.stderr
+    assert "already in use" in done.stderr
     assert run("status").returncode == 1
 
 
@@ -357,7 +357,7 @@ def test_what_is_mistyped_exits_2(mistyped: list[str], run: Run) -> None:
 def test_docker_that_is_not_there_is_explained(run: Run, tmp_path: Path) -> None:
     done = run("start", "--docker", PATH=str(tmp_path))
     assert done.returncode == 1
-    assert "no `docker`" in done.stderr
+    assert "`docker` is not installed" in done.stderr
 
 
 def test_ctrl_c_while_waiting_for_another_migration_ends_with_130(

@@ -69,7 +69,7 @@ def other_postgres(directory: Path) -> Generator[Callable[[Path], URL]]:
     def start(programs: Path) -> URL:
         home = directory / f"other-{len(stops)}"
         home.mkdir()
-        owner._give(home, 0o700)
+        owner._hand_over(home, 0o700)
 
         def run(name: str, *arguments: str) -> None:
             subprocess.run(

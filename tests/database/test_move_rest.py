@@ -104,7 +104,7 @@ def _quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> G
             yield server
         finally:
             for name in ("first", "second"):
-                server._maintain(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+                server.drop(name)
 
     monkeypatch.setattr(mirror_module, "scratch", emptied)
     yield

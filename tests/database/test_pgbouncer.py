@@ -67,7 +67,7 @@ unix_socket_dir = {home}
 logfile = {home}/log
 """
         )
-        owner._give(home, 0o755)
+        owner._hand_over(home, 0o755)
         bouncer = subprocess.Popen(
             [program, "--quiet", home / "pgbouncer.ini"], cwd=home, stderr=subprocess.DEVNULL, **owner._as_owner
         )

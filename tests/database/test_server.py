@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,12 +17,12 @@ from sqlalchemy import text
 from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
 from tatame_db.database.pool import Database
-from tatame_db.server.embedded import (
+from tatame_db.server.embedded import EmbeddedServer
+from tatame_db.server.errors import (
     DataIncomplete,
     DataInUse,
     DataOfOtherVersion,
     DirectoryUnusable,
-    EmbeddedServer,
     PortNotOpen,
     PortTaken,
     ProgramFailed,
@@ -54,7 +55,7 @@ def _postmaster(server: EmbeddedServer) -> int:
 
 def test_a_started_server_answers_with_version_18(fresh_server: EmbeddedServer) -> None:
     assert fresh_server.start()
-    assert fresh_server.answers
+    assert fresh_server.is_running
     assert _answer(fresh_server).startswith("18.")
 
 
@@ -80,7 +81,7 @@ def test_what_was_written_is_there_after_a_stop_and_a_start(fresh_server: Embedd
     with Database(fresh_server.address) as database, database.engine.begin() as connection:
         connection.execute(text("CREATE TABLE kept AS SELECT 7 AS number"))
     assert fresh_server.stop()
-    assert not fresh_server.answers
+    assert not fresh_server.is_running
     assert fresh_server.start()
     with Database(fresh_server.address) as database, database.engine.begin() as connection:
         assert connection.scalar(text("SELECT number FROM kept")) == 7
@@ -147,7 +148,7 @@ def test_a_taken_port_is_named_and_nothing_is_started(fresh_server: EmbeddedServ
     with pytest.raises(PortTaken) as caught:
         fresh_server.start(port=taken_port)
     assert caught.value.port == taken_port
-    assert not fresh_server.answers
+    assert not fresh_server.is_running
 
 
 def test_with_a_port_the_password_is_needed_there_and_not_on_the_socket(fresh_server: EmbeddedServer) -> None:
@@ -222,7 +223,7 @@ def test_data_that_another_server_works_on_is_refused(fresh_server: EmbeddedServ
     with pytest.raises(DataInUse) as caught:
         other.start()
     assert caught.value.pid == str(_postmaster(fresh_server))
-    assert fresh_server.answers
+    assert fresh_server.is_running
 
 
 def test_a_directory_with_other_files_is_left_alone(directory: Path) -> None:
@@ -315,4 +316,37 @@ def test_the_callers_libpq_variables_do_not_lead_the_server_astray(
     for name, value in {"PGDATA": "/nowhere", "PGPORT": "1", "LC_ALL": "xx_XX.UTF-8", "LANG": "yy_YY"}.items():
         monkeypatch.setenv(name, value)
     assert fresh_server.start()
-    assert fresh_server.answers
+    assert fresh_server.is_running
+
+
+OWNER = """
+import sys
+from tatame_db.server.owner import server_owner
+print("ready", flush=True)
+sys.stdin.readline()
+print(server_owner().pw_uid, flush=True)
+"""
+OWNERS = """
+import pwd, subprocess, sys
+pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+starts = [subprocess.Popen([sys.executable, "-c", sys.argv[1]], text=True, **pipes) for _ in range(4)]
+assert all(start.stdout.readline() == "ready\\n" for start in starts)
+print(*sorted({start.communicate("go")[0].strip() for start in starts}), pwd.getpwnam("tatame-db").pw_uid)
+"""
+
+
+@pytest.mark.skipif(not IS_ROOT or not shutil.which("useradd"), reason="root alone creates the user, with `useradd`")
+def test_first_starts_at_the_same_moment_create_one_user(directory: Path) -> None:
+    # In a mount namespace of its own, on a copy of /etc in which no user of the server exists.
+    script = """
+cp -a /etc/. . && sed -i '/^tatame-db:/d' passwd shadow group gshadow && mount --bind . /etc && exec "$@"
+"""
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", script, "sh", sys.executable, "-c", OWNERS, OWNER],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=directory,
+    )
+    found, registered = done.stdout.split()
+    assert found == registered

@@ -49,7 +49,7 @@ def up(database_url: DatabaseUrl = None, port: Port = None) -> None:
     if port:
         target.embedded("tatame-db up --port")
     if target.server:
-        if not target.server.answers:
+        if not target.server.is_running:
             console.say("starting PostgreSQL")
         target.server.start(port)
         target = target_of(database_url)

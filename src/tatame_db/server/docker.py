@@ -1,4 +1,4 @@
-"""PostgreSQL in Docker Compose, for those who prefer it to the embedded server."""
+"""PostgreSQL in Docker Compose, as an alternative to the embedded server."""
 
 from __future__ import annotations
 
@@ -6,51 +6,37 @@ import os
 import subprocess
 from pathlib import Path
 
-from tatame_db.errors import NOTHING_CHANGED, TatameError
+from tatame_db.errors import TatameError, fact
 
 COMPOSE_FILE = Path(__file__).with_name("docker-compose.yml")
 DEFAULT_PORT = 5432
 
 
+@fact
 class DockerMissing(TatameError):
-    """There is no `docker` command."""
+    """Docker or its Compose plugin is not installed."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "there is no `docker` on this machine",
-            means=NOTHING_CHANGED,
-            fix="install Docker with its Compose plugin, or use the embedded server: `tatame-db start`",
-        )
+    program: str
+    what = "`{program}` is not installed"
+    fix = "install Docker with its Compose plugin, or use the embedded server: `tatame-db start`"
 
 
-class ComposeMissing(TatameError):
-    """There is a `docker` command, without its Compose plugin."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "this machine's `docker` has no Compose plugin",
-            means=NOTHING_CHANGED,
-            fix="install the plugin (`docker-compose-plugin`), or use the embedded server: `tatame-db start`",
-        )
-
-
+@fact
 class DockerFailed(TatameError):
-    """Docker is there, and said no; its words are in the message."""
+    """Docker Compose reported an error; its output is in the message."""
 
-    def __init__(self, words: str) -> None:
-        self.words = words
-        super().__init__(
-            f"Docker Compose failed:\n{words}",
-            means="The data volume, if there is one, is untouched.",
-            fix="mend what it says, or use the embedded server: `tatame-db start`",
-        )
+    output: str
+    what = "Docker Compose failed:\n{output}"
+    means = "The data volume, if it exists, is untouched."
+    fix = "fix the problem that Docker reports above, or use the embedded server: `tatame-db start`"
 
 
 def start(port: int | None = None) -> str:
-    """Start the container and wait until it answers; return what belongs into `DATABASE_URL`.
+    """Start the container, wait until it accepts connections, and return its address for `DATABASE_URL`.
 
-    The password in it is the one that the shipped file gives to every developer's container.
-    Raises `DockerMissing`, `ComposeMissing`, `DockerFailed`.
+    The address contains the password, which is no secret: it is in the shipped Compose file.
+
+    Raises `DockerMissing`, `DockerFailed`.
     """
     port = port or DEFAULT_PORT
     _compose("up", "--detach", "--wait", TATAME_PORT=str(port))
@@ -58,7 +44,7 @@ def start(port: int | None = None) -> str:
 
 
 def stop() -> None:
-    """Stop the container and keep its data. Raises `DockerMissing`, `ComposeMissing`, `DockerFailed`."""
+    """Stop the container and leave its data in place. Raises `DockerMissing`, `DockerFailed`."""
     _compose("stop")
 
 
@@ -66,10 +52,10 @@ def _compose(*arguments: str, **variables: str) -> None:
     compose = ["docker", "compose"]
     try:
         if subprocess.run([*compose, "version"], check=False, capture_output=True).returncode:
-            raise ComposeMissing
+            raise DockerMissing(program="docker compose")
     except FileNotFoundError as error:
-        raise DockerMissing from error
+        raise DockerMissing(program="docker") from error
     command = [*compose, "--file", str(COMPOSE_FILE), *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ | variables)
     if done.returncode:
-        raise DockerFailed(done.stderr.strip() or f"exit code {done.returncode}")
+        raise DockerFailed(output=done.stderr.strip() or f"exit code {done.returncode}")

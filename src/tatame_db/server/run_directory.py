@@ -1,7 +1,8 @@
-"""The directory that the processes of one test run share, and how a living run is told from a dead one.
+"""The directory that the processes of one run share, and how a dead run is recognized.
 
-Each process holds a lock on a file in it for as long as it lives, however it dies: who can lock that file alone has
-found a dead run. Nothing heavy is imported here, for the plugin asks in every run of pytest, database or not.
+Each process of a run holds a shared lock on a file in the directory, and the kernel releases it however the process
+ends. A process that gets the lock exclusively has found a dead run. Nothing heavy is imported here, because the pytest
+plugin imports it in every run, with a database or without.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
 _PREFIX = "tatame-tests-"
-_MEMORY = Path("/dev/shm")  # noqa: S108, it is chosen for being memory, and the names in it are random
-# Many systems keep /tmp in memory, and this never.
+_MEMORY = Path("/dev/shm")  # noqa: S108, the names in it are random
+# On many systems /tmp is in memory; this directory never is.
 _DISK = Path("/var/tmp")  # noqa: S108, as above
-# The server's first files take 60 MB, and its log of changes grows up to a gigabyte.
+# A new server takes 60 MB, and its write-ahead log grows up to a gigabyte.
 _MEMORY_NEEDED_BYTES = 2 * 1024**3
 
 
 def new_run_directory(*, on_disk: bool = False) -> Path:
-    """Name a directory for a run, in memory where there is enough of it; nothing is made yet.
+    """Choose the path of a run directory, in memory if there is enough, and create nothing yet.
 
-    `TMPDIR` decides where it is set.
+    `TMPDIR` overrides the choice.
     """
     parent = Path(tempfile.gettempdir())
     if "TMPDIR" not in os.environ:
@@ -41,12 +42,12 @@ def new_run_directory(*, on_disk: bool = False) -> Path:
 
 
 def in_memory(directory: Path) -> bool:
-    """Say whether what is written there stays in memory."""
+    """Return whether a directory is in memory."""
     return directory.is_relative_to(_MEMORY)
 
 
 def run_name(directory: Path) -> str:
-    """Return the part of the name that no other run has: hexadecimal digits."""
+    """Return the unique part of the directory's name: 12 hexadecimal digits."""
     return directory.name.removeprefix(_PREFIX)
 
 
@@ -54,35 +55,35 @@ def _usable(memory: Path) -> bool:
     if not memory.is_dir() or not os.access(memory, os.W_OK):
         return False
     state = os.statvfs(memory)
-    # The server may have to put a copy of its programs beside its data.
+    # The server may have to run a copy of its programs from there.
     return not state.f_flag & os.ST_NOEXEC and state.f_bavail * state.f_frsize >= _MEMORY_NEEDED_BYTES
 
 
 def join(directory: Path) -> IO[str]:
-    """Make the directory if it is missing, and count as one of the run's living processes until the file is closed."""
+    """Create the directory if it is missing; while the returned file is open, this process keeps the run alive."""
     while True:
         directory.mkdir(exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
-            # As root, the server belongs to another user, who has to pass through whatever the umask is.
+            # Root's server runs as another user, who must be able to enter whatever the umask is.
             directory.chmod(0o755)
             alive = (directory / "alive").open("a")
             fcntl.flock(alive, fcntl.LOCK_SH)
             if os.fstat(alive.fileno()).st_nlink:
                 return alive
-            # While we waited, another run took this one for dead and deleted its directory.
+            # During the wait for the lock, another run took this one for dead and deleted its directory.
             alive.close()
 
 
 @contextlib.contextmanager
 def one_at_a_time(directory: Path) -> Generator[None]:
-    """Keep the run's other processes out."""
+    """Exclude the other processes of the run from a block."""
     with (directory / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def dead_runs(directory: Path) -> Iterator[Path]:
-    """Give the directories beside this one that belong to us and to no living process, and delete each afterwards."""
+    """Yield the directories of dead runs beside this one that belong to this user, and delete each afterwards."""
     for other in directory.parent.glob(f"{_PREFIX}*"):
         with contextlib.suppress(FileNotFoundError, BlockingIOError):
             if other == directory or other.stat().st_uid != os.geteuid():

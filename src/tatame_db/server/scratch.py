@@ -1,4 +1,4 @@
-"""A throw-away PostgreSQL, so that building a schema to look at never touches anybody's database."""
+"""A throw-away PostgreSQL: what is built on it never touches a database of the user."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import text
+from psycopg import sql
 
+from tatame_db.database.creation import create_database, maintenance
 from tatame_db.database.pool import Database
 from tatame_db.server import run_directory
 from tatame_db.server.embedded import EmbeddedServer
@@ -23,40 +24,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scratch:
-    """Databases on a server that nobody else knows."""
+    """Databases on a server of their own."""
 
     server: EmbeddedServer
 
     @contextlib.contextmanager
     def database(self, name: str, template: str = "template0") -> Generator[Engine]:
-        """Create a database, empty or a copy of another one to which nobody is connected."""
-        self._maintain(f"CREATE DATABASE {name} TEMPLATE {template}")
-        with Database(self.server.address.set(database=name)) as database:
+        """Create a database, empty or as a copy of another one to which nobody is connected, and connect to it."""
+        address = self.server.address.set(database=name)
+        with maintenance(address) as connection:
+            create_database(connection, address, template=template)
+        with Database(address) as database:
             yield database.engine
 
     def drop(self, name: str) -> None:
-        """Drop a database, whoever is connected to it."""
-        self._maintain(f"DROP DATABASE {name} WITH (FORCE)")
-
-    def _maintain(self, statement: str) -> None:
-        maintenance = self.server.address.set(database="postgres")
-        # Databases cannot be made or dropped inside a transaction.
-        with (
-            Database(maintenance) as database,
-            database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
-        ):
-            connection.execute(text(statement))
+        """Drop a database if it exists, and end all sessions on it."""
+        with maintenance(self.server.address) as connection:
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @contextlib.contextmanager
 def scratch(*, on_disk: bool = False) -> Generator[Scratch]:
-    """Start a server in a temporary directory, and delete it afterwards, with what killed processes left behind."""
+    """Start a server in a temporary directory, and delete both at the end.
+
+    What killed processes left behind is deleted at the start.
+    """
     directory = run_directory.new_run_directory(on_disk=on_disk)
-    server = EmbeddedServer(directory / "server", durable=False)
+    server = run_server(directory)
     with run_directory.join(directory):
         try:
-            for dead in run_directory.dead_runs(directory):
-                EmbeddedServer(dead / "server").delete()
+            delete_dead_runs(directory)
             server.start()
             yield Scratch(server)
         finally:
@@ -65,8 +62,8 @@ def scratch(*, on_disk: bool = False) -> Generator[Scratch]:
 
 
 @contextlib.contextmanager
-def left_running(prefix: str) -> Generator[Scratch]:
-    """Start a server in a new directory and leave both; delete them only where we are interrupted or fail."""
+def persistent_scratch(prefix: str) -> Generator[Scratch]:
+    """Start a server in a new directory and leave both at the end; after an error or Ctrl-C, delete them."""
     server = EmbeddedServer(Path(tempfile.mkdtemp(prefix=prefix)), durable=False)
     try:
         server.start()
@@ -74,3 +71,14 @@ def left_running(prefix: str) -> Generator[Scratch]:
     except BaseException:
         server.delete()
         raise
+
+
+def run_server(directory: Path) -> EmbeddedServer:
+    """Return the server in a run directory, started or not."""
+    return EmbeddedServer(directory / "server", durable=False)
+
+
+def delete_dead_runs(directory: Path) -> None:
+    """Delete the runs beside a run directory whose processes are all dead, with their servers."""
+    for dead in run_directory.dead_runs(directory):
+        run_server(dead).delete()

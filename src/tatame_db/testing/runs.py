@@ -24,13 +24,13 @@ from sqlalchemy.orm import Session
 
 from tatame_db import evolve
 from tatame_db.database.address import parse_address
+from tatame_db.database.creation import create_database
 from tatame_db.database.driver import driver_connection
-from tatame_db.database.errors import DatabaseNotCreated
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.errors import NOTHING_CHANGED, TatameError
 from tatame_db.schema import Base
 from tatame_db.server import run_directory
-from tatame_db.server.embedded import EmbeddedServer
+from tatame_db.server.scratch import delete_dead_runs, run_server
 from tatame_db.settings import Settings
 
 if TYPE_CHECKING:
@@ -92,8 +92,7 @@ class Sandbox:
 
     def __init__(self, address: URL, run: str, *, own_server: bool = False, in_memory: bool = False) -> None:
         self.address, self.run = address, run
-        # Quicker in memory, slower on a disk, where it waits for two checkpoints of the whole server.
-        self._strategy = sql.SQL(" STRATEGY FILE_COPY" if in_memory else "")
+        self._in_memory = in_memory
         self._maintenance = Database(address.set(database="postgres"))
         # CREATE DATABASE cannot run inside a transaction.
         self._connection = self._maintenance.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
@@ -109,18 +108,10 @@ class Sandbox:
     def create(self, template: str = "template0") -> URL:
         """Create a database as a copy of another one, to which nobody may be connected."""
         address = self.address.set(database=f"tatame_{secrets.token_hex(6)}{_SUFFIX}")
-        name = sql.Identifier(str(address.database))
-        try:
-            self._execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE {}{}").format(name, sql.Identifier(template), self._strategy)
-            )
-        except psycopg.errors.InsufficientPrivilege as error:
-            raise DatabaseNotCreated(address=address, reason=str(error.diag.message_primary)) from error
+        create_database(driver_connection(self._connection), address, template=template, file_copy=self._in_memory)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         mark = f"{_MARK} {self.run}, process {os.getpid()} on {socket.gethostname()}, {now}"
-        self._execute(
-            sql.SQL("COMMENT ON DATABASE {0} IS {1}; ALTER DATABASE {0} SET timezone TO 'UTC'").format(name, mark)
-        )
+        self._execute(sql.SQL("COMMENT ON DATABASE {} IS {}").format(sql.Identifier(str(address.database)), mark))
         return address
 
     def has(self, name: str) -> bool:
@@ -176,7 +167,7 @@ class Run:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.server = EmbeddedServer(directory / "server", durable=False)
+        self.server = run_server(directory)
 
     @cached_property
     def given(self) -> URL | None:
@@ -196,8 +187,7 @@ class Run:
             self.sandbox = self._sandbox()
         self._alive: IO[str] = run_directory.join(self.directory)
         with run_directory.one_at_a_time(self.directory):
-            for dead in run_directory.dead_runs(self.directory):
-                EmbeddedServer(dead / "server").delete()
+            delete_dead_runs(self.directory)
             if not self.given:
                 self.server.start()
                 self.sandbox = self._sandbox()

@@ -19,7 +19,7 @@ from tatame_db.move.copy import OtherRowsInTarget, Report, copy
 from tatame_db.move.open import open_for_reading, open_for_writing
 from tatame_db.move.plan import Plan, plan
 from tatame_db.move.proof import verify
-from tatame_db.server.scratch import left_running, scratch
+from tatame_db.server.scratch import persistent_scratch, scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -106,7 +106,7 @@ def rehearse(rows: int = ROWS, *, keep: bool = False, on_step: Callable[[Rehears
 
     With `keep`, the server goes on running.
     """
-    server = left_running("tatame-rehearsal-") if keep else scratch(on_disk=rows > MOST_IN_MEMORY)
+    server = persistent_scratch("tatame-rehearsal-") if keep else scratch(on_disk=rows > MOST_IN_MEMORY)
     with server as used, used.database("supabase") as source, used.database("tatame") as target:
         return _Rehearsal(source, target, rows, on_step).run(used if keep else None)
 
