@@ -14,7 +14,9 @@ from pathlib import Path
 import psycopg
 import pytest
 from sqlalchemy import URL
+from typer.testing import CliRunner
 
+from tatame_db.cli import commands
 from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
 from tatame_db.server.embedded import EmbeddedServer
@@ -94,6 +96,24 @@ def run(environment: dict[str, str], tmp_path: Path) -> Generator[Run]:
 
     yield run
     run("down", "--yes")
+
+
+@pytest.fixture
+def invoke(environment: dict[str, str]) -> Run:
+    """Run `tatame-db` as `run` does, but in this process, which saves the seconds that Python takes to start.
+
+    The caller names the database: no embedded server is deleted afterwards.
+    """
+
+    def invoke(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        # `None` removes a variable, so that the command sees no more than a process of its own would.
+        removed = dict.fromkeys(os.environ)
+        done = CliRunner().invoke(
+            commands.app, arguments, env=removed | environment | variables, catch_exceptions=False
+        )
+        return subprocess.CompletedProcess([str(COMMAND), *arguments], done.exit_code, done.stdout, done.stderr)
+
+    return invoke
 
 
 @pytest.fixture

@@ -23,62 +23,62 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 @pytest.fixture
 def rehearse(run: Run, directory: Path) -> Run:
-    """Rehearse with few rows, and with nothing but a directory for what is temporary."""
+    """Rehearse with few rows, and with a temporary directory of its own."""
     return lambda *arguments: run("move", "rehearse", "--rows", "1000", *arguments, TMPDIR=str(directory))
 
 
 @pytest.mark.long
-def test_a_rehearsal_ends_as_it_has_to_and_leaves_nothing(rehearse: Run, directory: Path) -> None:
+def test_a_rehearsal_passes_and_leaves_nothing_behind(rehearse: Run, directory: Path) -> None:
     done = rehearse()
-    assert (done.returncode, done.stderr) == (0, "starting a PostgreSQL of its own for the rehearsal\n")
+    assert (done.returncode, done.stderr) == (0, "starting a temporary PostgreSQL for the rehearsal\n")
     steps = re.findall(r"^ *[0-9.]+ s  ([a-z ]+): ", done.stdout, flags=re.MULTILINE)
-    assert (len(steps), steps[0], steps[-1]) == (12, "a project", "verify at the end")
+    assert (len(steps), steps[0], steps[-1]) == (12, "create a project", "verify at the end")
     assert "verify names it: users, id 7, email" in done.stdout
-    assert done.stdout.endswith(" s  all of it, and every step ended as it has to\n")
+    assert done.stdout.endswith(" s  all steps passed\n")
     assert list(directory.iterdir()) == []
 
 
-def test_the_command_that_deletes_what_was_kept_works_wherever_it_is_pasted(
+def test_the_command_that_deletes_a_kept_rehearsal_works_in_any_directory(
     rehearse: Run, environment: dict[str, str], directory: Path, tmp_path: Path
 ) -> None:
     another = "postgresql://ana@127.0.0.1:1/other"
     (tmp_path / ".env").write_text(f"DATABASE_URL={another}\nTATAME_ENV=production\n")
     done = rehearse("--keep")
     assert done.returncode == 0, done.stderr
-    [command] = re.findall("^both go with `(.*)`$", done.stdout, flags=re.MULTILINE)
-    there = {"PATH": f"{COMMAND.parent}:{environment['PATH']}", "TMPDIR": str(directory)}
-    given = {"DATABASE_URL": another, "TATAME_ENV": "production"}
-    gone = subprocess.run(
+    [command] = re.findall("^delete both with `(.*)`$", done.stdout, flags=re.MULTILINE)
+    paths = {"PATH": f"{COMMAND.parent}:{environment['PATH']}", "TMPDIR": str(directory)}
+    developer = {"DATABASE_URL": another, "TATAME_ENV": "production"}
+    deleted = subprocess.run(
         ["sh", "-c", command],
         check=False,
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env=environment | there | given,
+        env=environment | paths | developer,
     )
-    assert gone.returncode == 0, gone.stderr
+    assert deleted.returncode == 0, deleted.stderr
     assert list(directory.iterdir()) == []
 
 
 @pytest.mark.long
-def test_what_a_rehearsal_kept_can_be_looked_at_and_deleted(run: Run, rehearse: Run, directory: Path) -> None:
+def test_a_kept_rehearsal_can_be_inspected_and_deleted(run: Run, rehearse: Run, directory: Path) -> None:
     done = rehearse("--keep", "--json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["as_expected"], {step["as_expected"] for step in told["steps"]}) == (True, {True})
+    rehearsed = json.loads(done.stdout)
+    assert (rehearsed["passed"], {step["passed"] for step in rehearsed["steps"]}) == (True, {True})
     for address, query in (
-        (told["source"], "SELECT count(*) FROM payments"),
-        (told["target"], "TABLE tatame_move.runs"),
+        (rehearsed["source"], "SELECT count(*) FROM payments"),
+        (rehearsed["target"], "TABLE tatame_move.runs"),
     ):
         with psycopg.connect(address) as connection:
             assert connection.execute(query).fetchone()
-    assert run("move", "status", TATAME_DATA_DIR=told["directory"], TMPDIR=str(directory)).returncode == 0
-    assert run("down", "--yes", TATAME_DATA_DIR=told["directory"], TMPDIR=str(directory)).returncode == 0
+    assert run("move", "status", TATAME_DATA_DIR=rehearsed["directory"], TMPDIR=str(directory)).returncode == 0
+    assert run("down", "--yes", TATAME_DATA_DIR=rehearsed["directory"], TMPDIR=str(directory)).returncode == 0
     assert list(directory.iterdir()) == []
 
 
 @pytest.mark.parametrize("options", [[], ["--keep"]], ids=["usual", "keep"])
-def test_a_rehearsal_that_is_interrupted_leaves_nothing(
+def test_an_interrupted_rehearsal_leaves_nothing_behind(
     environment: dict[str, str], directory: Path, options: list[str]
 ) -> None:
     rehearsing = subprocess.Popen(
@@ -89,7 +89,7 @@ def test_a_rehearsal_that_is_interrupted_leaves_nothing(
         text=True,
     )
     assert rehearsing.stdout
-    assert "a project" in rehearsing.stdout.readline()
+    assert "create a project" in rehearsing.stdout.readline()
     rehearsing.send_signal(signal.SIGINT)
     _, words = rehearsing.communicate(timeout=60)
     assert (rehearsing.returncode, "interrupted" in words) == (130, True)
@@ -97,25 +97,43 @@ def test_a_rehearsal_that_is_interrupted_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    ("broken", "step"),
+    ("broken", "step", "problem"),
     [
-        # What the rehearsal waits for does not come true, and a failure that explains itself.
-        ((rehearsal, "CHANGED", {"users"}), "copy what changed"),
-        ((digest, "HASHES", {"broken": "hashtextextended(TEXT, pg_backend_pid())"}), "copy"),
+        # A result other than the expected one, and an error of a command.
+        (
+            (rehearsal, "CHANGED_TABLES", {"users"}),
+            "copy the changes",
+            "expected changes in users; found changes in checkins, notifications, users",
+        ),
+        (
+            (rehearsal, "EXCLUSIONS", rehearsal.EXCLUSIONS | {("misfit", "nulled"): 3}),
+            "copy",
+            "exclusions differ: misfit nulled: expected 3, found 2",
+        ),
+        (
+            (digest, "HASHES", {"broken": "hashtextextended(TEXT, pg_backend_pid())"}),
+            "copy",
+            "the servers compute different digests of the same text",
+        ),
     ],
+    ids=["result", "exclusions", "error"],
 )
-def test_a_step_that_goes_wrong_is_named_and_ends_the_rehearsal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broken: tuple[Any, str, Any], step: str
+def test_a_failing_step_is_named_and_ends_the_rehearsal(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    broken: tuple[Any, str, Any],
+    step: str,
+    problem: str,
 ) -> None:
     monkeypatch.setattr(*broken)
-    with pytest.raises(move.RehearsalFailed, match=f"the step `{step}` did not end") as caught:
+    with pytest.raises(move.RehearsalFailed, match=f"the step `{step}` of the rehearsal failed: {problem}") as caught:
         rehearse_(rows=1_000)
     assert caught.value.exit_code == 3
     shown = capsys.readouterr().out.splitlines()
-    assert f" s  {step}: " in shown[-1]
-    assert "every step ended" not in shown[-1]
+    assert f" s  {step}: {problem}" in shown[-1]
+    assert "all steps passed" not in shown[-1]
 
 
-def test_each_obstacle_of_the_page_is_met_in_a_rehearsal() -> None:
+def test_a_rehearsal_has_every_obstacle_of_the_page() -> None:
     page = (DOCS / "leave-supabase.md").read_text()
     assert set(re.findall(r"^\| `([a-z-]+)` \|", page, flags=re.MULTILINE)) == rehearsal.OBSTACLES

@@ -355,9 +355,9 @@ def test_a_choice_does_what_it_says_and_every_report_tells(
     rows: list[Row],
 ) -> None:
     change(supabase, statements)
-    assert not plan().whole
+    assert not plan().complete
     planned = plan(**chosen)
-    assert planned.whole
+    assert planned.complete
     report = copy(**chosen)
     assert kept(engine) == sorted(expected, key=str)
     assert ask(engine.url, query) == rows
@@ -426,7 +426,7 @@ def test_an_orphan_that_a_choice_makes_needs_a_choice_too(
     change(supabase, "UPDATE gyms SET since = 'infinity' WHERE id = 1")
     before = contents(engine.url)
     planned = plan(misfits="reject")
-    assert not planned.whole
+    assert not planned.complete
     assert [(obstacle.kind, obstacle.what, obstacle.rows, obstacle.ids) for obstacle in planned.unresolved] == [
         ("orphan", "gym_id names a row of gyms that is rejected", 2, ["-5", "1"]),
         ("orphan", "gym_id names a row of gyms that is rejected", 1, ["1"]),

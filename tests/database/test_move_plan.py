@@ -63,7 +63,7 @@ def test_every_table_of_ours_has_a_phase_after_those_of_its_parents() -> None:
 def test_a_living_project_has_nothing_in_the_way(planned: Callable[[], move.Plan]) -> None:
     plan = planned()
     assert plan.obstacles == []
-    assert plan.whole
+    assert plan.complete
     assert {table.table: table.rows for table in plan.tables} == {
         "roles": 3,
         "versions": 2,
@@ -183,7 +183,7 @@ def test_an_obstacle_is_named_with_its_rows(
     change(supabase, statements)
     plan = planned()
     assert expected in found(plan)
-    assert not plan.whole
+    assert not plan.complete
     assert all(obstacle.choices for obstacle in plan.obstacles)
 
 
@@ -191,7 +191,7 @@ def test_a_table_that_is_not_ours_is_an_obstacle_once_it_has_rows(
     supabase: URL, planned: Callable[[], move.Plan]
 ) -> None:
     change(supabase, "CREATE TABLE stripe (id int); CREATE TABLE empty (id int); CREATE VIEW v AS SELECT 1")
-    assert planned().whole
+    assert planned().complete
     change(supabase, "INSERT INTO stripe VALUES (1), (2)")
     [obstacle] = planned().unknown_tables
     assert (obstacle.kind, obstacle.rows, "stripe" in obstacle.what) == ("unknown-table", 2, True)

@@ -293,7 +293,7 @@ def test_a_table_that_was_only_counted_is_not_kept(postgrest: Start, service: st
         assert [left.kind for left in move.plan(connections, move.Choices(unknown="keep")).unresolved] == [
             "unknown-table"
         ]
-        assert move.plan(connections, move.Choices(unknown="leave")).whole
+        assert move.plan(connections, move.Choices(unknown="leave")).complete
 
 
 @pytest.mark.usefixtures("invoices")

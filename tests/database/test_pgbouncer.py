@@ -161,7 +161,7 @@ def test_a_project_moves_through_its_transaction_pooler_and_the_pooler_keeps_not
         before = other.execute(settings).fetchall()
         other.rollback()
         with move.open_for_reading(pooled, engine) as connections:
-            assert move.plan(connections).whole
+            assert move.plan(connections).complete
         with move.open_for_writing(pooled, engine, lambda: None) as connections:
             assert {table.written > 0 for table in move.copy(connections).tables} == {True}
         with move.open_for_reading(pooled, engine) as connections:

@@ -325,7 +325,7 @@ class _Copy:
         started = time.perf_counter()
         resolution = resolve(self.source, self.mapping, self.choices)
         plan = planned(self.connections, resolution)
-        if not plan.whole:
+        if not plan.complete:
             raise ObstaclesUnresolved(plan)
         # From here on a query of the source does not see what is set aside.
         self.mapping, self.tables, self.queries = (

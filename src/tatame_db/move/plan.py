@@ -96,8 +96,8 @@ class Plan:
         return not any(table.rows for table in self.tables)
 
     @property
-    def whole(self) -> bool:
-        """Whether every row would arrive as it is, or as somebody chose."""
+    def complete(self) -> bool:
+        """Whether every row can be copied unchanged or as chosen."""
         return not self.unresolved
 
 

@@ -1,4 +1,4 @@
-"""The whole move, practised offline: a project of Supabase's shape and a target, on a server that nobody else knows."""
+"""A rehearsal of the whole move, offline: a project like Supabase's and a target, on a temporary server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from tatame_db import evolve
 from tatame_db.database.address import readable
-from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
+from tatame_db.errors import TatameError, counted, fact
 from tatame_db.move.choices import Choices, Exclusion
 from tatame_db.move.copy import OtherRowsInTarget, Report, copy
 from tatame_db.move.open import open_for_reading, open_for_writing
@@ -26,17 +26,15 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL, Engine
 
-    from tatame_db.server.scratch import Scratch
-
 HERE = Path(__file__).parent
-# A Supabase project as the app left it: names, types, keys and policies.
+# The schema of a Supabase project as the app uses it: names, types, keys and policies.
 SUPABASE_SCHEMA = HERE / "supabase.sql"
 ROWS = 200_000
-# Two databases of some 500 bytes a row each.
-MOST_IN_MEMORY = 1_000_000
+# Both databases take some 500 bytes a row each.
+MAX_ROWS_IN_MEMORY = 1_000_000
 CHOICES = Choices(orphans="null", misfits="null", duplicates="first", unknown="keep", rejects="keep")
-# What those choices have to come to, row by row of `obstacles.sql`.
-ASIDE = {
+# The result of these choices for the rows in `obstacles.sql`.
+EXCLUSIONS = {
     ("missing-value", "rejected"): 1,
     ("duplicate", "rejected"): 1,
     ("misfit", "nulled"): 2,
@@ -48,40 +46,39 @@ ASIDE = {
     ("unknown-column", "kept"): 3,
     ("unknown-table", "kept"): 5,
 }
-# For these nothing can be chosen, so they are mended at the source.
-TO_BE_MENDED = {"missing-table", "missing-column"}
-OBSTACLES = {kind for kind, _ in ASIDE} | TO_BE_MENDED
-CHANGED = {"users", "checkins", "notifications"}
-DAMAGED = 7
+# No choice resolves these obstacles; `fixes.sql` fixes them at the source.
+FIXED_AT_SOURCE = {"missing-table", "missing-column"}
+OBSTACLES = {kind for kind, _ in EXCLUSIONS} | FIXED_AT_SOURCE
+# The tables that `changes.sql` changes.
+CHANGED_TABLES = {"users", "checkins", "notifications"}
+DAMAGED_USER = 7
 
 
+@fact
 class RehearsalFailed(TatameError):
-    """A step of the rehearsal did not end as it has to."""
+    """A step of the rehearsal failed."""
 
     exit_code = 3
-
-    def __init__(self, step: RehearsedStep) -> None:
-        self.step = step
-        super().__init__(
-            f"the step `{step.name}` did not end as it has to: {step.told}",
-            means=f"{NOTHING_CHANGED} All of it was practice.",
-            fix="do not move with this version on this machine; `--keep` leaves both databases for looking at",
-        )
+    step: str
+    problem: str
+    what = "the step `{step}` of the rehearsal failed: {problem}"
+    means = "Only the databases of the rehearsal were changed."
+    fix = "do not move with this version on this machine; `--keep` keeps both databases for inspection"
 
 
 @dataclass(frozen=True)
 class RehearsedStep:
-    """What a step did, and whether that is what it has to do."""
+    """A step of the rehearsal; `summary` is its result, or the problem if it failed."""
 
     name: str
-    told: str
+    summary: str
     seconds: float
-    as_expected: bool
+    passed: bool
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What was practised, up to the first step that did not end as it has to."""
+    """The steps of a rehearsal, up to the first that failed."""
 
     rows: int
     steps: list[RehearsedStep]
@@ -89,168 +86,175 @@ class Rehearsal:
     source: str | None
     target: str | None
     directory: str | None
-    """Where the server goes on running with both databases; `None` where nothing was left."""
+    """The data directory of the server with both databases if they were kept, as are their addresses."""
 
     @property
     def failed(self) -> RehearsedStep | None:
-        """The step that did not end as it has to."""
-        return next((step for step in self.steps if not step.as_expected), None)
+        """The step that failed."""
+        return next((step for step in self.steps if not step.passed), None)
 
 
-def _silent(_: RehearsedStep) -> None:
-    """Tell nobody."""
+def rehearse(
+    rows: int = ROWS, *, keep: bool = False, on_step: Callable[[RehearsedStep], None] | None = None
+) -> Rehearsal:
+    """Rehearse the move with about `rows` rows, and call `on_step` after each step.
 
-
-def rehearse(rows: int = ROWS, *, keep: bool = False, on_step: Callable[[RehearsedStep], None] = _silent) -> Rehearsal:
-    """Practise the move with about so many rows; needs no network and no running server, and leaves nothing.
-
-    With `keep`, the server goes on running.
+    Needs no network and no running server. Everything is deleted at the end, unless `keep` leaves the server running.
     """
-    server = persistent_scratch("tatame-rehearsal-") if keep else scratch(on_disk=rows > MOST_IN_MEMORY)
-    with server as used, used.database("supabase") as source, used.database("tatame") as target:
-        return _Rehearsal(source, target, rows, on_step).run(used if keep else None)
+    server = persistent_scratch("tatame-rehearsal-") if keep else scratch(on_disk=rows > MAX_ROWS_IN_MEMORY)
+    with server as running, running.database("supabase") as source, running.database("tatame") as target:
+        started = time.perf_counter()
+        steps = list[RehearsedStep]()
+        for name, step in _Rehearsal(source, target, rows).steps().items():
+            steps.append(_run_step(name, step))
+            if on_step:
+                on_step(steps[-1])
+            if not steps[-1].passed:
+                break
+        return Rehearsal(
+            rows=rows,
+            steps=steps,
+            seconds=time.perf_counter() - started,
+            source=readable(source.url) if keep else None,
+            target=readable(target.url) if keep else None,
+            directory=str(running.server.directory) if keep else None,
+        )
 
 
-class _NotAsExpectedError(Exception):
-    pass
+class _StepFailedError(Exception):
+    """A step did something else than expected."""
 
 
-def _expect(what: object, words: str) -> None:
-    if not what:
-        raise _NotAsExpectedError(words)
+def _expect(condition: object, problem: str) -> None:
+    if not condition:
+        raise _StepFailedError(problem)
 
 
 def run_statements(address: URL, file: str, rows: int) -> None:
-    """Run one of the files beside this one on a project with so many rows, and commit it."""
+    """Run one of the SQL files beside this module on a project with about `rows` rows, and commit it."""
     users = rows * 3 // 100
     gyms = max(2, users // 400)
     numbers = {"users": users, "gyms": gyms, "classes": 12 * gyms, "notifications": users // 2}
-    # Two graduations for each user, an asset and an attachment for each class, and rows of a known number.
+    # Two graduations per user, an asset and an attachment per class, and the rows of a fixed number.
     others = 3 * users + gyms + 3 * numbers["classes"] + numbers["notifications"] + 18
     numbers["checkins"] = rows - others
     statements = (HERE / f"{file}.sql").read_text()
-    # All statements of a file at once, which only values that stand in the text allow.
+    # A file is sent as one query, in which the server accepts no parameters: the client inserts the values.
     with psycopg.connect(readable(address), cursor_factory=psycopg.ClientCursor) as connection:
         connection.execute(statements.encode(), numbers if "%(" in statements else None)
 
 
 class _Rehearsal:
-    def __init__(self, source: Engine, target: Engine, rows: int, on_step: Callable[[RehearsedStep], None]) -> None:
-        self.source, self.target, self.rows, self.on_step = source, target, rows, on_step
+    """The steps. Each returns a summary, and raises `_StepFailedError` if its result is not the expected one."""
 
-    def run(self, kept: Scratch | None) -> Rehearsal:
-        started, done = time.perf_counter(), list[RehearsedStep]()
-        for name, step in self._steps().items():
-            done.append(_taken(name, step))
-            self.on_step(done[-1])
-            if not done[-1].as_expected:
-                break
-        return Rehearsal(
-            self.rows,
-            done,
-            time.perf_counter() - started,
-            readable(self.source.url) if kept else None,
-            readable(self.target.url) if kept else None,
-            str(kept.server.directory) if kept else None,
-        )
+    def __init__(self, source: Engine, target: Engine, rows: int) -> None:
+        self.source, self.target, self.rows = source, target, rows
 
-    def _steps(self) -> dict[str, Callable[[], str]]:
+    def steps(self) -> dict[str, Callable[[], str]]:
         return {
-            "a project": self._make_project,
-            "a target": self._make_target,
-            "plan": self._plan_in_vain,
-            "mend": self._mend,
+            "create a project": self._create_project,
+            "create a target": self._create_target,
+            "plan": self._plan_without_choices,
+            "fix the source": self._fix_source,
             "plan with choices": self._plan,
             "copy": self._copy_all,
             "verify": self._verify,
-            "a day passes": self._change,
-            "copy what changed": self._copy_changes,
-            "damage": self._damage,
-            "repair": self._repair,
+            "change the source": self._change_source,
+            "copy the changes": self._copy_changes,
+            "damage the target": self._damage_target,
+            "repair the target": self._repair_target,
             "verify at the end": self._verify,
         }
 
-    def _make_project(self) -> str:
+    def _create_project(self) -> str:
         for file in ("supabase", "rows", "obstacles"):
             run_statements(self.source.url, file, self.rows)
-        return f"{self.rows:,} rows as gyms write them, and every obstacle there is"
+        return f"{self.rows:,} rows, with every kind of obstacle"
 
-    def _make_target(self) -> str:
+    def _create_target(self) -> str:
         applied = evolve.migrate(self.target)
         return f"migrated, {counted(len(applied), 'revision')}"
 
-    def _plan_in_vain(self) -> str:
-        planned = self._planned(Choices())
-        _expect(not planned.whole, "nothing stands in the way")
-        kinds = {obstacle.kind for obstacle in planned.obstacles}
-        _expect(kinds == OBSTACLES, f"found {_listed(kinds)}, not {_listed(OBSTACLES)}")
-        return f"{counted(len(planned.obstacles), 'obstacle')} of {len(kinds)} kinds"
+    def _plan_without_choices(self) -> str:
+        found = self._planned(Choices())
+        _expect(not found.complete, "expected obstacles, found none")
+        kinds = {obstacle.kind for obstacle in found.obstacles}
+        _expect(kinds == OBSTACLES, f"expected the obstacles {_listed(OBSTACLES)}; found {_listed(kinds)}")
+        return f"{counted(len(found.obstacles), 'obstacle')} of {len(kinds)} kinds"
 
-    def _mend(self) -> str:
-        run_statements(self.source.url, "mended", self.rows)
-        left = {obstacle.kind for obstacle in self._planned(CHOICES).unresolved}
-        _expect(not left, f"{_listed(left)} is left")
-        return f"{_listed(TO_BE_MENDED)}: for these nothing can be chosen"
+    def _fix_source(self) -> str:
+        run_statements(self.source.url, "fixes", self.rows)
+        unresolved = {obstacle.kind for obstacle in self._planned(CHOICES).unresolved}
+        _expect(not unresolved, f"expected no unresolved obstacle, found {_listed(unresolved)}")
+        return f"{_listed(FIXED_AT_SOURCE)}, which no choice resolves"
 
     def _plan(self) -> str:
-        planned = self._planned(CHOICES)
-        _expect(planned.whole, "something stands in the way")
-        return f"whole, with {_told(_summed(planned.exclusions))}"
+        found = self._planned(CHOICES)
+        unresolved = _listed(obstacle.kind for obstacle in found.unresolved)
+        _expect(found.complete, f"expected a complete plan; unresolved: {unresolved}")
+        return f"complete, with {_summary(_counts(found.exclusions))}"
 
     def _copy_all(self) -> str:
         report = self._copied()
-        found = _summed(report.exclusions)
-        _expect(found == ASIDE, f"set aside was {found}, not {ASIDE}")
+        excluded = _counts(report.exclusions)
+        _expect(excluded == EXCLUSIONS, f"exclusions differ: {_differences(EXCLUSIONS, excluded)}")
         written = sum(table.written for table in report.tables)
-        arrived = sum(table.rows for table in report.tables)
-        _expect(written == arrived, f"{written:,} rows were written, and {arrived:,} are there")
-        return f"{arrived:,} rows written, each table proven before it was committed; {_told(found)}"
+        rows = sum(table.rows for table in report.tables)
+        _expect(written == rows, f"expected {written:,} rows in the target, found {rows:,}")
+        return f"{rows:,} rows written, each table proven before its commit; {_summary(excluded)}"
 
     def _verify(self) -> str:
         with open_for_reading(self.source.url, self.target) as connections:
             proof = verify(connections)
-        _expect(proof.equal_but_for_choices, f"differences beyond the choices in {_listed(proof.unequal)}")
-        by_choice = sum(rows for (_, action), rows in ASIDE.items() if action != "kept")
-        _expect(proof.by_choice == by_choice, f"{proof.by_choice} rows differ by choice, not {by_choice}")
+        _expect(
+            proof.equal_but_for_choices, f"expected differences only by choice; differing: {_listed(proof.unequal)}"
+        )
+        by_choice = sum(rows for (_, action), rows in EXCLUSIONS.items() if action != "kept")
+        _expect(proof.by_choice == by_choice, f"expected {by_choice} rows that differ, found {proof.by_choice}")
         rows = sum(table.target_rows for table in proof.tables)
-        return f"equal but for {counted(proof.by_choice, 'row')} by choice, {rows:,} rows compared"
+        return f"{rows:,} rows compared, equal except for {counted(proof.by_choice, 'row')} excluded by choice"
 
-    def _change(self) -> str:
+    def _change_source(self) -> str:
         run_statements(self.source.url, "changes", self.rows)
-        return "rows were added, changed and deleted at the source, and two people exchanged accounts"
+        return "rows added, changed and deleted; two users swapped their accounts"
 
     def _copy_changes(self) -> str:
         report = self._copied()
-        wrong = {table.table for table in report.tables if table.written or table.deleted} ^ CHANGED
-        _expect(not wrong, f"rows were touched where nothing changed, or none where something did: {_listed(wrong)}")
-        return f"{sum(table.written for table in report.tables):,} rows written, those that had changed"
+        written = {table.table for table in report.tables if table.written or table.deleted}
+        _expect(
+            written == CHANGED_TABLES,
+            f"expected changes in {_listed(CHANGED_TABLES)}; found changes in {_listed(written)}",
+        )
+        return f"{sum(table.written for table in report.tables):,} rows written, only in the changed tables"
 
-    def _damage(self) -> str:
+    def _damage_target(self) -> str:
         with self.target.begin() as connection:
-            connection.execute(text("UPDATE users SET email = email || '.' WHERE id = :id"), {"id": DAMAGED})
+            connection.execute(text("UPDATE users SET email = email || '.' WHERE id = :id"), {"id": DAMAGED_USER})
         with open_for_reading(self.source.url, self.target) as connections:
             proof = verify(connections)
-        _expect(not proof.equal_but_for_choices, "a damaged value here was not found")
-        found = [
-            (table.table, row.id, *(value.column for value in row.values))
+        _expect(not proof.equal_but_for_choices, "expected verify to find the damaged value; it found none")
+        expected = f"users, id {DAMAGED_USER}, email"
+        found = "; ".join(
+            f"{table.table}, id {row.id}, {', '.join(value.column for value in row.values)}"
             for table in proof.tables
             for row in table.differences
             if row.choice is None
-        ]
-        _expect(found == [("users", str(DAMAGED), "email")], f"found {found}")
-        return f"one letter more in the target; verify names it: users, id {DAMAGED}, email"
+        )
+        _expect(found == expected, f"expected verify to name {expected}; it named {found or 'no row'}")
+        return f"one letter added to a value; verify names it: {expected}"
 
-    def _repair(self) -> str:
+    def _repair_target(self) -> str:
         try:
             self._copied()
         except OtherRowsInTarget as error:
-            _expect(list(error.rows) == ["users"], f"refused for {_listed(error.rows)}")
+            _expect(list(error.rows) == ["users"], f"expected copy to refuse users, it refused {_listed(error.rows)}")
         else:
-            raise _NotAsExpectedError("a table that was changed here was overwritten without a word")
+            raise _StepFailedError("expected copy to refuse users, which was changed; it overwrote the table")
         report = self._copied(replace_rows=True)
         written = {table.table: table.written for table in report.tables if table.written}
-        _expect(written == {"users": 1}, f"written was {written}")
-        return "refused, because users was changed here; with `--replace`, that row was written"
+        found = ", ".join(f"{counted(rows, 'row')} of {table}" for table, rows in written.items()) or "no row"
+        _expect(written == {"users": 1}, f"expected 1 row of users to be written; written: {found}")
+        return "copy refuses the changed table; with `--replace` it writes that row"
 
     def _planned(self, choices: Choices) -> Plan:
         with open_for_reading(self.source.url, self.target) as connections:
@@ -261,35 +265,44 @@ class _Rehearsal:
             return copy(connections, choices=CHOICES, replace_rows=replace_rows)
 
 
-def _taken(name: str, step: Callable[[], str]) -> RehearsedStep:
+def _run_step(name: str, step: Callable[[], str]) -> RehearsedStep:
     started = time.perf_counter()
-    as_expected = False
+    passed = False
     try:
-        told = step()
-        as_expected = True
-    except _NotAsExpectedError as error:
-        told = str(error)
+        summary = step()
+        passed = True
+    except _StepFailedError as error:
+        summary = str(error)
     except TatameError as error:
-        told = error.what
+        summary = error.what
     except psycopg.OperationalError as error:
         # A full disk, for instance.
-        told = str(error).splitlines()[0]
-    return RehearsedStep(name, told, time.perf_counter() - started, as_expected)
+        summary = str(error).splitlines()[0]
+    return RehearsedStep(name, summary, time.perf_counter() - started, passed)
 
 
-def _summed(exclusions: Iterable[Exclusion]) -> dict[tuple[str, str], int]:
-    found: Counter[tuple[str, str]] = Counter()
-    for what in exclusions:
-        found[what.kind, what.action] += what.rows
-    return dict(found)
+def _counts(exclusions: Iterable[Exclusion]) -> dict[tuple[str, str], int]:
+    """Count excluded rows and values by kind of obstacle and action."""
+    rows: Counter[tuple[str, str]] = Counter()
+    for exclusion in exclusions:
+        rows[exclusion.kind, exclusion.action] += exclusion.rows
+    return dict(rows)
 
 
-def _told(exclusions: dict[tuple[str, str], int]) -> str:
-    found: Counter[str] = Counter()
-    for (_, action), rows in exclusions.items():
-        found[action] += rows
-    return ", ".join(f"{rows:,} {action}" for action, rows in found.items())
+def _summary(excluded: dict[tuple[str, str], int]) -> str:
+    rows: Counter[str] = Counter()
+    for (_, action), count in excluded.items():
+        rows[action] += count
+    return ", ".join(f"{count:,} {action}" for action, count in rows.items())
+
+
+def _differences(expected: dict[tuple[str, str], int], found: dict[tuple[str, str], int]) -> str:
+    return "; ".join(
+        f"{' '.join(key)}: expected {expected.get(key, 0)}, found {found.get(key, 0)}"
+        for key in sorted(expected.keys() | found.keys())
+        if expected.get(key, 0) != found.get(key, 0)
+    )
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "nothing"
+    return ", ".join(sorted(names)) or "none"

@@ -1,4 +1,4 @@
--- A day of the app: new rows, changed ones, and some that go; two people exchange the accounts with which they sign in.
+-- A day of the app: rows are added, changed and deleted, and two users swap their accounts.
 INSERT INTO checkins ("userId", "classId", date) SELECT 1 + n %% %(users)s, 1 + n %% %(classes)s, '2026-03-02'
 FROM generate_series(1, %(checkins)s / 100) AS n;
 UPDATE checkins SET date = date - 1 WHERE id BETWEEN 301 AND 350;

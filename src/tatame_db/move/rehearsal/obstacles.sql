@@ -1,4 +1,4 @@
--- Each kind of obstacle, at least once. `mended.sql` takes away those for which nothing can be chosen.
+-- Every kind of obstacle at least once. `fixes.sql` removes those that no choice resolves.
 ALTER TABLE app_stores RENAME TO shops;
 ALTER TABLE graduations RENAME "userId" TO "studentId";
 
@@ -8,7 +8,7 @@ CREATE TABLE payments (id bigint PRIMARY KEY, paid_at timestamptz, amount numeri
 INSERT INTO payments SELECT n, now(), 99.90 FROM generate_series(1, 5) AS n;
 
 ALTER TABLE users ALTER clerk_user_id DROP NOT NULL;
--- The last two have one name between them, and the first has none, with a graduation that needs it.
+-- A user without a `clerk_user_id`, whose graduation is an orphan without it, and two users with the same one.
 INSERT INTO users (id, clerk_user_id) VALUES (2000000001, NULL), (2000000002, 'user_twice'), (2000000003, 'user_twice');
 INSERT INTO graduations (belt, "studentId") VALUES ('WHITE', 2000000001);
 ALTER TABLE checkins DROP CONSTRAINT "checkins_userId_fkey";

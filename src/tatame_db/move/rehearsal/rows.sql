@@ -1,5 +1,5 @@
--- Rows as gyms write them, in numbers that are told; and values that have broken a copy somewhere, but can be stored.
--- What refers to a row is made to fit, so that the server need not look each one up.
+-- Lifelike rows in the numbers that the parameters state, and values that break careless copies but can be stored.
+-- Foreign keys are not checked while these rows are inserted, because every reference is valid by construction.
 SET session_replication_role = replica;
 SET TimeZone = 'America/Sao_Paulo';
 
@@ -80,5 +80,5 @@ INSERT INTO notifications (recipients, viewed_by, content, sent_at) VALUES
     ('[0:1]={a,b}', ARRAY[ARRAY['1', NULL], ARRAY['', '4']], NULL, '9999-12-31');
 INSERT INTO checkins (id, date) VALUES (-2147483648, '0001-01-01'), (2147483646, '9999-12-31');
 
--- As in a project that has lived for a while.
+-- As autovacuum does in a project that has been in use for some time.
 ANALYZE;
