@@ -135,8 +135,13 @@ def conversion(source_type: str, target_type: str) -> Conversion:
         TIMESTAMP: _INTO_TIMESTAMP,
         TEXTS: _INTO_TEXTS,
     }
-    if found := known[target_type].get(kind):
+    if found := known.get(target_type, {}).get(kind):
         return found
+    # A model may have a column of any other type; only a value of the same type is known to arrive unchanged.
+    if target_type not in known and target_type == source_type:
+        return _UNCHANGED
+    if target_type == "bigint" and source_type in INTEGERS:
+        return Conversion("unchanged", convert="VALUE::bigint")
     if target_type == TEXT:
         return _AS_TEXT
     return Conversion(

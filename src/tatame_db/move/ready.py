@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import psycopg
 
@@ -15,7 +17,21 @@ if TYPE_CHECKING:
 
     from tatame_db.move.connection import MoveConnection
 
-_ANYTHING = {str: "gen_random_uuid()::text", int: "0", datetime: "now()", list: "'{}'"}
+_ANYTHING: dict[type, str] = {
+    str: "gen_random_uuid()::text",
+    UUID: "gen_random_uuid()",
+    int: "0",
+    float: "0",
+    Decimal: "0",
+    bool: "false",
+    datetime: "now()",
+    date: "now()",
+    time: "now()",
+    timedelta: "'0'",
+    bytes: "''",
+    list: "'{}'",
+    dict: "'{}'",
+}
 
 
 class TrialInsertFailed(TatameError):

@@ -152,6 +152,7 @@ OPERATORS: dict[str, dict[str, Compare]] = {
     },
     "integer": _ORDERED,
     "timestamp": _ORDERED,
+    "other": _ORDERED,
     "array": {
         "has": lambda column, value: column.contains(_texts(column, [value])),
         "has any": lambda column, value: column.overlap(_texts(column, value)),

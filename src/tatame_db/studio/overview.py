@@ -52,9 +52,10 @@ async def server_overview(connection: AsyncConnection) -> dict[str, Any]:
 
 async def _last_activities(connection: AsyncConnection, names: list[str]) -> dict[str, str | None]:
     # The index of the key finds the newest row at once; there is none on `created_at`.
-    if not names:
+    tables = [table for name in names if "created_at" in (table := Base.metadata.tables[name]).columns]
+    if not tables:
         return {}
-    found = await connection.execute(union_all(*(_last_activity(Base.metadata.tables[name]) for name in names)))
+    found = await connection.execute(union_all(*map(_last_activity, tables)))
     return {row[0]: row[1] for row in found.all()}  # pyright: ignore[reportGeneralTypeIssues]  # pairs
 
 
