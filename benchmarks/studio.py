@@ -1,7 +1,7 @@
-"""What the studio answers over a million users and a million check-ins, beside plain SQL, and what memory it takes.
+"""The studio over a million users and a million check-ins: its response times beside plain SQL, and its memory.
 
-Run it by hand: `python benchmarks/studio.py [DIRECTORY]`. A directory that is named keeps the data for the next run.
-The results that were kept are in `README.md`.
+Run it by hand: `python benchmarks/studio.py [DIRECTORY]`. A DIRECTORY keeps the data for the next run. Recorded results
+are in `README.md`.
 """
 
 from __future__ import annotations
@@ -57,22 +57,22 @@ FROM generate_series(1, {MILLION}) AS n;
 
 
 class Studio:
-    """The command in a process of its own, and a browser's part of the talk."""
+    """The command in its own process, and a client that is signed in."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         command = [COMMAND, "studio", "--no-browser", "--port", "4799"]
         self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         if not self.process.stdout:
-            raise SystemExit("the studio says nothing")
+            raise SystemExit("the studio prints no address")
         address = self.process.stdout.readline().strip()
         self.headers: dict[str, str] = {}
-        with self.answered(address.partition("4799")[2]) as entered:
-            cookie = entered.headers["Set-Cookie"].partition(";")[0]
+        with self.responding(address.partition("4799")[2]) as signed_in:
+            cookie = signed_in.headers["Set-Cookie"].partition(";")[0]
         self.headers = {"Cookie": cookie, "Origin": "http://127.0.0.1:4799", "Content-Type": "application/json"}
 
     @contextmanager
-    def answered(self, path: str, body: Any = None) -> Generator[HTTPResponse]:
-        """Ask on a new connection, for the server ends idle ones."""
+    def responding(self, path: str, body: Any = None) -> Generator[HTTPResponse]:
+        """Send a request on a new connection, because the server closes idle ones."""
         connection = HTTPConnection("127.0.0.1", 4799, timeout=600)
         content = None if body is None else json.dumps(body)
         connection.request("GET" if body is None else "POST", path, content, headers=self.headers)
@@ -80,33 +80,33 @@ class Studio:
         connection.close()
 
     def ask(self, path: str, **query: Any) -> Any:
-        """Ask for JSON."""
-        with self.answered(f"{path}?{urlencode(query)}") as response:
-            answer = json.loads(response.read())
-            assert response.status == 200, answer
-        return answer
+        """Return the JSON of a response."""
+        with self.responding(f"{path}?{urlencode(query)}") as response:
+            content = json.loads(response.read())
+            assert response.status == 200, content
+        return content
 
     def drain(self, path: str, body: Any = None) -> int:
         """Read a stream to its end and count its bytes."""
         size = 0
-        with self.answered(path, body) as response:
+        with self.responding(path, body) as response:
             while piece := response.read(1 << 20):
                 size += len(piece)
         return size
 
     def memory_mb(self, kind: str = "VmHWM") -> float:
-        """Say the most memory that was taken since `forget`, or with `VmRSS` what is taken now."""
+        """Return the peak of memory since `reset_peak`, or with `VmRSS` the memory in use now."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         [line] = [line for line in status.splitlines() if line.startswith(kind)]
         return int(line.split()[1]) / 1024
 
-    def forget(self) -> None:
-        """Let the most memory be counted anew."""
+    def reset_peak(self) -> None:
+        """Let the peak of memory be measured from now on."""
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
 
-def made(directory: Path) -> EmbeddedServer:
-    """Start the server and make the rows, where they are not there yet."""
+def filled_server(directory: Path) -> EmbeddedServer:
+    """Start the server, and fill the database if it is missing."""
     server = EmbeddedServer(directory / "data")
     server.start()
     if create_missing_database(server.address):
@@ -120,14 +120,14 @@ def made(directory: Path) -> EmbeddedServer:
 
 
 def timed(function: Callable[[], object]) -> float:
-    """Say how many milliseconds it takes."""
+    """Return how many milliseconds a function takes."""
     started = time.perf_counter()
     function()
     return (time.perf_counter() - started) * 1000
 
 
 def pages(studio: Studio, connection: psycopg.Connection[Any]) -> None:
-    """Compare pages with the SQL that a person would write for them."""
+    """Compare pages with SQL written by hand for the same rows."""
 
     def page(table: str, **query: Any) -> Callable[[], Any]:
         return lambda: studio.ask(f"/api/rows/{table}", **query)
@@ -193,7 +193,7 @@ def pages(studio: Studio, connection: psycopg.Connection[Any]) -> None:
             page("users", filter=where("gym_id", "is", "700")),
             plain("SELECT * FROM users WHERE gym_id = 700 ORDER BY id LIMIT 100"),
         ),
-        "a user and all that points to it": (
+        "a user and its referrers": (
             lambda: studio.ask("/api/row/users/4711"),
             plain("SELECT * FROM users WHERE id = 4711"),
         ),
@@ -201,7 +201,7 @@ def pages(studio: Studio, connection: psycopg.Connection[Any]) -> None:
             lambda: studio.ask("/api/row/class/700"),
             plain("SELECT count(*) FROM checkins WHERE class_id = 700"),
         ),
-        "a user to point at, by name": (
+        "a user to refer to, by name": (
             lambda: studio.ask("/api/find", table="users", q="Ana"),
             plain("SELECT id FROM users WHERE first_name ILIKE 'Ana%' ORDER BY id LIMIT 20"),
         ),
@@ -211,24 +211,24 @@ def pages(studio: Studio, connection: psycopg.Connection[Any]) -> None:
     times: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in compared}
     for _ in range(ROUNDS):
         for name, pair in compared.items():
-            for kept, function in zip(times[name], pair, strict=True):
-                kept.append(timed(function))
+            for milliseconds, function in zip(times[name], pair, strict=True):
+                milliseconds.append(timed(function))
     print("\n| What | Studio, ms | Plain SQL, ms | Ratio |\n| --- | --- | --- | --- |")
-    for name, (ours, theirs) in times.items():
-        ratio = median(mine / other for mine, other in zip(ours, theirs, strict=True))
-        print(f"| {name} | {median(ours):.1f} | {median(theirs):.1f} | {ratio:.2f} |")
-    print(f"\nmemory after that: {studio.memory_mb('VmRSS'):.0f} MB, at most {studio.memory_mb():.0f} MB")
+    for name, (in_studio, in_sql) in times.items():
+        ratio = median(one / other for one, other in zip(in_studio, in_sql, strict=True))
+        print(f"| {name} | {median(in_studio):.1f} | {median(in_sql):.1f} | {ratio:.2f} |")
+    print(f"\nmemory afterwards: {studio.memory_mb('VmRSS'):.0f} MB, at most {studio.memory_mb():.0f} MB")
 
 
 def streams(studio: Studio, connection: psycopg.Connection[Any]) -> None:
     """Read whole tables through the studio and watch its memory."""
     wide = "SELECT repeat('x', 1000000) AS a, repeat('y', 1000000) AS b FROM generate_series(1, 300)"
-    asked: dict[str, tuple[str, Any]] = {
-        "SQL: `select * from checkins`, cap of 1,000": (
+    requests: dict[str, tuple[str, Any]] = {
+        "SQL: `select * from checkins`, limit of 1,000": (
             "/api/sql",
             {"id": "a", "text": "select * from checkins"},
         ),
-        "SQL: `select * from checkins`, cap of 100,000": (
+        "SQL: `select * from checkins`, limit of 100,000": (
             "/api/sql",
             {"id": "b", "text": "select * from checkins", "limit": 100_000},
         ),
@@ -238,8 +238,8 @@ def streams(studio: Studio, connection: psycopg.Connection[Any]) -> None:
         "export of all users as JSON": ("/api/export/users.json", None),
     }
     print("\n| What | Seconds | MB | Memory at most, MB |\n| --- | --- | --- | --- |")
-    for name, (path, body) in asked.items():
-        studio.forget()
+    for name, (path, body) in requests.items():
+        studio.reset_peak()
         size = 0
 
         def drain(path: str = path, body: Any = body) -> None:
@@ -249,21 +249,21 @@ def streams(studio: Studio, connection: psycopg.Connection[Any]) -> None:
         seconds = timed(drain) / 1000
         print(f"| {name} | {seconds:.1f} | {size / 1e6:.1f} | {studio.memory_mb():.0f} |")
 
-    def copied() -> None:
+    def copy_checkins() -> None:
         with connection.cursor().copy("COPY checkins TO STDOUT (FORMAT csv)") as copy:
             for _ in copy:
                 pass
 
-    print(f"\nCOPY of all check-ins as CSV, beside it: {timed(copied) / 1000:.1f} s")
+    print(f"\nCOPY of all check-ins as CSV, beside it: {timed(copy_checkins) / 1000:.1f} s")
 
 
 def main() -> None:
-    """Make the data, measure, and leave nothing unless a directory was named."""
+    """Fill the database, measure, and remove the data unless a directory is named."""
     named = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     directory = named or Path(tempfile.mkdtemp(prefix="tatame-studio-"))
     directory.mkdir(exist_ok=True)
     directory.chmod(0o755)
-    server = made(directory)
+    server = filled_server(directory)
     environment = os.environ | {"TATAME_DATA_DIR": str(server.directory), "DATABASE_URL": ""}
     studio = Studio(environment)
     try:

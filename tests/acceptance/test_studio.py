@@ -78,17 +78,15 @@ def test_the_studio_prints_its_address_once_and_stops_with_ctrl_c(home: dict[str
 
 def test_the_browser_gets_a_one_time_token(home: dict[str, str], directory: Path) -> None:
     browser = directory / "browser"
-    browser.write_text(
-        f'#!/bin/sh\nprintf %s "$1" > {directory}/asked.new && mv {directory}/asked.new {directory}/asked\n'
-    )
+    browser.write_text(f'#!/bin/sh\nprintf %s "$1" > {directory}/url.new && mv {directory}/url.new {directory}/url\n')
     browser.chmod(0o755)
     with started(home | {"BROWSER": str(browser)}) as (_, address):
-        while not (directory / "asked").exists():
+        while not (directory / "url").exists():
             time.sleep(0.01)
-        asked = (directory / "asked").read_text()
-        assert asked.partition("=")[0] == address.partition("=")[0]
-        assert asked != address
-        assert [opened(asked)[0], opened(asked)[0], opened(address)[0]] == [303, 401, 303]
+        url = (directory / "url").read_text()
+        assert url.partition("=")[0] == address.partition("=")[0]
+        assert url != address
+        assert [opened(url)[0], opened(url)[0], opened(address)[0]] == [303, 401, 303]
 
 
 def test_a_taken_default_port_is_replaced_and_a_taken_port_option_is_an_error(run: Run, home: dict[str, str]) -> None:
@@ -136,35 +134,35 @@ def read_until(terminal: int, pattern: str) -> str:
 
 @pytest.fixture
 def make_start(environment: dict[str, str]) -> list[str]:
-    """Give the command, with the environment that is there already."""
+    """Return the command that runs `make start` in the installed environment."""
     environment["MAKEFLAGS"] = ""
     venv = Path(sys.prefix)
     return ["make", f"VENV={venv}", f"--assume-old={venv}/installed", "--directory", str(REPOSITORY), "start"]
 
 
 def test_make_start_ends_in_the_studio(run: Run, environment: dict[str, str], make_start: list[str]) -> None:
-    ours, theirs = pty.openpty()
+    controller, terminal = pty.openpty()
     process = subprocess.Popen(
-        make_start, env=environment, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+        make_start, env=environment, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
     )
-    os.close(theirs)
+    os.close(terminal)
     try:
-        seen = read_until(ours, r"token=\S+\s")
+        seen = read_until(controller, r"token=\S+\s")
         assert "seeded" in seen
         address = re.search(r"http://\S+", seen)
         assert address
         assert opened(address[0])[0] == 303
-        # As a terminal does it with Ctrl-C.
+        # As a terminal does on Ctrl-C.
         os.killpg(process.pid, signal.SIGINT)
         process.wait(timeout=30)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-    os.close(ours)
+    os.close(controller)
     assert run("status", "--check").returncode == 0
 
 
-def test_make_start_ends_by_itself_where_nobody_could_end_it(
+def test_make_start_without_a_terminal_ends_before_the_studio(
     run: Run, environment: dict[str, str], make_start: list[str]
 ) -> None:
     done = subprocess.run(
@@ -176,7 +174,7 @@ def test_make_start_ends_by_itself_where_nobody_could_end_it(
     assert run("status", "--check").returncode == 0
 
 
-def test_the_help_waits_for_no_web_server() -> None:
+def test_the_help_loads_no_web_server() -> None:
     code = "import sys, tatame_db.cli.commands; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert "tatame_db.cli.studio" in loaded

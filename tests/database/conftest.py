@@ -206,7 +206,7 @@ def writing_studio(committed_database: Database, serve_studio: Callable[[Access]
 
 
 @pytest.fixture(scope="module")
-def _old_studio(_tatame_run: Run) -> Generator[tuple[Client, Database]]:
+def _filled_studio(_tatame_run: Run) -> Generator[tuple[Client, Database]]:
     address = _tatame_run.clone()
     with Database(address) as database:
         with database.engine.begin() as connection:
@@ -217,12 +217,12 @@ def _old_studio(_tatame_run: Run) -> Generator[tuple[Client, Database]]:
 
 
 @pytest.fixture
-def old_studio(_old_studio: tuple[Client, Database], _no_traceback: None) -> Client:
+def filled_studio(_filled_studio: tuple[Client, Database], _no_traceback: None) -> Client:
     """Serve the rows of `studio_rows.sql` read-only, once for all tests of a file."""
-    return _old_studio[0]
+    return _filled_studio[0]
 
 
 @pytest.fixture
-def old_database(_old_studio: tuple[Client, Database]) -> Database:
-    """Return the database of `old_studio`."""
-    return _old_studio[1]
+def filled_database(_filled_studio: tuple[Client, Database]) -> Database:
+    """Return the database of `filled_studio`."""
+    return _filled_studio[1]

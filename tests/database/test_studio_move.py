@@ -26,10 +26,10 @@ def copied(source: URL, target: Database, *tables: str) -> None:
         move.copy(connections, list(tables))
 
 
-def test_the_overview_describes_server_schema_and_tables(old_studio: Client, old_database: Database) -> None:
-    found = old_studio.get("/api/overview")
+def test_the_overview_describes_server_schema_and_tables(filled_studio: Client, filled_database: Database) -> None:
+    found = filled_studio.get("/api/overview")
 
-    with old_database.engine.connect() as connection:
+    with filled_database.engine.connect() as connection:
         version = str(connection.scalar(text("SHOW server_version"))).split()[0]
     assert (found["server_version"], found["mode"], found["role"]) == (version, "read-only", "tatame_studio")
     assert (found["pending"], found["problem"]) == ([], None)
@@ -58,8 +58,8 @@ def test_drift_names_the_difference(studio: Client, committed_database: Database
     assert found["migrations"] == found["heads"] == []
 
 
-def test_without_a_move_the_status_is_empty(old_studio: Client) -> None:
-    assert old_studio.get("/api/move") == {"ever": False, "running": False, "runs": [], "tables": [], "parked": []}
+def test_without_a_move_the_status_is_empty(filled_studio: Client) -> None:
+    assert filled_studio.get("/api/move") == {"ever": False, "running": False, "runs": [], "tables": [], "parked": []}
 
 
 def test_a_copy_sends_events_and_fills_the_status(studio: Client, committed_database: Database, supabase: URL) -> None:

@@ -49,8 +49,8 @@ def in_background(studio: Client, statement: str, name: str = "one") -> tuple[th
     return thread, lines
 
 
-def test_a_result_has_its_columns_rows_and_end(old_studio: Client) -> None:
-    columns, rows, done = old_studio.run("SELECT 1 AS a, NULL AS a, '' AS \"ü\", 1.50, ARRAY[1], true, '{}'::jsonb")
+def test_a_result_has_its_columns_rows_and_end(filled_studio: Client) -> None:
+    columns, rows, done = filled_studio.run("SELECT 1 AS a, NULL AS a, '' AS \"ü\", 1.50, ARRAY[1], true, '{}'::jsonb")
 
     assert [(column["name"], column["type"]) for column in columns["columns"]] == [
         ("a", "int4"),
@@ -65,10 +65,10 @@ def test_a_result_has_its_columns_rows_and_end(old_studio: Client) -> None:
     assert done["done"] | {"ms": 0} == {"rows": 1, "more": False, "ms": 0, "command": "SELECT 1", "notices": []}
 
 
-def test_a_result_may_have_no_columns_or_no_rows(old_studio: Client) -> None:
-    assert old_studio.run("SELECT FROM generate_series(1, 2)")[:2] == [{"columns": []}, {"rows": [[], []]}]
-    assert [column["name"] for column in old_studio.run("SELECT 1 AS a WHERE false")[0]["columns"]] == ["a"]
-    assert old_studio.run("SET work_mem = '1MB'")[-1]["done"]["command"] == "SET"
+def test_a_result_may_have_no_columns_or_no_rows(filled_studio: Client) -> None:
+    assert filled_studio.run("SELECT FROM generate_series(1, 2)")[:2] == [{"columns": []}, {"rows": [[], []]}]
+    assert [column["name"] for column in filled_studio.run("SELECT 1 AS a WHERE false")[0]["columns"]] == ["a"]
+    assert filled_studio.run("SET work_mem = '1MB'")[-1]["done"]["command"] == "SET"
 
 
 def test_a_user_defined_type_is_shown_by_its_number(writing_studio: Client, committed_database: Any) -> None:
@@ -77,36 +77,36 @@ def test_a_user_defined_type_is_shown_by_its_number(writing_studio: Client, comm
     assert writing_studio.run("SELECT 'white'::belt")[0]["columns"][0]["type"].startswith("type ")
 
 
-def test_long_cells_are_cut(old_studio: Client) -> None:
-    [[cell, exact]] = old_studio.run("SELECT repeat('é', 10001), repeat('é', 10000)")[1]["rows"]
+def test_long_cells_are_cut(filled_studio: Client) -> None:
+    [[cell, exact]] = filled_studio.run("SELECT repeat('é', 10001), repeat('é', 10000)")[1]["rows"]
     assert cell == {"cut": "é" * 10_000, "length": 10_001}
     assert exact == "é" * 10_000
 
 
-def test_notices_are_returned(old_studio: Client) -> None:
-    notices = old_studio.run("DO $$ BEGIN RAISE WARNING 'careful'; RAISE NOTICE 'hm'; END $$")[-1]["done"]["notices"]
+def test_notices_are_returned(filled_studio: Client) -> None:
+    notices = filled_studio.run("DO $$ BEGIN RAISE WARNING 'careful'; RAISE NOTICE 'hm'; END $$")[-1]["done"]["notices"]
     assert notices == [{"severity": "WARNING", "what": "careful"}, {"severity": "NOTICE", "what": "hm"}]
 
 
-def test_an_error_has_its_position(old_studio: Client) -> None:
+def test_an_error_has_its_position(filled_studio: Client) -> None:
     statement = "SELECT 'é',\n  nothing FROM users"
-    error = old_studio.error(statement)
+    error = filled_studio.error(statement)
 
     assert error["what"] == 'column "nothing" does not exist'
     assert statement[error["position"] - 1 :].startswith("nothing")
-    assert old_studio.error(statement, explain="plan")["position"] == error["position"]
-    assert old_studio.error("SELECT emial FROM users")["hint"] == (
+    assert filled_studio.error(statement, explain="plan")["position"] == error["position"]
+    assert filled_studio.error("SELECT emial FROM users")["hint"] == (
         'Perhaps you meant to reference the column "users.email".'
     )
 
 
 @pytest.mark.parametrize("statement", ["", "  ;; -- nothing\n"])
-def test_a_text_without_a_statement_is_an_error(old_studio: Client, statement: str) -> None:
-    assert old_studio.error(statement)["what"] == "the text contains no statement"
+def test_a_text_without_a_statement_is_an_error(filled_studio: Client, statement: str) -> None:
+    assert filled_studio.error(statement)["what"] == "the text contains no statement"
 
 
-def test_a_trailing_semicolon_or_comment_is_not_a_second_statement(old_studio: Client) -> None:
-    assert old_studio.run("-- first\nSELECT 1; -- last")[-1]["done"]["rows"] == 1
+def test_a_trailing_semicolon_or_comment_is_not_a_second_statement(filled_studio: Client) -> None:
+    assert filled_studio.run("-- first\nSELECT 1; -- last")[-1]["done"]["rows"] == 1
 
 
 @pytest.mark.parametrize(
@@ -121,18 +121,18 @@ def test_a_trailing_semicolon_or_comment_is_not_a_second_statement(old_studio: C
         ({"id": 1, "text": "SELECT 1"}, 400),
     ],
 )
-def test_a_malformed_request_gets_a_problem(old_studio: Client, body: Any, status: int) -> None:
-    response = old_studio.ask("/api/sql", body)
+def test_a_malformed_request_gets_a_problem(filled_studio: Client, body: Any, status: int) -> None:
+    response = filled_studio.ask("/api/sql", body)
     assert (response.status, "what" in response.json) == (status, True)
 
 
-def test_a_plan_is_a_tree(old_studio: Client) -> None:
-    planned, done = old_studio.run("SELECT * FROM users -- all", explain="plan")
+def test_a_plan_is_a_tree(filled_studio: Client) -> None:
+    planned, done = filled_studio.run("SELECT * FROM users -- all", explain="plan")
     assert planned["plan"][0]["Plan"]["Relation Name"] == "users"
     assert "Execution Time" not in planned["plan"][0]
     assert done["done"]["command"] == "EXPLAIN"
 
-    assert old_studio.run("SELECT * FROM users", explain="analyze")[0]["plan"][0]["Plan"]["Actual Rows"] == 60
+    assert filled_studio.run("SELECT * FROM users", explain="analyze")[0]["plan"][0]["Plan"]["Actual Rows"] == 60
 
 
 def test_an_analyzed_statement_is_rolled_back(writing_studio: Client, committed_database: Database) -> None:
@@ -143,56 +143,58 @@ def test_an_analyzed_statement_is_rolled_back(writing_studio: Client, committed_
         assert connection.scalar(text("SELECT count(*) FROM roles")) == 0
 
 
-def test_a_result_is_limited_and_the_server_stops(old_studio: Client, old_database: Database) -> None:
-    lines = old_studio.run("SELECT generate_series(1, 2000000000) AS limited", limit=1234)
+def test_a_result_is_limited_and_the_server_stops(filled_studio: Client, filled_database: Database) -> None:
+    lines = filled_studio.run("SELECT generate_series(1, 2000000000) AS limited", limit=1234)
 
     assert sum(len(line["rows"]) for line in lines if "rows" in line) == 1234
     assert (lines[-1]["done"]["rows"], lines[-1]["done"]["more"]) == (1234, True)
-    until(lambda: not running(old_database, "limited"))
+    until(lambda: not running(filled_database, "limited"))
 
 
-def test_a_statement_that_is_slow_after_the_limit_is_cancelled(old_studio: Client, old_database: Database) -> None:
+def test_a_statement_that_is_slow_after_the_limit_is_cancelled(
+    filled_studio: Client, filled_database: Database
+) -> None:
     rows = "(SELECT generate_series(1, 1000)) AS s (n)"
     statement = f"SELECT repeat('x', 200), CASE WHEN n > 900 THEN pg_sleep(600) END AS endless FROM {rows}"
-    assert old_studio.run(statement, limit=10)[-1]["done"]["more"] is True
-    until(lambda: not running(old_database, "endless"))
+    assert filled_studio.run(statement, limit=10)[-1]["done"]["more"] is True
+    until(lambda: not running(filled_database, "endless"))
 
 
-def test_a_result_of_exactly_the_limit_is_complete(old_studio: Client) -> None:
-    assert old_studio.run("SELECT generate_series(1, 7)", limit=7)[-1]["done"]["more"] is False
+def test_a_result_of_exactly_the_limit_is_complete(filled_studio: Client) -> None:
+    assert filled_studio.run("SELECT generate_series(1, 7)", limit=7)[-1]["done"]["more"] is False
 
 
-def test_rows_arrive_while_the_statement_runs(old_studio: Client) -> None:
+def test_rows_arrive_while_the_statement_runs(filled_studio: Client) -> None:
     rows = "(SELECT generate_series(1, 1000)) AS s (n)"
     statement = f"SELECT repeat('x', 200), CASE WHEN n > 900 THEN pg_sleep(600) END FROM {rows}"
-    with closing(old_studio.begin("/api/sql", {"id": "slow", "text": statement, "limit": 5000})) as connection:
+    with closing(filled_studio.begin("/api/sql", {"id": "slow", "text": statement, "limit": 5000})) as connection:
         response = connection.getresponse()
         assert "columns" in json.loads(response.readline())
         assert len(json.loads(response.readline())["rows"]) > 100
 
 
-def test_a_query_is_cancelled_on_the_server(old_studio: Client, old_database: Database) -> None:
-    first, lines = in_background(old_studio, "SELECT pg_sleep(600) /* first */", "first")
-    second, _ = in_background(old_studio, "SELECT pg_sleep(600) /* second */", "second")
-    until(lambda: len(running(old_database, "pg_sleep")) == 2)
+def test_a_query_is_cancelled_on_the_server(filled_studio: Client, filled_database: Database) -> None:
+    first, lines = in_background(filled_studio, "SELECT pg_sleep(600) /* first */", "first")
+    second, _ = in_background(filled_studio, "SELECT pg_sleep(600) /* second */", "second")
+    until(lambda: len(running(filled_database, "pg_sleep")) == 2)
 
-    assert old_studio.ask("/api/sql/cancel", {"id": "first"}).json == {"cancelled": True}
+    assert filled_studio.ask("/api/sql/cancel", {"id": "first"}).json == {"cancelled": True}
     first.join()
     assert lines[-1]["error"]["code"] == "57014"
-    assert len(running(old_database, "second")) == 1
+    assert len(running(filled_database, "second")) == 1
 
-    assert old_studio.ask("/api/sql", {"id": "second", "text": "SELECT 1"}).status == 400
-    assert old_studio.ask("/api/sql/cancel", {"id": "second"}).json == {"cancelled": True}
+    assert filled_studio.ask("/api/sql", {"id": "second", "text": "SELECT 1"}).status == 400
+    assert filled_studio.ask("/api/sql/cancel", {"id": "second"}).json == {"cancelled": True}
     second.join()
-    assert old_studio.ask("/api/sql/cancel", {"id": "second"}).json == {"cancelled": False}
+    assert filled_studio.ask("/api/sql/cancel", {"id": "second"}).json == {"cancelled": False}
 
 
-def test_a_disconnect_cancels_a_query(old_studio: Client, old_database: Database) -> None:
-    connection = old_studio.begin("/api/sql", {"id": "left", "text": "SELECT pg_sleep(600) /* left */"})
-    until(lambda: running(old_database, "left"))
+def test_a_disconnect_cancels_a_query(filled_studio: Client, filled_database: Database) -> None:
+    connection = filled_studio.begin("/api/sql", {"id": "left", "text": "SELECT pg_sleep(600) /* left */"})
+    until(lambda: running(filled_database, "left"))
     connection.close()
-    until(lambda: not running(old_database, "left"))
-    until(lambda: old_studio.get("/api/health")["pool"]["in_use"] == 0)
+    until(lambda: not running(filled_database, "left"))
+    until(lambda: filled_studio.get("/api/health")["pool"]["in_use"] == 0)
 
 
 def test_a_disconnect_cancels_the_reading_of_a_page(studio: Client, committed_database: Database) -> None:
@@ -204,20 +206,20 @@ def test_a_disconnect_cancels_the_reading_of_a_page(studio: Client, committed_da
         until(lambda: not running(committed_database, "anon_1"))
 
 
-def test_a_disconnect_ends_an_export(old_studio: Client) -> None:
-    with closing(old_studio.begin("/api/export/users.csv")) as connection:
+def test_a_disconnect_ends_an_export(filled_studio: Client) -> None:
+    with closing(filled_studio.begin("/api/export/users.csv")) as connection:
         connection.getresponse().read(10)
-    until(lambda: old_studio.get("/api/health")["pool"]["in_use"] == 0)
+    until(lambda: filled_studio.get("/api/health")["pool"]["in_use"] == 0)
 
 
-def test_queries_leave_connections_for_pages(old_studio: Client, old_database: Database) -> None:
-    started = [in_background(old_studio, "SELECT pg_sleep(600) /* many */", f"many {n}") for n in range(10)]
-    until(lambda: len(running(old_database, "many")) == 10)
+def test_queries_leave_connections_for_pages(filled_studio: Client, filled_database: Database) -> None:
+    started = [in_background(filled_studio, "SELECT pg_sleep(600) /* many */", f"many {n}") for n in range(10)]
+    until(lambda: len(running(filled_database, "many")) == 10)
 
-    assert old_studio.ask("/api/sql", {"id": "eleven", "text": "SELECT 1"}).status == 429
-    assert old_studio.ask("/api/rows/users").status == 200
+    assert filled_studio.ask("/api/sql", {"id": "eleven", "text": "SELECT 1"}).status == 429
+    assert filled_studio.ask("/api/rows/users").status == 200
     for n, (thread, _) in enumerate(started):
-        old_studio.ask("/api/sql/cancel", {"id": f"many {n}"})
+        filled_studio.ask("/api/sql/cancel", {"id": f"many {n}"})
         thread.join()
 
 

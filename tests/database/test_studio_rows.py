@@ -41,24 +41,24 @@ def ids(database: Database, query: str) -> list[str]:
 @pytest.mark.parametrize(("sort", "order"), ORDERS.items())
 @pytest.mark.parametrize("limit", [2, 7])
 def test_the_pages_of_any_order_are_complete_in_both_directions(
-    old_studio: Client, old_database: Database, sort: str, order: str, limit: int
+    filled_studio: Client, filled_database: Database, sort: str, order: str, limit: int
 ) -> None:
-    expected = ids(old_database, f"SELECT id FROM users WHERE id > 40 ORDER BY {order}")
+    expected = ids(filled_database, f"SELECT id FROM users WHERE id > 40 ORDER BY {order}")
     query = {"sort": sort, "limit": str(limit), "columns": "id"}
     query["filter"] = json.dumps({"column": "id", "op": ">", "value": "40"})
 
     def walk(page: dict[str, Any], way: str, parameter: str) -> list[list[str]]:
         pages = [page["keys"]]
         while cursor := page[way]:
-            page = old_studio.get("/api/rows/users", **query, **{parameter: cursor})
+            page = filled_studio.get("/api/rows/users", **query, **{parameter: cursor})
             pages.append(page["keys"])
         return pages
 
-    first = old_studio.get("/api/rows/users", **query)
+    first = filled_studio.get("/api/rows/users", **query)
     assert first["previous"] is None
     assert [key for keys in walk(first, "next", "after") for key in keys] == expected
 
-    last = old_studio.get("/api/rows/users", **query, last="1")
+    last = filled_studio.get("/api/rows/users", **query, last="1")
     assert last["next"] is None
     assert [key for keys in reversed(walk(last, "previous", "before")) for key in keys] == expected
 
@@ -128,13 +128,13 @@ FILTERS: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("condition", "where"), FILTERS, ids=lambda value: json.dumps(value)[:60])
-def test_a_filter_finds_its_rows(old_studio: Client, old_database: Database, condition: Any, where: str) -> None:
-    expected = ids(old_database, f"SELECT id FROM users WHERE {where.replace(':', chr(92) + ':')} ORDER BY id")
+def test_a_filter_finds_its_rows(filled_studio: Client, filled_database: Database, condition: Any, where: str) -> None:
+    expected = ids(filled_database, f"SELECT id FROM users WHERE {where.replace(':', chr(92) + ':')} ORDER BY id")
     query = {"filter": json.dumps(condition)}
 
-    found = old_studio.get("/api/rows/users", columns="id", **query)
+    found = filled_studio.get("/api/rows/users", columns="id", **query)
     assert found["keys"] == expected
-    assert old_studio.get("/api/count/users", **query) == {"rows": len(expected)}
+    assert filled_studio.get("/api/count/users", **query) == {"rows": len(expected)}
     assert found["estimated"] >= 0
 
 
@@ -148,14 +148,14 @@ def test_a_filter_finds_its_rows(old_studio: Client, old_database: Database, con
         ({"op": "not null"}, ["1", "2", "4"]),
     ],
 )
-def test_a_list_is_filtered_by_its_elements(old_studio: Client, condition: Any, keys: list[str]) -> None:
+def test_a_list_is_filtered_by_its_elements(filled_studio: Client, condition: Any, keys: list[str]) -> None:
     query = json.dumps(condition | {"column": "recipients"})
-    assert old_studio.get("/api/rows/notifications", filter=query)["keys"] == keys
+    assert filled_studio.get("/api/rows/notifications", filter=query)["keys"] == keys
 
 
-def test_an_empty_list_is_not_null(old_studio: Client) -> None:
+def test_an_empty_list_is_not_null(filled_studio: Client) -> None:
     query = json.dumps({"column": "viewed_by", "op": "empty"})
-    assert old_studio.get("/api/rows/notifications", filter=query)["keys"] == ["1", "3"]
+    assert filled_studio.get("/api/rows/notifications", filter=query)["keys"] == ["1", "3"]
 
 
 def test_every_operator_is_tested_here() -> None:
@@ -169,15 +169,17 @@ def flat(condition: Any) -> list[Any]:
     return [condition] if parts is None else [found for part in parts for found in flat(part)]
 
 
-def test_a_filter_on_a_column_of_another_table_gets_a_problem(old_studio: Client) -> None:
-    response = old_studio.ask(
+def test_a_filter_on_a_column_of_another_table_gets_a_problem(filled_studio: Client) -> None:
+    response = filled_studio.ask(
         '/api/count/users?filter={"column":"recipients","op":"has","value":"1"}'.replace('"', "%22")
     )
     assert (response.status, response.json["what"]) == (400, 'column "recipients" of table "users" does not exist')
 
 
-def test_cells_are_exact_and_long_ones_are_cut(old_studio: Client) -> None:
-    page = old_studio.get("/api/rows/users", limit="7", columns="id,instagram,phone,created_at,approved_at,first_name")
+def test_cells_are_exact_and_long_ones_are_cut(filled_studio: Client) -> None:
+    page = filled_studio.get(
+        "/api/rows/users", limit="7", columns="id,instagram,phone,created_at,approved_at,first_name"
+    )
 
     assert page["rows"][0] == [
         "1",
@@ -197,18 +199,18 @@ def test_cells_are_exact_and_long_ones_are_cut(old_studio: Client) -> None:
     assert [row[5] for row in page["rows"][2:4]] == [None, ""]
 
 
-def test_lists_are_lists_and_long_ones_are_cut(old_studio: Client) -> None:
-    page = old_studio.get("/api/rows/notifications", columns="recipients,viewed_by")
+def test_lists_are_lists_and_long_ones_are_cut(filled_studio: Client) -> None:
+    page = filled_studio.get("/api/rows/notifications", columns="recipients,viewed_by")
 
     assert page["rows"][:3] == [[["1", "2"], []], [["2", None, 'a,"b"'], None], [None, []]]
     assert page["rows"][3][0]["cut"].startswith("{1,2,3,")
     assert page["rows"][3][0]["length"] == 3894
-    assert old_studio.get("/api/cell/notifications/recipients/4")["value"] == [str(n) for n in range(1, 1001)]
+    assert filled_studio.get("/api/cell/notifications/recipients/4")["value"] == [str(n) for n in range(1, 1001)]
 
 
-def test_a_whole_value_is_read_on_demand(old_studio: Client) -> None:
-    assert old_studio.get("/api/cell/users/instagram/1") == {"value": "é" * 1_000_000}
-    assert old_studio.get("/api/cell/users/phone/2") == {"value": None}
+def test_a_whole_value_is_read_on_demand(filled_studio: Client) -> None:
+    assert filled_studio.get("/api/cell/users/instagram/1") == {"value": "é" * 1_000_000}
+    assert filled_studio.get("/api/cell/users/phone/2") == {"value": None}
 
 
 def test_a_value_that_is_too_long_for_the_browser_gets_a_problem(studio: Client, committed_database: Database) -> None:
@@ -218,8 +220,8 @@ def test_a_value_that_is_too_long_for_the_browser_gets_a_problem(studio: Client,
     assert (response.status, response.json["what"][:34]) == (400, "the value has 8,000,001 characters")
 
 
-def test_a_row_has_its_references_and_its_referrers(old_studio: Client) -> None:
-    found = old_studio.get("/api/row/users/5")
+def test_a_row_has_its_references_and_its_referrers(filled_studio: Client) -> None:
+    found = filled_studio.get("/api/row/users/5")
 
     assert found["row"]["clerk_user_id"] == "user_005"
     assert found["references"] == {"gym_id": {"table": "gyms", "key": "2", "label": "Norte"}}
@@ -230,8 +232,8 @@ def test_a_row_has_its_references_and_its_referrers(old_studio: Client) -> None:
 
 
 @pytest.mark.parametrize("key", ["STUDENT", "a/b?c=d&e %", ""])
-def test_any_text_can_be_a_key(old_studio: Client, key: str) -> None:
-    assert old_studio.get(f"/api/row/roles/{quote(key, safe='')}")["row"]["id"] == key
+def test_any_text_can_be_a_key(filled_studio: Client, key: str) -> None:
+    assert filled_studio.get(f"/api/row/roles/{quote(key, safe='')}")["row"]["id"] == key
 
 
 @pytest.mark.parametrize(
@@ -246,9 +248,9 @@ def test_any_text_can_be_a_key(old_studio: Client, key: str) -> None:
     ],
 )
 def test_rows_to_refer_to_are_found_by_key_and_by_label(
-    old_studio: Client, table: str, prefix: str, keys: list[str]
+    filled_studio: Client, table: str, prefix: str, keys: list[str]
 ) -> None:
-    assert [found["key"] for found in old_studio.get("/api/find", table=table, q=prefix)] == keys
+    assert [found["key"] for found in filled_studio.get("/api/find", table=table, q=prefix)] == keys
 
 
 @pytest.mark.parametrize(
@@ -302,16 +304,16 @@ def test_rows_to_refer_to_are_found_by_key_and_by_label(
         ("/api/nothing", 404, "/api/nothing does not exist"),
     ],
 )
-def test_a_refused_request_gets_a_problem(old_studio: Client, path: str, status: int, message: str) -> None:
-    response = old_studio.ask(quote(path, safe="/?=&%"))
+def test_a_refused_request_gets_a_problem(filled_studio: Client, path: str, status: int, message: str) -> None:
+    response = filled_studio.ask(quote(path, safe="/?=&%"))
 
     assert response.status == status, response.text
     assert message in response.json["what"]
     assert {"what", "means", "fix", "code"} <= response.json.keys()
 
 
-def test_the_tables_are_described_from_the_models(old_studio: Client) -> None:
-    session = old_studio.get("/api/session")
+def test_the_tables_are_described_from_the_models(filled_studio: Client) -> None:
+    session = filled_studio.get("/api/session")
 
     assert (session["mode"], session["role"]) == ("read-only", "tatame_studio")
     described = {table["name"]: table for table in session["tables"]}
@@ -335,10 +337,10 @@ def test_the_tables_are_described_from_the_models(old_studio: Client) -> None:
 # --- Exports ----------------------------------------------------------------------------------------------------------
 
 
-def test_postgresql_reads_a_csv_export_back_unchanged(old_studio: Client, old_database: Database) -> None:
-    response = old_studio.ask("/api/export/users.csv")
+def test_postgresql_reads_a_csv_export_back_unchanged(filled_studio: Client, filled_database: Database) -> None:
+    response = filled_studio.ask("/api/export/users.csv")
     assert response.headers["Content-Disposition"] == 'attachment; filename="users.csv"'
-    with old_database.engine.connect() as connection:
+    with filled_database.engine.connect() as connection:
         connection.execute(text("CREATE TEMP TABLE back (LIKE users)"))
         driver = driver_connection(connection)
         with driver.cursor().copy("COPY back FROM STDIN (FORMAT csv, HEADER match)") as copy:
@@ -351,23 +353,23 @@ def test_postgresql_reads_a_csv_export_back_unchanged(old_studio: Client, old_da
         connection.rollback()
 
 
-def test_an_export_has_the_rows_columns_and_order_of_its_selection(old_studio: Client) -> None:
+def test_an_export_has_the_rows_columns_and_order_of_its_selection(filled_studio: Client) -> None:
     query = "?columns=first_name,id&sort=-id&filter=" + quote('{"column":"id","op":"<","value":"6"}')
 
-    rows = list(csv.reader(io.StringIO(old_studio.ask(f"/api/export/users.csv{query}").text)))
+    rows = list(csv.reader(io.StringIO(filled_studio.ask(f"/api/export/users.csv{query}").text)))
     assert rows == [["first_name", "id"], ["Água", "5"], ["", "4"], ["", "3"], ["Bia", "2"], ["ana", "1"]]
-    assert old_studio.get(f"/api/export/users.json{query}") == [
+    assert filled_studio.get(f"/api/export/users.json{query}") == [
         {"first_name": name, "id": key} for name, key in [("Água", 5), ("", 4), (None, 3), ("Bia", 2), ("ana", 1)]
     ]
 
 
-def test_an_export_without_rows_is_complete(old_studio: Client) -> None:
-    assert old_studio.ask("/api/export/versions.json").json == []
-    assert old_studio.ask("/api/export/versions.csv").text == "id,app_version,created_at,disabled_at\r\n"
+def test_an_export_without_rows_is_complete(filled_studio: Client) -> None:
+    assert filled_studio.ask("/api/export/versions.json").json == []
+    assert filled_studio.ask("/api/export/versions.csv").text == "id,app_version,created_at,disabled_at\r\n"
 
 
-def test_lists_are_lists_in_a_json_export(old_studio: Client) -> None:
-    exported = old_studio.get("/api/export/notifications.json?columns=recipients,viewed_by&sort=id")
+def test_lists_are_lists_in_a_json_export(filled_studio: Client) -> None:
+    exported = filled_studio.get("/api/export/notifications.json?columns=recipients,viewed_by&sort=id")
     assert exported[1] == {"recipients": ["2", None, 'a,"b"'], "viewed_by": None}
 
 

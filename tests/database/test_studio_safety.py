@@ -21,8 +21,8 @@ ASK = {"id": "one", "text": "SELECT 1"}
 
 
 @pytest.mark.parametrize("path", EVERYTHING)
-def test_without_the_cookie_nothing_is_shown(old_studio: Client, path: str) -> None:
-    response = type(old_studio)(old_studio.server).ask(path)
+def test_without_the_cookie_nothing_is_shown(filled_studio: Client, path: str) -> None:
+    response = type(filled_studio)(filled_studio.server).ask(path)
 
     assert response.status == 401
     assert "tatame-db studio" in response.text
@@ -30,16 +30,16 @@ def test_without_the_cookie_nothing_is_shown(old_studio: Client, path: str) -> N
 
 
 @pytest.mark.parametrize("cookie", ["", "{name}=wrong", "{name}={token}", "other={value}", "{name}=\u00e9", '{name}="'])
-def test_a_wrong_cookie_is_refused(old_studio: Client, cookie: str) -> None:
-    name, _, value = old_studio.cookie.partition("=")
-    wrong = cookie.format(name=name, value=value, token=old_studio.server.guard.token)
+def test_a_wrong_cookie_is_refused(filled_studio: Client, cookie: str) -> None:
+    name, _, value = filled_studio.cookie.partition("=")
+    wrong = cookie.format(name=name, value=value, token=filled_studio.server.guard.token)
 
-    assert type(old_studio)(old_studio.server, wrong).ask("/api/session").status == 401
+    assert type(filled_studio)(filled_studio.server, wrong).ask("/api/session").status == 401
 
 
-def test_the_token_is_exchanged_for_a_cookie_and_removed_from_the_address(old_studio: Client) -> None:
-    token = old_studio.server.guard.token
-    response = type(old_studio)(old_studio.server).ask(f"/t/users?sort=-id&token={token}&filter=%7B%22%26%22%7D")
+def test_the_token_is_exchanged_for_a_cookie_and_removed_from_the_address(filled_studio: Client) -> None:
+    token = filled_studio.server.guard.token
+    response = type(filled_studio)(filled_studio.server).ask(f"/t/users?sort=-id&token={token}&filter=%7B%22%26%22%7D")
 
     assert (response.status, response.headers["Location"]) == (303, "/t/users?sort=-id&filter=%7B%22%26%22%7D")
     cookie = response.headers["Set-Cookie"]
@@ -47,27 +47,27 @@ def test_the_token_is_exchanged_for_a_cookie_and_removed_from_the_address(old_st
     assert {"HttpOnly", "SameSite=strict", "Path=/"} <= set(cookie.split("; "))
 
 
-def test_signing_in_never_redirects_to_another_host(old_studio: Client) -> None:
-    response = old_studio.ask(f"//evil.example/t?token={old_studio.server.guard.token}")
+def test_signing_in_never_redirects_to_another_host(filled_studio: Client) -> None:
+    response = filled_studio.ask(f"//evil.example/t?token={filled_studio.server.guard.token}")
 
     assert response.headers["Location"] == "/evil.example/t"
 
 
-def test_a_wrong_token_is_refused_even_with_the_cookie(old_studio: Client) -> None:
-    assert old_studio.ask("/?token=wrong").status == 401
-    assert old_studio.ask("/?token=").status == 401
-    assert old_studio.ask(f"/api/session?token={old_studio.server.guard.token}", Cookie=None).status == 401
+def test_a_wrong_token_is_refused_even_with_the_cookie(filled_studio: Client) -> None:
+    assert filled_studio.ask("/?token=wrong").status == 401
+    assert filled_studio.ask("/?token=").status == 401
+    assert filled_studio.ask(f"/api/session?token={filled_studio.server.guard.token}", Cookie=None).status == 401
 
 
-def test_a_one_time_token_signs_in_once(old_studio: Client) -> None:
-    token = old_studio.server.guard.one_time_token()
-    stranger = type(old_studio)(old_studio.server)
+def test_a_one_time_token_signs_in_once(filled_studio: Client) -> None:
+    token = filled_studio.server.guard.one_time_token()
+    stranger = type(filled_studio)(filled_studio.server)
 
     assert [stranger.ask(f"/?token={token}").status for _ in range(2)] == [303, 401]
 
 
-def test_the_studio_listens_on_the_loopback_address_only(old_studio: Client) -> None:
-    [listener] = old_studio.server.servers
+def test_the_studio_listens_on_the_loopback_address_only(filled_studio: Client) -> None:
+    [listener] = filled_studio.server.servers
     assert [sock.getsockname()[0] for sock in listener.sockets] == ["127.0.0.1"]
 
 
@@ -76,16 +76,16 @@ def test_the_studio_listens_on_the_loopback_address_only(old_studio: Client) -> 
     [None, "", "evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "127.0.0.1.evil.example:{port}"],
 )
 @pytest.mark.parametrize("path", ["/?token={token}", "/api/session"])
-def test_a_rebound_host_is_refused(old_studio: Client, host: str | None, path: str) -> None:
-    sent = host and host.format(port=old_studio.server.port)
-    response = old_studio.ask(path.format(token=old_studio.server.guard.token), Host=sent)
+def test_a_rebound_host_is_refused(filled_studio: Client, host: str | None, path: str) -> None:
+    sent = host and host.format(port=filled_studio.server.port)
+    response = filled_studio.ask(path.format(token=filled_studio.server.guard.token), Host=sent)
 
     assert response.status in {400, 421} if host is None else response.status == 421
     assert "Set-Cookie" not in response.headers
 
 
-def test_localhost_is_accepted(old_studio: Client) -> None:
-    assert old_studio.ask("/api/session", Host=f"localhost:{old_studio.server.port}").status == 200
+def test_localhost_is_accepted(filled_studio: Client) -> None:
+    assert filled_studio.ask("/api/session", Host=f"localhost:{filled_studio.server.port}").status == 200
 
 
 @pytest.mark.parametrize(
@@ -104,33 +104,33 @@ def test_localhost_is_accepted(old_studio: Client) -> None:
 )
 @pytest.mark.parametrize("path", ["/api/sql", "/api/sql/cancel", "/api/changes"])
 def test_another_page_cannot_run_or_change_anything(
-    old_studio: Client, path: str, headers: dict[str, str | None]
+    filled_studio: Client, path: str, headers: dict[str, str | None]
 ) -> None:
-    sent = {name: value and value.format(port=old_studio.server.port) for name, value in headers.items()}
+    sent = {name: value and value.format(port=filled_studio.server.port) for name, value in headers.items()}
 
-    assert old_studio.ask(path, ASK, **sent).status == 403
+    assert filled_studio.ask(path, ASK, **sent).status == 403
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_another_page_cannot_load_data(old_studio: Client, site: str) -> None:
-    assert old_studio.ask("/api/rows/users", Sec_Fetch_Site=site).status == 403
+def test_another_page_cannot_load_data(filled_studio: Client, site: str) -> None:
+    assert filled_studio.ask("/api/rows/users", Sec_Fetch_Site=site).status == 403
 
 
-def test_a_page_of_the_studio_is_accepted(old_studio: Client) -> None:
-    assert old_studio.ask("/api/sql", ASK, Sec_Fetch_Site="same-origin").status == 200
-    assert old_studio.ask("/api/sql", ASK, Sec_Fetch_Site="same-origin", Origin=None).status == 200
-    assert old_studio.ask("/api/rows/users", Sec_Fetch_Site="none").status == 200
+def test_a_page_of_the_studio_is_accepted(filled_studio: Client) -> None:
+    assert filled_studio.ask("/api/sql", ASK, Sec_Fetch_Site="same-origin").status == 200
+    assert filled_studio.ask("/api/sql", ASK, Sec_Fetch_Site="same-origin", Origin=None).status == 200
+    assert filled_studio.ask("/api/rows/users", Sec_Fetch_Site="none").status == 200
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
-def test_the_content_types_of_a_form_are_refused(old_studio: Client, kind: str | None) -> None:
-    assert old_studio.ask("/api/sql", ASK, Content_Type=kind).status == 400
+def test_the_content_types_of_a_form_are_refused(filled_studio: Client, kind: str | None) -> None:
+    assert filled_studio.ask("/api/sql", ASK, Content_Type=kind).status == 400
 
 
-def test_cors_admits_no_other_origin(old_studio: Client) -> None:
+def test_cors_admits_no_other_origin(filled_studio: Client) -> None:
     headers = {"Origin": "http://evil.example", "Access_Control_Request_Method": "POST"}
     for method in ("OPTIONS", "GET"):
-        response = old_studio.ask("/api/sql", method=method, **headers)
+        response = filled_studio.ask("/api/sql", method=method, **headers)
         assert response.status in {403, 404, 405}
         assert [name for name in response.headers if name.lower().startswith("access-control")] == []
 
@@ -138,9 +138,9 @@ def test_cors_admits_no_other_origin(old_studio: Client) -> None:
 @pytest.mark.parametrize("path", [*EVERYTHING, "/api/nothing", "/static/nothing", "/api/rows/nothing"])
 @pytest.mark.parametrize("signed_in", [True, False])
 def test_every_response_forbids_frames_sniffing_foreign_scripts_and_caching(
-    old_studio: Client, path: str, signed_in: bool
+    filled_studio: Client, path: str, signed_in: bool
 ) -> None:
-    response = (old_studio if signed_in else type(old_studio)(old_studio.server)).ask(path)
+    response = (filled_studio if signed_in else type(filled_studio)(filled_studio.server)).ask(path)
 
     headers = response.headers
     policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
@@ -154,8 +154,8 @@ def test_every_response_forbids_frames_sniffing_foreign_scripts_and_caching(
     assert headers["Cache-Control"] == ("no-cache" if path.startswith("/static/") else "no-store")
 
 
-def test_the_page_has_no_inline_script_and_a_new_nonce_each_time(old_studio: Client) -> None:
-    pages = [old_studio.ask("/t/users") for _ in range(2)]
+def test_the_page_has_no_inline_script_and_a_new_nonce_each_time(filled_studio: Client) -> None:
+    pages = [filled_studio.ask("/t/users") for _ in range(2)]
     nonces = [re.findall("'nonce-([^']+)'", page.headers["Content-Security-Policy"])[0] for page in pages]
 
     assert nonces[0] != nonces[1]
@@ -165,9 +165,9 @@ def test_the_page_has_no_inline_script_and_a_new_nonce_each_time(old_studio: Cli
     assert re.findall(r"\son\w+=|javascript:", pages[0].text) == []
 
 
-def test_only_static_files_are_served(old_studio: Client) -> None:
+def test_only_static_files_are_served(filled_studio: Client) -> None:
     for path in ("/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "/static//etc/passwd"):
-        assert old_studio.ask(path).status == 404
+        assert filled_studio.ask(path).status == 404
 
 
 # --- SQL --------------------------------------------------------------------------------------------------------------
@@ -218,12 +218,12 @@ ATTACKS = {
 
 @pytest.mark.parametrize(("statement", "code"), ATTACKS.items())
 def test_sql_in_a_read_only_studio_changes_nothing(
-    old_studio: Client, old_database: Database, statement: str, code: str
+    filled_studio: Client, filled_database: Database, statement: str, code: str
 ) -> None:
     # A session of the superuser, which some of the statements try to end.
-    with old_database.engine.connect() as other:
+    with filled_database.engine.connect() as other:
         before = other.execute(text("SELECT string_agg(email, ',' ORDER BY id), count(*) FROM users")).all()
-        assert old_studio.error(statement)["code"] == code
+        assert filled_studio.error(statement)["code"] == code
         assert other.execute(text("SELECT string_agg(email, ',' ORDER BY id), count(*) FROM users")).all() == before
 
 
@@ -243,23 +243,23 @@ def test_sql_in_a_read_only_studio_changes_nothing(
         "SET search_path = pg_catalog",
     ],
 )
-def test_a_statement_cannot_prepare_a_write_by_the_next_one(old_studio: Client, statement: str) -> None:
-    old_studio.run(statement)
+def test_a_statement_cannot_prepare_a_write_by_the_next_one(filled_studio: Client, statement: str) -> None:
+    filled_studio.run(statement)
 
-    assert old_studio.error("UPDATE users SET email = 'x'")["code"] == "25006"
-    assert old_studio.run("SELECT session_user, current_user, current_setting('search_path')")[1]["rows"] == [
+    assert filled_studio.error("UPDATE users SET email = 'x'")["code"] == "25006"
+    assert filled_studio.run("SELECT session_user, current_user, current_setting('search_path')")[1]["rows"] == [
         [READER, READER, '"$user", public']
     ]
 
 
-def test_a_statement_leaves_nothing_in_a_session(old_studio: Client) -> None:
-    old_studio.run("SELECT pg_advisory_lock(7)")
-    old_studio.run("PREPARE mine AS SELECT 1")
-    old_studio.run("LISTEN gossip")
+def test_a_statement_leaves_nothing_in_a_session(filled_studio: Client) -> None:
+    filled_studio.run("SELECT pg_advisory_lock(7)")
+    filled_studio.run("PREPARE mine AS SELECT 1")
+    filled_studio.run("LISTEN gossip")
 
-    assert old_studio.error("EXECUTE mine")["code"] == "26000"
-    assert old_studio.run("SELECT pg_listening_channels()")[-1]["done"]["rows"] == 0
-    assert old_studio.run("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'")[-1]["done"]["rows"] == 0
+    assert filled_studio.error("EXECUTE mine")["code"] == "26000"
+    assert filled_studio.run("SELECT pg_listening_channels()")[-1]["done"]["rows"] == 0
+    assert filled_studio.run("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'")[-1]["done"]["rows"] == 0
 
 
 @pytest.mark.parametrize("statement", ["COPY users TO STDOUT", "COPY roles FROM STDIN"])

@@ -16,7 +16,7 @@ EXPECTED = (TatameError, DBAPIError, psycopg.Error, PoolTimeout, TimeoutError)
 
 
 class Refused(TatameError):
-    """The studio does not do what a request asks for."""
+    """The studio refuses a request."""
 
     def __init__(self) -> None:
         # For mypy, which gives a `@fact` without fields no constructor of its own.
@@ -25,7 +25,7 @@ class Refused(TatameError):
     status: int = 400
     """The HTTP status of the response."""
     code: str | None = None
-    """The SQLSTATE, if PostgreSQL is the one that refuses."""
+    """The SQLSTATE, if PostgreSQL rejected the statement."""
 
     @property
     def details(self) -> dict[str, Any]:
@@ -45,14 +45,14 @@ class BadInput(Refused):
 
 @fact
 class OutOfRange(Refused):
-    """The request asks for too many things at once, or for none."""
+    """A number in the request is zero or above its maximum."""
 
     container: str
     noun: str
     number: int
     maximum: int
     what = "{container} has 1 to {maximum:,} {noun}, not {number:,}"
-    fix = "ask for at most {maximum:,} {noun}"
+    fix = "choose a number from 1 to {maximum:,}"
 
 
 @fact

@@ -84,7 +84,7 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 headers.update(_HEADERS)
                 headers["Content-Security-Policy"] = _policy(nonce)
-                # A browser may store the studio's own files if it revalidates them each time, and must not store data.
+                # A browser may store the studio's files if it revalidates them each time, and must not store data.
                 headers["Cache-Control"] = "no-cache" if scope["path"].startswith("/static/") else "no-store"
             await send(message)
 

@@ -55,7 +55,7 @@ class TooManyQueries(Refused):
 
 
 class CopyUnsupported(psycopg.ProgrammingError):
-    """`COPY` to or from the client uses a protocol of its own, which the studio does not speak."""
+    """`COPY` to or from the client needs a subprotocol that a browser does not speak."""
 
     sqlstate = "0A000"
 
@@ -78,7 +78,7 @@ class Queries:
     _running: dict[str, _RunningQuery] = field(default_factory=dict[str, _RunningQuery])
 
     async def run(self, statement: SqlStatement) -> AsyncGenerator[dict[str, Any]]:
-        """Run a statement and yield its columns, batches of rows, and `done`; in write mode it is committed before.
+        """Run a statement and yield its columns, its rows in batches, and `done`; in write mode, commit before `done`.
 
         An error that PostgreSQL reports about the statement is yielded as `error`. Raises `BadInput`, `OutOfRange`,
         `TooManyQueries`, and the errors of connecting.
@@ -140,7 +140,7 @@ class _Execution:
             done = {"rows": self.rows, "more": self.has_more, "ms": ms, "command": self.command}
             yield {"done": done | {"notices": self.notices}}
         finally:
-            # The rest of the result is not read; without a cancel request, the server would work to its end.
+            # The rest of the result is not read; without a cancel request, the server would continue to its end.
             if self.driver.pgconn.transaction_status == TransactionStatus.ACTIVE and not self.driver.closed:
                 await self.driver.cancel_safe(timeout=_CANCEL_SECONDS)
 

@@ -28,7 +28,7 @@ def json_response(content: Any, status: int = 200) -> Response:
 
 
 def problem_response(error: Exception) -> Response:
-    """Respond with what went wrong. Raises an error that is a bug."""
+    """Respond with an expected error. Raises any other again, because it is a bug."""
     expected = translated(error)
     return json_response(problem_of(expected), status_of(expected))
 
@@ -71,8 +71,8 @@ async def _disconnected(receive: Receive) -> None:
 class StreamedResponse(Response):
     """A body that is sent piece by piece; the generator is closed when the client disconnects.
 
-    An error in the middle breaks the connection off, so that no client takes a part for the whole. An `open_ended`
-    body marks its own end, if it has one, and ends normally when the studio stops.
+    An error in the middle breaks the connection off, so that no client takes an incomplete body for a complete one.
+    An `open_ended` body marks its own end, if it has one, and ends normally when the studio stops.
     """
 
     def __init__(

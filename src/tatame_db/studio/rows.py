@@ -94,7 +94,7 @@ async def page(
     before: str | None = None,
     last: bool = False,
 ) -> RowsPage:
-    """Read one page, in the same time wherever it is. Raises `BadInput`, `OutOfRange`."""
+    """Read one page; a late page takes no longer than the first. Raises `BadInput`, `OutOfRange`."""
     if not 1 <= limit <= MAX_PAGE_ROWS:
         raise OutOfRange(container="a page", noun="rows", number=limit, maximum=MAX_PAGE_ROWS)
     started = time.perf_counter()
@@ -104,7 +104,7 @@ async def page(
     found = await _read_rows(connection, selection, start, limit + 1, backwards=backwards)
     has_more = len(found) > limit
     found = found[:limit]
-    # Where the reading starts at a cursor, the row of the cursor lies on the other end of the page.
+    # Forwards, the row of the cursor precedes the page and surplus rows follow it; backwards, it is the reverse.
     has_next, has_previous = has_more, start is not None
     if backwards:
         found.reverse()
