@@ -69,7 +69,7 @@ def status(engine: Engine) -> Status:
             revision=", ".join(current_revisions(connection)) or None,
             head=history.head,
             pending=[script.revision for script in history.pending(connection)],
-            tables={row.name: row.rows_estimated for row in connection.execute(table_sizes())},
+            tables={row.name: row.rows_estimated for row in connection.execute(estimated_rows())},
         )
 
 
@@ -77,15 +77,27 @@ def refuse_incomplete(connection: Connection) -> None:
     """Raise `SchemaBehind` if migrations are pending, `TablesMissing` if a table was dropped by other means."""
     if pending := History().pending(connection):
         raise SchemaBehind(pending=[script.revision for script in pending])
-    if missing := Base.metadata.tables.keys() - {row.name for row in connection.execute(table_sizes())}:
+    if missing := Base.metadata.tables.keys() - {row.name for row in connection.execute(estimated_rows())}:
         raise TablesMissing(tables=sorted(missing))
 
 
 def table_sizes() -> TextClause:
-    """Select `name`, `size_bytes` and `rows_estimated` of the existing tables of the models, by name."""
+    """Select `name`, `size_bytes` and `rows_estimated` of the existing tables of the models, by name.
+
+    Measuring the size of a table waits for a lock on it; see `estimated_rows`.
+    """
+    return _existing_tables("pg_total_relation_size(oid) AS size_bytes,")
+
+
+def estimated_rows() -> TextClause:
+    """Select `name` and `rows_estimated` of the existing tables of the models, by name; waits for no lock."""
+    return _existing_tables("")
+
+
+def _existing_tables(size: str) -> TextClause:
     # A table that was never analyzed has no estimate yet; the cumulative statistics count its rows meanwhile.
     return text(
-        "SELECT relname AS name, pg_total_relation_size(oid) AS size_bytes,"
+        f"SELECT relname AS name, {size}"
         " CASE WHEN reltuples < 0 THEN pg_stat_get_live_tuples(oid) ELSE reltuples END::bigint AS rows_estimated"
         " FROM pg_class WHERE oid = ANY(SELECT to_regclass('public.' || quote_ident(name))"
         " FROM unnest(CAST(:names AS text[])) AS name) ORDER BY relname"
