@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -161,6 +163,41 @@ def test_a_sentence_without_a_letter_is_rejected(checkout: Checkout) -> None:
     assert done.returncode == 1
     assert "No file was written." in done.stderr
     assert len(checkout.versions) == 1
+
+
+# The page
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "change-the-schema.md"
+BLOCK = re.compile(
+    r'^```(diff|python|console)(?: title="src/tatame_db/([^"]*)")?\n(.*?)^```$', re.DOTALL | re.MULTILINE
+)
+
+
+def test_the_page_edits_the_models_and_prints_what_the_commands_print(migrated: Checkout) -> None:
+    printed = 0
+    for kind, file, text in BLOCK.findall(PAGE.read_text()):
+        if kind == "console":
+            for command, expected in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):
+                done = migrated.done(*shlex.split(command)[1:])
+                found = (done.stderr + done.stdout).replace(str(migrated.root), "/home/ana/tatame-db")
+                assert _lines(found) == _lines(expected)
+                printed += 1
+        elif kind == "diff":
+            before = "".join(line[1:] for line in text.splitlines(keepends=True) if line[0] != "+")
+            migrated.edit(file, before, "".join(line[1:] for line in text.splitlines(keepends=True)))
+        elif file:
+            (migrated.root / "src" / "tatame_db" / file).write_text(text)
+    assert printed == 5
+    migrated.done("migrate")
+    assert migrated.sql("INSERT INTO users (clerk_user_id, nickname) VALUES ('a', 'Bia') RETURNING id") == [(1,)]
+    assert migrated.sql("INSERT INTO payments (user_id, cents) VALUES (1, 100) RETURNING id") == [(1,)]
+    assert migrated.done("check").stdout.count("yes") == 4
+
+
+def _lines(text: str) -> list[str]:
+    """Leave out what differs between two runs: revisions, seconds, and spaces at the end of a line."""
+    return [re.sub(r"\d+", "1", line.rstrip()) for line in text.strip().splitlines()]
 
 
 # Renames

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import re
 import shutil
 import subprocess
 import sys
@@ -44,7 +45,7 @@ def downgrade() -> None:
 
 @pytest.fixture
 def migrations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a copy of the migrations to add to."""
+    """Copy the migrations, so that a test can add some."""
     copy = tmp_path / "migrations"
     shutil.copytree(history.MIGRATIONS, copy)
     monkeypatch.setattr(history, "MIGRATIONS", copy)
@@ -53,7 +54,7 @@ def migrations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def add(migrations: Path) -> Callable[..., str]:
-    """Write one more migration, by default after the newest, and return its revision."""
+    """Write another migration, by default after the newest, and return its revision."""
     numbers = count(29990101000000)
 
     def write(*, after: str | tuple[str, ...] | None = None, upgrade: str = "pass", downgrade: str = "pass") -> str:
@@ -77,15 +78,15 @@ def test_migrating_twice_does_nothing_the_second_time(bare_engine: Engine) -> No
     assert evolve.migrate(bare_engine) == []
 
 
-def test_each_step_is_told_with_its_sentence_and_time(bare_engine: Engine) -> None:
-    told: list[evolve.MigrationStep] = []
-    steps = evolve.migrate(bare_engine, on_step=told.append)
-    assert told == steps
+def test_each_step_is_reported_with_its_sentence_and_time(bare_engine: Engine) -> None:
+    reported: list[evolve.MigrationStep] = []
+    steps = evolve.migrate(bare_engine, on_step=reported.append)
+    assert reported == steps
     assert steps[0].sentence == "The initial schema."
     assert steps[0].seconds > 0
 
 
-def test_rolling_back_takes_everything_away_and_migrating_brings_it_back(bare_engine: Engine) -> None:
+def test_a_rollback_drops_all_tables_and_migrate_creates_them_again(bare_engine: Engine) -> None:
     evolve.migrate(bare_engine)
     assert [step.revision for step in evolve.rollback(bare_engine)] == ["20261123120000"]
     assert inspect(bare_engine).get_table_names() == []
@@ -103,7 +104,7 @@ def test_the_printed_sql_builds_the_same_database(bare_engine: Engine) -> None:
     assert evolve.migration_sql(bare_engine) == ""
 
 
-def test_a_migration_that_fails_half_way_is_undone_and_explained(bare_engine: Engine, migrations: Path) -> None:
+def test_a_migration_that_fails_half_way_is_rolled_back_and_explained(bare_engine: Engine, migrations: Path) -> None:
     first = _head(bare_engine)
     (migrations / "versions" / "failing.py").write_text(FAILING.format(head=first))
     with pytest.raises(evolve.MigrationFailed) as caught:
@@ -125,24 +126,22 @@ def test_migrating_up_to_a_revision_leaves_the_rest_pending(bare_engine: Engine,
 
 
 def test_of_two_runs_at_once_one_waits_and_finds_nothing_to_do(bare_engine: Engine) -> None:
-    at_work, go_on, told_to_wait = threading.Event(), threading.Event(), threading.Event()
+    running, resume, waiting = threading.Event(), threading.Event(), threading.Event()
     done: dict[str, list[evolve.MigrationStep]] = {}
 
     def hold(_: evolve.MigrationStep) -> None:
-        at_work.set()
-        go_on.wait(20)
+        running.set()
+        resume.wait(20)
 
     first = threading.Thread(target=lambda: done.update(first=evolve.migrate(bare_engine, on_step=hold)))
     first.start()
-    assert at_work.wait(20)
+    assert running.wait(20)
     second = threading.Thread(
-        target=lambda: done.update(
-            second=evolve.migrate(bare_engine, timeouts=evolve.Timeouts(on_wait=told_to_wait.set))
-        )
+        target=lambda: done.update(second=evolve.migrate(bare_engine, timeouts=evolve.Timeouts(on_wait=waiting.set)))
     )
     second.start()
-    assert told_to_wait.wait(20)
-    go_on.set()
+    assert waiting.wait(20)
+    resume.set()
     first.join()
     second.join()
     assert [step.revision for step in done["first"]] == ["20261123120000"]
@@ -156,7 +155,7 @@ def test_a_run_leaves_no_lock_and_no_timeout_behind(bare_engine: Engine) -> None
         assert connection.scalar(text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")) == 0
 
 
-def test_a_lock_held_by_another_session_ends_the_run_unharmed_after_some_tries(
+def test_a_rollback_that_gets_no_lock_stops_after_some_retries_and_changes_nothing(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migrate_module, "RETRY_PAUSES_SECONDS", (0.01, 0.02))
@@ -169,7 +168,7 @@ def test_a_lock_held_by_another_session_ends_the_run_unharmed_after_some_tries(
     assert evolve.status(engine).pending == []
 
 
-def test_a_lock_that_is_let_go_lets_the_step_through(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_retry_succeeds_once_the_lock_is_released(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migrate_module, "RETRY_PAUSES_SECONDS", (0.01, 0.01))
     other = engine.connect()
     other.execute(text("SELECT FROM users"))
@@ -178,13 +177,13 @@ def test_a_lock_that_is_let_go_lets_the_step_through(engine: Engine, monkeypatch
     assert not inspect(engine).has_table("users")
 
 
-def test_a_statement_that_takes_too_long_is_ended(bare_engine: Engine, add: Callable[..., str]) -> None:
+def test_a_statement_that_exceeds_the_timeout_is_canceled(bare_engine: Engine, add: Callable[..., str]) -> None:
     add(upgrade="op.execute('SELECT pg_sleep(20)')")
     with pytest.raises(evolve.MigrationFailed, match="statement timeout"):
         evolve.migrate(bare_engine, timeouts=evolve.Timeouts(statement_timeout_ms=100))
 
 
-def test_an_applied_migration_that_was_edited_is_noticed(
+def test_an_applied_migration_that_was_edited_is_rejected(
     bare_engine: Engine, migrations: Path, add: Callable[..., str]
 ) -> None:
     revision = add(upgrade="op.execute('CREATE TABLE one (id integer)')", downgrade="op.execute('DROP TABLE one')")
@@ -202,7 +201,7 @@ def test_an_applied_migration_that_was_edited_is_noticed(
     assert len(evolve.migrate(bare_engine)) == 1
 
 
-def test_two_heads_are_named_with_the_command_that_merges_them(bare_engine: Engine, add: Callable[..., str]) -> None:
+def test_two_heads_are_reported_with_the_command_that_joins_them(bare_engine: Engine, add: Callable[..., str]) -> None:
     first = evolve.status(bare_engine).head
     left, right = add(after=first), add(after=first)
     with pytest.raises(evolve.TwoHeads) as caught:
@@ -227,12 +226,13 @@ def test_the_late_branch_of_a_merge_is_not_skipped(bare_engine: Engine, add: Cal
     assert not {"a", "b"} & set(inspect(bare_engine).get_table_names())
 
 
-def test_steps_outside_a_transaction_keep_the_lock(bare_engine: Engine, add: Callable[..., str]) -> None:
-    add(
-        upgrade="""with op.get_context().autocommit_block():
-        op.create_index("users_email_index", "users", ["email"], postgresql_concurrently=True)""",
-        downgrade='op.drop_index("users_email_index")',
-    )
+PAGE = (Path(__file__).parents[2] / "docs" / "change-the-schema.md").read_text()
+
+
+def test_steps_outside_a_transaction_keep_the_lock(bare_engine: Engine, migrations: Path) -> None:
+    [example] = re.findall(r"^```python\n(from alembic import op\n.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    header = f'"""An index."""\n\nrevision = "29990101000000"\ndown_revision = "{_head(bare_engine)}"\n'
+    (migrations / "versions" / "index.py").write_text(header + example)
     locks: list[int] = []
 
     def count(_: evolve.MigrationStep) -> None:
@@ -245,7 +245,7 @@ def test_steps_outside_a_transaction_keep_the_lock(bare_engine: Engine, add: Cal
     evolve.rollback(bare_engine)
 
 
-def test_not_null_over_nulls_says_how_many_and_shows_one(bare_engine: Engine, add: Callable[..., str]) -> None:
+def test_a_not_null_that_finds_nulls_reports_how_many_and_a_key(bare_engine: Engine, add: Callable[..., str]) -> None:
     add(upgrade='op.alter_column("users", "email", nullable=False)')
     evolve.migrate(bare_engine, evolve.status(bare_engine).pending[0])
     with bare_engine.begin() as connection:
@@ -257,7 +257,7 @@ def test_not_null_over_nulls_says_how_many_and_shows_one(bare_engine: Engine, ad
     assert "2 rows with NULL, for example id = 2" in caught.value.message
 
 
-def test_a_new_column_that_nobody_can_fill_says_how_many_rows_there_are(
+def test_a_new_not_null_column_without_a_default_reports_the_number_of_rows(
     bare_engine: Engine, add: Callable[..., str]
 ) -> None:
     add(upgrade='op.execute("ALTER TABLE roles ADD COLUMN rank integer NOT NULL")')
@@ -268,13 +268,13 @@ def test_a_new_column_that_nobody_can_fill_says_how_many_rows_there_are(
         evolve.migrate(bare_engine)
 
 
-def test_a_migration_with_a_syntax_error_is_named_with_its_line(bare_engine: Engine, migrations: Path) -> None:
+def test_a_syntax_error_in_a_migration_is_reported_with_its_line(bare_engine: Engine, migrations: Path) -> None:
     (migrations / "versions" / "broken.py").write_text("revision = '3'\ndef upgrade(:\n")
     with pytest.raises(evolve.MigrationUnreadable, match=r"broken\.py, line 2"):
         evolve.migrate(bare_engine)
 
 
-def test_a_file_that_is_no_migration_is_named(bare_engine: Engine, migrations: Path) -> None:
+def test_a_file_that_cannot_be_imported_is_reported(bare_engine: Engine, migrations: Path) -> None:
     (migrations / "versions" / "notes.py").write_text("import no_such_module\n")
     with pytest.raises(evolve.MigrationUnreadable, match="no_such_module"):
         evolve.migrate(bare_engine)
@@ -288,7 +288,7 @@ def test_an_async_application_migrates_with_its_own_engine(bare_address: URL) ->
     assert len(asyncio.run(start_up())) == 1
 
 
-def test_every_revision_goes_up_down_and_up_with_data_and_loses_nothing_of_older_ones(bare_engine: Engine) -> None:
+def test_every_revision_goes_up_down_and_up_without_losing_older_data(bare_engine: Engine) -> None:
     def picture() -> tuple[dict[str, str], dict[str, str]]:
         with bare_engine.connect() as connection:
             tables = inspect(connection).get_table_names()
@@ -326,7 +326,7 @@ evolve.migrate(Database(sys.argv[1]).engine)
 """
 
 
-def test_a_killed_run_leaves_nothing_half_done_and_the_lock_free(
+def test_a_killed_run_is_undone_and_frees_the_lock(
     bare_engine: Engine, migrations: Path, add: Callable[..., str]
 ) -> None:
     revision = add(upgrade="op.execute('CREATE TABLE half (id integer)')\n    op.execute('SELECT pg_sleep(60)')")
@@ -347,17 +347,17 @@ def test_a_killed_run_leaves_nothing_half_done_and_the_lock_free(
     killed.wait()
     file = migrations / "versions" / f"{revision}.py"
     file.write_text(file.read_text().replace("pg_sleep(60)", "pg_sleep(0)"))
-    # The server notices within a second; until then this run waits for the lock.
+    # The server notices within a second that the client is dead; until then this run waits for the lock.
     assert [step.revision for step in evolve.migrate(bare_engine)] == [revision]
     assert inspect(bare_engine).has_table("half")
 
 
-def test_an_unknown_revision_is_named_with_those_there_are(engine: Engine) -> None:
+def test_an_unknown_revision_is_reported_with_the_known_ones(engine: Engine) -> None:
     with pytest.raises(evolve.RevisionUnknown, match="20261123120000"):
         evolve.migrate(engine, "no_such_revision")
 
 
-def test_a_database_from_the_future_is_left_alone(engine: Engine) -> None:
+def test_a_database_ahead_of_the_package_is_not_changed(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE tatame_migrations.alembic_version SET version_num = '29991231235959'"))
     for act in (evolve.migrate, evolve.rollback, evolve.migration_sql):
@@ -367,7 +367,7 @@ def test_a_database_from_the_future_is_left_alone(engine: Engine) -> None:
         evolve.status(engine)
 
 
-def test_more_steps_back_than_there_are_change_nothing(engine: Engine) -> None:
+def test_a_rollback_of_more_steps_than_applied_changes_nothing(engine: Engine) -> None:
     with pytest.raises(TooFewMigrations) as caught:
         evolve.rollback(engine, 2)
     assert caught.value.possible == 1
@@ -391,7 +391,7 @@ def test_the_status_counts_rows_and_hides_the_password(engine: Engine) -> None:
     assert report.database == readable(engine.url)
 
 
-def test_a_table_of_another_schema_is_not_taken_for_ours(bare_engine: Engine) -> None:
+def test_a_table_of_another_schema_is_not_counted(bare_engine: Engine) -> None:
     with bare_engine.begin() as connection:
         connection.execute(text("CREATE SCHEMA other"))
         connection.execute(text("CREATE TABLE other.users (id integer)"))
@@ -399,9 +399,7 @@ def test_a_table_of_another_schema_is_not_taken_for_ours(bare_engine: Engine) ->
 
 
 @pytest.mark.parametrize("default", ["a;\n\nb", ";", "100 %; \\ :name"])
-def test_a_push_runs_statements_whole_whatever_text_is_in_them(
-    default: str, bare_engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_push_runs_each_statement_whole(default: str, bare_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Base.metadata.tables["users"].columns["plan"], "server_default", DefaultClause(default))
     pushed = evolve.push(bare_engine, agree=lambda _: True)
     assert pushed

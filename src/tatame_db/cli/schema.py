@@ -193,7 +193,7 @@ def push(
             return False
         if planned.losses and not accept_data_loss:
             raise evolve.DataLoss(losses=planned.losses)
-        if not console.agreed(f"Run {len(planned.statements)} statements on {target.readable}?", yes=yes):
+        if not console.agreed(f"Run {counted(len(planned.statements), 'statement')} on {target.readable}?", yes=yes):
             raise NotAgreed(f"`tatame-db push` changes {target.readable}")
         return True
 
@@ -206,7 +206,7 @@ def push(
     if done is None:
         console.say("nothing was run")
     else:
-        console.say(f"ran {len(done.statements)} statements" if done.statements else "nothing to push")
+        console.say(f"ran {counted(len(done.statements), 'statement')}" if done.statements else "nothing to push")
 
 
 @app.command()

@@ -1,9 +1,9 @@
-"""How Alembic runs our migrations: each in its own transaction, on the connection that it is handed."""
+"""How Alembic runs the migrations: each in its own transaction, on the connection of the caller."""
 
 from alembic import context
 
-given = context.config.attributes
-version_schema = given["version_schema"]
+attributes = context.config.attributes
+version_schema = attributes["version_schema"]
 preparation = (
     f"CREATE SCHEMA IF NOT EXISTS {version_schema}",
     f"""
@@ -24,7 +24,7 @@ if context.is_offline_mode():
     )
     context.execute(preparation[0])
 else:
-    connection = given["connection"]
+    connection = attributes["connection"]
     for statement in preparation:
         connection.exec_driver_sql(statement)
     connection.commit()
@@ -32,7 +32,7 @@ else:
         connection=connection,
         transaction_per_migration=True,
         version_table_schema=version_schema,
-        on_version_apply=given["on_version_apply"],
+        on_version_apply=attributes["on_version_apply"],
     )
 
 with context.begin_transaction():

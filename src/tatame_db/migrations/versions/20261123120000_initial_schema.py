@@ -16,7 +16,7 @@ def _created_at() -> sa.Column[object]:
 
 
 def upgrade() -> None:
-    """Create the 11 tables of the plan and the indexes for the app's questions."""
+    """Create the 11 tables, and the indexes for the queries of the app."""
     op.create_table(
         "roles",
         sa.Column("id", sa.Text(), nullable=False),
@@ -87,7 +87,7 @@ def upgrade() -> None:
     )
     op.create_index("users_role_gym_id_approved_at_index", "users", ["role", "gym_id", "approved_at"])
     op.create_index("users_gym_id_birth_day_index", "users", ["gym_id", "birth_day"])
-    # gyms and users point at each other, so one of the two keys has to wait for both tables.
+    # gyms and users refer to each other, so this foreign key is added after both tables.
     op.create_foreign_key(
         "gyms_manager_id_users_id_fk",
         "gyms",
@@ -190,7 +190,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop everything that `upgrade` made, with all the data in it."""
+    """Drop all tables, with their data."""
     op.drop_constraint("gyms_manager_id_users_id_fk", "gyms")
     for table in (
         "notifications",
