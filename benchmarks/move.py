@@ -26,11 +26,13 @@ import psycopg
 
 from tatame_db import evolve
 from tatame_db.database.address import readable
+from tatame_db.database.dialect import quoted
 from tatame_db.database.pool import Database
-from tatame_db.move import record
 from tatame_db.move.conversion import about
-from tatame_db.move.mapping import TableMap, quoted, read_mapping
+from tatame_db.move.keys import validate_keys
+from tatame_db.move.mapping import TableMap, read_mapping
 from tatame_db.move.open import open_for_reading, open_for_writing
+from tatame_db.move.record import Record
 from tatame_db.move.rehearsal import run_statements
 from tatame_db.server.scratch import Scratch, scratch
 
@@ -42,13 +44,15 @@ if TYPE_CHECKING:
 PAGE = 1_000
 # A page-by-page copy of all rows would take longer than all else together.
 PAGED_ROWS = 200_000
-# What belongs to which part of a copy; the rest of the time is Python, imports and connections.
+# The functions and methods of each part of a copy; the rest of the time is Python, imports and connections.
 PARTS = {
-    "_stream": "pipe",
-    "_restore": "keys",
-    "_validate": "keys",
-    "_differs": "proof",
-    "_read_back": "reading back",
+    "pipe": ["copy_table.stream_table", "copy_table.stream"],
+    "keys": ["record.Record.park", "record.Record.restore", "copy.validate_keys"],
+    "proof": ["digest.TableDigests.whole"],
+    "reading back": ["copy_table.read_back"],
+    "fingerprint": ["prepare.fingerprint", "copy_table.fingerprint"],
+    "plan": ["prepare.resolve"],
+    "ready": ["copy_table.make_ready", "copy.prove_ready"],
 }
 
 COPY, ALONE, PROOF, IDLE = "move copy", "our copy without proof", "its digests", "idle second run"
@@ -69,7 +73,6 @@ RATIOS = [
 def told_child() -> None:
     """Run `tatame-db` with the arguments, and write how long each part of a copy took to the last one of them."""
     seconds: Counter[str] = Counter()
-    copying: Any = importlib.import_module("tatame_db.move.copy")
 
     def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
@@ -82,13 +85,13 @@ def told_child() -> None:
 
         return timing
 
-    for name, part in PARTS.items():
-        setattr(copying._Copy, name, timed(part, getattr(copying._Copy, name)))
-    record.park = timed("keys", record.park)
-    record.fingerprint = timed("fingerprint", record.fingerprint)
-    copying.resolve = timed("plan", copying.resolve)
-    for name in ("make_ready", "prove_ready"):
-        setattr(copying, name, timed("ready", getattr(copying, name)))
+    for part, names in PARTS.items():
+        for name in names:
+            module, *owner, function = name.split(".")
+            home: Any = importlib.import_module(f"tatame_db.move.{module}")
+            for attribute in owner:
+                home = getattr(home, attribute)
+            setattr(home, function, timed(part, getattr(home, function)))
     place = sys.argv.pop()
     sys.argv[1:2] = []
     commands: Any = importlib.import_module("tatame_db.cli.commands")
@@ -171,8 +174,9 @@ class Bench:
         """Park the keys, let psql talk to psql in blocks of 64 kB, restore; no plan, no transaction, no proof."""
         with Database(target) as database, open_for_writing(self.project, database.engine, lambda: None) as connections:
             mapping = read_mapping(connections.source)
-            record.prepare(connections.target)
-            record.park(connections.target)
+            record = Record(connections.target)
+            record.create()
+            record.park()
             connections.target.driver.commit()
             for table in mapping.tables:
                 out, into = _copies(table)
@@ -180,10 +184,9 @@ class Bench:
                     f"psql -qXc '{out}' '{readable(self.project)}' | dd bs=64k iflag=fullblock status=none"
                     f" | psql -qXc '{into}' '{readable(target)}'"
                 )
-            record.restore(connections.target)
-            for table, key in record.unproven_keys(connections.target):
-                connections.target.execute(f"ALTER TABLE public.{quoted(table)} VALIDATE CONSTRAINT {quoted(key)}")
+            record.restore()
             connections.target.driver.commit()
+            validate_keys(connections.target)
             for mapped in mapping.tables:
                 connections.target.execute(f"ANALYZE public.{quoted(mapped.name)}")
             connections.target.driver.commit()

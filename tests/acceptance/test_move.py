@@ -310,7 +310,7 @@ def test_every_report_shows_what_was_excluded_by_choice(move: Run, supabase: URL
         "excluded  1 row of notifications (rejected): created_at is infinite or outside the years 1 to 9999",
         "excluded  1 value of class.start (set to NULL): start has seconds, which HH:MM cannot hold",
         "excluded  1 value of users.nickname (kept as JSON): "
-        "nickname (text) has values, and no column of ours takes them",
+        "nickname (text) has values, and the target has no such column",
     ]
     assert sorted(re.findall("^excluded .*$", planned.stdout, flags=re.MULTILINE)) == excluded
     assert sorted(re.findall("^excluded .*$", copied.stdout, flags=re.MULTILINE)) == excluded

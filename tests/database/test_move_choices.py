@@ -12,7 +12,6 @@ from sqlalchemy import URL, Engine
 from tatame_db import move
 from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
-from tatame_db.move import choices as choosing
 from tatame_db.move.rehearsal import SUPABASE_SCHEMA
 from tatame_db.schema import phases
 
@@ -428,8 +427,8 @@ def test_an_orphan_that_a_choice_makes_needs_a_choice_too(
     planned = plan(misfits="reject")
     assert not planned.complete
     assert [(obstacle.kind, obstacle.what, obstacle.rows, obstacle.ids) for obstacle in planned.unresolved] == [
-        ("orphan", "gym_id names a row of gyms that is rejected", 2, ["-5", "1"]),
-        ("orphan", "gym_id names a row of gyms that is rejected", 1, ["1"]),
+        ("orphan", "gym_id refers to a row of gyms that is rejected", 2, ["-5", "1"]),
+        ("orphan", "gym_id refers to a row of gyms that is rejected", 1, ["1"]),
     ]
     with pytest.raises(move.ObstaclesUnresolved, match="orphan"):
         copy(misfits="reject")
@@ -444,7 +443,10 @@ def test_the_plan_says_what_each_choice_comes_to(plan: Callable[..., move.Plan],
     assert found["orphan"].outcome == {"nulled": 1}
     assert (found["duplicate"].rows, found["duplicate"].chosen) == (4, "--duplicates last")
     assert found["duplicate"].outcome == {"rejected": 3}
-    assert "`--orphans null`: NULL takes its place, and the row is kept as it was" in found["orphan"].choices
+    assert (
+        "`--orphans null`: the value becomes NULL, and the original row is kept in `tatame_move.rejects`"
+        in found["orphan"].choices
+    )
 
 
 def test_rows_that_were_mended_at_the_source_arrive_without_a_choice(
@@ -537,12 +539,12 @@ def test_what_is_left_behind_is_not_without_bounds(
     copy: Copy, supabase: URL, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change(supabase, TWINS)
-    monkeypatch.setattr(choosing, "MOST_IDS", 2)
+    monkeypatch.setattr("tatame_db.move.resolve.MAX_IDS", 2)
     with pytest.raises(move.TooManyExcluded) as caught:
         copy(duplicates="first")
     assert caught.value.table == "users"
     assert ask(engine.url, "SELECT to_regnamespace('tatame_move')") == [(None,)]
-    monkeypatch.setattr(choosing, "MOST_IDS", 3)
+    monkeypatch.setattr("tatame_db.move.resolve.MAX_IDS", 3)
     copy(duplicates="first")
 
 

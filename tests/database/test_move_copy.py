@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,10 +12,10 @@ from tatame_db.database.address import readable
 from tatame_db.database.pool import Database
 from tatame_db.evolve import catalogue
 from tatame_db.evolve.lock import LOCK_KEY
-from tatame_db.move import record
+from tatame_db.move.digest import Digest, TableDigests
+from tatame_db.move.record import Record
 from tatame_db.schema import Base, phases
 
-copying = importlib.import_module("tatame_db.move.copy")  # `move.copy` is the function
 Copy = Callable[..., move.Report]
 
 
@@ -193,7 +192,7 @@ def test_many_changes_are_written_by_ranges_and_all_is_back_afterwards(
     before = schema(engine)
     copy()
     kept = kept_as_they_are(engine)
-    monkeypatch.setattr(copying, "FEW_ROWS", few)
+    monkeypatch.setattr("tatame_db.move.prepare.FEW_ROWS", few)
     monkeypatch.setattr("tatame_db.move.changes.BATCH_ROWS", 300)
     change(supabase, "UPDATE checkins SET date = '2024-01-01' WHERE id BETWEEN 102400 AND 103400")
     report = {table.table: table for table in copy().tables}
@@ -274,16 +273,16 @@ def test_what_was_written_here_since_the_copy_is_not_lost(copy: Copy, engine: En
 @pytest.fixture
 def write_while_comparing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Have somebody add a user here once the next run has compared the users."""
-    compare = copying._Copy._differs
+    compare = TableDigests.whole
 
-    def compare_and_write(self: Any, table: Any) -> bool:
-        differs = bool(compare(self, table))
-        if table.name == "users":
-            monkeypatch.setattr(copying._Copy, "_differs", compare)
+    def compare_and_write(digests: TableDigests) -> tuple[Digest, Digest]:
+        whole = compare(digests)
+        if digests.table.name == "users":
+            monkeypatch.setattr(TableDigests, "whole", compare)
             change(engine.url, "INSERT INTO users (id, clerk_user_id) VALUES (7, 'user_new')")
-        return differs
+        return whole
 
-    return lambda: monkeypatch.setattr(copying._Copy, "_differs", compare_and_write)
+    return lambda: monkeypatch.setattr(TableDigests, "whole", compare_and_write)
 
 
 def test_a_row_that_is_written_here_while_an_idle_run_compares_does_not_become_one_that_may_go(
@@ -434,7 +433,7 @@ def test_status_and_the_next_run_see_what_a_killed_run_left_parked(
     before = schema(engine)
     copy()
     with move.open_for_writing(supabase, engine, lambda: None) as connections:
-        record.park(connections.target)
+        Record(connections.target).park()
         connections.target.driver.commit()
     with move.open_target(engine) as side:
         parked = move.status(side).parked
@@ -450,7 +449,7 @@ def test_a_run_that_is_refused_still_brings_the_keys_back(copy: Copy, supabase: 
     before = schema(engine)
     copy()
     with move.open_for_writing(supabase, engine, lambda: None) as connections:
-        record.park(connections.target)
+        Record(connections.target).park()
         connections.target.driver.commit()
     change(supabase, "UPDATE class SET start = '18:30:45' WHERE id = 1")
     with pytest.raises(move.ObstaclesUnresolved):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -11,10 +10,9 @@ from sqlalchemy import URL, Engine
 
 from tatame_db import move
 from tatame_db.database.address import readable
-from tatame_db.move import record
+from tatame_db.move.record import Record
 from tatame_db.schema import Base, phases
 
-copying = importlib.import_module("tatame_db.move.copy")  # `move.copy` is the function
 Copy = Callable[..., move.Report]
 NUMBERED = [table.name for table in Base.metadata.tables.values() if table.autoincrement_column is not None]
 
@@ -111,7 +109,7 @@ def test_a_run_that_was_not_equal_is_on_record(copy: Copy, engine: Engine) -> No
     )
     with pytest.raises(move.CopyDiffers):
         copy()
-    assert runs(engine) == [("not equal", "assets was copied, and the proof found it not equal", True)]
+    assert runs(engine) == [("not equal", "assets was copied, and the proof found it not equal to the source", True)]
 
 
 def test_a_run_that_failed_is_on_record_without_what_is_personal(copy: Copy, engine: Engine) -> None:
@@ -121,7 +119,7 @@ def test_a_run_that_failed_is_on_record_without_what_is_personal(copy: Copy, eng
     assert caught.value.table == "users"
     [(outcome, error, ended)] = runs(engine)
     assert (outcome, ended) == ("failed", True)
-    assert error == 'the target refuses rows of users: new row for relation "users" violates check constraint "no_mail"'
+    assert error == 'the target refused rows of users: new row for relation "users" violates check constraint "no_mail"'
     with move.open_target(engine) as side:
         last = move.status(side).last_run
     assert last
@@ -169,7 +167,7 @@ def test_progress_tells_rows_and_how_many_there_are_to_come(
     assert 1_000 < heard[0][1] < 4_000
     assert 16_000 < heard[-1][1] <= 20_003
     monkeypatch.setattr("tatame_db.move.changes.BATCH_ROWS", 300)
-    monkeypatch.setattr(copying, "_BLOCK_BYTES", 1_000)
+    monkeypatch.setattr("tatame_db.move.stream.BLOCK_BYTES", 1_000)
     heard.clear()
     change(supabase, "UPDATE checkins SET date = '2024-01-01' WHERE id BETWEEN 100000 AND 100999")
     copy(on_rows=lambda *told: heard.append(told))
@@ -213,10 +211,10 @@ def test_an_unfinished_run_is_named_until_the_next_run(copy: Copy, supabase: URL
     copy()
     assert unfinished(engine) == []
     with move.open_for_writing(supabase, engine, lambda: None) as connections:
-        record.park(connections.target)
+        Record(connections.target).park()
         connections.target.driver.commit()
         assert "users.users_gym_id_birth_day_index" in unfinished(engine)
-        record.restore(connections.target)
+        Record(connections.target).restore()
         connections.target.driver.commit()
     unvalidated = unfinished(engine)
     assert len(unvalidated) == 12

@@ -106,7 +106,7 @@ def plan_(
     else:
         move_report.show_plan(plan)
     if not plan.complete:
-        raise move.PlanIncomplete(len(plan.unresolved))
+        raise move.PlanIncomplete(obstacles=len(plan.unresolved))
 
 
 @move.command("copy")

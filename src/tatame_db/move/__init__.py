@@ -1,23 +1,13 @@
 """Out of Supabase, with proof."""
 
-from tatame_db.move.choices import Choices, Exclusion, Obstacle, TooManyExcluded
+from tatame_db.move.catalogue import SourceUnreadable
+from tatame_db.move.choices import Choices, Exclusion, Obstacle
 from tatame_db.move.connection import ConnectionLost, Connections
-from tatame_db.move.copy import (
-    CopyDiffers,
-    ForeignKeyViolated,
-    NotProven,
-    ObstaclesUnresolved,
-    OtherRowsInTarget,
-    ParentsNotCopied,
-    Report,
-    RowsRefused,
-    TableCopy,
-    TargetBusy,
-    TargetFull,
-    copy,
-)
+from tatame_db.move.copy import NotProven, Report, TargetBusy, TargetFull, copy
+from tatame_db.move.copy_table import CopyDiffers, RowsRefused, TableCopy
 from tatame_db.move.digest import NoCommonHash
-from tatame_db.move.mapping import PhaseUnknown, SourceUnreadable, TableUnknown, tables_of_phase
+from tatame_db.move.keys import ForeignKeyViolated
+from tatame_db.move.mapping import PhaseUnknown, TableUnknown, tables_of_phase
 from tatame_db.move.mirror import Mirror
 from tatame_db.move.open import (
     SameDatabase,
@@ -29,6 +19,7 @@ from tatame_db.move.open import (
     open_target,
 )
 from tatame_db.move.plan import Plan, PlanIncomplete, plan
+from tatame_db.move.prepare import ObstaclesUnresolved, OtherRowsInTarget, ParentsNotCopied
 from tatame_db.move.proof import (
     MAX_DIFFERENCES,
     CountsDiffer,
@@ -43,8 +34,9 @@ from tatame_db.move.proof import (
     verify,
 )
 from tatame_db.move.ready import TrialInsertFailed
-from tatame_db.move.record import MoveStatus, MoveUnfinished, RunStatus, TableStatus, Unfinished, status, unfinished
+from tatame_db.move.record import RunStatus
 from tatame_db.move.rehearsal import Rehearsal, RehearsalFailed, RehearsedStep, rehearse
+from tatame_db.move.resolve import TooManyExcluded
 from tatame_db.move.rest import RestClient, RestReading, rest_address
 from tatame_db.move.rest_errors import (
     EmptyOrForbidden,
@@ -60,6 +52,7 @@ from tatame_db.move.rest_errors import (
     TableForbidden,
     UnexpectedResponse,
 )
+from tatame_db.move.status import MoveStatus, MoveUnfinished, TableStatus, Unfinished, status, unfinished
 
 __all__ = [
     "MAX_DIFFERENCES",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tatame_db.move.digest import FEW_BITS, NARROW_BITS, number_first
-from tatame_db.move.mapping import array, listed
+from tatame_db.move.sql import array, array_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -62,4 +62,4 @@ def bulk_changes(digests: TableDigests) -> Changes:
 def _batches(keys: Iterable[str]) -> Iterator[str]:
     ordered = sorted(keys, key=number_first)
     for start in range(0, len(ordered), BATCH_ROWS):
-        yield listed(ordered[start : start + BATCH_ROWS])
+        yield array_items(ordered[start : start + BATCH_ROWS])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tatame_db.errors import TatameError, fact
-from tatame_db.move.mapping import NUMBER
+from tatame_db.move.sql import NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

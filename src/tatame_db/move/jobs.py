@@ -1,72 +1,101 @@
-"""Several tables at once: each job has connections of its own, and all see the source in one moment."""
+"""Several tables at a time: each job has connections of its own, and all see the source at one moment."""
 
 from __future__ import annotations
 
 import contextlib
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from threading import Event, Lock
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from tatame_db.move.open import reopen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Future
 
     from tatame_db.move.connection import Connections
 
-Piece = TypeVar("Piece")
+Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
-def each(
+def run_tasks(
     connections: Connections,
     jobs: int,
-    pieces: Sequence[Piece],
-    do: Callable[[Connections, Piece], Result],
+    tasks: Sequence[Task],
+    work: Callable[[Connections, Task], Result],
     on_done: Callable[[Result], None],
 ) -> list[Result]:
-    """Do all pieces, the first ones first, and return what came of them in their order.
+    """Do all tasks, in their order, and return the results in the same order.
 
-    `on_done` hears of one at a time. Where one fails, or we are interrupted, what the other jobs are at is cancelled
-    and undone before that is raised.
+    `on_done` is called with each result, never by two jobs at a time. If a task fails, or Ctrl-C is pressed, what the
+    other jobs are doing is canceled and rolled back before the error is raised.
     """
     if jobs == 1:
-        return [_done(do(connections, piece), on_done) for piece in pieces]
+        return [_reported(work(connections, task), on_done) for task in tasks]
     snapshot = str(connections.source.row("SELECT pg_export_snapshot()")[0])
-    waiting, results = iter(enumerate(pieces)), dict[int, Result]()
-    working: list[Connections] = []
-    stopped, alone = Event(), Lock()
+    queue = _Queue[Task, Result](tasks)
+    opened: list[Connections] = []
 
-    def work() -> None:
+    def job() -> None:
         with reopen(connections, snapshot) as own:
-            working.append(own)
-            while not stopped.is_set():
-                with alone:
-                    at, piece = next(waiting, (None, None))
-                if at is None or piece is None:
-                    return
-                result = do(own, piece)
-                with alone:
-                    results[at] = _done(result, on_done)
+            opened.append(own)
+            for position, task in queue:
+                queue.finish(position, work(own, task), on_done)
 
     with ThreadPoolExecutor(jobs) as pool:
-        running = [pool.submit(work) for _ in range(jobs)]
+        running = [pool.submit(job) for _ in range(jobs)]
         try:
-            finished, _ = wait(running, return_when=FIRST_EXCEPTION)
-            for job in finished:
-                job.result()
+            _raise_first_error(running)
         except BaseException:
-            stopped.set()
-            # Again and again, for a job may have been between two statements.
-            while wait(running, timeout=0.1).not_done:
-                for own in working:
-                    for connection in (own.source, own.target):
-                        with contextlib.suppress(Exception):
-                            connection.driver.cancel_safe()
+            queue.stop()
+            _cancel(running, opened)
             raise
-    return [results[at] for at in range(len(pieces))]
+    return queue.results()
 
 
-def _done(result: Result, on_done: Callable[[Result], None]) -> Result:
+class _Queue(Generic[Task, Result]):
+    """Tasks that several jobs take one by one, and their results."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self._tasks = tasks
+        self._waiting, self._results = iter(enumerate(tasks)), dict[int, Result]()
+        self._stopped, self._lock = Event(), Lock()
+
+    def __iter__(self) -> Iterator[tuple[int, Task]]:
+        while not self._stopped.is_set():
+            with self._lock:
+                taken = next(self._waiting, None)
+            if taken is None:
+                return
+            yield taken
+
+    def finish(self, position: int, result: Result, on_done: Callable[[Result], None]) -> None:
+        with self._lock:
+            self._results[position] = _reported(result, on_done)
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def results(self) -> list[Result]:
+        return [self._results[position] for position in range(len(self._tasks))]
+
+
+def _raise_first_error(running: list[Future[None]]) -> None:
+    finished, _ = wait(running, return_when=FIRST_EXCEPTION)
+    for job in finished:
+        job.result()
+
+
+def _cancel(running: list[Future[None]], opened: list[Connections]) -> None:
+    # Repeatedly, because a job may have been between two statements.
+    while wait(running, timeout=0.1).not_done:
+        for own in opened:
+            for connection in (own.source, own.target):
+                with contextlib.suppress(Exception):
+                    connection.driver.cancel_safe()
+
+
+def _reported(result: Result, on_done: Callable[[Result], None]) -> Result:
     on_done(result)
     return result

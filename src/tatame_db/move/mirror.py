@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from tatame_db.database.address import readable
+from tatame_db.database.dialect import quoted
 from tatame_db.errors import counted
-from tatame_db.move import record
 from tatame_db.move.choices import UNKNOWN_TABLE
-from tatame_db.move.mapping import quoted
 from tatame_db.move.open import SameDatabase, open_source, open_target
 from tatame_db.move.proof import TableCount, rejected
+from tatame_db.move.record import Record, identity_of
 from tatame_db.move.rest import FULL_ACCESS_ROLE, RestClient, RestTable
 from tatame_db.move.rest_errors import EmptyOrForbidden, NoRoomForRows, RowsChanged, UnexpectedResponse
 from tatame_db.schema import Base, optional_in_source, phases
@@ -81,7 +81,7 @@ class Mirror:
         with open_target(target, self) as connection:
             if self.is_same_as(connection):
                 raise SameDatabase(where=self.readable)
-            exclusions = record.recorded_exclusions(connection, record.identity_of(self.rest.reading))
+            exclusions = Record(connection).exclusions(identity_of(self.rest.reading))
             return [replace(self._compared(connection, name), rejected=rejected(exclusions, name)) for name in phases()]
 
     def _compared(self, target: MoveConnection, name: str) -> TableCount:
@@ -100,7 +100,7 @@ class Mirror:
 
         Raises `RestError`, and the errors of starting a server.
         """
-        exclusions = record.recorded_exclusions(target, record.identity_of(self.rest.reading))
+        exclusions = Record(target).exclusions(identity_of(self.rest.reading))
         kept = {what.table for what in exclusions if what.kind == UNKNOWN_TABLE}
         with scratch(on_disk=True) as server, self._read(server, "first", kept) as connection:
             yield connection

@@ -1,42 +1,45 @@
-"""What a row of the source can have that our schema does not take, as conditions of a query."""
+"""What the target requires of each row, as a condition for the rows of the source that violate it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tatame_db.database.dialect import quoted
 from tatame_db.move.conversion import TEXT, TEXTS, about
-from tatame_db.move.mapping import array, quoted
+from tatame_db.move.sql import array
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy import ForeignKey
 
-    from tatame_db.move.mapping import ColumnMap, Mapping, SourceColumn, TableMap
+    from tatame_db.move.catalogue import SourceColumn
+    from tatame_db.move.mapping import ColumnMap, Mapping, TableMap
 
-# PostgreSQL takes at most 2,704 bytes into an entry, of which other columns and headers need some.
+# An index entry has at most 2,704 bytes, of which headers and other columns take some.
 INDEXED_BYTES = 2_500
 LAST_ID = 2_147_483_647
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """A condition on rows of the source that says they cannot move as they are.
+    """A requirement of the target, and the condition of the rows of the source that violate it.
 
-    `column` is the source's, where it is one; `nullable` says whether NULL could take its place with us.
+    `column` is that of the source, if there is one; `nullable` means that its value may become NULL in the target.
+    `fixes` are what can be done at the source.
     """
 
     kind: str
     what: str
-    condition: str
+    violation: str
     fixes: tuple[str, ...]
     column: str | None = None
     nullable: bool = False
 
 
 def of_the_key(table: TableMap) -> Iterator[Requirement]:
-    """Say which rows cannot be told apart, and so have to be looked at first."""
+    """Yield the requirements for the primary key, which come first: without a key, rows cannot be told apart."""
     key = table.key
     if key.source is None:
         return
@@ -47,43 +50,47 @@ def of_the_key(table: TableMap) -> Iterator[Requirement]:
 
 
 def of_a_row(table: TableMap) -> Iterator[Requirement]:
-    """Say what a row tells about itself."""
+    """Yield the requirements that a row meets or violates by itself."""
     for column in table.columns:
-        source, value = column.source, column.source_value
-        if source is None:
-            if column.required:
-                words = f"there is no column for {column.name}, which every row of ours must have"
-                yield Requirement("missing-column", words, "true", ("add the column at the source and fill it",))
-            continue
-        if column.required and not source.not_null and column is not table.key:
-            yield _missing_value(column, source)
-        if column.conversion.unstorable:
-            yield Requirement(
-                "misfit",
-                f"{source.name} {column.conversion.unstorable_reason}",
-                about(column.conversion.unstorable, value),
-                ("change the values at the source",),
-                source.name,
-                not column.required,
-            )
+        yield from _of_a_column(table, column)
     if table.counted_key:
-        words = "id is the last number there is, after which no row of ours could be added"
-        yield Requirement("last-id", words, f"{table.key.source_value} = {LAST_ID}", ("give the row another id",))
+        what = f"{table.key.name} is the largest integer, so no new row could get a higher one"
+        yield Requirement("last-id", what, f"{table.key.source_value} = {LAST_ID}", ("give the row another id",))
     yield from _too_long(table)
     for unknown in table.unknown:
         yield Requirement(
             "unknown-column",
-            f"{unknown.name} ({unknown.kind}) has values, and no column of ours takes them",
+            f"{unknown.name} ({unknown.kind}) has values, and the target has no such column",
             f"s.{quoted(unknown.name)} IS NOT NULL",
             ("add the column to the models with `tatame-db generate`", "drop the column at the source"),
             unknown.name,
         )
 
 
+def _of_a_column(table: TableMap, column: ColumnMap) -> Iterator[Requirement]:
+    source, conversion = column.source, column.conversion
+    if source is None:
+        if column.required:
+            what = f"the source has no column for {column.name}, which may not be NULL"
+            yield Requirement("missing-column", what, "true", ("add the column at the source and fill it",))
+        return
+    if column.required and not source.not_null and column is not table.key:
+        yield _missing_value(column, source)
+    if conversion.unstorable:
+        yield Requirement(
+            "misfit",
+            f"{source.name} {conversion.unstorable_reason}",
+            about(conversion.unstorable, column.source_value),
+            ("change the values at the source",),
+            source.name,
+            not column.required,
+        )
+
+
 def _missing_value(column: ColumnMap, source: SourceColumn) -> Requirement:
     return Requirement(
         "missing-value",
-        f"{source.name} is NULL, and {column.name} of ours may not be",
+        f"{source.name} is NULL, and {column.name} of the target may not be",
         f"{column.source_value} IS NULL",
         ("fill it at the source", "delete the rows at the source"),
         source.name,
@@ -91,32 +98,45 @@ def _missing_value(column: ColumnMap, source: SourceColumn) -> Requirement:
 
 
 def _too_long(table: TableMap) -> Iterator[Requirement]:
-    """Values that an index of ours refuses, which the source need not have indexed."""
+    """Yield requirements for values that an index of the target rejects; the source may have no such index."""
     indexes = [(str(index.name), list(index.columns)) for index in table.table.indexes]
     indexes += [
         (f"of {column.name}", [column]) for column in table.table.columns if column.unique or column.primary_key
     ]
-    for name, columns in indexes:
-        found = [column for column in map(table.column, (column.name for column in columns)) if column.source]
-        texts = [f"coalesce(octet_length({column.source_value}::text), 0)" for column in found if column.type == TEXT]
-        if texts:
-            names = " and ".join(column.source.name for column in found if column.source and column.type == TEXT)
-            words = f"{names} is longer than the {INDEXED_BYTES:,} bytes that surely fit into the index {name}"
-            condition = f"{' + '.join(texts)} > {INDEXED_BYTES}"
-            yield Requirement("too-long", words, condition, ("shorten the values at the source",))
-        for column in found:
-            if column.type == TEXTS and column.source and column.source.kind.endswith("[]"):
-                words = (
-                    f"{column.source.name} has an element of more than {INDEXED_BYTES:,} bytes, for the index {name}"
-                )
-                longest = f"(SELECT max(octet_length(e)) FROM unnest({column.source_value}::text[]) AS e)"
-                condition = f"{longest} > {INDEXED_BYTES}"
-                fixes = ("shorten the values at the source",)
-                yield Requirement("too-long", words, condition, fixes, column.source.name)
+    for index, columns in indexes:
+        indexed = [table.column(column.name) for column in columns]
+        yield from _too_long_together(index, [column for column in indexed if column.type == TEXT and column.source])
+        for column in indexed:
+            yield from _too_long_element(index, column)
+
+
+def _too_long_together(index: str, columns: list[ColumnMap]) -> Iterator[Requirement]:
+    if columns:
+        names = " and ".join(column.source.name for column in columns if column.source)
+        lengths = [f"coalesce(octet_length({column.source_value}::text), 0)" for column in columns]
+        yield Requirement(
+            "too-long",
+            f"{names} is longer than {INDEXED_BYTES:,} bytes, the most that surely fits into the index {index}",
+            f"{' + '.join(lengths)} > {INDEXED_BYTES}",
+            ("shorten the values at the source",),
+        )
+
+
+def _too_long_element(index: str, column: ColumnMap) -> Iterator[Requirement]:
+    if column.type == TEXTS and column.source and column.source.kind.endswith("[]"):
+        longest = f"(SELECT max(octet_length(e)) FROM unnest({column.source_value}::text[]) AS e)"
+        yield Requirement(
+            "too-long",
+            f"{column.source.name} has an element longer than {INDEXED_BYTES:,} bytes, the most that surely fits into"
+            f" the index {index}",
+            f"{longest} > {INDEXED_BYTES}",
+            ("shorten the values at the source",),
+            column.source.name,
+        )
 
 
 def duplicates(table: TableMap, keep: str | None = None) -> Iterator[Requirement]:
-    """Say which rows have a value that others have too; with `first` or `last`, without that one of them."""
+    """Yield the requirements that a value is unique; with `keep`, the `first` or `last` row by id does not violate."""
     for column in table.columns:
         source = column.source
         if source and table.table.columns[column.name].unique and not source.unique:
@@ -124,53 +144,52 @@ def duplicates(table: TableMap, keep: str | None = None) -> Iterator[Requirement
 
 
 def duplicate(table: TableMap, column: ColumnMap, source: SourceColumn, keep: str | None = None) -> Requirement:
-    """Say which rows have the same value in this column, judged among those that are not set aside."""
+    """Return the requirement that a column is unique among the rows that are not excluded."""
     value, key = column.source_value, table.key.source_value
     groups = f"FROM {table.source_sql} WHERE {value} IS NOT NULL GROUP BY {value}"
-    condition = f"{value} IN (SELECT {value} {groups} HAVING count(*) > 1)"
+    violation = f"{value} IN (SELECT {value} {groups} HAVING count(*) > 1)"
     if keep:
-        condition += (
-            f" AND ({value}, {key}) NOT IN (SELECT {value}, {'min' if keep == 'first' else 'max'}({key}) {groups})"
-        )
+        kept = "min" if keep == "first" else "max"
+        violation += f" AND ({value}, {key}) NOT IN (SELECT {value}, {kept}({key}) {groups})"
     return Requirement(
         "duplicate",
-        f"{source.name} is not unique, and {column.name} of ours must be",
-        condition,
+        f"{source.name} is not unique, and {column.name} of the target must be",
+        violation,
         ("keep one of the rows at the source",),
         source.name,
     )
 
 
 def orphans(mapping: Mapping, table: TableMap) -> Iterator[Requirement]:
-    """Say which rows name others that the source does not have."""
+    """Yield the requirements that a referenced row exists in the source."""
     for column, source, key in _keys(table):
-        parent = mapping[key.column.table.name].plain
-        referred = parent.column(key.column.name)
-        found = "false"
-        if parent.source and referred.source:
-            # Compared as text only where the types differ: an index or a hash serves equal ones.
-            cast = "" if referred.source.kind == source.kind else "::text"
-            value = f"p.{quoted(referred.source.name)}{cast}"
-            found = f"EXISTS (SELECT FROM {parent.source.sql} AS p WHERE {value} = {column.source_value}{cast})"
+        parent = mapping[key.column.table.name].with_all_rows
+        referenced = parent.column(key.column.name)
+        exists = "false"
+        if parent.source and referenced.source:
+            # Compared as text only if the types differ, because equal ones can use an index or a hash.
+            cast = "" if referenced.source.kind == source.kind else "::text"
+            value = f"p.{quoted(referenced.source.name)}{cast}"
+            exists = f"EXISTS (SELECT FROM {parent.source.sql} AS p WHERE {value} = {column.source_value}{cast})"
         yield _orphan(
             column,
             source,
-            f"{source.name} names a row of {parent.name} that is not there",
-            f"{column.source_value} IS NOT NULL AND NOT {found}",
+            f"{source.name} refers to a row of {parent.name} that does not exist",
+            f"{column.source_value} IS NOT NULL AND NOT {exists}",
         )
 
 
 def orphans_of(table: TableMap, parent: TableMap, ids: str) -> Iterator[Requirement]:
-    """Say which rows name one of these rows, which stay behind."""
+    """Yield the requirements that a row does not refer to one of these rows, which are rejected."""
     for column, source, key in _keys(table):
         if key.column.table.name == parent.name:
             cast = "" if source.kind == parent.key_kind else "::text"
-            among = f"{array(ids, parent.key_kind)}{cast and '::text[]'}"
+            rejected = f"{array(ids, parent.key_kind)}{cast and '::text[]'}"
             yield _orphan(
                 column,
                 source,
-                f"{source.name} names a row of {parent.name} that is rejected",
-                f"{column.source_value}{cast} = ANY({among})",
+                f"{source.name} refers to a row of {parent.name} that is rejected",
+                f"{column.source_value}{cast} = ANY({rejected})",
             )
 
 
@@ -181,6 +200,6 @@ def _keys(table: TableMap) -> Iterator[tuple[ColumnMap, SourceColumn, ForeignKey
                 yield column, column.source, key
 
 
-def _orphan(column: ColumnMap, source: SourceColumn, what: str, condition: str) -> Requirement:
+def _orphan(column: ColumnMap, source: SourceColumn, what: str, violation: str) -> Requirement:
     fixes = (*(() if column.required else ("set it to NULL at the source",)), "delete the rows at the source")
-    return Requirement("orphan", what, condition, fixes, source.name, not column.required)
+    return Requirement("orphan", what, violation, fixes, source.name, not column.required)

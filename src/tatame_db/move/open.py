@@ -16,7 +16,7 @@ from tatame_db.database.driver import driver_connection
 from tatame_db.database.pool import Database
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.lock import LOCK_TIMEOUT_MS, exclusive, undo_when_killed
-from tatame_db.move.connection import Connections, MoveConnection, report_loss, report_loss_of_target
+from tatame_db.move.connection import ConnectionLost, Connections, MoveConnection, report_loss, report_loss_of_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -226,9 +226,18 @@ def _read_only(connection: MoveConnection, snapshot: str | None = None) -> Gener
     driver.read_only = True
     with report_loss(connection):
         if snapshot:
-            connection.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+            _see_moment(connection, snapshot)
         connection.pin_settings(for_transaction=True)
         yield connection
+
+
+def _see_moment(connection: MoveConnection, snapshot: str) -> None:
+    try:
+        connection.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+    except psycopg.errors.UndefinedObject as error:
+        # A snapshot ends with the transaction that exported it.
+        reason = "the transaction that exported the snapshot has ended"
+        raise ConnectionLost(database=connection.name, reason=reason) from error
 
 
 def _refuse_incomplete(connection: Connection, source: URL | Source | None) -> None:

@@ -1,14 +1,15 @@
-"""What would become of each row, and what stands in the way; reads both databases and changes nothing."""
+"""What a copy would do with each row, and which obstacles it would meet; reads both databases and changes nothing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tatame_db.errors import NOTHING_CHANGED, TatameError, counted
-from tatame_db.move import record
-from tatame_db.move.choices import Choices, Exclusion, Obstacle, Resolution, resolve, summary
+from tatame_db.errors import TatameError, fact
+from tatame_db.move.choices import Choices, Exclusion, Obstacle, Resolution, summary
 from tatame_db.move.mapping import read_mapping
+from tatame_db.move.record import Record
+from tatame_db.move.resolve import resolve
 from tatame_db.schema import phase
 
 if TYPE_CHECKING:
@@ -17,27 +18,23 @@ if TYPE_CHECKING:
     from tatame_db.move.rest import RestReading
 
 
-# With its proof, indexes and keys: 1.2 million check-ins in 4 s, on 2 cores with both servers and us on one machine.
+# With proof, indexes and keys: 1.2 million check-ins take 4 s, on 2 cores that both servers and the client share.
 BYTES_PER_SECOND = 20_000_000
 
 
+@fact
 class PlanIncomplete(TatameError):
-    """Something stands in the way of a whole move: the answer of `move plan`."""
+    """Some obstacles have no choice: the answer of `move plan`."""
 
     exit_code = 3
-
-    def __init__(self, obstacles: int) -> None:
-        self.obstacles = obstacles
-        super().__init__(
-            f"the move would not be whole: {counted(obstacles, 'obstacle')}",
-            means=NOTHING_CHANGED,
-            fix="mend the rows at the source or give a choice, as each obstacle says, then plan again",
-        )
+    obstacles: int
+    what = "the move would be incomplete: {obstacles:obstacle} without a choice"
+    fix = "fix the rows at the source or add an option, as each obstacle suggests; then plan again"
 
 
 @dataclass(frozen=True)
 class PlannedColumn:
-    """A column of ours, and what fills it."""
+    """A column of the target, and the column that fills it."""
 
     target: str
     target_type: str
@@ -48,21 +45,21 @@ class PlannedColumn:
 
 @dataclass(frozen=True)
 class PlannedTable:
-    """What a table holds and what becomes of it."""
+    """A table, its rows in the source, and the obstacles among them."""
 
     table: str
     phase: int
     rows: int
     size_bytes: int
     seconds: float
-    """How long a first copy takes, guessed: from the last copy on record, else from the size."""
+    """An estimate for a first copy: by the speed of the last recorded copy, otherwise by the size."""
     columns: list[PlannedColumn]
     obstacles: list[Obstacle] = field(default_factory=list[Obstacle])
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What would move from where to where."""
+    """What a copy would do."""
 
     source: str
     source_version: str
@@ -71,9 +68,9 @@ class Plan:
     tables: list[PlannedTable]
     unknown_tables: list[Obstacle]
     exclusions: list[Exclusion]
-    """What the choices come to."""
+    """What the choices exclude."""
     rest: RestReading | None
-    """How the source was read, where that was over REST."""
+    """How the source was read, if over REST."""
 
     @property
     def obstacles(self) -> list[Obstacle]:
@@ -82,17 +79,17 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """How long a first copy of all tables takes, guessed."""
+        """An estimate for a first copy of all tables."""
         return round(sum(table.seconds for table in self.tables), 1)
 
     @property
     def unresolved(self) -> list[Obstacle]:
-        """The obstacles that nobody gave a choice for."""
+        """The obstacles without a choice."""
         return [obstacle for obstacle in self.obstacles if obstacle.chosen is None]
 
     @property
     def empty(self) -> bool:
-        """Whether the source has no row at all in our tables."""
+        """Whether the source has no row in any table of the models."""
         return not any(table.rows for table in self.tables)
 
     @property
@@ -102,20 +99,24 @@ class Plan:
 
 
 def plan(connections: Connections, choices: Choices | None = None) -> Plan:
-    """Read catalogues and data, and say what would become of them. Raises `SourceUnreadable`, `TooManyAside`."""
-    return planned(connections, resolve(connections.source, read_mapping(connections.source), choices or Choices()))
+    """Read the catalogues and all rows of the source, and plan a copy of all tables.
+
+    Raises `SourceUnreadable`, `TooManyExcluded`.
+    """
+    source = connections.source
+    return plan_of(connections, resolve(source, read_mapping(source), choices or Choices()))
 
 
-def planned(connections: Connections, resolution: Resolution) -> Plan:
-    """Say what would become of a source that was looked at."""
+def plan_of(connections: Connections, resolution: Resolution) -> Plan:
+    """Plan a copy of a source whose obstacles are resolved already."""
     source, target = connections.source, connections.target
-    known = record.rates(target)
+    speeds = Record(target).rows_per_second()
     return Plan(
         source=source.readable,
         source_version=source.version,
         target=target.readable,
         target_version=target.version,
-        tables=[_planned(resolution, table, known.get(table.name)) for table in resolution.mapping.tables],
+        tables=[_planned(resolution, table, speeds.get(table.name)) for table in resolution.mapping.tables],
         unknown_tables=resolution.unknown_tables,
         exclusions=summary(resolution.queries),
         rest=source.rest,
@@ -123,7 +124,7 @@ def planned(connections: Connections, resolution: Resolution) -> Plan:
 
 
 def _planned(resolution: Resolution, table: TableMap, rows_per_second: float | None) -> PlannedTable:
-    rows, size = resolution.rows[table.name], table.source.size_bytes if table.source else 0
+    rows, size_bytes = resolution.rows[table.name], table.source.size_bytes if table.source else 0
     columns = [
         PlannedColumn(
             column.name,
@@ -134,12 +135,6 @@ def _planned(resolution: Resolution, table: TableMap, rows_per_second: float | N
         )
         for column in table.columns
     ]
-    return PlannedTable(
-        table.name,
-        phase(table.table),
-        rows,
-        size,
-        round(rows / rows_per_second if rows_per_second else size / BYTES_PER_SECOND, 1),
-        columns,
-        resolution.obstacles[table.name],
-    )
+    seconds = rows / rows_per_second if rows_per_second else size_bytes / BYTES_PER_SECOND
+    obstacles = resolution.obstacles[table.name]
+    return PlannedTable(table.name, phase(table.table), rows, size_bytes, round(seconds, 1), columns, obstacles)

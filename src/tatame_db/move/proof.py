@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from tatame_db.errors import TatameError, counted, fact
-from tatame_db.move import record
 from tatame_db.move.choices import REJECTED
 from tatame_db.move.digest import HASHES, NARROW_BITS, TableDigests, common_hash, number_first
-from tatame_db.move.mapping import array, listed, read_mapping
+from tatame_db.move.mapping import read_mapping
+from tatame_db.move.record import Record, identity_of
 from tatame_db.move.rejects import Rejects
+from tatame_db.move.sql import array, array_items
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -197,7 +198,7 @@ class Proof:
 def counts(connections: Connections) -> list[TableCount]:
     """Count the rows of each table in both databases. Raises `SourceUnreadable`."""
     tables = read_mapping(connections.source).tables
-    exclusions = record.recorded_exclusions(connections.target, record.identity_of(connections.source))
+    exclusions = Record(connections.target).exclusions(identity_of(connections.source))
     return [replace(_count(connections, table), rejected=rejected(exclusions, table.name)) for table in tables]
 
 
@@ -321,7 +322,7 @@ class _RowComparison:
         # For each column, the text that is compared and the text that is shown.
         source_texts = ", ".join(f"{column.source_text}, {column.source_value}::text" for column in columns)
         target_texts = ", ".join(f"{column.target_text}, {column.target_value}::text" for column in columns)
-        key, ids = self.table.key, listed(keys)
+        key, ids = self.table.key, array_items(keys)
         source, target = self.digests.connections.rows(
             f"SELECT {self.digests.source_key}, {source_texts} FROM {self.table.source_sql}"
             f" WHERE {self.table.among(ids)}",

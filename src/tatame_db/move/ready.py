@@ -1,4 +1,4 @@
-"""Whether the target takes the next row: sequences behind the last id, and a row added to see that, and taken back."""
+"""Whether the target accepts new rows: sequences are set past the last id, and a row is inserted and rolled back."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from uuid import UUID
 
 import psycopg
 
-from tatame_db.errors import TatameError
-from tatame_db.move.mapping import quoted
+from tatame_db.database.dialect import quoted
+from tatame_db.errors import TatameError, fact
+from tatame_db.move.sql import public
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
 
     from tatame_db.move.connection import MoveConnection
 
-_ANYTHING: dict[type, str] = {
+_VALUES: dict[type, str] = {
     str: "gen_random_uuid()::text",
     UUID: "gen_random_uuid()",
     int: "0",
@@ -34,29 +35,28 @@ _ANYTHING: dict[type, str] = {
 }
 
 
+@fact
 class TrialInsertFailed(TatameError):
-    """All rows are there, and a new one cannot be added."""
+    """All rows are copied, and a new one cannot be added."""
 
-    def __init__(self, table: str, words: str) -> None:
-        self.table = table
-        super().__init__(
-            f"a new row of {table} was tried, and refused: {words}",
-            means="The rows that came are there and proven; the app could not add one to them.",
-            fix="`tatame-db check` shows what differs from our schema; put that right, then run the command again",
-        )
+    table: str
+    reason: str
+    what = "a trial insert into {table} failed: {reason}"
+    means = "The copied rows are stored and proven; the app could not add one to them."
+    fix = "run `tatame-db check`, fix what differs from the models, then run the command again"
 
 
 def make_ready(target: MoveConnection, table: Table) -> None:
-    """Let the next row get a free id, and give the server fresh statistics; commits."""
+    """Set the sequence of a table past its last id and analyze the table; commits."""
     _set_sequence(target, table)
-    target.execute(f"ANALYZE public.{quoted(table.name)}")
+    target.execute(f"ANALYZE {public(table.name)}")
     target.driver.commit()
 
 
 def _set_sequence(target: MoveConnection, table: Table) -> None:
-    name = f"public.{quoted(table.name)}"
+    name = public(table.name)
     if table.autoincrement_column is not None:
-        # Outside of any transaction that may be undone, because `setval` is not.
+        # `setval` is not rolled back, so this is no part of a transaction that may be.
         target.rows(
             f"SELECT setval(pg_get_serial_sequence('{name}', 'id'), greatest(max(id), 1), max(id) IS NOT NULL)"
             f" FROM {name}"
@@ -64,17 +64,18 @@ def _set_sequence(target: MoveConnection, table: Table) -> None:
 
 
 def prove_ready(target: MoveConnection, table: Table) -> None:
-    """Add a row and take it back. Raises `NotReady`."""
+    """Insert a row, with the parents that it needs, and roll all of it back. Raises `TrialInsertFailed`."""
     tried: list[Table] = []
     try:
         _insert(target, table, tried)
     except psycopg.OperationalError:
         raise
     except psycopg.DatabaseError as error:
-        raise TrialInsertFailed(table.name, str(error.diag.message_primary)) from error
+        raise TrialInsertFailed(table=table.name, reason=str(error.diag.message_primary)) from error
     finally:
         if not target.driver.closed:
             target.driver.rollback()
+    # The sequences were advanced, and are not rolled back.
     for advanced in tried:
         _set_sequence(target, advanced)
     target.driver.commit()
@@ -92,13 +93,13 @@ def _insert(target: MoveConnection, table: Table, tried: list[Table]) -> Any:
             values[column.name] = _parent(target, key.column.table, tried)
             expressions[column.name] = f"%({column.name})s"
         else:
-            expressions[column.name] = _ANYTHING[column.type.python_type]
-    names, what = ", ".join(map(quoted, expressions)), ", ".join(expressions.values())
-    given = f"({names}) VALUES ({what})" if expressions else "DEFAULT VALUES"
-    [[key]] = target.rows(f"INSERT INTO public.{quoted(table.name)} {given} RETURNING id", values)
+            expressions[column.name] = _VALUES[column.type.python_type]
+    names = ", ".join(map(quoted, expressions))
+    row = f"({names}) VALUES ({', '.join(expressions.values())})" if expressions else "DEFAULT VALUES"
+    [[key]] = target.rows(f"INSERT INTO {public(table.name)} {row} RETURNING id", values)
     return key
 
 
 def _parent(target: MoveConnection, table: Table, tried: list[Table]) -> Any:
-    found = target.rows(f"SELECT id FROM public.{quoted(table.name)} LIMIT 1")
+    found = target.rows(f"SELECT id FROM {public(table.name)} LIMIT 1")
     return found[0][0] if found else _insert(target, table, tried)

@@ -1,14 +1,14 @@
-"""What the target itself remembers of moves, in the schema `tatame_move`: runs, tables, and what is parked."""
+"""The target's own record of its moves, in the schema `tatame_move`: runs, tables, parked keys and excluded rows."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-from tatame_db.errors import NOTHING_CHANGED, TatameError, fact
-from tatame_db.move.choices import REJECTED, UNKNOWN_TABLE, Choices, Exclusion
-from tatame_db.move.mapping import quoted
-from tatame_db.schema import phases
+from tatame_db.move.choices import UNKNOWN_TABLE, Exclusion
+from tatame_db.move.fingerprint import Fingerprint
+from tatame_db.move.keys import KeyOrIndex, keys_and_indexes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,20 +18,6 @@ if TYPE_CHECKING:
     from tatame_db.move.rest import RestReading
 
 SCHEMA = "tatame_move"
-
-
-@fact
-class MoveUnfinished(TatameError):
-    """A run left foreign keys or indexes dropped or unvalidated: an answer of `check` and `status --check`."""
-
-    exit_code = 3
-    names: list[str]
-    command: str
-    what = "a move out of Supabase is unfinished; not restored or not validated: {names}"
-    means = f"{NOTHING_CHANGED} Until the move is finished, rows that violate the schema are accepted."
-    fix = "run `{command}`, which restores them and proves the rows; then check again"
-
-
 _TABLES = f"""
 CREATE SCHEMA IF NOT EXISTS {SCHEMA};
 CREATE TABLE IF NOT EXISTS {SCHEMA}.runs (
@@ -43,7 +29,7 @@ CREATE TABLE IF NOT EXISTS {SCHEMA}.runs (
     source_version text NOT NULL,
     target_version text NOT NULL,
     options jsonb NOT NULL,
-    -- None of the three where a run goes on, or was killed.
+    -- NULL for a run that is still running or was killed.
     outcome text CHECK (outcome IN ('proven', 'not equal', 'failed')),
     error text,
     report jsonb
@@ -53,10 +39,10 @@ CREATE TABLE IF NOT EXISTS {SCHEMA}.tables (
     source_identity text NOT NULL,
     run integer NOT NULL REFERENCES {SCHEMA}.runs,
     rows bigint NOT NULL,
-    -- What the table held when the copy was proven; another digest later means that somebody wrote to it.
+    -- Of the table when its copy was proven; a different one shows a later write.
     fingerprint text NOT NULL,
     copied_at timestamptz NOT NULL,
-    -- NULL until the source was read a second time, where it has no moment of its own.
+    -- NULL until a source over REST, which is not read at one moment, was read a second time.
     proven_at timestamptz
 );
 CREATE TABLE IF NOT EXISTS {SCHEMA}.parked (
@@ -67,7 +53,7 @@ CREATE TABLE IF NOT EXISTS {SCHEMA}.parked (
     definition text NOT NULL,
     UNIQUE (kind, table_name, name)
 );
--- Rows and values that were set aside by choice, as the source has them. Those of a table are replaced by each copy.
+-- Excluded rows and values, as the source has them. Each copy of a table replaces those of the table.
 CREATE TABLE IF NOT EXISTS {SCHEMA}.rejects (
     run integer NOT NULL REFERENCES {SCHEMA}.runs,
     source_identity text NOT NULL,
@@ -79,228 +65,27 @@ CREATE TABLE IF NOT EXISTS {SCHEMA}.rejects (
     action text NOT NULL CHECK (action IN ('rejected', 'nulled', 'kept')),
     "row" jsonb NOT NULL
 );
--- Not the id too: one that is too long for an index is among the reasons to be here.
+-- Without the id, which may be too long for an index: that is one of the reasons to reject a row.
 CREATE INDEX IF NOT EXISTS rejects_table_name_index ON {SCHEMA}.rejects (table_name);
 """
-_OURS = ", ".join(f"'{name}'" for name in phases())
-_IS_OURS = f"c.relnamespace = 'public'::regnamespace AND c.relname IN ({_OURS})"
-_KEYS = f"""
-SELECT 'key', c.relname, k.conname, pg_get_constraintdef(k.oid), p.relname
-FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_class p ON p.oid = k.confrelid
-WHERE k.contype = 'f' AND {_IS_OURS}
-"""
-_INDEXES = f"""
-SELECT 'index', c.relname, x.relname, pg_get_indexdef(i.indexrelid), NULL
-FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid JOIN pg_class x ON x.oid = i.indexrelid
-WHERE {_IS_OURS} AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.conrelid = c.oid)
-"""
+
+Outcome = Literal["proven", "not equal", "failed"]
 
 
 @dataclass(frozen=True)
-class Remembered:
-    """What the last copy of a table left."""
+class TableRecord:
+    """The last copy of a table; `proven_at` is `None` until it is proven."""
 
     source_identity: str
     rows: int
-    fingerprint: str
+    fingerprint: Fingerprint
     copied_at: datetime
     proven_at: datetime | None
 
 
-def identity_of(source: MoveConnection | RestReading) -> str:
-    """Name a source as it is remembered."""
-    return ":".join(map(str, source.identity))
-
-
-def prepare(target: MoveConnection) -> None:
-    """Make the schema where it is missing; committed by the caller."""
-    target.execute(_TABLES)
-
-
-def exists(target: MoveConnection) -> bool:
-    """Say whether there ever was a move into this database."""
-    return target.row("SELECT to_regclass('tatame_move.parked') IS NOT NULL")[0] is True
-
-
-def keeps(target: MoveConnection) -> bool:
-    """Say whether there is a place for what is set aside."""
-    return target.row(f"SELECT to_regclass('{SCHEMA}.rejects') IS NOT NULL")[0] is True
-
-
-def recorded_exclusions(target: MoveConnection, identity: str | None = None) -> list[Exclusion]:
-    """Sum up what is kept of this source, or of the one that each table came from."""
-    if not keeps(target):
-        return []
-    of_source = "%(identity)s" if identity else f"(SELECT source_identity FROM {SCHEMA}.tables WHERE name = table_name)"
-    rows = target.rows(
-        "SELECT table_name, column_name, kind, reason, action, count(*)"
-        f" FROM {SCHEMA}.rejects WHERE source_identity = coalesce({of_source}, source_identity)"
-        " GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4",
-        {"identity": identity},
-    )
-    return [Exclusion(*row) for row in rows]
-
-
-def delete_rejects(target: MoveConnection, identity: str, table: str) -> None:
-    """Let go what is kept of a table of this source; committed by the caller."""
-    target.execute(
-        f"DELETE FROM {SCHEMA}.rejects WHERE source_identity = %(identity)s AND table_name = %(table)s",
-        {"identity": identity, "table": table},
-    )
-
-
-def delete_rejects_of_unknown_tables(target: MoveConnection, identity: str) -> None:
-    """Let go what is kept of tables that have no place with us; committed by the caller."""
-    target.execute(
-        f"DELETE FROM {SCHEMA}.rejects WHERE source_identity = %(identity)s AND kind = %(kind)s",
-        {"identity": identity, "kind": UNKNOWN_TABLE},
-    )
-
-
-def remembered(target: MoveConnection) -> dict[str, Remembered]:
-    """Return what is known of each table that was copied."""
-    rows = target.rows(f"SELECT name, source_identity, rows, fingerprint, copied_at, proven_at FROM {SCHEMA}.tables")
-    return {name: Remembered(*facts) for name, *facts in rows}
-
-
-def remember(
-    target: MoveConnection, table: str, *, run: int, identity: str, rows: int, fingerprint: str, copied: bool
-) -> None:
-    """Note what a table is made equal to, and whether it was written to; committed with what was written."""
-    target.execute(
-        f"INSERT INTO {SCHEMA}.tables VALUES (%(table)s, %(identity)s, %(run)s, %(rows)s, %(fingerprint)s,"
-        " clock_timestamp(), NULL) ON CONFLICT (name) DO UPDATE SET source_identity ="
-        " excluded.source_identity, run = excluded.run, rows = excluded.rows, fingerprint = excluded.fingerprint,"
-        " proven_at = excluded.proven_at, copied_at = CASE WHEN %(copied)s THEN excluded.copied_at"
-        " ELSE tables.copied_at END",
-        {
-            "table": table,
-            "identity": identity,
-            "run": run,
-            "rows": rows,
-            "fingerprint": fingerprint,
-            "copied": copied,
-        },
-    )
-
-
-def prove(target: MoveConnection, table: str) -> None:
-    """Note that what is remembered of a table is proven."""
-    target.execute(f"UPDATE {SCHEMA}.tables SET proven_at = clock_timestamp() WHERE name = %(table)s", {"table": table})
-
-
-def fingerprint(target: MoveConnection, table: str) -> str:
-    """Digest a table as it is, whatever the source looks like."""
-    count, digest = target.row(
-        f'SELECT count(*), coalesce(sum(hashtextextended(t::text COLLATE "C", 0)), 0) FROM public.{quoted(table)} AS t'
-    )
-    return f"{count}:{digest}"
-
-
-def park(target: MoveConnection, pays: Callable[[str, str | None], bool] = lambda _table, _parent: True) -> None:
-    """Write down foreign keys and secondary indexes of our tables and drop them; one transaction.
-
-    `pays` is asked for each: a key with its table and the one it refers to, an index with its table and `None`.
-    """
-    for kind, table, name, definition, parent in _found(target):
-        if not pays(table, parent):
-            continue
-        target.execute(
-            f"INSERT INTO {SCHEMA}.parked (kind, table_name, name, definition) VALUES (%(kind)s, %(table)s, %(name)s,"
-            " %(definition)s) ON CONFLICT (kind, table_name, name) DO NOTHING",
-            {"kind": kind, "table": table, "name": name, "definition": definition},
-        )
-        if kind == "key":
-            target.execute(f"ALTER TABLE public.{quoted(table)} DROP CONSTRAINT {quoted(name)}")
-        else:
-            target.execute(f"DROP INDEX public.{quoted(name)}")
-
-
-def _found(target: MoveConnection) -> list[tuple[Any, ...]]:
-    return target.rows(f"{_KEYS} UNION ALL {_INDEXES}")
-
-
-def parked(target: MoveConnection) -> list[str]:
-    """Name what is parked, as `users.users_gym_id_gyms_id_fk`."""
-    return [
-        f"{table}.{name}" for table, name in target.rows(f"SELECT table_name, name FROM {SCHEMA}.parked ORDER BY 1, 2")
-    ]
-
-
-def restore(target: MoveConnection) -> None:
-    """Put back what is parked, keys without looking at the rows that are there; one transaction."""
-    waiting = target.rows(f"SELECT kind, table_name, name, definition FROM {SCHEMA}.parked ORDER BY position")
-    there = {(kind, table, name) for kind, table, name, *_ in _found(target)}
-    for kind, table, name, definition in waiting:
-        # Somebody may have put it back by hand, or with `push`.
-        if (kind, table, name) in there:
-            continue
-        if kind == "index":
-            target.execute(definition)
-        else:
-            valid = definition.removesuffix(" NOT VALID")
-            target.execute(f"ALTER TABLE public.{quoted(table)} ADD CONSTRAINT {quoted(name)} {valid} NOT VALID")
-    target.execute(f"DELETE FROM {SCHEMA}.parked")
-
-
-def keys(target: MoveConnection) -> int:
-    """Count the foreign keys of our tables."""
-    [count] = target.row(f"SELECT count(*) FROM ({_KEYS}) AS found")
-    return int(count)
-
-
-def unproven_keys(target: MoveConnection) -> list[tuple[str, str]]:
-    """Return table and name of the foreign keys that were never checked against the rows that are there."""
-    rows = target.rows(
-        "SELECT c.relname, k.conname FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid"
-        f" WHERE k.contype = 'f' AND NOT k.convalidated AND {_IS_OURS} ORDER BY 1, 2"
-    )
-    return [(table, name) for table, name in rows]
-
-
-@dataclass(frozen=True)
-class Unfinished:
-    """The foreign keys and indexes that a move left dropped or unvalidated, and the command that restores them."""
-
-    names: list[str]
-    command: str
-
-
-def unfinished(target: MoveConnection) -> Unfinished:
-    """Return what a run that was killed left behind; reads a target of any schema."""
-    if not exists(target):
-        return Unfinished([], finish_command(target))
-    names = [*parked(target), *(f"{table}.{key}" for table, key in unproven_keys(target))]
-    return Unfinished(names, finish_command(target))
-
-
-def finish_command(target: MoveConnection) -> str:
-    """Return the command that restores what a run left dropped: a copy with the tables and choices of the last run."""
-    words = ["tatame-db move copy"]
-    options = target.rows(f"SELECT options FROM {SCHEMA}.runs ORDER BY id DESC LIMIT 1") if exists(target) else []
-    for [given] in options:
-        if len(given["tables"]) < len(phases()):
-            words += given["tables"]
-        words += [f"--{choice.name} {given[choice.name]}" for choice in fields(Choices) if given.get(choice.name)]
-    return " ".join(words)
-
-
-def rates(target: MoveConnection) -> dict[str, float]:
-    """Return the rows per second of the last copy of each table that took long enough to tell."""
-    if not exists(target):
-        return {}
-    rows = target.rows(
-        "SELECT DISTINCT ON (t ->> 'table') t ->> 'table', (t ->> 'written')::float / (t ->> 'seconds')::float"
-        f" FROM {SCHEMA}.runs, jsonb_array_elements(report -> 'tables') AS t"
-        " WHERE outcome = 'proven' AND (t ->> 'written')::bigint > 0 AND (t ->> 'seconds')::float >= 1"
-        " ORDER BY 1, id DESC"
-    )
-    return dict(rows)
-
-
 @dataclass(frozen=True)
 class RunStatus:
-    """How a run went. `outcome` is `proven`, `not equal` or `failed`, and `None` where it goes on or was killed."""
+    """A run. `outcome` is `proven`, `not equal` or `failed`, and `None` if the run is still running or was killed."""
 
     id: int
     started_at: datetime
@@ -309,73 +94,173 @@ class RunStatus:
     error: str | None
 
 
-def _last_run(target: MoveConnection) -> RunStatus | None:
-    rows = target.rows(f"SELECT id, started_at, ended_at, outcome, error FROM {SCHEMA}.runs ORDER BY id DESC LIMIT 1")
-    return RunStatus(*rows[0]) if rows else None
-
-
-def ended(
-    target: MoveConnection, run: int, outcome: str, *, report: str | None = None, error: str | None = None
-) -> None:
-    """Note how a run went; committed by the caller."""
-    target.execute(
-        f"UPDATE {SCHEMA}.runs SET ended_at = clock_timestamp(), outcome = %(outcome)s, error = %(error)s,"
-        " report = %(report)s WHERE id = %(run)s",
-        {"run": run, "outcome": outcome, "error": error, "report": report},
-    )
+def identity_of(source: MoveConnection | RestReading) -> str:
+    """Return the identity of a source as the record stores it."""
+    return ":".join(map(str, source.identity))
 
 
 @dataclass(frozen=True)
-class TableStatus:
-    """Where a table stands. `rows` are those of the last proof; `stale` where the table was written to since.
+class Record:
+    """Reads and writes `tatame_move`. Reading finds nothing until `create` was called; the caller commits."""
 
-    `rejected` counts the rows that stayed behind by choice, and are kept in `tatame_move.rejects`.
-    """
+    target: MoveConnection
 
-    table: str
-    phase: int
-    rows: int | None
-    copied_at: datetime | None
-    proven_at: datetime | None
-    stale: bool
-    rejected: int
+    def create(self) -> None:
+        """Create the schema and its tables, unless they exist."""
+        self.target.execute(_TABLES)
 
+    def exists(self) -> bool:
+        """Return whether there was ever a move into this database."""
+        [exists] = self.target.row(f"SELECT to_regclass('{SCHEMA}.rejects') IS NOT NULL")
+        return exists is True
 
-@dataclass(frozen=True)
-class MoveStatus:
-    """Where a move stands, as the target alone can tell."""
+    # Runs
 
-    tables: list[TableStatus]
-    parked: list[str]
-    """Foreign keys and indexes that are away, because a run was killed."""
-    unproven_keys: list[str]
-    """Foreign keys that were not checked against the rows that are there."""
-    exclusions: list[Exclusion]
-    """What was set aside by choice, and is kept in `tatame_move.rejects`."""
-    last_run: RunStatus | None
-    finish_command: str
-    """The command that restores what a killed run left dropped."""
+    def begin_run(
+        self, *, source: str, identity: str, source_version: str, target_version: str, options: dict[str, Any]
+    ) -> int:
+        """Insert a run and return its number."""
+        [(run,)] = self.target.rows(
+            f"INSERT INTO {SCHEMA}.runs (source, source_identity, source_version, target_version, options)"
+            " VALUES (%(source)s, %(identity)s, %(source_version)s, %(target_version)s, %(options)s) RETURNING id",
+            {
+                "source": source,
+                "identity": identity,
+                "source_version": source_version,
+                "target_version": target_version,
+                "options": json.dumps(options),
+            },
+        )
+        return int(run)
 
+    def end_run(
+        self, run: int, outcome: Outcome, *, report: dict[str, Any] | None = None, error: str | None = None
+    ) -> None:
+        """Store the outcome of a run."""
+        self.target.execute(
+            f"UPDATE {SCHEMA}.runs SET ended_at = clock_timestamp(), outcome = %(outcome)s, error = %(error)s,"
+            " report = %(report)s WHERE id = %(run)s",
+            {"run": run, "outcome": outcome, "error": error, "report": report and json.dumps(report)},
+        )
 
-def status(target: MoveConnection) -> MoveStatus:
-    """Say what was copied and proven, whether that still holds, and what is missing; reads the target alone."""
-    known = remembered(target) if exists(target) else {}
-    exclusions = recorded_exclusions(target)
-    return MoveStatus(
-        [_status(target, table, phase, known.get(table), exclusions) for table, phase in phases().items()],
-        parked(target) if exists(target) else [],
-        [f"{table}.{key}" for table, key in unproven_keys(target)],
-        exclusions,
-        _last_run(target) if exists(target) else None,
-        finish_command(target),
-    )
+    def last_run(self) -> RunStatus | None:
+        """Return the newest run."""
+        columns = "id, started_at, ended_at, outcome, error"
+        rows = self._rows(f"SELECT {columns} FROM {SCHEMA}.runs ORDER BY id DESC LIMIT 1")
+        return RunStatus(*rows[0]) if rows else None
 
+    def last_options(self) -> dict[str, Any] | None:
+        """Return the options of the newest run: the tables, and the choices by the names of their options."""
+        rows = self._rows(f"SELECT options FROM {SCHEMA}.runs ORDER BY id DESC LIMIT 1")
+        return rows[0][0] if rows else None
 
-def _status(
-    target: MoveConnection, table: str, phase: int, last: Remembered | None, exclusions: list[Exclusion]
-) -> TableStatus:
-    if last is None:
-        return TableStatus(table, phase, None, None, None, stale=False, rejected=0)
-    stale = fingerprint(target, table) != last.fingerprint
-    rejected = sum(told.rows for told in exclusions if (told.table, told.action) == (table, REJECTED))
-    return TableStatus(table, phase, last.rows, last.copied_at, last.proven_at, stale=stale, rejected=rejected)
+    def rows_per_second(self) -> dict[str, float]:
+        """Return the speed of the last proven copy of each table; copies of less than a second do not count."""
+        rows = self._rows(
+            "SELECT DISTINCT ON (t ->> 'table') t ->> 'table', (t ->> 'written')::float / (t ->> 'seconds')::float"
+            f" FROM {SCHEMA}.runs, jsonb_array_elements(report -> 'tables') AS t"
+            " WHERE outcome = 'proven' AND (t ->> 'written')::bigint > 0 AND (t ->> 'seconds')::float >= 1"
+            " ORDER BY 1, id DESC"
+        )
+        return dict(rows)
+
+    # Tables
+
+    def tables(self) -> dict[str, TableRecord]:
+        """Return the last copy of each table that was ever copied."""
+        rows = self._rows(f"SELECT name, source_identity, rows, fingerprint, copied_at, proven_at FROM {SCHEMA}.tables")
+        return {
+            name: TableRecord(identity, count, Fingerprint.parse(fingerprint), *times)
+            for name, identity, count, fingerprint, *times in rows
+        }
+
+    def save_table(
+        self, table: str, *, run: int, identity: str, fingerprint: Fingerprint, copied: bool, proven: bool
+    ) -> None:
+        """Store that a table is equal to the source; with `copied`, also that it was written to.
+
+        Belongs into the transaction that writes the rows, so that the record never states more than the table holds.
+        """
+        self.target.execute(
+            f"INSERT INTO {SCHEMA}.tables VALUES (%(table)s, %(identity)s, %(run)s, %(rows)s, %(fingerprint)s,"
+            " clock_timestamp(), CASE WHEN %(proven)s THEN clock_timestamp() END) ON CONFLICT (name) DO UPDATE"
+            " SET source_identity = excluded.source_identity, run = excluded.run, rows = excluded.rows,"
+            " fingerprint = excluded.fingerprint, proven_at = excluded.proven_at,"
+            " copied_at = CASE WHEN %(copied)s THEN excluded.copied_at ELSE tables.copied_at END",
+            {
+                "table": table,
+                "identity": identity,
+                "run": run,
+                "rows": fingerprint.rows,
+                "fingerprint": str(fingerprint),
+                "copied": copied,
+                "proven": proven,
+            },
+        )
+
+    def mark_proven(self, table: str) -> None:
+        """Store that the last copy of a table is proven."""
+        self.target.execute(
+            f"UPDATE {SCHEMA}.tables SET proven_at = clock_timestamp() WHERE name = %(table)s", {"table": table}
+        )
+
+    # Excluded rows
+
+    def exclusions(self, identity: str | None = None) -> list[Exclusion]:
+        """Count the excluded rows of one source, or for each table those of the source that it was copied from."""
+        of_source = (
+            "%(identity)s" if identity else f"(SELECT source_identity FROM {SCHEMA}.tables WHERE name = table_name)"
+        )
+        rows = self._rows(
+            "SELECT table_name, column_name, kind, reason, action, count(*)"
+            f" FROM {SCHEMA}.rejects WHERE source_identity = coalesce({of_source}, source_identity)"
+            " GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4",
+            {"identity": identity},
+        )
+        return [Exclusion(*row) for row in rows]
+
+    def delete_rejects(self, identity: str, table: str) -> None:
+        """Delete the excluded rows of a table of a source."""
+        self.target.execute(
+            f"DELETE FROM {SCHEMA}.rejects WHERE source_identity = %(identity)s AND table_name = %(table)s",
+            {"identity": identity, "table": table},
+        )
+
+    def delete_rejects_of_unknown_tables(self, identity: str) -> None:
+        """Delete the excluded rows of all tables that the models lack."""
+        self.target.execute(
+            f"DELETE FROM {SCHEMA}.rejects WHERE source_identity = %(identity)s AND kind = %(kind)s",
+            {"identity": identity, "kind": UNKNOWN_TABLE},
+        )
+
+    # Parked keys and indexes
+
+    def park(self, is_wanted: Callable[[KeyOrIndex], bool] = lambda _: True) -> None:
+        """Drop the wanted foreign keys and secondary indexes, and store their definitions, in one transaction."""
+        for found in filter(is_wanted, keys_and_indexes(self.target)):
+            self.target.execute(
+                f"INSERT INTO {SCHEMA}.parked (kind, table_name, name, definition) VALUES (%(kind)s, %(table)s,"
+                " %(name)s, %(definition)s) ON CONFLICT (kind, table_name, name) DO NOTHING",
+                {"kind": found.kind, "table": found.table, "name": found.name, "definition": found.definition},
+            )
+            self.target.execute(found.drop_statement)
+
+    def parked(self) -> list[str]:
+        """Name what is parked, as `users.users_gym_id_gyms_id_fk`."""
+        rows = self._rows(f"SELECT table_name, name FROM {SCHEMA}.parked ORDER BY 1, 2")
+        return [f"{table}.{name}" for table, name in rows]
+
+    def restore(self) -> None:
+        """Create what is parked again, in one transaction; keys are left unvalidated."""
+        parked = self._rows(f"SELECT kind, table_name, name, definition FROM {SCHEMA}.parked ORDER BY position")
+        if not parked:
+            return
+        # A person, or `tatame-db push`, may have created it already.
+        existing = {(found.kind, found.table, found.name) for found in keys_and_indexes(self.target)}
+        for kind, table, name, definition in parked:
+            if (kind, table, name) not in existing:
+                self.target.execute(KeyOrIndex(kind, table, name, definition).create_statement)
+        self.target.execute(f"DELETE FROM {SCHEMA}.parked")
+
+    def _rows(self, query: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        return self.target.rows(query, parameters) if self.exists() else []

@@ -9,10 +9,10 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tatame_db.move import record
 from tatame_db.move.choices import KEPT, UNKNOWN_TABLE, Exclusion, rows_of, values_of
 from tatame_db.move.conversion import TEXT
-from tatame_db.move.mapping import listed
+from tatame_db.move.record import SCHEMA, Record, identity_of
+from tatame_db.move.sql import array_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tatame_db.move.connection import Connections, MoveConnection
     from tatame_db.move.mapping import Mapping, TableMap
 
-_OF_TABLE = f"FROM {record.SCHEMA}.rejects AS k WHERE k.source_identity = %(identity)s AND k.table_name = %(table)s"
+_OF_TABLE = f"FROM {SCHEMA}.rejects AS k WHERE k.source_identity = %(identity)s AND k.table_name = %(table)s"
 
 
 def source_digest(source: MoveConnection, hash_expression: str, queries: Iterable[ExclusionQuery]) -> tuple[int, int]:
@@ -62,8 +62,8 @@ class Rejects:
 
     def __init__(self, connections: Connections, hash_expression: str) -> None:
         self.connections, self.hash_expression = connections, hash_expression
-        self.identity = record.identity_of(connections.source)
-        self.exclusions = record.recorded_exclusions(connections.target, self.identity)
+        self.identity = identity_of(connections.source)
+        self.exclusions = Record(connections.target).exclusions(self.identity)
 
     def of(self, tables: Sequence[str]) -> list[Exclusion]:
         """Return what is kept of these tables, or of all."""
@@ -110,7 +110,7 @@ class Rejects:
         ids = keys if table.key.type == TEXT else [key for key in keys if key != "NULL"]
         rows = self.connections.source.rows(
             f"SELECT coalesce({key}::text, 'NULL'), {self._row_hash('to_jsonb(s)')} FROM {table.source_sql}"
-            f" WHERE {table.among(listed(ids))}{f' OR {key} IS NULL' if 'NULL' in keys else ''}"
+            f" WHERE {table.among(array_items(ids))}{f' OR {key} IS NULL' if 'NULL' in keys else ''}"
         )
         hashes: dict[str, list[int]] = defaultdict(list)
         for found, hashed in rows:

@@ -15,9 +15,10 @@ from tatame_db import evolve
 from tatame_db.database.address import readable
 from tatame_db.errors import TatameError, counted, fact
 from tatame_db.move.choices import Choices, Exclusion
-from tatame_db.move.copy import OtherRowsInTarget, Report, copy
+from tatame_db.move.copy import Report, copy
 from tatame_db.move.open import open_for_reading, open_for_writing
 from tatame_db.move.plan import Plan, plan
+from tatame_db.move.prepare import OtherRowsInTarget
 from tatame_db.move.proof import verify
 from tatame_db.server.scratch import persistent_scratch, scratch
 

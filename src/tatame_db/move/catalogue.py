@@ -1,0 +1,99 @@
+"""The tables of the source, as its catalogue describes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tatame_db.errors import TatameError, fact
+from tatame_db.move.sql import public
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from tatame_db.move.connection import MoveConnection
+
+
+@fact
+class SourceUnreadable(TatameError):
+    """The role may not read all rows of some tables, which would look empty or smaller than they are."""
+
+    role: str
+    forbidden: list[str]
+    hidden: list[str]
+    what = "the role {role} cannot read the whole source: {reasons}"
+    fix = "set `SUPABASE_DB_URL` to a role with SELECT on all tables and BYPASSRLS, such as Supabase's own `postgres`"
+
+    @property
+    def reasons(self) -> str:
+        """Why the tables cannot be read."""
+        reasons = [f"no SELECT on {', '.join(self.forbidden)}"] if self.forbidden else []
+        reasons += [f"row-level security may hide rows of {', '.join(self.hidden)}"] if self.hidden else []
+        return "; ".join(reasons)
+
+
+@dataclass(frozen=True)
+class SourceColumn:
+    """A column of the source. `kind` is its type without a length; for a domain, the type that it is based on."""
+
+    name: str
+    kind: str
+    not_null: bool
+    unique: bool
+
+
+@dataclass(frozen=True)
+class SourceTable:
+    """A table of the source, or a view that stands for one."""
+
+    name: str
+    columns: dict[str, SourceColumn]
+    size_bytes: int
+
+    @property
+    def sql(self) -> str:
+        """Its name in a query."""
+        return public(self.name)
+
+
+def read_source_tables(source: MoveConnection, target_names: Collection[str]) -> dict[str, SourceTable]:
+    """Read all tables of the schema `public` by name, and views only if a target table has their name.
+
+    Raises `SourceUnreadable`.
+    """
+    rows = source.rows(_CATALOGUE, {"target_names": list(target_names)})
+    forbidden = sorted({row[0] for row in rows if not row[1]})
+    hidden = sorted({row[0] for row in rows if row[1] and row[2]})
+    if forbidden or hidden:
+        [role] = source.row("SELECT current_user")
+        raise SourceUnreadable(role=role, forbidden=forbidden, hidden=hidden)
+    tables: dict[str, SourceTable] = {}
+    for name, _, _, size_bytes, *column in rows:
+        table = tables.setdefault(name, SourceTable(name, {}, size_bytes))
+        if column[0] is not None:
+            table.columns[column[0]] = SourceColumn(*column)
+    return tables
+
+
+_CATALOGUE = """
+WITH RECURSIVE bases (type, base) AS (
+    SELECT oid, oid FROM pg_type WHERE typtype <> 'd'
+    UNION ALL
+    SELECT t.oid, b.base FROM pg_type t JOIN bases b ON t.typbasetype = b.type WHERE t.typtype = 'd'
+)
+SELECT c.relname, has_table_privilege(c.oid, 'SELECT'), row_security_active(c.oid), pg_table_size(c.oid),
+    a.attname, format_type(b.base, NULL), a.attnotnull,
+    EXISTS (
+        SELECT FROM pg_index i
+        WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
+            AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum
+    )
+FROM pg_class c
+LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+LEFT JOIN bases b ON b.type = a.atttypid
+WHERE c.relnamespace = to_regnamespace('public') AND NOT c.relispartition
+    -- The rows of other views are counted in the tables that they read.
+    AND (c.relkind IN ('r', 'p') OR c.relkind IN ('v', 'm', 'f') AND c.relname = ANY(%(target_names)s))
+    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
+ORDER BY c.relname, a.attnum
+"""

@@ -1,0 +1,260 @@
+"""One table made equal to the source, in one transaction that commits only if the proof holds.
+
+Every function here takes connections of its own and changes nothing that another job sees.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from tatame_db.database.dialect import quoted
+from tatame_db.errors import TatameError, fact
+from tatame_db.move.choices import NULLED, REJECTED
+from tatame_db.move.digest import TableDigests
+from tatame_db.move.fingerprint import fingerprint
+from tatame_db.move.prepare import OtherRowsInTarget
+from tatame_db.move.ready import make_ready
+from tatame_db.move.record import SCHEMA, Record
+from tatame_db.move.rejects import rejects_digest, source_digest
+from tatame_db.move.sql import literal, public
+from tatame_db.move.stream import read_back, stream, stream_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tatame_db.move.changes import Changes
+    from tatame_db.move.choices import ExclusionQuery
+    from tatame_db.move.connection import Connections, MoveConnection
+    from tatame_db.move.digest import Digest
+    from tatame_db.move.fingerprint import Fingerprint
+    from tatame_db.move.mapping import TableMap
+    from tatame_db.move.prepare import Preparation
+
+_TABLE_UNCHANGED = "The table {table} is unchanged; tables that were proven before it stay committed."
+
+
+@fact
+class CopyDiffers(TatameError):
+    """What was written is not equal to the source; the table was rolled back."""
+
+    exit_code = 3
+    table: str
+    what = "{table} was copied, and the proof found it not equal to the source"
+    means = _TABLE_UNCHANGED
+    fix = "check whether something in the target changes rows as they are written, such as a trigger"
+
+
+@fact
+class RowsRefused(TatameError):
+    """Rows of the source violate a rule of the target that the models do not have."""
+
+    table: str
+    reason: str
+    what = "the target refused rows of {table}: {reason}"
+    means = _TABLE_UNCHANGED
+    fix = "run `tatame-db check`, fix what differs from the models, then run the command again"
+
+
+@dataclass(frozen=True)
+class TableCopy:
+    """A table that is proven equal, with the number of rows that this run deleted and wrote for that.
+
+    The digests are those of the proof: of the source without what is excluded, and of the target.
+    """
+
+    table: str
+    rows: int
+    source_digest: str
+    target_digest: str
+    deleted: int
+    written: int
+    seconds: float
+    waiting: list[str]
+    """Columns that are NULL in some rows until a later phase copies the rows that they refer to."""
+    rejected: int
+    """Rows that were not copied, by choice."""
+    nulled: int
+    """Values that became NULL, by choice."""
+    sha256: str | None
+    """Of all bytes that were written into an empty table, and read back from it; only if requested."""
+
+
+@dataclass(frozen=True)
+class TableTask:
+    """A table of a run, and the changes that make it equal; `None` if it is equal already."""
+
+    run: int
+    table: TableMap
+    changes: Changes | None
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What a table holds after a copy, and what was done for that."""
+
+    fingerprint: Fingerprint
+    digests: tuple[Digest, Digest]
+    deleted: int = 0
+    written: int = 0
+    waiting: tuple[str, ...] = ()
+    sha256: str | None = None
+
+
+def copy_table(
+    preparation: Preparation, connections: Connections, task: TableTask, *, on_rows: Callable[[str, int, int], None]
+) -> TableCopy:
+    """Make a table equal to the source, prove that it is, record it, and commit all of that together.
+
+    `on_rows` is called with the table, the number of rows that were sent so far, and the number of rows to send.
+    Raises `OtherRowsInTarget`, `RowsRefused`, `CopyDiffers`, `ConnectionLost`.
+    """
+    started, table, target = time.perf_counter(), task.table, connections.target
+    contents = _Contents(preparation.fingerprints[table.name], preparation.digests[table.name])
+    if task.changes:
+        contents = _make_equal(preparation, connections, table, task.changes, on_rows)
+    excluded = copy_rejects(preparation, connections, task.run, table.name)
+    Record(target).save_table(
+        table.name,
+        run=task.run,
+        identity=preparation.identity,
+        fingerprint=contents.fingerprint,
+        copied=task.changes is not None,
+        # A source over REST was not read at one moment, so only a second reading proves it.
+        proven=connections.source.reread is None,
+    )
+    target.driver.commit()
+    make_ready(target, table.table)
+    (_, source_digest), (_, target_digest) = contents.digests
+    return TableCopy(
+        table=table.name,
+        rows=contents.fingerprint.rows,
+        source_digest=source_digest,
+        target_digest=target_digest,
+        deleted=contents.deleted,
+        written=contents.written,
+        seconds=time.perf_counter() - started,
+        waiting=list(contents.waiting),
+        rejected=excluded[REJECTED],
+        nulled=excluded[NULLED],
+        sha256=contents.sha256,
+    )
+
+
+def _make_equal(
+    preparation: Preparation,
+    connections: Connections,
+    table: TableMap,
+    changes: Changes,
+    on_rows: Callable[[str, int, int], None],
+) -> _Contents:
+    before = preparation.fingerprints[table.name]
+    _lock(connections.target, table.name, before)
+    hasher = hashlib.sha256() if preparation.options.sha256 and before.rows == 0 else None
+    on_block = hasher.update if hasher else None
+    try:
+        deleted, written = _write(preparation, connections, table, changes, on_rows=on_rows, on_block=on_block)
+    except (psycopg.IntegrityError, psycopg.errors.RaiseException) as error:
+        raise RowsRefused(table=table.name, reason=str(error.diag.message_primary)) from error
+    if hasher and hasher.digest() != read_back(connections.target, table):
+        raise CopyDiffers(table=table.name)
+    waiting = _clear_waiting(preparation, connections.target, table)
+    digests = _prove(preparation, connections, table, waiting)
+    after = fingerprint(connections.target, table.name)
+    return _Contents(after, digests, deleted, written, waiting, hasher.hexdigest() if hasher else None)
+
+
+def _lock(target: MoveConnection, table: str, expected: Fingerprint) -> None:
+    """Lock a table against other writers. Raises `OtherRowsInTarget` if one of them was faster."""
+    target.execute(f"LOCK TABLE {public(table)} IN SHARE ROW EXCLUSIVE MODE")
+    found = fingerprint(target, table)
+    if found != expected:
+        raise OtherRowsInTarget(rows={table: found.rows})
+
+
+def _write(
+    preparation: Preparation,
+    connections: Connections,
+    table: TableMap,
+    changes: Changes,
+    *,
+    on_rows: Callable[[str, int, int], None],
+    on_block: Callable[[bytes], None] | None,
+) -> tuple[int, int]:
+    """Delete and insert rows; return how many of each."""
+    # All deletes come first, because a unique value may have moved from one row to another.
+    deleted = sum(connections.target.execute(f"DELETE FROM {table.target_sql}{where}") for where in changes.deletes)
+    to_write = preparation.resolution.rows[table.name] if changes.rows is None else changes.rows
+    written = 0
+    for where in changes.inserts:
+        progress = partial(_report, on_rows, table.name, written, to_write)
+        written += stream_table(connections, table, where, on_rows=progress, on_block=on_block)
+    return deleted, written
+
+
+def _report(on_rows: Callable[[str, int, int], None], table: str, before: int, to_write: int, rows: int) -> None:
+    on_rows(table, before + rows, to_write)
+
+
+def _clear_waiting(preparation: Preparation, target: MoveConnection, table: TableMap) -> tuple[str, ...]:
+    """Set references to NULL that a later phase will fill; return the columns in which any were."""
+    later = table.later_parents - set(preparation.names)
+    cleared: list[str] = []
+    for key in table.table.foreign_keys:
+        if key.column.table.name not in later:
+            continue
+        column, parent = quoted(key.parent.name), public(key.column.table.name)
+        if target.execute(
+            f"UPDATE {table.target_sql} SET {column} = NULL WHERE t.{column} IS NOT NULL AND NOT EXISTS ("
+            f"SELECT FROM {parent} AS p WHERE p.{quoted(key.column.name)} = t.{column})"
+        ):
+            cleared.append(key.parent.name)
+    return tuple(cleared)
+
+
+def _prove(
+    preparation: Preparation, connections: Connections, table: TableMap, waiting: tuple[str, ...]
+) -> tuple[Digest, Digest]:
+    """Compare what was written with the source, except for columns that wait. Raises `CopyDiffers`."""
+    columns = [column for column in table.columns if column.name not in waiting]
+    source, target = TableDigests(connections, replace(table, columns=columns), preparation.hash_expression).whole()
+    if source != target:
+        raise CopyDiffers(table=table.name)
+    return source, target
+
+
+def copy_rejects(preparation: Preparation, connections: Connections, run: int, table: str) -> Counter[str]:
+    """Replace what `tatame_move.rejects` holds of a table, and prove it; return the number of rows by action.
+
+    The caller commits. Raises `CopyDiffers`.
+    """
+    Record(connections.target).delete_rejects(preparation.identity, table)
+    queries = preparation.excluded_from(table)
+    for query in queries:
+        _copy_reject(preparation, connections, run, query)
+    hashed = preparation.hash_expression
+    if queries and source_digest(connections.source, hashed, queries) != rejects_digest(
+        connections.target, hashed, preparation.identity, table
+    ):
+        raise CopyDiffers(table=table)
+    excluded: Counter[str] = Counter()
+    for query in queries:
+        excluded[query.exclusion.action] += query.exclusion.rows
+    return excluded
+
+
+def _copy_reject(preparation: Preparation, connections: Connections, run: int, query: ExclusionQuery) -> None:
+    found = query.exclusion
+    facts = (preparation.identity, found.table, found.column, found.kind, found.reason, found.action)
+    texts = ", ".join("NULL::text" if fact is None else f"{literal(fact)}::text" for fact in facts)
+    stream(
+        connections,
+        f"SELECT {run}::integer, {texts}, {query.key}, {query.row} {query.rows}",
+        f'{SCHEMA}.rejects (run, source_identity, table_name, column_name, kind, reason, action, id, "row")',
+    )

@@ -1,0 +1,206 @@
+"""What a copy finds out before it writes: what to copy, whether it may, and which tables differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tatame_db.errors import TatameError, counted, fact
+from tatame_db.move.changes import Changes, bulk_changes, find_changes
+from tatame_db.move.choices import LEFT
+from tatame_db.move.digest import HASHES, Digest, TableDigests, common_hash
+from tatame_db.move.fingerprint import Fingerprint, fingerprint
+from tatame_db.move.mapping import read_mapping
+from tatame_db.move.plan import plan_of
+from tatame_db.move.record import Record, identity_of
+from tatame_db.move.resolve import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tatame_db.move.choices import Choices, ExclusionQuery, Resolution
+    from tatame_db.move.connection import Connections
+    from tatame_db.move.mapping import Mapping, TableMap
+    from tatame_db.move.plan import Plan
+
+# Up to this many changed rows, rows are written one by one and the indexes stay. Of 1.2 million rows, writing 118,000
+# scattered ones took half as long as rewriting all their ranges, which is what more of them amount to.
+FEW_ROWS, FEW_OF_ALL = 10_000, 0.1
+
+
+@fact
+class ObstaclesUnresolved(TatameError):
+    """The plan has obstacles without a choice, so nothing is copied."""
+
+    kinds: list[str]
+    what = "not every row can be stored unchanged: {kinds}"
+    means = "Nothing was copied."
+    fix = "run `tatame-db move plan`, which names the rows and the choices"
+
+
+@fact
+class OtherRowsInTarget(TatameError):
+    """Tables of the target hold rows that this move did not write, or that were changed since."""
+
+    rows: dict[str, int]
+    what = "these tables hold rows that did not come from this source, or were changed since: {tables}"
+    means = "Nothing was copied."
+    fix = "to overwrite them with the rows of the source, run the command with `--replace`"
+
+    @property
+    def tables(self) -> list[str]:
+        """The tables, each with the number of its rows."""
+        return [f"{table} with {counted(rows, 'row')}" for table, rows in self.rows.items()]
+
+
+@fact
+class ParentsNotCopied(TatameError):
+    """Rows refer to tables that are neither part of this copy nor equal to the source."""
+
+    parents: list[str]
+    what = "the rows refer to tables that are not equal to the source yet: {parents}"
+    fix = "copy the earlier phases first, or all tables with `tatame-db move copy`"
+
+
+@dataclass(frozen=True)
+class CopyOptions:
+    """What a copy is asked to do; `tables` is empty for all."""
+
+    tables: Sequence[str]
+    choices: Choices
+    replace_rows: bool
+    jobs: int
+    sha256: bool
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a copy knows before it writes. All its jobs read it, and none changes it."""
+
+    options: CopyOptions
+    plan: Plan
+    resolution: Resolution
+    tables: list[TableMap]
+    """The tables to make equal, in the order of the move, without what is excluded."""
+    identity: str
+    """Of the source, as the record stores it."""
+    hash_name: str
+    fingerprints: dict[str, Fingerprint]
+    """Of each table of the target, before its digest."""
+    digests: dict[str, tuple[Digest, Digest]]
+    """Of each table, in the source and in the target."""
+
+    @property
+    def mapping(self) -> Mapping:
+        """All tables, without what is excluded."""
+        return self.resolution.mapping
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the tables to make equal."""
+        return [table.name for table in self.tables]
+
+    @property
+    def hash_expression(self) -> str:
+        """The hash that both servers compute alike, as SQL."""
+        return HASHES[self.hash_name]
+
+    @property
+    def differing(self) -> list[TableMap]:
+        """The tables that have to be written to."""
+        digests = self.digests
+        return [table for table in self.tables if digests[table.name][0] != digests[table.name][1]]
+
+    def excluded_from(self, table: str) -> list[ExclusionQuery]:
+        """Return the queries of what is excluded from a table and kept in the target."""
+        return rejects_of(self.resolution, table)
+
+
+def rejects_of(resolution: Resolution, table: str) -> list[ExclusionQuery]:
+    """Return the queries of what is excluded from a table and kept in the target."""
+    return [query for query in resolution.queries if query.exclusion.table == table and query.exclusion.action != LEFT]
+
+
+def prepare(connections: Connections, options: CopyOptions) -> Preparation:
+    """Read both databases and find out which tables differ; writes nothing.
+
+    Raises `ObstaclesUnresolved`, `OtherRowsInTarget`, `ParentsNotCopied`, `SourceUnreadable`, `TableUnknown`,
+    `TooManyExcluded`, `NoCommonHash`.
+    """
+    mapping = read_mapping(connections.source)
+    selected = _select(mapping, options.tables)
+    resolution = resolve(connections.source, mapping, options.choices)
+    plan = plan_of(connections, resolution)
+    if not plan.complete:
+        raise ObstaclesUnresolved(kinds=sorted({obstacle.kind for obstacle in plan.unresolved}))
+    tables = resolution.mapping.chosen(selected.names)
+    hash_name = common_hash(connections)
+    _refuse_missing_parents(connections, resolution.mapping, selected, HASHES[hash_name])
+    # The fingerprints come first, so that a row that is written here in between shows as one of others.
+    fingerprints = {table.name: fingerprint(connections.target, table.name) for table in tables}
+    digests = {table.name: TableDigests(connections, table, HASHES[hash_name]).whole() for table in tables}
+    identity = identity_of(connections.source)
+    preparation = Preparation(options, plan, resolution, tables, identity, hash_name, fingerprints, digests)
+    if not options.replace_rows:
+        _refuse_other_rows(preparation, Record(connections.target))
+    return preparation
+
+
+def changes_of(preparation: Preparation, connections: Connections, table: TableMap) -> Changes:
+    """Find out which rows of a differing table to delete and to insert."""
+    rows = preparation.fingerprints[table.name].rows
+    if not rows:
+        return Changes([], [""], bulk=True)
+    digests = TableDigests(connections, table, preparation.hash_expression)
+    if rows > FEW_ROWS and not table.counted_key:
+        # Without ranges of ids, all rows would have to be held in memory.
+        return bulk_changes(digests)
+    return find_changes(digests, max(FEW_ROWS, int(rows * FEW_OF_ALL)))
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """The tables to make equal. `completed` were not chosen, but refer to a chosen table of a later phase.
+
+    An earlier copy may have left their columns NULL, which this one can fill.
+    """
+
+    names: list[str]
+    completed: set[str]
+
+
+def _select(mapping: Mapping, names: Sequence[str]) -> _Selection:
+    chosen = {table.name for table in mapping.chosen(names)}
+    completed = {table.name for table in mapping.tables if table.later_parents & chosen} - chosen
+    return _Selection([table.name for table in mapping.tables if table.name in chosen | completed], completed)
+
+
+def _refuse_missing_parents(
+    connections: Connections, mapping: Mapping, selected: _Selection, hash_expression: str
+) -> None:
+    tables = mapping.chosen(selected.names)
+    parents = {key.column.table.name for table in tables for key in table.table.foreign_keys}
+    later = {parent for table in tables for parent in table.later_parents}
+    known, identity = Record(connections.target).tables(), identity_of(connections.source)
+    copied = {name for name in selected.completed if name in known and known[name].source_identity == identity}
+    required = (parents - set(selected.names) - later) | (selected.completed - copied)
+
+    def differs(table: TableMap) -> bool:
+        source, target = TableDigests(connections, table, hash_expression).whole()
+        return source != target
+
+    missing = [table.name for table in mapping.tables if table.name in required and differs(table)]
+    if missing:
+        raise ParentsNotCopied(parents=missing)
+
+
+def _refuse_other_rows(preparation: Preparation, record: Record) -> None:
+    known = record.tables()
+    others: dict[str, int] = {}
+    for table in preparation.differing:
+        found, last = preparation.fingerprints[table.name], known.get(table.name)
+        from_source = last and (last.source_identity, last.fingerprint) == (preparation.identity, found)
+        if found.rows and not from_source:
+            others[table.name] = found.rows
+    if others:
+        raise OtherRowsInTarget(rows=others)

@@ -1,0 +1,36 @@
+"""Names, constants and arrays as SQL text, for queries that a driver's parameters cannot express."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from tatame_db.database.dialect import quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+NUMBER = re.compile("-?[0-9]+")
+_SPECIAL = re.compile(r'["\\]')
+
+
+def public(name: str) -> str:
+    """Return the qualified name of a table of the schema `public`."""
+    return f"public.{quoted(name)}"
+
+
+def literal(text: str) -> str:
+    """Return a text as an SQL constant without a `%`, which would count as a placeholder beside parameters."""
+    escaped = text.replace("\\", r"\\").replace("'", "''").replace("%", r"\x25")
+    return f"E'{escaped}'"
+
+
+def array_items(ids: Iterable[str]) -> str:
+    """Return ids in the form that they have between the braces of an array constant."""
+    return ",".join(name if NUMBER.fullmatch(name) else '"' + _SPECIAL.sub(r"\\\g<0>", name) + '"' for name in ids)
+
+
+def array(items: str, kind: str) -> str:
+    """Return an array constant of this element type; `items` are from `array_items`."""
+    # An array of another type than the column's is not hashed, and `character` alone means `character(1)`.
+    return f"{literal(f'{{{items}}}')}::{'bpchar' if kind == 'character' else kind}[]"

@@ -1,0 +1,123 @@
+"""The state of a move, as the target's own record has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+from tatame_db.errors import NOTHING_CHANGED, TatameError, fact
+from tatame_db.move.choices import REJECTED, Choices
+from tatame_db.move.fingerprint import fingerprint
+from tatame_db.move.keys import unvalidated_keys
+from tatame_db.move.record import Record, RunStatus
+from tatame_db.schema import phases
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from tatame_db.move.choices import Exclusion
+    from tatame_db.move.connection import MoveConnection
+    from tatame_db.move.record import TableRecord
+
+
+@fact
+class MoveUnfinished(TatameError):
+    """A run left foreign keys or indexes dropped or unvalidated: an answer of `check` and `status --check`."""
+
+    exit_code = 3
+    names: list[str]
+    command: str
+    what = "a move out of Supabase is unfinished; not restored or not validated: {names}"
+    means = f"{NOTHING_CHANGED} Until the move is finished, rows that violate the schema are accepted."
+    fix = "run `{command}`, which restores them and proves the rows; then check again"
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """The foreign keys and indexes that a move left dropped or unvalidated, and the command that restores them."""
+
+    names: list[str]
+    command: str
+
+
+@dataclass(frozen=True)
+class TableStatus:
+    """The state of a table. `rows` are those of its last copy; `stale` means that it was written to since.
+
+    `rejected` is the number of rows that were not copied by choice and are kept in `tatame_move.rejects`.
+    """
+
+    table: str
+    phase: int
+    rows: int | None
+    copied_at: datetime | None
+    proven_at: datetime | None
+    stale: bool
+    rejected: int
+
+
+@dataclass(frozen=True)
+class MoveStatus:
+    """The state of a move."""
+
+    tables: list[TableStatus]
+    parked: list[str]
+    """Foreign keys and indexes that a killed run left dropped."""
+    unproven_keys: list[str]
+    """Foreign keys that were not validated against the existing rows."""
+    exclusions: list[Exclusion]
+    """What was excluded by choice, and is kept in `tatame_move.rejects`."""
+    last_run: RunStatus | None
+    finish_command: str
+    """The command that restores what a killed run left dropped."""
+
+
+def status(target: MoveConnection) -> MoveStatus:
+    """Return what was copied and proven, whether that still holds, and what is missing.
+
+    Reads all rows of the copied tables of the target, and nothing of the source.
+    """
+    record = Record(target)
+    tables, exclusions = record.tables(), record.exclusions()
+    return MoveStatus(
+        [_status(target, table, phase, tables.get(table), exclusions) for table, phase in phases().items()],
+        record.parked(),
+        _unvalidated(target),
+        exclusions,
+        record.last_run(),
+        _finish_command(record),
+    )
+
+
+def _status(
+    target: MoveConnection, table: str, phase: int, last: TableRecord | None, exclusions: list[Exclusion]
+) -> TableStatus:
+    if last is None:
+        return TableStatus(table, phase, None, None, None, stale=False, rejected=0)
+    stale = fingerprint(target, table) != last.fingerprint
+    rejected = sum(found.rows for found in exclusions if (found.table, found.action) == (table, REJECTED))
+    return TableStatus(table, phase, last.rows, last.copied_at, last.proven_at, stale=stale, rejected=rejected)
+
+
+def unfinished(target: MoveConnection) -> Unfinished:
+    """Return what a killed run left dropped or unvalidated; nothing if there never was a move into the target.
+
+    The target may have any schema.
+    """
+    record = Record(target)
+    names = [*record.parked(), *_unvalidated(target)] if record.exists() else []
+    return Unfinished(names, _finish_command(record))
+
+
+def _unvalidated(target: MoveConnection) -> list[str]:
+    return [f"{table}.{key}" for table, key in unvalidated_keys(target)]
+
+
+def _finish_command(record: Record) -> str:
+    """Return the command that restores what a run left dropped: a copy with the options of the last run."""
+    words = ["tatame-db move copy"]
+    if options := record.last_options():
+        if len(options["tables"]) < len(phases()):
+            words += options["tables"]
+        words += [f"--{choice.name} {options[choice.name]}" for choice in fields(Choices) if options.get(choice.name)]
+    return " ".join(words)
