@@ -25,7 +25,7 @@ from tatame_db.schema import (
     User,
     Version,
 )
-from tatame_db.seed import NotEmpty, SeedPlan, SeedPlanInvalid, empty, is_empty, seed
+from tatame_db.seed import DatabaseNotEmpty, SeedPlan, SeedPlanInvalid, empty, is_empty, seed
 
 if TYPE_CHECKING:
     from typing import Any
@@ -118,7 +118,7 @@ def test_the_default_plan_ends_today_with_thousands_of_checkins(engine: Engine) 
 
 
 @pytest.mark.parametrize(("gyms", "members", "days"), [(1, 0, 0), (2, 7, 0), (1, 45, 10), (9, 3, 30)])
-def test_the_numbers_of_the_plan_are_honoured(engine: Engine, gyms: int, members: int, days: int) -> None:
+def test_the_rows_have_the_numbers_of_the_plan(engine: Engine, gyms: int, members: int, days: int) -> None:
     plan = SeedPlan(gyms=gyms, members=members, days=days, until=date(2026, 3, 1))
     with engine.begin() as connection:
         rows = seed(connection, plan)
@@ -132,11 +132,18 @@ def test_the_numbers_of_the_plan_are_honoured(engine: Engine, gyms: int, members
 
 
 @pytest.mark.parametrize("wrong", [{"gyms": 0}, {"members": -1}, {"days": -1}, {"days": 10**9}, {"until": date.min}])
-def test_a_plan_that_makes_no_gym_is_refused(wrong: dict[str, Any]) -> None:
+def test_a_plan_outside_its_limits_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(SeedPlanInvalid) as refused:
         SeedPlan(**wrong)
 
     assert set(refused.value.problems) == set(wrong)
+
+
+def test_every_number_outside_its_limits_is_named() -> None:
+    with pytest.raises(SeedPlanInvalid) as refused:
+        SeedPlan(gyms=0, members=-1)
+
+    assert refused.value.what == "gyms must be from 1 to 1000, not 0; members must be from 0 to 5000, not -1"
 
 
 def test_every_state_of_approval_occurs(engine: Engine) -> None:
@@ -154,7 +161,7 @@ def test_every_state_of_approval_occurs(engine: Engine) -> None:
     assert not any(user.approved_at and user.denied_at for user in users)
 
 
-def test_people_are_whole_and_can_be_reached_by_no_one(engine: Engine) -> None:
+def test_people_have_consistent_facts_and_no_contact_that_exists(engine: Engine) -> None:
     with Session(engine) as session:
         seed(session.connection(), PLAN)
         users = session.scalars(select(User)).all()
@@ -254,17 +261,18 @@ def test_ids_start_at_one_after_emptying(engine: Engine) -> None:
         assert {row.id for row in new} == {1}
 
 
-def test_a_database_with_one_row_is_refused_and_left_as_it_was(engine: Engine) -> None:
+def test_a_database_with_one_row_is_refused_and_stays_unchanged(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(insert(Role).values(id="STUDENT"))
         before = digests(connection)
 
     with engine.begin() as connection:
-        with pytest.raises(NotEmpty) as refused:
+        with pytest.raises(DatabaseNotEmpty) as refused:
             seed(connection, PLAN)
         after = digests(connection)
 
     assert refused.value.rows == {"roles": 1}
+    assert refused.value.what == "the database is not empty: 1 row in roles"
     assert before == after
 
 
@@ -309,7 +317,7 @@ def test_of_two_seeds_at_once_the_second_is_refused(engine: Engine) -> None:
         with engine.begin() as connection:
             return seed(connection, PLAN)
 
-    def someone_waits() -> bool:
+    def a_lock_is_awaited() -> bool:
         with engine.connect() as connection:
             waiting = text(
                 "SELECT EXISTS (SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = database "
@@ -321,8 +329,8 @@ def test_of_two_seeds_at_once_the_second_is_refused(engine: Engine) -> None:
         with engine.begin() as connection:
             rows = seed(connection, PLAN)
             second = pool.submit(seed_too)
-            while not someone_waits() and not second.done():
+            while not a_lock_is_awaited() and not second.done():
                 time.sleep(0.01)
-        with pytest.raises(NotEmpty) as refused:
+        with pytest.raises(DatabaseNotEmpty) as refused:
             second.result()
     assert refused.value.rows == rows

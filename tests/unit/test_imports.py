@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "database": DATABASE,
     "queries": {"errors", "schema", "database"},
     "evolve": {"errors", "schema", "database", "server"},
-    "seed": {"errors", "schema"},
+    "seed": {"errors", "schema", "database"},
     "testing": {*DATABASE, "schema", "evolve"},
     "move": {"errors", "schema", "database", "server", "evolve"},
     "studio": {"errors", "schema", "database", "evolve", "move"},

@@ -63,7 +63,7 @@ def up(database_url: DatabaseUrl = None, port: Port = None) -> None:
         empty = seed.is_empty(connection)
     if empty and is_local(target.database.address) and target.settings.environment != "production":
         # Another `up` may have filled it since we looked.
-        with contextlib.suppress(seed.NotEmpty), engine.begin() as connection:
+        with contextlib.suppress(seed.DatabaseNotEmpty), engine.begin() as connection:
             console.say(f"seeded {sum(seed.seed(connection).values()):,} rows")
     elif empty:
         console.say("not seeded: only a development database on this machine is filled by itself")
