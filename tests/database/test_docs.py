@@ -46,7 +46,9 @@ def test_an_example_of_the_pages_runs_on_a_seeded_database_and_prints_what_it_sa
     psql = [str(server.program("psql")), "--no-psqlrc", "--set=ON_ERROR_STOP=1", readable(address)]
     program = [sys.executable, "-W", "error", "-"] if example.language == "python" else psql
     environment = os.environ | {"DATABASE_URL": readable(address)}
-    done = subprocess.run(program, input=example.code, env=environment, check=False, capture_output=True, text=True)
+    # The README is where newcomers try things twice.
+    for _ in range(2 if example.name.startswith("README") else 1):
+        done = subprocess.run(program, input=example.code, env=environment, check=False, capture_output=True, text=True)
 
-    assert done.returncode == 0, done.stderr
-    assert example.prints in (None, done.stdout)
+        assert done.returncode == 0, done.stderr
+        assert example.prints in (None, done.stdout)
