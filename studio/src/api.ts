@@ -161,3 +161,14 @@ export const rowPath = (table: string, key: string): string =>
 
 export const rowsPath = (table: string, filter?: unknown): string =>
   withQuery(`/t/${encodeURIComponent(table)}`, { filter: filter ? JSON.stringify(filter) : null });
+
+/** The whole value of a cell, read again where it came cut. */
+export async function wholeValue(table: string, column: string, key: string, cell: Cell): Promise<Whole> {
+  if (!isCut(cell)) return cell;
+  return (await get<{ value: Whole }>(`/api/cell/${table}/${column}/${encodeURIComponent(key)}`)).value;
+}
+
+/** The exact number of rows of a table, or of those of a filter. */
+export async function countRows(table: string, filter: string | null = null): Promise<number> {
+  return (await get<{ rows: number }>(`/api/count/${table}`, { filter })).rows;
+}

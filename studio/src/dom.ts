@@ -74,6 +74,11 @@ export function say(text: string): void {
   fading = setTimeout(() => status?.classList.remove("shown"), 4000);
 }
 
+export async function copyText(text: string): Promise<void> {
+  await navigator.clipboard.writeText(text);
+  say("Copied.");
+}
+
 /** Open a modal dialog; Escape and the button close it, and the focus goes back to where it was. */
 export function dialog(title: string, body: Child[], props: Props = {}): HTMLDialogElement {
   const before = document.activeElement as HTMLElement | null;

@@ -3,7 +3,8 @@
 import type { ICellEditorComp, ICellEditorParams } from "ag-grid-community";
 import { type Column, get, type Whole } from "./api.ts";
 import { button, h, replace } from "./dom.ts";
-import { begins, chips, mended, visible } from "./values.ts";
+import { begins, restoreLineEnds } from "./text.ts";
+import { chips, visible } from "./values.ts";
 
 type Params = ICellEditorParams<unknown, Whole> & { column_: Column };
 
@@ -128,12 +129,9 @@ export class TextEditor extends Editor {
     const { references } = this.column;
     if (!references) return;
     const q = this.field.value;
-    const found = await get<{ rows?: { key: string; label: string }[] } | { key: string; label: string }[]>(
-      "/api/find",
-      { table: references.table, q: q === this.start ? "" : q },
-    ).catch(() => []);
+    const asked = { table: references.table, q: q === this.start ? "" : q };
+    const rows = await get<{ key: string; label: string | null }[]>("/api/find", asked).catch(() => []);
     if (this.field.value !== q) return;
-    const rows = Array.isArray(found) ? found : (found.rows ?? []);
     replace(
       this.list,
       rows.slice(0, 8).map(({ key, label }) =>
@@ -150,7 +148,7 @@ export class TextEditor extends Editor {
             },
           },
           h("span", key),
-          h("span.muted", visible(label)),
+          label !== null && h("span.muted", visible(label)),
         ),
       ),
     );
@@ -159,7 +157,7 @@ export class TextEditor extends Editor {
     const text = this.field.value;
     if (text === this.start) return this.original;
     if (this.column.kind !== "text") return text.trim() === "" ? null : text.trim();
-    return mended(typeof this.original === "string" ? this.original : "", text);
+    return restoreLineEnds(typeof this.original === "string" ? this.original : "", text);
   }
 }
 

@@ -12,3 +12,9 @@ export function keyName(event: Pressed): string {
     key.length === 1 ? key.toLowerCase() : key,
   ].join("");
 }
+
+const PAGE_KEYS = new Set(["/", "?", "F4", " ", "Delete", "Backspace", "Insert"]);
+
+/** Whether a grid of rows leaves a key to the page; Enter on a cell without an editor may have to read it whole first. */
+export const isPageKey = (name: string, canEdit: boolean): boolean =>
+  PAGE_KEYS.has(name) || /^(Ctrl|Alt)\+/.test(name) || (name === "Enter" && !canEdit);

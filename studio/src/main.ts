@@ -1,12 +1,12 @@
 import "./studio.css";
 import { asRefused, get, type Session } from "./api.ts";
 import { h } from "./dom.ts";
-import { movePage } from "./pages/move.ts";
+import { movePage } from "./pages/move/page.ts";
 import { overviewPage } from "./pages/overview.ts";
 import { rowPage } from "./pages/row.ts";
-import { rowsPage } from "./pages/rows.ts";
-import { schemaPage } from "./pages/schema.ts";
-import { sqlPage } from "./pages/sql.ts";
+import { rowsPage } from "./pages/rows/page.ts";
+import { schemaPage } from "./pages/schema/page.ts";
+import { sqlPage } from "./pages/sql/page.ts";
 import type { Pages } from "./router.ts";
 import { start } from "./shell.ts";
 

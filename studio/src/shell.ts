@@ -1,7 +1,8 @@
 // What surrounds every page: the bar, the tables, the banner, the staged changes, and the keys.
 
 import { onTrouble, type Problem, rowsPath, type Session, watchHealth } from "./api.ts";
-import { changes, onChanges, review } from "./changes.ts";
+import { review } from "./changes/review.ts";
+import { changes, isRejected, onChanges } from "./changes/staged.ts";
 import { button, h, plural, replace } from "./dom.ts";
 import { showKeys } from "./help.ts";
 import { keyName } from "./keys.ts";
@@ -103,14 +104,14 @@ function drawTrouble(problem: Problem | null): void {
 function drawPending(): void {
   const { size } = changes;
   pending.hidden = size === 0;
-  const wrong = [...changes.values()].filter((change) => change.error || Object.keys(change.errors).length);
+  const rejected = [...changes.values()].filter(isRejected).length;
   replace(
     pending,
     h(
       "span",
       h("strong", plural(size, "change")),
       " staged, not saved",
-      wrong.length ? h("span.wrong", `, ${plural(wrong.length, "row")} refused`) : "",
+      rejected > 0 && h("span.wrong", `, ${plural(rejected, "row")} refused`),
     ),
     button("Review and save", () => void review(), { class: "primary", title: "Ctrl+S" }),
   );

@@ -8,10 +8,8 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 from tests.browser.conftest import Visit, visit_to
 
-AsyncDatabase = psycopg.Connection
 
-
-def a_user(database: AsyncDatabase, name: str, **values: Any) -> int:
+def a_user(database: psycopg.Connection, name: str, **values: Any) -> int:
     values = {"clerk_user_id": name, "first_name": name, **values}
     names, marks = ", ".join(values), ", ".join(f"%({column})s" for column in values)
     row = database.execute(f"INSERT INTO users ({names}) VALUES ({marks}) RETURNING id", values).fetchone()
@@ -19,14 +17,14 @@ def a_user(database: AsyncDatabase, name: str, **values: Any) -> int:
     return int(row[0])
 
 
-def a_notification(database: AsyncDatabase, **values: Any) -> int:
+def a_notification(database: psycopg.Connection, **values: Any) -> int:
     names, marks = ", ".join(values), ", ".join(f"%({column})s" for column in values)
     row = database.execute(f"INSERT INTO notifications ({names}) VALUES ({marks}) RETURNING id", values).fetchone()
     assert row
     return int(row[0])
 
 
-def value(database: AsyncDatabase, table: str, key: int, column: str) -> Any:
+def value(database: psycopg.Connection, table: str, key: int, column: str) -> Any:
     row = database.execute(f"SELECT {column} FROM {table} WHERE id = %s", [key]).fetchone()
     return row[0] if row else "gone"
 
@@ -56,7 +54,7 @@ def save(page: Page) -> None:
     expect(dialog).to_be_hidden()
 
 
-def test_an_edit_is_staged_shown_with_its_sql_and_saved(edit: Visit, database: AsyncDatabase) -> None:
+def test_an_edit_is_staged_shown_with_its_sql_and_saved(edit: Visit, database: psycopg.Connection) -> None:
     key = a_user(database, "edited")
     page = rows_of(edit, "users", key)
     type_into(edit, key, "first_name", "Zoë")
@@ -76,7 +74,7 @@ def test_an_edit_is_staged_shown_with_its_sql_and_saved(edit: Visit, database: A
     assert value(database, "users", key, "first_name") == "Zoë"
 
 
-def test_a_moment_keeps_its_microseconds(edit: Visit, database: AsyncDatabase) -> None:
+def test_a_moment_keeps_its_microseconds(edit: Visit, database: psycopg.Connection) -> None:
     key = a_user(database, "punctual", approved_at="2024-03-01 18:30:00.000001")
     page = rows_of(edit, "users", key)
     type_into(edit, key, "first_name", "other")
@@ -87,7 +85,7 @@ def test_a_moment_keeps_its_microseconds(edit: Visit, database: AsyncDatabase) -
     assert value(database, "users", key, "approved_at").microsecond == 123456
 
 
-def test_text_of_many_lines_keeps_what_was_not_touched(edit: Visit, database: AsyncDatabase) -> None:
+def test_text_of_many_lines_keeps_what_was_not_touched(edit: Visit, database: psycopg.Connection) -> None:
     text = "one\r\ntwo\n\tthree\r\n\r\nfour "
     key = a_notification(database, title="lines", content=text)
     page = rows_of(edit, "notifications", key)
@@ -107,7 +105,7 @@ def test_text_of_many_lines_keeps_what_was_not_touched(edit: Visit, database: As
     assert value(database, "notifications", key, "content") == "zero\r\n" + text
 
 
-def test_del_makes_null_and_no_text_stays_no_text(edit: Visit, database: AsyncDatabase) -> None:
+def test_del_makes_null_and_no_text_stays_no_text(edit: Visit, database: psycopg.Connection) -> None:
     key = a_user(database, "nobody", last_name="", phone="1", email=None)
     page = rows_of(edit, "users", key)
     expect(edit.cell_of(key, "last_name")).to_have_text("empty")
@@ -132,7 +130,7 @@ def test_del_makes_null_and_no_text_stays_no_text(edit: Visit, database: AsyncDa
     assert value(database, "users", key, "first_name") == ""
 
 
-def test_a_column_that_must_have_a_value_refuses_del(edit: Visit, database: AsyncDatabase) -> None:
+def test_a_column_that_must_have_a_value_refuses_del(edit: Visit, database: psycopg.Connection) -> None:
     key = a_user(database, "keeps")
     page = rows_of(edit, "users", key)
     edit.cell_of(key, "clerk_user_id").click()
@@ -141,7 +139,7 @@ def test_a_column_that_must_have_a_value_refuses_del(edit: Visit, database: Asyn
     expect(page.get_by_text("staged, not saved")).to_be_hidden()
 
 
-def test_an_array_is_edited_as_chips(edit: Visit, database: AsyncDatabase) -> None:
+def test_an_array_is_edited_as_chips(edit: Visit, database: psycopg.Connection) -> None:
     long = "y" * 300
     key = a_notification(database, title="chips", recipients=["1", None, "", "a,b"], viewed_by=[long])
     page = rows_of(edit, "notifications", key)
@@ -161,7 +159,7 @@ def test_an_array_is_edited_as_chips(edit: Visit, database: AsyncDatabase) -> No
     assert value(database, "notifications", key, "recipients") == [None, "", "a,b", 'say "hi"']
 
 
-def test_rows_are_inserted_and_deleted_in_one_transaction(edit: Visit, database: AsyncDatabase) -> None:
+def test_rows_are_inserted_and_deleted_in_one_transaction(edit: Visit, database: psycopg.Connection) -> None:
     gone = a_user(database, "goes")
     page = rows_of(edit, "users", gone)
     edit.cell_of(gone, "first_name").click()
@@ -177,7 +175,7 @@ def test_rows_are_inserted_and_deleted_in_one_transaction(edit: Visit, database:
     assert database.execute("SELECT created_at IS NULL FROM users WHERE clerk_user_id = 'comes'").fetchone() == (False,)
 
 
-def test_changes_can_be_taken_back(edit: Visit, database: AsyncDatabase) -> None:
+def test_changes_can_be_taken_back(edit: Visit, database: psycopg.Connection) -> None:
     key = a_user(database, "stays")
     page = rows_of(edit, "users", key)
     type_into(edit, key, "first_name", "other")
@@ -194,7 +192,9 @@ def test_changes_can_be_taken_back(edit: Visit, database: AsyncDatabase) -> None
 
 
 @pytest.mark.parametrize("choice", ["Keep mine", "Take theirs"])
-def test_a_conflict_shows_both_values_and_overwrites_nothing(edit: Visit, database: AsyncDatabase, choice: str) -> None:
+def test_a_conflict_shows_both_values_and_overwrites_nothing(
+    edit: Visit, database: psycopg.Connection, choice: str
+) -> None:
     edit.expected.append("409")
     key = a_user(database, f"both {choice}", first_name="before")
     page = rows_of(edit, "users", key)
@@ -220,7 +220,9 @@ def test_a_conflict_shows_both_values_and_overwrites_nothing(edit: Visit, databa
         expect(page.get_by_text("staged, not saved")).to_be_hidden()
 
 
-def test_a_conflict_over_values_too_long_to_come_along_can_be_decided_too(edit: Visit, database: AsyncDatabase) -> None:
+def test_a_conflict_over_values_too_long_to_come_along_can_be_decided_too(
+    edit: Visit, database: psycopg.Connection
+) -> None:
     edit.expected.append("409")
     key = a_notification(database, title="long", content="before " * 300)
     page = rows_of(edit, "notifications", key)
@@ -238,7 +240,7 @@ def test_a_conflict_over_values_too_long_to_come_along_can_be_decided_too(edit: 
     assert value(database, "notifications", key, "content") == "mine"
 
 
-def test_a_row_that_somebody_deleted_is_a_conflict_too(edit: Visit, database: AsyncDatabase) -> None:
+def test_a_row_that_somebody_deleted_is_a_conflict_too(edit: Visit, database: psycopg.Connection) -> None:
     edit.expected.append("409")
     key = a_user(database, "vanishes")
     page = rows_of(edit, "users", key)
@@ -258,7 +260,7 @@ def test_a_row_that_somebody_deleted_is_a_conflict_too(edit: Visit, database: As
     [("gym_id", "999999", "999999"), ("clerk_user_id", "taken", "taken"), ("approved_at", "soon", "soon")],
 )
 def test_a_broken_constraint_marks_the_cell_and_says_why(
-    edit: Visit, database: AsyncDatabase, column: str, wrong: str, word: str
+    edit: Visit, database: psycopg.Connection, column: str, wrong: str, word: str
 ) -> None:
     edit.expected.append("422")
     database.execute("INSERT INTO users (clerk_user_id) VALUES ('taken') ON CONFLICT DO NOTHING")
@@ -277,7 +279,7 @@ def test_a_broken_constraint_marks_the_cell_and_says_why(
     assert value(database, "users", key, "first_name") == f"breaks {column}"
 
 
-def test_a_reference_is_chosen_by_name(edit: Visit, database: AsyncDatabase) -> None:
+def test_a_reference_is_chosen_by_name(edit: Visit, database: psycopg.Connection) -> None:
     (gym, name), *_ = database.execute("SELECT id, name FROM gyms ORDER BY id").fetchall()
     key = a_user(database, "newcomer")
     page = rows_of(edit, "users", key)
@@ -293,7 +295,23 @@ def test_a_reference_is_chosen_by_name(edit: Visit, database: AsyncDatabase) -> 
     assert value(database, "users", key, "gym_id") == gym
 
 
-def test_a_value_that_was_cut_is_edited_whole(edit: Visit, database: AsyncDatabase) -> None:
+def test_a_row_without_a_name_is_offered_by_its_key(edit: Visit, database: psycopg.Connection) -> None:
+    manager = a_user(database, "nameless", first_name=None)
+    row = database.execute(
+        "INSERT INTO gyms (name, address, since) VALUES ('unmanaged', '', '2020') RETURNING id"
+    ).fetchone()
+    assert row
+    page = rows_of(edit, "gyms", row[0])
+    edit.cell_of(row[0], "manager_id").click()
+    page.keyboard.press("Enter")
+    page.locator(".editor textarea").fill(str(manager))
+    expect(page.locator(".offers li", has_text=str(manager)).first).to_be_visible()
+    page.keyboard.press("Enter")
+    save(page)
+    assert value(database, "gyms", row[0], "manager_id") == manager
+
+
+def test_a_value_that_was_cut_is_edited_whole(edit: Visit, database: psycopg.Connection) -> None:
     text = "long " * 1000
     key = a_notification(database, title="cut", content=text)
     page = rows_of(edit, "notifications", key)
@@ -307,7 +325,7 @@ def test_a_value_that_was_cut_is_edited_whole(edit: Visit, database: AsyncDataba
 
 
 def test_staged_changes_of_two_tables_outlive_pages_and_are_saved_together(
-    edit: Visit, database: AsyncDatabase
+    edit: Visit, database: psycopg.Connection
 ) -> None:
     user, notification = a_user(database, "far"), a_notification(database, title="near")
     page = rows_of(edit, "users", user)
@@ -330,7 +348,7 @@ def test_staged_changes_of_two_tables_outlive_pages_and_are_saved_together(
 
 
 def test_two_tabs_do_not_undo_each_other(
-    contexts: Callable[..., BrowserContext], writing: str, database: AsyncDatabase
+    contexts: Callable[..., BrowserContext], writing: str, database: psycopg.Connection
 ) -> None:
     key = a_user(database, "shared", last_name="shared")
     context = contexts()
@@ -355,7 +373,7 @@ def test_a_studio_that_only_reads_offers_no_edit(visit: Visit) -> None:
     expect(page.get_by_role("button", name="New row")).to_have_count(0)
 
 
-def test_ctrl_s_keeps_what_is_being_typed_and_the_focus_comes_back(edit: Visit, database: AsyncDatabase) -> None:
+def test_ctrl_s_keeps_what_is_being_typed_and_the_focus_comes_back(edit: Visit, database: psycopg.Connection) -> None:
     key = a_user(database, "typing")
     page = rows_of(edit, "users", key)
     edit.cell_of(key, "first_name").click()
@@ -367,7 +385,7 @@ def test_ctrl_s_keeps_what_is_being_typed_and_the_focus_comes_back(edit: Visit, 
     assert value(database, "users", key, "first_name") == "typed"
 
 
-def test_what_was_copied_goes_into_another_cell(edit: Visit, database: AsyncDatabase) -> None:
+def test_what_was_copied_goes_into_another_cell(edit: Visit, database: psycopg.Connection) -> None:
     key = a_user(database, "copied", last_name=" a\tb ")
     page = rows_of(edit, "users", key)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])

@@ -1,8 +1,8 @@
 // What this database is, how it is, and what is in it.
 
-import { asRefused, get, type Problem, rowsPath } from "../api.ts";
-import { button, bytes, h, number, replace } from "../dom.ts";
-import { showing, timestamp } from "../parts.ts";
+import { asRefused, countRows, get, type Problem, rowsPath } from "../api.ts";
+import { button, bytes, type Child, h, number, replace } from "../dom.ts";
+import { bar, barHeading, columnHeading, showing, timestamp } from "../parts.ts";
 import type { Page } from "../router.ts";
 
 type Overview = {
@@ -15,177 +15,168 @@ type Overview = {
   uptime_seconds: number;
   size_bytes: number;
   revision: string | null;
-  pending: (string | { revision: string; message?: string })[];
+  pending: string[];
   problem: Problem | null;
   pool: { size: number; in_use: number };
   connections: number;
   max_connections: number;
-  tables: {
-    name: string;
-    rows_estimated: number;
-    size_bytes: number;
-    last_activity: string | null;
-    missing: boolean;
-  }[];
+  tables: Table[];
 };
+type Table = {
+  name: string;
+  rows_estimated: number;
+  size_bytes: number;
+  last_activity: string | null;
+  missing: boolean;
+};
+type Drift = { drift: string[]; migrations: string[]; heads: string[] };
 
 export function overviewPage(): Page {
-  const element = h("section.page.overview", h("h1", "Overview"));
   const body = h("div");
-  element.append(body);
-
-  async function load(): Promise<void> {
-    await showing(body, async () => draw(await get<Overview>("/api/overview")));
-  }
-
-  function draw(found: Overview): void {
-    const drift = h(
-      "dd",
-      button("Compare with the models", () => void compare(), { class: "inline" }),
-    );
-    const compare = async (): Promise<void> => {
-      replace(drift, "comparing…");
-      await showing(drift, async () => {
-        const found = await get<{ drift: string[]; migrations: string[]; heads: string[] }>("/api/drift");
-        const lines = [...found.drift, ...found.migrations, ...found.heads];
-        replace(
-          drift,
-          lines.length
-            ? h(
-                "ul.plain",
-                lines.map((line) => h("li.wrong", line)),
-              )
-            : "none: the database is as the models say",
-        );
-      });
-    };
-    const fact = (name: string, ...value: (Node | string)[]): HTMLElement => h("div", h("dt", name), h("dd", value));
-    const largest = Math.max(1, ...found.tables.map((table) => table.size_bytes));
-    const { pending, problem } = found;
-    replace(
-      body,
-      h(
-        "div.cards",
-        h(
-          "dl.card",
-          { "aria-label": "Server" },
-          fact("Server", found.server),
-          fact("PostgreSQL", found.server_version),
-          fact("Up for", duration(found.uptime_seconds)),
-          fact("Pool", `${found.pool.in_use} of ${found.pool.size} in use`),
-          fact("Connections", `${number(found.connections)} of ${number(found.max_connections)}`),
-        ),
-        h(
-          "dl.card",
-          { "aria-label": "Database" },
-          fact("Database", found.database),
-          fact("Role", found.role),
-          fact(
-            "Mode",
-            h("span.mode", found.mode),
-            found.mode === "write" ? " changes are staged, then saved" : " the database refuses every change",
-          ),
-          fact("Size", bytes(found.size_bytes)),
-          fact("Studio", `tatame-db ${found.version}`),
-        ),
-        h(
-          "dl.card",
-          { "aria-label": "Schema" },
-          fact("Revision", found.revision ?? "none"),
-          problem ? h("div", h("dt", "Trouble"), h("dd.wrong", problem.what, " ", problem.fix ?? "")) : "",
-          fact(
-            "Pending",
-            pending.length
-              ? h(
-                  "ul.plain",
-                  pending.map((step) =>
-                    h("li.wrong", typeof step === "string" ? step : `${step.revision} ${step.message ?? ""}`),
-                  ),
-                )
-              : "nothing",
-          ),
-          h("div", h("dt", "Drift"), drift),
-        ),
-      ),
-      h(
-        "div.scroll",
-        h(
-          "table.list",
-          h(
-            "thead",
-            h(
-              "tr",
-              h("th", { scope: "col" }, "Table"),
-              h("th.right", { scope: "col" }, "Rows"),
-              h("th.right", { scope: "col" }, "Size"),
-              h("th.wide", { scope: "col" }, h("span.sr", "Share of the largest")),
-              h("th", { scope: "col" }, "Last activity"),
-            ),
-          ),
-          h(
-            "tbody",
-            found.tables
-              .sort((one, other) => one.name.localeCompare(other.name))
-              .map((table) => {
-                const rows = button(`≈ ${number(table.rows_estimated)}`, () => void count(), {
-                  class: "inline",
-                  title: "Count exactly",
-                  "aria-label": `${table.name} has about ${number(table.rows_estimated)} rows; count exactly`,
-                });
-                const count = async (): Promise<void> => {
-                  rows.textContent = "…";
-                  try {
-                    const { rows: exact } = await get<{ rows: number }>(`/api/count/${table.name}`);
-                    rows.textContent = number(exact);
-                    rows.setAttribute("aria-label", `${table.name} has exactly ${number(exact)} rows`);
-                  } catch (error) {
-                    rows.textContent = asRefused(error).problem.what;
-                  }
-                };
-                const bar = h("span.bar-of", { "aria-hidden": "true" });
-                bar.style.width = `${Math.max(1, (100 * table.size_bytes) / largest)}%`;
-                if (table.missing)
-                  return h(
-                    "tr",
-                    h("th", { scope: "row" }, table.name),
-                    h("td.wrong", { colspan: 4 }, "This table is not there."),
-                  );
-                return h(
-                  "tr",
-                  h("th", { scope: "row" }, h("a", { href: rowsPath(table.name) }, table.name)),
-                  h("td.right", rows),
-                  h("td.right", bytes(table.size_bytes)),
-                  h("td.wide", bar),
-                  h("td.muted", timestamp(table.last_activity)),
-                );
-              }),
-          ),
-        ),
-      ),
-      h(
-        "div.row",
-        button("Count all exactly", () => {
-          for (const counter of body.querySelectorAll<HTMLButtonElement>("table.list button.inline")) counter.click();
-        }),
-      ),
-    );
-  }
-
+  const load = (): Promise<void> =>
+    showing(body, async () => {
+      const overview = await get<Overview>("/api/overview");
+      replace(body, h("div.cards", server(overview), database(overview), schema(overview)), tables(overview.tables));
+    });
   void load();
-  return { title: "Overview", element, reload: () => void load() };
+  return {
+    title: "Overview",
+    element: h("section.page.overview", h("h1", "Overview"), body),
+    reload: () => void load(),
+  };
+}
+
+const fact = (name: string, ...value: Child[]): HTMLElement => h("div", h("dt", name), h("dd", value));
+
+const list = (lines: string[]): HTMLElement =>
+  h(
+    "ul.plain",
+    lines.map((line) => h("li.wrong", line)),
+  );
+
+const server = ({ pool, ...found }: Overview): HTMLElement =>
+  h(
+    "dl.card",
+    { "aria-label": "Server" },
+    fact("Server", found.server),
+    fact("PostgreSQL", found.server_version),
+    fact("Up for", duration(found.uptime_seconds)),
+    fact("Pool", `${pool.in_use} of ${pool.size} in use`),
+    fact("Connections", `${number(found.connections)} of ${number(found.max_connections)}`),
+  );
+
+const database = (found: Overview): HTMLElement =>
+  h(
+    "dl.card",
+    { "aria-label": "Database" },
+    fact("Database", found.database),
+    fact("Role", found.role),
+    fact(
+      "Mode",
+      h("span.mode", found.mode),
+      found.mode === "write" ? " changes are staged, then saved" : " the database refuses every change",
+    ),
+    fact("Size", bytes(found.size_bytes)),
+    fact("Studio", `tatame-db ${found.version}`),
+  );
+
+function schema({ revision, pending, problem }: Overview): HTMLElement {
+  const compare = async (): Promise<void> => {
+    replace(drift, "comparing…");
+    await showing(drift, async () => {
+      const { drift: differences, migrations, heads } = await get<Drift>("/api/drift");
+      const lines = [...differences, ...migrations, ...heads];
+      replace(drift, lines.length ? list(lines) : "none: the database is as the models say");
+    });
+  };
+  const drift = h(
+    "dd",
+    button("Compare with the models", () => void compare(), { class: "inline" }),
+  );
+  return h(
+    "dl.card",
+    { "aria-label": "Schema" },
+    fact("Revision", revision ?? "none"),
+    problem && h("div", h("dt", "Trouble"), h("dd.wrong", problem.what, " ", problem.fix ?? "")),
+    fact("Pending", pending.length ? list(pending) : "nothing"),
+    h("div", h("dt", "Drift"), drift),
+  );
+}
+
+function tables(found: Table[]): HTMLElement[] {
+  const largest = Math.max(1, ...found.map(({ size_bytes }) => size_bytes));
+  const sorted = [...found].sort((one, other) => one.name.localeCompare(other.name));
+  const counters = sorted.map(counter);
+  return [
+    h(
+      "div.scroll",
+      h(
+        "table.list",
+        h(
+          "thead",
+          h(
+            "tr",
+            columnHeading("Table"),
+            columnHeading("Rows", "right"),
+            columnHeading("Size", "right"),
+            barHeading("Share of the largest"),
+            columnHeading("Last activity"),
+          ),
+        ),
+        h(
+          "tbody",
+          sorted.map((table, index) => tableRow(table, counters[index], table.size_bytes / largest)),
+        ),
+      ),
+    ),
+    h(
+      "div.row",
+      button("Count all exactly", () => {
+        for (const each of counters) each.click();
+      }),
+    ),
+  ];
+}
+
+function tableRow(table: Table, rows: Child, share: number): HTMLElement {
+  const name = (content: Child): HTMLElement => h("th", { scope: "row" }, content);
+  if (table.missing) return h("tr", name(table.name), h("td.wrong", { colspan: 4 }, "This table is not there."));
+  return h(
+    "tr",
+    name(h("a", { href: rowsPath(table.name) }, table.name)),
+    h("td.right", rows),
+    h("td.right", bytes(table.size_bytes)),
+    h("td.wide", bar(share)),
+    h("td.muted", timestamp(table.last_activity)),
+  );
+}
+
+/** The estimate of a table's rows; pressed, it counts them. */
+function counter({ name, rows_estimated }: Table): HTMLButtonElement {
+  const count = async (): Promise<void> => {
+    rows.textContent = "…";
+    try {
+      const exact = number(await countRows(name));
+      rows.textContent = exact;
+      rows.setAttribute("aria-label", `${name} has exactly ${exact} rows`);
+    } catch (error) {
+      rows.textContent = asRefused(error).problem.what;
+    }
+  };
+  const estimate = number(rows_estimated);
+  const rows = button(`≈ ${estimate}`, () => void count(), {
+    class: "inline",
+    title: "Count exactly",
+    "aria-label": `${name} has about ${estimate} rows; count exactly`,
+  });
+  return rows;
 }
 
 function duration(seconds: number): string {
-  const [days, hours, minutes] = [seconds / 86400, (seconds / 3600) % 24, (seconds / 60) % 60].map(Math.floor) as [
-    number,
-    number,
-    number,
-  ];
-  return days
-    ? `${days} d ${hours} h`
-    : hours
-      ? `${hours} h ${minutes} min`
-      : minutes
-        ? `${minutes} min`
-        : `${Math.floor(seconds)} s`;
+  const days = Math.floor(seconds / 86400);
+  const hours = Math.floor(seconds / 3600) % 24;
+  const minutes = Math.floor(seconds / 60) % 60;
+  if (days) return `${days} d ${hours} h`;
+  if (hours) return `${hours} h ${minutes} min`;
+  return minutes ? `${minutes} min` : `${Math.floor(seconds)} s`;
 }

@@ -1,146 +1,119 @@
 // One row: its full values, what it points to, and what points to it.
 
-import { type Cell, get, isCut, rowPath, rowsPath, type Table, type Whole } from "../api.ts";
-import { button, h, number, plural, replace, say } from "../dom.ts";
+import { type Cell, type Column, get, isCut, rowPath, rowsPath, type Table, wholeValue } from "../api.ts";
+import { button, type Child, copyText, h, number, plural, replace } from "../dom.ts";
 import { showing } from "../parts.ts";
 import type { Page } from "../router.ts";
 import { writable } from "../session.ts";
-import { oneLine, plain, shortType, visible, whole } from "../values.ts";
+import { plain, SHOWN_LENGTH, shortType } from "../text.ts";
+import { oneLine, visible, whole } from "../values.ts";
 
+type Reference = { table: string; key: string; label: string | null };
 type Answer = {
   row: Record<string, Cell>;
-  references: Record<string, { table: string; key: string; label: string } | null>;
+  references: Record<string, Reference | null>;
   referenced_by: { table: string; column: string; rows: number; more?: boolean }[];
 };
 
 export function rowPage(table: Table, key: string): Page {
-  const element = h("section.page.row-page");
-  const here = { all: [{ column: table.primary_key, op: "is", value: key }] };
+  const tools = h("span.row");
+  const body = h("div");
+  const load = (): Promise<void> =>
+    showing(body, async () => {
+      const { row, references, referenced_by } = await get<Answer>(`/api/row/${table.name}/${encodeURIComponent(key)}`);
+      replace(tools, actions(table, key, row));
+      replace(body, h("div.sides", values(table, key, row, references), incoming(key, referenced_by)));
+    });
+  void load();
+  const title = h("h1", h("a", { href: rowsPath(table.name) }, table.name), " ", h("span.key", key));
+  return {
+    title: `${table.name} ${key}`,
+    element: h("section.page.row-page", h("div.toolbar", title, h("span.grow"), tools), body),
+    reload: () => void load(),
+  };
+}
 
-  async function load(): Promise<void> {
-    const body = h("div");
-    const title = h("h1", h("a", { href: rowsPath(table.name) }, table.name), " ", h("span.key", key));
-    replace(element, h("div.toolbar", title), body);
-    await showing(body, async () => {
-      const found = await get<Answer>(`/api/row/${table.name}/${encodeURIComponent(key)}`);
-      replace(
-        element,
+function actions(table: Table, key: string, row: Record<string, Cell>): HTMLElement[] {
+  const filter = { all: [{ column: table.primary_key, op: "is", value: key }] };
+  const copyRow = async (): Promise<void> => {
+    const read = async ([name, cell]: [string, Cell]) => [name, await wholeValue(table.name, name, key, cell)] as const;
+    const all = Object.fromEntries(await Promise.all(Object.entries(row).map(read)));
+    await copyText(JSON.stringify(all, null, 2));
+  };
+  return [
+    h("a.button", { href: rowsPath(table.name, filter) }, writable() ? "Edit in the grid" : "Show in the grid"),
+    button("Copy as JSON", () => void copyRow()),
+  ];
+}
+
+const values = (table: Table, key: string, row: Record<string, Cell>, references: Answer["references"]): HTMLElement =>
+  h(
+    "dl.values",
+    table.columns.map((column) => {
+      const cell = row[column.name] ?? null;
+      const copy = async (): Promise<void> => copyText(plain(await wholeValue(table.name, column.name, key, cell)));
+      const copier = button("Copy", () => void copy(), { class: "quiet copy", "aria-label": `Copy ${column.name}` });
+      return h(
+        "div",
+        h("dt", h("span", column.name), h("span.type", describe(column))),
         h(
-          "div.toolbar",
-          title,
-          h("span.grow"),
-          h("a.button", { href: rowsPath(table.name, here) }, writable() ? "Edit in the grid" : "Show in the grid"),
-          button("Copy as JSON", () => void copyAll(found.row)),
+          "dd",
+          value(table, key, column, cell, references[column.name] ?? null),
+          cell !== null && cell !== "" && copier,
         ),
-        h("div.sides", values(found), incoming(found)),
+      );
+    }),
+  );
+
+const describe = ({ type, primary, nullable }: Column): string =>
+  `${shortType(type)}${primary ? " · key" : nullable ? "" : " · never NULL"}`;
+
+function value(table: Table, key: string, column: Column, cell: Cell, reference: Reference | null): HTMLElement {
+  const element = h("div.value");
+  const showWhole = async (): Promise<void> =>
+    replace(element, whole(await wholeValue(table.name, column.name, key, cell)));
+  if (isCut(cell)) {
+    const line = oneLine({ ...cell, cut: cell.cut.slice(0, SHOWN_LENGTH) });
+    replace(
+      element,
+      line,
+      " ",
+      button("Show it whole", () => void showWhole()),
+    );
+  } else if (reference) {
+    replace(element, link(reference));
+  } else {
+    const isLine = typeof cell === "string" && !cell.includes("\n") && cell.length < SHOWN_LENGTH;
+    replace(element, isLine ? oneLine(cell) : whole(cell));
+  }
+  return element;
+}
+
+const link = ({ table, key, label }: Reference): HTMLElement =>
+  h(
+    "a.follow",
+    { href: rowPath(table, key) },
+    `${table} ${key}`,
+    label !== null && label !== key && h("bdi", " ", visible(label)),
+  );
+
+/** The rows that refer to this one, by the column in which they do. */
+function incoming(key: string, references: Answer["referenced_by"]): HTMLElement {
+  const none = references.filter(({ rows }) => !rows).map(({ table, column }) => `${table}.${column}`);
+  const items = references
+    .filter(({ rows }) => rows)
+    .map(({ table, column, rows, more }) => {
+      const filter = { all: [{ column, op: "is", value: key }] };
+      const count = more ? `${number(rows)} rows or more` : plural(rows, "row");
+      return h(
+        "li",
+        h("a", { href: rowsPath(table, filter) }, h("strong", table), ` ${column}`),
+        h("span.muted", ` ${count}`),
       );
     });
-  }
-
-  const wholeOf = async (column: string, cell: Cell): Promise<Whole> =>
-    isCut(cell)
-      ? (await get<{ value: Whole }>(`/api/cell/${table.name}/${column}/${encodeURIComponent(key)}`)).value
-      : cell;
-
-  async function copyAll(row: Record<string, Cell>): Promise<void> {
-    const all = await Promise.all(
-      Object.entries(row).map(async ([column, cell]) => [column, await wholeOf(column, cell)]),
-    );
-    await navigator.clipboard.writeText(JSON.stringify(Object.fromEntries(all), null, 2));
-    say("Copied.");
-  }
-
-  async function copy(column: string, cell: Cell): Promise<void> {
-    await navigator.clipboard.writeText(plain(await wholeOf(column, cell)));
-    say("Copied.");
-  }
-
-  function values({ row, references }: Answer): HTMLElement {
-    return h(
-      "dl.values",
-      table.columns.map((column) => {
-        const cell = row[column.name] ?? null;
-        const target = references[column.name];
-        const body = h("div.value");
-        if (isCut(cell)) {
-          replace(
-            body,
-            oneLine({ ...cell, cut: cell.cut.slice(0, 200) }),
-            " ",
-            button("Show it whole", () => void wholeOf(column.name, cell).then((value) => replace(body, whole(value)))),
-          );
-        } else if (target) {
-          replace(
-            body,
-            h(
-              "a.follow",
-              { href: rowPath(target.table, target.key) },
-              `${target.table} ${target.key}`,
-              target.label && target.label !== target.key ? h("bdi", " ", visible(target.label)) : "",
-            ),
-          );
-        } else {
-          replace(
-            body,
-            typeof cell === "string" && !cell.includes("\n") && cell.length < 200 ? oneLine(cell) : whole(cell),
-          );
-        }
-        const copier =
-          cell !== null &&
-          cell !== "" &&
-          button("Copy", () => void copy(column.name, cell), {
-            class: "quiet copy",
-            "aria-label": `Copy ${column.name}`,
-          });
-        return h(
-          "div",
-          h(
-            "dt",
-            h("span", column.name),
-            h(
-              "span.type",
-              shortType(column.type),
-              column.primary ? " · key" : "",
-              column.nullable || column.primary ? "" : " · never NULL",
-            ),
-          ),
-          h("dd", body, copier),
-        );
-      }),
-    );
-  }
-
-  function incoming({ referenced_by }: Answer): HTMLElement {
-    const some = referenced_by.filter(({ rows }) => rows);
-    const none = referenced_by.filter(({ rows }) => !rows).map(({ table: name, column }) => `${name}.${column}`);
-    return h(
-      "section.incoming",
-      h("h2", "Points here"),
-      some.length
-        ? h(
-            "ul.plain",
-            some.map(({ table: name, column, rows, more }) =>
-              h(
-                "li",
-                h(
-                  "a",
-                  { href: rowsPath(name, { all: [{ column, op: "is", value: key }] }) },
-                  h("strong", name),
-                  ` ${column}`,
-                ),
-                h("span.muted", ` ${more ? `${number(rows)} rows or more` : plural(rows, "row")}`),
-              ),
-            ),
-          )
-        : "",
-      none.length
-        ? h("p.muted", `No row: ${none.join(", ")}`)
-        : referenced_by.length
-          ? ""
-          : h("p.muted", "No table refers to this one."),
-    );
-  }
-
-  void load();
-  return { title: `${table.name} ${key}`, element, reload: () => void load() };
+  const rest: Child =
+    none.length > 0
+      ? h("p.muted", `No row: ${none.join(", ")}`)
+      : references.length === 0 && h("p.muted", "No table refers to this one.");
+  return h("section.incoming", h("h2", "Points here"), items.length > 0 && h("ul.plain", items), rest);
 }

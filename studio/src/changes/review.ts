@@ -1,0 +1,135 @@
+// Reviewing what is staged: a diff with its SQL, saved in one transaction.
+
+import { asRefused, post } from "../api.ts";
+import { button, dialog, h, plural, replace, say } from "../dom.ts";
+import { reload } from "../router.ts";
+import { type Conflict, decideConflicts } from "./conflicts.ts";
+import { diff } from "./diff.ts";
+import { type Change, type ChangeError, changes, discard, discardAll, forgetSaved, reject, toWire } from "./staged.ts";
+
+type Preview = { sql: { statement: string; parameters: unknown }[] };
+
+/** Show what is staged with its SQL; the same key once more saves it. */
+export async function review(): Promise<void> {
+  if (!changes.size) {
+    say("Nothing is staged.");
+    return;
+  }
+  await new Review().draw();
+}
+
+class Review {
+  private readonly list = h("ol.changes");
+  private readonly sql = h("div.statements", { "aria-live": "polite" }, h("p.muted", "Asking for the SQL"));
+  private readonly problem = h("div.failed", { role: "alert" });
+  private readonly save = button("Save", () => void this.commit(), { class: "primary", title: "Ctrl+S" });
+  private readonly box: HTMLDialogElement;
+
+  constructor() {
+    const discardButton = button("Discard all", () => {
+      discardAll();
+      this.box.close();
+      say("Discarded. Ctrl+Z brings them back.");
+    });
+    const back = button("Back to editing", () => this.box.close());
+    this.box = dialog(
+      "Staged changes",
+      [
+        this.problem,
+        this.list,
+        h("h3", "SQL, in one transaction"),
+        this.sql,
+        h("footer", discardButton, h("span.grow"), back, this.save),
+      ],
+      { class: "review" },
+    );
+    this.box.addEventListener("keydown", (event) => this.onKey(event));
+    this.save.focus();
+  }
+
+  async draw(): Promise<void> {
+    this.drawList();
+    try {
+      const { sql } = await post<Preview>("/api/changes", {
+        changes: [...changes.values()].map(toWire),
+        preview: true,
+      });
+      replace(this.sql, sql.map(drawStatement));
+    } catch (error) {
+      const { problem } = asRefused(error);
+      replace(this.sql, h("p.muted", "There is none for these changes."));
+      this.showProblem(problem);
+    }
+  }
+
+  private drawList(): void {
+    this.save.textContent = `Save ${plural(changes.size, "change")}`;
+    replace(
+      this.list,
+      [...changes.values()].map((change) =>
+        diff(change, () => {
+          discard(change);
+          if (changes.size) void this.draw();
+          else this.box.close();
+        }),
+      ),
+    );
+  }
+
+  private async commit(): Promise<void> {
+    const sent = [...changes.values()];
+    this.save.disabled = true;
+    try {
+      await post("/api/changes", { changes: sent.map(toWire) });
+      forgetSaved();
+      this.box.close();
+      say(`Saved ${plural(sent.length, "change")}.`);
+      reload();
+    } catch (error) {
+      this.onRefused(asRefused(error), sent);
+    } finally {
+      this.save.disabled = false;
+    }
+  }
+
+  private onRefused({ status, problem }: ReturnType<typeof asRefused>, sent: Change[]): void {
+    if (status === 409) {
+      this.box.close();
+      decideConflicts(sent, problem.conflicts as Conflict[], () => void review());
+      return;
+    }
+    reject(sent, (problem.errors ?? []) as ChangeError[]);
+    this.drawList();
+    this.showProblem(problem);
+  }
+
+  private showProblem({ what, means, fix }: ReturnType<typeof asRefused>["problem"]): void {
+    replace(this.problem, h("strong", what), h("p", means ?? ""), h("p", fix ?? ""));
+    this.problem.scrollIntoView({ block: "nearest" });
+  }
+
+  private onKey(event: KeyboardEvent): void {
+    if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "s") return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (!this.save.disabled) void this.commit();
+  }
+}
+
+const drawStatement = ({ statement, parameters }: Preview["sql"][number]): HTMLElement =>
+  h(
+    "div",
+    h("pre", { tabindex: 0, "aria-label": "Statement" }, statement),
+    h("pre.muted", { tabindex: 0, "aria-label": "Parameters" }, describeParameters(parameters)),
+  );
+
+const describeParameters = (parameters: unknown): string =>
+  (Array.isArray(parameters)
+    ? parameters.map((value, at): [string, unknown] => [`$${at + 1}`, value])
+    : Object.entries(parameters ?? {})
+  )
+    .map(([name, value]) => `${name} = ${value === null ? "NULL" : clipped(JSON.stringify(value))}`)
+    .join("\n");
+
+const clipped = (text: string): string =>
+  text.length > 500 ? `${text.slice(0, 500)}… ${text.length} characters` : text;

@@ -1,0 +1,150 @@
+// What was edited and is not saved yet. It outlives pages, and every step can be taken back.
+
+import { type Cell, isCut, type Whole } from "../api.ts";
+import { same } from "../text.ts";
+
+export type Change = {
+  table: string;
+  op: "update" | "insert" | "delete";
+  /** The row's key, or a name of the studio's own for a row that does not exist yet. */
+  key: string;
+  /** The new values by column; none of a deletion. */
+  values: Record<string, Whole>;
+  /** The values that the person saw, by column; the server compares them before it saves. */
+  was: Record<string, Whole>;
+  /** Why the database rejected a value, by column. */
+  errors: Record<string, string>;
+  /** Why it rejected the whole change. */
+  error?: string;
+};
+
+export type ChangeError = { index: number; column: string | null; what: string };
+
+/** The staged changes, by table and key, in the order in which they were made. */
+export const changes = new Map<string, Change>();
+
+const listeners = new Set<() => void>();
+const STEPS = 100;
+const past: string[] = [];
+let newRows = 0;
+
+/** Call `listener` after every change of what is staged; call what is returned to stop. */
+export function onChanges(listener: () => void): () => void {
+  listeners.add(listener);
+  return () => void listeners.delete(listener);
+}
+
+function notify(): void {
+  for (const listener of listeners) listener();
+}
+
+const place = (table: string, key: string): string => `${table}/${key}`;
+
+/** Change what is staged by `step`, in a way that `undo` takes back. */
+function change(step: () => void): void {
+  past.push(JSON.stringify([...changes]));
+  if (past.length > STEPS) past.shift();
+  step();
+  notify();
+}
+
+export const changeOf = (table: string, key: string): Change | undefined => changes.get(place(table, key));
+
+/** The new rows of a table, the latest first. */
+export const inserted = (table: string): Change[] =>
+  [...changes.values()].filter(({ op, table: other }) => op === "insert" && other === table).reverse();
+
+export const isRejected = ({ error, errors }: Change): boolean => error !== undefined || Object.keys(errors).length > 0;
+
+/** Stage a value for a cell; the value that it had before takes the change back. */
+export function stage(table: string, key: string, column: string, was: Whole, value: Whole): void {
+  change(() => {
+    const staged = changeOf(table, key) ?? { table, op: "update", key, values: {}, was: {}, errors: {} };
+    changes.set(place(table, key), staged);
+    delete staged.errors[column];
+    if (!Object.keys(staged.errors).length) delete staged.error;
+    staged.values[column] = value;
+    if (staged.op === "insert") return;
+    if (!(column in staged.was)) staged.was[column] = was;
+    if (same(staged.was[column], value)) forgetColumn(staged, column);
+  });
+}
+
+function forgetColumn(staged: Change, column: string): void {
+  delete staged.values[column];
+  delete staged.was[column];
+  delete staged.errors[column];
+  if (staged.op === "update" && !Object.keys(staged.values).length) changes.delete(place(staged.table, staged.key));
+}
+
+/** Stage a new row, and return the name that it has until it is saved. */
+export function stageInsert(table: string): string {
+  const key = `new ${++newRows}`;
+  change(() => changes.set(place(table, key), { table, op: "insert", key, values: {}, was: {}, errors: {} }));
+  return key;
+}
+
+/** Stage the deletion of a row; staged again, the row stays. A new row is forgotten. */
+export function stageDelete(table: string, key: string, row: Record<string, Cell>): void {
+  const before = changeOf(table, key);
+  change(() => {
+    changes.delete(place(table, key));
+    if (before?.op === "delete" || before?.op === "insert") return;
+    const was = Object.fromEntries(Object.entries(row).filter((entry): entry is [string, Whole] => !isCut(entry[1])));
+    changes.set(place(table, key), { table, op: "delete", key, values: {}, was, errors: {} });
+  });
+}
+
+/** Take back the last step; false where there is none. */
+export function undo(): boolean {
+  const before = past.pop();
+  if (before === undefined) return false;
+  changes.clear();
+  for (const [name, staged] of JSON.parse(before) as [string, Change][]) changes.set(name, staged);
+  notify();
+  return true;
+}
+
+export const discard = ({ table, key }: Change): void => change(() => changes.delete(place(table, key)));
+
+export const discardAll = (): void => change(() => changes.clear());
+
+/** Give up the value of one column, or without one the whole change, for what is in the database now. */
+export function takeTheirs(staged: Change, column: string | undefined): void {
+  if (column === undefined || staged.op !== "update") discard(staged);
+  else change(() => forgetColumn(staged, column));
+}
+
+/** Stand by the value of a column, or by the change, having seen what is in the database now. */
+export function keepMine(staged: Change, column: string | undefined, now: Whole): void {
+  change(() => {
+    if (column !== undefined) staged.was[column] = now;
+  });
+}
+
+/** Note why the database rejected some of the changes that were sent, by their place in `sent`. */
+export function reject(sent: Change[], errors: ChangeError[]): void {
+  for (const { index, column, what } of errors) {
+    const staged = sent[index];
+    if (!staged) continue;
+    if (column) staged.errors[column] = what;
+    else staged.error = what;
+  }
+  notify();
+}
+
+/** Forget all that was staged, now that it is saved; this cannot be taken back. */
+export function forgetSaved(): void {
+  changes.clear();
+  past.length = 0;
+  notify();
+}
+
+/** A change as the server takes it. */
+export function toWire({ op, table, key, values, was }: Change): object {
+  if (op === "insert") return { op, table, values };
+  return op === "update" ? { op, table, key, values, was } : { op, table, key, was };
+}
+
+export const changeName = ({ op, table, key }: Change): string =>
+  op === "insert" ? `${table}: new row` : `${table} ${key}`;

@@ -1,0 +1,99 @@
+// The chips of a filter.
+
+import type { Table } from "../api.ts";
+import { button, h, menu } from "../dom.ts";
+import {
+  type Condition,
+  describe,
+  type Filter,
+  type Group,
+  groupOf,
+  isGroup,
+  joinerOf,
+  otherJoiner,
+  partsOf,
+  replacePart,
+  withoutPart,
+  withPart,
+} from "./filter.ts";
+import { conditionForm } from "./form.ts";
+
+/** What a chip does to the group that it is in; a group that loses its last part is removed with it. */
+type Put = (group: Group) => void;
+
+/** Draw the chips of a filter; `changed` gets the new filter after each change. */
+export function filterBar(table: Table, filter: Group, changed: Put): HTMLElement {
+  const element = h("span.filters", { role: "group", "aria-label": "Filters" }, parts(table, filter, changed));
+  const add = button("+ Filter", () => conditionForm(table, add, null, (part) => changed(withPart(filter, part))), {
+    class: "add",
+    "aria-haspopup": "dialog",
+    title: "Alt+F",
+  });
+  element.append(add);
+  if (partsOf(filter).length) element.append(more(table, filter, changed));
+  return element;
+}
+
+function more(table: Table, filter: Group, changed: Put): HTMLElement {
+  const joiner = otherJoiner(joinerOf(filter));
+  const addGroup = (): void =>
+    conditionForm(table, opener, null, (part) => changed(withPart(filter, groupOf(joiner, [part]))));
+  const opener = button(
+    "⋯",
+    () =>
+      menu(opener, "More of filters", [
+        [`Add a group joined by ${joiner}`, addGroup],
+        ["Remove all filters", () => changed({ all: [] })],
+      ]),
+    { class: "quiet", "aria-label": "More of filters", "aria-haspopup": "menu" },
+  );
+  return opener;
+}
+
+function parts(table: Table, group: Group, put: Put): HTMLElement[] {
+  return partsOf(group).flatMap((part, at) => {
+    const replaced = (changed: Filter): void => put(replacePart(group, at, changed));
+    const removed = (): void => put(withoutPart(group, at));
+    const drawn = isGroup(part) ? nested(table, part, replaced, removed) : chip(table, part, replaced, removed);
+    return at ? [joinerButton(group, put), drawn] : [drawn];
+  });
+}
+
+function joinerButton(group: Group, put: Put): HTMLElement {
+  const joiner = joinerOf(group);
+  return button(joiner, () => put(groupOf(otherJoiner(joiner), partsOf(group))), {
+    class: "word",
+    title:
+      joiner === "and" ? "All of these hold; press for: any of them" : "Any of these holds; press for: all of them",
+  });
+}
+
+function nested(table: Table, group: Group, replaced: Put, removed: () => void): HTMLElement {
+  const put = (changed: Group): void => (partsOf(changed).length ? replaced(changed) : removed());
+  const add = button("+", () => conditionForm(table, add, null, (part) => put(withPart(group, part))), {
+    class: "quiet add",
+    "aria-haspopup": "dialog",
+    "aria-label": "Add to this group",
+  });
+  return h("span.group", { role: "group", "aria-label": "Group of filters" }, parts(table, group, put), add);
+}
+
+function chip(
+  table: Table,
+  condition: Condition,
+  replaced: (condition: Condition) => void,
+  removed: () => void,
+): HTMLElement {
+  const text = describe(condition);
+  const edit = button("", () => conditionForm(table, edit, condition, replaced), {
+    class: "condition",
+    "aria-haspopup": "dialog",
+    "aria-label": `Filter: ${condition.column} ${text}`,
+  });
+  edit.append(h("b", condition.column), h("bdi", ` ${text}`));
+  const remove = button("×", removed, {
+    class: "quiet",
+    "aria-label": `Remove the filter ${condition.column} ${text}`,
+  });
+  return h("span.chip", edit, remove);
+}

@@ -1,0 +1,75 @@
+// A filter: conditions joined by AND or OR, in groups where both are needed; the address of a page holds it as JSON.
+
+export type Condition = { column: string; op: string; value?: string | string[] };
+export type Group = { all: Filter[] } | { any: Filter[] };
+export type Filter = Condition | Group;
+export type Joiner = "and" | "or";
+
+const WITHOUT_VALUE = new Set(["null", "not null", "empty"]);
+const MANY_VALUES = new Set(["in", "has any"]);
+
+/** How many values an operator compares with. */
+export const valuesOf = (op: string): "none" | "one" | "two" | "many" =>
+  WITHOUT_VALUE.has(op) ? "none" : op === "between" ? "two" : MANY_VALUES.has(op) ? "many" : "one";
+
+export const isGroup = (filter: Filter): filter is Group => "all" in filter || "any" in filter;
+export const partsOf = (group: Group): Filter[] => ("all" in group ? group.all : group.any);
+export const joinerOf = (group: Group): Joiner => ("all" in group ? "and" : "or");
+export const groupOf = (joiner: Joiner, parts: Filter[]): Group => (joiner === "and" ? { all: parts } : { any: parts });
+export const otherJoiner = (joiner: Joiner): Joiner => (joiner === "and" ? "or" : "and");
+
+/** Read the filter of an address; text that is no filter reads as the empty one. */
+export function readFilter(text: string | null): Group {
+  try {
+    const filter: Filter = JSON.parse(text ?? "null") ?? { all: [] };
+    return isGroup(filter) ? filter : { all: [filter] };
+  } catch {
+    return { all: [] };
+  }
+}
+
+/** The filter as an address holds it: null where it is empty. */
+export const writeFilter = (group: Group): string | null => (partsOf(group).length ? JSON.stringify(group) : null);
+
+/** The same filter and one more condition that has to hold. */
+export function narrowed(group: Group, condition: Condition): Group {
+  if ("all" in group) return { all: [...group.all, condition] };
+  return { all: group.any.length ? [group, condition] : [condition] };
+}
+
+export const withPart = (group: Group, part: Filter): Group => groupOf(joinerOf(group), [...partsOf(group), part]);
+
+export const replacePart = (group: Group, at: number, part: Filter): Group =>
+  groupOf(
+    joinerOf(group),
+    partsOf(group).map((other, index) => (index === at ? part : other)),
+  );
+
+export const withoutPart = (group: Group, at: number): Group =>
+  groupOf(
+    joinerOf(group),
+    partsOf(group).filter((_, index) => index !== at),
+  );
+
+/** Make a condition of what the fields of its form hold; of many values, one field has one a line. */
+export function conditionOf(column: string, op: string, fields: string[]): Condition {
+  const [first = ""] = fields;
+  const values = {
+    none: undefined,
+    one: first,
+    two: fields,
+    many: first.split("\n").filter((line) => line !== ""),
+  }[valuesOf(op)];
+  return values === undefined ? { column, op } : { column, op, value: values };
+}
+
+/** What the fields of a condition's form begin with. */
+export const fieldsOf = ({ value }: Condition): string[] =>
+  Array.isArray(value) ? value : value === undefined ? [] : [value];
+
+/** A condition in words, without its column. */
+export function describe({ op, value }: Condition): string {
+  if (WITHOUT_VALUE.has(op)) return `is ${op.replace("null", "NULL")}`;
+  if (op === "between" && Array.isArray(value)) return `is between ${value[0]} and ${value[1]}`;
+  return `${op} ${Array.isArray(value) ? value.join(", ") : value === "" ? "(empty text)" : value}`;
+}

@@ -1,0 +1,104 @@
+// The tables of the move: rows at both ends, checksums, and the state of each.
+
+import { rowPath, rowsPath } from "../../api.ts";
+import { bytes, type Child, h, number, plural } from "../../dom.ts";
+import { columnHeading, timestamp } from "../../parts.ts";
+
+type Difference = { id: string | null; kind: string; values?: { column: string }[]; choice?: string | null };
+export type MovedTable = {
+  table: string;
+  phase: number;
+  equal: boolean;
+  /** A copy is writing the table at the moment, and it has this size. */
+  working: boolean;
+  size_bytes: number | null;
+  proven_at?: string | null;
+  source_rows: number | null;
+  target_rows: number | null;
+  source_digest: string | null;
+  target_digest: string | null;
+  rows_per_second: number | null;
+  waiting?: string[];
+  rejected?: number;
+  nulled?: number;
+  differences?: Difference[];
+};
+/** Whether a table was written to since it was proven, where that was looked up. */
+export type Stale = Record<string, boolean>;
+
+export const moveTable = (tables: MovedTable[], stale: Stale): HTMLElement =>
+  h(
+    "div.scroll",
+    { tabindex: 0, role: "region", "aria-label": "Tables" },
+    h(
+      "table.list",
+      h(
+        "thead",
+        h(
+          "tr",
+          ["Table", "Phase"].map((text) => columnHeading(text)),
+          ["Source", "Here"].map((text) => columnHeading(text, "right")),
+          ["Checksum", "Speed", "State", "Proven"].map((text) => columnHeading(text)),
+        ),
+      ),
+      h(
+        "tbody",
+        tables.map((table) => tableRow(table, stale[table.table])),
+      ),
+    ),
+  );
+
+const tableRow = (table: MovedTable, stale: boolean | undefined): HTMLElement =>
+  h(
+    "tr",
+    h("th", { scope: "row" }, h("a", { href: rowsPath(table.table) }, table.table)),
+    h("td", table.phase),
+    h("td.right", count(table.source_rows)),
+    h("td.right", count(table.target_rows)),
+    h("td.digest", digests(table.source_digest, table.target_digest)),
+    h("td", table.rows_per_second === null ? "" : `${number(table.rows_per_second)} rows/s`),
+    h("td", state(table, stale), losses(table), differences(table)),
+    h("td.muted", table.proven_at ? timestamp(table.proven_at) : ""),
+  );
+
+const count = (rows: number | null): string => (rows === null ? "" : number(rows));
+
+function digests(source: string | null, target: string | null): Child {
+  if (source === null && target === null) return "";
+  if (source === target) return h("code", { title: source }, source);
+  return [h("code", source ?? "none"), " ≠ ", h("code", target ?? "none")];
+}
+
+function state(table: MovedTable, stale: boolean | undefined): HTMLElement {
+  const [mood, text] = ((): [string, string] => {
+    if (table.working) return ["", `being written${table.size_bytes ? `, ${bytes(table.size_bytes)}` : ""}`];
+    if (table.target_rows === null) return ["", "not copied"];
+    if (!table.equal) return ["bad", "copied, not proven"];
+    if (stale === undefined) return ["good", "equal"];
+    return stale ? ["bad", "written to since"] : ["good", "equal, untouched since"];
+  })();
+  return h("span", { class: `state ${mood}` }, text);
+}
+
+const losses = ({ rejected = 0, nulled = 0, waiting = [] }: MovedTable): Child => [
+  rejected > 0 && h("div.wrong", `${plural(rejected, "row")} stayed behind by choice`),
+  nulled > 0 && h("div.wrong", `${plural(nulled, "value")} became NULL by choice`),
+  waiting.length > 0 && h("div.muted", `${waiting.join(", ")} waits for a later phase`),
+];
+
+const differences = ({ table, differences: found = [] }: MovedTable): Child =>
+  found.length > 0 &&
+  h(
+    "details",
+    h("summary", "Which"),
+    h(
+      "ul.plain",
+      found.map((difference) => h("li", differenceLine(table, difference))),
+    ),
+  );
+
+function differenceLine(table: string, { id, kind, values = [], choice }: Difference): Child {
+  const key = kind === "missing" || id === null ? (id ?? "no id") : h("a", { href: rowPath(table, id) }, id);
+  const columns = values.map(({ column }) => column).join(", ");
+  return [key, ` ${kind}`, choice ? `: ${choice}` : columns && ` in ${columns}`];
+}

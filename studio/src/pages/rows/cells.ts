@@ -1,0 +1,36 @@
+// The cells of the grid: what they show, where staged changes go first, and whether they can be edited.
+
+import { type Cell, type Column, isCut, rowPath, type Table, type Whole, wholeValue } from "../../api.ts";
+import { changeOf } from "../../changes/staged.ts";
+import { writable } from "../../session.ts";
+
+export type Row = { key: string; cells: Record<string, Cell>; isNew?: boolean };
+
+/** The value that a cell shows: the staged one, or that of the database; undefined where the database will fill it in. */
+export function shownValue(table: Table, row: Row, column: Column): Cell | undefined {
+  const change = changeOf(table.name, row.key);
+  if (change && column.name in change.values) return change.values[column.name];
+  return row.isNew ? undefined : (row.cells[column.name] ?? null);
+}
+
+export async function wholeShownValue(table: Table, row: Row, column: Column): Promise<Whole | undefined> {
+  const cell = shownValue(table, row, column);
+  return cell === undefined ? cell : wholeValue(table.name, column.name, row.key, cell);
+}
+
+/** The row that a cell leads to: that of its reference, or from the primary key its own. */
+export function linkOf(table: Table, row: Row, column: Column): string | null {
+  const cell = shownValue(table, row, column);
+  if (typeof cell !== "string") return null;
+  if (column.references) return rowPath(column.references.table, cell);
+  return column.primary && !row.isNew ? rowPath(table.name, row.key) : null;
+}
+
+export const isDeleted = (table: Table, row: Row): boolean => changeOf(table.name, row.key)?.op === "delete";
+
+/** Whether an editor can open over the cell; a cut value has to be read whole first. */
+export const canEdit = (table: Table, row: Row, column: Column): boolean =>
+  writable() && !isDeleted(table, row) && !isCut(shownValue(table, row, column));
+
+export const columnNamed = (table: Table, name: string | undefined): Column | undefined =>
+  table.columns.find((column) => column.name === name);

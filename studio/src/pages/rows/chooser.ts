@@ -1,0 +1,57 @@
+// Choosing the columns: which are shown, and in which order.
+
+import type { GridApi } from "ag-grid-community";
+import type { Table } from "../../api.ts";
+import { button, h, popover, replace } from "../../dom.ts";
+import type { Row } from "./cells.ts";
+import { layoutOf, rememberLayout } from "./columns.ts";
+
+/** Open the list of columns under `anchor`; `reset` brings the layout back that nobody changed. */
+export function chooseColumns(anchor: HTMLElement, table: Table, grid: GridApi<Row>, reset: () => void): void {
+  const list = h("ul.chooser");
+  const draw = (): void =>
+    replace(
+      list,
+      layoutOf(table, grid).map(({ colId, hide }) => item(colId, !hide)),
+    );
+  const item = (name: string, shown: boolean): HTMLElement => {
+    const onchange = (event: Event): void => grid.setColumnsVisible([name], (event.target as HTMLInputElement).checked);
+    return h(
+      "li",
+      { "data-column": name },
+      h("label", h("input", { type: "checkbox", checked: shown, onchange }), name),
+      h("span.grow"),
+      button("↑", () => shift(name, -1), { class: "quiet up", "aria-label": `${name} further left` }),
+      button("↓", () => shift(name, 1), { class: "quiet down", "aria-label": `${name} further right` }),
+    );
+  };
+  const shift = (name: string, by: number): void => {
+    if (!shiftColumn(table, grid, name, by)) return;
+    draw();
+    list.querySelector<HTMLElement>(`[data-column="${name}"] ${by < 0 ? ".up" : ".down"}`)?.focus();
+  };
+  const showAll = (shown: boolean): void => {
+    const names = table.columns.map(({ name }) => name);
+    grid.setColumnsVisible(shown ? names : names.filter((name) => name !== table.primary_key), shown);
+    draw();
+  };
+  draw();
+  const all = button("All", () => showAll(true));
+  const none = button("None but the id", () => showAll(false));
+  const first = button("As at first", () => {
+    reset();
+    draw();
+  });
+  popover(anchor, "Columns", h("div.row", all, none, first), list);
+}
+
+/** Move a column by one place; false where it is at the end already. */
+function shiftColumn(table: Table, grid: GridApi<Row>, name: string, by: number): boolean {
+  const names = layoutOf(table, grid).map(({ colId }) => colId);
+  const from = names.indexOf(name);
+  if (from + by < 0 || from + by >= names.length) return false;
+  names.splice(from + by, 0, ...names.splice(from, 1));
+  grid.applyColumnState({ state: names.map((colId) => ({ colId })), applyOrder: true });
+  rememberLayout(table, grid);
+  return true;
+}

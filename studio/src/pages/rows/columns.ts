@@ -1,0 +1,108 @@
+// The columns of the grid, and how this browser remembers their order and widths.
+
+import type { ColDef, GridApi, ICellRendererParams } from "ag-grid-community";
+import type { Column, Table, Whole } from "../../api.ts";
+import { changeOf } from "../../changes/staged.ts";
+import { h, memory } from "../../dom.ts";
+import { ArrayEditor, TextEditor } from "../../editors.ts";
+import { fittingWidth, Heading } from "../../grid.ts";
+import { isPageKey, keyName } from "../../keys.ts";
+import { shortType, textOf } from "../../text.ts";
+import { oneLine } from "../../values.ts";
+import { canEdit, columnNamed, linkOf, type Row, shownValue } from "./cells.ts";
+import { put } from "./edits.ts";
+
+export type Layout = { colId: string; width?: number; hide?: boolean }[];
+type Show = (row: Row, column: Column) => void;
+
+const layoutName = (table: Table): string => `layout:${table.name}`;
+export const readLayout = (table: Table): Layout => memory.get<Layout>(layoutName(table), []);
+export const forgetLayout = (table: Table): void => memory.forget(layoutName(table));
+
+/** The columns of the table in the grid, in its order, without the grid's own. */
+export const layoutOf = (table: Table, grid: GridApi<Row>): Layout =>
+  grid
+    .getColumnState()
+    .filter((state) => columnNamed(table, state.colId))
+    .map(({ colId, width, hide }) => ({ colId, ...(width ? { width } : {}), hide: !!hide }));
+
+export const rememberLayout = (table: Table, grid: GridApi<Row>): void =>
+  memory.set(layoutName(table), layoutOf(table, grid));
+
+/** Define the columns in the order of a layout; those without a width in it fit the sample. */
+export function columnDefinitions(table: Table, layout: Layout, sample: Row[], show: Show): ColDef<Row>[] {
+  const place = ({ name }: Column): number => {
+    const index = layout.findIndex(({ colId }) => colId === name);
+    return index < 0 ? layout.length : index;
+  };
+  return [...table.columns]
+    .sort((one, other) => place(one) - place(other))
+    .map((column) => {
+      const { width, hide = false } = layout.find(({ colId }) => colId === column.name) ?? {};
+      return {
+        colId: column.name,
+        headerName: column.name,
+        width: width ?? sampleWidth(column, sample),
+        hide,
+        ...heading(column),
+        ...reading(table, column, show),
+        ...editing(table, column),
+      };
+    });
+}
+
+const sampleWidth = (column: Column, sample: Row[]): number =>
+  fittingWidth(
+    column.primary || column.references ? `${column.name} ◆` : column.name,
+    shortType(column.type),
+    sample.map((row) => textOf(row.cells[column.name])),
+  );
+
+const heading = ({ type, primary, references }: Column): ColDef<Row> => ({
+  sortable: true,
+  // The server sorts: the grid only shows which columns it was asked for.
+  comparator: () => 0,
+  headerComponentParams: {
+    innerHeaderComponent: Heading,
+    innerHeaderComponentParams: { type: shortType(type), mark: primary ? "key" : references?.table },
+  },
+});
+
+const reading = (table: Table, column: Column, show: Show): ColDef<Row> => ({
+  ...(column.kind === "integer" && !column.references && !column.primary ? { type: "right" } : {}),
+  valueGetter: ({ data }) => data && shownValue(table, data, column),
+  // A staged change can show in a cell whose own value is the same.
+  equals: () => false,
+  cellRenderer: ({ data }: ICellRendererParams<Row>) => (data ? drawCell(table, data, column, show) : h("span")),
+  cellClassRules: {
+    staged: ({ data }) => !!data && column.name in (changeOf(table.name, data.key)?.values ?? {}),
+    bad: ({ data }) => !!data && column.name in (changeOf(table.name, data.key)?.errors ?? {}),
+  },
+  suppressKeyboardEvent: ({ event, editing, data }) => {
+    if (editing) return false;
+    const name = keyName(event);
+    // The browser would scroll, and the grid reports the key only after that.
+    if (name === " ") event.preventDefault();
+    return isPageKey(name, !!data && canEdit(table, data, column));
+  },
+});
+
+const editing = (table: Table, column: Column): ColDef<Row> => ({
+  editable: ({ data }) => !!data && canEdit(table, data, column),
+  cellEditor: column.kind === "array" ? ArrayEditor : TextEditor,
+  cellEditorParams: { column_: column },
+  cellEditorPopup: true,
+  valueSetter: ({ data, newValue }) => {
+    if (data) put(table, data, column, newValue as Whole);
+    return true;
+  },
+});
+
+function drawCell(table: Table, row: Row, column: Column, show: Show): HTMLElement {
+  const link = linkOf(table, row, column);
+  const line = oneLine(shownValue(table, row, column));
+  line.querySelector(".more")?.addEventListener("click", () => show(row, column));
+  const shown = link ? h("a.follow", { href: link, tabindex: -1, title: "F4" }, line) : line;
+  const why = changeOf(table.name, row.key)?.errors[column.name];
+  return why ? h("span.refused", { title: why }, shown, h("span.sr", ` Refused: ${why}`)) : shown;
+}

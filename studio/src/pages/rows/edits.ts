@@ -1,0 +1,91 @@
+// Staging changes from the grid: a value, NULL, a new row, a deletion, a text from the clipboard.
+
+import type { GridApi } from "ag-grid-community";
+import { type Column, isCut, type Table, type Whole, wholeValue } from "../../api.ts";
+import { changeOf, stage, stageDelete, stageInsert } from "../../changes/staged.ts";
+import { say } from "../../dom.ts";
+import { writable } from "../../session.ts";
+import { canEdit, columnNamed, isDeleted, type Row, shownValue } from "./cells.ts";
+
+export type Focus = { row?: Row | undefined; column?: Column | undefined };
+
+export function focused(table: Table, grid: GridApi<Row>): Focus {
+  const cell = grid.getFocusedCell();
+  if (!cell) return {};
+  return { row: grid.getDisplayedRowAtIndex(cell.rowIndex)?.data, column: columnNamed(table, cell.column.getColId()) };
+}
+
+/** Whether this studio may write; if not, the reason is shown. */
+function mayWrite(): boolean {
+  if (!writable()) say("This studio only reads. Start it with --write to change data.");
+  return writable();
+}
+
+/** Stage a value for a cell; NULL in a new row that has no value there changes nothing. */
+export function put(table: Table, row: Row, column: Column, value: Whole): void {
+  const before = row.isNew ? null : (row.cells[column.name] ?? null);
+  const staged = changeOf(table.name, row.key)?.values[column.name];
+  if (row.isNew && value === null && staged === undefined) return;
+  stage(table.name, row.key, column.name, isCut(before) ? null : before, value);
+}
+
+/** Read a cut cell whole into the row, so that what is staged knows what was there. */
+async function readWhole(table: Table, row: Row, column: Column): Promise<void> {
+  const cell = row.cells[column.name];
+  if (isCut(cell)) row.cells[column.name] = await wholeValue(table.name, column.name, row.key, cell);
+}
+
+export async function setNull(table: Table, row: Row, column: Column): Promise<void> {
+  if (!mayWrite()) return;
+  if (!column.nullable) {
+    say(`${column.name} may not be NULL.`);
+    return;
+  }
+  await readWhole(table, row, column);
+  put(table, row, column, null);
+}
+
+/** Open the editor over a cut cell, once it is read whole; false where the cell cannot be edited at all. */
+export async function editCut(table: Table, grid: GridApi<Row>, row: Row, column: Column): Promise<boolean> {
+  if (!writable() || isDeleted(table, row) || !isCut(shownValue(table, row, column))) return false;
+  await readWhole(table, row, column);
+  const rowIndex = grid.getRowNode(row.key)?.rowIndex;
+  if (rowIndex !== null && rowIndex !== undefined) grid.startEditingCell({ rowIndex, colKey: column.name });
+  return true;
+}
+
+export function newRow(table: Table, grid: GridApi<Row>): void {
+  if (!mayWrite()) return;
+  const key = stageInsert(table.name);
+  grid.ensureIndexVisible(0, "top");
+  const shown = grid.getAllDisplayedColumns();
+  const target =
+    shown.find((column) => {
+      const found = columnNamed(table, column.getColId());
+      return found?.default === null && !found.primary;
+    }) ?? shown[0];
+  if (!target) return;
+  grid.ensureColumnVisible(target);
+  grid.setFocusedCell(grid.getRowNode(key)?.rowIndex ?? 0, target);
+}
+
+/** Stage the deletion of the selected rows, or else of the row of the focused cell; staged again, they stay. */
+export function deleteRows(table: Table, grid: GridApi<Row>): void {
+  if (!mayWrite()) return;
+  const selected = grid.getSelectedRows();
+  const { row } = focused(table, grid);
+  const targets = selected.length ? selected : row ? [row] : [];
+  if (!targets.length) say("Choose rows first, or go to a cell of the row.");
+  for (const target of targets) stageDelete(table.name, target.key, target.cells);
+  grid.deselectAll();
+}
+
+/** Stage the text of the clipboard, to the character, for the focused cell. */
+export function paste(table: Table, grid: GridApi<Row>, event: ClipboardEvent): void {
+  const { row, column } = focused(table, grid);
+  const text = event.clipboardData?.getData("text/plain");
+  if (!text || !row || !column || grid.getEditingCells().length || column.kind === "array") return;
+  if (!canEdit(table, row, column)) return;
+  event.preventDefault();
+  put(table, row, column, text);
+}

@@ -1,0 +1,98 @@
+// The grid of rows: its options, the order that it shows, and the cell that has the focus.
+
+import type { CellKeyDownEvent, CellPosition, GridApi, GridOptions } from "ag-grid-community";
+import type { Table } from "../../api.ts";
+import { makeGrid } from "../../grid.ts";
+import { go } from "../../router.ts";
+import { writable } from "../../session.ts";
+import type { RowsAddress } from "./address.ts";
+import { canEdit, columnNamed, isDeleted, type Row } from "./cells.ts";
+import { columnDefinitions, forgetLayout, readLayout, rememberLayout } from "./columns.ts";
+import { focused } from "./edits.ts";
+import { editOrShow, onCellKey } from "./keys.ts";
+import type { ValuePanel } from "./panel.ts";
+
+export function rowsGrid(place: HTMLElement, table: Table, address: RowsAddress, panel: ValuePanel): GridApi<Row> {
+  return makeGrid<Row>(place, {
+    columnDefs: columnDefinitions(table, readLayout(table), [], (row, column) => void panel.show(row, column)),
+    rowData: [],
+    getRowId: ({ data }) => data.key,
+    ...(writable() ? SELECTION : {}),
+    rowClassRules: {
+      gone: ({ data }) => !!data && isDeleted(table, data),
+      fresh: ({ data }) => !!data?.isNew,
+    },
+    enterNavigatesVerticallyAfterEdit: true,
+    loading: true,
+    overlayNoRowsTemplate: "<span>No rows</span>",
+    ...layoutEvents(table, address),
+    ...cellEvents(table, panel),
+  });
+}
+
+const SELECTION: GridOptions<Row> = {
+  rowSelection: { mode: "multiRow", enableClickSelection: false, checkboxes: true, headerCheckbox: true },
+  selectionColumnDef: { width: 40, minWidth: 40, maxWidth: 40, pinned: "left", resizable: false },
+};
+
+const layoutEvents = (table: Table, address: RowsAddress): GridOptions<Row> => ({
+  onSortChanged: ({ source, api }) => {
+    if (source === "api" || source === "gridOptionsChanged") return;
+    const states = api.getColumnState().filter(({ sort }) => sort);
+    states.sort((one, other) => (one.sortIndex ?? 0) - (other.sortIndex ?? 0));
+    go(address.sorted(states.map(({ colId, sort }) => ({ column: colId, descending: sort === "desc" }))));
+  },
+  onColumnMoved: ({ finished, api }) => finished && rememberLayout(table, api),
+  onColumnResized: ({ finished, source, api }) => finished && source !== "api" && rememberLayout(table, api),
+  onColumnVisible: ({ api }) => rememberLayout(table, api),
+});
+
+const cellEvents = (table: Table, panel: ValuePanel): GridOptions<Row> => ({
+  onCellKeyDown: (event) => onCellKey(table, panel, event as CellKeyDownEvent<Row>),
+  onCellDoubleClicked: ({ data, colDef, api }) => {
+    const column = columnNamed(table, colDef.colId);
+    if (data && column && !canEdit(table, data, column)) void editOrShow(table, api, panel, data, column);
+  },
+  onCellFocused: ({ api }) => {
+    const { row, column } = focused(table, api);
+    if (panel.isOpen && row && column) void panel.show(row, column);
+  },
+});
+
+/** Show in the headings by which columns the address sorts. */
+export function showSort(grid: GridApi<Row>, { sort }: RowsAddress): void {
+  grid.applyColumnState({
+    state: sort.map(({ column, descending }, sortIndex) => ({
+      colId: column,
+      sort: descending ? "desc" : "asc",
+      sortIndex,
+    })),
+    defaultState: { sort: null },
+  });
+}
+
+/** Give the columns that have no remembered width one that fits the rows. */
+export function fitColumns(grid: GridApi<Row>, table: Table, panel: ValuePanel, rows: Row[]): void {
+  const show = (row: Row, column: Parameters<ValuePanel["show"]>[1]): void => void panel.show(row, column);
+  grid.setGridOption("columnDefs", columnDefinitions(table, readLayout(table), rows, show));
+}
+
+/** Forget how the columns were arranged, in the grid and in the browser. */
+export function resetColumns(grid: GridApi<Row>, table: Table, panel: ValuePanel, rows: Row[]): void {
+  forgetLayout(table);
+  grid.setGridOption("columnDefs", []);
+  fitColumns(grid, table, panel, rows);
+  // The grid reports the columns that came back, and they were remembered.
+  forgetLayout(table);
+}
+
+/** Focus a cell of the rows that came: in the column that the address names, or where the focus was before. */
+export function restoreFocus(grid: GridApi<Row>, table: Table, before: CellPosition | null, rowCount: number): void {
+  const column =
+    grid.getColumn(location.hash.slice(1)) ??
+    before?.column ??
+    grid.getAllDisplayedColumns().find((shown) => columnNamed(table, shown.getColId()));
+  if (!column) return;
+  grid.ensureColumnVisible(column);
+  grid.setFocusedCell(Math.min(before?.rowIndex ?? 0, rowCount - 1), column);
+}

@@ -1,0 +1,51 @@
+// What the keys do in the grid of rows.
+
+import type { CellKeyDownEvent, GridApi } from "ag-grid-community";
+import type { Column, Table } from "../../api.ts";
+import { copyText, say } from "../../dom.ts";
+import { keyName } from "../../keys.ts";
+import { go } from "../../router.ts";
+import { plain } from "../../text.ts";
+import { canEdit, columnNamed, linkOf, type Row, wholeShownValue } from "./cells.ts";
+import { editCut, setNull } from "./edits.ts";
+import type { ValuePanel } from "./panel.ts";
+
+/** Open the editor of a cut cell, or else show its value whole. */
+export async function editOrShow(
+  table: Table,
+  grid: GridApi<Row>,
+  panel: ValuePanel,
+  row: Row,
+  column: Column,
+): Promise<void> {
+  if (!(await editCut(table, grid, row, column))) await panel.show(row, column);
+}
+
+export function onCellKey(table: Table, panel: ValuePanel, pressed: CellKeyDownEvent<Row>): void {
+  const { data: row, colDef, event, api: grid } = pressed;
+  const column = columnNamed(table, colDef.colId);
+  if (!row || !column || !(event instanceof KeyboardEvent) || grid.getEditingCells().length) return;
+  const act = actions(table, grid, panel, row, column)[keyName(event)];
+  if (!act) return;
+  event.preventDefault();
+  act();
+}
+
+function actions(
+  table: Table,
+  grid: GridApi<Row>,
+  panel: ValuePanel,
+  row: Row,
+  column: Column,
+): Record<string, (() => void) | undefined> {
+  const link = linkOf(table, row, column);
+  return {
+    " ": () => void panel.show(row, column),
+    // Where the cell can be edited, the grid itself opens the editor.
+    Enter: canEdit(table, row, column) ? undefined : () => void editOrShow(table, grid, panel, row, column),
+    F4: () => (link ? go(link) : say("This cell refers to no row.")),
+    Delete: () => void setNull(table, row, column),
+    "Ctrl+c": () => void wholeShownValue(table, row, column).then((value) => copyText(plain(value))),
+    Escape: () => panel.close(),
+  };
+}

@@ -1,0 +1,159 @@
+// The rows of a table: a page at a time, filtered, sorted, followed, and edited where that is allowed.
+
+import type { GridApi } from "ag-grid-community";
+import { asRefused, type Problem, type Table } from "../../api.ts";
+import { changeOf, inserted, onChanges, undo } from "../../changes/staged.ts";
+import { h, replace } from "../../dom.ts";
+import type { Page } from "../../router.ts";
+import { writable } from "../../session.ts";
+import { RowsAddress } from "./address.ts";
+import type { Row } from "./cells.ts";
+import { deleteRows, newRow, paste } from "./edits.ts";
+import { fitColumns, resetColumns, restoreFocus, rowsGrid, showSort } from "./grid.ts";
+import { Paging } from "./paging.ts";
+import { ValuePanel } from "./panel.ts";
+import { type Answer, readRows, rowsOf } from "./reading.ts";
+import { Toolbar } from "./toolbar.ts";
+
+export function rowsPage(table: Table, url: URL): Page {
+  const view = new RowsView(table, new RowsAddress(table.name, url.searchParams));
+  const { grid, toolbar, paging } = view;
+  const stopListening = onChanges(() => view.showChanges());
+  view.update(url);
+  return {
+    title: table.name,
+    element: view.element,
+    update: (next) => view.update(next),
+    reload: () => void view.load(),
+    leave: () => {
+      stopListening();
+      view.leave();
+    },
+    keys: {
+      ...paging.keys,
+      "Alt+f": () => toolbar.addFilter(),
+      Insert: () => newRow(table, grid),
+      "Ctrl+Delete": () => deleteRows(table, grid),
+      "Ctrl+Backspace": () => deleteRows(table, grid),
+      ...(writable() ? { "Ctrl+z": undo } : {}),
+    },
+  };
+}
+
+/** The parts of the page, and the rows that they show. */
+class RowsView {
+  readonly element: HTMLElement;
+  readonly toolbar: Toolbar;
+  readonly paging: Paging;
+  readonly grid: GridApi<Row>;
+  private readonly table: Table;
+  private readonly address: RowsAddress;
+  private readonly panel: ValuePanel;
+  private readonly place = h("div.rows-grid");
+  private readonly problem = h("p.wrong", { role: "alert", hidden: true });
+  private rows: Row[] = [];
+  private readings = 0;
+  private deleted = "";
+
+  constructor(table: Table, address: RowsAddress) {
+    this.table = table;
+    this.address = address;
+    this.panel = new ValuePanel(table, address);
+    this.grid = rowsGrid(this.place, table, address, this.panel);
+    this.paging = new Paging(address);
+    this.toolbar = new Toolbar(
+      table,
+      address,
+      this.grid,
+      () => void this.load(),
+      () => this.resetColumns(),
+    );
+    this.place.addEventListener("paste", (event) => paste(table, this.grid, event));
+    const split = h("div.split", this.place, this.panel.element);
+    this.element = h("section.rows", this.toolbar.element, this.problem, split, this.paging.element);
+  }
+
+  update(url: URL): void {
+    this.address.parameters = url.searchParams;
+    this.toolbar.drawFilters();
+    void this.load();
+  }
+
+  leave(): void {
+    this.readings++; // What still arrives is not shown.
+    this.grid.destroy();
+  }
+
+  async load(): Promise<void> {
+    const reading = ++this.readings;
+    // The grid's own cover takes the focus away, so only the first reading shows it.
+    this.place.classList.toggle("busy", this.rows.length > 0);
+    try {
+      const answer = await readRows(this.table, this.address, this.paging.size);
+      if (reading === this.readings) this.show(answer);
+    } catch (error) {
+      const { problem } = asRefused(error);
+      if (reading === this.readings) this.showProblem(problem);
+    }
+  }
+
+  private show(answer: Answer): void {
+    const isFirst = this.rows.length === 0;
+    this.problem.hidden = true;
+    this.rows = rowsOf(answer);
+    if (isFirst) fitColumns(this.grid, this.table, this.panel, this.rows);
+    showSort(this.grid, this.address);
+    const active = document.activeElement;
+    const isWalking = active === document.body || active?.id === "main" || !!active?.closest(".ag-cell");
+    const focus = this.grid.getFocusedCell();
+    this.drawRows();
+    this.showIdle();
+    if (this.rows.length) {
+      // A person who walks in the grid goes on walking in the page that came.
+      if (isWalking) restoreFocus(this.grid, this.table, focus, this.rows.length);
+      this.grid.ensureIndexVisible(isWalking ? (focus?.rowIndex ?? 0) : 0);
+    }
+    this.toolbar.showEstimate(answer);
+    this.paging.show(answer);
+  }
+
+  private showProblem({ what, means, fix }: Problem): void {
+    this.showIdle();
+    this.problem.hidden = false;
+    replace(this.problem, h("strong", what), " ", means ?? "", " ", fix ?? "");
+  }
+
+  private showIdle(): void {
+    this.grid.setGridOption("loading", false);
+    this.place.classList.remove("busy");
+  }
+
+  private resetColumns(): void {
+    resetColumns(this.grid, this.table, this.panel, this.rows);
+    showSort(this.grid, this.address);
+  }
+
+  private drawRows(): void {
+    const fresh = inserted(this.table.name).map((change): Row => ({ key: change.key, cells: {}, isNew: true }));
+    this.grid.setGridOption("rowData", [...fresh, ...this.rows]);
+    this.refresh();
+  }
+
+  /** Show what was staged or taken back. */
+  showChanges(): void {
+    const isSameRows = inserted(this.table.name).length === this.grid.getDisplayedRowCount() - this.rows.length;
+    if (isSameRows) this.refresh();
+    else this.drawRows();
+  }
+
+  private refresh(): void {
+    this.grid.refreshCells({ force: true });
+    // Drawing rows anew takes the focus out of them, so it is done only where a deletion was staged or taken back.
+    const deleted = this.rows
+      .map(({ key }) => key)
+      .filter((key) => changeOf(this.table.name, key)?.op === "delete")
+      .join();
+    if (deleted !== this.deleted) this.grid.redrawRows();
+    this.deleted = deleted;
+  }
+}

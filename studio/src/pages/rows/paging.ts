@@ -1,0 +1,63 @@
+// The foot of the rows: the buttons from page to page, how many rows a page has, and how long it took.
+
+import { button, h, memory, number } from "../../dom.ts";
+import { go } from "../../router.ts";
+import type { RowsAddress } from "./address.ts";
+import type { Answer } from "./reading.ts";
+
+const SIZES = ["50", "100", "200", "500"];
+
+export class Paging {
+  readonly element: HTMLElement;
+  private next: string | null = null;
+  private previous: string | null = null;
+  private readonly toFirst: HTMLButtonElement;
+  private readonly toPrevious: HTMLButtonElement;
+  private readonly toNext: HTMLButtonElement;
+  private readonly toLast: HTMLButtonElement;
+  private readonly sizes: HTMLSelectElement;
+  private readonly mark = h("span.muted.ms");
+
+  constructor(address: RowsAddress) {
+    this.toFirst = button("⇤ First", () => go(address.with({})), { title: "Alt+Home" });
+    this.toPrevious = button("← Previous", () => go(address.with({ before: this.previous })), { title: "Alt+PageUp" });
+    this.toNext = button("Next →", () => go(address.with({ after: this.next })), { title: "Alt+PageDown" });
+    this.toLast = button("Last ⇥", () => go(address.with({ last: "1" })), { title: "Alt+End" });
+    const onchange = (): void => {
+      memory.set("rows", this.sizes.value);
+      go(address.with({}));
+    };
+    const options = SIZES.map((value) => h("option", { value }, value));
+    this.sizes = h("select", { "aria-label": "Rows on a page", onchange }, options);
+    this.sizes.value = memory.get("rows", "100");
+    const buttons = [this.toFirst, this.toPrevious, this.toNext, this.toLast];
+    this.element = h("div.foot", { role: "group", "aria-label": "Pages of rows" }, [
+      buttons,
+      this.sizes,
+      h("span.muted", "rows a page"),
+      h("span.grow"),
+      this.mark,
+    ]);
+  }
+
+  get size(): string {
+    return this.sizes.value;
+  }
+
+  get keys(): Record<string, () => void> {
+    return {
+      "Alt+Home": () => this.toFirst.click(),
+      "Alt+PageUp": () => this.toPrevious.click(),
+      "Alt+PageDown": () => this.toNext.click(),
+      "Alt+End": () => this.toLast.click(),
+    };
+  }
+
+  show({ rows, ms, next, previous }: Answer): void {
+    this.next = next;
+    this.previous = previous;
+    this.mark.textContent = `${number(rows.length)} rows in ${ms.toFixed(ms < 10 ? 1 : 0)} ms`;
+    this.toFirst.disabled = this.toPrevious.disabled = !previous;
+    this.toNext.disabled = this.toLast.disabled = !next;
+  }
+}

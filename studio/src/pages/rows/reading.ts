@@ -1,0 +1,41 @@
+// Reading the rows of a page, and downloading those of a filter.
+
+import { type Cell, get, type Table, withQuery } from "../../api.ts";
+import type { RowsAddress } from "./address.ts";
+import type { Row } from "./cells.ts";
+
+export type Answer = {
+  rows: Cell[][];
+  columns: string[];
+  keys: string[];
+  /** The keys after and before which the neighbouring pages begin; null where there is none. */
+  next: string | null;
+  previous: string | null;
+  estimated: number | null;
+  ms: number;
+};
+
+/** Read a page of rows of at most `limit`. */
+export const readRows = ({ name }: Table, { parameters }: RowsAddress, limit: string): Promise<Answer> =>
+  get<Answer>(`/api/rows/${name}`, {
+    sort: parameters.get("sort"),
+    filter: parameters.get("filter"),
+    limit,
+    after: parameters.get("after"),
+    before: parameters.get("before"),
+    last: parameters.get("last"),
+  });
+
+export const rowsOf = ({ rows, columns, keys }: Answer): Row[] =>
+  rows.map((cells, index) => ({
+    key: keys[index] ?? "",
+    cells: Object.fromEntries(columns.map((name, column) => [name, cells[column] ?? null])),
+  }));
+
+/** Where to download all the rows of a filter, in its order and with these columns. */
+export const exportPath = (table: Table, { parameters }: RowsAddress, columns: string[], format: string): string =>
+  withQuery(`/api/export/${table.name}.${format}`, {
+    sort: parameters.get("sort"),
+    filter: parameters.get("filter"),
+    columns: columns.join(","),
+  });

@@ -1,0 +1,103 @@
+// The bar over the rows: their number, the filters, and the tools.
+
+import type { GridApi } from "ag-grid-community";
+import { asRefused, countRows, type Table } from "../../api.ts";
+import { button, h, menu, number, replace, say } from "../../dom.ts";
+import { filterBar } from "../../filters/bar.ts";
+import { conditionForm } from "../../filters/form.ts";
+import { go } from "../../router.ts";
+import { writable } from "../../session.ts";
+import type { RowsAddress } from "./address.ts";
+import { columnNamed, type Row } from "./cells.ts";
+import { chooseColumns } from "./chooser.ts";
+import { deleteRows, focused, newRow } from "./edits.ts";
+import { type Answer, exportPath } from "./reading.ts";
+
+export class Toolbar {
+  readonly element: HTMLElement;
+  private readonly table: Table;
+  private readonly address: RowsAddress;
+  private readonly grid: GridApi<Row>;
+  private readonly count: HTMLButtonElement;
+  private readonly filters = h("div.filter-bar");
+
+  constructor(table: Table, address: RowsAddress, grid: GridApi<Row>, load: () => void, reset: () => void) {
+    this.table = table;
+    this.address = address;
+    this.grid = grid;
+    this.count = button("", () => void this.countExactly(), { class: "quiet count", title: "Count exactly" });
+    const chooser = button("Columns", () => chooseColumns(chooser, table, grid, reset), { "aria-haspopup": "dialog" });
+    const tools = [
+      writable() ? this.editTools() : [],
+      chooser,
+      this.exporter(),
+      button("⟳", load, { "aria-label": "Read again", title: "Read again", class: "quiet" }),
+    ];
+    this.element = h("div.toolbar", h("h1", table.name), this.count, this.filters, h("div.tools", tools));
+  }
+
+  drawFilters(): void {
+    const changed = (filter: Parameters<RowsAddress["filtered"]>[0]): void => {
+      go(this.address.filtered(filter));
+      this.filters.querySelector<HTMLElement>("button.add")?.focus();
+    };
+    replace(this.filters, filterBar(this.table, this.address.filter, changed));
+  }
+
+  /** Ask for one more condition, on the column of the focused cell. */
+  addFilter(): void {
+    const anchor = this.filters.querySelector<HTMLElement>("button.add");
+    const { column } = focused(this.table, this.grid);
+    if (anchor)
+      conditionForm(this.table, anchor, null, (condition) => go(this.address.narrowed(condition)), column?.name);
+  }
+
+  /** Show the estimate of the rows, where the whole table is shown and there is one. */
+  showEstimate({ estimated }: Answer): void {
+    const isUnknown = estimated === null || this.address.parameters.get("filter");
+    this.count.textContent = isUnknown ? "count rows" : `≈ ${number(estimated)} rows`;
+  }
+
+  private async countExactly(): Promise<void> {
+    this.count.textContent = "counting…";
+    try {
+      const rows = await countRows(this.table.name, this.address.parameters.get("filter"));
+      this.count.textContent = `${number(rows)} rows`;
+    } catch (error) {
+      this.count.textContent = "not counted";
+      say(asRefused(error).problem.what);
+    }
+  }
+
+  private editTools(): HTMLElement[] {
+    return [
+      button("New row", () => newRow(this.table, this.grid), { title: "Insert" }),
+      button("Delete", () => deleteRows(this.table, this.grid), {
+        title: "Ctrl+Delete",
+        "aria-label": "Delete the chosen rows",
+      }),
+    ];
+  }
+
+  private exporter(): HTMLElement {
+    const opener = button(
+      "Export",
+      () =>
+        menu(opener, "Export what is shown", [
+          ["CSV", () => this.download("csv")],
+          ["JSON", () => this.download("json")],
+        ]),
+      { "aria-haspopup": "menu" },
+    );
+    return opener;
+  }
+
+  private download(format: "csv" | "json"): void {
+    const columns = this.grid
+      .getAllDisplayedColumns()
+      .map((column) => column.getColId())
+      .filter((name) => columnNamed(this.table, name));
+    h("a", { href: exportPath(this.table, this.address, columns, format), download: "" }).click();
+    say(`All rows of this filter, in this order, as ${format.toUpperCase()}.`);
+  }
+}

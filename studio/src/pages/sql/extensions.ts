@@ -1,0 +1,78 @@
+// What the editor knows: SQL as PostgreSQL has it, the tables and columns, and its colours.
+
+import { autocompletion, closeBrackets, closeBracketsKeymap, completionKeymap } from "@codemirror/autocomplete";
+import { defaultKeymap, history, historyKeymap, indentWithTab } from "@codemirror/commands";
+import { PostgreSQL, sql } from "@codemirror/lang-sql";
+import { bracketMatching, HighlightStyle, syntaxHighlighting } from "@codemirror/language";
+import { lintKeymap } from "@codemirror/lint";
+import { type Extension, Prec, type Transaction } from "@codemirror/state";
+import { drawSelection, EditorView, highlightActiveLine, keymap, lineNumbers } from "@codemirror/view";
+import { tags } from "@lezer/highlight";
+import { cspNonce } from "../../grid.ts";
+import { session } from "../../session.ts";
+import { shortType } from "../../text.ts";
+
+export const extensions = (run: () => void, explain: () => void): Extension[] => [
+  lineNumbers(),
+  history(),
+  drawSelection(),
+  bracketMatching(),
+  closeBrackets(),
+  highlightActiveLine(),
+  autocompletion({ icons: false }),
+  sql({ dialect: PostgreSQL, schema: completions(), upperCaseKeywords: true }),
+  syntaxHighlighting(colours),
+  EditorView.lineWrapping,
+  EditorView.domEventHandlers({ beforeinput: replaceSelection }),
+  EditorView.contentAttributes.of({ "aria-label": "SQL", spellcheck: "false" }),
+  ...(cspNonce() ? [EditorView.cspNonce.of(cspNonce())] : []),
+  Prec.highest(keymap.of([binding("Mod-Enter", run), binding("Mod-Shift-Enter", explain)])),
+  keymap.of([
+    ...closeBracketsKeymap,
+    ...defaultKeymap,
+    ...historyKeymap,
+    ...completionKeymap,
+    ...lintKeymap,
+    indentWithTab,
+  ]),
+];
+
+const binding = (key: string, act: () => void): { key: string; run: () => boolean } => ({
+  key,
+  run: () => {
+    act();
+    return true;
+  },
+});
+
+const completions = (): Record<string, { label: string; type: string; detail: string }[]> =>
+  Object.fromEntries(
+    session.tables.map(({ name, columns }) => [
+      name,
+      columns.map((column) => ({ label: column.name, type: "property", detail: shortType(column.type) })),
+    ]),
+  );
+
+const colours = HighlightStyle.define([
+  { tag: tags.keyword, color: "var(--accent)", fontWeight: "600" },
+  { tag: [tags.string, tags.special(tags.string)], color: "var(--code-text)" },
+  { tag: [tags.number, tags.bool, tags.null], color: "var(--code-number)" },
+  { tag: [tags.comment], color: "var(--muted)", fontStyle: "italic" },
+  { tag: [tags.typeName], color: "var(--code-type)" },
+]);
+
+/**
+ * Replace the selection by what is typed. The browser itself would carry the style of the selection along in an
+ * attribute, which the page's content security policy forbids.
+ */
+function replaceSelection(event: InputEvent, view: EditorView): boolean {
+  const { main } = view.state.selection;
+  if (event.inputType !== "insertText" || event.data === null || main.empty || view.composing) return false;
+  const { data } = event;
+  event.preventDefault();
+  const insert = (): Transaction =>
+    view.state.update(view.state.replaceSelection(data), { userEvent: "input.type", scrollIntoView: true });
+  const handlers = view.state.facet(EditorView.inputHandler);
+  if (!handlers.some((handle) => handle(view, main.from, main.to, data, insert))) view.dispatch(insert());
+  return true;
+}

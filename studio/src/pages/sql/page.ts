@@ -1,0 +1,65 @@
+// SQL: an editor that knows the tables, one statement at a time, results as they arrive, plans as a tree.
+
+import { button, h } from "../../dom.ts";
+import type { Page } from "../../router.ts";
+import { Editor } from "./editor.ts";
+import { showHistory } from "./history.ts";
+import { Results } from "./results.ts";
+import { Runner } from "./run.ts";
+import { drawStrip, stripButtons } from "./strip.ts";
+import { Tabs } from "./tabs.ts";
+
+export function sqlPage(): Page {
+  const tabs = new Tabs();
+  const results = new Results();
+  const editor = new Editor(tabs.open, {
+    run: () => void runner.run("rows"),
+    explain: () => void runner.run("plan"),
+    onEdit: (text) => {
+      tabs.open.text = text;
+      tabs.remember();
+    },
+  });
+  const runner = new Runner(editor, results);
+  const strip = h("div.tabs", { role: "tablist", "aria-label": "Queries" });
+  const showOpen = (focus = true): void => {
+    editor.show(tabs.open);
+    drawStrip(strip, tabs, actions);
+    if (focus) editor.focus();
+  };
+  const add = (text = ""): void => {
+    tabs.add(text);
+    showOpen();
+  };
+  const close = (index: number): void => {
+    tabs.close(index);
+    showOpen();
+  };
+  const choose = (index: number, focus: boolean): void => {
+    tabs.choose(index);
+    showOpen(focus);
+  };
+  const actions = { add: () => add(), close, choose };
+  const openHistory = (): void => showHistory(add);
+  drawStrip(strip, tabs, actions);
+  const history = button("History", openHistory, { title: "Alt+H" });
+  const { controls, outcome } = runner;
+  const toolbar = h("div.toolbar", controls, h("span.grow"), outcome, h("span.grow"), history);
+  const sides = stripButtons(tabs, actions);
+  return {
+    title: "SQL",
+    element: h("section.sql", h("h1.sr", "SQL"), strip, sides, editor.element, toolbar, results.element),
+    leave: () => {
+      void runner.stop();
+      results.clear();
+      editor.destroy();
+    },
+    keys: {
+      "Alt+t": () => add(),
+      "Alt+w": () => close(tabs.index),
+      "Alt+h": openHistory,
+      "Alt+.": () => void runner.stop(),
+      "Ctrl+Enter": () => void runner.run("rows"),
+    },
+  };
+}

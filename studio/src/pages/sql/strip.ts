@@ -1,0 +1,76 @@
+// The strip of tabs over the editor.
+
+import { button, h, replace } from "../../dom.ts";
+import type { Tab, Tabs } from "./tabs.ts";
+
+type Actions = {
+  /** Open a tab, and go on typing in its editor, or else stay in the strip. */
+  choose: (index: number, focus: boolean) => void;
+  add: () => void;
+  close: (index: number) => void;
+};
+
+/** Draw the tabs into the strip; `actions` change what is open. */
+export function drawStrip(strip: HTMLElement, tabs: Tabs, actions: Actions): void {
+  const redraw = (): void => drawStrip(strip, tabs, actions);
+  replace(
+    strip,
+    tabs.list.map((tab, index) => {
+      const isOpen = index === tabs.index;
+      const label = button(tab.name, () => actions.choose(index, true), {
+        role: "tab",
+        "aria-selected": String(isOpen),
+        "aria-controls": "query",
+        tabindex: isOpen ? 0 : -1,
+        title: "Double-click or F2 to rename",
+      });
+      const rename = (): void => editName(tabs, tab, label, redraw);
+      label.addEventListener("dblclick", rename);
+      label.addEventListener("keydown", (event) => {
+        const act = keyActions(tabs, index, actions, rename, strip)[event.key];
+        if (!act) return;
+        event.preventDefault();
+        act();
+      });
+      return label;
+    }),
+  );
+}
+
+/** The buttons beside the strip. */
+export const stripButtons = (tabs: Tabs, { add, close }: Actions): HTMLElement =>
+  h(
+    "div.tab-side",
+    button("+", add, { "aria-label": "New tab", title: "Alt+T", class: "quiet" }),
+    button("×", () => close(tabs.index), { "aria-label": "Close the tab", title: "Alt+W", class: "quiet" }),
+  );
+
+function keyActions(
+  { list }: Tabs,
+  index: number,
+  { choose, close }: Actions,
+  rename: () => void,
+  strip: HTMLElement,
+): Record<string, (() => void) | undefined> {
+  const walk = (step: number): void => {
+    choose((index + step + list.length) % list.length, false);
+    strip.querySelector<HTMLElement>('[aria-selected="true"]')?.focus();
+  };
+  return { F2: rename, Delete: () => close(index), ArrowRight: () => walk(1), ArrowLeft: () => walk(-1) };
+}
+
+/** Put a field in the place of a tab's name; Enter and leaving it rename the tab, Escape does not. */
+function editName(tabs: Tabs, tab: Tab, label: HTMLElement, done: () => void): void {
+  const input = h("input", { type: "text", value: tab.name, "aria-label": "Name of the tab" });
+  input.addEventListener("blur", () => {
+    tabs.rename(tab, input.value);
+    done();
+  });
+  input.addEventListener("keydown", (event) => {
+    event.stopPropagation();
+    if (event.key === "Escape") input.value = tab.name;
+    if (event.key === "Enter" || event.key === "Escape") input.blur();
+  });
+  label.replaceWith(input);
+  input.select();
+}

@@ -1,0 +1,64 @@
+// The tabs of the queries: a list that this browser remembers.
+
+import { memory } from "../../dom.ts";
+
+export type Tab = { name: string; text: string };
+
+const FIRST = `SELECT u.first_name, u.last_name, g.name AS gym, count(c.id) AS visits
+FROM users u
+JOIN gyms g ON g.id = u.gym_id
+LEFT JOIN checkins c ON c.user_id = u.id
+GROUP BY u.id, g.id
+ORDER BY visits DESC;
+`;
+
+/** The tabs, of which there is always one, and which of them is open. */
+export class Tabs {
+  readonly list: [Tab, ...Tab[]];
+  index: number;
+
+  constructor() {
+    this.list = memory.get<[Tab, ...Tab[]]>("sql:tabs", [{ name: "Query 1", text: FIRST }]);
+    this.index = Math.min(memory.get("sql:open", 0), this.list.length - 1);
+  }
+
+  get open(): Tab {
+    return this.list[this.index] ?? this.list[0];
+  }
+
+  choose(index: number): void {
+    this.index = Math.max(0, Math.min(index, this.list.length - 1));
+    memory.set("sql:open", this.index);
+  }
+
+  remember(): void {
+    memory.set("sql:tabs", this.list);
+  }
+
+  /** Add a tab at the end and open it. */
+  add(text: string): void {
+    this.list.push({ name: nextName(this.list), text });
+    this.remember();
+    this.choose(this.list.length - 1);
+  }
+
+  /** Close a tab; the last one is replaced by an empty one. The open tab stays open where it was another. */
+  close(index: number): void {
+    const next = this.index > index ? this.index - 1 : this.index;
+    if (this.list.length === 1) this.list[0] = { name: "Query 1", text: "" };
+    else this.list.splice(index, 1);
+    this.remember();
+    this.choose(next);
+  }
+
+  rename(tab: Tab, name: string): void {
+    tab.name = name.trim() || tab.name;
+    this.remember();
+  }
+}
+
+/** `Query 4` after `Query 3`, whatever other names there are. */
+function nextName(tabs: Tab[]): string {
+  const numbers = tabs.map(({ name }) => Number(/^Query (\d+)$/.exec(name)?.[1] ?? 0));
+  return `Query ${Math.max(0, ...numbers) + 1}`;
+}
