@@ -84,7 +84,7 @@ class TableDigests:
     def differing_parts(self, bits: int) -> Iterator[Part]:
         """Yield parts that hold all differing rows: the buckets of `2 ** bits` ids whose digests differ.
 
-        Without a numeric key on both sides, the only part is the whole table.
+        Unless both databases have a numeric key, the only part is the whole table.
         """
         if not self.table.counted_key:
             yield Part()
@@ -141,7 +141,7 @@ def _row(texts: list[str]) -> str:
 
 
 def _bucket(number: str, bits: int | None) -> str:
-    # A bigint on both sides: PostgreSQL hashes a list only if the value has exactly the type of its elements.
+    # PostgreSQL hashes a list only if the value has exactly the type of its elements: hence the cast.
     return "NULL::bigint" if bits is None else f"({number}::bigint >> {bits})"
 
 

@@ -101,7 +101,7 @@ class Mirror:
         Raises `RestError`, and the errors of starting a server.
         """
         exclusions = Record(target).exclusions(identity_of(self.rest.reading))
-        kept = {what.table for what in exclusions if what.kind == UNKNOWN_TABLE}
+        kept = {exclusion.table for exclusion in exclusions if exclusion.kind == UNKNOWN_TABLE}
         with scratch(on_disk=True) as server, self._read(server, "first", kept) as connection:
             yield connection
 
