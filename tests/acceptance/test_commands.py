@@ -31,7 +31,7 @@ def test_up_starts_creates_migrates_seeds_and_shows(run: Run) -> None:
     assert done.returncode == 0, done.stderr
     for table in Base.metadata.tables:
         assert f"  {table} " in done.stdout
-    for told in ("PostgreSQL 18", "embedded", "nothing pending", "next:"):
+    for told in ("PostgreSQL 18", "embedded", "no pending migrations", "next:"):
         assert told in done.stdout
     with psycopg.connect(_address(run)) as connection:
         users = connection.execute("SELECT count(*) FROM users").fetchone()
@@ -53,7 +53,7 @@ def test_a_second_up_changes_nothing(run: Run) -> None:
 def test_up_on_a_server_by_url_starts_nothing(run: Run, bare_address_url: str, environment: dict[str, str]) -> None:
     done = run("up", DATABASE_URL=bare_address_url)
     assert done.returncode == 0, done.stderr
-    assert "by DATABASE_URL" in done.stdout
+    assert "from DATABASE_URL" in done.stdout
     assert not Path(environment["TATAME_DATA_DIR"]).exists()
 
 
@@ -78,7 +78,7 @@ def test_up_does_not_fill_a_production_database(run: Run, bare_address_url: str)
 def test_start_and_stop_say_what_they_find(run: Run) -> None:
     first, again = run("start"), run("start")
     assert (first.returncode, first.stderr) == (0, "started\n")
-    assert (again.returncode, again.stderr) == (0, "running already\n")
+    assert (again.returncode, again.stderr) == (0, "already running\n")
     assert first.stdout == again.stdout == run("url").stdout
     first, again = run("stop"), run("stop")
     assert (first.returncode, first.stderr) == (0, "stopped\n")
@@ -87,7 +87,7 @@ def test_start_and_stop_say_what_they_find(run: Run) -> None:
 
 def test_two_starts_at_once_both_succeed(run: Run, environment: dict[str, str]) -> None:
     pair = [subprocess.Popen([COMMAND, "start"], env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    assert sorted(process.communicate()[1] for process in pair) == ["running already\n", "started\n"]
+    assert sorted(process.communicate()[1] for process in pair) == ["already running\n", "started\n"]
     assert [process.returncode for process in pair] == [0, 0]
     assert run("stop").stderr == "stopped\n"
 
@@ -236,7 +236,7 @@ def test_ctrl_c_at_a_question_ends_with_130(run: Run, environment: dict[str, str
     asking = subprocess.Popen([COMMAND, "down"], env=environment, stdin=inside, stderr=subprocess.PIPE, text=True)
     assert asking.stderr
     told = b""
-    while b"Go on?" not in told:
+    while b"Continue?" not in told:
         told += os.read(asking.stderr.fileno(), 4096)
     asking.send_signal(signal.SIGINT)
     assert "interrupted" in asking.stderr.read()

@@ -55,7 +55,7 @@ def _run(command: Path, home: Path, *arguments: str, who: list[str] | None = Non
 
 def test_the_wheel_carries_all_that_is_not_python(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"tatame_db/py.typed", "tatame_db/docker-compose.yml", "tatame_db/migrations/env.py"} <= names
+    assert {"tatame_db/py.typed", "tatame_db/server/docker-compose.yml", "tatame_db/migrations/env.py"} <= names
     statements = (REPOSITORY / "src" / "tatame_db" / "move" / "rehearsal").glob("*.sql")
     assert {f"tatame_db/move/rehearsal/{path.name}" for path in statements} <= names
     assert {f"tatame_db/studio/static/{name}" for name in ("index.html", "studio.js", "studio.css")} <= names

@@ -1,4 +1,4 @@
-"""What all commands share: the application, the options, and the database that is meant."""
+"""The application, the options that commands share, and the database that a command works on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from tatame_db.cli import console
-from tatame_db.errors import NOTHING_CHANGED, TatameError
+from tatame_db.errors import TatameError, fact
 
 if TYPE_CHECKING:
     from tatame_db.database.pool import Database
@@ -20,24 +20,24 @@ INTERRUPTED = 130
 
 
 class Group(TyperGroup):
-    """Turns what we foresaw into a message and an exit code; a bug keeps its traceback."""
+    """Turns a `TatameError` into a message and an exit code; a bug keeps its traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command, and explain what we foresaw."""
+        """Run a command and print its error, if it is an expected one."""
         try:
             return super().invoke(ctx)
         except TatameError as error:
             console.say(f"error: {error}")
             raise typer.Exit(error.exit_code) from None
         except (KeyboardInterrupt, typer.Abort):
-            console.say("\ninterrupted: what was not finished is undone")
+            console.say("\ninterrupted: unfinished changes were rolled back")
             raise typer.Exit(INTERRUPTED) from None
 
 
 app = typer.Typer(
     cls=Group,
     no_args_is_help=True,
-    # Typer's own tracebacks show local variables, and so passwords.
+    # Typer's tracebacks show local variables, and with them passwords.
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -56,58 +56,64 @@ def _show_version(value: bool) -> None:
 def main(
     *,
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """The database of Tatame: an embedded PostgreSQL, its schema, and data to develop with."""
+    """The database of Tatame: an embedded PostgreSQL, its schema, and sample data."""
 
 
 DatabaseUrl = Annotated[
     str | None,
     typer.Option(
-        "--database-url", metavar="URL", help="The database that is meant; else DATABASE_URL, else the embedded one."
+        "--database-url", metavar="URL", help="Database to use; by default DATABASE_URL, then the embedded server."
     ),
 ]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Port = Annotated[
-    int | None, typer.Option(min=1, max=65535, help="Listen on this port of 127.0.0.1 too.", show_default=False)
+    int | None, typer.Option(min=1, max=65535, help="Also listen on this port of 127.0.0.1.", show_default=False)
 ]
-Docker = Annotated[bool, typer.Option("--docker", help="Docker Compose instead of the embedded server.")]
+Docker = Annotated[bool, typer.Option("--docker", help="Use Docker Compose instead of the embedded server.")]
 
 
+@fact
 class NotEmbedded(TatameError):
-    """The command is for the embedded server alone, and the settings name another one."""
+    """The command works on the embedded server only, and the settings name another one."""
 
-    def __init__(self, command: str, address: str) -> None:
-        super().__init__(
-            f"`{command}` is for the embedded server, and the settings mean {address}",
-            means=NOTHING_CHANGED,
-            fix="unset `DATABASE_URL` (see `.env`) to work with the embedded server",
-        )
+    command: str
+    where: str
+    what = "`{command}` works on the embedded server only; the settings name {where}"
+    fix = "unset `DATABASE_URL` in the environment and in `.env` to use the embedded server"
 
 
-class NotHere(TatameError):
-    """A command that overwrites data was pointed at a database on another machine."""
+@fact
+class NotLocal(TatameError):
+    """The command replaces data, and the database is on another machine."""
 
-    def __init__(self, command: str, address: str) -> None:
-        super().__init__(
-            f"`{command}` only works on a database on this machine, and {address} is on another",
-            means=NOTHING_CHANGED,
-            fix="set `DATABASE_URL` to a database on this machine, or unset it for the embedded one",
-        )
+    command: str
+    where: str
+    what = "`{command}` works on local databases only; {where} is on another machine"
+    fix = "set `DATABASE_URL` to a database on this machine, or unset it to use the embedded server"
 
 
-class NotAgreed(TatameError):
-    """Something would be destroyed, and nobody said yes."""
+@fact
+class NotConfirmed(TatameError):
+    """A command that destroys data or changes a schema was not confirmed."""
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"{what}, and nobody agreed", means=NOTHING_CHANGED, fix="say `--yes` if you mean it")
+    action: str
+    what = "{action}; this was not confirmed"
+    fix = "pass `--yes` to confirm"
+
+
+def confirm(action: str, *, yes: bool) -> None:
+    """Ask before an action, a sentence without its full stop. Raises `NotConfirmed`."""
+    if not console.confirmed(f"{action}. Continue?", yes=yes):
+        raise NotConfirmed(action=action)
 
 
 @dataclass(frozen=True)
 class Target:
-    """The database that a command means."""
+    """The database that a command works on, and the embedded server if it is there."""
 
     settings: Settings
     database: Database
@@ -115,20 +121,23 @@ class Target:
 
     @property
     def readable(self) -> str:
-        """Its address without the password."""
+        """The address without the password."""
         from tatame_db.database.address import readable
 
         return readable(self.database.address)
 
     def embedded(self, command: str) -> EmbeddedServer:
-        """Return the embedded server. Raises `NotEmbedded` where another one is meant."""
+        """Return the embedded server. Raises `NotEmbedded` if the settings name another one."""
         if self.server is None:
-            raise NotEmbedded(command, self.readable)
+            raise NotEmbedded(command=command, where=self.readable)
         return self.server
 
 
 def target_of(database_url: str | None = None) -> Target:
-    """Find the database that options, environment and `.env` mean. Raises `SettingsInvalid`, `AddressInvalid`."""
+    """Return the database that the option, the environment and `.env` name; nothing connects yet.
+
+    Raises `SettingsInvalid`, `EnvFileUnreadable`, `AddressInvalid`.
+    """
     from tatame_db.database.pool import Database
     from tatame_db.server.embedded import EmbeddedServer
     from tatame_db.settings import Settings

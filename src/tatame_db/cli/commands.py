@@ -1,4 +1,4 @@
-"""The command line: every family of commands, in the order of the help."""
+"""The command line: all commands, in the order of the help."""
 
 from tatame_db.cli import server
 from tatame_db.cli.app import app

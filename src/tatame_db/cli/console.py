@@ -1,4 +1,4 @@
-"""How we speak: answers on stdout, talk on stderr."""
+"""The output of commands: answers on stdout, messages on stderr."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNLIMITED = 1_000_000
 
 
 def answer(text: str) -> None:
-    """Print what was asked for."""
+    """Print a line of the answer."""
     typer.echo(text)
 
 
@@ -29,12 +29,12 @@ def answer_json(facts: dict[str, Any]) -> None:
 
 
 def say(text: str) -> None:
-    """Tell what is going on."""
+    """Print a message."""
     typer.echo(text, err=True)
 
 
 class Progress:
-    """A line for each table that is being worked on, where a terminal shows them; else nothing."""
+    """A progress bar for each table in work, on a terminal; nothing elsewhere."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -115,16 +115,16 @@ def _cell(value: object) -> str:
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(value))
 
 
-def agreed(question: str, *, yes: bool) -> bool:
-    """Ask before something is destroyed; without a terminal, only `--yes` is an answer."""
+def confirmed(question: str, *, yes: bool) -> bool:
+    """Ask a question on the terminal; without one, only `--yes` confirms."""
     return yes or (is_terminal() and typer.confirm(question, err=True))
 
 
 def ask(question: str) -> str:
-    """Ask for a word; may be empty."""
+    """Ask for a word on the terminal; the answer may be empty."""
     return str(typer.prompt(question, default="", show_default=False, err=True)).strip()
 
 
 def is_terminal() -> bool:
-    """Whether somebody is there to answer."""
+    """Return whether a person can answer a question."""
     return sys.stdin.isatty()

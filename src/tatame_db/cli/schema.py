@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tatame_db.cli import console
-from tatame_db.cli.app import AsJson, DatabaseUrl, NotAgreed, Yes, app, target_of
+from tatame_db.cli.app import AsJson, DatabaseUrl, NotConfirmed, Yes, app, confirm, target_of
 from tatame_db.errors import TatameError, counted, fact
 
 if TYPE_CHECKING:
@@ -125,9 +125,9 @@ def rollback(
 
     target = target_of(database_url)
     engine = target.database.engine
-    what = f"`tatame-db rollback` undoes {counted(steps, 'migration')} in {target.readable} and drops their data"
-    if console.is_terminal() and not console.agreed(f"{what}. Continue?", yes=yes):
-        raise NotAgreed(what)
+    if console.is_terminal():
+        migrations = counted(steps, "migration")
+        confirm(f"`tatame-db rollback` undoes {migrations} in {target.readable} and drops their data", yes=yes)
     evolve.rollback(engine, steps, on_step=say_step, timeouts=timeouts(lock_timeout, statement_timeout))
 
 
@@ -193,8 +193,8 @@ def push(
             return False
         if planned.losses and not accept_data_loss:
             raise evolve.DataLoss(losses=planned.losses)
-        if not console.agreed(f"Run {counted(len(planned.statements), 'statement')} on {target.readable}?", yes=yes):
-            raise NotAgreed(f"`tatame-db push` changes {target.readable}")
+        if not console.confirmed(f"Run {counted(len(planned.statements), 'statement')} on {target.readable}?", yes=yes):
+            raise NotConfirmed(action=f"`tatame-db push` changes {target.readable}")
         return True
 
     done = evolve.push(

@@ -1,4 +1,4 @@
-"""The server, the data, and what is there: one short function per command."""
+"""The commands for the server and its data: one short function each."""
 
 from __future__ import annotations
 
@@ -12,26 +12,30 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tatame_db.cli import console
-from tatame_db.cli.app import AsJson, DatabaseUrl, Docker, NotAgreed, NotHere, Port, Yes, app, target_of
-from tatame_db.errors import NOTHING_CHANGED, TatameError
+from tatame_db.cli.app import AsJson, DatabaseUrl, Docker, NotLocal, Port, Yes, app, confirm, target_of
+from tatame_db.errors import TatameError, counted, fact
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tatame_db.evolve import Status
 
 
+@fact
 class NoLog(TatameError):
-    """The embedded server never wrote a log."""
+    """The embedded server has never written a log."""
 
-    def __init__(self, log: str) -> None:
-        super().__init__(f"there is no log. Checked: {log}", means=NOTHING_CHANGED, fix="`tatame-db start`")
+    log: Path
+    what = "there is no log at {log}"
+    fix = "start the server with `tatame-db start`"
 
 
 def _show(status: Status, *, embedded: bool) -> None:
-    waiting = f"{len(status.pending)} pending: {', '.join(status.pending)}" if status.pending else "nothing pending"
-    kind = "embedded" if embedded else "by DATABASE_URL"
+    pending = counted(len(status.pending), "pending migration") if status.pending else "no pending migrations"
+    names = f": {', '.join(status.pending)}" if status.pending else ""
     console.answer(f"database  {status.database}")
-    console.answer(f"server    PostgreSQL {status.server_version}, {kind}")
-    console.answer(f"revision  {status.revision or 'none'}, {waiting}")
+    console.answer(f"server    PostgreSQL {status.server_version}, {'embedded' if embedded else 'from DATABASE_URL'}")
+    console.answer(f"revision  {status.revision or 'none'}, {pending}{names}")
     if status.tables:
         console.answer("")
         console.table(["table", "rows"], status.tables.items())
@@ -39,7 +43,7 @@ def _show(status: Status, *, embedded: bool) -> None:
 
 @app.command()
 def up(database_url: DatabaseUrl = None, port: Port = None) -> None:
-    """Start, create the database, migrate, seed if empty, and show what is there."""
+    """Start the server, create the database, apply migrations, seed it if empty, and show its status."""
     from tatame_db import evolve, seed
     from tatame_db.cli.schema import say_step, timeouts
     from tatame_db.database.address import is_local
@@ -57,20 +61,22 @@ def up(database_url: DatabaseUrl = None, port: Port = None) -> None:
         console.say(f"created the database {target.database.address.database}")
     engine = target.database.engine
     evolve.migrate(engine, on_step=say_step, timeouts=timeouts())
-    # Looked at in a transaction of its own: holding even a reader's lock, two of us would wait for each other.
+    # In a transaction of its own. With a reader's lock still held, two simultaneous `up` would deadlock in `seed`.
     with engine.connect() as connection:
         evolve.refuse_incomplete(connection)
         empty = seed.is_empty(connection)
     if empty and is_local(target.database.address) and target.settings.environment != "production":
-        # Another `up` may have filled it since we looked.
+        # Another `up` may have seeded it since.
         with contextlib.suppress(seed.DatabaseNotEmpty), engine.begin() as connection:
             console.say(f"seeded {sum(seed.seed(connection).values()):,} rows")
     elif empty:
-        console.say("not seeded: only a development database on this machine is filled by itself")
+        console.say("not seeded: `tatame-db up` seeds local databases only, and none in production")
     _show(evolve.status(engine), embedded=target.server is not None)
     console.answer("")
-    end = ", `tatame-db stop` to end" if target.server else ""
-    console.answer(f"next: `tatame-db studio` to look around, `tatame-db --help` for the rest{end}")
+    stop = ", `tatame-db stop` stops the server" if target.server else ""
+    console.answer(
+        f"next: `tatame-db studio` shows the data in the browser, `tatame-db --help` lists all commands{stop}"
+    )
 
 
 @app.command()
@@ -81,21 +87,23 @@ def start(port: Port = None, *, docker: Docker = False) -> None:
 
     if docker:
         console.answer(compose.start(port))
-        console.say("\nset DATABASE_URL to this address, in `.env` or the environment, to work with it")
+        console.say("\nto use it, set DATABASE_URL to this address in the environment or in `.env`")
         return
     target = target_of()
     if port:
         target.embedded("tatame-db start --port")
     if target.server is None:
         target.database.ping()
-        console.say("nothing started: DATABASE_URL names a server, and it answers")
+        console.say("nothing to start: the server in DATABASE_URL is running")
         console.answer(target.readable)
         return
     started = target.server.start(port)
-    console.say("started" if started else "running already")
+    console.say("started" if started else "already running")
     console.answer(readable(target.server.address))
     if port:
-        console.say(f"also at 127.0.0.1:{port}, user postgres; the password is in {target.server.password_file}")
+        console.say(
+            f"also on port {port} of 127.0.0.1: the user is postgres, the password is in {target.server.password_file}"
+        )
 
 
 @app.command()
@@ -114,9 +122,7 @@ def stop(*, docker: Docker = False) -> None:
 def down(*, yes: Yes = False) -> None:
     """Stop the embedded server and delete its data."""
     server = target_of().embedded("tatame-db down")
-    what = f"`tatame-db down` deletes the database in {server.directory}"
-    if not console.agreed(f"{what}. Go on?", yes=yes):
-        raise NotAgreed(what)
+    confirm(f"`tatame-db down` deletes all databases in {server.directory}", yes=yes)
     console.say(
         f"deleted the server's files in {server.directory}"
         if server.delete()
@@ -130,10 +136,10 @@ def status(
     *,
     as_json: AsJson = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Exit with 3 where migrations are pending, or a move was not ended.")
+        bool, typer.Option("--check", help="Exit with 3 if migrations are pending or a move is unfinished.")
     ] = False,
 ) -> None:
-    """Say which database is meant, its revision, what is pending, and how full it is."""
+    """Show the database, its revision, pending migrations and row counts."""
     from tatame_db import evolve, move
 
     target = target_of(database_url)
@@ -156,31 +162,29 @@ def status(
 
 
 @app.command()
-def logs(*, follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows.")] = False) -> None:
-    """Print the end of the embedded server's log."""
+def logs(*, follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue as the log grows.")] = False) -> None:
+    """Show the end of the embedded server's log."""
     server = target_of().embedded("tatame-db logs")
     server.refuse_foreign()
     log = server.log
     if not log.exists():
-        raise NoLog(str(log))
+        raise NoLog(log=log)
     sys.stdout.flush()
     os.execvp("tail", ["tail", "-n", "200", *(["-F"] if follow else []), str(log)])  # noqa: S606
 
 
 @app.command()
 def url(database_url: DatabaseUrl = None) -> None:
-    """Print the address of the database and nothing else, never with a password."""
+    """Show the address of the database, without its password."""
     console.answer(target_of(database_url).readable)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
 def psql(
-    arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[ARGS]...", help="Given to psql as they are.")
-    ] = None,
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="[ARGS]...", help="Arguments for psql.")] = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Open PostgreSQL's own client on the database."""
+    """Run psql, the client of PostgreSQL, on the database."""
     from tatame_db.server.embedded import EmbeddedServer
 
     target = target_of(database_url)
@@ -189,7 +193,7 @@ def psql(
     program = str(EmbeddedServer(target.settings.data_directory).program("psql"))
     environment = {"PGTZ": "UTC", "PGAPPNAME": "tatame-db psql", **os.environ}
     if address.password:
-        # Not in the arguments, which everybody on the machine can read.
+        # Not in the arguments, which every user of the machine can read.
         environment["PGPASSWORD"] = str(address.password)
     sys.stdout.flush()
     os.execve(program, ["psql", target.readable, *(arguments or [])], environment)  # noqa: S606
@@ -199,33 +203,32 @@ def psql(
 def seed(
     database_url: DatabaseUrl = None,
     *,
-    gyms: Annotated[int, typer.Option(min=1, max=1000, help="How many gyms.")] = 3,
-    members: Annotated[int, typer.Option(min=0, max=5000, help="How many students in each.")] = 60,
-    days: Annotated[int, typer.Option(min=0, max=3650, help="How many days of check-ins.")] = 120,
-    random_seed: Annotated[int, typer.Option(help="The same number gives the same data.")] = 1,
+    gyms: Annotated[int, typer.Option(min=1, max=1000, help="Number of gyms.")] = 3,
+    members: Annotated[int, typer.Option(min=0, max=5000, help="Number of students per gym.")] = 60,
+    days: Annotated[int, typer.Option(min=0, max=3650, help="Number of days with check-ins.")] = 120,
+    random_seed: Annotated[int, typer.Option(help="The same number creates the same data.")] = 1,
     until: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The data ends before this day; today unless given.")
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="The day after the last one of the data; by default today."),
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Empty the tables first.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Delete all rows first.")] = False,
     yes: Yes = False,
 ) -> None:
-    """Fill an empty database with lifelike gyms."""
+    """Create lifelike sample data in an empty database."""
     from tatame_db import evolve
     from tatame_db import seed as seeding
     from tatame_db.database.address import is_local
 
     target = target_of(database_url)
     if not is_local(target.database.address):
-        raise NotHere("tatame-db seed", target.readable)
+        raise NotLocal(command="tatame-db seed", where=target.readable)
     last: dict[str, date] = {"until": until.date()} if until else {}
     plan = seeding.SeedPlan(gyms=gyms, members=members, days=days, random_seed=random_seed, **last)
     with target.database.engine.connect() as connection:
         evolve.refuse_incomplete(connection)
     with target.database.engine.begin() as connection:
         if replace and not seeding.is_empty(connection):
-            what = f"`tatame-db seed --replace` deletes every row of {target.readable}"
-            if not console.agreed(f"{what}. Go on?", yes=yes):
-                raise NotAgreed(what)
+            confirm(f"`tatame-db seed --replace` deletes all rows of {target.readable}", yes=yes)
             seeding.empty(connection)
         rows = seeding.seed(connection, plan)
     console.table(["table", "rows"], rows.items())
