@@ -43,7 +43,7 @@ def _show(status: Status, *, embedded: bool) -> None:
 
 @app.command()
 def up(database_url: DatabaseUrl = None, port: Port = None) -> None:
-    """Start the server, create the database, apply migrations, seed it if empty, and show its status."""
+    """Start the server, create and migrate the database, seed if empty."""
     from tatame_db import evolve, seed
     from tatame_db.cli.schema import say_step, timeouts
     from tatame_db.database.address import is_local
@@ -74,9 +74,7 @@ def up(database_url: DatabaseUrl = None, port: Port = None) -> None:
     _show(evolve.status(engine), embedded=target.server is not None)
     console.answer("")
     stop = ", `tatame-db stop` stops the server" if target.server else ""
-    console.answer(
-        f"next: `tatame-db studio` shows the data in the browser, `tatame-db --help` lists all commands{stop}"
-    )
+    console.answer(f"next: `tatame-db studio` shows the data, `tatame-db --help` lists all commands{stop}")
 
 
 @app.command()
@@ -101,9 +99,8 @@ def start(port: Port = None, *, docker: Docker = False) -> None:
     console.say("started" if started else "already running")
     console.answer(readable(target.server.address))
     if port:
-        console.say(
-            f"also on port {port} of 127.0.0.1: the user is postgres, the password is in {target.server.password_file}"
-        )
+        password = target.server.password_file
+        console.say(f"also on port {port} of 127.0.0.1: the user is postgres, the password is in {password}")
 
 
 @app.command()
@@ -209,7 +206,7 @@ def seed(
     random_seed: Annotated[int, typer.Option(help="The same number creates the same data.")] = 1,
     until: Annotated[
         datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], help="The day after the last one of the data; by default today."),
+        typer.Option(formats=["%Y-%m-%d"], help="First day without data; by default today."),
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Delete all rows first.")] = False,
     yes: Yes = False,
