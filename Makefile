@@ -69,8 +69,10 @@ NPM = cd studio && PATH="$(NODE)/bin:$$PATH" $(NODE)/bin/node $(NODE)/lib/node_m
 studio-assets: studio/node_modules/installed
 	@$(NPM) run --silent build
 
+# Biome, the types, and the unit tests of the TypeScript sources.
 lint-studio: studio/node_modules/installed
 	@$(NPM) run --silent lint
+	@$(NPM) test --silent -- --test-reporter=dot
 
 studio/node_modules/installed: studio/package-lock.json studio/.npmrc | $(VENV)/installed
 	@$(NPM) ci --loglevel=error

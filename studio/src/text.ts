@@ -88,9 +88,10 @@ export function restoreLineEnds(original: string, edited: string): string {
   }
   places.push(original.length);
   const lineEnd = original.includes("\r\n") ? "\r\n" : "\n";
-  return (
-    original.slice(0, places[start]) +
-    edited.slice(start, edited.length - end).replace(/\n/g, lineEnd) +
-    original.slice(places[shown.length - end])
-  );
+  const typed = edited.slice(start, edited.length - end).replace(/\n/g, lineEnd);
+  return joinLines(joinLines(original.slice(0, places[start]), typed), original.slice(places[shown.length - end]));
 }
+
+/** Put two texts together; a CR at the end of one and an LF at the beginning of the other stay two line ends. */
+const joinLines = (left: string, right: string): string =>
+  left.endsWith("\r") && right.startsWith("\n") ? `${left}\n${right}` : left + right;

@@ -1,0 +1,90 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import {
+  conditionOf,
+  describe,
+  fieldsOf,
+  type Group,
+  groupOf,
+  narrowed,
+  readFilter,
+  replacePart,
+  withoutPart,
+  withPart,
+  writeFilter,
+} from "../src/filters/filter.ts";
+
+const student = { column: "role", op: "is", value: "STUDENT" };
+const nameless = { column: "email", op: "null" };
+
+test("a filter that is written reads as the same filter", () => {
+  const filter: Group = { all: [student, { any: [nameless, student] }] };
+  assert.deepEqual(readFilter(writeFilter(filter)), filter);
+});
+
+test("an empty filter leaves the address", () => {
+  assert.equal(writeFilter({ all: [] }), null);
+  assert.equal(writeFilter({ any: [] }), null);
+});
+
+test("text that is no filter reads as the empty filter", () => {
+  for (const text of [null, "", "null", "not json", "5", '"all"', "{"]) assert.deepEqual(readFilter(text), { all: [] });
+});
+
+test("a lone condition becomes a group", () => {
+  assert.deepEqual(readFilter(JSON.stringify(student)), { all: [student] });
+});
+
+test("narrowing adds a condition that has to hold as well", () => {
+  assert.deepEqual(narrowed({ all: [student] }, nameless), { all: [student, nameless] });
+  assert.deepEqual(narrowed({ any: [student, nameless] }, student), { all: [{ any: [student, nameless] }, student] });
+  assert.deepEqual(narrowed({ any: [] }, student), { all: [student] });
+});
+
+test("a part is added, replaced and removed without changing the group itself", () => {
+  const group: Group = { any: [student] };
+  assert.deepEqual(withPart(group, nameless), { any: [student, nameless] });
+  assert.deepEqual(replacePart(group, 0, nameless), { any: [nameless] });
+  assert.deepEqual(withoutPart(group, 0), { any: [] });
+  assert.deepEqual(group, { any: [student] });
+});
+
+test("the joiner decides whether all parts have to hold or any", () => {
+  assert.deepEqual(groupOf("and", [student]), { all: [student] });
+  assert.deepEqual(groupOf("or", [student]), { any: [student] });
+});
+
+test("the fields of the form become the value that the operator takes", () => {
+  assert.deepEqual(conditionOf("email", "null", []), nameless);
+  assert.deepEqual(conditionOf("role", "is", ["STUDENT"]), student);
+  assert.deepEqual(conditionOf("email", "is", [""]), { column: "email", op: "is", value: "" });
+  assert.deepEqual(conditionOf("degree", "between", ["1", "3"]), {
+    column: "degree",
+    op: "between",
+    value: ["1", "3"],
+  });
+  assert.deepEqual(conditionOf("belt", "in", ["BLUE\n\nBLACK\n"]), {
+    column: "belt",
+    op: "in",
+    value: ["BLUE", "BLACK"],
+  });
+  assert.deepEqual(conditionOf("belt", "in", [""]), { column: "belt", op: "in", value: [] });
+});
+
+test("a form that is opened again begins with the values of its condition", () => {
+  assert.deepEqual(fieldsOf(nameless), []);
+  assert.deepEqual(fieldsOf(student), ["STUDENT"]);
+  assert.deepEqual(fieldsOf({ column: "degree", op: "between", value: ["1", "3"] }), ["1", "3"]);
+});
+
+test("a condition reads as a sentence after its column", () => {
+  const sentence = (op: string, value?: string | string[]): string =>
+    describe(value === undefined ? { column: "any", op } : { column: "any", op, value });
+  assert.equal(sentence("null"), "is NULL");
+  assert.equal(sentence("not null"), "is not NULL");
+  assert.equal(sentence("empty"), "is empty");
+  assert.equal(sentence("is", "STUDENT"), "is STUDENT");
+  assert.equal(sentence("is not", ""), "is not (empty text)");
+  assert.equal(sentence("between", ["1", "3"]), "is between 1 and 3");
+  assert.equal(sentence("in", ["BLUE", "BLACK"]), "in BLUE, BLACK");
+});

@@ -1,0 +1,41 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { isPageKey, keyName } from "../src/keys.ts";
+
+const none = { ctrlKey: false, metaKey: false, altKey: false, shiftKey: false };
+const name = (key: string, modifiers: Partial<typeof none> = {}, code = ""): string =>
+  keyName({ key, code, ...none, ...modifiers });
+
+test("a key is named with its modifiers", () => {
+  assert.equal(name("s", { ctrlKey: true }), "Ctrl+s");
+  assert.equal(name("Enter", { ctrlKey: true, shiftKey: true }), "Ctrl+Shift+Enter");
+  assert.equal(name("F4"), "F4");
+  assert.equal(name(" "), " ");
+});
+
+test("Cmd does what Ctrl does", () => {
+  assert.equal(name("z", { metaKey: true }), "Ctrl+z");
+});
+
+test("a capital letter is the same key, and a character that Shift makes is named by itself", () => {
+  assert.equal(name("Z", { ctrlKey: true, shiftKey: true }), "Ctrl+z");
+  assert.equal(name("?", { shiftKey: true }), "?");
+});
+
+test("with Alt a key is named by its place, whatever Option types", () => {
+  assert.equal(name("†", { altKey: true }, "KeyT"), "Alt+t");
+  assert.equal(name("¡", { altKey: true }, "Digit1"), "Alt+1");
+  assert.equal(name("≥", { altKey: true }, "Period"), "Alt+.");
+  assert.equal(name("PageDown", { altKey: true }, "PageDown"), "Alt+PageDown");
+});
+
+test("the grid leaves its page the keys of the page", () => {
+  for (const key of ["/", "?", "F4", " ", "Delete", "Insert", "Ctrl+Delete", "Alt+PageDown"])
+    assert.ok(isPageKey(key, true), key);
+  for (const key of ["a", "ArrowDown", "Tab", "Escape", "Home"]) assert.ok(!isPageKey(key, true), key);
+});
+
+test("Enter belongs to the grid only where it can open an editor", () => {
+  assert.ok(!isPageKey("Enter", true));
+  assert.ok(isPageKey("Enter", false));
+});

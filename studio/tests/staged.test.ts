@@ -1,0 +1,184 @@
+import assert from "node:assert/strict";
+import { beforeEach, test } from "node:test";
+import {
+  changeOf,
+  changes,
+  discard,
+  discardAll,
+  forgetSaved,
+  inserted,
+  isRejected,
+  keepMine,
+  onChanges,
+  reject,
+  stage,
+  stageDelete,
+  stageInsert,
+  takeTheirs,
+  toWire,
+  undo,
+} from "../src/changes/staged.ts";
+
+beforeEach(forgetSaved);
+
+const staged = (table: string, key: string) => {
+  const change = changeOf(table, key);
+  assert.ok(change);
+  return change;
+};
+
+test("a staged value is sent with the value that was seen", () => {
+  stage("users", "1", "first_name", "before", "after");
+  assert.deepEqual(toWire(staged("users", "1")), {
+    op: "update",
+    table: "users",
+    key: "1",
+    values: { first_name: "after" },
+    was: { first_name: "before" },
+  });
+});
+
+test("a value edited twice is compared with the one that was seen first", () => {
+  stage("users", "1", "first_name", "before", "once");
+  stage("users", "1", "first_name", "once", "twice");
+  assert.deepEqual(staged("users", "1").was, { first_name: "before" });
+});
+
+test("the value that was there takes the change back", () => {
+  stage("users", "1", "first_name", "before", "after");
+  stage("users", "1", "last_name", null, "");
+  stage("users", "1", "first_name", "before", "before");
+  assert.deepEqual(staged("users", "1").values, { last_name: "" });
+  stage("users", "1", "last_name", null, null);
+  assert.equal(changes.size, 0);
+});
+
+test("NULL and the empty text are two values", () => {
+  stage("users", "1", "last_name", null, "");
+  assert.deepEqual(staged("users", "1").values, { last_name: "" });
+});
+
+test("arrays are compared by their elements", () => {
+  stage("notifications", "1", "recipients", ["1", null], ["1", null]);
+  assert.equal(changes.size, 0);
+});
+
+test("the same key in two tables is two rows", () => {
+  stage("users", "1", "first_name", "a", "b");
+  stage("gyms", "1", "name", "a", "b");
+  assert.equal(changes.size, 2);
+});
+
+test("a new row is sent without a key, and the latest is shown first", () => {
+  const first = stageInsert("users");
+  const second = stageInsert("users");
+  stageInsert("gyms");
+  stage("users", second, "first_name", null, "new");
+  assert.deepEqual(
+    inserted("users").map(({ key }) => key),
+    [second, first],
+  );
+  assert.deepEqual(toWire(staged("users", second)), { op: "insert", table: "users", values: { first_name: "new" } });
+});
+
+test("a new row that has NULL again keeps it, because a default may be something else", () => {
+  const key = stageInsert("users");
+  stage("users", key, "created_at", null, null);
+  assert.deepEqual(staged("users", key).values, { created_at: null });
+});
+
+test("a deletion is sent with the values that were seen whole", () => {
+  stageDelete("notifications", "1", { id: "1", title: "a", content: { cut: "long", length: 5000 } });
+  assert.deepEqual(toWire(staged("notifications", "1")), {
+    op: "delete",
+    table: "notifications",
+    key: "1",
+    was: { id: "1", title: "a" },
+  });
+});
+
+test("a deletion staged twice leaves the row, and that of a new row forgets it", () => {
+  stageDelete("users", "1", { id: "1" });
+  stageDelete("users", "1", { id: "1" });
+  stageDelete("users", stageInsert("users"), {});
+  assert.equal(changes.size, 0);
+});
+
+test("a deletion takes the place of an edit", () => {
+  stage("users", "1", "first_name", "before", "after");
+  stageDelete("users", "1", { first_name: "before" });
+  assert.equal(staged("users", "1").op, "delete");
+  assert.deepEqual(staged("users", "1").values, {});
+});
+
+test("every step is taken back, the last first", () => {
+  stage("users", "1", "first_name", "a", "b");
+  stage("users", "1", "first_name", "a", "c");
+  discardAll();
+  assert.ok(undo());
+  assert.deepEqual(staged("users", "1").values, { first_name: "c" });
+  assert.ok(undo());
+  assert.deepEqual(staged("users", "1").values, { first_name: "b" });
+  assert.ok(undo());
+  assert.equal(changes.size, 0);
+  assert.ok(!undo());
+});
+
+test("what is saved cannot be taken back", () => {
+  stage("users", "1", "first_name", "a", "b");
+  forgetSaved();
+  assert.ok(!undo());
+  assert.equal(changes.size, 0);
+});
+
+test("a rejected value is marked until it is edited", () => {
+  stage("users", "1", "gym_id", null, "999");
+  const change = staged("users", "1");
+  reject([change], [{ index: 0, column: "gym_id", what: "gyms has no row 999" }]);
+  assert.ok(isRejected(change));
+  assert.deepEqual(change.errors, { gym_id: "gyms has no row 999" });
+  stage("users", "1", "gym_id", null, "1");
+  assert.ok(!isRejected(staged("users", "1")));
+});
+
+test("an error without a column is one of the whole change", () => {
+  stageDelete("gyms", "1", { id: "1" });
+  const change = staged("gyms", "1");
+  reject(
+    [change],
+    [
+      { index: 0, column: null, what: "users refer to it" },
+      { index: 7, column: null, what: "of a change that was not sent" },
+    ],
+  );
+  assert.equal(change.error, "users refer to it");
+});
+
+test("in a conflict, theirs drops the value and mine is compared with what is there now", () => {
+  stage("users", "1", "first_name", "before", "mine");
+  stage("users", "1", "last_name", "before", "mine too");
+  takeTheirs(staged("users", "1"), "first_name");
+  assert.deepEqual(staged("users", "1").values, { last_name: "mine too" });
+  keepMine(staged("users", "1"), "last_name", "theirs");
+  assert.deepEqual(staged("users", "1").was, { last_name: "theirs" });
+  takeTheirs(staged("users", "1"), "last_name");
+  assert.equal(changes.size, 0);
+});
+
+test("in a conflict over a deletion, theirs keeps the row", () => {
+  stageDelete("users", "1", { first_name: "before" });
+  takeTheirs(staged("users", "1"), "first_name");
+  assert.equal(changes.size, 0);
+});
+
+test("listeners hear of every step until they stop", () => {
+  let heard = 0;
+  const stop = onChanges(() => heard++);
+  stage("users", "1", "first_name", "a", "b");
+  discard(staged("users", "1"));
+  undo();
+  assert.equal(heard, 3);
+  stop();
+  discardAll();
+  assert.equal(heard, 3);
+});
