@@ -1,4 +1,4 @@
-"""Measure the eight jobs in turns and print the tables of the README; `--seconds` and `--rounds` say how long."""
+"""Measure the eight jobs in turns and print the tables of the README; `--seconds` and `--rounds` set the duration."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ INSERT INTO notifications (sent_by, title, content, channel, status, recipients,
 
 
 class Client:
-    """One client process that does what it is told."""
+    """One client process, which takes commands on its input."""
 
     def __init__(self, way: str, socket: str) -> None:
         program = [sys.executable, "client.py"] if way in ("tatame", "orm", "psycopg") else ["node", "drizzle.mjs"]
@@ -93,7 +93,7 @@ class Client:
 
 
 def same_for_all(result: Any) -> Any:
-    """Write a result without what the clients spell in two ways: names, and moments."""
+    """Return a result without the differences in how clients write names and timestamps."""
     if isinstance(result, list):
         return [same_for_all(one) for one in result]
     if isinstance(result, dict):
@@ -165,13 +165,13 @@ def measure(server: EmbeddedServer, seconds: float, rounds: int) -> None:
 
 
 def report(found: dict[tuple[int, str, int], list[dict[str, float]]]) -> None:
-    def median(job: int, way: str, inflight: int, what: str) -> float:
-        return statistics.median(one[what] for one in found[job, way, inflight])
+    def median(job: int, way: str, inflight: int, figure: str) -> float:
+        return statistics.median(turn[figure] for turn in found[job, way, inflight])
 
-    def table(title: str, inflight: int, what: str, form: str) -> None:
+    def table(title: str, inflight: int, figure: str, form: str) -> None:
         print(f"\n{title}\n\n| Job | {' | '.join(NAMES[way] for way in WAYS)} |\n|{' --- |' * (len(WAYS) + 1)}")
         for job, name in JOBS.items():
-            cells = [format(median(job, way, inflight, what), form) for way in WAYS]
+            cells = [format(median(job, way, inflight, figure), form) for way in WAYS]
             print(f"| {job} {name} | {' | '.join(cells)} |")
 
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
@@ -181,8 +181,8 @@ def report(found: dict[tuple[int, str, int], list[dict[str, float]]]) -> None:
     print("\ntatame_db against the others, calls per second at 20 in flight, and client CPU:\n")
     print(f"| Job | {' | '.join(NAMES[way] for way in WAYS[1:])} | CPU |\n|{' --- |' * (len(WAYS) + 1)}")
     for job in JOBS:
-        ours = median(job, "tatame", 20, "per_second")
-        ratios = [f"{ours / median(job, way, 20, 'per_second'):.2f}" for way in WAYS[1:]]
+        calls = median(job, "tatame", 20, "per_second")
+        ratios = [f"{calls / median(job, way, 20, 'per_second'):.2f}" for way in WAYS[1:]]
         cpu = median(job, "tatame", 20, "cpu_ms") / median(job, "psycopg", 20, "cpu_ms")
         print(f"| {job} | {' | '.join(ratios)} | {cpu:.2f} |")
 

@@ -1,4 +1,4 @@
-"""The same program behind a real PgBouncer in transaction mode: each statement may meet another session."""
+"""Queries and moves behind a real PgBouncer in transaction mode: each transaction may run in another session."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def find_user(clerk_user_id: str) -> Read[User]:
 def pgbouncer_program() -> str:
     found = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
     if found is None and os.environ.get("PGBOUNCER_IS_THERE"):
-        pytest.fail("PgBouncer is to be there and is not: `apt-get install pgbouncer`")
-    return found or pytest.skip("PgBouncer is not on this machine: `apt-get install pgbouncer`")
+        pytest.fail("PgBouncer is required and not installed: `apt-get install pgbouncer`")
+    return found or pytest.skip("PgBouncer is not installed: `apt-get install pgbouncer`")
 
 
 def _answers(path: Path) -> bool:
@@ -46,7 +46,7 @@ def _answers(path: Path) -> bool:
 
 @pytest.fixture
 def pooler(directory: Path) -> Generator[Callable[[URL], URL]]:
-    """Put PgBouncer, which has three sessions to lend, before a database; give the address there."""
+    """Return a function that starts PgBouncer with three server sessions for a database, and returns its address."""
     program = pgbouncer_program()
     owner = EmbeddedServer(directory / "owner")
     home = directory / "pgbouncer"
@@ -87,11 +87,11 @@ logfile = {home}/log
 
 @pytest.fixture
 def pooled(address: URL, pooler: Callable[[URL], URL]) -> URL:
-    """Give the address of the same database through PgBouncer."""
+    """Return the address of the same database through PgBouncer."""
     return pooler(address)
 
 
-def test_reads_and_writes_work_however_often_they_are_repeated(pooled: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reads_and_writes_work_at_every_repetition(pooled: URL, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with AsyncDatabase(pooled) as database:
 
@@ -125,7 +125,7 @@ def test_reads_and_writes_work_however_often_they_are_repeated(pooled: URL, monk
             assert connection.scalar(text("SELECT count(*) FROM pg_prepared_statements")) == 0
 
 
-def test_prepared_statements_would_not_survive_here(pooled: URL) -> None:
+def test_prepared_statements_would_fail_behind_the_pooler(pooled: URL) -> None:
     async def main() -> None:
         async with AsyncDatabase(pooled) as database:
 
@@ -143,7 +143,7 @@ def test_prepared_statements_would_not_survive_here(pooled: URL) -> None:
         asyncio.run(main())
 
 
-def test_a_pooler_is_noticed_and_its_sessions_are_left_to_it(pooled: URL, address: URL) -> None:
+def test_a_pooler_is_detected_and_its_sessions_are_left_unchanged(pooled: URL, address: URL) -> None:
     asked = select(func.current_setting("idle_session_timeout"), func.current_setting("TimeZone"))
     for where, threshold, timeout in ((pooled, None, "0"), (address, 5, "30s")):
         with Database(where) as database, database.engine.connect() as connection:
@@ -152,7 +152,7 @@ def test_a_pooler_is_noticed_and_its_sessions_are_left_to_it(pooled: URL, addres
             assert tuple(connection.execute(asked).one()) == (timeout, "UTC")
 
 
-def test_a_project_moves_through_its_transaction_pooler_and_the_pooler_keeps_nothing_of_it(
+def test_a_project_moves_through_its_transaction_pooler_and_leaves_its_sessions_unchanged(
     supabase: URL, pooler: Callable[[URL], URL], engine: Engine
 ) -> None:
     pooled = pooler(supabase)
@@ -176,7 +176,7 @@ def test_a_project_moves_through_its_transaction_pooler_and_the_pooler_keeps_not
             connection.close()
 
 
-def test_the_pooled_project_is_no_target_of_itself(pooled: URL, engine: Engine) -> None:
+def test_a_pooled_project_is_not_accepted_as_its_own_target(pooled: URL, engine: Engine) -> None:
     with pytest.raises(move.SameDatabase), move.open_for_reading(pooled, engine):
         pass
 

@@ -1,4 +1,4 @@
-"""The questions that the app asks, on a database of some size: each is answered by the index made for it."""
+"""The queries of the app on a database of realistic size: the plan of each uses the index made for it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 PLAN = SeedPlan(gyms=30, members=80, days=260, until=date(2026, 3, 1))
 
-# Years of use, where the seed's tables are so small that reading them whole is the best plan.
+# More rows for tables so small in the seed that a sequential scan is the best plan.
 MORE = """
 INSERT INTO gyms (name, address, since, manager_id)
 SELECT 'Gym ' || n, 'Rua ' || n, '2015-03-01', 1 + n % 2000 FROM generate_series(1, 5000) AS n;
@@ -77,7 +77,7 @@ class Question(NamedTuple):
     asked: Select[Any]
     served_by: str
     in_order: bool = False
-    """Whether the index gives the rows in the order that is asked for."""
+    """Whether the index returns the rows in the order of the query."""
 
 
 QUESTIONS = {
@@ -89,7 +89,7 @@ QUESTIONS = {
         STUDENTS.where(User.approved_at.is_not(None)),
         "users_role_gym_id_approved_at_index",
     ),
-    "students of a gym who wait for approval": Question(
+    "students of a gym without approval": Question(
         STUDENTS.where(User.approved_at.is_(None)),
         "users_role_gym_id_approved_at_index",
     ),
@@ -114,7 +114,7 @@ QUESTIONS = {
         select(Class).where(Class.instructor_id == 77),
         "class_instructor_id_index",
     ),
-    "classes that somebody put in": Question(
+    "classes that a member created": Question(
         select(Class).where(Class.created_by == 77),
         "class_created_by_index",
     ),
@@ -153,11 +153,11 @@ QUESTIONS = {
         "notifications_sent_by_created_at_index",
         in_order=True,
     ),
-    "what there is to watch and read for a class": Question(
+    "assets of a class": Question(
         select(Asset).where(Asset.class_id == 77),
         "assets_class_id_index",
     ),
-    "the files of a class": Question(
+    "attachments of a class": Question(
         select(Attachment).where(Attachment.class_id == 77),
         "attachments_class_id_index",
     ),
@@ -184,7 +184,7 @@ QUESTIONS = {
 
 @pytest.fixture(scope="module")
 def connection(server: EmbeddedServer) -> Generator[Connection]:
-    """Connect to a database with years of use in it, to read from alone."""
+    """Connect to a database with years of data, for tests that only read."""
     address = server.address.set(database=f"questions_{uuid4().hex}")
     create_missing_database(address)
     with Database(address) as database:
@@ -193,15 +193,15 @@ def connection(server: EmbeddedServer) -> Generator[Connection]:
             seed(connection, PLAN)
             connection.exec_driver_sql(MORE, execution_options={"no_parameters": True})
         with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            # What autovacuum would do soon: until then, new rows wait in a list beside the index of recipients.
+            # Autovacuum would do it soon; until then, new entries wait in the pending list of the GIN index.
             connection.execute(text("VACUUM ANALYZE"))
-            # The server expects a turning disk, on which it rather sorts a few rows than fetch them in order.
+            # The default is for spinning disks, on which sorting a few rows is cheaper than fetching them in order.
             connection.execute(text("SET random_page_cost = 1.1"))
             yield connection
 
 
 def plan_of(connection: Connection, asked: Select[Any]) -> list[dict[str, Any]]:
-    """Return the nodes of the plan that the server makes, the parameters being sent as the app sends them."""
+    """Return the nodes of the server's plan, with parameters sent as the app sends them."""
     compiled = asked.compile(connection)
     [[[answer]]] = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {compiled}", compiled.params)
 
@@ -213,7 +213,7 @@ def plan_of(connection: Connection, asked: Select[Any]) -> list[dict[str, Any]]:
     return list(nodes(answer["Plan"]))
 
 
-def test_there_are_enough_check_ins_for_the_questions_to_matter(connection: Connection) -> None:
+def test_the_database_has_enough_check_ins_for_the_plans_to_matter(connection: Connection) -> None:
     assert (connection.scalar(select(func.count()).select_from(Checkin)) or 0) >= 200_000
 
 
@@ -228,13 +228,13 @@ def test_an_index_answers_the_question(question: Question, connection: Connectio
         assert not kinds & {"Sort", "Incremental Sort"}
 
 
-def test_every_index_of_ours_is_there_for_a_question() -> None:
+def test_every_index_answers_a_question() -> None:
     made = {str(index.name) for table in Base.metadata.tables.values() for index in table.indexes}
 
     assert made == {question.served_by for question in QUESTIONS.values()} - {"users_clerk_user_id_unique"}
 
 
-# --- What holds for all tables ---------------------------------------------------------------------------------------
+# --- All tables ------------------------------------------------------------------------------------------------------
 
 each_table = pytest.mark.parametrize("table", Base.metadata.tables.values(), ids=str)
 
@@ -255,14 +255,14 @@ def ordered_columns(table: Table, *, partial: bool) -> list[tuple[str, ...]]:
 
 
 @each_table
-def test_an_index_finds_the_rows_that_name_a_row_of_another_table(table: Table) -> None:
+def test_every_foreign_key_has_an_index(table: Table) -> None:
     leading = {columns[0] for columns in ordered_columns(table, partial=False)}
 
     assert {key.parent.name for key in table.foreign_keys} <= leading
 
 
 @each_table
-def test_no_index_does_the_work_of_another(table: Table) -> None:
+def test_no_index_is_a_prefix_of_another(table: Table) -> None:
     all_columns = ordered_columns(table, partial=True)
 
     assert [

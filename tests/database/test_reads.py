@@ -1,4 +1,4 @@
-"""Reads, compared with what the ORM returns."""
+"""Reads, compared with the ORM."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def database(address: URL) -> Generator[Database]:
 
 @pytest.fixture
 def hostile(database: Database) -> Database:
-    """Fill every table with values that are easily lost on the way; keys of the tables lead to one another."""
+    """Fill every table with values that are easily lost; its foreign keys refer to rows of the other tables."""
     with database.engine.begin() as connection:
         connection.execute(text("SET CONSTRAINTS ALL DEFERRED"))
         for name in ("roles", "gyms", "users"):
@@ -109,9 +109,9 @@ def hostile_row(name: str, number: int) -> dict[str, Any]:
             row[column.name] = f"role {number}" if name == "roles" else number + 1
         elif column.foreign_keys:
             to_role = next(iter(column.foreign_keys)).column.table.name == "roles"
-            # Every third is NULL where it can be, and some rows have many that lead to them.
-            leads_to = f"role {pick % 4}" if to_role else pick % 4 + 1
-            row[column.name] = None if column.nullable and pick % 3 == 0 else leads_to
+            # Every third is NULL if the column is nullable, and some rows are referred to by many.
+            referred = f"role {pick % 4}" if to_role else pick % 4 + 1
+            row[column.name] = None if column.nullable and pick % 3 == 0 else referred
         elif column.unique:
             row[column.name] = f"{TEXTS[pick % len(TEXTS[:-2])]}{number}"
         else:
@@ -119,7 +119,7 @@ def hostile_row(name: str, number: int) -> dict[str, Any]:
             values = VALUES[kind]
             value = values[pick % len(values)]
             if isinstance(value, str) and any(column.name in index.columns for index in column.table.indexes):
-                value = value[:99]  # an index takes no long text
+                value = value[:99]  # an index entry holds no long text
             row[column.name] = values[0] if value is None and not column.nullable else value
     return row
 
@@ -137,7 +137,7 @@ def sorted_by_key(related: Any) -> list[Any]:
     return sorted(rows, key=lambda row: str(row.id))
 
 
-# --- Equal to what the ORM returns ----------------------------------------------------------------------------------
+# --- Compared with the ORM -------------------------------------------------------------------------------------------
 
 
 @each_model
@@ -153,30 +153,30 @@ def test_every_column_of_every_model_is_what_the_orm_returns(model: type[Base], 
             assert type(getattr(row, name)) is type(value)
 
 
-@pytest.mark.parametrize("limit", [None, 1_000], ids=["joined where it leads to one", "always JSON"])
+@pytest.mark.parametrize("limit", [None, 1_000], ids=["joined if it is one row", "always JSON"])
 @each_relation
 def test_every_relation_is_what_the_orm_returns(
     relation: InstrumentedAttribute[Any], limit: int | None, hostile: Database
 ) -> None:
     model = cast("type[Base]", relation.class_)
     target = inspect(relation.class_).relationships[relation.key].mapper.class_
-    asked = read(model).load(relation).order_by(key_of(model))
-    found = (asked.limit(limit) if limit else asked).all(hostile)
+    described = read(model).load(relation).order_by(key_of(model))
+    found = (described.limit(limit) if limit else described).all(hostile)
 
     with hostile.session() as session:
         expected = session.scalars(select(model).options(selectinload(relation)).order_by(key_of(model))).all()
     assert sum(len(sorted_by_key(getattr(row, relation.key))) for row in found) > 4
     for row, object_ in zip(found, expected, strict=True):
-        related, rightly = getattr(row, relation.key), getattr(object_, relation.key)
-        assert isinstance(related, list) == isinstance(rightly, list)
-        assert (related is None) == (rightly is None)
+        related, expected_rows = getattr(row, relation.key), getattr(object_, relation.key)
+        assert isinstance(related, list) == isinstance(expected_rows, list)
+        assert (related is None) == (expected_rows is None)
         assert [columns_of(one, target) for one in sorted_by_key(related)] == [
-            columns_of(one, target) for one in sorted_by_key(rightly)
+            columns_of(one, target) for one in sorted_by_key(expected_rows)
         ]
 
 
 def test_relations_are_loaded_to_any_depth_and_back_to_the_same_table(hostile: Database) -> None:
-    deep = (
+    found = (
         read(Gym)
         .load(read(Gym.members).load(read(User.gym).load(read(Gym.manager).load(User.graduations)), User.checkins))
         .order_by(Gym.id)
@@ -205,12 +205,12 @@ def test_relations_are_loaded_to_any_depth_and_back_to_the_same_table(hostile: D
             for gym in gyms
         ]
 
-    assert facts(deep) == facts(expected)
-    assert any(facts(deep))
+    assert facts(found) == facts(expected)
+    assert any(facts(found))
 
 
 @pytest.mark.parametrize("moment", ["infinity", "-infinity", "0044-03-15 BC", "10000-01-01"])
-def test_a_moment_that_python_has_not_is_refused_in_words_wherever_it_stands(moment: str, database: Database) -> None:
+def test_a_timestamp_that_python_lacks_is_an_error_wherever_it_is_read(moment: str, database: Database) -> None:
     with database.engine.begin() as connection:
         connection.execute(text("INSERT INTO users (id, clerk_user_id) VALUES (1, 'user_ana')"))
         connection.execute(
@@ -227,7 +227,7 @@ def test_a_moment_that_python_has_not_is_refused_in_words_wherever_it_stands(mom
 
 
 class Elsewhere(DeclarativeBase):
-    """Tables with types that ours do not have."""
+    """Tables with types that the models of the package lack."""
 
 
 class Shelf(Elsewhere):
@@ -247,7 +247,7 @@ class Thing(Elsewhere):
     shelf: Mapped[Shelf] = relationship(lazy="raise", viewonly=True)
 
 
-def test_what_json_does_not_carry_comes_natively_or_is_refused_in_words(database: Database) -> None:
+def test_types_that_json_lacks_are_read_natively_or_are_an_error(database: Database) -> None:
     Elsewhere.metadata.create_all(database.engine)
     rows = [(b"\x00\xff", timedelta(days=-1, microseconds=1), ratio) for ratio in (float("inf"), 0.1, 1e300)]
     with database.session.begin() as session:
@@ -267,7 +267,7 @@ def test_what_json_does_not_carry_comes_natively_or_is_refused_in_words(database
     assert sorted(thing.id for thing in shelf.things) == [1, 2, 3]
 
 
-# --- What a description says ----------------------------------------------------------------------------------------
+# --- Descriptions ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -289,10 +289,10 @@ def test_the_example_of_the_plan_finds_a_user_with_gym_and_graduations(seeded: D
     assert user.gym
     assert (found.id, found.gym.name) == (user.id, user.gym.name)
     assert {graduation.user_id for graduation in found.graduations} == {user.id}
-    assert find_user.first(seeded, "nobody") is None
+    assert find_user.first(seeded, "user_unknown") is None
 
 
-def test_a_relation_has_its_own_filter_order_and_limit(seeded: Database) -> None:
+def test_a_relation_has_its_own_condition_order_and_limit(seeded: Database) -> None:
     last = (
         read(User.checkins)
         .where(Checkin.date < "2999-01-01")
@@ -303,12 +303,12 @@ def test_a_relation_has_its_own_filter_order_and_limit(seeded: Database) -> None
 
     with seeded.session() as session:
         for user in found:
-            ours = select(Checkin.id).where(Checkin.user_id == user.id).order_by(Checkin.date.desc(), Checkin.id)
-            assert [one.id for one in user.checkins] == list(session.scalars(ours.limit(3).offset(1)))
+            ids = select(Checkin.id).where(Checkin.user_id == user.id).order_by(Checkin.date.desc(), Checkin.id)
+            assert [one.id for one in user.checkins] == list(session.scalars(ids.limit(3).offset(1)))
     assert any(len(user.checkins) == 3 for user in found)
 
 
-def test_a_filter_of_a_relation_may_ask_about_other_tables_and_its_own(seeded: Database) -> None:
+def test_a_condition_of_a_relation_may_use_other_tables_and_its_own(seeded: Database) -> None:
     of_colleagues = read(Gym.classes).where(Class.instructor.has(User.gym_id == 1), ~Class.assets.any())
     [gym] = read(Gym).load(of_colleagues).where(Gym.id == 1).all(seeded)
 
@@ -318,7 +318,7 @@ def test_a_filter_of_a_relation_may_ask_about_other_tables_and_its_own(seeded: D
     assert gym.classes
 
 
-def test_filters_take_expressions_lists_and_arrays(seeded: Database) -> None:
+def test_conditions_take_expressions_lists_and_arrays(seeded: Database) -> None:
     ids: BindParameter[list[int]] = bindparam("ids")
     by_ids = read(User).where(User.id == any_(ids), User.role.in_(["STUDENT", "MANAGER"])).order_by(User.id)
     recipients = read(Notification).where(Notification.recipients.contains(bindparam("recipients")))
@@ -334,17 +334,17 @@ def test_filters_take_expressions_lists_and_arrays(seeded: Database) -> None:
 
 
 @pytest.mark.parametrize("limit", [None, 1_000], ids=["joined", "as JSON"])
-def test_a_filter_of_a_relation_to_one_row_leaves_none_and_keeps_the_parent(
+def test_a_condition_of_a_relation_to_one_row_leaves_none_of_it_and_all_parents(
     limit: int | None, seeded: Database
 ) -> None:
-    asked = read(User).load(read(User.gym).where(Gym.id == 1).load(Gym.manager)).order_by(User.id)
-    users = (asked.limit(limit) if limit else asked).all(seeded)
+    described = read(User).load(read(User.gym).where(Gym.id == 1).load(Gym.manager)).order_by(User.id)
+    users = (described.limit(limit) if limit else described).all(seeded)
 
     assert {(user.gym_id, user.gym and user.gym.id) for user in users} == {(1, 1), (2, None), (None, None)}
     assert all(user.gym.manager and user.gym.manager.id == user.gym.manager_id for user in users if user.gym)
 
 
-def test_rows_that_are_sorted_and_limited_are_not_joined_before(seeded: Database) -> None:
+def test_rows_are_not_joined_before_they_are_sorted_and_limited(seeded: Database) -> None:
     checkins = read(Checkin).load(Checkin.user)
     newest = checkins.order_by(Checkin.created_at.desc(), Checkin.id)
 
@@ -356,7 +356,7 @@ def test_rows_that_are_sorted_and_limited_are_not_joined_before(seeded: Database
     assert [one.id for one in newest.limit(20).all(seeded)] == [one.id for one in newest.all(seeded)[:20]]
 
 
-def test_limits_that_vary_are_written_into_the_text(seeded: Database) -> None:
+def test_limits_that_are_parameters_become_part_of_the_sql(seeded: Database) -> None:
     @query
     def page(count: int, skip: int = 0) -> Read[Checkin]:
         return read(Checkin).order_by(Checkin.id).limit(count, skip=skip)
@@ -371,7 +371,7 @@ def test_limits_that_vary_are_written_into_the_text(seeded: Database) -> None:
             page.all(seeded, wrong)  # type: ignore[arg-type]
 
 
-def test_pages_of_any_number_keep_few_statements(seeded: Database) -> None:
+def test_any_number_of_pages_caches_few_statements(seeded: Database) -> None:
     @query
     def page(skip: int) -> Read[Version]:
         return read(Version).order_by(Version.id).limit(1, skip=skip)
@@ -381,7 +381,7 @@ def test_pages_of_any_number_keep_few_statements(seeded: Database) -> None:
     assert len(page._statements) == reads.MAX_STATEMENTS
 
 
-def test_one_wants_exactly_one_row(seeded: Database) -> None:
+def test_one_expects_exactly_one_row(seeded: Database) -> None:
     assert read(Gym).where(Gym.id == 1).one(seeded).id == 1
     with pytest.raises(NotOneRow, match="`read Gym` expected exactly one row, found none"):
         read(Gym).where(Gym.id == 99).one(seeded)
@@ -389,13 +389,13 @@ def test_one_wants_exactly_one_row(seeded: Database) -> None:
         read(Gym).one(seeded)
 
 
-def test_a_step_leaves_the_description_it_started_from_as_it_was(seeded: Database) -> None:
+def test_a_method_returns_a_new_description_and_leaves_its_own_unchanged(seeded: Database) -> None:
     gyms = read(Gym)
     first = gyms.where(Gym.id == 1)
     assert (len(gyms.all(seeded)), len(first.all(seeded)), len(gyms.order_by(Gym.id).limit(1).all(seeded))) == (2, 1, 1)
 
 
-def test_parameters_are_named_when_they_are_missing_or_unknown(database: Database) -> None:
+def test_missing_and_unknown_parameters_are_named(database: Database) -> None:
     untyped: Any = find_user
     for args, kwargs in (((), {}), ((), {"clerk_id": "user_ana"}), (("user_ana", "user_bia"), {})):
         with pytest.raises(ParametersDiffer, match="find_user") as raised:
@@ -419,15 +419,15 @@ def test_parameters_are_named_when_they_are_missing_or_unknown(database: Databas
         (lambda: read(User).load(read(User.graduations).limit(cast("int", bindparam("n"))))._compiled, "outermost"),
     ],
 )
-def test_what_cannot_be_described_is_refused_in_words(describe: Callable[[], object], words: str) -> None:
+def test_a_description_that_one_statement_cannot_return_is_an_error(describe: Callable[[], object], words: str) -> None:
     with pytest.raises(ReadInvalid, match=words):
         describe()
 
 
-# --- Rows -----------------------------------------------------------------------------------------------------------
+# --- Rows ------------------------------------------------------------------------------------------------------------
 
 
-def test_what_was_not_loaded_says_how_to_load_it(seeded: Database) -> None:
+def test_an_attribute_that_was_not_loaded_is_an_error_with_the_call_that_loads_it(seeded: Database) -> None:
     row = read(User).columns(User.id, User.first_name).where(User.id == 1).one(seeded)
 
     assert row.first_name
@@ -439,7 +439,7 @@ def test_what_was_not_loaded_says_how_to_load_it(seeded: Database) -> None:
         _ = row.emial  # type: ignore[attr-defined]
 
 
-def test_a_row_is_read_only_and_session_get_gives_the_object_to_change(seeded: Database) -> None:
+def test_a_row_is_read_only_and_session_get_loads_an_object_to_change(seeded: Database) -> None:
     row = read(User).where(User.id == 1).one(seeded)
 
     with pytest.raises(RowReadOnly, match=r"session\.get\(User, row\.id\)"):
@@ -463,10 +463,10 @@ def test_a_row_shows_its_key_alone_and_is_compared_by_identity(seeded: Database)
     assert len({row, again}) == 2
 
 
-# --- On what it runs ------------------------------------------------------------------------------------------------
+# --- Targets ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_session_shows_its_own_changes_to_a_read_and_no_one_else_sees_them(seeded: Database) -> None:
+def test_a_read_in_a_session_sees_its_changes_and_other_reads_do_not(seeded: Database) -> None:
     with seeded.session() as session:
         session.add(User(clerk_user_id="user_ana"))
         assert find_user.one(session, clerk_user_id="user_ana").graduations == []
@@ -486,7 +486,7 @@ def test_a_session_without_autoflush_is_not_flushed(seeded: Database) -> None:
 
 
 @pytest.mark.usefixtures("seeded")
-def test_asyncio_reads_the_same_on_a_database_a_session_and_a_connection(address: URL) -> None:
+def test_an_async_database_session_and_connection_read_the_same(address: URL) -> None:
     async def main() -> None:
         async with AsyncDatabase(address) as database:
             assert await find_user.first(database, clerk_user_id="user_ana") is None
@@ -509,7 +509,7 @@ def test_asyncio_reads_the_same_on_a_database_a_session_and_a_connection(address
     asyncio.run(main())
 
 
-def test_sessions_and_reads_share_the_connections(address: URL, seeded: Database) -> None:
+def test_sessions_and_reads_share_the_pool(address: URL, seeded: Database) -> None:
     async def main() -> None:
         async with AsyncDatabase(address) as database:
 
@@ -529,7 +529,7 @@ def test_sessions_and_reads_share_the_connections(address: URL, seeded: Database
     assert len(read(Version).all(seeded)) == before + 100
 
 
-def test_a_session_after_a_read_still_has_a_transaction_to_undo(seeded: Database) -> None:
+def test_a_session_after_a_read_can_still_roll_back(seeded: Database) -> None:
     read(Gym).all(seeded)
     with seeded.session() as session:
         session.add(Version(app_version="9"))
@@ -548,7 +548,7 @@ def test_threads_read_at_the_same_time(seeded: Database) -> None:
     assert found == [2] * 50
 
 
-def test_connections_that_the_server_ended_are_replaced_unnoticed(address: URL, server: EmbeddedServer) -> None:
+def test_connections_that_the_server_ended_are_replaced(address: URL, server: EmbeddedServer) -> None:
     end = text("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = :name")
 
     async def main(observer: Engine) -> None:
@@ -568,7 +568,7 @@ def test_connections_that_the_server_ended_are_replaced_unnoticed(address: URL, 
         asyncio.run(main(observer.engine))
 
 
-def test_a_cancelled_read_gives_back_a_connection_that_works(address: URL) -> None:
+def test_a_cancelled_read_returns_a_working_connection_to_the_pool(address: URL) -> None:
     async def main() -> None:
         async with AsyncDatabase(address) as database:
             slow = read(Gym).where(func.pg_sleep(30).is_not(None))
@@ -583,7 +583,7 @@ def test_a_cancelled_read_gives_back_a_connection_that_works(address: URL) -> No
     asyncio.run(main())
 
 
-def test_failures_have_the_words_of_the_database_module(address: URL, directory: Any) -> None:
+def test_failures_to_connect_are_the_errors_of_the_database(address: URL, directory: Any) -> None:
     nowhere = address.update_query_dict({"host": str(directory)})
 
     async def main() -> None:
@@ -601,7 +601,7 @@ def test_failures_have_the_words_of_the_database_module(address: URL, directory:
         read(Gym).all(database)
 
 
-def test_a_statement_that_the_server_refuses_raises_what_a_session_raises(seeded: Database) -> None:
+def test_a_statement_that_the_server_rejects_raises_the_error_of_a_session(seeded: Database) -> None:
     wrong = read(Gym).where(text("wrong = 1"), Gym.name == "secret")  # type: ignore[arg-type]
     with pytest.raises(ProgrammingError) as raised:
         wrong.all(seeded)
@@ -611,11 +611,11 @@ def test_a_statement_that_the_server_refuses_raises_what_a_session_raises(seeded
     assert len(read(Gym).all(seeded)) == 2
 
 
-# --- One round trip, and how it shows -------------------------------------------------------------------------------
+# --- One round trip, and how it shows --------------------------------------------------------------------------------
 
 
 def messages_of(database: Database, run: Callable[[], object], file: Path) -> list[str]:
-    """Return what the client sends while something runs, as the driver's C library writes it down."""
+    """Return the messages that the client sends while `run` runs, as libpq traces them."""
     lent = database.engine.pool.connect()
     connection = driver_connection(lent).pgconn
     lent.close()
@@ -640,15 +640,15 @@ def test_a_read_is_one_round_trip_whatever_it_loads(seeded: Database, tmp_path: 
     ]
 
 
-def test_a_read_that_is_repeated_is_prepare(seeded: Database, tmp_path: Path) -> None:
+def test_a_read_that_is_repeated_is_prepared(seeded: Database, tmp_path: Path) -> None:
     for _ in range(6):
-        find_user.first(seeded, "nobody")
+        find_user.first(seeded, "user_unknown")
 
-    sent = messages_of(seeded, lambda: find_user.first(seeded, "nobody"), tmp_path / "trace")
+    sent = messages_of(seeded, lambda: find_user.first(seeded, "user_unknown"), tmp_path / "trace")
     assert sent == ["Bind", "Describe", "Execute", "Sync"]
 
 
-def test_a_session_too_needs_no_ping(seeded: Database, tmp_path: Path) -> None:
+def test_a_session_sends_no_ping(seeded: Database, tmp_path: Path) -> None:
     def select_one() -> None:
         with seeded.session() as session:
             session.scalar(text("SELECT 1"))
@@ -658,7 +658,7 @@ def test_a_session_too_needs_no_ping(seeded: Database, tmp_path: Path) -> None:
 
 
 def test_the_sql_is_compiled_once(seeded: Database) -> None:
-    find_user.first(seeded, "nobody")
+    find_user.first(seeded, "user_unknown")
     statement, _ = find_user._prepare(("user_ana",), {}, 1)
     assert find_user._prepare(("user_bia",), {}, 1)[0] is statement
 
@@ -680,7 +680,7 @@ def test_long_results_stream_with_flat_memory(database: Database) -> None:
     assert peak < 8_000_000
 
 
-def test_a_stream_that_is_left_early_gives_back_its_connection(address: URL, seeded: Database) -> None:
+def test_a_stream_that_is_closed_early_returns_its_connection(address: URL, seeded: Database) -> None:
     rows = read(Checkin).stream(seeded)
     next(rows)
     rows.close()  # type: ignore[attr-defined]
@@ -697,7 +697,7 @@ def test_a_stream_that_is_left_early_gives_back_its_connection(address: URL, see
     asyncio.run(main())
 
 
-def test_two_streams_of_one_session_and_other_statements_between(seeded: Database) -> None:
+def test_two_streams_of_one_session_and_other_statements_may_alternate(seeded: Database) -> None:
     with seeded.session() as session:
         gyms, again = (read(Gym).order_by(Gym.id).stream(session) for _ in range(2))
         assert (next(gyms).id, next(again).id) == (1, 1)
@@ -705,9 +705,7 @@ def test_two_streams_of_one_session_and_other_statements_between(seeded: Databas
         assert (next(gyms).id, next(again).id) == (2, 2)
 
 
-def test_the_log_has_names_and_times_where_statements_are_logged(
-    address: URL, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_log_has_names_and_times_of_reads_and_no_parameters(address: URL, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="tatame_db.sql")
     with Database(address, log_statements=True) as database, Database(address) as silent:
         find_user.first(silent, "user_ana")
@@ -727,13 +725,13 @@ def test_the_log_has_names_and_times_where_statements_are_logged(
     assert "user_ana" not in caplog.text
 
 
-def test_explain_gives_the_plan_with_times(seeded: Database) -> None:
+def test_explain_returns_the_plan_with_times(seeded: Database) -> None:
     plan = find_user.explain(seeded, clerk_user_id="user_ana")
     assert "Scan on graduations" in plan
     assert "actual time" in plan
 
 
-def test_the_models_themselves_do_not_load_the_queries() -> None:
+def test_the_models_do_not_load_the_queries() -> None:
     code = "import sys, tatame_db.schema; print('msgspec' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

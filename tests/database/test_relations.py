@@ -46,12 +46,12 @@ def a_gym(**known: Any) -> Gym:
     return Gym(**{"name": "Alliance", "address": "Rua A, 1", "since": "2015-03-01", **known})
 
 
-def refusing_constraint(error: IntegrityError) -> str | None:
+def violated_constraint(error: IntegrityError) -> str | None:
     assert isinstance(error.orig, psycopg.Error)
     return error.orig.diag.constraint_name
 
 
-# --- A small world, tied together by keys alone ----------------------------------------------------------------------
+# --- A small world, connected by foreign keys ------------------------------------------------------------------------
 
 WORLD: list[Base] = [
     Role(id="STUDENT"),
@@ -82,7 +82,7 @@ WORLD: list[Base] = [
 ]
 MANAGERS = {1: 1, 2: 1}
 
-# Of each relation, which row has which others.
+# For each relation: the keys of the related rows, by the key of the row.
 RELATED: dict[InstrumentedAttribute[Any], dict[Any, Any]] = {
     Role.users: {"STUDENT": [2, 3], "MANAGER": [1]},
     User.role_: {1: "MANAGER", 2: "STUDENT", 3: "STUDENT", 4: None},
@@ -115,7 +115,7 @@ each_relation = pytest.mark.parametrize("relation", RELATED, ids=str)
 
 @pytest.fixture(scope="module")
 def world(server: EmbeddedServer) -> Generator[Database]:
-    """Give a database that holds `WORLD`, to read from alone."""
+    """Yield a database that contains `WORLD`, for tests that only read."""
     address = server.address.set(database=f"world_{uuid4().hex}")
     create_missing_database(address)
     with Database(address) as database:
@@ -141,48 +141,46 @@ def keys_of(related: Any) -> Any:
 
 @each_relation
 @pytest.mark.parametrize("load", [selectinload, joinedload], ids=["selectinload", "joinedload"])
-def test_a_relation_gives_the_rows_that_belong_to_it(
-    load: Any, relation: InstrumentedAttribute[Any], world: Database
-) -> None:
+def test_a_relation_loads_the_related_rows(load: Any, relation: InstrumentedAttribute[Any], world: Database) -> None:
     with world.session() as session:
         rows = session.scalars(select(relation.class_).options(load(relation))).unique().all()
 
     assert {key_of(row): keys_of(getattr(row, relation.key)) for row in rows} == RELATED[relation]
 
 
-def test_the_examples_leave_no_relation_out() -> None:
+def test_the_examples_include_every_relation() -> None:
     assert {str(relation) for relation in RELATED} == {
         str(relation) for mapper in Base.registry.mappers for relation in mapper.relationships
     }
 
 
-# --- What was not loaded ---------------------------------------------------------------------------------------------
+# --- Unloaded relations ----------------------------------------------------------------------------------------------
 
 
 def advice(error: RelationNotLoaded) -> list[str]:
-    """Give the pieces of code that a message tells people to paste."""
+    """Return the pieces of code in the hint of an error."""
     return re.findall(r"`([^`]+)`", error.fix)
 
 
 def follow(code: str, **names: Any) -> Any:
-    """Run a piece of code as somebody who pastes it."""
-    return eval(code, {**vars(schema), "selectinload": selectinload, "select": select, **names})  # noqa: S307, our own words
+    """Run a piece of code from a hint."""
+    return eval(code, {**vars(schema), "selectinload": selectinload, "select": select, **names})  # noqa: S307, the code is from our own hint
 
 
 @each_relation
-def test_an_unloaded_relation_says_what_to_type_and_it_works(
+def test_an_unloaded_relation_is_an_error_with_code_that_loads_it(
     relation: InstrumentedAttribute[Any], world: Database
 ) -> None:
     key, model = relation.key, inspect(relation.class_).mapper
     one, wanted = next(iter(RELATED[relation].items()))
     with world.session() as session:
         row = session.get_one(model, one)
-        with pytest.raises(RelationNotLoaded) as refused:
+        with pytest.raises(RelationNotLoaded) as raised:
             getattr(row, key)
-        assert str(refused.value).startswith(f"{relation} was not loaded\n")
-        assert f"selectinload({relation})" in str(refused.value)
+        assert str(raised.value).startswith(f"{relation} was not loaded\n")
+        assert f"selectinload({relation})" in str(raised.value)
 
-        query, refresh = advice(refused.value)
+        query, refresh = advice(raised.value)
         [variable] = re.findall(r"\((\w+),", refresh)
         follow(refresh, session=session, **{variable: row})
         assert keys_of(getattr(row, key)) == wanted
@@ -192,7 +190,7 @@ def test_an_unloaded_relation_says_what_to_type_and_it_works(
         assert keys_of(getattr(found[one], key)) == wanted
 
 
-def test_reading_an_unloaded_relation_is_an_error_of_ours_and_of_sqlalchemy(world: Database) -> None:
+def test_the_error_of_an_unloaded_relation_is_also_one_of_sqlalchemy(world: Database) -> None:
     with world.session() as session:
         ana = session.get_one(User, 1)
 
@@ -202,17 +200,17 @@ def test_reading_an_unloaded_relation_is_an_error_of_ours_and_of_sqlalchemy(worl
         _ = ana.gym
 
 
-def test_a_detached_row_says_which_relation_is_missing(world: Database) -> None:
+def test_a_detached_row_names_the_relation_that_was_not_loaded(world: Database) -> None:
     with world.session() as session:
         ana = session.get_one(User, 1)
 
-    with pytest.raises(RelationNotLoaded) as refused:
+    with pytest.raises(RelationNotLoaded) as raised:
         _ = ana.checkins
 
-    assert (refused.value.model, refused.value.relation) == ("User", "checkins")
+    assert (raised.value.model, raised.value.relation) == ("User", "checkins")
 
 
-def test_an_unloaded_relation_reads_nothing_from_the_database(world: Database) -> None:
+def test_an_unloaded_relation_sends_no_query(world: Database) -> None:
     with world.session() as session:
         ana = session.get_one(User, 1)
         session.commit()
@@ -223,13 +221,13 @@ def test_an_unloaded_relation_reads_nothing_from_the_database(world: Database) -
         assert not session.in_transaction()
 
 
-def test_an_async_session_gives_the_same_advice_and_it_works(world: Database) -> None:
+def test_the_advice_works_in_an_async_session(world: Database) -> None:
     async def read() -> tuple[str, str]:
         async with AsyncDatabase(world.address) as database, database.session() as session:
             user = await session.get_one(User, 2)
-            with pytest.raises(RelationNotLoaded) as refused:
+            with pytest.raises(RelationNotLoaded) as raised:
                 _ = user.gym
-            query, refresh = advice(refused.value)
+            query, refresh = advice(raised.value)
             await follow(refresh, session=session, user=user)
             by_refresh = user.gym
             session.expunge_all()
@@ -249,10 +247,10 @@ def test_a_gym_with_members_cannot_be_deleted(loaded: bool, engine: Engine) -> N
         session.commit()
         gym = session.get_one(Gym, 1, options=[selectinload(Gym.members)] if loaded else [])
         session.delete(gym)
-        with pytest.raises(IntegrityError) as refused:
+        with pytest.raises(IntegrityError) as raised:
             session.commit()
 
-    assert refusing_constraint(refused.value) == "users_gym_id_gyms_id_fk"
+    assert violated_constraint(raised.value) == "users_gym_id_gyms_id_fk"
     with Session(engine) as session:
         assert session.scalars(select(User.gym_id)).all() == [1]
 
@@ -273,15 +271,15 @@ def test_a_gym_with_members_cannot_be_deleted(loaded: bool, engine: Engine) -> N
         ("checkins_class_id_class_id_fk", Class(checkins=[Checkin()])),
     ],
 )
-def test_no_deletion_takes_the_key_away_from_others(constraint: str, parent: Base, engine: Engine) -> None:
+def test_a_deletion_sets_no_foreign_key_of_other_rows_to_null(constraint: str, parent: Base, engine: Engine) -> None:
     with Session(engine) as session:
         session.add(parent)
         session.flush()
         session.delete(parent)
-        with pytest.raises(IntegrityError) as refused:
+        with pytest.raises(IntegrityError) as raised:
             session.flush()
 
-    assert refusing_constraint(refused.value) == constraint
+    assert violated_constraint(raised.value) == constraint
 
 
 def test_the_manager_of_a_gym_cannot_be_deleted(engine: Engine) -> None:
@@ -290,15 +288,15 @@ def test_the_manager_of_a_gym_cannot_be_deleted(engine: Engine) -> None:
         session.commit()
         ana = session.scalars(select(User).options(selectinload(User.managed_gyms))).one()
         session.delete(ana)
-        with pytest.raises(IntegrityError) as refused:
+        with pytest.raises(IntegrityError) as raised:
             session.flush()
 
-    assert refusing_constraint(refused.value) == "gyms_manager_id_users_id_fk"
+    assert violated_constraint(raised.value) == "gyms_manager_id_users_id_fk"
 
 
-def test_a_gym_is_written_before_the_members_that_name_its_key(engine: Engine) -> None:
+def test_a_gym_is_written_before_the_members_that_refer_to_it(engine: Engine) -> None:
     with Session(engine) as session:
-        # In an order that is left to chance, five times would not go well.
+        # A random order would fail in one of five attempts.
         for key in range(1, 6):
             session.add_all([a_user(gym_id=key), a_gym(id=key)])
             session.flush()
@@ -317,7 +315,7 @@ def test_a_gym_and_its_manager_are_written_together(engine: Engine) -> None:
     assert (manager_id, members_gym_id) == (user_id, gym_id)
 
 
-def test_what_was_left_out_is_set_by_the_server(address: URL) -> None:
+def test_columns_that_are_left_out_get_their_defaults_from_the_server(address: URL) -> None:
     with Database(address) as database, database.engine.begin() as connection:
         connection.execute(text(f"ALTER DATABASE {address.database} SET timezone TO 'Asia/Tokyo'"))
 
@@ -330,7 +328,7 @@ def test_what_was_left_out_is_set_by_the_server(address: URL) -> None:
         assert abs(ana.created_at - datetime.now(UTC).replace(tzinfo=None)) < timedelta(minutes=1)
 
 
-def test_what_was_given_is_kept(engine: Engine) -> None:
+def test_values_take_the_place_of_defaults(engine: Engine) -> None:
     long_ago = datetime(2015, 3, 1, 12, 30, 15, 123456)
     with Session(engine) as session:
         session.add(a_user(id=77, created_at=long_ago))
@@ -340,7 +338,7 @@ def test_what_was_given_is_kept(engine: Engine) -> None:
         assert (ana.id, ana.created_at) == (77, long_ago)
 
 
-def test_a_gym_given_by_its_key_is_not_lost_to_the_relation_left_out(engine: Engine) -> None:
+def test_a_foreign_key_is_written_although_its_relation_is_left_out(engine: Engine) -> None:
     with Session(engine) as session:
         session.add(a_gym(id=5))
         session.flush()
@@ -350,7 +348,7 @@ def test_a_gym_given_by_its_key_is_not_lost_to_the_relation_left_out(engine: Eng
         assert session.scalars(select(User.gym_id)).all() == [5]
 
 
-def test_a_relation_that_was_taken_away_takes_its_key_along(engine: Engine) -> None:
+def test_a_relation_that_is_set_to_none_clears_its_foreign_key(engine: Engine) -> None:
     with Session(engine) as session:
         ana = a_user(gym=a_gym())
         session.add(ana)
@@ -382,16 +380,16 @@ def test_lists_come_back_as_they_were_written(ids: list[str] | None, engine: Eng
         assert viewed_by == ids
 
 
-def test_nobody_signs_in_twice_with_one_clerk_id(engine: Engine) -> None:
+def test_a_clerk_id_belongs_to_one_user(engine: Engine) -> None:
     with Session(engine) as session:
         session.add_all([User(clerk_user_id="user_ana"), User(clerk_user_id="user_ana")])
-        with pytest.raises(IntegrityError) as refused:
+        with pytest.raises(IntegrityError) as raised:
             session.flush()
 
-    assert refusing_constraint(refused.value) == "users_clerk_user_id_unique"
+    assert violated_constraint(raised.value) == "users_clerk_user_id_unique"
 
 
-def test_what_may_be_unknown_comes_back_as_none(engine: Engine) -> None:
+def test_nullable_columns_that_are_left_out_come_back_as_none(engine: Engine) -> None:
     least = [a_user(), a_gym(), Class(), Asset(), Attachment(), Checkin(), Notification()]
     with Session(engine) as session:
         session.add_all(least)
@@ -404,7 +402,7 @@ def test_what_may_be_unknown_comes_back_as_none(engine: Engine) -> None:
             }
 
 
-def test_a_repr_of_a_row_asks_nobody_for_its_key(engine: Engine) -> None:
+def test_a_repr_of_a_row_sends_no_query(engine: Engine) -> None:
     with Session(engine) as session:
         ana = a_user()
         session.add(ana)

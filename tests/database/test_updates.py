@@ -1,4 +1,4 @@
-"""Updates of many rows: what each row sets, what it leaves alone, and which row is wrong."""
+"""Updates of many rows: the columns that each row sets, their values, and errors that name the wrong row."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def facts(database: Database, model: type[Base]) -> dict[int, dict[str, Any]]:
         return {row.id: {name: getattr(row, name) for name, _ in columns.items()} for row in rows}
 
 
-# --- What is set -----------------------------------------------------------------------------------------------------
+# --- Changes ---------------------------------------------------------------------------------------------------------
 
 
 def test_each_row_sets_exactly_the_columns_that_it_names(database: Database) -> None:
@@ -132,7 +132,7 @@ def test_rows_that_match_nothing_are_not_counted_and_change_nothing(database: Da
     assert facts(database, User) == before | {1: before[1] | {"email": None}}
 
 
-def test_no_rows_are_no_statement(address: URL) -> None:
+def test_no_rows_send_no_statement(address: URL) -> None:
     database = Database(address)
     database.close()
     assert update_many(User, [], by=[User.id]).run(database) == 0
@@ -155,7 +155,7 @@ def test_a_key_may_have_several_columns(database: Database) -> None:
     assert [row["class_id"] for row in facts(database, Checkin).values()] == [None, 1, 1, None, None, None]
 
 
-def test_a_key_may_be_text_or_an_array_or_a_moment(database: Database) -> None:
+def test_a_key_may_be_text_or_an_array_or_a_timestamp(database: Database) -> None:
     with database.session.begin() as session:
         session.add_all([Notification(recipients=["1", "a,b"], sent_at=DAY), Notification(sent_at=DAY)])
     assert (
@@ -174,7 +174,7 @@ def test_a_null_in_the_database_matches_no_key(database: Database) -> None:
     assert update_many(Checkin, rows, by=[Checkin.user_id]).run(database) == 6
 
 
-# --- What is returned ------------------------------------------------------------------------------------------------
+# --- Results ---------------------------------------------------------------------------------------------------------
 
 
 def test_returned_rows_are_in_the_order_of_the_rows_across_statements(database: Database) -> None:
@@ -214,7 +214,7 @@ def test_thousands_of_rows_come_back_in_their_order(database: Database) -> None:
     assert update_many(Version, rows, by=[Version.id]).run(database) == 20_000
 
 
-# --- On what it runs -------------------------------------------------------------------------------------------------
+# --- Targets ---------------------------------------------------------------------------------------------------------
 
 TWO_SETS: list[dict[str, object]] = [{"id": 1, "email": "a"}, {"id": 2, "phone": "b"}, {"id": 3, "email": "c"}]
 
@@ -261,7 +261,7 @@ def test_a_row_that_is_rejected_undoes_the_statements_before_it(address: URL, da
     assert facts(database, User) == before | {4: before[4] | {"plan": "MONTHLY"}}
 
 
-def test_a_session_takes_the_update_into_its_transaction(database: Database) -> None:
+def test_an_update_in_a_session_is_part_of_its_transaction(database: Database) -> None:
     before = facts(database, User)
     with database.session() as session:
         session.add(User(id=50, clerk_user_id="user_50"))
@@ -272,7 +272,7 @@ def test_a_session_takes_the_update_into_its_transaction(database: Database) -> 
     assert facts(database, User) == before
 
 
-def test_asyncio_updates_the_same(address: URL, database: Database) -> None:
+def test_async_targets_are_updated_alike(address: URL, database: Database) -> None:
     async def main() -> None:
         async with AsyncDatabase(address) as asynchronous:
             assert await update_many(User, TWO_SETS, by=[User.id]).run(asynchronous) == 3
@@ -295,7 +295,7 @@ def test_asyncio_updates_the_same(address: URL, database: Database) -> None:
     ]
 
 
-# --- What is wrong ---------------------------------------------------------------------------------------------------
+# --- The wrong row ---------------------------------------------------------------------------------------------------
 
 GOOD: dict[str, Any] = {"id": 1, "email": None}
 

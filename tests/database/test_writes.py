@@ -1,4 +1,4 @@
-"""Writes of many rows: what arrives, in which order, and which row is to blame."""
+"""Inserts and upserts of many rows: their values, their order, and errors that name the wrong row."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def hostile() -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("copy_from", [1, 1_000_000], ids=["copy", "one statement"])
-def test_what_is_written_is_what_the_orm_would_have_written(
+def test_values_arrive_as_the_orm_would_have_written_them(
     copy_from: int, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writes, "COPY_MIN_ROWS", copy_from)
@@ -78,7 +78,7 @@ def test_what_is_written_is_what_the_orm_would_have_written(
     assert all(row.created_at for row in found)
 
 
-def test_objects_and_dictionaries_are_the_same(database: Database) -> None:
+def test_objects_and_dictionaries_are_written_alike(database: Database) -> None:
     day = datetime(2026, 3, 1)
     objects = insert_many(Checkin, [Checkin(user_id=1, date="2026-03-01", created_at=day)], returning=Checkin)
     dictionaries = insert_many(Checkin, [{"user_id": 1, "date": "2026-03-01", "created_at": day}], returning=Checkin)
@@ -89,7 +89,7 @@ def test_objects_and_dictionaries_are_the_same(database: Database) -> None:
     assert other.id == one.id + 1
 
 
-def test_what_is_returned_is_in_the_order_of_the_rows(database: Database) -> None:
+def test_returned_values_are_in_the_order_of_the_rows(database: Database) -> None:
     ids = insert_many(Version, [{"app_version": f"v{number}"} for number in range(5_000)], returning=Version.id)
     found = ids.run(database)
 
@@ -97,7 +97,7 @@ def test_what_is_returned_is_in_the_order_of_the_rows(database: Database) -> Non
     assert [versions[id_] for id_ in found] == [f"v{number}" for number in range(5_000)]
 
 
-def test_what_some_rows_leave_out_is_null_there(database: Database) -> None:
+def test_a_column_that_only_other_rows_name_is_null(database: Database) -> None:
     rows = insert_many(Version, [{"app_version": "1"}, {"disabled_at": datetime(2026, 3, 1)}, {}], returning=Version)
     assert [(row.app_version, row.disabled_at) for row in rows.run(database)] == [
         ("1", None),
@@ -106,13 +106,13 @@ def test_what_some_rows_leave_out_is_null_there(database: Database) -> None:
     ]
 
 
-def test_no_rows_are_no_statement(database: Database) -> None:
+def test_no_rows_send_no_statement(database: Database) -> None:
     assert insert_many(Version, []).run(database) == 0
     assert insert_many(Version, [], returning=Version.id).run(database) == []
     assert upsert(User, [], by=[User.clerk_user_id], returning=User).run(database) == []
 
 
-def test_a_session_takes_the_rows_into_its_transaction(database: Database) -> None:
+def test_an_insert_in_a_session_is_part_of_its_transaction(database: Database) -> None:
     with database.session() as session:
         user = User(clerk_user_id="user_ana")
         session.add(user)
@@ -123,7 +123,7 @@ def test_a_session_takes_the_rows_into_its_transaction(database: Database) -> No
     assert read(Graduation).all(database) == []
 
 
-def test_asyncio_writes_the_same(address: URL, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_async_targets_are_written_alike(address: URL, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with AsyncDatabase(address) as asynchronous:
             assert await insert_many(Version, [{"app_version": "1"}]).run(asynchronous) == 1
@@ -142,10 +142,10 @@ def test_asyncio_writes_the_same(address: URL, database: Database, monkeypatch: 
     assert [one.app_version for one in read(Version).order_by(Version.id).all(database)] == ["1", "3", "4", "4", "4"]
 
 
-# --- Upsert ---------------------------------------------------------------------------------------------------------
+# --- Upsert ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_upsert_inserts_what_is_new_and_sets_what_is_given_on_what_is_there(database: Database) -> None:
+def test_an_upsert_inserts_new_rows_and_sets_the_named_columns_of_existing_ones(database: Database) -> None:
     with database.session.begin() as session:
         session.add(User(clerk_user_id="user_ana", email="ana@gym.example", first_name="Ana"))
     rows: list[dict[str, str | None]] = [
@@ -160,7 +160,7 @@ def test_an_upsert_inserts_what_is_new_and_sets_what_is_given_on_what_is_there(d
     assert upsert(User, rows, by=[User.clerk_user_id], returning=User.id).run(database) == [bia.id, ana.id]
 
 
-def test_an_upsert_of_keys_alone_returns_those_that_were_there(database: Database) -> None:
+def test_an_upsert_of_keys_alone_returns_existing_rows(database: Database) -> None:
     for _ in range(2):
         written = upsert(Role, [Role(id="STUDENT"), Role(id="MANAGER")], by=[Role.id], returning=Role.id)
         assert written.run(database) == ["STUDENT", "MANAGER"]
@@ -180,7 +180,7 @@ def test_two_rows_of_one_upsert_with_the_same_key_are_named(database: Database) 
     assert raised.value.position == 2
 
 
-# --- The row to blame -----------------------------------------------------------------------------------------------
+# --- The wrong row ---------------------------------------------------------------------------------------------------
 
 GOOD: dict[str, Any] = {"user_id": 1, "class_id": 1, "date": "2026-03-01"}
 
@@ -219,18 +219,18 @@ def test_a_wrong_row_is_named_by_its_position_and_column_before_it_is_sent(  # n
 ) -> None:
     monkeypatch.setattr(writes, "COPY_MIN_ROWS", copy_from)
     before = len(read(model).all(database))
-    # Where the good row lacks what the bad one gives, the good one is to blame.
-    blamed = 0 if (words == "is missing" and column in bad) or not bad else 2
+    # If the good row lacks a column that the bad one names, the good one is wrong.
+    wrong = 0 if (words == "is missing" and column in bad) or not bad else 2
     with pytest.raises(RowInvalid) as raised:
         insert_many(model, [good, good, bad]).run(database)
-    assert (raised.value.position, raised.value.column) == (blamed, column)
+    assert (raised.value.position, raised.value.column) == (wrong, column)
     assert words in str(raised.value)
     assert "ana" not in str(raised.value)
     assert len(read(model).all(database)) == before
 
 
 @pytest.mark.parametrize("copy_from", [1, 1_000_000], ids=["copy", "one statement"])
-def test_a_row_that_the_database_refuses_is_named_by_its_position_and_column(
+def test_a_row_that_the_database_rejects_is_named_by_its_position_and_column(
     copy_from: int, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writes, "COPY_MIN_ROWS", copy_from)
@@ -247,7 +247,7 @@ def test_a_row_that_the_database_refuses_is_named_by_its_position_and_column(
     assert raised.value.__cause__ is None
 
 
-def test_other_refusals_are_what_a_session_raises(database: Database) -> None:
+def test_other_errors_of_the_server_are_those_of_a_session(database: Database) -> None:
     with database.session() as session:
         session.execute(select(func.set_config("transaction_read_only", "on", True)))  # noqa: FBT003, SQL's own
         with pytest.raises(DBAPIError, match="read-only"):

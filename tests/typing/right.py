@@ -1,5 +1,5 @@
 # pyright: strict
-"""What both type checkers have to accept, with exactly these types; nothing here is ever run."""
+"""Code that both type checkers accept, with exactly these types. It is never run."""
 
 from datetime import datetime
 from typing import assert_type
@@ -23,7 +23,7 @@ from tatame_db.schema import (
     Version,
 )
 
-# The least that each model asks for, and all that it takes.
+# Each model with its required columns alone, and with all columns.
 Role(id="STUDENT")
 Version()
 AppStore()

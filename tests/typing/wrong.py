@@ -1,5 +1,5 @@
 # pyright: strict
-"""What both type checkers have to refuse: the lines marked `# wrong` and no others; nothing here is ever run."""
+"""Code with type errors: both checkers report the lines marked `# wrong`, and no others. It is never run."""
 
 from datetime import date, datetime
 
@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, selectinload
 from tatame_db import AsyncDatabase, Database, Read, insert_many, query, read, update_many, upsert
 from tatame_db.schema import AppStore, Asset, Checkin, Class, Graduation, Gym, Notification, Role, User, Version
 
-# What a model needs is missing.
+# A required column is missing.
 User()  # wrong
 User(email="ana@gym.example")  # wrong
 Gym()  # wrong
@@ -22,7 +22,7 @@ User(clerk_user_id="user_ana", clerkUserId="user_ana")  # wrong
 User(clerk_user_id="user_ana", gymId=1)  # wrong
 Checkin(class_id=1, user=None, data="2026-03-01")  # wrong
 
-# Only names say what is what.
+# Columns are keyword-only.
 User("user_ana")  # wrong
 Role("STUDENT")  # wrong
 Gym("Alliance", "Rua A, 1", "2015-03-01")  # wrong

@@ -1,4 +1,4 @@
-"""The models in the eyes of mypy and pyright, both strict: what is right passes, what is wrong does not."""
+"""The types of models and queries, checked by mypy and pyright in strict mode."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def reported_by(*checker: str) -> str:
     return done.stdout
 
 
-def test_mypy_refuses_the_wrong_lines_and_no_others(tmp_path: Path) -> None:
-    said = reported_by("mypy", "--strict", "--config-file=", "--output=json", f"--cache-dir={tmp_path}")
+def test_mypy_reports_the_wrong_lines_and_no_others(tmp_path: Path) -> None:
+    report = reported_by("mypy", "--strict", "--config-file=", "--output=json", f"--cache-dir={tmp_path}")
 
-    errors = [error for error in map(json.loads, said.splitlines()) if error["severity"] == "error"]
+    errors = [error for error in map(json.loads, report.splitlines()) if error["severity"] == "error"]
     assert {(Path(error["file"]).name, error["line"]) for error in errors} == marked()
 
 
-def test_pyright_refuses_the_wrong_lines_and_no_others() -> None:
-    said = reported_by("pyright", "--pythonpath", sys.executable, "--outputjson")
+def test_pyright_reports_the_wrong_lines_and_no_others() -> None:
+    report = reported_by("pyright", "--pythonpath", sys.executable, "--outputjson")
 
-    found = json.loads(said)["generalDiagnostics"]
+    found = json.loads(report)["generalDiagnostics"]
     errors = {
         (Path(error["file"]).name, error["range"]["start"]["line"] + 1)
         for error in found

@@ -50,7 +50,7 @@ class NotOneRow(TatameError):
 
 @fact
 class ValueNotReadable(TatameError):
-    """A value does not exist in Python; SQLAlchemy's session refuses it too."""
+    """A value does not exist in Python; a session fails on it too."""
 
     name: str
     what = "`{name}` found a timestamp that Python cannot represent: `infinity`, or outside the years 1 to 9999"

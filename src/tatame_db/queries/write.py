@@ -41,7 +41,7 @@ Model = TypeVar("Model", bound=Base)
 COPY_MIN_ROWS = 20_000
 """From this many rows on, an insert uses COPY: it is no faster, but the server does not hold all rows at once."""
 
-# What to do about a row that a constraint rejected, by SQLSTATE.
+# The problem and the advice for a row that a constraint rejected, by SQLSTATE.
 REJECTIONS = {
     "23503": ("refers to a row that does not exist", "write the row that it refers to first, or correct this one"),
     "23505": ("already exists", "correct or remove this row; `upsert` updates a row that exists"),
