@@ -24,7 +24,8 @@ from tatame_db.database.pool import Database
 from tatame_db.schema import Base, User
 from tatame_db.server.run_directory import new_run_directory
 from tatame_db.testing.factories import a_gym, a_user
-from tatame_db.testing.runs import LoopFreeDatabase, Run, undone_session
+from tatame_db.testing.runs import Run
+from tatame_db.testing.sessions import LoopFreeDatabase, rollback_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,15 +78,15 @@ class Ways:
 
     def empty_session(self) -> None:
         """`session`, in a test that only begins the transaction."""
-        session = undone_session(self.database)
+        session = rollback_session(self.database)
         session.connection()
-        session.undo()
+        session.discard()
 
     def empty_async_session(self) -> None:
         """`async_session`, likewise, without the loop of the test."""
-        session = self.loop_free.undone_session()
+        session = self.loop_free.rollback_session()
         asyncio.run(_connect(session))
-        self.runner.run(self.loop_free.undo(session))
+        self.runner.run(self.loop_free.discard(session))
 
     def empty_loop(self) -> None:
         """The loop of an asyncio test that does nothing."""
@@ -93,9 +94,9 @@ class Ways:
 
     def rolled_back(self) -> None:
         """`session`."""
-        session = undone_session(self.database)
+        session = rollback_session(self.database)
         the_test(session)
-        session.undo()
+        session.discard()
 
     def one_delete_for_each_table(self) -> None:
         """Commit, and empty table by table afterwards: the plan's way."""
@@ -173,7 +174,7 @@ def measure(place: Path, strategy: str) -> None:
     """Print the medians and the ratios for one place and one way to copy a database."""
     run = Run(place / new_run_directory().name)
     run.start()
-    run.sandbox._strategy = type(run.sandbox._strategy)(f" STRATEGY {strategy}")
+    run.sandbox._in_memory = strategy == "FILE_COPY"
     ways = Ways(run)
     try:
         quick = [ways.empty_session, ways.empty_async_session, ways.empty_loop, ways.rolled_back]

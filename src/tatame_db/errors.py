@@ -30,7 +30,7 @@ class TatameError(Exception):
     fix: str
     """What to do or type next."""
 
-    def __init__(self, what: str, *, means: str, fix: str) -> None:
+    def __init__(self, what: str = "", *, means: str = "", fix: str = "") -> None:
         super().__init__(what)
         self.what, self.means, self.fix = what, means, fix
 

@@ -28,21 +28,11 @@ from tatame_db.database.pool import Database
 from tatame_db.schema import Base, Checkin, Graduation, Gym, User
 from tatame_db.server import run_directory
 from tatame_db.server.embedded import EmbeddedServer
-from tatame_db.testing import factories
-from tatame_db.testing import runs as testing
+from tatame_db.testing import clear_test_data, factories, runs, setup_test_database, teardown_test_database
 from tatame_db.testing.factories import a_checkin, a_graduation, a_gym, a_user
-from tatame_db.testing.runs import (
-    LoopFreeDatabase,
-    NotForTests,
-    NotOurs,
-    NotSetUp,
-    Run,
-    Sandbox,
-    clear_test_data,
-    setup_test_database,
-    teardown_test_database,
-    undone_session,
-)
+from tatame_db.testing.runs import NotATestDatabase, NoTestDatabase, Run
+from tatame_db.testing.sandbox import NotCreatedByTests, Sandbox
+from tatame_db.testing.sessions import LoopFreeDatabase, rollback_session
 
 FACTORIES: dict[str, Callable[..., Base]] = {
     name: factory for name, factory in vars(factories).items() if name.startswith(("a_", "an_"))
@@ -60,51 +50,51 @@ def users(database: Database) -> int:
 def test_what_a_session_commits_is_seen_by_nobody_else_and_gone_when_it_is_undone(
     committed_database: Database,
 ) -> None:
-    session = undone_session(committed_database)
+    session = rollback_session(committed_database)
     session.add(a_user())
     session.commit()
     assert users(committed_database) == 0
     assert session.scalar(select(func.count()).select_from(User)) == 1
 
-    session.undo()
+    session.discard()
     assert users(committed_database) == 0
 
 
 def test_a_rollback_in_a_test_undoes_what_came_after_the_last_commit(committed_database: Database) -> None:
-    session = undone_session(committed_database)
+    session = rollback_session(committed_database)
     with session.begin():
         session.add(a_user(first_name="Ana"))
     session.add(a_user(first_name="Rui"))
     session.flush()
     session.rollback()
     assert session.scalars(select(User.first_name)).all() == ["Ana"]
-    session.undo()
+    session.discard()
 
 
-def test_an_undone_session_has_the_options_of_the_databases_own(committed_database: Database) -> None:
-    session = undone_session(committed_database)
+def test_an_rollback_session_has_the_options_of_the_databases_own(committed_database: Database) -> None:
+    session = rollback_session(committed_database)
     user = a_user(first_name="Ana")
     session.add(user)
     session.commit()
     # With `expire_on_commit`, this would query again.
     assert "first_name" in vars(user)
-    session.undo()
+    session.discard()
 
 
 def test_a_session_that_was_closed_in_the_test_goes_on_and_is_undone(committed_database: Database) -> None:
-    session = undone_session(committed_database)
+    session = rollback_session(committed_database)
     with session:
         session.add(a_user())
         session.commit()
     assert session.scalar(select(func.count()).select_from(User)) == 1
-    session.undo()
+    session.discard()
     assert users(committed_database) == 0
 
 
 def test_a_session_that_nobody_used_opens_no_connection(committed_database: Database) -> None:
     opened: list[object] = []
     event.listen(committed_database.engine, "checkout", lambda *connection: opened.append(connection))
-    undone_session(committed_database).undo()
+    rollback_session(committed_database).discard()
     assert opened == []
 
 
@@ -123,12 +113,12 @@ async def add_a_user(session: AsyncSession) -> None:
 def test_an_async_session_is_undone_in_another_loop_than_the_tests(
     loop_free: LoopFreeDatabase, committed_database: Database
 ) -> None:
-    session = loop_free.undone_session()
+    session = loop_free.rollback_session()
     asyncio.run(add_a_user(session))
     assert asyncio.run(session.scalar(select(func.count()).select_from(User))) == 1
     assert users(committed_database) == 0
 
-    asyncio.run(loop_free.undo(session))
+    asyncio.run(loop_free.discard(session))
     assert users(committed_database) == 0
 
 
@@ -142,21 +132,21 @@ def test_a_connection_that_was_waited_for_in_one_loop_can_be_waited_for_in_the_n
 
     processes = set()
     for _ in range(2):
-        session = loop_free.undone_session()
+        session = loop_free.rollback_session()
         processes.add(asyncio.run(wait_for_each_other(session)))
-        asyncio.run(loop_free.undo(session))
+        asyncio.run(loop_free.discard(session))
     assert len(processes) == 1
 
 
 def test_a_session_whose_loop_was_closed_within_a_statement_is_undone_at_once(loop_free: LoopFreeDatabase) -> None:
-    session = loop_free.undone_session()
+    session = loop_free.rollback_session()
     loop = asyncio.new_event_loop()
     task = loop.create_task(session.execute(text("SELECT pg_sleep(30)")))
     loop.run_until_complete(asyncio.sleep(0.1))
     assert not task.done()
     loop.close()
 
-    asyncio.run(asyncio.wait_for(loop_free.undo(session), timeout=5))
+    asyncio.run(asyncio.wait_for(loop_free.discard(session), timeout=5))
 
 
 # --- The fixtures -----------------------------------------------------------------------------------------------------
@@ -234,7 +224,7 @@ def test_a_database_that_no_run_made_is_not_dropped(
     postgres.execute("COMMENT ON DATABASE other_test IS 'made for the tests of another package: run cccccccccccc, 1'")
     with closing(Sandbox(shared_server.address, OURS)) as sandbox:
         for name in ("postgres", "shop_test", "tatame_0123456789ab_test", "other_test"):
-            with pytest.raises(NotOurs) as caught:
+            with pytest.raises(NotCreatedByTests) as caught:
                 sandbox.drop(name)
             assert caught.value.name == name
         sandbox.drop_all()
@@ -247,7 +237,7 @@ def test_a_database_with_our_mark_is_not_dropped_if_its_name_is_not_for_tests(
 ) -> None:
     with closing(Sandbox(shared_server.address, OURS)) as sandbox:
         postgres.execute(f'ALTER DATABASE "{sandbox.create().database}" RENAME TO precious')
-        with pytest.raises(NotOurs):
+        with pytest.raises(NotCreatedByTests):
             sandbox.drop("precious")
         sandbox.drop_all()
     assert "precious" in names(postgres)
@@ -348,7 +338,7 @@ def test_an_address_whose_database_is_not_for_tests_is_refused(
 ) -> None:
     monkeypatch.setenv("TEST_DATABASE_URL", f"postgresql://ana:secret@nowhere.example{name}")
     run = Run(tmp_path / "tatame-tests-cccccccccccc")
-    with pytest.raises(NotForTests, match="`_test`") as caught:
+    with pytest.raises(NotATestDatabase, match="`_test`") as caught:
         run.start()
     assert "secret" not in str(caught.value)
     assert not run.directory.exists()
@@ -498,7 +488,7 @@ def test_clearing_leaves_alone_what_refers_to_our_tables(set_up: Database) -> No
 def test_clearing_gives_up_on_a_session_that_a_test_left_open(
     set_up: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(testing, "_LOCK_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(runs, "_LOCK_TIMEOUT_SECONDS", 0.1)
     with set_up.session() as session:
         session.add(a_user())
         session.flush()
@@ -518,7 +508,7 @@ def test_a_database_that_was_set_up_is_given_again_and_torn_down_once(postgres: 
 
 
 def test_without_a_test_database_nothing_is_cleared() -> None:
-    with pytest.raises(NotSetUp):
+    with pytest.raises(NoTestDatabase):
         clear_test_data()
 
 

@@ -1,6 +1,6 @@
 """Writing many rows at once: keys and indexes are dropped before and restored afterwards, then the sequence is set.
 
-Everything here works on psycopg's own connection, inside the transaction of the caller.
+Everything here happens inside the transaction of the caller.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tatame_db.database.dialect import quoted, quoted_table
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from sqlalchemy import Table
+    from sqlalchemy import Connection, Table
 
 # Indexes first, so that each key finds the index that it needs when they are restored in this order.
 _SECONDARY = """
@@ -72,6 +72,15 @@ def without_secondary_objects(connection: psycopg.Connection[Any], table: Table)
     yield
     for item in dropped:
         connection.execute(item.create.encode())
+
+
+def truncate(connection: Connection, tables: Sequence[Table]) -> None:
+    """Delete the rows of all these tables and restart their ids at 1.
+
+    It fails if another table refers to one of them, rather than delete the rows of that table.
+    """
+    names = ", ".join(map(quoted_table, tables))
+    connection.exec_driver_sql(f"TRUNCATE {names} RESTART IDENTITY", execution_options={"no_parameters": True})
 
 
 def set_sequence(connection: psycopg.Connection[Any], table: Table) -> None:

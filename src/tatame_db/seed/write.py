@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 from sqlalchemy import func, or_, select
 
-from tatame_db.database.bulk import set_sequence, without_secondary_objects
+from tatame_db.database.bulk import set_sequence, truncate, without_secondary_objects
 from tatame_db.database.dialect import quoted, quoted_table
 from tatame_db.database.driver import driver_connection
 from tatame_db.errors import TatameError, counted, fact
@@ -52,11 +52,11 @@ def is_empty(connection: Connection) -> bool:
 
 
 def empty(connection: Connection) -> None:
-    """Truncate all tables of the models and restart their ids; the caller commits.
+    """Delete the rows of all tables of the models and restart their ids; the caller commits.
 
     It fails if a table outside of the models refers to one of them: the rows of that table are not deleted.
     """
-    _driver(connection).execute(f"TRUNCATE {_table_names()} RESTART IDENTITY".encode())
+    truncate(connection, tables_in_order())
 
 
 def seed(connection: Connection, plan: SeedPlan | None = None) -> dict[str, int]:
@@ -70,15 +70,16 @@ def seed(connection: Connection, plan: SeedPlan | None = None) -> dict[str, int]
     ...     seed(connection, SeedPlan(gyms=1, members=20))
     """
     driver = _driver(connection)
+    tables = tables_in_order()
+    names = ", ".join(map(quoted_table, tables))
     # Without the lock, two seeds at once would both find the database empty.
-    driver.execute(f"LOCK TABLE {_table_names()} IN SHARE ROW EXCLUSIVE MODE".encode())
+    _execute(connection, f"LOCK TABLE {names} IN SHARE ROW EXCLUSIVE MODE")
     if not is_empty(connection):
         raise DatabaseNotEmpty(rows=_rows_by_table(connection))
     written = _write(driver, plan or SeedPlan())
-    tables = tables_in_order()
     for table in tables:
         set_sequence(driver, table)
-    driver.execute(f"ANALYZE {_table_names()}".encode())
+    _execute(connection, f"ANALYZE {names}")
     return {table.name: written.get(table.name, 0) for table in tables}
 
 
@@ -89,8 +90,8 @@ def _driver(connection: Connection) -> psycopg.Connection[Any]:
     return driver
 
 
-def _table_names() -> str:
-    return ", ".join(map(quoted_table, tables_in_order()))
+def _execute(connection: Connection, statement: str) -> None:
+    connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
 
 def _rows_by_table(connection: Connection) -> dict[str, int]:

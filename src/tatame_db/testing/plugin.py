@@ -1,7 +1,7 @@
-"""Fixtures for us and for the apps: databases, sessions that are undone, and databases to commit in.
+"""The pytest fixtures: sessions that are rolled back, and databases to commit in.
 
-What is heavy is imported inside the fixtures: pytest loads plugins before coverage starts, and in runs that need no
-database.
+Heavy modules are imported inside the fixtures: pytest loads plugins before coverage starts, and in every run, with a
+database or without.
 """
 
 from __future__ import annotations
@@ -21,26 +21,27 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from tatame_db.database.pool import Database
-    from tatame_db.testing.runs import LoopFreeDatabase, Run
+    from tatame_db.testing.runs import Run
+    from tatame_db.testing.sessions import LoopFreeDatabase
 
 _DIRECTORY = pytest.StashKey[Path]()
 _RUN = pytest.StashKey["Run"]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose the run's directory, or take the one that the controller chose for its workers; nothing is made yet."""
+    """Choose the directory of the run, or use the one that the controller chose; nothing is created yet."""
     chosen = _worker_input(config).get("tatame_run_directory")
     config.stash[_DIRECTORY] = Path(chosen) if chosen else new_run_directory()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker of pytest-xdist which run it belongs to."""
+    """Pass the directory of the run to a worker of pytest-xdist."""
     node.workerinput["tatame_run_directory"] = str(node.config.stash[_DIRECTORY])
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Delete what the run made; a worker leaves that to its controller, which outlives the crash of any worker."""
+    """Delete everything that the run created; the controller does it, because a worker may crash."""
     directory = config.stash[_DIRECTORY]
     if _worker_input(config) or not directory.exists():
         return
@@ -70,9 +71,9 @@ def _tatame_run(pytestconfig: pytest.Config) -> Generator[Run]:
 
 @pytest.fixture(scope="session")
 def tatame_database(_tatame_run: Run) -> Generator[Database]:
-    """Give a migrated, empty database: one for each worker of pytest-xdist, deleted after the run.
+    """Return a migrated, empty database for this worker; rows that are committed in it stay until the end of the run.
 
-    What is committed in it stays for the tests that follow; see `committed_database`.
+    For tests that commit there is `committed_database`.
     """
     from tatame_db.database.pool import Database  # noqa: PLC0415, see above
 
@@ -83,24 +84,24 @@ def tatame_database(_tatame_run: Run) -> Generator[Database]:
 
 @pytest.fixture
 def session(tatame_database: Database) -> Generator[Session]:
-    """Give a session in a transaction that is rolled back after the test; a commit in it ends a savepoint only."""
-    from tatame_db.testing.runs import undone_session  # noqa: PLC0415, see above
+    """Return a session that is rolled back after the test; `commit()` only ends a savepoint."""
+    from tatame_db.testing.sessions import rollback_session  # noqa: PLC0415, see above
 
-    session = undone_session(tatame_database)
+    session = rollback_session(tatame_database)
     yield session
-    session.undo()
+    session.discard()
 
 
 @pytest.fixture(scope="session")
 def _tatame_loop() -> Generator[asyncio.Runner]:
-    # The loops of the tests are gone when their sessions end. With a factory, the runner leaves the current loop alone.
+    # The loop of a test is closed before its session ends. With a factory, the runner keeps the current loop set.
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as loop:
         yield loop
 
 
 @pytest.fixture(scope="session")
 def _tatame_async_database(tatame_database: Database, _tatame_loop: asyncio.Runner) -> Generator[LoopFreeDatabase]:
-    from tatame_db.testing.runs import LoopFreeDatabase  # noqa: PLC0415, see above
+    from tatame_db.testing.sessions import LoopFreeDatabase  # noqa: PLC0415, see above
 
     database = LoopFreeDatabase(tatame_database.address)
     yield database
@@ -109,15 +110,15 @@ def _tatame_async_database(tatame_database: Database, _tatame_loop: asyncio.Runn
 
 @pytest.fixture
 def async_session(_tatame_async_database: LoopFreeDatabase, _tatame_loop: asyncio.Runner) -> Generator[AsyncSession]:
-    """Give the same for asyncio, in whichever loop the test runs: pytest-asyncio's, anyio's or its own."""
-    session = _tatame_async_database.undone_session()
+    """Return a session for asyncio that is rolled back after the test; it works in any event loop."""
+    session = _tatame_async_database.rollback_session()
     yield session
-    _tatame_loop.run(_tatame_async_database.undo(session))
+    _tatame_loop.run(_tatame_async_database.discard(session))
 
 
 @pytest.fixture
 def committed_database(_tatame_run: Run) -> Generator[Database]:
-    """Give a migrated, empty database for this test alone, to commit in and to open several connections to."""
+    """Return a migrated, empty database for this test alone: for commits, and for several connections."""
     from tatame_db.database.pool import Database  # noqa: PLC0415, see above
 
     database = Database(_tatame_run.clone())
