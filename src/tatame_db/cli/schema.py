@@ -69,7 +69,7 @@ def _say_retry(retry: Retry) -> None:
 
 
 def timeouts(lock_timeout: int | None = None, statement_timeout: int | None = None) -> Timeouts:
-    """Make the timeouts of the options, which print every delay."""
+    """Return the timeouts of the options, with callbacks that print every delay."""
     from tatame_db import evolve
 
     return evolve.Timeouts(
@@ -87,7 +87,7 @@ def _answers(renames: list[str] | None, drops: list[str] | None) -> Answers:
 
 
 def _ask(gone: str, candidates: list[str]) -> str | None:
-    answer = console.ask(f"{gone} is no longer in the models. Renamed to {' or '.join(candidates)}? (empty: drop it)")
+    answer = console.ask(f"{gone} is no longer in the models. Renamed to {' or '.join(candidates)}? (empty: drop)")
     return answer or None
 
 
@@ -120,7 +120,7 @@ def rollback(
     lock_timeout: LockTimeout = None,
     statement_timeout: StatementTimeout = None,
 ) -> None:
-    """Undo the newest migrations, with the data in the tables and columns that they created."""
+    """Undo the newest migrations; the data in the tables and columns that they created is lost."""
     from tatame_db import evolve
 
     target = target_of(database_url)

@@ -36,7 +36,7 @@ class SchemaCheck:
         return [part for part in ("heads", "migrations", "database") if getattr(self, part)]
 
 
-# What is wrong and what to do about it, for each field of `SchemaCheck` that lists problems.
+# The problem and its fix, for each field of `SchemaCheck` that lists problems.
 _PROBLEMS = {
     "heads": (
         "the migrations have more than one head",
@@ -69,7 +69,7 @@ class CheckFailed(TatameError):
 
     @property
     def fixes(self) -> str:
-        """What to do about each of them."""
+        """The fix of each of them."""
         return "; ".join(_PROBLEMS[part][1] for part in self.check.failed)
 
 

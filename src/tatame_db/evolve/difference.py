@@ -29,13 +29,18 @@ _COMPARE = {
 
 @fact
 class RenameUndecided(TatameError):
-    """An object is no longer in the models and a similar one is new, which is a rename or a drop."""
+    """An object is no longer in the models and others are new, so it may be renamed or dropped."""
 
     gone: str
     candidates: list[str]
-    what = "{gone} is no longer in the models, and {candidates} is new: renamed or dropped?"
+    what = "{gone} is no longer in the models: renamed to {names}, or dropped?"
     means = f"{NOTHING_CHANGED} A rename keeps the data, a drop loses it."
     fix = "answer with {renames} or with `--drop {gone}`"
+
+    @property
+    def names(self) -> str:
+        """The possible new names."""
+        return " or ".join(self.candidates)
 
     @property
     def renames(self) -> str:
@@ -55,7 +60,7 @@ class AnswerInvalid(TatameError):
 
 @dataclass(frozen=True)
 class Answers:
-    """Which columns and tables that are no longer in the models were renamed, and which are dropped.
+    """The columns and tables that are no longer in the models: renamed, or dropped.
 
     >>> evolve.generate("rename plan", evolve.Answers(renames={"users.plan": "tier"}))
     Generated(path=PosixPath('.../20261124090000_rename_plan.py'), ...)
@@ -115,7 +120,7 @@ class Change:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to do."""
+        """True if there is nothing to do."""
         return not self.renamings and self.upgrade.is_empty()
 
     def statements(self, connection: Connection) -> list[str]:
@@ -131,7 +136,7 @@ class Change:
 
 
 class _Statements(list[str]):
-    """A buffer for Alembic's SQL: Alembic writes one statement at a time, whatever text is in it."""
+    """A buffer that receives the SQL of Alembic, one statement in each write."""
 
     def write(self, statement: str) -> None:
         self.append(statement.strip().removesuffix(";"))

@@ -47,7 +47,7 @@ def sqlstate(error: DBAPIError) -> str | None:
 
 
 def fix_for(code: str | None, source: str) -> str:
-    """Return what to do about a rejected statement of a migration or of the models, by its SQLSTATE."""
+    """Return the fix for a rejected statement of a migration or of the models, by its SQLSTATE."""
     match code:
         case "55P03":
             return "end the transaction that holds the lock (see `pg_stat_activity`), or allow more `--lock-timeout`"

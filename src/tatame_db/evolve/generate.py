@@ -103,12 +103,12 @@ class UpgradeDiffers(TatameError):
 
     @property
     def written(self) -> str:
-        """Whether there is a file with the generated part."""
+        """The file with the generated part, if there is one."""
         return f"The generated part was written to {self.path}." if self.path else NO_FILE
 
     @property
     def edit(self) -> str:
-        """Where the missing steps belong."""
+        """The place for the missing steps."""
         if self.path:
             return f"add the missing steps to {self.path.name} by hand"
         return 'write the steps by hand in a new file: `tatame-db generate "the change" --empty`'

@@ -51,7 +51,7 @@ class Timeouts:
 
 @contextlib.contextmanager
 def exclusive(engine: Engine | AsyncEngine, timeouts: Timeouts) -> Generator[Connection]:
-    """Open a connection of its own that holds the lock on schema changes, waiting for the lock if it has to.
+    """Open a new connection that holds the lock on schema changes; wait while another connection holds it.
 
     The connection is closed at the end, which releases the lock.
     """

@@ -69,7 +69,7 @@ class MigrationFailed(TatameError):
 
     @property
     def advice(self) -> str:
-        """What to do about the cause."""
+        """The fix for the cause."""
         return fix_for(self.sqlstate, "migration")
 
 

@@ -53,7 +53,7 @@ class PushFailed(TatameError):
 
     @property
     def advice(self) -> str:
-        """What to do about the cause."""
+        """The fix for the cause."""
         return fix_for(self.sqlstate, "models")
 
 
