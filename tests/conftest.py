@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -29,6 +30,7 @@ from tatame_db.database.pool import Database
 from tatame_db.move.rehearsal import SUPABASE_SCHEMA
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.server.run_directory import new_run_directory
+from tatame_db.server.scratch import Scratch, scratch
 from tatame_db.testing.runs import Run
 
 HERE = Path(__file__).parent
@@ -254,6 +256,27 @@ server-port = {port}
     for process in started:
         process.terminate()
         process.wait()
+
+
+@pytest.fixture(scope="session")
+def _mirror_server() -> Generator[Scratch]:
+    with scratch() as server:
+        yield server
+
+
+@pytest.fixture
+def shared_mirror(_mirror_server: Scratch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy sources over REST into one temporary server, for tests that are not about starting and deleting it."""
+
+    @contextlib.contextmanager
+    def emptied(**_: object) -> Generator[Scratch]:
+        try:
+            yield _mirror_server
+        finally:
+            for name in ("first", "second"):
+                _mirror_server.drop(name)
+
+    monkeypatch.setattr("tatame_db.move.mirror.scratch", emptied)
 
 
 def _serves(address: str) -> bool:

@@ -65,7 +65,7 @@ def test_the_plan_names_an_obstacle_and_exits_with_3(move: Run, supabase: URL) -
     assert (
         "\nclass: start has seconds, which HH:MM cannot hold: 1 row, for example 1\n  to resolve it:\n" in done.stdout
     )
-    assert "error: the move would not be whole: 1 obstacle" in done.stderr
+    assert "error: the move would be incomplete: 1 obstacle without a choice\n" in done.stderr
     assert json.loads(move("plan", "--json").stdout)["complete"] is False
 
 
@@ -295,8 +295,8 @@ def test_every_report_shows_what_was_excluded_by_choice(move: Run, supabase: URL
     assert undecided.returncode == 3
     assert "class: start has seconds, which HH:MM cannot hold: 1 row, for example 1\n" in undecided.stdout
     assert "for example 1\n  resolved by `--misfits null`: 1 value set to NULL\n" in undecided.stdout
-    assert "    `--unknown keep`: the values are kept as JSON\n" in undecided.stdout
-    assert "error: the move would not be whole: 1 obstacle" in undecided.stderr
+    assert "    `--unknown keep`: the values are kept in `tatame_move.rejects`, as JSON\n" in undecided.stdout
+    assert "error: the move would be incomplete: 1 obstacle without a choice\n" in undecided.stderr
     assert move("copy", "--misfits", "null").returncode == 1
     choices = ("--misfits", "null", "--unknown", "keep")
     planned = move("plan", *choices)
@@ -366,6 +366,7 @@ def test_a_move_over_rest_reports_how_it_read(
     assert not any(key in output for output in (done.stdout, done.stderr))
 
 
+@pytest.mark.usefixtures("shared_mirror")
 def test_choices_also_apply_over_rest_and_to_the_second_reading(
     move: Run, supabase: URL, postgrest: Callable[..., str], supabase_key: Callable[..., str]
 ) -> None:
@@ -388,6 +389,7 @@ def test_choices_also_apply_over_rest_and_to_the_second_reading(
     assert "error: equal except for 2 rows excluded by choice: class, notifications\n" in verified.stderr
 
 
+@pytest.mark.usefixtures("shared_mirror")
 def test_a_public_key_requires_the_option_and_reads_no_empty_table(
     move: Run, postgrest: Callable[..., str], supabase_key: Callable[..., str]
 ) -> None:

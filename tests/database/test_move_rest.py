@@ -25,7 +25,6 @@ from tatame_db.database.pool import Database
 from tatame_db.move.rest import role_of
 from tatame_db.schema import phases
 from tatame_db.server.run_directory import in_memory, new_run_directory
-from tatame_db.server.scratch import Scratch, scratch
 
 Start = Callable[..., str]
 Key = Callable[..., str]
@@ -78,36 +77,17 @@ def service(supabase_key: Key) -> str:
     return supabase_key("service_role")
 
 
-@pytest.fixture(scope="session")
-def one_scratch() -> Generator[Scratch]:
-    with scratch() as server:
-        yield server
-
-
 @pytest.fixture
 def own_scratch() -> None:
     """Start and delete the temporary server as for a user."""
 
 
 @pytest.fixture(autouse=True)
-def _quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
-    """Use one temporary server for all tests that are not about it, and make no pauses."""
+def _quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Share one temporary server, except in tests that are about it, and make no pauses."""
     monkeypatch.setattr(rest_module, "RETRY_PAUSES_SECONDS", (0.0, 0.0, 0.0, 0.0))
-    if "own_scratch" in request.fixturenames:
-        yield
-        return
-    server: Scratch = request.getfixturevalue("one_scratch")
-
-    @contextlib.contextmanager
-    def emptied(**_: Any) -> Generator[Scratch]:
-        try:
-            yield server
-        finally:
-            for name in ("first", "second"):
-                server.drop(name)
-
-    monkeypatch.setattr(mirror_module, "scratch", emptied)
-    yield
+    if "own_scratch" not in request.fixturenames:
+        request.getfixturevalue("shared_mirror")
 
 
 # --- What is copied --------------------------------------------------------------------------------------------------
