@@ -127,7 +127,7 @@ def _selection(description: RelationRead, entity: Any, *, joined: bool) -> _Sele
         if joined and not relation.is_list and relation.count is None and relation.skip is None:
             alias, adapt = _aliased(relation)
             inner = _selection(relation, alias, joined=True)
-            is_related = getattr(entity, relation.name_of_relation).of_type(alias)
+            is_related = getattr(entity, relation.relation_name).of_type(alias)
             joins += [(alias, and_(is_related, *map(adapt, relation.conditions))), *inner.joins]
             # The key comes first, and is NULL if the join found no row.
             columns += [getattr(alias, _key(relation)), *inner.columns]
@@ -150,7 +150,7 @@ def _json(relation: RelationRead, parent: Any) -> ScalarSelect[Any]:
     columns = [getattr(alias, name) for name in relation.column_names]
     fields = columns + [_json(inner, alias) for inner in relation.relations]
     rows = select(func.json_build_array(*fields).label("row"))
-    rows = rows.where(getattr(parent, relation.name_of_relation).of_type(alias)).correlate(parent)
+    rows = rows.where(getattr(parent, relation.relation_name).of_type(alias)).correlate(parent)
     rows = _restricted(rows, relation, adapt)
     rows = rows.limit(_literal(relation.count)).offset(_literal(relation.skip))
     if not relation.is_list:
@@ -184,7 +184,7 @@ def _key(description: RelationRead) -> str:
 
 
 def _row_type(description: RelationRead) -> Any:
-    relations = tuple((one.name_of_relation, _field_type(one)) for one in description.relations)
+    relations = tuple((one.relation_name, _field_type(one)) for one in description.relations)
     return row_type(description.model, description.column_names, relations)
 
 

@@ -84,9 +84,9 @@ class RelationRead:
         Raises `ReadInvalid` for a relation of another model, and for one that is loaded twice.
         """
         added = tuple(one if isinstance(one, RelationRead) else read_relation(one) for one in relations)
-        names = [relation.name_of_relation for relation in self.relations + added]
+        names = [relation.relation_name for relation in self.relations + added]
         for relation in added:
-            name = relation.name_of_relation
+            name = relation.relation_name
             if not name or getattr(self.model, name, None) is not relation.attribute:
                 raise ReadInvalid(
                     problem=f"{relation.title} is not a relation of {self.model.__name__}",
@@ -97,7 +97,7 @@ class RelationRead:
         return replace(self, relations=self.relations + added)
 
     @property
-    def name_of_relation(self) -> str:
+    def relation_name(self) -> str:
         """The name of the relation; empty for the outermost rows."""
         return self.attribute.key if self.attribute is not None else ""
 
@@ -126,7 +126,7 @@ def read_relation(attribute: InstrumentedAttribute[Any]) -> RelationRead:
 
 
 def row_count(number: Any) -> int:
-    """Return a limit that may become part of SQL; raises `ReadInvalid` unless it is an `int` from 0 up."""
+    """Return a limit that may become part of SQL; raises `ReadInvalid` unless it is an `int` of 0 or more."""
     if type(number) is not int or number < 0:
-        raise ReadInvalid(problem="a limit is not a whole number from 0 up", advice="pass an `int` of 0 or more")
+        raise ReadInvalid(problem="a limit is not a whole number of 0 or more", advice="pass an `int`")
     return number

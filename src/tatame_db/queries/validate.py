@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import msgspec
@@ -94,7 +94,8 @@ def _values_of_row(model: type[Base], position: int, row: Any) -> Mapping[str, A
     return {name: value for name, value in row.__dict__.items() if name in mapper.columns}
 
 
-@cache
+# Callers choose the columns, so there may be any number of sets.
+@lru_cache(maxsize=1_000)
 def _insert_columns(model: type[Base], named: frozenset[str]) -> tuple[tuple[str, ...], str | None]:
     """Return the columns of an INSERT for those that rows name, and a name that is not a column."""
     columns = inspect(model).columns
@@ -187,7 +188,8 @@ def _encoded(model: type[Base], columns: tuple[str, ...], positions: Sequence[in
     return text
 
 
-@cache
+# Callers choose the columns, so there may be any number of sets.
+@lru_cache(maxsize=1_000)
 def _struct(model: type[Base], columns: tuple[str, ...], key: tuple[str, ...]) -> type[msgspec.Struct]:
     """Return the struct that rows are converted to, which checks them, and from which they are encoded."""
     fields = [_field(inspect(model).columns[name], is_key=name in key) for name in columns]

@@ -44,7 +44,7 @@ COPY_MIN_ROWS = 20_000
 # The problem and the advice for a row that a constraint rejected, by SQLSTATE.
 REJECTIONS = {
     "23503": ("refers to a row that does not exist", "write the row that it refers to first, or correct this one"),
-    "23505": ("already exists", "correct or remove this row; `upsert` updates a row that exists"),
+    "23505": ("already exists", "correct this row, or remove it"),
 }
 
 
@@ -124,6 +124,8 @@ class Write(Generic[R]):
         if constraint is None or error.sqlstate not in REJECTIONS:
             return None
         problem, advice = REJECTIONS[error.sqlstate]
+        if error.sqlstate == "23505" and not self.key:
+            advice += "; `upsert` updates a row that exists"
         columns = tuple(column.name for column in constraint.columns)
         position = self._position(columns, error.diag.message_detail or "")
         return RowRejected(
@@ -204,7 +206,7 @@ def upsert(
         upsert(User, [{"clerk_user_id": "user_ana", "first_name": "Ana"}], by=[User.clerk_user_id]).run(db)
         users = upsert(User, rows, by=[User.clerk_user_id], returning=User).run(db)
 
-    `run` returns what that of `insert_many` returns. In a row that exists, all columns that any row names are set.
+    `run` returns the same as for `insert_many`. In a row that exists, all columns that any row names are set.
     Raises `RowInvalid`, and `NotAKey` if `by` is not a primary or unique key.
     """
     key = _key(model, by)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import Table, inspect
@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
     from tatame_db.schema import Base
 
+MAX_STATEMENTS = 1_000
+"""How many statements of each kind are cached: callers choose the columns, so there may be any number of sets."""
 
-@cache
+
+@lru_cache(maxsize=MAX_STATEMENTS)
 def insert_statement(
     model: type[Base], columns: tuple[str, ...], key: tuple[str, ...], returned: tuple[str, ...]
 ) -> Statement[Any]:
@@ -39,7 +42,7 @@ def insert_statement(
     return Statement(name, sql, lambda values: row(*values), has_rows=bool(returned))
 
 
-@cache
+@lru_cache(maxsize=MAX_STATEMENTS)
 def update_statement(
     model: type[Base], columns: tuple[str, ...], key: tuple[str, ...], returned: tuple[str, ...]
 ) -> Statement[Any]:
@@ -65,7 +68,7 @@ def update_statement(
     return Statement(name, sql, lambda values: (values[0], row(*values[1:])))
 
 
-@cache
+@lru_cache(maxsize=MAX_STATEMENTS)
 def copy_statement(model: type[Base], columns: tuple[str, ...]) -> Statement[Any]:
     """Return a COPY of these columns."""
     sql = f"COPY {_table(model)} ({_listed(columns)}) FROM STDIN"
