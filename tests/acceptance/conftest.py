@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Generator
@@ -14,6 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from sqlalchemy import URL
+from tests.conftest import free_port
 from typer.testing import CliRunner
 
 from tatame_db.cli import commands
@@ -125,8 +125,7 @@ def bare_address_url(bare_address: URL) -> str:
 @pytest.fixture
 def guarded_url(fresh_server: EmbeddedServer) -> str:
     """Give an address, on a port, of a role whose password is hard to write."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     fresh_server.start(port=port)
     create_missing_database(fresh_server.address)
     with psycopg.connect(readable(fresh_server.address)) as connection:

@@ -95,8 +95,8 @@ def test_a_move_of_a_database_to_itself_is_rejected(move: Run, address: URL) -> 
     assert "the same database" in done.stderr
 
 
-def test_counts_and_verify_agree_on_a_moved_database(move: Run, arrived: URL) -> None:
-    target = {"DATABASE_URL": readable(arrived)}
+def test_counts_and_verify_agree_on_a_moved_database(move: Run, expected_target: URL) -> None:
+    target = {"DATABASE_URL": readable(expected_target)}
     counts = move("counts", **target)
     assert (counts.returncode, counts.stderr) == (0, "")
     assert re.search(r"^  notifications +3 +3  equal$", counts.stdout, flags=re.MULTILINE)
@@ -116,14 +116,14 @@ def test_counts_of_an_empty_target_differ_and_exit_with_3(move: Run) -> None:
     assert users == {"table": "users", "source": 3, "target": 0, "rejected": {}, "agrees": False, "by_choice": False}
 
 
-def test_verify_shows_both_values_and_exits_with_3(move: Run, arrived: URL) -> None:
-    with psycopg.connect(readable(arrived)) as connection:
+def test_verify_shows_both_values_and_exits_with_3(move: Run, expected_target: URL) -> None:
+    with psycopg.connect(readable(expected_target)) as connection:
         connection.execute("UPDATE users SET email = NULL WHERE id = 1")
-    done = move("verify", "users", DATABASE_URL=readable(arrived))
+    done = move("verify", "users", DATABASE_URL=readable(expected_target))
     assert done.returncode == 3
     assert "    email: 'ana@gym.example' in the source, NULL in the target\n" in done.stdout
     assert "ana@gym.example" not in done.stderr
-    hidden = move("verify", "--max-differences", "0", DATABASE_URL=readable(arrived))
+    hidden = move("verify", "--max-differences", "0", DATABASE_URL=readable(expected_target))
     assert "  and 1 more\n" in hidden.stdout
     assert "ana@gym.example" not in hidden.stdout
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 from sqlalchemy import Engine
+from tests.conftest import free_port
 
 from tatame_db import seed
 
@@ -37,8 +38,7 @@ def base(app: Path, engine: Engine) -> Generator[str]:
     """Run the app on a seeded database, as the page does."""
     with engine.begin() as connection:
         seed.seed(connection, seed.SeedPlan(gyms=1, members=30, days=7, until=date(2026, 3, 1)))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     environment = os.environ | {"DATABASE_URL": engine.url.render_as_string(hide_password=False)}
     program = [sys.executable, "-W", "error", "-m", "uvicorn", "app:app", "--port", str(port)]
     with (app / "log").open("wb") as log:

@@ -15,6 +15,7 @@ import pytest
 from psycopg import sql
 from sqlalchemy import URL, Engine, Row, select, text
 from sqlalchemy.exc import IntegrityError
+from tests.conftest import free_port, postmaster_pid
 
 import tatame_db.database.pool
 from tatame_db.database.address import readable
@@ -40,7 +41,7 @@ PASSWORD = "p%@:/#[w"
 
 @pytest.fixture
 def observer(server: EmbeddedServer) -> Generator[Engine]:
-    """Look at the server from beside."""
+    """An engine for looking at the sessions of the server."""
     with Database(server.address.set(database="postgres")) as database:
         yield database.engine
 
@@ -51,15 +52,11 @@ def _sessions(observer: Engine, address: URL) -> list[Row[tuple[str, str]]]:
         return list(connection.execute(query, {"name": address.database}))
 
 
-def _wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
+def _wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen"
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.05)
-
-
-def _postmaster(server: EmbeddedServer) -> int:
-    return int((server.data / "postmaster.pid").read_text().split()[0])
 
 
 # The pool
@@ -78,7 +75,7 @@ def test_at_most_20_connections_are_open(address: URL, observer: Engine) -> None
         waiting.join()
 
 
-def test_sessions_say_who_they_are(address: URL, observer: Engine) -> None:
+def test_sessions_have_an_application_name(address: URL, observer: Engine) -> None:
     with Database(address) as database, database.engine.connect():
         assert {session.application_name for session in _sessions(observer, address)} == {"tatame-db"}
     named = address.update_query_dict({"application_name": "checkin api"})
@@ -109,26 +106,26 @@ def test_a_connection_that_works_is_not_closed_as_idle(address: URL, monkeypatch
         assert connection.scalar(text("SELECT pg_sleep(1.5) IS NOT NULL"))
 
 
-def test_a_restarted_server_is_not_noticed_by_the_next_checkout(fresh_server: EmbeddedServer) -> None:
+def test_the_next_checkout_survives_a_restart_of_the_server(fresh_server: EmbeddedServer) -> None:
     fresh_server.start()
     create_missing_database(fresh_server.address)
 
-    async def ask_before_and_after() -> None:
+    async def ping_before_and_after() -> None:
         async with AsyncDatabase(fresh_server.address) as database:
             await asyncio.gather(*(database.ping() for _ in range(3)))
             fresh_server.stop()
             fresh_server.start()
             await asyncio.gather(*(database.ping() for _ in range(3)))
 
-    asyncio.run(ask_before_and_after())
+    asyncio.run(ping_before_and_after())
     with Database(fresh_server.address) as database:
         database.ping()
-        os.kill(_postmaster(fresh_server), signal.SIGKILL)
+        os.kill(postmaster_pid(fresh_server), signal.SIGKILL)
         fresh_server.start()
         database.ping()
 
 
-def test_closing_waits_for_what_runs_and_refuses_what_comes(address: URL, observer: Engine) -> None:
+def test_close_waits_for_sessions_in_use_and_refuses_new_ones(address: URL, observer: Engine) -> None:
     database = Database(address)
     connection = database.engine.connect()
     closing = threading.Thread(target=database.close)
@@ -146,7 +143,7 @@ def test_closing_waits_for_what_runs_and_refuses_what_comes(address: URL, observ
     assert database.check().reason == DatabaseClosed(address=address).what
 
 
-def test_closing_gives_up_on_a_session_that_takes_too_long(address: URL, observer: Engine) -> None:
+def test_close_gives_up_on_a_session_that_takes_too_long(address: URL, observer: Engine) -> None:
     database = Database(address)
     with database.engine.connect() as connection:
         with pytest.raises(ConnectionsBusy) as caught:
@@ -156,7 +153,7 @@ def test_closing_gives_up_on_a_session_that_takes_too_long(address: URL, observe
     _wait_until(lambda: not _sessions(observer, address))
 
 
-def test_closing_the_async_database_waits_too(address: URL, observer: Engine) -> None:
+def test_close_of_the_async_database_waits_too(address: URL, observer: Engine) -> None:
     async def close_while_busy() -> None:
         database = AsyncDatabase(address)
         async with database.session() as session:
@@ -176,18 +173,18 @@ def test_closing_the_async_database_waits_too(address: URL, observer: Engine) ->
 # Sessions
 
 
-def test_a_session_commits_at_the_end_of_begin_and_not_before_an_error(address: URL) -> None:
+def test_a_session_commits_at_the_end_of_begin_and_rolls_back_after_an_error(address: URL) -> None:
     with Database(address) as database:
         with database.session.begin() as session:
-            session.add(User(clerk_user_id="kept"))
+            session.add(User(clerk_user_id="committed"))
         session = database.session()
-        session.add(User(clerk_user_id="lost"))
+        session.add(User(clerk_user_id="rolled back"))
         session.flush()
-        session.add(User(clerk_user_id="kept"))
+        session.add(User(clerk_user_id="committed"))
         with session, pytest.raises(IntegrityError):
             session.commit()
         with database.session() as session:
-            assert session.scalars(select(User.clerk_user_id)).all() == ["kept"]
+            assert session.scalars(select(User.clerk_user_id)).all() == ["committed"]
 
 
 def test_async_and_sync_sessions_see_the_same_rows(address: URL) -> None:
@@ -205,7 +202,7 @@ def test_async_and_sync_sessions_see_the_same_rows(address: URL) -> None:
 
 @pytest.fixture
 def brazilian_address(address: URL, observer: Engine) -> URL:
-    """Give a database whose server thinks that it is in São Paulo."""
+    """The address of a database in the time zone of São Paulo."""
     with observer.begin() as connection:
         connection.execute(text(f"ALTER DATABASE {address.database} SET timezone TO 'America/Sao_Paulo'"))
     return address
@@ -238,7 +235,7 @@ def test_the_zone_survives_a_rollback_and_a_return_to_the_pool(brazilian_address
     assert asyncio.run(zones()) == ["UTC", "UTC"]
 
 
-def test_a_database_that_we_create_is_in_utc_for_everyone(server: EmbeddedServer, observer: Engine) -> None:
+def test_a_created_database_is_in_utc_for_every_client(server: EmbeddedServer, observer: Engine) -> None:
     address = server.address.set(database='we "made" 100% this')
     assert create_missing_database(address)
     assert not create_missing_database(address)
@@ -251,7 +248,7 @@ def test_a_database_that_we_create_is_in_utc_for_everyone(server: EmbeddedServer
         plain.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(str(address.database))))
 
 
-# What is said about statements
+# Logged statements
 
 
 def test_statements_are_logged_with_their_time_and_without_values(
@@ -279,7 +276,7 @@ def test_statements_are_logged_in_development_only(
     assert ("SELECT 1" in caplog.text) is logged
 
 
-def test_a_failing_statement_does_not_tell_its_values(address: URL) -> None:
+def test_a_failing_statement_does_not_show_its_values(address: URL) -> None:
     with (
         Database(address) as database,
         pytest.raises(IntegrityError) as caught,
@@ -292,7 +289,7 @@ def test_a_failing_statement_does_not_tell_its_values(address: URL) -> None:
 # Health
 
 
-def test_check_tells_how_long_a_round_trip_took(address: URL) -> None:
+def test_check_returns_the_duration_of_a_round_trip(address: URL) -> None:
     async def check() -> None:
         async with AsyncDatabase(address) as database:
             health = await database.check()
@@ -305,7 +302,7 @@ def test_check_tells_how_long_a_round_trip_took(address: URL) -> None:
         assert database.check().healthy
 
 
-def test_check_tells_why_there_is_no_answer_and_does_not_raise() -> None:
+def test_check_returns_the_reason_of_a_failure_and_does_not_raise() -> None:
     async def check(address: str) -> str | None:
         async with AsyncDatabase(address) as database:
             health = await database.check()
@@ -322,14 +319,13 @@ def test_check_tells_why_there_is_no_answer_and_does_not_raise() -> None:
     assert PASSWORD not in reason
 
 
-# What can be wrong
+# Connections that fail
 
 
 @pytest.fixture
 def guarded(fresh_server: EmbeddedServer) -> URL:
-    """Give an address on a port, where a role needs a password that is hard to write."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    """The address of a role on a port, with a password of special characters."""
+    port = free_port()
     fresh_server.start(port=port)
     create_missing_database(fresh_server.address)
     with Database(fresh_server.address) as database, database.engine.begin() as connection:
@@ -337,7 +333,7 @@ def guarded(fresh_server: EmbeddedServer) -> URL:
     return URL.create("postgresql+psycopg", "ana", PASSWORD, "127.0.0.1", port, "tatame")
 
 
-def test_a_password_full_of_special_characters_opens_the_door(guarded: URL) -> None:
+def test_a_password_of_special_characters_is_accepted(guarded: URL) -> None:
     with Database(f"postgres://ana:{PASSWORD}@127.0.0.1:{guarded.port}/tatame") as database:
         database.ping()
         shown = f"{database} {database.address} {database.engine} {database.engine.url}"
@@ -351,42 +347,42 @@ def _refusal(address: URL) -> TatameError:
     return caught.value
 
 
-def test_a_wrong_password_is_named(guarded: URL) -> None:
+def test_a_wrong_password_is_reported(guarded: URL) -> None:
     error = _refusal(guarded.set(password=PASSWORD + "!"))
     assert isinstance(error, PasswordRejected)
     assert "ana" in error.what
 
 
-def test_a_missing_database_is_named(guarded: URL) -> None:
+def test_a_missing_database_is_reported(guarded: URL) -> None:
     error = _refusal(guarded.set(database="elsewhere"))
     assert isinstance(error, DatabaseMissing)
     assert "'elsewhere'" in error.what
 
 
-def test_a_role_that_may_not_create_a_database_is_told_so(guarded: URL) -> None:
+def test_a_role_without_the_right_to_create_a_database_is_reported(guarded: URL) -> None:
     with pytest.raises(DatabaseNotCreated, match="permission denied"):
         create_missing_database(guarded.set(database="elsewhere"))
 
 
-def test_a_server_that_says_no_for_another_reason_is_quoted(guarded: URL) -> None:
+def test_the_reason_of_any_other_refusal_is_reported(guarded: URL) -> None:
     with Database(guarded) as first, first.engine.connect(), first.engine.connect():
         error = _refusal(guarded)
     assert isinstance(error, ConnectionRefused)
     assert "too many connections for role" in error.reason
 
 
-def test_an_unreachable_server_is_named_within_the_time(guarded: URL) -> None:
+def test_an_unreachable_server_is_reported_within_the_timeout(guarded: URL) -> None:
     assert isinstance(_refusal(guarded.set(port=1)), ServerNotRunning)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
         error = _refusal(guarded.set(port=silent.getsockname()[1]))
     assert isinstance(error, ServerNotRunning)
     assert "timeout" in error.what
-    # Two seconds are asked for; the bound is wide, it only tells a limit from none.
+    # The timeout is two seconds. The bound is wide, because it only tells a timeout from none.
     assert time.monotonic() - started < 30
 
 
-def test_the_tls_wishes_of_an_address_are_respected(guarded: URL) -> None:
+def test_the_tls_options_of_an_address_are_respected(guarded: URL) -> None:
     error = _refusal(guarded.update_query_dict({"sslmode": "require"}))
     assert "SSL" in error.what
 

@@ -450,7 +450,7 @@ def test_the_plan_says_what_each_choice_comes_to(plan: Callable[..., move.Plan],
 
 
 def test_rows_that_were_mended_at_the_source_arrive_without_a_choice(
-    copy: Copy, verify: Callable[[], move.Proof], supabase: URL, engine: Engine, arrived: URL
+    copy: Copy, verify: Callable[[], move.Proof], supabase: URL, engine: Engine, expected_target: URL
 ) -> None:
     change(supabase, "UPDATE users SET created_at = 'infinity' WHERE id = 1; ALTER TABLE users ADD nickname text")
     change(supabase, "UPDATE users SET nickname = 'x'; CREATE TABLE stripe (id int); INSERT INTO stripe VALUES (1)")
@@ -461,7 +461,7 @@ def test_rows_that_were_mended_at_the_source_arrive_without_a_choice(
     report = copy()
     assert report.exclusions == []
     assert kept(engine) == []
-    assert contents(engine.url) == contents(arrived)
+    assert contents(engine.url) == contents(expected_target)
     assert verify().equal
 
 

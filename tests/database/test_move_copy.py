@@ -60,16 +60,16 @@ def verify(supabase: URL, engine: Engine) -> Callable[[], list[str]]:
     return verify
 
 
-def test_hard_rows_become_what_was_written_arrived(
-    copy: Copy, engine: Engine, arrived: URL, verify: Callable[[], list[str]]
+def test_hard_rows_become_the_expected_rows(
+    copy: Copy, engine: Engine, expected_target: URL, verify: Callable[[], list[str]]
 ) -> None:
     before = schema(engine)
     report = copy()
-    assert contents(engine.url) == contents(arrived)
+    assert contents(engine.url) == contents(expected_target)
     assert verify() == []
     assert schema(engine) == before
     assert {table.table: table.rows for table in report.tables} == {
-        table: len(rows) for table, rows in contents(arrived).items()
+        table: len(rows) for table, rows in contents(expected_target).items()
     }
     assert all((table.written, table.deleted, table.waiting) == (table.rows, 0, []) for table in report.tables)
 
@@ -354,10 +354,10 @@ def test_a_table_whose_parents_are_missing_says_so(copy: Copy, engine: Engine, t
 
 @pytest.mark.parametrize("table", phases())
 def test_after_a_failure_each_table_is_as_before_or_complete_and_the_keys_are_back(
-    copy: Copy, engine: Engine, arrived: URL, verify: Callable[[], list[str]], table: str
+    copy: Copy, engine: Engine, expected_target: URL, verify: Callable[[], list[str]], table: str
 ) -> None:
     before = schema(engine)
-    wanted = contents(arrived)
+    wanted = contents(expected_target)
 
     def fail(done: move.TableCopy) -> None:
         if done.table == table:

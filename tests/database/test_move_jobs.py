@@ -48,7 +48,7 @@ def copy(supabase: URL, engine: Engine) -> Copy:
 
 
 def test_all_jobs_see_the_moment_of_the_first_though_somebody_writes_before_they_begin(
-    copy: Copy, supabase: URL, engine: Engine, arrived: URL, monkeypatch: pytest.MonkeyPatch
+    copy: Copy, supabase: URL, engine: Engine, expected_target: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = schema(engine)
     done: list[str] = []
@@ -63,12 +63,12 @@ def test_all_jobs_see_the_moment_of_the_first_though_somebody_writes_before_they
 
     monkeypatch.setattr(jobs, "reopen", write_first)
     report = copy(on_table=lambda table: done.append(table.table))
-    assert contents(engine.url) == contents(arrived)
+    assert contents(engine.url) == contents(expected_target)
     assert schema(engine) == before
     assert [table.table for table in report.tables] == list(phases())
     assert sorted(done) == sorted(phases())
     copy()
-    assert contents(engine.url) != contents(arrived)
+    assert contents(engine.url) != contents(expected_target)
 
 
 SLOW = """
@@ -78,9 +78,9 @@ SLOW = """
 
 
 def test_a_failure_in_one_job_ends_what_the_others_are_at_and_undoes_it(
-    copy: Copy, engine: Engine, arrived: URL
+    copy: Copy, engine: Engine, expected_target: URL
 ) -> None:
-    before, wanted = schema(engine), contents(arrived)
+    before, wanted = schema(engine), contents(expected_target)
     change(
         engine.url,
         f"{SLOW} CREATE FUNCTION louder() RETURNS trigger LANGUAGE plpgsql AS"

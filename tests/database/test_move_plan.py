@@ -6,6 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import URL, Engine
+from tests.conftest import free_port
 
 from tatame_db import evolve, move
 from tatame_db.database.address import readable
@@ -89,11 +90,13 @@ def test_a_living_project_has_nothing_in_the_way(planned: Callable[[], move.Plan
 
 @pytest.mark.parametrize("table", phases())
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata"])
-def test_each_column_becomes_what_was_written_by_hand(supabase: URL, arrived: URL, table: str, zone: str) -> None:
-    for address in (supabase, arrived):
+def test_each_column_becomes_what_was_written_by_hand(
+    supabase: URL, expected_target: URL, table: str, zone: str
+) -> None:
+    for address in (supabase, expected_target):
         change(address, f"ALTER DATABASE {address.database} SET timezone = '{zone}'")
         change(address, f"ALTER DATABASE {address.database} SET datestyle = 'SQL, DMY'")
-    with Database(arrived) as target, move.open_for_reading(supabase, target.engine) as connections:
+    with Database(expected_target) as target, move.open_for_reading(supabase, target.engine) as connections:
         mapped = read_mapping(connections.source)[table]
         converted = ", ".join(
             f"({about(column.conversion.convert, column.source_value)})::{column.type}::text"
@@ -267,13 +270,6 @@ def test_the_same_database_is_refused_however_it_is_spelled(fresh_server: Embedd
             with pytest.raises(move.SameDatabase) as caught, move.open_for_reading(spelled, database.engine):
                 pass
             assert password not in str(caught.value)
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def test_a_target_without_our_schema_is_refused(supabase: URL, bare_engine: Engine) -> None:

@@ -24,11 +24,11 @@ def change(address: URL, statements: str) -> None:
 
 
 @pytest.fixture
-def verify(supabase: URL, arrived: URL) -> Verify:
+def verify(supabase: URL, expected_target: URL) -> Verify:
     """Compare the hard rows with what they have to become, which was written by hand."""
 
     def verify(*tables: str, **options: Any) -> move.Proof:
-        with Database(arrived) as target, move.open_for_reading(supabase, target.engine) as connections:
+        with Database(expected_target) as target, move.open_for_reading(supabase, target.engine) as connections:
             return move.verify(connections, tables, **options)
 
     return verify
@@ -51,8 +51,8 @@ def test_what_was_written_by_hand_for_both_sides_is_equal(verify: Verify) -> Non
     ("side", "settings"),
     [
         ("supabase", "timezone = 'America/Sao_Paulo'"),
-        ("arrived", "timezone = 'Asia/Kolkata'"),
-        ("arrived", "datestyle = 'SQL, DMY'"),
+        ("expected_target", "timezone = 'Asia/Kolkata'"),
+        ("expected_target", "datestyle = 'SQL, DMY'"),
         ("supabase", "extra_float_digits = -3"),
         ("supabase", "search_path = nowhere"),
     ],
@@ -150,9 +150,9 @@ def test_what_a_session_is_used_to_changes_nothing(
     ],
 )
 def test_one_changed_value_is_found_and_shown_from_both_sides(
-    verify: Verify, arrived: URL, statement: str, table: str, value: move.ValueDifference
+    verify: Verify, expected_target: URL, statement: str, table: str, value: move.ValueDifference
 ) -> None:
-    change(arrived, statement)
+    change(expected_target, statement)
     found = only(verify())
     assert found.table == table
     assert (found.missing, found.extra, found.differing) == (0, 0, 1)
@@ -161,8 +161,8 @@ def test_one_changed_value_is_found_and_shown_from_both_sides(
     assert difference.values == [value]
 
 
-def test_two_values_that_changed_places_are_found(verify: Verify, arrived: URL) -> None:
-    change(arrived, "UPDATE assets SET type = title, title = type WHERE id = 1")
+def test_two_values_that_changed_places_are_found(verify: Verify, expected_target: URL) -> None:
+    change(expected_target, "UPDATE assets SET type = title, title = type WHERE id = 1")
     [difference] = only(verify()).differences
     assert difference.values == [
         move.ValueDifference("title", "x", "video"),
@@ -170,8 +170,8 @@ def test_two_values_that_changed_places_are_found(verify: Verify, arrived: URL) 
     ]
 
 
-def test_two_rows_that_exchanged_their_contents_are_found(verify: Verify, arrived: URL) -> None:
-    change(arrived, "UPDATE graduations SET degree = CASE id WHEN 1 THEN -2147483648 ELSE 0 END")
+def test_two_rows_that_exchanged_their_contents_are_found(verify: Verify, expected_target: URL) -> None:
+    change(expected_target, "UPDATE graduations SET degree = CASE id WHEN 1 THEN -2147483648 ELSE 0 END")
     found = only(verify())
     assert [(difference.id, difference.kind) for difference in found.differences] == [
         ("1", "differing"),
@@ -185,11 +185,11 @@ def test_a_time_with_seconds_does_not_pass_for_one_without(verify: Verify, supab
     assert difference.values == [move.ValueDifference("start", "18:30:45", "18:30")]
 
 
-def test_a_column_that_the_source_lacks_must_be_null_here(verify: Verify, supabase: URL, arrived: URL) -> None:
+def test_a_column_that_the_source_lacks_must_be_null_here(verify: Verify, supabase: URL, expected_target: URL) -> None:
     change(supabase, "ALTER TABLE users DROP migrated_at")
     [difference] = only(verify()).differences
     assert difference.values == [move.ValueDifference("migrated_at", None, "2024-05-01 13:00:00.123456")]
-    change(arrived, "UPDATE users SET migrated_at = NULL")
+    change(expected_target, "UPDATE users SET migrated_at = NULL")
     assert verify().unequal == []
 
 
@@ -205,14 +205,14 @@ def test_missing_and_extra_rows_are_named(verify: Verify, supabase: URL) -> None
     ]
 
 
-def test_equal_counts_over_different_rows_are_found(verify: Verify, arrived: URL) -> None:
-    change(arrived, "UPDATE attachments SET id = 2")
+def test_equal_counts_over_different_rows_are_found(verify: Verify, expected_target: URL) -> None:
+    change(expected_target, "UPDATE attachments SET id = 2")
     found = only(verify())
     assert (found.source_rows, found.target_rows, found.missing, found.extra) == (1, 1, 1, 1)
 
 
-def test_roles_which_have_words_for_ids_are_narrowed_too(verify: Verify, arrived: URL) -> None:
-    change(arrived, "INSERT INTO roles VALUES ('GHOST')")
+def test_roles_which_have_words_for_ids_are_narrowed_too(verify: Verify, expected_target: URL) -> None:
+    change(expected_target, "INSERT INTO roles VALUES ('GHOST')")
     assert only(verify()).differences == [move.RowDifference("GHOST", "extra", [])]
 
 
@@ -244,8 +244,8 @@ def test_more_differences_than_wanted_are_counted_and_not_shown(verify: Verify, 
     assert only(verify(max_differences=0)).differences == []
 
 
-def test_only_the_tables_that_were_asked_for_are_compared(verify: Verify, arrived: URL) -> None:
-    change(arrived, "DELETE FROM checkins")
+def test_only_the_tables_that_were_asked_for_are_compared(verify: Verify, expected_target: URL) -> None:
+    change(expected_target, "DELETE FROM checkins")
     assert [table.table for table in verify("users", "roles").tables] == ["roles", "users"]
     assert verify("users", "roles").unequal == []
     with pytest.raises(move.TableUnknown) as caught:
@@ -253,11 +253,11 @@ def test_only_the_tables_that_were_asked_for_are_compared(verify: Verify, arrive
     assert caught.value.names == ["usres"]
 
 
-def test_a_table_that_the_source_lost_cannot_be_proven(verify: Verify, supabase: URL, arrived: URL) -> None:
+def test_a_table_that_the_source_lost_cannot_be_proven(verify: Verify, supabase: URL, expected_target: URL) -> None:
     change(supabase, "DROP TABLE versions, attachments")
-    change(arrived, "DELETE FROM versions; DELETE FROM attachments")
+    change(expected_target, "DELETE FROM versions; DELETE FROM attachments")
     assert verify().unequal == ["versions"]
-    with Database(arrived) as target, move.open_for_reading(supabase, target.engine) as connections:
+    with Database(expected_target) as target, move.open_for_reading(supabase, target.engine) as connections:
         assert [count.table for count in move.counts(connections) if not count.agrees] == ["versions"]
 
 
@@ -266,9 +266,9 @@ def test_attachments_that_never_were_in_the_source_must_not_be_here(verify: Veri
     assert only(verify()).differences == [move.RowDifference("1", "extra", [])]
 
 
-def test_counts_stand_side_by_side(supabase: URL, arrived: URL) -> None:
-    change(arrived, "DELETE FROM checkins WHERE id = 1")
-    with Database(arrived) as target, move.open_for_reading(supabase, target.engine) as connections:
+def test_counts_stand_side_by_side(supabase: URL, expected_target: URL) -> None:
+    change(expected_target, "DELETE FROM checkins WHERE id = 1")
+    with Database(expected_target) as target, move.open_for_reading(supabase, target.engine) as connections:
         found = move.counts(connections)
     assert [count.table for count in found] == list(phases())
     assert [count for count in found if not count.agrees] == [move.TableCount("checkins", 2, 1)]
@@ -281,7 +281,7 @@ def test_servers_of_different_versions_agree(
     create_missing_database(old)
     with Database(old) as target:
         evolve.migrate(target.engine)
-        change(old, (Path(__file__).parents[1] / "arrived_rows.sql").read_text())
+        change(old, (Path(__file__).parents[1] / "expected_rows.sql").read_text())
         with move.open_for_reading(supabase, target.engine) as connections:
             found = move.verify(connections)
     assert (found.hash, found.unequal) == ("hashtextextended", [])
@@ -289,7 +289,7 @@ def test_servers_of_different_versions_agree(
 
 @pytest.mark.parametrize("fast", ["broken", ""])
 def test_servers_that_hash_differently_are_compared_by_md5(
-    verify: Verify, arrived: URL, monkeypatch: pytest.MonkeyPatch, fast: str
+    verify: Verify, expected_target: URL, monkeypatch: pytest.MonkeyPatch, fast: str
 ) -> None:
     # A hash that is not the same twice stands for a server on a machine of another kind.
     unlike = 'hashtextextended((TEXT) COLLATE "C", pg_backend_pid())'
@@ -298,7 +298,7 @@ def test_servers_that_hash_differently_are_compared_by_md5(
     )
     found = verify()
     assert (found.hash, found.unequal) == ("md5" if fast else "hashtextextended", [])
-    change(arrived, "UPDATE users SET email = 'x' WHERE id = 1")
+    change(expected_target, "UPDATE users SET email = 'x' WHERE id = 1")
     assert only(verify()).differing == 1
 
 
@@ -309,7 +309,9 @@ def test_servers_without_a_common_hash_prove_nothing(verify: Verify, monkeypatch
         verify()
 
 
-def test_values_cannot_move_from_one_column_into_the_next_unseen(verify: Verify, supabase: URL, arrived: URL) -> None:
+def test_values_cannot_move_from_one_column_into_the_next_unseen(
+    verify: Verify, supabase: URL, expected_target: URL
+) -> None:
     change(supabase, "UPDATE users SET first_name = 'a,b', last_name = NULL WHERE id = 1")
-    change(arrived, "UPDATE users SET first_name = 'a', last_name = 'b,' WHERE id = 1")
+    change(expected_target, "UPDATE users SET first_name = 'a', last_name = 'b,' WHERE id = 1")
     assert only(verify()).differing == 1

@@ -410,7 +410,7 @@ class World:
         with move.open_for_reading(self.sources[kind], self.target) as connections:
             return move.verify(connections, tables)
 
-    def arrived(self) -> dict[str, dict[Any, Row]]:
+    def target_rows(self) -> dict[str, dict[Any, Row]]:
         """Read the target with a driver that knows nothing of a move."""
         return {
             table: {row["id"]: row for row in self.here.execute(f'SELECT * FROM public."{table}"'.encode())}
@@ -503,7 +503,7 @@ def test_any_rows_become_what_each_column_says(world: World, found: tuple[str, R
     kind, places = found
     rows = resolved(PROJECTS[kind], places)
     world.begin(kind, rows)
-    assert world.arrived() == expected(PROJECTS[kind], rows)
+    assert world.target_rows() == expected(PROJECTS[kind], rows)
     assert world.verify(kind).unequal == []
 
 
@@ -544,7 +544,7 @@ def test_after_any_changes_a_second_copy_ends_equal_and_leaves_alone_what_did_no
     world.fill(kind, second)
     report = {table.table: table for table in world.copy(kind).tables}
     old, new = expected(project, first), expected(project, second)
-    assert world.arrived() == new
+    assert world.target_rows() == new
     now = world.writers()
     for table in project:
         if old[table] == new[table]:

@@ -95,10 +95,10 @@ def _quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("cap", [1000, 1])
 def test_rest_copies_the_same_values_as_postgresql_with_any_cap(
-    postgrest: Start, service: str, engine: Engine, arrived: URL, cap: int
+    postgrest: Start, service: str, engine: Engine, expected_target: URL, cap: int
 ) -> None:
     report = copy(postgrest(cap), service, engine)
-    assert contents(engine.url) == contents(arrived)
+    assert contents(engine.url) == contents(expected_target)
     assert report.rest is not None
     # The last page of each table is empty; with a cap of 1, each row has a page of its own before it.
     assert (report.rest.cap, report.rest.pages) == ((None, 22) if cap > 1 else (1, 23 + 11))
@@ -187,14 +187,14 @@ def test_pages_are_ordered_by_text_keys_with_reserved_characters(
 
 
 def test_rows_too_long_for_a_page_are_read_in_shorter_pages(
-    postgrest: Start, service: str, engine: Engine, arrived: URL, monkeypatch: pytest.MonkeyPatch
+    postgrest: Start, service: str, engine: Engine, expected_target: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rest_module, "MAX_PAGE_BYTES", 700)
     with mirror(postgrest(), service) as source:
         source.rest._get = _with_longer_descriptions(source.rest._get)  # type: ignore[method-assign]  # see there
         with move.open_for_writing(source, engine, lambda: None) as connections:
             report = move.copy(connections)
-    assert contents(engine.url) == contents(arrived)
+    assert contents(engine.url) == contents(expected_target)
     assert report.rest is not None
     assert report.rest.pages > 22
 
@@ -374,12 +374,12 @@ def test_a_table_that_looks_empty_to_anon_is_an_error(postgrest: Start, supabase
 
 
 def test_the_report_contains_the_option(
-    postgrest: Start, supabase_key: Key, supabase: URL, engine: Engine, arrived: URL
+    postgrest: Start, supabase_key: Key, supabase: URL, engine: Engine, expected_target: URL
 ) -> None:
     for table in ("roles", "app_stores", "attachments"):
         change(supabase, f"CREATE POLICY everybody ON {table} FOR SELECT USING (true)")
     report = copy(postgrest(), supabase_key("anon"), engine, anon_sees_all=True)
-    assert contents(engine.url) == contents(arrived)
+    assert contents(engine.url) == contents(expected_target)
     assert report.rest is not None
     assert (report.rest.role, report.rest.anon_sees_all) == ("anon", True)
     [(anon_sees_all,)] = ask(engine.url, "SELECT report->'rest'->>'anon_sees_all' FROM tatame_move.runs")
@@ -636,7 +636,7 @@ def test_a_redirect_does_not_receive_the_key(gateway: Gateway, service: str, eng
 
 @pytest.mark.parametrize("spoil", [_status(429, retry_after="0"), _status(503), _connection_cut])
 def test_a_temporary_failure_is_retried(
-    gateway: Gateway, service: str, engine: Engine, arrived: URL, spoil: Spoil
+    gateway: Gateway, service: str, engine: Engine, expected_target: URL, spoil: Spoil
 ) -> None:
     seen: dict[str, int] = {}
 
@@ -647,7 +647,7 @@ def test_a_temporary_failure_is_retried(
 
     gateway.spoil = first_times
     copy(gateway.address, service, engine)
-    assert contents(engine.url) == contents(arrived)
+    assert contents(engine.url) == contents(expected_target)
 
 
 def test_a_retry_waits_as_long_as_the_server_asks(
@@ -663,11 +663,11 @@ def test_a_retry_waits_as_long_as_the_server_asks(
 
 
 def test_a_key_of_the_new_kind_is_not_sent_as_a_token(
-    gateway: Gateway, service: str, engine: Engine, arrived: URL
+    gateway: Gateway, service: str, engine: Engine, expected_target: URL
 ) -> None:
     gateway.key = service
     copy(gateway.address, "sb_secret_abc", engine)
-    assert contents(engine.url) == contents(arrived)
+    assert contents(engine.url) == contents(expected_target)
     assert {headers["apikey"] for _, headers in gateway.asked} == {"sb_secret_abc"}
     assert not any("authorization" in headers for _, headers in gateway.asked)
     gateway.asked.clear()

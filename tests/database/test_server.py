@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from sqlalchemy import text
+from tests.conftest import free_port, postmaster_pid
 
 from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
@@ -37,20 +38,11 @@ def taken_port() -> Generator[int]:
         yield listener.getsockname()[1]
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 def _answer(server: EmbeddedServer) -> str:
     with psycopg.connect(readable(server.address.set(database="postgres"))) as connection:
         row = connection.execute("SELECT current_setting('server_version')").fetchone()
         assert row
         return str(row[0])
-
-
-def _postmaster(server: EmbeddedServer) -> int:
-    return int((server.data / "postmaster.pid").read_text().split()[0])
 
 
 def test_a_started_server_answers_with_version_18(fresh_server: EmbeddedServer) -> None:
@@ -61,9 +53,9 @@ def test_a_started_server_answers_with_version_18(fresh_server: EmbeddedServer) 
 
 def test_starting_twice_starts_once(fresh_server: EmbeddedServer) -> None:
     assert fresh_server.start()
-    first = _postmaster(fresh_server)
+    first = postmaster_pid(fresh_server)
     assert not fresh_server.start()
-    assert _postmaster(fresh_server) == first
+    assert postmaster_pid(fresh_server) == first
 
 
 def test_two_starts_at_once_end_with_one_server(directory: Path) -> None:
@@ -75,19 +67,19 @@ def test_two_starts_at_once_end_with_one_server(directory: Path) -> None:
     servers[0].delete()
 
 
-def test_what_was_written_is_there_after_a_stop_and_a_start(fresh_server: EmbeddedServer) -> None:
+def test_data_survives_a_stop_and_a_start(fresh_server: EmbeddedServer) -> None:
     fresh_server.start()
     create_missing_database(fresh_server.address)
     with Database(fresh_server.address) as database, database.engine.begin() as connection:
-        connection.execute(text("CREATE TABLE kept AS SELECT 7 AS number"))
+        connection.execute(text("CREATE TABLE survivors AS SELECT 7 AS number"))
     assert fresh_server.stop()
     assert not fresh_server.is_running
     assert fresh_server.start()
     with Database(fresh_server.address) as database, database.engine.begin() as connection:
-        assert connection.scalar(text("SELECT number FROM kept")) == 7
+        assert connection.scalar(text("SELECT number FROM survivors")) == 7
 
 
-def test_stopping_a_stopped_server_says_that_none_ran(fresh_server: EmbeddedServer) -> None:
+def test_stopping_a_stopped_server_returns_false(fresh_server: EmbeddedServer) -> None:
     assert not fresh_server.stop()
     fresh_server.start()
     assert fresh_server.stop()
@@ -96,14 +88,14 @@ def test_stopping_a_stopped_server_says_that_none_ran(fresh_server: EmbeddedServ
 
 def test_a_killed_server_starts_again(fresh_server: EmbeddedServer) -> None:
     fresh_server.start()
-    killed = _postmaster(fresh_server)
+    killed = postmaster_pid(fresh_server)
     os.kill(killed, signal.SIGKILL)
     assert fresh_server.start()
-    assert _postmaster(fresh_server) != killed
+    assert postmaster_pid(fresh_server) != killed
     assert _answer(fresh_server)
 
 
-def test_a_killed_start_leaves_nothing_that_hinders_the_next(fresh_server: EmbeddedServer) -> None:
+def test_a_start_succeeds_after_a_killed_start(fresh_server: EmbeddedServer) -> None:
     code = (
         "import sys; from pathlib import Path; from tatame_db.server.embedded import EmbeddedServer;"
         "print('go', flush=True); EmbeddedServer(Path(sys.argv[1]), durable=False).start()"
@@ -113,8 +105,8 @@ def test_a_killed_start_leaves_nothing_that_hinders_the_next(fresh_server: Embed
     )
     assert starting.stdout
     starting.stdout.readline()
-    half_made = fresh_server.directory / "data.new"
-    while not half_made.exists() and starting.poll() is None:
+    half_created = fresh_server.directory / "data.new"
+    while not half_created.exists() and starting.poll() is None:
         pass
     os.killpg(starting.pid, signal.SIGKILL)
     starting.wait()
@@ -144,15 +136,15 @@ def test_a_path_with_spaces_quotes_commas_and_accents_works(directory: Path) -> 
         server.delete()
 
 
-def test_a_taken_port_is_named_and_nothing_is_started(fresh_server: EmbeddedServer, taken_port: int) -> None:
+def test_a_taken_port_is_reported_and_nothing_is_started(fresh_server: EmbeddedServer, taken_port: int) -> None:
     with pytest.raises(PortTaken) as caught:
         fresh_server.start(port=taken_port)
     assert caught.value.port == taken_port
     assert not fresh_server.is_running
 
 
-def test_with_a_port_the_password_is_needed_there_and_not_on_the_socket(fresh_server: EmbeddedServer) -> None:
-    port = _free_port()
+def test_the_port_requires_the_password_and_the_socket_does_not(fresh_server: EmbeddedServer) -> None:
+    port = free_port()
     fresh_server.start(port=port)
     assert _answer(fresh_server)
     there = f"host=127.0.0.1 port={port} user=postgres dbname=postgres"
@@ -161,16 +153,18 @@ def test_with_a_port_the_password_is_needed_there_and_not_on_the_socket(fresh_se
     psycopg.connect(there, password=fresh_server.password_file.read_text()).close()
 
 
-def test_a_port_of_another_program_is_not_taken_for_the_servers(fresh_server: EmbeddedServer, taken_port: int) -> None:
+def test_a_port_of_another_program_is_not_mistaken_for_the_servers(
+    fresh_server: EmbeddedServer, taken_port: int
+) -> None:
     fresh_server.start()
     with pytest.raises(PortNotOpen):
         fresh_server.start(port=taken_port)
 
 
-def test_a_port_asked_for_too_late_is_refused(fresh_server: EmbeddedServer) -> None:
+def test_a_running_server_does_not_open_another_port(fresh_server: EmbeddedServer) -> None:
     fresh_server.start()
     with pytest.raises(PortNotOpen):
-        fresh_server.start(port=_free_port())
+        fresh_server.start(port=free_port())
 
 
 def test_only_the_owner_can_enter_the_directory(fresh_server: EmbeddedServer) -> None:
@@ -179,10 +173,10 @@ def test_only_the_owner_can_enter_the_directory(fresh_server: EmbeddedServer) ->
     assert fresh_server.password_file.stat().st_mode & 0o077 == 0
 
 
-def test_data_of_another_version_is_refused_and_kept(fresh_server: EmbeddedServer) -> None:
+def test_data_of_another_version_is_refused_and_untouched(fresh_server: EmbeddedServer) -> None:
     fresh_server.start()
     fresh_server.stop()
-    # A directory that PostgreSQL 16 made, whose programs the wheel carries too.
+    # A data directory of PostgreSQL 16, which the wheel contains too.
     sixteen = fresh_server._programs.parents[1] / "pginstall" / "bin" / "initdb"
     older = fresh_server.directory / "older"
     subprocess.run(
@@ -202,7 +196,7 @@ def test_data_of_another_version_is_refused_and_kept(fresh_server: EmbeddedServe
 
 
 @pytest.mark.parametrize("missing", ["PG_VERSION", "global/pg_control"])
-def test_half_initialised_data_is_refused_until_it_is_given_up(fresh_server: EmbeddedServer, missing: str) -> None:
+def test_incomplete_data_is_refused_until_it_is_deleted(fresh_server: EmbeddedServer, missing: str) -> None:
     fresh_server.start()
     fresh_server.stop()
     (fresh_server.data / missing).unlink()
@@ -213,20 +207,20 @@ def test_half_initialised_data_is_refused_until_it_is_given_up(fresh_server: Emb
     assert fresh_server.start()
 
 
-def test_data_that_another_server_works_on_is_refused(fresh_server: EmbeddedServer, directory: Path) -> None:
+def test_data_in_use_by_another_server_is_refused(fresh_server: EmbeddedServer, directory: Path) -> None:
     fresh_server.start()
     other = EmbeddedServer(directory / "other", durable=False)
     with other._locked():
         pass
-    # The same data under another name, so that our own socket does not answer for it.
+    # The same data under another name, so that its socket is in another directory.
     (other.directory / "data").symlink_to(fresh_server.data)
     with pytest.raises(DataInUse) as caught:
         other.start()
-    assert caught.value.pid == str(_postmaster(fresh_server))
+    assert caught.value.pid == str(postmaster_pid(fresh_server))
     assert fresh_server.is_running
 
 
-def test_a_directory_with_other_files_is_left_alone(directory: Path) -> None:
+def test_a_directory_with_other_files_is_untouched(directory: Path) -> None:
     (directory / "thesis.txt").write_text("years of work")
     directory.chmod(0o755)
     server = EmbeddedServer(directory, durable=False)
@@ -237,7 +231,7 @@ def test_a_directory_with_other_files_is_left_alone(directory: Path) -> None:
     assert (directory / "thesis.txt").read_text() == "years of work"
 
 
-def test_a_folder_called_data_of_somebody_else_is_never_deleted(directory: Path) -> None:
+def test_a_foreign_directory_named_data_is_never_deleted(directory: Path) -> None:
     (directory / "data").mkdir()
     (directory / "data" / "results.csv").write_text("years of work")
     server = EmbeddedServer(directory, durable=False)
@@ -247,9 +241,9 @@ def test_a_folder_called_data_of_somebody_else_is_never_deleted(directory: Path)
     assert (directory / "data" / "results.csv").exists()
 
 
-def test_deleting_takes_the_servers_files_and_no_others(fresh_server: EmbeddedServer) -> None:
+def test_delete_removes_the_servers_files_and_no_others(fresh_server: EmbeddedServer) -> None:
     fresh_server.start()
-    (fresh_server.directory / "notes.txt").write_text("mine")
+    (fresh_server.directory / "notes.txt").write_text("a note")
     assert fresh_server.delete()
     assert [path.name for path in fresh_server.directory.iterdir()] == ["notes.txt"]
     (fresh_server.directory / "notes.txt").unlink()
@@ -269,9 +263,9 @@ except TatameError as error:
 
 
 @pytest.mark.parametrize(
-    ("prepare", "words"),
+    ("prepare", "reason"),
     [
-        # Root gets a small file system of its own; anybody else gets the nearest thing that needs no rights.
+        # Root mounts a small file system. Other users do the closest thing that needs no privileges.
         ("mount -t tmpfs -o size=6m,mode=755 none .", "No space left on device")
         if IS_ROOT
         else ("ulimit -f 1000", "File too large"),
@@ -281,10 +275,10 @@ except TatameError as error:
     ],
     ids=["full", "read-only"],
 )
-def test_a_disk_that_takes_nothing_is_named(directory: Path, prepare: str, words: str) -> None:
+def test_a_full_or_read_only_disk_is_reported(directory: Path, prepare: str, reason: str) -> None:
     script = f'{prepare} && exec "$@"'
     namespace = ["unshare", "--mount"] if IS_ROOT else []
-    said = subprocess.run(
+    done = subprocess.run(
         [*namespace, "sh", "-ec", script, "sh", sys.executable, "-c", START, str(directory / "server")],
         check=True,
         capture_output=True,
@@ -292,17 +286,17 @@ def test_a_disk_that_takes_nothing_is_named(directory: Path, prepare: str, words
         cwd=directory,
     )
     directory.chmod(0o755)
-    assert words in said.stdout
-    assert "untouched" in said.stdout
+    assert reason in done.stdout
+    assert "untouched" in done.stdout
 
 
-def test_a_file_in_place_of_the_directory_is_named(directory: Path) -> None:
+def test_a_file_in_place_of_the_directory_is_reported(directory: Path) -> None:
     (directory / "file").touch()
     with pytest.raises(DirectoryUnusable, match="file"):
         EmbeddedServer(directory / "file" / "server").start()
 
 
-def test_a_broken_configuration_shows_the_servers_own_words(fresh_server: EmbeddedServer) -> None:
+def test_a_broken_configuration_is_reported_with_the_servers_output(fresh_server: EmbeddedServer) -> None:
     fresh_server.start()
     fresh_server.stop()
     (fresh_server.data / "postgresql.conf").write_text("shared_buffers = 'a lot'\n")
@@ -310,7 +304,7 @@ def test_a_broken_configuration_shows_the_servers_own_words(fresh_server: Embedd
         fresh_server.start()
 
 
-def test_the_callers_libpq_variables_do_not_lead_the_server_astray(
+def test_the_callers_libpq_variables_do_not_affect_the_server(
     fresh_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"PGDATA": "/nowhere", "PGPORT": "1", "LC_ALL": "xx_XX.UTF-8", "LANG": "yy_YY"}.items():
