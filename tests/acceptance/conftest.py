@@ -1,4 +1,4 @@
-"""The installed command, run as a stranger would run it."""
+"""The installed command, run in a clean environment."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ def fork(fork_server: ForkServerContext, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def environment(directory: Path) -> dict[str, str]:
-    """Give an environment with nothing of the developer's in it but the PATH."""
+    """An environment with the PATH and no other variable of the developer."""
     return {"PATH": os.environ["PATH"], "HOME": str(directory / "home"), "TATAME_DATA_DIR": str(directory / "data")}
 
 
 @pytest.fixture
 def run(environment: dict[str, str], tmp_path: Path) -> Generator[Run]:
-    """Run `tatame-db` in an empty directory, with an embedded server of its own that is deleted afterwards."""
+    """A function that runs `tatame-db` in an empty directory, with an embedded server that is deleted afterwards."""
 
     def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -118,13 +118,13 @@ def invoke(environment: dict[str, str]) -> Run:
 
 @pytest.fixture
 def bare_address_url(bare_address: URL) -> str:
-    """Give the address of a database without tables on a server that we did not start as embedded."""
+    """The address of a database without tables; to the command, its server is not the embedded one."""
     return readable(bare_address)
 
 
 @pytest.fixture
 def guarded_url(fresh_server: EmbeddedServer) -> str:
-    """Give an address, on a port, of a role whose password is hard to write."""
+    """The address of a role on a port, with a password of special characters."""
     port = free_port()
     fresh_server.start(port=port)
     create_missing_database(fresh_server.address)

@@ -26,13 +26,13 @@ def _address(run: Run) -> str:
     return run("url").stdout.strip()
 
 
-def test_up_starts_creates_migrates_seeds_and_shows(run: Run) -> None:
+def test_up_starts_the_server_creates_migrates_and_seeds_the_database(run: Run) -> None:
     done = run("up")
     assert done.returncode == 0, done.stderr
     for table in Base.metadata.tables:
         assert f"  {table} " in done.stdout
-    for told in ("PostgreSQL 18", "embedded", "no pending migrations", "next:"):
-        assert told in done.stdout
+    for words in ("PostgreSQL 18", "embedded", "no pending migrations", "next:"):
+        assert words in done.stdout
     with psycopg.connect(_address(run)) as connection:
         users = connection.execute("SELECT count(*) FROM users").fetchone()
         assert users
@@ -67,7 +67,7 @@ def test_up_creates_a_missing_database_on_a_server_by_url(run: Run, bare_address
         connection.execute(f"DROP DATABASE {name}_new")
 
 
-def test_up_does_not_fill_a_production_database(run: Run, bare_address_url: str) -> None:
+def test_up_does_not_seed_a_production_database(run: Run, bare_address_url: str) -> None:
     done = run("up", DATABASE_URL=bare_address_url, TATAME_ENV="production")
     assert done.returncode == 0
     assert "not seeded" in done.stderr
@@ -75,7 +75,7 @@ def test_up_does_not_fill_a_production_database(run: Run, bare_address_url: str)
         assert connection.execute("SELECT count(*) FROM users").fetchone() == (0,)
 
 
-def test_start_and_stop_say_what_they_find(run: Run) -> None:
+def test_start_and_stop_report_the_state_of_the_server(run: Run) -> None:
     first, again = run("start"), run("start")
     assert (first.returncode, first.stderr) == (0, "started\n")
     assert (again.returncode, again.stderr) == (0, "already running\n")
@@ -105,13 +105,13 @@ def test_a_directory_with_a_space_has_an_address_that_other_clients_understand(
 
 def test_two_ups_at_once_both_succeed(run: Run, environment: dict[str, str]) -> None:
     pair = [subprocess.Popen([COMMAND, "up"], env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    told = [process.communicate()[1] for process in pair]
-    assert [process.returncode for process in pair] == [0, 0], told
-    assert sum("seeded" in text for text in told) == 1
+    messages = [process.communicate()[1] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], messages
+    assert sum("seeded" in message for message in messages) == 1
     assert run("status", "--check").returncode == 0
 
 
-def test_url_prints_the_address_alone_and_psql_understands_it(run: Run) -> None:
+def test_url_prints_an_address_for_psql_and_nothing_else(run: Run) -> None:
     run("up")
     address = run("url")
     assert address.stderr == ""
@@ -120,7 +120,7 @@ def test_url_prints_the_address_alone_and_psql_understands_it(run: Run) -> None:
         assert connection.execute("SELECT current_database()").fetchone() == ("tatame",)
 
 
-def test_psql_passes_its_arguments_on_and_speaks_utc(run: Run) -> None:
+def test_psql_gets_its_arguments_and_uses_utc(run: Run) -> None:
     run("up")
     done = run("psql", "-At", "-c", "SHOW timezone", "-c", "SELECT count(*) FROM roles")
     assert (done.returncode, done.stdout) == (0, "UTC\n3\n")
@@ -134,11 +134,11 @@ def test_psql_gets_the_password_without_showing_it(run: Run, guarded_url: str) -
     assert PASSWORD not in done.stdout + done.stderr
 
 
-def test_the_version_is_told(run: Run) -> None:
+def test_the_version_is_printed(run: Run) -> None:
     assert run("--version").stdout.startswith("tatame-db 0.")
 
 
-def test_logs_show_what_the_server_wrote(run: Run) -> None:
+def test_logs_show_the_log_of_the_server(run: Run) -> None:
     run("start")
     assert "ready to accept connections" in run("logs").stdout
 
@@ -169,7 +169,7 @@ def test_status_as_json_is_one_object_and_nothing_else(run: Run) -> None:
     assert report["tables"]["checkins"] > 1000
 
 
-def test_status_check_exits_3_where_migrations_are_pending(run: Run, bare_address_url: str) -> None:
+def test_status_check_exits_with_3_if_migrations_are_pending(run: Run, bare_address_url: str) -> None:
     done = run("status", "--check", "--json", DATABASE_URL=bare_address_url)
     assert done.returncode == 3
     assert json.loads(done.stdout)["pending"]
@@ -177,7 +177,7 @@ def test_status_check_exits_3_where_migrations_are_pending(run: Run, bare_addres
     assert run("status", DATABASE_URL=bare_address_url).returncode == 0
 
 
-def test_migrate_and_rollback_and_nothing_to_do(run: Run, bare_address_url: str) -> None:
+def test_migrate_and_rollback_report_when_there_is_nothing_to_do(run: Run, bare_address_url: str) -> None:
     script = run("migrate", "--sql", DATABASE_URL=bare_address_url)
     assert "CREATE TABLE users" in script.stdout
     assert "20261123120000" in run("migrate", DATABASE_URL=bare_address_url).stderr
@@ -194,7 +194,7 @@ def test_migrate_and_rollback_and_nothing_to_do(run: Run, bare_address_url: str)
     assert "nothing to roll back" in done.stderr
 
 
-def test_seed_refuses_what_is_not_empty_until_told_to_replace(run: Run) -> None:
+def test_seed_refuses_a_database_with_rows_unless_they_may_be_replaced(run: Run) -> None:
     run("up")
     refused = run("seed")
     assert refused.returncode == 1
@@ -205,7 +205,7 @@ def test_seed_refuses_what_is_not_empty_until_told_to_replace(run: Run) -> None:
     assert json.loads(run("status", "--json").stdout)["tables"]["gyms"] == 1
 
 
-def test_seed_before_migrate_is_told_to_migrate(run: Run, bare_address_url: str) -> None:
+def test_seed_before_migrate_advises_to_migrate(run: Run, bare_address_url: str) -> None:
     done = run("seed", DATABASE_URL=bare_address_url)
     assert done.returncode == 1
     assert "tatame-db migrate" in done.stderr
@@ -219,7 +219,7 @@ def test_seed_refuses_a_database_on_another_machine(run: Run) -> None:
     assert "secret" not in done.stderr
 
 
-def test_a_table_that_went_by_other_ways_is_told(run: Run, bare_address_url: str) -> None:
+def test_a_table_dropped_without_a_migration_is_reported(run: Run, bare_address_url: str) -> None:
     run("migrate", DATABASE_URL=bare_address_url)
     with psycopg.connect(bare_address_url, autocommit=True) as connection:
         connection.execute("DROP TABLE checkins")
@@ -235,9 +235,9 @@ def test_ctrl_c_at_a_question_ends_with_130(run: Run, environment: dict[str, str
     terminal, inside = pty.openpty()
     asking = subprocess.Popen([COMMAND, "down"], env=environment, stdin=inside, stderr=subprocess.PIPE, text=True)
     assert asking.stderr
-    told = b""
-    while b"Continue?" not in told:
-        told += os.read(asking.stderr.fileno(), 4096)
+    output = b""
+    while b"Continue?" not in output:
+        output += os.read(asking.stderr.fileno(), 4096)
     asking.send_signal(signal.SIGINT)
     assert "interrupted" in asking.stderr.read()
     asking.stderr.close()
@@ -259,7 +259,7 @@ def test_down_asks_first_and_then_deletes(run: Run, environment: dict[str, str])
 
 
 @pytest.mark.parametrize("command", [["stop"], ["down", "--yes"], ["logs"]])
-def test_what_is_for_the_embedded_server_leaves_others_alone(
+def test_commands_for_the_embedded_server_leave_other_servers_alone(
     command: list[str], run: Run, bare_address_url: str
 ) -> None:
     done = run(*command, DATABASE_URL=bare_address_url)
@@ -268,7 +268,7 @@ def test_what_is_for_the_embedded_server_leaves_others_alone(
     psycopg.connect(bare_address_url).close()
 
 
-def test_the_env_file_of_a_parent_directory_counts(
+def test_the_env_file_of_a_parent_directory_is_read(
     bare_address_url: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
     (tmp_path / ".env").write_text(f"DATABASE_URL='{bare_address_url}'\n")
@@ -285,7 +285,7 @@ def test_the_env_file_of_a_parent_directory_counts(
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "words"),
     [
         (f"postgresql://ana:{PASSWORD}@127.0.0.1:1/tatame", "does not answer"),
         (f"mysql://ana:{PASSWORD}@127.0.0.1/tatame", "only PostgreSQL"),
@@ -296,10 +296,10 @@ def test_the_env_file_of_a_parent_directory_counts(
         (f"postgresql://127.0.0.1:1/tatame?user=ana&password={PASSWORD.replace('#', '%23')}", "does not answer"),
     ],
 )
-def test_a_bad_address_gets_one_message_and_no_password(address: str, told: str, run: Run) -> None:
+def test_a_bad_address_gets_one_message_and_no_password(address: str, words: str, run: Run) -> None:
     done = run("up", DATABASE_URL=address)
     assert (done.returncode, done.stdout) == (1, "")
-    assert told in done.stderr
+    assert words in done.stderr
     assert "hint: " in done.stderr
     assert "Nothing was changed." in done.stderr
     assert "Traceback" not in done.stderr
@@ -307,7 +307,7 @@ def test_a_bad_address_gets_one_message_and_no_password(address: str, told: str,
 
 
 @pytest.mark.parametrize("command", [["migrate"], ["rollback"], ["seed"], ["status", "--json"], ["start"]])
-def test_every_command_explains_a_server_that_does_not_answer(command: list[str], run: Run) -> None:
+def test_every_command_reports_a_server_that_does_not_answer(command: list[str], run: Run) -> None:
     done = run(*command, DATABASE_URL=f"postgresql://ana:{PASSWORD}@127.0.0.1:1/tatame")
     assert (done.returncode, done.stdout) == (1, "")
     assert "does not answer" in done.stderr
@@ -315,7 +315,7 @@ def test_every_command_explains_a_server_that_does_not_answer(command: list[str]
     assert PASSWORD not in done.stderr
 
 
-def test_a_wrong_password_is_told_from_a_missing_database(run: Run, guarded_url: str) -> None:
+def test_a_wrong_password_and_a_missing_database_are_reported(run: Run, guarded_url: str) -> None:
     done = run("status", DATABASE_URL=guarded_url.replace(PASSWORD, "wrong-" + PASSWORD))
     assert done.returncode == 1
     assert "password authentication failed" in done.stderr
@@ -325,14 +325,14 @@ def test_a_wrong_password_is_told_from_a_missing_database(run: Run, guarded_url:
     assert "no database 'elsewhere'" in done.stderr
 
 
-def test_a_stopped_server_is_explained(run: Run) -> None:
+def test_a_stopped_server_is_reported(run: Run) -> None:
     done = run("status")
     assert done.returncode == 1
     assert "tatame-db start" in done.stderr
     assert done.stdout == ""
 
 
-def test_a_taken_port_is_explained(run: Run) -> None:
+def test_a_taken_port_is_reported(run: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         done = run("start", "--port", str(listener.getsockname()[1]))
     assert done.returncode == 1
@@ -350,11 +350,11 @@ def test_a_taken_port_is_explained(run: Run) -> None:
         ["start", "--port", "0"],
     ],
 )
-def test_what_is_mistyped_exits_2(mistyped: list[str], run: Run) -> None:
+def test_a_mistyped_command_exits_with_2(mistyped: list[str], run: Run) -> None:
     assert run(*mistyped).returncode == 2
 
 
-def test_docker_that_is_not_there_is_explained(run: Run, tmp_path: Path) -> None:
+def test_missing_docker_is_reported(run: Run, tmp_path: Path) -> None:
     done = run("start", "--docker", PATH=str(tmp_path))
     assert done.returncode == 1
     assert "`docker` is not installed" in done.stderr
@@ -375,28 +375,28 @@ def test_ctrl_c_while_waiting_for_another_migration_ends_with_130(
         assert "waiting" in waiting.stderr.readline()
         time.sleep(0.5)
         waiting.send_signal(signal.SIGINT)
-        told = waiting.stderr.read()
+        output = waiting.stderr.read()
         waiting.stderr.close()
         assert waiting.wait(20) == 130
-        assert "Traceback" not in told
+        assert "Traceback" not in output
         assert holder.execute("SELECT to_regclass('users')").fetchone() == (None,)
 
 
-def test_ctrl_c_while_starting_leaves_nothing_half_done(run: Run, environment: dict[str, str]) -> None:
+def test_up_succeeds_after_ctrl_c_during_a_start(run: Run, environment: dict[str, str]) -> None:
     starting = subprocess.Popen([COMMAND, "up"], env=environment, stderr=subprocess.PIPE, text=True, process_group=0)
     assert starting.stderr
     assert "starting" in starting.stderr.readline()
     while not Path(environment["TATAME_DATA_DIR"], "data.new").exists() and starting.poll() is None:
         time.sleep(0.001)
     os.killpg(starting.pid, signal.SIGINT)
-    told = starting.stderr.read()
+    output = starting.stderr.read()
     starting.stderr.close()
     assert starting.wait(30) == 130
-    assert "Traceback" not in told
+    assert "Traceback" not in output
     assert run("up").returncode == 0
 
 
-def test_help_is_quick_because_it_loads_nothing_heavy() -> None:
+def test_help_loads_no_large_library() -> None:
     code = (
         "import sys; from tatame_db.cli.commands import app\n"
         "try: app(['--help'])\n"

@@ -1,4 +1,4 @@
-"""The built wheel, installed outside the repository by people with different rights."""
+"""The built wheel, installed outside the repository and run by root and by an ordinary user."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 UV = Path(sys.executable).with_name("uv")
-# An ordinary user who may still read the interpreter, wherever root keeps it.
+# An ordinary user, but with the right to read the interpreter if it is in root's home.
 AS_NOBODY = [
     *("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"),
     *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
@@ -46,14 +46,16 @@ def command(place: Path, wheel: Path) -> Path:
     return python.with_name("tatame-db")
 
 
-def _run(command: Path, home: Path, *arguments: str, who: list[str] | None = None) -> subprocess.CompletedProcess[str]:
+def _run(
+    command: Path, home: Path, *arguments: str, as_user: list[str] | None = None
+) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "TATAME_DATA_DIR": str(home / "data")}
     return subprocess.run(
-        [*(who or []), command, *arguments], check=False, capture_output=True, text=True, cwd=home, env=environment
+        [*(as_user or []), command, *arguments], check=False, capture_output=True, text=True, cwd=home, env=environment
     )
 
 
-def test_the_wheel_carries_all_that_is_not_python(wheel: Path) -> None:
+def test_the_wheel_contains_all_files_that_are_not_python(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"tatame_db/py.typed", "tatame_db/server/docker-compose.yml", "tatame_db/migrations/env.py"} <= names
     statements = (REPOSITORY / "src" / "tatame_db" / "move" / "rehearsal").glob("*.sql")
@@ -72,8 +74,8 @@ def test_the_installed_wheel_brings_up_a_seeded_database(command: Path, director
     assert _run(command, directory, "down", "--yes").returncode == 0
 
 
-@pytest.mark.parametrize("ordinary", [True, False], ids=["ordinary", "whoever runs the tests"])
-def test_it_works_from_a_home_that_nobody_else_can_enter(
+@pytest.mark.parametrize("ordinary", [True, False], ids=["ordinary user", "current user"])
+def test_it_works_in_a_home_that_other_users_cannot_enter(
     command: Path, directory: Path, place: Path, *, ordinary: bool
 ) -> None:
     become_nobody = ordinary and os.geteuid() == 0
@@ -82,15 +84,15 @@ def test_it_works_from_a_home_that_nobody_else_can_enter(
     if become_nobody:
         shutil.chown(home, "nobody", "nogroup")
     else:
-        # Root's own home is closed like this, and the server does not run as root.
+        # As root's home, which the server's user cannot enter.
         command.parents[2].chmod(0o700)
     home.chmod(0o700 if become_nobody else 0o755)
-    who = AS_NOBODY if become_nobody else []
+    as_user = AS_NOBODY if become_nobody else []
     try:
-        done = _run(command, home, "up", who=who)
+        done = _run(command, home, "up", as_user=as_user)
         assert done.returncode == 0, done.stderr
-        assert _run(command, home, "psql", "-Atc", "SELECT count(*) FROM roles", who=who).stdout == "3\n"
-        assert _run(command, home, "down", "--yes", who=who).returncode == 0
+        assert _run(command, home, "psql", "-Atc", "SELECT count(*) FROM roles", as_user=as_user).stdout == "3\n"
+        assert _run(command, home, "down", "--yes", as_user=as_user).returncode == 0
         assert place.stat().st_mode & 0o777 == 0o755
         assert command.parents[2].stat().st_mode & 0o777 == (0o755 if become_nobody else 0o700)
     finally:
