@@ -1,4 +1,4 @@
-"""The kit in an app of its own: a small project, whose tests are run as its developers would."""
+"""The test kit in an app: a small project, whose tests run as its developers run them."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_crash(session, committed_database, turn):
 
 @dataclass
 class Project:
-    """A folder with tests; what their runs make is in another folder, or on the server in `variables`."""
+    """A folder with tests; their runs create files in another folder, or databases on the server in `variables`."""
 
     folder: Path
     made: Path
@@ -120,7 +120,7 @@ class Project:
         (self.folder / "test_app.py").write_text(tests)
 
     def start(self, *options: str) -> subprocess.Popen[str]:
-        # The sentence of pytest-asyncio about its own option is all that may be said.
+        # Every other warning is an error; this one of pytest-asyncio is about an option of its own.
         warnings = ["-W", "error", "-W", "ignore:The configuration option:pytest.PytestDeprecationWarning"]
         return subprocess.Popen(
             [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *warnings, *options],
@@ -150,7 +150,7 @@ class Project:
         return found
 
     def left(self) -> list[str]:
-        """What is still there of the runs: directories and processes."""
+        """Return the directories and processes that the runs left."""
         processes = subprocess.run(["ps", "-ww", "-eo", "args"], check=True, capture_output=True, text=True).stdout
         servers = [line for line in processes.splitlines() if str(self.made) in line]
         return [path.name for path in self.made.glob("tatame-*")] + servers
@@ -158,7 +158,7 @@ class Project:
 
 @pytest.fixture(scope="session")
 def plugins() -> Path:
-    """Install pytest-asyncio beside the virtual environment's packages, once: ours would be told to configure it."""
+    """Install pytest-asyncio once, outside the environment: in it, every other run would need its configuration."""
     place = Path(sys.prefix) / "share" / PYTEST_ASYNCIO
     place.parent.mkdir(exist_ok=True)
     with FileLock(f"{place}.lock"):
@@ -173,7 +173,7 @@ def plugins() -> Path:
 
 @pytest.fixture
 def project(tmp_path: Path, plugins: Path) -> Generator[Project]:
-    """Make a project whose runs are where ours are, which is quick."""
+    """Create a project whose runs use the same kind of directory as this run: in memory if possible."""
     made = Path(tempfile.mkdtemp(prefix="tatame-test-", dir=new_run_directory().parent))
     made.chmod(0o755)
     folder = tmp_path / "app"
@@ -186,9 +186,9 @@ def project(tmp_path: Path, plugins: Path) -> Generator[Project]:
 
 
 @pytest.fixture
-def given(project: Project) -> Generator[psycopg.Connection]:
-    """Name a server of others in the project's environment, and look at it from beside."""
-    server = EmbeddedServer(project.made / "given", durable=False)
+def shared_server(project: Project) -> Generator[psycopg.Connection]:
+    """Set `TEST_DATABASE_URL` of the project to a shared server, and connect to it."""
+    server = EmbeddedServer(project.made / "shared", durable=False)
     server.start()
     project.variables["TEST_DATABASE_URL"] = readable(server.address.set(database="tatame_test"))
     with psycopg.connect(host=str(server.directory), user="postgres", autocommit=True) as connection:
@@ -197,11 +197,11 @@ def given(project: Project) -> Generator[psycopg.Connection]:
     server.delete()
 
 
-def databases(given: psycopg.Connection) -> set[str]:
-    return {name for (name,) in given.execute("SELECT datname FROM pg_database WHERE NOT datistemplate")}
+def databases(shared_server: psycopg.Connection) -> set[str]:
+    return {name for (name,) in shared_server.execute("SELECT datname FROM pg_database WHERE NOT datistemplate")}
 
 
-OTHERS = {"postgres", "shop_test"}
+UNTOUCHED = {"postgres", "shop_test"}
 
 
 # --- On a server of its own ------------------------------------------------------------------------------------------
@@ -245,7 +245,7 @@ def test_an_interrupted_run_leaves_nothing(project: Project, workers: int) -> No
     assert project.left() == []
 
 
-def test_what_a_killed_run_left_is_deleted_by_the_next(project: Project) -> None:
+def test_files_of_a_killed_run_are_deleted_by_the_next(project: Project) -> None:
     project.write(WAITING)
     process = project.start("-n", "0")
     project.wait_for("*.waiting", 1)
@@ -259,48 +259,50 @@ def test_what_a_killed_run_left_is_deleted_by_the_next(project: Project) -> None
     assert project.left() == []
 
 
-# --- On a given server -----------------------------------------------------------------------------------------------
+# --- On a shared server ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_given_server_is_used_and_left_as_it_was(project: Project, given: psycopg.Connection, workers: int) -> None:
+def test_a_shared_server_is_used_and_left_unchanged(
+    project: Project, shared_server: psycopg.Connection, workers: int
+) -> None:
     project.write(TESTS)
     code, output = project.run("-n", str(workers), "--dist", "load")
     assert code == 0, output
     (address, *_) = (path.read_text() for path in project.wait_for("*.address", 1))
-    assert str(project.made / "given") in address.replace("%2F", "/")
-    assert databases(given) == OTHERS
-    assert [name for name in project.left() if "given" not in name] == []
+    assert str(project.made / "shared") in address.replace("%2F", "/")
+    assert databases(shared_server) == UNTOUCHED
+    assert [name for name in project.left() if "shared" not in name] == []
 
 
-def test_what_a_killed_run_left_on_a_given_server_is_dropped_by_the_next(
-    project: Project, given: psycopg.Connection
+def test_databases_of_a_killed_run_on_a_shared_server_are_dropped_by_the_next(
+    project: Project, shared_server: psycopg.Connection
 ) -> None:
     project.write(WAITING)
     first = project.start("-n", "0")
     project.wait_for("*.waiting", 1)
     first.kill()
     first.communicate()
-    # A template, the clone of the process, and the one of the test.
-    killed = databases(given) - OTHERS
+    # The template, the clone of the process, and the clone of the test.
+    killed = databases(shared_server) - UNTOUCHED
     assert len(killed) == 3
 
     second = project.start("-n", "0")
     project.wait_for("*.waiting", 2)
-    living = databases(given) - OTHERS
+    living = databases(shared_server) - UNTOUCHED
     assert not killed & living
-    # A third run does not take the second for dead.
+    # A third run recognizes that the second is alive.
     project.write("def test_session(session): session.connection()")
     code, output = project.run("-n", "0")
     assert code == 0, output
-    assert databases(given) - OTHERS == living
+    assert databases(shared_server) - UNTOUCHED == living
     second.send_signal(signal.SIGINT)
     second.communicate(timeout=60)
-    assert databases(given) == OTHERS
+    assert databases(shared_server) == UNTOUCHED
 
 
-def test_an_address_that_is_not_for_tests_is_refused_in_a_few_words(
-    project: Project, given: psycopg.Connection
+def test_an_address_of_a_database_not_for_tests_is_refused_without_a_traceback(
+    project: Project, shared_server: psycopg.Connection
 ) -> None:
     address = project.variables["TEST_DATABASE_URL"].replace("tatame_test", "postgres")
     project.variables["TEST_DATABASE_URL"] = address
@@ -309,14 +311,14 @@ def test_an_address_that_is_not_for_tests_is_refused_in_a_few_words(
     assert code == 1
     assert "`TEST_DATABASE_URL` names the database 'postgres', and only a name that ends in `_test` is safe" in output
     assert "Traceback" not in output
-    assert "testing.py" not in output
-    assert databases(given) == OTHERS
+    assert "runs.py" not in output
+    assert databases(shared_server) == UNTOUCHED
 
 
-# --- What it costs those who do not use it ----------------------------------------------------------------------------
+# --- Runs without a database ------------------------------------------------------------------------------------------
 
 
-def test_the_plugin_is_announced_by_the_package() -> None:
+def test_the_package_declares_the_plugin() -> None:
     points = importlib.metadata.distribution("tatame-db").entry_points
     assert [(point.name, point.value) for point in points if point.group == "pytest11"] == [
         ("tatame_db", "tatame_db.testing.plugin")
@@ -324,8 +326,16 @@ def test_the_plugin_is_announced_by_the_package() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_run_without_a_database_imports_and_makes_nothing(project: Project, workers: int) -> None:
-    heavy = ("sqlalchemy", "psycopg", "alembic", "pydantic", "typer", "tatame_db.testing.runs")
+def test_a_run_without_a_database_imports_nothing_heavy_and_creates_nothing(project: Project, workers: int) -> None:
+    heavy = (
+        "sqlalchemy",
+        "psycopg",
+        "alembic",
+        "pydantic",
+        "typer",
+        "tatame_db.testing.runs",
+        "tatame_db.testing.sessions",
+    )
     project.write(
         "import sys\n"
         "def test_nothing(pytestconfig):\n"
@@ -337,14 +347,14 @@ def test_a_run_without_a_database_imports_and_makes_nothing(project: Project, wo
     assert project.left() == []
 
 
-# --- What the pages and the type checkers say ------------------------------------------------------------------------
+# --- The documentation and the type checkers --------------------------------------------------------------------------
 
 
 def examples() -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "testing.md").read_text(), re.DOTALL | re.MULTILINE)
 
 
-def test_the_examples_of_the_page_pass(project: Project) -> None:
+def test_the_examples_of_the_documentation_pass(project: Project) -> None:
     for number, example in enumerate(examples()):
         (project.folder / f"test_{number}.py").write_text(example)
     code, output = project.run("-n", "0")

@@ -1,4 +1,4 @@
-"""The databases, sessions and factories that tests are made of, on a real server."""
+"""The sessions, databases and factories of the test kit, on a real server."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def users(database: Database) -> int:
         return session.scalars(select(func.count()).select_from(User)).one()
 
 
-# --- Sessions that are undone ----------------------------------------------------------------------------------------
+# --- Sessions that are rolled back ------------------------------------------------------------------------------------
 
 
-def test_what_a_session_commits_is_seen_by_nobody_else_and_gone_when_it_is_undone(
+def test_a_commit_is_invisible_to_others_and_rolled_back_at_the_end(
     committed_database: Database,
 ) -> None:
     session = rollback_session(committed_database)
@@ -60,7 +60,7 @@ def test_what_a_session_commits_is_seen_by_nobody_else_and_gone_when_it_is_undon
     assert users(committed_database) == 0
 
 
-def test_a_rollback_in_a_test_undoes_what_came_after_the_last_commit(committed_database: Database) -> None:
+def test_a_rollback_in_a_test_goes_back_to_the_last_commit(committed_database: Database) -> None:
     session = rollback_session(committed_database)
     with session.begin():
         session.add(a_user(first_name="Ana"))
@@ -71,7 +71,7 @@ def test_a_rollback_in_a_test_undoes_what_came_after_the_last_commit(committed_d
     session.discard()
 
 
-def test_an_rollback_session_has_the_options_of_the_databases_own(committed_database: Database) -> None:
+def test_a_rollback_session_has_the_options_of_the_database(committed_database: Database) -> None:
     session = rollback_session(committed_database)
     user = a_user(first_name="Ana")
     session.add(user)
@@ -81,7 +81,7 @@ def test_an_rollback_session_has_the_options_of_the_databases_own(committed_data
     session.discard()
 
 
-def test_a_session_that_was_closed_in_the_test_goes_on_and_is_undone(committed_database: Database) -> None:
+def test_a_session_that_the_test_closed_can_be_used_again_and_is_rolled_back(committed_database: Database) -> None:
     session = rollback_session(committed_database)
     with session:
         session.add(a_user())
@@ -91,7 +91,7 @@ def test_a_session_that_was_closed_in_the_test_goes_on_and_is_undone(committed_d
     assert users(committed_database) == 0
 
 
-def test_a_session_that_nobody_used_opens_no_connection(committed_database: Database) -> None:
+def test_an_unused_session_opens_no_connection(committed_database: Database) -> None:
     opened: list[object] = []
     event.listen(committed_database.engine, "checkout", lambda *connection: opened.append(connection))
     rollback_session(committed_database).discard()
@@ -110,7 +110,7 @@ async def add_a_user(session: AsyncSession) -> None:
     await session.commit()
 
 
-def test_an_async_session_is_undone_in_another_loop_than_the_tests(
+def test_an_async_session_is_rolled_back_in_another_loop_than_the_tests(
     loop_free: LoopFreeDatabase, committed_database: Database
 ) -> None:
     session = loop_free.rollback_session()
@@ -122,7 +122,7 @@ def test_an_async_session_is_undone_in_another_loop_than_the_tests(
     assert users(committed_database) == 0
 
 
-def test_a_connection_that_was_waited_for_in_one_loop_can_be_waited_for_in_the_next(
+def test_a_connection_that_was_awaited_in_one_loop_can_be_awaited_in_the_next(
     loop_free: LoopFreeDatabase,
 ) -> None:
     async def wait_for_each_other(session: AsyncSession) -> int:
@@ -138,7 +138,7 @@ def test_a_connection_that_was_waited_for_in_one_loop_can_be_waited_for_in_the_n
     assert len(processes) == 1
 
 
-def test_a_session_whose_loop_was_closed_within_a_statement_is_undone_at_once(loop_free: LoopFreeDatabase) -> None:
+def test_a_session_whose_loop_was_closed_during_a_statement_is_discarded_at_once(loop_free: LoopFreeDatabase) -> None:
     session = loop_free.rollback_session()
     loop = asyncio.new_event_loop()
     task = loop.create_task(session.execute(text("SELECT pg_sleep(30)")))
@@ -169,7 +169,7 @@ def test_an_async_session_begins_with_an_empty_database(async_session: AsyncSess
 
 
 @pytest.mark.parametrize("turn", [1, 2])
-def test_a_committed_database_is_empty_and_its_numbers_begin_at_1(committed_database: Database, turn: int) -> None:
+def test_a_committed_database_is_empty_and_its_ids_start_at_1(committed_database: Database, turn: int) -> None:
     with committed_database.session.begin() as session:
         user = a_user()
         session.add(user)
@@ -179,12 +179,12 @@ def test_a_committed_database_is_empty_and_its_numbers_begin_at_1(committed_data
 # --- Databases that come and go --------------------------------------------------------------------------------------
 
 
-LIVING, DEAD, OURS = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
+ALIVE, DEAD, CURRENT = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
 
 
 @pytest.fixture(scope="module")
 def shared_server() -> Generator[EmbeddedServer]:
-    """Start a server that is not the run's own, as one in `TEST_DATABASE_URL` is not."""
+    """Start a server that does not belong to the run, as the one in `TEST_DATABASE_URL`."""
     place = Path(tempfile.mkdtemp(prefix="tatame-test-", dir=run_directory.new_run_directory().parent))
     place.chmod(0o755)
     server = EmbeddedServer(place / "server", durable=False)
@@ -196,7 +196,7 @@ def shared_server() -> Generator[EmbeddedServer]:
 
 @pytest.fixture
 def postgres(shared_server: EmbeddedServer) -> Generator[psycopg.Connection]:
-    """Look at the server from beside, and leave it as it was."""
+    """Connect to the server, and drop afterwards the databases that the test left."""
     with psycopg.connect(host=str(shared_server.directory), user="postgres", autocommit=True) as connection:
         before = names(connection)
         yield connection
@@ -205,8 +205,8 @@ def postgres(shared_server: EmbeddedServer) -> Generator[psycopg.Connection]:
 
 
 @pytest.fixture
-def given(shared_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Name the server in the settings."""
+def shared_url(shared_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set `TEST_DATABASE_URL` to the server."""
     address = shared_server.address.set(database="tatame_test")
     monkeypatch.setenv("TEST_DATABASE_URL", readable(address))
 
@@ -215,14 +215,14 @@ def names(postgres: psycopg.Connection) -> set[str]:
     return {name for (name,) in postgres.execute("SELECT datname FROM pg_database")}
 
 
-def test_a_database_that_no_run_made_is_not_dropped(
+def test_a_database_that_no_run_created_is_not_dropped(
     shared_server: EmbeddedServer, postgres: psycopg.Connection
 ) -> None:
     postgres.execute("CREATE DATABASE shop_test")
     postgres.execute("CREATE DATABASE tatame_0123456789ab_test")
     postgres.execute("CREATE DATABASE other_test")
     postgres.execute("COMMENT ON DATABASE other_test IS 'made for the tests of another package: run cccccccccccc, 1'")
-    with closing(Sandbox(shared_server.address, OURS)) as sandbox:
+    with closing(Sandbox(shared_server.address, CURRENT)) as sandbox:
         for name in ("postgres", "shop_test", "tatame_0123456789ab_test", "other_test"):
             with pytest.raises(NotCreatedByTests) as caught:
                 sandbox.drop(name)
@@ -232,10 +232,10 @@ def test_a_database_that_no_run_made_is_not_dropped(
     assert names(postgres) >= {"shop_test", "tatame_0123456789ab_test", "other_test"}
 
 
-def test_a_database_with_our_mark_is_not_dropped_if_its_name_is_not_for_tests(
+def test_a_database_with_a_name_not_for_tests_is_not_dropped_despite_its_comment(
     shared_server: EmbeddedServer, postgres: psycopg.Connection
 ) -> None:
-    with closing(Sandbox(shared_server.address, OURS)) as sandbox:
+    with closing(Sandbox(shared_server.address, CURRENT)) as sandbox:
         postgres.execute(f'ALTER DATABASE "{sandbox.create().database}" RENAME TO precious')
         with pytest.raises(NotCreatedByTests):
             sandbox.drop("precious")
@@ -249,8 +249,8 @@ def test_only_the_databases_of_dead_runs_are_leftovers(
     with closing(Sandbox(shared_server.address, DEAD)) as sandbox:
         dead = {str(sandbox.create().database) for _ in range(2)}
     with (
-        closing(Sandbox(shared_server.address, LIVING)) as other,
-        closing(Sandbox(shared_server.address, OURS)) as ours,
+        closing(Sandbox(shared_server.address, ALIVE)) as other,
+        closing(Sandbox(shared_server.address, CURRENT)) as ours,
     ):
         living = {str(other.create().database), str(ours.create().database)}
         assert dead | living <= names(postgres)
@@ -259,22 +259,22 @@ def test_only_the_databases_of_dead_runs_are_leftovers(
         assert living <= names(postgres)
 
 
-def test_a_run_lives_as_long_as_one_of_its_processes(
+def test_a_run_is_alive_while_one_of_its_processes_is(
     shared_server: EmbeddedServer, postgres: psycopg.Connection
 ) -> None:
-    with closing(Sandbox(shared_server.address, LIVING)), closing(Sandbox(shared_server.address, OURS)) as ours:
-        with closing(Sandbox(shared_server.address, LIVING)) as gone:
+    with closing(Sandbox(shared_server.address, ALIVE)), closing(Sandbox(shared_server.address, CURRENT)) as ours:
+        with closing(Sandbox(shared_server.address, ALIVE)) as gone:
             name = gone.create().database
         ours.drop_leftovers()
         assert name in names(postgres)
 
 
-def test_a_run_drops_all_that_it_made_and_no_more_though_somebody_is_connected(
+def test_a_run_drops_its_own_databases_alone_even_with_open_connections(
     shared_server: EmbeddedServer, postgres: psycopg.Connection
 ) -> None:
     with (
-        closing(Sandbox(shared_server.address, LIVING)) as other,
-        closing(Sandbox(shared_server.address, OURS)) as ours,
+        closing(Sandbox(shared_server.address, ALIVE)) as other,
+        closing(Sandbox(shared_server.address, CURRENT)) as ours,
     ):
         kept, mine = other.create(), ours.create()
         with psycopg.connect(host=str(shared_server.directory), user="postgres", dbname=mine.database):
@@ -282,20 +282,22 @@ def test_a_run_drops_all_that_it_made_and_no_more_though_somebody_is_connected(
         assert names(postgres) & {kept.database, mine.database} == {kept.database}
 
 
-def test_a_database_says_who_made_it_and_when(shared_server: EmbeddedServer, postgres: psycopg.Connection) -> None:
-    with closing(Sandbox(shared_server.address, OURS)) as sandbox:
+def test_the_comment_of_a_database_names_its_run_process_machine_and_time(
+    shared_server: EmbeddedServer, postgres: psycopg.Connection
+) -> None:
+    with closing(Sandbox(shared_server.address, CURRENT)) as sandbox:
         name = sandbox.create().database
     query = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s"
     (mark,) = postgres.execute(query, [name]).fetchone() or ("",)
-    process = f"run {OURS}, process {os.getpid()} on {socket.gethostname()}, "
+    process = f"run {CURRENT}, process {os.getpid()} on {socket.gethostname()}, "
     made_at = datetime.fromisoformat(mark.partition(process)[2])
     assert abs((datetime.now(UTC) - made_at).total_seconds()) < 60
 
 
-def test_a_database_is_in_utc_for_everyone(shared_server: EmbeddedServer, postgres: psycopg.Connection) -> None:
+def test_a_database_is_in_utc_for_every_role(shared_server: EmbeddedServer, postgres: psycopg.Connection) -> None:
     postgres.execute("ALTER ROLE postgres SET timezone TO 'America/Sao_Paulo'")
     try:
-        with closing(Sandbox(shared_server.address, OURS)) as sandbox:
+        with closing(Sandbox(shared_server.address, CURRENT)) as sandbox:
             address = sandbox.create()
         settings = (
             "SELECT setconfig FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase WHERE datname = %s"
@@ -305,24 +307,26 @@ def test_a_database_is_in_utc_for_everyone(shared_server: EmbeddedServer, postgr
         postgres.execute("ALTER ROLE postgres RESET timezone")
 
 
-def test_a_role_that_may_not_create_databases_is_told_so(
+def test_a_role_without_the_right_to_create_databases_gets_an_error_that_states_it(
     shared_server: EmbeddedServer, postgres: psycopg.Connection
 ) -> None:
     postgres.execute("CREATE ROLE guest LOGIN")
     try:
         guest = shared_server.address.set(username="guest")
-        with closing(Sandbox(guest, OURS)) as sandbox, pytest.raises(DatabaseNotCreated):
+        with closing(Sandbox(guest, CURRENT)) as sandbox, pytest.raises(DatabaseNotCreated):
             sandbox.create()
     finally:
         postgres.execute("DROP ROLE guest")
 
 
-def test_what_another_role_left_is_not_touched(shared_server: EmbeddedServer, postgres: psycopg.Connection) -> None:
+def test_databases_of_another_role_are_never_dropped(
+    shared_server: EmbeddedServer, postgres: psycopg.Connection
+) -> None:
     postgres.execute("CREATE ROLE guest LOGIN")
     try:
         with closing(Sandbox(shared_server.address, DEAD)) as sandbox:
             name = sandbox.create().database
-        with closing(Sandbox(shared_server.address.set(username="guest"), OURS)) as sandbox:
+        with closing(Sandbox(shared_server.address.set(username="guest"), CURRENT)) as sandbox:
             sandbox.drop_leftovers()
         assert name in names(postgres)
     finally:
@@ -333,7 +337,7 @@ def test_what_another_role_left_is_not_touched(shared_server: EmbeddedServer, po
 
 
 @pytest.mark.parametrize("name", ["/tatame", "/tatame_test_2", "/test", "?dbname=tatame"])
-def test_an_address_whose_database_is_not_for_tests_is_refused(
+def test_an_address_of_a_database_not_for_tests_is_refused(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEST_DATABASE_URL", f"postgresql://ana:secret@nowhere.example{name}")
@@ -344,10 +348,10 @@ def test_an_address_whose_database_is_not_for_tests_is_refused(
     assert not run.directory.exists()
 
 
-def test_an_option_does_not_lead_the_tests_to_another_database(
+def test_a_dbname_option_does_not_override_the_test_database(
     shared_server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # libpq lets it win over the path, and so over the names of the databases that a run makes.
+    # libpq prefers this option to the path, and so to the names of the databases that a run creates.
     address = f"postgresql://postgres@/tatame_test?host={shared_server.directory}&dbname=tatame"
     monkeypatch.setenv("TEST_DATABASE_URL", address)
     run = Run(tmp_path / "tatame-tests-cccccccccccc")
@@ -359,7 +363,7 @@ def test_an_option_does_not_lead_the_tests_to_another_database(
     run.end()
 
 
-def test_a_server_that_does_not_answer_is_said_and_nothing_is_made(
+def test_a_server_that_does_not_answer_is_an_error_and_nothing_is_created(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEST_DATABASE_URL", f"postgresql:///tatame_test?host={tmp_path}")
@@ -369,8 +373,10 @@ def test_a_server_that_does_not_answer_is_said_and_nothing_is_made(
     assert not run.directory.exists()
 
 
-@pytest.mark.usefixtures("given")
-def test_a_run_on_a_given_server_migrates_once_and_leaves_nothing(postgres: psycopg.Connection, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("shared_url")
+def test_a_run_on_a_shared_server_migrates_once_and_leaves_nothing(
+    postgres: psycopg.Connection, tmp_path: Path
+) -> None:
     before = names(postgres)
     first, second = (Run(tmp_path / "tatame-tests-cccccccccccc") for _ in range(2))
     first.start()
@@ -388,12 +394,12 @@ def test_a_run_on_a_given_server_migrates_once_and_leaves_nothing(postgres: psyc
     assert not first.directory.exists()
 
 
-@pytest.mark.usefixtures("given")
-def test_a_template_that_is_gone_is_made_again(postgres: psycopg.Connection, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("shared_url")
+def test_a_dropped_template_is_created_again(postgres: psycopg.Connection, tmp_path: Path) -> None:
     run = Run(tmp_path / "tatame-tests-cccccccccccc")
     run.start()
     run.leave()
-    # As by a run that found this one dead, between two of its processes.
+    # As by another run that took this one for dead between two of its processes.
     postgres.execute(f"DROP DATABASE {run.template}")
     run.start()
     with Database(run.clone()) as database:
@@ -402,8 +408,8 @@ def test_a_template_that_is_gone_is_made_again(postgres: psycopg.Connection, tmp
     run.end()
 
 
-def test_the_directory_of_a_dead_run_is_deleted_and_a_living_ones_is_not(tmp_path: Path) -> None:
-    ours, living, dead = (tmp_path / f"tatame-tests-{run}" for run in (OURS, LIVING, DEAD))
+def test_only_the_directory_of_a_dead_run_is_deleted(tmp_path: Path) -> None:
+    ours, living, dead = (tmp_path / f"tatame-tests-{run}" for run in (CURRENT, ALIVE, DEAD))
     (tmp_path / "tatame-tests").mkdir()
     with run_directory.join(ours), run_directory.join(living):
         run_directory.join(dead).close()
@@ -411,13 +417,13 @@ def test_the_directory_of_a_dead_run_is_deleted_and_a_living_ones_is_not(tmp_pat
     assert {path.name for path in tmp_path.iterdir()} == {ours.name, living.name, "tatame-tests"}
 
 
-def test_who_joins_a_run_while_it_is_deleted_begins_it_anew(tmp_path: Path) -> None:
-    ours, dead = tmp_path / f"tatame-tests-{OURS}", tmp_path / f"tatame-tests-{DEAD}"
+def test_a_process_that_joins_a_run_during_its_deletion_starts_it_again(tmp_path: Path) -> None:
+    ours, dead = tmp_path / f"tatame-tests-{CURRENT}", tmp_path / f"tatame-tests-{DEAD}"
     run_directory.join(dead).close()
     with ThreadPoolExecutor() as pool:
         for found in run_directory.dead_runs(ours):
             joining = pool.submit(run_directory.join, found)
-            # Long enough for the other one to wait at the lock.
+            # Long enough for the other process to wait for the lock.
             time.sleep(0.1)
             assert not joining.done()
         with joining.result(timeout=5):
@@ -425,7 +431,7 @@ def test_who_joins_a_run_while_it_is_deleted_begins_it_anew(tmp_path: Path) -> N
             assert (dead / "alive").exists()
 
 
-def test_a_run_is_in_memory_only_where_there_is_enough_and_nobody_says_otherwise(
+def test_a_run_is_in_memory_if_there_is_enough_and_tmpdir_is_not_set(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(run_directory, "_MEMORY", tmp_path)
@@ -446,7 +452,7 @@ def test_a_run_is_in_memory_only_where_there_is_enough_and_nobody_says_otherwise
 
 
 @pytest.fixture
-def set_up(given: None) -> Generator[Database]:  # noqa: ARG001, it is there before
+def set_up(shared_url: None) -> Generator[Database]:  # noqa: ARG001, set before
     yield setup_test_database()
     teardown_test_database()
 
@@ -463,7 +469,7 @@ def rows(database: Database) -> dict[str, int]:
         }
 
 
-def test_clearing_empties_every_table_and_begins_its_numbers_again(set_up: Database) -> None:
+def test_clearing_empties_every_table_and_restarts_its_ids(set_up: Database) -> None:
     for _ in range(2):
         with set_up.session.begin() as session:
             gym = a_gym()
@@ -475,7 +481,7 @@ def test_clearing_empties_every_table_and_begins_its_numbers_again(set_up: Datab
         assert set(rows(set_up).values()) == {0}
 
 
-def test_clearing_leaves_alone_what_refers_to_our_tables(set_up: Database) -> None:
+def test_clearing_does_not_delete_rows_of_other_tables_that_refer_to_the_models(set_up: Database) -> None:
     with set_up.engine.begin() as connection:
         connection.execute(text("CREATE TABLE lockers (user_id integer REFERENCES users)"))
     with set_up.session.begin() as session:
@@ -485,7 +491,7 @@ def test_clearing_leaves_alone_what_refers_to_our_tables(set_up: Database) -> No
     assert users(set_up) == 1
 
 
-def test_clearing_gives_up_on_a_session_that_a_test_left_open(
+def test_clearing_fails_in_time_if_a_test_left_a_session_open(
     set_up: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "_LOCK_TIMEOUT_SECONDS", 0.1)
@@ -496,8 +502,8 @@ def test_clearing_gives_up_on_a_session_that_a_test_left_open(
             clear_test_data()
 
 
-@pytest.mark.usefixtures("given")
-def test_a_database_that_was_set_up_is_given_again_and_torn_down_once(postgres: psycopg.Connection) -> None:
+@pytest.mark.usefixtures("shared_url")
+def test_setup_returns_the_same_database_until_teardown_deletes_it(postgres: psycopg.Connection) -> None:
     before = names(postgres)
     database = setup_test_database()
     assert setup_test_database() is database
@@ -507,7 +513,7 @@ def test_a_database_that_was_set_up_is_given_again_and_torn_down_once(postgres: 
         assert names(postgres) == before
 
 
-def test_without_a_test_database_nothing_is_cleared() -> None:
+def test_clearing_without_a_test_database_is_refused() -> None:
     with pytest.raises(NoTestDatabase):
         clear_test_data()
 
@@ -521,13 +527,13 @@ def test_every_model_has_a_factory() -> None:
 
 
 @pytest.mark.parametrize("name", FACTORIES)
-def test_what_a_factory_gives_can_be_committed_as_it_is_again_and_again(session: Session, name: str) -> None:
+def test_the_rows_of_a_factory_can_be_committed_unchanged(session: Session, name: str) -> None:
     session.add_all([FACTORIES[name](), FACTORIES[name]()])
     session.commit()
 
 
 @pytest.mark.parametrize("name", FACTORIES)
-def test_a_factory_takes_what_its_model_takes_and_refuses_the_rest(name: str) -> None:
+def test_a_factory_accepts_the_keywords_of_its_model_and_no_others(name: str) -> None:
     factory = FACTORIES[name]
     model = type(factory())
     relations = mapper_of(model).relationships
@@ -538,7 +544,7 @@ def test_a_factory_takes_what_its_model_takes_and_refuses_the_rest(name: str) ->
         factory(nmae="Ana")
 
 
-def test_what_is_named_is_as_it_says_and_the_rest_is_left_to_the_server(session: Session) -> None:
+def test_named_values_win_and_the_server_fills_in_its_defaults(session: Session) -> None:
     gym = a_gym(name="Academia da Praia")
     user = a_user(gym=gym, email=None)
     session.add(user)
@@ -548,7 +554,7 @@ def test_what_is_named_is_as_it_says_and_the_rest_is_left_to_the_server(session:
     assert user.created_at is not None
 
 
-def test_a_key_is_as_good_as_the_object_that_it_names(session: Session) -> None:
+def test_a_key_replaces_the_object_that_it_refers_to(session: Session) -> None:
     user = a_user()
     session.add(user)
     session.flush()

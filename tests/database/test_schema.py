@@ -1,4 +1,4 @@
-"""A database of ours is the plan's: the expectation is written by hand, and the server's catalogue is asked."""
+"""The database has the schema of the plan: the catalogue of the server is compared with a list written by hand."""
 
 from __future__ import annotations
 
@@ -216,21 +216,21 @@ def lines(written: str) -> list[str]:
     return written.strip().splitlines()
 
 
-def ask(engine: Engine, question: str) -> list[str]:
+def ask(engine: Engine, query: str) -> list[str]:
     with engine.connect() as connection:
-        return list(connection.scalars(text(question)))
+        return list(connection.scalars(text(query)))
 
 
 @pytest.fixture
 def created_engine(bare_engine: Engine) -> Engine:
-    """Connect to a database that the models made without a migration."""
+    """Connect to a database that was created from the models, without a migration."""
     Base.metadata.create_all(bare_engine)
     return bare_engine
 
 
 @pytest.fixture(params=["engine", "created_engine"], ids=["migrated", "created"])
 def built(request: pytest.FixtureRequest) -> Engine:
-    """Connect to a database made by either of the two ways there are."""
+    """Connect to a database created in one of the two ways."""
     engine: Engine = request.getfixturevalue(request.param)
     return engine
 
@@ -239,7 +239,7 @@ def test_every_column_has_the_type_default_and_nullability_of_the_plan(built: En
     assert ask(built, COLUMNS_OF_THE_CATALOGUE) == lines(COLUMNS)
 
 
-def test_every_constraint_has_the_name_and_the_meaning_of_the_plan(built: Engine) -> None:
+def test_every_constraint_has_the_name_and_definition_of_the_plan(built: Engine) -> None:
     assert ask(built, CONSTRAINTS_OF_THE_CATALOGUE) == lines(CONSTRAINTS)
 
 
@@ -247,12 +247,12 @@ def test_every_index_has_its_name_and_columns(built: Engine) -> None:
     assert ask(built, INDEXES_OF_THE_CATALOGUE) == lines(INDEXES)
 
 
-def test_the_key_to_the_manager_alone_can_wait_and_does_so_when_told(built: Engine) -> None:
+def test_only_the_key_to_the_manager_is_deferrable_and_it_is_initially_immediate(built: Engine) -> None:
     deferrable = ask(built, "SELECT conname FROM pg_constraint WHERE condeferrable OR condeferred")
-    waiting_untold = ask(built, "SELECT conname FROM pg_constraint WHERE condeferred")
+    initially_deferred = ask(built, "SELECT conname FROM pg_constraint WHERE condeferred")
 
     assert deferrable == ["gyms_manager_id_users_id_fk"]
-    assert waiting_untold == []
+    assert initially_deferred == []
 
 
 def test_each_numbered_table_owns_one_sequence_of_integers(built: Engine) -> None:
@@ -263,17 +263,17 @@ def test_each_numbered_table_owns_one_sequence_of_integers(built: Engine) -> Non
     ]
 
 
-@pytest.mark.parametrize("question", CATALOGUE, ids=["columns", "constraints", "not nulls", "indexes", "sequences"])
+@pytest.mark.parametrize("query", CATALOGUE, ids=["columns", "constraints", "not nulls", "indexes", "sequences"])
 def test_a_database_from_migrations_equals_one_from_the_models(
-    question: str, engine: Engine, created_engine: Engine
+    query: str, engine: Engine, created_engine: Engine
 ) -> None:
-    migrated = ask(engine, question)
+    migrated = ask(engine, query)
 
     assert migrated
-    assert migrated == ask(created_engine, question)
+    assert migrated == ask(created_engine, query)
 
 
-def test_there_are_the_11_tables_and_the_plans_own_tool_would_change_none(
+def test_the_tables_are_the_11_of_the_plan_and_drizzle_would_change_none(
     engine: Engine, created_engine: Engine
 ) -> None:
     for built in (engine, created_engine):
@@ -284,7 +284,7 @@ def test_there_are_the_11_tables_and_the_plans_own_tool_would_change_none(
             assert done.stdout.startswith("agrees")
 
 
-def refusing_constraint(error: IntegrityError) -> str | None:
+def violated_constraint(error: IntegrityError) -> str | None:
     assert isinstance(error.orig, psycopg.Error)
     return error.orig.diag.constraint_name
 
@@ -310,13 +310,13 @@ def a_gym(manager_id: int | None) -> Gym:
         ("users_role_roles_id_fk", User(clerk_user_id="ana", role="JANITOR")),
     ],
 )
-def test_a_row_that_points_nowhere_is_refused(constraint: str, row: Base, built: Engine) -> None:
+def test_a_row_that_refers_to_a_missing_row_is_refused(constraint: str, row: Base, built: Engine) -> None:
     with Session(built) as session:
         session.add(row)
         with pytest.raises(IntegrityError) as refused:
             session.flush()
 
-    assert refusing_constraint(refused.value) == constraint
+    assert violated_constraint(refused.value) == constraint
 
 
 INSERT_GYM = "INSERT INTO gyms (id, name, address, since, manager_id) VALUES (7, 'Alliance', 'Rua A, 1', '2015', 3)"
@@ -324,7 +324,7 @@ INSERT_MANAGER = "INSERT INTO users (id, clerk_user_id, gym_id) VALUES (3, 'ana'
 CIRCLE = "SELECT gyms.id || ' ' || users.id FROM gyms JOIN users ON users.id = manager_id AND gym_id = gyms.id"
 
 
-def test_gyms_and_then_their_managers_fill_both_tables_in_one_transaction(built: Engine) -> None:
+def test_gyms_can_be_written_before_their_managers_in_one_transaction(built: Engine) -> None:
     with built.begin() as connection:
         connection.execute(text("SET CONSTRAINTS gyms_manager_id_users_id_fk DEFERRED"))
         connection.execute(text(INSERT_GYM))
@@ -333,7 +333,7 @@ def test_gyms_and_then_their_managers_fill_both_tables_in_one_transaction(built:
     assert ask(built, CIRCLE) == ["7 3"]
 
 
-def test_managers_without_a_gym_and_then_gyms_fill_both_tables_in_one_transaction(built: Engine) -> None:
+def test_managers_can_be_written_before_their_gyms_in_one_transaction(built: Engine) -> None:
     with built.begin() as connection:
         connection.execute(text("SET CONSTRAINTS ALL DEFERRED"))
         connection.execute(text(INSERT_MANAGER.replace(" 7)", " NULL)")))
@@ -343,19 +343,19 @@ def test_managers_without_a_gym_and_then_gyms_fill_both_tables_in_one_transactio
     assert ask(built, CIRCLE) == ["7 3"]
 
 
-def test_without_being_deferred_a_gym_has_to_come_after_its_manager(built: Engine) -> None:
+def test_without_deferred_constraints_a_gym_cannot_be_written_before_its_manager(built: Engine) -> None:
     with built.connect() as connection, pytest.raises(IntegrityError) as refused:
         connection.execute(text(INSERT_GYM))
 
-    assert refusing_constraint(refused.value) == "gyms_manager_id_users_id_fk"
+    assert violated_constraint(refused.value) == "gyms_manager_id_users_id_fk"
 
 
-def test_a_manager_who_never_comes_is_noticed_at_the_commit(built: Engine) -> None:
+def test_a_missing_manager_is_an_error_at_the_commit(built: Engine) -> None:
     with built.connect() as connection:
         connection.execute(text("SET CONSTRAINTS gyms_manager_id_users_id_fk DEFERRED"))
         connection.execute(text(INSERT_GYM))
         with pytest.raises(IntegrityError) as refused:
             connection.commit()
 
-    assert refusing_constraint(refused.value) == "gyms_manager_id_users_id_fk"
+    assert violated_constraint(refused.value) == "gyms_manager_id_users_id_fk"
     assert ask(built, "SELECT name FROM gyms") == []

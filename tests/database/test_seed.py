@@ -82,7 +82,7 @@ def test_every_table_is_filled_and_counted(engine: Engine) -> None:
     assert all(rows.values())
 
 
-def test_two_seeds_with_one_number_are_equal_and_another_number_differs(engine: Engine) -> None:
+def test_the_same_random_seed_makes_the_same_rows_and_another_makes_others(engine: Engine) -> None:
     with engine.begin() as connection:
         seed(connection, PLAN)
         first = digests(connection)
@@ -97,7 +97,7 @@ def test_two_seeds_with_one_number_are_equal_and_another_number_differs(engine: 
     assert {table for table in first if first[table] == other[table]} == {"roles", "versions", "app_stores"}
 
 
-def test_contents_are_these_in_every_python_and_postgresql(engine: Engine) -> None:
+def test_the_rows_are_the_same_in_every_python_and_postgresql(engine: Engine) -> None:
     with engine.begin() as connection:
         seed(connection, PLAN)
 
@@ -174,7 +174,7 @@ def test_people_have_consistent_facts_and_no_contact_that_exists(engine: Engine)
     assert any(not user.first_name.isascii() for user in users if user.first_name)
 
 
-def test_belts_rise_with_time(engine: Engine) -> None:
+def test_belts_rise_over_time(engine: Engine) -> None:
     ladders = [["WHITE", "BLUE", "PURPLE", "BROWN", "BLACK"], ["WHITE", "GREY", "YELLOW", "ORANGE", "GREEN"]]
     with Session(engine) as session:
         seed(session.connection(), PLAN)
@@ -191,7 +191,7 @@ def test_belts_rise_with_time(engine: Engine) -> None:
     assert any(len(history) > 3 for history in histories.values())
 
 
-def test_members_check_in_on_the_days_of_their_classes_only(engine: Engine) -> None:
+def test_members_check_in_only_on_the_days_of_their_classes(engine: Engine) -> None:
     with Session(engine) as session:
         seed(session.connection(), PLAN)
         rows = session.execute(
@@ -220,7 +220,7 @@ def test_members_check_in_on_the_days_of_their_classes_only(engine: Engine) -> N
     )
 
 
-def test_only_recipients_have_viewed_a_message_that_was_sent(engine: Engine) -> None:
+def test_only_recipients_have_viewed_a_message(engine: Engine) -> None:
     with Session(engine) as session:
         seed(session.connection(), PLAN)
         messages = session.scalars(select(Notification)).all()
@@ -276,7 +276,7 @@ def test_a_database_with_one_row_is_refused_and_stays_unchanged(engine: Engine) 
     assert before == after
 
 
-def test_an_error_midway_leaves_nothing(engine: Engine) -> None:
+def test_an_error_during_the_seed_leaves_the_database_unchanged(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE checkins ADD CONSTRAINT full_disk CHECK (id < 100)"))
         before = rules_of_checkins(connection)
@@ -289,7 +289,7 @@ def test_an_error_midway_leaves_nothing(engine: Engine) -> None:
         assert rules_of_checkins(connection) == before
 
 
-def test_keys_and_indexes_of_checkins_are_the_same_afterwards(engine: Engine) -> None:
+def test_the_keys_and_indexes_of_checkins_are_unchanged_afterwards(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("CREATE INDEX ours ON checkins (date) WHERE date LIKE '2026%'"))
         before = rules_of_checkins(connection)
@@ -298,7 +298,7 @@ def test_keys_and_indexes_of_checkins_are_the_same_afterwards(engine: Engine) ->
         assert rules_of_checkins(connection) == before
 
 
-def test_estimated_counts_are_right_at_once(engine: Engine) -> None:
+def test_estimated_counts_are_exact_after_the_seed(engine: Engine) -> None:
     with engine.begin() as connection:
         rows = seed(connection, PLAN)
 

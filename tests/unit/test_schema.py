@@ -1,4 +1,4 @@
-"""The models by themselves: what importing them loads, how they are related, what their `repr` gives away."""
+"""The models without a database: their imports, relations and `repr`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(code: str) -> str:
     return done.stdout
 
 
-def test_importing_the_models_loads_no_other_part_and_none_of_their_libraries() -> None:
+def test_importing_the_models_loads_no_other_part_of_the_package() -> None:
     loaded = run("import sys, tatame_db.schema; print(*sys.modules)").split()
 
     assert {name.split(".")[0] for name in loaded}.isdisjoint(
@@ -41,7 +41,7 @@ def test_the_models_are_configured_without_a_warning() -> None:
     run("import tatame_db.schema; from sqlalchemy.orm import configure_mappers; configure_mappers()")
 
 
-def test_there_are_the_relations_of_the_plan_and_the_way_back_of_each() -> None:
+def test_the_relations_are_those_of_the_plan_in_both_directions() -> None:
     assert [str(relation) for relation in RELATIONS] == [
         "Asset.class_",
         "Attachment.class_",
@@ -71,7 +71,7 @@ def test_there_are_the_relations_of_the_plan_and_the_way_back_of_each() -> None:
 
 
 @each_relation
-def test_a_relation_and_its_way_back_agree(relation: RelationshipProperty[Any]) -> None:
+def test_both_directions_of_a_relation_agree(relation: RelationshipProperty[Any]) -> None:
     assert relation.back_populates
     back = relation.mapper.relationships[relation.back_populates]
 
@@ -84,12 +84,12 @@ def test_a_relation_and_its_way_back_agree(relation: RelationshipProperty[Any]) 
 
 
 @each_relation
-def test_no_relation_queries_the_database_behind_your_back(relation: RelationshipProperty[Any]) -> None:
+def test_no_relation_loads_itself(relation: RelationshipProperty[Any]) -> None:
     assert relation.lazy == "raise"
 
 
 @each_model
-def test_a_repr_shows_the_key_alone(mapper: Mapper[Any]) -> None:
+def test_a_repr_shows_only_the_key(mapper: Mapper[Any]) -> None:
     texts = {column.key: "ana@gym.example" for column in mapper.columns if isinstance(column.type, Text)}
     lists = {column.key: ["ana@gym.example"] for column in mapper.columns if isinstance(column.type, ARRAY)}
     [key] = mapper.primary_key
@@ -99,7 +99,7 @@ def test_a_repr_shows_the_key_alone(mapper: Mapper[Any]) -> None:
     assert repr(row) == f"{mapper.class_.__name__}(id=7)"
 
 
-def test_a_repr_of_a_row_that_was_never_written_shows_no_personal_data() -> None:
+def test_a_repr_of_a_new_row_shows_no_personal_data() -> None:
     assert repr(User(clerk_user_id="user_ana", email="ana@gym.example")) == "User(id=None)"
     assert repr(Role(id="STUDENT")) == "Role(id='STUDENT')"
 

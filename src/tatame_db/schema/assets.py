@@ -1,4 +1,4 @@
-"""What a class shows and hands out: assets and attachments."""
+"""The material of a class: assets and attachments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Asset(Base, kw_only=True):
-    """Something to watch or read for a class: `type` is `video`, `document` and the like."""
+    """A video or document for a class; `type` is `video`, `document` or similar."""
 
     __tablename__ = "assets"
     __table_args__ = (Index(None, "type", "created_at"), {"info": {"phase": 4}})
@@ -24,7 +24,7 @@ class Asset(Base, kw_only=True):
     class_id: Mapped[int | None] = mapped_column(ForeignKey("class.id"), index=True, default=None)
 
     title: Mapped[str | None] = mapped_column(default=None)
-    content: Mapped[str | None] = mapped_column(default=None)  # an address, or the text itself
+    content: Mapped[str | None] = mapped_column(default=None)  # a URL, or the text itself
     type: Mapped[str | None] = mapped_column(default=None)
 
     valid_until: Mapped[datetime | None] = mapped_column(default=None)

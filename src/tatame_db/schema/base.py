@@ -1,4 +1,4 @@
-"""What all tables share: types, names of constraints, and how an unloaded relation answers."""
+"""The base class of the models: column types, names of constraints, and the error of an unloaded relation."""
 
 from __future__ import annotations
 
@@ -11,46 +11,51 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import DeclarativeBase, MappedAsDataclass, RelationshipProperty
 from sqlalchemy.orm.strategies import _LazyLoader  # pyright: ignore[reportPrivateUsage]
 
-from tatame_db.errors import TatameError
+from tatame_db.errors import TatameError, fact
 
 
+@fact
 class RelationNotLoaded(TatameError, InvalidRequestError):
-    """A relation was read that the query did not load."""
+    """A relation was read that the query had not loaded."""
 
-    def __init__(self, model: str, relation: str) -> None:
-        self.model, self.relation = model, relation
-        variable = {"Class": "class_"}.get(model, model.lower())
-        super().__init__(
-            f"{model}.{relation} was not loaded",
-            means="Reading it would have queried the database behind your back, so nothing was read.",
-            fix=f"load it with the query: `select({model}).options(selectinload({model}.{relation}))`, "
-            f'or later: `session.refresh({variable}, ["{relation}"])`',
-        )
+    model: str
+    relation: str
+    what = "{model}.{relation} was not loaded"
+    means = "Nothing was read: a relation never queries the database by itself."
+    fix = (
+        "load it with the query: `select({model}).options(selectinload({model}.{relation}))`, "
+        'or later: `session.refresh({variable}, ["{relation}"])`'
+    )
+
+    @property
+    def variable(self) -> str:
+        """A variable that holds a row of the model."""
+        return {"Class": "class_"}.get(self.model, self.model.lower())
 
 
 @RelationshipProperty.strategy_for(lazy="raise")
-class _RaiseWithAdvice(_LazyLoader):
-    """SQLAlchemy's own strategy for `lazy="raise"`, with a message that says what to type."""
+class _RaiseRelationNotLoaded(_LazyLoader):
+    """SQLAlchemy's strategy for `lazy="raise"`, with an error that states the query to write."""
 
     def _invoke_raise_load(self, state: Any, passive: Any, lazy: Any) -> NoReturn:  # noqa: ARG002, SQLAlchemy calls it so
-        raise RelationNotLoaded(self.parent.class_.__name__, self.key)
+        raise RelationNotLoaded(model=self.parent.class_.__name__, relation=self.key)
 
 
 def _foreign_key_name(constraint: Any, table: Table) -> str:
-    # SQLAlchemy's own token for the referred column asks for a table that may not be defined yet.
+    # SQLAlchemy's own token for the referenced column needs the table, which may not be defined yet.
     columns = [element.parent.name for element in constraint.elements]
-    referred = [element.target_fullname.split(".") for element in constraint.elements]
-    return "_".join([table.name, *columns, referred[0][0], *(column for _, column in referred), "fk"])
+    referenced = [element.target_fullname.split(".") for element in constraint.elements]
+    return "_".join([table.name, *columns, referenced[0][0], *(column for _, column in referenced), "fk"])
 
 
 class Base(MappedAsDataclass, DeclarativeBase, kw_only=True, eq=False, repr=False):
-    """The root of the 11 models, which are compared by identity.
+    """The base of the models, whose rows are compared by identity.
 
-    Each model says `kw_only=True` once more: type checkers do not see that a base class passes it on.
+    Each model repeats `kw_only=True`, because type checkers do not see that it is inherited.
     """
 
     metadata = MetaData(
-        # The names that the plan's tool gives, so that it sees no difference in a database of ours.
+        # The names that Drizzle gives, so that the plan's tool finds no difference in a database of this package.
         naming_convention={
             "pk": "%(table_name)s_pkey",
             "uq": "%(table_name)s_%(column_0_N_name)s_unique",
@@ -67,7 +72,7 @@ class Base(MappedAsDataclass, DeclarativeBase, kw_only=True, eq=False, repr=Fals
     }
 
     def __repr__(self) -> str:
-        """Name the row by its key alone: the other columns may be personal."""
+        """Show the model and the key; other columns may be personal."""
         state = inspect(self)
         key = ", ".join(
             f"{column.key}={state.dict.get(column.key)!r}" for column in state.mapper.primary_key if column.key

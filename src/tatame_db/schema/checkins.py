@@ -1,4 +1,4 @@
-"""Who was in which class on which day."""
+"""The presence of members in classes."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Graduation(Base, kw_only=True):
-    """A belt or a degree that a user was given; the newest one of a modality is the one they wear."""
+    """A belt or degree that a user received; the newest one of a modality is the current one."""
 
     __tablename__ = "graduations"
     __table_args__ = (Index(None, "user_id", "created_at"), {"info": {"phase": 3}})

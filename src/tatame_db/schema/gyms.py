@@ -32,11 +32,11 @@ class Gym(Base, kw_only=True):
         index=True,
         default=None,
     )
-    since: Mapped[str]  # "2015-03-01": the plan keeps dates as text
+    since: Mapped[str]  # "2015-03-01": in the plan, dates are text
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), default=None)
 
     manager: Mapped[User | None] = relationship(
-        # Two tables that point at each other: the manager is written after both rows exist.
+        # The two tables refer to each other, so the manager is written after both rows exist.
         back_populates="managed_gyms",
         foreign_keys="Gym.manager_id",
         post_update=True,

@@ -1,4 +1,4 @@
-"""What the app itself needs: roles, versions and links to the stores."""
+"""The tables that the app itself needs: roles, versions and links to the stores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Role(Base, kw_only=True):
-    """What a user may do: `STUDENT`, `INSTRUCTOR` or `MANAGER`."""
+    """The rights of a user: `STUDENT`, `INSTRUCTOR` or `MANAGER`."""
 
     __tablename__ = "roles"
     __table_args__ = ({"info": {"phase": 1}},)
@@ -29,7 +29,7 @@ class Role(Base, kw_only=True):
 
 
 class Version(Base, kw_only=True):
-    """A released version of the app; `disabled_at` ends its support."""
+    """A released version of the app; support ends at `disabled_at`."""
 
     __tablename__ = "versions"
     __table_args__ = (Index(None, "created_at", postgresql_where=text("disabled_at IS NULL")), {"info": {"phase": 1}})
@@ -41,7 +41,7 @@ class Version(Base, kw_only=True):
 
 
 class AppStore(Base, kw_only=True):
-    """Where a phone finds the app: `store` is `ios` or `android`."""
+    """A link to the app in a store; `store` is `ios` or `android`."""
 
     __tablename__ = "app_stores"
     __table_args__ = (Index(None, "store", postgresql_where=text("disabled_at IS NULL")), {"info": {"phase": 1}})

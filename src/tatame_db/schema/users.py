@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class User(Base, kw_only=True):
-    """A person who signed in with Clerk; waits for approval until `approved_at` or `denied_at` is set."""
+    """A person who signed in with Clerk; approval is pending until `approved_at` or `denied_at` is set."""
 
     __tablename__ = "users"
     __table_args__ = (
@@ -56,13 +56,13 @@ class User(Base, kw_only=True):
     deleted_at: Mapped[datetime | None] = mapped_column(default=None)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), default=None)
 
-    # `role` is the column, as in the plan's inserts; the row it names is `role_`.
+    # `role` is the column, as in the plan's inserts; `role_` is the row that it refers to.
     role_: Mapped[Role | None] = relationship(back_populates="users", default=None, lazy="raise")
     gym: Mapped[Gym | None] = relationship(
         back_populates="members", foreign_keys="User.gym_id", default=None, lazy="raise"
     )
     managed_gyms: Mapped[list[Gym]] = relationship(
-        # To be read only: `gym.manager = user` writes it, after both rows exist, which two writing sides could not.
+        # Read-only: `gym.manager = user` is the one way to write it, after both rows exist.
         back_populates="manager",
         foreign_keys="Gym.manager_id",
         viewonly=True,

@@ -1,8 +1,10 @@
-"""Objects for tests: what a test does not care for is filled in, what it names is as it says.
+"""Rows for tests: a test names the values that it is about, and a factory fills in the rest.
 
-Each factory takes the keywords of its model, all of them optional, and gives an object that can be added to a session
-and committed as it is. Nothing is written by the factory. What must be unique carries a number that is given once in
-a process.
+Each factory takes the keywords of its model, all of them optional, and returns an object that can be added to a session
+and committed. It writes nothing. A value that must be unique contains a number that no other row of the process has.
+
+>>> session.add(a_user(first_name="Ana", gym=a_gym()))
+>>> session.commit()
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Mapped, mapped_column
 
-    # The constructors as the factories take them: what they fill in is not required any more.
+    # The keywords of the factories: a column that a factory fills in is optional.
 
     class _RoleFilled(Role, kw_only=True):
         id: Mapped[str] = mapped_column(primary_key=True, default="")
@@ -55,61 +57,62 @@ Row = TypeVar("Row", bound=Base)
 _numbers = itertools.count(1)
 
 
-def _fills(
+def _factory(
     model: type[Row],
-    constructor: Callable[Keywords, Row],  # noqa: ARG001, it tells the type checkers the keywords
+    constructor: Callable[Keywords, Row],  # noqa: ARG001, type checkers read the keywords from it
 ) -> Callable[[Callable[[int], dict[str, Any]]], Callable[Keywords, Row]]:
-    """Make a factory of what it fills in, given a number; a relation is filled in by the factory that is named.
+    """Turn a function that returns default values, given a number, into a factory.
 
-    A relation is left empty where the test gives its key.
+    The default of a relation is the factory of its rows. It is called unless the test names the relation or its key.
     """
 
-    def factory_of(filling: Callable[[int], dict[str, Any]]) -> Callable[Keywords, Row]:
-        @functools.wraps(filling)
-        def factory(*_: Keywords.args, **given: Keywords.kwargs) -> Row:
+    def decorated(defaults: Callable[[int], dict[str, Any]]) -> Callable[Keywords, Row]:
+        @functools.wraps(defaults)
+        def factory(*_: Keywords.args, **named: Keywords.kwargs) -> Row:
             filled = {
                 name: value() if callable(value) else value
-                for name, value in filling(next(_numbers)).items()
-                if not given.keys() & {name, *_keys(model, name)}
+                for name, value in defaults(next(_numbers)).items()
+                if not named.keys() & {name, *_keys(model, name)}
             }
-            return model(**filled, **given)
+            return model(**filled, **named)
 
         return factory
 
-    return factory_of
+    return decorated
 
 
-def _keys(model: type[Base], name: str) -> set[str]:
+def _keys(model: type[Base], relation_name: str) -> set[str]:
+    """Return the columns of a model that hold the key of a relation; none if the name is that of a column."""
     mapper = inspect(model)
-    relation = mapper.relationships.get(name)
+    relation = mapper.relationships.get(relation_name)
     return {mapper.get_property_by_column(column).key for column in relation.local_columns} if relation else set()
 
 
-@_fills(Role, _RoleFilled)
+@_factory(Role, _RoleFilled)
 def a_role(number: int) -> dict[str, Any]:
-    """Make a role with a name of its own; the app's are `STUDENT`, `INSTRUCTOR` and `MANAGER`."""
+    """Make a role with a new name; the app's roles are `STUDENT`, `INSTRUCTOR` and `MANAGER`."""
     return {"id": f"ROLE_{number}"}
 
 
-@_fills(Version, Version)
+@_factory(Version, Version)
 def a_version(number: int) -> dict[str, Any]:
     """Make a version that is still supported."""
     return {"app_version": f"1.0.{number}"}
 
 
-@_fills(AppStore, AppStore)
+@_factory(AppStore, AppStore)
 def an_app_store(number: int) -> dict[str, Any]:
-    """Make a link to Apple's store."""
+    """Make a link to the store for iOS."""
     return {"store": "ios", "url": f"https://store.tatame.example/{number}"}
 
 
-@_fills(Gym, _GymFilled)
+@_factory(Gym, _GymFilled)
 def a_gym(number: int) -> dict[str, Any]:
     """Make a gym without a manager."""
     return {"name": f"Academia {number}", "address": f"Rua das Palmeiras, {number}", "since": "2015-03-01"}
 
 
-@_fills(User, _UserFilled)
+@_factory(User, _UserFilled)
 def a_user(number: int) -> dict[str, Any]:
     """Make a user without gym and role, as after the first sign-in."""
     return {
@@ -120,31 +123,31 @@ def a_user(number: int) -> dict[str, Any]:
     }
 
 
-@_fills(Graduation, Graduation)
+@_factory(Graduation, Graduation)
 def a_graduation(_: int) -> dict[str, Any]:
     """Make the first belt of a user."""
     return {"user": a_user, "modality": "BJJ", "belt": "WHITE", "degree": 0}
 
 
-@_fills(Class, Class)
+@_factory(Class, Class)
 def a_class(_: int) -> dict[str, Any]:
     """Make an evening class of a gym, without an instructor."""
     return {"gym": a_gym, "day": "MONDAY", "start": "18:00", "end": "19:00", "modality": "BJJ"}
 
 
-@_fills(Checkin, Checkin)
+@_factory(Checkin, Checkin)
 def a_checkin(_: int) -> dict[str, Any]:
     """Make a user's presence in a class."""
     return {"user": a_user, "class_": a_class, "date": "2026-03-02"}
 
 
-@_fills(Asset, Asset)
+@_factory(Asset, Asset)
 def an_asset(number: int) -> dict[str, Any]:
     """Make a video of a class."""
     return {"class_": a_class, "title": f"Raspagem {number}", "type": "video", "content": "https://tatame.example/v"}
 
 
-@_fills(Attachment, Attachment)
+@_factory(Attachment, Attachment)
 def an_attachment(number: int) -> dict[str, Any]:
     """Make a file of a class."""
     name = f"treino-{number}.pdf"
@@ -157,7 +160,7 @@ def an_attachment(number: int) -> dict[str, Any]:
     }
 
 
-@_fills(Notification, Notification)
+@_factory(Notification, Notification)
 def a_notification(number: int) -> dict[str, Any]:
-    """Make a message that waits to be sent, from and to nobody."""
+    """Make a pending message without sender and recipients."""
     return {"title": f"Aviso {number}", "content": "Amanhã não haverá treino.", "channel": "push", "status": "pending"}
