@@ -426,7 +426,7 @@ def test_an_orphan_that_a_choice_makes_needs_a_choice_too(
     before = contents(engine.url)
     planned = plan(misfits="reject")
     assert not planned.complete
-    assert [(obstacle.kind, obstacle.what, obstacle.rows, obstacle.ids) for obstacle in planned.unresolved] == [
+    assert [(obstacle.kind, obstacle.reason, obstacle.rows, obstacle.ids) for obstacle in planned.unresolved] == [
         ("orphan", "gym_id refers to a row of gyms that is rejected", 2, ["-5", "1"]),
         ("orphan", "gym_id refers to a row of gyms that is rejected", 1, ["1"]),
     ]

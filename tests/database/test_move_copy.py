@@ -424,7 +424,7 @@ def test_status_tells_what_was_copied_and_what_changed_since(copy: Copy, engine:
     assert [(table.table, table.phase) for table in status.tables] == list(phases().items())
     assert {table.table: table.rows for table in status.tables}["users"] == 3
     assert all(table.proven_at and table.copied_at for table in status.tables)
-    assert (status.parked, status.unproven_keys) == ([], [])
+    assert (status.parked, status.unvalidated_keys) == ([], [])
 
 
 def test_status_and_the_next_run_see_what_a_killed_run_left_parked(
@@ -470,7 +470,7 @@ def test_a_key_that_does_not_hold_is_said_and_not_called_valid(copy: Copy, engin
         copy("roles")
     assert caught.value.key == "checkins_user_id_users_id_fk"
     with move.open_target(engine) as side:
-        assert move.status(side).unproven_keys == ["checkins.checkins_user_id_users_id_fk"]
+        assert move.status(side).unvalidated_keys == ["checkins.checkins_user_id_users_id_fk"]
 
 
 def test_a_run_is_kept_with_its_report(copy: Copy, engine: Engine) -> None:

@@ -131,7 +131,7 @@ def is_whole(source: URL, target: URL) -> bool:
     copy(source, target)
     with Database(target) as database, move.open_for_reading(source, database.engine) as both:
         away = move.status(both.target)
-        assert (away.parked, away.unproven_keys) == ([], [])
+        assert (away.parked, away.unvalidated_keys) == ([], [])
         return move.verify(both).unequal == []
 
 
@@ -218,7 +218,7 @@ def test_ctrl_c_ends_a_copy_also_where_the_source_is_silent(
     finally:
         copying.kill()
     assert copying.returncode == 130, said
-    assert "interrupted: what was not finished is undone" in said
+    assert "interrupted: unfinished changes were rolled back" in said
     assert "Traceback" not in said
     assert is_whole(filled, address)
     assert contents(address) == complete

@@ -197,7 +197,7 @@ def test_a_table_that_is_not_ours_is_an_obstacle_once_it_has_rows(
     assert planned().complete
     change(supabase, "INSERT INTO stripe VALUES (1), (2)")
     [obstacle] = planned().unknown_tables
-    assert (obstacle.kind, obstacle.rows, "stripe" in obstacle.what) == ("unknown-table", 2, True)
+    assert (obstacle.kind, obstacle.rows, "stripe" in obstacle.reason) == ("unknown-table", 2, True)
 
 
 @pytest.mark.parametrize(

@@ -54,8 +54,8 @@ def test_a_new_row_of_each_table_is_tried_and_leaves_no_trace(
     if rows == "none":
         change(supabase, f"TRUNCATE {', '.join(phases())}")
     report = copy()
-    assert sorted(report.tried) == sorted(NUMBERED)
-    assert len(report.tried) == 10
+    assert sorted(report.insert_tested) == sorted(NUMBERED)
+    assert len(report.insert_tested) == 10
     for done in report.tables:
         assert ask(engine.url, f"SELECT count(*) FROM {done.table}") == [(done.rows,)]
     for table in NUMBERED:
@@ -90,7 +90,7 @@ def test_the_record_of_a_run_holds_counts_and_digests_of_both_sides(copy: Copy, 
         proven = {table.table: table for table in move.verify(connections).tables}
     [(kept, versions)] = ask(engine.url, "SELECT report, source_version FROM tatame_move.runs")
     assert kept["run"] == report.run
-    assert (kept["source_version"], kept["keys"]) == (versions, 12)
+    assert (kept["source_version"], kept["foreign_keys"]) == (versions, 12)
     for table in kept["tables"]:
         proof = proven[table["table"]]
         assert (table["rows"], table["source_digest"]) == (proof.source_rows, proof.source_digest)

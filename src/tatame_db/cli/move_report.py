@@ -76,7 +76,7 @@ def _show_planned_table(table: PlannedTable) -> None:
 
 def _show_obstacle(place: str, obstacle: Obstacle) -> None:
     ids = f", for example {', '.join(obstacle.ids)}" if obstacle.ids else ""
-    console.answer(f"\n{place}: {obstacle.what}: {counted(obstacle.rows, 'row')}{ids}")
+    console.answer(f"\n{place}: {obstacle.reason}: {counted(obstacle.rows, 'row')}{ids}")
     if obstacle.chosen:
         outcome = ", ".join(
             f"{counted(rows, _noun(obstacle.kind, action))} {_ACTIONS[action]}"
@@ -144,8 +144,8 @@ def show_copy(report: Report) -> None:
     _show("equal", f"{counted(rows, 'row')} in {tables}, proven by digests with {report.hash}")
     _show("", "each server digests its own rows, those of the target read in the source's types")
     _show_sha256(report)
-    _show("keys", f"{counted(report.keys, 'foreign key')} checked over all rows")
-    _show("inserts", f"a new row was inserted into {counted(len(report.tried), 'table')} and rolled back")
+    _show("keys", f"{counted(report.foreign_keys, 'foreign key')} checked over all rows")
+    _show("inserts", f"a new row was inserted into {counted(len(report.insert_tested), 'table')} and rolled back")
     _show_exclusions(report.exclusions)
     if not report.exclusions:
         _show("excluded", "nothing, every row was copied")
@@ -172,8 +172,8 @@ def _next_steps(report: Report, *, waiting: bool) -> list[str]:
         steps.append(
             "review `tatame_move.rejects`: the next `tatame-db move copy` copies the rows that were fixed at the source"
         )
-    if report.uncopied:
-        steps.append(f"copy the later phases; not copied yet: {', '.join(report.uncopied)}")
+    if report.not_copied:
+        steps.append(f"copy the later phases; not copied yet: {', '.join(report.not_copied)}")
     elif waiting:
         steps.append("copy the later phases")
     elif not steps:
@@ -194,8 +194,10 @@ def show_status(status: MoveStatus) -> None:
         _show_not_ready(
             "dropped during a copy and not restored", status.parked, f"`{status.finish_command}` restores them"
         )
-    if status.unproven_keys:
-        _show_not_ready("foreign keys not validated", status.unproven_keys, f"`{status.finish_command}` validates them")
+    if status.unvalidated_keys:
+        _show_not_ready(
+            "foreign keys not validated", status.unvalidated_keys, f"`{status.finish_command}` validates them"
+        )
     console.table(
         ["table", "phase", "rows", "copied", "proven", "notes"], [_status_row(table) for table in status.tables]
     )

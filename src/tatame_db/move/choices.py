@@ -87,7 +87,7 @@ class Obstacle:
     """
 
     kind: str
-    what: str
+    reason: str
     rows: int
     ids: list[str]
     choices: list[str]

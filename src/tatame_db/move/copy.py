@@ -89,14 +89,14 @@ class Report:
     tables: list[TableCopy]
     exclusions: list[Exclusion]
     """What was excluded by choice, of these tables and of tables that the models lack."""
-    keys: int
-    """The foreign keys of all tables; each holds over all rows."""
-    tried: list[str]
+    foreign_keys: int
+    """The number of foreign keys of all tables; each holds over all rows."""
+    insert_tested: list[str]
     """Tables that accepted a new row, which was rolled back."""
     seconds: float
     rest: RestReading | None
     """How the source was read for the last proof, if over REST."""
-    uncopied: list[str]
+    not_copied: list[str]
     """Tables that were never copied from this source."""
 
 
@@ -169,11 +169,11 @@ def _copy(
             hash=preparation.hash_name,
             tables=copied,
             exclusions=_exclusions(preparation),
-            keys=count_keys(target),
-            tried=[table.name for table in numbered],
+            foreign_keys=count_keys(target),
+            insert_tested=[table.name for table in numbered],
             seconds=time.perf_counter() - started,
             rest=rest,
-            uncopied=_uncopied(record, preparation.identity),
+            not_copied=_not_copied(record, preparation.identity),
         )
         record.end_run(run, "proven", report=asdict(report))
         target.driver.commit()
@@ -288,7 +288,7 @@ def _exclusions(preparation: Preparation) -> list[Exclusion]:
     return [found for found in preparation.plan.exclusions if found.table in names or found.kind == UNKNOWN_TABLE]
 
 
-def _uncopied(record: Record, identity: str) -> list[str]:
+def _not_copied(record: Record, identity: str) -> list[str]:
     copied = {name for name, last in record.tables().items() if last.source_identity == identity}
     return [name for name in phases() if name not in copied]
 

@@ -31,7 +31,7 @@ class Requirement:
     """
 
     kind: str
-    what: str
+    reason: str
     violation: str
     fixes: tuple[str, ...]
     column: str | None = None
@@ -54,8 +54,8 @@ def of_a_row(table: TableMap) -> Iterator[Requirement]:
     for column in table.columns:
         yield from _of_a_column(table, column)
     if table.counted_key:
-        what = f"{table.key.name} is the largest integer, so no new row could get a higher one"
-        yield Requirement("last-id", what, f"{table.key.source_value} = {LAST_ID}", ("give the row another id",))
+        reason = f"{table.key.name} is the largest integer, so no new row could get a higher one"
+        yield Requirement("last-id", reason, f"{table.key.source_value} = {LAST_ID}", ("give the row another id",))
     yield from _too_long(table)
     for unknown in table.unknown:
         yield Requirement(
@@ -71,8 +71,8 @@ def _of_a_column(table: TableMap, column: ColumnMap) -> Iterator[Requirement]:
     source, conversion = column.source, column.conversion
     if source is None:
         if column.required:
-            what = f"the source has no column for {column.name}, which may not be NULL"
-            yield Requirement("missing-column", what, "true", ("add the column at the source and fill it",))
+            reason = f"the source has no column for {column.name}, which may not be NULL"
+            yield Requirement("missing-column", reason, "true", ("add the column at the source and fill it",))
         return
     if column.required and not source.not_null and column is not table.key:
         yield _missing_value(column, source)
@@ -200,6 +200,6 @@ def _keys(table: TableMap) -> Iterator[tuple[ColumnMap, SourceColumn, ForeignKey
                 yield column, column.source, key
 
 
-def _orphan(column: ColumnMap, source: SourceColumn, what: str, violation: str) -> Requirement:
+def _orphan(column: ColumnMap, source: SourceColumn, reason: str, violation: str) -> Requirement:
     fixes = (*(() if column.required else ("set it to NULL at the source",)), "delete the rows at the source")
-    return Requirement("orphan", what, violation, fixes, source.name, not column.required)
+    return Requirement("orphan", reason, violation, fixes, source.name, not column.required)

@@ -144,8 +144,8 @@ class _Resolver:
 
     def _note(self, table: TableMap, requirement: Requirement, count: int) -> None:
         noted = self.obstacles[table.name]
-        if known := noted.get(requirement.what):
-            noted[requirement.what] = replace(known, rows=known.rows + count)
+        if known := noted.get(requirement.reason):
+            noted[requirement.reason] = replace(known, rows=known.rows + count)
             return
         key = table.key.source_value
         examples = self.source.rows(
@@ -153,9 +153,9 @@ class _Resolver:
             f" ORDER BY {key} LIMIT {EXAMPLES}"
         )
         choice = self.choices.of(requirement.kind)
-        noted[requirement.what] = Obstacle(
+        noted[requirement.reason] = Obstacle(
             kind=requirement.kind,
-            what=requirement.what,
+            reason=requirement.reason,
             rows=count,
             ids=[row[0] for row in examples],
             choices=choices_for(requirement),
@@ -202,7 +202,7 @@ class _Resolver:
         )
         self.ids += rows
         if self.ids > MAX_IDS:
-            raise TooManyExcluded(most=MAX_IDS, table=table.name, reason=requirement.what)
+            raise TooManyExcluded(most=MAX_IDS, table=table.name, reason=requirement.reason)
         # Without the braces of the array.
         return rows, ids[1:-1] if ids else ""
 
@@ -230,7 +230,7 @@ class _Resolver:
     def _with_outcome(self, name: str, obstacle: Obstacle) -> Obstacle:
         outcome: Counter[str] = Counter()
         for query in self.queries:
-            if (query.exclusion.table, query.exclusion.reason) == (name, obstacle.what):
+            if (query.exclusion.table, query.exclusion.reason) == (name, obstacle.reason):
                 outcome[query.exclusion.action] += query.exclusion.rows
         return replace(obstacle, outcome=dict(outcome))
 
@@ -244,7 +244,7 @@ class _Resolver:
             "true",
             ("add the table to the models with `tatame-db generate`", "move or drop the table at the source"),
         )
-        obstacle = Obstacle(UNKNOWN_TABLE, requirement.what, count, [], choices_for(requirement))
+        obstacle = Obstacle(UNKNOWN_TABLE, requirement.reason, count, [], choices_for(requirement))
         choice = self.choices.of(UNKNOWN_TABLE)
         # A source over REST only counts the rows of an unknown table, unless they are to be kept.
         if choice is None or (choice[0] == "keep" and not table.columns):
@@ -255,7 +255,7 @@ class _Resolver:
 
 
 def _exclusion(table: str, requirement: Requirement, action: str) -> Exclusion:
-    return Exclusion(table, requirement.column, requirement.kind, requirement.what, action, 0)
+    return Exclusion(table, requirement.column, requirement.kind, requirement.reason, action, 0)
 
 
 def _duplicate_to_exclude(table: TableMap, requirement: Requirement, choice: str) -> Requirement:

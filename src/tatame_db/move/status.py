@@ -63,7 +63,7 @@ class MoveStatus:
     tables: list[TableStatus]
     parked: list[str]
     """Foreign keys and indexes that a killed run left dropped."""
-    unproven_keys: list[str]
+    unvalidated_keys: list[str]
     """Foreign keys that were not validated against the existing rows."""
     exclusions: list[Exclusion]
     """What was excluded by choice, and is kept in `tatame_move.rejects`."""
