@@ -12,9 +12,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from tatame_db import move
 from tatame_db.cli.move import rehearse_
 from tatame_db.move import digest, rehearsal
+from tatame_db.move.rehearsal import RehearsalFailed
 
 COMMAND = Path(sys.executable).with_name("tatame-db")
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -126,7 +126,7 @@ def test_a_failing_step_is_named_and_ends_the_rehearsal(
     problem: str,
 ) -> None:
     monkeypatch.setattr(*broken)
-    with pytest.raises(move.RehearsalFailed, match=f"the step `{step}` of the rehearsal failed: {problem}") as caught:
+    with pytest.raises(RehearsalFailed, match=f"the step `{step}` of the rehearsal failed: {problem}") as caught:
         rehearse_(rows=1_000)
     assert caught.value.exit_code == 3
     shown = capsys.readouterr().out.splitlines()

@@ -5,37 +5,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from sqlalchemy import URL, Engine
+from tests.database.moves import Copy, Killed, Row, ask, change, contents
 
 from tatame_db import move
-from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
 from tatame_db.move.rehearsal import SUPABASE_SCHEMA
 from tatame_db.schema import phases
 
-Copy = Callable[..., move.Report]
-Row = tuple[Any, ...]
 
-
-def change(address: URL, statements: str) -> None:
-    with psycopg.connect(readable(address), autocommit=True) as connection:
-        connection.execute(statements.encode())
-
-
-def ask(address: URL, query: str) -> list[Row]:
-    with psycopg.connect(readable(address), autocommit=True) as connection:
-        return connection.execute(query.encode()).fetchall()
-
-
-def kept(engine: Engine) -> list[Row]:
+def rejects(engine: Engine) -> list[Row]:
     found = ask(engine.url, "SELECT table_name, id, column_name, kind, action FROM tatame_move.rejects")
     return sorted(found, key=str)
-
-
-def contents(address: URL) -> dict[str, list[Row]]:
-    return {table: sorted(ask(address, f'SELECT t::text FROM public."{table}" AS t')) for table in phases()}
 
 
 @pytest.fixture
@@ -73,9 +55,9 @@ NO_KEYS = """
 TWINS = "INSERT INTO users (id, clerk_user_id) SELECT n, 'twin' FROM generate_series(100, 103) AS n;"
 NO_KEY_OF_VERSIONS = "ALTER TABLE versions DROP CONSTRAINT versions_pkey;"
 WITH_NULLS = "ALTER TABLE versions ALTER id DROP IDENTITY, ALTER id DROP NOT NULL;"
-# Longer than an index can hold, also where it is compressed.
+# Too long for an index, even if compressed.
 A_LONG_ROLE = "".join(hashlib.sha256(str(n).encode()).hexdigest() for n in range(50))
-# A project in which one user, with all that hangs on it, stays behind.
+# What is rejected with a user: all rows that refer to it.
 REST_OF_BIA = [
     ("assets", "1", "class_id", "orphan", "rejected"),
     ("attachments", "1", "class_id", "orphan", "rejected"),
@@ -171,7 +153,7 @@ REST_OF_BIA = [
                 ("checkins", "1", "userId", "orphan", "rejected"),
                 ("class", "1", "created_by", "orphan", "rejected"),
                 ("graduations", "1", "userId", "orphan", "rejected"),
-                # The gym of the user whom it names as manager, and then all others of this gym.
+                # The gym whose manager the user is, and then all others of this gym.
                 ("gyms", "1", "managerId", "orphan", "rejected"),
                 ("notifications", "1", "sent_by", "orphan", "rejected"),
                 ("users", "-5", "gym_id", "orphan", "rejected"),
@@ -330,7 +312,7 @@ REST_OF_BIA = [
             id="unknown-table-leave",
         ),
         pytest.param(
-            # A value that becomes NULL in a row that is rejected in the end does not count.
+            # A value that becomes NULL does not count in a row that is rejected in the end.
             f"{TWINS} UPDATE users SET deleted_at = 'infinity' WHERE id = 101",
             {"misfits": "null", "duplicates": "first"},
             [("users", str(twin), "clerk_user_id", "duplicate", "rejected") for twin in (101, 102, 103)],
@@ -340,7 +322,7 @@ REST_OF_BIA = [
         ),
     ],
 )
-def test_a_choice_does_what_it_says_and_every_report_tells(
+def test_a_choice_excludes_these_rows_and_every_report_counts_them(
     *,
     copy: Copy,
     plan: Callable[..., move.Plan],
@@ -358,10 +340,10 @@ def test_a_choice_does_what_it_says_and_every_report_tells(
     planned = plan(**chosen)
     assert planned.complete
     report = copy(**chosen)
-    assert kept(engine) == sorted(expected, key=str)
+    assert rejects(engine) == sorted(expected, key=str)
     assert ask(engine.url, query) == rows
     assert ask(engine.url, "SELECT conname FROM pg_constraint WHERE NOT convalidated") == []
-    # What is rejected or lost a value is kept as the source has it, to the last column.
+    # Excluded rows are kept as the source has them, to the last column.
     for table, key, _, _, action in expected:
         if action in ("rejected", "nulled") and key is not None:
             there = ask(supabase, f"SELECT to_jsonb(s)::text FROM public.{table} AS s WHERE id::text = $${key}$$")
@@ -369,12 +351,14 @@ def test_a_choice_does_what_it_says_and_every_report_tells(
                 'SELECT DISTINCT "row"::text FROM tatame_move.rejects WHERE action <> $$kept$$ AND (table_name, id) ='
             )
             assert set(ask(engine.url, f"{found} ('{table}', $${key}$$)")) == set(there)
-    # Plan, report and status count the same.
-    told = {(what.table, what.column, what.kind, what.action): 0 for what in report.exclusions if what.action != "left"}
+    # Plan, report and status have the same counts.
+    counted = {
+        (what.table, what.column, what.kind, what.action): 0 for what in report.exclusions if what.action != "left"
+    }
     for what in report.exclusions:
         if what.action != "left":
-            told[what.table, what.column, what.kind, what.action] += what.rows
-    assert told == {
+            counted[what.table, what.column, what.kind, what.action] += what.rows
+    assert counted == {
         fact: sum((table, column, kind, action) == fact for table, _, column, kind, action in expected)
         for fact in {(table, column, kind, action) for table, _, column, kind, action in expected}
     }
@@ -389,18 +373,18 @@ def test_a_choice_does_what_it_says_and_every_report_tells(
         counts = move.counts(connections)
     assert {count.table: sum(count.rejected.values()) for count in counts} == rejected
     assert all(count.agrees != count.by_choice for count in counts)
-    # The proof sees the plain truth, and what of it was chosen.
+    # The proof finds the differences, and which of them are by choice.
     proof = verify()
     differing = {(table, key) for table, key, _, _, action in expected if action == "nulled"}
     assert proof.equal == (not any(rejected.values()) and not differing)
     assert proof.by_choice == sum(rejected.values()) + len(differing)
     assert proof.equal_but_for_choices
-    # And a second copy finds nothing to do.
+    # A second copy has nothing to do.
     assert {(table.written, table.deleted) for table in copy(**chosen).tables} == {(0, 0)}
-    assert kept(engine) == sorted(expected, key=str)
+    assert rejects(engine) == sorted(expected, key=str)
 
 
-def test_what_stays_at_the_source_is_counted_in_the_report(copy: Copy, supabase: URL) -> None:
+def test_rows_left_at_the_source_are_counted_in_the_report(copy: Copy, supabase: URL) -> None:
     change(supabase, "CREATE TABLE stripe (id int); INSERT INTO stripe VALUES (1), (2)")
     [left] = copy(unknown="leave").exclusions
     assert (left.table, left.action, left.rows) == ("stripe", "left", 2)
@@ -410,7 +394,7 @@ ALL = {"orphans": "null", "misfits": "null", "duplicates": "first", "unknown": "
 
 
 @pytest.mark.parametrize("statement", ["DROP TABLE versions", "ALTER TABLE class DROP created_at"])
-def test_no_choice_helps_where_a_table_or_a_column_is_missing(
+def test_no_choice_resolves_a_missing_table_or_column(
     copy: Copy, supabase: URL, engine: Engine, statement: str
 ) -> None:
     change(supabase, statement)
@@ -419,7 +403,7 @@ def test_no_choice_helps_where_a_table_or_a_column_is_missing(
     assert ask(engine.url, "SELECT to_regnamespace('tatame_move')") == [(None,)]
 
 
-def test_an_orphan_that_a_choice_makes_needs_a_choice_too(
+def test_an_orphan_that_a_choice_creates_needs_a_choice_too(
     copy: Copy, plan: Callable[..., move.Plan], supabase: URL, engine: Engine
 ) -> None:
     change(supabase, "UPDATE gyms SET since = 'infinity' WHERE id = 1")
@@ -435,7 +419,7 @@ def test_an_orphan_that_a_choice_makes_needs_a_choice_too(
     assert contents(engine.url) == before
 
 
-def test_the_plan_says_what_each_choice_comes_to(plan: Callable[..., move.Plan], supabase: URL) -> None:
+def test_the_plan_shows_the_outcome_of_each_choice(plan: Callable[..., move.Plan], supabase: URL) -> None:
     change(supabase, f"{NO_KEYS} {TWINS} UPDATE users SET gym_id = 99 WHERE id IN (2, 102)")
     planned = plan(orphans="null", duplicates="last")
     found = {obstacle.kind: obstacle for obstacle in planned.obstacles}
@@ -449,31 +433,31 @@ def test_the_plan_says_what_each_choice_comes_to(plan: Callable[..., move.Plan],
     )
 
 
-def test_rows_that_were_mended_at_the_source_arrive_without_a_choice(
+def test_rows_fixed_at_the_source_are_copied_without_a_choice(
     copy: Copy, verify: Callable[[], move.Proof], supabase: URL, engine: Engine, expected_target: URL
 ) -> None:
     change(supabase, "UPDATE users SET created_at = 'infinity' WHERE id = 1; ALTER TABLE users ADD nickname text")
     change(supabase, "UPDATE users SET nickname = 'x'; CREATE TABLE stripe (id int); INSERT INTO stripe VALUES (1)")
     copy(**ALL)
-    assert len(kept(engine)) == 10
+    assert len(rejects(engine)) == 10
     change(supabase, "UPDATE users SET created_at = '2024-01-01 12:00:00-03' WHERE id = 1; DROP TABLE stripe")
     change(supabase, "ALTER TABLE users DROP nickname")
     report = copy()
     assert report.exclusions == []
-    assert kept(engine) == []
+    assert rejects(engine) == []
     assert contents(engine.url) == contents(expected_target)
     assert verify().equal
 
 
-def test_another_choice_is_made_good_by_the_next_run(copy: Copy, supabase: URL, engine: Engine) -> None:
+def test_the_next_run_applies_another_choice(copy: Copy, supabase: URL, engine: Engine) -> None:
     change(supabase, f"{NO_KEYS} UPDATE users SET gym_id = 99 WHERE id = 2")
     copy(orphans="reject")
-    assert len(kept(engine)) == 8
+    assert len(rejects(engine)) == 8
     copy(orphans="null")
-    assert kept(engine) == [("users", "2", "gym_id", "orphan", "nulled")]
+    assert rejects(engine) == [("users", "2", "gym_id", "orphan", "nulled")]
     assert ask(engine.url, "SELECT count(*) FROM class") == [(2,)]
     copy(orphans="reject")
-    assert len(kept(engine)) == 8
+    assert len(rejects(engine)) == 8
     assert ask(engine.url, "SELECT id FROM class") == [(2,)]
     options = ask(engine.url, "SELECT options ->> 'orphans', report -> 'exclusions' FROM tatame_move.runs ORDER BY id")
     assert [(orphans, sum(what["rows"] for what in exclusions)) for orphans, exclusions in options] == [
@@ -484,12 +468,9 @@ def test_another_choice_is_made_good_by_the_next_run(copy: Copy, supabase: URL, 
 
 
 @pytest.mark.parametrize("table", ["gyms", "users", "checkins"])
-def test_a_run_with_choices_that_dies_is_made_good_by_the_next_one(
+def test_a_killed_run_with_choices_is_finished_by_the_next_one(
     copy: Copy, verify: Callable[[], move.Proof], supabase: URL, engine: Engine, table: str
 ) -> None:
-    class Killed(BaseException):
-        """Stands for a failure at a moment that a test chooses."""
-
     def fail(done: move.TableCopy) -> None:
         if done.table == table:
             raise Killed
@@ -498,14 +479,14 @@ def test_a_run_with_choices_that_dies_is_made_good_by_the_next_one(
     with pytest.raises(Killed):
         copy(rejects="keep", on_table=fail)
     so_far = list(phases())[: list(phases()).index(table) + 1]
-    assert {row[0] for row in kept(engine)} == {row[0] for row in kept(engine)} & set(so_far)
+    assert {row[0] for row in rejects(engine)} == {row[0] for row in rejects(engine)} & set(so_far)
     copy(rejects="keep")
-    assert len(kept(engine)) == 9
+    assert len(rejects(engine)) == 9
     assert verify().equal_but_for_choices
 
 
 @pytest.mark.parametrize(
-    ("side", "statement"),
+    ("database", "statement"),
     [
         ("source", "UPDATE users SET email = 'new' WHERE id = 1"),
         ("source", "UPDATE class SET \"end\" = '18:30:45' WHERE id = 2"),
@@ -519,8 +500,8 @@ def test_a_run_with_choices_that_dies_is_made_good_by_the_next_one(
         ("target", "UPDATE tatame_move.rejects SET source_identity = 'another'"),
     ],
 )
-def test_a_difference_is_by_choice_only_where_it_is_kept_as_the_source_has_it_today(
-    *, copy: Copy, verify: Callable[[], move.Proof], supabase: URL, engine: Engine, side: str, statement: str
+def test_a_difference_is_by_choice_only_if_the_row_is_kept_as_the_source_has_it(
+    *, copy: Copy, verify: Callable[[], move.Proof], supabase: URL, engine: Engine, database: str, statement: str
 ) -> None:
     change(
         supabase,
@@ -529,13 +510,13 @@ def test_a_difference_is_by_choice_only_where_it_is_kept_as_the_source_has_it_to
     )
     copy(rejects="keep", misfits="null", unknown="keep", orphans="null")
     assert verify().equal_but_for_choices
-    change(supabase if side == "source" else engine.url, statement)
+    change(supabase if database == "source" else engine.url, statement)
     proof = verify()
     assert not proof.equal
     assert not proof.equal_but_for_choices
 
 
-def test_what_is_left_behind_is_not_without_bounds(
+def test_the_number_of_excluded_rows_is_limited(
     copy: Copy, supabase: URL, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change(supabase, TWINS)
@@ -560,7 +541,9 @@ def test_ids_of_any_type_can_be_rejected(copy: Copy, supabase: URL, engine: Engi
     assert ask(engine.url, "SELECT count(*) FROM versions") == [(0 if kind == "uuid" else 1,)]
 
 
-def test_a_child_with_another_type_of_key_follows_its_parent(copy: Copy, supabase: URL, engine: Engine) -> None:
+def test_a_child_with_another_type_of_key_is_rejected_with_its_parent(
+    copy: Copy, supabase: URL, engine: Engine
+) -> None:
     change(
         supabase,
         'ALTER TABLE checkins DROP CONSTRAINT "checkins_userId_fkey"; ALTER TABLE checkins ALTER "userId" TYPE integer;'
@@ -571,7 +554,7 @@ def test_a_child_with_another_type_of_key_follows_its_parent(copy: Copy, supabas
     assert ask(engine.url, "SELECT id, user_id FROM checkins ORDER BY id") == [(1, None), (70000, None)]
 
 
-def test_names_that_are_filled_up_with_blanks_are_told_apart(copy: Copy, supabase: URL, engine: Engine) -> None:
+def test_ids_that_are_padded_with_blanks_are_distinguished(copy: Copy, supabase: URL, engine: Engine) -> None:
     change(
         supabase,
         "ALTER TABLE users DROP CONSTRAINT users_role_fkey; ALTER TABLE roles ALTER id TYPE character(20);"
@@ -582,7 +565,9 @@ def test_names_that_are_filled_up_with_blanks_are_told_apart(copy: Copy, supabas
     assert ask(engine.url, "SELECT id, role FROM users ORDER BY id") == [(-5, None), (1, "MANAGER"), (2, None)]
 
 
-def test_what_the_target_changes_in_a_kept_row_is_found_and_undone(copy: Copy, supabase: URL, engine: Engine) -> None:
+def test_a_trigger_that_changes_an_excluded_row_is_found_and_rolled_back(
+    copy: Copy, supabase: URL, engine: Engine
+) -> None:
     copy()
     change(
         engine.url,
@@ -595,10 +580,10 @@ def test_what_the_target_changes_in_a_kept_row_is_found_and_undone(copy: Copy, s
         copy(rejects="keep")
     assert caught.value.table == "app_stores"
     assert ask(engine.url, "SELECT count(*) FROM app_stores") == [(1,)]
-    assert kept(engine) == []
+    assert rejects(engine) == []
 
 
-def test_a_row_is_kept_the_same_by_servers_of_different_versions(
+def test_an_excluded_row_is_the_same_on_servers_of_different_versions(
     engine: Engine, postgres_programs: Callable[[int], Path], other_postgres: Callable[[Path], URL]
 ) -> None:
     old = other_postgres(postgres_programs(14))
@@ -608,6 +593,6 @@ def test_a_row_is_kept_the_same_by_servers_of_different_versions(
     change(old, f"{TWINS} UPDATE users SET created_at = 'infinity', clerk_user_id = 'user_ana' WHERE id IN (2, -5)")
     with move.open_for_writing(old, engine, lambda: None) as connections:
         move.copy(connections, choices=move.Choices(orphans="null", duplicates="last", rejects="keep"))
-    assert len(kept(engine)) == 9
+    assert len(rejects(engine)) == 9
     with move.open_for_reading(old, engine) as connections:
         assert move.verify(connections).equal_but_for_choices

@@ -6,49 +6,20 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import URL, Engine
+from tests.database.moves import Copy, Killed, ask, change, contents, copy_into, schema
 
 from tatame_db import evolve, move, seed
 from tatame_db.database.address import readable
 from tatame_db.database.pool import Database
-from tatame_db.evolve import catalogue
 from tatame_db.evolve.lock import LOCK_KEY
 from tatame_db.move.digest import Digest, TableDigests
 from tatame_db.move.record import Record
 from tatame_db.schema import Base, phases
 
-Copy = Callable[..., move.Report]
-
-
-class Killed(BaseException):
-    """Stands for a failure at a moment that a test chooses."""
-
-
-def change(address: URL, statements: str) -> None:
-    with psycopg.connect(readable(address), autocommit=True) as connection:
-        connection.execute(statements.encode())
-
-
-def ask(address: URL, query: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(readable(address), autocommit=True) as connection:
-        return connection.execute(query.encode()).fetchall()
-
-
-def contents(address: URL) -> dict[str, list[tuple[Any, ...]]]:
-    return {table: sorted(ask(address, f'SELECT t::text FROM public."{table}" AS t')) for table in phases()}
-
-
-def schema(engine: Engine) -> dict[str, str]:
-    with engine.connect() as connection:
-        return catalogue.read(connection)
-
 
 @pytest.fixture
 def copy(supabase: URL, engine: Engine) -> Copy:
-    def copy(*tables: str, **options: Any) -> move.Report:
-        with move.open_for_writing(supabase, engine, lambda: None) as connections:
-            return move.copy(connections, tables, **options)
-
-    return copy
+    return copy_into(supabase, engine)
 
 
 @pytest.fixture
@@ -60,7 +31,7 @@ def verify(supabase: URL, engine: Engine) -> Callable[[], list[str]]:
     return verify
 
 
-def test_hard_rows_become_the_expected_rows(
+def test_hard_rows_are_copied_as_expected(
     copy: Copy, engine: Engine, expected_target: URL, verify: Callable[[], list[str]]
 ) -> None:
     before = schema(engine)
@@ -86,7 +57,7 @@ def test_all_keys_are_valid_and_the_next_row_gets_a_new_id(copy: Copy, engine: E
     change(engine.url, "INSERT INTO users (clerk_user_id) VALUES ('user_new')")
 
 
-def test_an_empty_table_starts_counting_with_1(copy: Copy, supabase: URL, engine: Engine) -> None:
+def test_the_first_row_of_an_empty_table_gets_the_id_1(copy: Copy, supabase: URL, engine: Engine) -> None:
     change(supabase, "DELETE FROM attachments")
     copy()
     assert ask(engine.url, "INSERT INTO attachments DEFAULT VALUES RETURNING id") == [(1,)]
@@ -100,7 +71,7 @@ def test_a_second_copy_writes_nothing_and_parks_nothing(copy: Copy, engine: Engi
     assert ask(engine.url, "SELECT array_agg(oid ORDER BY oid) FROM pg_constraint WHERE contype = 'f'") == [before]
 
 
-def test_a_later_copy_brings_what_changed_and_takes_away_what_went(
+def test_a_later_copy_inserts_and_deletes_only_what_changed(
     copy: Copy, supabase: URL, verify: Callable[[], list[str]]
 ) -> None:
     change(supabase, "INSERT INTO checkins (id) SELECT n FROM generate_series(100000, 200000) AS n")
@@ -115,14 +86,14 @@ def test_a_later_copy_brings_what_changed_and_takes_away_what_went(
     report = {table.table: table for table in copy().tables}
     assert verify() == []
     assert report["checkins"].rows == 100_003
-    # No row but those that changed.
+    # Only the rows that changed.
     assert (report["checkins"].written, report["checkins"].deleted) == (2, 2)
     assert (report["users"].written, report["users"].deleted) == (2, 2)
     assert report["roles"].written == 0
 
 
-def kept_as_they_are(engine: Engine) -> set[tuple[Any, ...]]:
-    """Return indexes and foreign keys by what tells an old one from one that was made anew."""
+def objects(engine: Engine) -> set[tuple[Any, ...]]:
+    """Return indexes and foreign keys with their internal numbers, which change when one is created again."""
     return set(
         ask(
             engine.url,
@@ -133,17 +104,17 @@ def kept_as_they_are(engine: Engine) -> set[tuple[Any, ...]]:
     )
 
 
-def test_few_changes_leave_indexes_alone_and_keys_that_are_not_in_the_way(
+def test_few_changes_drop_no_index_and_only_keys_that_reject_rows(
     copy: Copy, supabase: URL, engine: Engine, verify: Callable[[], list[str]]
 ) -> None:
     copy()
-    before = kept_as_they_are(engine)
+    before = objects(engine)
     change(supabase, "UPDATE checkins SET date = NULL WHERE id = 1; DELETE FROM graduations WHERE id = 2")
     copy()
-    assert kept_as_they_are(engine) == before
+    assert objects(engine) == before
     change(supabase, "UPDATE users SET email = 'x' WHERE id = 1")
     copy()
-    renewed = {name for name, _ in kept_as_they_are(engine) - before}
+    renewed = {name for name, _ in objects(engine) - before}
     assert renewed == {
         "gyms_manager_id_users_id_fk",
         "graduations_user_id_users_id_fk",
@@ -156,7 +127,7 @@ def test_few_changes_leave_indexes_alone_and_keys_that_are_not_in_the_way(
     assert verify() == []
 
 
-def test_rows_go_with_all_that_names_them_and_come_in_any_order(
+def test_rows_and_their_children_are_deleted_and_inserted_in_any_order(
     copy: Copy, supabase: URL, verify: Callable[[], list[str]]
 ) -> None:
     copy()
@@ -178,7 +149,7 @@ def test_rows_go_with_all_that_names_them_and_come_in_any_order(
 
 
 @pytest.mark.parametrize(("few", "written"), [(10_000, 1_001), (1_000, 1_024), (50, 1_024)])
-def test_many_changes_are_written_by_ranges_and_all_is_back_afterwards(
+def test_many_changes_are_written_by_ranges_and_the_schema_is_restored(
     *,
     copy: Copy,
     supabase: URL,
@@ -191,14 +162,14 @@ def test_many_changes_are_written_by_ranges_and_all_is_back_afterwards(
     change(supabase, "INSERT INTO checkins (id) SELECT n FROM generate_series(102400, 105000) AS n")
     before = schema(engine)
     copy()
-    kept = kept_as_they_are(engine)
+    created = objects(engine)
     monkeypatch.setattr("tatame_db.move.prepare.FEW_ROWS", few)
     monkeypatch.setattr("tatame_db.move.changes.BATCH_ROWS", 300)
     change(supabase, "UPDATE checkins SET date = '2024-01-01' WHERE id BETWEEN 102400 AND 103400")
     report = {table.table: table for table in copy().tables}
-    # 1,001 rows lie in four ranges of 256 whole ones.
+    # 1,001 rows are in four ranges of 256 ids.
     assert (report["checkins"].deleted, report["checkins"].written) == (written, written)
-    parked = {name for name, _ in kept - kept_as_they_are(engine)}
+    parked = {name for name, _ in created - objects(engine)}
     bulk = {
         "checkins_user_id_date_index",
         "checkins_class_id_date_index",
@@ -211,7 +182,7 @@ def test_many_changes_are_written_by_ranges_and_all_is_back_afterwards(
 
 
 @pytest.mark.parametrize("table", ["roles", "gyms", "users", "class", "notifications"])
-def test_a_later_copy_that_dies_leaves_whole_tables_and_the_next_one_ends_it(
+def test_a_later_copy_that_is_killed_leaves_whole_tables_and_the_next_one_finishes(
     copy: Copy, supabase: URL, engine: Engine, verify: Callable[[], list[str]], table: str
 ) -> None:
     copy()
@@ -240,7 +211,7 @@ def test_a_later_copy_that_dies_leaves_whole_tables_and_the_next_one_ends_it(
     assert schema(engine) == before
 
 
-def test_seeded_rows_are_ours_and_stay_unless_told(copy: Copy, engine: Engine, verify: Callable[[], list[str]]) -> None:
+def test_seeded_rows_are_only_replaced_on_request(copy: Copy, engine: Engine, verify: Callable[[], list[str]]) -> None:
     with engine.begin() as connection:
         seed.seed(connection, seed.SeedPlan(gyms=1, members=3, days=7))
     before = contents(engine.url)
@@ -260,7 +231,7 @@ def test_seeded_rows_are_ours_and_stay_unless_told(copy: Copy, engine: Engine, v
         "UPDATE users SET email = 'new@gym.example' WHERE id = 1",
     ],
 )
-def test_what_was_written_here_since_the_copy_is_not_lost(copy: Copy, engine: Engine, statement: str) -> None:
+def test_rows_written_to_the_target_since_the_copy_are_not_lost(copy: Copy, engine: Engine, statement: str) -> None:
     copy()
     change(engine.url, statement)
     before = contents(engine.url)
@@ -272,7 +243,7 @@ def test_what_was_written_here_since_the_copy_is_not_lost(copy: Copy, engine: En
 
 @pytest.fixture
 def write_while_comparing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Have somebody add a user here once the next run has compared the users."""
+    """Add a user to the target once the next run has compared the users."""
     compare = TableDigests.whole
 
     def compare_and_write(digests: TableDigests) -> tuple[Digest, Digest]:
@@ -285,7 +256,7 @@ def write_while_comparing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Ca
     return lambda: monkeypatch.setattr(TableDigests, "whole", compare_and_write)
 
 
-def test_a_row_that_is_written_here_while_an_idle_run_compares_does_not_become_one_that_may_go(
+def test_a_row_written_while_an_idle_run_compares_is_not_lost_later(
     copy: Copy, engine: Engine, write_while_comparing: Callable[[], None]
 ) -> None:
     copy()
@@ -296,7 +267,7 @@ def test_a_row_that_is_written_here_while_an_idle_run_compares_does_not_become_o
     assert ask(engine.url, "SELECT clerk_user_id FROM users WHERE id = 7") == [("user_new",)]
 
 
-def test_a_row_that_is_written_here_between_comparing_and_copying_stops_the_copy(
+def test_a_row_written_between_comparing_and_copying_stops_the_copy(
     copy: Copy, supabase: URL, engine: Engine, write_while_comparing: Callable[[], None]
 ) -> None:
     copy()
@@ -307,7 +278,7 @@ def test_a_row_that_is_written_here_between_comparing_and_copying_stops_the_copy
     assert ask(engine.url, "SELECT clerk_user_id FROM users WHERE id = 7") == [("user_new",)]
 
 
-def test_rows_that_came_from_another_source_are_not_ours_to_delete(copy: Copy, supabase: URL, engine: Engine) -> None:
+def test_rows_of_another_source_are_not_deleted(copy: Copy, supabase: URL, engine: Engine) -> None:
     copy()
     change(engine.url, "UPDATE tatame_move.tables SET source_identity = 'another'")
     change(supabase, "DELETE FROM assets")
@@ -345,7 +316,7 @@ def test_phases_can_be_copied_one_by_one(copy: Copy, engine: Engine, verify: Cal
         ("notifications", ["users"]),
     ],
 )
-def test_a_table_whose_parents_are_missing_says_so(copy: Copy, engine: Engine, table: str, parents: list[str]) -> None:
+def test_missing_parents_of_a_table_are_named(copy: Copy, engine: Engine, table: str, parents: list[str]) -> None:
     with pytest.raises(move.ParentsNotCopied) as caught:
         copy(table)
     assert caught.value.parents == parents
@@ -353,7 +324,7 @@ def test_a_table_whose_parents_are_missing_says_so(copy: Copy, engine: Engine, t
 
 
 @pytest.mark.parametrize("table", phases())
-def test_after_a_failure_each_table_is_as_before_or_complete_and_the_keys_are_back(
+def test_after_a_failure_each_table_is_unchanged_or_complete_and_the_keys_are_restored(
     copy: Copy, engine: Engine, expected_target: URL, verify: Callable[[], list[str]], table: str
 ) -> None:
     before = schema(engine)
@@ -373,7 +344,7 @@ def test_after_a_failure_each_table_is_as_before_or_complete_and_the_keys_are_ba
     assert schema(engine) == before
 
 
-def test_what_the_target_changes_while_it_is_written_is_found_and_undone(copy: Copy, engine: Engine) -> None:
+def test_a_trigger_that_changes_rows_is_found_and_rolled_back(copy: Copy, engine: Engine) -> None:
     change(
         engine.url,
         "CREATE FUNCTION louder() RETURNS trigger LANGUAGE plpgsql AS"
@@ -387,7 +358,7 @@ def test_what_the_target_changes_while_it_is_written_is_found_and_undone(copy: C
     assert ask(engine.url, "SELECT count(*) FROM checkins") == [(2,)]
 
 
-def test_a_source_that_goes_away_while_it_is_copied_leaves_whole_tables(
+def test_a_source_that_is_lost_during_a_copy_leaves_whole_tables(
     copy: Copy, supabase: URL, engine: Engine, verify: Callable[[], list[str]]
 ) -> None:
     def cut(done: move.TableCopy) -> None:
@@ -406,20 +377,20 @@ def test_a_source_that_goes_away_while_it_is_copied_leaves_whole_tables(
     assert verify() == []
 
 
-def test_a_table_that_others_hold_is_not_waited_for_for_ever(copy: Copy, engine: Engine) -> None:
+def test_a_locked_table_is_not_waited_for_forever(copy: Copy, engine: Engine) -> None:
     with psycopg.connect(readable(engine.url)) as holder:
         holder.execute("LOCK TABLE class IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(move.TargetBusy):
             copy()
 
 
-def test_status_tells_what_was_copied_and_what_changed_since(copy: Copy, engine: Engine) -> None:
-    with move.open_target(engine) as side:
-        assert {table.copied_at for table in move.status(side).tables} == {None}
+def test_status_shows_what_was_copied_and_what_changed_since(copy: Copy, engine: Engine) -> None:
+    with move.open_target(engine) as target:
+        assert {table.copied_at for table in move.status(target).tables} == {None}
     copy()
     change(engine.url, "UPDATE users SET email = 'new@gym.example' WHERE id = 1")
-    with move.open_target(engine) as side:
-        status = move.status(side)
+    with move.open_target(engine) as target:
+        status = move.status(target)
     assert [table.table for table in status.tables if table.stale] == ["users"]
     assert [(table.table, table.phase) for table in status.tables] == list(phases().items())
     assert {table.table: table.rows for table in status.tables}["users"] == 3
@@ -435,8 +406,8 @@ def test_status_and_the_next_run_see_what_a_killed_run_left_parked(
     with move.open_for_writing(supabase, engine, lambda: None) as connections:
         Record(connections.target).park()
         connections.target.driver.commit()
-    with move.open_target(engine) as side:
-        parked = move.status(side).parked
+    with move.open_target(engine) as target:
+        parked = move.status(target).parked
     assert "gyms.gyms_manager_id_users_id_fk" in parked
     assert "notifications.notifications_recipients_index" in parked
     assert len(parked) == len(set(before) - set(schema(engine)))
@@ -445,7 +416,7 @@ def test_status_and_the_next_run_see_what_a_killed_run_left_parked(
     assert verify() == []
 
 
-def test_a_run_that_is_refused_still_brings_the_keys_back(copy: Copy, supabase: URL, engine: Engine) -> None:
+def test_a_refused_run_restores_the_keys(copy: Copy, supabase: URL, engine: Engine) -> None:
     before = schema(engine)
     copy()
     with move.open_for_writing(supabase, engine, lambda: None) as connections:
@@ -457,7 +428,7 @@ def test_a_run_that_is_refused_still_brings_the_keys_back(copy: Copy, supabase: 
     assert set(schema(engine)) == set(before)
 
 
-def test_a_key_that_does_not_hold_is_said_and_not_called_valid(copy: Copy, engine: Engine) -> None:
+def test_a_violated_key_is_reported_and_stays_unvalidated(copy: Copy, engine: Engine) -> None:
     copy()
     change(
         engine.url,
@@ -469,11 +440,11 @@ def test_a_key_that_does_not_hold_is_said_and_not_called_valid(copy: Copy, engin
     with pytest.raises(move.ForeignKeyViolated) as caught:
         copy("roles")
     assert caught.value.key == "checkins_user_id_users_id_fk"
-    with move.open_target(engine) as side:
-        assert move.status(side).unvalidated_keys == ["checkins.checkins_user_id_users_id_fk"]
+    with move.open_target(engine) as target:
+        assert move.status(target).unvalidated_keys == ["checkins.checkins_user_id_users_id_fk"]
 
 
-def test_a_run_is_kept_with_its_report(copy: Copy, engine: Engine) -> None:
+def test_a_run_is_recorded_with_its_report(copy: Copy, engine: Engine) -> None:
     copy()
     copy("roles")
     runs = ask(engine.url, "SELECT options, report, ended_at IS NOT NULL FROM tatame_move.runs ORDER BY id")
@@ -484,12 +455,12 @@ def test_a_run_is_kept_with_its_report(copy: Copy, engine: Engine) -> None:
     assert len(runs[0][1]["tables"]) == len(phases())
 
 
-def test_a_target_without_our_schema_is_not_written_to(supabase: URL, bare_engine: Engine) -> None:
+def test_a_target_without_the_schema_is_not_written_to(supabase: URL, bare_engine: Engine) -> None:
     with pytest.raises(evolve.SchemaBehind), move.open_for_writing(supabase, bare_engine, lambda: None):
         pass
 
 
-def test_the_same_database_is_not_copied_onto_itself(engine: Engine) -> None:
+def test_a_database_is_not_copied_onto_itself(engine: Engine) -> None:
     with pytest.raises(move.SameDatabase), move.open_for_writing(engine.url, engine, lambda: None):
         pass
 
@@ -502,6 +473,6 @@ def test_a_project_named_as_its_own_target_is_refused_before_its_pending_migrati
             pass
 
 
-def test_only_one_run_works_at_a_time_and_no_migration_beside_it(supabase: URL, engine: Engine) -> None:
+def test_only_one_run_is_active_at_a_time_and_no_migration_beside_it(supabase: URL, engine: Engine) -> None:
     with move.open_for_writing(supabase, engine, lambda: None):
         assert ask(engine.url, f"SELECT pg_try_advisory_lock({LOCK_KEY})") == [(False,)]

@@ -1,4 +1,4 @@
-"""What a copy leaves when a wire is cut or silent, a server dies, a disk is full, or somebody presses Ctrl-C."""
+"""What a copy leaves if a connection is cut or silent, a server is killed, a disk is full, or Ctrl-C is pressed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import URL
+from tests.database.moves import change, contents
 
 from tatame_db import evolve, move
 from tatame_db.database.address import readable
@@ -36,7 +37,7 @@ connecting = importlib.import_module("tatame_db.move.connection")
 
 
 class Wire:
-    """Carries bytes between a client and a server on a socket, until it is cut or held."""
+    """A proxy that carries bytes between a client and a server, until it is cut or held."""
 
     def __init__(self, server: URL) -> None:
         self.path = f"{server.query['host']}/.s.PGSQL.5432"
@@ -68,7 +69,7 @@ class Wire:
                     self.held.set()
                     self.free.wait()
                 if self.carried > self.cut_at:
-                    # Half of a message has passed by then.
+                    # By then, half of a message has passed.
                     sink.sendall(data[: len(data) // 2])
                     break
                 sink.sendall(data)
@@ -102,23 +103,9 @@ def wire() -> Generator[Callable[[URL], Wire]]:
         each.close()
 
 
-def ask(address: URL, query: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(readable(address), autocommit=True) as connection:
-        return connection.execute(query.encode()).fetchall()
-
-
-def change(address: URL, statements: str) -> None:
-    with psycopg.connect(readable(address), autocommit=True) as connection:
-        connection.execute(statements.encode())
-
-
 def forget(address: URL) -> None:
-    """Take back what a copy brought."""
+    """Empty the target and delete the record of the copy."""
     change(address, f"TRUNCATE {', '.join(phases())} RESTART IDENTITY; DROP SCHEMA tatame_move CASCADE")
-
-
-def contents(address: URL) -> dict[str, list[tuple[Any, ...]]]:
-    return {table: sorted(ask(address, f'SELECT t::text FROM public."{table}" AS t')) for table in phases()}
 
 
 def copy(source: URL, target: URL, **options: Any) -> move.Report:
@@ -127,11 +114,11 @@ def copy(source: URL, target: URL, **options: Any) -> move.Report:
 
 
 def is_whole(source: URL, target: URL) -> bool:
-    """Copy once more, and say whether all is there then, keys and indexes too."""
+    """Copy once more, and return whether the target is then equal, with all keys and indexes."""
     copy(source, target)
     with Database(target) as database, move.open_for_reading(source, database.engine) as both:
-        away = move.status(both.target)
-        assert (away.parked, away.unvalidated_keys) == ([], [])
+        status = move.status(both.target)
+        assert (status.parked, status.unvalidated_keys) == ([], [])
         return move.verify(both).unequal == []
 
 
@@ -146,17 +133,17 @@ def filled(supabase: URL) -> URL:
     return supabase
 
 
-@pytest.mark.parametrize("side", ["source", "target"])
-def test_a_wire_cut_anywhere_leaves_each_table_as_before_or_complete(
-    filled: URL, address: URL, wire: Callable[[URL], Wire], side: str
+@pytest.mark.parametrize("database", ["source", "target"])
+def test_a_connection_cut_anywhere_leaves_each_table_unchanged_or_complete(
+    filled: URL, address: URL, wire: Callable[[URL], Wire], database: str
 ) -> None:
     before = schema(address)
-    between = wire(filled if side == "source" else address)
-    source, target = (between.address, address) if side == "source" else (filled, between.address)
+    between = wire(filled if database == "source" else address)
+    source, target = (between.address, address) if database == "source" else (filled, between.address)
     copy(source, target)
     carried, complete = between.carried, contents(address)
     empty: dict[str, list[tuple[Any, ...]]] = {table: [] for table in phases()}
-    chance = random.Random(side)  # noqa: S311, moments and no secrets
+    chance = random.Random(database)  # noqa: S311, moments and no secrets
     cuts = 0
     for share in (0.0, 0.001, 0.03, *(chance.random() for _ in range(3))):
         forget(address)
@@ -174,7 +161,7 @@ def test_a_wire_cut_anywhere_leaves_each_table_as_before_or_complete(
     assert cuts >= 4
 
 
-def test_a_silent_source_is_given_up(
+def test_a_silent_source_is_aborted(
     filled: URL, address: URL, wire: Callable[[URL], Wire], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     between = wire(filled)
@@ -182,7 +169,7 @@ def test_a_silent_source_is_given_up(
     carried, complete = between.carried, contents(address)
     monkeypatch.setattr(connecting, "SILENCE_SECONDS", 0.5)
     monkeypatch.setattr(connecting, "_CANCEL_SECONDS", 0.2)
-    # In the questions before the copy, and in the stream of its rows.
+    # During the queries before the copy, and during the stream of rows.
     for share in (0.02, 0.6):
         forget(address)
         held = wire(filled)
@@ -195,7 +182,7 @@ def test_a_silent_source_is_given_up(
 
 
 @pytest.mark.parametrize("share", [0.02, 0.6])
-def test_ctrl_c_ends_a_copy_also_where_the_source_is_silent(
+def test_ctrl_c_ends_a_copy_even_if_the_source_is_silent(
     filled: URL, address: URL, wire: Callable[[URL], Wire], share: float
 ) -> None:
     between = wire(filled)
@@ -214,49 +201,49 @@ def test_ctrl_c_ends_a_copy_also_where_the_source_is_silent(
     try:
         assert between.held.wait(60)
         copying.send_signal(signal.SIGINT)
-        _, said = copying.communicate(timeout=60)
+        _, output = copying.communicate(timeout=60)
     finally:
         copying.kill()
-    assert copying.returncode == 130, said
-    assert "interrupted: unfinished changes were rolled back" in said
-    assert "Traceback" not in said
+    assert copying.returncode == 130, output
+    assert "interrupted: unfinished changes were rolled back" in output
+    assert "Traceback" not in output
     assert is_whole(filled, address)
     assert contents(address) == complete
 
 
 def _kill(server: EmbeddedServer) -> None:
-    """Kill a server and all that belongs to it, as a machine does that loses its power."""
+    """Kill all processes of a server, as a power failure does."""
     postmaster = int((server.data / "postmaster.pid").read_text().splitlines()[0])
-    # Held first, or it would put new ones in the place of the first ones that die.
+    # Stopped first; otherwise it would replace the first processes that die.
     os.kill(postmaster, signal.SIGSTOP)
     for process in Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split():
         os.kill(int(process), signal.SIGKILL)
     os.kill(postmaster, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("side", ["source", "target"])
-def test_a_killed_server_leaves_each_table_as_before_or_complete(
-    filled: URL, address: URL, directory: Path, side: str
+@pytest.mark.parametrize("database", ["source", "target"])
+def test_a_killed_server_leaves_each_table_unchanged_or_complete(
+    filled: URL, address: URL, directory: Path, database: str
 ) -> None:
-    # One that writes to its disk what it commits.
+    # A server that flushes what it commits to the disk.
     server = EmbeddedServer(directory / "server")
     server.start()
     try:
         create_missing_database(server.address)
-        if side == "source":
+        if database == "source":
             for file in (SUPABASE_SCHEMA, HERE / "supabase_rows.sql"):
                 change(server.address, file.read_text())
             source, target = server.address, address
         else:
-            with Database(server.address) as database:
-                evolve.migrate(database.engine)
+            with Database(server.address) as empty:
+                evolve.migrate(empty.engine)
             source, target = filled, server.address
 
         def kill(done: move.TableCopy) -> None:
             if done.table == "users":
                 _kill(server)
 
-        with pytest.raises(move.ConnectionLost, match=side):
+        with pytest.raises(move.ConnectionLost, match=database):
             copy(source, target, on_table=kill)
         server.start()
         found = {table: len(rows) for table, rows in contents(target).items()}
@@ -266,7 +253,7 @@ def test_a_killed_server_leaves_each_table_as_before_or_complete(
         server.delete()
 
 
-def test_a_full_disk_of_the_target_is_said_and_undone(filled: URL, address: URL) -> None:
+def test_a_full_disk_of_the_target_is_reported_and_rolled_back(filled: URL, address: URL) -> None:
     with psycopg.connect(readable(address), autocommit=True) as connection:
         [(place,)] = connection.execute(
             "SELECT current_setting('data_directory') || '/' || pg_relation_filepath('checkins')"

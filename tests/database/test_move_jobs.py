@@ -1,53 +1,23 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
 
-import psycopg
 import pytest
 from sqlalchemy import URL, Engine
+from tests.database.moves import Copy, change, contents, copy_into, schema
 
 from tatame_db import move
-from tatame_db.database.address import readable
-from tatame_db.evolve import catalogue
 from tatame_db.move import jobs
 from tatame_db.move.open import reopen
 from tatame_db.schema import phases
 
-Copy = Callable[..., move.Report]
-
-
-def change(address: URL, statements: str) -> None:
-    with psycopg.connect(readable(address), autocommit=True) as connection:
-        connection.execute(statements.encode())
-
-
-def contents(address: URL) -> dict[str, list[Any]]:
-    with psycopg.connect(readable(address), autocommit=True) as connection:
-        return {
-            table: sorted(connection.execute(f'SELECT t::text FROM public."{table}" AS t'.encode()))
-            for table in phases()
-        }
-
-
-def schema(engine: Engine) -> dict[str, str]:
-    with engine.connect() as connection:
-        return catalogue.read(connection)
-
 
 @pytest.fixture
 def copy(supabase: URL, engine: Engine) -> Copy:
-    """Copy in three jobs."""
-
-    def copy(**options: Any) -> move.Report:
-        with move.open_for_writing(supabase, engine, lambda: None) as connections:
-            return move.copy(connections, jobs=3, **options)
-
-    return copy
+    return copy_into(supabase, engine, jobs=3)
 
 
-def test_all_jobs_see_the_moment_of_the_first_though_somebody_writes_before_they_begin(
+def test_all_jobs_see_one_moment_although_the_source_changes_before_they_start(
     copy: Copy, supabase: URL, engine: Engine, expected_target: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = schema(engine)
@@ -77,7 +47,7 @@ SLOW = """
 """
 
 
-def test_a_failure_in_one_job_ends_what_the_others_are_at_and_undoes_it(
+def test_a_failure_in_one_job_cancels_and_rolls_back_the_others(
     copy: Copy, engine: Engine, expected_target: URL
 ) -> None:
     before, wanted = schema(engine), contents(expected_target)
@@ -91,7 +61,7 @@ def test_a_failure_in_one_job_ends_what_the_others_are_at_and_undoes_it(
         copy()
     assert caught.value.table == "assets"
     now = contents(engine.url)
-    # Else the users, for whom all had to wait, would be there.
+    # Otherwise the users, which all others wait for, would be there.
     assert (now["users"], now["assets"]) == ([], [])
     assert all(rows in ([], wanted[table]) for table, rows in now.items())
     change(engine.url, "DROP FUNCTION slow CASCADE; DROP FUNCTION louder CASCADE")
@@ -101,7 +71,7 @@ def test_a_failure_in_one_job_ends_what_the_others_are_at_and_undoes_it(
     assert schema(engine) == before
 
 
-def test_a_job_that_loses_the_source_says_so(copy: Copy, supabase: URL) -> None:
+def test_a_job_that_loses_the_source_reports_it(copy: Copy, supabase: URL) -> None:
     def cut(_: move.TableCopy) -> None:
         change(
             supabase.set(database="postgres"),

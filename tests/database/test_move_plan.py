@@ -7,19 +7,14 @@ import psycopg
 import pytest
 from sqlalchemy import URL, Engine
 from tests.conftest import free_port
+from tests.database.moves import change
 
 from tatame_db import evolve, move
-from tatame_db.database.address import readable
 from tatame_db.database.pool import Database
 from tatame_db.move.conversion import about
 from tatame_db.move.mapping import read_mapping
 from tatame_db.schema import Base, optional_in_source, phases, tables_in_order
 from tatame_db.server.embedded import EmbeddedServer
-
-
-def change(address: URL, statements: str) -> None:
-    with psycopg.connect(readable(address), autocommit=True) as connection:
-        connection.execute(statements.encode())
 
 
 @pytest.fixture
@@ -39,7 +34,7 @@ def found(plan: move.Plan) -> list[tuple[str, str, int, list[str]]]:
     ]
 
 
-def test_every_table_of_ours_has_a_phase_after_those_of_its_parents() -> None:
+def test_every_table_has_a_phase_after_those_of_its_parents() -> None:
     assert all("phase" in table.info for table in Base.metadata.tables.values())
     assert phases() == {
         "roles": 1,
@@ -61,7 +56,7 @@ def test_every_table_of_ours_has_a_phase_after_those_of_its_parents() -> None:
         assert later == ({"users"} if table.name == "gyms" else set())
 
 
-def test_a_living_project_has_nothing_in_the_way(planned: Callable[[], move.Plan]) -> None:
+def test_a_project_in_use_has_no_obstacle(planned: Callable[[], move.Plan]) -> None:
     plan = planned()
     assert plan.obstacles == []
     assert plan.complete
@@ -90,9 +85,7 @@ def test_a_living_project_has_nothing_in_the_way(planned: Callable[[], move.Plan
 
 @pytest.mark.parametrize("table", phases())
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata"])
-def test_each_column_becomes_what_was_written_by_hand(
-    supabase: URL, expected_target: URL, table: str, zone: str
-) -> None:
+def test_each_column_is_converted_as_expected(supabase: URL, expected_target: URL, table: str, zone: str) -> None:
     for address in (supabase, expected_target):
         change(address, f"ALTER DATABASE {address.database} SET timezone = '{zone}'")
         change(address, f"ALTER DATABASE {address.database} SET datestyle = 'SQL, DMY'")
@@ -102,10 +95,10 @@ def test_each_column_becomes_what_was_written_by_hand(
             f"({about(column.conversion.convert, column.source_value)})::{column.type}::text"
             for column in mapped.columns
         )
-        ours = ", ".join(f't."{column.name}"::text' for column in mapped.columns)
+        values = ", ".join(f't."{column.name}"::text' for column in mapped.columns)
         source, written = connections.rows(
             f"SELECT {converted} FROM {mapped.source_sql} ORDER BY s.id",
-            f"SELECT {ours} FROM {mapped.target_sql} ORDER BY t.id",
+            f"SELECT {values} FROM {mapped.target_sql} ORDER BY t.id",
         )
     assert written
     assert source == written
@@ -190,9 +183,7 @@ def test_an_obstacle_is_named_with_its_rows(
     assert all(obstacle.choices for obstacle in plan.obstacles)
 
 
-def test_a_table_that_is_not_ours_is_an_obstacle_once_it_has_rows(
-    supabase: URL, planned: Callable[[], move.Plan]
-) -> None:
+def test_an_unknown_table_is_an_obstacle_once_it_has_rows(supabase: URL, planned: Callable[[], move.Plan]) -> None:
     change(supabase, "CREATE TABLE stripe (id int); CREATE TABLE empty (id int); CREATE VIEW v AS SELECT 1")
     assert planned().complete
     change(supabase, "INSERT INTO stripe VALUES (1), (2)")
@@ -217,14 +208,14 @@ def test_a_table_that_is_not_ours_is_an_obstacle_once_it_has_rows(
         "ALTER TABLE class ALTER start TYPE text",
     ],
 )
-def test_a_project_that_drifted_without_losing_a_value_has_nothing_in_the_way(
+def test_a_project_that_drifted_without_losing_a_value_has_no_obstacle(
     supabase: URL, planned: Callable[[], move.Plan], statements: str
 ) -> None:
     change(supabase, statements)
     assert planned().obstacles == []
 
 
-def test_only_a_table_that_some_projects_never_had_may_be_missing() -> None:
+def test_only_a_table_that_some_projects_lack_may_be_missing() -> None:
     assert [table.name for table in tables_in_order() if optional_in_source(table)] == ["attachments"]
 
 
@@ -235,13 +226,13 @@ def test_both_databases_are_opened_read_only(supabase: URL, engine: Engine) -> N
         connections.target.rows("DELETE FROM public.checkins RETURNING 1")
 
 
-def test_all_questions_see_one_moment(supabase: URL, engine: Engine) -> None:
+def test_all_queries_see_one_moment(supabase: URL, engine: Engine) -> None:
     with move.open_for_reading(supabase, engine) as connections:
         change(supabase, "DELETE FROM checkins")
         assert connections.source.rows("SELECT count(*) FROM public.checkins") == [(2,)]
 
 
-def test_a_role_that_policies_apply_to_is_refused(supabase: URL, engine: Engine) -> None:
+def test_a_role_to_which_policies_apply_is_refused(supabase: URL, engine: Engine) -> None:
     role = f"reader_{supabase.database}"
     change(supabase, f"CREATE ROLE {role} LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
     change(supabase, f"REVOKE SELECT ON roles FROM {role}")
@@ -257,7 +248,7 @@ def test_a_role_that_policies_apply_to_is_refused(supabase: URL, engine: Engine)
     assert caught.value.hidden == sorted(set(phases()) - {"roles"})
 
 
-def test_the_same_database_is_refused_however_it_is_spelled(fresh_server: EmbeddedServer) -> None:
+def test_the_same_database_is_refused_whatever_its_address(fresh_server: EmbeddedServer) -> None:
     from tatame_db.database.creation import create_missing_database
 
     fresh_server.start(port=(port := free_port()))
@@ -272,12 +263,12 @@ def test_the_same_database_is_refused_however_it_is_spelled(fresh_server: Embedd
             assert password not in str(caught.value)
 
 
-def test_a_target_without_our_schema_is_refused(supabase: URL, bare_engine: Engine) -> None:
+def test_a_target_without_the_schema_is_refused(supabase: URL, bare_engine: Engine) -> None:
     with pytest.raises(evolve.SchemaBehind), move.open_for_reading(supabase, bare_engine):
         pass
 
 
-def test_a_source_that_is_not_there_is_named_without_its_password(engine: Engine) -> None:
+def test_an_unreachable_source_is_named_without_its_password(engine: Engine) -> None:
     nowhere = URL.create("postgresql+psycopg", "ana", "SECRET", "127.0.0.1", free_port(), "x")
     with pytest.raises(move.SourceUnreachable) as caught, move.open_for_reading(nowhere, engine):
         pass
@@ -285,7 +276,7 @@ def test_a_source_that_is_not_there_is_named_without_its_password(engine: Engine
     assert "SUPABASE_DB_URL" in str(caught.value)
 
 
-def test_a_source_that_goes_away_is_a_failure_and_no_short_answer(supabase: URL, engine: Engine) -> None:
+def test_a_lost_source_is_a_failure_and_not_a_short_answer(supabase: URL, engine: Engine) -> None:
     def interrupted() -> None:
         with move.open_for_reading(supabase, engine) as connections:
             [(pid,)] = connections.source.rows("SELECT pg_backend_pid()")

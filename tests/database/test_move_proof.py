@@ -13,6 +13,7 @@ from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
 from tatame_db.database.pool import Database
 from tatame_db.move import digest
+from tatame_db.move.proof import RowDifference, ValueDifference
 from tatame_db.schema import phases
 
 Verify = Callable[..., move.Proof]
@@ -71,86 +72,86 @@ def test_what_a_session_is_used_to_changes_nothing(
         (
             "UPDATE users SET email = 'Ana@gym.example' WHERE id = 1",
             "users",
-            move.ValueDifference("email", "ana@gym.example", "Ana@gym.example"),
+            ValueDifference("email", "ana@gym.example", "Ana@gym.example"),
         ),
-        ("UPDATE users SET email = NULL WHERE id = 2", "users", move.ValueDifference("email", "", None)),
-        ("UPDATE users SET email = '' WHERE id = -5", "users", move.ValueDifference("email", None, "")),
-        ("UPDATE users SET first_name = NULL WHERE id = 2", "users", move.ValueDifference("first_name", "NULL", None)),
+        ("UPDATE users SET email = NULL WHERE id = 2", "users", ValueDifference("email", "", None)),
+        ("UPDATE users SET email = '' WHERE id = -5", "users", ValueDifference("email", None, "")),
+        ("UPDATE users SET first_name = NULL WHERE id = 2", "users", ValueDifference("first_name", "NULL", None)),
         (
             "UPDATE users SET first_name = E'\\u00e9' WHERE id = -5",
             "users",
-            move.ValueDifference("first_name", "e\u0301", "é"),
+            ValueDifference("first_name", "e\u0301", "é"),
         ),
         (
             "UPDATE users SET last_name = 'Null' WHERE id = 2",
             "users",
-            move.ValueDifference("last_name", "null", "Null"),
+            ValueDifference("last_name", "null", "Null"),
         ),
-        ("UPDATE users SET plan = '' WHERE id = 2", "users", move.ValueDifference("plan", "\u200b", "")),
+        ("UPDATE users SET plan = '' WHERE id = 2", "users", ValueDifference("plan", "\u200b", "")),
         (
             "UPDATE users SET migrated_at = migrated_at - interval '1 microsecond'",
             "users",
-            move.ValueDifference("migrated_at", "2024-05-01 13:00:00.123456+00", "2024-05-01 13:00:00.123455"),
+            ValueDifference("migrated_at", "2024-05-01 13:00:00.123456+00", "2024-05-01 13:00:00.123455"),
         ),
         (
             "UPDATE users SET migrated_at = '2024-05-01 10:00:00.123456' WHERE id = 1",
             "users",
-            move.ValueDifference("migrated_at", "2024-05-01 13:00:00.123456+00", "2024-05-01 10:00:00.123456"),
+            ValueDifference("migrated_at", "2024-05-01 13:00:00.123456+00", "2024-05-01 10:00:00.123456"),
         ),
         (
             "UPDATE class SET start = '18:30:00' WHERE id = 1",
             "class",
-            move.ValueDifference("start", "18:30:00", "18:30:00"),
+            ValueDifference("start", "18:30:00", "18:30:00"),
         ),
-        ("UPDATE class SET start = 'soon' WHERE id = 1", "class", move.ValueDifference("start", "18:30:00", "soon")),
-        ("UPDATE class SET \"end\" = '00:00' WHERE id = 1", "class", move.ValueDifference("end", "24:00:00", "00:00")),
+        ("UPDATE class SET start = 'soon' WHERE id = 1", "class", ValueDifference("start", "18:30:00", "soon")),
+        ("UPDATE class SET \"end\" = '00:00' WHERE id = 1", "class", ValueDifference("end", "24:00:00", "00:00")),
         (
             "UPDATE class SET deleted_at = '2024-07-01 00:00:01' WHERE id = 1",
             "class",
-            move.ValueDifference("deleted_at", "2024-07-01", "2024-07-01 00:00:01"),
+            ValueDifference("deleted_at", "2024-07-01", "2024-07-01 00:00:01"),
         ),
         (
             "UPDATE checkins SET date = '2024-2-29' WHERE id = 1",
             "checkins",
-            move.ValueDifference("date", "2024-02-29", "2024-2-29"),
+            ValueDifference("date", "2024-02-29", "2024-2-29"),
         ),
-        ("UPDATE checkins SET user_id = NULL WHERE id = 1", "checkins", move.ValueDifference("user_id", "1", None)),
-        ("UPDATE gyms SET manager_id = NULL WHERE id = 1", "gyms", move.ValueDifference("manager_id", "1", None)),
-        ("UPDATE graduations SET degree = NULL WHERE id = 1", "graduations", move.ValueDifference("degree", "0", None)),
+        ("UPDATE checkins SET user_id = NULL WHERE id = 1", "checkins", ValueDifference("user_id", "1", None)),
+        ("UPDATE gyms SET manager_id = NULL WHERE id = 1", "gyms", ValueDifference("manager_id", "1", None)),
+        ("UPDATE graduations SET degree = NULL WHERE id = 1", "graduations", ValueDifference("degree", "0", None)),
         (
             "UPDATE notifications SET viewed_by = NULL WHERE id = 1",
             "notifications",
-            move.ValueDifference("viewed_by", "{}", None),
+            ValueDifference("viewed_by", "{}", None),
         ),
         (
             "UPDATE notifications SET viewed_by = ARRAY['NULL'] WHERE id = 3",
             "notifications",
-            move.ValueDifference("viewed_by", "{NULL}", '{"NULL"}'),
+            ValueDifference("viewed_by", "{NULL}", '{"NULL"}'),
         ),
         (
             "UPDATE notifications SET viewed_by = '{1,2,3,4}' WHERE id = 2",
             "notifications",
-            move.ValueDifference("viewed_by", "{{1,2},{3,4}}", "{1,2,3,4}"),
+            ValueDifference("viewed_by", "{{1,2},{3,4}}", "{1,2,3,4}"),
         ),
         (
             "UPDATE notifications SET recipients = '{a,b}' WHERE id = 3",
             "notifications",
-            move.ValueDifference("recipients", "[0:1]={a,b}", "{a,b}"),
+            ValueDifference("recipients", "[0:1]={a,b}", "{a,b}"),
         ),
         (
             "UPDATE roles SET created_at = '-infinity' WHERE id = 'INSTRUCTOR'",
             "roles",
-            move.ValueDifference("created_at", "0001-01-01 00:00:00+00", "-infinity"),
+            ValueDifference("created_at", "0001-01-01 00:00:00+00", "-infinity"),
         ),
         (
             "UPDATE versions SET app_version = '1.0.0 ' WHERE id = 1",
             "versions",
-            move.ValueDifference("app_version", "1.0.0", "1.0.0 "),
+            ValueDifference("app_version", "1.0.0", "1.0.0 "),
         ),
     ],
 )
 def test_one_changed_value_is_found_and_shown_from_both_sides(
-    verify: Verify, expected_target: URL, statement: str, table: str, value: move.ValueDifference
+    verify: Verify, expected_target: URL, statement: str, table: str, value: ValueDifference
 ) -> None:
     change(expected_target, statement)
     found = only(verify())
@@ -165,8 +166,8 @@ def test_two_values_that_changed_places_are_found(verify: Verify, expected_targe
     change(expected_target, "UPDATE assets SET type = title, title = type WHERE id = 1")
     [difference] = only(verify()).differences
     assert difference.values == [
-        move.ValueDifference("title", "x", "video"),
-        move.ValueDifference("type", "video", "x"),
+        ValueDifference("title", "x", "video"),
+        ValueDifference("type", "video", "x"),
     ]
 
 
@@ -182,13 +183,13 @@ def test_two_rows_that_exchanged_their_contents_are_found(verify: Verify, expect
 def test_a_time_with_seconds_does_not_pass_for_one_without(verify: Verify, supabase: URL) -> None:
     change(supabase, "UPDATE class SET start = '18:30:45' WHERE id = 1")
     [difference] = only(verify()).differences
-    assert difference.values == [move.ValueDifference("start", "18:30:45", "18:30")]
+    assert difference.values == [ValueDifference("start", "18:30:45", "18:30")]
 
 
 def test_a_column_that_the_source_lacks_must_be_null_here(verify: Verify, supabase: URL, expected_target: URL) -> None:
     change(supabase, "ALTER TABLE users DROP migrated_at")
     [difference] = only(verify()).differences
-    assert difference.values == [move.ValueDifference("migrated_at", None, "2024-05-01 13:00:00.123456")]
+    assert difference.values == [ValueDifference("migrated_at", None, "2024-05-01 13:00:00.123456")]
     change(expected_target, "UPDATE users SET migrated_at = NULL")
     assert verify().unequal == []
 
@@ -213,7 +214,7 @@ def test_equal_counts_over_different_rows_are_found(verify: Verify, expected_tar
 
 def test_roles_which_have_words_for_ids_are_narrowed_too(verify: Verify, expected_target: URL) -> None:
     change(expected_target, "INSERT INTO roles VALUES ('GHOST')")
-    assert only(verify()).differences == [move.RowDifference("GHOST", "extra", [])]
+    assert only(verify()).differences == [RowDifference("GHOST", "extra", [])]
 
 
 def test_an_id_beyond_what_we_store_is_missing_and_no_error(verify: Verify, supabase: URL) -> None:
@@ -263,7 +264,7 @@ def test_a_table_that_the_source_lost_cannot_be_proven(verify: Verify, supabase:
 
 def test_attachments_that_never_were_in_the_source_must_not_be_here(verify: Verify, supabase: URL) -> None:
     change(supabase, "DROP TABLE attachments")
-    assert only(verify()).differences == [move.RowDifference("1", "extra", [])]
+    assert only(verify()).differences == [RowDifference("1", "extra", [])]
 
 
 def test_counts_stand_side_by_side(supabase: URL, expected_target: URL) -> None:

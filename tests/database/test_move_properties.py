@@ -1,4 +1,4 @@
-"""Any rows arrive: what each column has to become is said here a second time, by hand and in Python."""
+"""Any rows are copied correctly: what each column has to become is stated a second time, by hand and in Python."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ WORDS = [
     *("🥋", "👨‍👩‍👧", "\U0010ffff", "שלום \u202eabc", "مرحبا", "%s", "$1", "--", "/*", ";", "t", "f", "0", "-0", "1e5"),
     *("NaN", "infinity", "2024-02-30", "18:30:45", "2024-01-01", "[0:1]={a,b}", "Ação", "x" * 300),
 ]
-# An index of ours takes 2,704 bytes, and some of these stand in one with others.
+# An index entry has at most 2,704 bytes, and some of these values share one with others.
 short = st.sampled_from(WORDS) | st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
 
 
 class Long(str):
-    """A megabyte that is shown as a few letters where an example breaks."""
+    """A megabyte that is printed as a few letters if an example fails."""
 
     def __repr__(self) -> str:
         return f"{self[:10]!r}..."
@@ -69,7 +69,7 @@ long = st.one_of(
     short, short, short, st.sampled_from([Long(word * (1_000_000 // len(word))) for word in ("x", "ção\t", "🥋")])
 )
 numbers = st.sampled_from([0, 1, -1, 2**31 - 1, -(2**31)]) | st.integers(-(2**31), 2**31 - 1)
-# Ids that lie together in one range of 256 or 65,536, and ids that do not; the last number cannot be one.
+# Ids of one range of 256 or 65,536, and ids of several; the largest integer cannot be an id.
 ids = st.one_of(
     st.integers(1, 300), st.integers(65_500, 65_600), st.integers(-300, 0), st.integers(-(2**31), 2**31 - 2)
 )
@@ -90,7 +90,7 @@ times = st.one_of(
 
 @st.composite
 def _zoned(draw: st.DrawFn) -> str:
-    """Write a moment as one zone of the world or another would."""
+    """Write a moment in some time zone."""
     moment = draw(plain_moments)
     zone = timezone(timedelta(minutes=draw(st.integers(-14 * 60, 14 * 60))))
     try:
@@ -109,12 +109,12 @@ arrays: Values = st.one_of(
         lambda width: st.lists(st.lists(items, min_size=width, max_size=width), min_size=1, max_size=2)
     ),
 )
-# What needs an escape is refused by the plan in a column of text, so it cannot be in one that moves.
+# In a column of text, the plan refuses an element that needs an escape, so none can be in one that is copied.
 plain_items = st.none() | short.filter(lambda item: not set('"\\') & set(item))
 
 
 class WrittenArray(str):
-    """An array in the text that PostgreSQL writes for it."""
+    """An array as the text that PostgreSQL writes."""
 
     array: list[str | None]
 
@@ -131,7 +131,7 @@ class WrittenArray(str):
         return item if bare else f'"{item}"'
 
 
-# --- What each column of a project becomes ---------------------------------------------------------------------------
+# --- What each column has to become ----------------------------------------------------------------------------------
 
 
 def same(value: Any) -> Any:
@@ -152,14 +152,14 @@ def whole(number: Decimal) -> int:
 
 @dataclass(frozen=True)
 class Cell:
-    """A column: its name there and here, what it may hold there, and what that has to be here."""
+    """A column: its names in source and target, the values that the source may have, and what each has to become."""
 
     there: str
     here: str
     values: Values
     becomes: Callable[[Any], Any] = same
     parent: str | None = None
-    """A table whose rows it names: what is drawn is a place in their list."""
+    """A reference to a row of a table, drawn as a position in the list of its rows."""
 
 
 def cell(name: str, values: Values, becomes: Callable[[Any], Any] = same, *, here: str = "") -> Cell:
@@ -252,7 +252,7 @@ PROJECT: dict[str, list[Cell]] = {
     ],
 }
 
-# How a project drifted from that: the columns that are of another type, and what they hold then.
+# How a project drifted from that: the columns that have another type, and their values.
 DRIFT: dict[tuple[str, str], tuple[str, Cell]] = {
     ("roles", "id"): ("varchar", required("id", short)),
     ("gyms", "since"): ("text", required("since", short)),
@@ -280,7 +280,7 @@ DRIFTED = {
 }
 
 
-def test_every_column_of_ours_is_spoken_of_here() -> None:
+def test_every_column_has_an_expectation() -> None:
     for project in (PROJECT, DRIFTED):
         assert {table: {cell.here for cell in cells} for table, cells in project.items()} == {
             table.name: set(table.columns.keys()) for table in Base.metadata.tables.values()
@@ -298,7 +298,7 @@ def _unique(table: str) -> list[str]:
 
 @st.composite
 def drawn(draw: st.DrawFn, project: Project) -> Rows:
-    """Draw rows in which a name of another row is a place in a list."""
+    """Draw rows in which a reference is a position in a list."""
     rows: Rows = {}
     for table, cells in project.items():
         row = st.fixed_dictionaries({cell.there: cell.values for cell in cells})
@@ -309,7 +309,7 @@ def drawn(draw: st.DrawFn, project: Project) -> Rows:
 
 @st.composite
 def changed(draw: st.DrawFn, project: Project, before: Rows) -> Rows:
-    """Draw what the rows may have become later: some gone, some changed, some new."""
+    """Draw a later state of the rows: some deleted, some changed, some new."""
     new = draw(drawn(project))
     after: Rows = {}
     for table, cells in project.items():
@@ -328,7 +328,7 @@ def changed(draw: st.DrawFn, project: Project, before: Rows) -> Rows:
 
 
 def resolved(project: Project, rows: Rows) -> Rows:
-    """Put ids where places in lists stand; a row that must name another one goes where there is none."""
+    """Replace positions by ids; leave out a row that must refer to another one if there is none."""
     there = dict(rows)
     if not rows["users"]:
         there["gyms"] = there["graduations"] = []
@@ -346,7 +346,7 @@ def resolved(project: Project, rows: Rows) -> Rows:
 
 
 def expected(project: Project, rows: Rows) -> dict[str, dict[Any, Row]]:
-    """Say what the target has to hold."""
+    """Return the expected rows of the target."""
     return {
         table: {
             row["id"]: {
@@ -365,12 +365,12 @@ ALL = ", ".join(f'public."{table}"' for table in PROJECT)
 
 
 class World:
-    """A project, a drifted one, and a target, which live as long as the tests."""
+    """A project, a drifted one, and a target, for all tests."""
 
     def __init__(self, sources: dict[str, URL], target: Engine) -> None:
         self.sources, self.target = sources, target
         self.here = psycopg.connect(readable(target.url), autocommit=True, row_factory=dict_row)
-        # What is damaged on purpose need not hold together.
+        # Damage on purpose may violate keys.
         self.here.execute("SET session_replication_role = replica")
         self.there = {kind: psycopg.connect(readable(url), autocommit=True) for kind, url in sources.items()}
         self.there["plain"].execute(SUPABASE_SCHEMA.read_bytes())
@@ -383,13 +383,13 @@ class World:
             connection.close()
 
     def begin(self, kind: str, rows: Rows) -> None:
-        """Bring rows into an empty target."""
+        """Copy rows into an empty target."""
         self.here.execute(f"TRUNCATE {ALL}".encode())
         self.fill(kind, rows)
         self.copy(kind)
 
     def fill(self, kind: str, rows: Rows) -> None:
-        """Let a source hold these rows and no others."""
+        """Replace all rows of a source by these."""
         connection = self.there[kind]
         with connection.transaction():
             connection.execute("SET CONSTRAINTS ALL DEFERRED")
@@ -411,14 +411,14 @@ class World:
             return move.verify(connections, tables)
 
     def target_rows(self) -> dict[str, dict[Any, Row]]:
-        """Read the target with a driver that knows nothing of a move."""
+        """Read the target with a plain driver."""
         return {
             table: {row["id"]: row for row in self.here.execute(f'SELECT * FROM public."{table}"'.encode())}
             for table in PROJECT
         }
 
     def writers(self) -> dict[tuple[str, Any], str]:
-        """Name the transaction that wrote each row."""
+        """Return the transaction that wrote each row."""
         return {
             (table, row["id"]): row["xmin"]
             for table in PROJECT
@@ -426,13 +426,13 @@ class World:
         }
 
     def text(self, table: str, column: str, key: Any) -> str | None:
-        """Read a value of ours as the server writes it."""
+        """Read a value of the target as text."""
         query = f'SELECT "{column}"::text AS value FROM public."{table}" WHERE id = %s'.encode()
         [row] = self.here.execute(query, [key])
         return cast("str | None", row["value"])
 
     def damage(self, table: str, column: str, key: Any, value: Any) -> None:
-        """Change one value of ours behind our back."""
+        """Change one value of the target."""
         self.here.execute(f'UPDATE public."{table}" SET "{column}" = %s WHERE id = %s'.encode(), [value, key])
 
 
@@ -450,19 +450,19 @@ def world(_tatame_run: Run) -> Generator[World]:
 
 @st.composite
 def projects(draw: st.DrawFn) -> tuple[str, Rows]:
-    """Draw a project: its kind, and its rows."""
+    """Draw the kind of a project and its rows."""
     kind = draw(st.sampled_from(list(PROJECTS)))
     return kind, draw(drawn(PROJECTS[kind]))
 
 
 @st.composite
 def projects_that_change(draw: st.DrawFn) -> tuple[str, Rows, Rows]:
-    """Draw a project as it is, and as it is later."""
+    """Draw a project now and later."""
     kind, before = draw(projects())
     return kind, before, draw(changed(PROJECTS[kind], before))
 
 
-# What may stand in a column of ours, whatever its source can hold: the type decides.
+# What a column of the target may hold, whatever its source has: its type decides.
 ANYTHING: dict[str, Values] = {
     "text": short,
     "integer": numbers,
@@ -473,7 +473,7 @@ ANYTHING: dict[str, Values] = {
 
 @dataclass(frozen=True)
 class Damage:
-    """One value of ours that is not what it was."""
+    """A changed value of the target."""
 
     table: str
     column: Column[Any]
@@ -483,7 +483,7 @@ class Damage:
 
 @st.composite
 def damaged_projects(draw: st.DrawFn) -> tuple[str, Rows, list[Damage]]:
-    """Draw a project, and one damage to each of its tables."""
+    """Draw a project and one damage to each of its tables."""
     kind, places = draw(projects())
     rows = resolved(PROJECTS[kind], places)
     damages = []
@@ -499,7 +499,7 @@ def damaged_projects(draw: st.DrawFn) -> tuple[str, Rows, list[Damage]]:
 
 
 @given(projects())
-def test_any_rows_become_what_each_column_says(world: World, found: tuple[str, Rows]) -> None:
+def test_any_rows_are_copied_as_each_column_expects(world: World, found: tuple[str, Rows]) -> None:
     kind, places = found
     rows = resolved(PROJECTS[kind], places)
     world.begin(kind, rows)
@@ -508,7 +508,9 @@ def test_any_rows_become_what_each_column_says(world: World, found: tuple[str, R
 
 
 @given(damaged_projects())
-def test_one_changed_value_here_is_always_found_and_named(world: World, found: tuple[str, Rows, list[Damage]]) -> None:
+def test_one_changed_value_in_the_target_is_always_found_and_named(
+    world: World, found: tuple[str, Rows, list[Damage]]
+) -> None:
     kind, rows, damages = found
     world.begin(kind, rows)
     for damage in damages:
@@ -523,17 +525,17 @@ def test_one_changed_value_here_is_always_found_and_named(world: World, found: t
             continue
         [its] = world.verify(kind, table).tables
         assert not its.equal
-        told = {(row.id, row.kind, *(value.column for value in row.values)) for row in its.differences}
+        shown = {(row.id, row.kind, *(value.column for value in row.values)) for row in its.differences}
         if damage.column.primary_key:
-            assert told == {(str(key), "missing"), (str(now), "extra")}
+            assert shown == {(str(key), "missing"), (str(now), "extra")}
         else:
-            assert told == {(str(key), "differing", column)}
+            assert shown == {(str(key), "differing", column)}
         world.damage(table, column, now, before)
     assert world.verify(kind).unequal == []
 
 
 @given(projects_that_change())
-def test_after_any_changes_a_second_copy_ends_equal_and_leaves_alone_what_did_not_change(
+def test_after_any_changes_a_second_copy_ends_equal_and_writes_only_what_changed(
     world: World, found: tuple[str, Rows, Rows]
 ) -> None:
     kind, *places = found

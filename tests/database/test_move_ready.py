@@ -1,56 +1,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import URL, Engine
+from tests.database.moves import Copy, Killed, ask, change, copy_into
 
 from tatame_db import move
 from tatame_db.database.address import readable
 from tatame_db.move.record import Record
 from tatame_db.schema import Base, phases
 
-Copy = Callable[..., move.Report]
 NUMBERED = [table.name for table in Base.metadata.tables.values() if table.autoincrement_column is not None]
-
-
-class Killed(BaseException):
-    """Stands for a failure at a moment that a test chooses."""
-
-
-def change(address: URL, statements: str) -> None:
-    with psycopg.connect(readable(address), autocommit=True) as connection:
-        connection.execute(statements.encode())
-
-
-def ask(address: URL, query: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(readable(address), autocommit=True) as connection:
-        return connection.execute(query.encode()).fetchall()
 
 
 @pytest.fixture
 def copy(supabase: URL, engine: Engine) -> Copy:
-    def copy(*tables: str, **options: Any) -> move.Report:
-        with move.open_for_writing(supabase, engine, lambda: None) as connections:
-            return move.copy(connections, tables, **options)
-
-    return copy
+    return copy_into(supabase, engine)
 
 
 def runs(engine: Engine) -> list[tuple[Any, ...]]:
     return ask(engine.url, "SELECT outcome, error, ended_at IS NOT NULL FROM tatame_move.runs ORDER BY id")
 
 
-# --- A new row ------------------------------------------------------------------------------------------------------
+# --- A trial insert --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rows", ["some", "none"])
-def test_a_new_row_of_each_table_is_tried_and_leaves_no_trace(
-    copy: Copy, supabase: URL, engine: Engine, rows: str
-) -> None:
+def test_a_trial_insert_into_each_table_leaves_no_trace(copy: Copy, supabase: URL, engine: Engine, rows: str) -> None:
     if rows == "none":
         change(supabase, f"TRUNCATE {', '.join(phases())}")
     report = copy()
@@ -72,7 +51,7 @@ def test_a_new_row_of_each_table_is_tried_and_leaves_no_trace(
         ("ALTER TABLE checkins ADD CHECK (id IN (1, 70000))", "checkins"),
     ],
 )
-def test_a_table_that_takes_no_new_row_is_an_error(copy: Copy, engine: Engine, statement: str, table: str) -> None:
+def test_a_table_that_rejects_a_new_row_is_an_error(copy: Copy, engine: Engine, statement: str, table: str) -> None:
     change(engine.url, statement)
     with pytest.raises(move.TrialInsertFailed) as caught:
         copy()
@@ -81,26 +60,28 @@ def test_a_table_that_takes_no_new_row_is_an_error(copy: Copy, engine: Engine, s
     assert (outcome, error, ended) == ("failed", caught.value.what, True)
 
 
-# --- On record ------------------------------------------------------------------------------------------------------
+# --- The record ------------------------------------------------------------------------------------------------------
 
 
-def test_the_record_of_a_run_holds_counts_and_digests_of_both_sides(copy: Copy, supabase: URL, engine: Engine) -> None:
+def test_the_record_of_a_run_has_counts_and_digests_of_both_databases(
+    copy: Copy, supabase: URL, engine: Engine
+) -> None:
     report = copy()
     with move.open_for_reading(supabase, engine) as connections:
         proven = {table.table: table for table in move.verify(connections).tables}
-    [(kept, versions)] = ask(engine.url, "SELECT report, source_version FROM tatame_move.runs")
-    assert kept["run"] == report.run
-    assert (kept["source_version"], kept["foreign_keys"]) == (versions, 12)
-    for table in kept["tables"]:
+    [(stored, versions)] = ask(engine.url, "SELECT report, source_version FROM tatame_move.runs")
+    assert stored["run"] == report.run
+    assert (stored["source_version"], stored["foreign_keys"]) == (versions, 12)
+    for table in stored["tables"]:
         proof = proven[table["table"]]
         assert (table["rows"], table["source_digest"]) == (proof.source_rows, proof.source_digest)
         assert table["target_digest"] == proof.target_digest == table["source_digest"]
     assert runs(engine) == [("proven", None, True)]
-    # An idle run says the same of both.
-    assert [table.target_digest for table in copy().tables] == [table["target_digest"] for table in kept["tables"]]
+    # An idle run reports the same digests.
+    assert [table.target_digest for table in copy().tables] == [table["target_digest"] for table in stored["tables"]]
 
 
-def test_a_run_that_was_not_equal_is_on_record(copy: Copy, engine: Engine) -> None:
+def test_a_run_that_was_not_equal_is_recorded(copy: Copy, engine: Engine) -> None:
     change(
         engine.url,
         "CREATE FUNCTION louder() RETURNS trigger LANGUAGE plpgsql AS"
@@ -112,7 +93,7 @@ def test_a_run_that_was_not_equal_is_on_record(copy: Copy, engine: Engine) -> No
     assert runs(engine) == [("not equal", "assets was copied, and the proof found it not equal to the source", True)]
 
 
-def test_a_run_that_failed_is_on_record_without_what_is_personal(copy: Copy, engine: Engine) -> None:
+def test_a_failed_run_is_recorded_without_personal_values(copy: Copy, engine: Engine) -> None:
     change(engine.url, "ALTER TABLE users ADD CONSTRAINT no_mail CHECK (email IS NULL)")
     with pytest.raises(move.RowsRefused) as caught:
         copy()
@@ -120,13 +101,13 @@ def test_a_run_that_failed_is_on_record_without_what_is_personal(copy: Copy, eng
     [(outcome, error, ended)] = runs(engine)
     assert (outcome, ended) == ("failed", True)
     assert error == 'the target refused rows of users: new row for relation "users" violates check constraint "no_mail"'
-    with move.open_target(engine) as side:
-        last = move.status(side).last_run
+    with move.open_target(engine) as target:
+        last = move.status(target).last_run
     assert last
     assert (last.outcome, last.error) == ("failed", error)
 
 
-def test_a_run_whose_source_went_away_is_on_record(copy: Copy, supabase: URL, engine: Engine) -> None:
+def test_a_run_that_lost_its_source_is_recorded(copy: Copy, supabase: URL, engine: Engine) -> None:
     def cut(done: move.TableCopy) -> None:
         if done.table == "users":
             change(
@@ -144,7 +125,7 @@ def test_a_run_whose_source_went_away_is_on_record(copy: Copy, supabase: URL, en
     assert [outcome for outcome, *_ in runs(engine)] == ["failed", "proven"]
 
 
-def test_a_run_that_goes_on_has_no_outcome_yet(copy: Copy, engine: Engine) -> None:
+def test_a_run_in_progress_has_no_outcome_yet(copy: Copy, engine: Engine) -> None:
     seen: list[Any] = []
 
     def look(done: move.TableCopy) -> None:
@@ -155,28 +136,28 @@ def test_a_run_that_goes_on_has_no_outcome_yet(copy: Copy, engine: Engine) -> No
     assert seen == [(None, None, False)]
 
 
-def test_progress_tells_rows_and_how_many_there_are_to_come(
+def test_progress_reports_the_rows_sent_and_the_rows_to_send(
     copy: Copy, supabase: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change(supabase, "INSERT INTO checkins (id) SELECT n FROM generate_series(100000, 120000) AS n")
     heard: list[tuple[str, int, int]] = []
-    copy(on_rows=lambda *told: heard.append(told))
+    copy(on_rows=lambda *progress: heard.append(progress))
     assert {(table, wanted) for table, _, wanted in heard} == {("checkins", 20_003)}
     assert [rows for _, rows, _ in heard] == sorted({rows for _, rows, _ in heard})
-    # About 30 bytes a row, told after each 64 kB.
+    # About 30 bytes a row, reported after each 64 kB.
     assert 1_000 < heard[0][1] < 4_000
     assert 16_000 < heard[-1][1] <= 20_003
     monkeypatch.setattr("tatame_db.move.changes.BATCH_ROWS", 300)
     monkeypatch.setattr("tatame_db.move.stream.BLOCK_BYTES", 1_000)
     heard.clear()
     change(supabase, "UPDATE checkins SET date = '2024-01-01' WHERE id BETWEEN 100000 AND 100999")
-    copy(on_rows=lambda *told: heard.append(told))
+    copy(on_rows=lambda *progress: heard.append(progress))
     assert {(table, wanted) for table, _, wanted in heard} == {("checkins", 1_000)}
     assert [rows for _, rows, _ in heard] == sorted({rows for _, rows, _ in heard})
     assert 900 < heard[-1][1] <= 1_000
 
 
-def test_the_plan_guesses_by_size_and_then_by_the_last_copy(copy: Copy, supabase: URL, engine: Engine) -> None:
+def test_the_plan_estimates_by_size_and_then_by_the_last_copy(copy: Copy, supabase: URL, engine: Engine) -> None:
     def planned() -> dict[str, float]:
         with move.open_for_reading(supabase, engine) as connections:
             found = move.plan(connections)
@@ -193,12 +174,12 @@ def test_the_plan_guesses_by_size_and_then_by_the_last_copy(copy: Copy, supabase
     with psycopg.connect(readable(engine.url)) as connection:
         connection.execute("UPDATE tatame_move.runs SET report = %s WHERE id = %s", (json.dumps(report), run))
     change(supabase, "INSERT INTO checkins (id) SELECT n FROM generate_series(300000, 400000) AS n")
-    # Twice the rows of what took 50 seconds; what took no second tells nothing.
+    # Twice the rows that took 50 seconds; a copy of less than a second does not count.
     assert planned()["checkins"] == 100.0
     assert planned()["roles"] == 0.0
 
 
-# --- Until a run is proven ------------------------------------------------------------------------------------------
+# --- Until a run is proven -------------------------------------------------------------------------------------------
 
 
 def unfinished(engine: Engine) -> list[str]:
@@ -224,7 +205,7 @@ def test_an_unfinished_run_is_named_until_the_next_run(copy: Copy, supabase: URL
 
 
 @pytest.mark.parametrize("table", ["gyms", "users"])
-def test_managers_are_not_forgotten_if_the_run_dies_between_the_phases(
+def test_managers_are_not_lost_if_a_run_is_killed_between_the_phases(
     copy: Copy, supabase: URL, engine: Engine, table: str
 ) -> None:
     for phase in (1, 2):
@@ -237,7 +218,7 @@ def test_managers_are_not_forgotten_if_the_run_dies_between_the_phases(
 
     with pytest.raises(Killed):
         copy("users", on_table=fail)
-    # What is open is named, and no half of it passes for done.
+    # What is unfinished is named, and half of it does not pass for done.
     assert "gyms.gyms_manager_id_users_id_fk" in unfinished(engine)
     report = copy("users", "graduations")
     assert [done.table for done in report.tables] == ["gyms", "users", "graduations"]

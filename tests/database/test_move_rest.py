@@ -23,6 +23,19 @@ from tatame_db import evolve, move
 from tatame_db.database.address import readable
 from tatame_db.database.pool import Database
 from tatame_db.move.rest import role_of
+from tatame_db.move.rest_errors import (
+    EmptyOrForbidden,
+    KeyInvalid,
+    KeyIsRestricted,
+    KeyRejected,
+    NoRoomForRows,
+    PageKeyMissing,
+    RestAddressInvalid,
+    RestNotReached,
+    RowsChanged,
+    TableForbidden,
+    UnexpectedResponse,
+)
 from tatame_db.schema import phases
 from tatame_db.server.run_directory import in_memory, new_run_directory
 
@@ -303,7 +316,7 @@ def test_a_table_without_a_primary_key_is_refused(
     postgrest: Start, service: str, supabase: URL, engine: Engine
 ) -> None:
     change(supabase, "ALTER TABLE versions DROP CONSTRAINT versions_pkey")
-    with pytest.raises(move.PageKeyMissing, match="versions has no primary key"):
+    with pytest.raises(PageKeyMissing, match="versions has no primary key"):
         plan(postgrest(), service, engine)
 
 
@@ -337,7 +350,7 @@ def test_a_full_disk_is_reported(
     postgrest: Start, service: str, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mirror_module, "SPARE_BYTES", 1 << 60)
-    with pytest.raises(move.NoRoomForRows):
+    with pytest.raises(NoRoomForRows):
         plan(postgrest(), service, engine)
 
 
@@ -359,13 +372,13 @@ def test_the_key_names_its_role(supabase_key: Key) -> None:
 
 @pytest.mark.parametrize("key", ["unknown", "sb_publishable_x"])
 def test_a_restricted_key_requires_the_option(key: str) -> None:
-    with pytest.raises(move.KeyIsRestricted, match="--anon-sees-all"):
+    with pytest.raises(KeyIsRestricted, match="--anon-sees-all"):
         move.RestClient("http://localhost:1", key)
 
 
 def test_a_table_that_looks_empty_to_anon_is_an_error(postgrest: Start, supabase_key: Key, engine: Engine) -> None:
     address, anon = postgrest(), supabase_key("anon")
-    with pytest.raises(move.EmptyOrForbidden) as caught:
+    with pytest.raises(EmptyOrForbidden) as caught:
         copy(address, anon, engine, anon_sees_all=True)
     assert caught.value.tables == ["roles", "app_stores", "attachments"]
     with mirror(address, anon, anon_sees_all=True) as source:
@@ -391,7 +404,7 @@ def test_an_expired_or_wrong_key_is_rejected(
     postgrest: Start, service: str, supabase_key: Key, engine: Engine, claims: dict[str, Any]
 ) -> None:
     key = supabase_key("service_role", exp=1) if "exp" in claims else f"{service[:-4]}AAAA"
-    with pytest.raises(move.KeyRejected, match="401"):
+    with pytest.raises(KeyRejected, match="401"):
         plan(postgrest(), key, engine)
 
 
@@ -400,15 +413,15 @@ def test_a_table_or_column_without_permission_is_an_error_and_not_missing(
 ) -> None:
     address = postgrest()
     change(supabase, "REVOKE ALL ON attachments FROM service_role")
-    with pytest.raises(move.TableForbidden, match="service_role has no permission to read attachments"):
+    with pytest.raises(TableForbidden, match="service_role has no permission to read attachments"):
         plan(address, service, engine)
     change(supabase, "GRANT SELECT (id) ON attachments TO service_role")
-    with pytest.raises(move.TableForbidden, match="attachments"):
+    with pytest.raises(TableForbidden, match="attachments"):
         plan(address, service, engine)
 
 
 def test_a_key_that_no_header_can_hold_is_rejected_without_being_shown() -> None:
-    with pytest.raises(move.KeyInvalid) as caught:
+    with pytest.raises(KeyInvalid) as caught:
         move.RestClient("http://localhost:1", "sb_secret_a\nb")
     assert "secret_a" not in str(caught.value)
 
@@ -417,7 +430,7 @@ def test_a_key_that_no_header_can_hold_is_rejected_without_being_shown() -> None
     "address", ["localhost:3000", "ftp://x", "https://", "https://ana:secret@x", "https://x/?a=b", ""]
 )
 def test_an_invalid_address_is_rejected(address: str, service: str) -> None:
-    with pytest.raises(move.RestAddressInvalid, match="https://host") as caught:
+    with pytest.raises(RestAddressInvalid, match="https://host") as caught:
         move.RestClient(address, service)
     assert "secret" not in str(caught.value)
 
@@ -569,23 +582,23 @@ def _same_row(_: str, answer: Answer) -> None:
 
 
 UNEXPECTED_RESPONSES: list[tuple[Spoil, type[move.RestError], str]] = [
-    (_status(416), move.UnexpectedResponse, "status 416"),
-    (_status(500), move.UnexpectedResponse, "status 500 X denied by the gateway"),
-    (_status(404), move.UnexpectedResponse, "status 404"),
-    (_status(401), move.KeyRejected, "rejected the key"),
-    (_status(429), move.UnexpectedResponse, "status 429 after 5 attempts"),
-    (_status(429, retry_after="3600"), move.UnexpectedResponse, "status 429, with a request to wait 3600 seconds"),
-    (_status(503), move.UnexpectedResponse, "status 503"),
-    (_html, move.UnexpectedResponse, "expected JSON, got text/html"),
-    (_html_named_json, move.UnexpectedResponse, "expected rows, got something else"),
-    (_cut, move.UnexpectedResponse, "expected rows, got something else"),
-    (_connection_cut, move.RestNotReached, "peer closed connection"),
-    (_no_range, move.UnexpectedResponse, "the Content-Range header is missing or malformed"),
-    (_wrong_range, move.UnexpectedResponse, "the Content-Range header announces 10 rows, the body has 1"),
-    (_empty, move.RowsChanged, "3 rows before, 2 read, 3 after"),
-    (_an_object, move.UnexpectedResponse, "expected rows, got something else"),
-    (_no_utf8, move.UnexpectedResponse, "expected rows, got something else"),
-    (_same_row, move.UnexpectedResponse, "the same row was sent twice"),
+    (_status(416), UnexpectedResponse, "status 416"),
+    (_status(500), UnexpectedResponse, "status 500 X denied by the gateway"),
+    (_status(404), UnexpectedResponse, "status 404"),
+    (_status(401), KeyRejected, "rejected the key"),
+    (_status(429), UnexpectedResponse, "status 429 after 5 attempts"),
+    (_status(429, retry_after="3600"), UnexpectedResponse, "status 429, with a request to wait 3600 seconds"),
+    (_status(503), UnexpectedResponse, "status 503"),
+    (_html, UnexpectedResponse, "expected JSON, got text/html"),
+    (_html_named_json, UnexpectedResponse, "expected rows, got something else"),
+    (_cut, UnexpectedResponse, "expected rows, got something else"),
+    (_connection_cut, RestNotReached, "peer closed connection"),
+    (_no_range, UnexpectedResponse, "the Content-Range header is missing or malformed"),
+    (_wrong_range, UnexpectedResponse, "the Content-Range header announces 10 rows, the body has 1"),
+    (_empty, RowsChanged, "3 rows before, 2 read, 3 after"),
+    (_an_object, UnexpectedResponse, "expected rows, got something else"),
+    (_no_utf8, UnexpectedResponse, "expected rows, got something else"),
+    (_same_row, UnexpectedResponse, "the same row was sent twice"),
 ]
 
 
@@ -610,7 +623,7 @@ def test_a_missing_row_count_is_an_error(
     for spoil in (_no_range, _wrong_range, _html, _status(404), _absent):
         with subtests.test(spoil.__name__):
             gateway.spoil = only("/users?limit=0", spoil)
-            with pytest.raises(move.UnexpectedResponse):
+            with pytest.raises(UnexpectedResponse):
                 plan(gateway.address, service, engine)
 
 
@@ -628,7 +641,7 @@ def test_a_redirect_does_not_receive_the_key(gateway: Gateway, service: str, eng
     with socket.create_server(("127.0.0.1", 0)) as elsewhere:
         elsewhere.settimeout(0.2)
         gateway.spoil = _status(302, location=f"http://127.0.0.1:{elsewhere.getsockname()[1]}/")
-        with pytest.raises(move.UnexpectedResponse, match="a redirect, which is not followed"):
+        with pytest.raises(UnexpectedResponse, match="a redirect, which is not followed"):
             plan(gateway.address, service, engine)
         with pytest.raises(TimeoutError):
             elsewhere.accept()
@@ -656,7 +669,7 @@ def test_a_retry_waits_as_long_as_the_server_asks(
     pauses: list[float] = []
     monkeypatch.setattr(rest_module.time, "sleep", pauses.append)
     gateway.spoil = _status(429, retry_after="7")
-    with mirror(gateway.address, service) as source, pytest.raises(move.UnexpectedResponse, match="5 attempts"):
+    with mirror(gateway.address, service) as source, pytest.raises(UnexpectedResponse, match="5 attempts"):
         source.rest.count("users")
     # The gateway sleeps with the same clock.
     assert [pause for pause in pauses if pause] == [7.0] * 4
@@ -682,7 +695,7 @@ def test_rows_that_are_added_during_the_reading_are_detected(
 ) -> None:
     insert = "INSERT INTO users (id, clerk_user_id) VALUES (-9, 'behind the cursor') ON CONFLICT DO NOTHING"
     gateway.spoil = on_page("users", lambda *_: change(supabase, insert))
-    with pytest.raises(move.RowsChanged) as caught:
+    with pytest.raises(RowsChanged) as caught:
         copy(gateway.address, service, engine)
     assert (caught.value.before, caught.value.read, caught.value.after) == (3, 3, 4)
 
@@ -723,14 +736,14 @@ def test_a_second_reading_that_fails_proves_no_table(gateway: Gateway, service: 
 def test_a_server_that_cannot_be_reached_is_reported(service: str, gateway: Gateway, engine: Engine) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        with pytest.raises(move.RestNotReached, match="timed out"):
+        with pytest.raises(RestNotReached, match="timed out"):
             plan(f"http://127.0.0.1:{port}", service, engine, read_timeout_seconds=0.2)
     for address in (
         f"http://127.0.0.1:{port}",
         gateway.address.replace("http", "https"),
         "https://no-such-host.invalid",
     ):
-        with pytest.raises(move.RestNotReached) as caught:
+        with pytest.raises(RestNotReached) as caught:
             plan(address, service, engine)
         assert address in str(caught.value)
         assert service not in "".join(traceback.format_exception(caught.value))
@@ -741,5 +754,5 @@ def test_a_table_that_is_dropped_during_the_reading_is_reported(postgrest: Start
         described = source.rest.tables()
         change(supabase, "DROP TABLE notifications")
         assert source.rest.count("notifications") is None
-        with pytest.raises(move.UnexpectedResponse, match="404 42P01"):
+        with pytest.raises(UnexpectedResponse, match="404 42P01"):
             source.rest.page(described["notifications"], None, 10)

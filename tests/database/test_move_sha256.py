@@ -1,33 +1,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import URL, Engine
+from tests.database.moves import Copy, change, copy_into
 
 from tatame_db import move
 from tatame_db.database.address import readable
 from tatame_db.schema import phases
 
-Copy = Callable[..., move.Report]
-
-
-def change(address: URL, *statements: str) -> None:
-    with psycopg.connect(readable(address), autocommit=True) as connection:
-        for statement in statements:
-            connection.execute(statement.encode())
-
 
 @pytest.fixture
 def copy(supabase: URL, engine: Engine) -> Copy:
-    def copy(**options: Any) -> move.Report:
-        with move.open_for_writing(supabase, engine, lambda: None) as connections:
-            return move.copy(connections, sha256=True, **options)
-
-    return copy
+    return copy_into(supabase, engine, sha256=True)
 
 
 def hash_of(address: URL, table: str) -> str:

@@ -64,19 +64,21 @@ def _opened(database_url: str | None, *, anon_sees_all: bool, keep_unknown: bool
 
 @contextlib.contextmanager
 def _source(target: Target, *, anon_sees_all: bool, keep_unknown: bool = False) -> Generator[URL | Mirror]:
-    from tatame_db import move
     from tatame_db.database.address import parse_address
+    from tatame_db.move.mirror import Mirror
+    from tatame_db.move.open import SourceNotConfigured
+    from tatame_db.move.rest import RestClient, rest_address
 
     settings = target.settings
     if settings.supabase_db_url:
         yield parse_address(settings.supabase_db_url.get_secret_value())
         return
-    address = move.rest_address(settings.supabase_url, settings.supabase_rest_url)
+    address = rest_address(settings.supabase_url, settings.supabase_rest_url)
     key = settings.supabase_service_role_key or settings.supabase_anon_key
     if address is None or key is None:
-        raise move.SourceNotConfigured(rest_address=address)
-    with contextlib.closing(move.RestClient(address, key.get_secret_value(), anon_sees_all=anon_sees_all)) as rest:
-        yield move.Mirror(rest, _say_table_read, keep_unknown)
+        raise SourceNotConfigured(rest_address=address)
+    with contextlib.closing(RestClient(address, key.get_secret_value(), anon_sees_all=anon_sees_all)) as rest:
+        yield Mirror(rest, _say_table_read, keep_unknown)
 
 
 def _say_table_read(table: str, rows: int) -> None:
@@ -105,8 +107,8 @@ def plan_(
         console.answer_json(asdict(plan) | {"complete": plan.complete, "seconds": plan.seconds})
     else:
         move_report.show_plan(plan)
-    if not plan.complete:
-        raise move.PlanIncomplete(obstacles=len(plan.unresolved))
+    if error := plan.error:
+        raise error
 
 
 @move.command("copy")
@@ -196,6 +198,7 @@ def status_(database_url: DatabaseUrl = None, *, as_json: AsJson = False) -> Non
 def counts_(database_url: DatabaseUrl = None, *, anon_sees_all: AnonSeesAll = False, as_json: AsJson = False) -> None:
     """Compare the number of rows of each table. Exit with 3 if any differ."""
     from tatame_db import move
+    from tatame_db.move.proof import CountsDiffer
 
     target, rest = target_of(database_url), None
     with _source(target, anon_sees_all=anon_sees_all) as source:
@@ -211,7 +214,7 @@ def counts_(database_url: DatabaseUrl = None, *, anon_sees_all: AnonSeesAll = Fa
         move_report.show_counts(counts, rest)
     if differing := [count for count in counts if not count.agrees]:
         by_choice = all(count.by_choice for count in differing)
-        raise move.CountsDiffer(tables=[count.table for count in differing], by_choice=by_choice)
+        raise CountsDiffer(tables=[count.table for count in differing], by_choice=by_choice)
 
 
 @move.command("verify")
@@ -247,6 +250,7 @@ def rehearse_(
 ) -> None:
     """Rehearse the whole move offline. Use generated rows, and exit with 3 if a step fails."""
     from tatame_db import move
+    from tatame_db.move.rehearsal import RehearsalFailed
 
     console.say("starting a temporary PostgreSQL for the rehearsal")
     print_step = console.say if as_json else console.answer
@@ -256,4 +260,4 @@ def rehearse_(
     else:
         move_report.show_rehearsal(rehearsal)
     if rehearsal.failed:
-        raise move.RehearsalFailed(step=rehearsal.failed.name, problem=rehearsal.failed.summary)
+        raise RehearsalFailed(step=rehearsal.failed.name, problem=rehearsal.failed.summary)

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
         Plan,
         Proof,
         Rehearsal,
-        RehearsedStep,
         Report,
-        RestReading,
         TableCount,
         TableProof,
         TableStatus,
     )
     from tatame_db.move.plan import PlannedTable
+    from tatame_db.move.rehearsal import RehearsedStep
+    from tatame_db.move.rest import RestReading
 
 # The labels of a report, `excluded` being the longest, and two spaces.
 _LABEL_WIDTH = 10

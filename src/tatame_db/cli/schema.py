@@ -224,8 +224,8 @@ def check(database_url: DatabaseUrl = None, *, as_json: AsJson = False) -> None:
     else:
         _show(report)
         _show_answer("no move is unfinished", unfinished.names)
-    if unfinished.names:
-        raise move.MoveUnfinished(names=unfinished.names, command=unfinished.command)
+    if error := unfinished.error:
+        raise error
     if report.failed:
         raise evolve.CheckFailed(check=report)
 

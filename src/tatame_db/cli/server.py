@@ -154,8 +154,8 @@ def status(
             console.answer(f"           run `{unfinished.command}` to restore them")
     if check and found.pending:
         raise evolve.StatusCheckFailed(pending=found.pending)
-    if check and unfinished.names:
-        raise move.MoveUnfinished(names=unfinished.names, command=unfinished.command)
+    if check and (error := unfinished.error):
+        raise error
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Obstacles to a copy, the choices that resolve them, and what those exclude from it."""
+"""Obstacles to a copy, the choices that resolve them, and the rows and values that those exclude."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from tatame_db.move.obstacles import Requirement
 
 UNKNOWN_TABLE = "unknown-table"
-# What becomes of a row or a value: the row is not copied, the value becomes NULL, or a value for which the target has
-# no place is stored in `tatame_move.rejects`, or not at all.
+# The row is not copied; the value becomes NULL; a value without a place in the target is stored in
+# `tatame_move.rejects`; such a value is not copied at all.
 REJECTED, NULLED, KEPT, LEFT = "rejected", "nulled", "kept", "left"
 Instead = Literal["null", "reject"]
 Keep = Literal["first", "last"]
@@ -58,7 +58,7 @@ _STORED = "kept in `tatame_move.rejects`"
 
 
 def choices_for(requirement: Requirement) -> list[str]:
-    """Describe the options that resolve an obstacle, and what can be done at the source instead."""
+    """Describe the options that resolve an obstacle, and the remedies at the source."""
     reject = f"the row is not copied, and is {_STORED}"
     null = f"the value becomes NULL, and the original row is {_STORED}"
     if not requirement.nullable:
@@ -97,7 +97,7 @@ class Obstacle:
 
 @dataclass(frozen=True)
 class Exclusion:
-    """What one choice excludes from one table: the number of rows or values, and the reason."""
+    """The rows or values of one table that one choice excludes: their number, and the reason."""
 
     table: str
     column: str | None
@@ -124,19 +124,23 @@ class ExclusionQuery:
 
 @dataclass(frozen=True)
 class Resolution:
-    """What the choices make of the source."""
+    """The source after the choices."""
 
     mapping: Mapping
-    """All tables, without what is excluded."""
+    """All tables, without excluded rows and values."""
     rows: dict[str, int]
     """The number of rows of each table of the source, with those that are excluded."""
     obstacles: dict[str, list[Obstacle]]
     unknown_tables: list[Obstacle]
     queries: list[ExclusionQuery]
 
+    def rejects_of(self, table: str) -> list[ExclusionQuery]:
+        """Return the queries of a table's excluded rows that are kept in the target."""
+        return [query for query in self.queries if query.exclusion.table == table and query.exclusion.action != LEFT]
+
 
 def summary(queries: Iterable[ExclusionQuery]) -> list[Exclusion]:
-    """Add up what is excluded from the same column for the same reason."""
+    """Add up the exclusions from the same column for the same reason."""
     rows: Counter[Exclusion] = Counter()
     for query in queries:
         rows[replace(query.exclusion, rows=0)] += query.exclusion.rows

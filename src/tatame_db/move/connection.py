@@ -1,4 +1,4 @@
-"""A connection to one database of a move: what it is asked, how it is interrupted, and how its loss is reported."""
+"""A connection to one database of a move: its queries, its interruption, and the report of its loss."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ConnectionLost(TatameError):
     database: str
     reason: str
     what = "the connection to the {database} was lost: {reason}"
-    means = "Unfinished work was rolled back; what was not read yet is unknown."
+    means = "Unfinished work was rolled back."
     fix = "run the command again"
 
 
@@ -120,7 +120,7 @@ class MoveConnection:
         return str(version).split()[0]
 
     def pin_settings(self, *, for_transaction: bool) -> None:
-        """Set what values look like as text, and disable timeouts, for the current transaction or for the session.
+        """Pin the format of values as text and disable timeouts, for the current transaction or for the session.
 
         A pooler may hand the session of a source to another client, so there the settings end with the transaction.
         """

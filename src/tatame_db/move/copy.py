@@ -20,7 +20,7 @@ from tatame_db.move.digest import TableDigests
 from tatame_db.move.jobs import run_tasks
 from tatame_db.move.keys import count_keys, validate_keys
 from tatame_db.move.mapping import read_mapping
-from tatame_db.move.prepare import CopyOptions, changes_of, prepare, rejects_of
+from tatame_db.move.prepare import CopyOptions, changes_of, prepare
 from tatame_db.move.ready import prove_ready
 from tatame_db.move.record import Record
 from tatame_db.move.rejects import Rejects, rejects_digest, source_digest
@@ -50,7 +50,7 @@ class NotProven(TatameError):
     tables: list[str]
     reason: str
     what = "copied, but not proven by a second reading of the source: {tables}: {reason}"
-    means = "These tables hold what was read first. The others are proven."
+    means = "These tables hold the first reading of the source. The others are proven."
     fix = "stop writing to the source, then run the command again"
 
 
@@ -111,7 +111,7 @@ def copy(
     on_table: Callable[[TableCopy], None] = ignore,
     on_rows: Callable[[str, int, int], None] = ignore,
 ) -> Report:
-    """Make these tables, or all, equal to the source: each in one transaction that commits only what is proven.
+    """Make these tables, or all, equal to the source: each in one transaction that commits only after its proof.
 
         >>> with move.open_for_writing(source, engine, on_wait) as connections:
         ...     report = move.copy(connections, choices=move.Choices(orphans="null"))
@@ -180,7 +180,7 @@ def _copy(
         return report
 
 
-# What has to happen however a copy ends
+# At the end of every copy, however it ends
 
 
 @contextlib.contextmanager
@@ -329,6 +329,6 @@ def _differs(preparation: Preparation, connections: Connections, resolution: Res
     table, hashed = resolution.mapping[copied.table], preparation.hash_expression
     columns = [column for column in table.columns if column.name not in copied.waiting]
     source, target = TableDigests(connections, replace(table, columns=columns), hashed).whole()
-    in_source = source_digest(connections.source, hashed, rejects_of(resolution, table.name))
+    in_source = source_digest(connections.source, hashed, resolution.rejects_of(table.name))
     in_target = rejects_digest(connections.target, hashed, preparation.identity, table.name)
     return source != target or not table.comparable or in_source != in_target

@@ -66,7 +66,7 @@ class RowsRefused(TatameError):
 class TableCopy:
     """A table that is proven equal, with the number of rows that this run deleted and wrote for that.
 
-    The digests are those of the proof: of the source without what is excluded, and of the target.
+    The digests are those of the proof: of the source without excluded rows and values, and of the target.
     """
 
     table: str
@@ -97,7 +97,7 @@ class TableTask:
 
 @dataclass(frozen=True)
 class _Contents:
-    """What a table holds after a copy, and what was done for that."""
+    """The contents of a table after a copy, and the changes that led to them."""
 
     fingerprint: Fingerprint
     digests: tuple[Digest, Digest]
@@ -221,7 +221,7 @@ def _clear_waiting(preparation: Preparation, target: MoveConnection, table: Tabl
 def _prove(
     preparation: Preparation, connections: Connections, table: TableMap, waiting: tuple[str, ...]
 ) -> tuple[Digest, Digest]:
-    """Compare what was written with the source, except for columns that wait. Raises `CopyDiffers`."""
+    """Compare the written rows with the source, except for columns that wait. Raises `CopyDiffers`."""
     columns = [column for column in table.columns if column.name not in waiting]
     source, target = TableDigests(connections, replace(table, columns=columns), preparation.hash_expression).whole()
     if source != target:
@@ -230,12 +230,12 @@ def _prove(
 
 
 def copy_rejects(preparation: Preparation, connections: Connections, run: int, table: str) -> Counter[str]:
-    """Replace what `tatame_move.rejects` holds of a table, and prove it; return the number of rows by action.
+    """Replace the rows of a table in `tatame_move.rejects`, and prove them; return the number of rows by action.
 
     The caller commits. Raises `CopyDiffers`.
     """
     Record(connections.target).delete_rejects(preparation.identity, table)
-    queries = preparation.excluded_from(table)
+    queries = preparation.resolution.rejects_of(table)
     for query in queries:
         _copy_reject(preparation, connections, run, query)
     hashed = preparation.hash_expression

@@ -28,8 +28,8 @@ def run_tasks(
 ) -> list[Result]:
     """Do all tasks, in their order, and return the results in the same order.
 
-    `on_done` is called with each result, never by two jobs at a time. If a task fails, or Ctrl-C is pressed, what the
-    other jobs are doing is canceled and rolled back before the error is raised.
+    `on_done` is called with each result, never by two jobs at a time. If a task fails, or Ctrl-C is pressed, the
+    work of the other jobs is canceled and rolled back before the error is raised.
     """
     if jobs == 1:
         return [_reported(work(connections, task), on_done) for task in tasks]

@@ -127,7 +127,7 @@ def _joined(some: str, more: str) -> str:
 class TableMap:
     """A table of the target and the table that fills it; `source` is `None` if the source has no such table.
 
-    A query over `source_sql` sees the source's rows without what is excluded.
+    A query over `source_sql` sees the source's rows without excluded rows and values.
     """
 
     table: Table
@@ -173,7 +173,7 @@ class TableMap:
 
     @property
     def source_sql(self) -> str:
-        """The table of the source, as `s`, for the FROM of a query; without what is excluded."""
+        """The table of the source, as `s`, for the FROM of a query; without excluded rows and values."""
         if self.source is None:
             return "(SELECT WHERE false) AS s"
         if self.excluded == ExcludedRows():

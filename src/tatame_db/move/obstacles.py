@@ -1,4 +1,4 @@
-"""What the target requires of each row, as a condition for the rows of the source that violate it."""
+"""The requirements of the target, each with a condition for the rows of the source that violate it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Requirement:
     """A requirement of the target, and the condition of the rows of the source that violate it.
 
     `column` is that of the source, if there is one; `nullable` means that its value may become NULL in the target.
-    `fixes` are what can be done at the source.
+    `fixes` are the remedies at the source.
     """
 
     kind: str
@@ -149,8 +149,8 @@ def duplicate(table: TableMap, column: ColumnMap, source: SourceColumn, keep: st
     groups = f"FROM {table.source_sql} WHERE {value} IS NOT NULL GROUP BY {value}"
     violation = f"{value} IN (SELECT {value} {groups} HAVING count(*) > 1)"
     if keep:
-        kept = "min" if keep == "first" else "max"
-        violation += f" AND ({value}, {key}) NOT IN (SELECT {value}, {kept}({key}) {groups})"
+        copied = "min" if keep == "first" else "max"
+        violation += f" AND ({value}, {key}) NOT IN (SELECT {value}, {copied}({key}) {groups})"
     return Requirement(
         "duplicate",
         f"{source.name} is not unique, and {column.name} of the target must be",

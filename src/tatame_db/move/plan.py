@@ -1,4 +1,4 @@
-"""What a copy would do with each row, and which obstacles it would meet; reads both databases and changes nothing."""
+"""The plan of a copy: its tables, and the obstacles among their rows; reads both databases and changes nothing."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class PlannedTable:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a copy would do."""
+    """The plan of a copy of all tables."""
 
     source: str
     source_version: str
@@ -68,7 +68,7 @@ class Plan:
     tables: list[PlannedTable]
     unknown_tables: list[Obstacle]
     exclusions: list[Exclusion]
-    """What the choices exclude."""
+    """The rows and values that the choices exclude."""
     rest: RestReading | None
     """How the source was read, if over REST."""
 
@@ -96,6 +96,11 @@ class Plan:
     def complete(self) -> bool:
         """Whether every row can be copied unchanged or as chosen."""
         return not self.unresolved
+
+    @property
+    def error(self) -> PlanIncomplete | None:
+        """The error that states how many obstacles have no choice; `None` if every obstacle has one."""
+        return None if self.complete else PlanIncomplete(obstacles=len(self.unresolved))
 
 
 def plan(connections: Connections, choices: Choices | None = None) -> Plan:

@@ -1,4 +1,4 @@
-"""What a copy finds out before it writes: what to copy, whether it may, and which tables differ."""
+"""The preparation of a copy: the tables to copy, the reasons to refuse, and the tables that differ."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from tatame_db.errors import TatameError, counted, fact
 from tatame_db.move.changes import Changes, bulk_changes, find_changes
-from tatame_db.move.choices import LEFT
 from tatame_db.move.digest import HASHES, Digest, TableDigests, common_hash
 from tatame_db.move.fingerprint import Fingerprint, fingerprint
 from tatame_db.move.mapping import read_mapping
@@ -18,13 +17,13 @@ from tatame_db.move.resolve import resolve
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tatame_db.move.choices import Choices, ExclusionQuery, Resolution
+    from tatame_db.move.choices import Choices, Resolution
     from tatame_db.move.connection import Connections
     from tatame_db.move.mapping import Mapping, TableMap
     from tatame_db.move.plan import Plan
 
 # Up to this many changed rows, rows are written one by one and the indexes stay. Of 1.2 million rows, writing 118,000
-# scattered ones took half as long as rewriting all their ranges, which is what more of them amount to.
+# scattered ones took half as long as rewriting all their ranges; a larger share of scattered rows amounts to that.
 FEW_ROWS, FEW_OF_ALL = 10_000, 0.1
 
 
@@ -64,7 +63,7 @@ class ParentsNotCopied(TatameError):
 
 @dataclass(frozen=True)
 class CopyOptions:
-    """What a copy is asked to do; `tables` is empty for all."""
+    """The options of a copy; `tables` is empty for all."""
 
     tables: Sequence[str]
     choices: Choices
@@ -75,50 +74,32 @@ class CopyOptions:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a copy knows before it writes. All its jobs read it, and none changes it."""
+    """Everything that a copy knows before it writes. All its jobs read it, and none changes it."""
 
     options: CopyOptions
     plan: Plan
     resolution: Resolution
+    mapping: Mapping
+    """All tables, without excluded rows and values."""
     tables: list[TableMap]
-    """The tables to make equal, in the order of the move, without what is excluded."""
+    """The tables to make equal, in the order of the move."""
+    names: list[str]
+    """Their names."""
     identity: str
     """Of the source, as the record stores it."""
     hash_name: str
+    hash_expression: str
+    """The hash that both servers compute alike, as SQL."""
     fingerprints: dict[str, Fingerprint]
     """Of each table of the target, before its digest."""
     digests: dict[str, tuple[Digest, Digest]]
     """Of each table, in the source and in the target."""
 
     @property
-    def mapping(self) -> Mapping:
-        """All tables, without what is excluded."""
-        return self.resolution.mapping
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the tables to make equal."""
-        return [table.name for table in self.tables]
-
-    @property
-    def hash_expression(self) -> str:
-        """The hash that both servers compute alike, as SQL."""
-        return HASHES[self.hash_name]
-
-    @property
     def differing(self) -> list[TableMap]:
         """The tables that have to be written to."""
         digests = self.digests
         return [table for table in self.tables if digests[table.name][0] != digests[table.name][1]]
-
-    def excluded_from(self, table: str) -> list[ExclusionQuery]:
-        """Return the queries of what is excluded from a table and kept in the target."""
-        return rejects_of(self.resolution, table)
-
-
-def rejects_of(resolution: Resolution, table: str) -> list[ExclusionQuery]:
-    """Return the queries of what is excluded from a table and kept in the target."""
-    return [query for query in resolution.queries if query.exclusion.table == table and query.exclusion.action != LEFT]
 
 
 def prepare(connections: Connections, options: CopyOptions) -> Preparation:
@@ -135,12 +116,24 @@ def prepare(connections: Connections, options: CopyOptions) -> Preparation:
         raise ObstaclesUnresolved(kinds=sorted({obstacle.kind for obstacle in plan.unresolved}))
     tables = resolution.mapping.chosen(selected.names)
     hash_name = common_hash(connections)
-    _refuse_missing_parents(connections, resolution.mapping, selected, HASHES[hash_name])
-    # The fingerprints come first, so that a row that is written here in between shows as one of others.
+    hash_expression = HASHES[hash_name]
+    _refuse_missing_parents(connections, resolution.mapping, selected, hash_expression)
+    # The fingerprints come first, so that a later one differs if a row is written to the target in between.
     fingerprints = {table.name: fingerprint(connections.target, table.name) for table in tables}
-    digests = {table.name: TableDigests(connections, table, HASHES[hash_name]).whole() for table in tables}
-    identity = identity_of(connections.source)
-    preparation = Preparation(options, plan, resolution, tables, identity, hash_name, fingerprints, digests)
+    digests = {table.name: TableDigests(connections, table, hash_expression).whole() for table in tables}
+    preparation = Preparation(
+        options=options,
+        plan=plan,
+        resolution=resolution,
+        mapping=resolution.mapping,
+        tables=tables,
+        names=selected.names,
+        identity=identity_of(connections.source),
+        hash_name=hash_name,
+        hash_expression=hash_expression,
+        fingerprints=fingerprints,
+        digests=digests,
+    )
     if not options.replace_rows:
         _refuse_other_rows(preparation, Record(connections.target))
     return preparation

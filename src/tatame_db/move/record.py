@@ -246,12 +246,12 @@ class Record:
             self.target.execute(found.drop_statement)
 
     def parked(self) -> list[str]:
-        """Name what is parked, as `users.users_gym_id_gyms_id_fk`."""
+        """Name the parked keys and indexes, as `users.users_gym_id_gyms_id_fk`."""
         rows = self._rows(f"SELECT table_name, name FROM {SCHEMA}.parked ORDER BY 1, 2")
         return [f"{table}.{name}" for table, name in rows]
 
     def restore(self) -> None:
-        """Create what is parked again, in one transaction; keys are left unvalidated."""
+        """Create the parked keys and indexes again, in one transaction; the keys are left unvalidated."""
         parked = self._rows(f"SELECT kind, table_name, name, definition FROM {SCHEMA}.parked ORDER BY position")
         if not parked:
             return

@@ -1,4 +1,4 @@
-"""What the choices make of the rows that cannot be copied unchanged.
+"""The resolution of obstacles by choices.
 
 Once a row is excluded it stays excluded, whatever is found later: of two rows with one `clerk_user_id`, the second is
 not included again because the first turns out to be an orphan. So there is always one answer, and always the same.
@@ -54,7 +54,7 @@ class TooManyExcluded(TatameError):
 
 
 def resolve(source: MoveConnection, mapping: Mapping, choices: Choices) -> Resolution:
-    """Read all rows of the source, and find its obstacles and what the choices exclude. Raises `TooManyExcluded`."""
+    """Read all rows of the source; find the obstacles and what the choices exclude. Raises `TooManyExcluded`."""
     return _Resolver(source, mapping, choices).resolve()
 
 
@@ -70,7 +70,7 @@ class _Draft:
 
 
 class _Resolver:
-    """Goes through the tables, and narrows `tables` down to what is not excluded."""
+    """Goes through the tables, and narrows `tables` down to rows and values that are not excluded."""
 
     def __init__(self, source: MoveConnection, mapping: Mapping, choices: Choices) -> None:
         self.source, self.mapping, self.choices = source, mapping, choices
@@ -122,7 +122,7 @@ class _Resolver:
             self._found(table, requirement, self._count(table, requirement))
 
     def _find_children_of_rejected(self, names: list[str]) -> None:
-        """Exclude what refers to a rejected row, until nothing refers to one."""
+        """Exclude references to rejected rows, until there are none."""
         while self.rejected:
             parent, ids = self.rejected.pop()
             for name in names:

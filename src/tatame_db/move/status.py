@@ -39,6 +39,11 @@ class Unfinished:
     names: list[str]
     command: str
 
+    @property
+    def error(self) -> MoveUnfinished | None:
+        """The error that states them; `None` if there are none."""
+        return MoveUnfinished(names=self.names, command=self.command) if self.names else None
+
 
 @dataclass(frozen=True)
 class TableStatus:
@@ -66,14 +71,14 @@ class MoveStatus:
     unvalidated_keys: list[str]
     """Foreign keys that were not validated against the existing rows."""
     exclusions: list[Exclusion]
-    """What was excluded by choice, and is kept in `tatame_move.rejects`."""
+    """The rows and values that were excluded by choice, and are kept in `tatame_move.rejects`."""
     last_run: RunStatus | None
     finish_command: str
-    """The command that restores what a killed run left dropped."""
+    """The command that restores the keys and indexes that a killed run left dropped."""
 
 
 def status(target: MoveConnection) -> MoveStatus:
-    """Return what was copied and proven, whether that still holds, and what is missing.
+    """Return which tables are copied and proven, whether that still holds, and which keys and indexes are missing.
 
     Reads all rows of the copied tables of the target, and nothing of the source.
     """
@@ -100,9 +105,9 @@ def _status(
 
 
 def unfinished(target: MoveConnection) -> Unfinished:
-    """Return what a killed run left dropped or unvalidated; nothing if there never was a move into the target.
+    """Return the keys and indexes that a killed run left dropped or unvalidated.
 
-    The target may have any schema.
+    Finds none if there never was a move into the target, which may have any schema.
     """
     record = Record(target)
     names = [*record.parked(), *_unvalidated(target)] if record.exists() else []
@@ -114,7 +119,7 @@ def _unvalidated(target: MoveConnection) -> list[str]:
 
 
 def _finish_command(record: Record) -> str:
-    """Return the command that restores what a run left dropped: a copy with the options of the last run."""
+    """Return the command that restores the parked keys and indexes: a copy with the options of the last run."""
     words = ["tatame-db move copy"]
     if options := record.last_options():
         if len(options["tables"]) < len(phases()):

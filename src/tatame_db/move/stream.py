@@ -96,7 +96,7 @@ def read_back(target: MoveConnection, table: TableMap) -> bytes:
 
 
 def _blocks(rows: Iterable[Buffer], on_rows: Callable[[int], None] = ignore) -> Iterator[bytes]:
-    """Join what the server sends, row by row, into blocks."""
+    """Join the rows, which the server sends one by one, into blocks."""
     block = bytearray()
     for count, row in enumerate(rows):
         block += row

@@ -1,0 +1,55 @@
+"""What the tests of the move share: reading and changing databases beside it, and a copy as a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+from sqlalchemy import URL, Engine
+
+from tatame_db import move
+from tatame_db.database.address import readable
+from tatame_db.evolve import catalogue
+from tatame_db.schema import phases
+
+Row = tuple[Any, ...]
+Copy = Callable[..., move.Report]
+
+
+class Killed(BaseException):
+    """A failure at a moment that the test chooses."""
+
+
+def change(address: URL, *statements: str) -> None:
+    """Run statements, and commit each."""
+    with psycopg.connect(readable(address), autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+
+
+def ask(address: URL, query: str) -> list[Row]:
+    """Return the rows of a query."""
+    with psycopg.connect(readable(address), autocommit=True) as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+def contents(address: URL) -> dict[str, list[Row]]:
+    """Return all rows of each table as text, sorted."""
+    return {table: sorted(ask(address, f'SELECT t::text FROM public."{table}" AS t')) for table in phases()}
+
+
+def schema(engine: Engine) -> dict[str, str]:
+    """Describe everything in the schema of a database."""
+    with engine.connect() as connection:
+        return catalogue.read(connection)
+
+
+def copy_into(source: URL, engine: Engine, **always: Any) -> Copy:
+    """Return a function that copies these tables, or all, with these options and those that are always passed."""
+
+    def copy(*tables: str, **options: Any) -> move.Report:
+        with move.open_for_writing(source, engine, lambda: None) as connections:
+            return move.copy(connections, tables, **always, **options)
+
+    return copy
