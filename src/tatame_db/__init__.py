@@ -1,7 +1,7 @@
 """The PostgreSQL foundation of Tatame: typed models, an embedded server, migrations, queries and seed data.
 
-What an app needs is imported from here. Each name and each package below loads when it is first used (PEP 562), so
-that reading settings does not load the ORM, and `tatame-db --help` loads next to nothing.
+Apps import the names below from here. Each name and each package loads on first use (PEP 562), so that reading settings
+does not load the ORM, and `tatame-db --help` loads next to nothing.
 """
 
 from __future__ import annotations

@@ -56,12 +56,13 @@ def create_database(
     template: str = "template1",
     file_copy: bool = False,
 ) -> None:
-    """Create the database of an address as a copy of a template to which nobody is connected, in UTC for every client.
+    """Create the database of an address as a copy of a template, with UTC as the time zone of every client.
 
-    The connection is one in autocommit, such as that of `maintenance`. `file_copy` copies the template's files, which
-    is faster where they are in memory; on a disk it waits for two checkpoints of the whole server.
+    The connection must be in autocommit, as that of `maintenance` is, and no session may be connected to the template.
+    `file_copy` copies the template's files: faster in memory, slower on a disk, where it waits for two checkpoints of
+    the whole server.
 
-    Raises `DatabaseNotCreated` where the user lacks the right, and psycopg's errors otherwise.
+    Raises `DatabaseNotCreated` if the user lacks the right, and psycopg's errors otherwise.
     """
     name = sql.Identifier(str(address.database))
     strategy = sql.SQL(" STRATEGY FILE_COPY" if file_copy else "")

@@ -13,7 +13,7 @@ OLDEST_SERVER = 14
 """The oldest supported major version of PostgreSQL."""
 
 DIALECT: Dialect = PGDialect_psycopg()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
-"""The dialect to compile statements and types with where no connection exists."""
+"""The dialect that compiles statements and types without a connection."""
 
 
 # Reserved in PostgreSQL 18, and not quoted by SQLAlchemy.
@@ -23,7 +23,7 @@ _RESERVED = {"collation", "concurrently", "lateral", "system_user", "tablesample
 def quoted(name: str) -> str:
     """Write a name for SQL, in quotes if PostgreSQL requires them: `users`, `"Users"`, `"user"`.
 
-    A `%` stays single, as `text()` wants it, and psycopg where a statement has no parameters.
+    A `%` is not doubled: `text()` does that itself, and psycopg expects it only in a statement with parameters.
     """
     if DIALECT.identifier_preparer.quote(name) == name and name not in _RESERVED:
         return name

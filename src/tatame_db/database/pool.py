@@ -38,7 +38,7 @@ skip_checkout_checks: ContextVar[bool] = ContextVar("skip_checkout_checks", defa
 
 
 class _Connections:
-    """What `Database` and `AsyncDatabase` share: the options and the events of their engines. Nothing waits here."""
+    """The base of `Database` and `AsyncDatabase`: the options and events of their engines. It waits for nothing."""
 
     def __init__(self, address: URL | str, *, log_statements: bool = False) -> None:
         self.address = parse_address(address) if isinstance(address, str) else address
@@ -125,7 +125,7 @@ class Database(_Connections):
         with Database.from_env() as db, db.session.begin() as session:
             gym = session.get(Gym, 1)
 
-    Nothing connects before the first use. Any use raises `DatabaseUnavailable` where no connection can be made.
+    Nothing connects before the first use. Every use raises `DatabaseUnavailable` if no connection can be made.
     """
 
     def __init__(self, address: URL | str, *, log_statements: bool = False) -> None:
@@ -171,7 +171,7 @@ class Database(_Connections):
 
 
 class AsyncDatabase(_Connections):
-    """The same for asyncio.
+    """The asyncio version of `Database`.
 
     async with AsyncDatabase.from_env() as db, db.session.begin() as session:
         gym = await session.get(Gym, 1)

@@ -1,4 +1,4 @@
-"""A throw-away PostgreSQL: what is built on it never touches a database of the user."""
+"""A throw-away PostgreSQL, so that building a schema to compare never touches the user's databases."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Scratch:
 
     @contextlib.contextmanager
     def database(self, name: str, template: str = "template0") -> Generator[Engine]:
-        """Create a database, empty or as a copy of another one to which nobody is connected, and connect to it."""
+        """Create a database, empty or as a copy of a template without sessions, and connect to it."""
         address = self.server.address.set(database=name)
         with maintenance(address) as connection:
             create_database(connection, address, template=template)
@@ -47,7 +47,7 @@ class Scratch:
 def scratch(*, on_disk: bool = False) -> Generator[Scratch]:
     """Start a server in a temporary directory, and delete both at the end.
 
-    What killed processes left behind is deleted at the start.
+    At the start, the leftovers of killed processes are deleted too.
     """
     directory = run_directory.new_run_directory(on_disk=on_disk)
     server = run_server(directory)
