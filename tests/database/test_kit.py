@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+import shutil
 import socket
 import tempfile
 import time
@@ -13,6 +15,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from inspect import signature
 from pathlib import Path
+from typing import IO
 
 import psycopg
 import pytest
@@ -429,6 +432,34 @@ def test_a_process_that_joins_a_run_during_its_deletion_starts_it_again(tmp_path
         with joining.result(timeout=5):
             assert list(run_directory.dead_runs(ours)) == []
             assert (dead / "alive").exists()
+
+
+def test_a_run_that_joined_again_while_another_looked_for_dead_ones_is_not_deleted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ours, rejoined = tmp_path / f"tatame-tests-{CURRENT}", tmp_path / f"tatame-tests-{ALIVE}"
+    run_directory.join(rejoined).close()
+    lock, living = fcntl.flock, list[IO[str]]()
+
+    def rejoin_first(file: IO[str], operation: int) -> None:
+        if operation & fcntl.LOCK_EX and not living:
+            # What a third run and the owner of the directory do after our `open` and before our lock.
+            shutil.rmtree(rejoined)
+            living.append(run_directory.join(rejoined))
+        lock(file, operation)
+
+    monkeypatch.setattr("fcntl.flock", rejoin_first)
+    assert list(run_directory.dead_runs(ours)) == []
+    assert (rejoined / "alive").exists()
+    living[0].close()
+
+
+def test_a_run_whose_directory_another_run_deleted_still_ends(tmp_path: Path) -> None:
+    run = Run(tmp_path / f"tatame-tests-{ALIVE}")
+    run.directory.mkdir()
+    shutil.rmtree(run.directory)
+    run.end()
+    assert not run.directory.exists()
 
 
 def test_a_run_is_in_memory_if_there_is_enough_and_tmpdir_is_not_set(

@@ -90,5 +90,8 @@ def dead_runs(directory: Path) -> Iterator[Path]:
                 continue
             with (other / "alive").open("a") as alive:
                 fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                yield other
-                shutil.rmtree(other)
+                # Between `open` and `flock`, another run may have deleted this directory, and its own run joined again:
+                # then the lock is on a file that is gone, and says nothing about the one in its place.
+                if os.fstat(alive.fileno()).st_nlink:
+                    yield other
+                    shutil.rmtree(other)

@@ -93,12 +93,15 @@ class Run:
 
     def end(self) -> None:
         """Delete everything that the run created, also after all its processes have died."""
+        # Joined once more, so that no other run takes this one for dead and deletes it at the same time.
+        alive = run_directory.join(self.directory)
         # The run's own server is found without settings, and its databases are deleted with it.
         if not self.server.delete() and self.shared_server:
             sandbox = self._open_sandbox()
             sandbox.drop_all()
             sandbox.close()
         shutil.rmtree(self.directory)
+        alive.close()
 
     def _open_sandbox(self) -> Sandbox:
         name = run_directory.run_name(self.directory)
