@@ -72,7 +72,7 @@ studio-assets: studio/node_modules/installed
 # Biome, the types, and the unit tests of the TypeScript sources.
 lint-studio: studio/node_modules/installed
 	@$(NPM) run --silent lint
-	@$(NPM) test --silent -- --test-reporter=dot
+	@$(NPM) run --silent test
 
 studio/node_modules/installed: studio/package-lock.json studio/.npmrc | $(VENV)/installed
 	@$(NPM) ci --loglevel=error

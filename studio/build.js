@@ -1,4 +1,4 @@
-// Bundle src/ into the package's static folder, with the licenses of what is bundled and the digests that a test compares.
+// Bundle src/ into the package's static folder, with the licenses of the bundled libraries and the digests that a test compares.
 
 import { createHash } from "node:crypto";
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -35,7 +35,7 @@ const licenses = [...packages].sort().map((name) => {
   const texts = readdirSync(folder)
     .filter((file) => /^licen[cs]e/i.test(file))
     .map((file) => join(folder, file));
-  // dagre's build holds graphlib, and names it in a file of its own.
+  // dagre's build includes graphlib, whose license is in a separate file.
   const legal = join(folder, "dist/dagre.esm.js.LEGAL.txt");
   if (existsSync(legal)) texts.push(legal);
   if (!texts.length) throw new Error(`${name} has no license text`);

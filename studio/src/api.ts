@@ -1,4 +1,4 @@
-// What the server says, with its types, and what happens when it does not answer.
+// Requests to the server: their types, and what happens while the server does not respond.
 
 export type Cut = { cut: string; length: number };
 export type Whole = null | string | (string | null)[];
@@ -31,14 +31,14 @@ export type Session = {
   role: string;
   mode: "read-only" | "write";
   version: string;
-  /** What can be asked of a column, by its kind. */
+  /** The filter operators of each kind of column. */
   operators: Record<string, string[]>;
   tables: Table[];
 };
 
 export type Problem = { what: string; means?: string; fix?: string; code?: string | null };
 
-/** The studio answered with a problem instead of what was asked for. */
+/** The server rejected a request, or could not be reached. */
 export class Refused extends Error {
   readonly status: number;
   readonly problem: Problem & Record<string, unknown>;
@@ -50,7 +50,7 @@ export class Refused extends Error {
   }
 }
 
-/** Return an error that is a refusal; raise any other again. */
+/** Return the error if it is a `Refused`; rethrow any other. */
 export function asRefused(error: unknown): Refused {
   if (!(error instanceof Refused)) throw error;
   return error;
@@ -61,7 +61,7 @@ const listeners = new Set<Listener>();
 let trouble: Problem | null = null;
 let polling = false;
 
-/** Be told when the database is away, and when it is back (null). */
+/** Call `listener` when the server or the database cannot be reached, and with null when it can be again. */
 export function onTrouble(listener: Listener): void {
   listeners.add(listener);
 }
@@ -73,9 +73,9 @@ function report(problem: Problem | null): void {
 }
 
 const UNREACHABLE: Problem = {
-  what: "The studio does not answer",
-  means: "Its process has ended or is busy. Nothing more was read or changed.",
-  fix: "look at the terminal in which it runs, or start it again with `tatame-db studio`",
+  what: "The studio is not responding",
+  means: "Its process has stopped or is busy. Nothing else was read or changed.",
+  fix: "check the terminal running `tatame-db studio`, or start it again",
 };
 
 async function look(): Promise<boolean> {
@@ -99,7 +99,7 @@ async function poll(): Promise<void> {
   polling = false;
 }
 
-/** Look at the database's health now and then, while somebody looks at the page. */
+/** Check the health of the database every ten seconds while the page is visible. */
 export function watchHealth(): void {
   setInterval(() => {
     if (!document.hidden && !polling)
@@ -113,11 +113,11 @@ async function readProblem(answer: Response): Promise<Problem & Record<string, u
   try {
     return await answer.json();
   } catch {
-    return { what: `The studio answered ${answer.status} ${answer.statusText}` };
+    return { what: `Unexpected response from the studio: ${answer.status} ${answer.statusText}` };
   }
 }
 
-/** Ask the server; raises `Refused`, and shows the banner where the server or the database is away. */
+/** Send a request. Throws `Refused`, and reports trouble if the server or the database cannot be reached. */
 export async function ask(path: string, init: RequestInit = {}): Promise<Response> {
   let answer: Response;
   try {
@@ -162,13 +162,13 @@ export const rowPath = (table: string, key: string): string =>
 export const rowsPath = (table: string, filter?: unknown): string =>
   withQuery(`/t/${encodeURIComponent(table)}`, { filter: filter ? JSON.stringify(filter) : null });
 
-/** The whole value of a cell, read again where it came cut. */
+/** Return the full value of a cell; one that arrived cut is read again. */
 export async function wholeValue(table: string, column: string, key: string, cell: Cell): Promise<Whole> {
   if (!isCut(cell)) return cell;
   return (await get<{ value: Whole }>(`/api/cell/${table}/${column}/${encodeURIComponent(key)}`)).value;
 }
 
-/** The exact number of rows of a table, or of those of a filter. */
+/** Return the exact number of rows of a table that match a filter. */
 export async function countRows(table: string, filter: string | null = null): Promise<number> {
   return (await get<{ rows: number }>(`/api/count/${table}`, { filter })).rows;
 }

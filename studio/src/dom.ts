@@ -1,8 +1,8 @@
-// The few helpers with which pages are built: data becomes text, never markup.
+// Helpers that build pages. Data always becomes text, never markup.
 
 export type Child = Node | string | number | null | undefined | false | Child[];
 type Props = Record<string, unknown>;
-/** Attributes and listeners, where there are any, and then children. */
+/** Optional attributes and listeners, followed by children. */
 type Content = [Props, ...Child[]] | Child[];
 
 const isProps = (value: Props | Child): value is Props =>
@@ -32,7 +32,7 @@ function append(parent: Element, children: Child[]): void {
   }
 }
 
-/** `h("button.primary", { onclick }, "Save")`: an element with classes, attributes, listeners and children. */
+/** Create an element with classes, attributes, listeners and children: `h("button.primary", { onclick }, "Save")`. */
 export function h<K extends keyof HTMLElementTagNameMap>(
   selector: K | `${K}.${string}`,
   ...content: Content
@@ -44,7 +44,7 @@ export function h<K extends keyof HTMLElementTagNameMap>(
   return element;
 }
 
-/** The same for SVG. */
+/** Create an SVG element, like `h`. */
 export function s<K extends keyof SVGElementTagNameMap>(tag: K, ...content: Content): SVGElementTagNameMap[K] {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
   fill(element, content);
@@ -56,7 +56,6 @@ export function replace(parent: Element, ...children: Child[]): void {
   append(parent, children);
 }
 
-/** A button that says its key in its tooltip. */
 export function button(label: string, onclick: (event: MouseEvent) => void, props: Props = {}): HTMLButtonElement {
   return h("button", { type: "button", onclick, ...props }, label);
 }
@@ -64,8 +63,8 @@ export function button(label: string, onclick: (event: MouseEvent) => void, prop
 let status: HTMLElement | undefined;
 let fading: ReturnType<typeof setTimeout> | undefined;
 
-/** Say what was done, to eyes and to screen readers. */
-export function say(text: string): void {
+/** Show a short message, and announce it to screen readers. */
+export function announce(text: string): void {
   status ??= h("div.toast", { role: "status", "aria-live": "polite" });
   if (!status.isConnected) document.body.append(status);
   status.textContent = text;
@@ -76,10 +75,10 @@ export function say(text: string): void {
 
 export async function copyText(text: string): Promise<void> {
   await navigator.clipboard.writeText(text);
-  say("Copied.");
+  announce("Copied.");
 }
 
-/** Open a modal dialog; Escape and the button close it, and the focus goes back to where it was. */
+/** Open a modal dialog. Escape and its button close it and return the focus to the element that had it. */
 export function dialog(title: string, body: Child[], props: Props = {}): HTMLDialogElement {
   const before = document.activeElement as HTMLElement | null;
   const heading = h("h2", { id: `dialog-${Date.now()}` }, title);
@@ -103,7 +102,7 @@ export function dialog(title: string, body: Child[], props: Props = {}): HTMLDia
   return element;
 }
 
-/** Show a small panel under a button; a click elsewhere or Escape closes it. */
+/** Show a small panel below a button. A click outside it or Escape closes it. */
 export function popover(anchor: HTMLElement, label: string, ...body: Child[]): HTMLElement {
   const panel = h("div.popover", { popover: "auto", role: "dialog", "aria-label": label }, body);
   document.body.append(panel);
@@ -123,7 +122,7 @@ export function popover(anchor: HTMLElement, label: string, ...body: Child[]): H
   return panel;
 }
 
-/** A drop-down of choices made of buttons; arrows walk it. */
+/** Show a drop-down menu. Arrow keys move between its buttons. */
 export function menu(anchor: HTMLElement, label: string, choices: [string, () => void][]): void {
   const buttons = choices.map(([text, choose]) =>
     button(
@@ -155,7 +154,7 @@ export function bytes(size: number): string {
 
 export const plural = (count: number, word: string): string => `${number(count)} ${word}${count === 1 ? "" : "s"}`;
 
-/** What the browser remembers between visits; it forgets rather than fails. */
+/** Values that this browser stores between visits. Without storage they are lost, and nothing fails. */
 export const memory = {
   get<T>(name: string, otherwise: T): T {
     try {
@@ -168,7 +167,7 @@ export const memory = {
     try {
       localStorage.setItem(name, JSON.stringify(value));
     } catch {
-      say("The browser keeps no more: this was not remembered.");
+      announce("The browser's storage is full. This setting was not saved.");
     }
   },
   forget: (name: string): void => localStorage.removeItem(name),

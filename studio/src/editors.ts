@@ -1,4 +1,4 @@
-// The editors that open over a cell. What is not touched stays as it was, to the character.
+// The editors that open over a cell. They keep everything that the user does not touch, to the character.
 
 import type { ICellEditorComp, ICellEditorParams } from "ag-grid-community";
 import { type Column, get, type Whole } from "./api.ts";
@@ -10,7 +10,7 @@ type Params = ICellEditorParams<unknown, Whole> & { column_: Column };
 
 const HINTS: Record<string, string> = {
   timestamp: "2026-03-01 18:30:00.123456",
-  integer: "A whole number",
+  integer: "Whole number",
 };
 
 abstract class Editor implements ICellEditorComp {
@@ -27,7 +27,7 @@ abstract class Editor implements ICellEditorComp {
     this.original = params.value ?? null;
     this.build(params.eventKey && params.eventKey.length === 1 ? params.eventKey : null);
     this.box.style.minWidth = `${Math.max(params.eGridCell.offsetWidth, 260)}px`;
-    // Ctrl+S saves what is being typed, too.
+    // Ctrl+S stages the open editor's value before the review opens.
     this.box.addEventListener("finish", () => params.stopEditing());
   }
   protected abstract build(typed: string | null): void;
@@ -66,11 +66,11 @@ abstract class Editor implements ICellEditorComp {
   }
 }
 
-/** Text of one or more lines, numbers and moments in their written form, and keys with the rows they could name. */
+/** Edits text, numbers, timestamps, and foreign keys, for which it lists matching rows. */
 export class TextEditor extends Editor {
   protected field!: HTMLTextAreaElement;
   private start = "";
-  private readonly list = h("ul.offers", { role: "listbox", "aria-label": "Rows" });
+  private readonly list = h("ul.offers", { role: "listbox", "aria-label": "Matching rows" });
   private chosen = -1;
 
   protected build(typed: string | null): void {
@@ -95,8 +95,8 @@ export class TextEditor extends Editor {
     if (references) this.box.append(this.list);
     this.box.append(
       kind === "text"
-        ? this.foot("Enter keeps", "Shift Enter new line", "Esc drops")
-        : this.foot("Enter keeps", "Esc drops"),
+        ? this.foot("Enter: accept", "Shift+Enter: new line", "Esc: discard")
+        : this.foot("Enter: accept", "Esc: discard"),
     );
     if (references) void this.offer();
   }
@@ -115,7 +115,7 @@ export class TextEditor extends Editor {
       if (key !== undefined) this.field.value = key;
       event.preventDefault();
     }
-    // The grid would take these keys for its own.
+    // Otherwise the grid handles these keys itself.
     if (
       (event.key === "Enter" && event.shiftKey) ||
       event.key.startsWith("Arrow") ||
@@ -161,7 +161,7 @@ export class TextEditor extends Editor {
   }
 }
 
-/** An array as chips: type and Enter to add, Backspace to take the last one back into the field. */
+/** Edits an array as chips. Enter adds an element; Backspace moves the last one back into the field. */
 export class ArrayEditor extends Editor {
   protected field!: HTMLInputElement;
   private items: (string | null)[] = [];
@@ -188,9 +188,9 @@ export class ArrayEditor extends Editor {
       }
       if (event.key.startsWith("Arrow") || event.key === "Home" || event.key === "End") event.stopPropagation();
     });
-    this.box.append(this.shown, this.field, this.foot("Enter adds, then keeps", "Backspace edits the last"));
+    this.box.append(this.shown, this.field, this.foot("Enter: add, then accept", "Backspace: edit the last element"));
     this.box.addEventListener("keydown", (event) => {
-      // Enter on a button presses it.
+      // Enter on a button presses it; the editor stays open.
       if (event.key === "Enter" && event.target instanceof HTMLButtonElement) event.stopPropagation();
     });
     this.draw();

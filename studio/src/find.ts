@@ -1,10 +1,10 @@
-// What the palette finds for what is typed.
+// The search of the palette.
 
 export type Choice = { name: string; hint: string; to: string };
 
 const SHOWN = 15;
 
-/** The choices whose name has `typed` in it: those that begin with it first, columns (`table.column`) last. */
+/** Return the choices whose name contains `typed`: first those that start with it, last the columns (`table.column`). */
 export function matching(choices: Choice[], typed: string): Choice[] {
   const wanted = typed.trim().toLowerCase();
   const rank = ({ name }: Choice): number => (name.toLowerCase().startsWith(wanted) ? 0 : name.includes(".") ? 2 : 1);

@@ -1,4 +1,4 @@
-// AG Grid as both pages with rows use it: our look, our keys, cells made of text.
+// AG Grid with the studio's theme and keys, for the rows of a table and for query results.
 
 import {
   CellApiModule,
@@ -69,7 +69,7 @@ const nonce = document.querySelector<HTMLMetaElement>('meta[name="csp-nonce"]')?
 
 export const cspNonce = (): string => nonce ?? "";
 
-/** The name of a column, and under it its type. */
+/** A column heading: the name, with the type below it. */
 export class Heading {
   private readonly element = h("div.heading");
   init({ displayName, type, mark }: IHeaderParams & { type?: string; mark?: string }): void {
@@ -102,7 +102,7 @@ export function makeGrid<Row>(element: HTMLElement, options: GridOptions<Row>): 
     ...(nonce ? { styleNonce: nonce } : {}),
     suppressDragLeaveHidesColumns: true,
     animateRows: false,
-    // Tab leaves the grid: arrows walk in it, and nobody has to pass through a thousand cells.
+    // Tab leaves the grid, because passing through a thousand cells would trap the keyboard; arrows move inside it.
     tabToNextCell: ({ editing, nextCellPosition }) => (editing && nextCellPosition ? nextCellPosition : false),
     columnTypes: { right: { cellClass: "right", headerClass: "right" } },
     ...options,
@@ -112,7 +112,7 @@ export function makeGrid<Row>(element: HTMLElement, options: GridOptions<Row>): 
 
 const canvas = document.createElement("canvas").getContext("2d");
 
-/** How wide a column should be for what it holds, within reason. */
+/** Return a width in pixels that fits a column's heading and its texts, between 70 and 320. */
 export function fittingWidth(name: string, type: string, texts: string[]): number {
   if (!canvas) return 160;
   const font = getComputedStyle(document.body).fontFamily;

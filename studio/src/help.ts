@@ -1,54 +1,54 @@
-// The list of keys.
+// The list of keyboard shortcuts.
 
 import { dialog, h } from "./dom.ts";
 
 const KEYS: [string, [string, string][]][] = [
   [
-    "Everywhere",
+    "All pages",
     [
       ["/", "Find a table, column or page"],
-      ["?", "Show these keys"],
-      ["Ctrl S", "Review the staged changes, again to save"],
+      ["?", "Show these shortcuts"],
+      ["Ctrl S", "Review the staged changes; press again to save them"],
       ["Alt 1 – 4", "Overview, SQL, schema, move"],
       ["Alt ←", "Back"],
-      ["Esc", "Close what is open"],
+      ["Esc", "Close the dialog or menu"],
     ],
   ],
   [
     "Rows",
     [
-      ["← ↑ → ↓", "Walk"],
-      ["Enter", "Edit the cell; where nothing can be edited, show it whole"],
-      ["Space", "Show the value whole"],
-      ["F4", "Follow the reference; on the id, open the row"],
-      ["Ctrl C, Ctrl V", "Copy the whole value, put one in"],
+      ["← ↑ → ↓", "Move between cells"],
+      ["Enter", "Edit the cell, or show its value if it cannot be edited"],
+      ["Space", "Show the full value"],
+      ["F4", "Follow the reference; on the primary key, open the row"],
+      ["Ctrl C, Ctrl V", "Copy the full value, paste a value"],
       ["Alt F", "Add a filter"],
-      ["Shift click, Shift Enter", "Sort by one more column"],
-      ["Alt PgUp, Alt PgDn", "Page before, page after"],
+      ["Shift click, Shift Enter", "Add a column to the sort order"],
+      ["Alt PgUp, Alt PgDn", "Previous page, next page"],
       ["Alt Home, Alt End", "First page, last page"],
     ],
   ],
   [
-    "Rows, with write mode",
+    "Editing rows",
     [
       ["Del", "Set to NULL"],
-      ["Shift Enter", "New line while editing"],
-      ["Esc", "Leave the cell as it was"],
+      ["Shift Enter", "Start a new line in the editor"],
+      ["Esc", "Discard the edit"],
       ["Insert", "New row"],
-      ["Ctrl Del", "Delete the row, again to keep it"],
-      ["Ctrl Z", "Take back the last staged change"],
+      ["Ctrl Del", "Delete the row; press again to undo"],
+      ["Ctrl Z", "Undo the last staged change"],
     ],
   ],
   [
     "SQL",
     [
       ["Ctrl Enter", "Run the selection, or the statement at the cursor"],
-      ["Ctrl Shift Enter", "Explain it"],
-      ["Ctrl Space", "Complete"],
-      ["Alt .", "Cancel what runs"],
-      ["Alt T, Alt W", "New tab, close the tab"],
-      ["Alt H", "History"],
-      ["Esc then Tab", "Leave the editor"],
+      ["Ctrl Shift Enter", "Show the query plan"],
+      ["Ctrl Space", "Show completions"],
+      ["Alt .", "Cancel the running statement"],
+      ["Alt T, Alt W", "New tab, close tab"],
+      ["Alt H", "Show the history"],
+      ["Esc then Tab", "Move the focus out of the editor"],
     ],
   ],
   [
@@ -56,14 +56,14 @@ const KEYS: [string, [string, string][]][] = [
     [
       ["← ↑ → ↓", "Pan"],
       ["+ −", "Zoom"],
-      ["0", "Show all"],
+      ["0", "Fit to window"],
     ],
   ],
 ];
 
 export function showKeys(): void {
   dialog(
-    "Keys",
+    "Keyboard shortcuts",
     [
       h(
         "div.keys",
@@ -80,8 +80,8 @@ export function showKeys(): void {
       ),
       h(
         "p.muted",
-        "On a Mac, Cmd does what Ctrl does. ",
-        h("a", { href: "/static/licenses.txt", target: "_blank" }, "Licenses of the libraries in here"),
+        "On a Mac, use Cmd instead of Ctrl. ",
+        h("a", { href: "/static/licenses.txt", target: "_blank" }, "Licenses of the bundled libraries"),
       ),
     ],
     { class: "wide" },

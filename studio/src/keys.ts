@@ -1,8 +1,8 @@
-// The names of keys, as pages and the list of keys use them.
+// The names of keys.
 
 type Pressed = Pick<KeyboardEvent, "key" | "code" | "ctrlKey" | "metaKey" | "altKey" | "shiftKey">;
 
-/** `Ctrl+Alt+Shift+key`; with Alt by the place of the key, because Option types other characters on a Mac. */
+/** Name a key as `Ctrl+Alt+Shift+key`. With Alt the physical key counts, because Option types other characters on a Mac. */
 export function keyName(event: Pressed): string {
   const key = event.altKey ? event.code.replace(/^(Key|Digit)/, "").replace("Period", ".") : event.key;
   return [
@@ -15,6 +15,6 @@ export function keyName(event: Pressed): string {
 
 const PAGE_KEYS = new Set(["/", "?", "F4", " ", "Delete", "Backspace", "Insert"]);
 
-/** Whether a grid of rows leaves a key to the page; Enter on a cell without an editor may have to read it whole first. */
+/** True if a grid of rows must leave a key to the page. Enter on a cut cell first reads its full value. */
 export const isPageKey = (name: string, canEdit: boolean): boolean =>
   PAGE_KEYS.has(name) || /^(Ctrl|Alt)\+/.test(name) || (name === "Enter" && !canEdit);

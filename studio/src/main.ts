@@ -31,7 +31,7 @@ try {
       h("h1", what),
       h("p", means ?? ""),
       h("p", fix ?? ""),
-      h("p.muted", "This page goes on by itself."),
+      h("p.muted", "This page reconnects automatically."),
     ),
   );
   const again = setInterval(

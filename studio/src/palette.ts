@@ -1,4 +1,4 @@
-// Finding a page, a table or a column by a part of its name.
+// The palette: find a page, a table or a column by part of its name.
 
 import { rowsPath } from "./api.ts";
 import { dialog, h, replace } from "./dom.ts";
@@ -22,7 +22,7 @@ export function showPalette(places: Place[]): void {
   const choices = all(places);
   let found: Choice[] = [];
   let chosen = 0;
-  const list = h("ul", { role: "listbox", id: "found", "aria-label": "Found" });
+  const list = h("ul", { role: "listbox", id: "found", "aria-label": "Results" });
   const input = h("input", {
     type: "text",
     role: "combobox",
@@ -39,7 +39,7 @@ export function showPalette(places: Place[]): void {
     replace(
       list,
       found.length === 0 &&
-        h("li.muted", { role: "option", "aria-disabled": true, "aria-selected": false }, "Nothing has that name"),
+        h("li.muted", { role: "option", "aria-disabled": true, "aria-selected": false }, "No matches"),
       found.map(({ name, hint }, index) =>
         h(
           "li",

@@ -1,4 +1,4 @@
-// The way from page to page: what a page is, which one an address shows, and the history of the browser.
+// The router: which page an address shows, and the browser's history.
 
 import type { Table } from "./api.ts";
 import { h, replace } from "./dom.ts";
@@ -7,19 +7,19 @@ import { tableNamed } from "./session.ts";
 export type Page = {
   title: string;
   element: HTMLElement;
-  /** Show the same page at another address: another filter, another part of the rows. */
+  /** Show the same page at another address, such as another filter. */
   update?: (url: URL) => void;
-  /** Read again, after the database was away or something was saved. */
+  /** Read the data again, after a save or once the database is back. */
   reload?: () => void;
   leave?: () => void;
-  /** What the page does at a key, by the names of `keyName`. */
+  /** The page's keyboard shortcuts, by the names that `keyName` gives. */
   keys?: Record<string, () => void>;
 };
 
 export type Place = { path: string; name: string; page: () => Page };
 
 export type Pages = {
-  /** The pages in the bar, in its order. */
+  /** The pages in the bar, in order. */
   places: Place[];
   rows: (table: Table, url: URL) => Page;
   row: (table: Table, key: string) => Page;
@@ -30,7 +30,7 @@ export const main = h("main", { id: "main", tabindex: -1 });
 let pages: Pages;
 let current: (Page & { path: string }) | undefined;
 
-/** Show the page of the present address, and from now on that of each address to which the browser goes. */
+/** Show the page of the current address, and follow the browser's history from now on. */
 export function startRouter(table: Pages): void {
   pages = table;
   addEventListener("popstate", show);
@@ -46,7 +46,7 @@ export function go(to: string): void {
 
 export const reload = (): void => current?.reload?.();
 
-/** What the page that is shown does at a key. */
+/** Return the shortcut of the current page for a key. */
 export const pageKey = (name: string): (() => void) | undefined => current?.keys?.[name];
 
 function pageAt(url: URL): Page {
@@ -60,10 +60,10 @@ const notFound = (table: string | undefined): Page => ({
   title: "Not found",
   element: h(
     "section.page",
-    h("h1", "There is no such page"),
+    h("h1", "Page not found"),
     h(
       "p",
-      table === undefined ? "" : `This database has no table ${table}. `,
+      table === undefined ? "" : `This database has no table named ${table}. `,
       "Press / to find a table, or go to the ",
       h("a", { href: "/" }, "overview"),
       ".",
@@ -88,7 +88,7 @@ function show(): void {
   markLinks(url.pathname);
 }
 
-/** Mark the links of the frame that lead to the page that is shown, or to the table it belongs to. */
+/** Mark the links in the frame that lead to the current page or to its table. */
 function markLinks(here: string): void {
   for (const link of document.querySelectorAll<HTMLAnchorElement>("nav.places a, nav.tables a")) {
     const path = new URL(link.href).pathname;

@@ -4,7 +4,7 @@ import type { Session, Table } from "./api.ts";
 
 export let session: Session;
 
-/** Set once, before the first page is shown. */
+/** Set the session, once, before the first page is shown. */
 export function startSession(answer: Session): void {
   session = { ...answer, tables: [...answer.tables].sort((one, other) => one.name.localeCompare(other.name)) };
 }

@@ -1,4 +1,4 @@
-// What surrounds every page: the bar, the tables, the banner, the staged changes, and the keys.
+// The frame around every page: the bar, the tables, the banner, the staged changes and the keys.
 
 import { onTrouble, type Problem, rowsPath, type Session, watchHealth } from "./api.ts";
 import { review } from "./changes/review.ts";
@@ -13,7 +13,7 @@ import { session, startSession } from "./session.ts";
 const banner = h("div.banner", { role: "alert", hidden: true });
 const pending = h("div.pending", { role: "region", "aria-label": "Staged changes", hidden: true });
 
-/** Draw the frame, and show the page of the present address in it. */
+/** Draw the frame and show the page of the current address in it. */
 export function start(answer: Session, pages: Pages): void {
   startSession(answer);
   const find = (): void => showPalette(pages.places);
@@ -28,7 +28,7 @@ export function start(answer: Session, pages: Pages): void {
           main.focus();
         },
       },
-      "Skip to the page",
+      "Skip to content",
     ),
     bar(pages.places, find),
     banner,
@@ -69,10 +69,10 @@ function bar(places: Place[], find: () => void): HTMLElement {
     ),
     h(
       "span.mode",
-      { title: write ? "Changes are staged, and saved when you say so" : "Start it with --write to change data" },
+      { title: write ? "Changes are staged until you save them" : "Start the studio with --write to change data" },
       session.mode,
     ),
-    button("?", showKeys, { "aria-label": "Keys", class: "quiet" }),
+    button("?", showKeys, { "aria-label": "Keyboard shortcuts", class: "quiet" }),
   );
 }
 
@@ -96,7 +96,7 @@ function drawTrouble(problem: Problem | null): void {
       " ",
       h("span", problem.fix ? `${problem.fix}.` : ""),
       " ",
-      h("span", "The page goes on by itself when it is back."),
+      h("span", "This page reconnects automatically."),
     );
   if (isBack) reload();
 }
@@ -111,13 +111,13 @@ function drawPending(): void {
       "span",
       h("strong", plural(size, "change")),
       " staged, not saved",
-      rejected > 0 && h("span.wrong", `, ${plural(rejected, "row")} refused`),
+      rejected > 0 && h("span.wrong", `, ${plural(rejected, "row")} rejected`),
     ),
     button("Review and save", () => void review(), { class: "primary", title: "Ctrl+S" }),
   );
 }
 
-/** Whether a key is text for the field in which it was pressed. */
+/** True if the key types text into the focused field. */
 const isTyped = ({ target }: KeyboardEvent): boolean =>
   (target as HTMLElement).isContentEditable ||
   (target as HTMLElement).matches("input:not([type=checkbox]), textarea, select");
@@ -127,7 +127,7 @@ function onKey(event: KeyboardEvent, places: Place[], find: () => void): void {
   const isOpen = document.querySelector("dialog[open]") !== null;
   if (name === "Ctrl+s" && !event.shiftKey) {
     event.preventDefault();
-    // What is being typed in a cell belongs to what is saved.
+    // An open cell editor stages its value first, so that the review includes it.
     document.activeElement?.dispatchEvent(new CustomEvent("finish", { bubbles: true }));
     if (!isOpen) void review();
     return;

@@ -1,8 +1,8 @@
-// Values as text: what cannot be seen, what is cut, what is copied, and what an editor must not change.
+// Values as text: invisible characters, shortened texts, the clipboard, and line ends.
 
 import { type Cell, isCut, type Whole } from "./api.ts";
 
-/** A character that reorders or hides text, or ends a line: its code and its short name are shown instead. */
+/** A character that reorders or hides text or ends a line. Its short name is shown in its place. */
 export type Unseen = { code: string; name: string };
 
 const UNSEEN = /[\p{Cc}\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/gu;
@@ -33,12 +33,12 @@ const NAMES: Record<string, string> = {
 };
 const PICTURE = /\p{Extended_Pictographic}/u;
 
-/** Split a text into what can be shown as it is and the characters that cannot be seen. */
+/** Split a text into visible parts and invisible characters. */
 export function splitUnseen(text: string): (string | Unseen)[] {
   const parts: (string | Unseen)[] = [];
   let from = 0;
   for (const { 0: character, index } of text.matchAll(UNSEEN)) {
-    // A joiner between pictures is part of one picture.
+    // A joiner after an emoji belongs to it.
     if (character === "\u200d" && PICTURE.test(text.slice(Math.max(0, index - 3), index))) continue;
     const code = `U+${character.codePointAt(0)?.toString(16).toUpperCase().padStart(4, "0")}`;
     if (index > from) parts.push(text.slice(from, index));
@@ -49,17 +49,17 @@ export function splitUnseen(text: string): (string | Unseen)[] {
   return parts;
 }
 
-/** How much of a text a cell shows. */
+/** The number of characters that a cell shows. */
 export const SHOWN_LENGTH = 200;
 
 export const begins = (text: string, length = SHOWN_LENGTH): string =>
   text.length > length ? `${text.slice(0, length)}…` : text;
 
-/** What Ctrl+C puts on the clipboard. */
+/** Return the text that Ctrl+C copies. */
 export const plain = (value: Whole | undefined): string =>
   value === undefined || value === null ? "" : Array.isArray(value) ? JSON.stringify(value) : value;
 
-/** About what a cell shows, to measure its width. */
+/** Return roughly the text that a cell shows, to measure its width. */
 export const textOf = (cell: Cell | undefined): string =>
   cell === null || cell === undefined ? "NULL" : isCut(cell) ? cell.cut : Array.isArray(cell) ? cell.join("  ") : cell;
 
@@ -69,8 +69,8 @@ export const shortType = (type: string): string =>
 export const same = (one: unknown, other: unknown): boolean => JSON.stringify(one) === JSON.stringify(other);
 
 /**
- * Return the text that was meant by an edit in an editor that knows one kind of line end, where the original had others:
- * what was not touched stays as it was, to the character.
+ * Restore the line ends of a text after an edit. A `<textarea>` turns every line end into `\n`; the parts that the edit
+ * did not touch get their original characters back.
  */
 export function restoreLineEnds(original: string, edited: string): string {
   const shown = original.replace(/\r\n?/g, "\n");
@@ -80,7 +80,7 @@ export function restoreLineEnds(original: string, edited: string): string {
   while (start < limit && shown[start] === edited[start]) start++;
   let end = 0;
   while (end < limit - start && shown[shown.length - 1 - end] === edited[edited.length - 1 - end]) end++;
-  // Where each shown character begins in the original, in which a line end may have two.
+  // The index in the original of each shown character; a line end may take two.
   const places: number[] = [];
   for (let at = 0; at < original.length; at++) {
     places.push(at);
@@ -92,6 +92,6 @@ export function restoreLineEnds(original: string, edited: string): string {
   return joinLines(joinLines(original.slice(0, places[start]), typed), original.slice(places[shown.length - end]));
 }
 
-/** Put two texts together; a CR at the end of one and an LF at the beginning of the other stay two line ends. */
+/** Join two texts so that a CR and an LF that meet stay two line ends. */
 const joinLines = (left: string, right: string): string =>
   left.endsWith("\r") && right.startsWith("\n") ? `${left}\n${right}` : left + right;

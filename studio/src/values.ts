@@ -1,34 +1,34 @@
-// How a value looks: NULL, an empty text and invisible characters can be told apart, and data is never markup.
+// How values look. NULL, empty text and invisible characters are distinguishable, and data is never markup.
 
 import { type Cell, isCut, type Whole } from "./api.ts";
 import { button, h, number } from "./dom.ts";
 import { begins, SHOWN_LENGTH, splitUnseen } from "./text.ts";
 
-/** How much of a value the panel shows at first. */
+/** The number of characters that the panel shows at first. */
 const LONG = 50_000;
 
-/** One line of text in which line ends and invisible characters can be seen. */
+/** Draw a text as one line, with names in place of line ends and invisible characters. */
 export const visible = (text: string): (Node | string)[] =>
   splitUnseen(text).map((part) =>
     typeof part === "string" ? part : h("span.unseen", { title: part.code }, part.name),
   );
 
-/** A value as one line of a grid. */
+/** Draw a value as one line of a grid. */
 export function oneLine(cell: Cell | undefined): HTMLElement {
-  if (cell === undefined) return h("span.none.default", { title: "The database fills it in" }, "default");
+  if (cell === undefined)
+    return h("span.none.default", { title: "The database fills in the default value" }, "default");
   if (cell === null) return h("span.none.null", "NULL");
-  if (cell === "") return h("span.none.empty", { title: "A text of no characters, which is not NULL" }, "empty");
+  if (cell === "") return h("span.none.empty", { title: "An empty text, not NULL" }, "empty");
   if (Array.isArray(cell)) return chips(cell);
   const [text, length] = isCut(cell) ? [cell.cut, cell.length] : [cell.slice(0, SHOWN_LENGTH), cell.length];
   const line = h("span.text", { dir: "auto" }, visible(text));
   if (text.length >= length) return line;
-  return h("span.cut", line, h("span.more", { title: "Space shows it whole" }, `… ${number(length)}`));
+  return h("span.cut", line, h("span.more", { title: "Press Space to show the full value" }, `… ${number(length)}`));
 }
 
-/** The elements of an array; in a grid the first ones, and of long ones the beginning. */
+/** Draw an array as chips; in a grid only the first elements, shortened. */
 export function chips(values: (string | null)[], { all = false } = {}): HTMLElement {
-  if (!values.length)
-    return h("span.none.empty", { title: "An array of no elements, which is not NULL" }, "empty array");
+  if (!values.length) return h("span.none.empty", { title: "An empty array, not NULL" }, "empty array");
   const chip = (value: string | null): HTMLElement =>
     h("span.chip", value === null || value === "" ? oneLine(value) : h("bdi", visible(all ? value : begins(value))));
   return h(
@@ -38,7 +38,7 @@ export function chips(values: (string | null)[], { all = false } = {}): HTMLElem
   );
 }
 
-/** A value as it is, over as many lines as it has. */
+/** Draw a value in full, with all its lines. */
 export function whole(value: Whole): HTMLElement {
   if (value === null || value === "") return oneLine(value);
   if (Array.isArray(value)) return chips(value, { all: true });

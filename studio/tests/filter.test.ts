@@ -17,7 +17,7 @@ import {
 const student = { column: "role", op: "is", value: "STUDENT" };
 const nameless = { column: "email", op: "null" };
 
-test("a filter that is written reads as the same filter", () => {
+test("a filter survives a round trip through the address", () => {
   const filter: Group = { all: [student, { any: [nameless, student] }] };
   assert.deepEqual(readFilter(writeFilter(filter)), filter);
 });
@@ -27,7 +27,7 @@ test("an empty filter leaves the address", () => {
   assert.equal(writeFilter({ any: [] }), null);
 });
 
-test("text that is no filter reads as the empty filter", () => {
+test("invalid text gives an empty filter", () => {
   for (const text of [null, "", "null", "not json", "5", '"all"', "{"]) assert.deepEqual(readFilter(text), { all: [] });
 });
 
@@ -35,13 +35,13 @@ test("a lone condition becomes a group", () => {
   assert.deepEqual(readFilter(JSON.stringify(student)), { all: [student] });
 });
 
-test("narrowing adds a condition that has to hold as well", () => {
+test("narrowing adds a condition that must match", () => {
   assert.deepEqual(narrowed({ all: [student] }, nameless), { all: [student, nameless] });
   assert.deepEqual(narrowed({ any: [student, nameless] }, student), { all: [{ any: [student, nameless] }, student] });
   assert.deepEqual(narrowed({ any: [] }, student), { all: [student] });
 });
 
-test("a part is added, replaced and removed without changing the group itself", () => {
+test("adding, replacing and removing a part does not change the original group", () => {
   const group: Group = { any: [student] };
   assert.deepEqual(withPart(group, nameless), { any: [student, nameless] });
   assert.deepEqual(replacePart(group, 0, nameless), { any: [nameless] });
@@ -49,12 +49,12 @@ test("a part is added, replaced and removed without changing the group itself", 
   assert.deepEqual(group, { any: [student] });
 });
 
-test("the joiner decides whether all parts have to hold or any", () => {
+test("the joiner decides whether all parts or any part must match", () => {
   assert.deepEqual(groupOf("and", [student]), { all: [student] });
   assert.deepEqual(groupOf("or", [student]), { any: [student] });
 });
 
-test("the fields of the form become the value that the operator takes", () => {
+test("the fields of the form become the value that the operator expects", () => {
   assert.deepEqual(conditionOf("email", "null", []), nameless);
   assert.deepEqual(conditionOf("role", "is", ["STUDENT"]), student);
   assert.deepEqual(conditionOf("email", "is", [""]), { column: "email", op: "is", value: "" });
@@ -71,13 +71,13 @@ test("the fields of the form become the value that the operator takes", () => {
   assert.deepEqual(conditionOf("belt", "in", [""]), { column: "belt", op: "in", value: [] });
 });
 
-test("a form that is opened again begins with the values of its condition", () => {
+test("the form of a condition starts with its values", () => {
   assert.deepEqual(fieldsOf(nameless), []);
   assert.deepEqual(fieldsOf(student), ["STUDENT"]);
   assert.deepEqual(fieldsOf({ column: "degree", op: "between", value: ["1", "3"] }), ["1", "3"]);
 });
 
-test("a condition reads as a sentence after its column", () => {
+test("a condition is described in words", () => {
   const sentence = (op: string, value?: string | string[]): string =>
     describe(value === undefined ? { column: "any", op } : { column: "any", op, value });
   assert.equal(sentence("null"), "is NULL");

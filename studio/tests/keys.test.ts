@@ -13,29 +13,29 @@ test("a key is named with its modifiers", () => {
   assert.equal(name(" "), " ");
 });
 
-test("Cmd does what Ctrl does", () => {
+test("Cmd is named Ctrl", () => {
   assert.equal(name("z", { metaKey: true }), "Ctrl+z");
 });
 
-test("a capital letter is the same key, and a character that Shift makes is named by itself", () => {
+test("a capital letter is the same key, and a shifted character is named by itself", () => {
   assert.equal(name("Z", { ctrlKey: true, shiftKey: true }), "Ctrl+z");
   assert.equal(name("?", { shiftKey: true }), "?");
 });
 
-test("with Alt a key is named by its place, whatever Option types", () => {
+test("with Alt the physical key is named, whatever character Option types", () => {
   assert.equal(name("†", { altKey: true }, "KeyT"), "Alt+t");
   assert.equal(name("¡", { altKey: true }, "Digit1"), "Alt+1");
   assert.equal(name("≥", { altKey: true }, "Period"), "Alt+.");
   assert.equal(name("PageDown", { altKey: true }, "PageDown"), "Alt+PageDown");
 });
 
-test("the grid leaves its page the keys of the page", () => {
+test("the grid leaves the page's shortcuts to the page", () => {
   for (const key of ["/", "?", "F4", " ", "Delete", "Insert", "Ctrl+Delete", "Alt+PageDown"])
     assert.ok(isPageKey(key, true), key);
   for (const key of ["a", "ArrowDown", "Tab", "Escape", "Home"]) assert.ok(!isPageKey(key, true), key);
 });
 
-test("Enter belongs to the grid only where it can open an editor", () => {
+test("Enter belongs to the grid only in a cell that can be edited", () => {
   assert.ok(!isPageKey("Enter", true));
   assert.ok(isPageKey("Enter", false));
 });

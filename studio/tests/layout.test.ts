@@ -29,7 +29,7 @@ const tables = [
   table("tree", column("parent_id", { table: "tree", column: "id" })),
 ];
 
-test("every table has a place, and every reference a line", () => {
+test("every table has a position, and every reference has a line", () => {
   const { boxes, lines } = layOut(tables);
   assert.deepEqual([...boxes.keys()], ["gyms", "users", "alone", "tree"]);
   assert.deepEqual(
@@ -38,7 +38,7 @@ test("every table has a place, and every reference a line", () => {
   );
 });
 
-test("no table stands on another, or outside the drawing", () => {
+test("no table overlaps another or leaves the drawing", () => {
   const { boxes, width, height } = layOut(tables);
   const all = [...boxes.values()];
   for (const box of all)
@@ -53,7 +53,7 @@ test("no table stands on another, or outside the drawing", () => {
       );
 });
 
-test("a line begins at the edge of its table and ends at that of the other, level with the columns", () => {
+test("a line connects the edges of two tables, at the height of its columns", () => {
   const { boxes, lines } = layOut(tables);
   const [line] = lines;
   const [gyms, users] = [boxes.get("gyms"), boxes.get("users")];

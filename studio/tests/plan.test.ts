@@ -36,7 +36,7 @@ const join: PlanNode = {
   ],
 };
 
-test("steps follow the step that they are below", () => {
+test("every step is followed by its child steps", () => {
   const steps = stepsOf(join, false);
   assert.deepEqual(
     steps.map(({ node, depth }) => [node["Node Type"], depth]),
@@ -48,14 +48,14 @@ test("steps follow the step that they are below", () => {
   );
 });
 
-test("a step has its own cost, without the steps below it", () => {
+test("the cost of a step excludes its child steps", () => {
   assert.deepEqual(
     stepsOf(join, false).map(({ own }) => own),
     [20, 30, 50],
   );
 });
 
-test("the time of a step is that of all its loops", () => {
+test("the time of a step covers all its loops", () => {
   const [top, scan, index] = stepsOf(join, true);
   assert.equal(index?.own, 30);
   assert.equal(scan?.own, 10);
@@ -63,14 +63,14 @@ test("the time of a step is that of all its loops", () => {
   assert.deepEqual([index?.actual, index?.expected, index?.loops], [1000, 1000, 1000]);
 });
 
-test("the shares of all steps make up the whole plan", () => {
+test("the shares of all steps add up to the whole plan", () => {
   for (const measured of [true, false]) {
     const shares = stepsOf(join, measured).map(({ share }) => share);
     assert.ok(Math.abs(shares.reduce((sum, share) => sum + share) - 1) < 1e-9, String(shares));
   }
 });
 
-test("the planner's error is a factor in either direction, and 1 where nothing was measured", () => {
+test("the planner's error is a factor in either direction, and 1 if nothing was measured", () => {
   const [top, scan] = stepsOf(join, true);
   assert.equal(top?.error, 100);
   assert.equal(scan?.error, 1);
@@ -78,28 +78,28 @@ test("the planner's error is a factor in either direction, and 1 where nothing w
   assert.ok(stepsOf(join, false).every(({ error }) => error === 1));
 });
 
-test("a step below cannot make a share negative", () => {
+test("a child step that costs more than its parent does not make a share negative", () => {
   const below = { "Node Type": "Seq Scan", "Total Cost": 9 };
   const limit = stepsOf({ "Node Type": "Limit", "Total Cost": 1, Plans: [below] }, false);
   assert.equal(limit[0]?.own, 0);
   assert.equal(limit[1]?.share, 1);
 });
 
-test("a plan of no time divides by nothing", () => {
+test("a plan that took no time has shares of zero", () => {
   assert.deepEqual(
     stepsOf({ "Node Type": "Result", "Actual Total Time": 0, "Actual Loops": 1 }, true).map(({ share }) => share),
     [0],
   );
 });
 
-test("pages are counted where they were measured", () => {
+test("pages are counted if they were measured", () => {
   assert.deepEqual(
     stepsOf(join, true).map(({ pages }) => pages),
     [undefined, 9, undefined],
   );
 });
 
-test("a step is named by what it works on", () => {
+test("a step is named by its kind and its target", () => {
   const [, scan, index] = stepsOf(join, false);
   assert.ok(scan && index);
   assert.deepEqual(nameOf(scan.node), { kind: "Seq Scan", target: " on users as u", index: undefined });
@@ -108,7 +108,7 @@ test("a step is named by what it works on", () => {
   assert.equal(nameOf({ "Node Type": "Hash Join", "Join Type": "Inner" }).kind, "Hash Join");
 });
 
-test("details that say nothing are left out", () => {
+test("details without a value are left out", () => {
   const node = {
     "Node Type": "Sort",
     "Sort Key": ["a", "b DESC"],

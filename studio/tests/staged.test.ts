@@ -27,7 +27,7 @@ const staged = (table: string, key: string) => {
   return change;
 };
 
-test("a staged value is sent with the value that was seen", () => {
+test("a staged value is sent with the original value", () => {
   stage("users", "1", "first_name", "before", "after");
   assert.deepEqual(toWire(staged("users", "1")), {
     op: "update",
@@ -38,13 +38,13 @@ test("a staged value is sent with the value that was seen", () => {
   });
 });
 
-test("a value edited twice is compared with the one that was seen first", () => {
+test("a second edit of a value keeps the original value", () => {
   stage("users", "1", "first_name", "before", "once");
   stage("users", "1", "first_name", "once", "twice");
   assert.deepEqual(staged("users", "1").was, { first_name: "before" });
 });
 
-test("the value that was there takes the change back", () => {
+test("staging the original value removes the change", () => {
   stage("users", "1", "first_name", "before", "after");
   stage("users", "1", "last_name", null, "");
   stage("users", "1", "first_name", "before", "before");
@@ -81,13 +81,13 @@ test("a new row is sent without a key, and the latest is shown first", () => {
   assert.deepEqual(toWire(staged("users", second)), { op: "insert", table: "users", values: { first_name: "new" } });
 });
 
-test("a new row that has NULL again keeps it, because a default may be something else", () => {
+test("an explicit NULL in a new row is sent, because it overrides the default", () => {
   const key = stageInsert("users");
   stage("users", key, "created_at", null, null);
   assert.deepEqual(staged("users", key).values, { created_at: null });
 });
 
-test("a deletion is sent with the values that were seen whole", () => {
+test("a deletion is sent with the original values, except those that were cut", () => {
   stageDelete("notifications", "1", { id: "1", title: "a", content: { cut: "long", length: 5000 } });
   assert.deepEqual(toWire(staged("notifications", "1")), {
     op: "delete",
@@ -97,7 +97,7 @@ test("a deletion is sent with the values that were seen whole", () => {
   });
 });
 
-test("a deletion staged twice leaves the row, and that of a new row forgets it", () => {
+test("deleting a row twice leaves it, and deleting a new row removes it", () => {
   stageDelete("users", "1", { id: "1" });
   stageDelete("users", "1", { id: "1" });
   stageDelete("users", stageInsert("users"), {});
@@ -111,7 +111,7 @@ test("a deletion takes the place of an edit", () => {
   assert.deepEqual(staged("users", "1").values, {});
 });
 
-test("every step is taken back, the last first", () => {
+test("undo reverts the steps, the last one first", () => {
   stage("users", "1", "first_name", "a", "b");
   stage("users", "1", "first_name", "a", "c");
   discardAll();
@@ -124,14 +124,14 @@ test("every step is taken back, the last first", () => {
   assert.ok(!undo());
 });
 
-test("what is saved cannot be taken back", () => {
+test("a save cannot be undone", () => {
   stage("users", "1", "first_name", "a", "b");
   forgetSaved();
   assert.ok(!undo());
   assert.equal(changes.size, 0);
 });
 
-test("a rejected value is marked until it is edited", () => {
+test("a rejected value is marked until the next edit", () => {
   stage("users", "1", "gym_id", null, "999");
   const change = staged("users", "1");
   reject([change], [{ index: 0, column: "gym_id", what: "gyms has no row 999" }]);
@@ -141,7 +141,7 @@ test("a rejected value is marked until it is edited", () => {
   assert.ok(!isRejected(staged("users", "1")));
 });
 
-test("an error without a column is one of the whole change", () => {
+test("an error without a column belongs to the whole change", () => {
   stageDelete("gyms", "1", { id: "1" });
   const change = staged("gyms", "1");
   reject(
@@ -154,7 +154,7 @@ test("an error without a column is one of the whole change", () => {
   assert.equal(change.error, "users refer to it");
 });
 
-test("in a conflict, theirs drops the value and mine is compared with what is there now", () => {
+test("keeping theirs drops a staged value, and keeping mine expects the value in the database", () => {
   stage("users", "1", "first_name", "before", "mine");
   stage("users", "1", "last_name", "before", "mine too");
   takeTheirs(staged("users", "1"), "first_name");
@@ -165,13 +165,13 @@ test("in a conflict, theirs drops the value and mine is compared with what is th
   assert.equal(changes.size, 0);
 });
 
-test("in a conflict over a deletion, theirs keeps the row", () => {
+test("keeping theirs drops a staged deletion", () => {
   stageDelete("users", "1", { first_name: "before" });
   takeTheirs(staged("users", "1"), "first_name");
   assert.equal(changes.size, 0);
 });
 
-test("listeners hear of every step until they stop", () => {
+test("listeners are called after every step until they stop", () => {
   let heard = 0;
   const stop = onChanges(() => heard++);
   stage("users", "1", "first_name", "a", "b");

@@ -15,31 +15,31 @@ async function read(...chunks: (string | Uint8Array<ArrayBuffer>)[]): Promise<Li
   return lines;
 }
 
-test("lines are read wherever the answer is cut", async () => {
+test("lines are read however the response is split into chunks", async () => {
   const lines = [{ rows: [["1"]] }, { done: { rows: 1, ms: 2 } }];
   const text = lines.map((line) => `${JSON.stringify(line)}\n`).join("");
   for (let at = 0; at <= text.length; at++) assert.deepEqual(await read(text.slice(0, at), text.slice(at)), lines);
 });
 
-test("a character is read whole where the answer is cut inside it", async () => {
+test("a character that is split between two chunks is read correctly", async () => {
   const bytes = new TextEncoder().encode('{"rows":[["😀"]]}\n');
   for (let at = 0; at <= bytes.length; at++)
     assert.deepEqual(await read(bytes.slice(0, at), bytes.slice(at)), [{ rows: [["😀"]] }]);
 });
 
-test("the last line needs no line end, and empty lines are none", async () => {
+test("the last line needs no line end, and empty lines are skipped", async () => {
   assert.deepEqual(await read('\n\n{"rows":[]}'), [{ rows: [] }]);
   assert.deepEqual(await read(), []);
 });
 
-test("a position counts characters, and an emoji is one", () => {
+test("a position counts an emoji as one character", () => {
   assert.equal(offsetOf("SELECT '😀', x", 1), 0);
   assert.equal(offsetOf("SELECT '😀', x", 13), 13);
   assert.equal(offsetOf("SELECT 'aa', x", 13), 12);
   assert.equal(offsetOf("short", 100), 5);
 });
 
-test("the outcome names the command where it is no SELECT", () => {
+test("the summary names a command other than SELECT", () => {
   assert.equal(describeDone({ rows: 3, ms: 1.25, command: "SELECT 3" }, "rows"), "3 rows in 1.3 ms");
   assert.equal(describeDone({ rows: 0, ms: 12.3, command: "UPDATE 0" }, "rows"), "UPDATE 0 · 0 rows in 12 ms");
   assert.equal(describeDone({ rows: 1000, ms: 12.3, more: true }, "rows"), "1,000 rows in 12 ms, and there are more");

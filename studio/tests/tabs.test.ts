@@ -19,7 +19,7 @@ const three = (): Tabs => {
   return tabs;
 };
 
-test("the first visit has one tab with a query to try", () => {
+test("the first visit has one tab with an example query", () => {
   const tabs = new Tabs();
   assert.deepEqual(names(tabs), ["Query 1"]);
   assert.match(tabs.open.text, /^SELECT/);
@@ -33,7 +33,7 @@ test("a new tab opens at the end with the next number", () => {
   assert.equal(tabs.index, 3);
 });
 
-test("tabs, and which is open, are there at the next visit", () => {
+test("the list and the open tab are stored between visits", () => {
   three().choose(1);
   const again = new Tabs();
   assert.deepEqual(names(again), ["Query 1", "Query 2", "Query 3"]);
@@ -73,7 +73,7 @@ test("an empty name renames nothing", () => {
   assert.equal(tabs.open.name, "mine");
 });
 
-test("a choice beyond the tabs is the nearest one", () => {
+test("an index outside the list opens the nearest tab", () => {
   const tabs = three();
   tabs.choose(9);
   assert.equal(tabs.index, 2);
@@ -81,7 +81,7 @@ test("a choice beyond the tabs is the nearest one", () => {
   assert.equal(tabs.index, 0);
 });
 
-test("a storage that holds something else counts as empty", () => {
+test("an invalid storage counts as empty", () => {
   storage.set("sql:tabs", "{not json");
   assert.deepEqual(names(new Tabs()), ["Query 1"]);
 });

@@ -17,13 +17,13 @@ test("text without invisible characters stays one part", () => {
   assert.deepEqual(splitUnseen(""), []);
 });
 
-test("a joiner inside an emoji is part of it, and elsewhere it is named", () => {
+test("a joiner inside an emoji is part of it; elsewhere it is named", () => {
   const family = "👨\u200d👩\u200d👧";
   assert.deepEqual(splitUnseen(family), [family]);
   assert.deepEqual(splitUnseen("a\u200db"), ["a", { code: "U+200D", name: "ZWJ" }, "b"]);
 });
 
-test("the parts of a text put together are the text, but for the characters that are named", () => {
+test("the parts of a split text add up to the text", () => {
   const text = "\ufeffone\r\ntwo\u00ad\t\u2029three\u061c";
   const shown = splitUnseen(text).map((part) =>
     typeof part === "string" ? part : String.fromCodePoint(Number.parseInt(part.code.slice(2), 16)),
@@ -31,7 +31,7 @@ test("the parts of a text put together are the text, but for the characters that
   assert.equal(shown.join(""), text);
 });
 
-test("an edit that changes nothing keeps every line end", () => {
+test("an edit without a change keeps every line end", () => {
   for (const text of ["", "a\r\nb\nc\rd", "\r\n", "\r\r\n\n"])
     assert.equal(restoreLineEnds(text, text.replace(/\r\n?/g, "\n")), text);
 });
@@ -44,19 +44,19 @@ test("an edit keeps the line ends of the lines that it does not touch", () => {
   assert.equal(restoreLineEnds("a\r\nb", ""), "");
 });
 
-test("new lines get the line end of the text, which is \\n where it has none", () => {
+test("new lines get CRLF if the text has any, otherwise LF", () => {
   assert.equal(restoreLineEnds("a", "a\nb"), "a\nb");
   assert.equal(restoreLineEnds("a\r\nb", "a\nb\nc"), "a\r\nb\r\nc");
 });
 
-test("a CR and an LF that an edit brings together stay two line ends", () => {
+test("a CR and an LF that an edit joins stay two line ends", () => {
   assert.equal(restoreLineEnds("a\rb", "a\n\nb"), "a\r\n\nb");
   assert.equal(restoreLineEnds("a\rX\nb", "a\n\nb"), "a\r\n\nb");
 });
 
-test("whatever is typed, the result reads as it was typed", () => {
+test("a restored text has the lines that were typed", () => {
   const pieces = ["\r\n", "\n", "\r", "a", "b", "😀"];
-  // The same texts in every run: a linear congruential generator.
+  // A linear congruential generator, for the same texts in every run.
   let seed = 1;
   const next = (limit: number): number => {
     seed = (seed * 48271) % 0x7fffffff;

@@ -1,4 +1,4 @@
-"""The studio as a person meets it: the installed command, and a real Chromium."""
+"""The studio in a real Chromium, started by the installed command."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from sqlalchemy import ARRAY, Table, Text
 
 from tatame_db.schema import Base
 
-# Long enough for a busy machine; what goes well waits for nothing.
+# Long enough for a busy machine. A passing test does not wait for it.
 TIMEOUT_MS = 20_000
 expect.set_options(timeout=TIMEOUT_MS)
 
@@ -64,13 +64,13 @@ class Home:
 
 @dataclass
 class Visit:
-    """A page in a browser of its own, and what should not have happened there."""
+    """A page in its own browser context, and the unexpected events on it."""
 
     page: Page
     base: str
     wrong: list[str] = field(default_factory=list)
     expected: list[str] = field(default_factory=list)
-    """Parts of console messages that the test itself brings about, such as a refusal."""
+    """Parts of console messages that the test causes on purpose, such as a rejected request."""
 
     def go(self, path: str) -> Page:
         self.page.goto(self.base + path)
@@ -91,17 +91,17 @@ class Visit:
 def chromium() -> str:
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None and "STUDIO_BROWSER_IS_THERE" in os.environ:
-        pytest.fail("STUDIO_BROWSER_IS_THERE is set, and there is no chromium on the PATH")
+        pytest.fail("STUDIO_BROWSER_IS_THERE is set, but chromium is not on the PATH")
     if path is None:
-        pytest.skip("the studio is tested in Chromium, and there is none on the PATH; `apt-get install chromium`")
+        pytest.skip("chromium is not on the PATH; install it with `apt-get install chromium`")
     return path
 
 
-# A browser a module: Playwright keeps an event loop in the thread, over which other tests of the worker would stumble.
+# One browser per module: Playwright keeps an event loop in the thread, which breaks other tests of the worker.
 @pytest.fixture(scope="module")
 def browser(chromium: str) -> Generator[Browser]:
     with sync_playwright() as playwright:
-        # Chromium's own sandbox does not start for root, as whom containers run.
+        # Chromium's sandbox does not start for root, the user of most containers.
         browser = playwright.chromium.launch(executable_path=chromium, chromium_sandbox=False)
         yield browser
         browser.close()
@@ -114,7 +114,7 @@ def new_home(directory: Path) -> Home:
 
 
 def insert_everywhere(connection: psycopg.Connection, table: Table, text: str) -> None:
-    """Insert a row that holds this text in every column that can."""
+    """Insert a row with this text in every text column."""
     values: dict[str, Any] = {}
     for column in table.columns:
         if column.foreign_keys:
@@ -123,7 +123,7 @@ def insert_everywhere(connection: psycopg.Connection, table: Table, text: str) -
             values[column.name] = [text, text]
         elif isinstance(column.type, Text):
             values[column.name] = text
-    # An index, or a key, cannot hold the longest.
+    # An index or a key cannot hold the longest text.
     if len(text) < 1000 or table.name == "notifications":
         names = ", ".join(f'"{name}"' for name in values)
         marks = ", ".join(f"%({name})s" for name in values)
@@ -132,7 +132,7 @@ def insert_everywhere(connection: psycopg.Connection, table: Table, text: str) -
 
 
 @pytest.fixture(scope="session")
-def home(chromium: str) -> Generator[Home]:  # noqa: ARG001, nothing is started where there is no browser
+def home(chromium: str) -> Generator[Home]:  # noqa: ARG001, without a browser nothing is started
     directory = Path(tempfile.mkdtemp(prefix="tatame-test-"))
     directory.chmod(0o755)
     home = new_home(directory)
@@ -147,7 +147,7 @@ def home(chromium: str) -> Generator[Home]:  # noqa: ARG001, nothing is started 
 
 @contextmanager
 def studio_of(home: Home, *options: str) -> Generator[str]:
-    """Run a studio and give its opening address."""
+    """Run a studio and yield its opening address."""
     process = subprocess.Popen(
         [COMMAND, "studio", "--no-browser", *options],
         env=home.environment,
@@ -168,21 +168,21 @@ def studio_of(home: Home, *options: str) -> Generator[str]:
 
 @pytest.fixture(scope="session")
 def reading(home: Home) -> Generator[str]:
-    """Give the opening address of a studio that only reads."""
+    """Yield the opening address of a read-only studio."""
     with studio_of(home) as opening:
         yield opening
 
 
 @pytest.fixture(scope="session")
 def writing(home: Home) -> Generator[str]:
-    """Give the opening address of a studio that may write."""
+    """Yield the opening address of a studio in write mode."""
     with studio_of(home, "--write") as opening:
         yield opening
 
 
 @contextmanager
 def visit_to(context: BrowserContext, opening: str) -> Generator[Visit]:
-    """Give a page that is let in there; afterwards nothing bad may have happened on it."""
+    """Yield a page that is logged in to a studio, and check that nothing unexpected happened on it."""
     page = context.new_page()
     page.set_default_timeout(TIMEOUT_MS)
     base = re.sub(r"/\?token=.*", "", opening)
@@ -201,11 +201,11 @@ def visit_to(context: BrowserContext, opening: str) -> Generator[Visit]:
 
     def on_request(request: Request) -> None:
         if not request.url.startswith((base, "data:", "blob:")):
-            visit.wrong.append(f"left for {request.url}")
+            visit.wrong.append(f"request to {request.url}")
 
     page.on("dialog", on_dialog)
     page.on("request", on_request)
-    # The token is exchanged without a page: each one costs a second on a busy machine.
+    # Exchange the token without a page, because a page costs a second on a busy machine.
     context.request.get(opening)
     yield visit
     page.close()
@@ -230,21 +230,21 @@ def contexts(browser: Browser) -> Generator[Callable[..., BrowserContext]]:
 
 @pytest.fixture
 def visit(contexts: Callable[..., BrowserContext], reading: str) -> Generator[Visit]:
-    """Give a page of a studio that only reads."""
+    """Yield a page of a read-only studio."""
     with visit_to(contexts(), reading) as visit:
         yield visit
 
 
 @pytest.fixture
 def edit(contexts: Callable[..., BrowserContext], writing: str) -> Generator[Visit]:
-    """Give a page of a studio that may write."""
-    # So wide that the grid draws all columns; that arrows reach the others is another test's matter.
+    """Yield a page of a studio in write mode."""
+    # Wide enough for the grid to draw all columns.
     with visit_to(contexts(viewport={"width": 4000, "height": 900}), writing) as visit:
         yield visit
 
 
 @pytest.fixture
 def database(home: Home) -> Generator[psycopg.Connection]:
-    """Look into the database past the studio."""
+    """Connect to the database directly."""
     with home.connect() as connection:
         yield connection

@@ -8,7 +8,7 @@ from playwright.sync_api import BrowserContext, expect
 from tests.browser.conftest import Home, new_home, studio_of, visit_to
 
 
-def test_a_database_that_goes_away_gives_a_banner_and_comes_back_by_itself(
+def test_the_page_reconnects_when_the_database_is_back(
     contexts: Callable[..., BrowserContext], directory: Path
 ) -> None:
     home = new_home(directory)
@@ -20,9 +20,9 @@ def test_a_database_that_goes_away_gives_a_banner_and_comes_back_by_itself(
         page.keyboard.press("Enter")
         expect(page.get_by_text("1 change staged")).to_be_visible()
         home.run("stop")
-        page.get_by_role("button", name="Read again").click()
+        page.get_by_role("button", name="Reload").click()
         banner = page.locator(".banner")
-        expect(banner).to_contain_text("goes on by itself")
+        expect(banner).to_contain_text("reconnects automatically")
         page.get_by_role("navigation", name="Pages").get_by_role("link", name="SQL").click()
         page.get_by_role("button", name="Run").click()
         expect(page.locator(".results .problem")).to_be_visible()
@@ -37,13 +37,13 @@ def test_a_database_that_goes_away_gives_a_banner_and_comes_back_by_itself(
     home.run("down", "--yes")
 
 
-def test_a_studio_that_ended_is_said_on_the_page(contexts: Callable[..., BrowserContext], home: Home) -> None:
+def test_the_page_reports_a_stopped_studio(contexts: Callable[..., BrowserContext], home: Home) -> None:
     context = contexts()
-    with ExitStack() as page_stays:
+    with ExitStack() as open_page:
         with studio_of(home) as opening:
-            visit = page_stays.enter_context(visit_to(context, opening))
+            visit = open_page.enter_context(visit_to(context, opening))
             visit.go("/t/gyms")
             visit.cell(0, "name").wait_for()
         visit.expected.append("ERR_")
-        visit.page.get_by_role("button", name="Read again").click()
-        expect(visit.page.locator(".banner")).to_contain_text("The studio does not answer")
+        visit.page.get_by_role("button", name="Reload").click()
+        expect(visit.page.locator(".banner")).to_contain_text("The studio is not responding")

@@ -30,13 +30,13 @@ def value(database: psycopg.Connection, table: str, key: int, column: str) -> An
 
 
 def rows_of(visit: Visit, table: str, *keys: int) -> Page:
-    """Show these rows alone."""
+    """Show only these rows."""
     keys_ = ",".join(f'"{key}"' for key in keys)
     return visit.go(f'/t/{table}?filter={{"all":[{{"column":"id","op":"in","value":[{keys_}]}}]}}')
 
 
 def type_into(visit: Visit, key: object, column: str, text: str) -> None:
-    """Edit a cell as a person does: go there, Enter, type over what is selected, Enter."""
+    """Edit a cell with the keyboard: Enter, replace the selected text, Enter."""
     cell = visit.cell_of(key, column)
     cell.click()
     visit.page.keyboard.press("Enter")
@@ -74,7 +74,7 @@ def test_an_edit_is_staged_shown_with_its_sql_and_saved(edit: Visit, database: p
     assert value(database, "users", key, "first_name") == "Zoë"
 
 
-def test_a_moment_keeps_its_microseconds(edit: Visit, database: psycopg.Connection) -> None:
+def test_a_timestamp_keeps_its_microseconds(edit: Visit, database: psycopg.Connection) -> None:
     key = a_user(database, "punctual", approved_at="2024-03-01 18:30:00.000001")
     page = rows_of(edit, "users", key)
     type_into(edit, key, "first_name", "other")
@@ -85,7 +85,7 @@ def test_a_moment_keeps_its_microseconds(edit: Visit, database: psycopg.Connecti
     assert value(database, "users", key, "approved_at").microsecond == 123456
 
 
-def test_text_of_many_lines_keeps_what_was_not_touched(edit: Visit, database: psycopg.Connection) -> None:
+def test_an_edit_of_one_line_keeps_the_line_ends_of_the_others(edit: Visit, database: psycopg.Connection) -> None:
     text = "one\r\ntwo\n\tthree\r\n\r\nfour "
     key = a_notification(database, title="lines", content=text)
     page = rows_of(edit, "notifications", key)
@@ -105,7 +105,7 @@ def test_text_of_many_lines_keeps_what_was_not_touched(edit: Visit, database: ps
     assert value(database, "notifications", key, "content") == "zero\r\n" + text
 
 
-def test_del_makes_null_and_no_text_stays_no_text(edit: Visit, database: psycopg.Connection) -> None:
+def test_delete_sets_null_and_an_empty_text_stays_empty(edit: Visit, database: psycopg.Connection) -> None:
     key = a_user(database, "nobody", last_name="", phone="1", email=None)
     page = rows_of(edit, "users", key)
     expect(edit.cell_of(key, "last_name")).to_have_text("empty")
@@ -114,7 +114,7 @@ def test_del_makes_null_and_no_text_stays_no_text(edit: Visit, database: psycopg
     page.keyboard.press("Delete")
     edit.cell_of(key, "email").click()
     page.keyboard.press("Enter")
-    page.keyboard.press("Enter")  # opened and left as it was
+    page.keyboard.press("Enter")  # opened and closed without an edit
     save(page)
     assert value(database, "users", key, "first_name") is None
     assert value(database, "users", key, "last_name") == ""
@@ -130,12 +130,12 @@ def test_del_makes_null_and_no_text_stays_no_text(edit: Visit, database: psycopg
     assert value(database, "users", key, "first_name") == ""
 
 
-def test_a_column_that_must_have_a_value_refuses_del(edit: Visit, database: psycopg.Connection) -> None:
+def test_delete_does_not_set_a_not_null_column_to_null(edit: Visit, database: psycopg.Connection) -> None:
     key = a_user(database, "keeps")
     page = rows_of(edit, "users", key)
     edit.cell_of(key, "clerk_user_id").click()
     page.keyboard.press("Delete")
-    expect(page.get_by_text("clerk_user_id may not be NULL.")).to_be_visible()
+    expect(page.get_by_text("clerk_user_id cannot be NULL.")).to_be_visible()
     expect(page.get_by_text("staged, not saved")).to_be_hidden()
 
 
@@ -175,7 +175,7 @@ def test_rows_are_inserted_and_deleted_in_one_transaction(edit: Visit, database:
     assert database.execute("SELECT created_at IS NULL FROM users WHERE clerk_user_id = 'comes'").fetchone() == (False,)
 
 
-def test_changes_can_be_taken_back(edit: Visit, database: psycopg.Connection) -> None:
+def test_staged_changes_can_be_undone(edit: Visit, database: psycopg.Connection) -> None:
     key = a_user(database, "stays")
     page = rows_of(edit, "users", key)
     type_into(edit, key, "first_name", "other")
@@ -191,7 +191,7 @@ def test_changes_can_be_taken_back(edit: Visit, database: psycopg.Connection) ->
     assert value(database, "users", key, "first_name") == "stays"
 
 
-@pytest.mark.parametrize("choice", ["Keep mine", "Take theirs"])
+@pytest.mark.parametrize("choice", ["Keep mine", "Keep theirs"])
 def test_a_conflict_shows_both_values_and_overwrites_nothing(
     edit: Visit, database: psycopg.Connection, choice: str
 ) -> None:
@@ -202,7 +202,7 @@ def test_a_conflict_shows_both_values_and_overwrites_nothing(
     database.execute("UPDATE users SET first_name = 'theirs' WHERE id = %s", [key])
     page.keyboard.press("Control+s")
     page.get_by_role("button", name="Save 1 change").click()
-    conflict = page.get_by_role("dialog", name="Changed by somebody else meanwhile")
+    conflict = page.get_by_role("dialog", name="Conflicting changes")
     expect(conflict.locator("tbody tr")).to_contain_text("before")
     expect(conflict.locator("td.theirs")).to_have_text("theirs")
     expect(conflict.locator("td.mine")).to_have_text("mine")
@@ -220,9 +220,7 @@ def test_a_conflict_shows_both_values_and_overwrites_nothing(
         expect(page.get_by_text("staged, not saved")).to_be_hidden()
 
 
-def test_a_conflict_over_values_too_long_to_come_along_can_be_decided_too(
-    edit: Visit, database: psycopg.Connection
-) -> None:
+def test_a_conflict_over_values_that_were_cut_can_be_resolved(edit: Visit, database: psycopg.Connection) -> None:
     edit.expected.append("409")
     key = a_notification(database, title="long", content="before " * 300)
     page = rows_of(edit, "notifications", key)
@@ -240,7 +238,7 @@ def test_a_conflict_over_values_too_long_to_come_along_can_be_decided_too(
     assert value(database, "notifications", key, "content") == "mine"
 
 
-def test_a_row_that_somebody_deleted_is_a_conflict_too(edit: Visit, database: psycopg.Connection) -> None:
+def test_a_row_deleted_by_another_session_is_a_conflict(edit: Visit, database: psycopg.Connection) -> None:
     edit.expected.append("409")
     key = a_user(database, "vanishes")
     page = rows_of(edit, "users", key)
@@ -248,9 +246,9 @@ def test_a_row_that_somebody_deleted_is_a_conflict_too(edit: Visit, database: ps
     database.execute("DELETE FROM users WHERE id = %s", [key])
     page.keyboard.press("Control+s")
     page.get_by_role("button", name="Save 1 change").click()
-    conflict = page.get_by_role("dialog", name="Changed by somebody else meanwhile")
-    expect(conflict).to_contain_text("deleted by somebody else")
-    conflict.get_by_role("button", name="Drop my change").click()
+    conflict = page.get_by_role("dialog", name="Conflicting changes")
+    expect(conflict).to_contain_text("row deleted")
+    conflict.get_by_role("button", name="Discard my change").click()
     conflict.get_by_role("button", name="Back to editing").click()
     expect(page.get_by_text("staged, not saved")).to_be_hidden()
 
@@ -259,7 +257,7 @@ def test_a_row_that_somebody_deleted_is_a_conflict_too(edit: Visit, database: ps
     ("column", "wrong", "word"),
     [("gym_id", "999999", "999999"), ("clerk_user_id", "taken", "taken"), ("approved_at", "soon", "soon")],
 )
-def test_a_broken_constraint_marks_the_cell_and_says_why(
+def test_a_violated_constraint_marks_the_cell_and_gives_the_reason(
     edit: Visit, database: psycopg.Connection, column: str, wrong: str, word: str
 ) -> None:
     edit.expected.append("422")
@@ -275,11 +273,11 @@ def test_a_broken_constraint_marks_the_cell_and_says_why(
     dialog.get_by_role("button", name="Back to editing").click()
     expect(edit.page.locator(f'.ag-cell.bad[col-id="{column}"]')).to_have_count(1)
     expect(page.locator(".ag-cell.bad")).to_have_count(1)
-    expect(page.get_by_text("1 row refused")).to_be_visible()
+    expect(page.get_by_text("1 row rejected")).to_be_visible()
     assert value(database, "users", key, "first_name") == f"breaks {column}"
 
 
-def test_a_reference_is_chosen_by_name(edit: Visit, database: psycopg.Connection) -> None:
+def test_a_reference_is_selected_by_name(edit: Visit, database: psycopg.Connection) -> None:
     (gym, name), *_ = database.execute("SELECT id, name FROM gyms ORDER BY id").fetchall()
     key = a_user(database, "newcomer")
     page = rows_of(edit, "users", key)
@@ -311,7 +309,7 @@ def test_a_row_without_a_name_is_offered_by_its_key(edit: Visit, database: psyco
     assert value(database, "gyms", row[0], "manager_id") == manager
 
 
-def test_a_value_that_was_cut_is_edited_whole(edit: Visit, database: psycopg.Connection) -> None:
+def test_a_value_that_was_cut_is_edited_in_full(edit: Visit, database: psycopg.Connection) -> None:
     text = "long " * 1000
     key = a_notification(database, title="cut", content=text)
     page = rows_of(edit, "notifications", key)
@@ -324,7 +322,7 @@ def test_a_value_that_was_cut_is_edited_whole(edit: Visit, database: psycopg.Con
     assert value(database, "notifications", key, "content") == text + "end"
 
 
-def test_staged_changes_of_two_tables_outlive_pages_and_are_saved_together(
+def test_staged_changes_of_two_tables_survive_page_changes_and_are_saved_together(
     edit: Visit, database: psycopg.Connection
 ) -> None:
     user, notification = a_user(database, "far"), a_notification(database, title="near")
@@ -347,7 +345,7 @@ def test_staged_changes_of_two_tables_outlive_pages_and_are_saved_together(
     assert value(database, "notifications", notification, "title") == "nearer"
 
 
-def test_two_tabs_do_not_undo_each_other(
+def test_edits_in_two_browser_tabs_are_both_saved(
     contexts: Callable[..., BrowserContext], writing: str, database: psycopg.Connection
 ) -> None:
     key = a_user(database, "shared", last_name="shared")
@@ -363,17 +361,17 @@ def test_two_tabs_do_not_undo_each_other(
     assert value(database, "users", key, "last_name") == "two"
 
 
-def test_a_studio_that_only_reads_offers_no_edit(visit: Visit) -> None:
+def test_a_read_only_studio_offers_no_edits(visit: Visit) -> None:
     page = visit.go("/t/users")
     visit.cell(0, "first_name").click()
     page.keyboard.press("Delete")
-    expect(page.get_by_text("This studio only reads.")).to_be_visible()
+    expect(page.get_by_text("The studio is read-only.")).to_be_visible()
     page.keyboard.press("x")
     expect(page.locator(".editor")).to_have_count(0)
     expect(page.get_by_role("button", name="New row")).to_have_count(0)
 
 
-def test_ctrl_s_keeps_what_is_being_typed_and_the_focus_comes_back(edit: Visit, database: psycopg.Connection) -> None:
+def test_ctrl_s_saves_an_open_editor_and_returns_the_focus(edit: Visit, database: psycopg.Connection) -> None:
     key = a_user(database, "typing")
     page = rows_of(edit, "users", key)
     edit.cell_of(key, "first_name").click()
@@ -385,7 +383,7 @@ def test_ctrl_s_keeps_what_is_being_typed_and_the_focus_comes_back(edit: Visit, 
     assert value(database, "users", key, "first_name") == "typed"
 
 
-def test_what_was_copied_goes_into_another_cell(edit: Visit, database: psycopg.Connection) -> None:
+def test_a_copied_value_is_pasted_unchanged(edit: Visit, database: psycopg.Connection) -> None:
     key = a_user(database, "copied", last_name=" a\tb ")
     page = rows_of(edit, "users", key)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])

@@ -17,7 +17,7 @@ from tatame_db.schema import Base
 Contexts = Callable[..., BrowserContext]
 
 
-def test_the_overview_says_what_is_there(visit: Visit, database: psycopg.Connection) -> None:
+def test_the_overview_shows_the_server_the_schema_and_the_tables(visit: Visit, database: psycopg.Connection) -> None:
     page = visit.go("/")
     for fact in ("Server", "Role", "Revision", "Pool", "read-only"):
         expect(page.locator("main")).to_contain_text(fact)
@@ -27,10 +27,10 @@ def test_the_overview_says_what_is_there(visit: Visit, database: psycopg.Connect
     assert rows
     expect(page.get_by_role("button", name=f"checkins has exactly {rows[0]} rows")).to_be_visible()
     page.get_by_role("button", name="Compare with the models").click()
-    expect(page.locator("main")).to_contain_text("none: the database is as the models say")
+    expect(page.locator("main")).to_contain_text("none: the database matches the models")
 
 
-def test_every_table_is_found_by_its_name_with_the_keyboard_alone(visit: Visit) -> None:
+def test_every_table_is_found_by_name_with_the_keyboard_alone(visit: Visit) -> None:
     page = visit.go("/")
     for table in Base.metadata.tables:
         page.keyboard.press("/")
@@ -44,7 +44,7 @@ def test_every_table_is_found_by_its_name_with_the_keyboard_alone(visit: Visit) 
     expect(page.get_by_role("heading", level=1)).to_have_text("Schema")
 
 
-def test_a_person_walks_sorts_follows_and_comes_back_with_the_keyboard_alone(visit: Visit) -> None:
+def test_cells_sorting_and_references_work_with_the_keyboard_alone(visit: Visit) -> None:
     page = visit.go("/")
     page.keyboard.press("/")
     page.keyboard.type("graduations")
@@ -78,10 +78,10 @@ def test_tab_leaves_the_grid(visit: Visit) -> None:
     assert page.evaluate("document.activeElement.closest('.rows-grid') !== null")
 
 
-def test_the_keys_are_listed_and_the_list_closes(visit: Visit) -> None:
+def test_the_keyboard_shortcuts_are_listed(visit: Visit) -> None:
     page = visit.go("/")
     page.keyboard.press("?")
-    expect(page.get_by_role("dialog", name="Keys")).to_contain_text("Follow the reference")
+    expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_contain_text("Follow the reference")
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     for key, path in (("2", "/sql"), ("3", "/schema"), ("4", "/move"), ("1", "/")):
@@ -89,7 +89,7 @@ def test_the_keys_are_listed_and_the_list_closes(visit: Visit) -> None:
         expect(page).to_have_url(visit.base + path)
 
 
-def test_a_row_shows_what_it_points_to_and_what_points_to_it(visit: Visit, database: psycopg.Connection) -> None:
+def test_a_row_shows_its_references_and_the_rows_that_reference_it(visit: Visit, database: psycopg.Connection) -> None:
     found = database.execute(
         "SELECT u.id, g.name, (SELECT count(*) FROM graduations WHERE user_id = u.id)"
         " FROM users u JOIN gyms g ON g.id = u.gym_id JOIN graduations ON user_id = u.id LIMIT 1"
@@ -105,26 +105,26 @@ def test_a_row_shows_what_it_points_to_and_what_points_to_it(visit: Visit, datab
     expect(page.locator(".foot")).to_contain_text(f"{graduations} rows in")
 
 
-def test_what_is_not_there_is_said(visit: Visit) -> None:
+def test_missing_rows_tables_and_pages_are_reported(visit: Visit) -> None:
     visit.expected.append("404")
     page = visit.go("/t/users/999999")
     expect(page.get_by_role("alert").last).to_contain_text("999999")
     visit.go("/t/nothing")
-    expect(page.locator("main")).to_contain_text("This database has no table nothing")
+    expect(page.locator("main")).to_contain_text("This database has no table named nothing")
     visit.go("/nowhere")
-    expect(page.locator("main")).to_contain_text("There is no such page")
+    expect(page.locator("main")).to_contain_text("Page not found")
 
 
-def test_the_diagram_shows_all_tables_and_relations_and_leads_to_rows(visit: Visit, tmp_path: Path) -> None:
+def test_the_diagram_shows_all_tables_and_references_and_links_to_rows(visit: Visit, tmp_path: Path) -> None:
     page = visit.go("/schema")
     keys = sum(len(table.foreign_keys) for table in Base.metadata.tables.values())
     expect(page.locator("svg a.table")).to_have_count(len(Base.metadata.tables))
     expect(page.locator("svg .edge")).to_have_count(keys)
     before = page.locator("svg.diagram > g").get_attribute("transform")
-    page.get_by_role("button", name="Larger").click()
+    page.get_by_role("button", name="Zoom in").click()
     assert page.locator("svg.diagram > g").get_attribute("transform") != before
     page.get_by_role("button", name="Outline").click()
-    expect(page.get_by_role("region", name="Outline")).to_contain_text("manager_id integer, refers to users.id")
+    expect(page.get_by_role("region", name="Outline")).to_contain_text("manager_id integer, references users.id")
     with page.expect_download() as download:
         page.get_by_role("button", name="Export SVG").click()
     download.value.save_as(tmp_path / "schema.svg")
@@ -136,7 +136,7 @@ def test_the_diagram_shows_all_tables_and_relations_and_leads_to_rows(visit: Vis
     expect(page).to_have_url(re.compile("/t/gyms$"))
 
 
-def test_the_move_says_how_where_none_was_run(visit: Visit) -> None:
+def test_the_move_page_explains_how_to_start(visit: Visit) -> None:
     page = visit.go("/move")
     expect(page.locator("main")).to_contain_text("tatame-db move plan")
 
@@ -144,7 +144,7 @@ def test_the_move_says_how_where_none_was_run(visit: Visit) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious_on_any_page(contexts: Contexts, writing: str, scheme: str) -> None:
     found: list[str] = []
-    # In the dark only the colours are others.
+    # The dark scheme differs only in its colours.
     rules = {"resultTypes": ["violations"], **({"runOnly": ["color-contrast"]} if scheme == "dark" else {})}
     with visit_to(contexts(color_scheme=scheme, viewport={"width": 1100, "height": 700}), writing) as visit:
         page = visit.go("/")
@@ -199,7 +199,7 @@ def test_axe_finds_nothing_serious_on_any_page(contexts: Contexts, writing: str,
     assert found == []
 
 
-def test_hostile_text_in_every_column_of_every_table_is_shown_as_text(contexts: Contexts, writing: str) -> None:
+def test_hostile_text_in_every_column_is_shown_as_text(contexts: Contexts, writing: str) -> None:
     short = {name: text for name, text in HOSTILE.items() if len(text) < 1000}
     with visit_to(contexts(viewport={"width": 5000, "height": 900}), writing) as visit:
         for table in Base.metadata.tables.values():
@@ -217,7 +217,7 @@ def test_hostile_text_in_every_column_of_every_table_is_shown_as_text(contexts: 
         assert page.locator("main script, main img, main b").count() == 0
 
 
-def test_a_megabyte_is_cut_and_shown_whole_when_asked(visit: Visit, database: psycopg.Connection) -> None:
+def test_a_megabyte_is_cut_and_shown_in_full_on_request(visit: Visit, database: psycopg.Connection) -> None:
     found = database.execute("SELECT id FROM notifications WHERE title = %s", [HOSTILE["long"]]).fetchone()
     assert found
     page = visit.go('/t/notifications?filter={"all":[{"column":"title","op":"starts","value":"<b>x"}]}')
@@ -228,7 +228,7 @@ def test_a_megabyte_is_cut_and_shown_whole_when_asked(visit: Visit, database: ps
     expect(page.get_by_role("button", name="Show all")).to_have_count(0)
     assert len(page.locator(".panel pre").text_content() or "") == 1_000_003
     visit.go(f"/t/notifications/{found[0]}")
-    expect(page.get_by_role("button", name="Show it whole")).to_have_count(5)
+    expect(page.get_by_role("button", name="Show full value")).to_have_count(5)
     visit.go("/sql")
     page.locator(".cm-content").click()
     page.keyboard.press("Control+a")
@@ -238,7 +238,7 @@ def test_a_megabyte_is_cut_and_shown_whole_when_asked(visit: Visit, database: ps
     assert page.locator("main script, main img").count() == 0
 
 
-def test_hostile_text_in_an_address_does_nothing(visit: Visit) -> None:
+def test_hostile_text_in_an_address_runs_no_script(visit: Visit) -> None:
     visit.expected.append("40")
     page = visit.page
     for path in (
@@ -264,7 +264,7 @@ def test_nothing_works_without_the_token(contexts: Contexts, reading: str, visit
     assert page.url == visit.base + "/"
 
 
-def test_the_move_fills_its_page_while_it_runs(contexts: Contexts, home: Home, supabase: URL, address: URL) -> None:
+def test_the_move_page_follows_a_running_copy(contexts: Contexts, home: Home, supabase: URL, address: URL) -> None:
     named = {"DATABASE_URL": readable(address), "SUPABASE_DB_URL": readable(supabase)}
     target = Home(home.environment | named)
     with studio_of(target, "--write") as opening, visit_to(contexts(), opening) as visit:
@@ -275,11 +275,11 @@ def test_the_move_fills_its_page_while_it_runs(contexts: Contexts, home: Home, s
         expect(page.get_by_role("status").first).to_contain_text(f"{tables} of {tables} tables proven equal")
         row = page.locator("table.list tbody tr", has_text="users")
         expect(row.locator(".state")).to_have_text("equal")
-        page.get_by_role("button", name="Was anything written since?").click()
-        expect(row.locator(".state")).to_have_text("equal, untouched since")
+        page.get_by_role("button", name="Check for later writes").click()
+        expect(row.locator(".state")).to_have_text("equal, unchanged since the proof")
         with psycopg.connect(readable(address)) as connection:
             connection.execute("UPDATE users SET first_name = 'other'")
-        page.get_by_role("button", name="Was anything written since?").click()
-        expect(row.locator(".state")).to_have_text("written to since")
+        page.get_by_role("button", name="Check for later writes").click()
+        expect(row.locator(".state")).to_have_text("changed since the proof")
         row.get_by_role("link", name="users").click()
         visit.cell(0, "id").wait_for()

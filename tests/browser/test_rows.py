@@ -33,7 +33,7 @@ def shows(page: Page, rows: int) -> None:
     expect(page.locator(".foot .ms")).to_contain_text(re.compile(rf"^{rows:,} rows in"))
 
 
-def test_pages_go_to_the_last_and_back_to_the_first(visit: Visit, database: psycopg.Connection) -> None:
+def test_the_paging_buttons_reach_the_last_and_the_first_page(visit: Visit, database: psycopg.Connection) -> None:
     ids = [row[0] for row in database.execute("SELECT id FROM checkins ORDER BY id").fetchall()]
     page = visit.go("/t/checkins")
     expect(visit.cell(0, "id")).to_have_text(str(ids[0]))
@@ -51,7 +51,7 @@ def test_pages_go_to_the_last_and_back_to_the_first(visit: Visit, database: psyc
     expect(page.locator(".count")).to_have_text(f"{len(ids):,} rows")
 
 
-def test_chips_join_conditions_by_and_and_or_and_live_in_the_address(
+def test_chips_join_conditions_by_and_and_or_and_the_address_holds_them(
     visit: Visit, contexts: Callable[..., BrowserContext], reading: str, database: psycopg.Connection
 ) -> None:
     page = visit.go("/t/users")
@@ -63,18 +63,23 @@ def test_chips_join_conditions_by_and_and_or_and_live_in_the_address(
     shows(page, both)
     page.get_by_role("button", name="and", exact=True).click()
     either = count(database, "SELECT count(*) FROM users WHERE role = 'STUDENT' OR first_name ILIKE 'a%'")
-    page.get_by_role("button", name="count rows").click()
+    page.get_by_role("button", name="Count rows").click()
     expect(page.locator(".count")).to_have_text(f"{either} rows")
     page.get_by_role("button", name="or", exact=True).click()
     shows(page, both)
-    page.get_by_role("button", name="More of filters").click()
-    page.get_by_role("menuitem", name="Add a group joined by or").click()
+    page.get_by_role("button", name="More filter options").click()
+    page.get_by_role("menuitem", name="Add an OR group").click()
     page.get_by_role("combobox", name="Column").select_option("email")
     page.get_by_role("combobox", name="Operator").select_option("null")
     page.get_by_role("button", name="Apply").click()
     nested = " AND (email IS NULL OR approved_at BETWEEN '2000-01-01' AND '2100-01-01')"
     add_filter(
-        page, page.get_by_role("button", name="Add to this group"), "approved_at", "between", "2000-01-01", "2100-01-01"
+        page,
+        page.get_by_role("button", name="Add a condition to this group"),
+        "approved_at",
+        "between",
+        "2000-01-01",
+        "2100-01-01",
     )
     wanted = count(database, "SELECT count(*) FROM users WHERE role = 'STUDENT' AND first_name ILIKE 'a%'" + nested)
     shows(page, wanted)
@@ -87,7 +92,7 @@ def test_chips_join_conditions_by_and_and_or_and_live_in_the_address(
     page.go_back()
     expect(page.locator(".condition")).to_have_count(2)
     shows(page, both)
-    page.get_by_role("button", name="Remove the filter role is STUDENT").click()
+    page.get_by_role("button", name="Remove filter: role is STUDENT").click()
     expect(page.locator(".condition")).to_have_count(1)
 
 
@@ -102,7 +107,7 @@ def test_chips_join_conditions_by_and_and_or_and_live_in_the_address(
         ("class", ("deleted_at", "not null"), "deleted_at IS NOT NULL"),
     ],
 )
-def test_an_operator_asks_what_it_says(
+def test_each_operator_matches_its_sql_condition(
     visit: Visit, database: psycopg.Connection, table: str, question: tuple[str, ...], condition: str
 ) -> None:
     page = visit.go(f"/t/{table}")
@@ -113,7 +118,7 @@ def test_an_operator_asks_what_it_says(
     expect(page.locator(".count")).to_have_text(f"{wanted:,} rows")
 
 
-def test_a_click_sorts_and_a_shift_click_sorts_by_one_more(visit: Visit, database: psycopg.Connection) -> None:
+def test_a_click_sorts_and_a_shift_click_adds_a_sort_column(visit: Visit, database: psycopg.Connection) -> None:
     page = visit.go("/t/graduations")
     page.locator('.ag-header-cell[col-id="belt"]').click()
     page.locator('.ag-header-cell[col-id="id"]').click(modifiers=["Shift"])
@@ -137,7 +142,7 @@ def test_null_and_an_empty_text_look_different(visit: Visit, database: psycopg.C
     database.execute("DELETE FROM versions WHERE app_version = '' OR app_version IS NULL")
 
 
-def test_columns_are_hidden_moved_and_remembered(visit: Visit) -> None:
+def test_hidden_moved_and_resized_columns_are_stored(visit: Visit) -> None:
     page = visit.go("/t/gyms")
     order = (
         "[...document.querySelectorAll('.ag-header-cell')].sort((one, other) => one.ariaColIndex - other.ariaColIndex)"
@@ -146,7 +151,7 @@ def test_columns_are_hidden_moved_and_remembered(visit: Visit) -> None:
     visit.cell(0, "id").wait_for()
     page.get_by_role("button", name="Columns").click()
     page.get_by_role("checkbox", name="logo").uncheck()
-    page.get_by_role("button", name="since further left").click()
+    page.get_by_role("button", name="Move since left").click()
     page.keyboard.press("Escape")
     wanted = ["id", "name", "address", "since", "manager_id", "created_at"]
     assert page.evaluate(order) == wanted
@@ -165,15 +170,17 @@ def test_columns_are_hidden_moved_and_remembered(visit: Visit) -> None:
     assert after
     assert after["width"] > width["width"] + 30
     page.get_by_role("button", name="Columns").click()
-    page.get_by_role("button", name="As at first").click()
+    page.get_by_role("button", name="Reset").click()
     assert len(page.evaluate(order)) == 7
 
 
-def test_the_export_is_what_is_shown(visit: Visit, database: psycopg.Connection, tmp_path: Path) -> None:
+def test_the_export_has_the_filter_order_and_columns_of_the_page(
+    visit: Visit, database: psycopg.Connection, tmp_path: Path
+) -> None:
     page = visit.go('/t/users?sort=-id&filter={"all":[{"column":"role","op":"is","value":"STUDENT"}]}')
     visit.cell(0, "id").wait_for()
     page.get_by_role("button", name="Columns").click()
-    page.get_by_role("button", name="None but the id").click()
+    page.get_by_role("button", name="Primary key only").click()
     page.get_by_role("checkbox", name="email").check()
     page.keyboard.press("Escape")
     wanted = database.execute("SELECT id, email FROM users WHERE role = 'STUDENT' ORDER BY id DESC").fetchall()
@@ -184,11 +191,11 @@ def test_the_export_is_what_is_shown(visit: Visit, database: psycopg.Connection,
         download.value.save_as(tmp_path / name)
     rows = list(csv.reader(io.StringIO((tmp_path / "CSV").read_text(), newline="")))
     assert rows == [["id", "email"], *([str(key), email or ""] for key, email in wanted)]
-    told = json.loads((tmp_path / "JSON").read_text())
-    assert [(int(row["id"]), row["email"]) for row in told] == wanted
+    exported = json.loads((tmp_path / "JSON").read_text())
+    assert [(int(row["id"]), row["email"]) for row in exported] == wanted
 
 
-def test_a_reference_is_followed_by_click_and_a_value_filters(visit: Visit) -> None:
+def test_a_reference_is_followed_by_click_and_a_value_becomes_a_filter(visit: Visit) -> None:
     page = visit.go("/t/graduations")
     link = visit.cell(0, "user_id").get_by_role("link")
     user = link.inner_text()
@@ -196,14 +203,14 @@ def test_a_reference_is_followed_by_click_and_a_value_filters(visit: Visit) -> N
     page.keyboard.press("Space")
     expect(page.get_by_role("complementary", name="Value")).to_contain_text("belt")
     expect(visit.cell(0, "belt")).to_be_in_viewport()
-    page.get_by_role("button", name="Filter by it").click()
+    page.get_by_role("button", name="Filter by this value").click()
     expect(page.locator(".condition")).to_contain_text("belt is")
     page.go_back()
     visit.cell(0, "user_id").get_by_role("link").click()
     expect(page).to_have_url(f"{visit.base}/t/users/{user}")
 
 
-def test_a_filter_that_cannot_be_is_explained(visit: Visit) -> None:
+def test_an_invalid_filter_is_explained(visit: Visit) -> None:
     visit.expected.append("400")
     page = visit.go('/t/users?filter={"all":[{"column":"gym_id","op":"is","value":"many"}]}')
     expect(page.get_by_role("alert").last).to_contain_text("many")

@@ -19,7 +19,7 @@ def run(page: Page, text: str) -> None:
     page.keyboard.press("Control+Enter")
 
 
-def test_a_statement_runs_and_says_how_long_and_how_many(visit: Visit) -> None:
+def test_a_statement_reports_its_rows_and_its_time(visit: Visit) -> None:
     page = visit.go("/sql")
     run(page, "SELECT n, NULL AS nothing, '' AS empty FROM generate_series(1, 3) n")
     expect(page.locator(".outcome")).to_contain_text(re.compile(r"^3 rows in [\d.]+ ms$"))
@@ -42,7 +42,7 @@ def test_only_the_selection_or_the_statement_at_the_cursor_runs(visit: Visit) ->
     expect(page.locator(".results .problem")).to_contain_text("syntax error")
 
 
-def test_an_error_is_underlined_where_it_is(visit: Visit) -> None:
+def test_an_error_is_underlined_at_its_position(visit: Visit) -> None:
     page = visit.go("/sql")
     run(page, "SELECT '😀',\n  no_such_thing FROM users")
     expect(page.locator(".results .problem")).to_contain_text('column "no_such_thing" does not exist')
@@ -91,25 +91,25 @@ def test_a_running_statement_is_cancelled_on_the_server(visit: Visit, database: 
     expect(page.locator(".results .problem")).to_contain_text("cancel")
     expect(cancel).to_be_hidden()
     assert database.execute(running).fetchone() == (0,)
-    run(page, "SELECT 'on we go' AS next")
-    expect(visit.cell(0, "0")).to_have_text("on we go")
+    run(page, "SELECT 'still running' AS next")
+    expect(visit.cell(0, "0")).to_have_text("still running")
 
 
-def test_rows_stop_at_the_cap_and_that_is_said(visit: Visit) -> None:
+def test_rows_stop_at_the_limit_and_the_page_reports_it(visit: Visit) -> None:
     page = visit.go("/sql")
-    page.get_by_role("combobox", name="Rows at most").select_option("100")
+    page.get_by_role("combobox", name="Row limit").select_option("100")
     run(page, "SELECT * FROM checkins")
-    expect(page.locator(".outcome")).to_contain_text(re.compile(r"^100 rows in .*, and there are more$"))
+    expect(page.locator(".outcome")).to_contain_text(re.compile(r"^100 rows in .*; more are available$"))
 
 
-def test_a_studio_that_only_reads_refuses_to_write_here_too(visit: Visit, database: psycopg.Connection) -> None:
+def test_a_read_only_studio_rejects_writing_statements(visit: Visit, database: psycopg.Connection) -> None:
     page = visit.go("/sql")
     run(page, "DELETE FROM checkins")
     expect(page.locator(".results .problem")).to_be_visible()
     assert database.execute("SELECT count(*) > 0 FROM checkins").fetchone() == (True,)
 
 
-def test_tabs_and_history_are_kept(visit: Visit) -> None:
+def test_tabs_and_history_are_stored(visit: Visit) -> None:
     page = visit.go("/sql")
     run(page, "SELECT 'first' AS tab")
     expect(page.locator(".outcome")).to_contain_text("1 rows")
@@ -134,7 +134,7 @@ def test_two_tabs_run_at_once(contexts: Callable[..., BrowserContext], reading: 
         two.go("/sql")
         run(one.page, "SELECT pg_sleep(60)")
         expect(one.page.get_by_role("button", name="Cancel")).to_be_visible()
-        run(two.page, "SELECT 'not held up' AS said")
-        expect(two.cell(0, "0")).to_have_text("not held up")
+        run(two.page, "SELECT 'not blocked' AS result")
+        expect(two.cell(0, "0")).to_have_text("not blocked")
         one.page.keyboard.press("Alt+.")
         expect(one.page.locator(".results .problem")).to_contain_text("cancel")

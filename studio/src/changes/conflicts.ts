@@ -1,4 +1,4 @@
-// Values that another session changed meanwhile: both side by side, and the person decides.
+// Conflicts: values that changed in the database after they were read. The user picks one of the two.
 
 import { type Cell, wholeValue } from "../api.ts";
 import { button, dialog, h, replace } from "../dom.ts";
@@ -7,7 +7,7 @@ import { shownValue } from "./diff.ts";
 import { type Change, changeName, changes, discard, keepMine, takeTheirs } from "./staged.ts";
 
 export type Conflict = {
-  /** The place of the change among those that were sent. */
+  /** The index of the change in the request. */
   index: number;
   column?: string;
   was?: Cell;
@@ -15,7 +15,7 @@ export type Conflict = {
   deleted?: boolean;
 };
 
-/** Ask about each conflict; `again` reviews what is staged afterwards. */
+/** Ask for a decision on each conflict. `again` reopens the review. */
 export function decideConflicts(sent: Change[], conflicts: Conflict[], again: () => void): void {
   const status = h("span", { role: "status" });
   const save = button(
@@ -30,7 +30,7 @@ export function decideConflicts(sent: Change[], conflicts: Conflict[], again: ()
   const onDecided = (): void => {
     const isOpen = box.querySelector("tr:not(.decided) button") !== null;
     const rest = changes.size ? "Review and save again." : "Nothing is left to save.";
-    status.textContent = isOpen ? "" : `All decided. ${rest}`;
+    status.textContent = isOpen ? "" : `All conflicts resolved. ${rest}`;
     save.disabled = !changes.size;
     save.focus();
   };
@@ -43,9 +43,9 @@ export function decideConflicts(sent: Change[], conflicts: Conflict[], again: ()
     reload();
   });
   const box = dialog(
-    "Changed by somebody else meanwhile",
+    "Conflicting changes",
     [
-      h("p", "Nothing was saved. These values are no longer what you saw when you edited them."),
+      h("p", "Nothing was saved. These values changed in the database after you read them."),
       h("div.scroll", { tabindex: 0, role: "region", "aria-label": "Conflicts" }, table(rows)),
       h("footer", status, h("span.grow"), back, save),
     ],
@@ -61,7 +61,7 @@ const table = (rows: (HTMLElement | null)[]): HTMLElement =>
       "thead",
       h(
         "tr",
-        ["Cell", "You saw", "It is now", "You want"].map((text) => h("th", { scope: "col" }, text)),
+        ["Value", "When you read it", "In the database", "Your change"].map((text) => h("th", { scope: "col" }, text)),
         h("td"),
       ),
     ),
@@ -79,11 +79,11 @@ function conflictRow(change: Change, conflict: Conflict, onDecided: () => void):
       onDecided();
     });
   const choices = deleted
-    ? [choice("Drop my change", () => discard(change))]
+    ? [choice("Discard my change", () => discard(change))]
     : [
-        choice("Take theirs", () => takeTheirs(change, column)),
+        choice("Keep theirs", () => takeTheirs(change, column)),
         choice(change.op === "delete" ? "Delete anyway" : "Keep mine", async () =>
-          // What is there now was seen, even where it was too long to come along whole.
+          // The next save compares with the value shown here, in full even if the response cut it.
           keepMine(change, column, column ? await wholeValue(change.table, column, change.key, now ?? null) : null),
         ),
       ];
@@ -92,7 +92,7 @@ function conflictRow(change: Change, conflict: Conflict, onDecided: () => void):
     row,
     h("th", { scope: "row" }, changeName(change), column ? h("span.muted", ` ${column}`) : ""),
     h("td", deleted ? "" : shownValue(was)),
-    h("td.theirs", deleted ? "deleted by somebody else" : shownValue(now)),
+    h("td.theirs", deleted ? "row deleted" : shownValue(now)),
     h("td.mine", wanted),
     h("td.choices", choices),
   );

@@ -1,4 +1,4 @@
-// A staged change as a person reads it: each value before and after, and why it was refused.
+// The diff of a staged change: each value before and after, and the reason if the database rejected it.
 
 import type { Cell } from "../api.ts";
 import { button, h } from "../dom.ts";
@@ -15,10 +15,10 @@ export function diff(change: Change, discard: () => void): HTMLElement {
       "div.head",
       h("span.op", change.op),
       h("strong", name),
-      button("Take back", discard, { class: "quiet", "aria-label": `Take back: ${change.op} ${name}` }),
+      button("Undo", discard, { class: "quiet", "aria-label": `Undo: ${change.op} ${name}` }),
     ),
     change.error !== undefined && h("p.wrong", change.error),
-    change.op === "insert" && !columns.length && h("p.muted", "Every column gets its default."),
+    change.op === "insert" && !columns.length && h("p.muted", "Every column takes its default value."),
     h(
       "dl.diff",
       columns.map((column) => [h("dt", column), values(change, column)]),
@@ -34,7 +34,7 @@ const values = ({ op, was, values, errors }: Change, column: string): HTMLElemen
     errors[column] !== undefined && h("p.wrong", errors[column]),
   );
 
-/** A value in one line, or over the lines that it has where they are not too many. */
+/** Draw a value: a short text with all its lines, any other value in one line. */
 export const shownValue = (value: Cell | undefined): HTMLElement =>
   isShortText(value) && value.includes("\n") ? whole(value) : oneLine(value);
 

@@ -1,7 +1,7 @@
-// Reviewing what is staged: a diff with its SQL, saved in one transaction.
+// The review of the staged changes: a diff and its SQL, saved in one transaction.
 
 import { asRefused, post } from "../api.ts";
-import { button, dialog, h, plural, replace, say } from "../dom.ts";
+import { announce, button, dialog, h, plural, replace } from "../dom.ts";
 import { reload } from "../router.ts";
 import { type Conflict, decideConflicts } from "./conflicts.ts";
 import { diff } from "./diff.ts";
@@ -9,10 +9,10 @@ import { type Change, type ChangeError, changes, discard, discardAll, forgetSave
 
 type Preview = { sql: { statement: string; parameters: unknown }[] };
 
-/** Show what is staged with its SQL; the same key once more saves it. */
+/** Show the staged changes and their SQL. Ctrl+S in the dialog saves them. */
 export async function review(): Promise<void> {
   if (!changes.size) {
-    say("Nothing is staged.");
+    announce("No staged changes.");
     return;
   }
   await new Review().draw();
@@ -20,7 +20,7 @@ export async function review(): Promise<void> {
 
 class Review {
   private readonly list = h("ol.changes");
-  private readonly sql = h("div.statements", { "aria-live": "polite" }, h("p.muted", "Asking for the SQL"));
+  private readonly sql = h("div.statements", { "aria-live": "polite" }, h("p.muted", "Loading the SQL…"));
   private readonly problem = h("div.failed", { role: "alert" });
   private readonly save = button("Save", () => void this.commit(), { class: "primary", title: "Ctrl+S" });
   private readonly box: HTMLDialogElement;
@@ -29,7 +29,7 @@ class Review {
     const discardButton = button("Discard all", () => {
       discardAll();
       this.box.close();
-      say("Discarded. Ctrl+Z brings them back.");
+      announce("Changes discarded. Press Ctrl+Z to restore them.");
     });
     const back = button("Back to editing", () => this.box.close());
     this.box = dialog(
@@ -57,7 +57,7 @@ class Review {
       replace(this.sql, sql.map(drawStatement));
     } catch (error) {
       const { problem } = asRefused(error);
-      replace(this.sql, h("p.muted", "There is none for these changes."));
+      replace(this.sql, h("p.muted", "No SQL for these changes."));
       this.showProblem(problem);
     }
   }
@@ -83,7 +83,7 @@ class Review {
       await post("/api/changes", { changes: sent.map(toWire) });
       forgetSaved();
       this.box.close();
-      say(`Saved ${plural(sent.length, "change")}.`);
+      announce(`Saved ${plural(sent.length, "change")}.`);
       reload();
     } catch (error) {
       this.onRefused(asRefused(error), sent);

@@ -1,4 +1,4 @@
-// What was edited and is not saved yet. It outlives pages, and every step can be taken back.
+// The staged changes: edits that are not saved yet. They stay while pages change, and every step can be undone.
 
 import { type Cell, isCut, type Whole } from "../api.ts";
 import { same } from "../text.ts";
@@ -6,21 +6,21 @@ import { same } from "../text.ts";
 export type Change = {
   table: string;
   op: "update" | "insert" | "delete";
-  /** The row's key, or a name of the studio's own for a row that does not exist yet. */
+  /** The row's key, or a temporary name for a new row. */
   key: string;
-  /** The new values by column; none of a deletion. */
+  /** The new values by column; empty for a deletion. */
   values: Record<string, Whole>;
-  /** The values that the person saw, by column; the server compares them before it saves. */
+  /** The values that were shown before the edit, by column. A save fails if the database has others by then. */
   was: Record<string, Whole>;
-  /** Why the database rejected a value, by column. */
+  /** The reasons for which the database rejected a value, by column. */
   errors: Record<string, string>;
-  /** Why it rejected the whole change. */
+  /** The reason for which it rejected the change as a whole. */
   error?: string;
 };
 
 export type ChangeError = { index: number; column: string | null; what: string };
 
-/** The staged changes, by table and key, in the order in which they were made. */
+/** All staged changes by table and key, in the order in which they were made. */
 export const changes = new Map<string, Change>();
 
 const listeners = new Set<() => void>();
@@ -28,7 +28,7 @@ const STEPS = 100;
 const past: string[] = [];
 let newRows = 0;
 
-/** Call `listener` after every change of what is staged; call what is returned to stop. */
+/** Call `listener` whenever the staged changes change. Returns a function that stops it. */
 export function onChanges(listener: () => void): () => void {
   listeners.add(listener);
   return () => void listeners.delete(listener);
@@ -40,7 +40,7 @@ function notify(): void {
 
 const place = (table: string, key: string): string => `${table}/${key}`;
 
-/** Change what is staged by `step`, in a way that `undo` takes back. */
+/** Apply a step to the staged changes so that `undo` can revert it. */
 function change(step: () => void): void {
   past.push(JSON.stringify([...changes]));
   if (past.length > STEPS) past.shift();
@@ -50,13 +50,13 @@ function change(step: () => void): void {
 
 export const changeOf = (table: string, key: string): Change | undefined => changes.get(place(table, key));
 
-/** The new rows of a table, the latest first. */
+/** Return the new rows of a table, the latest first. */
 export const inserted = (table: string): Change[] =>
   [...changes.values()].filter(({ op, table: other }) => op === "insert" && other === table).reverse();
 
 export const isRejected = ({ error, errors }: Change): boolean => error !== undefined || Object.keys(errors).length > 0;
 
-/** Stage a value for a cell; the value that it had before takes the change back. */
+/** Stage a value for a cell. Staging the original value removes the change. */
 export function stage(table: string, key: string, column: string, was: Whole, value: Whole): void {
   change(() => {
     const staged = changeOf(table, key) ?? { table, op: "update", key, values: {}, was: {}, errors: {} };
@@ -77,14 +77,14 @@ function forgetColumn(staged: Change, column: string): void {
   if (staged.op === "update" && !Object.keys(staged.values).length) changes.delete(place(staged.table, staged.key));
 }
 
-/** Stage a new row, and return the name that it has until it is saved. */
+/** Stage a new row and return its temporary key. */
 export function stageInsert(table: string): string {
   const key = `new ${++newRows}`;
   change(() => changes.set(place(table, key), { table, op: "insert", key, values: {}, was: {}, errors: {} }));
   return key;
 }
 
-/** Stage the deletion of a row; staged again, the row stays. A new row is forgotten. */
+/** Stage the deletion of a row. Staging it again removes the deletion; deleting a new row removes that row. */
 export function stageDelete(table: string, key: string, row: Record<string, Cell>): void {
   const before = changeOf(table, key);
   change(() => {
@@ -95,7 +95,7 @@ export function stageDelete(table: string, key: string, row: Record<string, Cell
   });
 }
 
-/** Take back the last step; false where there is none. */
+/** Undo the last step. Returns false if there is none. */
 export function undo(): boolean {
   const before = past.pop();
   if (before === undefined) return false;
@@ -109,20 +109,20 @@ export const discard = ({ table, key }: Change): void => change(() => changes.de
 
 export const discardAll = (): void => change(() => changes.clear());
 
-/** Give up the value of one column, or without one the whole change, for what is in the database now. */
+/** Resolve a conflict with the value in the database: drop one column of the change, or all of it. */
 export function takeTheirs(staged: Change, column: string | undefined): void {
   if (column === undefined || staged.op !== "update") discard(staged);
   else change(() => forgetColumn(staged, column));
 }
 
-/** Stand by the value of a column, or by the change, having seen what is in the database now. */
+/** Resolve a conflict with the staged value. The next save expects `now` in the database. */
 export function keepMine(staged: Change, column: string | undefined, now: Whole): void {
   change(() => {
     if (column !== undefined) staged.was[column] = now;
   });
 }
 
-/** Note why the database rejected some of the changes that were sent, by their place in `sent`. */
+/** Record the reasons for which the database rejected some of the changes in `sent`. */
 export function reject(sent: Change[], errors: ChangeError[]): void {
   for (const { index, column, what } of errors) {
     const staged = sent[index];
@@ -133,14 +133,14 @@ export function reject(sent: Change[], errors: ChangeError[]): void {
   notify();
 }
 
-/** Forget all that was staged, now that it is saved; this cannot be taken back. */
+/** Clear the staged changes after a save. This cannot be undone. */
 export function forgetSaved(): void {
   changes.clear();
   past.length = 0;
   notify();
 }
 
-/** A change as the server takes it. */
+/** Convert a change to the form that the server expects. */
 export function toWire({ op, table, key, values, was }: Change): object {
   if (op === "insert") return { op, table, values };
   return op === "update" ? { op, table, key, values, was } : { op, table, key, was };

@@ -18,10 +18,10 @@ import {
 } from "./filter.ts";
 import { conditionForm } from "./form.ts";
 
-/** What a chip does to the group that it is in; a group that loses its last part is removed with it. */
+/** Receives a group after a change. */
 type Put = (group: Group) => void;
 
-/** Draw the chips of a filter; `changed` gets the new filter after each change. */
+/** Draw the chips of a filter. `changed` receives the new filter after each change. */
 export function filterBar(table: Table, filter: Group, changed: Put): HTMLElement {
   const element = h("span.filters", { role: "group", "aria-label": "Filters" }, parts(table, filter, changed));
   const add = button("+ Filter", () => conditionForm(table, add, null, (part) => changed(withPart(filter, part))), {
@@ -41,11 +41,11 @@ function more(table: Table, filter: Group, changed: Put): HTMLElement {
   const opener = button(
     "⋯",
     () =>
-      menu(opener, "More of filters", [
-        [`Add a group joined by ${joiner}`, addGroup],
+      menu(opener, "More filter options", [
+        [`Add an ${joiner.toUpperCase()} group`, addGroup],
         ["Remove all filters", () => changed({ all: [] })],
       ]),
-    { class: "quiet", "aria-label": "More of filters", "aria-haspopup": "menu" },
+    { class: "quiet", "aria-label": "More filter options", "aria-haspopup": "menu" },
   );
   return opener;
 }
@@ -64,7 +64,9 @@ function joinerButton(group: Group, put: Put): HTMLElement {
   return button(joiner, () => put(groupOf(otherJoiner(joiner), partsOf(group))), {
     class: "word",
     title:
-      joiner === "and" ? "All of these hold; press for: any of them" : "Any of these holds; press for: all of them",
+      joiner === "and"
+        ? "All conditions must match. Press to match any."
+        : "Any condition may match. Press to match all.",
   });
 }
 
@@ -73,9 +75,9 @@ function nested(table: Table, group: Group, replaced: Put, removed: () => void):
   const add = button("+", () => conditionForm(table, add, null, (part) => put(withPart(group, part))), {
     class: "quiet add",
     "aria-haspopup": "dialog",
-    "aria-label": "Add to this group",
+    "aria-label": "Add a condition to this group",
   });
-  return h("span.group", { role: "group", "aria-label": "Group of filters" }, parts(table, group, put), add);
+  return h("span.group", { role: "group", "aria-label": "Filter group" }, parts(table, group, put), add);
 }
 
 function chip(
@@ -93,7 +95,7 @@ function chip(
   edit.append(h("b", condition.column), h("bdi", ` ${text}`));
   const remove = button("×", removed, {
     class: "quiet",
-    "aria-label": `Remove the filter ${condition.column} ${text}`,
+    "aria-label": `Remove filter: ${condition.column} ${text}`,
   });
   return h("span.chip", edit, remove);
 }

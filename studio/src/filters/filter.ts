@@ -1,4 +1,4 @@
-// A filter: conditions joined by AND or OR, in groups where both are needed; the address of a page holds it as JSON.
+// A filter: conditions joined by AND or OR, in nested groups. The address of a page holds it as JSON.
 
 export type Condition = { column: string; op: string; value?: string | string[] };
 export type Group = { all: Filter[] } | { any: Filter[] };
@@ -8,7 +8,7 @@ export type Joiner = "and" | "or";
 const WITHOUT_VALUE = new Set(["null", "not null", "empty"]);
 const MANY_VALUES = new Set(["in", "has any"]);
 
-/** How many values an operator compares with. */
+/** Return the number of values that an operator takes. */
 export const valuesOf = (op: string): "none" | "one" | "two" | "many" =>
   WITHOUT_VALUE.has(op) ? "none" : op === "between" ? "two" : MANY_VALUES.has(op) ? "many" : "one";
 
@@ -18,7 +18,7 @@ export const joinerOf = (group: Group): Joiner => ("all" in group ? "and" : "or"
 export const groupOf = (joiner: Joiner, parts: Filter[]): Group => (joiner === "and" ? { all: parts } : { any: parts });
 export const otherJoiner = (joiner: Joiner): Joiner => (joiner === "and" ? "or" : "and");
 
-/** Read the filter of an address; text that is no filter reads as the empty one. */
+/** Parse the filter of an address. Invalid text gives an empty filter. */
 export function readFilter(text: string | null): Group {
   try {
     const filter: Filter = JSON.parse(text ?? "null") ?? { all: [] };
@@ -28,10 +28,10 @@ export function readFilter(text: string | null): Group {
   }
 }
 
-/** The filter as an address holds it: null where it is empty. */
+/** Return the filter in the form that an address holds, or null if it is empty. */
 export const writeFilter = (group: Group): string | null => (partsOf(group).length ? JSON.stringify(group) : null);
 
-/** The same filter and one more condition that has to hold. */
+/** Return the filter with one more condition that must match. */
 export function narrowed(group: Group, condition: Condition): Group {
   if ("all" in group) return { all: [...group.all, condition] };
   return { all: group.any.length ? [group, condition] : [condition] };
@@ -51,7 +51,7 @@ export const withoutPart = (group: Group, at: number): Group =>
     partsOf(group).filter((_, index) => index !== at),
   );
 
-/** Make a condition of what the fields of its form hold; of many values, one field has one a line. */
+/** Build a condition from the fields of its form. Operators that take many values have one field, with one value per line. */
 export function conditionOf(column: string, op: string, fields: string[]): Condition {
   const [first = ""] = fields;
   const values = {
@@ -63,11 +63,11 @@ export function conditionOf(column: string, op: string, fields: string[]): Condi
   return values === undefined ? { column, op } : { column, op, value: values };
 }
 
-/** What the fields of a condition's form begin with. */
+/** Return the initial values of the form of a condition. */
 export const fieldsOf = ({ value }: Condition): string[] =>
   Array.isArray(value) ? value : value === undefined ? [] : [value];
 
-/** A condition in words, without its column. */
+/** Describe a condition, without its column. */
 export function describe({ op, value }: Condition): string {
   if (WITHOUT_VALUE.has(op)) return `is ${op.replace("null", "NULL")}`;
   if (op === "between" && Array.isArray(value)) return `is between ${value[0]} and ${value[1]}`;

@@ -5,7 +5,7 @@ import { h, popover } from "../dom.ts";
 import { session } from "../session.ts";
 import { type Condition, conditionOf, fieldsOf, valuesOf } from "./filter.ts";
 
-/** Open the form under `anchor`, with the condition it changes or the column it begins with. */
+/** Open the form below `anchor`, filled with the condition to change, or with a column for a new one. */
 export function conditionForm(
   table: Table,
   anchor: HTMLElement,
@@ -71,7 +71,7 @@ function valueFields(op: string, values: string[]): HTMLElement[] {
     case "two":
       return [field("From", values[0]), field("To", values[1])];
     case "many": {
-      const label = "Values, one a line";
+      const label = "Values, one per line";
       const area = h("textarea", { "aria-label": label, placeholder: label, rows: 4, spellcheck: "false" });
       area.value = values.join("\n");
       return [area];
@@ -79,6 +79,6 @@ function valueFields(op: string, values: string[]): HTMLElement[] {
   }
 }
 
-/** Enter, except where it ends a line or presses a button; Ctrl+Enter everywhere. */
+/** True for Enter, except where it adds a line or presses a button, and for Ctrl+Enter. */
 const isApply = ({ key, ctrlKey, target }: KeyboardEvent): boolean =>
   key === "Enter" && (ctrlKey || !(target instanceof HTMLTextAreaElement)) && !(target instanceof HTMLButtonElement);

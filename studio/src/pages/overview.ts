@@ -1,4 +1,4 @@
-// What this database is, how it is, and what is in it.
+// The overview: the server, the database, the schema and the tables.
 
 import { asRefused, countRows, get, type Problem, rowsPath } from "../api.ts";
 import { button, bytes, type Child, h, number, replace } from "../dom.ts";
@@ -60,7 +60,7 @@ const server = ({ pool, ...found }: Overview): HTMLElement =>
     { "aria-label": "Server" },
     fact("Server", found.server),
     fact("PostgreSQL", found.server_version),
-    fact("Up for", duration(found.uptime_seconds)),
+    fact("Uptime", duration(found.uptime_seconds)),
     fact("Pool", `${pool.in_use} of ${pool.size} in use`),
     fact("Connections", `${number(found.connections)} of ${number(found.max_connections)}`),
   );
@@ -74,7 +74,7 @@ const database = (found: Overview): HTMLElement =>
     fact(
       "Mode",
       h("span.mode", found.mode),
-      found.mode === "write" ? " changes are staged, then saved" : " the database refuses every change",
+      found.mode === "write" ? " changes are staged until you save them" : " the database rejects every change",
     ),
     fact("Size", bytes(found.size_bytes)),
     fact("Studio", `tatame-db ${found.version}`),
@@ -82,11 +82,11 @@ const database = (found: Overview): HTMLElement =>
 
 function schema({ revision, pending, problem }: Overview): HTMLElement {
   const compare = async (): Promise<void> => {
-    replace(drift, "comparing…");
+    replace(drift, "Comparing…");
     await showing(drift, async () => {
       const { drift: differences, migrations, heads } = await get<Drift>("/api/drift");
       const lines = [...differences, ...migrations, ...heads];
-      replace(drift, lines.length ? list(lines) : "none: the database is as the models say");
+      replace(drift, lines.length ? list(lines) : "none: the database matches the models");
     });
   };
   const drift = h(
@@ -97,8 +97,8 @@ function schema({ revision, pending, problem }: Overview): HTMLElement {
     "dl.card",
     { "aria-label": "Schema" },
     fact("Revision", revision ?? "none"),
-    problem && h("div", h("dt", "Trouble"), h("dd.wrong", problem.what, " ", problem.fix ?? "")),
-    fact("Pending", pending.length ? list(pending) : "nothing"),
+    problem && h("div", h("dt", "Problem"), h("dd.wrong", problem.what, " ", problem.fix ?? "")),
+    fact("Pending", pending.length ? list(pending) : "none"),
     h("div", h("dt", "Drift"), drift),
   );
 }
@@ -140,7 +140,7 @@ function tables(found: Table[]): HTMLElement[] {
 
 function tableRow(table: Table, rows: Child, share: number): HTMLElement {
   const name = (content: Child): HTMLElement => h("th", { scope: "row" }, content);
-  if (table.missing) return h("tr", name(table.name), h("td.wrong", { colspan: 4 }, "This table is not there."));
+  if (table.missing) return h("tr", name(table.name), h("td.wrong", { colspan: 4 }, "This table does not exist."));
   return h(
     "tr",
     name(h("a", { href: rowsPath(table.name) }, table.name)),
@@ -151,7 +151,7 @@ function tableRow(table: Table, rows: Child, share: number): HTMLElement {
   );
 }
 
-/** The estimate of a table's rows; pressed, it counts them. */
+/** A button with the estimated number of rows, which counts them exactly. */
 function counter({ name, rows_estimated }: Table): HTMLButtonElement {
   const count = async (): Promise<void> => {
     rows.textContent = "…";

@@ -1,4 +1,4 @@
-// One row: its full values, what it points to, and what points to it.
+// The page of one row: its full values, its references, and the rows that reference it.
 
 import { type Cell, type Column, get, isCut, rowPath, rowsPath, type Table, wholeValue } from "../api.ts";
 import { button, type Child, copyText, h, number, plural, replace } from "../dom.ts";
@@ -41,7 +41,7 @@ function actions(table: Table, key: string, row: Record<string, Cell>): HTMLElem
     await copyText(JSON.stringify(all, null, 2));
   };
   return [
-    h("a.button", { href: rowsPath(table.name, filter) }, writable() ? "Edit in the grid" : "Show in the grid"),
+    h("a.button", { href: rowsPath(table.name, filter) }, writable() ? "Edit in the table" : "Show in the table"),
     button("Copy as JSON", () => void copyRow()),
   ];
 }
@@ -66,7 +66,7 @@ const values = (table: Table, key: string, row: Record<string, Cell>, references
   );
 
 const describe = ({ type, primary, nullable }: Column): string =>
-  `${shortType(type)}${primary ? " · key" : nullable ? "" : " · never NULL"}`;
+  `${shortType(type)}${primary ? " · primary key" : nullable ? "" : " · not null"}`;
 
 function value(table: Table, key: string, column: Column, cell: Cell, reference: Reference | null): HTMLElement {
   const element = h("div.value");
@@ -78,7 +78,7 @@ function value(table: Table, key: string, column: Column, cell: Cell, reference:
       element,
       line,
       " ",
-      button("Show it whole", () => void showWhole()),
+      button("Show full value", () => void showWhole()),
     );
   } else if (reference) {
     replace(element, link(reference));
@@ -97,14 +97,14 @@ const link = ({ table, key, label }: Reference): HTMLElement =>
     label !== null && label !== key && h("bdi", " ", visible(label)),
   );
 
-/** The rows that refer to this one, by the column in which they do. */
+/** The rows that reference this one, by column. */
 function incoming(key: string, references: Answer["referenced_by"]): HTMLElement {
   const none = references.filter(({ rows }) => !rows).map(({ table, column }) => `${table}.${column}`);
   const items = references
     .filter(({ rows }) => rows)
     .map(({ table, column, rows, more }) => {
       const filter = { all: [{ column, op: "is", value: key }] };
-      const count = more ? `${number(rows)} rows or more` : plural(rows, "row");
+      const count = more ? `at least ${number(rows)} rows` : plural(rows, "row");
       return h(
         "li",
         h("a", { href: rowsPath(table, filter) }, h("strong", table), ` ${column}`),
@@ -113,7 +113,7 @@ function incoming(key: string, references: Answer["referenced_by"]): HTMLElement
     });
   const rest: Child =
     none.length > 0
-      ? h("p.muted", `No row: ${none.join(", ")}`)
-      : references.length === 0 && h("p.muted", "No table refers to this one.");
-  return h("section.incoming", h("h2", "Points here"), items.length > 0 && h("ul.plain", items), rest);
+      ? h("p.muted", `No rows in ${none.join(", ")}`)
+      : references.length === 0 && h("p.muted", "No table references this one.");
+  return h("section.incoming", h("h2", "Referenced by"), items.length > 0 && h("ul.plain", items), rest);
 }

@@ -1,7 +1,7 @@
-// How far the move out of Supabase is, table by table, while it runs and after.
+// The move page: the progress and the result of the move out of Supabase.
 
 import { asRefused, get } from "../../api.ts";
-import { button, type Child, h, plural, replace, say } from "../../dom.ts";
+import { announce, button, type Child, h, number, plural, replace } from "../../dom.ts";
 import { showing, timestamp } from "../../parts.ts";
 import type { Page } from "../../router.ts";
 import { type MovedTable, moveTable, type Stale } from "./table.ts";
@@ -16,7 +16,7 @@ type Run = {
 };
 type Answer = { ever: boolean; running: boolean; runs: Run[]; tables: MovedTable[]; parked: string[] };
 
-const CHECK = "Was anything written since?";
+const CHECK = "Check for later writes";
 
 export function movePage(): Page {
   const body = h("div");
@@ -38,12 +38,12 @@ export function movePage(): Page {
     });
   const checkStale = async (): Promise<void> => {
     check.disabled = true;
-    check.textContent = "Reading…";
+    check.textContent = "Checking…";
     try {
       ({ stale } = await get<{ stale: Stale }>("/api/move/stale"));
       if (latest) draw(latest);
     } catch (error) {
-      say(asRefused(error).problem.what);
+      announce(asRefused(error).problem.what);
     }
     check.disabled = false;
     check.textContent = CHECK;
@@ -51,7 +51,7 @@ export function movePage(): Page {
   void load();
   return {
     title: "Move",
-    element: h("section.page.move", h("h1", "The move out of Supabase"), body),
+    element: h("section.page.move", h("h1", "Move out of Supabase"), body),
     reload: () => void load(),
     leave: () => events?.close(),
   };
@@ -71,13 +71,17 @@ function progress({ runs, tables, parked, running }: Answer, stale: Stale, check
     last?.error && h("div.problem", h("strong", `Run ${last.id} did not prove the move`), h("p", last.error)),
     parked.length > 0 && parkedKeys(parked, running),
     moveTable(tables, stale),
-    h("div.row", check, h("span.muted", "It reads whole tables. Both sides are compared by `tatame-db move verify`.")),
+    h(
+      "div.row",
+      check,
+      h("span.muted", "Reads every table of this database. `tatame-db move verify` compares source and target."),
+    ),
     h("details", h("summary", "Runs"), h("ul.plain", runs.map(runLine))),
   ];
 }
 
 const describeRun = ({ id, started_at, ended_at, outcome }: Run): string =>
-  `Run ${id} began ${timestamp(started_at)}${ended_at ? `, ended ${timestamp(ended_at)}` : ""}: ${outcome}.`;
+  `Run ${id} started ${timestamp(started_at)}${ended_at ? `, ended ${timestamp(ended_at)}` : ""}: ${outcome}.`;
 
 const runLine = ({ id, started_at, outcome, source }: Run): HTMLElement =>
   h("li", `${id} · ${timestamp(started_at)} · ${outcome} · from ${source}`);
@@ -85,25 +89,25 @@ const runLine = ({ id, started_at, outcome, source }: Run): HTMLElement =>
 const parkedKeys = (parked: string[], running: boolean): HTMLElement =>
   h(
     "div.problem",
-    h("strong", `${plural(parked.length, "key")} and indexes are away while tables are written`),
-    h("p", running ? "They come back at the end." : "A run was killed. `tatame-db move copy` brings them back."),
+    h("strong", `${number(parked.length)} foreign keys and indexes are dropped during the copy`),
+    h("p", running ? "The copy restores them at the end." : "A run was killed. `tatame-db move copy` restores them."),
     h("p.muted", parked.join(", ")),
   );
 
 const STEPS = [
-  ["export SUPABASE_DB_URL='postgresql://…'", "the address of the project's own PostgreSQL"],
-  ["tatame-db move plan", "what would become of each row, and what stands in the way; it only reads"],
-  ["tatame-db move copy", "copies what differs and proves it; run it again as often as you like"],
-  ["tatame-db move verify", "compares whole contents, down to the value"],
+  ["export SUPABASE_DB_URL='postgresql://…'", "the address of the project's PostgreSQL"],
+  ["tatame-db move plan", "shows how each table would be copied, and all obstacles; only reads"],
+  ["tatame-db move copy", "copies the differences and proves the result; safe to repeat"],
+  ["tatame-db move verify", "compares all rows, down to the value"],
 ] as const;
 
 const instructions = (): HTMLElement =>
   h(
     "div.never",
-    h("p.lead", "No move was ever run into this database. This is how it goes, in a terminal:"),
+    h("p.lead", "No move has run into this database yet. To move a project, run these commands in a terminal:"),
     h(
       "ol",
       STEPS.map(([command, does]) => h("li", h("code", command), h("span", does))),
     ),
-    h("p.muted", "This page shows each table as it is copied, and follows by itself."),
+    h("p.muted", "This page follows the copy automatically."),
   );

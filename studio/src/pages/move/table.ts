@@ -1,4 +1,4 @@
-// The tables of the move: rows at both ends, checksums, and the state of each.
+// The tables of the move: rows in source and target, checksums, and states.
 
 import { rowPath, rowsPath } from "../../api.ts";
 import { bytes, type Child, h, number, plural } from "../../dom.ts";
@@ -9,7 +9,7 @@ export type MovedTable = {
   table: string;
   phase: number;
   equal: boolean;
-  /** A copy is writing the table at the moment, and it has this size. */
+  /** True while a copy writes the table; `size_bytes` is its size by then. */
   working: boolean;
   size_bytes: number | null;
   proven_at?: string | null;
@@ -23,7 +23,7 @@ export type MovedTable = {
   nulled?: number;
   differences?: Difference[];
 };
-/** Whether a table was written to since it was proven, where that was looked up. */
+/** By table, true if it was written to after its proof. Empty until that is checked. */
 export type Stale = Record<string, boolean>;
 
 export const moveTable = (tables: MovedTable[], stale: Stale): HTMLElement =>
@@ -37,7 +37,7 @@ export const moveTable = (tables: MovedTable[], stale: Stale): HTMLElement =>
         h(
           "tr",
           ["Table", "Phase"].map((text) => columnHeading(text)),
-          ["Source", "Here"].map((text) => columnHeading(text, "right")),
+          ["Source", "Target"].map((text) => columnHeading(text, "right")),
           ["Checksum", "Speed", "State", "Proven"].map((text) => columnHeading(text)),
         ),
       ),
@@ -71,26 +71,26 @@ function digests(source: string | null, target: string | null): Child {
 
 function state(table: MovedTable, stale: boolean | undefined): HTMLElement {
   const [mood, text] = ((): [string, string] => {
-    if (table.working) return ["", `being written${table.size_bytes ? `, ${bytes(table.size_bytes)}` : ""}`];
+    if (table.working) return ["", `copying${table.size_bytes ? `, ${bytes(table.size_bytes)}` : ""}`];
     if (table.target_rows === null) return ["", "not copied"];
     if (!table.equal) return ["bad", "copied, not proven"];
     if (stale === undefined) return ["good", "equal"];
-    return stale ? ["bad", "written to since"] : ["good", "equal, untouched since"];
+    return stale ? ["bad", "changed since the proof"] : ["good", "equal, unchanged since the proof"];
   })();
   return h("span", { class: `state ${mood}` }, text);
 }
 
 const losses = ({ rejected = 0, nulled = 0, waiting = [] }: MovedTable): Child => [
-  rejected > 0 && h("div.wrong", `${plural(rejected, "row")} stayed behind by choice`),
-  nulled > 0 && h("div.wrong", `${plural(nulled, "value")} became NULL by choice`),
-  waiting.length > 0 && h("div.muted", `${waiting.join(", ")} waits for a later phase`),
+  rejected > 0 && h("div.wrong", `${plural(rejected, "row")} excluded by choice`),
+  nulled > 0 && h("div.wrong", `${plural(nulled, "value")} set to NULL by choice`),
+  waiting.length > 0 && h("div.muted", `${waiting.join(", ")}: filled in a later phase`),
 ];
 
 const differences = ({ table, differences: found = [] }: MovedTable): Child =>
   found.length > 0 &&
   h(
     "details",
-    h("summary", "Which"),
+    h("summary", "Details"),
     h(
       "ul.plain",
       found.map((difference) => h("li", differenceLine(table, difference))),

@@ -1,10 +1,10 @@
-// What the address of the page asks for: a filter, an order, and the page of rows.
+// The address of the page: the filter, the sort order, and the page of rows.
 
 import { type Condition, type Group, narrowed, readFilter, writeFilter } from "../../filters/filter.ts";
 
 export type Sort = { column: string; descending: boolean };
 
-/** The page of rows: after or before a key, or the last one; without any, the first. */
+/** The parameters that select a page of rows. Without them it is the first. */
 const PLACES = ["after", "before", "last"];
 
 export class RowsAddress {
@@ -20,7 +20,7 @@ export class RowsAddress {
     return readFilter(this.parameters.get("filter"));
   }
 
-  /** The columns to sort by, the most important first: `belt,-id` in the address. */
+  /** The sort columns in order of priority. The address holds them as `belt,-id`. */
   get sort(): Sort[] {
     return (this.parameters.get("sort") ?? "")
       .split(",")
@@ -28,7 +28,7 @@ export class RowsAddress {
       .map((name) => ({ column: name.replace(/^-/, ""), descending: name.startsWith("-") }));
   }
 
-  /** The address with some parameters changed, or removed by null; it shows the first page, unless a place is among them. */
+  /** Return the address with parameters changed, or removed by null. It shows the first page unless one is selected. */
   with(changed: Record<string, string | null>): string {
     const search = new URLSearchParams(this.parameters);
     for (const name of PLACES) search.delete(name);
@@ -49,7 +49,7 @@ export class RowsAddress {
     return this.with({ filter: writeFilter(filter) });
   }
 
-  /** The address of the rows for which a condition holds as well. */
+  /** Return the address with one more condition that must match. */
   narrowed(condition: Condition): string {
     return this.filtered(narrowed(this.filter, condition));
   }

@@ -1,4 +1,4 @@
-// The cells of the grid: what they show, where staged changes go first, and whether they can be edited.
+// The cells of the grid: their values, with staged changes applied, their links, and whether they can be edited.
 
 import { type Cell, type Column, isCut, rowPath, type Table, type Whole, wholeValue } from "../../api.ts";
 import { changeOf } from "../../changes/staged.ts";
@@ -6,7 +6,7 @@ import { writable } from "../../session.ts";
 
 export type Row = { key: string; cells: Record<string, Cell>; isNew?: boolean };
 
-/** The value that a cell shows: the staged one, or that of the database; undefined where the database will fill it in. */
+/** Return the staged value of a cell, or the one in the database; undefined if the database will fill in a default. */
 export function shownValue(table: Table, row: Row, column: Column): Cell | undefined {
   const change = changeOf(table.name, row.key);
   if (change && column.name in change.values) return change.values[column.name];
@@ -18,7 +18,7 @@ export async function wholeShownValue(table: Table, row: Row, column: Column): P
   return cell === undefined ? cell : wholeValue(table.name, column.name, row.key, cell);
 }
 
-/** The row that a cell leads to: that of its reference, or from the primary key its own. */
+/** Return the address of the row that a cell references; a primary key leads to its own row. */
 export function linkOf(table: Table, row: Row, column: Column): string | null {
   const cell = shownValue(table, row, column);
   if (typeof cell !== "string") return null;
@@ -28,7 +28,7 @@ export function linkOf(table: Table, row: Row, column: Column): string | null {
 
 export const isDeleted = (table: Table, row: Row): boolean => changeOf(table.name, row.key)?.op === "delete";
 
-/** Whether an editor can open over the cell; a cut value has to be read whole first. */
+/** True if an editor can open over the cell. A cut value must be read in full first. */
 export const canEdit = (table: Table, row: Row, column: Column): boolean =>
   writable() && !isDeleted(table, row) && !isCut(shownValue(table, row, column));
 

@@ -1,4 +1,4 @@
-// Choosing the columns: which are shown, and in which order.
+// The column chooser: which columns are shown, and in which order.
 
 import type { GridApi } from "ag-grid-community";
 import type { Table } from "../../api.ts";
@@ -6,7 +6,7 @@ import { button, h, popover, replace } from "../../dom.ts";
 import type { Row } from "./cells.ts";
 import { layoutOf, rememberLayout } from "./columns.ts";
 
-/** Open the list of columns under `anchor`; `reset` brings the layout back that nobody changed. */
+/** Open the list of columns below `anchor`. `reset` restores the default layout. */
 export function chooseColumns(anchor: HTMLElement, table: Table, grid: GridApi<Row>, reset: () => void): void {
   const list = h("ul.chooser");
   const draw = (): void =>
@@ -21,8 +21,8 @@ export function chooseColumns(anchor: HTMLElement, table: Table, grid: GridApi<R
       { "data-column": name },
       h("label", h("input", { type: "checkbox", checked: shown, onchange }), name),
       h("span.grow"),
-      button("↑", () => shift(name, -1), { class: "quiet up", "aria-label": `${name} further left` }),
-      button("↓", () => shift(name, 1), { class: "quiet down", "aria-label": `${name} further right` }),
+      button("↑", () => shift(name, -1), { class: "quiet up", "aria-label": `Move ${name} left` }),
+      button("↓", () => shift(name, 1), { class: "quiet down", "aria-label": `Move ${name} right` }),
     );
   };
   const shift = (name: string, by: number): void => {
@@ -37,15 +37,15 @@ export function chooseColumns(anchor: HTMLElement, table: Table, grid: GridApi<R
   };
   draw();
   const all = button("All", () => showAll(true));
-  const none = button("None but the id", () => showAll(false));
-  const first = button("As at first", () => {
+  const none = button("Primary key only", () => showAll(false));
+  const first = button("Reset", () => {
     reset();
     draw();
   });
   popover(anchor, "Columns", h("div.row", all, none, first), list);
 }
 
-/** Move a column by one place; false where it is at the end already. */
+/** Move a column by one position. Returns false if it is already at the edge. */
 function shiftColumn(table: Table, grid: GridApi<Row>, name: string, by: number): boolean {
   const names = layoutOf(table, grid).map(({ colId }) => colId);
   const from = names.indexOf(name);

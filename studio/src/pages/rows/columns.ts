@@ -1,4 +1,4 @@
-// The columns of the grid, and how this browser remembers their order and widths.
+// The columns of the grid. This browser stores their order, widths and visibility.
 
 import type { ColDef, GridApi, ICellRendererParams } from "ag-grid-community";
 import type { Column, Table, Whole } from "../../api.ts";
@@ -19,7 +19,7 @@ const layoutName = (table: Table): string => `layout:${table.name}`;
 export const readLayout = (table: Table): Layout => memory.get<Layout>(layoutName(table), []);
 export const forgetLayout = (table: Table): void => memory.forget(layoutName(table));
 
-/** The columns of the table in the grid, in its order, without the grid's own. */
+/** Return the table's columns in their order in the grid, without the grid's own selection column. */
 export const layoutOf = (table: Table, grid: GridApi<Row>): Layout =>
   grid
     .getColumnState()
@@ -29,7 +29,7 @@ export const layoutOf = (table: Table, grid: GridApi<Row>): Layout =>
 export const rememberLayout = (table: Table, grid: GridApi<Row>): void =>
   memory.set(layoutName(table), layoutOf(table, grid));
 
-/** Define the columns in the order of a layout; those without a width in it fit the sample. */
+/** Define the columns in the order of a layout. A column without a stored width fits the sample. */
 export function columnDefinitions(table: Table, layout: Layout, sample: Row[], show: Show): ColDef<Row>[] {
   const place = ({ name }: Column): number => {
     const index = layout.findIndex(({ colId }) => colId === name);
@@ -60,7 +60,7 @@ const sampleWidth = (column: Column, sample: Row[]): number =>
 
 const heading = ({ type, primary, references }: Column): ColDef<Row> => ({
   sortable: true,
-  // The server sorts: the grid only shows which columns it was asked for.
+  // The server sorts. The grid only marks the sort columns.
   comparator: () => 0,
   headerComponentParams: {
     innerHeaderComponent: Heading,
@@ -71,7 +71,7 @@ const heading = ({ type, primary, references }: Column): ColDef<Row> => ({
 const reading = (table: Table, column: Column, show: Show): ColDef<Row> => ({
   ...(column.kind === "integer" && !column.references && !column.primary ? { type: "right" } : {}),
   valueGetter: ({ data }) => data && shownValue(table, data, column),
-  // A staged change can show in a cell whose own value is the same.
+  // Otherwise the grid does not redraw a cell when its staged change is rejected or undone.
   equals: () => false,
   cellRenderer: ({ data }: ICellRendererParams<Row>) => (data ? drawCell(table, data, column, show) : h("span")),
   cellClassRules: {
@@ -81,7 +81,7 @@ const reading = (table: Table, column: Column, show: Show): ColDef<Row> => ({
   suppressKeyboardEvent: ({ event, editing, data }) => {
     if (editing) return false;
     const name = keyName(event);
-    // The browser would scroll, and the grid reports the key only after that.
+    // Otherwise the browser scrolls before the grid reports the key.
     if (name === " ") event.preventDefault();
     return isPageKey(name, !!data && canEdit(table, data, column));
   },
@@ -104,5 +104,5 @@ function drawCell(table: Table, row: Row, column: Column, show: Show): HTMLEleme
   line.querySelector(".more")?.addEventListener("click", () => show(row, column));
   const shown = link ? h("a.follow", { href: link, tabindex: -1, title: "F4" }, line) : line;
   const why = changeOf(table.name, row.key)?.errors[column.name];
-  return why ? h("span.refused", { title: why }, shown, h("span.sr", ` Refused: ${why}`)) : shown;
+  return why ? h("span.refused", { title: why }, shown, h("span.sr", ` Rejected: ${why}`)) : shown;
 }

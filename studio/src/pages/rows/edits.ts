@@ -1,9 +1,9 @@
-// Staging changes from the grid: a value, NULL, a new row, a deletion, a text from the clipboard.
+// Stages changes from the grid: values, NULL, new rows, deletions, and pasted text.
 
 import type { GridApi } from "ag-grid-community";
 import { type Column, isCut, type Table, type Whole, wholeValue } from "../../api.ts";
 import { changeOf, stage, stageDelete, stageInsert } from "../../changes/staged.ts";
-import { say } from "../../dom.ts";
+import { announce } from "../../dom.ts";
 import { writable } from "../../session.ts";
 import { canEdit, columnNamed, isDeleted, type Row, shownValue } from "./cells.ts";
 
@@ -15,13 +15,13 @@ export function focused(table: Table, grid: GridApi<Row>): Focus {
   return { row: grid.getDisplayedRowAtIndex(cell.rowIndex)?.data, column: columnNamed(table, cell.column.getColId()) };
 }
 
-/** Whether this studio may write; if not, the reason is shown. */
+/** Return true in write mode; otherwise show a message. */
 function mayWrite(): boolean {
-  if (!writable()) say("This studio only reads. Start it with --write to change data.");
+  if (!writable()) announce("The studio is read-only. Start it with --write to change data.");
   return writable();
 }
 
-/** Stage a value for a cell; NULL in a new row that has no value there changes nothing. */
+/** Stage a value for a cell. Setting NULL where a new row has no value yet does nothing. */
 export function put(table: Table, row: Row, column: Column, value: Whole): void {
   const before = row.isNew ? null : (row.cells[column.name] ?? null);
   const staged = changeOf(table.name, row.key)?.values[column.name];
@@ -29,7 +29,7 @@ export function put(table: Table, row: Row, column: Column, value: Whole): void 
   stage(table.name, row.key, column.name, isCut(before) ? null : before, value);
 }
 
-/** Read a cut cell whole into the row, so that what is staged knows what was there. */
+/** Read the full value of a cut cell into the row, because a staged change holds the original value. */
 async function readWhole(table: Table, row: Row, column: Column): Promise<void> {
   const cell = row.cells[column.name];
   if (isCut(cell)) row.cells[column.name] = await wholeValue(table.name, column.name, row.key, cell);
@@ -38,14 +38,14 @@ async function readWhole(table: Table, row: Row, column: Column): Promise<void> 
 export async function setNull(table: Table, row: Row, column: Column): Promise<void> {
   if (!mayWrite()) return;
   if (!column.nullable) {
-    say(`${column.name} may not be NULL.`);
+    announce(`${column.name} cannot be NULL.`);
     return;
   }
   await readWhole(table, row, column);
   put(table, row, column, null);
 }
 
-/** Open the editor over a cut cell, once it is read whole; false where the cell cannot be edited at all. */
+/** Read the full value of a cut cell and open its editor. Returns false if the cell is not cut or cannot be edited. */
 export async function editCut(table: Table, grid: GridApi<Row>, row: Row, column: Column): Promise<boolean> {
   if (!writable() || isDeleted(table, row) || !isCut(shownValue(table, row, column))) return false;
   await readWhole(table, row, column);
@@ -69,18 +69,18 @@ export function newRow(table: Table, grid: GridApi<Row>): void {
   grid.setFocusedCell(grid.getRowNode(key)?.rowIndex ?? 0, target);
 }
 
-/** Stage the deletion of the selected rows, or else of the row of the focused cell; staged again, they stay. */
+/** Stage or undo the deletion of the selected rows, or of the focused cell's row if none is selected. */
 export function deleteRows(table: Table, grid: GridApi<Row>): void {
   if (!mayWrite()) return;
   const selected = grid.getSelectedRows();
   const { row } = focused(table, grid);
   const targets = selected.length ? selected : row ? [row] : [];
-  if (!targets.length) say("Choose rows first, or go to a cell of the row.");
+  if (!targets.length) announce("Select rows, or a cell of the row to delete.");
   for (const target of targets) stageDelete(table.name, target.key, target.cells);
   grid.deselectAll();
 }
 
-/** Stage the text of the clipboard, to the character, for the focused cell. */
+/** Stage the text of the clipboard, unchanged, for the focused cell. */
 export function paste(table: Table, grid: GridApi<Row>, event: ClipboardEvent): void {
   const { row, column } = focused(table, grid);
   const text = event.clipboardData?.getData("text/plain");

@@ -1,4 +1,4 @@
-// The grid of rows: its options, the order that it shows, and the cell that has the focus.
+// The grid of rows: its options, its sort marks, its columns, and its focus.
 
 import type { CellKeyDownEvent, CellPosition, GridApi, GridOptions } from "ag-grid-community";
 import type { Table } from "../../api.ts";
@@ -59,7 +59,7 @@ const cellEvents = (table: Table, panel: ValuePanel): GridOptions<Row> => ({
   },
 });
 
-/** Show in the headings by which columns the address sorts. */
+/** Mark the sort columns of the address in the headings. */
 export function showSort(grid: GridApi<Row>, { sort }: RowsAddress): void {
   grid.applyColumnState({
     state: sort.map(({ column, descending }, sortIndex) => ({
@@ -71,22 +71,22 @@ export function showSort(grid: GridApi<Row>, { sort }: RowsAddress): void {
   });
 }
 
-/** Give the columns that have no remembered width one that fits the rows. */
+/** Fit the columns without a stored width to the rows. */
 export function fitColumns(grid: GridApi<Row>, table: Table, panel: ValuePanel, rows: Row[]): void {
   const show = (row: Row, column: Parameters<ValuePanel["show"]>[1]): void => void panel.show(row, column);
   grid.setGridOption("columnDefs", columnDefinitions(table, readLayout(table), rows, show));
 }
 
-/** Forget how the columns were arranged, in the grid and in the browser. */
+/** Reset the columns in the grid, and forget the stored layout. */
 export function resetColumns(grid: GridApi<Row>, table: Table, panel: ValuePanel, rows: Row[]): void {
   forgetLayout(table);
   grid.setGridOption("columnDefs", []);
   fitColumns(grid, table, panel, rows);
-  // The grid reports the columns that came back, and they were remembered.
+  // Resetting the grid stored the new layout, through its events.
   forgetLayout(table);
 }
 
-/** Focus a cell of the rows that came: in the column that the address names, or where the focus was before. */
+/** Focus a cell of the new rows: in the column that the address names, or at the previous position. */
 export function restoreFocus(grid: GridApi<Row>, table: Table, before: CellPosition | null, rowCount: number): void {
   const column =
     grid.getColumn(location.hash.slice(1)) ??

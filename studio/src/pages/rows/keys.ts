@@ -1,8 +1,8 @@
-// What the keys do in the grid of rows.
+// The keyboard shortcuts of the cells.
 
 import type { CellKeyDownEvent, GridApi } from "ag-grid-community";
 import type { Column, Table } from "../../api.ts";
-import { copyText, say } from "../../dom.ts";
+import { announce, copyText } from "../../dom.ts";
 import { keyName } from "../../keys.ts";
 import { go } from "../../router.ts";
 import { plain } from "../../text.ts";
@@ -10,7 +10,7 @@ import { canEdit, columnNamed, linkOf, type Row, wholeShownValue } from "./cells
 import { editCut, setNull } from "./edits.ts";
 import type { ValuePanel } from "./panel.ts";
 
-/** Open the editor of a cut cell, or else show its value whole. */
+/** Open the editor of a cut cell, or show the full value of a cell that cannot be edited. */
 export async function editOrShow(
   table: Table,
   grid: GridApi<Row>,
@@ -41,9 +41,9 @@ function actions(
   const link = linkOf(table, row, column);
   return {
     " ": () => void panel.show(row, column),
-    // Where the cell can be edited, the grid itself opens the editor.
+    // The grid itself opens the editor of a cell that can be edited.
     Enter: canEdit(table, row, column) ? undefined : () => void editOrShow(table, grid, panel, row, column),
-    F4: () => (link ? go(link) : say("This cell refers to no row.")),
+    F4: () => (link ? go(link) : announce("This cell references no row.")),
     Delete: () => void setNull(table, row, column),
     "Ctrl+c": () => void wholeShownValue(table, row, column).then((value) => copyText(plain(value))),
     Escape: () => panel.close(),

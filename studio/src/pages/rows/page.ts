@@ -1,9 +1,9 @@
-// The rows of a table: a page at a time, filtered, sorted, followed, and edited where that is allowed.
+// The page of a table's rows, one page of rows at a time.
 
 import type { GridApi } from "ag-grid-community";
 import { asRefused, type Problem, type Table } from "../../api.ts";
 import { changeOf, inserted, onChanges, undo } from "../../changes/staged.ts";
-import { h, replace } from "../../dom.ts";
+import { announce, h, replace } from "../../dom.ts";
 import type { Page } from "../../router.ts";
 import { writable } from "../../session.ts";
 import { RowsAddress } from "./address.ts";
@@ -35,12 +35,16 @@ export function rowsPage(table: Table, url: URL): Page {
       Insert: () => newRow(table, grid),
       "Ctrl+Delete": () => deleteRows(table, grid),
       "Ctrl+Backspace": () => deleteRows(table, grid),
-      ...(writable() ? { "Ctrl+z": undo } : {}),
+      ...(writable() ? { "Ctrl+z": undoLast } : {}),
     },
   };
 }
 
-/** The parts of the page, and the rows that they show. */
+function undoLast(): void {
+  if (!undo()) announce("Nothing to undo.");
+}
+
+/** The parts of the page and the rows that they show. */
 class RowsView {
   readonly element: HTMLElement;
   readonly toolbar: Toolbar;
@@ -80,13 +84,13 @@ class RowsView {
   }
 
   leave(): void {
-    this.readings++; // What still arrives is not shown.
+    this.readings++; // A response that arrives later is ignored.
     this.grid.destroy();
   }
 
   async load(): Promise<void> {
     const reading = ++this.readings;
-    // The grid's own cover takes the focus away, so only the first reading shows it.
+    // The grid's loading overlay takes the focus away, so only the first load shows it.
     this.place.classList.toggle("busy", this.rows.length > 0);
     try {
       const answer = await readRows(this.table, this.address, this.paging.size);
@@ -109,7 +113,7 @@ class RowsView {
     this.drawRows();
     this.showIdle();
     if (this.rows.length) {
-      // A person who walks in the grid goes on walking in the page that came.
+      // The focus stays in the grid, so that the keyboard still works on the new rows.
       if (isWalking) restoreFocus(this.grid, this.table, focus, this.rows.length);
       this.grid.ensureIndexVisible(isWalking ? (focus?.rowIndex ?? 0) : 0);
     }
@@ -139,7 +143,7 @@ class RowsView {
     this.refresh();
   }
 
-  /** Show what was staged or taken back. */
+  /** Show the staged changes after one was added or undone. */
   showChanges(): void {
     const isSameRows = inserted(this.table.name).length === this.grid.getDisplayedRowCount() - this.rows.length;
     if (isSameRows) this.refresh();
@@ -148,7 +152,7 @@ class RowsView {
 
   private refresh(): void {
     this.grid.refreshCells({ force: true });
-    // Drawing rows anew takes the focus out of them, so it is done only where a deletion was staged or taken back.
+    // Redrawing rows takes the focus away, so they are redrawn only if a deletion was staged or undone.
     const deleted = this.rows
       .map(({ key }) => key)
       .filter((key) => changeOf(this.table.name, key)?.op === "delete")

@@ -1,4 +1,4 @@
-// The foot of the rows: the buttons from page to page, how many rows a page has, and how long it took.
+// The bar below the rows: buttons for paging, the page size, and the time that the last read took.
 
 import { button, h, memory, number } from "../../dom.ts";
 import { go } from "../../router.ts";
@@ -28,13 +28,13 @@ export class Paging {
       go(address.with({}));
     };
     const options = SIZES.map((value) => h("option", { value }, value));
-    this.sizes = h("select", { "aria-label": "Rows on a page", onchange }, options);
+    this.sizes = h("select", { "aria-label": "Rows per page", onchange }, options);
     this.sizes.value = memory.get("rows", "100");
     const buttons = [this.toFirst, this.toPrevious, this.toNext, this.toLast];
-    this.element = h("div.foot", { role: "group", "aria-label": "Pages of rows" }, [
+    this.element = h("div.foot", { role: "group", "aria-label": "Paging" }, [
       buttons,
       this.sizes,
-      h("span.muted", "rows a page"),
+      h("span.muted", "rows per page"),
       h("span.grow"),
       this.mark,
     ]);

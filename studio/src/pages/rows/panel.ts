@@ -1,4 +1,4 @@
-// The panel that shows a value whole, beside the grid.
+// The panel next to the grid, which shows a value in full.
 
 import { asRefused, type Column, type Table, type Whole } from "../../api.ts";
 import { changeOf } from "../../changes/staged.ts";
@@ -31,7 +31,7 @@ export class ValuePanel {
   async show(row: Row, column: Column): Promise<void> {
     this.element.hidden = false;
     const body = h("div.body", h("p.muted", "…"));
-    const close = button("×", () => this.close(), { "aria-label": "Close the value", class: "quiet" });
+    const close = button("×", () => this.close(), { "aria-label": "Close value", class: "quiet" });
     replace(this.element, h("header", h("h2", column.name), h("span.muted", column.type), h("span.grow"), close), body);
     try {
       replace(body, this.describe(row, column, await wholeShownValue(this.table, row, column)));
@@ -47,7 +47,9 @@ export class ValuePanel {
       why !== undefined && h("p.wrong", why),
       value === undefined ? oneLine(value) : whole(value),
       typeof value === "string" && value !== "" && h("p.muted", `${number([...value].length)} characters`),
-      change && column.name in change.was && h("div", h("h3", "Before"), whole(change.was[column.name] ?? null)),
+      change &&
+        column.name in change.was &&
+        h("div", h("h3", "Original value"), whole(change.was[column.name] ?? null)),
       this.actions(row, column, value),
     ];
   }
@@ -62,7 +64,7 @@ export class ValuePanel {
       button("Copy", () => void copyText(text)),
       value !== undefined &&
         text.length < 500 &&
-        button("Filter by it", () => go(this.address.narrowed(equalTo(column, value)))),
+        button("Filter by this value", () => go(this.address.narrowed(equalTo(column, value)))),
     );
   }
 }

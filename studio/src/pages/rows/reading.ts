@@ -1,4 +1,4 @@
-// Reading the rows of a page, and downloading those of a filter.
+// Reads a page of rows, and exports the rows of a filter.
 
 import { type Cell, get, type Table, withQuery } from "../../api.ts";
 import type { RowsAddress } from "./address.ts";
@@ -8,14 +8,14 @@ export type Answer = {
   rows: Cell[][];
   columns: string[];
   keys: string[];
-  /** The keys after and before which the neighbouring pages begin; null where there is none. */
+  /** The keys after and before which the next and the previous page start; null if there is none. */
   next: string | null;
   previous: string | null;
   estimated: number | null;
   ms: number;
 };
 
-/** Read a page of rows of at most `limit`. */
+/** Read the page of rows that the address selects, at most `limit` rows. */
 export const readRows = ({ name }: Table, { parameters }: RowsAddress, limit: string): Promise<Answer> =>
   get<Answer>(`/api/rows/${name}`, {
     sort: parameters.get("sort"),
@@ -32,7 +32,7 @@ export const rowsOf = ({ rows, columns, keys }: Answer): Row[] =>
     cells: Object.fromEntries(columns.map((name, column) => [name, cells[column] ?? null])),
   }));
 
-/** Where to download all the rows of a filter, in its order and with these columns. */
+/** Return the address of an export: all rows of the filter, in the sort order, with these columns. */
 export const exportPath = (table: Table, { parameters }: RowsAddress, columns: string[], format: string): string =>
   withQuery(`/api/export/${table.name}.${format}`, {
     sort: parameters.get("sort"),

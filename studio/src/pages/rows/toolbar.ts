@@ -1,8 +1,8 @@
-// The bar over the rows: their number, the filters, and the tools.
+// The bar above the rows: their number, the filters, and the tools.
 
 import type { GridApi } from "ag-grid-community";
 import { asRefused, countRows, type Table } from "../../api.ts";
-import { button, h, menu, number, replace, say } from "../../dom.ts";
+import { announce, button, h, menu, number, replace } from "../../dom.ts";
 import { filterBar } from "../../filters/bar.ts";
 import { conditionForm } from "../../filters/form.ts";
 import { go } from "../../router.ts";
@@ -31,7 +31,7 @@ export class Toolbar {
       writable() ? this.editTools() : [],
       chooser,
       this.exporter(),
-      button("⟳", load, { "aria-label": "Read again", title: "Read again", class: "quiet" }),
+      button("⟳", load, { "aria-label": "Reload", title: "Reload", class: "quiet" }),
     ];
     this.element = h("div.toolbar", h("h1", table.name), this.count, this.filters, h("div.tools", tools));
   }
@@ -44,7 +44,7 @@ export class Toolbar {
     replace(this.filters, filterBar(this.table, this.address.filter, changed));
   }
 
-  /** Ask for one more condition, on the column of the focused cell. */
+  /** Open the form of a new condition, on the column of the focused cell. */
   addFilter(): void {
     const anchor = this.filters.querySelector<HTMLElement>("button.add");
     const { column } = focused(this.table, this.grid);
@@ -52,20 +52,20 @@ export class Toolbar {
       conditionForm(this.table, anchor, null, (condition) => go(this.address.narrowed(condition)), column?.name);
   }
 
-  /** Show the estimate of the rows, where the whole table is shown and there is one. */
+  /** Show the estimated number of rows. A filter has no estimate. */
   showEstimate({ estimated }: Answer): void {
     const isUnknown = estimated === null || this.address.parameters.get("filter");
-    this.count.textContent = isUnknown ? "count rows" : `≈ ${number(estimated)} rows`;
+    this.count.textContent = isUnknown ? "Count rows" : `≈ ${number(estimated)} rows`;
   }
 
   private async countExactly(): Promise<void> {
-    this.count.textContent = "counting…";
+    this.count.textContent = "Counting…";
     try {
       const rows = await countRows(this.table.name, this.address.parameters.get("filter"));
       this.count.textContent = `${number(rows)} rows`;
     } catch (error) {
-      this.count.textContent = "not counted";
-      say(asRefused(error).problem.what);
+      this.count.textContent = "Count failed";
+      announce(asRefused(error).problem.what);
     }
   }
 
@@ -74,7 +74,7 @@ export class Toolbar {
       button("New row", () => newRow(this.table, this.grid), { title: "Insert" }),
       button("Delete", () => deleteRows(this.table, this.grid), {
         title: "Ctrl+Delete",
-        "aria-label": "Delete the chosen rows",
+        "aria-label": "Delete selected rows",
       }),
     ];
   }
@@ -83,7 +83,7 @@ export class Toolbar {
     const opener = button(
       "Export",
       () =>
-        menu(opener, "Export what is shown", [
+        menu(opener, "Export", [
           ["CSV", () => this.download("csv")],
           ["JSON", () => this.download("json")],
         ]),
@@ -98,6 +98,6 @@ export class Toolbar {
       .map((column) => column.getColId())
       .filter((name) => columnNamed(this.table, name));
     h("a", { href: exportPath(this.table, this.address, columns, format), download: "" }).click();
-    say(`All rows of this filter, in this order, as ${format.toUpperCase()}.`);
+    announce(`Exporting all rows of this filter as ${format.toUpperCase()}.`);
   }
 }

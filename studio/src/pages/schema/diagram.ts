@@ -5,7 +5,7 @@ import { s } from "../../dom.ts";
 import { shortType } from "../../text.ts";
 import { type Box, curve, HEAD_HEIGHT, type Layout, LINE_HEIGHT, type Line, TIP } from "./layout.ts";
 
-/** Draw the tables; `reveal` is called with the box of a table that gets the focus. */
+/** Draw the tables and lines. `reveal` receives the box of a table when it gets the focus. */
 export function drawScene(tables: Table[], layout: Layout, reveal: (box: Box) => void): SVGGElement {
   const lines = layout.lines.map((line): [Line, SVGGElement] => [line, drawLine(line)]);
   const boxes = tables.map((table) => {

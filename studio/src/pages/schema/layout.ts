@@ -1,17 +1,17 @@
-// Where the tables of the diagram stand, and which way the lines between them go.
+// The layout of the diagram: positions of the tables, and the lines between them.
 
 import { Graph, layout } from "@dagrejs/dagre";
 import type { Table } from "../../api.ts";
 
 export type Point = { x: number; y: number };
 export type Box = Point & { width: number; height: number };
-/** A line from a column to the column that it refers to; it ends to the left or to the right of it. */
+/** A line from a foreign key to the column that it references. `left` is true if it runs to the left. */
 export type Line = { from: string; to: string; title: string; points: Point[]; left: boolean };
 export type Layout = { width: number; height: number; boxes: Map<string, Box>; lines: Line[] };
 
 export const LINE_HEIGHT = 19;
 export const HEAD_HEIGHT = 28;
-/** How long the tip of an arrow is. */
+/** The length of the tip of an arrow, in pixels. */
 export const TIP = 8;
 const TABLE_WIDTH = 226;
 
@@ -34,7 +34,7 @@ function graphOf(tables: Table[]): Graph {
   return graph;
 }
 
-/** From the middle, which dagre gives, to the top left corner. */
+/** Convert a box from its centre, as dagre gives it, to its top left corner. */
 const boxOf = ({ x, y, width, height }: Box): Box => ({ x: x - width / 2, y: y - height / 2, width, height });
 
 function linesOf(table: Table, tables: Table[], graph: Graph, boxes: Map<string, Box>): Line[] {
@@ -57,7 +57,7 @@ function linesOf(table: Table, tables: Table[], graph: Graph, boxes: Map<string,
 
 const middleOf = (box: Box, row: number): number => box.y + HEAD_HEIGHT + LINE_HEIGHT * (row + 0.5) + 2;
 
-/** From the edge that faces the other table, by the points that dagre found between the two. */
+/** Connect the facing edges of two boxes, along the points that dagre found between them. */
 function way(from: Box, fromRow: number, to: Box, toRow: number, between: Point[]): Pick<Line, "points" | "left"> {
   const left = to.x + to.width / 2 < from.x + from.width / 2;
   const start = { x: left ? from.x : from.x + from.width, y: middleOf(from, fromRow) };
@@ -68,7 +68,7 @@ function way(from: Box, fromRow: number, to: Box, toRow: number, between: Point[
   return { left, points: [start, ...(stops.length > 1 ? stops : []), beforeTip] };
 }
 
-/** A path of curves that leave and reach each point level. */
+/** Return an SVG path through the points, horizontal at each of them. */
 export function curve(points: Point[]): string {
   const [start, ...rest] = points;
   if (!start) return "";

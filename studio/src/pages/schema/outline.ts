@@ -1,4 +1,4 @@
-// The schema as text: what the diagram shows, for reading and for screen readers.
+// The outline: the content of the diagram as text, also for screen readers.
 
 import { type Column, rowsPath, type Table } from "../../api.ts";
 import { h } from "../../dom.ts";
@@ -15,7 +15,7 @@ export const outlineOf = (tables: Table[]): HTMLElement =>
         columns.map((column) => h("li", h("b", column.name), ` ${describe(column)}`)),
       ),
       referenced_by.length > 0 &&
-        h("p", `Referred to by ${referenced_by.map(({ table, column }) => `${table}.${column}`).join(", ")}`),
+        h("p", `Referenced by ${referenced_by.map(({ table, column }) => `${table}.${column}`).join(", ")}`),
     ]),
   );
 
@@ -24,8 +24,8 @@ const describe = (column: Column): string =>
     column.type,
     column.primary && "primary key",
     column.unique && "unique",
-    !column.nullable && "never NULL",
-    column.references && `refers to ${column.references.table}.${column.references.column}`,
+    !column.nullable && "not null",
+    column.references && `references ${column.references.table}.${column.references.column}`,
     column.default && `default ${column.default}`,
   ]
     .filter(Boolean)

@@ -1,4 +1,4 @@
-// The tables and their references, as a diagram and as an outline.
+// The schema page: the tables and their references, as a diagram and as an outline.
 
 import { button, h, s } from "../../dom.ts";
 import type { Page } from "../../router.ts";
@@ -15,7 +15,7 @@ const ZOOM = 1.25;
 export function schemaPage(): Page {
   const layout = layOut(session.tables);
   const scene = drawScene(session.tables, layout, (box) => view.reveal(box));
-  const label = "Diagram of the tables; the outline says the same in words";
+  const label = "Diagram of the tables; the outline has the same content as text";
   const svg = s("svg", { class: "diagram", role: "group", "aria-label": label, tabindex: 0 }, scene);
   const view = new View(svg, scene, layout);
   const outline = outlineOf(session.tables);
@@ -29,13 +29,13 @@ export function schemaPage(): Page {
     { "aria-pressed": "false" },
   );
   const tools = [
-    button("−", () => view.zoomBy(1 / ZOOM), { "aria-label": "Smaller" }),
-    button("+", () => view.zoomBy(ZOOM), { "aria-label": "Larger" }),
-    button("Show all", () => view.showAll()),
+    button("−", () => view.zoomBy(1 / ZOOM), { "aria-label": "Zoom out" }),
+    button("+", () => view.zoomBy(ZOOM), { "aria-label": "Zoom in" }),
+    button("Fit to window", () => view.showAll()),
     outlineButton,
     button("Export SVG", () => savePicture(svg, layout, `${session.database}-schema.svg`)),
   ];
-  const legend = h("span.muted.legend", "◆ primary key · → reference · ◇ unique · bold: never NULL");
+  const legend = h("span.muted.legend", "◆ primary key · → reference · ◇ unique · bold: not null");
   const resizes = new ResizeObserver(() => view.showAll());
   resizes.observe(svg);
   return {

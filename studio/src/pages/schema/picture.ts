@@ -1,11 +1,11 @@
-// Saving the diagram as an SVG file that needs no style sheet.
+// Saves the diagram as an SVG file that needs no style sheet.
 
 import { h, s } from "../../dom.ts";
 
 const STYLES = ["fill", "stroke", "stroke-width", "font-family", "font-size", "font-weight"];
 const PAGE_ATTRIBUTES = ["class", "tabindex", "role", "aria-label", "style"];
 
-/** Download a drawing of this size in the colours that the page shows. */
+/** Download the drawing at its full size, in the colours of the page. */
 export function savePicture(
   svg: SVGSVGElement,
   { width, height }: { width: number; height: number },

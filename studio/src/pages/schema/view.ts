@@ -1,9 +1,9 @@
-// Zooming and moving a drawing.
+// Zooms and pans a drawing.
 
 import type { Box } from "./layout.ts";
 
 const [SMALLEST, LARGEST] = [0.15, 3];
-/** A press that moves less far than this is a click. */
+/** A pointer that moves fewer pixels than this clicks; otherwise it drags. */
 const CLICK_DISTANCE = 4;
 
 export class View {
@@ -30,7 +30,7 @@ export class View {
     this.moveTo((clientWidth - width * this.zoom) / 2, (clientHeight - height * this.zoom) / 2);
   }
 
-  /** Zoom around a point that stays where it is, without one around the middle. */
+  /** Zoom around a point, by default the middle of the window. */
   zoomBy(factor: number, x = this.svg.clientWidth / 2, y = this.svg.clientHeight / 2): void {
     const zoom = Math.max(SMALLEST, Math.min(LARGEST, this.zoom * factor));
     const scale = zoom / this.zoom;
@@ -42,7 +42,7 @@ export class View {
     this.moveTo(this.x + dx, this.y + dy);
   }
 
-  /** Bring a box of the drawing into the window. */
+  /** Pan so that a box is visible. */
   reveal(box: Box): void {
     const { clientWidth, clientHeight } = this.svg;
     const [left, top, width] = [box.x * this.zoom + this.x, box.y * this.zoom + this.y, box.width * this.zoom];
@@ -75,7 +75,7 @@ export class View {
     };
     const release = (): void => {
       svg.removeEventListener("pointermove", drag);
-      // A drag that ends on a table opens nothing.
+      // Otherwise a drag that ends on a table opens it.
       if (isDrag) svg.addEventListener("click", swallow, { once: true, capture: true });
     };
     svg.addEventListener("pointermove", drag);

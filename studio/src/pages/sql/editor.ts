@@ -1,4 +1,4 @@
-// The editor: a state for each tab, the statement to run, and the place of an error.
+// The SQL editor: a state for each tab, the statement to run, and error markers.
 
 import { ensureSyntaxTree } from "@codemirror/language";
 import { setDiagnostics } from "@codemirror/lint";
@@ -9,9 +9,9 @@ import { extensions } from "./extensions.ts";
 import { offsetOf } from "./stream.ts";
 import type { Tab } from "./tabs.ts";
 
-/** A statement, and where it begins in the text. */
+/** A statement and its offset in the text of the tab. */
 export type Statement = { text: string; from: number };
-/** Where an error is, counted from 1. */
+/** The location of an error, counted from 1. */
 export type Place = { line: number; column: number; goTo: () => void };
 
 type Actions = { run: () => void; explain: () => void; onEdit: (text: string) => void };
@@ -36,7 +36,7 @@ export class Editor {
     return this.states.get(tab) ?? EditorState.create({ doc: tab.text, extensions: this.extensions });
   }
 
-  /** Show a tab as it was left, with its cursor and its history. */
+  /** Show a tab with the cursor and the undo history that it had before. */
   show(tab: Tab): void {
     this.states.set(this.tab, this.view.state);
     this.view.setState(this.stateOf(tab));
@@ -51,7 +51,7 @@ export class Editor {
     this.view.destroy();
   }
 
-  /** Return what to run: the selection, or the statement in which the cursor is. */
+  /** Return the statement to run: the selection, or the statement at the cursor. */
   statement(): Statement {
     const { state } = this.view;
     const { main } = state.selection;
@@ -73,7 +73,7 @@ export class Editor {
     this.view.dispatch(setDiagnostics(this.view.state, []));
   }
 
-  /** Underline the word at the position that PostgreSQL names in a statement, and return where that is. */
+  /** Underline the word at a position that PostgreSQL reported, and return its location. */
   markError({ text, from }: Statement, position: number, message: string): Place {
     const { doc } = this.view.state;
     const offset = Math.min(from + offsetOf(text, position), doc.length);

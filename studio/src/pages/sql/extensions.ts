@@ -1,4 +1,4 @@
-// What the editor knows: SQL as PostgreSQL has it, the tables and columns, and its colours.
+// The editor's extensions: PostgreSQL's SQL, completion of tables and columns, keys and colours.
 
 import { autocompletion, closeBrackets, closeBracketsKeymap, completionKeymap } from "@codemirror/autocomplete";
 import { defaultKeymap, history, historyKeymap, indentWithTab } from "@codemirror/commands";
@@ -62,8 +62,8 @@ const colours = HighlightStyle.define([
 ]);
 
 /**
- * Replace the selection by what is typed. The browser itself would carry the style of the selection along in an
- * attribute, which the page's content security policy forbids.
+ * Replace the selection with the typed text. The browser would copy the style of the selection into an attribute, which
+ * the page's content security policy forbids.
  */
 function replaceSelection(event: InputEvent, view: EditorView): boolean {
   const { main } = view.state.selection;

@@ -1,4 +1,4 @@
-// The history: the statements that were run in this browser, the latest first.
+// The history of the statements run in this browser, the latest first.
 
 import { button, type Child, dialog, h, memory, number, replace } from "../../dom.ts";
 
@@ -11,11 +11,11 @@ const read = (): Past[] => memory.get<Past[]>(NAME, []);
 
 export const remember = (past: Past): void => memory.set(NAME, [past, ...read()].slice(0, LONGEST));
 
-/** Show the history; `choose` gets the text of the statement that is pressed. */
+/** Show the history. `choose` receives the text of the selected statement. */
 export function showHistory(choose: (text: string) => void): void {
   const all = read();
   const list = h("ul.history");
-  const label = "Find in the history";
+  const label = "Search history";
   const input = h("input", { type: "search", "aria-label": label, placeholder: label, oninput: () => draw() });
   const draw = (): void => {
     const wanted = input.value.toLowerCase();
@@ -30,11 +30,11 @@ export function showHistory(choose: (text: string) => void): void {
       ),
     );
   };
-  const forget = button("Forget all", () => {
+  const forget = button("Clear history", () => {
     memory.forget(NAME);
     box.close();
   });
-  const empty = h("p.muted", "Nothing was run yet. What you run is kept in this browser alone.");
+  const empty = h("p.muted", "No statements yet. The history is stored only in this browser.");
   const box = dialog("History", all.length ? [h("div.row", input, forget), list] : [empty], { class: "wide" });
   draw();
 }

@@ -1,4 +1,4 @@
-// SQL: an editor that knows the tables, one statement at a time, results as they arrive, plans as a tree.
+// The SQL page: tabs, an editor, and the results of one statement at a time.
 
 import { button, h } from "../../dom.ts";
 import type { Page } from "../../router.ts";

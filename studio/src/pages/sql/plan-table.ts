@@ -1,20 +1,20 @@
-// A plan as a tree that can be read.
+// An EXPLAIN plan as a table in which child steps are indented.
 
 import { h, number, plural } from "../../dom.ts";
 import { bar, barHeading, columnHeading } from "../../parts.ts";
 import { detailsOf, nameOf, type Plan, type Step, stepsOf } from "./plan.ts";
 
-/** From this part of the whole plan on, a step is shown as slow. */
+/** A step with a larger share of the whole plan is highlighted as slow. */
 const SLOW_SHARE = 0.4;
-/** From this factor on, the planner's estimate is shown as wrong. */
+/** An estimate that is off by this factor or more is highlighted. */
 const WRONG_FACTOR = 10;
 const INDENT_PX = 18;
 
 export function planTable(answer: Plan, measured: boolean): HTMLElement {
   const plan = Array.isArray(answer) ? answer[0] : answer;
-  if (!plan || Array.isArray(plan)) return h("p", "There is no plan.");
+  if (!plan || Array.isArray(plan)) return h("p", "The server returned no plan.");
   const times = `Planned in ${plan["Planning Time"]} ms, executed in ${plan["Execution Time"]} ms.`;
-  const headings = measured ? ["Own time", "Rows", "Expected", "Loops", "Read"] : ["Own cost", "Expected rows"];
+  const headings = measured ? ["Own time", "Rows", "Estimated", "Loops", "Read"] : ["Own cost", "Estimated rows"];
   const [own = "", ...rest] = headings.map((text) => columnHeading(text, "right"));
   return h(
     "div.plan.scroll",
@@ -55,7 +55,7 @@ const expectedCell = ({ expected, error }: Step): HTMLElement =>
     "td.right",
     number(expected),
     error >= WRONG_FACTOR &&
-      h("span.wrong", { title: "The planner's guess was off by this factor" }, ` ×${number(Math.round(error))} off`),
+      h("span.wrong", { title: "The planner's estimate is off by this factor" }, ` ×${number(Math.round(error))} off`),
   );
 
 function stepCell({ node, depth }: Step): HTMLElement {

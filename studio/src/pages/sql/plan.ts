@@ -1,36 +1,36 @@
-// A plan of EXPLAIN as a list of steps: the time or the cost of each by itself, and how far the planner was off.
+// An EXPLAIN plan as a list of steps, each with its own time or cost and the error of the planner's estimate.
 
 export type PlanNode = Record<string, unknown> & { "Node Type": string; Plans?: PlanNode[] };
 export type Plan = { Plan: PlanNode; "Planning Time"?: number; "Execution Time"?: number } | Plan[];
 
 export type Step = {
   node: PlanNode;
-  /** How many steps it is below the first. */
+  /** The depth in the tree, from 0. */
   depth: number;
-  /** Milliseconds where the plan was measured, the planner's unit of cost where not; without the steps below. */
+  /** Milliseconds if the plan was measured, otherwise the planner's cost units; without the child steps. */
   own: number;
-  /** What part of the whole plan `own` is, from 0 to 1. */
+  /** The share of `own` in the whole plan, from 0 to 1. */
   share: number;
-  /** Rows over all loops. */
+  /** Rows of all loops together. */
   expected: number;
   actual: number;
   loops: number;
-  /** The factor by which the rows differ from those expected, where the plan was measured; 1 is exact. */
+  /** The factor between estimated and actual rows, at least 1; always 1 if the plan was not measured. */
   error: number;
-  /** Pages read, from the cache or from the disk; undefined where that was not measured. */
+  /** Pages read from the cache and from disk; undefined if not measured. */
   pages: number | undefined;
 };
 
 const numberIn = (node: PlanNode, name: string): number => Number(node[name] ?? 0);
 
-/** The loops of a step; a step that never ran counts as one, because its numbers are those of one loop. */
+/** The number of loops, at least 1, because a step reports the numbers of one loop. */
 const loopsOf = (node: PlanNode): number => Math.max(1, numberIn(node, "Actual Loops"));
 
-/** The time or the cost of a step and of all below it, over all its loops. */
+/** The time or the cost of a step and its child steps, for all loops together. */
 const totalOf = (node: PlanNode, measured: boolean): number =>
   measured ? numberIn(node, "Actual Total Time") * loopsOf(node) : numberIn(node, "Total Cost");
 
-/** The steps of a plan from the top; each is followed by those below it. */
+/** Return the steps of a plan from the top, each followed by its child steps. */
 export function stepsOf(root: PlanNode, measured: boolean): Step[] {
   const whole = Math.max(totalOf(root, measured), 1e-9);
   const walk = (node: PlanNode, depth: number): Step[] => {
@@ -62,7 +62,7 @@ function stepOf(node: PlanNode, depth: number, measured: boolean, whole: number)
   };
 }
 
-/** What a step is, as `Seq Scan on users as u`: its kind, and what it works on. */
+/** Name a step, as `Seq Scan on users as u`: its kind, its target, and the index that it uses. */
 export function nameOf(node: PlanNode): { kind: string; target: string; index: string | undefined } {
   const text = (name: string): string | undefined => node[name] as string | undefined;
   const [join, relation, alias] = [text("Join Type"), text("Relation Name"), text("Alias")];
@@ -90,7 +90,7 @@ const DETAILS = [
   "Workers Launched",
 ];
 
-/** The details of a step that are worth a line: conditions, keys, and rows that were thrown away. */
+/** Return the details to show below a step: conditions, keys, and removed rows. */
 export const detailsOf = (node: PlanNode): string[] =>
   DETAILS.filter((name) => node[name] !== undefined && node[name] !== 0).map((name) => {
     const value = node[name];

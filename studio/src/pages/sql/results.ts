@@ -1,8 +1,8 @@
-// What a statement brought: a grid of rows as they arrive, a plan, notices, or a problem.
+// The results of a statement: rows as they arrive, a plan, notices, or an error.
 
 import type { CellKeyDownEvent, ColDef, GridApi } from "ag-grid-community";
 import { type Cell, isCut } from "../../api.ts";
-import { button, copyText, h, number, replace, say } from "../../dom.ts";
+import { announce, button, copyText, h, number, replace } from "../../dom.ts";
 import { fittingWidth, Heading, makeGrid } from "../../grid.ts";
 import { keyName } from "../../keys.ts";
 import { plain, textOf } from "../../text.ts";
@@ -12,7 +12,7 @@ import type { Plan } from "./plan.ts";
 import { planTable } from "./plan-table.ts";
 import type { ColumnHead, SqlProblem } from "./stream.ts";
 
-/** The types whose values stand to the right. */
+/** The types whose values are right-aligned. */
 const NUMBERS = /^(smallint|integer|bigint|numeric|real|double precision|int2|int4|int8|float4|float8)\b/;
 
 export class Results {
@@ -115,15 +115,15 @@ async function copyCell(cell: Cell | undefined): Promise<void> {
     return;
   }
   await navigator.clipboard.writeText(cell.cut);
-  say(`Copied the first ${number([...cell.cut].length)} of ${number(cell.length)} characters.`);
+  announce(`Copied the first ${number([...cell.cut].length)} of ${number(cell.length)} characters.`);
 }
 
-/** The panel beside the grid with a value over all its lines; of a cut one with what the answer has of it. */
+/** The panel that shows a value with all its lines. Of a cut value it shows the part that the response holds. */
 class Value {
   readonly element = h("aside.panel", { "aria-label": "Value", hidden: true });
 
   show(cell: Cell | undefined, name: string): void {
-    const close = button("×", () => this.close(), { "aria-label": "Close the value", class: "quiet" });
+    const close = button("×", () => this.close(), { "aria-label": "Close value", class: "quiet" });
     const value = isCut(cell)
       ? [
           h("p.muted", `The first ${number([...cell.cut].length)} of ${number(cell.length)} characters`),

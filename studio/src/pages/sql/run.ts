@@ -1,7 +1,7 @@
-// Running a statement, cancelling it, and what came of it.
+// Runs and cancels statements, and shows their outcome.
 
 import { ask, post, posted, Refused } from "../../api.ts";
-import { button, h, memory, number, say } from "../../dom.ts";
+import { announce, button, h, memory, number } from "../../dom.ts";
 import type { Editor, Statement } from "./editor.ts";
 import { type Past, remember } from "./history.ts";
 import type { Results } from "./results.ts";
@@ -9,8 +9,8 @@ import { describeDone, type How, type Line, readLines, type SqlProblem } from ".
 
 const CAPS = ["100", "1000", "10000", "50000"];
 const BROKEN_OFF: SqlProblem = {
-  what: "The answer broke off",
-  means: "The studio or the database went away while it ran.",
+  what: "The response was interrupted",
+  means: "The studio or the database stopped while the statement was running.",
 };
 
 type Running = { id: string; abort: AbortController; statement: Statement; how: How; past: Past };
@@ -31,11 +31,11 @@ export class Runner {
     this.starters = [
       button("Run", () => void this.run("rows"), { class: "primary", title: "Ctrl+Enter" }),
       button("Explain", () => void this.run("plan"), { title: "Ctrl+Shift+Enter" }),
-      button("Explain analyze", () => void this.run("analyze"), { title: "Runs it, and measures each step" }),
+      button("Explain analyze", () => void this.run("analyze"), { title: "Run the statement and measure each step" }),
     ];
     this.cap = h(
       "select",
-      { "aria-label": "Rows at most", onchange: () => memory.set("sql:cap", this.cap.value) },
+      { "aria-label": "Row limit", onchange: () => memory.set("sql:cap", this.cap.value) },
       CAPS.map((value) => h("option", { value }, `${number(Number(value))} rows`)),
     );
     this.cap.value = memory.get("sql:cap", "1000");
@@ -44,12 +44,12 @@ export class Runner {
 
   async run(how: How): Promise<void> {
     const statement = this.editor.statement();
-    if (this.running) say("A statement runs already. Cancel it first.");
-    else if (!statement.text.trim()) say("There is nothing to run.");
+    if (this.running) announce("A statement is already running. Cancel it first.");
+    else if (!statement.text.trim()) announce("No statement to run.");
     else await this.execute(statement, how);
   }
 
-  /** Cancel the statement that runs, on the server; where that does not answer, stop reading. */
+  /** Cancel the running statement on the server, or stop reading if the server does not respond. */
   async stop(): Promise<void> {
     if (!this.running) return;
     this.outcome.textContent = "cancelling";
@@ -74,7 +74,7 @@ export class Runner {
     }
   }
 
-  /** Show that a statement runs, and for how long; call what is returned at its end. */
+  /** Show that a statement is running, and for how long. Returns a function that stops the clock. */
   private begin(running: Running): () => void {
     this.running = running;
     this.editor.clearError();

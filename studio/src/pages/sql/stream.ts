@@ -1,4 +1,4 @@
-// What a statement answers: a line of JSON at a time, as it arrives.
+// The response to a statement: lines of JSON that arrive one after another.
 
 import type { Cell } from "../../api.ts";
 import { number } from "../../dom.ts";
@@ -11,15 +11,15 @@ export type SqlProblem = {
   fix?: string;
   code?: string | null;
   hint?: string | null;
-  /** The character at which PostgreSQL saw the error, counted from 1. */
+  /** The character at which PostgreSQL reports the error, counted from 1. */
   position?: number | null;
 };
 export type Done = { rows: number; more?: boolean; ms: number; command?: string; notices?: string[] };
 export type Line = { columns?: ColumnHead[]; rows?: Cell[][]; plan?: Plan; done?: Done; error?: SqlProblem };
-/** How a statement is run: for its rows, for its plan, or for a plan with measured times. */
+/** Run a statement for its rows, for its plan, or for a plan with measured times. */
 export type How = "rows" | "plan" | "analyze";
 
-/** Read newline-delimited JSON as it arrives. */
+/** Parse newline-delimited JSON as it arrives. */
 export async function* readLines(body: ReadableStream<Uint8Array<ArrayBuffer>>): AsyncGenerator<Line> {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -32,12 +32,12 @@ export async function* readLines(body: ReadableStream<Uint8Array<ArrayBuffer>>):
   }
 }
 
-/** From characters, which PostgreSQL counts from 1, to the units of UTF-16 that an editor counts. */
+/** Convert a position in characters, from 1, to an offset in UTF-16 code units, from 0. */
 export const offsetOf = (text: string, position: number): number => [...text].slice(0, position - 1).join("").length;
 
-/** The outcome of a statement in a line. */
+/** Summarize a finished statement. */
 export function describeDone({ rows, ms, more, command }: Done, how: How): string {
   if (how !== "rows") return `explained in ${ms.toFixed(1)} ms`;
   const tag = command && !command.startsWith("SELECT") ? `${command} · ` : "";
-  return `${tag}${number(rows)} rows in ${ms.toFixed(ms < 10 ? 1 : 0)} ms${more ? ", and there are more" : ""}`;
+  return `${tag}${number(rows)} rows in ${ms.toFixed(ms < 10 ? 1 : 0)} ms${more ? "; more are available" : ""}`;
 }

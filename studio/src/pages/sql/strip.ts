@@ -1,16 +1,16 @@
-// The strip of tabs over the editor.
+// The strip of tabs above the editor.
 
 import { button, h, replace } from "../../dom.ts";
 import type { Tab, Tabs } from "./tabs.ts";
 
 type Actions = {
-  /** Open a tab, and go on typing in its editor, or else stay in the strip. */
+  /** Open a tab, and move the focus to its editor if `focus` is true. */
   choose: (index: number, focus: boolean) => void;
   add: () => void;
   close: (index: number) => void;
 };
 
-/** Draw the tabs into the strip; `actions` change what is open. */
+/** Draw the tabs into the strip. */
 export function drawStrip(strip: HTMLElement, tabs: Tabs, actions: Actions): void {
   const redraw = (): void => drawStrip(strip, tabs, actions);
   replace(
@@ -37,12 +37,12 @@ export function drawStrip(strip: HTMLElement, tabs: Tabs, actions: Actions): voi
   );
 }
 
-/** The buttons beside the strip. */
+/** The buttons next to the strip. */
 export const stripButtons = (tabs: Tabs, { add, close }: Actions): HTMLElement =>
   h(
     "div.tab-side",
     button("+", add, { "aria-label": "New tab", title: "Alt+T", class: "quiet" }),
-    button("×", () => close(tabs.index), { "aria-label": "Close the tab", title: "Alt+W", class: "quiet" }),
+    button("×", () => close(tabs.index), { "aria-label": "Close tab", title: "Alt+W", class: "quiet" }),
   );
 
 function keyActions(
@@ -59,9 +59,9 @@ function keyActions(
   return { F2: rename, Delete: () => close(index), ArrowRight: () => walk(1), ArrowLeft: () => walk(-1) };
 }
 
-/** Put a field in the place of a tab's name; Enter and leaving it rename the tab, Escape does not. */
+/** Replace a tab's name by a text field. Enter or leaving the field renames the tab; Escape cancels. */
 function editName(tabs: Tabs, tab: Tab, label: HTMLElement, done: () => void): void {
-  const input = h("input", { type: "text", value: tab.name, "aria-label": "Name of the tab" });
+  const input = h("input", { type: "text", value: tab.name, "aria-label": "Tab name" });
   input.addEventListener("blur", () => {
     tabs.rename(tab, input.value);
     done();

@@ -1,4 +1,4 @@
-// The tabs of the queries: a list that this browser remembers.
+// The query tabs, which this browser stores.
 
 import { memory } from "../../dom.ts";
 
@@ -12,7 +12,7 @@ GROUP BY u.id, g.id
 ORDER BY visits DESC;
 `;
 
-/** The tabs, of which there is always one, and which of them is open. */
+/** A list of at least one tab, and the index of the open one. */
 export class Tabs {
   readonly list: [Tab, ...Tab[]];
   index: number;
@@ -35,14 +35,14 @@ export class Tabs {
     memory.set("sql:tabs", this.list);
   }
 
-  /** Add a tab at the end and open it. */
+  /** Append a tab and open it. */
   add(text: string): void {
     this.list.push({ name: nextName(this.list), text });
     this.remember();
     this.choose(this.list.length - 1);
   }
 
-  /** Close a tab; the last one is replaced by an empty one. The open tab stays open where it was another. */
+  /** Close a tab. The last tab is replaced by an empty one; closing another tab leaves the open one open. */
   close(index: number): void {
     const next = this.index > index ? this.index - 1 : this.index;
     if (this.list.length === 1) this.list[0] = { name: "Query 1", text: "" };
@@ -57,7 +57,7 @@ export class Tabs {
   }
 }
 
-/** `Query 4` after `Query 3`, whatever other names there are. */
+/** Return `Query 4` if `Query 3` is the highest number in use. */
 function nextName(tabs: Tab[]): string {
   const numbers = tabs.map(({ name }) => Number(/^Query (\d+)$/.exec(name)?.[1] ?? 0));
   return `Query ${Math.max(0, ...numbers) + 1}`;
