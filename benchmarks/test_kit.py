@@ -1,6 +1,6 @@
-"""What a test pays for its database, by several ways that take turns, so that a busy machine is the same for all.
+"""The cost of a database for each test, in several ways that alternate, so that a busy machine slows down all of them.
 
-Run it by hand: `python benchmarks/test_kit.py`. The results that were kept are in `README.md`.
+Run it by hand: `python benchmarks/test_kit.py`. The results are in `README.md`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ run.end()
 
 
 def the_test(session: Session) -> None:
-    """Do what each test does: write two rows and read one number."""
+    """Write two rows and read one number, as each test does."""
     session.add(a_user(gym=a_gym()))
     session.commit()
     if session.scalar(select(func.count()).select_from(User)) != 1:
@@ -59,7 +59,7 @@ def the_test(session: Session) -> None:
 
 
 class Ways:
-    """The ways to give a test a database, on one server; each method is one test."""
+    """The ways to provide a database for a test, on one server; each method is one test."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.sandbox = run, run.sandbox
@@ -108,7 +108,7 @@ class Ways:
                 connection.execute(delete(table))
 
     def truncated(self) -> None:
-        """Commit, and empty with one TRUNCATE afterwards: what `clear_test_data()` does."""
+        """Commit, and empty all tables with one TRUNCATE afterwards, as `clear_test_data()` does."""
         with self.cleared.session() as session:
             the_test(session)
         names = ", ".join(map(self.cleared.engine.dialect.identifier_preparer.format_table, self.tables))
@@ -211,7 +211,7 @@ def starts(place: Path) -> float:
 
 
 def main() -> None:
-    """Measure in memory, where there is enough of it, and in the temporary directory."""
+    """Measure in memory, if there is enough, and in the temporary directory."""
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()}")
     for parent in dict.fromkeys([new_run_directory().parent, Path(tempfile.gettempdir())]):
         place = Path(tempfile.mkdtemp(prefix="tatame-bench-", dir=parent))

@@ -1,4 +1,4 @@
-"""A table and a column are added to a copy of the package: every command has to see both, and none may lose a row."""
+"""Every command sees a table and a column that are added to a copy of the package, and none loses a row."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tatame_db.database.address import readable
 
 # Types, names and a missing `created_at` that no other model has.
 PAYMENT = '''
-"""What members pay."""
+"""Payments."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -88,7 +88,7 @@ class Package:
 
 @pytest.fixture
 def package(tmp_path: Path, directory: Path, bare_address: URL) -> Generator[Package]:
-    """Give the edited copy, and an empty database."""
+    """Create the edited copy, with an empty database."""
     copy = tmp_path / "src" / "tatame_db"
     shutil.copytree(Path(tatame_db.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(Path(__file__).parents[2] / "pyproject.toml", tmp_path)
@@ -112,7 +112,7 @@ def package(tmp_path: Path, directory: Path, bare_address: URL) -> Generator[Pac
 
 @pytest.fixture
 def migrated(package: Package) -> Package:
-    """Give the copy with its migration, applied to the database."""
+    """Generate the migration of the copy and apply it."""
     package.output("generate", "Add payments and tiers")
     package.output("migrate")
     return package
@@ -120,7 +120,7 @@ def migrated(package: Package) -> Package:
 
 @pytest.fixture
 def source(supabase: URL) -> URL:
-    """Give a project that has had the table and the column for long."""
+    """Add the table and the column to the Supabase project, with rows."""
     with psycopg.connect(readable(supabase), autocommit=True) as connection:
         connection.execute(SOURCE)
     return supabase
@@ -226,7 +226,7 @@ def moved_rows(database: Package | URL) -> list[tuple[object, ...]]:
 
 @contextlib.contextmanager
 def studio(package: Package, *options: str) -> Generator[httpx.Client]:
-    """Start the studio, and give a client that has opened it."""
+    """Start the studio and return a client that is signed in."""
     command = [sys.executable, "-m", "tatame_db", "studio", "--no-browser", *options]
     with subprocess.Popen(
         command, cwd=package.root, env=package.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

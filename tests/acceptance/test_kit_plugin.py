@@ -112,7 +112,7 @@ class Project:
     """A folder with tests; their runs create files in another folder, or databases on the server in `variables`."""
 
     folder: Path
-    made: Path
+    run_files: Path
     plugins: Path
     variables: dict[str, str] = field(default_factory=dict)
 
@@ -128,7 +128,7 @@ class Project:
             env={
                 "PATH": os.environ["PATH"],
                 "HOME": str(self.folder),
-                "TMPDIR": str(self.made),
+                "TMPDIR": str(self.run_files),
                 "PYTHONPATH": str(self.plugins),
                 **self.variables,
             },
@@ -152,8 +152,8 @@ class Project:
     def left(self) -> list[str]:
         """Return the directories and processes that the runs left."""
         processes = subprocess.run(["ps", "-ww", "-eo", "args"], check=True, capture_output=True, text=True).stdout
-        servers = [line for line in processes.splitlines() if str(self.made) in line]
-        return [path.name for path in self.made.glob("tatame-*")] + servers
+        servers = [line for line in processes.splitlines() if str(self.run_files) in line]
+        return [path.name for path in self.run_files.glob("tatame-*")] + servers
 
 
 @pytest.fixture(scope="session")
@@ -174,21 +174,21 @@ def plugins() -> Path:
 @pytest.fixture
 def project(tmp_path: Path, plugins: Path) -> Generator[Project]:
     """Create a project whose runs use the same kind of directory as this run: in memory if possible."""
-    made = Path(tempfile.mkdtemp(prefix="tatame-test-", dir=new_run_directory().parent))
-    made.chmod(0o755)
+    run_files = Path(tempfile.mkdtemp(prefix="tatame-test-", dir=new_run_directory().parent))
+    run_files.chmod(0o755)
     folder = tmp_path / "app"
     folder.mkdir()
-    project = Project(folder, made, plugins)
+    project = Project(folder, run_files, plugins)
     yield project
-    for run in made.glob("tatame-tests-*"):
+    for run in run_files.glob("tatame-tests-*"):
         EmbeddedServer(run / "server").delete()
-    shutil.rmtree(made)
+    shutil.rmtree(run_files)
 
 
 @pytest.fixture
 def shared_server(project: Project) -> Generator[psycopg.Connection]:
     """Set `TEST_DATABASE_URL` of the project to a shared server, and connect to it."""
-    server = EmbeddedServer(project.made / "shared", durable=False)
+    server = EmbeddedServer(project.run_files / "shared", durable=False)
     server.start()
     project.variables["TEST_DATABASE_URL"] = readable(server.address.set(database="tatame_test"))
     with psycopg.connect(host=str(server.directory), user="postgres", autocommit=True) as connection:
@@ -270,7 +270,7 @@ def test_a_shared_server_is_used_and_left_unchanged(
     code, output = project.run("-n", str(workers), "--dist", "load")
     assert code == 0, output
     (address, *_) = (path.read_text() for path in project.wait_for("*.address", 1))
-    assert str(project.made / "shared") in address.replace("%2F", "/")
+    assert str(project.run_files / "shared") in address.replace("%2F", "/")
     assert databases(shared_server) == UNTOUCHED
     assert [name for name in project.left() if "shared" not in name] == []
 
@@ -370,7 +370,7 @@ def test_the_example_without_pytest_passes_without_it(project: Project) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "unittest", "-v"],
         cwd=project.folder,
-        env={"PATH": os.environ["PATH"], "HOME": str(project.folder), "TMPDIR": str(project.made)},
+        env={"PATH": os.environ["PATH"], "HOME": str(project.folder), "TMPDIR": str(project.run_files)},
         check=False,
         capture_output=True,
         text=True,

@@ -253,22 +253,22 @@ def test_only_the_databases_of_dead_runs_are_leftovers(
         dead = {str(sandbox.create().database) for _ in range(2)}
     with (
         closing(Sandbox(shared_server.address, ALIVE)) as other,
-        closing(Sandbox(shared_server.address, CURRENT)) as ours,
+        closing(Sandbox(shared_server.address, CURRENT)) as current,
     ):
-        living = {str(other.create().database), str(ours.create().database)}
-        assert dead | living <= names(postgres)
-        ours.drop_leftovers()
+        alive = {str(other.create().database), str(current.create().database)}
+        assert dead | alive <= names(postgres)
+        current.drop_leftovers()
         assert not dead & names(postgres)
-        assert living <= names(postgres)
+        assert alive <= names(postgres)
 
 
 def test_a_run_is_alive_while_one_of_its_processes_is(
     shared_server: EmbeddedServer, postgres: psycopg.Connection
 ) -> None:
-    with closing(Sandbox(shared_server.address, ALIVE)), closing(Sandbox(shared_server.address, CURRENT)) as ours:
+    with closing(Sandbox(shared_server.address, ALIVE)), closing(Sandbox(shared_server.address, CURRENT)) as current:
         with closing(Sandbox(shared_server.address, ALIVE)) as gone:
             name = gone.create().database
-        ours.drop_leftovers()
+        current.drop_leftovers()
         assert name in names(postgres)
 
 
@@ -277,12 +277,12 @@ def test_a_run_drops_its_own_databases_alone_even_with_open_connections(
 ) -> None:
     with (
         closing(Sandbox(shared_server.address, ALIVE)) as other,
-        closing(Sandbox(shared_server.address, CURRENT)) as ours,
+        closing(Sandbox(shared_server.address, CURRENT)) as current,
     ):
-        kept, mine = other.create(), ours.create()
-        with psycopg.connect(host=str(shared_server.directory), user="postgres", dbname=mine.database):
-            ours.drop_all()
-        assert names(postgres) & {kept.database, mine.database} == {kept.database}
+        foreign, own = other.create(), current.create()
+        with psycopg.connect(host=str(shared_server.directory), user="postgres", dbname=own.database):
+            current.drop_all()
+        assert names(postgres) & {foreign.database, own.database} == {foreign.database}
 
 
 def test_the_comment_of_a_database_names_its_run_process_machine_and_time(
@@ -412,25 +412,25 @@ def test_a_dropped_template_is_created_again(postgres: psycopg.Connection, tmp_p
 
 
 def test_only_the_directory_of_a_dead_run_is_deleted(tmp_path: Path) -> None:
-    ours, living, dead = (tmp_path / f"tatame-tests-{run}" for run in (CURRENT, ALIVE, DEAD))
+    current, alive, dead = (tmp_path / f"tatame-tests-{run}" for run in (CURRENT, ALIVE, DEAD))
     (tmp_path / "tatame-tests").mkdir()
-    with run_directory.join(ours), run_directory.join(living):
+    with run_directory.join(current), run_directory.join(alive):
         run_directory.join(dead).close()
-        assert list(run_directory.dead_runs(ours)) == [dead]
-    assert {path.name for path in tmp_path.iterdir()} == {ours.name, living.name, "tatame-tests"}
+        assert list(run_directory.dead_runs(current)) == [dead]
+    assert {path.name for path in tmp_path.iterdir()} == {current.name, alive.name, "tatame-tests"}
 
 
 def test_a_process_that_joins_a_run_during_its_deletion_starts_it_again(tmp_path: Path) -> None:
-    ours, dead = tmp_path / f"tatame-tests-{CURRENT}", tmp_path / f"tatame-tests-{DEAD}"
+    current, dead = tmp_path / f"tatame-tests-{CURRENT}", tmp_path / f"tatame-tests-{DEAD}"
     run_directory.join(dead).close()
     with ThreadPoolExecutor() as pool:
-        for found in run_directory.dead_runs(ours):
+        for found in run_directory.dead_runs(current):
             joining = pool.submit(run_directory.join, found)
             # Long enough for the other process to wait for the lock.
             time.sleep(0.1)
             assert not joining.done()
         with joining.result(timeout=5):
-            assert list(run_directory.dead_runs(ours)) == []
+            assert list(run_directory.dead_runs(current)) == []
             assert (dead / "alive").exists()
 
 

@@ -1,4 +1,4 @@
-"""Check-ins as lines for COPY: there may be millions, so that no object is made for one."""
+"""Check-ins as lines for COPY: there may be millions, too many for an object each."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Attendance:
     regulars: list[tuple[float, int, int, str]]
 
     def lines(self, day: int, mood: float) -> list[str]:
-        """Draw who attends on a day, as the time of arrival and the rest of the line; `mood` scales all chances."""
+        """Draw the members who attend on a day; a line begins with the time of arrival. `mood` scales all chances."""
         if not self.first <= day <= self.last:
             return []
         draw, arrivals = self.chance.draw, self.arrivals

@@ -1,4 +1,4 @@
-"""The weekly classes of each gym, and what is attached to them."""
+"""The weekly classes of each gym, with their assets and attachments."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Lesson:
     crowd: str
 
 
-def timetable(plan: SeedPlan, team: Team) -> list[Lesson]:
+def timetable_of(plan: SeedPlan, team: Team) -> list[Lesson]:
     """Make the classes of a gym; their ids are assigned later."""
     chance = Chance(plan.random_seed, "classes", team.gym.id)
     # Gyms open at different minutes.

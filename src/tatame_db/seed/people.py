@@ -47,7 +47,7 @@ class Team:
         return [self.manager, *self.instructors, *self.students]
 
 
-def team(plan: SeedPlan, gym: Gym) -> Team:
+def team_of(plan: SeedPlan, gym: Gym) -> Team:
     """Make the people of a gym; their ids are assigned later."""
     chance = Chance(plan.random_seed, "staff", gym.id)
     manager = _person(chance, plan, "MANAGER", gym.id, _MANAGERS)

@@ -15,11 +15,11 @@ from tatame_db.errors import TatameError, counted, fact
 from tatame_db.schema import Base, Checkin, tables_in_order
 from tatame_db.seed.belts import graduations
 from tatame_db.seed.checkins import CHECKIN_COLUMNS, checkin_lines
-from tatame_db.seed.classes import assets, attachments, timetable
+from tatame_db.seed.classes import assets, attachments, timetable_of
 from tatame_db.seed.gyms import gyms
 from tatame_db.seed.infrastructure import app_stores, roles, versions
 from tatame_db.seed.messages import notifications
-from tatame_db.seed.people import newcomers, team
+from tatame_db.seed.people import newcomers, team_of
 from tatame_db.seed.plan import SeedPlan
 
 if TYPE_CHECKING:
@@ -100,14 +100,14 @@ def _rows_by_table(connection: Connection) -> dict[str, int]:
 
 
 def _write(driver: psycopg.Connection[Any], plan: SeedPlan) -> dict[str, int]:
-    teams = [team(plan, gym) for gym in gyms(plan)]
+    teams = [team_of(plan, gym) for gym in gyms(plan)]
     users = _numbered([*(user for team in teams for user in team.people), *newcomers(plan)])
-    timetables = {team.gym.id: timetable(plan, team) for team in teams}
+    timetables = {team.gym.id: timetable_of(plan, team) for team in teams}
     classes = _numbered(lesson.class_ for lessons in timetables.values() for lesson in lessons)
 
     # A gym refers to its manager, who belongs to the gym.
-    for team_ in teams:
-        team_.gym.manager_id = team_.manager.id
+    for team in teams:
+        team.gym.manager_id = team.manager.id
     driver.execute("SET CONSTRAINTS ALL DEFERRED")
     written = _copy(driver, roles(plan))
     written |= _copy(driver, _numbered(versions(plan)))

@@ -61,7 +61,7 @@ def _factory(
     model: type[Row],
     constructor: Callable[Keywords, Row],  # noqa: ARG001, type checkers read the keywords from it
 ) -> Callable[[Callable[[int], dict[str, Any]]], Callable[Keywords, Row]]:
-    """Turn a function that returns default values, given a number, into a factory.
+    """Turn a function from a number to default values into a factory.
 
     The default of a relation is the factory of its rows. It is called unless the test names the relation or its key.
     """
