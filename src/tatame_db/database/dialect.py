@@ -31,6 +31,11 @@ def quoted(name: str) -> str:
     return f'"{escaped}"'
 
 
+def public(name: str) -> str:
+    """Return the qualified name of a table or index of the schema `public`."""
+    return f"public.{quoted(name)}"
+
+
 def quoted_table(table: Table) -> str:
     """Write the name of a table for SQL, with its schema if it has one."""
     return ".".join(quoted(part) for part in (table.schema, table.name) if part)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tatame_db.database.dialect import public
 from tatame_db.errors import TatameError, fact
-from tatame_db.move.sql import public
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -31,10 +31,10 @@ from tatame_db.schema import phases
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
+    from tatame_db.database.keys import KeyOrIndex
     from tatame_db.move.changes import Changes
     from tatame_db.move.choices import Exclusion, Resolution
     from tatame_db.move.connection import MoveConnection
-    from tatame_db.move.keys import KeyOrIndex
     from tatame_db.move.prepare import Preparation
     from tatame_db.move.record import Outcome
     from tatame_db.move.rest import RestReading

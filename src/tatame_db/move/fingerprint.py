@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tatame_db.move.sql import public
+from tatame_db.database.dialect import public
 
 if TYPE_CHECKING:
     from tatame_db.move.connection import MoveConnection

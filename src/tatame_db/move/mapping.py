@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from tatame_db.database.dialect import DIALECT, quoted
+from tatame_db.database.dialect import DIALECT, public, quoted
 from tatame_db.errors import TatameError, fact
 from tatame_db.move.catalogue import read_source_tables
 from tatame_db.move.conversion import INTEGERS, MISSING, TEXT, Conversion, about, conversion
-from tatame_db.move.sql import array, public
+from tatame_db.move.sql import array
 from tatame_db.schema import optional_in_source, phase, phases, tables_in_order
 
 if TYPE_CHECKING:

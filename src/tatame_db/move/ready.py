@@ -9,9 +9,9 @@ from uuid import UUID
 
 import psycopg
 
-from tatame_db.database.dialect import quoted
+from tatame_db.database.bulk import sequence_query
+from tatame_db.database.dialect import public, quoted
 from tatame_db.errors import TatameError, fact
-from tatame_db.move.sql import public
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -54,13 +54,9 @@ def make_ready(target: MoveConnection, table: Table) -> None:
 
 
 def _set_sequence(target: MoveConnection, table: Table) -> None:
-    name = public(table.name)
-    if table.autoincrement_column is not None:
-        # `setval` is not rolled back, so this is no part of a transaction that may be.
-        target.rows(
-            f"SELECT setval(pg_get_serial_sequence('{name}', 'id'), greatest(max(id), 1), max(id) IS NOT NULL)"
-            f" FROM {name}"
-        )
+    # `setval` is not rolled back, so this is no part of a transaction that may be.
+    if query := sequence_query(table):
+        target.rows(query)
 
 
 def prove_ready(target: MoveConnection, table: Table) -> None:

@@ -6,9 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from tatame_db.database.keys import KeyOrIndex
 from tatame_db.move.choices import UNKNOWN_TABLE, Exclusion
 from tatame_db.move.fingerprint import Fingerprint
-from tatame_db.move.keys import KeyOrIndex, keys_and_indexes
+from tatame_db.move.keys import target_keys_and_indexes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -237,7 +238,7 @@ class Record:
 
     def park(self, is_wanted: Callable[[KeyOrIndex], bool] = lambda _: True) -> None:
         """Drop the wanted foreign keys and secondary indexes, and store their definitions, in one transaction."""
-        for found in filter(is_wanted, keys_and_indexes(self.target)):
+        for found in filter(is_wanted, target_keys_and_indexes(self.target)):
             self.target.execute(
                 f"INSERT INTO {SCHEMA}.parked (kind, table_name, name, definition) VALUES (%(kind)s, %(table)s,"
                 " %(name)s, %(definition)s) ON CONFLICT (kind, table_name, name) DO NOTHING",
@@ -256,10 +257,10 @@ class Record:
         if not parked:
             return
         # A person, or `tatame-db push`, may have created it already.
-        existing = {(found.kind, found.table, found.name) for found in keys_and_indexes(self.target)}
+        existing = {(found.kind, found.table, found.name) for found in target_keys_and_indexes(self.target)}
         for kind, table, name, definition in parked:
             if (kind, table, name) not in existing:
-                self.target.execute(KeyOrIndex(kind, table, name, definition).create_statement)
+                self.target.execute(KeyOrIndex(kind, table, name, definition).create_unvalidated_statement)
         self.target.execute(f"DELETE FROM {SCHEMA}.parked")
 
     def _rows(self, query: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:

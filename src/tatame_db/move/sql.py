@@ -5,18 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from tatame_db.database.dialect import quoted
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 NUMBER = re.compile("-?[0-9]+")
 _SPECIAL = re.compile(r'["\\]')
-
-
-def public(name: str) -> str:
-    """Return the qualified name of a table of the schema `public`."""
-    return f"public.{quoted(name)}"
 
 
 def literal(text: str) -> str:

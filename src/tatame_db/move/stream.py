@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from tatame_db.database.dialect import quoted
+from tatame_db.database.dialect import public, quoted
 from tatame_db.evolve.lock import ignore
 from tatame_db.move.connection import watchdog
 from tatame_db.move.conversion import TEXT, TEXTS, about
-from tatame_db.move.sql import public
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

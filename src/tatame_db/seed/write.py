@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 from sqlalchemy import func, or_, select
 
-from tatame_db.database.bulk import set_sequence, truncate, without_secondary_objects
+from tatame_db.database.bulk import sequence_query, truncate
 from tatame_db.database.dialect import quoted, quoted_table
 from tatame_db.database.driver import driver_connection
+from tatame_db.database.keys import without_keys_and_indexes
 from tatame_db.errors import TatameError, counted, fact
 from tatame_db.schema import Base, Checkin, tables_in_order
 from tatame_db.seed.belts import graduations
@@ -78,7 +79,8 @@ def seed(connection: Connection, plan: SeedPlan | None = None) -> dict[str, int]
         raise DatabaseNotEmpty(rows=_rows_by_table(connection))
     written = _write(driver, plan or SeedPlan())
     for table in tables:
-        set_sequence(driver, table)
+        if query := sequence_query(table):
+            _execute(connection, query)
     _execute(connection, f"ANALYZE {names}")
     return {table.name: written.get(table.name, 0) for table in tables}
 
@@ -148,7 +150,7 @@ def _copy(driver: psycopg.Connection[Any], rows: Sequence[Base]) -> dict[str, in
 
 def _copy_checkins(driver: psycopg.Connection[Any], blocks: Iterator[str]) -> dict[str, int]:
     table = Base.metadata.tables[Checkin.__tablename__]
-    with without_secondary_objects(driver, table), driver.cursor() as cursor:
+    with without_keys_and_indexes(driver, table.name), driver.cursor() as cursor:
         with cursor.copy(_copy_statement(table, CHECKIN_COLUMNS)) as copy:
             for block in blocks:
                 copy.write(block)
