@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Generator
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -107,10 +108,11 @@ def invoke(environment: dict[str, str]) -> Run:
 
     def invoke(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         # `None` removes a variable, so that the command sees no more than a process of its own would.
-        removed = dict.fromkeys(os.environ)
-        done = CliRunner().invoke(
-            commands.app, arguments, env=removed | environment | variables, catch_exceptions=False
-        )
+        seen = dict.fromkeys(os.environ) | environment | variables
+        with pytest.MonkeyPatch.context() as patch:
+            # Python looks at TMPDIR once in the life of a process.
+            patch.setattr(tempfile, "tempdir", None)
+            done = CliRunner().invoke(commands.app, arguments, env=seen, catch_exceptions=False)
         return subprocess.CompletedProcess([str(COMMAND), *arguments], done.exit_code, done.stdout, done.stderr)
 
     return invoke

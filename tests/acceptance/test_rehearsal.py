@@ -22,14 +22,14 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture
-def rehearse(run: Run, directory: Path) -> Run:
-    """Rehearse with few rows, and with a temporary directory of its own."""
-    return lambda *arguments: run("move", "rehearse", "--rows", "1000", *arguments, TMPDIR=str(directory))
+def rehearse(invoke: Run, directory: Path) -> Run:
+    """Rehearse in this process, with few rows and with a temporary directory of its own."""
+    return lambda *arguments: invoke("move", "rehearse", "--rows", "1000", *arguments, TMPDIR=str(directory))
 
 
 @pytest.mark.long
-def test_a_rehearsal_passes_and_leaves_nothing_behind(rehearse: Run, directory: Path) -> None:
-    done = rehearse()
+def test_a_rehearsal_passes_and_leaves_nothing_behind(run: Run, directory: Path) -> None:
+    done = run("move", "rehearse", "--rows", "1000", TMPDIR=str(directory))
     assert (done.returncode, done.stderr) == (0, "starting a temporary PostgreSQL for the rehearsal\n")
     steps = re.findall(r"^ *[0-9.]+ s  ([a-z ]+): ", done.stdout, flags=re.MULTILINE)
     assert (len(steps), steps[0], steps[-1]) == (12, "create a project", "verify at the end")
@@ -61,7 +61,7 @@ def test_the_command_that_deletes_a_kept_rehearsal_works_in_any_directory(
 
 
 @pytest.mark.long
-def test_a_kept_rehearsal_can_be_inspected_and_deleted(run: Run, rehearse: Run, directory: Path) -> None:
+def test_a_kept_rehearsal_can_be_inspected_and_deleted(invoke: Run, rehearse: Run, directory: Path) -> None:
     done = rehearse("--keep", "--json")
     assert done.returncode == 0, done.stderr
     rehearsed = json.loads(done.stdout)
@@ -72,8 +72,8 @@ def test_a_kept_rehearsal_can_be_inspected_and_deleted(run: Run, rehearse: Run, 
     ):
         with psycopg.connect(address) as connection:
             assert connection.execute(query).fetchone()
-    assert run("move", "status", TATAME_DATA_DIR=rehearsed["directory"], TMPDIR=str(directory)).returncode == 0
-    assert run("down", "--yes", TATAME_DATA_DIR=rehearsed["directory"], TMPDIR=str(directory)).returncode == 0
+    assert invoke("move", "status", TATAME_DATA_DIR=rehearsed["directory"], TMPDIR=str(directory)).returncode == 0
+    assert invoke("down", "--yes", TATAME_DATA_DIR=rehearsed["directory"], TMPDIR=str(directory)).returncode == 0
     assert list(directory.iterdir()) == []
 
 
