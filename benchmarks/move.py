@@ -1,7 +1,7 @@
-"""What a move costs beside others that only copy, in ways that take turns, so that a busy machine is the same for all.
+"""The time of a move and of tools that only copy. They take turns, so that a busy machine affects all of them alike.
 
-Run it by hand: `python benchmarks/move.py --rows 2000000`. It needs `pgcopydb`, and takes minutes. The results that
-were kept are in `README.md`.
+Run it by hand: `python benchmarks/move.py --rows 2000000`. It needs `pgcopydb` and takes minutes. `README.md` has
+results.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
 PAGE = 1_000
-# A page-by-page copy of all rows would take longer than all else together.
+# A page-by-page copy of all rows would take longer than everything else together.
 PAGED_ROWS = 200_000
 # The functions and methods of each part of a copy; the rest of the time is Python, imports and connections.
 PARTS = {
@@ -55,23 +55,23 @@ PARTS = {
     "ready": ["copy_table.make_ready", "copy.prove_ready"],
 }
 
-COPY, ALONE, PROOF, IDLE = "move copy", "our copy without proof", "its digests", "idle second run"
-PIPE, CLONE, CLONE_OURS = "bare pipe", "pgcopydb", "pgcopydb with our keys and indexes"
+COPY, WITHOUT_PROOF, DIGESTS, IDLE = "move copy", "move copy without proof", "digests of move copy", "idle second run"
+PIPE, CLONE, CLONE_MIGRATED = "bare pipe", "pgcopydb", "pgcopydb of the migrated schema"
 RATIOS = [
-    (PIPE, ALONE),
-    (ALONE, CLONE),
-    (ALONE, CLONE_OURS),
-    (COPY, CLONE_OURS),
-    (PROOF, ALONE),
-    ("move verify", ALONE),
+    (PIPE, WITHOUT_PROOF),
+    (WITHOUT_PROOF, CLONE),
+    (WITHOUT_PROOF, CLONE_MIGRATED),
+    (COPY, CLONE_MIGRATED),
+    (DIGESTS, WITHOUT_PROOF),
+    ("move verify", WITHOUT_PROOF),
     (IDLE, COPY),
     ("move copy --sha256", COPY),
     ("move copy --jobs 2", COPY),
 ]
 
 
-def told_child() -> None:
-    """Run `tatame-db` with the arguments, and write how long each part of a copy took to the last one of them."""
+def run_timed() -> None:
+    """Run `tatame-db`, and write the seconds of each part of a copy to the file that the last argument names."""
     seconds: Counter[str] = Counter()
 
     def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -109,17 +109,17 @@ class Bench:
         self.targets = 0
         self.programs = source.server.program("psql").parent
         self.project = source.server.address.set(database="supabase")
-        self.ours = source.server.address.set(database="ours")
+        self.converted = source.server.address.set(database="converted")
         with source.database("supabase"):
             run_statements(self.project, "supabase", rows)
             run_statements(self.project, "rows", rows)
         with target.database("migrated") as engine:
             evolve.migrate(engine)
-        # The same rows in our schema, with its indexes, for what cannot convert.
-        with source.database("ours") as engine:
+        # The same rows in the migrated schema, for tools that cannot convert.
+        with source.database("converted") as engine:
             evolve.migrate(engine)
-        self.command("copy", self.ours)
-        for address in (self.project, self.ours):
+        self.command("copy", self.converted)
+        for address in (self.project, self.converted):
             self.run_sql(address, "VACUUM (ANALYZE)", "CHECKPOINT")
 
     def run_sql(self, address: URL, *statements: str) -> None:
@@ -139,11 +139,11 @@ class Bench:
 
     def command(self, name: str, target: URL, *options: str) -> tuple[float, dict[str, float], float]:
         """Run `tatame-db move`; return seconds, the parts of them, and the peak of memory in MB."""
-        told = self.place / "parts.json"
+        parts = self.place / "parts.json"
         environment = os.environ | {"SUPABASE_DB_URL": readable(self.project), "DATABASE_URL": readable(target)}
         started = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, __file__, "--child", "move", name, *options, str(told)],
+            [sys.executable, __file__, "--child", "move", name, *options, str(parts)],
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -156,7 +156,7 @@ class Bench:
         assert process.returncode == 0, words.decode()
         # Linux counts in KB and macOS in bytes.
         megabytes = used.ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
-        return seconds, json.loads(told.read_text()), megabytes
+        return seconds, json.loads(parts.read_text()), megabytes
 
     def shell(self, command: str) -> None:
         """Run a pipe of programs of the same version as the servers; a failure of any ends the run."""
@@ -168,10 +168,10 @@ class Bench:
             env=os.environ | {"PATH": f"{self.programs}:{os.environ['PATH']}"},
         )
 
-    # The ways
+    # The tools
 
     def pipe(self, target: URL) -> None:
-        """Park the keys, let psql talk to psql in blocks of 64 kB, restore; no plan, no transaction, no proof."""
+        """Pipe rows from psql to psql in blocks of 64 kB, without keys meanwhile; no plan, no transaction, no proof."""
         with Database(target) as database, open_for_writing(self.project, database.engine, lambda: None) as connections:
             mapping = read_mapping(connections.source)
             record = Record(connections.target)
@@ -200,7 +200,7 @@ class Bench:
         self.shell(f"pg_dump --no-owner '{readable(self.project)}' | psql -qX -v ON_ERROR_STOP=1 '{readable(target)}'")
 
     def pages(self, target: URL) -> float:
-        """Copy pages of rows with a driver, all keys in place; return the seconds that all rows would take."""
+        """Copy pages of rows with a driver and with all keys; return the seconds that all rows would take."""
         started, done = time.perf_counter(), 0
         with Database(target) as database, open_for_reading(self.project, database.engine) as connections:
             mapping = read_mapping(connections.source)
@@ -244,7 +244,7 @@ def _copies(table: TableMap) -> tuple[str, str]:
 
 
 def main() -> None:
-    """Let the ways take turns."""
+    """Run all tools in turns, and print the results."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--rows", type=int, default=2_000_000)
     options.add_argument("--turns", type=int, default=3)
@@ -257,9 +257,9 @@ def main() -> None:
             found.setdefault(name, []).append(seconds)
             print(f"{seconds:8.2f}  {name}", file=sys.stderr, flush=True)
 
-        def timed(name: str, way: Callable[[], None]) -> None:
+        def timed(name: str, tool: Callable[[], None]) -> None:
             started = time.perf_counter()
-            way()
+            tool()
             note(name, time.perf_counter() - started)
 
         for turn in range(chosen.turns):
@@ -268,8 +268,8 @@ def main() -> None:
                 note(COPY, whole)
                 for part, seconds in parts.items():
                     note(f"  of it {part}", seconds)
-                note(ALONE, parts["pipe"] + parts["keys"] + parts["ready"])
-                note(PROOF, parts["proof"])
+                note(WITHOUT_PROOF, parts["pipe"] + parts["keys"] + parts["ready"])
+                note(DIGESTS, parts["proof"])
                 note("memory, MB", megabytes)
                 idle, parts, megabytes = bench.command("copy", address)
                 note(IDLE, idle)
@@ -282,31 +282,31 @@ def main() -> None:
                     note(f"move copy {' '.join(option)}", bench.command("copy", address, *option)[0])
             with bench.database("migrated") as address:
                 timed(PIPE, lambda: bench.pipe(address))
-                # Which also says that the pipe did the whole work.
+                # Also checks that the pipe has copied everything.
                 bench.command("verify", address)
             with bench.database("template0") as address:
                 timed(CLONE, lambda: bench.pgcopydb(bench.project, address))
             with bench.database("template0") as address:
-                timed(CLONE_OURS, lambda: bench.pgcopydb(bench.ours, address))
+                timed(CLONE_MIGRATED, lambda: bench.pgcopydb(bench.converted, address))
             with bench.database("template0") as address:
                 timed("pg_dump | psql", lambda: bench.dump(address))
             if turn == 0:
                 with bench.database("migrated") as address:
                     note("pages of 1,000 rows, scaled up", bench.pages(address))
-    tell(chosen.rows, chosen.turns, found)
+    report(chosen.rows, chosen.turns, found)
 
 
-def tell(rows: int, turns: int, found: dict[str, list[float]]) -> None:
+def report(rows: int, turns: int, found: dict[str, list[float]]) -> None:
     """Print medians, and the medians of the ratios within each turn."""
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"{rows:,} rows, {turns} turns, Python {platform.python_version()}, load {load}\n")
     for name, seconds in found.items():
-        print(f"{median(seconds):8.2f}  {name}  ({', '.join(f'{one:.2f}' for one in seconds)})")
+        print(f"{median(seconds):8.2f}  {name}  ({', '.join(f'{each:.2f}' for each in seconds)})")
     print()
     for name, other in RATIOS:
-        ratios = [one / two for one, two in zip(found[name], found[other], strict=True)]
-        print(f"{median(ratios):8.2f}  {name} / {other}  ({', '.join(f'{one:.2f}' for one in ratios)})")
+        ratios = [seconds / others for seconds, others in zip(found[name], found[other], strict=True)]
+        print(f"{median(ratios):8.2f}  {name} / {other}  ({', '.join(f'{ratio:.2f}' for ratio in ratios)})")
 
 
 if __name__ == "__main__":
-    told_child() if "--child" in sys.argv else main()
+    run_timed() if "--child" in sys.argv else main()

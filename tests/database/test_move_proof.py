@@ -26,7 +26,7 @@ def change(address: URL, statements: str) -> None:
 
 @pytest.fixture
 def verify(supabase: URL, expected_target: URL) -> Verify:
-    """Compare the hard rows with what they have to become, which was written by hand."""
+    """Compare the rows of `supabase` with the expected rows of the target, which are written by hand."""
 
     def verify(*tables: str, **options: Any) -> move.Proof:
         with Database(expected_target) as target, move.open_for_reading(supabase, target.engine) as connections:
@@ -40,7 +40,7 @@ def only(found: move.Proof) -> move.TableProof:
     return next(table for table in found.tables if table.table == name)
 
 
-def test_what_was_written_by_hand_for_both_sides_is_equal(verify: Verify) -> None:
+def test_the_rows_written_by_hand_for_both_databases_are_equal(verify: Verify) -> None:
     found = verify()
     assert found.unequal == []
     assert [table.table for table in found.tables] == list(phases())
@@ -58,7 +58,7 @@ def test_what_was_written_by_hand_for_both_sides_is_equal(verify: Verify) -> Non
         ("supabase", "search_path = nowhere"),
     ],
 )
-def test_what_a_session_is_used_to_changes_nothing(
+def test_the_settings_of_a_database_have_no_effect(
     verify: Verify, request: pytest.FixtureRequest, side: str, settings: str
 ) -> None:
     address = request.getfixturevalue(side)
@@ -150,7 +150,7 @@ def test_what_a_session_is_used_to_changes_nothing(
         ),
     ],
 )
-def test_one_changed_value_is_found_and_shown_from_both_sides(
+def test_a_changed_value_is_found_and_shown_with_its_counterpart(
     verify: Verify, expected_target: URL, statement: str, table: str, value: ValueDifference
 ) -> None:
     change(expected_target, statement)
@@ -162,7 +162,7 @@ def test_one_changed_value_is_found_and_shown_from_both_sides(
     assert difference.values == [value]
 
 
-def test_two_values_that_changed_places_are_found(verify: Verify, expected_target: URL) -> None:
+def test_swapped_values_of_a_row_are_found(verify: Verify, expected_target: URL) -> None:
     change(expected_target, "UPDATE assets SET type = title, title = type WHERE id = 1")
     [difference] = only(verify()).differences
     assert difference.values == [
@@ -171,7 +171,7 @@ def test_two_values_that_changed_places_are_found(verify: Verify, expected_targe
     ]
 
 
-def test_two_rows_that_exchanged_their_contents_are_found(verify: Verify, expected_target: URL) -> None:
+def test_swapped_contents_of_two_rows_are_found(verify: Verify, expected_target: URL) -> None:
     change(expected_target, "UPDATE graduations SET degree = CASE id WHEN 1 THEN -2147483648 ELSE 0 END")
     found = only(verify())
     assert [(difference.id, difference.kind) for difference in found.differences] == [
@@ -180,13 +180,15 @@ def test_two_rows_that_exchanged_their_contents_are_found(verify: Verify, expect
     ]
 
 
-def test_a_time_with_seconds_does_not_pass_for_one_without(verify: Verify, supabase: URL) -> None:
+def test_a_time_with_seconds_differs_from_one_without(verify: Verify, supabase: URL) -> None:
     change(supabase, "UPDATE class SET start = '18:30:45' WHERE id = 1")
     [difference] = only(verify()).differences
     assert difference.values == [ValueDifference("start", "18:30:45", "18:30")]
 
 
-def test_a_column_that_the_source_lacks_must_be_null_here(verify: Verify, supabase: URL, expected_target: URL) -> None:
+def test_a_column_that_the_source_lacks_must_be_null_in_the_target(
+    verify: Verify, supabase: URL, expected_target: URL
+) -> None:
     change(supabase, "ALTER TABLE users DROP migrated_at")
     [difference] = only(verify()).differences
     assert difference.values == [ValueDifference("migrated_at", None, "2024-05-01 13:00:00.123456")]
@@ -206,18 +208,18 @@ def test_missing_and_extra_rows_are_named(verify: Verify, supabase: URL) -> None
     ]
 
 
-def test_equal_counts_over_different_rows_are_found(verify: Verify, expected_target: URL) -> None:
+def test_different_rows_with_equal_counts_are_found(verify: Verify, expected_target: URL) -> None:
     change(expected_target, "UPDATE attachments SET id = 2")
     found = only(verify())
     assert (found.source_rows, found.target_rows, found.missing, found.extra) == (1, 1, 1, 1)
 
 
-def test_roles_which_have_words_for_ids_are_narrowed_too(verify: Verify, expected_target: URL) -> None:
+def test_differences_of_a_table_with_text_ids_are_found(verify: Verify, expected_target: URL) -> None:
     change(expected_target, "INSERT INTO roles VALUES ('GHOST')")
     assert only(verify()).differences == [RowDifference("GHOST", "extra", [])]
 
 
-def test_an_id_beyond_what_we_store_is_missing_and_no_error(verify: Verify, supabase: URL) -> None:
+def test_an_id_out_of_range_is_missing_and_not_an_error(verify: Verify, supabase: URL) -> None:
     change(supabase, "INSERT INTO checkins (id) VALUES (9223372036854775807), (-9223372036854775808)")
     assert [difference.id for difference in only(verify()).differences] == [
         "-9223372036854775808",
@@ -225,7 +227,7 @@ def test_an_id_beyond_what_we_store_is_missing_and_no_error(verify: Verify, supa
     ]
 
 
-def test_ids_that_the_source_has_twice_or_not_at_all_are_missing_here(verify: Verify, supabase: URL) -> None:
+def test_rows_with_a_duplicate_id_or_none_are_missing(verify: Verify, supabase: URL) -> None:
     change(
         supabase,
         "ALTER TABLE versions DROP CONSTRAINT versions_pkey; ALTER TABLE versions ALTER id DROP IDENTITY,"
@@ -237,7 +239,7 @@ def test_ids_that_the_source_has_twice_or_not_at_all_are_missing_here(verify: Ve
     assert {difference.id for difference in found.differences} == {"7", "NULL"}
 
 
-def test_more_differences_than_wanted_are_counted_and_not_shown(verify: Verify, supabase: URL) -> None:
+def test_differences_beyond_the_limit_are_counted_and_not_shown(verify: Verify, supabase: URL) -> None:
     change(supabase, "INSERT INTO checkins (id) SELECT n FROM generate_series(100, 140000) AS n WHERE n <> 70000")
     found = only(verify(max_differences=3))
     assert found.missing == 139_900
@@ -245,7 +247,7 @@ def test_more_differences_than_wanted_are_counted_and_not_shown(verify: Verify, 
     assert only(verify(max_differences=0)).differences == []
 
 
-def test_only_the_tables_that_were_asked_for_are_compared(verify: Verify, expected_target: URL) -> None:
+def test_only_the_requested_tables_are_compared(verify: Verify, expected_target: URL) -> None:
     change(expected_target, "DELETE FROM checkins")
     assert [table.table for table in verify("users", "roles").tables] == ["roles", "users"]
     assert verify("users", "roles").unequal == []
@@ -254,7 +256,7 @@ def test_only_the_tables_that_were_asked_for_are_compared(verify: Verify, expect
     assert caught.value.names == ["usres"]
 
 
-def test_a_table_that_the_source_lost_cannot_be_proven(verify: Verify, supabase: URL, expected_target: URL) -> None:
+def test_a_table_that_the_source_lacks_cannot_be_proven(verify: Verify, supabase: URL, expected_target: URL) -> None:
     change(supabase, "DROP TABLE versions, attachments")
     change(expected_target, "DELETE FROM versions; DELETE FROM attachments")
     assert verify().unequal == ["versions"]
@@ -262,12 +264,12 @@ def test_a_table_that_the_source_lost_cannot_be_proven(verify: Verify, supabase:
         assert [count.table for count in move.counts(connections) if not count.agrees] == ["versions"]
 
 
-def test_attachments_that_never_were_in_the_source_must_not_be_here(verify: Verify, supabase: URL) -> None:
+def test_attachments_that_the_source_lacks_are_extra_rows(verify: Verify, supabase: URL) -> None:
     change(supabase, "DROP TABLE attachments")
     assert only(verify()).differences == [RowDifference("1", "extra", [])]
 
 
-def test_counts_stand_side_by_side(supabase: URL, expected_target: URL) -> None:
+def test_counts_are_compared_by_table(supabase: URL, expected_target: URL) -> None:
     change(expected_target, "DELETE FROM checkins WHERE id = 1")
     with Database(expected_target) as target, move.open_for_reading(supabase, target.engine) as connections:
         found = move.counts(connections)
@@ -292,7 +294,7 @@ def test_servers_of_different_versions_agree(
 def test_servers_that_hash_differently_are_compared_by_md5(
     verify: Verify, expected_target: URL, monkeypatch: pytest.MonkeyPatch, fast: str
 ) -> None:
-    # A hash that is not the same twice stands for a server on a machine of another kind.
+    # A hash that differs between sessions stands for a server on a machine of another kind.
     unlike = 'hashtextextended((TEXT) COLLATE "C", pg_backend_pid())'
     monkeypatch.setitem(
         digest.HASHES, "hashtextextended", unlike if fast == "broken" else digest.HASHES["hashtextextended"]
@@ -303,16 +305,14 @@ def test_servers_that_hash_differently_are_compared_by_md5(
     assert only(verify()).differing == 1
 
 
-def test_servers_without_a_common_hash_prove_nothing(verify: Verify, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_servers_without_a_common_hash_cannot_be_compared(verify: Verify, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in digest.HASHES:
         monkeypatch.setitem(digest.HASHES, name, "hashtextextended(TEXT, pg_backend_pid())")
     with pytest.raises(move.NoCommonHash, match="UTF8 and UTF8"):
         verify()
 
 
-def test_values_cannot_move_from_one_column_into_the_next_unseen(
-    verify: Verify, supabase: URL, expected_target: URL
-) -> None:
+def test_a_text_that_moves_to_the_next_column_is_found(verify: Verify, supabase: URL, expected_target: URL) -> None:
     change(supabase, "UPDATE users SET first_name = 'a,b', last_name = NULL WHERE id = 1")
     change(expected_target, "UPDATE users SET first_name = 'a', last_name = 'b,' WHERE id = 1")
     assert only(verify()).differing == 1

@@ -18,13 +18,13 @@ def copy(supabase: URL, engine: Engine) -> Copy:
 
 
 def hash_of(address: URL, table: str) -> str:
-    """Hash what a table gives away in binary."""
+    """Return the SHA-256 of the rows of a table in binary, in the order of their ids."""
     everything = f'COPY (SELECT * FROM public."{table}" ORDER BY id) TO STDOUT (FORMAT binary)'.encode()
     with psycopg.connect(readable(address)) as connection, connection.cursor().copy(everything) as read:
         return hashlib.sha256(b"".join(map(bytes, read))).hexdigest()
 
 
-def test_what_goes_into_empty_tables_is_read_back_and_hashed(copy: Copy, engine: Engine) -> None:
+def test_rows_copied_into_empty_tables_are_read_back_and_hashed(copy: Copy, engine: Engine) -> None:
     report = copy()
     assert {table.table: table.sha256 for table in report.tables} == {
         table: hash_of(engine.url, table) for table in phases()
@@ -32,18 +32,18 @@ def test_what_goes_into_empty_tables_is_read_back_and_hashed(copy: Copy, engine:
     assert {table.sha256 for table in copy().tables} == {None}
 
 
-def test_in_several_jobs_too(copy: Copy, engine: Engine) -> None:
+def test_several_jobs_give_the_same_hashes(copy: Copy, engine: Engine) -> None:
     assert {table.table: table.sha256 for table in copy(jobs=3).tables} == {
         table: hash_of(engine.url, table) for table in phases()
     }
 
 
-def test_an_array_out_of_which_a_null_went_is_the_same(copy: Copy, supabase: URL) -> None:
+def test_an_array_that_lost_its_last_null_has_the_same_bytes(copy: Copy, supabase: URL) -> None:
     change(supabase, "UPDATE notifications SET recipients[2] = 'x' WHERE id = 1")
     assert all(table.sha256 for table in copy().tables)
 
 
-def test_rows_that_come_to_lie_in_another_order_are_the_same(copy: Copy, supabase: URL, engine: Engine) -> None:
+def test_rows_stored_in_another_order_have_the_same_hash(copy: Copy, supabase: URL, engine: Engine) -> None:
     change(
         engine.url,
         "INSERT INTO checkins (id) SELECT n FROM generate_series(1, 5000) AS n",
@@ -56,7 +56,7 @@ def test_rows_that_come_to_lie_in_another_order_are_the_same(copy: Copy, supabas
     assert (report["checkins"].rows, report["checkins"].sha256) == (10_003, hash_of(engine.url, "checkins"))
 
 
-def test_what_was_changed_on_the_way_is_found_by_the_bytes_alone(
+def test_a_value_that_a_trigger_changed_is_found_by_its_bytes(
     copy: Copy, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tatame_db.move.copy_table._prove", lambda *_: ((0, ""), (0, "")))
