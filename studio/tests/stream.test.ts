@@ -42,6 +42,6 @@ test("a position counts an emoji as one character", () => {
 test("the summary names a command other than SELECT", () => {
   assert.equal(describeDone({ rows: 3, ms: 1.25, command: "SELECT 3" }, "rows"), "3 rows in 1.3 ms");
   assert.equal(describeDone({ rows: 0, ms: 12.3, command: "UPDATE 0" }, "rows"), "UPDATE 0 · 0 rows in 12 ms");
-  assert.equal(describeDone({ rows: 1000, ms: 12.3, more: true }, "rows"), "1,000 rows in 12 ms, and there are more");
+  assert.equal(describeDone({ rows: 1000, ms: 12.3, more: true }, "rows"), "1,000 rows in 12 ms; more are available");
   assert.equal(describeDone({ rows: 0, ms: 0.26 }, "plan"), "explained in 0.3 ms");
 });

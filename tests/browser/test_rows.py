@@ -63,7 +63,7 @@ def test_chips_join_conditions_by_and_and_or_and_the_address_holds_them(
     shows(page, both)
     page.get_by_role("button", name="and", exact=True).click()
     either = count(database, "SELECT count(*) FROM users WHERE role = 'STUDENT' OR first_name ILIKE 'a%'")
-    page.get_by_role("button", name="Count rows").click()
+    page.get_by_role("button", name="count rows").click()
     expect(page.locator(".count")).to_have_text(f"{either} rows")
     page.get_by_role("button", name="or", exact=True).click()
     shows(page, both)

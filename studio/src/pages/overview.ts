@@ -82,7 +82,7 @@ const database = (found: Overview): HTMLElement =>
 
 function schema({ revision, pending, problem }: Overview): HTMLElement {
   const compare = async (): Promise<void> => {
-    replace(drift, "Comparing…");
+    replace(drift, "comparing…");
     await showing(drift, async () => {
       const { drift: differences, migrations, heads } = await get<Drift>("/api/drift");
       const lines = [...differences, ...migrations, ...heads];

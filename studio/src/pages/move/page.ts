@@ -74,7 +74,12 @@ function progress({ runs, tables, parked, running }: Answer, stale: Stale, check
     h(
       "div.row",
       check,
-      h("span.muted", "Reads every table of this database. `tatame-db move verify` compares source and target."),
+      h(
+        "span.muted",
+        "Reads every table of this database. ",
+        h("code", "tatame-db move verify"),
+        " compares source and target.",
+      ),
     ),
     h("details", h("summary", "Runs"), h("ul.plain", runs.map(runLine))),
   ];
@@ -90,7 +95,12 @@ const parkedKeys = (parked: string[], running: boolean): HTMLElement =>
   h(
     "div.problem",
     h("strong", `${number(parked.length)} foreign keys and indexes are dropped during the copy`),
-    h("p", running ? "The copy restores them at the end." : "A run was killed. `tatame-db move copy` restores them."),
+    h(
+      "p",
+      running
+        ? "The copy restores them at the end."
+        : ["A run was killed. ", h("code", "tatame-db move copy"), " restores them."],
+    ),
     h("p.muted", parked.join(", ")),
   );
 

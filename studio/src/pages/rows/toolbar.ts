@@ -55,16 +55,16 @@ export class Toolbar {
   /** Show the estimated number of rows. A filter has no estimate. */
   showEstimate({ estimated }: Answer): void {
     const isUnknown = estimated === null || this.address.parameters.get("filter");
-    this.count.textContent = isUnknown ? "Count rows" : `≈ ${number(estimated)} rows`;
+    this.count.textContent = isUnknown ? "count rows" : `≈ ${number(estimated)} rows`;
   }
 
   private async countExactly(): Promise<void> {
-    this.count.textContent = "Counting…";
+    this.count.textContent = "counting…";
     try {
       const rows = await countRows(this.table.name, this.address.parameters.get("filter"));
       this.count.textContent = `${number(rows)} rows`;
     } catch (error) {
-      this.count.textContent = "Count failed";
+      this.count.textContent = "count failed";
       announce(asRefused(error).problem.what);
     }
   }
