@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import psycopg
+from sqlalchemy import CheckConstraint
 
 from tatame_db.database.bulk import sequence_query
-from tatame_db.database.dialect import public, quoted
+from tatame_db.database.dialect import DIALECT, public, quoted
 from tatame_db.errors import TatameError, fact
 
 if TYPE_CHECKING:
-    from sqlalchemy import Table
+    from sqlalchemy import Column, Table
 
     from tatame_db.move.connection import MoveConnection
 
@@ -67,7 +68,8 @@ def prove_ready(target: MoveConnection, table: Table) -> None:
     except psycopg.OperationalError:
         raise
     except psycopg.DatabaseError as error:
-        raise TrialInsertFailed(table=table.name, reason=str(error.diag.message_primary)) from error
+        if not _is_inconclusive(error, tried):
+            raise TrialInsertFailed(table=table.name, reason=str(error.diag.message_primary)) from error
     finally:
         if not target.driver.closed:
             target.driver.rollback()
@@ -89,11 +91,31 @@ def _insert(target: MoveConnection, table: Table, tried: list[Table]) -> Any:
             values[column.name] = _parent(target, key.column.table, tried)
             expressions[column.name] = f"%({column.name})s"
         else:
-            expressions[column.name] = _VALUES[column.type.python_type]
+            expressions[column.name] = _value(table, column)
     names = ", ".join(map(quoted, expressions))
     row = f"({names}) VALUES ({', '.join(expressions.values())})" if expressions else "DEFAULT VALUES"
     [[key]] = target.rows(f"INSERT INTO {public(table.name)} {row} RETURNING id", values)
     return key
+
+
+def _value(table: Table, column: Column[Any]) -> str:
+    """Return an expression for a value that the column accepts: that of another row, otherwise an invented one."""
+    try:
+        invented = _VALUES.get(column.type.python_type, "NULL")
+    except NotImplementedError:
+        invented = "NULL"
+    invented = f"CAST({invented} AS {column.type.compile(DIALECT)})"
+    if column.unique or column.primary_key:
+        return invented
+    return f"coalesce((SELECT {quoted(column.name)} FROM {public(table.name)} LIMIT 1), {invented})"
+
+
+def _is_inconclusive(error: psycopg.DatabaseError, tried: list[Table]) -> bool:
+    """Return whether a rule of the models rejected the invented row, which says nothing about the rows of the app."""
+    if isinstance(error, psycopg.errors.UniqueViolation):
+        return error.diag.constraint_name not in {table.primary_key.name for table in tried}
+    checks = {rule.name for table in tried for rule in table.constraints if isinstance(rule, CheckConstraint)}
+    return isinstance(error, psycopg.errors.CheckViolation) and error.diag.constraint_name in checks
 
 
 def _parent(target: MoveConnection, table: Table, tried: list[Table]) -> Any:
