@@ -232,6 +232,17 @@ def test_every_row_of_the_table_is_moved_over_rest(
     assert re.search(r"payments +5 +5 ", migrated.output("move", "counts", **project))
 
 
+def test_the_rehearsal_passes_with_the_table(package: Package) -> None:
+    # A required column too, which the project of the rehearsal lacks.
+    users = package.root / "src" / "tatame_db" / "schema" / "users.py"
+    required = 'points: Mapped[int] = mapped_column(server_default="0", default=None)'
+    users.write_text(users.read_text().replace(PLAN, f"{PLAN}    {required}\n"))
+    package.output("generate", "Add payments, tiers and points")
+    rehearsed = json.loads(package.output("move", "rehearse", "--rows", "1000", "--json"))
+    assert [step["summary"] for step in rehearsed["steps"] if not step["passed"]] == []
+    assert rehearsed["passed"]
+
+
 def moved_rows(database: Package | URL) -> list[tuple[object, ...]]:
     """Read the values that neither end changes on the way."""
     tables = (

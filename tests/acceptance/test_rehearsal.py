@@ -67,7 +67,7 @@ def test_a_kept_rehearsal_can_be_inspected_and_deleted(invoke: Run, rehearse: Ru
     rehearsed = json.loads(done.stdout)
     assert (rehearsed["passed"], {step["passed"] for step in rehearsed["steps"]}) == (True, {True})
     for address, query in (
-        (rehearsed["source"], "SELECT count(*) FROM payments"),
+        (rehearsed["source"], "SELECT count(*) FROM legacy_payments"),
         (rehearsed["target"], "TABLE tatame_move.runs"),
     ):
         with psycopg.connect(address) as connection:

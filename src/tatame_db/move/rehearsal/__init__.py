@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING
 
 import psycopg
 from sqlalchemy import text
+from sqlalchemy.schema import CreateColumn, CreateTable
 
 from tatame_db import evolve
 from tatame_db.database.address import readable
+from tatame_db.database.dialect import DIALECT, public
 from tatame_db.errors import TatameError, counted, fact
 from tatame_db.move.choices import Choices, Exclusion
 from tatame_db.move.copy import Report, copy
-from tatame_db.move.open import open_for_reading, open_for_writing
+from tatame_db.move.mapping import read_mapping
+from tatame_db.move.open import open_for_reading, open_for_writing, open_source
 from tatame_db.move.plan import Plan, plan
 from tatame_db.move.prepare import OtherRowsInTarget
 from tatame_db.move.proof import verify
@@ -145,6 +148,24 @@ def run_statements(address: URL, file: str, rows: int) -> None:
         connection.execute(statements.encode(), numbers if "%(" in statements else None)
 
 
+def _add_later_models(source: Engine) -> None:
+    """Create the tables and the required columns that were added to the models after `supabase.sql` was written.
+
+    A project without them has obstacles that no choice resolves.
+    """
+    with open_source(source.url) as connection:
+        tables = read_mapping(connection).tables
+    with source.begin() as project:
+        for table in tables:
+            if table.source is None:
+                project.execute(CreateTable(table.table, include_foreign_key_constraints=[]))
+                continue
+            for column in table.columns:
+                if column.required and column.source is None:
+                    definition = CreateColumn(table.table.columns[column.name]).compile(dialect=DIALECT)
+                    project.exec_driver_sql(f"ALTER TABLE {public(table.name)} ADD COLUMN {definition}")
+
+
 class _Rehearsal:
     """The steps. Each returns a summary, and raises `_StepFailedError` if its result is not the expected one."""
 
@@ -168,7 +189,9 @@ class _Rehearsal:
         }
 
     def _create_project(self) -> str:
-        for file in ("supabase", "rows", "obstacles"):
+        run_statements(self.source.url, "supabase", self.rows)
+        _add_later_models(self.source)
+        for file in ("rows", "obstacles"):
             run_statements(self.source.url, file, self.rows)
         return f"{self.rows:,} rows, with every kind of obstacle"
 

@@ -2,10 +2,11 @@
 ALTER TABLE app_stores RENAME TO shops;
 ALTER TABLE graduations RENAME "userId" TO "studentId";
 
-ALTER TABLE users ADD nickname text;
-UPDATE users SET nickname = 'Gugu' WHERE id <= 3;
-CREATE TABLE payments (id bigint PRIMARY KEY, paid_at timestamptz, amount numeric(10, 2));
-INSERT INTO payments SELECT n, now(), 99.90 FROM generate_series(1, 5) AS n;
+-- Names that no model is likely to get: a model that has them would know the column and the table.
+ALTER TABLE users ADD legacy_nickname text;
+UPDATE users SET legacy_nickname = 'Gugu' WHERE id <= 3;
+CREATE TABLE legacy_payments (id bigint PRIMARY KEY, paid_at timestamptz, amount numeric(10, 2));
+INSERT INTO legacy_payments SELECT n, now(), 99.90 FROM generate_series(1, 5) AS n;
 
 ALTER TABLE users ALTER clerk_user_id DROP NOT NULL;
 -- A user without a `clerk_user_id`, whose graduation is an orphan without it, and two users with the same one.
