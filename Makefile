@@ -35,9 +35,10 @@ test: $(VENV)/installed $(SITE_READY) lint-studio
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/pytest -n auto $(TESTS)
 
-format: $(VENV)/installed
+format: $(VENV)/installed studio/node_modules/installed
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+	@$(NPM) run --silent format
 
 # The pages that are made from the code, then the site: no page of it asks another host for anything.
 docs: $(VENV)/installed $(SITE_READY)

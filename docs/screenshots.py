@@ -1,6 +1,6 @@
-"""The pictures of the studio in `docs/images`, made of a freshly seeded database in a real Chromium.
+"""The screenshots of the studio in `docs/images`, taken in Chromium on a freshly seeded database.
 
-`python docs/screenshots.py` makes them; `--width 800 --to DIRECTORY` makes others to look at.
+`python docs/screenshots.py` takes them; `--width 800 --to DIRECTORY` takes others for a look.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ ORDER BY visits DESC;"""
 
 
 def run(environment: dict[str, str], *arguments: str) -> str:
-    """Run `tatame-db` and return what it answers."""
+    """Run `tatame-db` and return its output."""
     done = subprocess.run([COMMAND, *arguments], env=environment, check=True, capture_output=True, text=True)
     return done.stdout.strip()
 
 
 @contextmanager
 def studio(environment: dict[str, str], *options: str) -> Iterator[str]:
-    """Run a studio and give its opening address."""
+    """Run a studio and yield its opening address."""
     program = [str(COMMAND), "studio", "--no-browser", *options]
     process = subprocess.Popen(program, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     if process.stdout:
@@ -53,8 +53,8 @@ def studio(environment: dict[str, str], *options: str) -> Iterator[str]:
     process.communicate()
 
 
-def moved(environment: dict[str, str]) -> None:
-    """Move a small Supabase project into a database next to the seeded one, so that there is a move to show."""
+def move_project(environment: dict[str, str]) -> None:
+    """Move a small Supabase project into a second database, for the picture of the move."""
     seeded = run(environment, "url")
     source, target = (seeded.replace("/tatame?", f"/{name}?") for name in ("supabase", "moved"))
     with psycopg.connect(seeded, autocommit=True) as connection:
@@ -69,7 +69,7 @@ def moved(environment: dict[str, str]) -> None:
 
 
 def edits(page: Page) -> None:
-    """Stage an edit, a deletion and a new row, and look at them."""
+    """Stage two edits and a new row."""
     page.locator('.ag-row[row-index="1"] .ag-cell[col-id="first_name"]').click()
     page.keyboard.press("Enter")
     page.locator(".editor textarea").wait_for()
@@ -108,18 +108,18 @@ def plan(page: Page) -> None:
     page.locator(".plan").wait_for()
 
 
-def settled(page: Page) -> None:
-    """Wait for what a page reads."""
+def wait_until_loaded(page: Page) -> None:
+    """Wait until the page has read its data."""
     page.wait_for_load_state("networkidle")
 
 
 READING: list[tuple[str, str, Callable[[Page], None]]] = [
-    ("overview", "/", settled),
-    ("rows", f"/t/users?sort=first_name,-id&filter={STUDENTS}", settled),
-    ("row", "/t/users/2", settled),
+    ("overview", "/", wait_until_loaded),
+    ("rows", f"/t/users?sort=first_name,-id&filter={STUDENTS}", wait_until_loaded),
+    ("row", "/t/users/2", wait_until_loaded),
     ("sql", "/sql", query),
     ("plan", "/sql", plan),
-    ("schema", "/schema", settled),
+    ("schema", "/schema", wait_until_loaded),
 ]
 WRITING: list[tuple[str, str, Callable[[Page], None]]] = [("edit", "/t/users", edits), ("review", "/t/users", review)]
 MOVE: list[tuple[str, str, Callable[[Page], None]]] = [
@@ -128,7 +128,7 @@ MOVE: list[tuple[str, str, Callable[[Page], None]]] = [
 
 
 def main() -> None:
-    """Make the pictures."""
+    """Take the screenshots."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--to", type=Path, default=ROOT / "docs" / "images")
     parser.add_argument("--width", type=int, default=1200)
@@ -143,7 +143,7 @@ def main() -> None:
         try:
             run(environment, "up")
             move_environment = dict(environment)
-            moved(move_environment)
+            move_project(move_environment)
             for pictures, env, mode in (
                 (READING, environment, []),
                 (WRITING, environment, ["--write"]),
@@ -161,7 +161,7 @@ def main() -> None:
                             page.locator("main h1").wait_for()
                             steps(page)
                             page.mouse.move(options.width - 1, options.height - 1)
-                            settled(page)
+                            wait_until_loaded(page)
                             page.screenshot(path=options.to / f"{name}-{scheme}.png", animations="disabled")
                             context.close()
         finally:

@@ -22,7 +22,6 @@ export type Table = {
   columns: Column[];
   primary_key: string;
   referenced_by: { table: string; column: string }[];
-  phase?: number | string | null;
 };
 
 export type Session = {

@@ -22,7 +22,7 @@ export function rowPage(table: Table, key: string): Page {
     showing(body, async () => {
       const { row, references, referenced_by } = await get<Answer>(`/api/row/${table.name}/${encodeURIComponent(key)}`);
       replace(tools, actions(table, key, row));
-      replace(body, h("div.sides", values(table, key, row, references), incoming(key, referenced_by)));
+      replace(body, h("div.row-parts", values(table, key, row, references), incoming(key, referenced_by)));
     });
   void load();
   const title = h("h1", h("a", { href: rowsPath(table.name) }, table.name), " ", h("span.key", key));

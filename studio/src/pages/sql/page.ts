@@ -45,10 +45,10 @@ export function sqlPage(): Page {
   const history = button("History", openHistory, { title: "Alt+H" });
   const { controls, outcome } = runner;
   const toolbar = h("div.toolbar", controls, h("span.grow"), outcome, h("span.grow"), history);
-  const sides = stripButtons(tabs, actions);
+  const tabButtons = stripButtons(tabs, actions);
   return {
     title: "SQL",
-    element: h("section.sql", h("h1.sr", "SQL"), strip, sides, editor.element, toolbar, results.element),
+    element: h("section.sql", h("h1.sr", "SQL"), strip, tabButtons, editor.element, toolbar, results.element),
     leave: () => {
       void runner.stop();
       results.clear();

@@ -40,7 +40,7 @@ export function drawStrip(strip: HTMLElement, tabs: Tabs, actions: Actions): voi
 /** The buttons next to the strip. */
 export const stripButtons = (tabs: Tabs, { add, close }: Actions): HTMLElement =>
   h(
-    "div.tab-side",
+    "div.tab-buttons",
     button("+", add, { "aria-label": "New tab", title: "Alt+T", class: "quiet" }),
     button("×", () => close(tabs.index), { "aria-label": "Close tab", title: "Alt+W", class: "quiet" }),
   );
