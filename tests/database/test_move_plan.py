@@ -12,7 +12,7 @@ from tests.database.moves import change
 from tatame_db import evolve, move
 from tatame_db.database.pool import Database
 from tatame_db.move.conversion import about
-from tatame_db.move.mapping import read_mapping
+from tatame_db.move.mapping import PhaseUnknown, read_mapping
 from tatame_db.schema import Base, optional_in_source, phases, tables_in_order
 from tatame_db.server.embedded import EmbeddedServer
 
@@ -213,6 +213,24 @@ def test_a_project_that_drifted_without_losing_a_value_has_no_obstacle(
 ) -> None:
     change(supabase, statements)
     assert planned().obstacles == []
+
+
+def test_a_new_table_that_its_model_calls_optional_is_no_obstacle(
+    supabase: URL, planned: Callable[[], move.Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(supabase, "DROP TABLE versions")
+    [obstacle] = planned().obstacles
+    assert obstacle.kind == "missing-table"
+    monkeypatch.setattr(Base.metadata.tables["versions"], "info", {"phase": 1, "optional_in_source": True})
+    assert planned().obstacles == []
+
+
+def test_a_phase_without_tables_is_refused() -> None:
+    assert move.tables_of_phase(2) == ["gyms"]
+    with pytest.raises(PhaseUnknown) as caught:
+        move.tables_of_phase(6)
+    assert caught.value.what == "there is no phase 6; the phases are 1, 2, 3, 4, 5"
+    assert caught.value.exit_code == 2
 
 
 def test_only_a_table_that_some_projects_lack_may_be_missing() -> None:

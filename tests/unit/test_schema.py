@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import ARRAY, Text
 from sqlalchemy.orm import Mapper, RelationshipProperty
 
-from tatame_db.schema import Base, Role, User
+from tatame_db.schema import Base, Role, User, phases, tables_in_order
 
 MAPPERS = sorted(Base.registry.mappers, key=lambda mapper: mapper.class_.__name__)
 RELATIONS = sorted((relation for mapper in MAPPERS for relation in mapper.relationships), key=str)
@@ -109,3 +109,23 @@ def test_reading_settings_does_not_load_the_models() -> None:
 
     assert "tatame_db.settings" in loaded
     assert "tatame_db.schema" not in loaded
+
+
+def test_a_table_without_a_phase_is_in_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(Base.metadata.tables["roles"].info, "phase")
+
+    assert phases()["roles"] == 5
+    assert [table.name for table in tables_in_order()] == list(phases())
+    assert list(phases())[-2:] == ["roles", "notifications"]
+    assert phases().keys() == Base.metadata.tables.keys()
+
+
+def test_within_a_phase_parents_come_before_their_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    for table in Base.metadata.tables.values():
+        monkeypatch.setitem(table.info, "phase", 1)
+
+    order = list(phases())
+    for table in Base.metadata.tables.values():
+        # The key of a gym's manager closes a circle.
+        parents = {key.referred_table.name for key in table.foreign_key_constraints if not key.use_alter}
+        assert all(order.index(parent) < order.index(table.name) for parent in parents)
