@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import inspect
+import pkgutil
 import re
 import sys
 from pathlib import Path
+from string import Formatter
 from typing import TYPE_CHECKING
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+import tatame_db
 from tatame_db.cli.commands import app
 from tatame_db.database.dialect import DIALECT
+from tatame_db.errors import TatameError
 from tatame_db.schema import Base
 
 if TYPE_CHECKING:
@@ -32,6 +38,7 @@ def generated() -> dict[Path, str]:
     readme = ROOT / "README.md"
     return {
         readme: with_commands(readme.read_text(encoding="utf-8")),
+        ROOT / "docs" / "errors.md": errors_page(),
         ROOT / "docs" / "reference.md": reference_page(),
         ROOT / "docs" / "schema.md": schema_page(),
     }
@@ -194,6 +201,77 @@ def _index(index: Index) -> list[str]:
     options = index.dialect_options["postgresql"]
     where = f"`{options['where']}`" if options["where"] is not None else ""
     return [f"`{index.name}`", ", ".join(index.columns.keys()), options["using"] or "btree", where]
+
+
+# --- Errors ----------------------------------------------------------------------------------------------------------
+
+# The parts in the order in which a newcomer meets them.
+_AREAS = {
+    "settings": "Settings",
+    "server": "The embedded server",
+    "database": "Connections",
+    "queries": "Queries",
+    "schema": "Models",
+    "evolve": "Schema changes",
+    "seed": "Seed data",
+    "testing": "Tests",
+    "move": "The move",
+    "studio": "The studio",
+    "cli": "The command line",
+}
+
+
+def errors_page() -> str:
+    """Write each error with its cause, its message and its hint."""
+    parts = [
+        "# Errors",
+        _NOTICE,
+        "Every error of the package is a `TatameError`: it states what happened, what it means for the data, and"
+        " what to do next. Words in italics are facts of the case, and attributes of the exception. A failing statement"
+        " raises SQLAlchemy's error, such as `sqlalchemy.exc.IntegrityError`. The command line exits with 1, or with 3"
+        " where it checked something and the answer is no; [Configuration](configuration.md#exit-codes) has all codes.",
+    ]
+    errors = _errors()
+    for area, title in _AREAS.items():
+        parts.append(f"## {title}")
+        for error in errors:
+            if error.__module__.split(".")[1] == area:
+                parts += [f"### {error.__name__}", _error(error)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _errors() -> list[type[TatameError]]:
+    for module in pkgutil.walk_packages(tatame_db.__path__, "tatame_db."):
+        if "__main__" not in module.name and ".migrations" not in module.name:
+            importlib.import_module(module.name)
+    found = {error for error in _subclasses(TatameError) if error.__module__.startswith("tatame_db.")}
+    return sorted((error for error in found if not error.__name__.startswith("_")), key=lambda error: error.__name__)
+
+
+def _subclasses(error: type[TatameError]) -> Iterator[type[TatameError]]:
+    for subclass in error.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
+
+
+def _error(error: type[TatameError]) -> str:
+    lines = [inspect.cleandoc(error.__doc__ or ""), ""]
+    for title, name in (("Message", "what"), ("For the data", "means"), ("Fix", "fix")):
+        template = getattr(error, name, "")
+        # A sentence that is a property's alone depends on the case.
+        if template and not re.fullmatch(r"\{\w+\}", template):
+            lines.append(f"- {title}: {_with_facts(template)}")
+    if error.exit_code != 1:
+        lines.append(f"- Exit code: {error.exit_code}")
+    return "\n".join(lines)
+
+
+def _with_facts(template: str) -> str:
+    """Write the names of the facts where their values will be; `{rows:row}` counts rows."""
+    return "".join(
+        text + (f"*{name.replace('_', ' ')}*" + (f" {noun}s" if noun and noun.isalpha() else "") if name else "")
+        for text, name, noun, _ in Formatter().parse(template)
+    )
 
 
 def _table(heading: list[str], rows: list[list[str]]) -> str:

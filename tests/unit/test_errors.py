@@ -55,6 +55,10 @@ ERRORS = sorted({error for error in errors() if error.__module__.startswith("tat
 FACTS = [error for error in ERRORS if "__dataclass_fields__" in dir(error)]
 
 
+def test_an_error_is_a_fact_or_the_base_of_several() -> None:
+    assert [error.__name__ for error in ERRORS if error not in FACTS and not error.__subclasses__()] == []
+
+
 def sample(error: type[TatameError]) -> TatameError:
     facts = {}
     for field in fields(error):  # type: ignore[arg-type]  # each is a `@fact`

@@ -18,10 +18,6 @@ EXPECTED = (TatameError, DBAPIError, psycopg.Error, PoolTimeout, TimeoutError)
 class Refused(TatameError):
     """The studio refuses a request."""
 
-    def __init__(self) -> None:
-        # For mypy, which gives a `@fact` without fields no constructor of its own.
-        self.__post_init__()
-
     status: int = 400
     """The HTTP status of the response."""
     code: str | None = None
