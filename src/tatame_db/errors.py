@@ -30,10 +30,6 @@ class TatameError(Exception):
     fix: str
     """What to do or type next."""
 
-    def __init__(self, what: str = "", *, means: str = "", fix: str = "") -> None:
-        super().__init__(what)
-        self.what, self.means, self.fix = what, means, fix
-
     def __post_init__(self) -> None:
         for part in ("what", "means", "fix"):
             setattr(self, part, _SENTENCES.vformat(getattr(type(self), part), [self], {}))
