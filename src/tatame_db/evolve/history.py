@@ -39,8 +39,8 @@ class DatabaseAhead(TatameError):
     """The database is at a revision that this version of the package does not have."""
 
     revision: str
-    what = "the database is at revision {revision}, which this version of tatame-db does not have"
-    fix = "install the version of tatame-db that migrated the database, or a newer one"
+    what = "the database is at revision {revision}, which this version of the package does not have"
+    fix = "install the version of the package that migrated the database, or a newer one"
 
 
 @fact
