@@ -71,7 +71,7 @@ def helps() -> dict[str, str]:
 
 def reference_page() -> str:
     """Write what `--help` says of every command."""
-    parts = ["# Commands", _NOTICE, "Exit codes and variables are in [configuration.md](configuration.md)."]
+    parts = ["# Commands", _NOTICE, "[Configuration](configuration.md) explains the exit codes and the variables."]
     for name, text in helps().items():
         parts += [f"## {name}", f"```text\n{text.strip()}\n```"]
     return "\n\n".join(parts) + "\n"
@@ -113,7 +113,7 @@ def schema_page() -> str:
     parts = [
         "# Schema",
         _NOTICE,
-        f"{len(models)} tables. Why they are as they are is in [design.md](design.md).",
+        f"{len(models)} tables. [Design decisions](design.md) explains them.",
         f"```mermaid\n{_diagram()}\n```",
     ]
     for mapper, table in models:
@@ -226,10 +226,10 @@ def errors_page() -> str:
     parts = [
         "# Errors",
         _NOTICE,
-        "Every error of the package is a `TatameError`: it states what happened, what it means for the data, and"
-        " what to do next. Words in italics are facts of the case, and attributes of the exception. A failing statement"
-        " raises SQLAlchemy's error, such as `sqlalchemy.exc.IntegrityError`. The command line exits with 1, or with 3"
-        " where it checked something and the answer is no; [Configuration](configuration.md#exit-codes) has all codes.",
+        "Every error of the package is a `TatameError`: it states the problem, its effect on the data, and the fix."
+        " Words in italics, and words in angle brackets within code, are attributes of the exception. A failing"
+        " statement raises SQLAlchemy's error, such as `sqlalchemy.exc.IntegrityError`. Unless an exit code is listed,"
+        " the command exits with 1; [Configuration](configuration.md#exit-codes) explains the codes.",
     ]
     errors = _errors()
     for area, title in _AREAS.items():
@@ -256,7 +256,7 @@ def _subclasses(error: type[TatameError]) -> Iterator[type[TatameError]]:
 
 def _error(error: type[TatameError]) -> str:
     lines = [inspect.cleandoc(error.__doc__ or ""), ""]
-    for title, name in (("Message", "what"), ("For the data", "means"), ("Fix", "fix")):
+    for title, name in (("Message", "what"), ("Effect", "means"), ("Fix", "fix")):
         template = getattr(error, name, "")
         # A sentence that is a property's alone depends on the case.
         if template and not re.fullmatch(r"\{\w+\}", template):
@@ -268,10 +268,16 @@ def _error(error: type[TatameError]) -> str:
 
 def _with_facts(template: str) -> str:
     """Write the names of the facts where their values will be; `{rows:row}` counts rows."""
-    return "".join(
-        text + (f"*{name.replace('_', ' ')}*" + (f" {noun}s" if noun and noun.isalpha() else "") if name else "")
-        for text, name, noun, _ in Formatter().parse(template)
-    )
+    text, in_code = "", False
+    for literal, name, noun, _ in Formatter().parse(template):
+        # A line of Markdown: what follows a line break would leave the list.
+        text += " ".join(re.split(r"\s*\n\s*", literal))
+        in_code ^= literal.count("`") % 2 == 1
+        if name:
+            fact = name.replace("_", " ")
+            text += f"<{fact}>" if in_code else f"*{fact}*"
+            text += f" {noun}s" if noun and noun.isalpha() and len(noun) > 1 else ""
+    return text.replace("**", "* *")
 
 
 def _table(heading: list[str], rows: list[list[str]]) -> str:

@@ -47,7 +47,7 @@ class EnvFileUnreadable(TatameError):
     file: str
     reason: str
     what = "cannot read {file}: {reason}"
-    fix = "make it a UTF-8 file that you may read, or remove it"
+    fix = "make it a UTF-8 file that you can read, or remove it"
 
 
 def _default_data_directory() -> Path:

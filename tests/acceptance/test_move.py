@@ -70,7 +70,7 @@ def test_the_plan_names_an_obstacle_and_exits_with_3(move: Run, supabase: URL) -
 
 
 def test_a_source_without_rows_is_announced(move: Run, supabase: URL) -> None:
-    warning = "EMPTY     none of the source's tables has a row: this may be the wrong database\n"
+    warning = "EMPTY     all tables of the source are empty: this may be the wrong database\n"
     tables = ", ".join(phases())
     with psycopg.connect(readable(supabase)) as connection:
         connection.execute(f"TRUNCATE {tables} CASCADE".encode())

@@ -90,7 +90,9 @@ def test_a_run_that_was_not_equal_is_recorded(copy: Copy, engine: Engine) -> Non
     )
     with pytest.raises(move.CopyDiffers):
         copy()
-    assert runs(engine) == [("not equal", "assets was copied, and the proof found it not equal to the source", True)]
+    assert runs(engine) == [
+        ("not equal", "assets was copied, but the proof found that it differs from the source", True)
+    ]
 
 
 def test_a_failed_run_is_recorded_without_personal_values(copy: Copy, engine: Engine) -> None:
@@ -100,7 +102,9 @@ def test_a_failed_run_is_recorded_without_personal_values(copy: Copy, engine: En
     assert caught.value.table == "users"
     [(outcome, error, ended)] = runs(engine)
     assert (outcome, ended) == ("failed", True)
-    assert error == 'the target refused rows of users: new row for relation "users" violates check constraint "no_mail"'
+    assert (
+        error == 'the target rejected rows of users: new row for relation "users" violates check constraint "no_mail"'
+    )
     with move.open_target(engine) as target:
         last = move.status(target).last_run
     assert last

@@ -194,7 +194,7 @@ def test_the_design_says_what_each_index_is_for() -> None:
     [
         f"at most {database.POOL_SIZE} connections",
         f"{database.CONNECT_TIMEOUT_SECONDS} seconds to connect",
-        f"{database.IDLE_TIMEOUT_SECONDS} seconds until an idle one goes",
+        f"{database.IDLE_TIMEOUT_SECONDS} seconds until an idle one is closed",
         f"`idle_session_timeout` to {database.IDLE_TIMEOUT_SECONDS} seconds",
         f"{OLDEST_SERVER} is the oldest supported",
         f"at most {LOCK_TIMEOUT_MS // 1000} seconds for a lock",

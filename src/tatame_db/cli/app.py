@@ -59,7 +59,7 @@ def main(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """The database of Tatame: an embedded PostgreSQL, its schema, and sample data."""
+    """The database of Tatame: an embedded PostgreSQL, its schema, sample data, and the move out of Supabase."""
 
 
 DatabaseUrl = Annotated[
@@ -101,7 +101,7 @@ class NotConfirmed(TatameError):
     """A command that destroys data or changes a schema was not confirmed."""
 
     action: str
-    what = "{action}; this was not confirmed"
+    what = "not confirmed: {action}"
     fix = "pass `--yes` to confirm"
 
 

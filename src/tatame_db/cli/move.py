@@ -45,7 +45,7 @@ Rejects = Annotated[
 AnonSeesAll = Annotated[
     bool,
     typer.Option(
-        "--anon-sees-all", help="Over REST without the service role key: trust that the policies hide no row."
+        "--anon-sees-all", help="Over REST without the service role key: trust that the policies hide no rows."
     ),
 ]
 
@@ -97,7 +97,7 @@ def plan_(
     anon_sees_all: AnonSeesAll = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show how rows would be copied, and obstacles. Exit with 3 if an obstacle is unresolved."""
+    """Show how rows would be copied, and any obstacles. Exit with 3 if an obstacle is unresolved."""
     from tatame_db import move
 
     choices = move.Choices(orphans, misfits, duplicates, unknown, rejects)
@@ -115,7 +115,7 @@ def plan_(
 def copy_(
     tables: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TABLE]...", help="Tables to copy, in addition to those of --phase; else all."),
+        typer.Argument(metavar="[TABLE]...", help="Tables to copy, in addition to those of --phase; by default all."),
     ] = None,
     database_url: DatabaseUrl = None,
     *,
@@ -130,7 +130,7 @@ def copy_(
     rejects: Rejects = None,
     jobs: Annotated[int, typer.Option(min=1, max=8, help="Number of tables to copy at the same time.")] = 1,
     sha256: Annotated[
-        bool, typer.Option("--sha256", help="Read tables that were empty back, and compare the SHA-256 of all bytes.")
+        bool, typer.Option("--sha256", help="Read back tables that were empty, and compare the SHA-256 of all bytes.")
     ] = False,
     replace: Annotated[
         bool, typer.Option("--replace", help="Overwrite rows that did not come from this source.")
@@ -138,7 +138,7 @@ def copy_(
     anon_sees_all: AnonSeesAll = False,
     as_json: AsJson = False,
 ) -> None:
-    """Copy the rows that differ, with proof. Run it again to copy later changes."""
+    """Copy the rows that differ, and prove the result. Run it again to copy later changes."""
     from tatame_db import move
 
     target = target_of(database_url)
@@ -183,7 +183,7 @@ def _say_table_copied(copied: TableCopy) -> None:
 
 @move.command("status")
 def status_(database_url: DatabaseUrl = None, *, as_json: AsJson = False) -> None:
-    """Show the state of the move. List what was copied and proven, changed since, and left unfinished."""
+    """Show the state of the move: tables copied and proven, later changes, unfinished work."""
     from tatame_db import move
 
     with move.open_target(target_of(database_url).database.engine) as target:
@@ -220,7 +220,7 @@ def counts_(database_url: DatabaseUrl = None, *, anon_sees_all: AnonSeesAll = Fa
 @move.command("verify")
 def verify_(
     tables: Annotated[
-        list[str] | None, typer.Argument(metavar="[TABLE]...", help="Tables to compare; else all.")
+        list[str] | None, typer.Argument(metavar="[TABLE]...", help="Tables to compare; by default all.")
     ] = None,
     database_url: DatabaseUrl = None,
     *,
@@ -248,7 +248,7 @@ def rehearse_(
     keep: Annotated[bool, typer.Option("--keep", help="Keep both databases for inspection.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Rehearse the whole move offline. Use generated rows, and exit with 3 if a step fails."""
+    """Rehearse the whole move offline, with generated rows. Exit with 3 if a step fails."""
     from tatame_db import move
     from tatame_db.move.rehearsal import RehearsalFailed
 

@@ -117,7 +117,7 @@ def _noun(kind: str, action: str) -> str:
 
 
 def _show_empty_source() -> None:
-    _show("EMPTY", "none of the source's tables has a row: this may be the wrong database")
+    _show("EMPTY", "all tables of the source are empty: this may be the wrong database")
 
 
 def _show(label: str, text: str) -> None:
@@ -261,7 +261,7 @@ def show_proof(proof: Proof) -> None:
     for table in proof.tables:
         _show_table_proof(table)
     for exclusion in proof.changed:
-        console.answer(f"{exclusion.place}: the source has changed since its values were kept")
+        console.answer(f"{exclusion.place}: the source has changed since these values were excluded")
     _show_exclusions(proof.exclusions)
 
 

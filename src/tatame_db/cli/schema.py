@@ -30,12 +30,14 @@ StatementTimeout = Annotated[
 Renames = Annotated[
     list[str] | None,
     typer.Option(
-        "--rename", metavar="OLD:NEW", help="Rename and keep the data, as `users.plan:tier` or `assets:materials`."
+        "--rename",
+        metavar="OLD:NEW",
+        help="Rename a column or table and keep its data: `users.plan:tier`, `assets:materials`.",
     ),
 ]
 Drops = Annotated[
     list[str] | None,
-    typer.Option("--drop", metavar="NAME", help="Drop with the data, as `users.plan` or `assets`."),
+    typer.Option("--drop", metavar="NAME", help="Drop a column or table with its data: `users.plan`, `assets`."),
 ]
 
 
@@ -133,7 +135,7 @@ def rollback(
 
 @app.command()
 def generate(
-    sentence: Annotated[str, typer.Argument(help="The change in words, as `add belt to graduations`.")],
+    sentence: Annotated[str, typer.Argument(help="The change in words, such as `add belt to graduations`.")],
     *,
     empty: Annotated[bool, typer.Option("--empty", help="Create a migration without steps, to write by hand.")] = False,
     merge: Annotated[bool, typer.Option("--merge", help="Create a migration that joins two branches.")] = False,

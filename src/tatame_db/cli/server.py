@@ -159,7 +159,9 @@ def status(
 
 
 @app.command()
-def logs(*, follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue as the log grows.")] = False) -> None:
+def logs(
+    *, follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing as the log grows.")] = False
+) -> None:
     """Show the end of the embedded server's log."""
     server = target_of().embedded("tatame-db logs")
     server.refuse_foreign()
@@ -181,7 +183,7 @@ def psql(
     arguments: Annotated[list[str] | None, typer.Argument(metavar="[ARGS]...", help="Arguments for psql.")] = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Run psql, the client of PostgreSQL, on the database."""
+    """Run psql, PostgreSQL's client, on the database."""
     from tatame_db.server.embedded import EmbeddedServer
 
     target = target_of(database_url)

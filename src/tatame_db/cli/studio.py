@@ -21,7 +21,7 @@ def studio(
         ),
     ] = None,
     write: Annotated[bool, typer.Option("--write", help="Allow changes to rows.")] = False,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address and open no browser.")] = False,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address without opening it.")] = False,
     read_only_role: Annotated[
         str | None,
         typer.Option(metavar="ROLE", help="Log in as this role, with the password from PGPASSWORD or `~/.pgpass`."),

@@ -31,7 +31,9 @@ class TablesMissing(TatameError):
 
     tables: list[str]
     what = "all migrations are applied, but tables are missing: {tables}"
-    fix = "`tatame-db check` lists every manual change; on a development database, `tatame-db push` repairs them"
+    fix = (
+        "run `tatame-db check` to see every difference; on a development database, `tatame-db push` creates the tables"
+    )
 
 
 @fact

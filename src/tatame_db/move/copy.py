@@ -50,7 +50,7 @@ class NotProven(TatameError):
     tables: list[str]
     reason: str
     what = "copied, but not proven by a second reading of the source: {tables}: {reason}"
-    means = "These tables hold the first reading of the source. The others are proven."
+    means = "These tables contain the rows of the first reading. The others are proven."
     fix = "stop writing to the source, then run the command again"
 
 

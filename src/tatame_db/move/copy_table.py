@@ -46,7 +46,7 @@ class CopyDiffers(TatameError):
 
     exit_code = 3
     table: str
-    what = "{table} was copied, and the proof found it not equal to the source"
+    what = "{table} was copied, but the proof found that it differs from the source"
     means = _TABLE_UNCHANGED
     fix = "check whether something in the target changes rows as they are written, such as a trigger"
 
@@ -57,7 +57,7 @@ class RowsRefused(TatameError):
 
     table: str
     reason: str
-    what = "the target refused rows of {table}: {reason}"
+    what = "the target rejected rows of {table}: {reason}"
     means = _TABLE_UNCHANGED
     fix = "run `tatame-db check`, fix what differs from the models, then run the command again"
 

@@ -23,7 +23,7 @@ class ForeignKeyViolated(TatameError):
     key: str
     reason: str
     what = "rows of {table} violate the foreign key {key}: {reason}"
-    means = "The rows are stored; the key is enforced for new rows, and not validated for the others."
+    means = "The rows are stored; the key is enforced for new rows, but not validated for existing ones."
     fix = "run `tatame-db move copy` for all tables"
 
 

@@ -37,7 +37,7 @@ class TableUnknown(TatameError):
     exit_code = 2
     names: list[str]
     what = "there is no table {names}; the tables are {known}"
-    fix = "choose some of these tables, or none for all"
+    fix = "choose from these tables, or omit the names to choose all of them"
 
     @property
     def known(self) -> list[str]:
@@ -52,7 +52,7 @@ class PhaseUnknown(TatameError):
     exit_code = 2
     phase: int
     what = "there is no phase {phase}; the phases are {known}"
-    fix = "choose one of these phases, or none to copy all tables"
+    fix = "choose one of these phases, or omit `--phase` to copy all tables"
 
     @property
     def known(self) -> list[int]:

@@ -43,7 +43,7 @@ class TrialInsertFailed(TatameError):
     table: str
     reason: str
     what = "a trial insert into {table} failed: {reason}"
-    means = "The copied rows are stored and proven; the app could not add one to them."
+    means = "The copied rows are stored and proven, but the app cannot add new ones."
     fix = "run `tatame-db check`, fix what differs from the models, then run the command again"
 
 

@@ -104,7 +104,7 @@ class EmptyOrForbidden(RestError):
     role: str
     tables: list[str]
     what = "the role {role} sees no rows of {tables}: the tables are empty, or a policy hides their rows"
-    fix = "set `SUPABASE_SERVICE_ROLE_KEY`, from which no row is hidden"
+    fix = "set `SUPABASE_SERVICE_ROLE_KEY`, whose role sees every row"
 
 
 @fact

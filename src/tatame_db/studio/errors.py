@@ -101,7 +101,9 @@ class DatabaseNotResponding(Refused):
     status = 503
     what = "{reason}"
     means = "No data is lost; unsaved changes were not written."
-    fix = "wait: the studio reconnects by itself once the server is back (`tatame-db status`, `tatame-db start`)"
+    fix = (
+        "run `tatame-db status` to check the server, `tatame-db start` to start it; the studio reconnects automatically"
+    )
 
 
 @fact

@@ -33,7 +33,7 @@ class StudioPortTaken(TatameError):
     reason: str
     what = "the studio cannot listen on port {port} of 127.0.0.1: {reason}"
     means = "The studio was not started. Nothing was changed."
-    fix = "choose another port with `--port`, or none: then the studio takes a free one"
+    fix = "choose another port with `--port`, or omit `--port` to use a free one"
 
 
 class StudioServer(uvicorn.Server):
