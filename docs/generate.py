@@ -175,7 +175,9 @@ def _default(column: Column[object]) -> str:
     if column is column.table.autoincrement_column:
         return "the next number"
     argument = getattr(column.server_default, "arg", None)
-    return "" if argument is None else f"`{argument.compile(dialect=DIALECT)}`"
+    if argument is None:
+        return ""
+    return f"`{argument if isinstance(argument, str) else argument.compile(dialect=DIALECT)}`"
 
 
 def _key(column: Column[object]) -> str:

@@ -7,6 +7,7 @@ does not load the ORM, and `tatame-db --help` loads next to nothing.
 from __future__ import annotations
 
 from importlib import import_module
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,9 +51,18 @@ _HOMES = {
 }
 
 
+_LOCK = RLock()
+
+
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Threads that import SQLAlchemy for the first time at the same moment find it half initialized.
+    with _LOCK:
+        return _load(name)
+
+
+def _load(name: str) -> Any:
     # A package binds itself to its name here as it is imported.
     return (
         getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

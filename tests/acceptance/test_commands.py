@@ -407,3 +407,15 @@ def test_help_loads_no_large_library() -> None:
     loaded = {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
     assert "typer" in loaded
     assert not loaded & {"sqlalchemy", "alembic", "psycopg", "pydantic", "rich", "starlette"}
+
+
+def test_an_output_on_a_full_disk_is_an_error_in_words(run: Run, environment: dict[str, str]) -> None:
+    run("up")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [COMMAND, "status"], stdout=full, stderr=subprocess.PIPE, env=environment, check=False, text=True
+        )
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        1,
+        "error: cannot write the output: No space left on device",
+    )

@@ -15,7 +15,7 @@ from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.queries import write as writes
 from tatame_db.queries.errors import NotAKey, RowInvalid, RowRejected
 from tatame_db.queries.read import read
-from tatame_db.queries.write import insert_many, upsert
+from tatame_db.queries.write import COPY_MIN_ROWS, insert_many, update_many, upsert
 from tatame_db.schema import Attachment, Base, Checkin, Class, Graduation, Gym, Notification, Role, User, Version
 
 TEXTS = [
@@ -254,3 +254,57 @@ def test_other_errors_of_the_server_are_those_of_a_session(database: Database) -
             insert_many(Version, [{"app_version": "1"}]).run(session)
     with database.session() as session, pytest.raises(IntegrityError):
         session.execute(insert(Checkin), [{"user_id": 99}])
+
+
+@pytest.mark.parametrize("name", ["", None, 0, ("a",)])
+def test_a_name_that_is_not_a_column_is_refused_even_if_it_is_empty_or_not_text(name: Any) -> None:
+    rows: list[Any] = [
+        {"clerk_user_id": "user_ana", "first_name": "Ana"},
+        {"clerk_user_id": "user_bia", "first_name": "Bia", name: "lost otherwise"},
+    ]
+    for write in (insert_many, lambda *a: upsert(*a, by=[User.clerk_user_id])):
+        with pytest.raises(RowInvalid, match=r"^row 1 for User: "):
+            write(User, rows)
+    with pytest.raises(RowInvalid, match=r"^row 1 for User: "):
+        update_many(User, rows, by=[User.clerk_user_id])
+
+
+@pytest.mark.parametrize(
+    "array",
+    [[b"x"], [True], [{}], [1, "2"], [1], [float("nan")], ["a", ["b"]], [["a"], ["b", "c"]], ["a\0"], [["\ud800"]]],
+    ids=repr,
+)
+@pytest.mark.parametrize("count", [1, COPY_MIN_ROWS])
+def test_an_array_of_other_items_or_of_no_shape_is_refused_without_its_values(array: Any, count: int) -> None:
+    rows = [{"recipients": ["ana@gym.example"]}] * (count - 1) + [{"recipients": array}]
+    with pytest.raises(RowInvalid, match=rf"^row {count - 1} for Notification: `recipients` ") as caught:
+        insert_many(Notification, rows)
+    assert "ana@" not in str(caught.value)
+
+
+@pytest.mark.parametrize("array", [[], ["a", None], [["a"], ["b"]], [None], ['{,}"'], ["\\u0000"]], ids=repr)
+@pytest.mark.parametrize("count", [1, COPY_MIN_ROWS])
+def test_an_array_is_stored_as_it_is_on_both_paths(database: Database, array: Any, count: int) -> None:
+    insert_many(Notification, [{"recipients": array}] * count).run(database)
+    with database.session() as session:
+        assert session.scalars(select(Notification.recipients).limit(1)).one() == array
+
+
+def test_a_text_of_a_subclass_is_stored_as_plain_text(database: Database) -> None:
+    class Markup(str):
+        __slots__ = ()
+
+    insert_many(User, [{"clerk_user_id": Markup("user_ana"), "first_name": Markup("<b>Ana")}]).run(database)
+    with database.session() as session:
+        assert session.scalars(select(User.first_name).where(User.clerk_user_id == "user_ana")).one() == "<b>Ana"
+
+
+@pytest.mark.parametrize("target", [None, "postgresql://", object()])
+def test_a_write_on_something_else_than_a_database_is_an_error_at_once(target: Any) -> None:
+    with pytest.raises(TypeError, match="expected a database, a session or a connection"):
+        insert_many(User, [{"clerk_user_id": "user_ana"}]).run(target)
+
+
+def test_a_key_that_is_no_list_is_refused() -> None:
+    with pytest.raises(NotAKey, match="not a list of columns"):
+        upsert(User, [{"clerk_user_id": "user_ana"}], by=User.clerk_user_id)  # type: ignore[call-overload]

@@ -131,3 +131,13 @@ STUDIO_PAGES = "tables, filters, cells, rows, row, changes, export, query, trans
 def test_the_pages_of_the_studio_load_no_web_server(modules: str, loads_nothing_of: set[str]) -> None:
     loaded = run(f"import sys; from tatame_db.studio import {modules}; print(*sys.modules)")
     assert loads_nothing_of.isdisjoint(loaded)
+
+
+def test_threads_that_open_the_front_door_at_once_all_enter() -> None:
+    assert run(
+        "import tatame_db\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "with ThreadPoolExecutor(32) as pool:\n"
+        "    names = [*tatame_db.__all__, *tatame_db.__all__]\n"
+        "    print(len(list(pool.map(lambda name: getattr(tatame_db, name), names))) == len(names))\n"
+    ) == ["True"]

@@ -11,6 +11,7 @@ from sqlalchemy import ARRAY, Text
 from sqlalchemy.orm import Mapper, RelationshipProperty
 
 from tatame_db.schema import Base, Role, User, phases, tables_in_order
+from tatame_db.schema.order import PhaseInvalid
 
 MAPPERS = sorted(Base.registry.mappers, key=lambda mapper: mapper.class_.__name__)
 RELATIONS = sorted((relation for mapper in MAPPERS for relation in mapper.relationships), key=str)
@@ -129,3 +130,15 @@ def test_within_a_phase_parents_come_before_their_children(monkeypatch: pytest.M
         # The key of a gym's manager closes a circle.
         parents = {key.referred_table.name for key in table.foreign_key_constraints if not key.use_alter}
         assert all(order.index(parent) < order.index(table.name) for parent in parents)
+
+
+@pytest.mark.parametrize("stated", ["x", "2", 0, -3, True, 2.5])
+def test_a_phase_that_is_no_whole_number_names_its_table(monkeypatch: pytest.MonkeyPatch, stated: object) -> None:
+    monkeypatch.setitem(Base.metadata.tables["roles"].info, "phase", stated)
+    with pytest.raises(PhaseInvalid, match="the table roles states the phase"):
+        phases()
+
+
+def test_a_phase_of_none_is_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(Base.metadata.tables["roles"].info, "phase", None)
+    assert phases()["roles"] == 5

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from tatame_db.errors import TatameError, fact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,14 +21,31 @@ if TYPE_CHECKING:
 _UNLIMITED = 1_000_000
 
 
+@fact
+class OutputFailed(TatameError):
+    """The output could not be written."""
+
+    reason: str
+    what = "cannot write the output: {reason}"
+    means = "What the command had done before is done; a part of its output is missing."
+    fix = "make room, or redirect the output elsewhere"
+
+
 def answer(text: str) -> None:
-    """Print a line of the answer."""
-    typer.echo(text)
+    """Print a line of the answer. Raises `OutputFailed` if the disk that it is redirected to is full."""
+    try:
+        typer.echo(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # The text is still in the buffer, and Python would fail to write it once more as it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputFailed(reason=error.strerror or str(error)) from None
 
 
 def answer_json(facts: dict[str, Any]) -> None:
     """Print one JSON object with stable keys."""
-    typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+    answer(json.dumps(facts, indent=2, ensure_ascii=False))
 
 
 def say(text: str) -> None:
@@ -94,7 +114,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     for row in rows:
         laid_out.add_row(*(Text(_cell(value)) for value in row))
     indent = "  "
-    width = shutil.get_terminal_size().columns - len(indent) if sys.stdout.isatty() else _UNLIMITED
+    width = shutil.get_terminal_size().columns - len(indent) if sys.stdout and sys.stdout.isatty() else _UNLIMITED
     plain = Console(width=width, color_system=None, force_terminal=False)
     with plain.capture() as captured:
         plain.print(laid_out)

@@ -102,7 +102,7 @@ class RowInvalid(TatameError):
     @property
     def subject(self) -> str:
         """The column, if there is one."""
-        return f"`{self.column}` " if self.column else ""
+        return f"`{self.column}` " if self.column is not None else ""
 
 
 @fact

@@ -66,8 +66,16 @@ class Statement(Generic[T]):
 
 
 def is_sync(target: SyncTarget | AsyncTarget) -> TypeIs[SyncTarget]:
-    """Return whether results of a target are returned; those of the others are awaited."""
-    return isinstance(target, Database | Session | Connection)
+    """Return whether results of a target are returned; those of the others are awaited.
+
+    Raises `TypeError` for anything else, which would make a coroutine that does nothing.
+    """
+    if isinstance(target, Database | Session | Connection):
+        return True
+    # SQLAlchemy's classes for asyncio have it; importing them here would load greenlet for sync code.
+    if isinstance(target, AsyncDatabase) or hasattr(target, "run_sync"):
+        return False
+    raise TypeError(f"expected a database, a session or a connection, got {type(target).__name__}")
 
 
 @contextmanager

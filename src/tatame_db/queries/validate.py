@@ -9,23 +9,19 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import msgspec
-from sqlalchemy import inspect
+from sqlalchemy import ARRAY, BigInteger, Integer, SmallInteger, inspect
 
 from tatame_db.queries.errors import RowInvalid
 from tatame_db.queries.row import json_type
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sqlalchemy import Column
 
     from tatame_db.schema import Base
 
-LIMITS: dict[Any, msgspec.Meta] = {
-    int: msgspec.Meta(ge=-(2**31), le=2**31 - 1),
-    # PostgreSQL would drop the zone, and store another moment.
-    datetime: msgspec.Meta(tz=False),
-}
+INTEGER_BITS: dict[type[Integer], int] = {BigInteger: 64, SmallInteger: 16}
 
 
 @dataclass(frozen=True)
@@ -47,10 +43,11 @@ def insert_batch(model: type[Base], rows: Iterable[Any]) -> Batch:
     Raises `RowInvalid`.
     """
     values = _values_of_rows(model, rows)
-    columns, unknown = _insert_columns(model, frozenset[str]().union(*values))
-    if unknown:
-        position = next(number for number, row in enumerate(values) if unknown in row)
-        raise _invalid(model, position, unknown, f"is not a column of {model.__name__}")
+    named = frozenset[str]().union(*values)
+    if unknown := _unknown(model, named):
+        position = next(number for number, row in enumerate(values) if unknown[0] in row)
+        raise _not_a_column(model, position, unknown[0])
+    columns = _insert_columns(model, named)
     if values and not any(values):
         raise _invalid(model, 0, None, "neither this row nor another one names a column")
     return _batch(model, columns, range(len(values)), values)
@@ -96,11 +93,23 @@ def _values_of_row(model: type[Base], position: int, row: Any) -> Mapping[str, A
 
 # Callers choose the columns, so there may be any number of sets.
 @lru_cache(maxsize=1_000)
-def _insert_columns(model: type[Base], named: frozenset[str]) -> tuple[tuple[str, ...], str | None]:
-    """Return the columns of an INSERT for those that rows name, and a name that is not a column."""
-    columns = inspect(model).columns
-    included = named | {name for name, column in columns.items() if not column.nullable and not _has_default(column)}
-    return _in_order(model, included), min(named - set(columns.keys()), default=None)
+def _insert_columns(model: type[Base], named: frozenset[str]) -> tuple[str, ...]:
+    """Return the columns of an INSERT for those that rows name."""
+    columns = inspect(model).columns.items()
+    return _in_order(
+        model, named | {name for name, column in columns if not column.nullable and not _has_default(column)}
+    )
+
+
+def _unknown(model: type[Base], named: frozenset[str]) -> list[object]:
+    """Return the names that are not columns. They may be empty or not text, as in a row of a CSV file."""
+    return sorted(named - set(inspect(model).columns.keys()), key=repr)
+
+
+def _not_a_column(model: type[Base], position: int, name: object) -> RowInvalid:
+    if not isinstance(name, str):
+        return _invalid(model, position, None, f"names a column by {type(name).__name__}, not by text")
+    return _invalid(model, position, name, f"is not a column of {model.__name__}")
 
 
 def _in_order(model: type[Base], names: frozenset[str]) -> tuple[str, ...]:
@@ -114,9 +123,8 @@ def _has_default(column: Column[Any]) -> bool:
 
 def _check_update(model: type[Base], names: frozenset[str], position: int, key: tuple[str, ...]) -> None:
     """Check the columns that a row to update names."""
-    unknown = names - set(inspect(model).columns.keys())
-    if unknown:
-        raise _invalid(model, position, min(unknown), f"is not a column of {model.__name__}")
+    if unknown := _unknown(model, names):
+        raise _not_a_column(model, position, unknown[0])
     missing = [name for name in key if name not in names]
     if missing:
         raise _invalid(model, position, missing[0], "is missing, and rows are matched by it")
@@ -145,12 +153,44 @@ def _batch(
     values: list[Mapping[str, Any]],
     key: tuple[str, ...] = (),
 ) -> Batch:
+    for name in columns:
+        if json_type(inspect(model).columns[name].type) is None:
+            kind = inspect(model).columns[name].type
+            raise _invalid(model, positions[0], name, f"has the type {kind!r}, which only a session writes")
     struct = _struct(model, columns, key)
     try:
         rows = msgspec.convert(values, list[struct])  # type: ignore[valid-type]  # made at run time
     except msgspec.ValidationError as error:
         _raise_first_invalid(model, struct, positions, values, error)
+    _check_arrays(model, columns, positions, rows)
     return Batch(columns, positions, rows, _encoded(model, columns, positions, rows))
+
+
+def _check_arrays(model: type[Base], columns: tuple[str, ...], positions: Sequence[int], rows: list[Any]) -> None:
+    """Check what an array holds: items of its type, NULL, or arrays of one shape, which no type of msgspec states."""
+    for name in columns:
+        kind = inspect(model).columns[name].type
+        if isinstance(kind, ARRAY):
+            item = json_type(cast("Any", kind).item_type)
+            for position, row in zip(positions, rows, strict=True):
+                value = getattr(row, name)
+                if value is not None and _shape(value, item) is None:
+                    raise _invalid(model, position, name, f"is not an array of `{item.__name__}` and NULL")
+
+
+def _shape(value: Any, item: type) -> tuple[int, ...] | None:
+    """Return the lengths of a nested list by dimension; `None` unless it is rectangular, of such items or NULL."""
+    if not isinstance(value, list):
+        return () if value is None or _is_item(value, item) else None
+    shapes = {_shape(part, item) for part in cast("list[object]", value)}
+    shape = shapes.pop() if shapes else ()
+    return None if shapes or shape is None else (len(cast("list[object]", value)), *shape)
+
+
+def _is_item(value: object, item: type) -> bool:
+    if item is int:
+        return isinstance(value, int) and not isinstance(value, bool) and -(2**31) <= value < 2**31
+    return isinstance(value, item)
 
 
 def _raise_first_invalid(
@@ -175,17 +215,34 @@ def _raise_first_invalid(
 
 def _encoded(model: type[Base], columns: tuple[str, ...], positions: Sequence[int], rows: list[Any]) -> str:
     try:
-        text = msgspec.json.encode(rows).decode()
+        text = msgspec.json.encode(rows, enc_hook=_as_text).decode()
     except UnicodeEncodeError:
         text = ""
     # PostgreSQL's text holds no NUL. A backslash before `u0000` is a false alarm, which costs a look at all values.
     if not text or "\\u0000" in text:
         for position, row in zip(positions, rows, strict=True):
             for name in columns:
-                value = str(getattr(row, name))
-                if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+                if any(map(_is_unstorable, _texts(getattr(row, name)))):
                     raise _invalid(model, position, name, "contains NUL or half of a surrogate pair")
     return text
+
+
+def _as_text(value: Any) -> str:
+    """Return a text of a subclass of `str`, such as escaped markup, as a plain one."""
+    return str.__str__(value)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield the texts of a value, those in an array included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in cast("list[object]", value):
+            yield from _texts(item)
+
+
+def _is_unstorable(text: str) -> bool:
+    return "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 # Callers choose the columns, so there may be any number of sets.
@@ -198,7 +255,12 @@ def _struct(model: type[Base], columns: tuple[str, ...], key: tuple[str, ...]) -
 
 def _field(column: Column[Any], *, is_key: bool) -> Any:
     kind: Any = json_type(column.type)
-    kind = Annotated[kind, LIMITS[kind]] if kind in LIMITS else kind
+    if kind is int:
+        bits = next((bits for integer, bits in INTEGER_BITS.items() if isinstance(column.type, integer)), 32)
+        kind = Annotated[int, msgspec.Meta(ge=-(2 ** (bits - 1)), le=2 ** (bits - 1) - 1)]
+    elif kind is datetime:
+        # PostgreSQL would drop the zone, and store another moment.
+        kind = Annotated[datetime, msgspec.Meta(tz=False)]
     # NULL is equal to nothing, so a key with NULL would match no row.
     if is_key or not column.nullable:
         return column.name, kind

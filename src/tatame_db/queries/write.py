@@ -306,6 +306,8 @@ def _values(row: Any, columns: tuple[str, ...]) -> tuple[Any, ...]:
 def _key(model: type[Base], by: Sequence[Any]) -> tuple[str, ...]:
     """Return the names of the columns in `by`; raises `NotAKey` unless there are some, all of the model."""
     advice = f"name columns of {model.__name__}, such as `by=[{model.__name__}.{inspect(model).primary_key[0].key}]`"
+    if isinstance(by, InstrumentedAttribute):
+        raise NotAKey(model=model.__name__, problem="it is a column, not a list of columns", advice=advice)
     if not by:
         raise NotAKey(model=model.__name__, problem="it is empty", advice=advice)
     for column in by:

@@ -6,19 +6,37 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.schema import sort_tables
 
+from tatame_db.errors import TatameError, fact
 from tatame_db.schema.base import Base
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
 
 
+@fact
+class PhaseInvalid(TatameError):
+    """A model states a phase of the move that is not a whole number from 1."""
+
+    table: str
+    phase: str
+    what = "the model of the table {table} states the phase {phase}, which is not a whole number from 1"
+    fix = "correct `phase` in its `__table_args__`, or remove it: the table then moves last"
+
+
 def phase(table: Table) -> int:
     """Return the phase in which a table is copied, as its model states it in `Table.info`.
 
-    A table that states none is copied in the last phase.
+    A table that states none is copied in the last phase. Raises `PhaseInvalid`.
     """
-    last = max(other.info.get("phase", 1) for other in table.metadata.tables.values())
-    return int(table.info.get("phase", last))
+    stated = _stated_phase(table)
+    return max(_stated_phase(other) or 1 for other in table.metadata.tables.values()) if stated is None else stated
+
+
+def _stated_phase(table: Table) -> int | None:
+    stated: object = table.info.get("phase")
+    if stated is None or (isinstance(stated, int) and not isinstance(stated, bool) and stated >= 1):
+        return stated
+    raise PhaseInvalid(table=table.name, phase=repr(stated))
 
 
 def tables_in_order() -> list[Table]:
