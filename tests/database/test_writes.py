@@ -308,3 +308,10 @@ def test_a_write_on_something_else_than_a_database_is_an_error_at_once(target: A
 def test_a_key_that_is_no_list_is_refused() -> None:
     with pytest.raises(NotAKey, match="not a list of columns"):
         upsert(User, [{"clerk_user_id": "user_ana"}], by=User.clerk_user_id)  # type: ignore[call-overload]
+
+
+def test_a_value_that_a_row_repeats_is_named_at_the_second_row(database: Database) -> None:
+    rows = [{"clerk_user_id": name} for name in ("user_new", "user_twice", "user_twice")]
+    with pytest.raises(RowRejected) as caught:
+        insert_many(User, rows).run(database)
+    assert caught.value.what == "row 2 for User: `clerk_user_id` has the same value in an earlier row"

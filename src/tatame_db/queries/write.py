@@ -127,7 +127,12 @@ class Write(Generic[R]):
         if error.sqlstate == "23505" and not self.key:
             advice += "; `upsert` updates a row that exists"
         columns = tuple(column.name for column in constraint.columns)
-        position = self._position(columns, error.diag.message_detail or "")
+        positions = self._positions(columns, error.diag.message_detail or "")
+        if error.sqlstate == "23505" and len(positions) > 1:
+            # The key may be new in the database, and the second row repeats it.
+            problem, advice = "has the same value in an earlier row", "keep one row for each value"
+            del positions[0]
+        position = positions[0] if positions else None
         return RowRejected(
             model=self.model.__name__, position=position, columns=columns, problem=problem, advice=advice
         )
@@ -146,14 +151,15 @@ class Write(Generic[R]):
             advice="keep one row for each key",
         )
 
-    def _position(self, columns: tuple[str, ...], detail: str) -> int | None:
-        """Find the row with the values in the server's message, such as `Key (user_id)=(99) is not present`."""
-        for batch in self.batches:
-            if set(columns) <= set(batch.columns):
-                for position, row in zip(batch.positions, batch.rows, strict=True):
-                    if f"({', '.join(columns)})=({', '.join(map(str, _values(row, columns)))})" in detail:
-                        return position
-        return None
+    def _positions(self, columns: tuple[str, ...], detail: str) -> list[int]:
+        """Find the rows with the values in the server's message, such as `Key (user_id)=(99) is not present`."""
+        return [
+            position
+            for batch in self.batches
+            if set(columns) <= set(batch.columns)
+            for position, row in zip(batch.positions, batch.rows, strict=True)
+            if f"({', '.join(columns)})=({', '.join(map(str, _values(row, columns)))})" in detail
+        ]
 
 
 @overload
