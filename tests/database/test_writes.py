@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, func, insert, inspect, select
+from sqlalchemy import URL, Numeric, func, insert, inspect, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from tatame_db.database.pool import AsyncDatabase, Database
+from tatame_db.queries import validate
 from tatame_db.queries import write as writes
 from tatame_db.queries.errors import NotAKey, RowInvalid, RowRejected
 from tatame_db.queries.read import read
@@ -315,3 +316,27 @@ def test_a_value_that_a_row_repeats_is_named_at_the_second_row(database: Databas
     with pytest.raises(RowRejected) as caught:
         insert_many(User, rows).run(database)
     assert caught.value.what == "row 2 for User: `clerk_user_id` has the same value in an earlier row"
+
+
+@pytest.fixture
+def _no_remembered_columns() -> Generator[None]:
+    """Forget what is remembered of the columns, before and after a test that changes their types."""
+    remembered = (validate._unsupported, validate._array_items, validate._struct, validate._insert_columns)
+    for function in remembered:
+        function.cache_clear()
+    yield
+    for function in remembered:
+        function.cache_clear()
+
+
+@pytest.mark.usefixtures("_no_remembered_columns")
+def test_a_column_of_another_type_is_refused_at_the_row_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspect(User).columns["phone"], "type", Numeric())
+    with pytest.raises(RowInvalid, match=r"^row 1 for User: `phone` has the type Numeric\(\), which only a session"):
+        insert_many(User, [{"clerk_user_id": "user_ana"}, {"clerk_user_id": "user_bia", "phone": 1}])
+
+
+@pytest.mark.usefixtures("_no_remembered_columns")
+def test_no_rows_are_written_to_a_model_that_needs_a_column_of_another_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspect(Gym).columns["name"], "type", Numeric())
+    insert_many(Gym, [])

@@ -153,10 +153,11 @@ def _batch(
     values: list[Mapping[str, Any]],
     key: tuple[str, ...] = (),
 ) -> Batch:
-    for name in columns:
-        if json_type(inspect(model).columns[name].type) is None:
-            kind = inspect(model).columns[name].type
-            raise _invalid(model, positions[0], name, f"has the type {kind!r}, which only a session writes")
+    for name in _unsupported(model, columns):
+        for position, row in zip(positions, values, strict=True):
+            if name in row:
+                kind = inspect(model).columns[name].type
+                raise _invalid(model, position, name, f"has the type {kind!r}, which only a session writes")
     struct = _struct(model, columns, key)
     try:
         rows = msgspec.convert(values, list[struct])  # type: ignore[valid-type]  # made at run time
@@ -168,14 +169,25 @@ def _batch(
 
 def _check_arrays(model: type[Base], columns: tuple[str, ...], positions: Sequence[int], rows: list[Any]) -> None:
     """Check what an array holds: items of its type, NULL, or arrays of one shape, which no type of msgspec states."""
-    for name in columns:
-        kind = inspect(model).columns[name].type
-        if isinstance(kind, ARRAY):
-            item = json_type(cast("Any", kind).item_type)
-            for position, row in zip(positions, rows, strict=True):
-                value = getattr(row, name)
-                if value is not None and _shape(value, item) is None:
-                    raise _invalid(model, position, name, f"is not an array of `{item.__name__}` and NULL")
+    for name, item in _array_items(model, columns).items():
+        for position, row in zip(positions, rows, strict=True):
+            value = getattr(row, name)
+            if value is not None and _shape(value, item) is None:
+                raise _invalid(model, position, name, f"is not an array of `{item.__name__}` and NULL")
+
+
+# The columns of a model do not change, and writes repeat their sets of columns.
+@lru_cache(maxsize=1_000)
+def _unsupported(model: type[Base], columns: tuple[str, ...]) -> list[str]:
+    """Return the columns whose type JSON does not carry without loss."""
+    return [name for name in columns if json_type(inspect(model).columns[name].type) is None]
+
+
+@lru_cache(maxsize=1_000)
+def _array_items(model: type[Base], columns: tuple[str, ...]) -> dict[str, type]:
+    """Return the type of the items of each array column."""
+    kinds = {name: inspect(model).columns[name].type for name in columns}
+    return {name: json_type(cast("Any", kind).item_type) for name, kind in kinds.items() if isinstance(kind, ARRAY)}
 
 
 def _shape(value: Any, item: type) -> tuple[int, ...] | None:
