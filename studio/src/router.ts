@@ -9,8 +9,8 @@ export type Page = {
   element: HTMLElement;
   /** Show the same page at another address, such as another filter. */
   update?: (url: URL) => void;
-  /** Read the data again, after a save or once the database is back. */
-  reload?: () => void;
+  /** Read the data again, after a save or once the database is back. Call `arrived` before the new data is shown. */
+  reload?: (arrived: () => void) => void;
   leave?: () => void;
   /** The page's keyboard shortcuts, by the names that `keyName` gives. */
   keys?: Record<string, () => void>;
@@ -44,7 +44,11 @@ export function go(to: string): void {
   show();
 }
 
-export const reload = (): void => current?.reload?.();
+/** Read the current page's data again. `arrived` is called once, before the new data is shown. */
+export function reload(arrived = (): void => {}): void {
+  if (current?.reload) current.reload(arrived);
+  else arrived();
+}
 
 /** Return the shortcut of the current page for a key. */
 export const pageKey = (name: string): (() => void) | undefined => current?.keys?.[name];

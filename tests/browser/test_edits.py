@@ -5,7 +5,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, Route, expect
 from tests.browser.conftest import Visit, visit_to
 
 
@@ -128,6 +128,26 @@ def test_delete_sets_null_and_an_empty_text_stays_empty(edit: Visit, database: p
     page.keyboard.press("Enter")
     save(page)
     assert value(database, "users", key, "first_name") == ""
+
+
+def test_a_saved_row_is_edited_again_only_once_it_shows_what_was_saved(
+    edit: Visit, database: psycopg.Connection
+) -> None:
+    key = a_user(database, "again")
+    page = rows_of(edit, "users", key)
+    type_into(edit, key, "first_name", "once")
+
+    def slow(route: Route) -> None:
+        page.wait_for_timeout(700)
+        route.continue_()
+
+    page.route("**/api/rows/users?*", slow)
+    save(page)
+    expect(edit.cell_of(key, "first_name")).to_have_text("once", timeout=1)
+    expect(edit.cell_of(key, "first_name")).to_be_focused()
+    page.keyboard.press("Delete")
+    save(page)
+    assert value(database, "users", key, "first_name") is None
 
 
 def test_delete_does_not_set_a_not_null_column_to_null(edit: Visit, database: psycopg.Connection) -> None:

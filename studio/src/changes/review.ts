@@ -81,15 +81,17 @@ class Review {
     this.save.disabled = true;
     try {
       await post("/api/changes", { changes: sent.map(toWire) });
-      forgetSaved();
-      this.box.close();
-      announce(`Saved ${plural(sent.length, "change")}.`);
-      reload();
     } catch (error) {
-      this.onRefused(asRefused(error), sent);
-    } finally {
       this.save.disabled = false;
+      this.onRefused(asRefused(error), sent);
+      return;
     }
+    forgetSaved();
+    announce(`Saved ${plural(sent.length, "change")}.`);
+    // An edit of a row that still shows its old values would be a conflict, so the dialog covers them until the new ones
+    // arrive.
+    this.box.inert = true;
+    reload(() => this.box.close());
   }
 
   private onRefused({ status, problem }: ReturnType<typeof asRefused>, sent: Change[]): void {

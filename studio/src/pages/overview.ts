@@ -42,7 +42,10 @@ export function overviewPage(): Page {
   return {
     title: "Overview",
     element: h("section.page.overview", h("h1", "Overview"), body),
-    reload: () => void load(),
+    reload: (arrived) => {
+      arrived();
+      void load();
+    },
   };
 }
 

@@ -29,7 +29,10 @@ export function rowPage(table: Table, key: string): Page {
   return {
     title: `${table.name} ${key}`,
     element: h("section.page.row-page", h("div.toolbar", title, h("span.grow"), tools), body),
-    reload: () => void load(),
+    reload: (arrived) => {
+      arrived();
+      void load();
+    },
   };
 }
 

@@ -52,7 +52,10 @@ export function movePage(): Page {
   return {
     title: "Move",
     element: h("section.page.move", h("h1", "Move out of Supabase"), body),
-    reload: () => void load(),
+    reload: (arrived) => {
+      arrived();
+      void load();
+    },
     leave: () => events?.close(),
   };
 }

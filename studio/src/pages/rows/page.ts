@@ -24,7 +24,7 @@ export function rowsPage(table: Table, url: URL): Page {
     title: table.name,
     element: view.element,
     update: (next) => view.update(next),
-    reload: () => void view.load(),
+    reload: (arrived) => void view.load(arrived),
     leave: () => {
       stopListening();
       view.leave();
@@ -88,15 +88,17 @@ class RowsView {
     this.grid.destroy();
   }
 
-  async load(): Promise<void> {
+  async load(arrived = (): void => {}): Promise<void> {
     const reading = ++this.readings;
     // The grid's loading overlay takes the focus away, so only the first load shows it.
     this.place.classList.toggle("busy", this.rows.length > 0);
     try {
       const answer = await readRows(this.table, this.address, this.paging.size);
+      arrived();
       if (reading === this.readings) this.show(answer);
     } catch (error) {
       const { problem } = asRefused(error);
+      arrived();
       if (reading === this.readings) this.showProblem(problem);
     }
   }
