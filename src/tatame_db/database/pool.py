@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +18,7 @@ from tatame_db.database.dialect import OLDEST_SERVER
 from tatame_db.database.driver import driver_connection, is_gone
 from tatame_db.database.errors import ConnectionsBusy, DatabaseClosed, ServerTooOld, connection_error
 from tatame_db.database.health import Health, healthy_since, unhealthy
+from tatame_db.database.observer import Callback, Observer, observe_sessions
 from tatame_db.errors import TatameError
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.settings import Settings
@@ -32,7 +32,6 @@ CONNECT_TIMEOUT_SECONDS = 2
 IDLE_TIMEOUT_SECONDS = 30
 CLOSE_TIMEOUT_SECONDS = 30.0
 
-logger = logging.getLogger("tatame_db.sql")
 skip_checkout_checks: ContextVar[bool] = ContextVar("skip_checkout_checks", default=False)
 """True while a query checks out a connection: it tests liveness and sets autocommit itself."""
 
@@ -40,9 +39,11 @@ skip_checkout_checks: ContextVar[bool] = ContextVar("skip_checkout_checks", defa
 class _Connections:
     """The base of `Database` and `AsyncDatabase`: the options and events of their engines. It waits for nothing."""
 
-    def __init__(self, address: URL | str, *, log_statements: bool = False) -> None:
+    def __init__(
+        self, address: URL | str, *, log_statements: bool = False, slow_statement_ms: int | None = None
+    ) -> None:
         self.address = parse_address(address) if isinstance(address, str) else address
-        self._log_statements = log_statements
+        self._observer = Observer(log_statements=log_statements, slow_statement_ms=slow_statement_ms)
         self._closed = False
 
     @classmethod
@@ -77,9 +78,26 @@ class _Connections:
         event.listen(engine, "checkout", _make_ready)
         event.listen(engine, "checkin", self._discard_when_closed)
         event.listen(engine, "handle_error", self._explain, retval=True)
-        if self._log_statements:
-            event.listen(engine, "before_cursor_execute", _start_clock)
-            event.listen(engine, "after_cursor_execute", _log_statement)
+        self._sync_engine = engine
+        if self._observer.listening:
+            observe_sessions(engine, self._observer)
+
+    def on_statement(self, callback: Callback) -> Callback:
+        """Call a function with a `StatementEvent` at the end of each statement, failed ones included.
+
+            @db.on_statement
+            def count(statement: StatementEvent) -> None:
+                STATEMENTS.labels(failed=statement.error is not None).observe(statement.seconds)
+
+        It is called for queries, writes, streams and the statements of sessions, in the thread or event loop of their
+        caller: it should return at once, and must not use the database. An error that it raises is logged, the first
+        time only, and breaks no call. A session that is already open may not report.
+
+        Raises `TypeError` for an async function.
+        """
+        self._observer.add(callback)
+        observe_sessions(self._sync_engine, self._observer)
+        return callback
 
     def _prepare(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
         driver = driver_connection(entry)
@@ -98,7 +116,7 @@ class _Connections:
         if not direct:
             # PgBouncer and Supabase lend each transaction another session, which knows no statement prepared before.
             driver.prepare_threshold = None
-        entry.info["log_statements"] = self._log_statements
+        entry.info["observer"] = self._observer
         cursor.close()
         connection.commit()
 
@@ -128,8 +146,10 @@ class Database(_Connections):
     Nothing connects before the first use. Every use raises `DatabaseUnavailable` if no connection can be made.
     """
 
-    def __init__(self, address: URL | str, *, log_statements: bool = False) -> None:
-        super().__init__(address, log_statements=log_statements)
+    def __init__(
+        self, address: URL | str, *, log_statements: bool = False, slow_statement_ms: int | None = None
+    ) -> None:
+        super().__init__(address, log_statements=log_statements, slow_statement_ms=slow_statement_ms)
         self.engine = create_engine(self.address, **self._options)
         self._listen(self.engine)
         self.session: sessionmaker[Session] = sessionmaker(self.engine, expire_on_commit=False)
@@ -177,11 +197,13 @@ class AsyncDatabase(_Connections):
         gym = await session.get(Gym, 1)
     """
 
-    def __init__(self, address: URL | str, *, log_statements: bool = False) -> None:
+    def __init__(
+        self, address: URL | str, *, log_statements: bool = False, slow_statement_ms: int | None = None
+    ) -> None:
         # SQLAlchemy's asyncio loads greenlet, which sync programs do not need.
         from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine  # noqa: PLC0415
 
-        super().__init__(address, log_statements=log_statements)
+        super().__init__(address, log_statements=log_statements, slow_statement_ms=slow_statement_ms)
         self.engine = create_async_engine(self.address, **self._options)
         self._listen(self.engine.sync_engine)
         event.listen(self.engine.sync_engine, "do_connect", _connect_in_greenlets_only)
@@ -242,13 +264,3 @@ def _connect_in_greenlets_only(*_: object) -> None:
     # Queries ask the pool for an idle connection outside a greenlet. Without one it would connect, and this stops it.
     if not in_greenlet():
         raise MissingGreenlet("a new connection has to be awaited")
-
-
-def _start_clock(*event_arguments: Any) -> None:
-    event_arguments[4]._tatame_started = time.perf_counter()
-
-
-def _log_statement(*event_arguments: Any) -> None:
-    # The SQL alone: a parameter may be the name or address of a person.
-    statement, context = event_arguments[2], event_arguments[4]
-    logger.info("%s [%.1f ms]", statement, (time.perf_counter() - context._tatame_started) * 1000)

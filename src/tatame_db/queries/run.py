@@ -11,19 +11,20 @@ from contextlib import asynccontextmanager, contextmanager, nullcontext, suppres
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 import msgspec
 import psycopg
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, MissingGreenlet
+from sqlalchemy.exc import DBAPIError, MissingGreenlet, StatementError
 from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 from typing_extensions import TypeIs
 
 from tatame_db.database.dialect import DIALECT
 from tatame_db.database.driver import async_driver_connection, driver_connection, is_gone
-from tatame_db.database.pool import AsyncDatabase, Database, logger, skip_checkout_checks
+from tatame_db.database.observer import SILENT, Observer
+from tatame_db.database.pool import AsyncDatabase, Database, skip_checkout_checks
 from tatame_db.queries.errors import ValueNotReadable
 
 if TYPE_CHECKING:
@@ -79,27 +80,40 @@ def is_sync(target: SyncTarget | AsyncTarget) -> TypeIs[SyncTarget]:
 
 
 @contextmanager
-def _reported(statement: Statement[Any], connection: PoolProxiedConnection) -> Generator[None]:
-    """Log the name of a statement and its time, and turn its failure into the error for callers.
-
-    The log has no parameters, which may be a name or an address.
-    """
-    started = time.perf_counter()
+def _reported(statement: Statement[Any], connection: PoolProxiedConnection) -> Generator[_Rows]:
+    """Report a statement to the observer of its database, and turn its failure into the error for callers."""
+    observer: Observer = connection.info.get("observer", SILENT)
+    started, rows = time.perf_counter(), _Rows()
+    error: BaseException | None = None
     try:
-        yield
-    except FAILURES as error:
-        _raise_failure(statement, error)
-    if connection.info.get("log_statements"):
-        logger.info("%s [%.1f ms]", statement.name, (time.perf_counter() - started) * 1000)
+        yield rows
+    except FAILURES as raised:
+        error = _failure(statement, raised)
+        raise error from (raised if isinstance(error, StatementError) else None)
+    except GeneratorExit:
+        # The caller left a stream early, which is no failure.
+        raise
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        observer.record(statement.name, started, None if error else rows.number, error)
 
 
-def _raise_failure(statement: Statement[Any], error: psycopg.Error | msgspec.DecodeError) -> NoReturn:
+@dataclass
+class _Rows:
+    """The number of rows that a statement returned or wrote, once it is known."""
+
+    number: int | None = None
+
+
+def _failure(
+    statement: Statement[Any], error: psycopg.Error | msgspec.DecodeError
+) -> StatementError | ValueNotReadable:
     # Errors of the server have an SQLSTATE; without one, psycopg could not load a value into Python.
     if not isinstance(error, psycopg.Error) or (isinstance(error, psycopg.DataError) and error.sqlstate is None):
-        raise ValueNotReadable(name=statement.name) from None
-    raise DBAPIError.instance(
-        statement.sql, None, error, psycopg.Error, hide_parameters=True, dialect=DIALECT
-    ) from error
+        return ValueNotReadable(name=statement.name)
+    return DBAPIError.instance(statement.sql, None, error, psycopg.Error, hide_parameters=True, dialect=DIALECT)
 
 
 _cursor_numbers = count(1)
@@ -149,7 +163,7 @@ def fetch_all(target: SyncTarget, calls: Sequence[tuple[Statement[T], Values]]) 
 
 def stream(target: SyncTarget, statement: Statement[T], values: Values) -> Iterator[T]:
     """Run a statement and yield its rows, with one batch at a time in memory."""
-    with _connection(target) as connection, _reported(statement, connection):
+    with _connection(target) as connection, _reported(statement, connection) as fetched:
         driver = driver_connection(connection)
         with (
             # A cursor of the server exists only inside a transaction.
@@ -157,25 +171,27 @@ def stream(target: SyncTarget, statement: Statement[T], values: Values) -> Itera
             driver.cursor(_cursor_name(), row_factory=statement.row_factory) as cursor,
         ):
             cursor.execute(statement.sql_bytes, values)
+            fetched.number = 0
             while rows := cursor.fetchmany(STREAM_BATCH_ROWS):
+                fetched.number += len(rows)
                 yield from rows
 
 
 def copy(target: SyncTarget, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -> None:
     """Run a COPY FROM STDIN with these rows; all are written, or none."""
-    with (
-        _connection(target) as connection,
-        _reported(statement, connection),
-        driver_connection(connection).cursor().copy(statement.sql_bytes) as writer,
-    ):
-        for row in rows:
-            writer.write_row(row)
+    with _connection(target) as connection, _reported(statement, connection) as written:
+        cursor = driver_connection(connection).cursor()
+        with cursor.copy(statement.sql_bytes) as writer:
+            for row in rows:
+                writer.write_row(row)
+        written.number = cursor.rowcount
 
 
 def _fetch(connection: PoolProxiedConnection, statement: Statement[T], values: Values) -> list[T]:
-    with _reported(statement, connection):
+    with _reported(statement, connection) as fetched:
         cursor = driver_connection(connection).cursor(row_factory=statement.row_factory)
         cursor.execute(statement.sql_bytes, values)
+        fetched.number = cursor.rowcount
         return cursor.fetchall() if statement.has_rows else []
 
 
@@ -235,14 +251,16 @@ async def fetch_all_async(target: AsyncTarget, calls: Sequence[tuple[Statement[T
 async def stream_async(target: AsyncTarget, statement: Statement[T], values: Values) -> AsyncIterator[T]:
     """Do what `stream` does."""
     async with _connection_async(target) as connection:
-        with _reported(statement, connection):
+        with _reported(statement, connection) as fetched:
             driver = async_driver_connection(connection)
             async with (
                 driver.transaction() if driver.autocommit else nullcontext(),
                 driver.cursor(_cursor_name(), row_factory=statement.row_factory) as cursor,
             ):
                 await cursor.execute(statement.sql_bytes, values)
+                fetched.number = 0
                 while rows := await cursor.fetchmany(STREAM_BATCH_ROWS):
+                    fetched.number += len(rows)
                     for row in rows:
                         yield row
 
@@ -250,16 +268,19 @@ async def stream_async(target: AsyncTarget, statement: Statement[T], values: Val
 async def copy_async(target: AsyncTarget, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -> None:
     """Do what `copy` does."""
     async with _connection_async(target) as connection:
-        with _reported(statement, connection):
-            async with async_driver_connection(connection).cursor().copy(statement.sql_bytes) as writer:
+        with _reported(statement, connection) as written:
+            cursor = async_driver_connection(connection).cursor()
+            async with cursor.copy(statement.sql_bytes) as writer:
                 for row in rows:
                     await writer.write_row(row)
+            written.number = cursor.rowcount
 
 
 async def _fetch_async(connection: PoolProxiedConnection, statement: Statement[T], values: Values) -> list[T]:
-    with _reported(statement, connection):
+    with _reported(statement, connection) as fetched:
         cursor = async_driver_connection(connection).cursor(row_factory=statement.row_factory)
         await cursor.execute(statement.sql_bytes, values)
+        fetched.number = cursor.rowcount
         return await cursor.fetchall() if statement.has_rows else []
 
 
