@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import psycopg
 from sqlalchemy import URL, Engine, create_engine, event, text
@@ -38,6 +38,10 @@ skip_checkout_checks: ContextVar[bool] = ContextVar("skip_checkout_checks", defa
 
 class _Connections:
     """The base of `Database` and `AsyncDatabase`: the options and events of their engines. It waits for nothing."""
+
+    shares_transaction: ClassVar[bool] = False
+    """True in the test kit: all connections of its databases share one transaction, so a query opens none in autocommit
+    and takes turns with the statements of the others."""
 
     def __init__(
         self, address: URL | str, *, log_statements: bool = False, slow_statement_ms: int | None = None

@@ -29,6 +29,7 @@ from tatame_db.queries.errors import ValueNotReadable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from sqlalchemy import PoolProxiedConnection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -138,6 +139,18 @@ def _alive(pool: Pool, connection: PoolProxiedConnection) -> PoolProxiedConnecti
     return connection
 
 
+def _turn(connection: PoolProxiedConnection, *statements: Statement[Any]) -> AbstractContextManager[None]:
+    """Wait for the turn of these statements on a connection of the test kit; on others nothing has to be waited for."""
+    turn = getattr(driver_connection(connection), "turn", None)
+    return turn(*(statement.sql for statement in statements)) if turn else nullcontext()
+
+
+def _turn_async(connection: PoolProxiedConnection, *statements: Statement[Any]) -> AbstractAsyncContextManager[None]:
+    """Do what `_turn` does."""
+    turn = getattr(async_driver_connection(connection), "turn", None)
+    return turn(*(statement.sql for statement in statements)) if turn else nullcontext()
+
+
 # --- Sync ------------------------------------------------------------------------------------------------------------
 
 
@@ -146,7 +159,7 @@ def fetch(target: SyncTarget, statement: Statement[T], values: Values) -> list[T
 
     On a `Database` it is committed at once; a session or connection lends its transaction.
     """
-    with _connection(target) as connection:
+    with _connection(target) as connection, _turn(connection, statement):
         return _fetch(connection, statement, values)
 
 
@@ -157,7 +170,10 @@ def fetch_all(target: SyncTarget, calls: Sequence[tuple[Statement[T], Values]]) 
     """
     with _connection(target) as connection:
         driver = driver_connection(connection)
-        with driver.transaction() if driver.autocommit and len(calls) > 1 else nullcontext():
+        with (
+            driver.transaction() if driver.autocommit and len(calls) > 1 else nullcontext(),
+            _turn(connection, *(statement for statement, _ in calls)),
+        ):
             return [_fetch(connection, statement, values) for statement, values in calls]
 
 
@@ -205,6 +221,10 @@ def _connection(target: SyncTarget) -> Generator[PoolProxiedConnection]:
     if isinstance(target, Connection):
         yield target.connection
         return
+    if target.shares_transaction:
+        with target.engine.begin() as shared:
+            yield shared.connection
+        return
     connection = _checkout(target)
     try:
         driver = driver_connection(connection)
@@ -236,7 +256,7 @@ def _checkout(database: Database) -> PoolProxiedConnection:
 
 async def fetch_async(target: AsyncTarget, statement: Statement[T], values: Values) -> list[T]:
     """Do what `fetch` does."""
-    async with _connection_async(target) as connection:
+    async with _connection_async(target) as connection, _turn_async(connection, statement):
         return await _fetch_async(connection, statement, values)
 
 
@@ -244,7 +264,10 @@ async def fetch_all_async(target: AsyncTarget, calls: Sequence[tuple[Statement[T
     """Do what `fetch_all` does."""
     async with _connection_async(target) as connection:
         driver = async_driver_connection(connection)
-        async with driver.transaction() if driver.autocommit and len(calls) > 1 else nullcontext():
+        async with (
+            driver.transaction() if driver.autocommit and len(calls) > 1 else nullcontext(),
+            _turn_async(connection, *(statement for statement, _ in calls)),
+        ):
             return [await _fetch_async(connection, statement, values) for statement, values in calls]
 
 
@@ -296,6 +319,10 @@ async def _connection_async(target: AsyncTarget) -> AsyncGenerator[PoolProxiedCo
                 await target.flush()
             target = await target.connection()
         yield await target.get_raw_connection()
+        return
+    if target.shares_transaction:
+        async with target.engine.begin() as shared:
+            yield await shared.get_raw_connection()
         return
     connection = await _checkout_async(target)
     try:
