@@ -34,6 +34,18 @@ class ParametersDiffer(TatameError):
 
 
 @fact
+class ParameterInvalid(TatameError):
+    """The value of a parameter cannot be sent to PostgreSQL."""
+
+    name: str
+    parameter: str
+    problem: str
+    what = "`{name}`: the value of `{parameter}` {problem}"
+    means = "The statement was not sent."
+    fix = "pass another value for `{parameter}`"
+
+
+@fact
 class NotOneRow(TatameError):
     """`one` found no row, or more than one."""
 

@@ -12,10 +12,10 @@ from typing_extensions import ParamSpec
 
 from tatame_db.queries.compile import CompiledRead, compile_read
 from tatame_db.queries.description import RelationRead, read_relation, row_count
+from tatame_db.queries.engine.plan import Statement
 from tatame_db.queries.errors import NotOneRow, ParametersDiffer
 from tatame_db.queries.run import (
     AsyncTarget,
-    Statement,
     SyncTarget,
     fetch,
     fetch_async,

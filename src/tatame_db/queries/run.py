@@ -9,9 +9,8 @@ from __future__ import annotations
 import time
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import count
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import msgspec
 import psycopg
@@ -28,12 +27,14 @@ from tatame_db.database.pool import AsyncDatabase, Database, skip_checkout_check
 from tatame_db.queries.errors import ValueNotReadable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from sqlalchemy import PoolProxiedConnection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
     from sqlalchemy.pool import Pool, QueuePool
+
+    from tatame_db.queries.engine.plan import Statement
 
 T = TypeVar("T")
 SyncTarget: TypeAlias = "Database | Session | Connection"
@@ -45,26 +46,6 @@ STREAM_BATCH_ROWS = 1_000
 
 # A row maker that decodes JSON raises msgspec's error in the middle of psycopg's fetch.
 FAILURES = (psycopg.Error, msgspec.DecodeError)
-
-
-@dataclass(frozen=True)
-class Statement(Generic[T]):
-    """SQL with named placeholders, and how the values of a row of its answer become what the caller receives."""
-
-    name: str
-    """The name in the log and in errors."""
-    sql: str
-    make_row: Callable[[Sequence[Any]], T]
-    has_rows: bool = True
-
-    @cached_property
-    def sql_bytes(self) -> bytes:
-        """The SQL as bytes: psycopg's types accept `str` only as a literal."""
-        return self.sql.encode()
-
-    def row_factory(self, _: object) -> Callable[[Sequence[Any]], T]:
-        """Return the maker of rows, in the form that psycopg expects."""
-        return self.make_row
 
 
 def is_sync(target: SyncTarget | AsyncTarget) -> TypeIs[SyncTarget]:

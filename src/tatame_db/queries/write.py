@@ -17,7 +17,6 @@ from tatame_db.database.dialect import DIALECT
 from tatame_db.queries.errors import NotAKey, RowRejected
 from tatame_db.queries.run import (
     AsyncTarget,
-    Statement,
     SyncTarget,
     copy,
     copy_async,
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 
     import psycopg
+
+    from tatame_db.queries.engine.plan import Statement
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy import Table, inspect
 
 from tatame_db.database.dialect import DIALECT, quoted, quoted_table
+from tatame_db.queries.engine.plan import Statement
 from tatame_db.queries.row import row_type
-from tatame_db.queries.run import Statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
