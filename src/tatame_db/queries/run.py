@@ -189,7 +189,7 @@ def _fetch(connection: PoolProxiedConnection, statement: Statement[T], values: V
         cursor = driver_connection(connection).cursor(row_factory=statement.row_factory)
         cursor.execute(statement.sql_bytes, values)
         fetched.number = cursor.rowcount
-        return cursor.fetchall() if statement.has_rows else []
+        return statement.finished(cursor.fetchall()) if statement.has_rows else []
 
 
 @contextmanager
@@ -285,7 +285,7 @@ async def _fetch_async(connection: PoolProxiedConnection, statement: Statement[T
         cursor = async_driver_connection(connection).cursor(row_factory=statement.row_factory)
         await cursor.execute(statement.sql_bytes, values)
         fetched.number = cursor.rowcount
-        return await cursor.fetchall() if statement.has_rows else []
+        return statement.finished(await cursor.fetchall()) if statement.has_rows else []
 
 
 @asynccontextmanager

@@ -55,6 +55,8 @@ class Statement(Generic[T]):
     has_rows: bool = True
     may_repeat: bool = False
     """Whether it may run twice without effect: then it is sent again if its connection is lost."""
+    make_rows: Callable[[list[Any]], list[T]] | None = None
+    """Makes the rows of a whole answer of what `make_row` made, where a row of it has values for other rows."""
 
     @cached_property
     def sql_bytes(self) -> bytes:
@@ -65,6 +67,10 @@ class Statement(Generic[T]):
     def plan(self) -> Plan[T]:
         """The statement as libpq takes it."""
         return Plan(self)
+
+    def finished(self, rows: list[Any]) -> list[T]:
+        """Return the rows of a whole answer, of what `make_row` made of each."""
+        return rows if self.make_rows is None else self.make_rows(rows)
 
     def row_factory(self, _: object) -> Callable[[Sequence[Any]], T]:
         """Return the maker of rows, in the form that psycopg expects."""
@@ -212,10 +218,11 @@ class PreparedPlan(Generic[T]):
         else:
             transformer.set_pgresult(result, set_loaders=False)
         try:
-            return transformer.load_rows(0, result.ntuples, self.plan.make_row)
+            rows = transformer.load_rows(0, result.ntuples, self.plan.make_row)
         finally:
             # Otherwise a big answer stays in memory until the next call.
             transformer.set_pgresult(None, set_loaders=False)
+        return self.plan.statement.finished(rows)
 
 
 def load_rows(plan: Plan[T], connection: AdaptContext, result: PGresult) -> list[T]:
@@ -224,7 +231,7 @@ def load_rows(plan: Plan[T], connection: AdaptContext, result: PGresult) -> list
         return []
     transformer = Transformer(connection)
     transformer.set_pgresult(result)
-    return transformer.load_rows(0, result.ntuples, plan.make_row)
+    return plan.statement.finished(transformer.load_rows(0, result.ntuples, plan.make_row))
 
 
 def binary_format(result: PGresult) -> Format:
