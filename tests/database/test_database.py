@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg import sql
 from sqlalchemy import URL, Engine, Row, select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError
 from tests.conftest import free_port, postmaster_pid
 
 import tatame_db.database.pool
@@ -431,3 +431,11 @@ def test_every_reserved_word_is_quoted_and_a_plain_name_is_not(engine: Engine) -
         reserved = connection.scalars(text("SELECT word FROM pg_get_keywords() WHERE catcode IN ('R', 'T')")).all()
     assert [word for word in reserved if quoted(word) != f'"{word}"'] == []
     assert quoted("checkins_2026") == "checkins_2026"
+
+
+@pytest.mark.parametrize("value", ["infinity", "-infinity", "10000000 years"])
+def test_an_interval_that_python_cannot_represent_is_refused_and_not_misread(engine: Engine, value: str) -> None:
+    with engine.connect() as connection:
+        with pytest.raises(DataError, match="interval"):
+            connection.scalar(text(f"SELECT '{value}'::interval"))
+        assert connection.scalar(text("SELECT '1 year 2 mons -3 days'::interval")) == timedelta(days=365 + 60 - 3)

@@ -11,6 +11,7 @@ from psycopg.pq import ExecStatus, Format
 from sqlalchemy import URL
 
 from tatame_db.database.address import readable
+from tatame_db.database.driver import check_intervals
 from tatame_db.queries.engine.plan import PreparedPlan, Statement
 from tatame_db.schema import Base
 
@@ -57,6 +58,7 @@ UNREADABLE = {
     "timestamp": ["'infinity'", "'-infinity'", "'0044-03-15 BC'", "'10000-01-01'"],
     "timestamptz": ["'infinity'", "'-infinity'", "'0044-03-15 BC'", "'10000-01-02'"],
     "time": ["'24:00'"],
+    "interval": ["'infinity'", "'-infinity'", "'10000000 years'", "'-2147483648 days'"],
 }
 STAYS_TEXT = {"float4", "belt", "inet", "int4range", "pg_lsn"}
 
@@ -66,6 +68,7 @@ def connection(bare_address: URL) -> Generator[psycopg.Connection[tuple[Any, ...
     with psycopg.connect(readable(bare_address), autocommit=True) as connection:
         connection.execute("CREATE TYPE belt AS ENUM ('BLUE')")
         connection.execute("SET TimeZone = 'Europe/Lisbon'")
+        check_intervals(connection)
         yield connection
 
 

@@ -15,8 +15,9 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from tatame_db.database.address import parse_address, readable
 from tatame_db.database.dialect import OLDEST_SERVER
-from tatame_db.database.driver import driver_connection, is_gone
+from tatame_db.database.driver import check_intervals, driver_connection, is_gone
 from tatame_db.database.errors import ConnectionsBusy, DatabaseClosed, ServerTooOld, connection_error
+from tatame_db.database.fork import survive_fork
 from tatame_db.database.health import Health, healthy_since, unhealthy
 from tatame_db.database.observer import Callback, Observer, observe_sessions
 from tatame_db.errors import TatameError
@@ -82,6 +83,7 @@ class _Connections:
         event.listen(engine, "checkout", _make_ready)
         event.listen(engine, "checkin", self._discard_when_closed)
         event.listen(engine, "handle_error", self._explain, retval=True)
+        survive_fork(engine)
         self._sync_engine = engine
         if self._observer.listening:
             observe_sessions(engine, self._observer)
@@ -104,6 +106,13 @@ class _Connections:
         return callback
 
     def _prepare(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+        try:
+            self._configure(connection, entry)
+        except psycopg.OperationalError as error:
+            # PgBouncer accepts a connection before it knows whether PostgreSQL is there.
+            raise connection_error(self.address, str(error)) from error
+
+    def _configure(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
         driver = driver_connection(entry)
         if driver.info.server_version < OLDEST_SERVER * 10_000:
             version = driver.info.parameter_status("server_version") or "of an unknown version"
@@ -120,6 +129,7 @@ class _Connections:
         if not direct:
             # PgBouncer and Supabase lend each transaction another session, which knows no statement prepared before.
             driver.prepare_threshold = None
+        check_intervals(driver)
         entry.info["observer"] = self._observer
         cursor.close()
         connection.commit()
