@@ -12,7 +12,7 @@ from sqlalchemy import URL
 
 from tatame_db.database.address import readable
 from tatame_db.database.driver import check_intervals
-from tatame_db.queries.engine.plan import PreparedPlan, Statement
+from tatame_db.queries.engine.plan import Prepared, Statement
 from tatame_db.schema import Base
 
 # SQL of values that are easily lost, by type.
@@ -76,7 +76,7 @@ def answers(connection: psycopg.Connection[Any], sql: str) -> tuple[list[list[An
     """Return the rows of three answers of a prepared statement, and the form of each."""
     server = connection.pgconn
     assert server.prepare(b"p", sql.encode()).status == ExecStatus.COMMAND_OK
-    prepared = PreparedPlan(Statement("values", sql, tuple).plan, b"p", connection)
+    plan, prepared = Statement("values", sql, tuple).plan, Prepared(b"p", connection)
     rows: list[list[Any]] = []
     formats: list[Format] = []
     try:
@@ -84,7 +84,7 @@ def answers(connection: psycopg.Connection[Any], sql: str) -> tuple[list[list[An
             result = server.exec_prepared(b"p", [], result_format=prepared.result_format)
             assert result.status == ExecStatus.TUPLES_OK, result.error_message
             formats.append(Format(result.fformat(0)))
-            rows.append(prepared.rows(result))
+            rows.append(prepared.rows(plan, result))
     finally:
         server.exec_(b"DEALLOCATE p")
     return rows, formats
@@ -117,11 +117,11 @@ def test_a_value_that_python_cannot_represent_is_refused_in_both_forms(
 ) -> None:
     server = connection.pgconn
     assert server.prepare(b"p", f"SELECT {sample}::{kind}".encode()).status == ExecStatus.COMMAND_OK
-    prepared = PreparedPlan(Statement("values", "", tuple).plan, b"p", connection)
+    plan, prepared = Statement("values", "", tuple).plan, Prepared(b"p", connection)
     for form in (Format.TEXT, Format.BINARY):
         result = server.exec_prepared(b"p", [], result_format=form)
         with pytest.raises(psycopg.DataError) as caught:
-            prepared.rows(result)
+            prepared.rows(plan, result)
         assert caught.value.sqlstate is None
 
 
@@ -137,10 +137,10 @@ def test_a_new_time_zone_of_the_session_applies_to_the_next_answer(connection: p
     sql = "SELECT '2026-07-01 12:00+00'::timestamptz, ARRAY['2026-07-01 12:00+00'::timestamptz]"
     server = connection.pgconn
     server.prepare(b"p", sql.encode())
-    prepared = PreparedPlan(Statement("values", sql, tuple).plan, b"p", connection)
+    plan, prepared = Statement("values", sql, tuple).plan, Prepared(b"p", connection)
     for zone in ("UTC", "Asia/Tokyo", "America/Sao_Paulo", "UTC"):
         server.exec_(f"SET TimeZone = '{zone}'".encode())
-        [found] = prepared.rows(server.exec_prepared(b"p", [], result_format=prepared.result_format))
+        [found] = prepared.rows(plan, server.exec_prepared(b"p", [], result_format=prepared.result_format))
         assert repr(found) == repr(connection.execute(sql.encode()).fetchone())
 
 
@@ -148,18 +148,18 @@ def test_a_text_answer_follows_the_date_style_of_the_session(connection: psycopg
     sql = "SELECT '2026-07-01'::date, 'BLUE'::belt"
     server = connection.pgconn
     server.prepare(b"p", sql.encode())
-    prepared = PreparedPlan(Statement("values", sql, tuple).plan, b"p", connection)
+    plan, prepared = Statement("values", sql, tuple).plan, Prepared(b"p", connection)
     for style in ("ISO", "German", "SQL, DMY", "SQL, MDY"):
         server.exec_(f"SET DateStyle = '{style}'".encode())
-        [found] = prepared.rows(server.exec_prepared(b"p", [], result_format=prepared.result_format))
+        [found] = prepared.rows(plan, server.exec_prepared(b"p", [], result_format=prepared.result_format))
         assert found == connection.execute(sql.encode()).fetchone()
 
 
 def test_loaders_hold_no_answer_after_use(connection: psycopg.Connection[Any]) -> None:
     server = connection.pgconn
     server.prepare(b"p", b"SELECT repeat('x', 1000000)")
-    prepared = PreparedPlan(Statement("values", "", lambda values: len(values[0])).plan, b"p", connection)
+    plan, prepared = Statement("values", "", lambda values: len(values[0])).plan, Prepared(b"p", connection)
     for _ in range(2):
-        assert prepared.rows(server.exec_prepared(b"p", [], result_format=prepared.result_format)) == [1_000_000]
+        assert prepared.rows(plan, server.exec_prepared(b"p", [], result_format=prepared.result_format)) == [1_000_000]
     assert prepared._transformer is not None
     assert prepared._transformer.pgresult is None

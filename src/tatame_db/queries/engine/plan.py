@@ -183,46 +183,45 @@ def _problem(value: Any, error: Exception) -> str:
 # --- Rows ------------------------------------------------------------------------------------------------------------
 
 
-class PreparedPlan(Generic[T]):
-    """A plan that one session of the server has prepared, and the loaders of its answers.
+class Prepared:
+    """A statement that one session of the server has prepared, and the loaders of its answers.
 
-    The loaders serve every answer: the server refuses to run a prepared statement whose columns have changed.
+    Statements with equal SQL and equal types share it: an app may describe the same read in each request. The loaders
+    serve every answer, because the server refuses to run a prepared statement whose columns have changed.
     """
 
-    def __init__(self, plan: Plan[T], name: bytes, connection: AdaptContext) -> None:
-        self.plan = plan
+    def __init__(self, name: bytes, connection: AdaptContext, result_format: Format = Format.TEXT) -> None:
         self.name = name
-        """The name of the prepared statement."""
-        self.result_format = Format.TEXT
-        """The form to ask for: text, until the first answer shows types whose binary form gives the same values."""
+        self.result_format = result_format
+        """The form to ask for: text, until an answer shows types whose binary form gives the same values."""
         self._connection = connection
         self._transformer: abc.Transformer | None = None
 
-    def rows(self, result: PGresult) -> list[T]:
+    def rows(self, plan: Plan[T], result: PGresult) -> list[T]:
         """Return the rows of an answer; none if the statement returns none.
 
         Raises `psycopg.DataError` without an SQLSTATE for a value that Python cannot represent.
         """
-        if not self.plan.has_rows:
+        if not plan.has_rows:
             return []
         if result.nfields == 0 or result.fformat(0) == Format.TEXT:
             # Loaders of text depend on settings of the session, so they live as long as one answer.
             self.result_format = binary_format(result)
-            return load_rows(self.plan, self._connection, result)
+            return load_rows(plan, self._connection, result)
         transformer = self._transformer
         if transformer is None:
             if any(result.ftype(column) in _ZONED_TYPES for column in range(result.nfields)):
-                return load_rows(self.plan, self._connection, result)
+                return load_rows(plan, self._connection, result)
             transformer = self._transformer = Transformer(self._connection)
             transformer.set_pgresult(result)
         else:
             transformer.set_pgresult(result, set_loaders=False)
         try:
-            rows = transformer.load_rows(0, result.ntuples, self.plan.make_row)
+            rows = transformer.load_rows(0, result.ntuples, plan.make_row)
         finally:
             # Otherwise a big answer stays in memory until the next call.
             transformer.set_pgresult(None, set_loaders=False)
-        return self.plan.statement.finished(rows)
+        return plan.statement.finished(rows)
 
 
 def load_rows(plan: Plan[T], connection: AdaptContext, result: PGresult) -> list[T]:
