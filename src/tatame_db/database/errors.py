@@ -74,6 +74,75 @@ class ConnectionRefused(DatabaseUnavailable):
 
 
 @fact
+class ServerNotReady(ConnectionRefused):
+    """The server is starting, stopping or recovering."""
+
+    what = "the server at {where} accepts no connections at the moment: {reason}"
+    fix = "try again in a few seconds; if it lasts, the log of the server says why"
+
+
+@fact
+class TooManyConnections(ConnectionRefused):
+    """The server, or the pooler before it, has as many connections as it allows."""
+
+    what = "the server at {where} has no connection left: {reason}"
+    fix = "lower `pool_size`, which each process may open, raise the limit, or connect through a pooler"
+
+
+@fact
+class PoolerBusy(ConnectionRefused):
+    """A pooler found no free connection to PostgreSQL within its own time limit."""
+
+    what = "the pooler at {where} had no free connection to PostgreSQL: {reason}"
+    fix = "make transactions shorter, or raise `default_pool_size` of the pooler"
+
+
+@fact
+class PoolerWithoutServer(ConnectionRefused):
+    """A pooler answers, and PostgreSQL behind it does not."""
+
+    what = "the pooler at {where} cannot connect to PostgreSQL: {reason}"
+    fix = "check the server behind the pooler; the log of the pooler says why"
+
+
+@fact
+class TlsFailed(ConnectionRefused):
+    """No encrypted connection could be made."""
+
+    what = "no TLS connection to {where} could be made: {reason}"
+    fix = "check `sslmode` and `sslrootcert` in the address, and the certificate of the server"
+
+
+@fact
+class HostUnknown(ServerNotRunning):
+    """The name of the host has no address."""
+
+    what = "the host of {where} was not found: {reason}"
+    fix = "check the host in `DATABASE_URL`, and the name service (DNS) of this machine"
+
+
+@fact
+class ServerReadOnly(DatabaseUnavailable):
+    """The server is a standby, or its database, role or configuration allows reads only."""
+
+    reason: str
+    what = "the server at {where} accepts no writes: {reason}"
+    means = "The statement changed nothing; roll its transaction back."
+    fix = "write to the primary server: add `target_session_attrs=read-write` to the address, or change its host"
+
+
+@fact
+class ConnectionsExhausted(DatabaseUnavailable):
+    """All connections of the pool stayed in use for as long as the pool waits."""
+
+    size: int
+    seconds: float
+    what = "all {size:connection} of the pool are in use; none was free within {seconds:g} seconds"
+    means = "Nothing was sent to the server."
+    fix = "end sessions sooner, do nothing slow while one is open, or raise `pool_size`"
+
+
+@fact
 class ServerTooOld(DatabaseUnavailable):
     """The server is older than the oldest supported version."""
 
@@ -101,6 +170,17 @@ class DatabaseClosed(DatabaseUnavailable):
 
 
 @fact
+class OutcomeUnknown(TatameError):
+    """The connection was lost while a write or a commit was running."""
+
+    name: str
+    reason: str
+    what = "the connection was lost while `{name}` was being committed: {reason}"
+    means = "Either all of it was committed, or nothing; the answer of the server is lost."
+    fix = "read the rows to find out before you run it again"
+
+
+@fact
 class ConnectionsBusy(TatameError):
     """Connections were still in use when the time for closing ran out."""
 
@@ -109,20 +189,3 @@ class ConnectionsBusy(TatameError):
     what = "{busy:connection} still in use after {seconds:g} seconds"
     means = "They can finish; idle connections are closed, and no new one can be opened."
     fix = "end those sessions, or pass a longer `close(timeout_seconds=…)`"
-
-
-def connection_error(address: URL, message: str) -> DatabaseUnavailable:
-    """Return the error that a message of libpq about a failed connection stands for."""
-    # libpq gives no SQLSTATE for a connection that was never made, so only the text can tell. In most languages the
-    # server's own message follows FATAL; the address that libpq tried precedes it.
-    _, answered, reason = message.partition("FATAL:")
-    reason = (reason if answered else message).strip().splitlines()[0]
-    for prefix in ("connection failed: ", "connection is bad: "):
-        reason = reason.removeprefix(prefix)
-    if "password authentication failed" in reason or "no password supplied" in reason:
-        return PasswordRejected(address=address, reason=reason)
-    if answered and reason.startswith("database ") and reason.endswith("does not exist"):
-        return DatabaseMissing(address=address)
-    if answered or any(word in reason for word in ("SSL", "sslmode", "certificate", "Permission denied")):
-        return ConnectionRefused(address=address, reason=reason)
-    return ServerNotRunning(address=address, reason=reason)

@@ -14,9 +14,11 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.util.concurrency import in_greenlet
 
 from tatame_db.database.address import parse_address, readable
+from tatame_db.database.connecting import AsyncDatabasePool, DatabasePool, connect_async
 from tatame_db.database.dialect import OLDEST_SERVER
 from tatame_db.database.driver import check_intervals, driver_connection, is_gone
-from tatame_db.database.errors import ConnectionsBusy, DatabaseClosed, ServerTooOld, connection_error
+from tatame_db.database.errors import ConnectionsBusy, DatabaseClosed, ServerTooOld
+from tatame_db.database.failures import statement_error
 from tatame_db.database.fork import survive_fork
 from tatame_db.database.health import Health, healthy_since, unhealthy
 from tatame_db.database.observer import Callback, Observer, observe_sessions
@@ -84,6 +86,8 @@ class _Connections:
         event.listen(engine, "checkin", self._discard_when_closed)
         event.listen(engine, "handle_error", self._explain, retval=True)
         survive_fork(engine)
+        assert isinstance(engine.pool, DatabasePool)  # noqa: S101, for the type checker
+        engine.pool.address = self.address
         self._sync_engine = engine
         if self._observer.listening:
             observe_sessions(engine, self._observer)
@@ -106,13 +110,6 @@ class _Connections:
         return callback
 
     def _prepare(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
-        try:
-            self._configure(connection, entry)
-        except psycopg.OperationalError as error:
-            # PgBouncer accepts a connection before it knows whether PostgreSQL is there.
-            raise connection_error(self.address, str(error)) from error
-
-    def _configure(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
         driver = driver_connection(entry)
         if driver.info.server_version < OLDEST_SERVER * 10_000:
             version = driver.info.parameter_status("server_version") or "of an unknown version"
@@ -131,6 +128,7 @@ class _Connections:
             driver.prepare_threshold = None
         check_intervals(driver)
         entry.info["observer"] = self._observer
+        entry.info["address"] = self.address
         cursor.close()
         connection.commit()
 
@@ -144,11 +142,11 @@ class _Connections:
             entry.close()
 
     def _explain(self, context: ExceptionContext) -> BaseException | None:
-        """Replace a failure to connect by a `DatabaseUnavailable`; errors of statements stay SQLAlchemy's."""
-        connecting = context.connection is None and not context.is_pre_ping
-        if not connecting or not isinstance(context.original_exception, psycopg.OperationalError):
+        """Replace the failure of a statement that the server refused to run; other errors stay SQLAlchemy's."""
+        if context.connection is None or not isinstance(context.original_exception, psycopg.Error):
             return None
-        return connection_error(self.address, str(context.original_exception))
+        driver = driver_connection(context.connection)
+        return statement_error(self.address, context.original_exception, driver.pgconn)
 
 
 class Database(_Connections):
@@ -164,7 +162,7 @@ class Database(_Connections):
         self, address: URL | str, *, log_statements: bool = False, slow_statement_ms: int | None = None
     ) -> None:
         super().__init__(address, log_statements=log_statements, slow_statement_ms=slow_statement_ms)
-        self.engine = create_engine(self.address, **self._options)
+        self.engine = create_engine(self.address, poolclass=DatabasePool, **self._options)
         self._listen(self.engine)
         self.session: sessionmaker[Session] = sessionmaker(self.engine, expire_on_commit=False)
         """`with db.session.begin() as session:` commits at its end; after `db.session()`, you commit yourself."""
@@ -218,7 +216,9 @@ class AsyncDatabase(_Connections):
         from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine  # noqa: PLC0415
 
         super().__init__(address, log_statements=log_statements, slow_statement_ms=slow_statement_ms)
-        self.engine = create_async_engine(self.address, **self._options)
+        options = self._options
+        options["connect_args"]["async_creator_fn"] = connect_async
+        self.engine = create_async_engine(self.address, poolclass=AsyncDatabasePool, **options)
         self._listen(self.engine.sync_engine)
         event.listen(self.engine.sync_engine, "do_connect", _connect_in_greenlets_only)
         self.session = async_sessionmaker(self.engine, expire_on_commit=False)

@@ -22,6 +22,7 @@ from typing_extensions import TypeIs
 
 from tatame_db.database.dialect import DIALECT
 from tatame_db.database.driver import async_driver_connection, driver_connection, is_gone
+from tatame_db.database.failures import statement_error
 from tatame_db.database.observer import SILENT, Observer
 from tatame_db.database.pool import AsyncDatabase, Database, skip_checkout_checks
 from tatame_db.queries.errors import ValueNotReadable
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
     from sqlalchemy.pool import Pool, QueuePool
 
+    from tatame_db.errors import TatameError
     from tatame_db.queries.engine.plan import Statement
 
 T = TypeVar("T")
@@ -70,8 +72,8 @@ def _reported(statement: Statement[Any], connection: PoolProxiedConnection) -> G
     try:
         yield rows
     except FAILURES as raised:
-        error = _failure(statement, raised)
-        raise error from (raised if isinstance(error, StatementError) else None)
+        error = _failure(statement, raised, connection)
+        raise error from (None if isinstance(error, ValueNotReadable) else raised)
     except GeneratorExit:
         # The caller left a stream early, which is no failure.
         raise
@@ -90,11 +92,15 @@ class _Rows:
 
 
 def _failure(
-    statement: Statement[Any], error: psycopg.Error | msgspec.DecodeError
-) -> StatementError | ValueNotReadable:
+    statement: Statement[Any], error: psycopg.Error | msgspec.DecodeError, connection: PoolProxiedConnection
+) -> StatementError | TatameError:
     # Errors of the server have an SQLSTATE; without one, psycopg could not load a value into Python.
     if not isinstance(error, psycopg.Error) or (isinstance(error, psycopg.DataError) and error.sqlstate is None):
         return ValueNotReadable(name=statement.name)
+    if (address := connection.info.get("address")) and (
+        explained := statement_error(address, error, driver_connection(connection).pgconn)
+    ):
+        return explained
     return DBAPIError.instance(statement.sql, None, error, psycopg.Error, hide_parameters=True, dialect=DIALECT)
 
 
@@ -224,10 +230,6 @@ def _checkout(database: Database) -> PoolProxiedConnection:
     token = skip_checkout_checks.set(True)
     try:
         return _alive(pool, pool.connect())
-    except psycopg.OperationalError:
-        # The engine explains a failure to connect, but only if it connects itself.
-        database.ping()
-        raise
     finally:
         skip_checkout_checks.reset(token)
 
@@ -332,8 +334,5 @@ async def _checkout_async(database: AsyncDatabase) -> PoolProxiedConnection:
                 return await greenlet_spawn(_alive, pool, connection) if gone else connection
         connection = await greenlet_spawn(pool.connect)
         return await greenlet_spawn(_alive, pool, connection)
-    except psycopg.OperationalError:
-        await database.ping()
-        raise
     finally:
         skip_checkout_checks.reset(token)

@@ -1,0 +1,61 @@
+"""The pools of both faces: how they connect, and what a caller learns when they cannot."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from sqlalchemy import exc
+from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
+
+from tatame_db.database.errors import ConnectionsExhausted
+from tatame_db.database.failures import connection_error
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL, PoolProxiedConnection
+
+
+class DatabasePool(QueuePool):
+    """A pool whose failures are errors of ours, for sessions and queries alike."""
+
+    address: URL
+
+    def connect(self) -> PoolProxiedConnection:
+        """Lend a connection. Raises `DatabaseUnavailable`."""
+        try:
+            return super().connect()
+        except exc.TimeoutError:
+            raise ConnectionsExhausted(address=self.address, size=self.size(), seconds=self._timeout) from None
+        except psycopg.Error as error:
+            raise connection_error(self.address, error) from error
+
+    def recreate(self) -> QueuePool:
+        """Return an empty pool with the same options, as `Engine.dispose` needs it."""
+        pool = super().recreate()
+        assert isinstance(pool, DatabasePool)  # noqa: S101, for the type checker
+        pool.address = self.address
+        return pool
+
+
+class AsyncDatabasePool(DatabasePool, AsyncAdaptedQueuePool):
+    """The same for asyncio."""
+
+
+async def connect_async(*arguments: Any, **options: Any) -> psycopg.AsyncConnection[tuple[Any, ...]]:
+    """Connect, and leave no session on the server if the caller is cancelled meanwhile.
+
+    psycopg forgets a half-made connection then. The server keeps its session until the garbage collector finds it.
+    """
+    connecting = asyncio.ensure_future(psycopg.AsyncConnection.connect(*arguments, **options))
+    try:
+        return await asyncio.shield(connecting)
+    except asyncio.CancelledError:
+        connecting.add_done_callback(_close_unused)
+        raise
+
+
+def _close_unused(connecting: asyncio.Future[psycopg.AsyncConnection[tuple[Any, ...]]]) -> None:
+    if not connecting.cancelled() and connecting.exception() is None:
+        # Nothing can be awaited in a callback; this sends the farewell and closes the socket.
+        connecting.result().pgconn.finish()

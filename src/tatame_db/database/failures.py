@@ -1,0 +1,102 @@
+"""Which of our errors a failure of psycopg or libpq stands for."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from tatame_db.database.errors import (
+    ConnectionRefused,
+    DatabaseMissing,
+    DatabaseUnavailable,
+    HostUnknown,
+    PasswordRejected,
+    PoolerBusy,
+    PoolerWithoutServer,
+    ServerNotReady,
+    ServerNotRunning,
+    ServerReadOnly,
+    TlsFailed,
+    TooManyConnections,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from psycopg.pq.abc import PGconn
+    from sqlalchemy import URL
+
+# libpq gives no SQLSTATE for a connection that was never made, so only its text can tell. A server may answer in any
+# language, and then it is `ConnectionRefused`; libpq and poolers answer in English. Written in lower case.
+_ANSWERS: dict[type[DatabaseUnavailable], tuple[str, ...]] = {
+    PasswordRejected: ("password authentication failed", "no password supplied", "password is required"),
+    ServerNotReady: ("the database system is", "terminating connection due to administrator command"),
+    TooManyConnections: (
+        "too many clients",
+        "too many connections",
+        "remaining connection slots",
+        "no more connections allowed",
+        "max client connections reached",
+        "max clients reached",
+    ),
+    PoolerBusy: ("query_wait_timeout",),
+    PoolerWithoutServer: ("server login", "server_login_retry", "cannot connect to server"),
+}
+_NO_ANSWER: dict[type[DatabaseUnavailable], tuple[str, ...]] = {
+    PasswordRejected: ("no password supplied",),
+    HostUnknown: ("failed to resolve host", "could not translate host name"),
+    ServerReadOnly: ("session is read-only", "server is in hot standby mode"),
+    TlsFailed: ("ssl", "certificate", "tls"),
+    ConnectionRefused: ("permission denied",),
+}
+
+
+def connection_error(address: URL, error: psycopg.Error) -> DatabaseUnavailable:
+    """Return the error that a failed connection stands for."""
+    # The server's own message follows FATAL, and the address that libpq tried precedes it. An SQLSTATE comes from a
+    # pooler, which lets a client in before it has a server, and then fails the first statement.
+    _, fatal, reason = str(error).partition("FATAL:")
+    answered = bool(fatal or error.sqlstate)
+    reason = (reason if fatal else str(error)).strip().splitlines()[0]
+    for prefix in ("connection failed: ", "connection is bad: "):
+        reason = reason.removeprefix(prefix)
+    if answered and (re.fullmatch(r"database .* does not exist", reason) or "no such database" in reason):
+        return DatabaseMissing(address=address)
+    kind = _kind(_ANSWERS, reason, ConnectionRefused) if answered else _kind(_NO_ANSWER, reason, ServerNotRunning)
+    return kind(address=address, reason=reason)  # type: ignore[call-arg]  # all in the tables have a reason
+
+
+def statement_error(address: URL, error: psycopg.Error, connection: PGconn | None) -> DatabaseUnavailable | None:
+    """Return the error that a failed statement stands for if the server or a pooler ran no part of it.
+
+    All others, for which this returns `None`, reach the caller as SQLAlchemy's.
+    """
+    reason = error.diag.message_primary or str(error).strip()
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction) and not _asked_for_reads_only(connection):
+        return ServerReadOnly(address=address, reason=reason)
+    if isinstance(error, psycopg.errors.ProtocolViolation):
+        # PgBouncer's only SQLSTATE. It also reports the loss of a server that may have run the statement.
+        kind = _kind(_ANSWERS, reason, DatabaseUnavailable)
+        if kind is not DatabaseUnavailable:
+            return kind(address=address, reason=reason)  # type: ignore[call-arg]  # as above
+    return None
+
+
+def _kind(
+    texts: Mapping[type[DatabaseUnavailable], tuple[str, ...]], reason: str, default: type[DatabaseUnavailable]
+) -> type[DatabaseUnavailable]:
+    lowered = reason.lower()
+    return next((kind for kind, found in texts.items() if any(text in lowered for text in found)), default)
+
+
+def _asked_for_reads_only(connection: PGconn | None) -> bool:
+    """Return whether a transaction is read-only because its caller wanted it so, not because of the server.
+
+    PostgreSQL reports both settings without being asked, and PgBouncer neither.
+    """
+    if connection is None:
+        return False
+    settings = [connection.parameter_status(name) for name in (b"in_hot_standby", b"default_transaction_read_only")]
+    return settings == [b"off", b"off"]
