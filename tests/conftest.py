@@ -31,6 +31,7 @@ from tatame_db.move.rehearsal import SUPABASE_SCHEMA
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.server.run_directory import new_run_directory
 from tatame_db.server.scratch import Scratch, scratch
+from tatame_db.settings import DATABASE_OPTIONS
 from tatame_db.testing.runs import Run
 
 HERE = Path(__file__).parent
@@ -72,6 +73,7 @@ def _isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Generator
             "USE_POSTGRES",
             "TATAME_ENV",
             "TATAME_DATA_DIR",
+            *(f"TATAME_{option.upper()}" for option in DATABASE_OPTIONS),
             "PGHOST",
         )
         for name in variables:

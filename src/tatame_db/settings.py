@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from dotenv import find_dotenv
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -18,11 +18,28 @@ from pydantic_settings import (
 )
 
 from tatame_db.database.address import parse_address
+from tatame_db.database.options import (
+    APPLICATION_NAME,
+    CONNECT_TIMEOUT_SECONDS,
+    POOL_SIZE,
+    POOL_TIMEOUT_SECONDS,
+    DatabaseOptions,
+    option_problem,
+)
 from tatame_db.errors import TatameError, fact
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
+SLOW_STATEMENT_MS = 1_000
+DATABASE_OPTIONS = (
+    "pool_size",
+    "pool_timeout_seconds",
+    "statement_timeout_ms",
+    "connect_timeout_seconds",
+    "application_name",
+    "slow_statement_ms",
+)
 _FLAG = "use_postgres_"
 
 
@@ -82,6 +99,14 @@ class Settings(BaseSettings):
     )
     data_directory: Path = Field(default_factory=_default_data_directory, validation_alias="tatame_data_dir")
     """The directory of the embedded server's files."""
+    pool_size: int = Field(default=POOL_SIZE, validation_alias="tatame_pool_size")
+    pool_timeout_seconds: float = Field(default=POOL_TIMEOUT_SECONDS, validation_alias="tatame_pool_timeout_seconds")
+    statement_timeout_ms: int | None = Field(default=None, validation_alias="tatame_statement_timeout_ms")
+    connect_timeout_seconds: int = Field(
+        default=CONNECT_TIMEOUT_SECONDS, validation_alias="tatame_connect_timeout_seconds"
+    )
+    application_name: str = Field(default=APPLICATION_NAME, validation_alias="tatame_application_name")
+    slow_statement_ms: int = Field(default=SLOW_STATEMENT_MS, validation_alias="tatame_slow_statement_ms")
 
     @classmethod
     def settings_customise_sources(
@@ -132,6 +157,19 @@ class Settings(BaseSettings):
         if not directory.is_absolute():
             raise ValueError(f"is the relative path {directory}; write an absolute one")
         return directory
+
+    @field_validator(*DATABASE_OPTIONS)
+    @classmethod
+    def _usable(cls, value: Any, info: ValidationInfo) -> Any:
+        if problem := option_problem(str(info.field_name), value):
+            raise ValueError(problem)
+        return value
+
+    @property
+    def database_options(self) -> DatabaseOptions:
+        """The options of `Database` and `AsyncDatabase`. Statements are logged in development."""
+        options = {name: getattr(self, name) for name in DATABASE_OPTIONS}
+        return cast("DatabaseOptions", options | {"log_statements": self.environment == "development"})
 
     @property
     def address(self) -> URL | None:

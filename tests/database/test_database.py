@@ -31,7 +31,8 @@ from tatame_db.database.errors import (
     ServerNotRunning,
     ServerTooOld,
 )
-from tatame_db.database.pool import POOL_SIZE, AsyncDatabase, Database
+from tatame_db.database.options import POOL_SIZE
+from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.errors import TatameError
 from tatame_db.schema import Base, User
 from tatame_db.server.embedded import EmbeddedServer

@@ -23,7 +23,8 @@ from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mappe
 
 from tatame_db.database.driver import driver_connection
 from tatame_db.database.errors import DatabaseClosed, ServerNotRunning
-from tatame_db.database.pool import POOL_SIZE, AsyncDatabase, Database
+from tatame_db.database.options import POOL_SIZE
+from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.queries import read as reads
 from tatame_db.queries.errors import (
     NotLoaded,

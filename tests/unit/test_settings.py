@@ -74,6 +74,15 @@ def test_the_flag_of_a_table_overrides_the_general_one(tmp_path: Path, monkeypat
         ("USE_POSTGRES_USERS", "perhaps"),
         ("USE_POSTGRES_USRS", "true"),
         ("TATAME_ENV", "prod"),
+        ("TATAME_POOL_SIZE", "0"),
+        ("TATAME_POOL_SIZE", "many"),
+        ("TATAME_POOL_TIMEOUT_SECONDS", "nan"),
+        ("TATAME_POOL_TIMEOUT_SECONDS", "-1"),
+        ("TATAME_STATEMENT_TIMEOUT_MS", "1.5"),
+        ("TATAME_STATEMENT_TIMEOUT_MS", "9999999999"),
+        ("TATAME_CONNECT_TIMEOUT_SECONDS", "1"),
+        ("TATAME_APPLICATION_NAME", " "),
+        ("TATAME_SLOW_STATEMENT_MS", "-1"),
     ],
 )
 def test_a_variable_with_an_invalid_value_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,3 +115,22 @@ def test_the_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings.from_env().environment = "test"
+
+
+def test_the_options_of_a_database_come_from_the_environment_and_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("TATAME_POOL_SIZE=5\nTATAME_SLOW_STATEMENT_MS=250\n")
+    monkeypatch.setenv("TATAME_POOL_SIZE", "7")
+    monkeypatch.setenv("TATAME_POOL_TIMEOUT_SECONDS", "2.5")
+    monkeypatch.setenv("TATAME_STATEMENT_TIMEOUT_MS", "15000")
+    monkeypatch.setenv("TATAME_APPLICATION_NAME", "check-in api")
+    assert Settings.from_env().database_options == {
+        "pool_size": 7,
+        "pool_timeout_seconds": 2.5,
+        "statement_timeout_ms": 15_000,
+        "connect_timeout_seconds": 2,
+        "application_name": "check-in api",
+        "slow_statement_ms": 250,
+        "log_statements": True,
+    }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 import psycopg
 from sqlalchemy import URL, Engine, create_engine, event, text
@@ -22,19 +23,20 @@ from tatame_db.database.failures import statement_error
 from tatame_db.database.fork import survive_fork
 from tatame_db.database.health import Health, healthy_since, unhealthy
 from tatame_db.database.observer import Callback, Observer, observe_sessions
+from tatame_db.database.options import DatabaseOptions, Options
 from tatame_db.errors import TatameError
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.settings import Settings
 
 if TYPE_CHECKING:
+    from sqlalchemy import PoolProxiedConnection
     from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
     from sqlalchemy.pool import ConnectionPoolEntry
 
-POOL_SIZE = 20
-CONNECT_TIMEOUT_SECONDS = 2
 IDLE_TIMEOUT_SECONDS = 30
 CLOSE_TIMEOUT_SECONDS = 30.0
 
+logger = logging.getLogger("tatame_db.database")
 skip_checkout_checks: ContextVar[bool] = ContextVar("skip_checkout_checks", default=False)
 """True while a query checks out a connection: it tests liveness and sets autocommit itself."""
 
@@ -46,37 +48,43 @@ class _Connections:
     """True in the test kit: all connections of its databases share one transaction, so a query opens none in autocommit
     and takes turns with the statements of the others."""
 
-    def __init__(
-        self, address: URL | str, *, log_statements: bool = False, slow_statement_ms: int | None = None
-    ) -> None:
+    def __init__(self, address: URL | str, **options: Unpack[DatabaseOptions]) -> None:
         self.address = parse_address(address) if isinstance(address, str) else address
-        self._observer = Observer(log_statements=log_statements, slow_statement_ms=slow_statement_ms)
-        self._closed = False
+        self.options = Options(**options)
+        """The options in use; those that the address contains itself come before them."""
+        self._observer = Observer(
+            log_statements=self.options.log_statements, slow_statement_ms=self.options.slow_statement_ms
+        )
+        self._statement_timeout_ms = self.options.statement_timeout_beside(self.address)
+        self._closed = self._warned = False
 
     @classmethod
     def from_env(cls) -> Self:
         """Connect to the database of the settings: `DATABASE_URL`, or else the embedded server.
 
-        Statements are logged in development. Raises `SettingsInvalid`, `EnvFileUnreadable`, `AddressInvalid`.
+        The options come from `TATAME_POOL_SIZE` and the other variables. Every statement is logged in development, and
+        slow ones always.
+
+        Raises `SettingsInvalid`, `EnvFileUnreadable`, `AddressInvalid`.
         """
         settings = Settings.from_env()
         address = settings.address or EmbeddedServer(settings.data_directory).address
-        return cls(address, log_statements=settings.environment == "development")
+        return cls(address, **settings.database_options)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({readable(self.address)!r})"
 
     @property
-    def _options(self) -> dict[str, Any]:
-        defaults: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "application_name": "tatame-db"}
+    def _engine_options(self) -> dict[str, Any]:
         return {
-            "pool_size": POOL_SIZE,
+            "pool_size": self.options.pool_size,
+            "pool_timeout": self.options.pool_timeout_seconds,
             "max_overflow": 0,
             "skip_autocommit_rollback": True,
             # The most recently used connection is reused first, so that the others become idle and are closed.
             "pool_use_lifo": True,
             "hide_parameters": True,
-            "connect_args": {name: value for name, value in defaults.items() if name not in self.address.query},
+            "connect_args": self.options.beside(self.address),
         }
 
     def _listen(self, engine: Engine) -> None:
@@ -88,6 +96,9 @@ class _Connections:
         survive_fork(engine)
         assert isinstance(engine.pool, DatabasePool)  # noqa: S101, for the type checker
         engine.pool.address = self.address
+        if self._statement_timeout_ms is not None:
+            # Errors of an event would reach the caller as psycopg's, those of this method as SQLAlchemy's.
+            engine.dialect.do_begin = self._limit_transaction  # type: ignore[method-assign]
         self._sync_engine = engine
         if self._observer.listening:
             observe_sessions(engine, self._observer)
@@ -115,22 +126,44 @@ class _Connections:
             version = driver.info.parameter_status("server_version") or "of an unknown version"
             raise ServerTooOld(address=self.address, version=version)
         cursor = connection.cursor()
+        limit = None if self._statement_timeout_ms is None else f"{self._statement_timeout_ms}ms"
         # The server itself ends idle sessions, so that no thread or task has to; the pool replaces them at their next
         # use. A pooler's sessions belong to the pooler, which ends them. Timestamps have no zone and mean UTC.
         cursor.execute(
             "SELECT set_config('TimeZone', 'UTC', false), pg_backend_pid() = %(pid)s, "
-            "CASE WHEN pg_backend_pid() = %(pid)s THEN set_config('idle_session_timeout', %(timeout)s, false) END",
-            {"pid": driver.info.backend_pid, "timeout": f"{IDLE_TIMEOUT_SECONDS}s"},
+            "CASE WHEN pg_backend_pid() = %(pid)s THEN set_config('idle_session_timeout', %(timeout)s, false) END, "
+            "CASE WHEN pg_backend_pid() = %(pid)s AND %(limit)s::text IS NOT NULL "
+            "THEN set_config('statement_timeout', %(limit)s, false) END",
+            {"pid": driver.info.backend_pid, "timeout": f"{IDLE_TIMEOUT_SECONDS}s", "limit": limit},
         )
-        [(_, direct, _)] = cursor.fetchall()
+        [(_, direct, _, _)] = cursor.fetchall()
+        entry.info["pooled"] = not direct
         if not direct:
             # PgBouncer and Supabase lend each transaction another session, which knows no statement prepared before.
             driver.prepare_threshold = None
+            self._warn_of_pooler()
         check_intervals(driver)
         entry.info["observer"] = self._observer
         entry.info["address"] = self.address
         cursor.close()
         connection.commit()
+
+    def _warn_of_pooler(self) -> None:
+        if self._statement_timeout_ms is not None and not self._warned:
+            self._warned = True
+            logger.warning(
+                "%r is behind a pooler, whose sessions keep no settings: statement_timeout_ms limits the statements "
+                "of sessions, and not the queries and writes outside them. Limit those with "
+                "`ALTER ROLE … SET statement_timeout`",
+                self,
+            )
+
+    def _limit_transaction(self, dbapi_connection: PoolProxiedConnection) -> None:
+        """Set the time-out of statements for one transaction, where the session belongs to a pooler."""
+        if dbapi_connection.info.get("pooled") and not driver_connection(dbapi_connection).autocommit:
+            cursor = dbapi_connection.cursor()
+            cursor.execute(f"SET LOCAL statement_timeout = {self._statement_timeout_ms:d}")
+            cursor.close()
 
     def _refuse_when_closed(self, *_: object) -> None:
         if self._closed:
@@ -158,11 +191,9 @@ class Database(_Connections):
     Nothing connects before the first use. Every use raises `DatabaseUnavailable` if no connection can be made.
     """
 
-    def __init__(
-        self, address: URL | str, *, log_statements: bool = False, slow_statement_ms: int | None = None
-    ) -> None:
-        super().__init__(address, log_statements=log_statements, slow_statement_ms=slow_statement_ms)
-        self.engine = create_engine(self.address, poolclass=DatabasePool, **self._options)
+    def __init__(self, address: URL | str, **options: Unpack[DatabaseOptions]) -> None:
+        super().__init__(address, **options)
+        self.engine = create_engine(self.address, poolclass=DatabasePool, **self._engine_options)
         self._listen(self.engine)
         self.session: sessionmaker[Session] = sessionmaker(self.engine, expire_on_commit=False)
         """`with db.session.begin() as session:` commits at its end; after `db.session()`, you commit yourself."""
@@ -209,16 +240,14 @@ class AsyncDatabase(_Connections):
         gym = await session.get(Gym, 1)
     """
 
-    def __init__(
-        self, address: URL | str, *, log_statements: bool = False, slow_statement_ms: int | None = None
-    ) -> None:
+    def __init__(self, address: URL | str, **options: Unpack[DatabaseOptions]) -> None:
         # SQLAlchemy's asyncio loads greenlet, which sync programs do not need.
         from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine  # noqa: PLC0415
 
-        super().__init__(address, log_statements=log_statements, slow_statement_ms=slow_statement_ms)
-        options = self._options
-        options["connect_args"]["async_creator_fn"] = connect_async
-        self.engine = create_async_engine(self.address, poolclass=AsyncDatabasePool, **options)
+        super().__init__(address, **options)
+        engine_options = self._engine_options
+        engine_options["connect_args"]["async_creator_fn"] = connect_async
+        self.engine = create_async_engine(self.address, poolclass=AsyncDatabasePool, **engine_options)
         self._listen(self.engine.sync_engine)
         event.listen(self.engine.sync_engine, "do_connect", _connect_in_greenlets_only)
         self.session = async_sessionmaker(self.engine, expire_on_commit=False)
