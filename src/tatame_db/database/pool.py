@@ -6,11 +6,11 @@ import asyncio
 import logging
 import time
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Unpack
 
 import psycopg
 from sqlalchemy import URL, Engine, create_engine, event, text
-from sqlalchemy.exc import DisconnectionError, MissingGreenlet, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, MissingGreenlet, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.util.concurrency import in_greenlet
 
@@ -24,14 +24,27 @@ from tatame_db.database.fork import survive_fork
 from tatame_db.database.health import Health, healthy_since, unhealthy
 from tatame_db.database.observer import Callback, Observer, observe_sessions
 from tatame_db.database.options import DatabaseOptions, Options
+from tatame_db.database.retries import (
+    RETRIES,
+    Attempts,
+    IsolationLevel,
+    refuse_async,
+    refuse_awaitable,
+    require_awaitable,
+)
 from tatame_db.errors import TatameError
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from sqlalchemy import PoolProxiedConnection
     from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
+    from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.pool import ConnectionPoolEntry
+
+T = TypeVar("T")
 
 IDLE_TIMEOUT_SECONDS = 30
 CLOSE_TIMEOUT_SECONDS = 30.0
@@ -212,6 +225,36 @@ class Database(_Connections):
             return unhealthy(error)
         return healthy_since(started)
 
+    def run_in_transaction(
+        self, work: Callable[[Session], T], *, retries: int = RETRIES, isolation_level: IsolationLevel | None = None
+    ) -> T:
+        """Call a function with a new session, commit, and return its result; after a conflict, try all of it again.
+
+            gym_id = db.run_in_transaction(lambda session: open_gym(session, "Tatame Norte"))
+
+        A deadlock or a serialization failure rolls the transaction back, and the function is called again up to
+        `retries` times, after pauses of about 20, 40, 80 ms and so on. So let it have no effect outside the session. An
+        exception of the function rolls back and reaches the caller; so does the last conflict.
+
+        Raises `OutcomeUnknown` if the connection is lost during the commit, which is never tried again.
+        """
+        refuse_async(work)
+        attempts = Attempts(work, retries)
+        while True:
+            try:
+                return self._run_once(work, isolation_level)
+            except DBAPIError as error:
+                pause_seconds = attempts.pause_seconds(error)
+            time.sleep(pause_seconds)
+
+    def _run_once(self, work: Callable[[Session], T], isolation_level: IsolationLevel | None) -> T:
+        with self.session() as session, session.begin():
+            if isolation_level:
+                session.connection(execution_options={"isolation_level": isolation_level})
+            result = work(session)
+            refuse_awaitable(result)
+        return result
+
     def close(self, timeout_seconds: float = CLOSE_TIMEOUT_SECONDS) -> None:
         """Open no more connections, wait for those in use, close all; a second call does nothing.
 
@@ -266,6 +309,37 @@ class AsyncDatabase(_Connections):
         except (TatameError, SQLAlchemyError) as error:
             return unhealthy(error)
         return healthy_since(started)
+
+    async def run_in_transaction(
+        self,
+        work: Callable[[AsyncSession], Awaitable[T]],
+        *,
+        retries: int = RETRIES,
+        isolation_level: IsolationLevel | None = None,
+    ) -> T:
+        """Do what `Database.run_in_transaction` does, with an async function.
+
+        gym_id = await db.run_in_transaction(lambda session: open_gym(session, "Tatame Norte"))
+
+        If the caller is cancelled during the commit, the outcome is unknown too.
+        """
+        attempts = Attempts(work, retries)
+        while True:
+            try:
+                return await self._run_once(work, isolation_level)
+            except DBAPIError as error:
+                pause_seconds = attempts.pause_seconds(error)
+            await asyncio.sleep(pause_seconds)
+
+    async def _run_once(
+        self, work: Callable[[AsyncSession], Awaitable[T]], isolation_level: IsolationLevel | None
+    ) -> T:
+        async with self.session() as session, session.begin():
+            if isolation_level:
+                await session.connection(execution_options={"isolation_level": isolation_level})
+            working = work(session)
+            require_awaitable(working)
+            return await working
 
     async def close(self, timeout_seconds: float = CLOSE_TIMEOUT_SECONDS) -> None:
         """Open no more connections, wait for those in use, close all; a second call does nothing.
