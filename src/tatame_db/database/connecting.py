@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -16,10 +17,24 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, PoolProxiedConnection
 
 
+waiting_seconds: ContextVar[float | None] = ContextVar("waiting_seconds", default=None)
+"""How long a call waits for a free connection, if it has a deadline."""
+
+
 class DatabasePool(QueuePool):
     """A pool whose failures are errors of ours, for sessions and queries alike."""
 
     address: URL
+
+    @property
+    def _timeout(self) -> float:
+        # SQLAlchemy waits for as long as this attribute says, which `__init__` assigns, and has no option of a call.
+        seconds = waiting_seconds.get()
+        return self._pool_timeout if seconds is None else seconds
+
+    @_timeout.setter
+    def _timeout(self, seconds: float) -> None:
+        self._pool_timeout = seconds
 
     def connect(self) -> PoolProxiedConnection:
         """Lend a connection. Raises `DatabaseUnavailable`."""

@@ -46,6 +46,32 @@ class ParameterInvalid(TatameError):
 
 
 @fact
+class DeadlineExceeded(TatameError):
+    """A call took longer than its deadline, and the server ended its statement."""
+
+    name: str
+    deadline_ms: int
+    seconds: float
+    sent: bool
+    """False if no connection was free in time."""
+    what = "`{name}` {problem} after {seconds:.2f} s; its deadline was {deadline_ms:,} ms"
+    means = "It changed nothing. If it was part of a transaction, roll it back."
+    fix = "{advice}"
+
+    @property
+    def problem(self) -> str:
+        """What the call was doing."""
+        return "was still running" if self.sent else "still had no connection"
+
+    @property
+    def advice(self) -> str:
+        """The advice for a slow statement, or for a busy pool."""
+        if self.sent:
+            return "allow more time, or see with `explain` where the time goes"
+        return "allow more time, end sessions sooner, or raise `pool_size`"
+
+
+@fact
 class NotOneRow(TatameError):
     """`one` found no row, or more than one."""
 

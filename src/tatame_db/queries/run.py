@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
-import msgspec
 import psycopg
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, MissingGreenlet, StatementError
+from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 from typing_extensions import TypeIs
 
-from tatame_db.database.dialect import DIALECT
 from tatame_db.database.driver import async_driver_connection, driver_connection, is_gone
-from tatame_db.database.failures import statement_error
 from tatame_db.database.observer import SILENT, Observer
 from tatame_db.database.pool import AsyncDatabase, Database, skip_checkout_checks
+from tatame_db.queries.engine.deadline import deadline_after
+from tatame_db.queries.engine.failures import FAILURES, failure
+from tatame_db.queries.engine.threads import checkout, fetch_all_committed, fetch_committed, fetch_in_session, give_back
 from tatame_db.queries.errors import ValueNotReadable
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
     from sqlalchemy.pool import Pool, QueuePool
 
-    from tatame_db.errors import TatameError
+    from tatame_db.queries.engine.deadline import Deadline
     from tatame_db.queries.engine.plan import Statement
 
 T = TypeVar("T")
@@ -45,9 +45,6 @@ Values: TypeAlias = "dict[str, Any]"
 """The parameters of a statement, by name."""
 
 STREAM_BATCH_ROWS = 1_000
-
-# A row maker that decodes JSON raises msgspec's error in the middle of psycopg's fetch.
-FAILURES = (psycopg.Error, msgspec.DecodeError)
 
 
 def is_sync(target: SyncTarget | AsyncTarget) -> TypeIs[SyncTarget]:
@@ -72,7 +69,7 @@ def _reported(statement: Statement[Any], connection: PoolProxiedConnection) -> G
     try:
         yield rows
     except FAILURES as raised:
-        error = _failure(statement, raised, connection)
+        error = failure(statement, raised, connection.info.get("address"), driver_connection(connection).pgconn)
         raise error from (None if isinstance(error, ValueNotReadable) else raised)
     except GeneratorExit:
         # The caller left a stream early, which is no failure.
@@ -89,19 +86,6 @@ class _Rows:
     """The number of rows that a statement returned or wrote, once it is known."""
 
     number: int | None = None
-
-
-def _failure(
-    statement: Statement[Any], error: psycopg.Error | msgspec.DecodeError, connection: PoolProxiedConnection
-) -> StatementError | TatameError:
-    # Errors of the server have an SQLSTATE; without one, psycopg could not load a value into Python.
-    if not isinstance(error, psycopg.Error) or (isinstance(error, psycopg.DataError) and error.sqlstate is None):
-        return ValueNotReadable(name=statement.name)
-    if (address := connection.info.get("address")) and (
-        explained := statement_error(address, error, driver_connection(connection).pgconn)
-    ):
-        return explained
-    return DBAPIError.instance(statement.sql, None, error, psycopg.Error, hide_parameters=True, dialect=DIALECT)
 
 
 _cursor_numbers = count(1)
@@ -141,27 +125,33 @@ def _turn_async(connection: PoolProxiedConnection, *statements: Statement[Any]) 
 # --- Sync ------------------------------------------------------------------------------------------------------------
 
 
-def fetch(target: SyncTarget, statement: Statement[T], values: Values) -> list[T]:
+def fetch(target: SyncTarget, statement: Statement[T], values: Values, *, deadline_ms: int | None = None) -> list[T]:
     """Run a statement and return its rows, in the order of the server; none if it returns none.
 
-    On a `Database` it is committed at once; a session or connection lends its transaction.
+    On a `Database` it is committed at once; a session or connection lends its transaction. The deadline covers the wait
+    for a connection; then the server ends the statement, and `DeadlineExceeded` is raised.
     """
+    deadline = deadline_after(deadline_ms)
+    if isinstance(target, Database) and not target.shares_transaction:
+        return fetch_committed(target, statement, values, deadline)
     with _connection(target) as connection, _turn(connection, statement):
-        return _fetch(connection, statement, values)
+        return _fetch(connection, statement, values, deadline)
 
 
-def fetch_all(target: SyncTarget, calls: Sequence[tuple[Statement[T], Values]]) -> list[list[T]]:
+def fetch_all(
+    target: SyncTarget, calls: Sequence[tuple[Statement[T], Values]], *, deadline_ms: int | None = None
+) -> list[list[T]]:
     """Run statements in order, all or none, and return the rows of each.
 
-    On a `Database` several of them form a transaction, which is committed at the end.
+    On a `Database` several of them form a transaction, which is committed at the end. The deadline is that of all.
     """
-    with _connection(target) as connection:
-        driver = driver_connection(connection)
-        with (
-            driver.transaction() if driver.autocommit and len(calls) > 1 else nullcontext(),
-            _turn(connection, *(statement for statement, _ in calls)),
-        ):
-            return [_fetch(connection, statement, values) for statement, values in calls]
+    deadline = deadline_after(deadline_ms)
+    if isinstance(target, Database) and not target.shares_transaction:
+        if len(calls) == 1:
+            return [fetch_committed(target, *calls[0], deadline)]
+        return fetch_all_committed(target, calls, deadline)
+    with _connection(target) as connection, _turn(connection, *(statement for statement, _ in calls)):
+        return [_fetch(connection, statement, values, deadline) for statement, values in calls]
 
 
 def stream(target: SyncTarget, statement: Statement[T], values: Values) -> Iterator[T]:
@@ -190,7 +180,12 @@ def copy(target: SyncTarget, statement: Statement[Any], rows: Iterable[Sequence[
         written.number = cursor.rowcount
 
 
-def _fetch(connection: PoolProxiedConnection, statement: Statement[T], values: Values) -> list[T]:
+def _fetch(
+    connection: PoolProxiedConnection, statement: Statement[T], values: Values, deadline: Deadline | None
+) -> list[T]:
+    if not hasattr(driver_connection(connection), "turn"):
+        return fetch_in_session(connection, statement, values, deadline)
+    # The test kit's connection is shared, so its cursors alone know whose turn it is.
     with _reported(statement, connection) as fetched:
         cursor = driver_connection(connection).cursor(row_factory=statement.row_factory)
         cursor.execute(statement.sql_bytes, values)
@@ -212,26 +207,11 @@ def _connection(target: SyncTarget) -> Generator[PoolProxiedConnection]:
         with target.engine.begin() as shared:
             yield shared.connection
         return
-    connection = _checkout(target)
+    connection, lean = checkout(target)
     try:
-        driver = driver_connection(connection)
-        if not driver.autocommit:
-            driver.autocommit = True
         yield connection
     finally:
-        if _is_usable(connection):
-            connection.close()
-        else:
-            connection.invalidate()
-
-
-def _checkout(database: Database) -> PoolProxiedConnection:
-    pool = database.engine.pool
-    token = skip_checkout_checks.set(True)
-    try:
-        return _alive(pool, pool.connect())
-    finally:
-        skip_checkout_checks.reset(token)
+        give_back(connection, lean)
 
 
 # --- Async -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,64 @@
+"""What a caller learns of a failed call, and whether the call may be sent again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import psycopg
+from psycopg.pq import ConnStatus, DiagnosticField
+from sqlalchemy.exc import DBAPIError
+
+from tatame_db.database.dialect import DIALECT
+from tatame_db.database.errors import OutcomeUnknown
+from tatame_db.database.failures import statement_error
+from tatame_db.queries.errors import ValueNotReadable
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGconn, PGresult
+    from sqlalchemy import URL
+
+    from tatame_db.queries.engine.plan import Statement
+
+# A row maker that decodes JSON raises msgspec's error while rows are made.
+FAILURES = (psycopg.Error, msgspec.DecodeError)
+
+
+def failure(
+    statement: Statement[Any], error: psycopg.Error | msgspec.DecodeError, address: URL | None, server: PGconn
+) -> Exception:
+    """Return the error that the caller of a statement receives; a known address explains refusals of the server."""
+    # Errors of the server have an SQLSTATE; without one, psycopg could not load a value into Python.
+    if not isinstance(error, psycopg.Error) or (isinstance(error, psycopg.DataError) and error.sqlstate is None):
+        return ValueNotReadable(name=statement.name)
+    if address is not None and (explained := statement_error(address, error, server)):
+        return explained
+    return DBAPIError.instance(statement.sql, None, error, psycopg.Error, hide_parameters=True, dialect=DIALECT)
+
+
+def outcome_unknown(statement: Statement[Any], error: psycopg.Error) -> OutcomeUnknown:
+    """Return the error for a write whose connection was lost before its answer came."""
+    reason = error.diag.message_primary or str(error).strip()
+    return OutcomeUnknown(name=statement.name, reason=reason.splitlines()[0] if reason else "no reason is known")
+
+
+def is_lost(error: BaseException, server: PGconn) -> bool:
+    """Return whether the connection ended with this error. Behind a pooler, that may be the pooler's own farewell."""
+    if not isinstance(error, psycopg.Error):
+        return False
+    return server.status == ConnStatus.BAD or error.diag.severity_nonlocalized in ("FATAL", "PANIC")
+
+
+def never_began(error: BaseException) -> bool:
+    """Return whether the server certainly ran no part of a statement whose connection was lost."""
+    # 57P05 ends a session only while it waits for a statement.
+    return isinstance(error, psycopg.errors.IdleSessionTimeout)
+
+
+def is_stale(result: PGresult) -> bool:
+    """Return whether a prepared statement is gone or no longer fits its tables; it did not run then."""
+    state = result.error_field(DiagnosticField.SQLSTATE)
+    # 0A000 has other meanings too; this function of the server raises it for this one.
+    return state == b"26000" or (
+        state == b"0A000" and result.error_field(DiagnosticField.SOURCE_FUNCTION) == b"RevalidateCachedQuery"
+    )

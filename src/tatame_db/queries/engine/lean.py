@@ -1,0 +1,263 @@
+"""Lean calls of threads: one statement at a time on a connection of the pool, without cursors.
+
+psycopg's cursors cost more than the statement itself: they find the parameters in the SQL, choose dumpers and loaders,
+and keep a history, anew in each call. Here a plan keeps the first, and a connection the rest.
+"""
+
+from __future__ import annotations
+
+import select
+from collections import OrderedDict
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+
+import psycopg
+from psycopg import capabilities
+from psycopg.errors import error_from_result
+from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, Format, TransactionStatus
+
+from tatame_db.database.driver import driver_connection
+from tatame_db.database.errors import OutcomeUnknown
+from tatame_db.database.observer import SILENT, Observer
+from tatame_db.queries.engine.deadline import deadline_after
+from tatame_db.queries.engine.failures import is_stale
+from tatame_db.queries.engine.plan import Prepared, binary_format, load_rows
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
+    from sqlalchemy import URL, PoolProxiedConnection
+
+    from tatame_db.queries.engine.deadline import Deadline
+    from tatame_db.queries.engine.plan import Parameters, Plan
+
+T = TypeVar("T")
+Key: TypeAlias = "tuple[bytes, tuple[int, ...]]"
+"""The SQL of a statement and the types of its parameters."""
+
+MAX_PREPARED = 500
+"""How many statements a connection keeps; the least recently used one is dropped."""
+CANCEL_TIMEOUT_SECONDS = 5.0
+"""How long to wait for the server to accept a cancel request, and then for the end of the statement."""
+
+_SUCCESS = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
+_ANSWERS = (*_SUCCESS, ExecStatus.FATAL_ERROR)
+
+
+class LeanConnection:
+    """A connection, and what its lean calls keep: prepared statements, and how to wait for its socket.
+
+    One thread uses it at a time.
+    """
+
+    def __init__(self, connection: PoolProxiedConnection) -> None:
+        driver = driver_connection(connection)
+        self.driver = driver
+        self.observer: Observer = connection.info.get("observer", SILENT)
+        self.address: URL | None = connection.info.get("address")
+        self.server = driver.pgconn
+        self._poll = select.poll()
+        self._poll.register(driver.fileno(), select.POLLIN)
+        # Behind a pooler each transaction may get another session, which knows no statement prepared before.
+        self._prepares = driver.prepare_threshold is not None
+        self._known: OrderedDict[Key, Prepared | Format] = OrderedDict()
+        self._dropped: list[bytes] = []
+        self._names = 0
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the server ended the connection while it was idle: only its farewell can be waiting to be read."""
+        return bool(self._poll.poll(0))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is in no transaction, and no answer is still to be read."""
+        return self.server.transaction_status == TransactionStatus.IDLE
+
+    @property
+    def speaks_utf8(self) -> bool:
+        """Whether texts have the encoding of dumped parameters; a session may have another one."""
+        return self.server.parameter_status(b"client_encoding") == b"UTF8"
+
+    def call(self, plan: Plan[T], parameters: Parameters, deadline: Deadline | None) -> tuple[list[T], int | None]:
+        """Run a statement; return its rows, and the number of rows that it returned or wrote.
+
+        Raises `psycopg.Error`, and `DeadlineExceeded` once the server has ended the statement.
+        """
+        server = self.server
+        key = (plan.sql, parameters.types)
+        while True:
+            prepared = self._prepared(key, plan, deadline)
+            if prepared is None:
+                server.send_query_params(plan.sql, parameters.values, parameters.types, parameters.formats)
+            else:
+                server.send_query_prepared(prepared.name, parameters.values, parameters.formats, prepared.result_format)
+            result = self._answer(plan, deadline)
+            if result.status in _SUCCESS:
+                break
+            if prepared is not None and is_stale(result):
+                del self._known[key]
+                # Inside a transaction it is too late: the error has aborted it.
+                if self.is_idle:
+                    continue
+            raise error_from_result(result)
+        if prepared is not None:
+            return prepared.rows(plan, result), _number_of_rows(plan, result)
+        if self._prepares:
+            self._remember(key, binary_format(result))
+        return load_rows(plan, self.driver, result), _number_of_rows(plan, result)
+
+    def begin(self) -> None:
+        """Open the transaction that psycopg would open before the first statement of a session."""
+        if self.driver.autocommit or not self.is_idle:
+            return
+        driver, parts = self.driver, [b"BEGIN"]
+        if driver.isolation_level is not None:
+            parts.append(b"ISOLATION LEVEL " + driver.isolation_level.name.replace("_", " ").encode())
+        if driver.read_only is not None:
+            parts.append(b"READ ONLY" if driver.read_only else b"READ WRITE")
+        if driver.deferrable is not None:
+            parts.append(b"DEFERRABLE" if driver.deferrable else b"NOT DEFERRABLE")
+        self.run(b" ".join(parts))
+
+    # --- Prepared statements -----------------------------------------------------------------------------------------
+
+    def _prepared(self, key: Key, plan: Plan[Any], deadline: Deadline | None) -> Prepared | None:
+        """Return the prepared statement of a plan, from the second call on: many statements run only once."""
+        known = self._known.get(key)
+        if known is None:
+            return None
+        self._known.move_to_end(key)
+        if isinstance(known, Prepared):
+            return known
+        self._names += 1
+        name = b"tatame_%d" % self._names
+        self.server.send_prepare(name, plan.sql, key[1])
+        result = self._answer(plan, deadline)
+        if result.status not in _SUCCESS:
+            raise error_from_result(result)
+        prepared = Prepared(name, self.driver, known)
+        self._remember(key, prepared)
+        return prepared
+
+    def _remember(self, key: Key, known: Prepared | Format) -> None:
+        self._known[key] = known
+        if len(self._known) > MAX_PREPARED:
+            _, oldest = self._known.popitem(last=False)
+            if isinstance(oldest, Prepared):
+                self._dropped.append(oldest.name)
+        while self._dropped and self._deallocate(self._dropped[-1]):
+            self._dropped.pop()
+
+    def _deallocate(self, name: bytes) -> bool:
+        """Deallocate a statement, and return whether that was possible: an error would abort a transaction."""
+        if capabilities.has_send_close_prepared():
+            self.server.send_close_prepared(name)
+            self._answer(None, None)
+            return True
+        if not self.is_idle:
+            return False
+        with suppress(psycopg.Error):
+            self.run(b"DEALLOCATE " + name)
+        return True
+
+    # --- Waiting -----------------------------------------------------------------------------------------------------
+
+    def run(self, command: bytes) -> None:
+        """Run a command that returns nothing. Raises `psycopg.Error`."""
+        self.server.send_query(command)
+        result = self._answer(None, None)
+        if result.status not in _SUCCESS:
+            raise error_from_result(result)
+
+    def _answer(self, plan: Plan[Any] | None, deadline: Deadline | None) -> PGresult:
+        """Wait until the server is ready again, and return its answer to what was sent.
+
+        An interrupted wait cancels the statement first, so that no answer is left for the next call.
+        """
+        try:
+            return self._read_answer(deadline)
+        except TimeoutError:
+            if plan is None or deadline is None:
+                raise
+            return self._answer_after(deadline, plan)
+        except BaseException:
+            self._cancel()
+            raise
+
+    def _read_answer(self, deadline: Deadline | None) -> PGresult:
+        server = self.server
+        if server.flush():
+            self._send_rest(deadline)
+        answer: PGresult | None = None
+        while True:
+            while server.is_busy():
+                if deadline is None:
+                    self._poll.poll()
+                elif not self._poll.poll(max(deadline.remaining_ms, 0)):
+                    raise TimeoutError
+                try:
+                    server.consume_input()
+                except psycopg.Error:
+                    # The last words of the server say more than the end of the connection.
+                    if answer is not None and answer.status == ExecStatus.FATAL_ERROR:
+                        return answer
+                    raise
+            result = server.get_result()
+            if result is None:
+                break
+            # A commit may fail after its rows came, for example because of a deferred constraint.
+            if answer is None or result.status == ExecStatus.FATAL_ERROR:
+                answer = result
+            if result.status not in _ANSWERS:
+                server.finish()
+                raise psycopg.ProgrammingError("a COPY cannot run as a query")
+        if answer is None:
+            raise psycopg.OperationalError("the server sent no answer")
+        return answer
+
+    def _send_rest(self, deadline: Deadline | None) -> None:
+        """Send what did not fit into the buffer of the socket, and read meanwhile: the server may wait for that."""
+        both = select.poll()
+        both.register(self.driver.fileno(), select.POLLIN | select.POLLOUT)
+        while self.server.flush():
+            ready = both.poll(None if deadline is None else max(deadline.remaining_ms, 0))
+            if not ready:
+                raise TimeoutError
+            if ready[0][1] & ~select.POLLOUT:
+                self.server.consume_input()
+
+    def _answer_after(self, deadline: Deadline, plan: Plan[Any]) -> PGresult:
+        """Cancel a statement whose time is over, and return its answer if it has finished all the same."""
+        answer = self._cancel()
+        if answer is None and not plan.may_repeat:
+            raise OutcomeUnknown(name=plan.name, reason="the server did not answer a cancel request at its deadline")
+        if answer is None or answer.error_field(DiagnosticField.SQLSTATE) == b"57014":
+            raise deadline.exceeded(plan.statement, sent=True)
+        return answer
+
+    def _cancel(self) -> PGresult | None:
+        """Cancel the statement that is running and return its answer; without one, close the connection."""
+        server = self.server
+        if server.status != ConnStatus.OK or server.transaction_status != TransactionStatus.ACTIVE:
+            return None
+        try:
+            self.driver.cancel_safe(timeout=CANCEL_TIMEOUT_SECONDS)
+            return self._read_answer(deadline_after(int(CANCEL_TIMEOUT_SECONDS * 1000)))
+        except BaseException as error:
+            # The request may arrive later, and would cancel the next statement.
+            server.finish()
+            if isinstance(error, psycopg.Error | TimeoutError):
+                return None
+            raise
+
+
+def _number_of_rows(plan: Plan[Any], result: PGresult) -> int | None:
+    return result.ntuples if plan.has_rows else result.command_tuples
+
+
+def lean_connection(connection: PoolProxiedConnection) -> LeanConnection:
+    """Return the lean connection below a connection of the pool; it lives as long as its connection to the server."""
+    lean = connection.info.get("lean")
+    if lean is None:
+        lean = connection.info["lean"] = LeanConnection(connection)
+    return cast("LeanConnection", lean)

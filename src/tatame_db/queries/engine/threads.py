@@ -1,0 +1,189 @@
+"""Calls of threads: which connection they use, when they are sent again, and what their callers learn."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+
+import psycopg
+from sqlalchemy.exc import DBAPIError
+
+from tatame_db.database.connecting import waiting_seconds
+from tatame_db.database.errors import ConnectionsExhausted, OutcomeUnknown
+from tatame_db.database.pool import skip_checkout_checks
+from tatame_db.queries.engine.failures import FAILURES, failure, is_lost, never_began, outcome_unknown
+from tatame_db.queries.engine.lean import LeanConnection, lean_connection
+from tatame_db.queries.errors import ValueNotReadable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import PoolProxiedConnection
+
+    from tatame_db.database.pool import Database
+    from tatame_db.queries.engine.deadline import Deadline
+    from tatame_db.queries.engine.plan import Parameters, Statement
+
+T = TypeVar("T")
+
+
+def checkout(
+    database: Database, statement: Statement[Any] | None = None, deadline: Deadline | None = None
+) -> tuple[PoolProxiedConnection, LeanConnection]:
+    """Lend a connection of the pool in autocommit, which the server has not ended while it was idle.
+
+    Raises `DatabaseUnavailable`, and `DeadlineExceeded` if none is free until the deadline.
+    """
+    pool = database.engine.pool
+    token = skip_checkout_checks.set(True)
+    try:
+        if deadline is not None:
+            waiting_seconds.set(max(deadline.remaining_ms, 0) / 1000)
+        connection = pool.connect()
+        while (lean := lean_connection(connection)).is_gone:
+            connection.invalidate()
+            connection = pool.connect()
+    except ConnectionsExhausted:
+        if statement is None or deadline is None or deadline.remaining_ms > 0:
+            raise
+        raise deadline.exceeded(statement, sent=False) from None
+    finally:
+        skip_checkout_checks.reset(token)
+        if deadline is not None:
+            waiting_seconds.set(None)
+    if not lean.driver.autocommit:
+        lean.driver.autocommit = True
+    return connection, lean
+
+
+def give_back(connection: PoolProxiedConnection, lean: LeanConnection) -> None:
+    """Return a connection to the pool, or close it if it is in a transaction or an answer is still to be read."""
+    if lean.is_idle:
+        connection.close()
+    else:
+        connection.invalidate()
+
+
+def fetch_committed(
+    database: Database, statement: Statement[T], values: dict[str, Any], deadline: Deadline | None
+) -> list[T]:
+    """Run a statement on a connection of the pool, commit it, and return its rows.
+
+    If the connection is lost, a statement that may repeat, or that certainly did not begin, is sent again once.
+    """
+    parameters = statement.plan.parameters(values)
+    is_first = True
+    while True:
+        connection, lean = checkout(database, statement, deadline)
+        started = time.perf_counter()
+        try:
+            rows, number = _call(lean, statement, values, parameters, deadline)
+        except BaseException as raised:  # noqa: BLE001, `_fail` raises it again
+            error = explained(statement, raised, lean, commits=True)
+            may_repeat = statement.may_repeat or not isinstance(error, OutcomeUnknown)
+            if is_first and may_repeat and is_lost(raised, lean.server):
+                is_first = False
+                continue
+            _fail(statement, error, raised, lean, started)
+        finally:
+            give_back(connection, lean)
+        lean.observer.record(statement.name, started, number, None)
+        return rows
+
+
+def fetch_all_committed(
+    database: Database, calls: Sequence[tuple[Statement[T], dict[str, Any]]], deadline: Deadline | None
+) -> list[list[T]]:
+    """Run statements in one transaction, and return the rows of each.
+
+    If the connection is lost before the commit was sent, the transaction is run again once.
+    """
+    parameters = [statement.plan.parameters(values) for statement, values in calls]
+    first, last = calls[0][0], calls[-1][0]
+    is_first = True
+    while True:
+        connection, lean = checkout(database, first, deadline)
+        statement, commits, started = first, False, time.perf_counter()
+        try:
+            lean.run(b"BEGIN")
+            answers: list[list[T]] = []
+            for (statement, values), dumped in zip(calls, parameters, strict=True):
+                started = time.perf_counter()
+                rows, number = _call(lean, statement, values, dumped, deadline)
+                lean.observer.record(statement.name, started, number, None)
+                answers.append(rows)
+            statement, commits, started = last, True, time.perf_counter()
+            lean.run(b"COMMIT")
+        except BaseException as raised:  # noqa: BLE001, `_fail` raises it again
+            error = explained(statement, raised, lean, commits=commits)
+            if is_lost(raised, lean.server):
+                if is_first and not commits:
+                    is_first = False
+                    continue
+            else:
+                with suppress(psycopg.Error):
+                    lean.run(b"ROLLBACK")
+            _fail(statement, error, raised, lean, started)
+        finally:
+            give_back(connection, lean)
+        return answers
+
+
+def fetch_in_session(
+    connection: PoolProxiedConnection, statement: Statement[T], values: dict[str, Any], deadline: Deadline | None
+) -> list[T]:
+    """Run a statement on the connection of a session, in its transaction, and return its rows."""
+    parameters = statement.plan.parameters(values)
+    lean = lean_connection(connection)
+    started = time.perf_counter()
+    try:
+        lean.begin()
+        rows, number = _call(lean, statement, values, parameters, deadline)
+    except BaseException as raised:  # noqa: BLE001, `_fail` raises it again
+        error = explained(statement, raised, lean, commits=lean.driver.autocommit)
+        _fail(statement, error, raised, lean, started)
+    lean.observer.record(statement.name, started, number, None)
+    return rows
+
+
+def _call(
+    lean: LeanConnection,
+    statement: Statement[T],
+    values: dict[str, Any],
+    parameters: Parameters,
+    deadline: Deadline | None,
+) -> tuple[list[T], int | None]:
+    if lean.speaks_utf8:
+        return lean.call(statement.plan, parameters, deadline)
+    # A cursor encodes parameters as the session wants them.
+    cursor = lean.driver.cursor(row_factory=statement.row_factory)
+    cursor.execute(statement.sql_bytes, values)
+    return statement.finished(cursor.fetchall()) if statement.has_rows else [], cursor.rowcount
+
+
+def explained(
+    statement: Statement[Any], raised: BaseException, lean: LeanConnection, *, commits: bool
+) -> BaseException:
+    """Return the error that the caller receives; `commits` says whether the statement is committed as it ends."""
+    if not isinstance(raised, FAILURES):
+        return raised
+    server = lean.server
+    error = failure(statement, raised, lean.address, server)
+    is_unknown = commits and isinstance(error, DBAPIError) and is_lost(raised, server) and not never_began(raised)
+    if is_unknown and not statement.may_repeat:
+        return outcome_unknown(statement, cast("psycopg.Error", raised))
+    return error
+
+
+def _fail(
+    statement: Statement[Any],
+    error: BaseException,
+    raised: BaseException,
+    lean: LeanConnection,
+    started: float,
+) -> NoReturn:
+    lean.observer.record(statement.name, started, None, error)
+    if error is raised:
+        raise raised
+    raise error from (None if isinstance(error, ValueNotReadable) else raised)
