@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.queries.errors import NotAKey, RowInvalid, RowRejected
-from tatame_db.queries.write import update_many
+from tatame_db.queries.write import update_many, upsert
 from tatame_db.schema import Base, Checkin, Class, Gym, Notification, User, Version
 
 DAY = datetime(2026, 3, 1, 12, 0, 0, 1)
@@ -311,12 +311,12 @@ GOOD: dict[str, Any] = {"id": 1, "email": None}
         ({"id": 1, "email": "ana@gym.example"}, None, "row 2 for User: has the same id as row 1"),
         ({"id": 1, "phone": "ana"}, None, "row 2 for User: has the same id as row 1"),
         ({"id": 2}, None, "names no column to set besides id"),
-        ({"id": None, "email": "ana@gym.example"}, "id", "`id` has an invalid value: expected `int`, got `null`"),
+        ({"id": None, "email": "ana@gym.example"}, "id", "`id` is of the wrong type: expected `int`, got `None`"),
         ({"id": "2", "email": "ana@gym.example"}, "id", "expected `int`, got `str`"),
         ({"id": 2**31, "email": "ana@gym.example"}, "id", "<= 2147483647"),
-        ({"id": 2, "email": 5}, "email", "expected `str | null`, got `int`"),
-        ({"id": 2, "clerk_user_id": None}, "clerk_user_id", "expected `str`, got `null`"),
-        ({"id": 2, "created_at": None}, "created_at", "expected `datetime`, got `null`"),
+        ({"id": 2, "email": 5}, "email", "expected `str`, got `int`"),
+        ({"id": 2, "clerk_user_id": None}, "clerk_user_id", "expected `str`, got `None`"),
+        ({"id": 2, "created_at": None}, "created_at", "expected `datetime`, got `None`"),
         ({"id": 2, "deleted_at": datetime(2026, 3, 1, tzinfo=UTC)}, "deleted_at", "no timezone"),
         ({"id": 2, "email": "ana\0"}, "email", "contains NUL"),
         ({"id": 2, "email": "ana\ud800"}, "email", "surrogate"),
@@ -344,15 +344,29 @@ def test_two_rows_with_the_same_key_of_several_columns_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("by", "words"),
+    ("by", "words", "example"),
     [
-        ([], "it is empty"),
-        ([User.gym], "User.gym is not a column of User"),
-        ([User.id, Gym.name], "Gym.name is not a column of User"),
-        (["id"], "id is not a column of User"),
+        ([], "it is empty", "User.id"),
+        ([User.gym], "User.gym is not a column of User", "User.gym_id"),
+        ([User.checkins], "User.checkins is not a column of User", "User.id"),
+        ([User.id, Gym.name], "Gym.name is not a column of User", "User.id"),
+        ([Gym.id], "Gym.id is not a column of User", "User.id"),
+        (["id"], "text is not a column of User", "User.id"),
+        (["id", "email"], "text is not a column of User", "User.id, User.email"),
+        ("clerk_user_id", "it is text, not a list of columns", "User.clerk_user_id"),
+        (User.email, "it is User.email, not a list of columns", "User.email"),
+        (User.gym, "it is User.gym, not a list of columns", "User.gym_id"),
+        (User, "it is User, not a list of columns", "User.id"),
+        (None, "it is a `NoneType`, not a list of columns", "User.id"),
+        ([None], "a `NoneType` is not a column of User", "User.id"),
+        ([User.id + 1], "a `BinaryExpression` is not a column of User", "User.id"),
     ],
 )
-def test_a_key_that_is_not_a_column_is_an_error(by: Any, words: str) -> None:
-    with pytest.raises(NotAKey, match=f"`by` cannot match rows of User: {words}") as raised:
-        update_many(User, [GOOD], by=by)
-    assert "`by=[User.id]`" in raised.value.fix
+@pytest.mark.parametrize("write", [update_many, upsert])
+def test_a_key_that_is_not_a_list_of_columns_is_an_error_that_shows_one(
+    write: Any, by: Any, words: str, example: str
+) -> None:
+    with pytest.raises(NotAKey) as raised:
+        write(User, [GOOD], by=by)
+    assert raised.value.what == f"`by` cannot match rows of User: {words}"
+    assert f"`by=[{example}]`" in raised.value.fix

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, Numeric, func, insert, inspect, select
+from sqlalchemy import URL, func, insert, inspect, select, text
+from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from tatame_db.database.pool import AsyncDatabase, Database
@@ -16,7 +17,7 @@ from tatame_db.queries import validate
 from tatame_db.queries import write as writes
 from tatame_db.queries.errors import NotAKey, RowInvalid, RowRejected
 from tatame_db.queries.read import read
-from tatame_db.queries.write import COPY_MIN_ROWS, insert_many, update_many, upsert
+from tatame_db.queries.write import COPY_MIN_ROWS, Upserted, insert_many, update_many, upsert
 from tatame_db.schema import Attachment, Base, Checkin, Class, Graduation, Gym, Notification, Role, User, Version
 
 TEXTS = [
@@ -146,19 +147,90 @@ def test_async_targets_are_written_alike(address: URL, database: Database, monke
 # --- Upsert ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_upsert_inserts_new_rows_and_sets_the_named_columns_of_existing_ones(database: Database) -> None:
+def test_an_upsert_sets_exactly_the_columns_that_each_row_names(database: Database) -> None:
     with database.session.begin() as session:
-        session.add(User(clerk_user_id="user_ana", email="ana@gym.example", first_name="Ana"))
+        session.add_all(
+            [
+                User(clerk_user_id="user_ana", email="ana@gym.example", phone="+1"),
+                User(clerk_user_id="user_eva", email="eva@gym.example", phone="+2"),
+            ]
+        )
     rows: list[dict[str, str | None]] = [
         {"clerk_user_id": "user_bia", "email": "bia@gym.example"},
+        {"clerk_user_id": "user_eva", "phone": "+3", "first_name": "Eva"},
         {"clerk_user_id": "user_ana", "email": None},
+        {"clerk_user_id": "user_lia"},
+        {"clerk_user_id": "user_0"},
     ]
 
-    bia, ana = upsert(User, rows, by=[User.clerk_user_id], returning=User).run(database)
+    written = upsert(User, rows, by=[User.clerk_user_id], returning=User).run(database)
 
-    assert (bia.clerk_user_id, bia.email, bia.first_name) == ("user_bia", "bia@gym.example", None)
-    assert (ana.clerk_user_id, ana.email, ana.first_name) == ("user_ana", None, "Ana")
-    assert upsert(User, rows, by=[User.clerk_user_id], returning=User.id).run(database) == [bia.id, ana.id]
+    assert [(user.clerk_user_id, user.email, user.phone, user.first_name) for user in written] == [
+        ("user_bia", "bia@gym.example", None, None),
+        ("user_eva", "eva@gym.example", "+3", "Eva"),
+        ("user_ana", None, "+1", None),
+        ("user_lia", None, None, None),
+        ("user_0", None, None, None),
+    ]
+    assert written == [read(User).where(User.id == user.id).one(database) for user in written]
+    ids = upsert(User, rows, by=[User.clerk_user_id], returning=User.id).run(database)
+    assert ids == [user.id for user in written]
+
+
+def test_an_upsert_tells_inserted_rows_from_updated_ones(database: Database) -> None:
+    rows: list[dict[str, str | None]] = [
+        {"clerk_user_id": "user_0", "email": "0"},
+        {"clerk_user_id": "user_new", "email": None},
+        {"clerk_user_id": "user_1", "phone": "1"},
+        {"clerk_user_id": "user_2"},
+        {"clerk_user_id": "user_newer"},
+    ]
+    assert upsert(User, rows, by=[User.clerk_user_id]).run(database) == Upserted(inserted=2, updated=3)
+    assert upsert(User, rows, by=[User.clerk_user_id]).run(database) == Upserted(inserted=0, updated=5)
+    with database.session() as session:
+        session.execute(text("SELECT FROM users WHERE clerk_user_id = 'user_0' FOR UPDATE"))
+        assert upsert(User, rows, by=[User.clerk_user_id]).run(session) == Upserted(inserted=0, updated=5)
+        more = [{"clerk_user_id": f"user_{number}"} for number in range(2_000)]
+        assert upsert(User, more, by=[User.clerk_user_id]).run(session) == Upserted(inserted=1_997, updated=3)
+        assert upsert(User, more, by=[User.clerk_user_id]).run(session) == Upserted(inserted=0, updated=2_000)
+        session.rollback()
+    assert upsert(User, [], by=[User.clerk_user_id]).run(database) == Upserted(inserted=0, updated=0)
+
+
+def test_an_upsert_of_several_sets_of_columns_is_one_transaction(database: Database) -> None:
+    before = read(User).order_by(User.id).all(database)
+    rows: list[dict[str, object]] = [
+        {"clerk_user_id": "user_0", "email": "0"},
+        {"clerk_user_id": "user_new"},
+        {"clerk_user_id": "user_1", "role": "UNKNOWN"},
+    ]
+    with pytest.raises(RowRejected, match="row 2 for User: `role` refers to a row that does not exist"):
+        upsert(User, rows, by=[User.clerk_user_id]).run(database)
+    assert read(User).order_by(User.id).all(database) == before
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"email": "ana"}, "`clerk_user_id` is missing, and rows are matched by it"),
+        ({"clerk_user_id": None}, "`clerk_user_id` is of the wrong type: expected `str`, got `None`"),
+        ({"clerk_user_id": "ana", "emial": None}, "`emial` is not a column of User"),
+        (User(clerk_user_id="ana", gym=Gym(name="Ana", address="", since="")), "`gym` is a relation"),
+    ],
+)
+def test_an_upsert_names_the_row_that_it_cannot_match_or_write(row: Any, words: str) -> None:
+    with pytest.raises(RowInvalid, match=r"^row 1 for User: ") as raised:
+        upsert(User, [{"clerk_user_id": "user_bia", "phone": "1"}, row], by=[User.clerk_user_id])
+    assert words in raised.value.what
+    assert "ana" not in str(raised.value)
+
+
+def test_a_row_to_upsert_names_what_a_new_row_needs_even_if_the_row_exists(database: Database) -> None:
+    insert_many(Gym, [{"name": "Norte", "address": "Rua A", "since": "2015-03-01"}]).run(database)
+    with pytest.raises(
+        RowInvalid, match=r"row 0 for Gym: `name` is missing, and a row that does not exist yet needs it"
+    ):
+        upsert(Gym, [{"id": 1, "logo": "n.png"}], by=[Gym.id])
 
 
 def test_an_upsert_of_keys_alone_returns_existing_rows(database: Database) -> None:
@@ -172,12 +244,11 @@ def test_an_upsert_needs_a_unique_key() -> None:
         upsert(User, [], by=[User.email])
 
 
-def test_two_rows_of_one_upsert_with_the_same_key_are_named(database: Database) -> None:
-    rows = [{"clerk_user_id": "user_ana"}, {"clerk_user_id": "user_bia"}, {"clerk_user_id": "user_ana"}]
-    with pytest.raises(
-        RowRejected, match=r"row 2 for User: `clerk_user_id` is the key of an earlier row too"
-    ) as raised:
-        upsert(User, rows, by=[User.clerk_user_id]).run(database)
+@pytest.mark.parametrize("second", [{}, {"email": None}], ids=["the same columns", "other columns"])
+def test_two_rows_of_one_upsert_with_the_same_key_are_named(second: dict[str, Any]) -> None:
+    rows = [{"clerk_user_id": "user_ana"}, {"clerk_user_id": "user_bia"}, {"clerk_user_id": "user_ana", **second}]
+    with pytest.raises(RowInvalid, match="row 2 for User: has the same clerk_user_id as row 0") as raised:
+        upsert(User, rows, by=[User.clerk_user_id])
     assert raised.value.position == 2
 
 
@@ -189,7 +260,7 @@ GOOD: dict[str, Any] = {"user_id": 1, "class_id": 1, "date": "2026-03-01"}
 @pytest.mark.parametrize(
     ("model", "good", "bad", "column", "words"),
     [
-        (Checkin, GOOD, {**GOOD, "user_id": "ana@gym.example"}, "user_id", "expected `int | null`, got `str`"),
+        (Checkin, GOOD, {**GOOD, "user_id": "ana@gym.example"}, "user_id", "expected `int`, got `str`"),
         (Checkin, GOOD, {**GOOD, "user_id": 2**31}, "user_id", "<= 2147483647"),
         (Checkin, GOOD, {**GOOD, "user_id": True}, "user_id", "got `bool`"),
         (Checkin, GOOD, {**GOOD, "usr_id": 1}, "usr_id", "is not a column of Checkin"),
@@ -198,11 +269,11 @@ GOOD: dict[str, Any] = {"user_id": 1, "class_id": 1, "date": "2026-03-01"}
         (Checkin, GOOD, Checkin(user=User(clerk_user_id="user_ana")), "user", "`user` is a relation"),
         (Checkin, GOOD, Version(), None, "expected Checkin or a mapping, got Version"),
         (User, {"clerk_user_id": "1"}, {"email": "ana@gym.example"}, "clerk_user_id", "is missing"),
-        (User, {"clerk_user_id": "1"}, {"clerk_user_id": None}, "clerk_user_id", "got `null`"),
+        (User, {"clerk_user_id": "1"}, {"clerk_user_id": None}, "clerk_user_id", "got `None`"),
         (User, {"clerk_user_id": "1"}, {"clerk_user_id": "ana\0"}, "clerk_user_id", "NUL"),
         (Gym, {"name": "a", "address": "b", "since": "c"}, {"name": "a", "since": "c"}, "address", "is missing"),
         (Version, {}, {"disabled_at": datetime(2026, 3, 1, tzinfo=UTC)}, "disabled_at", "no timezone"),
-        (Notification, {}, {"recipients": "ana@gym.example"}, "recipients", "expected `array | null`"),
+        (Notification, {}, {"recipients": "ana@gym.example"}, "recipients", "expected `list`, got `str`"),
         (Attachment, {}, {"file_name": "ana\ud800"}, "file_name", "surrogate"),
         (Version, {}, {}, None, "neither this row nor another one names a column"),
     ],
@@ -321,7 +392,7 @@ def test_a_value_that_a_row_repeats_is_named_at_the_second_row(database: Databas
 @pytest.fixture
 def _no_remembered_columns() -> Generator[None]:
     """Forget what is remembered of the columns, before and after a test that changes their types."""
-    remembered = (validate._unsupported, validate._array_items, validate._struct, validate._insert_columns)
+    remembered = (validate._value_type, validate._checked_here, validate._struct, validate._insert_columns)
     for function in remembered:
         function.cache_clear()
     yield
@@ -331,12 +402,12 @@ def _no_remembered_columns() -> Generator[None]:
 
 @pytest.mark.usefixtures("_no_remembered_columns")
 def test_a_column_of_another_type_is_refused_at_the_row_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspect(User).columns["phone"], "type", Numeric())
-    with pytest.raises(RowInvalid, match=r"^row 1 for User: `phone` has the type Numeric\(\), which only a session"):
+    monkeypatch.setattr(inspect(User).columns["phone"], "type", INET())
+    with pytest.raises(RowInvalid, match=r"^row 1 for User: `phone` has the type INET\(\), which only a session"):
         insert_many(User, [{"clerk_user_id": "user_ana"}, {"clerk_user_id": "user_bia", "phone": 1}])
 
 
 @pytest.mark.usefixtures("_no_remembered_columns")
 def test_no_rows_are_written_to_a_model_that_needs_a_column_of_another_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspect(Gym).columns["name"], "type", Numeric())
+    monkeypatch.setattr(inspect(Gym).columns["name"], "type", INET())
     insert_many(Gym, [])

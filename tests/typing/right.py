@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, joinedload, selectinload
 
 from tatame_db import AsyncDatabase, Database, Read, insert_many, query, read, update_many, upsert
+from tatame_db.queries.write import Upserted
 from tatame_db.schema import (
     AppStore,
     Asset,
@@ -253,6 +254,7 @@ def sync_writes(database: Database, session: Session) -> None:
     assert_type(insert_many(Checkin, rows, returning=Checkin.id).run(database), list[int])
     assert_type(upsert(User, [ana], by=[User.clerk_user_id], returning=User.email).run(database), list[str | None])
     changes: list[dict[str, object]] = [{"id": 1, "email": None}, {"id": 2, "phone": "+55"}]
+    assert_type(upsert(User, [ana], by=[User.clerk_user_id]).run(database), Upserted)
     assert_type(update_many(User, changes, by=[User.id]).run(database), int)
     assert_type(update_many(User, [ana], by=[User.clerk_user_id, User.id], returning=User).run(session), list[User])
     assert_type(update_many(User, changes, by=[User.id], returning=User.phone).run(database), list[str | None])
@@ -260,5 +262,5 @@ def sync_writes(database: Database, session: Session) -> None:
 
 async def async_writes(database: AsyncDatabase) -> None:
     assert_type(await insert_many(Checkin, [Checkin(user_id=1)], returning=Checkin.id).run(database), list[int])
-    assert_type(await upsert(User, [ana], by=[User.clerk_user_id]).run(database), int)
+    assert_type(await upsert(User, [ana], by=[User.clerk_user_id]).run(database), Upserted)
     assert_type(await update_many(User, [{"id": 1, "email": None}], by=[User.id]).run(database), int)

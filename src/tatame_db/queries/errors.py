@@ -97,21 +97,21 @@ class ValueNotReadable(TatameError):
 
 
 @fact
-class NotLoaded(TatameError):
-    """An attribute of a row was not part of the read."""
+class NotLoaded(TatameError, AttributeError):
+    """An attribute of a row was not part of the read; `hasattr` is false for it."""
 
     model: str
-    name: str
+    attribute: str
     is_relation: bool
-    what = "{model}.{name} was not loaded"
+    what = "{model}.{attribute} was not loaded"
     means = "Rows never query the database themselves, so nothing was read."
     fix = "add it to the read that returned this row: `{step}`"
 
     @property
     def step(self) -> str:
         """The method call that loads the attribute."""
-        attribute = f"{self.model}.{self.name}"
-        return f".load({attribute})" if self.is_relation else f".columns(…, {attribute})"
+        name = f"{self.model}.{self.attribute}"
+        return f".load({name})" if self.is_relation else f".columns(…, {name})"
 
 
 @fact
@@ -122,6 +122,17 @@ class RowReadOnly(TatameError):
     name: str
     what = "{model}.{name} cannot be set: the rows of a read are read-only"
     fix = "load the object into a session to change it: `session.get({model}, row.id)`"
+
+
+@fact
+class RowOutdated(TatameError):
+    """A pickled row has attributes that its model no longer has."""
+
+    model: str
+    names: list[str]
+    what = "a pickled row of {model} has attributes that the model no longer has: {names}"
+    means = "The row was not restored."
+    fix = "discard the row, and read it again"
 
 
 @fact
@@ -151,9 +162,10 @@ class RowRejected(TatameError):
     position: int | None
     """The position of the row; `None` if PostgreSQL's message does not reveal it."""
     columns: tuple[str, ...]
+    """The columns; none if PostgreSQL's message does not name them."""
     problem: str
     advice: str
-    what = "{row} for {model}: `{columns}` {problem}"
+    what = "{row} for {model}: {subject}{problem}"
     means = "Nothing was written. The first row is row 0. If the rows were part of a transaction, roll it back."
     fix = "{advice}"
 
@@ -161,6 +173,22 @@ class RowRejected(TatameError):
     def row(self) -> str:
         """The row, as precisely as it is known."""
         return "a row" if self.position is None else f"row {self.position}"
+
+    @property
+    def subject(self) -> str:
+        """The columns, if there are any."""
+        return f"`{', '.join(self.columns)}` " if self.columns else ""
+
+
+@fact
+class WriteInvalid(TatameError):
+    """A write was called with something else than a model, rows and what to return."""
+
+    problem: str
+    advice: str
+    what = "{problem}"
+    means = "Nothing was written."
+    fix = "{advice}"
 
 
 @fact

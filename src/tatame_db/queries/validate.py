@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
+from itertools import chain
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
-from sqlalchemy import ARRAY, BigInteger, Integer, SmallInteger, inspect
+from sqlalchemy import Numeric, inspect
 
-from tatame_db.queries.errors import RowInvalid
-from tatame_db.queries.row import json_type
+from tatame_db.queries.columns import (
+    MAX_COLUMN_SETS,
+    computed_columns,
+    has_server_default,
+    in_order,
+    only_a_session_sets,
+    only_a_session_updates,
+    python_defaults,
+)
+from tatame_db.queries.errors import RowInvalid, WriteInvalid
+from tatame_db.queries.values import Refused, ValueType, value_type
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from sqlalchemy import Column
+    from collections.abc import Sequence
 
     from tatame_db.schema import Base
 
-INTEGER_BITS: dict[type[Integer], int] = {BigInteger: 64, SmallInteger: 16}
+NEW_ROW = "is missing, and a row that does not exist yet needs it; `update_many` updates rows that exist"
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,8 @@ class Batch:
     """Valid rows with the same columns, which one statement writes."""
 
     columns: tuple[str, ...]
+    named: tuple[str, ...]
+    """The columns that the rows name; the model has defaults for the others."""
     positions: Sequence[int]
     """Where each row is among the rows of the caller, counted from 0."""
     rows: list[Any]
@@ -40,43 +51,64 @@ class Batch:
 def insert_batch(model: type[Base], rows: Iterable[Any]) -> Batch:
     """Return rows to insert: with the columns that any row names, and those that every row has to name.
 
-    Raises `RowInvalid`.
+    Raises `WriteInvalid` for what is no list of rows, and `RowInvalid`.
     """
-    values = _values_of_rows(model, rows)
+    values = _values_of_rows(model, rows, ())
     named = frozenset[str]().union(*values)
-    if unknown := _unknown(model, named):
-        position = next(number for number, row in enumerate(values) if unknown[0] in row)
-        raise _not_a_column(model, position, unknown[0])
-    columns = _insert_columns(model, named)
+    for wrong in (_unknown(model, named), _computed(model, named)):
+        if wrong:
+            position = next(number for number, row in enumerate(values) if wrong[0] in row)
+            raise _not_writable(model, position, wrong[0])
     if values and not any(values):
         raise _invalid(model, 0, None, "neither this row nor another one names a column")
-    return _batch(model, columns, range(len(values)), values)
+    layout = _Layout(model, _insert_columns(model, named))
+    return _batch(layout, in_order(model, named), range(len(values)), _with_defaults(model, values))
+
+
+def upsert_batches(model: type[Base], rows: Iterable[Any], key: tuple[str, ...]) -> list[Batch]:
+    """Return rows to insert or update: a batch for each set of columns that rows name.
+
+    Raises `WriteInvalid` for what is no list of rows, and `RowInvalid`, also for two rows with the same key.
+    """
+    batches: list[Batch] = []
+    for names, positions, values in _grouped(model, rows, key):
+        _check_names(model, names, positions[0], key, written=names)
+        layout = _Layout(model, _insert_columns(model, names), key, NEW_ROW)
+        batches.append(_batch(layout, in_order(model, names), positions, _with_defaults(model, values)))
+    _check_keys(model, batches, key)
+    return batches
 
 
 def update_batches(model: type[Base], rows: Iterable[Any], key: tuple[str, ...]) -> list[Batch]:
     """Return rows to update: a batch for each set of columns that rows name, in the order of their first rows.
 
-    Raises `RowInvalid`.
+    Raises `WriteInvalid` for what is no list of rows, and `RowInvalid`, also for two rows with the same key.
     """
-    values = _values_of_rows(model, rows)
-    positions_of: dict[frozenset[str], list[int]] = {}
-    for position, row in enumerate(values):
-        positions_of.setdefault(frozenset(row), []).append(position)
-    for names, positions in positions_of.items():
-        _check_update(model, names, positions[0], key)
-    batches = [
-        _batch(model, _in_order(model, names), positions, [values[position] for position in positions], key)
-        for names, positions in positions_of.items()
-    ]
+    batches: list[Batch] = []
+    for names, positions, values in _grouped(model, rows, key):
+        _check_names(model, names, positions[0], key, written=names - set(key))
+        if names <= set(key):
+            raise _invalid(model, positions[0], None, f"names no column to set besides {', '.join(key)}")
+        named = in_order(model, names)
+        batches.append(_batch(_Layout(model, named, key), named, positions, values))
     _check_keys(model, batches, key)
     return batches
 
 
-def _values_of_rows(model: type[Base], rows: Iterable[Any]) -> list[Mapping[str, Any]]:
-    return [_values_of_row(model, position, row) for position, row in enumerate(rows)]
+# --- Rows of the caller ----------------------------------------------------------------------------------------------
 
 
-def _values_of_row(model: type[Base], position: int, row: Any) -> Mapping[str, Any]:
+def _values_of_rows(model: type[Base], rows: Iterable[Any], key: tuple[str, ...]) -> list[Mapping[str, Any]]:
+    # Text, a mapping and an object are iterable, but never rows.
+    if isinstance(rows, str | bytes | Mapping | model) or not hasattr(rows, "__iter__"):
+        raise WriteInvalid(
+            problem=f"the rows for {model.__name__} are a `{type(cast('object', rows)).__name__}`, not a list of rows",
+            advice="pass a list of objects or mappings: `[row]`, not `row`",
+        )
+    return [_values_of_row(model, position, row, key) for position, row in enumerate(rows)]
+
+
+def _values_of_row(model: type[Base], position: int, row: Any, key: tuple[str, ...]) -> Mapping[str, Any]:
     """Return the values that a row names, by column."""
     if isinstance(row, Mapping):
         return cast("Mapping[str, Any]", row)
@@ -84,21 +116,50 @@ def _values_of_row(model: type[Base], position: int, row: Any) -> Mapping[str, A
         problem = f"expected {model.__name__} or a mapping, got {type(row).__name__}"
         raise _invalid(model, position, None, problem)
     mapper = inspect(model)
-    related = [relation.key for relation in mapper.relationships if row.__dict__.get(relation.key)]
+    # An attribute that was not set or loaded is not in `__dict__`.
+    values = row.__dict__
+    related = [relation.key for relation in mapper.relationships if values.get(relation.key)]
     if related:
         raise _invalid(model, position, related[0], "is a relation; set its foreign key, or use `session.add`")
-    # An attribute that was not set is not in `__dict__`.
-    return {name: value for name, value in row.__dict__.items() if name in mapper.columns}
+    # An object that was loaded has the columns that the server computes, which a session does not write either.
+    skipped = computed_columns(model) - set(key)
+    return {name: value for name, value in values.items() if name in mapper.columns and name not in skipped}
+
+
+def _grouped(
+    model: type[Base], rows: Iterable[Any], key: tuple[str, ...]
+) -> list[tuple[frozenset[str], list[int], list[Mapping[str, Any]]]]:
+    """Return the sets of columns that rows name, with the positions and the values of those rows."""
+    values = _values_of_rows(model, rows, key)
+    positions_of: dict[frozenset[str], list[int]] = {}
+    for position, row in enumerate(values):
+        positions_of.setdefault(frozenset(row), []).append(position)
+    return [
+        (names, positions, [values[position] for position in positions]) for names, positions in positions_of.items()
+    ]
+
+
+def _with_defaults(model: type[Base], values: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the rows with the defaults that the model computes in Python, as a session would insert them."""
+    defaults = python_defaults(model)
+    if not defaults:
+        return values
+    return [{**row, **{name: default() for name, default in defaults.items() if name not in row}} for row in values]
+
+
+# --- Columns ---------------------------------------------------------------------------------------------------------
 
 
 # Callers choose the columns, so there may be any number of sets.
-@lru_cache(maxsize=1_000)
+@lru_cache(maxsize=MAX_COLUMN_SETS)
 def _insert_columns(model: type[Base], named: frozenset[str]) -> tuple[str, ...]:
     """Return the columns of an INSERT for those that rows name."""
-    columns = inspect(model).columns.items()
-    return _in_order(
-        model, named | {name for name, column in columns if not column.nullable and not _has_default(column)}
-    )
+    required = {
+        name
+        for name, column in inspect(model).columns.items()
+        if not column.nullable and not has_server_default(column)
+    }
+    return in_order(model, named | required | only_a_session_sets(model) | python_defaults(model).keys())
 
 
 def _unknown(model: type[Base], named: frozenset[str]) -> list[object]:
@@ -106,178 +167,184 @@ def _unknown(model: type[Base], named: frozenset[str]) -> list[object]:
     return sorted(named - set(inspect(model).columns.keys()), key=repr)
 
 
-def _not_a_column(model: type[Base], position: int, name: object) -> RowInvalid:
+def _computed(model: type[Base], written: frozenset[str]) -> list[object]:
+    return [*sorted(written & computed_columns(model))]
+
+
+def _not_writable(model: type[Base], position: int, name: object) -> RowInvalid:
     if not isinstance(name, str):
         return _invalid(model, position, None, f"names a column by {type(name).__name__}, not by text")
+    if name in inspect(model).columns:
+        return _invalid(model, position, name, "is computed by the database, which accepts no value for it")
     return _invalid(model, position, name, f"is not a column of {model.__name__}")
 
 
-def _in_order(model: type[Base], names: frozenset[str]) -> tuple[str, ...]:
-    """Return columns in the order of the table, so that the same columns make the same statement."""
-    return tuple(name for name, _ in inspect(model).columns.items() if name in names)
-
-
-def _has_default(column: Column[Any]) -> bool:
-    return column.server_default is not None or column is column.table.autoincrement_column
-
-
-def _check_update(model: type[Base], names: frozenset[str], position: int, key: tuple[str, ...]) -> None:
-    """Check the columns that a row to update names."""
-    if unknown := _unknown(model, names):
-        raise _not_a_column(model, position, unknown[0])
+def _check_names(
+    model: type[Base], names: frozenset[str], position: int, key: tuple[str, ...], written: frozenset[str]
+) -> None:
+    """Check the columns that a row with a key names."""
+    if wrong := _unknown(model, names) or _computed(model, written):
+        raise _not_writable(model, position, wrong[0])
     missing = [name for name in key if name not in names]
     if missing:
         raise _invalid(model, position, missing[0], "is missing, and rows are matched by it")
-    if names <= set(key):
-        raise _invalid(model, position, None, f"names no column to set besides {', '.join(key)}")
+    missing = sorted(only_a_session_updates(model) - names)
+    if missing:
+        raise _invalid(model, position, missing[0], "is missing, and only a session applies its `onupdate`")
 
 
 def _check_keys(model: type[Base], batches: list[Batch], key: tuple[str, ...]) -> None:
-    """Check that no two rows to update have the same key: the order of the two would decide."""
+    """Check that no two rows have the same key: the order of the two would decide."""
+    # PostgreSQL compares numbers by value, and 1.0 and 1.00 are one key.
+    is_number = [isinstance(inspect(model).columns[name].type, Numeric) for name in key]
     keys = [
-        (position, msgspec.json.encode([getattr(row, name) for name in key]))
+        (position, _comparable(row, key, is_number))
         for batch in batches
         for position, row in zip(batch.positions, batch.rows, strict=True)
     ]
-    first: dict[bytes, int] = {}
-    for position, encoded in sorted(keys):
-        if encoded in first:
-            raise _invalid(model, position, None, f"has the same {', '.join(key)} as row {first[encoded]}")
-        first[encoded] = position
+    keys.sort(key=lambda pair: pair[0])
+    first: dict[Any, int] = {}
+    for position, values in keys:
+        if values in first:
+            raise _invalid(model, position, None, f"has the same {', '.join(key)} as row {first[values]}")
+        first[values] = position
 
 
-def _batch(
-    model: type[Base],
-    columns: tuple[str, ...],
-    positions: Sequence[int],
-    values: list[Mapping[str, Any]],
-    key: tuple[str, ...] = (),
-) -> Batch:
-    for name in _unsupported(model, columns):
-        for position, row in zip(positions, values, strict=True):
-            if name in row:
-                kind = inspect(model).columns[name].type
-                raise _invalid(model, position, name, f"has the type {kind!r}, which only a session writes")
-    struct = _struct(model, columns, key)
+def _comparable(row: Any, key: tuple[str, ...], is_number: list[bool]) -> tuple[Any, ...]:
+    values = [getattr(row, name) for name in key]
+    return tuple(
+        Decimal(value) if number else repr(cast("object", value)) if isinstance(value, list) else value
+        for value, number in zip(values, is_number, strict=True)
+    )
+
+
+# --- Values ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """The columns of a batch, and what its rows have to name."""
+
+    model: type[Base]
+    columns: tuple[str, ...]
+    key: tuple[str, ...] = ()
+    missing: str = "is missing"
+    """The problem of a row that lacks a column."""
+
+
+def _batch(layout: _Layout, named: tuple[str, ...], positions: Sequence[int], values: list[Mapping[str, Any]]) -> Batch:
     try:
-        rows = msgspec.convert(values, list[struct])  # type: ignore[valid-type]  # made at run time
-    except msgspec.ValidationError as error:
-        _raise_first_invalid(model, struct, positions, values, error)
-    _check_arrays(model, columns, positions, rows)
-    return Batch(columns, positions, rows, _encoded(model, columns, positions, rows))
+        rows, encoded = _converted(layout, values)
+    except (msgspec.ValidationError, Refused, UnicodeEncodeError):
+        # The invalid row is named, or all are valid after all, such as a text of a subclass of `str`.
+        plain = [_plain_values(layout, position, row) for position, row in zip(positions, values, strict=True)]
+        rows, encoded = _converted(layout, plain)
+    return Batch(layout.columns, named, positions, rows, encoded)
 
 
-def _check_arrays(model: type[Base], columns: tuple[str, ...], positions: Sequence[int], rows: list[Any]) -> None:
-    """Check what an array holds: items of its type, NULL, or arrays of one shape, which no type of msgspec states."""
-    for name, item in _array_items(model, columns).items():
-        for position, row in zip(positions, rows, strict=True):
-            value = getattr(row, name)
-            if value is not None and _shape(value, item) is None:
-                raise _invalid(model, position, name, f"is not an array of `{item.__name__}` and NULL")
+def _converted(layout: _Layout, values: list[Mapping[str, Any]]) -> tuple[list[Any], str]:
+    """Return a struct for each row, and all of them as JSON.
+
+    Raises `msgspec.ValidationError`, `Refused` or `UnicodeEncodeError` if a row may be invalid.
+    """
+    struct = _struct(layout)
+    # Otherwise msgspec would take text for a moment.
+    rows = msgspec.convert(values, list[struct], builtin_types=(datetime,))  # type: ignore[valid-type]
+    for name, kind in _checked_here(layout).items():
+        null = _takes_null(layout, name) and not kind.takes_none
+        for row, source in zip(rows, values, strict=True):
+            if name in source and not (null and source[name] is None):
+                setattr(row, name, kind.written(source[name]))
+    cells = chain.from_iterable(map(msgspec.structs.astuple, rows))
+    # msgspec accepts subclasses, such as an `Enum` with text, but does not always write what a session would.
+    if not _PLAIN_TYPES.issuperset(map(type, cells)):
+        raise Refused("is of a subclass")
+    encoded = msgspec.json.encode(rows).decode()
+    # PostgreSQL's text holds no NUL. A backslash before `u0000` is a false alarm, which costs a look at all values.
+    if "\\u0000" in encoded and any("\0" in text for row in rows for text in _texts(row)):
+        raise Refused("contains NUL")
+    return rows, encoded
+
+
+_PLAIN_TYPES = frozenset((str, int, bool, datetime, list, type(None)))
+
+
+def _texts(row: Any) -> Iterable[str]:
+    """Return the texts of a row, not those in arrays: their items were checked one by one."""
+    return (value for value in msgspec.structs.astuple(row) if isinstance(value, str))
+
+
+def _plain_values(layout: _Layout, position: int, row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the values of a row as plain types; raises `RowInvalid`."""
+    plain: dict[str, Any] = {}
+    for name in layout.columns:
+        kind = _value_type(layout.model, name)
+        if name not in row:
+            if _is_required(layout, name):
+                raise _invalid(layout.model, position, name, _why_missing(layout, name))
+        elif row[name] is None and _takes_null(layout, name) and not kind.takes_none:
+            plain[name] = None
+        else:
+            try:
+                plain[name] = kind.accept(row[name])
+            except Refused as refused:
+                raise _invalid(layout.model, position, name, refused.problem) from None
+    return plain
+
+
+def _why_missing(layout: _Layout, name: str) -> str:
+    if name in only_a_session_sets(layout.model):
+        return "is missing, and only a session applies its default"
+    return layout.missing
 
 
 # The columns of a model do not change, and writes repeat their sets of columns.
-@lru_cache(maxsize=1_000)
-def _unsupported(model: type[Base], columns: tuple[str, ...]) -> list[str]:
-    """Return the columns whose type JSON does not carry without loss."""
-    return [name for name in columns if json_type(inspect(model).columns[name].type) is None]
+@lru_cache(maxsize=MAX_COLUMN_SETS)
+def _checked_here(layout: _Layout) -> dict[str, ValueType]:
+    """Return the columns whose values msgspec does not check."""
+    kinds = {name: _value_type(layout.model, name) for name in layout.columns}
+    return {name: kind for name, kind in kinds.items() if kind.checked_by is None}
 
 
-@lru_cache(maxsize=1_000)
-def _array_items(model: type[Base], columns: tuple[str, ...]) -> dict[str, type]:
-    """Return the type of the items of each array column."""
-    kinds = {name: inspect(model).columns[name].type for name in columns}
-    return {name: json_type(cast("Any", kind).item_type) for name, kind in kinds.items() if isinstance(kind, ARRAY)}
-
-
-def _shape(value: Any, item: type) -> tuple[int, ...] | None:
-    """Return the lengths of a nested list by dimension; `None` unless it is rectangular, of such items or NULL."""
-    if not isinstance(value, list):
-        return () if value is None or _is_item(value, item) else None
-    shapes = {_shape(part, item) for part in cast("list[object]", value)}
-    shape = shapes.pop() if shapes else ()
-    return None if shapes or shape is None else (len(cast("list[object]", value)), *shape)
-
-
-def _is_item(value: object, item: type) -> bool:
-    if item is int:
-        return isinstance(value, int) and not isinstance(value, bool) and -(2**31) <= value < 2**31
-    return isinstance(value, item)
-
-
-def _raise_first_invalid(
-    model: type[Base],
-    struct: Any,
-    positions: Sequence[int],
-    values: list[Mapping[str, Any]],
-    reason: msgspec.ValidationError,
-) -> NoReturn:
-    for position, row in zip(positions, values, strict=True):
-        for field in msgspec.structs.fields(struct):
-            if field.name not in row and field.required:
-                raise _invalid(model, position, field.name, "is missing") from None
-            try:
-                msgspec.convert(row.get(field.name), field.type)
-            except msgspec.ValidationError as error:
-                # msgspec's message names types and limits, never the value.
-                problem = f"has an invalid value: {str(error)[0].lower()}{str(error)[1:]}"
-                raise _invalid(model, position, field.name, problem) from None
-    raise reason
-
-
-def _encoded(model: type[Base], columns: tuple[str, ...], positions: Sequence[int], rows: list[Any]) -> str:
-    try:
-        text = msgspec.json.encode(rows, enc_hook=_as_text).decode()
-    except UnicodeEncodeError:
-        text = ""
-    # PostgreSQL's text holds no NUL. A backslash before `u0000` is a false alarm, which costs a look at all values.
-    if not text or "\\u0000" in text:
-        for position, row in zip(positions, rows, strict=True):
-            for name in columns:
-                if any(map(_is_unstorable, _texts(getattr(row, name)))):
-                    raise _invalid(model, position, name, "contains NUL or half of a surrogate pair")
-    return text
-
-
-def _as_text(value: Any) -> str:
-    """Return a text of a subclass of `str`, such as escaped markup, as a plain one."""
-    return str.__str__(value)
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Yield the texts of a value, those in an array included."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        for item in cast("list[object]", value):
-            yield from _texts(item)
-
-
-def _is_unstorable(text: str) -> bool:
-    return "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text)
-
-
-# Callers choose the columns, so there may be any number of sets.
-@lru_cache(maxsize=1_000)
-def _struct(model: type[Base], columns: tuple[str, ...], key: tuple[str, ...]) -> type[msgspec.Struct]:
+@lru_cache(maxsize=MAX_COLUMN_SETS)
+def _struct(layout: _Layout) -> type[msgspec.Struct]:
     """Return the struct that rows are converted to, which checks them, and from which they are encoded."""
-    fields = [_field(inspect(model).columns[name], is_key=name in key) for name in columns]
-    return msgspec.defstruct(model.__name__, fields, module=__name__, kw_only=True, gc=False)
+    fields = [_field(layout, name) for name in layout.columns]
+    return msgspec.defstruct(layout.model.__name__, fields, module=__name__, kw_only=True, gc=False)
 
 
-def _field(column: Column[Any], *, is_key: bool) -> Any:
-    kind: Any = json_type(column.type)
-    if kind is int:
-        bits = next((bits for integer, bits in INTEGER_BITS.items() if isinstance(column.type, integer)), 32)
-        kind = Annotated[int, msgspec.Meta(ge=-(2 ** (bits - 1)), le=2 ** (bits - 1) - 1)]
-    elif kind is datetime:
-        # PostgreSQL would drop the zone, and store another moment.
-        kind = Annotated[datetime, msgspec.Meta(tz=False)]
+def _field(layout: _Layout, name: str) -> Any:
+    checked_by: Any = _value_type(layout.model, name).checked_by
+    if checked_by is None:
+        checked_by = Any
+    elif _takes_null(layout, name):
+        checked_by = checked_by | None
+    return (name, checked_by) if _is_required(layout, name) else (name, checked_by, None)
+
+
+def _takes_null(layout: _Layout, name: str) -> bool:
     # NULL is equal to nothing, so a key with NULL would match no row.
-    if is_key or not column.nullable:
-        return column.name, kind
-    # A column that only some rows name is NULL in the others, unless it has a default of the server.
-    return (column.name, kind | None) if _has_default(column) else (column.name, kind | None, None)
+    return bool(inspect(layout.model).columns[name].nullable) and name not in layout.key
+
+
+def _is_required(layout: _Layout, name: str) -> bool:
+    """Return whether each row has to name a column that one of them names.
+
+    A column that only some rows name is NULL in the others, unless it has a default.
+    """
+    has_default = has_server_default(inspect(layout.model).columns[name]) or name in only_a_session_sets(layout.model)
+    return has_default or not _takes_null(layout, name)
+
+
+@lru_cache(maxsize=MAX_COLUMN_SETS)
+def _value_type(model: type[Base], name: str) -> ValueType:
+    """Return the values of a column; for a type that only a session writes, none."""
+    kind = inspect(model).columns[name].type
+
+    def refuse(_: Any) -> Any:
+        raise Refused(f"has the type {kind!r}, which only a session writes")
+
+    return value_type(kind) or ValueType(refuse)
 
 
 def _invalid(model: type[Base], position: int, column: str | None, problem: str) -> RowInvalid:

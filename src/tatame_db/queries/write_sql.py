@@ -5,44 +5,56 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import Table, inspect
+from sqlalchemy import ARRAY, JSON, Numeric, Table, inspect
 
 from tatame_db.database.dialect import DIALECT, quoted, quoted_table
+from tatame_db.queries.columns import MAX_COLUMN_SETS, column_name, column_type
 from tatame_db.queries.engine.plan import Statement
 from tatame_db.queries.row import row_type
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from tatame_db.schema import Base
 
-MAX_STATEMENTS = 1_000
-"""How many statements of each kind are cached: callers choose the columns, so there may be any number of sets."""
 
-
-@lru_cache(maxsize=MAX_STATEMENTS)
-def insert_statement(
-    model: type[Base], columns: tuple[str, ...], key: tuple[str, ...], returned: tuple[str, ...]
-) -> Statement[Any]:
-    """Return an INSERT of these columns, with ON CONFLICT if there is a key, and with RETURNING if it returns some."""
-    listed = _listed(columns)
-    sql = (
-        f"INSERT INTO {_table(model)} ({listed})\n"
-        f"SELECT {listed} FROM json_to_recordset(%(rows)s::json) AS source ({_typed(model, columns)})"
-    )
-    if key:
-        # Without another column, the key sets itself: PostgreSQL returns only rows that it inserts or updates.
-        changed = [name for name in columns if name not in key] or list(key)
-        changes = ", ".join(f"{quoted(name)} = EXCLUDED.{quoted(name)}" for name in changed)
-        sql += f"\nON CONFLICT ({_listed(key)}) DO UPDATE SET {changes}"
+@lru_cache(maxsize=MAX_COLUMN_SETS)
+def insert_statement(model: type[Base], columns: tuple[str, ...], returned: tuple[str, ...]) -> Statement[Any]:
+    """Return an INSERT of these columns, with RETURNING if it returns some."""
+    sql = _insert(model, columns)
     if returned:
-        sql += f"\nRETURNING {_listed(returned)}"
-    row = row_type(model, returned)
-    name = f"{'upsert' if key else 'insert'} {model.__name__}"
-    return Statement(name, sql, lambda values: row(*values), has_rows=bool(returned))
+        sql += f"\nRETURNING {_names(model, returned)}"
+    return Statement(f"insert {model.__name__}", _with_rows(sql), _row_maker(model, returned), has_rows=bool(returned))
 
 
-@lru_cache(maxsize=MAX_STATEMENTS)
+@lru_cache(maxsize=MAX_COLUMN_SETS)
+def upsert_statement(
+    model: type[Base],
+    columns: tuple[str, ...],
+    key: tuple[str, ...],
+    changed: tuple[str, ...],
+    returned: tuple[str, ...],
+) -> Statement[Any]:
+    """Return an INSERT of these columns that sets some of them in a row that exists.
+
+    It returns rows or, if no columns are returned, the numbers of inserted and updated rows.
+    """
+    # Without another column, the key sets itself: PostgreSQL returns only rows that it inserts or updates.
+    changes = ", ".join(f"{name} = EXCLUDED.{name}" for name in map(_namer(model), changed or key))
+    sql = f"{_insert(model, columns)}\nON CONFLICT ({_names(model, key)}) DO UPDATE SET {changes}"
+    if returned:
+        sql += f"\nRETURNING {_names(model, returned)}"
+        return Statement(f"upsert {model.__name__}", _with_rows(sql), _row_maker(model, returned))
+    # Nothing has locked or deleted a row that was just inserted. An updated row was locked before, by this statement.
+    # PostgreSQL 18 has RETURNING old and new, which also work in partitioned tables; older servers lack them.
+    sql = (
+        f"WITH written AS (\n{sql}\nRETURNING xmax = 0 AS is_new\n)\n"
+        "SELECT count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new) FROM written"
+    )
+    return Statement(f"upsert {model.__name__}", _with_rows(sql), tuple)
+
+
+@lru_cache(maxsize=MAX_COLUMN_SETS)
 def update_statement(
     model: type[Base], columns: tuple[str, ...], key: tuple[str, ...], returned: tuple[str, ...]
 ) -> Statement[Any]:
@@ -51,37 +63,100 @@ def update_statement(
     It returns the number of updated rows or, if columns are returned, pairs: a position in the batch, and a row.
     """
     name = f"update {model.__name__}"
-    changes = ", ".join(f"{quoted(column)} = source.{quoted(column)}" for column in columns if column not in key)
-    matches = " AND ".join(f"target.{quoted(column)} = source.{quoted(column)}" for column in key)
+    to_name = _namer(model)
+    changes = ", ".join(f"{to_name(column)} = {_read(model, column)}" for column in columns if column not in key)
+    matches = " AND ".join(f"target.{to_name(column)} = {_read(model, column)}" for column in key)
     # The function's rows are numbered, because UPDATE returns rows in any order.
     update = (
         f"UPDATE {_table(model)} AS target SET {changes}\n"  # noqa: S608, names are quoted and values are parameters
-        f"FROM ROWS FROM (json_to_recordset(%(rows)s::json) AS ({_typed(model, columns)})) WITH ORDINALITY\n"
-        f'    AS source ({_listed(columns)}, "#")\n'
+        f"FROM ROWS FROM (json_to_recordset({_ROWS}) AS ({_typed(model, columns)})) WITH ORDINALITY\n"
+        f'    AS source ({", ".join(map(quoted, columns))}, "#")\n'
         f"WHERE {matches}\n"
     )
     if not returned:
         sql = f"WITH updated AS (\n{update}RETURNING 1\n)\nSELECT count(*) FROM updated"
-        return Statement(name, sql, lambda values: values[0])
-    sql = f'{update}RETURNING source."#" - 1, {", ".join(f"target.{quoted(column)}" for column in returned)}'
-    row = row_type(model, returned)
-    return Statement(name, sql, lambda values: (values[0], row(*values[1:])))
+        return Statement(name, _with_rows(sql), _first)
+    sql = f'{update}RETURNING source."#" - 1, {", ".join(f"target.{to_name(column)}" for column in returned)}'
+    make_row = _row_maker(model, returned)
+    return Statement(name, _with_rows(sql), lambda values: (values[0], make_row(values[1:])))
 
 
-@lru_cache(maxsize=MAX_STATEMENTS)
+@lru_cache(maxsize=MAX_COLUMN_SETS)
 def copy_statement(model: type[Base], columns: tuple[str, ...]) -> Statement[Any]:
     """Return a COPY of these columns."""
-    sql = f"COPY {_table(model)} ({_listed(columns)}) FROM STDIN"
+    sql = f"COPY {_table(model)} ({_names(model, columns)}) FROM STDIN"
     return Statement(f"copy {model.__name__}", sql, tuple, has_rows=False)
+
+
+# Stands for the parameter until each `%` of the names is doubled.
+_ROWS = ":rows:"
+
+
+def _with_rows(sql: str) -> str:
+    return sql.replace("%", "%%").replace(_ROWS, "%(rows)s::json")
+
+
+def _insert(model: type[Base], columns: tuple[str, ...]) -> str:
+    return (
+        f"INSERT INTO {_table(model)} ({_names(model, columns)})\n"
+        f"SELECT {', '.join(_read(model, name) for name in columns)}\n"
+        f"FROM json_to_recordset({_ROWS}) AS source ({_typed(model, columns)})"
+    )
 
 
 def _table(model: type[Base]) -> str:
     return quoted_table(cast("Table", model.__table__))
 
 
-def _listed(columns: Iterable[str]) -> str:
-    return ", ".join(map(quoted, columns))
+def _namer(model: type[Base]) -> Callable[[str], str]:
+    return lambda name: column_name(model, name)
+
+
+def _names(model: type[Base], columns: Iterable[str]) -> str:
+    return ", ".join(map(_namer(model), columns))
+
+
+def _is_json(model: type[Base], name: str) -> bool:
+    return isinstance(inspect(model).columns[name].type, JSON)
 
 
 def _typed(model: type[Base], columns: tuple[str, ...]) -> str:
-    return ", ".join(f"{quoted(name)} {inspect(model).columns[name].type.compile(DIALECT)}" for name in columns)
+    """Write the columns of the rows, under the names of the attributes."""
+    # JSON comes as text: a null of JSON inside JSON would be NULL.
+    return ", ".join(
+        f"{quoted(name)} {'TEXT' if _is_json(model, name) else column_type(model, name)}" for name in columns
+    )
+
+
+def _read(model: type[Base], name: str) -> str:
+    """Write the value of a column in a row of the parameter."""
+    return f"source.{quoted(name)}" + (f"::{column_type(model, name)}" if _is_json(model, name) else "")
+
+
+def _row_maker(model: type[Base], returned: tuple[str, ...]) -> Callable[[Sequence[Any]], Any]:
+    """Return the maker of rows; values that SQLAlchemy converts, such as the members of an `Enum`, are converted."""
+    row = row_type(model, returned)
+    converters = {place: convert for place, name in enumerate(returned) if (convert := _converter(model, name))}
+    if not converters:
+        return lambda values: row(*values)
+
+    def make_row(values: Sequence[Any]) -> Any:
+        converted = list(values)
+        for place, convert in converters.items():
+            converted[place] = convert(converted[place])
+        return row(*converted)
+
+    return make_row
+
+
+def _converter(model: type[Base], name: str) -> Callable[[Any], Any] | None:
+    """Return SQLAlchemy's conversion of the driver's values of a column, if there is one."""
+    kind: Any = inspect(model).columns[name].type
+    if isinstance(cast("Any", kind).item_type if isinstance(kind, ARRAY) else kind, Numeric):
+        # SQLAlchemy would choose it by the type of the answer. psycopg's numbers are those that a write takes.
+        return None
+    return kind.dialect_impl(DIALECT).result_processor(DIALECT, None)  # type: ignore[no-any-return]
+
+
+def _first(values: Sequence[Any]) -> Any:
+    return values[0]

@@ -1,0 +1,124 @@
+"""The arguments of a write: which model, which key, and what to return."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from sqlalchemy import JSON, PrimaryKeyConstraint, Table, UniqueConstraint, inspect
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import InstrumentedAttribute, Mapper
+
+from tatame_db.queries.errors import NotAKey, WriteInvalid
+from tatame_db.queries.rejections import constraints
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tatame_db.schema import Base
+
+
+def check_model(model: Any) -> None:
+    """Raise `WriteInvalid` unless rows of `model` can be written."""
+    if not isinstance(model, type) or not isinstance(inspect(model, raiseerr=False), Mapper):
+        name = model.__name__ if isinstance(model, type) else f"a `{type(model).__name__}`"
+        raise WriteInvalid(problem=f"{name} is not a model", advice="pass the class of a model, such as `User`")
+
+
+def returned_columns(model: type[Base], returning: Any) -> tuple[str, ...]:
+    """Return the columns to return for `returning`: none, all, or one; raises `WriteInvalid` for anything else."""
+    if returning is None:
+        return ()
+    if returning is model:
+        return tuple(inspect(model).columns.keys())
+    if _is_column(model, returning):
+        return (str(returning.key),)
+    raise WriteInvalid(
+        problem=f"`returning` is {_described(returning)}, not {model.__name__} or one of its columns",
+        advice=f"pass `returning={model.__name__}`, or a column such as `returning={_example(model)}`",
+    )
+
+
+def key_columns(model: type[Base], by: Any) -> tuple[str, ...]:
+    """Return the columns in `by`; raises `NotAKey` unless it is a list of some, all of the model."""
+    if isinstance(by, InstrumentedAttribute | str | bytes) or not hasattr(by, "__iter__"):
+        raise _not_a_key(model, f"it is {_described(by)}, not a list of columns", [by])
+    columns: list[Any] = list(cast("Iterable[Any]", by))
+    if not columns:
+        raise _not_a_key(model, "it is empty")
+    for column in columns:
+        if not _is_column(model, column):
+            raise _not_a_key(model, f"{_described(column)} is not a column of {model.__name__}", columns)
+        kind = inspect(model).columns[str(column.key)].type
+        if isinstance(kind, JSON) and not isinstance(kind, JSONB):
+            raise _not_a_key(model, f"{column} has the type JSON, whose values PostgreSQL does not compare")
+    return tuple(dict.fromkeys(str(column.key) for column in columns))
+
+
+def check_unique(model: type[Base], key: tuple[str, ...]) -> None:
+    """Raise `NotAKey` unless the columns are the primary key or a unique key of a model."""
+    keys = _unique_keys(model)
+    if set(key) in keys:
+        return
+    examples = [", ".join(f"{model.__name__}.{name}" for name in sorted(names)) for names in keys]
+    raise NotAKey(
+        model=model.__name__,
+        problem=f"no primary key or unique constraint consists of {', '.join(key)}",
+        advice=f"name the columns of one: {' or '.join(f'`by=[{example}]`' for example in examples)}",
+    )
+
+
+def _not_a_key(model: type[Base], problem: str, meant: list[Any] | None = None) -> NotAKey:
+    """Return the error, with an example of what was probably meant."""
+    names = [_meant(model, column) for column in meant or []]
+    examples = [f"{model.__name__}.{name}" for name in names if name]
+    example = ", ".join(examples) if examples and len(examples) == len(names) else _example(model)
+    return NotAKey(
+        model=model.__name__,
+        problem=problem,
+        advice=f"name columns of {model.__name__}, such as `by=[{example}]`",
+    )
+
+
+def _meant(model: type[Base], column: Any) -> str | None:
+    """Return the column that text names, or that a relation needs."""
+    mapper = inspect(model)
+    name = column if isinstance(column, str) else getattr(column, "key", None)
+    if not isinstance(name, str) or (not isinstance(column, str) and getattr(column, "class_", None) is not model):
+        return None
+    if name in mapper.relationships:
+        local = [mapper.get_property_by_column(found).key for found in mapper.relationships[name].local_columns]
+        return local[0] if len(local) == 1 else None
+    return name if name in mapper.columns else None
+
+
+def _is_column(model: type[Base], column: Any) -> bool:
+    return isinstance(column, InstrumentedAttribute) and column.class_ is model and column.key in inspect(model).columns
+
+
+def _described(argument: Any) -> str:
+    """Describe an argument without its value: `User.gym`, `User`, or the type of anything else."""
+    if isinstance(argument, InstrumentedAttribute):
+        return str(cast("object", argument))
+    if isinstance(argument, str):
+        return "text"
+    return argument.__name__ if isinstance(argument, type) else f"a `{type(argument).__name__}`"
+
+
+def _example(model: type[Base]) -> str:
+    mapper = inspect(model)
+    return f"{model.__name__}.{mapper.get_property_by_column(mapper.primary_key[0]).key}"
+
+
+def _unique_keys(model: type[Base]) -> list[set[str]]:
+    """Return the keys by which ON CONFLICT finds a row: those that are checked at once, and hold for all rows."""
+    attribute = {column.name: name for name, column in inspect(model).columns.items()}
+    found = [
+        [column.name for column in constraint.columns]
+        for constraint in constraints(model).values()
+        if isinstance(constraint, PrimaryKeyConstraint | UniqueConstraint) and not constraint.deferrable
+    ]
+    for index in cast("Table", model.__table__).indexes:
+        is_partial = index.dialect_options["postgresql"]["where"] is not None
+        if index.unique and not is_partial and len(index.columns) == len(index.expressions):
+            found.append([column.name for column in index.columns])
+    return [{attribute[name] for name in names} for names in found if all(name in attribute for name in names)]

@@ -1,0 +1,483 @@
+"""The Python values that each column type takes, and how PostgreSQL reads them.
+
+Rows and parameters pass the same checks, so that a value is stored, compared or refused alike on every path. What one
+path would round, pad or reinterpret is refused on all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, cast
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    REAL,
+    BigInteger,
+    Boolean,
+    Date,
+    DateTime,
+    Enum,
+    Float,
+    Integer,
+    Interval,
+    LargeBinary,
+    Null,
+    Numeric,
+    SmallInteger,
+    String,
+    Time,
+    Uuid,
+)
+from sqlalchemy.dialects.postgresql import INTERVAL
+
+from tatame_db.database.dialect import DIALECT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy.types import TypeEngine
+
+# PostgreSQL's own limits.
+MAX_ARRAY_DIMENSIONS = 6
+MAX_DIGITS_BEFORE_POINT = 131_072
+MAX_DIGITS_AFTER_POINT = 16_383
+# Python writes no longer integer as text.
+MAX_JSON_BITS = 14_000
+# A `real` with at most this many binary digits is `float4`.
+REAL_DIGITS = 24
+
+
+class Refused(Exception):
+    """A value that a column cannot hold. The problem names types and limits, never the value."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+
+@dataclass(frozen=True)
+class ValueType:
+    """The values of a column type."""
+
+    accept: Callable[[Any], Any]
+    """Returns an equal value of a plain type; raises `Refused`. It is not called with `None`, which is NULL."""
+    text: Callable[[Any], Any] | None = None
+    """Writes an accepted value as text, or as lists of it, as PostgreSQL's output does if that is cheap.
+
+    `None` if JSON and psycopg write the value itself.
+    """
+    checked_by: Any = None
+    """The type with which msgspec checks values, as strictly as `accept` and faster; `None` if there is none."""
+    takes_none: bool = False
+    """Whether `None` is a value: JSON has a null of its own."""
+
+    def written(self, value: Any) -> Any:
+        """Return what JSON and psycopg write for a value; raises `Refused`."""
+        accepted = self.accept(value)
+        return accepted if self.text is None else self.text(accepted)
+
+
+def value_type(kind: TypeEngine[Any]) -> ValueType | None:
+    """Return the values of a column type, or `None` for a type whose values only a session can write."""
+    for sql_type, make in _MAKERS:
+        if isinstance(kind, sql_type):
+            return make(kind)
+    return None
+
+
+def check_text(value: Any) -> str:
+    """Return a text, or one of a subclass such as escaped markup, as plain text; raises `Refused` for what none is."""
+    if not isinstance(value, str):
+        raise wrong_type("`str`", value)
+    # An `Enum` with text is its text, as psycopg sees it; `str()` would return its name.
+    text = str.__str__(value)
+    if "\0" in text:
+        raise Refused("contains NUL, which PostgreSQL's text cannot hold")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise Refused("contains half of a surrogate pair, which is not text")
+    return text
+
+
+def wrong_type(expected: str, value: object) -> Refused:
+    """Return the refusal of a value of another type."""
+    return Refused(
+        f"is of the wrong type: expected {expected}, got `{'None' if value is None else type(value).__name__}`"
+    )
+
+
+# --- Text and numbers ------------------------------------------------------------------------------------------------
+
+
+def _text(kind: String) -> ValueType:
+    length = kind.length
+    if length is None:
+        return ValueType(check_text, checked_by=str)
+
+    def accept(value: Any) -> str:
+        text = check_text(value)
+        if len(text) > length:
+            raise Refused(f"has more than {length} characters")
+        return text
+
+    return ValueType(accept, checked_by=Annotated[str, msgspec.Meta(max_length=length)])
+
+
+def _integer(kind: Integer) -> ValueType:
+    bits = 64 if isinstance(kind, BigInteger) else 16 if isinstance(kind, SmallInteger) else 32
+    lowest, highest = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+
+    def accept(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise wrong_type("`int`", value)
+        if not lowest <= value <= highest:
+            raise Refused(f"is out of range: expected >= {lowest} and <= {highest}")
+        return int.__int__(value)
+
+    return ValueType(accept, checked_by=Annotated[int, msgspec.Meta(ge=lowest, le=highest)])
+
+
+def _boolean(_: Boolean) -> ValueType:
+    def accept(value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise wrong_type("`bool`", value)
+        return value
+
+    return ValueType(accept, checked_by=bool)
+
+
+def _float(kind: Float[Any]) -> ValueType | None:
+    if kind.asdecimal:
+        return None
+    is_real = isinstance(kind, REAL) or (kind.precision is not None and kind.precision <= REAL_DIGITS)
+
+    def accept(value: Any) -> float:
+        number = _exact_float(value)
+        if is_real and number - number == 0:  # neither infinite nor NaN
+            try:
+                vanishes = number != 0 and struct.unpack("f", struct.pack("f", number)) == (0,)
+            except OverflowError:
+                raise Refused("is out of the range of `real`") from None
+            if vanishes:
+                raise Refused("is out of the range of `real`")
+        return number
+
+    return ValueType(accept, repr)
+
+
+def _exact_float(value: Any) -> float:
+    if isinstance(value, float):
+        return float.__float__(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise wrong_type("`float`", value)
+    try:
+        number = float(int.__int__(value))
+    except OverflowError:
+        number = 0.0
+    if number != value:
+        raise Refused("is an `int` that no `float` equals")
+    return number
+
+
+def _numeric(kind: Numeric[Any]) -> ValueType | None:
+    if not kind.asdecimal:
+        return None
+    before, after = MAX_DIGITS_BEFORE_POINT, MAX_DIGITS_AFTER_POINT
+    if kind.precision is not None:
+        after = kind.scale or 0
+        before = kind.precision - after
+
+    def accept(value: Any) -> Decimal:
+        if not isinstance(value, int | Decimal) or isinstance(value, bool):
+            raise wrong_type("`Decimal`", value)
+        number = Decimal(value)
+        if number.is_snan():
+            raise Refused("is a signaling NaN")
+        if number.is_infinite() and kind.precision is not None:
+            raise Refused("is infinite")
+        if number.is_finite() and number:
+            _, digits, exponent = number.as_tuple()
+            zeros = len(digits) - len("".join(map(str, digits)).rstrip("0"))
+            if -(cast("int", exponent) + zeros) > after:
+                raise Refused(f"has more than {after} digits after the point")
+            if number.adjusted() + 1 > before:
+                raise Refused(f"has more than {before} digits before the point")
+        return number
+
+    return ValueType(accept, lambda number: f"{number:.{kind.scale}f}" if kind.scale else str(number))
+
+
+# --- Dates and times -------------------------------------------------------------------------------------------------
+
+
+def _datetime(kind: DateTime) -> ValueType:
+    check_precision = _precision_check(kind)
+
+    def accept(value: Any) -> datetime:
+        if not isinstance(value, datetime):
+            raise wrong_type("`datetime`", value)
+        if kind.timezone and value.utcoffset() is None:
+            raise Refused("is of the wrong type: expected `datetime` with a timezone, got one with no timezone")
+        # PostgreSQL would drop the zone, and store another moment.
+        if not kind.timezone and value.tzinfo is not None:
+            raise Refused("is of the wrong type: expected `datetime` with no timezone, got one with a timezone")
+        check_precision(value)
+        return _plain_datetime(value)
+
+    if kind.timezone:
+        return ValueType(accept, _moment_text)
+    checked_by = Annotated[datetime, msgspec.Meta(tz=False)] if _precision(kind) is None else None
+    return ValueType(accept, None if checked_by else lambda value: value.isoformat(" "), checked_by)
+
+
+def _plain_datetime(value: datetime) -> datetime:
+    if type(value) is datetime:
+        return value
+    plain = datetime.combine(
+        date(value.year, value.month, value.day),
+        time(value.hour, value.minute, value.second, value.microsecond, value.tzinfo, fold=value.fold),
+    )
+    if plain != value:  # as with the nanoseconds of pandas
+        raise Refused("is more precise than microseconds")
+    return plain
+
+
+def _moment_text(value: datetime) -> str:
+    try:
+        value = value.astimezone(UTC)
+    except OverflowError:
+        # The first or last day of Python's calendar is another year in UTC, which PostgreSQL has.
+        return value.isoformat(" ")
+    return value.isoformat(" ").removesuffix(":00")
+
+
+def _date(_: Date) -> ValueType:
+    def accept(value: Any) -> date:
+        if not isinstance(value, date) or isinstance(value, datetime):
+            raise wrong_type("`date`", value)
+        return date(value.year, value.month, value.day)
+
+    return ValueType(accept, date.isoformat)
+
+
+def _time(kind: Time) -> ValueType:
+    check_precision = _precision_check(kind)
+
+    def accept(value: Any) -> time:
+        if not isinstance(value, time):
+            raise wrong_type("`time`", value)
+        if kind.timezone and value.utcoffset() is None:
+            raise Refused("is of the wrong type: expected `time` with an offset from UTC, got one with none")
+        if not kind.timezone and value.tzinfo is not None:
+            raise Refused("is of the wrong type: expected `time` with no timezone, got one with a timezone")
+        check_precision(value)
+        return value
+
+    return ValueType(accept, time.isoformat)
+
+
+def _precision(kind: Any) -> int | None:
+    return cast("int | None", getattr(kind, "precision", None))
+
+
+def _precision_check(kind: Any) -> Callable[[Any], None]:
+    """Return a check that a column keeps all digits of a second; the type of PostgreSQL alone may have fewer than 6."""
+    digits = _precision(kind)
+
+    def check(value: Any) -> None:
+        if digits is not None and value.microsecond % 10 ** (6 - digits):
+            raise Refused(f"has more than {digits} digits of a second")
+
+    return check
+
+
+def _interval(kind: Any) -> ValueType | None:
+    if getattr(kind, "fields", None) is not None or _precision(kind) is not None:
+        return None
+
+    def accept(value: Any) -> timedelta:
+        if not isinstance(value, timedelta):
+            raise wrong_type("`timedelta`", value)
+        return value
+
+    # A sign for each part, because one sign may count for all of them, depending on `IntervalStyle`.
+    return ValueType(
+        accept, lambda value: f"{value.days:+} days {value.seconds:+} seconds {value.microseconds:+} microseconds"
+    )
+
+
+# --- Other types -----------------------------------------------------------------------------------------------------
+
+
+def _uuid(kind: Uuid[Any]) -> ValueType:
+    def accept(value: Any) -> UUID:
+        if not isinstance(value, UUID):
+            raise wrong_type("`UUID`", value)
+        return value
+
+    def accept_text(value: Any) -> str:
+        try:
+            return str(UUID(check_text(value)))
+        except ValueError:
+            raise Refused("is not a UUID") from None
+
+    return ValueType(accept if kind.as_uuid else accept_text, str)
+
+
+def _bytes(_: LargeBinary) -> ValueType:
+    def accept(value: Any) -> bytes:
+        if not isinstance(value, bytes | bytearray | memoryview):
+            raise wrong_type("`bytes`", value)
+        return bytes(cast("bytes", value))
+
+    return ValueType(accept, lambda value: f"\\x{value.hex()}")
+
+
+def _enum(kind: Enum) -> ValueType:
+    members = kind.enum_class
+    labels = cast("Sequence[str]", kind.enums)
+    to_label: Callable[[Any], Any] = cast("Any", kind).bind_processor(DIALECT)
+
+    def accept(value: Any) -> Any:
+        # Text may be a label, as in a session.
+        if not isinstance(value, str) and (members is None or not isinstance(value, members)):
+            raise wrong_type(f"`{members.__name__ if members else 'str'}`", value)
+        try:
+            label = to_label(value)
+        except LookupError:
+            label = None
+        if label not in labels:
+            raise Refused(f"is not one of {', '.join(labels)}")
+        return value
+
+    return ValueType(accept, to_label)
+
+
+def _json(kind: JSON) -> ValueType:
+    def accept(value: Any) -> Any:
+        # SQLAlchemy's own names for the null of JSON and that of SQL.
+        if value is JSON.NULL or isinstance(value, Null):
+            return value
+        try:
+            _check_json(value)
+        except RecursionError:
+            raise Refused("contains itself, or too many levels") from None
+        return value
+
+    return ValueType(accept, _json_text, takes_none=not kind.none_as_null)
+
+
+def _json_text(value: Any) -> str | None:
+    return None if isinstance(value, Null) else json.dumps(None if value is JSON.NULL else value)
+
+
+def _check_json(value: Any) -> None:
+    match value:
+        case None | bool():
+            pass
+        case str():
+            check_text(value)
+        case int() if value.bit_length() > MAX_JSON_BITS:
+            raise Refused("contains a number with too many digits")
+        case float() if value - value != 0:
+            raise Refused("contains a number that JSON cannot represent")
+        case int() | float():
+            pass
+        case list() | tuple():
+            for item in cast("list[object]", value):
+                _check_json(item)
+        case dict():
+            for key, item in cast("dict[object, object]", value).items():
+                if not isinstance(key, str):
+                    raise Refused(f"contains a key that is a `{type(key).__name__}`, not a `str`")
+                check_text(key)
+                _check_json(item)
+        case _:
+            raise Refused(f"contains a `{type(value).__name__}`, which JSON cannot represent")
+
+
+# --- Arrays ----------------------------------------------------------------------------------------------------------
+
+
+def _array(kind: ARRAY[Any]) -> ValueType | None:
+    item = value_type(kind.item_type)
+    # JSON has arrays of its own, so that it cannot say where an array of PostgreSQL ends.
+    if item is None or isinstance(kind.item_type, JSON):
+        return None
+    text = item.text
+
+    def accept(value: Any) -> list[Any]:
+        if not isinstance(value, list | tuple):
+            raise wrong_type("`list`", value)
+        items = _items(cast("list[object]", value), item, MAX_ARRAY_DIMENSIONS)
+        if items and _shape(items) is None:
+            raise Refused("is not an array: its lists differ in length or in depth, or are empty")
+        return items
+
+    return ValueType(accept, partial(_item_texts, text) if text else _unchanged)
+
+
+def _items(value: Sequence[object], item: ValueType, dimensions: int) -> list[Any]:
+    if not dimensions:
+        raise Refused(f"has more than {MAX_ARRAY_DIMENSIONS} dimensions")
+    return [
+        None
+        if part is None
+        else _items(cast("list[object]", part), item, dimensions - 1)
+        if isinstance(part, list | tuple)
+        else _accepted_item(part, item)
+        for part in value
+    ]
+
+
+def _accepted_item(value: object, item: ValueType) -> Any:
+    try:
+        return item.accept(value)
+    except Refused as refused:
+        raise Refused(f"contains an item that {refused.problem}") from None
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    """Return the lengths of a nested list by dimension; `None` unless it is rectangular and nowhere empty."""
+    if not isinstance(value, list):
+        return ()
+    shapes = {_shape(part) for part in cast("list[object]", value)}
+    shape = shapes.pop() if shapes else None
+    return None if shapes or shape is None else (len(cast("list[object]", value)), *shape)
+
+
+def _item_texts(text: Callable[[Any], Any], value: list[Any]) -> list[Any]:
+    return [
+        None if part is None else _item_texts(text, cast("Any", part)) if isinstance(part, list) else text(part)
+        for part in value
+    ]
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+# A subclass comes before its base: `Enum` is a `String`, and `Float` is a `Numeric`.
+_MAKERS: Sequence[tuple[Any, Callable[[Any], ValueType | None]]] = (
+    (Enum, _enum),
+    (String, _text),
+    (Integer, _integer),
+    (Boolean, _boolean),
+    (Float, _float),
+    (Numeric, _numeric),
+    (DateTime, _datetime),
+    (Date, _date),
+    (Time, _time),
+    (Interval | INTERVAL, _interval),
+    (Uuid, _uuid),
+    (LargeBinary, _bytes),
+    (JSON, _json),
+    (ARRAY, _array),
+)
