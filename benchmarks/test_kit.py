@@ -21,11 +21,13 @@ from sqlalchemy import URL, delete, func, select, text
 
 from tatame_db import evolve
 from tatame_db.database.pool import Database
+from tatame_db.queries.read import read
+from tatame_db.queries.write import insert_many
 from tatame_db.schema import Base, User
 from tatame_db.server.run_directory import new_run_directory
+from tatame_db.testing.databases import RolledBackDatabases
 from tatame_db.testing.factories import a_gym, a_user
 from tatame_db.testing.runs import Run
-from tatame_db.testing.sessions import LoopFreeDatabase, rollback_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,28 +67,29 @@ class Ways:
         self.run, self.sandbox = run, run.sandbox
         self.database = Database(run.clone())
         self.cleared = Database(run.clone())
-        self.loop_free = LoopFreeDatabase(self.database.address)
+        self.rolled_back_databases = RolledBackDatabases(self.database)
         self.runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self.tables = list(Base.metadata.tables.values())
 
     def close(self) -> None:
         """Close the connections; the databases go with the run."""
-        self.runner.run(self.loop_free.engine.dispose())
         self.runner.close()
+        self.rolled_back_databases.close()
         self.database.close()
         self.cleared.close()
 
     def empty_session(self) -> None:
         """`session`, in a test that only begins the transaction."""
-        session = rollback_session(self.database)
-        session.connection()
-        session.discard()
+        with self.rolled_back_databases.database.session() as session:
+            session.execute(text("SELECT 1"))
+        self.rolled_back_databases.end()
 
     def empty_async_session(self) -> None:
         """`async_session`, likewise, without the loop of the test."""
-        session = self.loop_free.rollback_session()
+        session = self.rolled_back_databases.async_database.session()
         asyncio.run(_connect(session))
-        self.runner.run(self.loop_free.discard(session))
+        self.runner.run(session.close())
+        self.rolled_back_databases.end()
 
     def empty_loop(self) -> None:
         """The loop of an asyncio test that does nothing."""
@@ -94,9 +97,17 @@ class Ways:
 
     def rolled_back(self) -> None:
         """`session`."""
-        session = rollback_session(self.database)
-        the_test(session)
-        session.discard()
+        with self.rolled_back_databases.database.session() as session:
+            the_test(session)
+        self.rolled_back_databases.end()
+
+    def rolled_back_queries(self) -> None:
+        """`database`, in a test that writes and reads with queries."""
+        database = self.rolled_back_databases.database
+        insert_many(User, [{"clerk_user_id": "a"}, {"clerk_user_id": "b"}]).run(database)
+        if len(read(User).all(database)) != 2:
+            raise SystemExit("a test found rows of another one")
+        self.rolled_back_databases.end()
 
     def one_delete_for_each_table(self) -> None:
         """Commit, and empty table by table afterwards: the plan's way."""
@@ -152,7 +163,7 @@ class Ways:
 
 
 async def _connect(session: AsyncSession) -> None:
-    await session.connection()
+    await session.execute(text("SELECT 1"))
 
 
 async def _nothing() -> None:
@@ -177,7 +188,13 @@ def measure(place: Path, strategy: str) -> None:
     run.sandbox._in_memory = strategy == "FILE_COPY"
     ways = Ways(run)
     try:
-        quick = [ways.empty_session, ways.empty_async_session, ways.empty_loop, ways.rolled_back]
+        quick = [
+            ways.empty_session,
+            ways.empty_async_session,
+            ways.empty_loop,
+            ways.rolled_back,
+            ways.rolled_back_queries,
+        ]
         ms = in_turns([*quick, ways.one_delete_for_each_table, ways.truncated], ROUNDS * 5)
         slow = [ways.make_clone, ways.drop_clone, ways.make_migrated, ways.drop_migrated, ways.cloned, ways.migrated]
         ms |= in_turns(slow, ROUNDS)

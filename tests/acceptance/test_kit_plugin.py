@@ -34,6 +34,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
+from tatame_db import insert_many, read
 from tatame_db.testing.factories import a_checkin, a_user
 from tatame_db.schema import User
 
@@ -73,6 +74,23 @@ async def test_pytest_asyncio(async_session, turn):
 @pytest.mark.parametrize("turn", range(2))
 async def test_anyio(async_session, turn):
     await work(async_session)
+
+
+@pytest.mark.parametrize("turn", range(2))
+def test_databases(database, async_database, session, turn):
+    with database.session.begin() as other:
+        other.add(a_user())
+    asyncio.run(insert_many(User, [{"clerk_user_id": "ana"}]).run(async_database))
+    assert session.scalar(COUNT) == len(read(User).all(database)) == 2
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("turn", range(2))
+async def test_databases_with_pytest_asyncio(database, async_database, async_session, turn):
+    await work(async_session)
+    async with async_database.session.begin() as other:
+        other.add(a_user())
+    assert len(read(User).all(database)) == 2
 
 
 @pytest.mark.parametrize("turn", range(2))
@@ -211,7 +229,7 @@ def test_the_fixtures_work_without_configuration_and_leave_nothing(project: Proj
     project.write(TESTS)
     code, output = project.run("-n", "0")
     assert code == 0, output
-    assert "12 passed" in output
+    assert "16 passed" in output
     assert project.left() == []
 
 
@@ -334,7 +352,7 @@ def test_a_run_without_a_database_imports_nothing_heavy_and_creates_nothing(proj
         "pydantic",
         "typer",
         "tatame_db.testing.runs",
-        "tatame_db.testing.sessions",
+        "tatame_db.testing.databases",
     )
     project.write(
         "import sys\n"

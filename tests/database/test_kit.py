@@ -1,8 +1,7 @@
-"""The sessions, databases and factories of the test kit, on a real server."""
+"""The databases and factories of the test kit, on a real server."""
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 import shutil
@@ -19,10 +18,9 @@ from typing import IO
 
 import psycopg
 import pytest
-from sqlalchemy import event, func, select, text
+from sqlalchemy import func, select, text
 from sqlalchemy import inspect as mapper_of
 from sqlalchemy.exc import NotSupportedError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from tatame_db.database.address import readable
@@ -35,7 +33,6 @@ from tatame_db.testing import clear_test_data, factories, runs, setup_test_datab
 from tatame_db.testing.factories import a_checkin, a_graduation, a_gym, a_user
 from tatame_db.testing.runs import NotATestDatabase, NoTestDatabase, Run
 from tatame_db.testing.sandbox import NotCreatedByTests, Sandbox
-from tatame_db.testing.sessions import LoopFreeDatabase, rollback_session
 
 FACTORIES: dict[str, Callable[..., Base]] = {
     name: factory for name, factory in vars(factories).items() if name.startswith(("a_", "an_"))
@@ -47,128 +44,7 @@ def users(database: Database) -> int:
         return session.scalars(select(func.count()).select_from(User)).one()
 
 
-# --- Sessions that are rolled back ------------------------------------------------------------------------------------
-
-
-def test_a_commit_is_invisible_to_others_and_rolled_back_at_the_end(
-    committed_database: Database,
-) -> None:
-    session = rollback_session(committed_database)
-    session.add(a_user())
-    session.commit()
-    assert users(committed_database) == 0
-    assert session.scalar(select(func.count()).select_from(User)) == 1
-
-    session.discard()
-    assert users(committed_database) == 0
-
-
-def test_a_rollback_in_a_test_goes_back_to_the_last_commit(committed_database: Database) -> None:
-    session = rollback_session(committed_database)
-    with session.begin():
-        session.add(a_user(first_name="Ana"))
-    session.add(a_user(first_name="Rui"))
-    session.flush()
-    session.rollback()
-    assert session.scalars(select(User.first_name)).all() == ["Ana"]
-    session.discard()
-
-
-def test_a_rollback_session_has_the_options_of_the_database(committed_database: Database) -> None:
-    session = rollback_session(committed_database)
-    user = a_user(first_name="Ana")
-    session.add(user)
-    session.commit()
-    # With `expire_on_commit`, this would query again.
-    assert "first_name" in vars(user)
-    session.discard()
-
-
-def test_a_session_that_the_test_closed_can_be_used_again_and_is_rolled_back(committed_database: Database) -> None:
-    session = rollback_session(committed_database)
-    with session:
-        session.add(a_user())
-        session.commit()
-    assert session.scalar(select(func.count()).select_from(User)) == 1
-    session.discard()
-    assert users(committed_database) == 0
-
-
-def test_an_unused_session_opens_no_connection(committed_database: Database) -> None:
-    opened: list[object] = []
-    event.listen(committed_database.engine, "checkout", lambda *connection: opened.append(connection))
-    rollback_session(committed_database).discard()
-    assert opened == []
-
-
-@pytest.fixture
-def loop_free(committed_database: Database) -> Generator[LoopFreeDatabase]:
-    database = LoopFreeDatabase(committed_database.address)
-    yield database
-    asyncio.run(database.engine.dispose())
-
-
-async def add_a_user(session: AsyncSession) -> None:
-    session.add(a_user())
-    await session.commit()
-
-
-def test_an_async_session_is_rolled_back_in_another_loop_than_the_tests(
-    loop_free: LoopFreeDatabase, committed_database: Database
-) -> None:
-    session = loop_free.rollback_session()
-    asyncio.run(add_a_user(session))
-    assert asyncio.run(session.scalar(select(func.count()).select_from(User))) == 1
-    assert users(committed_database) == 0
-
-    asyncio.run(loop_free.discard(session))
-    assert users(committed_database) == 0
-
-
-def test_a_connection_that_was_awaited_in_one_loop_can_be_awaited_in_the_next(
-    loop_free: LoopFreeDatabase,
-) -> None:
-    async def wait_for_each_other(session: AsyncSession) -> int:
-        process = (await session.execute(text("SELECT pg_backend_pid()"))).scalar_one()
-        await asyncio.gather(*(session.execute(text("SELECT pg_sleep(0.01)")) for _ in range(3)))
-        return int(process)
-
-    processes = set()
-    for _ in range(2):
-        session = loop_free.rollback_session()
-        processes.add(asyncio.run(wait_for_each_other(session)))
-        asyncio.run(loop_free.discard(session))
-    assert len(processes) == 1
-
-
-def test_a_session_whose_loop_was_closed_during_a_statement_is_discarded_at_once(loop_free: LoopFreeDatabase) -> None:
-    session = loop_free.rollback_session()
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(session.execute(text("SELECT pg_sleep(30)")))
-    loop.run_until_complete(asyncio.sleep(0.1))
-    assert not task.done()
-    loop.close()
-
-    asyncio.run(asyncio.wait_for(loop_free.discard(session), timeout=5))
-
-
 # --- The fixtures -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("turn", [1, 2])
-def test_a_session_begins_with_an_empty_database(session: Session, turn: int) -> None:
-    session.add(a_user(id=turn))
-    session.commit()
-    assert session.scalars(select(User.id)).all() == [turn]
-
-
-@pytest.mark.parametrize("turn", [1, 2])
-def test_an_async_session_begins_with_an_empty_database(async_session: AsyncSession, turn: int) -> None:
-    async def work() -> list[int]:
-        await add_a_user(async_session)
-        return list(await async_session.scalars(select(User.id)))
-
-    assert len(asyncio.run(work())) == 1, turn
 
 
 @pytest.mark.parametrize("turn", [1, 2])

@@ -103,7 +103,7 @@ class _Connections:
     def _listen(self, engine: Engine) -> None:
         event.listen(engine, "connect", self._prepare)
         event.listen(engine, "checkout", self._refuse_when_closed)
-        event.listen(engine, "checkout", _make_ready)
+        event.listen(engine, "checkout", self._make_ready)
         event.listen(engine, "checkin", self._discard_when_closed)
         event.listen(engine, "handle_error", self._explain, retval=True)
         survive_fork(engine)
@@ -181,6 +181,16 @@ class _Connections:
     def _refuse_when_closed(self, *_: object) -> None:
         if self._closed:
             raise DatabaseClosed(address=self.address)
+
+    def _make_ready(self, connection: DBAPIConnection, entry: ConnectionPoolEntry, _: object) -> None:
+        if skip_checkout_checks.get():
+            return
+        driver = driver_connection(entry)
+        if is_gone(driver):
+            # The pool catches this and connects anew.
+            raise DisconnectionError("the server ended this connection while it was idle")
+        if driver.autocommit:
+            connection.autocommit = False
 
     def _discard_when_closed(self, _: DBAPIConnection | None, entry: ConnectionPoolEntry) -> None:
         # A session may outlive the timeout of `close`. No later `close` would end the connection it returns.
@@ -364,17 +374,6 @@ class AsyncDatabase(_Connections):
 
 def _in_use(engine: Engine) -> int:
     return engine.pool.checkedout()  # type: ignore[attr-defined,no-any-return]  # a QueuePool's
-
-
-def _make_ready(connection: DBAPIConnection, entry: ConnectionPoolEntry, _: object) -> None:
-    if skip_checkout_checks.get():
-        return
-    driver = driver_connection(entry)
-    if is_gone(driver):
-        # The pool catches this and connects anew.
-        raise DisconnectionError("the server ended this connection while it was idle")
-    if driver.autocommit:
-        connection.autocommit = False
 
 
 def _connect_in_greenlets_only(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""The pytest fixtures: sessions that are rolled back, and databases to commit in.
+"""The pytest fixtures: databases and sessions that are rolled back, and databases to commit in.
 
 Heavy modules are imported inside the fixtures: pytest loads plugins before coverage starts, and in every run, with a
 database or without.
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
-    from tatame_db.database.pool import Database
+    from tatame_db.database.pool import AsyncDatabase, Database
+    from tatame_db.testing.databases import RolledBackDatabases
     from tatame_db.testing.runs import Run
-    from tatame_db.testing.sessions import LoopFreeDatabase
 
 _DIRECTORY = pytest.StashKey[Path]()
 _RUN = pytest.StashKey["Run"]()
@@ -82,14 +82,41 @@ def tatame_database(_tatame_run: Run) -> Generator[Database]:
     database.engine.dispose()
 
 
-@pytest.fixture
-def session(tatame_database: Database) -> Generator[Session]:
-    """Return a session that is rolled back after the test; `commit()` only ends a savepoint."""
-    from tatame_db.testing.sessions import rollback_session  # noqa: PLC0415, see above
+@pytest.fixture(scope="session")
+def _tatame_reused_databases(tatame_database: Database) -> Generator[RolledBackDatabases]:
+    from tatame_db.testing.databases import RolledBackDatabases  # noqa: PLC0415, see above
 
-    session = rollback_session(tatame_database)
-    yield session
-    session.discard()
+    databases = RolledBackDatabases(tatame_database)
+    yield databases
+    databases.close()
+
+
+@pytest.fixture
+def _tatame_databases(_tatame_reused_databases: RolledBackDatabases) -> Generator[RolledBackDatabases]:
+    yield _tatame_reused_databases
+    _tatame_reused_databases.end()
+
+
+@pytest.fixture
+def database(_tatame_databases: RolledBackDatabases) -> Database:
+    """Return a database whose sessions and queries run in one transaction that is rolled back after the test.
+
+    `async_database`, `session` and `async_session` share this transaction: each sees what the others have committed.
+    """
+    return _tatame_databases.database
+
+
+@pytest.fixture
+def async_database(_tatame_databases: RolledBackDatabases) -> AsyncDatabase:
+    """Return the asyncio version of `database`; it works in any event loop."""
+    return _tatame_databases.async_database
+
+
+@pytest.fixture
+def session(database: Database) -> Generator[Session]:
+    """Return a session that is rolled back after the test; `commit()` shows its rows to the rest of the test."""
+    with database.session() as session:
+        yield session
 
 
 @pytest.fixture(scope="session")
@@ -99,21 +126,12 @@ def _tatame_loop() -> Generator[asyncio.Runner]:
         yield loop
 
 
-@pytest.fixture(scope="session")
-def _tatame_async_database(tatame_database: Database, _tatame_loop: asyncio.Runner) -> Generator[LoopFreeDatabase]:
-    from tatame_db.testing.sessions import LoopFreeDatabase  # noqa: PLC0415, see above
-
-    database = LoopFreeDatabase(tatame_database.address)
-    yield database
-    _tatame_loop.run(database.engine.dispose())
-
-
 @pytest.fixture
-def async_session(_tatame_async_database: LoopFreeDatabase, _tatame_loop: asyncio.Runner) -> Generator[AsyncSession]:
+def async_session(async_database: AsyncDatabase, _tatame_loop: asyncio.Runner) -> Generator[AsyncSession]:
     """Return a session for asyncio that is rolled back after the test; it works in any event loop."""
-    session = _tatame_async_database.rollback_session()
+    session = async_database.session()
     yield session
-    _tatame_loop.run(_tatame_async_database.discard(session))
+    _tatame_loop.run(session.close())
 
 
 @pytest.fixture
