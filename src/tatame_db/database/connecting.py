@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -15,6 +16,21 @@ from tatame_db.database.failures import connection_error
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, PoolProxiedConnection
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+
+@dataclass(frozen=True)
+class PoolStatistics:
+    """The connections of a pool at one moment."""
+
+    size: int
+    """The largest number of connections."""
+    in_use: int
+    """Connections that sessions and queries use."""
+    idle: int
+    """Open connections that wait for a use."""
+    waiting: int
+    """Sessions and queries that wait for a connection because all are in use."""
 
 
 waiting_seconds: ContextVar[float | None] = ContextVar("waiting_seconds", default=None)
@@ -25,6 +41,8 @@ class DatabasePool(QueuePool):
     """A pool whose failures are errors of ours, for sessions and queries alike."""
 
     address: URL
+    waiting = 0
+    """The number of callers that wait because all connections are in use."""
 
     @property
     def _timeout(self) -> float:
@@ -44,6 +62,18 @@ class DatabasePool(QueuePool):
             raise ConnectionsExhausted(address=self.address, size=self.size(), seconds=self._timeout) from None
         except psycopg.Error as error:
             raise connection_error(self.address, error) from error
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        if self.checkedin() or self.checkedout() < self.size():
+            return super()._do_get()
+        # The lock of the pool's own counter, which is held for no longer.
+        with self._overflow_lock:
+            self.waiting += 1
+        try:
+            return super()._do_get()
+        finally:
+            with self._overflow_lock:
+                self.waiting -= 1
 
     def recreate(self) -> QueuePool:
         """Return an empty pool with the same options, as `Engine.dispose` needs it."""

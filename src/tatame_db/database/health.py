@@ -1,15 +1,27 @@
-"""The result of a health check."""
+"""The health check: a round trip on a connection of its own, so that a full pool cannot delay it."""
 
 from __future__ import annotations
 
+import select
+import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tatame_db.errors import TatameError
+import psycopg
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import ExecStatus, PGconn, PollingStatus
+
+from tatame_db.database.errors import TooManyConnections
+from tatame_db.database.failures import connection_error
 
 if TYPE_CHECKING:
-    from sqlalchemy.exc import SQLAlchemyError
+    from collections.abc import Callable, Mapping
+
+    from psycopg.pq.abc import PGconn as PGconnProtocol
+    from sqlalchemy import URL
+
+CHECK_TIMEOUT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -17,15 +29,84 @@ class Health:
     """The result of `check()`: how long a round trip took, or why there was none."""
 
     healthy: bool
+    """Whether PostgreSQL answers."""
     latency_ms: float | None = None
+    """The time of a round trip on an open connection."""
     reason: str | None = None
+    """Why there was no round trip."""
+    busy: bool = False
+    """Whether all connections of the pool are in use, so that sessions and queries wait."""
 
 
-def healthy_since(started: float) -> Health:
-    """Return the health of a database that answered now; `started` is a `time.perf_counter()`."""
-    return Health(healthy=True, latency_ms=(time.perf_counter() - started) * 1000)
+@dataclass(frozen=True)
+class Probe:
+    """What a check needs to know of a database before it starts."""
+
+    address: URL
+    parameters: Mapping[str, Any]
+    """Those of a connection, as libpq takes them."""
+    timeout_seconds: float
+    busy: bool
+
+    def start(self, report: Callable[[Health], object]) -> None:
+        """Report the health from a thread, which ends within the time-out and leaves no connection.
+
+        A thread, because libpq waits for the name service without a time limit.
+        """
+        deadline = time.monotonic() + self.timeout_seconds
+        threading.Thread(target=lambda: report(self._health(deadline)), name="tatame-db check", daemon=True).start()
+
+    def timed_out(self) -> Health:
+        """Return the health of a database that did not answer in time."""
+        return Health(
+            healthy=False, reason=f"no answer within {self.timeout_seconds:g} seconds (timeout)", busy=self.busy
+        )
+
+    def _health(self, deadline: float) -> Health:
+        try:
+            return Health(healthy=True, latency_ms=_round_trip(self.parameters, deadline) * 1000, busy=self.busy)
+        except TimeoutError:
+            return self.timed_out()
+        except psycopg.Error as error:
+            reason = connection_error(self.address, error)
+            # The server answers, and the connections that it has are those of the pool.
+            at_work = self.busy and isinstance(reason, TooManyConnections)
+            return Health(healthy=at_work, reason=reason.what, busy=self.busy)
+        except (OSError, ValueError) as error:
+            return Health(healthy=False, reason=str(error), busy=self.busy)
 
 
-def unhealthy(error: TatameError | SQLAlchemyError) -> Health:
-    """Return the health of a database that could not answer."""
-    return Health(healthy=False, reason=error.what if isinstance(error, TatameError) else str(error).splitlines()[0])
+def _round_trip(parameters: Mapping[str, Any], deadline: float) -> float:
+    """Connect, run a statement, close, and return the seconds that the statement took.
+
+    Raises `psycopg.OperationalError` and `TimeoutError`.
+    """
+    connection = PGconn.connect_start(make_conninfo("", **parameters).encode())
+    try:
+        while (status := connection.connect_poll()) != PollingStatus.OK:
+            if status == PollingStatus.FAILED:
+                raise psycopg.OperationalError(connection.error_message.decode(errors="replace"))
+            _wait(connection, select.POLLIN if status == PollingStatus.READING else select.POLLOUT, deadline)
+        connection.nonblocking = 1
+        started = time.perf_counter()
+        connection.send_query(b"SELECT 1")
+        while connection.flush():
+            _wait(connection, select.POLLOUT, deadline)
+        while connection.is_busy():
+            _wait(connection, select.POLLIN, deadline)
+            connection.consume_input()
+        result = connection.get_result()
+        if result is None or result.status != ExecStatus.TUPLES_OK:
+            message = result.error_message if result else connection.error_message
+            raise psycopg.OperationalError(message.decode(errors="replace"))
+        return time.perf_counter() - started
+    finally:
+        connection.finish()
+
+
+def _wait(connection: PGconnProtocol, direction: int, deadline: float) -> None:
+    poll = select.poll()
+    poll.register(connection.socket, direction)
+    remaining = deadline - time.monotonic()
+    if remaining <= 0 or not poll.poll(remaining * 1000):
+        raise TimeoutError

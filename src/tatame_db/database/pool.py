@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import queue
 import time
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Unpack
 
 import psycopg
 from sqlalchemy import URL, Engine, create_engine, event, text
-from sqlalchemy.exc import DBAPIError, DisconnectionError, MissingGreenlet, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, MissingGreenlet
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.util.concurrency import in_greenlet
 
 from tatame_db.database.address import parse_address, readable
-from tatame_db.database.connecting import AsyncDatabasePool, DatabasePool, connect_async
+from tatame_db.database.connecting import AsyncDatabasePool, DatabasePool, PoolStatistics, connect_async
 from tatame_db.database.dialect import OLDEST_SERVER
 from tatame_db.database.driver import check_intervals, driver_connection, is_gone
 from tatame_db.database.errors import ConnectionsBusy, DatabaseClosed, ServerTooOld
 from tatame_db.database.failures import statement_error
 from tatame_db.database.fork import survive_fork
-from tatame_db.database.health import Health, healthy_since, unhealthy
+from tatame_db.database.health import CHECK_TIMEOUT_SECONDS, Health, Probe
 from tatame_db.database.observer import Callback, Observer, observe_sessions
 from tatame_db.database.options import DatabaseOptions, Options
 from tatame_db.database.retries import (
@@ -32,7 +34,6 @@ from tatame_db.database.retries import (
     refuse_awaitable,
     require_awaitable,
 )
-from tatame_db.errors import TatameError
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.settings import Settings
 
@@ -107,12 +108,11 @@ class _Connections:
         event.listen(engine, "checkin", self._discard_when_closed)
         event.listen(engine, "handle_error", self._explain, retval=True)
         survive_fork(engine)
-        assert isinstance(engine.pool, DatabasePool)  # noqa: S101, for the type checker
-        engine.pool.address = self.address
         if self._statement_timeout_ms is not None:
             # Errors of an event would reach the caller as psycopg's, those of this method as SQLAlchemy's.
             engine.dialect.do_begin = self._limit_transaction  # type: ignore[method-assign]
         self._sync_engine = engine
+        self._pool.address = self.address
         if self._observer.listening:
             observe_sessions(engine, self._observer)
 
@@ -132,6 +132,32 @@ class _Connections:
         self._observer.add(callback)
         observe_sessions(self._sync_engine, self._observer)
         return callback
+
+    def statistics(self) -> PoolStatistics:
+        """Return how many connections the pool has, and how many callers wait for one; it takes no time."""
+        pool = self._pool
+        return PoolStatistics(size=pool.size(), in_use=pool.checkedout(), idle=pool.checkedin(), waiting=pool.waiting)
+
+    @property
+    def _pool(self) -> DatabasePool:
+        pool = self._sync_engine.pool
+        assert isinstance(pool, DatabasePool)  # noqa: S101, for the type checker
+        return pool
+
+    def _probe(self, timeout_seconds: float) -> Probe:
+        _, parameters = self._sync_engine.dialect.create_connect_args(self.address)
+        # psycopg's adapters, which libpq does not know.
+        parameters.pop("context", None)
+        statistics = self.statistics()
+        return Probe(
+            address=self.address,
+            parameters={**parameters, **self.options.beside(self.address)},
+            timeout_seconds=timeout_seconds,
+            busy=statistics.in_use >= statistics.size,
+        )
+
+    def _closed_health(self) -> Health:
+        return Health(healthy=False, reason=DatabaseClosed(address=self.address).what)
 
     def _prepare(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
         driver = driver_connection(entry)
@@ -226,14 +252,19 @@ class Database(_Connections):
         with self.engine.connect() as connection:
             connection.execute(text("SELECT 1"))
 
-    def check(self) -> Health:
-        """Return whether the database answers, and how fast or why not; never raises."""
-        started = time.perf_counter()
+    def check(self, timeout_seconds: float = CHECK_TIMEOUT_SECONDS) -> Health:
+        """Return within the time-out whether PostgreSQL answers, and how fast or why not; never raises.
+
+        It uses a connection of its own for a moment, so it does not wait while all of the pool are busy.
+        """
+        if self._closed:
+            return self._closed_health()
+        probe, answers = self._probe(timeout_seconds), queue.SimpleQueue[Health]()
+        probe.start(answers.put)
         try:
-            self.ping()
-        except (TatameError, SQLAlchemyError) as error:
-            return unhealthy(error)
-        return healthy_since(started)
+            return answers.get(timeout=timeout_seconds)
+        except queue.Empty:
+            return probe.timed_out()
 
     def run_in_transaction(
         self, work: Callable[[Session], T], *, retries: int = RETRIES, isolation_level: IsolationLevel | None = None
@@ -311,14 +342,24 @@ class AsyncDatabase(_Connections):
         async with self.engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
 
-    async def check(self) -> Health:
-        """Return whether the database answers, and how fast or why not; never raises."""
-        started = time.perf_counter()
+    async def check(self, timeout_seconds: float = CHECK_TIMEOUT_SECONDS) -> Health:
+        """Do what `Database.check` does."""
+        if self._closed:
+            return self._closed_health()
+        loop = asyncio.get_running_loop()
+        probe, answers = self._probe(timeout_seconds), asyncio.Queue[Health]()
+
+        def report(health: Health) -> None:
+            # The caller may be gone, and its loop with it.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(answers.put_nowait, health)
+
+        probe.start(report)
         try:
-            await self.ping()
-        except (TatameError, SQLAlchemyError) as error:
-            return unhealthy(error)
-        return healthy_since(started)
+            async with asyncio.timeout(timeout_seconds):
+                return await answers.get()
+        except TimeoutError:
+            return probe.timed_out()
 
     async def run_in_transaction(
         self,
