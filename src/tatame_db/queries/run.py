@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
     from sqlalchemy.pool import Pool, QueuePool
 
-    from tatame_db.queries.engine.deadline import Deadline
     from tatame_db.queries.engine.plan import Statement
 
 T = TypeVar("T")
@@ -135,7 +134,7 @@ def fetch(target: SyncTarget, statement: Statement[T], values: Values, *, deadli
     if isinstance(target, Database) and not target.shares_transaction:
         return fetch_committed(target, statement, values, deadline)
     with _connection(target) as connection, _turn(connection, statement):
-        return _fetch(connection, statement, values, deadline)
+        return fetch_in_session(connection, statement, values, deadline)
 
 
 def fetch_all(
@@ -151,7 +150,7 @@ def fetch_all(
             return [fetch_committed(target, *calls[0], deadline)]
         return fetch_all_committed(target, calls, deadline)
     with _connection(target) as connection, _turn(connection, *(statement for statement, _ in calls)):
-        return [_fetch(connection, statement, values, deadline) for statement, values in calls]
+        return [fetch_in_session(connection, statement, values, deadline) for statement, values in calls]
 
 
 def stream(target: SyncTarget, statement: Statement[T], values: Values) -> Iterator[T]:
@@ -178,19 +177,6 @@ def copy(target: SyncTarget, statement: Statement[Any], rows: Iterable[Sequence[
             for row in rows:
                 writer.write_row(row)
         written.number = cursor.rowcount
-
-
-def _fetch(
-    connection: PoolProxiedConnection, statement: Statement[T], values: Values, deadline: Deadline | None
-) -> list[T]:
-    if not hasattr(driver_connection(connection), "turn"):
-        return fetch_in_session(connection, statement, values, deadline)
-    # The test kit's connection is shared, so its cursors alone know whose turn it is.
-    with _reported(statement, connection) as fetched:
-        cursor = driver_connection(connection).cursor(row_factory=statement.row_factory)
-        cursor.execute(statement.sql_bytes, values)
-        fetched.number = cursor.rowcount
-        return statement.finished(cursor.fetchall()) if statement.has_rows else []
 
 
 @contextmanager
