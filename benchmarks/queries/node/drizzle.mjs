@@ -1,9 +1,9 @@
 // The eight jobs as Drizzle's users write them; `prepared` as its documentation advises for speed.
-import readline from "node:readline";
 import pg from "pg";
 import { and, arrayContains, asc, between, desc, eq, relations, sql } from "drizzle-orm";
 import { drizzle } from "drizzle-orm/node-postgres";
 import { integer, pgTable, serial, text, timestamp } from "drizzle-orm/pg-core";
+import { ROWS, parameters } from "./numbers.mjs";
 
 const users = pgTable("users", {
   id: serial("id").primaryKey(),
@@ -106,13 +106,9 @@ const schema = {
   })),
 };
 
-const [, , way, socket, database] = process.argv;
-const pool = new pg.Pool({ host: socket, database, user: "postgres", max: 20 });
-const db = drizzle(pool, { schema });
-const rows = Array.from({ length: 1000 }, (_, i) => ({ userId: i + 1, classId: (i % 100) + 1, date: "2030-01-01" }));
 const $ = sql.placeholder;
 
-const describe = {
+const describe = (db) => ({
   1: (p) => db.query.users.findFirst({ where: eq(users.clerkUserId, p.clerk), with: { gym: true, graduations: true } }),
   2: (p) => db.query.classTable.findMany({
     where: eq(classTable.gymId, p.gym), orderBy: asc(classTable.id), with: { gym: true, instructor: true, assets: true },
@@ -122,7 +118,7 @@ const describe = {
     with: { graduations: true },
   }),
   4: (p) => db.insert(checkins).values({ userId: p.user, classId: p.class, date: "2030-01-01" }).returning(),
-  5: () => db.insert(checkins).values(rows),
+  5: () => db.insert(checkins).values(ROWS.map((row) => ({ userId: row.user_id, classId: row.class_id, date: row.date }))),
   6: (p) => db.select().from(checkins)
     .where(and(eq(checkins.userId, p.user), between(checkins.date, "2026-01-01", "2026-12-31")))
     .orderBy(asc(checkins.date), asc(checkins.id)).limit(50),
@@ -130,56 +126,31 @@ const describe = {
     .where(arrayContains(notifications.recipients, p.recipients))
     .orderBy(desc(notifications.createdAt), desc(notifications.id)).limit(20),
   8: () => db.select().from(users).orderBy(asc(users.id)).limit(10000),
-};
-
-function parameters(i) {
-  const user = ((i * 7919) % 20000) + 1;
-  return { user, clerk: `user_${user}`, gym: (user % 100) + 1, class: (user % 2000) + 1, recipients: [String(user)] };
-}
+  9: (p) => db.query.classTable.findMany({
+    where: eq(classTable.gymId, p.gym), orderBy: asc(classTable.id),
+    with: { assets: true, instructor: { with: { graduations: true } } },
+  }),
+});
 
 // A prepared statement takes its values by name; 1,000 rows have no prepared form worth having, and stay as they are.
-function jobOf(number) {
-  if (way === "plain" || number === 5) return (i) => describe[number](parameters(i));
+function prepared(db, number, plain) {
+  if (number === 5) return plain;
   const names = { user: $("user"), clerk: $("clerk"), gym: $("gym"), class: $("class"), recipients: $("recipients") };
-  if (number === 7) {
-    const statement = db.select().from(notifications)
+  const described = number === 7
+    ? db.select().from(notifications)
       .where(sql`${notifications.recipients} @> ${$("recipients")}`)
-      .orderBy(desc(notifications.createdAt), desc(notifications.id)).limit(20).prepare("job_7");
-    return (i) => statement.execute({ recipients: [String(parameters(i).user)] });
-  }
-  const statement = describe[number](names).prepare(`job_${number}`);
-  return (i) => statement.execute(parameters(i));
+      .orderBy(desc(notifications.createdAt), desc(notifications.id)).limit(20)
+    : describe(db)[number](names);
+  const statement = described.prepare(`job_${number}`);
+  return (p) => statement.execute({ ...p });
 }
 
-async function measure({ job, inflight, seconds }) {
-  const run = jobOf(job);
-  const latencies = [];
-  let next = 0;
-  await Promise.all(Array.from({ length: inflight }, () => run(next++)));
-  const cpu = process.cpuUsage();
-  const started = performance.now();
-  const end = started + seconds * 1000;
-  const worker = async () => {
-    while (performance.now() < end) {
-      const at = performance.now();
-      await run(next++);
-      latencies.push(performance.now() - at);
-    }
-  };
-  await Promise.all(Array.from({ length: inflight }, worker));
-  const took = (performance.now() - started) / 1000;
-  const used = process.cpuUsage(cpu);
-  latencies.sort((a, b) => a - b);
-  return {
-    per_second: latencies.length / took,
-    latency_ms: latencies[Math.floor(latencies.length / 2)],
-    cpu_ms: (used.user + used.system) / 1000 / latencies.length,
-  };
+export function open(way, socket, database) {
+  const pool = new pg.Pool({ host: socket, database, user: "postgres", max: 20 });
+  const db = drizzle(pool, { schema });
+  const jobs = Object.entries(describe(db)).map(([key, plain]) => {
+    const run = way === "drizzle" ? plain : prepared(db, Number(key), plain);
+    return [key, (i) => run(parameters(i))];
+  });
+  return { jobs: Object.fromEntries(jobs), close: () => pool.end() };
 }
-
-for await (const line of readline.createInterface({ input: process.stdin })) {
-  const order = JSON.parse(line);
-  const answer = order.check ? await jobOf(order.check)(4) : await measure(order);
-  console.log(JSON.stringify(answer ?? null));
-}
-await pool.end();
