@@ -21,6 +21,7 @@ from sqlalchemy import URL, BindParameter, Engine, ForeignKey, any_, bindparam, 
 from sqlalchemy.exc import DataError, ProgrammingError
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column, relationship, selectinload
 
+from tatame_db.database.connecting import DatabasePool
 from tatame_db.database.driver import driver_connection
 from tatame_db.database.errors import DatabaseClosed, ServerNotRunning
 from tatame_db.database.options import POOL_SIZE
@@ -615,7 +616,10 @@ def test_a_statement_that_the_server_rejects_raises_the_error_of_a_session(seede
 
 def messages_of(database: Database, run: Callable[[], object], file: Path) -> list[str]:
     """Return the messages that the client sends while `run` runs, as libpq traces them."""
-    lent = database.engine.pool.connect()
+    pool = cast("DatabasePool", database.engine.pool)
+    # Sessions and queries take the same connection then.
+    pool.kept.release_all()
+    lent = pool.connect()
     connection = driver_connection(lent).pgconn
     lent.close()
     with file.open("wb") as trace:

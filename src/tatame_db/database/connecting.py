@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from sqlalchemy import exc
-from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from tatame_db.database.errors import ConnectionsExhausted
 from tatame_db.database.failures import connection_error
+from tatame_db.database.kept import KeepingPool
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, PoolProxiedConnection
-    from sqlalchemy.pool import ConnectionPoolEntry
+    from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ waiting_seconds: ContextVar[float | None] = ContextVar("waiting_seconds", defaul
 """How long a call waits for a free connection, if it has a deadline."""
 
 
-class DatabasePool(QueuePool):
+class DatabasePool(KeepingPool):
     """A pool whose failures are errors of ours, for sessions and queries alike."""
 
     address: URL
@@ -85,6 +86,8 @@ class DatabasePool(QueuePool):
 
 class AsyncDatabasePool(DatabasePool, AsyncAdaptedQueuePool):
     """The same for asyncio."""
+
+    _queue_class = AsyncAdaptedQueuePool._queue_class  # type: ignore[assignment]  # its tasks wait elsewhere
 
 
 async def connect_async(*arguments: Any, **options: Any) -> psycopg.AsyncConnection[tuple[Any, ...]]:

@@ -302,6 +302,7 @@ class Database(_Connections):
         Raises `ConnectionsBusy` when the time runs out.
         """
         self._closed = True
+        self._pool.kept.close()
         deadline = time.monotonic() + timeout_seconds
         while _in_use(self.engine) and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -398,6 +399,7 @@ class AsyncDatabase(_Connections):
         Raises `ConnectionsBusy` when the time runs out.
         """
         self._closed = True
+        self._pool.kept.close()
         deadline = time.monotonic() + timeout_seconds
         while _in_use(self.engine.sync_engine) and time.monotonic() < deadline:
             await asyncio.sleep(0.01)

@@ -24,7 +24,7 @@ from tatame_db.database.observer import SILENT, Observer
 from tatame_db.database.pool import AsyncDatabase, Database, skip_checkout_checks
 from tatame_db.queries.engine.deadline import deadline_after
 from tatame_db.queries.engine.failures import FAILURES, failure
-from tatame_db.queries.engine.threads import checkout, fetch_all_committed, fetch_committed, fetch_in_session, give_back
+from tatame_db.queries.engine.threads import checkout, fetch_all_committed, fetch_committed, fetch_in_session
 from tatame_db.queries.errors import ValueNotReadable
 
 if TYPE_CHECKING:
@@ -193,11 +193,11 @@ def _connection(target: SyncTarget) -> Generator[PoolProxiedConnection]:
         with target.engine.begin() as shared:
             yield shared.connection
         return
-    connection, lean = checkout(target)
+    lean = checkout(target)
     try:
-        yield connection
+        yield cast("PoolProxiedConnection", lean.lent)
     finally:
-        give_back(connection, lean)
+        lean.give_back()
 
 
 # --- Async -----------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
     from sqlalchemy import URL, PoolProxiedConnection
 
+    from tatame_db.database.kept import KeptConnections
     from tatame_db.queries.engine.deadline import Deadline
     from tatame_db.queries.engine.plan import Parameters, Plan
 
@@ -51,6 +52,10 @@ class LeanConnection:
 
     def __init__(self, connection: PoolProxiedConnection) -> None:
         driver = driver_connection(connection)
+        self.lent: PoolProxiedConnection | None = None
+        """The connection as the pool has lent it, while calls on a `Database` use or keep it."""
+        self.kept: KeptConnections | None = None
+        """Where to put it between those calls."""
         self.driver = driver
         self.observer: Observer = connection.info.get("observer", SILENT)
         self.address: URL | None = connection.info.get("address")
@@ -105,6 +110,26 @@ class LeanConnection:
         if self._prepares:
             self._remember(key, binary_format(result))
         return load_rows(plan, self.driver, result), _number_of_rows(plan, result)
+
+    def give_back(self) -> None:
+        """Keep the connection for the next call; close it if it is in a transaction or has an unread answer."""
+        if self.kept is not None and self.is_idle:
+            self.kept.keep(self)
+        else:
+            self.discard()
+
+    def release(self) -> None:
+        """Return the connection, which is idle, to the pool."""
+        # First, because another thread may receive it at once.
+        lent, self.lent = self.lent, None
+        if lent is not None:
+            lent.close()
+
+    def discard(self) -> None:
+        """Close the connection, and let the pool open another one in its place."""
+        lent, self.lent = self.lent, None
+        if lent is not None:
+            lent.invalidate()
 
     def begin(self) -> None:
         """Open the transaction that psycopg would open before the first statement of a session."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import PoolProxiedConnection
 
+    from tatame_db.database.connecting import DatabasePool
     from tatame_db.database.pool import Database
     from tatame_db.queries.engine.deadline import Deadline
     from tatame_db.queries.engine.plan import Parameters, Statement
@@ -30,20 +31,27 @@ T = TypeVar("T")
 
 def checkout(
     database: Database, statement: Statement[Any] | None = None, deadline: Deadline | None = None
-) -> tuple[PoolProxiedConnection, LeanConnection]:
-    """Lend a connection of the pool in autocommit, which the server has not ended while it was idle.
+) -> LeanConnection:
+    """Take a connection in autocommit, which the server has not ended while it was idle.
 
-    Raises `DatabaseUnavailable`, and `DeadlineExceeded` if none is free until the deadline.
+    Raises `DatabaseUnavailable`, and `DeadlineExceeded` if none is free until the deadline of the statement.
     """
-    pool = database.engine.pool
+    pool = cast("DatabasePool", database.engine.pool)
+    while lean := cast("LeanConnection | None", pool.kept.take()):
+        if not lean.is_gone:
+            return lean
+        lean.discard()
     token = skip_checkout_checks.set(True)
     try:
         if deadline is not None:
             waiting_seconds.set(max(deadline.remaining_ms, 0) / 1000)
-        connection = pool.connect()
-        while (lean := lean_connection(connection)).is_gone:
-            connection.invalidate()
-            connection = pool.connect()
+        while True:
+            lent = pool.connect()
+            lean = lean_connection(lent)
+            lean.lent, lean.kept = lent, pool.kept
+            if not lean.is_gone:
+                break
+            lean.discard()
     except ConnectionsExhausted:
         if statement is None or deadline is None or deadline.remaining_ms > 0:
             raise
@@ -54,15 +62,7 @@ def checkout(
             waiting_seconds.set(None)
     if not lean.driver.autocommit:
         lean.driver.autocommit = True
-    return connection, lean
-
-
-def give_back(connection: PoolProxiedConnection, lean: LeanConnection) -> None:
-    """Return a connection to the pool, or close it if it is in a transaction or an answer is still to be read."""
-    if lean.is_idle:
-        connection.close()
-    else:
-        connection.invalidate()
+    return lean
 
 
 def fetch_committed(
@@ -75,7 +75,7 @@ def fetch_committed(
     parameters = statement.plan.parameters(values)
     is_first = True
     while True:
-        connection, lean = checkout(database, statement, deadline)
+        lean = checkout(database, statement, deadline)
         started = time.perf_counter()
         try:
             rows, number = _call(lean, statement, values, parameters, deadline)
@@ -87,7 +87,7 @@ def fetch_committed(
                 continue
             _fail(statement, error, raised, lean, started)
         finally:
-            give_back(connection, lean)
+            lean.give_back()
         lean.observer.record(statement.name, started, number, None)
         return rows
 
@@ -103,7 +103,7 @@ def fetch_all_committed(
     first, last = calls[0][0], calls[-1][0]
     is_first = True
     while True:
-        connection, lean = checkout(database, first, deadline)
+        lean = checkout(database, first, deadline)
         statement, commits, started = first, False, time.perf_counter()
         try:
             lean.run(b"BEGIN")
@@ -126,7 +126,7 @@ def fetch_all_committed(
                     lean.run(b"ROLLBACK")
             _fail(statement, error, raised, lean, started)
         finally:
-            give_back(connection, lean)
+            lean.give_back()
         return answers
 
 
