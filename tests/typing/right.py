@@ -229,7 +229,18 @@ def find_user(clerk_user_id: str, day: str = "2026-03-01") -> Read[User]:
     return read(User).where(User.clerk_user_id == clerk_user_id).load(User.gym, last, on_that_day)
 
 
+@query
+def newest_checkins(user_id: int | None, last: Checkin | None, size: int = 20) -> Read[Checkin]:
+    checkins = read(Checkin) if user_id is None else read(Checkin).where(Checkin.user_id == user_id)
+    return checkins.order_by(Checkin.created_at.desc()).after(last).limit(size)
+
+
 def sync_reads(database: Database, session: Session) -> None:
+    assert_type(find_user.count(database, "user_ana"), int)
+    assert_type(find_user.exists(session, clerk_user_id="user_ana"), bool)
+    page = newest_checkins.all(database, 1, None)
+    assert_type(newest_checkins.all(database, None, page[-1], size=5), list[Checkin])
+    assert_type(read(User).order_by(User.id).page(2, size=20).all(database), list[User])
     assert_type(find_user.first(database, clerk_user_id="user_ana"), User | None)
     assert_type(find_user.one(session, "user_ana", day="2026-03-02"), User)
     assert_type(find_user.all(session.connection(), "user_ana"), list[User])
@@ -240,6 +251,8 @@ def sync_reads(database: Database, session: Session) -> None:
 
 
 async def async_reads(database: AsyncDatabase, session: AsyncSession) -> None:
+    assert_type(await find_user.count(database, "user_ana"), int)
+    assert_type(await read(User).where(User.id == 1).exists(session), bool)
     assert_type(await find_user.first(database, clerk_user_id="user_ana"), User | None)
     assert_type(await find_user.one(session, "user_ana"), User)
     assert_type(await read(Class).load(Class.gym, read(Class.instructor).load(User.graduations)).all(database), list[Class])

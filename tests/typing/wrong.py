@@ -106,6 +106,13 @@ def reads(database: Database, asynchronous: AsyncDatabase) -> None:
     read("users")  # wrong
     read(User).load("gym")  # wrong
     read(User).limit("20")  # wrong
+    read(User).where(gym_id=1)  # wrong
+    read(User).where(True)  # wrong
+    read(User).page("2", size=20)  # wrong
+    read(User).page(2)  # wrong
+    read(User).after(Gym(name="Alliance", address="Rua A, 1", since="2015-03-01"))  # wrong
+    find_user.count(database)  # wrong
+    find_user.exists(database, 1)  # wrong
     read(User.gym).all(database)  # wrong
     read(User).where(User.id).columns("id")  # wrong
 

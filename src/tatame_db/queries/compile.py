@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 from sqlalchemy import (
-    BindParameter,
     Boolean,
     Date,
     DateTime,
@@ -25,14 +25,17 @@ from sqlalchemy import (
     inspect,
     literal_column,
     select,
+    text,
 )
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.util import ClauseAdapter
 
 from tatame_db.database.dialect import DIALECT
-from tatame_db.queries.description import row_count
+from tatame_db.queries.clauses import checked_count
 from tatame_db.queries.errors import ReadInvalid
+from tatame_db.queries.keyset import primary_key
+from tatame_db.queries.parameters import filled, placeholders_in
 from tatame_db.queries.row import json_type, row_type
 
 if TYPE_CHECKING:
@@ -44,6 +47,8 @@ if TYPE_CHECKING:
 
 RowMaker: TypeAlias = "Callable[[Sequence[Any]], Any]"
 """Makes a row of the values that the driver returns for it."""
+RowsMaker: TypeAlias = "Callable[[list[Any]], list[Any]]"
+"""Makes the rows of an answer of all its values."""
 
 # For these types the driver's value is the ORM's; for others, SQLAlchemy may convert it.
 NATIVE_TYPES = (Boolean, Date, DateTime, Float, Integer, Interval, LargeBinary, String, Time, Uuid)
@@ -52,27 +57,36 @@ NATIVE_TYPES = (Boolean, Date, DateTime, Float, Integer, Interval, LargeBinary, 
 MAX_JSON_FIELDS = 100
 
 
+# The place of the outermost LIMIT and OFFSET, which may differ from call to call.
+LIMITS = "/* limits */"
+
+
 @dataclass(frozen=True)
 class CompiledRead:
-    """A read as SQL, without the outermost LIMIT and OFFSET, which may differ from call to call."""
+    """A read as SQL, with `LIMITS` in the place of the outermost LIMIT and OFFSET."""
 
     sql: str
-    parameters: frozenset[str]
-    """The names of the values that each call passes, limits included."""
     constants: dict[str, Any]
     """The values that the description contains, as the driver takes them."""
+    templates: dict[str, Any]
+    """Values that the description contains with parameters in them, such as the list of `contains([user_id])`."""
     converters: dict[str, Callable[[Any], Any]]
     """SQLAlchemy's conversions of parameters into what the driver takes, where there are any."""
     make_row: RowMaker
+    make_rows: RowsMaker | None = None
+    """Makes the rows of the whole answer, where no row can be made by itself."""
 
     def bind(self, values: dict[str, Any]) -> dict[str, Any]:
         """Return all values to send, for the values of a call."""
-        converted = {name: convert(values[name]) for name, convert in self.converters.items()}
-        return {**self.constants, **values, **converted}
+        if self.templates:
+            values = values | {name: filled(template, values) for name, template in self.templates.items()}
+        if self.converters:
+            values = values | {name: convert(values[name]) for name, convert in self.converters.items()}
+        return self.constants | values if self.constants else values
 
 
-def compile_read(description: RelationRead, title: str, *, joined: bool) -> CompiledRead:
-    """Compile a description; raises `ReadInvalid` for what one statement cannot return.
+def compile_rows(description: RelationRead, *, joined: bool) -> CompiledRead:
+    """Compile a description to a statement each of whose rows is complete; raises `ReadInvalid` for what cannot be one.
 
     `joined` joins relations to one row, which costs the server less than JSON. It is wrong for rows that are sorted
     and then limited: all rows would be joined, then sorted, and only then limited.
@@ -81,29 +95,44 @@ def compile_read(description: RelationRead, title: str, *, joined: bool) -> Comp
     statement: Any = select(*selection.columns).select_from(description.model)
     for alias, condition in selection.joins:
         statement = statement.outerjoin(alias, condition)
-    statement = _restricted(statement, description, lambda clause: clause)
-    compiled = statement.compile(dialect=DIALECT)
-    parameters = {name for name, bind in compiled.binds.items() if bind.required}
-    for name in parameters:
-        if compiled.binds[name].expanding:
-            raise ReadInvalid(
-                problem=f"`{title}` has the parameter `{name}` in `in_`, which needs different SQL for each length",
-                advice=f"compare with an array instead: `Model.column == any_({name})`",
-            )
+    statement = restricted(statement, description, lambda clause: clause)
+    return compiled(statement.suffix_with(text(LIMITS)), selection.make_row)
+
+
+def compile_count(description: RelationRead) -> CompiledRead:
+    """Compile a description to a statement that returns the number of its rows."""
+    statement = select(func.count()).select_from(description.model).where(*description.conditions)
+    return compiled(statement.suffix_with(text(LIMITS)), itemgetter(0))
+
+
+def compile_exists(description: RelationRead) -> CompiledRead:
+    """Compile a description to a statement that returns whether it has a row."""
+    one: ColumnElement[Any] = literal_column("1")
+    rows = select(one).select_from(description.model).where(*description.conditions)
+    return compiled(select(rows.exists()).suffix_with(text(LIMITS)), itemgetter(0))
+
+
+def compiled(
+    statement: Any, make_row: RowMaker, make_rows: Callable[[list[Any]], list[Any]] | None = None
+) -> CompiledRead:
+    """Compile a statement of SQLAlchemy."""
+    result = statement.compile(dialect=DIALECT)
+    parameters = {name for bind, name in result.bind_names.items() if bind.required}
+    templates = {name: bind.value for bind, name in result.bind_names.items() if any(placeholders_in(bind.value))}
     # `in_` with a list of the description becomes one placeholder for each value.
-    expanded = compiled.construct_expanded_state(dict.fromkeys(parameters))
+    expanded = result.construct_expanded_state(dict.fromkeys(parameters))
     converters: dict[str, Any] = dict(expanded.processors)
-    limits = {number.key for number in (description.count, description.skip) if isinstance(number, BindParameter)}
     return CompiledRead(
         sql=expanded.statement,
-        parameters=frozenset(parameters | limits),
         constants={
             name: converters[name](value) if name in converters else value
             for name, value in expanded.parameters.items()
-            if name not in parameters
+            if name not in parameters and name not in templates
         },
-        converters={name: convert for name, convert in converters.items() if name in parameters},
-        make_row=selection.make_row,
+        templates=templates,
+        converters={name: convert for name, convert in converters.items() if name in parameters or name in templates},
+        make_row=make_row,
+        make_rows=make_rows,
     )
 
 
@@ -124,13 +153,13 @@ def _selection(description: RelationRead, entity: Any, *, joined: bool) -> _Sele
     makers: list[RowMaker] = []
     for relation in description.relations:
         start = len(columns)
-        if joined and not relation.is_list and relation.count is None and relation.skip is None:
+        if joined and not relation.is_list and relation.size is None and relation.skip is None:
             alias, adapt = _aliased(relation)
             inner = _selection(relation, alias, joined=True)
             is_related = getattr(entity, relation.relation_name).of_type(alias)
             joins += [(alias, and_(is_related, *map(adapt, relation.conditions))), *inner.joins]
             # The key comes first, and is NULL if the join found no row.
-            columns += [getattr(alias, _key(relation)), *inner.columns]
+            columns += [getattr(alias, primary_key(relation)[0]), *inner.columns]
             makers.append(_joined_row(inner.make_row, start, len(columns)))
         else:
             # As text, because the driver would parse JSON, and more slowly.
@@ -151,8 +180,8 @@ def _json(relation: RelationRead, parent: Any) -> ScalarSelect[Any]:
     fields = columns + [_json(inner, alias) for inner in relation.relations]
     rows = select(func.json_build_array(*fields).label("row"))
     rows = rows.where(getattr(parent, relation.relation_name).of_type(alias)).correlate(parent)
-    rows = _restricted(rows, relation, adapt)
-    rows = rows.limit(_literal(relation.count)).offset(_literal(relation.skip))
+    rows = restricted(rows, relation, adapt)
+    rows = rows.limit(_literal(relation.size)).offset(_literal(relation.skip))
     if not relation.is_list:
         return rows.scalar_subquery()
     found = rows.subquery()
@@ -164,20 +193,16 @@ def _aliased(relation: RelationRead) -> tuple[Any, Callable[[Any], Any]]:
     """Return an alias of the model, and a function that makes clauses about the model clauses about the alias."""
     alias = aliased(relation.model)
     adapter = ClauseAdapter(inspect(alias).selectable)
-    return alias, lambda clause: adapter.traverse(inspect(clause).__clause_element__())
+    return alias, adapter.traverse
 
 
-def _restricted(statement: Select[Any], description: RelationRead, adapt: Callable[[Any], Any]) -> Select[Any]:
+def restricted(statement: Select[Any], description: RelationRead, adapt: Callable[[Any], Any]) -> Select[Any]:
     """Add the conditions and the order of a description."""
     return statement.where(*map(adapt, description.conditions)).order_by(*map(adapt, description.order))
 
 
 def _literal(number: Any) -> ColumnElement[int] | None:
-    return None if number is None else literal_column(str(row_count(number)))
-
-
-def _key(description: RelationRead) -> str:
-    return str(inspect(description.model).primary_key[0].key)
+    return None if number is None else literal_column(str(checked_count(number, "a limit")))
 
 
 # --- Rows ------------------------------------------------------------------------------------------------------------
@@ -233,9 +258,4 @@ def _check_json(relation: RelationRead) -> None:
         raise ReadInvalid(
             problem=f"{relation.title} has more than {MAX_JSON_FIELDS} columns and relations",
             advice=f"read fewer with `read({relation.title}).columns(…)`, or use `selectinload` in a session",
-        )
-    if any(isinstance(number, BindParameter) for number in (relation.count, relation.skip)):
-        raise ReadInvalid(
-            problem=f"the limit of {relation.title} is a parameter",
-            advice="write a number: only the outermost limit can be a parameter",
         )

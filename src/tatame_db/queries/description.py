@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Never, Self
 
-from sqlalchemy import BindParameter, inspect
+from sqlalchemy import inspect
 
+from tatame_db.queries import clauses
 from tatame_db.queries.errors import ReadInvalid
+from tatame_db.queries.parameters import parameter_name, parameter_names
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement
+    from collections.abc import Callable
+
+    from sqlalchemy import BindParameter, ColumnElement
     from sqlalchemy.orm import InstrumentedAttribute
 
+    from tatame_db.queries.parameters import Parameter
     from tatame_db.schema import Base
 
 
@@ -27,27 +32,42 @@ class RelationRead:
     attribute: Any = None
     """The relation, such as `User.gym`; `None` for the outermost rows."""
     conditions: tuple[ColumnElement[bool], ...] = ()
-    order: tuple[Any, ...] = ()
-    count: int | BindParameter[int] | None = None
-    skip: int | BindParameter[int] | None = None
+    order: tuple[ColumnElement[Any], ...] = ()
+    size: int | Parameter | BindParameter[int] | None = None
+    """At most how many rows."""
+    skip: int | Parameter | BindParameter[int] | None = None
+    page_number: int | Parameter | BindParameter[int] | None = None
+    """The page of `count` rows, from 1; only of the outermost rows."""
+    last_row: Any = None
+    """The row after which the rows start, or its parameter; only of the outermost rows."""
+    is_paged: bool = False
+    """Whether each row needs a place of its own in the order."""
     selected: tuple[str, ...] = ()
     relations: tuple[RelationRead, ...] = ()
 
-    def where(self, *conditions: ColumnElement[bool]) -> Self:
+    def where(self, *conditions: ColumnElement[bool], **columns: Never) -> Self:
         """Restrict the rows to those for which every condition holds; earlier conditions still apply.
 
-        read(User).where(User.gym_id == 1, User.role == "STUDENT")
-        read(Gym).where(Gym.members.any(User.role == "MANAGER"))
+            read(User).where(User.gym_id == 1, User.role == "STUDENT")
+            read(Gym).where(Gym.members.any(User.role == "MANAGER"))
+
+        Raises `ReadInvalid` for anything but conditions about the model: for what Python has decided, such as
+        `User.id is None`, and for columns of other tables outside `any` and `has`.
         """
-        return replace(self, conditions=self.conditions + conditions)
+        clauses.refuse_names("where", self.model, columns)
+        added = tuple(clauses.condition(condition, self.model, self.parent) for condition in conditions)
+        return self._apply(lambda read: replace(read, conditions=read.conditions + added))
 
     def order_by(self, *order: Any) -> Self:
         """Sort by columns or expressions, after those of earlier calls.
 
-        read(Graduation).order_by(Graduation.created_at.desc())
-        read(User).order_by(func.lower(User.first_name), User.id)
+            read(Graduation).order_by(Graduation.created_at.desc())
+            read(User).order_by(func.lower(User.first_name), User.id)
+
+        Raises `ReadInvalid` for anything but columns and expressions of the model.
         """
-        return replace(self, order=self.order + order)
+        added = tuple(clauses.order(term, self.model, self.parent) for term in order)
+        return self._apply(lambda read: replace(read, order=read.order + added))
 
     def limit(self, count: int, *, skip: int | None = None) -> Self:
         """Return at most `count` rows, after the first `skip`.
@@ -55,9 +75,13 @@ class RelationRead:
             read(Checkin).order_by(Checkin.id).limit(50)
             read(Checkin).order_by(Checkin.id).limit(50, skip=100)
 
-        Both numbers become part of the SQL, because PostgreSQL plans badly for a limit that it does not know.
+        Both numbers become part of the SQL, because PostgreSQL plans badly for a limit that it does not know. Raises
+        `ReadInvalid` for an expression, such as `(page - 1) * size` of parameters: `Read.page` computes that.
         """
-        return replace(self, count=count, skip=skip)
+        clauses.count(count, "limit")
+        if skip is not None:
+            clauses.count(skip, "skip")
+        return self._apply(lambda read: replace(read, size=count, skip=skip, page_number=None))
 
     def columns(self, *columns: InstrumentedAttribute[Any]) -> Self:
         """Read these columns only; reading any other attribute of the rows raises `NotLoaded`.
@@ -67,13 +91,8 @@ class RelationRead:
 
         Raises `ReadInvalid` for a column of another model.
         """
-        for column in columns:
-            if column.class_ is not self.model or column.key not in inspect(self.model).columns:
-                raise ReadInvalid(
-                    problem=f"{column} is not a column of {self.model.__name__}",
-                    advice=f"name columns of {self.model.__name__}",
-                )
-        return replace(self, selected=tuple(column.key for column in columns))
+        selected = tuple(clauses.column(column, self.model) for column in columns)
+        return self._apply(lambda read: replace(read, selected=selected))
 
     def load(self, *relations: InstrumentedAttribute[Any] | RelationRead) -> Self:
         """Load relations with the rows: whole, or as `read(Model.relation)` describes them.
@@ -83,7 +102,7 @@ class RelationRead:
 
         Raises `ReadInvalid` for a relation of another model, and for one that is loaded twice.
         """
-        added = tuple(one if isinstance(one, RelationRead) else read_relation(one) for one in relations)
+        added = tuple(one if isinstance(one, RelationRead) else read_relation(one, self.model) for one in relations)
         names = [relation.relation_name for relation in self.relations + added]
         for relation in added:
             name = relation.relation_name
@@ -94,7 +113,21 @@ class RelationRead:
                 )
             if names.count(name) > 1:
                 raise ReadInvalid(problem=f"{relation.title} is loaded twice", advice="load it once")
-        return replace(self, relations=self.relations + added)
+            if any(parameter_name(number) is not None for number in (relation.size, relation.skip)):
+                raise ReadInvalid(
+                    problem=f"the limit of {relation.title} is a parameter",
+                    advice="write a number: only the outermost limit can be a parameter",
+                )
+        return self._apply(lambda read: replace(read, relations=read.relations + added))
+
+    def _apply(self, step: Callable[[Self], Self]) -> Self:
+        """Return what a step makes of this description."""
+        return step(self)
+
+    @property
+    def parent(self) -> type[Base] | None:
+        """The model that the relation belongs to."""
+        return self.attribute.class_ if self.attribute is not None else None
 
     @property
     def relation_name(self) -> str:
@@ -116,17 +149,48 @@ class RelationRead:
         """Whether the relation leads to many rows."""
         return bool(self.attribute.property.uselist)
 
+    @property
+    def used_parameters(self) -> set[str]:
+        """The names of all parameters, those of the relations included."""
+        numbers = map(parameter_name, (self.size, self.skip, self.page_number, self.last_row))
+        used = {name for name in numbers if name is not None}
+        for clause in (*self.conditions, *self.order):
+            used |= parameter_names(clause)
+        return used.union(*(relation.used_parameters for relation in self.relations))
 
-def read_relation(attribute: InstrumentedAttribute[Any]) -> RelationRead:
-    """Describe a read of a relation such as `User.gym`; raises `ReadInvalid` for a column."""
-    relation = inspect(attribute.class_).relationships.get(attribute.key)
+    def without_nulls(self, names: frozenset[str]) -> Self:
+        """Return the description for parameters that are None, in which `== None` is `IS NULL`."""
+        if names.isdisjoint(self.used_parameters):
+            return self
+        conditions: Any = tuple(clauses.without_nulls(clause, names) for clause in self.conditions)
+        order: Any = tuple(clauses.without_nulls(clause, names) for clause in self.order)
+        relations = tuple(relation.without_nulls(names) for relation in self.relations)
+        last_row = None if parameter_name(self.last_row) in names else self.last_row
+        return replace(self, conditions=conditions, order=order, relations=relations, last_row=last_row)
+
+
+def read_relation(attribute: Any, model: type[Base] | None = None) -> RelationRead:
+    """Describe a read of a relation such as `User.gym`; raises `ReadInvalid` for anything else."""
+    relation = None
+    if clauses.is_attribute(attribute):
+        relation = inspect(attribute.class_).relationships.get(attribute.key)
+        if relation is None:
+            problem = f"{attribute} is a column"
+            raise ReadInvalid(problem=problem, advice="name a model, or a relation such as `User.gym`")
     if relation is None:
-        raise ReadInvalid(problem=f"{attribute} is a column", advice="name a model, or a relation such as `User.gym`")
+        kind = (
+            f"the class `{attribute.__name__}`"
+            if isinstance(attribute, type)
+            else f"a value of type `{type(attribute).__name__}`"
+        )
+        if model is None:
+            raise ReadInvalid(
+                problem=f"`read` received {kind} in place of a model or a relation",
+                advice="name a model, `read(User)`, or a relation for `load`, `read(User.gym)`",
+            )
+        example = next((str(one.class_attribute) for one in inspect(model).relationships), f"{model.__name__}.…")
+        raise ReadInvalid(
+            problem=f"`load` received {kind} in place of a relation",
+            advice=f"name relations of {model.__name__}: `.load({example})` or `.load(read({example}))`",
+        )
     return RelationRead(relation.mapper.class_, attribute)
-
-
-def row_count(number: Any) -> int:
-    """Return a limit that may become part of SQL; raises `ReadInvalid` unless it is an `int` of 0 or more."""
-    if type(number) is not int or number < 0:
-        raise ReadInvalid(problem="a limit is not a whole number of 0 or more", advice="pass an `int`")
-    return number

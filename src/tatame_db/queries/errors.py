@@ -16,20 +16,42 @@ class ReadInvalid(TatameError):
 
 
 @fact
+class ParameterHasNoValue(TatameError):
+    """The function of a `@query` uses a parameter as a Python value."""
+
+    function: str
+    parameters: tuple[str, ...]
+    """The parameter; several if it is not known which of them."""
+    use: str
+    advice: str
+    what = "`{function}` uses {subject} {use}, but it has no value yet"
+    means = "The function describes the read once, and each call sends its values to the server. Nothing was read."
+    fix = "{advice}"
+
+    @property
+    def subject(self) -> str:
+        """The parameter, as precisely as it is known."""
+        names = ", ".join(f"`{name}`" for name in self.parameters)
+        return f"its parameter {names}" if len(self.parameters) == 1 else f"one of its parameters {names}"
+
+
+@fact
 class ParametersDiffer(TatameError):
     """The arguments of a call are not the parameters of the read."""
 
     name: str
     missing: set[str]
     unknown: set[str]
+    repeated: set[str]
     what = "`{name}` {problem}"
     fix = "pass each parameter of the read once, by position or by name"
 
     @property
     def problem(self) -> str:
-        """The parameters without a value, and the values without a parameter."""
+        """The parameters without a value or with two, and the values without a parameter."""
         parts = [f"has no value for {', '.join(sorted(self.missing))}"] if self.missing else []
         parts += [f"has no parameter {', '.join(sorted(self.unknown))}"] if self.unknown else []
+        parts += [f"has two values for {', '.join(sorted(self.repeated))}"] if self.repeated else []
         return " and ".join(parts)
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import inspect as python
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
 
-from sqlalchemy import BindParameter, bindparam
+from sqlalchemy import inspect
 from typing_extensions import ParamSpec
 
-from tatame_db.queries.compile import CompiledRead, compile_read
-from tatame_db.queries.description import RelationRead, read_relation, row_count
+from tatame_db.queries import clauses
+from tatame_db.queries.description import RelationRead, read_relation
 from tatame_db.queries.engine.plan import Statement
-from tatame_db.queries.errors import NotOneRow, ParametersDiffer
+from tatame_db.queries.errors import NotOneRow, ParametersDiffer, ReadInvalid
+from tatame_db.queries.functions import NO_NULLS, QueryFunction
+from tatame_db.queries.parameters import parameter_name
 from tatame_db.queries.run import (
     AsyncTarget,
     SyncTarget,
@@ -23,6 +24,7 @@ from tatame_db.queries.run import (
     stream,
     stream_async,
 )
+from tatame_db.queries.statements import Purpose, Statements
 from tatame_db.schema import Base
 
 if TYPE_CHECKING:
@@ -35,8 +37,10 @@ Model = TypeVar("Model", bound=Base)
 P = ParamSpec("P", default=...)
 Q = ParamSpec("Q")
 
-MAX_STATEMENTS = 256
-"""How many pairs of limit and offset of one read are cached as statements."""
+NO_DEFAULTS: dict[str, Any] = {}
+
+MAX_COMBINATIONS = 64
+"""For how many combinations of parameters that are None the statements of one read are cached."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +58,45 @@ class Read(RelationRead, Generic[T, P]):
 
     name: str = ""
     """The name in the log and in errors; that of the function if `query` made the read."""
-    parameters: tuple[str, ...] = ()
-    defaults: dict[str, Any] = field(default_factory=dict[str, Any])
+    function: QueryFunction | None = None
+    """The function of a `@query`."""
+    variant: Callable[[frozenset[str]], Read[T]] | None = None
+    """Returns the description for parameters of the function that are None."""
+
+    def page(self, number: int, *, size: int) -> Self:
+        """Return the rows of a page, counted from 1, of `size` rows; either may be a parameter of a `@query`.
+
+            read(User).order_by(User.first_name).page(2, size=20).all(db)
+
+        The primary key follows in the order, so that each row is on one page. A page after the last is empty. The
+        server counts through the rows of all pages before: for deep pages use `after`. Raises `ReadInvalid` for a
+        number that is not an `int` of 1 or more, of a parameter when the read runs.
+        """
+        clauses.count(number, "page", least=1)
+        clauses.count(size, "size")
+        return self._apply(lambda read: replace(read, size=size, skip=None, page_number=number, is_paged=True))
+
+    def after(self, row: T | None) -> Self:
+        """Return the rows after a row of the same read, in its order; from the start if it is None.
+
+            @query
+            def newest_checkins(last: Checkin | None) -> Read[Checkin]:
+                return read(Checkin).order_by(Checkin.created_at.desc()).after(last).limit(50)
+
+            page = newest_checkins.all(db, None)
+            next_page = newest_checkins.all(db, page[-1])
+
+        The primary key follows in the order, in the direction of its last column, so that each row has one place. The
+        cost of a page does not depend on how many come before it. A row that has been deleted or changed still marks
+        the place that it had. When the read runs, `ReadInvalid` is raised if the order has an expression, such as
+        `func.lower(…)`, whose value is not part of a row, or a column that `columns` leaves out.
+        """
+        if row is not None and parameter_name(row) is None and not isinstance(row, self.model):
+            raise ReadInvalid(
+                problem=f"`after` received a value of type `{type(row).__name__}` in place of a row of {self.title}",
+                advice="pass the last row of the page before, or None for the first page",
+            )
+        return self._apply(lambda read: replace(read, last_row=row, is_paged=True))
 
     @overload
     def first(self, target: SyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> T | None: ...
@@ -67,7 +108,7 @@ class Read(RelationRead, Generic[T, P]):
         user = find_user.first(db, clerk_user_id="user_123")
         user = await find_user.first(async_db, clerk_user_id="user_123")
         """
-        return self._fetch(target, lambda rows: rows[0] if rows else None, *self._prepare(args, kwargs, at_most=1))
+        return self._fetch(target, _first_row, *self._prepare("first", args, kwargs))
 
     @overload
     def one(self, target: SyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> T: ...
@@ -79,7 +120,7 @@ class Read(RelationRead, Generic[T, P]):
         gym = read(Gym).where(Gym.id == 1).one(db)
         gym = await read(Gym).where(Gym.id == 1).one(async_session)
         """
-        return self._fetch(target, self._only_row, *self._prepare(args, kwargs, at_most=2))
+        return self._fetch(target, self._only_row, *self._prepare("one", args, kwargs))
 
     @overload
     def all(self, target: SyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> list[T]: ...
@@ -91,7 +132,7 @@ class Read(RelationRead, Generic[T, P]):
         gyms = read(Gym).order_by(Gym.name).all(db)
         gyms = await read(Gym).order_by(Gym.name).all(async_db)
         """
-        statement, values = self._prepare(args, kwargs)
+        statement, values = self._prepare("all", args, kwargs)
         return fetch(target, statement, values) if is_sync(target) else fetch_async(target, statement, values)
 
     @overload
@@ -104,8 +145,32 @@ class Read(RelationRead, Generic[T, P]):
         for checkin in read(Checkin).stream(db): ...
         async for checkin in read(Checkin).stream(async_db): ...
         """
-        statement, values = self._prepare(args, kwargs)
+        statement, values = self._prepare("stream", args, kwargs)
         return stream(target, statement, values) if is_sync(target) else stream_async(target, statement, values)
+
+    @overload
+    def count(self, target: SyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> int: ...
+    @overload
+    def count(self, target: AsyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, int]: ...
+    def count(self, target: SyncTarget | AsyncTarget, /, *args: Any, **kwargs: Any) -> Any:
+        """Return how many rows meet the conditions, on all pages: `limit`, `page` and `after` do not matter.
+
+        students_of.count(db, gym_id=1)
+        await read(User).where(User.gym_id == 1).count(async_db)
+        """
+        return self._fetch(target, _first_row, *self._prepare("count", args, kwargs))
+
+    @overload
+    def exists(self, target: SyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> bool: ...
+    @overload
+    def exists(self, target: AsyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, bool]: ...
+    def exists(self, target: SyncTarget | AsyncTarget, /, *args: Any, **kwargs: Any) -> Any:
+        """Return whether any row meets the conditions: `limit`, `page` and `after` do not matter.
+
+        if read(User).where(User.email == email).exists(db): ...
+        if await read(User).where(User.email == email).exists(async_db): ...
+        """
+        return self._fetch(target, _first_row, *self._prepare("exists", args, kwargs))
 
     @overload
     def explain(self, target: SyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> str: ...
@@ -117,7 +182,7 @@ class Read(RelationRead, Generic[T, P]):
         print(find_user.explain(db, clerk_user_id="user_123"))
         print(await find_user.explain(async_db, clerk_user_id="user_123"))
         """
-        statement, values = self._prepare(args, kwargs)
+        statement, values = self._prepare("all", args, kwargs)
         sql = f"EXPLAIN (ANALYZE, BUFFERS) {statement.sql}"
         return self._fetch(target, "\n".join, Statement(f"EXPLAIN {statement.name}", sql, _only_value), values)
 
@@ -138,55 +203,68 @@ class Read(RelationRead, Generic[T, P]):
         return self.name or f"read {self.model.__name__}"
 
     def _prepare(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], at_most: int | None = None
+        self, purpose: Purpose, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Statement[Any], dict[str, Any]]:
-        """Return the statement with its limits written out, and the values to send with it."""
-        is_limited = at_most is not None or self.count is not None
-        compiled = self._compiled_limited if is_limited else self._compiled
-        values = self._values(compiled, args, kwargs)
-        count, skip = self._limits(values, at_most)
-        return self._statement(compiled, count, skip), compiled.bind(values)
+        """Return the statement for a purpose, and the values to send with it."""
+        values = self._values(args, kwargs)
+        nulls = frozenset([name for name, value in values.items() if value is None]) if values else NO_NULLS
+        statements = self._statements.get(nulls) or self._statements_of(nulls)
+        return statements.prepare(purpose, values)
 
-    def _values(self, compiled: CompiledRead, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _values(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return the values of a call by the names of their parameters."""
-        values = {**self.defaults, **dict(zip(self.parameters, args, strict=False)), **kwargs}
-        surplus = len(args) > len(self.parameters)
-        if surplus or values.keys() != compiled.parameters:
-            missing, unknown = compiled.parameters - values.keys(), values.keys() - compiled.parameters
-            unknown |= {f"number {len(self.parameters) + 1}"} if surplus else set()
-            raise ParametersDiffer(name=self._log_name, missing=set(missing), unknown=unknown)
+        function = self.function
+        positional = function.positional if function else ()
+        defaults = function.defaults if function else NO_DEFAULTS
+        values = {**defaults, **dict(zip(positional, args, strict=False)), **kwargs}
+        surplus = len(args) > len(positional)
+        repeated = kwargs.keys() & positional[: len(args)] if args and kwargs else ()
+        if surplus or repeated or values.keys() != self._names:
+            unknown = values.keys() - self._names
+            unknown |= {f"number {len(positional) + 1}"} if surplus else set()
+            missing = self._names - values.keys()
+            raise ParametersDiffer(
+                name=self._log_name, missing=set(missing), unknown=set(unknown), repeated=set(repeated)
+            )
         return values
 
-    def _limits(self, values: dict[str, Any], at_most: int | None) -> tuple[Any, Any]:
-        """Return LIMIT and OFFSET; where they are parameters, take them out of the values, for they become SQL."""
-        count = row_count(values.pop(self.count.key)) if isinstance(self.count, BindParameter) else self.count
-        skip = row_count(values.pop(self.skip.key)) if isinstance(self.skip, BindParameter) else self.skip
-        if at_most is not None:
-            count = at_most if count is None else min(row_count(count), at_most)
-        return count, skip
-
-    def _statement(self, compiled: CompiledRead, count: Any, skip: Any) -> Statement[Any]:
-        statement = self._statements.get((count, skip))
-        if statement is None:
-            limits = "" if count is None else f"\nLIMIT {row_count(count)}"
-            limits += f"\nOFFSET {row_count(skip)}" if skip else ""
-            statement = Statement(self._log_name, compiled.sql + limits, compiled.make_row)
-            if len(self._statements) < MAX_STATEMENTS:
-                self._statements[count, skip] = statement
-        return statement
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        """The names of all parameters: those of the function, and those of `bindparam`."""
+        return frozenset(self.used_parameters).union(self.function.names if self.function else ())
 
     @cached_property
-    def _statements(self) -> dict[tuple[Any, Any], Statement[Any]]:
-        """The statements that were made, by LIMIT and OFFSET."""
+    def _statements(self) -> dict[frozenset[str], Statements]:
+        """The statements for each combination of parameters that are None."""
         return {}
 
-    @cached_property
-    def _compiled(self) -> CompiledRead:
-        return compile_read(self, self._log_name, joined=True)
+    def _statements_of(self, nulls: frozenset[str]) -> Statements:
+        statements = Statements(self._described(nulls), self._log_name)
+        if len(self._statements) < MAX_COMBINATIONS:
+            self._statements[nulls] = statements
+        return statements
 
-    @cached_property
-    def _compiled_limited(self) -> CompiledRead:
-        return compile_read(self, self._log_name, joined=False) if self.order else self._compiled
+    def _described(self, nulls: frozenset[str]) -> Read[T]:
+        """Return the description for parameters that are None."""
+        if not nulls:
+            return self
+        described = self if self.variant is None else self.variant(nulls)
+        return described.without_nulls(nulls)
+
+    def _apply(self, step: Callable[[Any], Any]) -> Self:
+        changed = cast("Self", step(self))
+        variant = self.variant
+        if variant is None:
+            return changed
+
+        def changed_variant(nulls: frozenset[str]) -> Read[T]:
+            return cast("Read[T]", step(variant(nulls)))
+
+        return replace(changed, variant=changed_variant)
+
+
+def _first_row(rows: list[Any]) -> Any:
+    return rows[0] if rows else None
 
 
 def _only_value(values: Sequence[Any]) -> str:
@@ -210,25 +288,49 @@ def read(source: Any) -> Any:
     A parameter is `bindparam("gym_id")` in a condition, and is passed by name; `query` makes typed ones. Raises
     `ReadInvalid` for a column.
     """
-    return Read[Any](source) if isinstance(source, type) else read_relation(source)
+    is_model = isinstance(source, type) and inspect(source, raiseerr=False) is not None
+    return Read[Any](source) if is_model else read_relation(source)
 
 
 def query(function: Callable[Q, Read[T]]) -> Read[T, Q]:
     """Make the parameters of a function those of the read that it returns.
 
         @query
-        def students(gym_id: int) -> Read[User]:
-            return read(User).where(User.gym_id == gym_id, User.role == "STUDENT")
+        def students(gym_id: int, role: str | None = None) -> Read[User]:
+            students = read(User).where(User.gym_id == gym_id)
+            return students if role is None else students.where(User.role == role)
 
         students.all(db, gym_id=1)
 
-    The function is called once, here, with placeholders as arguments, so it cannot decide by their values.
+    The function describes the read for each combination of parameters that are None, which it receives as they are.
+    In place of other values it receives placeholders, which become parameters of the SQL: it cannot decide or compute
+    by them in Python, and `isinstance` and `is True` do not see their values. It runs here, and again at the first call
+    with another combination.
+
+    Raises `ParameterHasNoValue` where Python needs the value of a placeholder, `ReadInvalid` for a parameter that
+    no combination uses, and what the function itself raises.
     """
-    parameters = python.signature(function).parameters
-    placeholders: dict[str, Any] = {name: bindparam(name) for name in parameters}
-    description = cast("Callable[..., Read[T]]", function)(**placeholders)
-    defaults = {
-        name: parameter.default for name, parameter in parameters.items() if parameter.default is not parameter.empty
-    }
-    named = replace(description, name=function.__name__, parameters=tuple(parameters), defaults=defaults)
+    called = QueryFunction(function)
+    reads = {nulls: _described(called, nulls, described) for nulls, described in called.definitions()}
+    described = reads[NO_NULLS]
+    called.check_used(read.used_parameters for read in reads.values())
+
+    def variant(nulls: frozenset[str]) -> Read[T]:
+        return reads.get(nulls) or _described(called, nulls, called.call(nulls))
+
+    named = replace(described, name=function.__name__, function=called, variant=variant)
     return cast("Read[T, Q]", named)
+
+
+def _described(function: QueryFunction, nulls: frozenset[str], described: Any) -> Read[Any]:
+    """Return the description that the function of a `@query` returned for parameters that are None."""
+    if not isinstance(described, Read):
+        raise ReadInvalid(
+            problem=f"`{function.name}` returned a value of type `{type(described).__name__}`",
+            advice="return the description of a read of a model: `return read(User).where(…)`",
+        )
+    found = cast("Read[Any]", described)
+    # The function may return what another one has described, which has its own combinations.
+    if found.variant is not None:
+        found = replace(found.variant(nulls) if nulls else found, function=None, variant=None)
+    return found
