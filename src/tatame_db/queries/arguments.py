@@ -9,7 +9,6 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import InstrumentedAttribute, Mapper
 
 from tatame_db.queries.errors import NotAKey, WriteInvalid
-from tatame_db.queries.rejections import constraints
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -112,13 +111,14 @@ def _example(model: type[Base]) -> str:
 def _unique_keys(model: type[Base]) -> list[set[str]]:
     """Return the keys by which ON CONFLICT finds a row: those that are checked at once, and hold for all rows."""
     attribute = {column.name: name for name, column in inspect(model).columns.items()}
+    table = cast("Table", model.__table__)
     found = [
-        [column.name for column in constraint.columns]
-        for constraint in constraints(model).values()
+        list(constraint.columns)
+        for constraint in table.constraints
         if isinstance(constraint, PrimaryKeyConstraint | UniqueConstraint) and not constraint.deferrable
     ]
-    for index in cast("Table", model.__table__).indexes:
+    for index in table.indexes:
         is_partial = index.dialect_options["postgresql"]["where"] is not None
         if index.unique and not is_partial and len(index.columns) == len(index.expressions):
-            found.append([column.name for column in index.columns])
-    return [{attribute[name] for name in names} for names in found if all(name in attribute for name in names)]
+            found.append(list(index.columns))
+    return [{attribute[column.name] for column in columns} for columns in found]

@@ -80,16 +80,17 @@ def _columns(model: type[Base], error: psycopg.Error) -> tuple[str, ...]:
         return ()
     if constraint is not None:
         return _attributes(model, [column.name for column in constraint.columns])
-    names = [diagnosis.column_name] if diagnosis.column_name else []
-    if copied := _COPY_LINE.search(diagnosis.context or ""):
-        names = names or [copied[2]] if copied[2] else names
-    return _attributes(model, names)
+    if key := _KEY.search(diagnosis.message_detail or ""):
+        return _attributes(model, [name.strip('"') for name in key[1].split(", ")])
+    copied = _COPY_LINE.search(diagnosis.context or "")
+    name = diagnosis.column_name or (copied[2] if copied else None)
+    return _attributes(model, [name] if name else [])
 
 
 def _attributes(model: type[Base], columns: Sequence[str]) -> tuple[str, ...]:
     """Return the attributes of columns, which callers know."""
     names = {column.name: name for name, column in inspect(model).columns.items()}
-    return tuple(names[column] for column in columns if column in names)
+    return tuple(names[column] for column in columns) if names.keys() >= set(columns) else ()
 
 
 def _positions(batches: Sequence[Batch], columns: tuple[str, ...], error: psycopg.Error) -> list[int]:
@@ -166,5 +167,6 @@ def constraints(model: type[Base]) -> dict[str, Any]:
     return {
         str(DIALECT.identifier_preparer.format_constraint(constraint)): constraint
         for constraint in cast("Table", model.__table__).constraints
-        if isinstance(constraint, kinds)
+        # The server names a constraint that the model does not.
+        if isinstance(constraint, kinds) and constraint.name is not None
     }

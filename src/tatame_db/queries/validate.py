@@ -11,7 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
-from sqlalchemy import Numeric, inspect
+from sqlalchemy import Float, Numeric, inspect
 
 from tatame_db.queries.columns import (
     MAX_COLUMN_SETS,
@@ -196,7 +196,7 @@ def _check_names(
 def _check_keys(model: type[Base], batches: list[Batch], key: tuple[str, ...]) -> None:
     """Check that no two rows have the same key: the order of the two would decide."""
     # PostgreSQL compares numbers by value, and 1.0 and 1.00 are one key.
-    is_number = [isinstance(inspect(model).columns[name].type, Numeric) for name in key]
+    is_number = [isinstance(inspect(model).columns[name].type, Float | Numeric) for name in key]
     keys = [
         (position, _comparable(row, key, is_number))
         for batch in batches

@@ -101,8 +101,11 @@ def check_text(value: Any) -> str:
     text = str.__str__(value)
     if "\0" in text:
         raise Refused("contains NUL, which PostgreSQL's text cannot hold")
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise Refused("contains half of a surrogate pair, which is not text")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise Refused("contains half of a surrogate pair, which is not text") from None
     return text
 
 
@@ -162,7 +165,7 @@ def _float(kind: Float[Any]) -> ValueType | None:
         number = _exact_float(value)
         if is_real and number - number == 0:  # neither infinite nor NaN
             try:
-                vanishes = number != 0 and struct.unpack("f", struct.pack("f", number)) == (0,)
+                vanishes = number != 0 and struct.unpack("<f", struct.pack("<f", number)) == (0,)
             except OverflowError:
                 raise Refused("is out of the range of `real`") from None
             if vanishes:
@@ -464,7 +467,7 @@ def _unchanged(value: Any) -> Any:
     return value
 
 
-# A subclass comes before its base: `Enum` is a `String`, and `Float` is a `Numeric`.
+# A subclass comes before its base: `Enum` is a `String`.
 _MAKERS: Sequence[tuple[Any, Callable[[Any], ValueType | None]]] = (
     (Enum, _enum),
     (String, _text),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import ARRAY, JSON, Numeric, Table, inspect
+from sqlalchemy import ARRAY, JSON, Float, Numeric, Table, inspect
 
 from tatame_db.database.dialect import DIALECT, quoted, quoted_table
 from tatame_db.queries.columns import MAX_COLUMN_SETS, column_name, column_type
@@ -152,7 +152,7 @@ def _row_maker(model: type[Base], returned: tuple[str, ...]) -> Callable[[Sequen
 def _converter(model: type[Base], name: str) -> Callable[[Any], Any] | None:
     """Return SQLAlchemy's conversion of the driver's values of a column, if there is one."""
     kind: Any = inspect(model).columns[name].type
-    if isinstance(cast("Any", kind).item_type if isinstance(kind, ARRAY) else kind, Numeric):
+    if isinstance(cast("Any", kind).item_type if isinstance(kind, ARRAY) else kind, Float | Numeric):
         # SQLAlchemy would choose it by the type of the answer. psycopg's numbers are those that a write takes.
         return None
     return kind.dialect_impl(DIALECT).result_processor(DIALECT, None)  # type: ignore[no-any-return]
