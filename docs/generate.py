@@ -213,6 +213,7 @@ _AREAS = {
     "server": "The embedded server",
     "database": "Connections",
     "queries": "Queries",
+    "fastapi": "FastAPI",
     "schema": "Models",
     "evolve": "Schema changes",
     "seed": "Seed data",

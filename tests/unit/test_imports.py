@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "server": {"errors", "database"},
     "database": DATABASE,
     "queries": {"errors", "schema", "database"},
+    "fastapi": {"errors", "database", "queries"},
     "evolve": {"errors", "schema", "database", "server"},
     "seed": {"errors", "schema", "database"},
     "testing": {*DATABASE, "schema", "evolve"},

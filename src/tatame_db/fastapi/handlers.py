@@ -1,0 +1,112 @@
+"""Responses for requests that failed because of the database: 503, and never an address, a statement or a value."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fastapi.exceptions import ResponseValidationError
+from sqlalchemy.exc import DBAPIError
+from starlette.responses import JSONResponse
+from starlette.websockets import WebSocket
+
+from tatame_db.database.errors import DatabaseUnavailable, OutcomeUnknown
+from tatame_db.queries.errors import DeadlineExceeded, NotLoaded
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.requests import HTTPConnection
+    from starlette.responses import Response
+
+RETRY_AFTER_SECONDS = 5
+TRY_AGAIN_LATER = 1013
+"""The code with which a WebSocket is closed."""
+
+# What a later request need not meet again, by SQLSTATE and its class: lost connections, too few resources, conflicts,
+# locks, cancelled statements, a server that shuts down or is a standby.
+_PASSING = ("08", "53", "40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "57P05", "25006")
+
+logger = logging.getLogger("tatame_db.fastapi")
+
+
+class Failure(NamedTuple):
+    """What a client learns."""
+
+    detail: str
+    may_repeat: bool
+    """Whether the request certainly changed nothing, so that it may be sent again."""
+
+
+UNAVAILABLE = Failure("The database is unavailable; nothing was changed.", may_repeat=True)
+TOO_SLOW = Failure("The database did not answer in time; nothing was changed.", may_repeat=True)
+UNKNOWN = Failure("The connection to the database was lost; the request may have been carried out.", may_repeat=False)
+
+
+def add_database_handlers(app: FastAPI, *, retry_after_seconds: int = RETRY_AFTER_SECONDS) -> None:
+    """Respond with 503 to requests that failed because the database is away, full, locked or too slow.
+
+        add_database_handlers(app)
+
+    The body is `{"detail": …}`, in words that name no address and no value; the log has the error. `Retry-After` is set
+    unless a commit may have been carried out before its connection was lost. Other errors stay what they are: a bug is
+    500. A response whose model has an attribute that its row did not load raises `NotLoaded`, which names it.
+    """
+
+    async def respond(connection: HTTPConnection, error: Exception) -> Response | None:
+        failure = failure_of(error)
+        if failure is None:
+            raise error
+        logger.warning("503 for a request: %s", _logged(error))
+        if isinstance(connection, WebSocket):
+            await connection.close(TRY_AGAIN_LATER, failure.detail)
+            return None
+        headers = {"Retry-After": str(retry_after_seconds)} if failure.may_repeat else {}
+        return JSONResponse({"detail": failure.detail}, status_code=503, headers=headers)
+
+    for kind in (DatabaseUnavailable, OutcomeUnknown, DeadlineExceeded, DBAPIError):
+        app.add_exception_handler(kind, respond)  # type: ignore[arg-type]  # `None` for WebSockets is allowed
+    app.add_exception_handler(ResponseValidationError, _explain_missing_attribute)
+
+
+def failure_of(error: Exception) -> Failure | None:
+    """Return what a client learns of an error, or `None` if it is not the database's."""
+    if isinstance(error, DBAPIError):
+        return _failure_of_statement(error)
+    kinds = {OutcomeUnknown: UNKNOWN, DatabaseUnavailable: UNAVAILABLE, DeadlineExceeded: TOO_SLOW}
+    return next((failure for kind, failure in kinds.items() if isinstance(error, kind)), None)
+
+
+def _failure_of_statement(error: DBAPIError) -> Failure | None:
+    if error.connection_invalidated:
+        # SQLAlchemy runs COMMIT without a statement's text. Whatever ran before it is rolled back by the loss.
+        return UNKNOWN if error.statement is None else UNAVAILABLE
+    state = getattr(error.orig, "sqlstate", None) or ""
+    if not state.startswith(_PASSING):
+        return None
+    return TOO_SLOW if state == "57014" else UNAVAILABLE
+
+
+def _logged(error: Exception) -> str:
+    """Describe an error for the log; the text of the server's may quote a row."""
+    if isinstance(error, DBAPIError):
+        return f"{type(error.orig).__name__} {getattr(error.orig, 'sqlstate', None) or ''}".rstrip()
+    return getattr(error, "what", type(error).__name__)
+
+
+async def _explain_missing_attribute(_: Any, error: Any) -> Response:
+    """Name the attribute that a row did not load: to pydantic it is a missing field."""
+    for problem in error.errors():
+        if problem["type"] == "missing":
+            _read(error.body, problem["loc"][1:], error)
+    raise error
+
+
+def _read(body: Any, location: tuple[int | str, ...], error: Exception) -> None:
+    value = body
+    for step in location:
+        try:
+            value = value[step] if isinstance(step, int) else getattr(value, step)
+        except NotLoaded as not_loaded:
+            raise not_loaded from error
+        except (AttributeError, LookupError, TypeError):
+            return
