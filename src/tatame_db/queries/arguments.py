@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 def check_model(model: Any) -> None:
     """Raise `WriteInvalid` unless rows of `model` can be written."""
     if not isinstance(model, type) or not isinstance(inspect(model, raiseerr=False), Mapper):
-        name = model.__name__ if isinstance(model, type) else f"a `{type(model).__name__}`"
-        raise WriteInvalid(problem=f"{name} is not a model", advice="pass the class of a model, such as `User`")
+        raise WriteInvalid(
+            problem=f"{described(model)} is not a model", advice="pass the class of a model, such as `User`"
+        )
 
 
 def returned_columns(model: type[Base], returning: Any) -> tuple[str, ...]:
@@ -32,7 +33,7 @@ def returned_columns(model: type[Base], returning: Any) -> tuple[str, ...]:
     if _is_column(model, returning):
         return (str(returning.key),)
     raise WriteInvalid(
-        problem=f"`returning` is {_described(returning)}, not {model.__name__} or one of its columns",
+        problem=f"`returning` is {described(returning)}, not {model.__name__} or one of its columns",
         advice=f"pass `returning={model.__name__}`, or a column such as `returning={_example(model)}`",
     )
 
@@ -40,13 +41,13 @@ def returned_columns(model: type[Base], returning: Any) -> tuple[str, ...]:
 def key_columns(model: type[Base], by: Any) -> tuple[str, ...]:
     """Return the columns in `by`; raises `NotAKey` unless it is a list of some, all of the model."""
     if isinstance(by, InstrumentedAttribute | str | bytes) or not hasattr(by, "__iter__"):
-        raise _not_a_key(model, f"it is {_described(by)}, not a list of columns", [by])
+        raise _not_a_key(model, f"it is {described(by)}, not a list of columns", [by])
     columns: list[Any] = list(cast("Iterable[Any]", by))
     if not columns:
         raise _not_a_key(model, "it is empty")
     for column in columns:
         if not _is_column(model, column):
-            raise _not_a_key(model, f"{_described(column)} is not a column of {model.__name__}", columns)
+            raise _not_a_key(model, f"{described(column)} is not a column of {model.__name__}", columns)
         kind = inspect(model).columns[str(column.key)].type
         if isinstance(kind, JSON) and not isinstance(kind, JSONB):
             raise _not_a_key(model, f"{column} has the type JSON, whose values PostgreSQL does not compare")
@@ -64,6 +65,15 @@ def check_unique(model: type[Base], key: tuple[str, ...]) -> None:
         problem=f"no primary key or unique constraint consists of {', '.join(key)}",
         advice=f"name the columns of one: {' or '.join(f'`by=[{example}]`' for example in examples)}",
     )
+
+
+def described(argument: Any) -> str:
+    """Describe an argument without its value: `User.gym`, `User`, text, or the type of anything else."""
+    if isinstance(argument, InstrumentedAttribute):
+        return str(cast("object", argument))
+    if isinstance(argument, str):
+        return "text"
+    return argument.__name__ if isinstance(argument, type) else f"a `{type(argument).__name__}`"
 
 
 def _not_a_key(model: type[Base], problem: str, meant: list[Any] | None = None) -> NotAKey:
@@ -92,15 +102,6 @@ def _meant(model: type[Base], column: Any) -> str | None:
 
 def _is_column(model: type[Base], column: Any) -> bool:
     return isinstance(column, InstrumentedAttribute) and column.class_ is model and column.key in inspect(model).columns
-
-
-def _described(argument: Any) -> str:
-    """Describe an argument without its value: `User.gym`, `User`, or the type of anything else."""
-    if isinstance(argument, InstrumentedAttribute):
-        return str(cast("object", argument))
-    if isinstance(argument, str):
-        return "text"
-    return argument.__name__ if isinstance(argument, type) else f"a `{type(argument).__name__}`"
 
 
 def _example(model: type[Base]) -> str:

@@ -41,7 +41,7 @@ ROW_FAULTS = ("22", "23")
 SHOWN_BYTES = 64
 
 _COPY_LINE = re.compile(r"^COPY .*?, \S+ (\d+)(?:, \S+ (\w+))?", re.MULTILINE)
-_KEY = re.compile(r"\((.*)\)=\(")
+_KEY = re.compile(r"\((.+?)\)=\(")
 
 
 def rejection(

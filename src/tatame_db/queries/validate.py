@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 from sqlalchemy import Float, Numeric, inspect
 
+from tatame_db.queries.arguments import described
 from tatame_db.queries.columns import (
     MAX_COLUMN_SETS,
     computed_columns,
@@ -102,7 +103,7 @@ def _values_of_rows(model: type[Base], rows: Iterable[Any], key: tuple[str, ...]
     # Text, a mapping and an object are iterable, but never rows.
     if isinstance(rows, str | bytes | Mapping | model) or not hasattr(rows, "__iter__"):
         raise WriteInvalid(
-            problem=f"the rows for {model.__name__} are a `{type(cast('object', rows)).__name__}`, not a list of rows",
+            problem=f"the rows for {model.__name__} are {described(rows)}, not a list of rows",
             advice="pass a list of objects or mappings: `[row]`, not `row`",
         )
     return [_values_of_row(model, position, row, key) for position, row in enumerate(rows)]
