@@ -21,6 +21,10 @@ class Kept(Protocol):
         """Return it to the pool."""
         ...
 
+    def discard(self) -> None:
+        """Close it."""
+        ...
+
 
 class KeptConnections:
     """The idle connections that queries of one pool keep; threads share it without a lock.
@@ -47,8 +51,11 @@ class KeptConnections:
     def keep(self, connection: Kept) -> None:
         """Keep a connection that is idle, unless a caller waits for one."""
         self._idle.append(connection)
-        if self._waiting or self._is_closed:
+        if self._waiting:
             self.release_one()
+        if self._is_closed and (late := self.take()):
+            # Nobody looks into the pool any more.
+            late.discard()
 
     def release_one(self) -> None:
         """Return a connection to the pool, if there is one."""
@@ -70,7 +77,7 @@ class KeptConnections:
             self.release_one()
 
     def close(self) -> None:
-        """Return all connections to the pool, from now on at the end of each call."""
+        """Return all idle connections to the pool, and close those that come later."""
         self._is_closed = True
         self.release_all()
 

@@ -80,9 +80,8 @@ def fetch_committed(
         try:
             rows, number = _call(lean, statement, values, parameters, deadline)
         except BaseException as raised:  # noqa: BLE001, `_fail` raises it again
-            error = explained(statement, raised, lean, commits=True)
-            may_repeat = statement.may_repeat or not isinstance(error, OutcomeUnknown)
-            if is_first and may_repeat and is_lost(raised, lean.server):
+            error = explained(statement, raised, lean, is_final=not statement.may_repeat)
+            if is_first and not isinstance(error, OutcomeUnknown) and is_lost(raised, lean.server):
                 is_first = False
                 continue
             _fail(statement, error, raised, lean, started)
@@ -101,6 +100,7 @@ def fetch_all_committed(
     """
     parameters = [statement.plan.parameters(values) for statement, values in calls]
     first, last = calls[0][0], calls[-1][0]
+    may_repeat = all(statement.may_repeat for statement, _ in calls)
     is_first = True
     while True:
         lean = checkout(database, first, deadline)
@@ -116,9 +116,9 @@ def fetch_all_committed(
             statement, commits, started = last, True, time.perf_counter()
             lean.run(b"COMMIT")
         except BaseException as raised:  # noqa: BLE001, `_fail` raises it again
-            error = explained(statement, raised, lean, commits=commits)
+            error = explained(statement, raised, lean, is_final=commits and not may_repeat)
             if is_lost(raised, lean.server):
-                if is_first and not commits:
+                if is_first and not isinstance(error, OutcomeUnknown):
                     is_first = False
                     continue
             else:
@@ -141,7 +141,11 @@ def fetch_in_session(
         lean.begin()
         rows, number = _call(lean, statement, values, parameters, deadline)
     except BaseException as raised:  # noqa: BLE001, `_fail` raises it again
-        error = explained(statement, raised, lean, commits=lean.driver.autocommit)
+        is_final = lean.driver.autocommit and not statement.may_repeat
+        error = explained(statement, raised, lean, is_final=is_final)
+        if is_lost(raised, lean.server):
+            # Otherwise the session would fail again when it rolls back.
+            connection.invalidate()
         _fail(statement, error, raised, lean, started)
     lean.observer.record(statement.name, started, number, None)
     return rows
@@ -163,15 +167,17 @@ def _call(
 
 
 def explained(
-    statement: Statement[Any], raised: BaseException, lean: LeanConnection, *, commits: bool
+    statement: Statement[Any], raised: BaseException, lean: LeanConnection, *, is_final: bool
 ) -> BaseException:
-    """Return the error that the caller receives; `commits` says whether the statement is committed as it ends."""
+    """Return the error that the caller receives.
+
+    `is_final` says that a commit may have been under way, of something that must not run twice.
+    """
     if not isinstance(raised, FAILURES):
         return raised
     server = lean.server
     error = failure(statement, raised, lean.address, server)
-    is_unknown = commits and isinstance(error, DBAPIError) and is_lost(raised, server) and not never_began(raised)
-    if is_unknown and not statement.may_repeat:
+    if is_final and isinstance(error, DBAPIError) and is_lost(raised, server) and not never_began(raised):
         return outcome_unknown(statement, cast("psycopg.Error", raised))
     return error
 
