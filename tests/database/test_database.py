@@ -17,7 +17,7 @@ from sqlalchemy import URL, Engine, Row, select, text
 from sqlalchemy.exc import DataError, IntegrityError
 from tests.conftest import free_port, postmaster_pid
 
-import tatame_db.database.pool
+import tatame_db.database.idle
 from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
 from tatame_db.database.dialect import OLDEST_SERVER, quoted
@@ -87,8 +87,8 @@ def test_sessions_have_an_application_name(address: URL, observer: Engine) -> No
 def test_idle_connections_are_closed_and_replaced(
     address: URL, observer: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert tatame_db.database.pool.IDLE_TIMEOUT_SECONDS == 30
-    monkeypatch.setattr(tatame_db.database.pool, "IDLE_TIMEOUT_SECONDS", 1)
+    assert tatame_db.database.idle.IDLE_TIMEOUT_SECONDS == 30
+    monkeypatch.setattr(tatame_db.database.idle, "IDLE_TIMEOUT_SECONDS", 1)
     with Database(address) as database:
         held = [database.engine.connect() for _ in range(5)]
         for connection in held:
@@ -100,7 +100,7 @@ def test_idle_connections_are_closed_and_replaced(
 
 
 def test_a_connection_that_works_is_not_closed_as_idle(address: URL, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tatame_db.database.pool, "IDLE_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr(tatame_db.database.idle, "IDLE_TIMEOUT_SECONDS", 1)
     with Database(address) as database, database.engine.connect() as connection:
         connection.execute(text("SELECT 1"))
         time.sleep(1.5)

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 from sqlalchemy import URL, text
-from sqlalchemy.exc import InternalError
+from sqlalchemy.exc import InternalError, OperationalError
 from tests.conftest import free_port
 
+from tatame_db import evolve
+from tatame_db.database import idle
 from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
+from tatame_db.database.driver import async_driver_connection, driver_connection
 from tatame_db.database.errors import HostUnknown, ServerReadOnly, TlsFailed
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.errors import TatameError
@@ -70,6 +77,184 @@ def test_a_task_cancelled_while_connecting_leaves_no_session(bare_address: URL, 
         asyncio.run(main())
     finally:
         gc.enable()
+
+
+# Idle connections
+
+
+@pytest.fixture
+def quickly_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Close connections after a second in the pool."""
+    monkeypatch.setattr(idle, "IDLE_TIMEOUT_SECONDS", 1)
+
+
+@pytest.mark.usefixtures("quickly_idle")
+def test_a_connection_that_is_held_for_notifications_is_not_idle(address: URL) -> None:
+    def notify() -> None:
+        with psycopg.connect(readable(address), autocommit=True) as connection:
+            connection.execute("NOTIFY doors, 'open'")
+
+    async def main() -> None:
+        async with AsyncDatabase(address) as database, database.engine.connect() as connection:
+            driver = async_driver_connection(await connection.get_raw_connection())
+            await driver.set_autocommit(True)
+            await driver.execute("LISTEN doors")
+            await asyncio.sleep(2.5)
+            notify()
+            assert [notice.payload async for notice in driver.notifies(timeout=20, stop_after=1)] == ["open"]
+
+    asyncio.run(main())
+    with Database(address) as database, database.engine.connect() as connection:
+        connection.execute(text("LISTEN doors"))
+        connection.commit()
+        time.sleep(2.5)
+        notify()
+        payloads = [notice.payload for notice in driver_connection(connection).notifies(timeout=20, stop_after=1)]
+    assert payloads == ["open"]
+
+
+@pytest.mark.usefixtures("quickly_idle")
+def test_a_connection_that_is_held_for_an_advisory_lock_keeps_it(address: URL) -> None:
+    free = text("SELECT pg_try_advisory_lock(1)")
+    with Database(address) as database, database.engine.connect() as leader, database.engine.connect() as other:
+        assert leader.scalar(free)
+        leader.commit()
+        time.sleep(2.5)
+        assert not other.scalar(free)
+
+
+@pytest.mark.usefixtures("quickly_idle")
+def test_idle_connections_of_the_async_pool_are_closed_and_replaced(address: URL) -> None:
+    async def main() -> None:
+        async with AsyncDatabase(address) as database:
+            for _ in range(2):
+                held = [await database.engine.connect() for _ in range(3)]
+                for connection in held:
+                    await connection.close()
+                await read(User).all(database)
+                assert database.statistics().idle == sessions(address) == 3
+                while database.statistics().idle:
+                    await asyncio.sleep(0.05)
+                wait_for_sessions(address, 0)
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("quickly_idle")
+def test_only_the_idle_connections_of_a_busy_pool_are_closed(address: URL) -> None:
+    with Database(address) as database:
+        held = [database.engine.connect() for _ in range(3)]
+        for connection in held:
+            connection.close()
+        deadline = time.monotonic() + 20
+        while database.statistics().idle > 1:
+            read(User).all(database)
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert sessions(address) == 1
+
+
+def test_connections_that_are_closed_as_they_are_taken_are_replaced(
+    address: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idle, "IDLE_TIMEOUT_SECONDS", 0.002)
+
+    async def main() -> None:
+        async with AsyncDatabase(address) as database:
+
+            async def use(number: int) -> None:
+                for turn in range(15):
+                    assert await read(User).all(database) == []
+                    async with database.session() as session:
+                        assert await session.scalar(text("SELECT 1")) == 1
+                    await asyncio.sleep((number + turn) % 7 * 0.0007)
+
+            await asyncio.gather(*(use(number) for number in range(6)))
+
+    asyncio.run(main())
+    with Database(address) as database, ThreadPoolExecutor(6) as pool:
+
+        def use(number: int) -> None:
+            for turn in range(15):
+                assert read(User).all(database) == []
+                with database.session() as session:
+                    assert session.scalar(text("SELECT 1")) == 1
+                time.sleep((number + turn) % 7 * 0.0007)
+
+        for done in [pool.submit(use, number) for number in range(6)]:
+            done.result()
+    wait_for_sessions(address, 0)
+
+
+@pytest.mark.parametrize("use", [Database.ping, lambda database: read(User).all(database)], ids=["session", "query"])
+@pytest.mark.usefixtures("quickly_idle")
+def test_the_thread_that_closes_idle_connections_lives_only_while_there_are_some(
+    address: URL, use: Callable[[Database], object]
+) -> None:
+    def closers() -> int:
+        return sum(thread.name == "tatame-db idle connections" for thread in threading.enumerate())
+
+    before = closers()
+    with Database(address) as database, Database(address) as closed:
+        use(database)
+        use(closed)
+        closed.close()
+        assert closers() == before + 1
+        wait_for_sessions(address, 0)
+        deadline = time.monotonic() + 20
+        while closers() > before:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+# Restarts
+
+
+def test_a_restart_logs_nothing_about_async_sessions_in_use(
+    fresh_server: EmbeddedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    fresh_server.start()
+    create_missing_database(fresh_server.address)
+    with Database(fresh_server.address) as migrating:
+        evolve.migrate(migrating.engine)
+
+    restarted = asyncio.Event()
+
+    async def use(database: AsyncDatabase, started: asyncio.Event, kind: str) -> None:
+        if kind == "query":
+            started.set()
+            await read(User).all(database)
+            return
+        async with database.session() as session:
+            await session.execute(text("SELECT 1"))
+            started.set()
+            if kind == "waiting":
+                await session.execute(text("SELECT pg_sleep(60)"))
+            else:
+                await restarted.wait()
+                await session.execute(text("SELECT 1"))
+
+    async def main() -> list[BaseException | None]:
+        async with AsyncDatabase(fresh_server.address) as database:
+            started = [asyncio.Event() for _ in range(9)]
+            kinds = ("waiting", "idle", "query") * 3
+            tasks = [asyncio.create_task(use(database, *pair)) for pair in zip(started, kinds, strict=True)]
+            await asyncio.gather(*(event.wait() for event in started))
+            # These lie in the pool meanwhile, which drops them all once a session finds its own lost.
+            for connection in [await database.engine.connect() for _ in range(3)]:
+                await connection.close()
+            await asyncio.to_thread(fresh_server.stop)
+            await asyncio.to_thread(fresh_server.start)
+            restarted.set()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*(read(User).all(database) for _ in range(20)))
+            await database.ping()
+            return results
+
+    results = asyncio.run(main())
+    gc.collect()
+    assert [type(result) for result in results[:2]] == [OperationalError, OperationalError]
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 # Read-only servers

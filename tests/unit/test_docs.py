@@ -18,7 +18,7 @@ from tatame_db.cli import commands
 from tatame_db.database import options
 from tatame_db.database.address import parse_address
 from tatame_db.database.dialect import OLDEST_SERVER
-from tatame_db.database.pool import IDLE_TIMEOUT_SECONDS
+from tatame_db.database.idle import IDLE_TIMEOUT_SECONDS
 from tatame_db.evolve import history
 from tatame_db.evolve.lock import LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS
 from tatame_db.schema import Base
@@ -196,7 +196,6 @@ def test_the_design_says_what_each_index_is_for() -> None:
         f"at most {options.POOL_SIZE} connections",
         f"{options.CONNECT_TIMEOUT_SECONDS} seconds to connect",
         f"{IDLE_TIMEOUT_SECONDS} seconds until an idle one is closed",
-        f"`idle_session_timeout` to {IDLE_TIMEOUT_SECONDS} seconds",
         f"{OLDEST_SERVER} is the oldest supported",
         f"at most {LOCK_TIMEOUT_MS // 1000} seconds for a lock",
         f"at most {STATEMENT_TIMEOUT_MS // 60_000} minutes",

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, PoolProxiedConnection
     from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
+    from tatame_db.database.idle import IdleConnections
+
 
 @dataclass(frozen=True)
 class PoolStatistics:
@@ -42,6 +44,7 @@ class DatabasePool(KeepingPool):
     """A pool whose failures are errors of ours, for sessions and queries alike."""
 
     address: URL
+    idle: IdleConnections
     waiting = 0
     """The number of callers that wait because all connections are in use."""
 
@@ -76,11 +79,16 @@ class DatabasePool(KeepingPool):
             with self._overflow_lock:
                 self.waiting -= 1
 
+    def belong_to(self, address: URL, idle: IdleConnections) -> None:
+        """Serve this address, and let the idle connections be closed."""
+        self.address, self.idle = address, idle
+        self.kept.closer, idle.close_kept = idle, self.kept.close_expired
+
     def recreate(self) -> QueuePool:
         """Return an empty pool with the same options, as `Engine.dispose` needs it."""
         pool = super().recreate()
         assert isinstance(pool, DatabasePool)  # noqa: S101, for the type checker
-        pool.address = self.address
+        pool.belong_to(self.address, self.idle)
         return pool
 
 

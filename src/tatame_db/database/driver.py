@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from psycopg.abc import Buffer
+    from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ManagesConnection
 
 
@@ -43,6 +45,14 @@ class CheckedIntervalLoader(IntervalLoader):
 
 class CheckedIntervalBinaryLoader(IntervalBinaryLoader):
     """The same for the binary form."""
+
+
+def close_async(connection: DBAPIConnection) -> None:
+    """Close the async connection below one of SQLAlchemy's at once, in a greenlet or not."""
+    closing = connection._connection.close()
+    # psycopg declares it async, but waits for nothing.
+    with suppress(StopIteration):
+        closing.send(None)
 
 
 def check_intervals(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:

@@ -5,6 +5,8 @@ They count within the size of the pool, and go back to it as soon as somebody wa
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.pool import QueuePool
@@ -12,6 +14,8 @@ from sqlalchemy.util.queue import Empty, Queue
 
 if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
+
+    from tatame_db.database.idle import IdleConnections
 
 
 class Kept(Protocol):
@@ -34,9 +38,12 @@ class KeptConnections:
     """
 
     def __init__(self) -> None:
-        self._idle: list[Kept] = []
+        self._idle: list[tuple[float, Kept]] = []
+        """Each with the `time.monotonic()` of its last use, the longest idle first."""
         self._waiting: list[None] = []
         self._is_closed = False
+        self.closer: IdleConnections | None = None
+        """Closes those that nothing uses for a while."""
 
     def __len__(self) -> int:
         return len(self._idle)
@@ -44,13 +51,15 @@ class KeptConnections:
     def take(self) -> Any:
         """Return the connection that was used last, or `None`."""
         try:
-            return self._idle.pop()
+            return self._idle.pop()[1]
         except IndexError:
             return None
 
     def keep(self, connection: Kept) -> None:
         """Keep a connection that is idle, unless a caller waits for one."""
-        self._idle.append(connection)
+        self._idle.append((time.monotonic(), connection))
+        if self.closer is not None and self.closer.is_asleep:
+            self.closer.start()
         if self._waiting:
             self.release_one()
         if self._is_closed and (late := self.take()):
@@ -75,6 +84,18 @@ class KeptConnections:
         """Return all idle connections to the pool."""
         while self._idle:
             self.release_one()
+
+    def close_expired(self, seconds: float) -> float | None:
+        """Close the connections that were idle for so long; return after how many seconds to look again."""
+        for kept in list(self._idle):
+            pause = kept[0] + seconds - time.monotonic()
+            if pause > 0:
+                return pause
+            # A call may have taken it meanwhile.
+            with suppress(ValueError):
+                self._idle.remove(kept)
+                kept[1].discard()
+        return None
 
     def close(self) -> None:
         """Return all idle connections to the pool, and close those that come later."""

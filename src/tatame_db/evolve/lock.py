@@ -73,5 +73,5 @@ def exclusive(engine: Engine | AsyncEngine, timeouts: Timeouts) -> Generator[Con
 def undo_when_killed(connection: Connection) -> None:
     """Make the server notice within a second that this process is dead, undo its transaction and free its locks."""
     connection.execute(text("SET client_connection_check_interval = '1s'"))
-    # The pool ends idle sessions, and this one idles while a person is asked or another server is read.
+    # Some servers end idle sessions, and this one idles while a person is asked or another server is read.
     connection.execute(text("SET idle_session_timeout = 0"))

@@ -19,9 +19,10 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 from typing_extensions import TypeIs
 
+from tatame_db.database.connections import skip_checkout_checks
 from tatame_db.database.driver import async_driver_connection, driver_connection, is_gone
 from tatame_db.database.observer import SILENT, Observer
-from tatame_db.database.pool import AsyncDatabase, Database, skip_checkout_checks
+from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.queries.engine.deadline import deadline_after
 from tatame_db.queries.engine.failures import FAILURES, failure
 from tatame_db.queries.engine.threads import checkout, fetch_all_committed, fetch_committed, fetch_in_session

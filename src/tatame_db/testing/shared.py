@@ -65,7 +65,7 @@ class SharedTransaction:
     def _open(self) -> None:
         self._pooled = self._database.engine.raw_connection()
         cursor = self._pooled.cursor()
-        # The next test may take its time.
+        # Some servers end idle sessions, and the next test may take its time.
         cursor.execute("SET idle_session_timeout = 0")
         cursor.execute(_DEFERRED)
         [(deferred,)] = cursor.fetchall()

@@ -10,8 +10,8 @@ import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db.database.connecting import waiting_seconds
+from tatame_db.database.connections import skip_checkout_checks
 from tatame_db.database.errors import ConnectionsExhausted, OutcomeUnknown
-from tatame_db.database.pool import skip_checkout_checks
 from tatame_db.queries.engine.failures import FAILURES, failure, is_lost, never_began, outcome_unknown
 from tatame_db.queries.engine.lean import LeanConnection, lean_connection
 from tatame_db.queries.errors import ValueNotReadable
