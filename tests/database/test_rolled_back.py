@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from tatame_db import AsyncDatabase, Database, insert_many, read, update_many, upsert
+from tatame_db.database.observer import StatementEvent
 from tatame_db.queries.errors import RowRejected
 from tatame_db.queries.write import COPY_MIN_ROWS
 from tatame_db.schema import Checkin, Gym, User
@@ -357,6 +358,61 @@ def test_rows_can_be_written_while_others_are_streamed(database: Database, async
 
     assert (streamed, asyncio.run(work())) == (3_000, 3_000)
     assert len(read(User).where(User.phone == "2").all(database)) == 2
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_statements_of_many_rows_take_one_turn(database: Database, async_database: AsyncDatabase, turn: int) -> None:
+    """psycopg runs these in a pipeline, which no other statement may enter."""
+    assert turn
+    insert_many(User, [{"id": number, "clerk_user_id": str(number)} for number in range(1, 201)]).run(database)
+
+    def change(face: str) -> list[dict[str, object]]:
+        return [{"id": number, "phone": face} for number in range(1, 201)]
+
+    def in_threads() -> None:
+        with database.session.begin() as session:
+            session.execute(update(User), change("sync"))
+
+    async def in_tasks() -> None:
+        async with async_database.session.begin() as session:
+            await session.execute(update(User), change("async"))
+
+    async def many() -> None:
+        await asyncio.gather(*(in_tasks() for _ in range(4)))
+
+    with ThreadPoolExecutor(5) as pool:
+        running = [pool.submit(in_threads) for _ in range(4)] + [pool.submit(asyncio.run, many())]
+        for future in running:
+            future.result(GUARD_SECONDS)
+    assert len({user.phone for user in read(User).all(database)}) == 1
+
+
+def test_a_transaction_with_retries_runs_in_the_transaction(database: Database, async_database: AsyncDatabase) -> None:
+    def add(session: Session) -> None:
+        session.add(a_user(first_name="Ana"))
+
+    async def add_async(session: AsyncSession) -> None:
+        session.add(a_user(first_name="Bia"))
+
+    database.run_in_transaction(add)
+    asyncio.run(async_database.run_in_transaction(add_async))
+    assert names(database) == {"Ana", "Bia"}
+    with pytest.raises(TransactionControlled):
+        database.run_in_transaction(add, isolation_level="SERIALIZABLE")
+    assert names(database) == {"Ana", "Bia"}
+
+
+def test_a_function_of_a_test_is_not_called_in_the_next_one(kit: RolledBackDatabases) -> None:
+    seen: list[StatementEvent] = []
+    kit.database.on_statement(seen.append)
+    users(kit.database)
+    assert len(seen) == 1
+    kit.end()
+    users(kit.database)
+    assert len(seen) == 1
+    kit.database.on_statement(seen.append)
+    users(kit.database)
+    assert len(seen) == 2
 
 
 # --- Transactions beside each other ----------------------------------------------------------------------------------

@@ -65,6 +65,10 @@ class Observer:
         self._callbacks = (*self._callbacks, callback)
         self.listening = True
 
+    def clear(self) -> None:
+        """Forget the functions that were added, as between two tests."""
+        self._callbacks = ()
+
     def record(self, name: str, started: float, rows: int | None, error: BaseException | None) -> None:
         """Report that a statement ended now; `started` is the `time.perf_counter()` of its start. Never raises."""
         if not self.listening:

@@ -84,6 +84,10 @@ class SharedMixin:
         """Leave autocommit, which needs no waiting here."""
         self._autocommit = False
 
+    def pipeline(self) -> Any:
+        """Raise `TransactionControlled`: other connections would find the pipeline open in their turns."""
+        raise TransactionControlled(problem="pipeline mode")
+
     def leave(self) -> None:
         """Roll back, and let go of the shared connection without closing it."""
         self.shared.roll_back(self)
@@ -175,7 +179,10 @@ def _text(query: Any) -> str | None:
 
 
 class _Cursor(_CursorMixin, psycopg.Cursor[Any]):
-    pass
+    def executemany(self, query: Any, params_seq: Any, *, returning: bool = False) -> None:
+        """Execute a statement with each parameter, without psycopg's pipeline: it would leave its turn in between."""
+        with self._conn.lock:
+            self._conn.wait(self._executemany_gen_no_pipeline(query, params_seq, returning))
 
 
 class _ServerCursor(_ServerCursorMixin, psycopg.ServerCursor[Any]):
@@ -183,7 +190,10 @@ class _ServerCursor(_ServerCursorMixin, psycopg.ServerCursor[Any]):
 
 
 class _AsyncCursor(_CursorMixin, psycopg.AsyncCursor[Any]):
-    pass
+    async def executemany(self, query: Any, params_seq: Any, *, returning: bool = False) -> None:
+        """Do what `_Cursor.executemany` does."""
+        async with self._conn.lock:
+            await self._conn.wait(self._executemany_gen_no_pipeline(query, params_seq, returning))
 
 
 class _AsyncServerCursor(_ServerCursorMixin, psycopg.AsyncServerCursor[Any]):

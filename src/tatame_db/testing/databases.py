@@ -40,9 +40,9 @@ class RolledBackDatabases:
     def end(self) -> None:
         """Roll back what was done with either database; sessions that are still open cannot be used any more."""
         self._transaction.end()
-        self.database.engine.dispose(close=False)
+        self.database.forget()
         if self._async_database is not None:
-            self._async_database.engine.sync_engine.dispose(close=False)
+            self._async_database.forget()
 
     def close(self) -> None:
         """Close the connection; a later use opens another one."""
@@ -61,6 +61,11 @@ class RolledBackDatabase(Database):
 
     def close(self, timeout_seconds: float = CLOSE_TIMEOUT_SECONDS) -> None:
         """Do nothing: an app may close its database before the test has read the rows that it wrote."""
+
+    def forget(self) -> None:
+        """Forget the connections and the `on_statement` functions of a test."""
+        self.engine.dispose(close=False)
+        self._observer.clear()
 
     def _listen(self, engine: Engine) -> None:
         event.listen(engine, "do_connect", self._connect)
@@ -87,6 +92,11 @@ class RolledBackAsyncDatabase(AsyncDatabase):
 
     async def close(self, timeout_seconds: float = CLOSE_TIMEOUT_SECONDS) -> None:
         """Do nothing: an app may close its database before the test has read the rows that it wrote."""
+
+    def forget(self) -> None:
+        """Forget the connections and the `on_statement` functions of a test."""
+        self.engine.sync_engine.dispose(close=False)
+        self._observer.clear()
 
     def _listen(self, engine: Engine) -> None:
         event.listen(engine, "do_connect", self._connect)

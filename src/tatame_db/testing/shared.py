@@ -6,6 +6,7 @@ savepoint: a commit moves it forward, a rollback returns to it.
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakSet
 
@@ -40,6 +41,7 @@ class SharedTransaction:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._opening = Lock()
         self._begin()
 
     def _begin(self) -> None:
@@ -55,8 +57,9 @@ class SharedTransaction:
     @property
     def pgconn(self) -> PGconn:
         """The connection of libpq, opened when it is first needed. Raises `TransactionInterrupted` if it was lost."""
-        if self._pooled is None:
-            self._open()
+        with self._opening:
+            if self._pooled is None:
+                self._open()
         pgconn: PGconn = driver_connection(cast("Any", self._pooled)).pgconn
         if pgconn.status == ConnStatus.BAD:
             raise TransactionInterrupted
