@@ -9,19 +9,26 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import URL, Engine, func, select, text
 from sqlalchemy.exc import DBAPIError
+from tests.conftest import run_sql
 
 from tatame_db import move
 from tatame_db.database.address import readable
 from tatame_db.database.driver import async_driver_connection, driver_connection
+from tatame_db.database.errors import DatabaseUnavailable, OutcomeUnknown
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.queries import write as writes
+from tatame_db.queries.engine.plan import Statement
+from tatame_db.queries.errors import DeadlineExceeded
 from tatame_db.queries.read import Read, query, read
+from tatame_db.queries.run import fetch
 from tatame_db.queries.write import insert_many, update_many, upsert
 from tatame_db.schema import Graduation, User, Version
 from tatame_db.server.embedded import EmbeddedServer
@@ -123,6 +130,81 @@ def test_reads_and_writes_work_at_every_repetition(pooled: URL, monkeypatch: pyt
         assert len(list(read(Version).stream(database))) == 130
         with database.engine.connect() as connection:
             assert connection.scalar(text("SELECT count(*) FROM pg_prepared_statements")) == 0
+
+
+def test_an_unnamed_statement_follows_the_columns_of_its_table(pooled: URL, address: URL) -> None:
+    everything = Statement("all", "SELECT * FROM beaches", tuple, may_repeat=True)
+    returning: Statement[Any] = Statement("add", "INSERT INTO beaches VALUES ('BLUE', 2) RETURNING *", tuple)
+    run_sql(address, "CREATE TABLE beaches (name text, id integer); INSERT INTO beaches VALUES ('BLUE', 1)")
+    with Database(pooled) as database:
+        for _ in range(3):
+            assert fetch(database, everything, {}) == [("BLUE", 1)]
+            assert fetch(database, returning, {}) == [("BLUE", 2)]
+            run_sql(address, "DELETE FROM beaches WHERE id = 2")
+        # An enum has no binary form of ours.
+        run_sql(address, "CREATE TYPE belt AS ENUM ('BLUE'); ALTER TABLE beaches ALTER name TYPE belt USING name::belt")
+        for _ in range(3):
+            assert fetch(database, everything, {}) == [("BLUE", 1)]
+            assert fetch(database, returning, {}) == [("BLUE", 2)]
+            run_sql(address, "DELETE FROM beaches WHERE id = 2")
+        run_sql(address, "ALTER TABLE beaches ALTER name TYPE text")
+        for _ in range(3):
+            assert fetch(database, everything, {}) == [("BLUE", 1)]
+
+
+def test_threads_get_their_own_answers_with_errors_among_them(pooled: URL) -> None:
+    number: Statement[Any] = Statement("number", "SELECT %(n)s::INTEGER, repeat('x', %(n)s)", tuple, may_repeat=True)
+    wrong: Statement[Any] = Statement("wrong", "SELECT 1 / (%(n)s::INTEGER - %(n)s::INTEGER)", tuple)
+
+    def use(database: Database, start: int) -> int:
+        right = 0
+        for n in range(start, start + 200):
+            if n % 10 == 0:
+                with pytest.raises(DBAPIError, match="division by zero"):
+                    fetch(database, wrong, {"n": n})
+            right += fetch(database, number, {"n": n % 50}) == [(n % 50, "x" * (n % 50))]
+        return right
+
+    with Database(pooled) as database, ThreadPoolExecutor(12) as pool:
+        assert list(pool.map(use, [database] * 12, range(12))) == [200] * 12
+
+
+def test_a_deadline_ends_a_statement_behind_the_pooler(pooled: URL) -> None:
+    slow: Statement[Any] = Statement("slow", "SELECT pg_sleep(60)", tuple, may_repeat=True)
+    one: Statement[int] = Statement("one", "SELECT 1", lambda row: row[0])
+    with Database(pooled) as database:
+        for _ in range(4):
+            with pytest.raises(DeadlineExceeded):
+                fetch(database, slow, {}, deadline_ms=100)
+            assert fetch(database, one, {}) == [1]
+
+
+def test_a_server_that_is_down_behind_its_pooler_is_unavailable(
+    fresh_server: EmbeddedServer, pooler: Callable[[URL], URL]
+) -> None:
+    fresh_server.start()
+    run_sql(fresh_server.address.set(database="postgres"), f'CREATE DATABASE "{fresh_server.address.database}"')
+    one: Statement[int] = Statement("one", "SELECT 1", lambda row: row[0], may_repeat=True)
+    add: Statement[Any] = Statement("add", "SELECT 1", tuple)
+    with Database(pooler(fresh_server.address)) as database:
+        assert fetch(database, one, {}) == [1]
+        fresh_server.stop()
+        for _ in range(3):
+            with pytest.raises(DatabaseUnavailable):
+                fetch(database, one, {})
+            with pytest.raises((DatabaseUnavailable, OutcomeUnknown)):
+                fetch(database, add, {})
+        fresh_server.start()
+        deadline = time.monotonic() + 30
+        while True:
+            # PgBouncer waits before it tries to connect again.
+            try:
+                assert fetch(database, one, {}) == [1]
+            except DatabaseUnavailable:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            else:
+                break
 
 
 def test_prepared_statements_would_fail_behind_the_pooler(pooled: URL) -> None:

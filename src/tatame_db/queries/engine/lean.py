@@ -91,25 +91,26 @@ class LeanConnection:
         server = self.server
         key = (plan.sql, parameters.types)
         while True:
-            prepared = self._prepared(key, plan, deadline)
-            if prepared is None:
-                server.send_query_params(plan.sql, parameters.values, parameters.types, parameters.formats)
+            known = self._known_for(key, plan, deadline)
+            if isinstance(known, Prepared):
+                server.send_query_prepared(known.name, parameters.values, parameters.formats, known.result_format)
             else:
-                server.send_query_prepared(prepared.name, parameters.values, parameters.formats, prepared.result_format)
+                server.send_query_params(plan.sql, parameters.values, parameters.types, parameters.formats, known)
             result = self._answer(plan, deadline)
-            if result.status in _SUCCESS:
-                break
-            if prepared is not None and is_stale(result):
-                del self._known[key]
-                # Inside a transaction it is too late: the error has aborted it.
-                if self.is_idle:
-                    continue
-            raise error_from_result(result)
-        if prepared is not None:
-            return prepared.rows(plan, result), _number_of_rows(plan, result)
-        if self._prepares:
-            self._remember(key, binary_format(result))
-        return load_rows(plan, self.driver, result), _number_of_rows(plan, result)
+            if result.status not in _SUCCESS:
+                if isinstance(known, Prepared) and is_stale(result):
+                    del self._known[key]
+                    # Inside a transaction it is too late: the error has aborted it.
+                    if self.is_idle:
+                        continue
+                raise error_from_result(result)
+            if isinstance(known, Prepared):
+                return known.rows(plan, result), _number_of_rows(plan, result)
+            self._remember(key, form := binary_format(result))
+            if known == Format.BINARY and form == Format.TEXT:
+                # The columns have changed since the last answer.
+                continue
+            return load_rows(plan, self.driver, result), _number_of_rows(plan, result)
 
     def give_back(self) -> None:
         """Keep the connection for the next call; close it if it is in a transaction or has an unread answer."""
@@ -146,14 +147,20 @@ class LeanConnection:
 
     # --- Prepared statements -----------------------------------------------------------------------------------------
 
-    def _prepared(self, key: Key, plan: Plan[Any], deadline: Deadline | None) -> Prepared | None:
-        """Return the prepared statement of a plan, from the second call on: many statements run only once."""
+    def _known_for(self, key: Key, plan: Plan[Any], deadline: Deadline | None) -> Prepared | Format:
+        """Return the prepared statement of a plan, or the form in which to ask for the rows of an unnamed one.
+
+        The second run prepares it, for many run only once. Behind a pooler none is prepared, and only one that may
+        repeat asks for binary rows: if its columns have changed since, it has to be run again.
+        """
         known = self._known.get(key)
         if known is None:
-            return None
+            return Format.TEXT
         self._known.move_to_end(key)
         if isinstance(known, Prepared):
             return known
+        if not self._prepares:
+            return known if plan.may_repeat else Format.TEXT
         self._names += 1
         name = b"tatame_%d" % self._names
         self.server.send_prepare(name, plan.sql, key[1])
