@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Generator
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import (
-    ARRAY,
     JSON,
     REAL,
     TIMESTAMP,
@@ -29,16 +28,21 @@ from sqlalchemy import (
     Text,
     Time,
     Uuid,
+    any_,
+    bindparam,
+    func,
     null,
     select,
 )
-from sqlalchemy.dialects.postgresql import INET, JSONB
+from sqlalchemy import update as update_statement
+from sqlalchemy.dialects.postgresql import ARRAY, INET, JSONB
 from sqlalchemy.dialects.postgresql import TIME as PRECISE_TIME
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from tatame_db.database.pool import Database
 from tatame_db.queries import write as writes
-from tatame_db.queries.errors import RowInvalid
+from tatame_db.queries.errors import ParameterInvalid, RowInvalid
+from tatame_db.queries.read import Read, query, read
 from tatame_db.queries.write import insert_many, update_many, upsert
 from tatame_db.testing.runs import Run
 
@@ -46,6 +50,13 @@ from tatame_db.testing.runs import Run
 class Color(enum.Enum):
     RED = "r"
     GREEN = "g"
+
+
+class Mood(enum.Enum):
+    """Its labels in PostgreSQL are values, not names."""
+
+    GOOD = "fine"
+    FINE = "good"
 
 
 class Size(enum.StrEnum):
@@ -133,6 +144,7 @@ class Sample(Elsewhere):
     data: Mapped[Any] = mapped_column(JSONB, nullable=True)
     plain: Mapped[Any] = mapped_column(JSON(none_as_null=True), nullable=True)
     color: Mapped[Color | None]
+    mood: Mapped[Mood | None] = mapped_column(Enum(Mood, values_callable=lambda moods: [mood.value for mood in moods]))
     label: Mapped[str | None] = mapped_column(Enum("low", "high%", name="label"))
     texts: Mapped[Any] = mapped_column(ARRAY(Text), nullable=True)
     numbers: Mapped[Any] = mapped_column(ARRAY(SmallInteger), nullable=True)
@@ -274,6 +286,7 @@ SAME: dict[str, list[Any]] = {
     "data": [{}, [], "", 0, False, None, {"a": [1, {"b": None}], "ç 🥋": "\\u0000"}, 1.5, 10**400, "\\", [None]],
     "plain": [{"b": 1, "a": 2}, [1.0, "x"], None],
     "color": [Color.RED, Color.GREEN],
+    "mood": [Mood.GOOD, Mood.FINE],
     "label": ["low", "high%"],
     "texts": [[], ["a", None], [["a"], ["b"]], [None], ["NULL", "null", "", '{,}"\\', " "], [[["a", None]]]],
     "numbers": [[], [1, None, -(2**15)], [[1, 2], [3, 4]]],
@@ -479,6 +492,86 @@ def test_a_value_that_would_change_or_fail_is_refused_by_row_and_column(case: tu
         assert (raised.value.position, raised.value.column) == (position, column), path.__name__
         assert words in raised.value.what
         assert "ana@" not in str(raised.value)
+
+
+# A parameter may be longer or more precise than a column, whose type only a write has to keep.
+ONLY_WRITTEN = ("has more than 5 characters", "after the point", "before the point", "is infinite", "`real`")
+
+
+@pytest.mark.parametrize("case", [case for case in REFUSED if case[0] not in {"host", "key"}], ids=case_name)
+def test_a_parameter_is_refused_where_a_row_is(case: tuple[str, Any, str], target: Database) -> None:
+    column, value, words = case
+    found = read(MODEL).columns(MODEL.id).where(getattr(MODEL, column) == bindparam("value"))
+    if column in {"price", "short", "real"} and words.endswith(ONLY_WRITTEN):
+        assert found.all(target, value=value) == []
+        return
+    with pytest.raises(ParameterInvalid) as raised:
+        found.all(target, value=value)
+    assert raised.value.what.startswith("`read Sample`: the value of `value` ")
+    assert words in raised.value.what
+    assert "ana@" not in str(raised.value)
+
+
+# PostgreSQL compares no values of JSON.
+@pytest.mark.parametrize("column", [column for column in SAME if column != "plain"])
+def test_a_parameter_finds_the_row_that_has_its_value(column: str, database: Database, target: Database) -> None:
+    found = read(MODEL).columns(MODEL.id).where(getattr(MODEL, column) == bindparam("value"))
+    for value, stored in [(value, stored) for name, value, stored in STORED if name == column]:
+        # PostgreSQL compares a `real` with the exact `float`, and no NULL.
+        if value is None or isinstance(value, type(null())) or (column, value) == ("real", 0.1):
+            continue
+        with database.session.begin() as session:
+            session.execute(update_statement(MODEL).values({column: stored}).where(MODEL.key == "old 1"))
+            [expected] = session.scalars(select(MODEL.id).where(MODEL.key == "old 1"))
+        assert [row.id for row in found.all(target, value=value)] == [expected], repr(value)
+
+
+@pytest.mark.usefixtures("database")
+def test_a_value_in_a_description_is_converted_as_a_session_does(target: Database) -> None:
+    insert_many(MODEL, [{"key": "new", "mood": Mood.GOOD, "data": {"a": 1}}]).run(target)
+    for condition in (
+        MODEL.mood == Mood.GOOD,
+        MODEL.mood.in_([Mood.GOOD]),
+        MODEL.data == {"a": 1},
+        MODEL.data.contains({"a": 1}),
+    ):
+        assert [row.key for row in read(MODEL).columns(MODEL.key).where(condition).all(target)] == ["new"]
+
+
+def test_a_parameter_in_a_list_of_the_description_is_named(target: Database) -> None:
+    @query
+    def tagged(tag: str) -> Read[Any]:
+        return cast("Read[Any]", read(MODEL).columns(MODEL.id).where(MODEL.texts.contains([tag])))
+
+    assert tagged.all(target, tag="a") == []
+    with pytest.raises(ParameterInvalid, match="`tagged`: the value of `tag` contains an item that is of the wrong"):
+        tagged.all(target, tag=cast("Any", 1))
+    with pytest.raises(ParameterInvalid, match="`tagged`: the value of `tag` contains an item that contains NUL"):
+        tagged.all(target, tag="a\0")
+
+
+@pytest.mark.parametrize("value", ["ana\0", "ana\ud800", Markup("ana\0")])
+def test_text_that_postgresql_cannot_hold_is_refused_wherever_it_is_compared(value: str, target: Database) -> None:
+    text: Any = bindparam("value")
+    for condition in (
+        MODEL.text.icontains(text),
+        MODEL.text == "%" + text + "%",
+        func.lower(MODEL.text) == func.lower(text),
+        MODEL.text == any_(text),
+        text == any_(MODEL.texts),
+        MODEL.data["a"].astext == text,
+    ):
+        with pytest.raises(ParameterInvalid, match=r"contains (NUL|half of a surrogate pair)") as raised:
+            read(MODEL).columns(MODEL.id).where(condition).all(target, value=value)
+        assert "ana" not in str(raised.value)
+
+
+def test_a_parameter_that_is_compared_with_two_types_has_to_be_of_both(target: Database) -> None:
+    number: Any = bindparam("number")
+    found = read(MODEL).columns(MODEL.id).where((MODEL.small == number) | (MODEL.big == number))
+    assert found.all(target, number=5) == []
+    with pytest.raises(ParameterInvalid, match="is out of range: expected >= -32768"):
+        found.all(target, number=2**40)
 
 
 @given(st.data())

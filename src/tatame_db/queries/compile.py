@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import msgspec
 from sqlalchemy import (
@@ -33,10 +33,11 @@ from sqlalchemy.sql.util import ClauseAdapter
 
 from tatame_db.database.dialect import DIALECT
 from tatame_db.queries.clauses import checked_count
-from tatame_db.queries.errors import ReadInvalid
+from tatame_db.queries.errors import ParameterInvalid, ReadInvalid
 from tatame_db.queries.keyset import primary_key
 from tatame_db.queries.parameters import filled, placeholders_in
 from tatame_db.queries.row import json_type, row_type
+from tatame_db.queries.values import Refused, checked_converter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,18 +72,30 @@ class CompiledRead:
     templates: dict[str, Any]
     """Values that the description contains with parameters in them, such as the list of `contains([user_id])`."""
     converters: dict[str, Callable[[Any], Any]]
-    """SQLAlchemy's conversions of parameters into what the driver takes, where there are any."""
+    """The checks of parameters by their types, and SQLAlchemy's conversions into what the driver takes."""
     make_row: RowMaker
     make_rows: RowsMaker | None = None
     """Makes the rows of the whole answer, where no row can be made by itself."""
 
-    def bind(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Return all values to send, for the values of a call."""
+    def bind(self, values: dict[str, Any], title: str) -> dict[str, Any]:
+        """Return all values to send, for the values of a call; raises `ParameterInvalid`, with the name of the read."""
         if self.templates:
             values = values | {name: filled(template, values) for name, template in self.templates.items()}
         if self.converters:
-            values = values | {name: convert(values[name]) for name, convert in self.converters.items()}
+            try:
+                values = values | {name: convert(values[name]) for name, convert in self.converters.items()}
+            except Refused:
+                self._raise_invalid(values, title)
         return self.constants | values if self.constants else values
+
+    def _raise_invalid(self, values: dict[str, Any], title: str) -> NoReturn:
+        for name, convert in self.converters.items():
+            try:
+                convert(values[name])
+            except Refused as refused:
+                parameter = next(placeholders_in(self.templates.get(name)), name)
+                raise ParameterInvalid(name=title, parameter=parameter, problem=refused.problem) from None
+        raise AssertionError("a value was refused once, and then accepted")
 
 
 def compile_rows(description: RelationRead, *, joined: bool) -> CompiledRead:
@@ -121,7 +134,13 @@ def compiled(
     templates = {name: bind.value for bind, name in result.bind_names.items() if any(placeholders_in(bind.value))}
     # `in_` with a list of the description becomes one placeholder for each value.
     expanded = result.construct_expanded_state(dict.fromkeys(parameters))
-    converters: dict[str, Any] = dict(expanded.processors)
+    kinds: dict[str, list[Any]] = {}
+    for bind, name in result.bind_names.items():
+        kinds.setdefault(name, []).append(bind.type)
+    # The state has the conversions of the values in lists, and no others.
+    processors = {name: kind.dialect_impl(DIALECT).bind_processor(DIALECT) for name, [kind, *_] in kinds.items()}
+    converters = {name: convert for name, convert in (processors | expanded.processors).items() if convert is not None}
+    checked = {name: checked_converter(kinds[name], converters.get(name)) for name in (*parameters, *templates)}
     return CompiledRead(
         sql=expanded.statement,
         constants={
@@ -130,7 +149,7 @@ def compiled(
             if name not in parameters and name not in templates
         },
         templates=templates,
-        converters={name: convert for name, convert in converters.items() if name in parameters or name in templates},
+        converters={name: convert for name, convert in checked.items() if convert is not None},
         make_row=make_row,
         make_rows=make_rows,
     )

@@ -45,7 +45,7 @@ class Statements:
         """Return the statement for a purpose, with its limits written out, and the values to send with it."""
         known = self._fixed.get(purpose)
         if known is not None:
-            return known[0], known[1].bind(values)
+            return known[0], known[1].bind(values, self.name)
         if purpose in ("count", "exists"):
             last, count, skip = NO_VALUES, None, None
         else:
@@ -71,7 +71,7 @@ class Statements:
         parameter = parameter_name(self.description.last_row)
         if last and parameter is not None:
             values = values | {value_name(parameter, name): value for name, value in last.items()}
-        return statement, compiled.bind(values)
+        return statement, compiled.bind(values, self.name)
 
     def _last_values(self, values: dict[str, Any]) -> dict[str, Any]:
         """Return the values of the last row that the place of the next rows depends on."""

@@ -41,7 +41,7 @@ from sqlalchemy.dialects.postgresql import INTERVAL
 from tatame_db.database.dialect import DIALECT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from sqlalchemy.types import TypeEngine
 
@@ -91,6 +91,40 @@ def value_type(kind: TypeEngine[Any]) -> ValueType | None:
         if isinstance(kind, sql_type):
             return make(kind)
     return None
+
+
+def checked_converter(
+    kinds: Iterable[TypeEngine[Any]], convert: Callable[[Any], Any] | None
+) -> Callable[[Any], Any] | None:
+    """Return the conversion of a parameter that SQL compares with values of these types: a check, then SQLAlchemy's.
+
+    It raises `Refused`. `None` if there is nothing to do, because SQLAlchemy does not know the type.
+    """
+    checks = [kind.accept for kind in (value_type(_compared(kind)) for kind in kinds) if kind is not None]
+    if not checks:
+        return convert
+
+    def converted(value: Any) -> Any:
+        if value is not None:
+            for check in checks:
+                value = check(value)
+        return value if convert is None else convert(value)
+
+    return converted
+
+
+def _compared(kind: TypeEngine[Any]) -> TypeEngine[Any]:
+    """Return the type with which a value is compared: one that is too long or too precise for a column is no mistake.
+
+    An integer out of range is one, because its SQL has a cast to the type of the column, which fails.
+    """
+    if isinstance(kind, Enum):
+        return kind
+    if isinstance(kind, String):
+        return String()
+    if isinstance(kind, Float):
+        return kind if kind.asdecimal else Float()
+    return Numeric() if isinstance(kind, Numeric) and kind.asdecimal else kind
 
 
 def check_text(value: Any) -> str:
