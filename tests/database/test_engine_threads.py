@@ -25,7 +25,7 @@ from tatame_db.queries.engine.lean import LeanConnection, lean_connection
 from tatame_db.queries.engine.plan import Prepared, Statement
 from tatame_db.queries.engine.threads import checkout
 from tatame_db.queries.errors import DeadlineExceeded
-from tatame_db.queries.run import fetch, fetch_all, stream
+from tatame_db.queries.run import copy, fetch, fetch_all, stream
 from tatame_db.server.embedded import EmbeddedServer
 
 
@@ -547,6 +547,21 @@ def test_a_commit_whose_connection_is_lost_says_that_its_outcome_is_unknown(data
     calls: list[Any] = [(ADD, {"n": 1, "name": "Leblon"}), (NUMBER, {"n": 1})]
     with pytest.raises(OutcomeUnknown):
         while_running(database, "COMMIT", lambda: fetch_all(database, calls), lambda pid: kill(database.address, pid))
+
+
+def test_a_copy_whose_connection_is_lost_says_that_its_outcome_is_unknown(database: Database) -> None:
+    into: Statement[Any] = Statement("copy", "COPY beaches FROM STDIN", tuple, has_rows=False)
+
+    def rows() -> Generator[tuple[int, str]]:
+        for number in range(1_000_000):
+            if number == 1_000:
+                [pid] = wait_for(lambda: running(database.address, "COPY beaches"))
+                kill(database.address, pid)
+            yield number, "x" * 100
+
+    with pytest.raises(OutcomeUnknown):
+        copy(database, into, rows())
+    assert fetch(database, ALL, {}) == []
 
 
 def test_a_query_in_a_session_is_never_sent_again(database: Database) -> None:

@@ -79,6 +79,30 @@ session.close()
 db.close()
 """
 
+CALLS = """
+from tatame_db.queries.engine.plan import Statement
+from tatame_db.queries.run import fetch, stream
+
+db = Database(sys.argv[1])
+OWN = Statement("own", "SELECT pg_backend_pid(), %(n)s::INTEGER", tuple, may_repeat=True)
+for _ in range(3):
+    [(pid, _)] = fetch(db, OWN, {"n": 0})
+rows = stream(db, Statement("rows", "SELECT generate_series(1, 5000)", lambda row: row[0]), {})
+first = next(rows)
+
+def work():
+    for number in range(5):
+        [(other, found)] = fetch(db, OWN, {"n": number})
+        assert found == number and other != pid, (found, other)
+    db.close()
+
+assert in_child(work) == 0
+assert first + sum(rows) == 5000 * 5001 // 2
+pids = {fetch(db, OWN, {"n": 1})[0][0] for _ in range(3)}
+assert len(pids) == 1
+db.close()
+"""
+
 ASYNC = """
 async def use(db):
     async with db.session() as session:
@@ -135,7 +159,9 @@ assert not failures
 """
 
 
-@pytest.mark.parametrize("code", [SYNC, IN_USE, ASYNC, THREADS], ids=["idle", "in use", "asyncio", "threads"])
+@pytest.mark.parametrize(
+    "code", [SYNC, IN_USE, CALLS, ASYNC, THREADS], ids=["idle", "in use", "calls", "asyncio", "threads"]
+)
 def test_a_child_leaves_the_connections_of_its_parent_alone(address: URL, code: str) -> None:
     # From 3.12 on, Python warns of threads in a process that forks.
     options = ["-W", "error", "-W", "ignore::DeprecationWarning"]

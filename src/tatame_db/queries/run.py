@@ -24,7 +24,7 @@ from tatame_db.database.driver import async_driver_connection, driver_connection
 from tatame_db.database.observer import SILENT, Observer
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.queries.engine.deadline import deadline_after
-from tatame_db.queries.engine.failures import FAILURES, failure
+from tatame_db.queries.engine.failures import FAILURES, explained
 from tatame_db.queries.engine.threads import checkout, fetch_all_committed, fetch_committed, fetch_in_session
 from tatame_db.queries.errors import ValueNotReadable
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
-    from sqlalchemy import PoolProxiedConnection
+    from sqlalchemy import URL, PoolProxiedConnection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
     from sqlalchemy.pool import Pool, QueuePool
 
@@ -61,7 +61,9 @@ def is_sync(target: SyncTarget | AsyncTarget) -> TypeIs[SyncTarget]:
 
 
 @contextmanager
-def _reported(statement: Statement[Any], connection: PoolProxiedConnection) -> Generator[_Rows]:
+def _reported(
+    statement: Statement[Any], connection: PoolProxiedConnection, *, writes: bool = False
+) -> Generator[_Rows]:
     """Report a statement to the observer of its database, and turn its failure into the error for callers."""
     observer: Observer = connection.info.get("observer", SILENT)
     started, rows = time.perf_counter(), _Rows()
@@ -69,7 +71,9 @@ def _reported(statement: Statement[Any], connection: PoolProxiedConnection) -> G
     try:
         yield rows
     except FAILURES as raised:
-        error = failure(statement, raised, connection.info.get("address"), driver_connection(connection).pgconn)
+        driver = driver_connection(connection)
+        address: URL | None = connection.info.get("address")
+        error = explained(statement, raised, address, driver.pgconn, is_final=writes and driver.autocommit)
         raise error from (None if isinstance(error, ValueNotReadable) else raised)
     except GeneratorExit:
         # The caller left a stream early, which is no failure.
@@ -172,7 +176,7 @@ def stream(target: SyncTarget, statement: Statement[T], values: Values) -> Itera
 
 def copy(target: SyncTarget, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -> None:
     """Run a COPY FROM STDIN with these rows; all are written, or none."""
-    with _connection(target) as connection, _reported(statement, connection) as written:
+    with _connection(target) as connection, _reported(statement, connection, writes=True) as written:
         cursor = driver_connection(connection).cursor()
         with cursor.copy(statement.sql_bytes) as writer:
             for row in rows:
@@ -241,7 +245,7 @@ async def stream_async(target: AsyncTarget, statement: Statement[T], values: Val
 async def copy_async(target: AsyncTarget, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -> None:
     """Do what `copy` does."""
     async with _connection_async(target) as connection:
-        with _reported(statement, connection) as written:
+        with _reported(statement, connection, writes=True) as written:
             cursor = async_driver_connection(connection).cursor()
             async with cursor.copy(statement.sql_bytes) as writer:
                 for row in rows:

@@ -42,6 +42,22 @@ def outcome_unknown(statement: Statement[Any], error: psycopg.Error) -> OutcomeU
     return OutcomeUnknown(name=statement.name, reason=reason.splitlines()[0] if reason else "no reason is known")
 
 
+def explained(
+    statement: Statement[Any], raised: BaseException, address: URL | None, server: PGconn, *, is_final: bool
+) -> BaseException:
+    """Return the error that the caller receives for any error of a call.
+
+    `is_final` says that a commit may have been under way, of something that must not run twice.
+    """
+    if not isinstance(raised, FAILURES):
+        return raised
+    error = failure(statement, raised, address, server)
+    if not is_final or not isinstance(raised, psycopg.Error) or not isinstance(error, DBAPIError):
+        return error
+    is_unknown = is_lost(raised, server) and not never_began(raised)
+    return outcome_unknown(statement, raised) if is_unknown else error
+
+
 def is_lost(error: BaseException, server: PGconn) -> bool:
     """Return whether the connection ended with this error. Behind a pooler, that may be the pooler's own farewell."""
     if not isinstance(error, psycopg.Error):

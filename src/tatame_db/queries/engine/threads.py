@@ -7,12 +7,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import psycopg
-from sqlalchemy.exc import DBAPIError
 
 from tatame_db.database.connecting import waiting_seconds
 from tatame_db.database.connections import skip_checkout_checks
 from tatame_db.database.errors import ConnectionsExhausted, OutcomeUnknown
-from tatame_db.queries.engine.failures import FAILURES, failure, is_lost, never_began, outcome_unknown
+from tatame_db.queries.engine.failures import explained, is_lost
 from tatame_db.queries.engine.lean import LeanConnection, lean_connection
 from tatame_db.queries.errors import ValueNotReadable
 
@@ -80,7 +79,7 @@ def fetch_committed(
         try:
             rows, number = _call(lean, statement, values, parameters, deadline)
         except BaseException as raised:  # noqa: BLE001, `_fail` raises it again
-            error = explained(statement, raised, lean, is_final=not statement.may_repeat)
+            error = explained(statement, raised, lean.address, lean.server, is_final=not statement.may_repeat)
             if is_first and not isinstance(error, OutcomeUnknown) and is_lost(raised, lean.server):
                 is_first = False
                 continue
@@ -116,7 +115,7 @@ def fetch_all_committed(
             statement, commits, started = last, True, time.perf_counter()
             lean.run(b"COMMIT")
         except BaseException as raised:  # noqa: BLE001, `_fail` raises it again
-            error = explained(statement, raised, lean, is_final=commits and not may_repeat)
+            error = explained(statement, raised, lean.address, lean.server, is_final=commits and not may_repeat)
             if is_lost(raised, lean.server):
                 if is_first and not isinstance(error, OutcomeUnknown):
                     is_first = False
@@ -142,7 +141,7 @@ def fetch_in_session(
         rows, number = _call(lean, statement, values, parameters, deadline)
     except BaseException as raised:  # noqa: BLE001, `_fail` raises it again
         is_final = lean.driver.autocommit and not statement.may_repeat
-        error = explained(statement, raised, lean, is_final=is_final)
+        error = explained(statement, raised, lean.address, lean.server, is_final=is_final)
         if is_lost(raised, lean.server):
             # Otherwise the session would fail again when it rolls back.
             connection.invalidate()
@@ -164,22 +163,6 @@ def _call(
     cursor = lean.driver.cursor(row_factory=statement.row_factory)
     cursor.execute(statement.sql_bytes, values)
     return statement.finished(cursor.fetchall()) if statement.has_rows else [], cursor.rowcount
-
-
-def explained(
-    statement: Statement[Any], raised: BaseException, lean: LeanConnection, *, is_final: bool
-) -> BaseException:
-    """Return the error that the caller receives.
-
-    `is_final` says that a commit may have been under way, of something that must not run twice.
-    """
-    if not isinstance(raised, FAILURES):
-        return raised
-    server = lean.server
-    error = failure(statement, raised, lean.address, server)
-    if is_final and isinstance(error, DBAPIError) and is_lost(raised, server) and not never_began(raised):
-        return outcome_unknown(statement, cast("psycopg.Error", raised))
-    return error
 
 
 def _fail(
