@@ -362,7 +362,6 @@ def test_rows_can_be_written_while_others_are_streamed(database: Database, async
 
 @pytest.mark.parametrize("turn", [1, 2])
 def test_statements_of_many_rows_take_one_turn(database: Database, async_database: AsyncDatabase, turn: int) -> None:
-    """psycopg runs these in a pipeline, which no other statement may enter."""
     assert turn
     insert_many(User, [{"id": number, "clerk_user_id": str(number)} for number in range(1, 201)]).run(database)
 
@@ -701,6 +700,9 @@ def test_a_connection_in_autocommit_commits_each_statement(database: Database) -
         assert users(database) == 1
         with pytest.raises(IntegrityError):
             connection.execute(text("INSERT INTO users (clerk_user_id) VALUES ('a')"))
+        connection.execute(delete(User))
+        connection.execute(text("INSERT INTO users (clerk_user_id) VALUES (:id)"), [{"id": "a"}, {"id": "b"}])
+        assert users(database) == 2
         connection.execute(delete(User))
     assert users(database) == 0
     # The next checkout begins transactions again.

@@ -180,7 +180,7 @@ def _text(query: Any) -> str | None:
 
 class _Cursor(_CursorMixin, psycopg.Cursor[Any]):
     def executemany(self, query: Any, params_seq: Any, *, returning: bool = False) -> None:
-        """Execute a statement with each parameter, without psycopg's pipeline: it would leave its turn in between."""
+        """Execute a statement with each parameter, without psycopg's pipeline: in autocommit it would span commits."""
         with self._conn.lock:
             self._conn.wait(self._executemany_gen_no_pipeline(query, params_seq, returning))
 
