@@ -49,6 +49,11 @@ class DatabasePool(KeepingPool):
     """The number of callers that wait because all connections are in use."""
 
     @property
+    def lent_and_idle(self) -> int:
+        """The number of connections that queries hold, and that no call uses."""
+        return len(self.kept)
+
+    @property
     def _timeout(self) -> float:
         # SQLAlchemy waits for as long as this attribute says, which `__init__` assigns, and has no option of a call.
         seconds = waiting_seconds.get()

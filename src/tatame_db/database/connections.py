@@ -45,7 +45,7 @@ class Connections:
         self.address = parse_address(address) if isinstance(address, str) else address
         self.options = Options(**options)
         """The options in use; those that the address contains itself come before them."""
-        self._observer = Observer(
+        self.observer = Observer(
             log_statements=self.options.log_statements, slow_statement_ms=self.options.slow_statement_ms
         )
         self._statement_timeout_ms = self.options.statement_timeout_beside(self.address)
@@ -96,8 +96,8 @@ class Connections:
             engine.dialect.do_begin = self._limit_transaction  # type: ignore[method-assign]
         self._sync_engine = engine
         self._pool.belong_to(self.address, self._idle)
-        if self._observer.listening:
-            observe_sessions(engine, self._observer)
+        if self.observer.listening:
+            observe_sessions(engine, self.observer)
 
     def on_statement(self, callback: Callback) -> Callback:
         """Call a function with a `StatementEvent` at the end of each statement, failed ones included.
@@ -112,15 +112,15 @@ class Connections:
 
         Raises `TypeError` for an async function.
         """
-        self._observer.add(callback)
-        observe_sessions(self._sync_engine, self._observer)
+        self.observer.add(callback)
+        observe_sessions(self._sync_engine, self.observer)
         return callback
 
     def statistics(self) -> PoolStatistics:
         """Return how many connections the pool has, and how many callers wait for one; it takes no time."""
         pool = self._pool
         return PoolStatistics(
-            size=pool.size(), in_use=pool.checkedout(), idle=len(self._idle) + len(pool.kept), waiting=pool.waiting
+            size=pool.size(), in_use=pool.checkedout(), idle=len(self._idle) + pool.lent_and_idle, waiting=pool.waiting
         )
 
     @property
@@ -165,7 +165,7 @@ class Connections:
             driver.prepare_threshold = None
             self._warn_of_pooler()
         check_intervals(driver)
-        entry.info["observer"] = self._observer
+        entry.info["observer"] = self.observer
         entry.info["address"] = self.address
         cursor.close()
         connection.commit()

@@ -181,6 +181,14 @@ class OutcomeUnknown(TatameError):
 
 
 @fact
+class EventLoopDiffers(TatameError):
+    """An `AsyncDatabase` was used on an event loop while another one still uses it."""
+
+    what = "this AsyncDatabase belongs to another event loop, which has not ended"
+    fix = "make one `AsyncDatabase` for each event loop"
+
+
+@fact
 class ConnectionsBusy(TatameError):
     """Connections were still in use when the time for closing ran out."""
 

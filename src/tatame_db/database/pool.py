@@ -19,6 +19,7 @@ from tatame_db.database.driver import close_async
 from tatame_db.database.errors import ConnectionsBusy
 from tatame_db.database.health import CHECK_TIMEOUT_SECONDS, Health
 from tatame_db.database.idle import AsyncIdleConnections
+from tatame_db.database.lending import LendingPool
 from tatame_db.database.retries import (
     RETRIES,
     Attempts,
@@ -144,7 +145,9 @@ class AsyncDatabase(Connections):
         super().__init__(address, **options)
         engine_options = self._engine_options
         engine_options["connect_args"]["async_creator_fn"] = connect_async
-        self.engine = create_async_engine(self.address, poolclass=AsyncDatabasePool, **engine_options)
+        # The test kit's connections serve several event loops at once, and are not lent.
+        pool = AsyncDatabasePool if self.shares_transaction else LendingPool
+        self.engine = create_async_engine(self.address, poolclass=pool, **engine_options)
         # psycopg closes without waiting, so a connection can be closed where nothing can be awaited: by the garbage
         # collector, by a call that found it broken, or after a cancellation.
         dialect = self.engine.sync_engine.dialect
@@ -215,7 +218,8 @@ class AsyncDatabase(Connections):
         Raises `ConnectionsBusy` when the time runs out.
         """
         self._closed = True
-        self._pool.kept.close()
+        if isinstance(self._pool, LendingPool):
+            self._pool.end_loans()
         self._idle.stop()
         deadline = time.monotonic() + timeout_seconds
         while _in_use(self.engine.sync_engine) and time.monotonic() < deadline:

@@ -7,24 +7,25 @@ that does no I/O, and no other module of the package touches a cursor.
 from __future__ import annotations
 
 import time
-from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import psycopg
 from sqlalchemy import Connection
-from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 from typing_extensions import TypeIs
 
-from tatame_db.database.connections import skip_checkout_checks
-from tatame_db.database.driver import async_driver_connection, driver_connection, is_gone
+from tatame_db.database.driver import async_driver_connection, driver_connection
 from tatame_db.database.observer import SILENT, Observer
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.queries.engine.deadline import deadline_after
+from tatame_db.queries.engine.dispatch import dispatcher_of
 from tatame_db.queries.engine.failures import FAILURES, explained
+from tatame_db.queries.engine.lease import checkout_async
+from tatame_db.queries.engine.tasks import ends_at, fetch_all_committed_async
 from tatame_db.queries.engine.threads import checkout, fetch_all_committed, fetch_committed, fetch_in_session
 from tatame_db.queries.errors import ValueNotReadable
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL, PoolProxiedConnection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-    from sqlalchemy.pool import Pool, QueuePool
 
     from tatame_db.queries.engine.plan import Statement
 
@@ -104,14 +104,6 @@ def _is_usable(connection: PoolProxiedConnection) -> bool:
     """Return whether a connection may go back to the pool: no transaction, no answer still to be read."""
     driver = driver_connection(connection)
     return driver.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
-
-
-def _alive(pool: Pool, connection: PoolProxiedConnection) -> PoolProxiedConnection:
-    """Return the connection, or another one of the pool if the server ended it while it was idle."""
-    while is_gone(driver_connection(connection)):
-        connection.invalidate()
-        connection = pool.connect()
-    return connection
 
 
 def _turn(connection: PoolProxiedConnection, *statements: Statement[Any]) -> AbstractContextManager[None]:
@@ -208,15 +200,23 @@ def _connection(target: SyncTarget) -> Generator[PoolProxiedConnection]:
 # --- Async -----------------------------------------------------------------------------------------------------------
 
 
-async def fetch_async(target: AsyncTarget, statement: Statement[T], values: Values) -> list[T]:
+async def fetch_async(
+    target: AsyncTarget, statement: Statement[T], values: Values, *, deadline_ms: int | None = None
+) -> list[T]:
     """Do what `fetch` does."""
-    async with _connection_async(target) as connection, _turn_async(connection, statement):
-        return await _fetch_async(connection, statement, values)
+    [rows] = await fetch_all_async(target, [(statement, values)], deadline_ms=deadline_ms)
+    return rows
 
 
-async def fetch_all_async(target: AsyncTarget, calls: Sequence[tuple[Statement[T], Values]]) -> list[list[T]]:
+async def fetch_all_async(
+    target: AsyncTarget, calls: Sequence[tuple[Statement[T], Values]], *, deadline_ms: int | None = None
+) -> list[list[T]]:
     """Do what `fetch_all` does."""
-    async with _connection_async(target) as connection:
+    deadline = deadline_after(deadline_ms)
+    if isinstance(target, AsyncDatabase) and (dispatcher := dispatcher_of(target)):
+        return await fetch_all_committed_async(target, dispatcher, calls, deadline)
+    async with ends_at(deadline, calls[0][0]) as acquired, _connection_async(target) as connection:
+        acquired()
         driver = async_driver_connection(connection)
         async with (
             driver.transaction() if driver.autocommit and len(calls) > 1 else nullcontext(),
@@ -278,11 +278,8 @@ async def _connection_async(target: AsyncTarget) -> AsyncGenerator[PoolProxiedCo
         async with target.engine.begin() as shared:
             yield await shared.get_raw_connection()
         return
-    connection = await _checkout_async(target)
+    connection = await checkout_async(target)
     try:
-        driver = async_driver_connection(connection)
-        if not driver.autocommit:
-            await driver.set_autocommit(True)
         yield connection
     finally:
         if _is_usable(connection):
@@ -290,20 +287,3 @@ async def _connection_async(target: AsyncTarget) -> AsyncGenerator[PoolProxiedCo
             connection.close()
         else:
             await greenlet_spawn(connection.invalidate)
-
-
-async def _checkout_async(database: AsyncDatabase) -> PoolProxiedConnection:
-    pool = cast("QueuePool", database.engine.sync_engine.pool)
-    token = skip_checkout_checks.set(True)
-    try:
-        if pool.checkedin():
-            # An idle connection needs no waiting, and a greenlet would cost more than everything else here. If it
-            # is taken before we get it, opening another one outside a greenlet raises `MissingGreenlet`.
-            with suppress(MissingGreenlet):
-                connection = pool.connect()
-                gone = is_gone(driver_connection(connection))
-                return await greenlet_spawn(_alive, pool, connection) if gone else connection
-        connection = await greenlet_spawn(pool.connect)
-        return await greenlet_spawn(_alive, pool, connection)
-    finally:
-        skip_checkout_checks.reset(token)

@@ -65,7 +65,7 @@ class RolledBackDatabase(Database):
     def forget(self) -> None:
         """Forget the connections and the `on_statement` functions of a test."""
         self.engine.dispose(close=False)
-        self._observer.clear()
+        self.observer.clear()
 
     def _listen(self, engine: Engine) -> None:
         event.listen(engine, "do_connect", self._connect)
@@ -75,7 +75,7 @@ class RolledBackDatabase(Database):
         return SharedConnection(self._transaction, options["context"])
 
     def _prepare(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:  # noqa: ARG002, the event's
-        entry.info.update(_shared_info(self._observer, self.address))
+        entry.info.update(_shared_info(self.observer, self.address))
 
     def _make_ready(self, connection: Any, entry: ConnectionPoolEntry, _: object) -> None:  # noqa: ARG002, the event's
         connection.commit_explicitly()
@@ -96,7 +96,7 @@ class RolledBackAsyncDatabase(AsyncDatabase):
     def forget(self) -> None:
         """Forget the connections and the `on_statement` functions of a test."""
         self.engine.sync_engine.dispose(close=False)
-        self._observer.clear()
+        self.observer.clear()
 
     def _listen(self, engine: Engine) -> None:
         event.listen(engine, "do_connect", self._connect)
@@ -109,7 +109,7 @@ class RolledBackAsyncDatabase(AsyncDatabase):
         return AsyncAdapt_psycopg_connection(dialect.dbapi, connection)
 
     def _prepare(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:  # noqa: ARG002, the event's
-        entry.info.update(_shared_info(self._observer, self.address))
+        entry.info.update(_shared_info(self.observer, self.address))
 
     def _make_ready(self, connection: Any, entry: ConnectionPoolEntry, _: object) -> None:  # noqa: ARG002, the event's
         # These two locks bind to the event loop that first waits for them; nothing else in a connection does.

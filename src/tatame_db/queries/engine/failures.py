@@ -25,7 +25,7 @@ FAILURES = (psycopg.Error, msgspec.DecodeError)
 
 
 def failure(
-    statement: Statement[Any], error: psycopg.Error | msgspec.DecodeError, address: URL | None, server: PGconn
+    statement: Statement[Any], error: psycopg.Error | msgspec.DecodeError, address: URL | None, server: PGconn | None
 ) -> Exception:
     """Return the error that the caller of a statement receives; a known address explains refusals of the server."""
     # Errors of the server have an SQLSTATE; without one, psycopg could not load a value into Python.

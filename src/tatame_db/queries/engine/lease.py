@@ -1,0 +1,174 @@
+"""Connections that the engine holds: taken from the pool, made into pipes, and given back."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from time import perf_counter
+from typing import TYPE_CHECKING, Protocol, cast
+
+import psycopg
+from sqlalchemy.exc import MissingGreenlet, SQLAlchemyError
+from sqlalchemy.util import greenlet_spawn
+
+from tatame_db.database.connections import skip_checkout_checks
+from tatame_db.database.driver import async_driver_connection, driver_connection, is_gone
+from tatame_db.database.errors import ConnectionRefused
+from tatame_db.database.failures import connection_error
+from tatame_db.database.lending import borrowing
+from tatame_db.errors import TatameError
+from tatame_db.queries.engine.call import MAX_TRIES, Call
+from tatame_db.queries.engine.loss import Loss
+from tatame_db.queries.engine.pipe import Owner, Pipe
+
+if TYPE_CHECKING:
+    from sqlalchemy import PoolProxiedConnection
+    from sqlalchemy.pool import Pool, QueuePool
+
+    from tatame_db.database.pool import AsyncDatabase
+
+MAX_OPENING = 4
+"""How many connections are opened at once: a server starts a process for each, which slows down those that work."""
+
+PAUSE_SECONDS = 0.2
+"""How long after a failure no connection is tried: a server that restarts should not be kept busy by refusals."""
+
+QUICK_FAILURE_SECONDS = 1
+"""Up to which time a failure is tried once more: a caller should wait for one unreachable server, not for two."""
+
+HELLO_SECONDS = 30
+"""How long a connection may take for its first answer: as long as a session waits for one of the pool."""
+
+FAILURES = (TatameError, SQLAlchemyError, psycopg.Error, OSError)
+
+
+async def checkout_async(database: AsyncDatabase) -> PoolProxiedConnection:
+    """Take a connection out of the pool, in autocommit.
+
+    Raises `DatabaseUnavailable`.
+    """
+    pool = cast("QueuePool", database.engine.sync_engine.pool)
+    token = skip_checkout_checks.set(True)
+    try:
+        connection = await _idle_or_new(pool)
+    finally:
+        skip_checkout_checks.reset(token)
+    driver = async_driver_connection(connection)
+    if not driver.autocommit:
+        await driver.set_autocommit(True)
+    return connection
+
+
+async def _idle_or_new(pool: QueuePool) -> PoolProxiedConnection:
+    if pool.checkedin():
+        # An idle connection needs no waiting, and a greenlet would cost more than everything else here. If it
+        # is taken before we get it, opening another one outside a greenlet raises `MissingGreenlet`.
+        with suppress(MissingGreenlet):
+            connection = pool.connect()
+            gone = is_gone(driver_connection(connection))
+            return await greenlet_spawn(_alive, pool, connection) if gone else connection
+    connection = await greenlet_spawn(pool.connect)
+    return await greenlet_spawn(_alive, pool, connection)
+
+
+def _alive(pool: Pool, connection: PoolProxiedConnection) -> PoolProxiedConnection:
+    """Return the connection, or another one of the pool if the server ended it while it was idle."""
+    while is_gone(driver_connection(connection)):
+        connection.invalidate()
+        connection = pool.connect()
+    return connection
+
+
+class Receiver(Owner, Protocol):
+    """Receives the pipes that were asked for."""
+
+    def arrived(self, pipe: Pipe) -> None:
+        """A pipe has answered for the first time."""
+        ...
+
+    def refused(self) -> None:
+        """No connection could be had."""
+        ...
+
+
+class Leases:
+    """Makes pipes of the pool's connections, in tasks of its own: a caller that leaves must not leave one half open."""
+
+    def __init__(self, database: AsyncDatabase, receiver: Receiver, loop: asyncio.AbstractEventLoop) -> None:
+        self._database = database
+        self._receiver = receiver
+        self._loop = loop
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: Exception | None = None
+        self._failed_at = float("-inf")
+        self.opening = 0
+        """The number of pipes that are on their way."""
+
+    @property
+    def paused_by(self) -> Exception | None:
+        """The failure after which no connection is tried for a moment."""
+        return self._failure if perf_counter() < self._failed_at + PAUSE_SECONDS else None
+
+    def open_soon(self) -> None:
+        """Ask for another pipe."""
+        if self.opening < MAX_OPENING and self.paused_by is None:
+            self.opening += 1
+            task = self._loop.create_task(self._open())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _open(self) -> None:
+        token = borrowing.set(True)
+        try:
+            pipe = await self._new_pipe_or_second_try()
+        except FAILURES as error:
+            self._failure, self._failed_at = error, perf_counter()
+            self.opening -= 1
+            self._receiver.refused()
+        except BaseException:
+            self.opening -= 1
+            raise
+        else:
+            self.opening -= 1
+            self._receiver.arrived(pipe)
+        finally:
+            borrowing.reset(token)
+
+    async def _new_pipe_or_second_try(self) -> Pipe:
+        started = perf_counter()
+        try:
+            return await self._new_pipe()
+        except FAILURES:
+            if perf_counter() - started > QUICK_FAILURE_SECONDS:
+                raise
+        # A server that just restarted, or an administrator who ends sessions, may have ended this one half open.
+        return await self._new_pipe()
+
+    async def _new_pipe(self) -> Pipe:
+        pipe = Pipe(await checkout_async(self._database), self._receiver, self._loop)
+        # A pooler accepts connections for which it has no session of the server, and then answers nothing.
+        hello = Call(self._loop.create_future(), ())
+        hello.tries = MAX_TRIES - 1
+        pipe.send(hello)
+        try:
+            async with asyncio.timeout(HELLO_SECONDS):
+                await hello.future
+        except TimeoutError:
+            reason = f"the connection was accepted, but nothing answered for {HELLO_SECONDS} seconds"
+            pipe.drop(Loss(reason))
+            raise ConnectionRefused(address=self._database.address, reason=reason) from None
+        except psycopg.Error as error:
+            raise connection_error(self._database.address, error) from error
+        except asyncio.CancelledError:
+            pipe.drop(Loss("the event loop is ending"))
+            raise
+        return pipe
+
+
+def give_back(pipe: Pipe) -> None:
+    """Return the connection of an idle pipe to the pool."""
+    if pipe.leave():
+        # In autocommit nothing is rolled back, so there is nothing to wait for.
+        pipe.connection.close()
+    else:
+        pipe.connection.invalidate()
