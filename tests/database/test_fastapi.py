@@ -25,6 +25,7 @@ from fastapi.testclient import TestClient
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import URL, select, text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.orm import Session
 from starlette.websockets import WebSocketDisconnect
 from tests.conftest import free_port
 
@@ -48,7 +49,9 @@ from tatame_db.fastapi.installed import FastApiMissing, require_fastapi
 from tatame_db.queries.errors import NotLoaded
 from tatame_db.schema import Gym, User
 from tatame_db.server.embedded import EmbeddedServer
+from tatame_db.testing import turns
 from tatame_db.testing.factories import a_gym, a_user
+from tatame_db.testing.turns import TransactionsOverlap
 
 FACES = ["sync", "async"]
 GUARD_SECONDS = 20
@@ -589,6 +592,25 @@ def test_requests_that_run_at_once_are_tested_in_one_transaction(
     asyncio.run(requests())
     expected = {f"{face} {number}" for number in range(0, 10, 2) for face in FACES}
     assert {gym.name for gym in read(Gym).all(database)} == expected
+
+
+def test_an_endpoint_that_waits_for_the_session_of_the_test_gets_an_error(
+    database: Database, async_database: AsyncDatabase, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.2)
+    app = FastAPI()
+    app.include_router(sync_routes())
+    app.include_router(async_routes())
+    app.dependency_overrides |= {get_database: lambda: database, get_async_database: lambda: async_database}
+    session.add(a_gym(name="Sul"))
+    session.flush()
+    client = TestClient(app)
+    for face in FACES:
+        with pytest.raises(TransactionsOverlap, match="INSERT INTO gyms"):
+            client.get(f"/{face}/gyms")
+    session.commit()
+    for face in FACES:
+        assert [gym["name"] for gym in client.get(f"/{face}/gyms").json()] == ["Sul"]
 
 
 # --- Without FastAPI -------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -483,6 +484,15 @@ def test_a_locked_row_is_locked_for_other_transactions(async_database: AsyncData
     guarded(work)
 
 
+def test_queries_that_run_at_once_in_one_session_take_turns(async_session: AsyncSession) -> None:
+    async def work() -> None:
+        await async_session.connection()
+        found = await asyncio.gather(*(read(User).all(async_session) for _ in range(8)))
+        assert found == [[]] * 8
+
+    guarded(work)
+
+
 def test_threads_wait_for_each_other(database: Database) -> None:
     together = Barrier(8, timeout=GUARD_SECONDS)
 
@@ -669,6 +679,18 @@ def test_a_lost_connection_is_an_error_and_the_next_test_has_another(
         users(kit.database)
     kit.end()
     assert users(kit.database) == 0
+
+
+def test_a_test_may_take_longer_than_the_role_allows_a_transaction_to_be_idle(committed_database: Database) -> None:
+    with committed_database.engine.begin() as connection:
+        name = committed_database.address.database
+        connection.execute(text(f"ALTER DATABASE {name} SET idle_in_transaction_session_timeout = '50ms'"))
+    committed_database.engine.dispose()
+    kit = RolledBackDatabases(committed_database)
+    assert users(kit.database) == 0
+    time.sleep(0.2)
+    assert users(kit.database) == 0
+    kit.close()
 
 
 # --- What one transaction can and cannot be --------------------------------------------------------------------------

@@ -68,8 +68,11 @@ class SharedTransaction:
     def _open(self) -> None:
         self._pooled = self._database.engine.raw_connection()
         cursor = self._pooled.cursor()
-        # Some servers end idle sessions, and the next test may take its time.
-        cursor.execute("SET idle_session_timeout = 0")
+        # Some servers end idle sessions, and a test or the next one may take its time. The last is new in version 17.
+        cursor.execute(
+            "SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN"
+            " ('idle_session_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')"
+        )
         cursor.execute(_DEFERRED)
         [(deferred,)] = cursor.fetchall()
         self._pooled.commit()

@@ -105,6 +105,7 @@ class Turns:
         self.writer: Participant | None = None
         """The connection whose transaction has uncommitted rows or locks."""
         self._depth = 0
+        self._holder: object = None
         self._flow: object = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._command = ""
@@ -134,7 +135,7 @@ class Turns:
             self._depth -= 1
             if self._depth:
                 return
-            self.running = None
+            self.running = self._holder = None
             self._active_at = time.monotonic()
             waiting, self._waiting = self._waiting, []
         for wake in waiting:
@@ -163,9 +164,12 @@ class Turns:
     ) -> bool:
         writes = sql is None or may_write(sql)
         with self._lock:
-            if self.running in (None, participant) and self.writer in (None, participant):
-                if self.running is None:
-                    self.running, self._flow, self._loop = participant, _flow(), _running_loop()
+            free = self.running is None
+            # A statement may be part of the turn of its own connection, but not of one that runs beside it.
+            if (free or self._holder == _holder()) and self.writer in (None, participant):
+                if free:
+                    self.running, self._holder = participant, _holder()
+                    self._flow, self._loop = _flow(), _running_loop()
                 self._depth += 1
                 if writes and self.writer is None:
                     self.writer, self._command = participant, _command(sql)
@@ -197,6 +201,12 @@ def _flow() -> object:
     if loop is not None:
         return asyncio.current_task(loop)
     return threading.main_thread() if threading.current_thread() is threading.main_thread() else None
+
+
+def _holder() -> object:
+    """Return what runs this code now."""
+    loop = _running_loop()
+    return threading.get_ident(), asyncio.current_task(loop) if loop is not None else None
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
