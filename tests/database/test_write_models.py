@@ -27,6 +27,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from tatame_db.database.pool import Database
+from tatame_db.queries import validate
 from tatame_db.queries import write as writes
 from tatame_db.queries.errors import NotAKey, RowInvalid, RowRejected, WriteInvalid
 from tatame_db.queries.write import Upserted, insert_many, update_many, upsert
@@ -439,9 +440,26 @@ def test_an_error_that_is_not_the_fault_of_a_row_stays_that_of_a_session(databas
         insert_many(BOOKING, [{"code": "a"}]).run(database)
 
 
-def test_megabytes_are_copied(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writes, "COPY_MIN_BYTES", 1_000_000)
-    big = "ç\\\t" * 1_000_000
-    assert insert_many(User, [{"clerk_user_id": "1", "email": big}]).run(database) == 1
-    assert upsert(User, [{"clerk_user_id": "2", "email": big}], by=[User.clerk_user_id]).run(database).inserted == 1
-    assert columns(database, User.email) == [(big,)] * 2
+def test_big_rows_are_copied_or_written_by_several_statements(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validate, "MAX_BATCH_CHARACTERS", 1_000_000)
+    big = "ç\\\t" * 200_000
+    rows = [{"clerk_user_id": str(number), "email": big} for number in range(7)]
+    logged: list[str] = []
+    with Database(database.address) as observed:
+        observed.on_statement(lambda event: logged.append(event.name))
+        assert insert_many(User, rows).run(observed) == 7
+        assert upsert(User, rows, by=[User.clerk_user_id]).run(observed) == Upserted(inserted=0, updated=7)
+        returned = update_many(User, rows, by=[User.clerk_user_id], returning=User.clerk_user_id).run(observed)
+        assert returned == [row["clerk_user_id"] for row in rows]
+        more = [{**row, "clerk_user_id": f"more {row['clerk_user_id']}"} for row in rows]
+        returned = insert_many(User, more, returning=User.clerk_user_id).run(observed)
+        assert returned == [row["clerk_user_id"] for row in more]
+    assert {name: logged.count(name) for name in logged} == {
+        "copy User": 1,
+        "upsert User": 7,
+        "update User": 7,
+        "insert User": 7,
+    }
+    assert columns(database, User.email) == [(big,)] * 14

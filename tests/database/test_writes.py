@@ -392,7 +392,7 @@ def test_a_value_that_a_row_repeats_is_named_at_the_second_row(database: Databas
 @pytest.fixture
 def _no_remembered_columns() -> Generator[None]:
     """Forget what is remembered of the columns, before and after a test that changes their types."""
-    remembered = (validate._value_type, validate._checked_here, validate._struct, validate._insert_columns)
+    remembered = (validate._value_type, validate._insert_layout)
     for function in remembered:
         function.cache_clear()
     yield

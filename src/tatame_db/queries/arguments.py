@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import JSON, PrimaryKeyConstraint, Table, UniqueConstraint, inspect
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import InstrumentedAttribute, Mapper
 
+from tatame_db.queries.columns import column_keys
 from tatame_db.queries.errors import NotAKey, WriteInvalid
 
 if TYPE_CHECKING:
@@ -18,10 +20,15 @@ if TYPE_CHECKING:
 
 def check_model(model: Any) -> None:
     """Raise `WriteInvalid` unless rows of `model` can be written."""
-    if not isinstance(model, type) or not isinstance(inspect(model, raiseerr=False), Mapper):
+    if not isinstance(model, type) or not _is_model(model):
         raise WriteInvalid(
             problem=f"{described(model)} is not a model", advice="pass the class of a model, such as `User`"
         )
+
+
+@cache
+def _is_model(kind: Any) -> bool:
+    return isinstance(inspect(kind, raiseerr=False), Mapper)
 
 
 def returned_columns(model: type[Base], returning: Any) -> tuple[str, ...]:
@@ -29,7 +36,7 @@ def returned_columns(model: type[Base], returning: Any) -> tuple[str, ...]:
     if returning is None:
         return ()
     if returning is model:
-        return tuple(inspect(model).columns.keys())
+        return column_keys(model)
     if _is_column(model, returning):
         return (str(returning.key),)
     raise WriteInvalid(
@@ -101,7 +108,8 @@ def _meant(model: type[Base], column: Any) -> str | None:
 
 
 def _is_column(model: type[Base], column: Any) -> bool:
-    return isinstance(column, InstrumentedAttribute) and column.class_ is model and column.key in inspect(model).columns
+    keys = column_keys(model)
+    return isinstance(column, InstrumentedAttribute) and column.class_ is model and column.key in keys
 
 
 def _example(model: type[Base]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import inspect
@@ -12,7 +12,6 @@ from tatame_db.queries.errors import WriteInvalid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from collections.abc import Set as AbstractSet
 
     from sqlalchemy import Column
 
@@ -32,9 +31,16 @@ def column_type(model: type[Base], name: str) -> str:
     return inspect(model).columns[name].type.compile(DIALECT)
 
 
-def in_order(model: type[Base], names: AbstractSet[str]) -> tuple[str, ...]:
+@cache
+def column_keys(model: type[Base]) -> tuple[str, ...]:
+    """Return the attributes of all columns, in the order of the table."""
+    return tuple(inspect(model).columns.keys())
+
+
+@lru_cache(maxsize=MAX_COLUMN_SETS)
+def in_order(model: type[Base], names: frozenset[str]) -> tuple[str, ...]:
     """Return columns in the order of the table, so that the same columns make the same statement."""
-    return tuple(name for name, _ in inspect(model).columns.items() if name in names)
+    return tuple(name for name in column_keys(model) if name in names)
 
 
 def has_server_default(column: Column[Any]) -> bool:

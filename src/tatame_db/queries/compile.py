@@ -37,7 +37,8 @@ from tatame_db.queries.errors import ParameterInvalid, ReadInvalid
 from tatame_db.queries.keyset import primary_key
 from tatame_db.queries.parameters import filled, placeholders_in
 from tatame_db.queries.row import json_type, row_type
-from tatame_db.queries.values import Refused, checked_converter
+from tatame_db.queries.value_type import Refused
+from tatame_db.queries.values import checked_converter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -6,16 +6,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from functools import lru_cache
-from itertools import chain
+from functools import cached_property, lru_cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
-from sqlalchemy import Float, Numeric, inspect
+from sqlalchemy import Float, Numeric, String, inspect
 
 from tatame_db.queries.arguments import described
 from tatame_db.queries.columns import (
     MAX_COLUMN_SETS,
+    column_keys,
     computed_columns,
     has_server_default,
     in_order,
@@ -24,13 +25,18 @@ from tatame_db.queries.columns import (
     python_defaults,
 )
 from tatame_db.queries.errors import RowInvalid, WriteInvalid
-from tatame_db.queries.values import Refused, ValueType, value_type
+from tatame_db.queries.value_type import Refused, ValueType
+from tatame_db.queries.values import value_type
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tatame_db.schema import Base
 
+MAX_BATCH_CHARACTERS = 64 * 1024 * 1024
+"""How long the JSON of a batch of several rows may be. PostgreSQL accepts less than 1 GB in one parameter."""
+
+MISSING = "is missing"
 NEW_ROW = "is missing, and a row that does not exist yet needs it; `update_many` updates rows that exist"
 
 
@@ -49,7 +55,7 @@ class Batch:
     """The rows as a JSON array of objects."""
 
 
-def insert_batch(model: type[Base], rows: Iterable[Any]) -> Batch:
+def insert_batches(model: type[Base], rows: Iterable[Any]) -> list[Batch]:
     """Return rows to insert: with the columns that any row names, and those that every row has to name.
 
     Raises `WriteInvalid` for what is no list of rows, and `RowInvalid`.
@@ -60,10 +66,12 @@ def insert_batch(model: type[Base], rows: Iterable[Any]) -> Batch:
         if wrong:
             position = next(number for number, row in enumerate(values) if wrong[0] in row)
             raise _not_writable(model, position, wrong[0])
-    if values and not any(values):
+    if not values:
+        return []
+    if not any(values):
         raise _invalid(model, 0, None, "neither this row nor another one names a column")
-    layout = _Layout(model, _insert_columns(model, named))
-    return _batch(layout, in_order(model, named), range(len(values)), _with_defaults(model, values))
+    layout = _insert_layout(model, named, (), MISSING)
+    return _batches(layout, range(len(values)), _with_defaults(model, values))
 
 
 def upsert_batches(model: type[Base], rows: Iterable[Any], key: tuple[str, ...]) -> list[Batch]:
@@ -74,8 +82,8 @@ def upsert_batches(model: type[Base], rows: Iterable[Any], key: tuple[str, ...])
     batches: list[Batch] = []
     for names, positions, values in _grouped(model, rows, key):
         _check_names(model, names, positions[0], key, written=names)
-        layout = _Layout(model, _insert_columns(model, names), key, NEW_ROW)
-        batches.append(_batch(layout, in_order(model, names), positions, _with_defaults(model, values)))
+        layout = _insert_layout(model, names, key, NEW_ROW)
+        batches += _batches(layout, positions, _with_defaults(model, values))
     _check_keys(model, batches, key)
     return batches
 
@@ -90,8 +98,7 @@ def update_batches(model: type[Base], rows: Iterable[Any], key: tuple[str, ...])
         _check_names(model, names, positions[0], key, written=names - set(key))
         if names <= set(key):
             raise _invalid(model, positions[0], None, f"names no column to set besides {', '.join(key)}")
-        named = in_order(model, names)
-        batches.append(_batch(_Layout(model, named, key), named, positions, values))
+        batches += _batches(_update_layout(model, names, key), positions, values)
     _check_keys(model, batches, key)
     return batches
 
@@ -106,7 +113,9 @@ def _values_of_rows(model: type[Base], rows: Iterable[Any], key: tuple[str, ...]
             problem=f"the rows for {model.__name__} are {described(rows)}, not a list of rows",
             advice="pass a list of objects or mappings: `[row]`, not `row`",
         )
-    return [_values_of_row(model, position, row, key) for position, row in enumerate(rows)]
+    return [
+        row if type(row) is dict else _values_of_row(model, position, row, key) for position, row in enumerate(rows)
+    ]
 
 
 def _values_of_row(model: type[Base], position: int, row: Any, key: tuple[str, ...]) -> Mapping[str, Any]:
@@ -151,21 +160,9 @@ def _with_defaults(model: type[Base], values: list[Mapping[str, Any]]) -> list[M
 # --- Columns ---------------------------------------------------------------------------------------------------------
 
 
-# Callers choose the columns, so there may be any number of sets.
-@lru_cache(maxsize=MAX_COLUMN_SETS)
-def _insert_columns(model: type[Base], named: frozenset[str]) -> tuple[str, ...]:
-    """Return the columns of an INSERT for those that rows name."""
-    required = {
-        name
-        for name, column in inspect(model).columns.items()
-        if not column.nullable and not has_server_default(column)
-    }
-    return in_order(model, named | required | only_a_session_sets(model) | python_defaults(model).keys())
-
-
 def _unknown(model: type[Base], named: frozenset[str]) -> list[object]:
     """Return the names that are not columns. They may be empty or not text, as in a row of a CSV file."""
-    return sorted(named - set(inspect(model).columns.keys()), key=repr)
+    return sorted(named.difference(column_keys(model)), key=repr)
 
 
 def _computed(model: type[Base], written: frozenset[str]) -> list[object]:
@@ -222,25 +219,70 @@ def _comparable(row: Any, key: tuple[str, ...], is_number: list[bool]) -> tuple[
 # --- Values ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Layout:
-    """The columns of a batch, and what its rows have to name."""
+    """The columns of a batch, and how its rows are checked."""
 
     model: type[Base]
     columns: tuple[str, ...]
+    named: tuple[str, ...]
+    """The columns that rows name; the model has defaults for the others."""
     key: tuple[str, ...] = ()
-    missing: str = "is missing"
+    missing: str = MISSING
     """The problem of a row that lacks a column."""
 
+    @cached_property
+    def structs(self) -> Any:
+        """The type that rows are converted to: a list of structs, which check them, and are then encoded."""
+        fields = [_field(self, name) for name in self.columns]
+        struct = msgspec.defstruct(self.model.__name__, fields, module=__name__, kw_only=True, gc=False)
+        return list[struct]  # type: ignore[valid-type]  # made at run time
 
-def _batch(layout: _Layout, named: tuple[str, ...], positions: Sequence[int], values: list[Mapping[str, Any]]) -> Batch:
+    @cached_property
+    def checked_here(self) -> dict[str, ValueType]:
+        """The columns whose values msgspec does not check."""
+        kinds = {name: _value_type(self.model, name) for name in self.columns}
+        return {name: kind for name, kind in kinds.items() if kind.checked_by is None}
+
+    @cached_property
+    def texts(self) -> list[Callable[[Any], Any]]:
+        """Functions that return the texts of a row, not those in arrays: their items are checked one by one."""
+        names = [name for name in self.columns if isinstance(inspect(self.model).columns[name].type, String)]
+        return [attrgetter(name) for name in names]
+
+
+# Callers choose the columns, so there may be any number of sets.
+@lru_cache(maxsize=MAX_COLUMN_SETS)
+def _insert_layout(model: type[Base], names: frozenset[str], key: tuple[str, ...], missing: str) -> _Layout:
+    """Return the layout of an INSERT for the columns that rows name."""
+    required = {
+        name
+        for name, column in inspect(model).columns.items()
+        if not column.nullable and not has_server_default(column)
+    }
+    columns = names.union(required, only_a_session_sets(model), python_defaults(model))
+    return _Layout(model, in_order(model, columns), in_order(model, names), key, missing)
+
+
+@lru_cache(maxsize=MAX_COLUMN_SETS)
+def _update_layout(model: type[Base], names: frozenset[str], key: tuple[str, ...]) -> _Layout:
+    """Return the layout of an UPDATE for the columns that rows name."""
+    columns = in_order(model, names)
+    return _Layout(model, columns, columns, key)
+
+
+def _batches(layout: _Layout, positions: Sequence[int], values: list[Mapping[str, Any]]) -> list[Batch]:
+    """Return the rows as one batch, or as several if they are too big for one parameter; raises `RowInvalid`."""
     try:
         rows, encoded = _converted(layout, values)
     except (msgspec.ValidationError, Refused, UnicodeEncodeError):
         # The invalid row is named, or all are valid after all, such as a text of a subclass of `str`.
         plain = [_plain_values(layout, position, row) for position, row in zip(positions, values, strict=True)]
         rows, encoded = _converted(layout, plain)
-    return Batch(layout.columns, named, positions, rows, encoded)
+    if len(encoded) <= MAX_BATCH_CHARACTERS or len(rows) == 1:
+        return [Batch(layout.columns, layout.named, positions, rows, encoded)]
+    middle = len(rows) // 2
+    return _batches(layout, positions[:middle], values[:middle]) + _batches(layout, positions[middle:], values[middle:])
 
 
 def _converted(layout: _Layout, values: list[Mapping[str, Any]]) -> tuple[list[Any], str]:
@@ -248,31 +290,24 @@ def _converted(layout: _Layout, values: list[Mapping[str, Any]]) -> tuple[list[A
 
     Raises `msgspec.ValidationError`, `Refused` or `UnicodeEncodeError` if a row may be invalid.
     """
-    struct = _struct(layout)
     # Otherwise msgspec would take text for a moment.
-    rows = msgspec.convert(values, list[struct], builtin_types=(datetime,))  # type: ignore[valid-type]
-    for name, kind in _checked_here(layout).items():
+    rows: list[Any] = msgspec.convert(values, layout.structs, builtin_types=(datetime,))
+    for name, kind in layout.checked_here.items():
         null = _takes_null(layout, name) and not kind.takes_none
         for row, source in zip(rows, values, strict=True):
             if name in source and not (null and source[name] is None):
                 setattr(row, name, kind.written(source[name]))
-    cells = chain.from_iterable(map(msgspec.structs.astuple, rows))
-    # msgspec accepts subclasses, such as an `Enum` with text, but does not always write what a session would.
-    if not _PLAIN_TYPES.issuperset(map(type, cells)):
-        raise Refused("is of a subclass")
+    # msgspec accepts subclasses of `str`, such as an `Enum`, but does not always write what a session would.
+    if not all(_PLAIN_TEXT.issuperset(map(type, map(text, rows))) for text in layout.texts):
+        raise Refused("is of a subclass of `str`")
     encoded = msgspec.json.encode(rows).decode()
     # PostgreSQL's text holds no NUL. A backslash before `u0000` is a false alarm, which costs a look at all values.
-    if "\\u0000" in encoded and any("\0" in text for row in rows for text in _texts(row)):
+    if "\\u0000" in encoded and any("\0" in (text(row) or "") for row in rows for text in layout.texts):
         raise Refused("contains NUL")
     return rows, encoded
 
 
-_PLAIN_TYPES = frozenset((str, int, bool, datetime, list, type(None)))
-
-
-def _texts(row: Any) -> Iterable[str]:
-    """Return the texts of a row, not those in arrays: their items were checked one by one."""
-    return (value for value in msgspec.structs.astuple(row) if isinstance(value, str))
+_PLAIN_TEXT = frozenset((str, type(None)))
 
 
 def _plain_values(layout: _Layout, position: int, row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -297,21 +332,6 @@ def _why_missing(layout: _Layout, name: str) -> str:
     if name in only_a_session_sets(layout.model):
         return "is missing, and only a session applies its default"
     return layout.missing
-
-
-# The columns of a model do not change, and writes repeat their sets of columns.
-@lru_cache(maxsize=MAX_COLUMN_SETS)
-def _checked_here(layout: _Layout) -> dict[str, ValueType]:
-    """Return the columns whose values msgspec does not check."""
-    kinds = {name: _value_type(layout.model, name) for name in layout.columns}
-    return {name: kind for name, kind in kinds.items() if kind.checked_by is None}
-
-
-@lru_cache(maxsize=MAX_COLUMN_SETS)
-def _struct(layout: _Layout) -> type[msgspec.Struct]:
-    """Return the struct that rows are converted to, which checks them, and from which they are encoded."""
-    fields = [_field(layout, name) for name in layout.columns]
-    return msgspec.defstruct(layout.model.__name__, fields, module=__name__, kw_only=True, gc=False)
 
 
 def _field(layout: _Layout, name: str) -> Any:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -39,6 +37,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import INTERVAL
 
 from tatame_db.database.dialect import DIALECT
+from tatame_db.queries.moments import date_values, datetime_values, interval_values, time_values
+from tatame_db.queries.value_type import Refused, ValueType, check_text, wrong_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -51,38 +51,8 @@ MAX_DIGITS_BEFORE_POINT = 131_072
 MAX_DIGITS_AFTER_POINT = 16_383
 # Python writes no longer integer as text.
 MAX_JSON_BITS = 14_000
-# A `real` with at most this many binary digits is `float4`.
+# A FLOAT of at most this many binary digits is `real`.
 REAL_DIGITS = 24
-
-
-class Refused(Exception):
-    """A value that a column cannot hold. The problem names types and limits, never the value."""
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(problem)
-        self.problem = problem
-
-
-@dataclass(frozen=True)
-class ValueType:
-    """The values of a column type."""
-
-    accept: Callable[[Any], Any]
-    """Returns an equal value of a plain type; raises `Refused`. It is not called with `None`, which is NULL."""
-    text: Callable[[Any], Any] | None = None
-    """Writes an accepted value as text, or as lists of it, as PostgreSQL's output does if that is cheap.
-
-    `None` if JSON and psycopg write the value itself.
-    """
-    checked_by: Any = None
-    """The type with which msgspec checks values, as strictly as `accept` and faster; `None` if there is none."""
-    takes_none: bool = False
-    """Whether `None` is a value: JSON has a null of its own."""
-
-    def written(self, value: Any) -> Any:
-        """Return what JSON and psycopg write for a value; raises `Refused`."""
-        accepted = self.accept(value)
-        return accepted if self.text is None else self.text(accepted)
 
 
 def value_type(kind: TypeEngine[Any]) -> ValueType | None:
@@ -125,29 +95,6 @@ def _compared(kind: TypeEngine[Any]) -> TypeEngine[Any]:
     if isinstance(kind, Float):
         return kind if kind.asdecimal else Float()
     return Numeric() if isinstance(kind, Numeric) and kind.asdecimal else kind
-
-
-def check_text(value: Any) -> str:
-    """Return a text, or one of a subclass such as escaped markup, as plain text; raises `Refused` for what none is."""
-    if not isinstance(value, str):
-        raise wrong_type("`str`", value)
-    # An `Enum` with text is its text, as psycopg sees it; `str()` would return its name.
-    text = str.__str__(value)
-    if "\0" in text:
-        raise Refused("contains NUL, which PostgreSQL's text cannot hold")
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise Refused("contains half of a surrogate pair, which is not text") from None
-    return text
-
-
-def wrong_type(expected: str, value: object) -> Refused:
-    """Return the refusal of a value of another type."""
-    return Refused(
-        f"is of the wrong type: expected {expected}, got `{'None' if value is None else type(value).__name__}`"
-    )
 
 
 # --- Text and numbers ------------------------------------------------------------------------------------------------
@@ -249,105 +196,6 @@ def _numeric(kind: Numeric[Any]) -> ValueType | None:
         return number
 
     return ValueType(accept, lambda number: f"{number:.{kind.scale}f}" if kind.scale else str(number))
-
-
-# --- Dates and times -------------------------------------------------------------------------------------------------
-
-
-def _datetime(kind: DateTime) -> ValueType:
-    check_precision = _precision_check(kind)
-
-    def accept(value: Any) -> datetime:
-        if not isinstance(value, datetime):
-            raise wrong_type("`datetime`", value)
-        if kind.timezone and value.utcoffset() is None:
-            raise Refused("is of the wrong type: expected `datetime` with a timezone, got one with no timezone")
-        # PostgreSQL would drop the zone, and store another moment.
-        if not kind.timezone and value.tzinfo is not None:
-            raise Refused("is of the wrong type: expected `datetime` with no timezone, got one with a timezone")
-        check_precision(value)
-        return _plain_datetime(value)
-
-    if kind.timezone:
-        return ValueType(accept, _moment_text)
-    checked_by = Annotated[datetime, msgspec.Meta(tz=False)] if _precision(kind) is None else None
-    return ValueType(accept, None if checked_by else lambda value: value.isoformat(" "), checked_by)
-
-
-def _plain_datetime(value: datetime) -> datetime:
-    if type(value) is datetime:
-        return value
-    plain = datetime.combine(
-        date(value.year, value.month, value.day),
-        time(value.hour, value.minute, value.second, value.microsecond, value.tzinfo, fold=value.fold),
-    )
-    if plain != value:  # as with the nanoseconds of pandas
-        raise Refused("is more precise than microseconds")
-    return plain
-
-
-def _moment_text(value: datetime) -> str:
-    try:
-        value = value.astimezone(UTC)
-    except OverflowError:
-        # The first or last day of Python's calendar is another year in UTC, which PostgreSQL has.
-        return value.isoformat(" ")
-    return value.isoformat(" ").removesuffix(":00")
-
-
-def _date(_: Date) -> ValueType:
-    def accept(value: Any) -> date:
-        if not isinstance(value, date) or isinstance(value, datetime):
-            raise wrong_type("`date`", value)
-        return date(value.year, value.month, value.day)
-
-    return ValueType(accept, date.isoformat)
-
-
-def _time(kind: Time) -> ValueType:
-    check_precision = _precision_check(kind)
-
-    def accept(value: Any) -> time:
-        if not isinstance(value, time):
-            raise wrong_type("`time`", value)
-        if kind.timezone and value.utcoffset() is None:
-            raise Refused("is of the wrong type: expected `time` with an offset from UTC, got one with none")
-        if not kind.timezone and value.tzinfo is not None:
-            raise Refused("is of the wrong type: expected `time` with no timezone, got one with a timezone")
-        check_precision(value)
-        return value
-
-    return ValueType(accept, time.isoformat)
-
-
-def _precision(kind: Any) -> int | None:
-    return cast("int | None", getattr(kind, "precision", None))
-
-
-def _precision_check(kind: Any) -> Callable[[Any], None]:
-    """Return a check that a column keeps all digits of a second; the type of PostgreSQL alone may have fewer than 6."""
-    digits = _precision(kind)
-
-    def check(value: Any) -> None:
-        if digits is not None and value.microsecond % 10 ** (6 - digits):
-            raise Refused(f"has more than {digits} digits of a second")
-
-    return check
-
-
-def _interval(kind: Any) -> ValueType | None:
-    if getattr(kind, "fields", None) is not None or _precision(kind) is not None:
-        return None
-
-    def accept(value: Any) -> timedelta:
-        if not isinstance(value, timedelta):
-            raise wrong_type("`timedelta`", value)
-        return value
-
-    # A sign for each part, because one sign may count for all of them, depending on `IntervalStyle`.
-    return ValueType(
-        accept, lambda value: f"{value.days:+} days {value.seconds:+} seconds {value.microseconds:+} microseconds"
-    )
 
 
 # --- Other types -----------------------------------------------------------------------------------------------------
@@ -509,10 +357,10 @@ _MAKERS: Sequence[tuple[Any, Callable[[Any], ValueType | None]]] = (
     (Boolean, _boolean),
     (Float, _float),
     (Numeric, _numeric),
-    (DateTime, _datetime),
-    (Date, _date),
-    (Time, _time),
-    (Interval | INTERVAL, _interval),
+    (DateTime, datetime_values),
+    (Date, date_values),
+    (Time, time_values),
+    (Interval | INTERVAL, interval_values),
     (Uuid, _uuid),
     (LargeBinary, _bytes),
     (JSON, _json),

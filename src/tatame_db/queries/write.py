@@ -21,7 +21,7 @@ from tatame_db.queries.run import (
     fetch_all_async,
     is_sync,
 )
-from tatame_db.queries.validate import Batch, insert_batch, update_batches, upsert_batches
+from tatame_db.queries.validate import Batch, insert_batches, update_batches, upsert_batches
 from tatame_db.queries.write_sql import copy_statement, insert_statement, update_statement, upsert_statement
 from tatame_db.schema import Base
 
@@ -39,9 +39,7 @@ R_co = TypeVar("R_co", covariant=True)
 Model = TypeVar("Model", bound=Base)
 
 COPY_MIN_ROWS = 20_000
-"""From this many rows on, an insert uses COPY: it is no faster, but the server does not hold all rows at once."""
-COPY_MIN_BYTES = 64 * 1024 * 1024
-"""From this size of the JSON on, too: PostgreSQL accepts less than 1 GB in one parameter."""
+"""From this many rows on, and for big ones, an insert uses COPY: the server does not hold all rows at once."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +101,7 @@ class Write(Generic[R_co]):
 
     @property
     def _is_large(self) -> bool:
-        [batch] = self.batches
-        return len(batch.rows) >= COPY_MIN_ROWS or len(batch.encoded) >= COPY_MIN_BYTES
+        return len(self.batches) > 1 or sum(len(batch.rows) for batch in self.batches) >= COPY_MIN_ROWS
 
     @property
     def _copied_rows(self) -> Iterable[Sequence[Any]]:
@@ -193,16 +190,15 @@ def insert_many(model: type[Base], rows: Iterable[Any], *, returning: Any = None
     """
     check_model(model)
     returned = returned_columns(model, returning)
-    batch = insert_batch(model, rows)
+    batches = tuple(insert_batches(model, rows))
 
     def result(rows_of_batches: list[list[Any]]) -> Any:
         if returning is None:
-            return len(batch.rows)
+            return sum(len(batch.rows) for batch in batches)
         return _results(model, returning, [row for rows in rows_of_batches for row in rows])
 
-    batches = (batch,) if batch.rows else ()
     statements = tuple(insert_statement(model, batch.columns, returned) for batch in batches)
-    copying = copy_statement(model, batch.columns) if batches and not returned else None
+    copying = copy_statement(model, batches[0].columns) if batches and not returned else None
     return Write(model, (), batches, statements, result, copying)
 
 
