@@ -7,7 +7,10 @@ import logging
 import os
 import platform
 import secrets
+import shutil
+import socket
 import subprocess
+import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -92,6 +95,66 @@ def other_postgres(directory: Path) -> Generator[Callable[[Path], URL]]:
     yield start
     for stop in stops:
         stop()
+
+
+# --- A pooler --------------------------------------------------------------------------------------------------------
+
+
+def pgbouncer_program() -> str:
+    found = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+    if found is None and os.environ.get("PGBOUNCER_IS_THERE"):
+        pytest.fail("PgBouncer is required and not installed: `apt-get install pgbouncer`")
+    return found or pytest.skip("PgBouncer is not installed: `apt-get install pgbouncer`")
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
+@pytest.fixture
+def pooler(directory: Path) -> Generator[Callable[..., URL]]:
+    """Return a function that starts PgBouncer with three server sessions for a database, and returns its address.
+
+    It takes settings of PgBouncer too, and can be called once.
+    """
+    program = pgbouncer_program()
+    owner = EmbeddedServer(directory / "owner")
+    home = directory / "pgbouncer"
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(address: URL, **settings: str | int) -> URL:
+        home.mkdir()
+        chosen = "\n".join(f"{name} = {value}" for name, value in ({"default_pool_size": 3} | settings).items())
+        (home / "pgbouncer.ini").write_text(
+            f"""[databases]
+{address.database} = host={address.query["host"]} user=postgres
+[pgbouncer]
+pool_mode = transaction
+{chosen}
+auth_type = any
+listen_addr =
+listen_port = 6543
+unix_socket_dir = {home}
+logfile = {home}/log
+"""
+        )
+        owner._hand_over(home, 0o755)
+        bouncer = subprocess.Popen(
+            [program, "--quiet", home / "pgbouncer.ini"], cwd=home, stderr=subprocess.DEVNULL, **owner._as_owner
+        )
+        started.append(bouncer)
+        deadline = time.monotonic() + 20
+        while not _answers(home / ".s.PGSQL.6543"):
+            assert bouncer.poll() is None, (home / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return address.set(query={"host": str(home), "port": "6543"})
+
+    yield start
+    for bouncer in started:
+        bouncer.terminate()
+        bouncer.wait()
 
 
 # --- The studio on a free port, and a client ------------------------------------------------------------------------

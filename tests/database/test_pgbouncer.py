@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import socket
-import subprocess
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -38,59 +33,6 @@ from tatame_db.server.embedded import EmbeddedServer
 @query
 def find_user(clerk_user_id: str) -> Read[User]:
     return read(User).where(User.clerk_user_id == clerk_user_id).load(User.gym, User.graduations)
-
-
-def pgbouncer_program() -> str:
-    found = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
-    if found is None and os.environ.get("PGBOUNCER_IS_THERE"):
-        pytest.fail("PgBouncer is required and not installed: `apt-get install pgbouncer`")
-    return found or pytest.skip("PgBouncer is not installed: `apt-get install pgbouncer`")
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as client:
-        return client.connect_ex(str(path)) == 0
-
-
-@pytest.fixture
-def pooler(directory: Path) -> Generator[Callable[[URL], URL]]:
-    """Return a function that starts PgBouncer with three server sessions for a database, and returns its address."""
-    program = pgbouncer_program()
-    owner = EmbeddedServer(directory / "owner")
-    home = directory / "pgbouncer"
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(address: URL) -> URL:
-        home.mkdir()
-        (home / "pgbouncer.ini").write_text(
-            f"""[databases]
-{address.database} = host={address.query["host"]} user=postgres
-[pgbouncer]
-pool_mode = transaction
-default_pool_size = 3
-auth_type = any
-listen_addr =
-listen_port = 6543
-unix_socket_dir = {home}
-logfile = {home}/log
-"""
-        )
-        owner._hand_over(home, 0o755)
-        bouncer = subprocess.Popen(
-            [program, "--quiet", home / "pgbouncer.ini"], cwd=home, stderr=subprocess.DEVNULL, **owner._as_owner
-        )
-        started.append(bouncer)
-        deadline = time.monotonic() + 20
-        while not _answers(home / ".s.PGSQL.6543"):
-            assert bouncer.poll() is None, (home / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        return address.set(query={"host": str(home), "port": "6543"})
-
-    yield start
-    for bouncer in started:
-        bouncer.terminate()
-        bouncer.wait()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tatame_db.database.address import AddressInvalid, is_local, parse_address
+from tatame_db.database.address import AddressInvalid, is_local, parse_address, readable
 
 SECRET = "p%@:/#[w"
 
@@ -32,6 +32,19 @@ def test_addresses_without_user_with_ipv6_and_with_a_socket_are_read() -> None:
     assert parse_address("postgresql://%2Frun%2Fpg/x").host == "/run/pg"
 
 
+def test_several_hosts_are_read() -> None:
+    address = parse_address("postgresql://ana:p,w@one.example,[::1]:5433,three.example:5434/x?target_session_attrs=any")
+    assert (address.username, address.password, address.database) == ("ana", "p,w", "x")
+    assert (address.host, address.port) == (None, None)
+    assert address.query == {
+        "host": "one.example,::1,three.example",
+        "port": "5432,5433,5434",
+        "target_session_attrs": "any",
+    }
+    assert readable(address).startswith("postgresql://ana@/x?host=one.example")
+    assert parse_address(readable(address)).query == address.query
+
+
 def test_an_at_sign_in_the_options_does_not_end_a_password() -> None:
     address = parse_address("postgresql://ana:p?w@db.example/x?application_name=api@gym")
     assert (address.password, address.host, address.query["application_name"]) == ("p?w", "db.example", "api@gym")
@@ -46,7 +59,10 @@ def test_an_at_sign_in_the_options_does_not_end_a_password() -> None:
         ("postgresql://ana:SECRET@h:port/db", "port"),
         ("postgresql://ana:SECRET@h:70000/db", "port"),
         ("postgresql://ana:SECRET@[::1/db", "`]`"),
-        ("postgresql://ana:SECRET@h1,h2/db", "several hosts"),
+        ("postgresql://ana:SECRET@h1,,h2/db", "empty name"),
+        ("postgresql://ana:SECRET@h1:1,h2:x/db", "port"),
+        ("postgresql://ana:SECRET@h1,h2/db?target_session_attrs=prefer-standby", "`standby`"),
+        ("postgresql://ana:SECRET@/db?host=h1,h2&target_session_attrs=prefer-standby", "`standby`"),
         ("postgresql://ana:SECRET@h/db?pgbouncer=true", "pgbouncer"),
         ("postgresql://ana:SECRET@h/db?sslmode", "name=value"),
         ("postgresql://ana:SECRET@h", "no database"),
@@ -73,6 +89,8 @@ def test_a_malformed_address_is_reported_and_not_repeated(text: str, problem: st
         ("postgresql://127.example/x", False),
         ("postgresql://localhost/x?host=db.example", False),
         ("postgresql://localhost/x?hostaddr=10.0.0.1", False),
+        ("postgresql://localhost:5432,127.0.0.1:5433/x", True),
+        ("postgresql://localhost,db.example/x", False),
     ],
 )
 def test_a_local_database_is_recognized(text: str, *, local: bool) -> None:

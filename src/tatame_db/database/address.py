@@ -46,7 +46,14 @@ def parse_address(text: str) -> URL:
     username, _, password = user_part.partition(":")
     hosts, _, database = location.partition("/")
     options = _options(query)
-    host, port = _host_and_port(hosts)
+    if "," in hosts:
+        host, port = None, None
+        options = _several_hosts(hosts) | options
+    else:
+        host, port = _host_and_port(hosts)
+    if "," in options.get("host", "") and options.get("target_session_attrs") == "prefer-standby":
+        # psycopg tries one host after the other, and each alone satisfies it.
+        raise AddressInvalid(problem="has several hosts and `prefer-standby`; use `standby` or `any`")
     # libpq accepts these as options too. SQLAlchemy hides a password only in the field of its own.
     named = {name: options.pop(name, "") for name in ("user", "password", "dbname")}
     if not (database or named["dbname"]):
@@ -87,13 +94,22 @@ def _host_and_port(hosts: str) -> tuple[str | None, int | None]:
         if not bracket:
             raise AddressInvalid(problem="has a `[` without a matching `]`")
         port = port.removeprefix(":")
-    elif "," in hosts:
-        raise AddressInvalid(problem="names several hosts; only one is supported")
     else:
         host, _, port = hosts.partition(":")
     if port and not (port.isdigit() and 0 < int(port) < 65536):
         raise AddressInvalid(problem="has a port that is not a number from 1 to 65535")
     return unquote(host) or None, int(port) if port else None
+
+
+def _several_hosts(hosts: str) -> dict[str, str]:
+    """Return the options of libpq for hosts that are tried in turn: `a:5432,b:5433`."""
+    parts = [_host_and_port(host) for host in hosts.split(",")]
+    if not all(host for host, _ in parts):
+        raise AddressInvalid(problem="has an empty name among its hosts")
+    return {
+        "host": ",".join(str(host) for host, _ in parts),
+        "port": ",".join(str(port or 5432) for _, port in parts),
+    }
 
 
 def readable(address: URL) -> str:
@@ -108,6 +124,10 @@ def is_local(address: URL) -> bool:
     """Return whether an address leads to this machine: by a socket, or by a loopback name or number."""
     named = (address.query.get("hostaddr"), address.query.get("host"), address.host, os.environ.get("PGHOST"))
     host = str(next(filter(None, named), ""))
+    return all(map(_is_local_host, host.split(",")))
+
+
+def _is_local_host(host: str) -> bool:
     if not host or host == "localhost" or host.startswith(("/", "@")):
         return True
     try:

@@ -94,7 +94,7 @@ class PoolerBusy(ConnectionRefused):
     """A pooler found no free connection to PostgreSQL within its own time limit."""
 
     what = "the pooler at {where} had no free connection to PostgreSQL: {reason}"
-    fix = "make transactions shorter, or raise `default_pool_size` of the pooler"
+    fix = "check that PostgreSQL behind it answers; then make transactions shorter, or raise its `default_pool_size`"
 
 
 @fact
