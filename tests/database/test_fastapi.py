@@ -32,6 +32,7 @@ from tests.conftest import free_port
 from tatame_db import AsyncDatabase, Database, evolve, insert_many, read
 from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
+from tatame_db.database.errors import ConnectionsExhausted, OutcomeUnknown, ServerReadOnly
 from tatame_db.fastapi import (
     AsyncDatabaseDep,
     AsyncSessionDep,
@@ -46,7 +47,7 @@ from tatame_db.fastapi import (
 from tatame_db.fastapi.dependencies import DatabaseNotOpened
 from tatame_db.fastapi.handlers import TRY_AGAIN_LATER, failure_of
 from tatame_db.fastapi.installed import FastApiMissing, require_fastapi
-from tatame_db.queries.errors import NotLoaded
+from tatame_db.queries.errors import DeadlineExceeded, NotLoaded
 from tatame_db.schema import Gym, User
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.testing import turns
@@ -263,7 +264,7 @@ def test_a_stopped_server_is_503_and_then_200_again(own_server: EmbeddedServer) 
             for response in (client.get(f"/{face}/gyms"), client.post(f"/{face}/gyms", params={"name": "lost"})):
                 assert response.status_code == 503, response.text
                 assert response.headers["Retry-After"] == "5"
-                assert response.json() == {"detail": "The database is unavailable; nothing was changed."}
+                assert response.json() == {"detail": "The database is unavailable; try again later."}
         ready = client.get("/health/ready")
         assert (ready.status_code, ready.json()) == (503, {"status": "unavailable"})
         assert client.get("/health/live").json() == {"status": "live"}
@@ -283,7 +284,7 @@ def test_a_connection_that_is_lost_before_the_commit_changed_nothing(app: App, f
         f"/{face}/statements", params={"sql": "SELECT pg_terminate_backend(pg_backend_pid())", "name": "Sul"}
     )
     assert (lost.status_code, lost.headers["Retry-After"]) == (503, "5")
-    assert lost.json()["detail"].endswith("nothing was changed.")
+    assert lost.json()["detail"].endswith("try again later.")
     assert names(app, face) == []
 
 
@@ -299,7 +300,7 @@ def test_a_client_is_not_asked_to_repeat_what_may_have_been_committed(app: App, 
 def test_a_slow_statement_is_503(app: App, face: str) -> None:
     slow = app.client.post(f"/{face}/statements", params={"sql": "SELECT pg_sleep(30)", "name": "Sul"})
     assert slow.status_code == 503
-    assert slow.json()["detail"] == "The database did not answer in time; nothing was changed."
+    assert slow.json()["detail"] == "The database did not answer in time; try again later."
     assert names(app, face) == []
 
 
@@ -345,6 +346,26 @@ def test_only_errors_that_pass_are_503(state: str, may_repeat: bool | None) -> N
     failure = failure_of(error)
     assert (failure and failure.may_repeat) == may_repeat
     assert failure is None or "ana@gym.example" not in failure.detail
+
+
+ADDRESS = URL.create("postgresql+psycopg", "ana", "secret", "db.example")
+
+
+@pytest.mark.parametrize(
+    ("error", "may_repeat"),
+    [
+        (ConnectionsExhausted(address=ADDRESS, size=20, seconds=30), True),
+        (ServerReadOnly(address=ADDRESS, reason="cannot execute INSERT in a read-only transaction"), True),
+        (DeadlineExceeded(name="presences", deadline_ms=50, seconds=0.05, sent=True), True),
+        (OutcomeUnknown(name="insert Checkin", reason="server closed the connection"), False),
+        (NotLoaded(model="User", attribute="gym", is_relation=True), None),
+        (ValueError("ana@gym.example"), None),
+    ],
+)
+def test_errors_of_the_package_that_pass_are_503(error: Exception, may_repeat: bool | None) -> None:
+    failure = failure_of(error)
+    assert (failure and failure.may_repeat) == may_repeat
+    assert failure is None or "db.example" not in failure.detail
 
 
 def test_the_log_has_the_error_without_values(app: App, caplog: pytest.LogCaptureFixture) -> None:

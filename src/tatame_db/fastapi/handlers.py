@@ -34,11 +34,11 @@ class Failure(NamedTuple):
 
     detail: str
     may_repeat: bool
-    """Whether the request certainly changed nothing, so that it may be sent again."""
+    """Whether the transaction that failed certainly changed nothing, so that the request may be sent again."""
 
 
-UNAVAILABLE = Failure("The database is unavailable; nothing was changed.", may_repeat=True)
-TOO_SLOW = Failure("The database did not answer in time; nothing was changed.", may_repeat=True)
+UNAVAILABLE = Failure("The database is unavailable; try again later.", may_repeat=True)
+TOO_SLOW = Failure("The database did not answer in time; try again later.", may_repeat=True)
 UNKNOWN = Failure("The connection to the database was lost; the request may have been carried out.", may_repeat=False)
 
 
