@@ -145,7 +145,16 @@ class Leases:
         return await self._new_pipe()
 
     async def _new_pipe(self) -> Pipe:
-        pipe = Pipe(await checkout_async(self._database), self._receiver, self._loop)
+        connection = await checkout_async(self._database)
+        driver = async_driver_connection(connection)
+        if driver.info.encoding != "utf-8":
+            # Parameters are dumped before it is known on which connection they are sent.
+            try:
+                await driver.execute("SET client_encoding TO 'UTF8'")
+            except BaseException:
+                connection.invalidate()
+                raise
+        pipe = Pipe(connection, self._receiver, self._loop)
         # A pooler accepts connections for which it has no session of the server, and then answers nothing.
         hello = Call(self._loop.create_future(), ())
         hello.tries = MAX_TRIES - 1

@@ -31,6 +31,9 @@ MAX_GROWTH = 4
 """By how much one run may raise the usual time of a plan: a busy moment of this process does not make it slow."""
 
 
+MAX_REMEMBERED = 1_000
+"""How many plans are remembered at most: an app may describe a new one in each request."""
+
 ROUND_TRIP_GROWTH = 1.02
 """By how much one short call may raise the measured round trip, which otherwise is the shortest one seen."""
 
@@ -105,6 +108,9 @@ class Policy:
         if usual is None:
             if seconds < self.patience / MAX_GROWTH:
                 return
+            if len(self._usual_seconds) >= MAX_REMEMBERED:
+                # They are learnt again in a few runs.
+                self._usual_seconds.clear()
             usual = 0.0
         usual = min(max(seconds, usual / 2), usual * MAX_GROWTH + UNREMARKABLE_SECONDS)
         if usual < UNREMARKABLE_SECONDS:
