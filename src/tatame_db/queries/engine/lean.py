@@ -54,6 +54,8 @@ class LeanConnection:
         driver = driver_connection(connection)
         self.lent: PoolProxiedConnection | None = None
         """The connection as the pool has lent it, while calls on a `Database` use or keep it."""
+        self.number_of_rows: int | None = None
+        """The number of rows that the last call returned or wrote, for the observer."""
         self.kept: KeptConnections | None = None
         """Where to put it between those calls."""
         self.driver = driver
@@ -83,8 +85,8 @@ class LeanConnection:
         """Whether texts have the encoding of dumped parameters; a session may have another one."""
         return self.server.parameter_status(b"client_encoding") == b"UTF8"
 
-    def call(self, plan: Plan[T], parameters: Parameters, deadline: Deadline | None) -> tuple[list[T], int | None]:
-        """Run a statement; return its rows, and the number of rows that it returned or wrote.
+    def call(self, plan: Plan[T], parameters: Parameters, deadline: Deadline | None) -> list[T]:
+        """Run a statement and return its rows.
 
         Raises `psycopg.Error`, and `DeadlineExceeded` once the server has ended the statement.
         """
@@ -104,13 +106,14 @@ class LeanConnection:
                     if self.is_idle:
                         continue
                 raise error_from_result(result)
+            self.number_of_rows = result.ntuples if plan.has_rows else result.command_tuples
             if isinstance(known, Prepared):
-                return known.rows(plan, result), _number_of_rows(plan, result)
+                return known.rows(plan, result)
             self._remember(key, form := binary_format(result))
             if known == Format.BINARY and form == Format.TEXT:
                 # The columns have changed since the last answer.
                 continue
-            return load_rows(plan, self.driver, result), _number_of_rows(plan, result)
+            return load_rows(plan, self.driver, result)
 
     def give_back(self) -> None:
         """Keep the connection for the next call; close it if it is in a transaction or has an unread answer."""
@@ -281,10 +284,6 @@ class LeanConnection:
             if isinstance(error, psycopg.Error | TimeoutError):
                 return None
             raise
-
-
-def _number_of_rows(plan: Plan[Any], result: PGresult) -> int | None:
-    return result.ntuples if plan.has_rows else result.command_tuples
 
 
 def lean_connection(connection: PoolProxiedConnection) -> LeanConnection:

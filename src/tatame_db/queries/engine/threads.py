@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import psycopg
 
@@ -35,11 +35,12 @@ def checkout(
 
     Raises `DatabaseUnavailable`, and `DeadlineExceeded` if none is free until the deadline of the statement.
     """
-    pool = cast("DatabasePool", database.engine.pool)
-    while lean := cast("LeanConnection | None", pool.kept.take()):
-        if not lean.is_gone:
-            return lean
-        lean.discard()
+    pool: DatabasePool = database.engine.pool  # type: ignore[assignment]  # `Database` makes its engine with one
+    kept: LeanConnection | None
+    while kept := pool.kept.take():
+        if not kept.is_gone:
+            return kept  # type: ignore[no-any-return]  # queries keep nothing else
+        kept.discard()
     token = skip_checkout_checks.set(True)
     try:
         if deadline is not None:
@@ -77,7 +78,9 @@ def fetch_committed(
         lean = checkout(database, statement, deadline)
         started = time.perf_counter()
         try:
-            rows, number = _call(lean, statement, values, parameters, deadline)
+            rows = _call(lean, statement, values, parameters, deadline)
+            # Before the connection goes back: another thread may use it at once.
+            number = lean.number_of_rows
         except BaseException as raised:  # noqa: BLE001, `_fail` raises it again
             error = explained(statement, raised, lean.address, lean.server, is_final=not statement.may_repeat)
             if is_first and not isinstance(error, OutcomeUnknown) and is_lost(raised, lean.server):
@@ -109,9 +112,8 @@ def fetch_all_committed(
             answers: list[list[T]] = []
             for (statement, values), dumped in zip(calls, parameters, strict=True):
                 started = time.perf_counter()
-                rows, number = _call(lean, statement, values, dumped, deadline)
-                lean.observer.record(statement.name, started, number, None)
-                answers.append(rows)
+                answers.append(_call(lean, statement, values, dumped, deadline))
+                lean.observer.record(statement.name, started, lean.number_of_rows, None)
             statement, commits, started = last, True, time.perf_counter()
             lean.run(b"COMMIT")
         except BaseException as raised:  # noqa: BLE001, `_fail` raises it again
@@ -138,7 +140,7 @@ def fetch_in_session(
     started = time.perf_counter()
     try:
         lean.begin()
-        rows, number = _call(lean, statement, values, parameters, deadline)
+        rows = _call(lean, statement, values, parameters, deadline)
     except BaseException as raised:  # noqa: BLE001, `_fail` raises it again
         is_final = lean.driver.autocommit and not statement.may_repeat
         error = explained(statement, raised, lean.address, lean.server, is_final=is_final)
@@ -146,7 +148,7 @@ def fetch_in_session(
             # Otherwise the session would fail again when it rolls back.
             connection.invalidate()
         _fail(statement, error, raised, lean, started)
-    lean.observer.record(statement.name, started, number, None)
+    lean.observer.record(statement.name, started, lean.number_of_rows, None)
     return rows
 
 
@@ -156,13 +158,14 @@ def _call(
     values: dict[str, Any],
     parameters: Parameters,
     deadline: Deadline | None,
-) -> tuple[list[T], int | None]:
+) -> list[T]:
     if lean.speaks_utf8:
         return lean.call(statement.plan, parameters, deadline)
     # A cursor encodes parameters as the session wants them.
     cursor = lean.driver.cursor(row_factory=statement.row_factory)
     cursor.execute(statement.sql_bytes, values)
-    return statement.finished(cursor.fetchall()) if statement.has_rows else [], cursor.rowcount
+    lean.number_of_rows = cursor.rowcount
+    return statement.finished(cursor.fetchall()) if statement.has_rows else []
 
 
 def _fail(
