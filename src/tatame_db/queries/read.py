@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
@@ -11,6 +12,7 @@ from typing_extensions import ParamSpec
 
 from tatame_db.queries import clauses
 from tatame_db.queries.description import RelationRead, read_relation
+from tatame_db.queries.engine.deadline import deadline_after
 from tatame_db.queries.engine.plan import Statement
 from tatame_db.queries.errors import NotOneRow, ParametersDiffer, ReadInvalid
 from tatame_db.queries.functions import NO_NULLS, QueryFunction
@@ -62,6 +64,24 @@ class Read(RelationRead, Generic[T, P]):
     """The function of a `@query`."""
     variant: Callable[[frozenset[str]], Read[T]] | None = None
     """Returns the description for parameters of the function that are None."""
+    deadline_ms: int | None = None
+    """How long each call may take."""
+
+    def within(self, *, deadline_ms: int) -> Self:
+        """Return the read with a deadline for each call, which includes the wait for a connection.
+
+            find_user.within(deadline_ms=200).first(db, clerk_user_id="user_123")
+
+        At the deadline the server ends the statement, and the call raises `DeadlineExceeded`. This costs no more than
+        the call itself: both reads share their statements. `stream` has no deadline. Raises `ValueError` unless the
+        number is above 0.
+        """
+        deadline_after(deadline_ms)
+        # Reading it makes the dictionary that the copy then shares.
+        _ = self._statements
+        limited = copy(self)
+        object.__setattr__(limited, "deadline_ms", deadline_ms)
+        return limited
 
     def page(self, number: int, *, size: int) -> Self:
         """Return the rows of a page, counted from 1, of `size` rows; either may be a parameter of a `@query`.
@@ -133,7 +153,9 @@ class Read(RelationRead, Generic[T, P]):
         gyms = await read(Gym).order_by(Gym.name).all(async_db)
         """
         statement, values = self._prepare("all", args, kwargs)
-        return fetch(target, statement, values) if is_sync(target) else fetch_async(target, statement, values)
+        if is_sync(target):
+            return fetch(target, statement, values, deadline_ms=self.deadline_ms)
+        return fetch_async(target, statement, values, deadline_ms=self.deadline_ms)
 
     @overload
     def stream(self, target: SyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]: ...
@@ -190,8 +212,8 @@ class Read(RelationRead, Generic[T, P]):
         self, target: Any, finish: Callable[[list[Any]], Any], statement: Statement[Any], values: dict[str, Any]
     ) -> Any:
         if is_sync(target):
-            return finish(fetch(target, statement, values))
-        return _finished(finish, fetch_async(target, statement, values))
+            return finish(fetch(target, statement, values, deadline_ms=self.deadline_ms))
+        return _finished(finish, fetch_async(target, statement, values, deadline_ms=self.deadline_ms))
 
     def _only_row(self, rows: list[Any]) -> Any:
         if len(rows) != 1:
