@@ -266,6 +266,8 @@ def sync_writes(database: Database, session: Session) -> None:
     assert_type(insert_many(Checkin, [{"user_id": 1}], returning=Checkin).run(session), list[Checkin])
     assert_type(insert_many(Checkin, rows, returning=Checkin.id).run(database), list[int])
     assert_type(upsert(User, [ana], by=[User.clerk_user_id], returning=User.email).run(database), list[str | None])
+    assert_type(insert_many(Checkin, [Checkin(user_id=1), {"user_id": 2}]).run(database), int)
+    assert_type(update_many(User, read(User).all(database), by=[User.id], returning=User).run(database), list[User])
     changes: list[dict[str, object]] = [{"id": 1, "email": None}, {"id": 2, "phone": "+55"}]
     assert_type(upsert(User, [ana], by=[User.clerk_user_id]).run(database), Upserted)
     assert_type(update_many(User, changes, by=[User.id]).run(database), int)

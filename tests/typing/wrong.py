@@ -119,6 +119,14 @@ def reads(database: Database, asynchronous: AsyncDatabase) -> None:
 
 def writes(database: Database) -> None:
     insert_many(Checkin, [1])  # wrong
+    insert_many(Checkin, [User(clerk_user_id="user_ana")])  # wrong
+    insert_many(Checkin, [Checkin(user_id=1), User(clerk_user_id="user_ana")])  # wrong
+    insert_many(Checkin, read(User).all(database))  # wrong
+    insert_many(Checkin, [Checkin(user_id=1)], returning=User)  # wrong
+    insert_many(Checkin, {"user_id": 1})  # wrong
+    upsert(User, [Gym(name="", address="", since="")], by=[User.id])  # wrong
+    upsert(User, [User(clerk_user_id="user_ana")], by=[User.id], returning=Gym)  # wrong
+    update_many(User, read(Gym).all(database), by=[User.id])  # wrong
     insert_many(Checkin, Checkin(user_id=1))  # wrong
     insert_many(Checkin, [Checkin(user_id=1)], returning="id")  # wrong
     upsert(User, [User(clerk_user_id="user_ana")])  # wrong

@@ -133,13 +133,22 @@ class Write(Generic[R_co]):
             raise rejected from None
 
 
+class _ModelClass(Protocol[Model]):
+    """The class of a model, to a type checker.
+
+    With `type[Model]`, rows of another model would make `Model` the base of both, and be no error.
+    """
+
+    def _alike(self, row: Model) -> Model: ...
+
+
 class _KeyedWrite(Protocol[R_co]):
     """The types of `upsert` and `update_many`, which differ in what `run` returns without `returning`."""
 
     @overload
     def __call__(
         self,
-        model: type[Model],
+        model: _ModelClass[Model],
         rows: Iterable[Model | Mapping[str, object]],
         *,
         by: Sequence[InstrumentedAttribute[Any]],
@@ -147,7 +156,7 @@ class _KeyedWrite(Protocol[R_co]):
     @overload
     def __call__(
         self,
-        model: type[Model],
+        model: _ModelClass[Model],
         rows: Iterable[Model | Mapping[str, object]],
         *,
         by: Sequence[InstrumentedAttribute[Any]],
@@ -156,7 +165,7 @@ class _KeyedWrite(Protocol[R_co]):
     @overload
     def __call__(
         self,
-        model: type[Model],
+        model: _ModelClass[Model],
         rows: Iterable[Model | Mapping[str, object]],
         *,
         by: Sequence[InstrumentedAttribute[Any]],
@@ -170,16 +179,16 @@ def _keyed(_: type[R]) -> Callable[[Callable[..., Write[Any]]], _KeyedWrite[R]]:
 
 
 @overload
-def insert_many(model: type[Model], rows: Iterable[Model | Mapping[str, object]]) -> Write[int]: ...
+def insert_many(model: _ModelClass[Model], rows: Iterable[Model | Mapping[str, object]]) -> Write[int]: ...
 @overload
 def insert_many(
-    model: type[Model], rows: Iterable[Model | Mapping[str, object]], *, returning: type[Model]
+    model: _ModelClass[Model], rows: Iterable[Model | Mapping[str, object]], *, returning: type[Model]
 ) -> Write[list[Model]]: ...
 @overload
 def insert_many(
-    model: type[Model], rows: Iterable[Model | Mapping[str, object]], *, returning: InstrumentedAttribute[T]
+    model: _ModelClass[Model], rows: Iterable[Model | Mapping[str, object]], *, returning: InstrumentedAttribute[T]
 ) -> Write[list[T]]: ...
-def insert_many(model: type[Base], rows: Iterable[Any], *, returning: Any = None) -> Write[Any]:
+def insert_many(model: Any, rows: Iterable[Any], *, returning: Any = None) -> Write[Any]:
     """Check objects or mappings to insert; `run` inserts them.
 
         insert_many(Checkin, [{"user_id": 1}, Checkin(user_id=2)]).run(db)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from sqlalchemy import TIMESTAMP, MetaData, Table, Text, inspect
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -70,6 +70,13 @@ class Base(MappedAsDataclass, DeclarativeBase, kw_only=True, eq=False, repr=Fals
         list[str]: ARRAY(Text()),
         datetime: TIMESTAMP(timezone=False),
     }
+
+    if TYPE_CHECKING:
+
+        @classmethod
+        def _alike(cls, row: Self) -> Self:
+            """Tell type checkers which rows are of this model; it does not exist at run time."""
+            raise NotImplementedError
 
     def __repr__(self) -> str:
         """Show the model and the key; other columns may be personal."""
