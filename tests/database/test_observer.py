@@ -163,6 +163,19 @@ def test_a_value_that_cannot_be_read_is_a_failure(address: URL) -> None:
     assert outline(events) == [("read User", None, "ValueNotReadable")]
 
 
+def test_the_label_of_an_event_is_one_of_few(address: URL) -> None:
+    events: list[StatementEvent] = []
+    with Database(address) as database:
+        database.on_statement(events.append)
+        find_user.first(database, "user_1")
+        with database.session() as session:
+            session.scalars(select(User.id)).all()
+            session.execute(text("select 1"))
+            with pytest.raises(ProgrammingError):
+                session.execute(text(" Update missing SET a = 1"))
+    assert [event.label for event in events] == ["find_user", "SELECT", "SELECT", "UPDATE"]
+
+
 # Callbacks
 
 

@@ -41,6 +41,13 @@ class StatementEvent:
 
     It is the one that the caller receives, except that a write may turn it into `RowRejected`.
     """
+    is_sql: bool = False
+    """Whether the name is SQL, because a session or connection ran the statement."""
+
+    @property
+    def label(self) -> str:
+        """A short name for metrics, one of few: that of the query or write, or the first word of the SQL."""
+        return self.name.split(maxsplit=1)[0].upper() if self.is_sql else self.name
 
 
 class Observer:
@@ -69,7 +76,9 @@ class Observer:
         """Forget the functions that were added, as between two tests."""
         self._callbacks = ()
 
-    def record(self, name: str, started: float, rows: int | None, error: BaseException | None) -> None:
+    def record(
+        self, name: str, started: float, rows: int | None, error: BaseException | None, *, is_sql: bool = False
+    ) -> None:
         """Report that a statement ended now; `started` is the `time.perf_counter()` of its start. Never raises."""
         if not self.listening:
             return
@@ -79,7 +88,7 @@ class Observer:
             level = logging.WARNING if slow else logging.INFO
             logger.log(level, "%s [%.1f ms]%s", name, seconds * 1000, f" {_kind(error)}" if error else "")
         if self._callbacks:
-            self._call(StatementEvent(name, seconds, rows, error))
+            self._call(StatementEvent(name, seconds, rows, error, is_sql))
 
     def _call(self, statement: StatementEvent) -> None:
         for callback in self._callbacks:
@@ -113,7 +122,7 @@ def observe_sessions(engine: Engine, observer: Observer) -> None:
     def ended(*arguments: Any) -> None:
         cursor: DBAPICursor
         _, cursor, statement, _, context, _ = arguments
-        observer.record(statement, context._tatame_started, _rows(cursor), None)
+        observer.record(statement, context._tatame_started, _rows(cursor), None, is_sql=True)
 
     def failed(context: ExceptionContext) -> None:
         started = getattr(context.execution_context, "_tatame_started", None)
@@ -121,7 +130,7 @@ def observe_sessions(engine: Engine, observer: Observer) -> None:
         if started is not None and context.statement is not None:
             replaced = getattr(context, "chained_exception", None)
             error = replaced or context.sqlalchemy_exception or context.original_exception
-            observer.record(context.statement, started, None, error)
+            observer.record(context.statement, started, None, error, is_sql=True)
 
     event.listen(engine, "before_cursor_execute", _start_clock)
     event.listen(engine, "after_cursor_execute", ended)
