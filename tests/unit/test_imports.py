@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -142,3 +143,9 @@ def test_threads_that_open_the_front_door_at_once_all_enter() -> None:
         "    names = [*tatame_db.__all__, *tatame_db.__all__]\n"
         "    print(len(list(pool.map(lambda name: getattr(tatame_db, name), names))) == len(names))\n"
     ) == ["True"]
+
+
+def test_the_engine_alone_of_the_queries_uses_libpq() -> None:
+    uses = {name for name, path in MODULES.items() if re.search(r"\bpgconn\b|psycopg\.pq\b", path.read_text())}
+    engine = f"{ROOT}.queries.engine."
+    assert {name for name in uses if part(name) == "queries" and not name.startswith(engine)} == set()

@@ -1,39 +1,33 @@
-"""Run statements on psycopg's own connection: SQL and parameters go in, rows come out.
+"""Run statements: SQL and parameters go in, rows come out.
 
-SQLAlchemy's pool lends the connections; its layers for execution and results are bypassed. Sync and async share all
-that does no I/O, and no other module of the package touches a cursor.
+SQLAlchemy's pool lends the connections; its layers for execution and results are bypassed. The engine makes the calls;
+streams and COPY have a cursor of psycopg, and no other module of the package touches one.
 """
 
 from __future__ import annotations
 
-import time
 from contextlib import asynccontextmanager, contextmanager, nullcontext
-from dataclasses import dataclass
-from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
-import psycopg
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 from typing_extensions import TypeIs
 
 from tatame_db.database.driver import async_driver_connection, driver_connection
-from tatame_db.database.observer import SILENT, Observer
 from tatame_db.database.pool import AsyncDatabase, Database
+from tatame_db.queries.engine.cursors import cursor_name, is_usable, reported
 from tatame_db.queries.engine.deadline import deadline_after
 from tatame_db.queries.engine.dispatch import dispatcher_of
-from tatame_db.queries.engine.failures import FAILURES, explained
 from tatame_db.queries.engine.lease import checkout_async
 from tatame_db.queries.engine.tasks import ends_at, fetch_all_committed_async
 from tatame_db.queries.engine.threads import checkout, fetch_all_committed, fetch_committed, fetch_in_session
-from tatame_db.queries.errors import ValueNotReadable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
-    from sqlalchemy import URL, PoolProxiedConnection
+    from sqlalchemy import PoolProxiedConnection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
     from tatame_db.queries.engine.plan import Statement
@@ -58,52 +52,6 @@ def is_sync(target: SyncTarget | AsyncTarget) -> TypeIs[SyncTarget]:
     if isinstance(target, AsyncDatabase) or hasattr(target, "run_sync"):
         return False
     raise TypeError(f"expected a database, a session or a connection, got {type(target).__name__}")
-
-
-@contextmanager
-def _reported(
-    statement: Statement[Any], connection: PoolProxiedConnection, *, writes: bool = False
-) -> Generator[_Rows]:
-    """Report a statement to the observer of its database, and turn its failure into the error for callers."""
-    observer: Observer = connection.info.get("observer", SILENT)
-    started, rows = time.perf_counter(), _Rows()
-    error: BaseException | None = None
-    try:
-        yield rows
-    except FAILURES as raised:
-        driver = driver_connection(connection)
-        address: URL | None = connection.info.get("address")
-        error = explained(statement, raised, address, driver.pgconn, is_final=writes and driver.autocommit)
-        raise error from (None if isinstance(error, ValueNotReadable) else raised)
-    except GeneratorExit:
-        # The caller left a stream early, which is no failure.
-        raise
-    except BaseException as raised:
-        error = raised
-        raise
-    finally:
-        observer.record(statement.name, started, None if error else rows.number, error)
-
-
-@dataclass
-class _Rows:
-    """The number of rows that a statement returned or wrote, once it is known."""
-
-    number: int | None = None
-
-
-_cursor_numbers = count(1)
-
-
-def _cursor_name() -> str:
-    # Two streams of one session must not share a name.
-    return f"tatame_{next(_cursor_numbers)}"
-
-
-def _is_usable(connection: PoolProxiedConnection) -> bool:
-    """Return whether a connection may go back to the pool: no transaction, no answer still to be read."""
-    driver = driver_connection(connection)
-    return driver.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
 
 
 def _turn(connection: PoolProxiedConnection, *statements: Statement[Any]) -> AbstractContextManager[None]:
@@ -152,12 +100,12 @@ def fetch_all(
 
 def stream(target: SyncTarget, statement: Statement[T], values: Values) -> Iterator[T]:
     """Run a statement and yield its rows, with one batch at a time in memory."""
-    with _connection(target) as connection, _reported(statement, connection) as fetched:
+    with _connection(target) as connection, reported(statement, connection) as fetched:
         driver = driver_connection(connection)
         with (
             # A cursor of the server exists only inside a transaction.
             driver.transaction() if driver.autocommit else nullcontext(),
-            driver.cursor(_cursor_name(), row_factory=statement.row_factory) as cursor,
+            driver.cursor(cursor_name(), row_factory=statement.row_factory) as cursor,
         ):
             cursor.execute(statement.sql_bytes, values)
             fetched.number = 0
@@ -168,7 +116,7 @@ def stream(target: SyncTarget, statement: Statement[T], values: Values) -> Itera
 
 def copy(target: SyncTarget, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -> None:
     """Run a COPY FROM STDIN with these rows; all are written, or none."""
-    with _connection(target) as connection, _reported(statement, connection, writes=True) as written:
+    with _connection(target) as connection, reported(statement, connection, writes=True) as written:
         cursor = driver_connection(connection).cursor()
         with cursor.copy(statement.sql_bytes) as writer:
             for row in rows:
@@ -228,11 +176,11 @@ async def fetch_all_async(
 async def stream_async(target: AsyncTarget, statement: Statement[T], values: Values) -> AsyncIterator[T]:
     """Do what `stream` does."""
     async with _connection_async(target) as connection:
-        with _reported(statement, connection) as fetched:
+        with reported(statement, connection) as fetched:
             driver = async_driver_connection(connection)
             async with (
                 driver.transaction() if driver.autocommit else nullcontext(),
-                driver.cursor(_cursor_name(), row_factory=statement.row_factory) as cursor,
+                driver.cursor(cursor_name(), row_factory=statement.row_factory) as cursor,
             ):
                 await cursor.execute(statement.sql_bytes, values)
                 fetched.number = 0
@@ -245,7 +193,7 @@ async def stream_async(target: AsyncTarget, statement: Statement[T], values: Val
 async def copy_async(target: AsyncTarget, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -> None:
     """Do what `copy` does."""
     async with _connection_async(target) as connection:
-        with _reported(statement, connection, writes=True) as written:
+        with reported(statement, connection, writes=True) as written:
             cursor = async_driver_connection(connection).cursor()
             async with cursor.copy(statement.sql_bytes) as writer:
                 for row in rows:
@@ -254,7 +202,7 @@ async def copy_async(target: AsyncTarget, statement: Statement[Any], rows: Itera
 
 
 async def _fetch_async(connection: PoolProxiedConnection, statement: Statement[T], values: Values) -> list[T]:
-    with _reported(statement, connection) as fetched:
+    with reported(statement, connection) as fetched:
         cursor = async_driver_connection(connection).cursor(row_factory=statement.row_factory)
         await cursor.execute(statement.sql_bytes, values)
         fetched.number = cursor.rowcount
@@ -282,7 +230,7 @@ async def _connection_async(target: AsyncTarget) -> AsyncGenerator[PoolProxiedCo
     try:
         yield connection
     finally:
-        if _is_usable(connection):
+        if is_usable(connection):
             # In autocommit nothing is rolled back, so there is nothing to wait for.
             connection.close()
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import select
 from collections import OrderedDict
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import psycopg
 from psycopg import capabilities
@@ -22,6 +22,7 @@ from tatame_db.database.observer import SILENT, Observer
 from tatame_db.queries.engine.deadline import deadline_after
 from tatame_db.queries.engine.failures import is_stale
 from tatame_db.queries.engine.plan import Prepared, binary_format, load_rows
+from tatame_db.queries.engine.prepared import MAX_PREPARED
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -30,13 +31,9 @@ if TYPE_CHECKING:
     from tatame_db.database.kept import KeptConnections
     from tatame_db.queries.engine.deadline import Deadline
     from tatame_db.queries.engine.plan import Parameters, Plan
+    from tatame_db.queries.engine.prepared import Key
 
 T = TypeVar("T")
-Key: TypeAlias = "tuple[bytes, tuple[int, ...]]"
-"""The SQL of a statement and the types of its parameters."""
-
-MAX_PREPARED = 500
-"""How many statements a connection keeps; the least recently used one is dropped."""
 CANCEL_TIMEOUT_SECONDS = 5.0
 """How long to wait for the server to accept a cancel request, and then for the end of the statement."""
 

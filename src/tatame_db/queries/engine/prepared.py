@@ -1,4 +1,4 @@
-"""The statements that one session of the server has prepared for asyncio."""
+"""The statements that one session of the server has prepared."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ MAX_PREPARED = 500
 
 
 class PreparedStatements:
-    """The prepared statements of one connection. One that runs once is not worth a name; its second use prepares it."""
+    """The prepared statements of a connection of asyncio, whose calls may overlap.
+
+    One that runs once is not worth a name; its second use prepares it.
+    """
 
     def __init__(self, connection: AdaptContext) -> None:
         self._connection = connection
