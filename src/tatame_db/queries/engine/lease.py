@@ -13,7 +13,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from tatame_db.database.connections import skip_checkout_checks
 from tatame_db.database.driver import async_driver_connection, driver_connection, is_gone
-from tatame_db.database.errors import ConnectionRefused
+from tatame_db.database.errors import ConnectionRefused, ConnectionsExhausted
 from tatame_db.database.failures import connection_error
 from tatame_db.database.lending import borrowing
 from tatame_db.errors import TatameError
@@ -125,6 +125,9 @@ class Leases:
             self._failure, self._failed_at = error, perf_counter()
             self.opening -= 1
             self._receiver.refused()
+            if isinstance(error, ConnectionsExhausted):
+                # The pool was busy, and the server is well: the next call waits for its own connection.
+                self._failed_at = float("-inf")
         except BaseException:
             self.opening -= 1
             raise
@@ -138,6 +141,9 @@ class Leases:
         started = perf_counter()
         try:
             return await self._new_pipe()
+        except ConnectionsExhausted:
+            # It has waited as long as it may.
+            raise
         except FAILURES:
             if perf_counter() - started > QUICK_FAILURE_SECONDS:
                 raise
