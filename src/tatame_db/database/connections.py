@@ -25,13 +25,53 @@ from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.settings import Settings
 
 if TYPE_CHECKING:
+    from psycopg.pq.abc import PGconn
     from sqlalchemy import PoolProxiedConnection
     from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
     from sqlalchemy.pool import ConnectionPoolEntry
 
 logger = logging.getLogger("tatame_db.database")
+_REPORTED_SETTINGS = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "standard_conforming_strings": "on",
+}
+"""What values mean, whatever the role or the database say. Timestamps have no zone and mean UTC; psycopg reads dates
+and intervals in these forms only. The server reports each change of them, and of the encoding."""
+
+_OTHER_SETTINGS = {
+    "extra_float_digits": "1",
+    "array_nulls": "on",
+    "bytea_output": "hex",
+    "transform_null_equals": "off",
+}
+"""The same for settings that are not reported."""
+
+_POOLED_SETTINGS = ("TimeZone", "DateStyle", "standard_conforming_strings")
+"""Those that PgBouncer keeps for each client; others would stay in a session that all its clients share."""
+
+_REPORTED = [
+    (b"client_encoding", b"UTF8"),
+    *((name.encode(), value.encode()) for name, value in _REPORTED_SETTINGS.items()),
+]
+
 skip_checkout_checks: ContextVar[bool] = ContextVar("skip_checkout_checks", default=False)
 """True while a query checks out a connection: it tests liveness and sets autocommit itself."""
+
+
+def _prepare_session() -> str:
+    settings = {**_REPORTED_SETTINGS, **_OTHER_SETTINGS}
+    set_all = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
+    set_pooled = ", ".join(f"set_config('{name}', '{settings[name]}', false)" for name in _POOLED_SETTINGS)
+    direct = "pg_backend_pid() = %(pid)s"
+    return (
+        f"SELECT {direct}, CASE WHEN {direct} THEN ARRAY[{set_all}] ELSE ARRAY[{set_pooled}] END, "
+        f"CASE WHEN {direct} AND %(limit)s::text IS NOT NULL THEN set_config('statement_timeout', %(limit)s, false) END"
+    )
+
+
+_PREPARE_SESSION = _prepare_session()
 
 
 class Connections:
@@ -151,14 +191,8 @@ class Connections:
             raise ServerTooOld(address=self.address, version=version)
         cursor = connection.cursor()
         limit = None if self._statement_timeout_ms is None else f"{self._statement_timeout_ms}ms"
-        # Timestamps have no zone and mean UTC. PgBouncer keeps the zone for each client, and no other setting.
-        cursor.execute(
-            "SELECT set_config('TimeZone', 'UTC', false), pg_backend_pid() = %(pid)s, "
-            "CASE WHEN pg_backend_pid() = %(pid)s AND %(limit)s::text IS NOT NULL "
-            "THEN set_config('statement_timeout', %(limit)s, false) END",
-            {"pid": driver.info.backend_pid, "limit": limit},
-        )
-        [(_, direct, _)] = cursor.fetchall()
+        cursor.execute(_PREPARE_SESSION, {"pid": driver.info.backend_pid, "limit": limit})
+        [(direct, *_)] = cursor.fetchall()
         entry.info["pooled"] = not direct
         if not direct:
             # PgBouncer and Supabase lend each transaction another session, which knows no statement prepared before.
@@ -206,8 +240,9 @@ class Connections:
         self._idle.forget()
 
     def _put_back(self, connection: DBAPIConnection | None, entry: ConnectionPoolEntry) -> None:
-        if self._closed:
-            # A session may outlive the timeout of `close`. No later `close` would end the connection it returns.
+        if self._closed or (connection is not None and _is_changed(driver_connection(entry).pgconn)):
+            # A session may outlive the timeout of `close`, and no later `close` would end the connection it returns. Or
+            # it has changed a setting without LOCAL, and the values of the next caller would mean something else.
             entry.close()
         elif connection is not None:
             self._idle.add(entry)
@@ -218,3 +253,13 @@ class Connections:
             return None
         driver = driver_connection(context.connection)
         return statement_error(self.address, context.original_exception, driver.pgconn)
+
+
+def _is_changed(server: PGconn) -> bool:
+    """Return whether a session changed what values mean. It takes no round trip."""
+    for name, value in _REPORTED:
+        reported = server.parameter_status(name)
+        # PgBouncer does not report all of them.
+        if reported is not None and reported != value:
+            return True
+    return False

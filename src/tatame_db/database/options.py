@@ -69,9 +69,11 @@ class Options:
                 raise ValueError(f"{field.name} {problem}")
 
     def beside(self, address: URL) -> dict[str, Any]:
-        """Return the parameters for libpq that the address does not contain itself."""
+        """Return the parameters for libpq that the address does not contain itself, and those that it cannot change."""
         parameters = {"connect_timeout": self.connect_timeout_seconds, "application_name": self.application_name}
-        return {name: value for name, value in parameters.items() if name not in address.query}
+        own = {name: value for name, value in parameters.items() if name not in address.query}
+        # No address may choose another encoding: queries send their parameters in this one.
+        return {**own, "client_encoding": "UTF8"}
 
     def statement_timeout_beside(self, address: URL) -> int | None:
         """Return the time-out in milliseconds to set, or `None` where the address or the server decides."""
