@@ -1,0 +1,196 @@
+"""A real standby: what a write there says, and how an address with several hosts finds the primary."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL, text
+
+from tatame_db import evolve
+from tatame_db.database.address import parse_address
+from tatame_db.database.creation import create_missing_database
+from tatame_db.database.errors import ServerNotReady, ServerNotRunning, ServerReadOnly, TooManyConnections
+from tatame_db.database.pool import AsyncDatabase, Database
+from tatame_db.errors import TatameError
+from tatame_db.queries.read import read
+from tatame_db.queries.write import insert_many
+from tatame_db.schema import User
+from tatame_db.server.embedded import EmbeddedServer
+
+ANA = [{"clerk_user_id": "ana"}]
+
+
+def pg_ctl(server: EmbeddedServer, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return server._run("pg_ctl", "-w", f"--pgdata={home}/data", *arguments)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A primary and its standby; each listens on a socket in a directory."""
+
+    primary: EmbeddedServer
+    home: Path
+
+    @property
+    def standby(self) -> URL:
+        return self.primary.address.set(query={"host": str(self.home)})
+
+    def address(self, *hosts: object, attributes: str) -> URL:
+        names = ",".join(map(str, hosts))
+        return parse_address(f"postgresql://postgres@/tatame?host={names}&target_session_attrs={attributes}")
+
+    def promote(self) -> None:
+        assert pg_ctl(self.primary, self.home, "promote").returncode == 0
+
+
+@pytest.fixture
+def pair(fresh_server: EmbeddedServer, directory: Path) -> Generator[Pair]:
+    fresh_server.start()
+    create_missing_database(fresh_server.address)
+    with Database(fresh_server.address) as database:
+        evolve.migrate(database.engine)
+    home = directory / "standby"
+    home.mkdir()
+    fresh_server._hand_over(home, 0o700)
+    host = str(fresh_server.address.query["host"])
+    copied = fresh_server._run(
+        "pg_basebackup", f"--pgdata={home}/data", f"--host={host}", "--username=postgres", "-R", "--checkpoint=fast"
+    )
+    assert copied.returncode == 0, copied.stdout
+    options = f"--options=-c listen_addresses='' -c unix_socket_directories={home} -c fsync=off"
+    started = pg_ctl(fresh_server, home, "start", f"--log={home}/log", options)
+    assert started.returncode == 0, started.stdout
+    yield Pair(fresh_server, home)
+    pg_ctl(fresh_server, home, "stop", "--mode=immediate")
+
+
+def in_recovery(database: Database) -> bool:
+    with database.session() as session:
+        return bool(session.scalar(text("SELECT pg_is_in_recovery()")))
+
+
+def test_a_write_on_a_standby_says_so_and_reads_work(pair: Pair) -> None:
+    async def main() -> None:
+        async with AsyncDatabase(pair.standby) as database:
+            assert await read(User).all(database) == []
+            with pytest.raises(ServerReadOnly):
+                await insert_many(User, ANA).run(database)
+            async with database.session() as session:
+                session.add(User(clerk_user_id="ana"))
+                with pytest.raises(ServerReadOnly):
+                    await session.flush()
+
+    asyncio.run(main())
+    with Database(pair.standby) as database:
+        assert read(User).all(database) == []
+        with pytest.raises(ServerReadOnly, match="read-only transaction"):
+            insert_many(User, ANA).run(database)
+        with database.session() as session:
+            session.add(User(clerk_user_id="ana"))
+            with pytest.raises(ServerReadOnly):
+                session.flush()
+        # A function that needs a primary is refused with the same SQLSTATE and other words.
+        with pytest.raises(TatameError, match="recovery"), database.session() as session:
+            session.execute(text("SELECT txid_current()"))
+        # The same connections serve writes once the standby is the primary.
+        pair.promote()
+        assert insert_many(User, ANA).run(database) == 1
+
+
+def test_an_address_of_several_hosts_finds_the_server_that_it_wants(pair: Pair) -> None:
+    primary, standby = pair.primary.address.query["host"], pair.home
+
+    async def writes() -> int:
+        async with AsyncDatabase(pair.address(standby, primary, attributes="read-write")) as database:
+            assert (await database.check()).healthy
+            return await insert_many(User, ANA).run(database)
+
+    assert asyncio.run(writes()) == 1
+    with Database(pair.address(standby, primary, attributes="read-write")) as database:
+        assert not in_recovery(database)
+        assert database.check().healthy
+        assert len(read(User).all(database)) == 1
+    with Database(pair.address(primary, standby, attributes="standby")) as database:
+        assert in_recovery(database)
+        assert database.check().healthy
+    with Database(pair.address(pair.home / "nowhere", primary, attributes="any")) as database:
+        assert not in_recovery(database)
+
+
+def test_an_address_without_the_server_that_it_wants_says_so(pair: Pair) -> None:
+    with Database(pair.address(pair.home, attributes="read-write")) as database, pytest.raises(ServerReadOnly):
+        database.ping()
+    nowhere = pair.address(pair.home / "one", pair.home / "two", attributes="any")
+    with Database(nowhere) as database, pytest.raises(ServerNotRunning):
+        read(User).all(database)
+
+
+def test_a_pool_finds_the_new_primary_after_a_failover(pair: Pair) -> None:
+    hosts = (pair.primary.address.query["host"], pair.home)
+    with Database(pair.address(*hosts, attributes="read-write")) as database:
+        assert insert_many(User, ANA).run(database) == 1
+        with Database(pair.standby) as standby:
+            deadline = time.monotonic() + 20
+            while not read(User).all(standby):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        pair.primary.stop()
+        pair.promote()
+        assert [user.clerk_user_id for user in read(User).all(database)] == ["ana"]
+        assert insert_many(User, [{"clerk_user_id": "bia"}]).run(database) == 1
+        pair.primary.start()
+
+
+def test_a_server_that_is_not_ready_yet_says_so(pair: Pair) -> None:
+    # A standby that accepts no reads answers as a server does that is still starting.
+    pg_ctl(pair.primary, pair.home, "stop")
+    started = pg_ctl(
+        pair.primary,
+        pair.home,
+        "start",
+        "--no-wait",
+        f"--options=-c hot_standby=off -c listen_addresses='' -c unix_socket_directories={pair.home}",
+    )
+    assert started.returncode == 0
+    with Database(pair.standby) as database:
+        deadline = time.monotonic() + 20
+        while True:
+            with pytest.raises((ServerNotReady, ServerNotRunning)) as caught:
+                read(User).all(database)
+            if caught.type is ServerNotReady:
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        with pytest.raises(ServerNotReady, match="database system"):
+            database.ping()
+        health = database.check()
+        assert not health.healthy
+        assert "database system" in (health.reason or "")
+
+
+def test_a_server_without_a_connection_left_says_so(fresh_server: EmbeddedServer) -> None:
+    fresh_server.start()
+    create_missing_database(fresh_server.address)
+    with Database(fresh_server.address) as database, database.engine.begin() as connection:
+        connection.execute(text("CREATE ROLE ana LOGIN CONNECTION LIMIT 1"))
+    limited = fresh_server.address.set(username="ana")
+
+    async def main() -> None:
+        async with AsyncDatabase(limited) as database:
+            with pytest.raises(TooManyConnections):
+                await read(User).all(database)
+            with pytest.raises(TooManyConnections):
+                await database.ping()
+
+    with Database(limited) as first, first.engine.connect(), Database(limited) as database:
+        with pytest.raises(TooManyConnections, match="too many connections for role"):
+            database.ping()
+        with pytest.raises(TooManyConnections):
+            read(User).all(database)
+        asyncio.run(main())
