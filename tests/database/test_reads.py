@@ -33,10 +33,11 @@ from tatame_db.queries.errors import (
     ParametersDiffer,
     ReadInvalid,
     RowReadOnly,
+    ValueDiffersFromModel,
     ValueNotReadable,
 )
 from tatame_db.queries.read import Read, query, read
-from tatame_db.schema import Base, Checkin, Class, Graduation, Gym, Notification, User, Version
+from tatame_db.schema import Base, Checkin, Class, Graduation, Gym, Notification, Role, User, Version
 from tatame_db.seed import SeedPlan, seed
 from tatame_db.server.embedded import EmbeddedServer
 
@@ -226,6 +227,22 @@ def test_a_timestamp_that_python_lacks_is_an_error_wherever_it_is_read(moment: s
     with pytest.raises(ValueNotReadable, match="find_user"):
         find_user.first(database, clerk_user_id="user_ana")
     assert read(Graduation).columns(Graduation.id).load(Graduation.user).one(database).user.id == 1
+
+
+def test_a_value_that_its_model_does_not_allow_is_no_moment(database: Database) -> None:
+    with database.engine.begin() as connection:
+        for statement in (
+            "ALTER TABLE gyms ALTER name DROP NOT NULL",
+            "INSERT INTO gyms (name, address, since) VALUES (NULL, 'Rua A', '2015')",
+            "INSERT INTO users (clerk_user_id, gym_id) VALUES ('user_ana', 1)",
+            "INSERT INTO roles (id) VALUES ('STUDENT')",
+            "UPDATE users SET role = 'STUDENT'",
+        ):
+            connection.execute(text(statement))
+    users = read(Role).load(read(Role.users).load(User.gym))
+    with pytest.raises(ValueDiffersFromModel, match="Expected `str`, got `null`") as raised:
+        users.all(database)
+    assert "Rua A" not in str(raised.value)
 
 
 class Elsewhere(DeclarativeBase):

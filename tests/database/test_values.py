@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import math
 from collections.abc import Callable, Generator
@@ -39,7 +40,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, INET, JSONB
 from sqlalchemy.dialects.postgresql import TIME as PRECISE_TIME
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from tatame_db.database.pool import Database
+from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.queries import write as writes
 from tatame_db.queries.errors import ParameterInvalid, RowInvalid
 from tatame_db.queries.read import Read, query, read
@@ -564,6 +565,33 @@ def test_text_that_postgresql_cannot_hold_is_refused_wherever_it_is_compared(val
         with pytest.raises(ParameterInvalid, match=r"contains (NUL|half of a surrogate pair)") as raised:
             read(MODEL).columns(MODEL.id).where(condition).all(target, value=value)
         assert "ana" not in str(raised.value)
+
+
+@pytest.mark.parametrize("untyped", [False, True])
+@pytest.mark.parametrize("method", ["first", "one", "all", "stream", "count", "exists", "explain"])
+def test_every_method_refuses_a_parameter_alike(method: str, untyped: bool, target: Database) -> None:
+    column = func.lower(MODEL.text) if untyped else MODEL.text
+    found = read(MODEL).columns(MODEL.id).where(column == bindparam("value"))
+
+    def called(on: Any) -> Any:
+        result = getattr(found, method)(on, value="ana\0")
+        return list(result) if method == "stream" and isinstance(on, Database) else result
+
+    async def awaited(on: Any) -> Any:
+        return [row async for row in called(on)] if method == "stream" else await called(on)
+
+    async def main() -> None:
+        async with AsyncDatabase(target.address) as asynchronous, asynchronous.session() as session:
+            for on in (asynchronous, session, await session.connection()):
+                with pytest.raises(ParameterInvalid, match="contains NUL"):
+                    await awaited(on)
+
+    with pytest.raises(ParameterInvalid, match="contains NUL") as raised:
+        called(target)
+    assert "ana" not in str(raised.value)
+    with target.session() as session, pytest.raises(ParameterInvalid, match="contains NUL"):
+        _ = list(called(session)) if method == "stream" else called(session)
+    asyncio.run(main())
 
 
 def test_a_parameter_that_is_compared_with_two_types_has_to_be_of_both(target: Database) -> None:

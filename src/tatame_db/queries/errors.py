@@ -113,9 +113,20 @@ class ValueNotReadable(TatameError):
     """A value does not exist in Python; a session fails on it too."""
 
     name: str
-    what = "`{name}` found a timestamp that Python cannot represent: `infinity`, or outside the years 1 to 9999"
+    what = "`{name}` found a date or time that Python cannot represent: `infinity`, or outside the years 1 to 9999"
     means = "No row was returned."
     fix = "correct the value in the database, or leave it out: `.where(func.isfinite(…))` or `.columns(…)`"
+
+
+@fact
+class ValueDiffersFromModel(TatameError):
+    """A value in the database is not of the type that its model declares."""
+
+    name: str
+    problem: str
+    what = "`{name}` found a value that its model does not allow: {problem}"
+    means = "No row was returned."
+    fix = "compare the models with the database: `tatame-db check`"
 
 
 @fact

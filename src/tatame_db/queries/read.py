@@ -54,8 +54,8 @@ class Read(RelationRead, Generic[T, P]):
     `Session` and `Connection` the result is returned, on their async counterparts it is awaited.
 
     Every method raises `ReadInvalid` if the description cannot be one statement, `ParametersDiffer` for missing or
-    unknown parameters, `ValueNotReadable` for a timestamp outside Python's range, and what a session would raise for
-    an error of the server.
+    unknown parameters, `ParameterInvalid` for a value of another type, `ValueNotReadable` for a timestamp outside
+    Python's range, and what a session would raise for an error of the server.
     """
 
     name: str = ""

@@ -66,6 +66,11 @@ def _turn_async(connection: PoolProxiedConnection, *statements: Statement[Any]) 
     return turn(*(statement.sql for statement in statements)) if turn else nullcontext()
 
 
+def _check(statement: Statement[Any], values: Values) -> None:
+    """Raise `ParameterInvalid`, where a cursor would raise the error of a value that cannot be read."""
+    statement.plan.parameters(values)
+
+
 # --- Sync ------------------------------------------------------------------------------------------------------------
 
 
@@ -107,6 +112,7 @@ def stream(target: SyncTarget, statement: Statement[T], values: Values) -> Itera
             driver.transaction() if driver.autocommit else nullcontext(),
             driver.cursor(cursor_name(), row_factory=statement.row_factory) as cursor,
         ):
+            _check(statement, values)
             cursor.execute(statement.sql_bytes, values)
             fetched.number = 0
             while rows := cursor.fetchmany(STREAM_BATCH_ROWS):
@@ -182,6 +188,7 @@ async def stream_async(target: AsyncTarget, statement: Statement[T], values: Val
                 driver.transaction() if driver.autocommit else nullcontext(),
                 driver.cursor(cursor_name(), row_factory=statement.row_factory) as cursor,
             ):
+                _check(statement, values)
                 await cursor.execute(statement.sql_bytes, values)
                 fetched.number = 0
                 while rows := await cursor.fetchmany(STREAM_BATCH_ROWS):
@@ -204,6 +211,7 @@ async def copy_async(target: AsyncTarget, statement: Statement[Any], rows: Itera
 async def _fetch_async(connection: PoolProxiedConnection, statement: Statement[T], values: Values) -> list[T]:
     with reported(statement, connection) as fetched:
         cursor = async_driver_connection(connection).cursor(row_factory=statement.row_factory)
+        _check(statement, values)
         await cursor.execute(statement.sql_bytes, values)
         fetched.number = cursor.rowcount
         return statement.finished(await cursor.fetchall()) if statement.has_rows else []

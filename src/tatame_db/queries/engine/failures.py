@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from tatame_db.database.dialect import DIALECT
 from tatame_db.database.errors import OutcomeUnknown
 from tatame_db.database.failures import statement_error
-from tatame_db.queries.errors import ValueNotReadable
+from tatame_db.queries.errors import ValueDiffersFromModel, ValueNotReadable
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
@@ -28,6 +28,9 @@ def failure(
     statement: Statement[Any], error: psycopg.Error | msgspec.DecodeError, address: URL | None, server: PGconn | None
 ) -> Exception:
     """Return the error that the caller of a statement receives; a known address explains refusals of the server."""
+    # The children of rows are decoded by the types of their columns. Only a moment may be of its type and unreadable.
+    if isinstance(error, msgspec.ValidationError) and not str(error).startswith("Invalid RFC3339"):
+        return ValueDiffersFromModel(name=statement.name, problem=str(error))
     # Errors of the server have an SQLSTATE; without one, psycopg could not load a value into Python.
     if not isinstance(error, psycopg.Error) or (isinstance(error, psycopg.DataError) and error.sqlstate is None):
         return ValueNotReadable(name=statement.name)
