@@ -167,14 +167,14 @@ class _Selection:
 
 def _selection(description: RelationRead, entity: Any, *, joined: bool) -> _Selection:
     """Select the columns and relations of `entity`, which is the model or an alias of it."""
-    _check_native(description)
+    check_native(description)
     columns = [getattr(entity, name) for name in description.column_names]
     joins: list[tuple[Any, Any]] = []
     makers: list[RowMaker] = []
     for relation in description.relations:
         start = len(columns)
         if joined and not relation.is_list and relation.size is None and relation.skip is None:
-            alias, adapt = _aliased(relation)
+            alias, adapt = aliased_relation(relation, entity)
             inner = _selection(relation, alias, joined=True)
             is_related = getattr(entity, relation.relation_name).of_type(alias)
             joins += [(alias, and_(is_related, *map(adapt, relation.conditions))), *inner.joins]
@@ -182,38 +182,52 @@ def _selection(description: RelationRead, entity: Any, *, joined: bool) -> _Sele
             columns += [getattr(alias, primary_key(relation)[0]), *inner.columns]
             makers.append(_joined_row(inner.make_row, start, len(columns)))
         else:
-            # As text, because the driver would parse JSON, and more slowly.
-            columns.append(sql_cast(_json(relation, entity), Text))
-            makers.append(_json_rows(msgspec.json.Decoder(_field_type(relation)).decode, start))
-    row = _row_type(description)
+            column, make = json_column(relation, entity, start)
+            columns.append(column)
+            makers.append(make)
+    row = struct_of(description)
     return _Selection(columns, joins, _row_maker(row, len(description.column_names), makers))
 
 
-def _json(relation: RelationRead, parent: Any) -> ScalarSelect[Any]:
-    """Select the related rows as one JSON value for each row of the parent.
+def _json(relation: RelationRead, entity: Any) -> ScalarSelect[Any]:
+    """Select the related rows as one JSON value for each row of `entity`.
 
     It is a subquery in the SELECT list, not a LATERAL join: it runs after sorting, for the rows that LIMIT leaves.
     """
-    _check_json(relation)
-    alias, adapt = _aliased(relation)
-    columns = [getattr(alias, name) for name in relation.column_names]
-    fields = columns + [_json(inner, alias) for inner in relation.relations]
-    rows = select(func.json_build_array(*fields).label("row"))
-    rows = rows.where(getattr(parent, relation.relation_name).of_type(alias)).correlate(parent)
+    alias, adapt = aliased_relation(relation, entity)
+    rows = select(func.json_build_array(*json_fields(relation, alias)).label("row"))
+    rows = rows.where(getattr(entity, relation.relation_name).of_type(alias)).correlate(entity)
     rows = restricted(rows, relation, adapt)
     rows = rows.limit(_literal(relation.size)).offset(_literal(relation.skip))
     if not relation.is_list:
         return rows.scalar_subquery()
     found = rows.subquery()
     empty: ColumnElement[Any] = literal_column("'[]'::json")
-    return select(func.coalesce(func.json_agg(found.c.row), empty)).correlate(parent).scalar_subquery()
+    return select(func.coalesce(func.json_agg(found.c.row), empty)).correlate(entity).scalar_subquery()
 
 
-def _aliased(relation: RelationRead) -> tuple[Any, Callable[[Any], Any]]:
-    """Return an alias of the model, and a function that makes clauses about the model clauses about the alias."""
+def json_fields(relation: RelationRead, alias: Any) -> list[Any]:
+    """Select the columns of related rows and their relations; raises `ReadInvalid` for what JSON cannot represent."""
+    _check_json(relation)
+    columns = [getattr(alias, name) for name in relation.column_names]
+    return columns + [_json(inner, alias) for inner in relation.relations]
+
+
+def json_column(relation: RelationRead, entity: Any, place: int) -> tuple[Any, RowMaker]:
+    """Return the column that holds the related rows of each row, and what decodes it at that place."""
+    # As text, because the driver would parse JSON, and more slowly.
+    return sql_cast(_json(relation, entity), Text), _json_rows(msgspec.json.Decoder(field_type(relation)).decode, place)
+
+
+def aliased_relation(relation: RelationRead, entity: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """Return an alias of the related model, and a function that adapts clauses to it and to `entity`, its parent."""
     alias = aliased(relation.model)
-    adapter = ClauseAdapter(inspect(alias).selectable)
-    return alias, adapter.traverse
+    adapt = ClauseAdapter(inspect(alias).selectable).traverse
+    parent = inspect(entity)
+    if not parent.is_aliased_class or parent.mapper is inspect(relation.model):
+        return alias, adapt
+    adapt_parent = ClauseAdapter(parent.selectable).traverse
+    return alias, lambda clause: adapt_parent(adapt(clause))
 
 
 def restricted(statement: Select[Any], description: RelationRead, adapt: Callable[[Any], Any]) -> Select[Any]:
@@ -228,14 +242,15 @@ def _literal(number: Any) -> ColumnElement[int] | None:
 # --- Rows ------------------------------------------------------------------------------------------------------------
 
 
-def _row_type(description: RelationRead) -> Any:
-    relations = tuple((one.relation_name, _field_type(one)) for one in description.relations)
+def struct_of(description: RelationRead) -> Any:
+    """Return the type of the rows of a description."""
+    relations = tuple((one.relation_name, field_type(one)) for one in description.relations)
     return row_type(description.model, description.column_names, relations)
 
 
-def _field_type(relation: RelationRead) -> Any:
+def field_type(relation: RelationRead) -> Any:
     """Return the type of the attribute that holds a relation."""
-    row = _row_type(relation)
+    row = struct_of(relation)
     return list[row] if relation.is_list else row | None  # type: ignore[valid-type]  # made at run time
 
 
@@ -256,7 +271,8 @@ def _json_rows(decode: Callable[[str], Any], place: int) -> RowMaker:
 # --- What one statement cannot return --------------------------------------------------------------------------------
 
 
-def _check_native(description: RelationRead) -> None:
+def check_native(description: RelationRead) -> None:
+    """Raise `ReadInvalid` for a column whose value the driver does not return as the ORM does."""
     for name in description.column_names:
         kind = inspect(description.model).columns[name].type
         if json_type(kind) is None and (not isinstance(kind, NATIVE_TYPES) or isinstance(kind, Enum)):
