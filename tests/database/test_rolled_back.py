@@ -13,14 +13,14 @@ from functools import cached_property
 from threading import Barrier, Event
 
 import pytest
-from sqlalchemy import delete, event, func, insert, select, text, update
+from sqlalchemy import Text, cast, delete, event, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, InternalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from tatame_db import AsyncDatabase, Database, insert_many, read, update_many, upsert
 from tatame_db.database.observer import StatementEvent
-from tatame_db.queries.errors import RowRejected
+from tatame_db.queries.errors import DeadlineExceeded, RowRejected
 from tatame_db.queries.write import COPY_MIN_ROWS
 from tatame_db.schema import Checkin, Gym, User
 from tatame_db.testing import turns
@@ -337,6 +337,27 @@ def test_a_query_in_a_session_sees_what_the_session_flushed(session: Session) ->
     assert [user.first_name for user in read(User).all(session)] == ["Ana"]
     session.rollback()
     assert read(User).all(session) == []
+
+
+SLOW = read(User).where(cast(func.pg_sleep(30), Text) == "").within(deadline_ms=100)
+
+
+def test_a_deadline_ends_a_read_and_others_go_on(database: Database, async_database: AsyncDatabase) -> None:
+    insert_many(User, [{"clerk_user_id": "a"}]).run(database)
+    with pytest.raises(DeadlineExceeded):
+        SLOW.all(database)
+
+    async def work() -> None:
+        with pytest.raises(DeadlineExceeded):
+            await SLOW.all(async_database)
+        assert len(await read(User).all(async_database)) == 1
+
+    guarded(work)
+    with database.session.begin() as session:
+        session.add(a_user())
+        with pytest.raises(DeadlineExceeded):
+            SLOW.all(session)
+    assert users(database) == 1
 
 
 def test_rows_can_be_written_while_others_are_streamed(database: Database, async_database: AsyncDatabase) -> None:
