@@ -18,13 +18,14 @@ from tests.conftest import run_sql
 from tatame_db import move
 from tatame_db.database.address import readable
 from tatame_db.database.driver import driver_connection
-from tatame_db.database.errors import DatabaseUnavailable, OutcomeUnknown
+from tatame_db.database.errors import ConnectionRefused, DatabaseUnavailable, OutcomeUnknown
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.queries import write as writes
+from tatame_db.queries.engine import lease
 from tatame_db.queries.engine.plan import Statement
 from tatame_db.queries.errors import DeadlineExceeded
 from tatame_db.queries.read import Read, query, read
-from tatame_db.queries.run import fetch
+from tatame_db.queries.run import fetch, fetch_async
 from tatame_db.queries.write import insert_many, update_many, upsert
 from tatame_db.schema import Graduation, User, Version
 from tatame_db.server.embedded import EmbeddedServer
@@ -160,6 +161,54 @@ def test_queries_prepare_no_statement_behind_the_pooler(pooled: URL) -> None:
                 for _ in range(3):
                     connection = await stack.enter_async_context(database.engine.connect())
                     assert await connection.scalar(text("SELECT count(*) FROM pg_prepared_statements")) == 0
+
+    asyncio.run(main())
+
+
+def test_queries_of_asyncio_do_not_hang_while_the_pooler_is_exhausted(
+    pooled: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "ANSWER_SECONDS", 1)
+
+    async def main() -> None:
+        async with (
+            asyncio.timeout(60),
+            AsyncDatabase(pooled, pool_timeout_seconds=0.5) as database,
+            AsyncDatabase(pooled) as other,
+        ):
+            async with AsyncExitStack() as stack:
+                for _ in range(3):
+                    connection = await stack.enter_async_context(other.engine.begin())
+                    await connection.execute(text("SELECT 1"))
+                answers = await asyncio.gather(*(read(Version).all(database) for _ in range(8)), return_exceptions=True)
+                assert {type(answer) for answer in answers} == {ConnectionRefused}
+            await asyncio.sleep(lease.PAUSE_SECONDS)
+            assert await asyncio.gather(*(read(Version).all(database) for _ in range(8))) == [[]] * 8
+
+    asyncio.run(main())
+
+
+def test_tasks_get_their_own_answers_with_errors_and_cancels_among_them(pooled: URL) -> None:
+    number: Statement[Any] = Statement("number", "SELECT %(n)s::INTEGER, repeat('x', %(n)s)", tuple, may_repeat=True)
+    wrong: Statement[Any] = Statement("wrong", "SELECT 1 / (%(n)s::INTEGER - %(n)s::INTEGER)", tuple)
+    nap: Statement[Any] = Statement("nap", "SELECT pg_sleep(0.2)", tuple)
+
+    async def use(database: AsyncDatabase, start: int) -> int:
+        right = 0
+        for n in range(start, start + 150):
+            if n % 10 == 0:
+                with pytest.raises(DBAPIError, match="division by zero"):
+                    await fetch_async(database, wrong, {"n": n})
+            if n % 30 == 0:
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(fetch_async(database, nap, {}), 0.01)
+            right += await fetch_async(database, number, {"n": n % 50}) == [(n % 50, "x" * (n % 50))]
+        return right
+
+    async def main() -> None:
+        async with asyncio.timeout(100), AsyncDatabase(pooled) as database, AsyncDatabase(pooled) as other:
+            users = [use(target, start) for target in (database, other) for start in range(12)]
+            assert await asyncio.gather(*users) == [150] * 24
 
     asyncio.run(main())
 

@@ -13,7 +13,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -248,8 +248,10 @@ async def harmed(harm: Callable[[], Coroutine[Any, Any, None]] | None) -> AsyncG
         yield
         return
 
+    over = asyncio.Event()
+
     async def again_and_again() -> None:
-        while True:
+        while not over.is_set():
             await asyncio.sleep(0.3)
             await harm()
 
@@ -257,9 +259,8 @@ async def harmed(harm: Callable[[], Coroutine[Any, Any, None]] | None) -> AsyncG
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        over.set()
+        await task
 
 
 async def torture(

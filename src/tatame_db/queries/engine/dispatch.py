@@ -150,7 +150,7 @@ class Dispatcher:
 
     def _refuse_if_hopeless(self) -> None:
         """Raise the reason why no connection can be had in all who wait, while there is none."""
-        if self.pipes or self._leases.opening or not self.has_waiting:
+        if self.pipes or self._leases.may_succeed or not self.has_waiting:
             return
         error = self._leases.paused_by
         if error is None:

@@ -36,8 +36,11 @@ PAUSE_SECONDS = 0.2
 QUICK_FAILURE_SECONDS = 1
 """Up to which time a failure is tried once more: a caller should wait for one unreachable server, not for two."""
 
-HELLO_SECONDS = 30
-"""How long a connection may take for its first answer: as long as a session waits for one of the pool."""
+ANSWER_SECONDS = 10
+"""How long a connection may take from the pool to its first answer; waiting for the pool has its own time-out."""
+
+LEAVE_SECONDS = 1
+"""How long an attempt that is given up may take to end."""
 
 FAILURES = (TatameError, SQLAlchemyError, psycopg.Error, OSError)
 
@@ -103,11 +106,17 @@ class Leases:
         self._failed_at = float("-inf")
         self.opening = 0
         """The number of pipes that are on their way."""
+        self._failed_in_a_row = 0
 
     @property
     def paused_by(self) -> Exception | None:
         """The failure after which no connection is tried for a moment."""
         return self._failure if perf_counter() < self._failed_at + PAUSE_SECONDS else None
+
+    @property
+    def may_succeed(self) -> bool:
+        """Whether an attempt is under way, and not all of the last ones have failed."""
+        return self.opening > 0 and self._failed_in_a_row < MAX_OPENING
 
     def open_soon(self) -> None:
         """Ask for another pipe."""
@@ -123,6 +132,7 @@ class Leases:
             pipe = await self._new_pipe_or_second_try()
         except FAILURES as error:
             self._failure, self._failed_at = error, perf_counter()
+            self._failed_in_a_row += 1
             self.opening -= 1
             self._receiver.refused()
             if isinstance(error, ConnectionsExhausted):
@@ -133,6 +143,7 @@ class Leases:
             raise
         else:
             self.opening -= 1
+            self._failed_in_a_row = 0
             self._receiver.arrived(pipe)
         finally:
             borrowing.reset(token)
@@ -151,6 +162,27 @@ class Leases:
         return await self._new_pipe()
 
     async def _new_pipe(self) -> Pipe:
+        seconds = self._database.options.pool_timeout_seconds + ANSWER_SECONDS
+        task = self._loop.create_task(self._answering_pipe())
+        try:
+            # Cancelled once, psycopg waits until its statement has ended, which a pooler without a session of the
+            # server does not bring about.
+            for pause in (seconds, LEAVE_SECONDS, LEAVE_SECONDS):
+                await asyncio.wait({task}, timeout=pause)
+                if task.done():
+                    break
+                task.cancel()
+            if task.done() and not task.cancelled():
+                return task.result()
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        except psycopg.Error as error:
+            raise connection_error(self._database.address, error) from error
+        reason = f"it accepts connections, and answered nothing within {seconds:g} seconds"
+        raise ConnectionRefused(address=self._database.address, reason=reason)
+
+    async def _answering_pipe(self) -> Pipe:
         connection = await checkout_async(self._database)
         driver = async_driver_connection(connection)
         if driver.info.encoding != "utf-8":
@@ -161,21 +193,14 @@ class Leases:
                 connection.invalidate()
                 raise
         pipe = Pipe(connection, self._receiver, self._loop)
-        # A pooler accepts connections for which it has no session of the server, and then answers nothing.
         hello = Call(self._loop.create_future(), ())
         hello.tries = MAX_TRIES - 1
         pipe.send(hello)
         try:
-            async with asyncio.timeout(HELLO_SECONDS):
-                await hello.future
-        except TimeoutError:
-            reason = f"the connection was accepted, but nothing answered for {HELLO_SECONDS} seconds"
-            pipe.drop(Loss(reason))
-            raise ConnectionRefused(address=self._database.address, reason=reason) from None
-        except psycopg.Error as error:
-            raise connection_error(self._database.address, error) from error
+            # A pooler accepts connections for which it has no session of the server, and then answers nothing.
+            await hello.future
         except asyncio.CancelledError:
-            pipe.drop(Loss("the event loop is ending"))
+            pipe.drop(Loss("nobody waits for its first answer"))
             raise
         return pipe
 

@@ -26,6 +26,16 @@ class Outlet:
         self._is_scheduled = False
         self._is_blocked = False
 
+    def flush_now(self) -> None:
+        """Flush at once: nothing else is in flight that could leave with it, and a turn of the event loop is saved."""
+        if not self._is_scheduled:
+            try:
+                blocked = self._pgconn.flush()
+            except psycopg.Error:
+                blocked = 1
+            if blocked:
+                self.flush_soon()
+
     def flush_soon(self) -> None:
         """Flush at the end of this turn of the event loop."""
         if not self._is_scheduled:

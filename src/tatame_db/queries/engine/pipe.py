@@ -116,7 +116,10 @@ class Pipe:
             self._not_sent(call, error)
             return
         self.calls.append(call)
-        self._outlet.flush_soon()
+        if call.sent_on_idle:
+            self._outlet.flush_now()
+        else:
+            self._outlet.flush_soon()
 
     def _not_sent(self, call: Call, error: psycopg.Error) -> None:
         is_lost = self._pgconn.status == ConnStatus.BAD
