@@ -189,7 +189,7 @@ class RowInvalid(TatameError):
 
 @fact
 class RowRejected(TatameError):
-    """PostgreSQL rejected a row because of a constraint."""
+    """PostgreSQL rejected a row because of a constraint, or a value that its column does not hold."""
 
     model: str
     position: int | None
