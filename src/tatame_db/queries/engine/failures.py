@@ -36,7 +36,15 @@ def failure(
         return ValueNotReadable(name=statement.name)
     if address is not None and (explained := statement_error(address, error, server)):
         return explained
-    return DBAPIError.instance(statement.sql, None, error, psycopg.Error, hide_parameters=True, dialect=DIALECT)
+    return DBAPIError.instance(
+        statement.sql,
+        None,
+        error,
+        psycopg.Error,
+        hide_parameters=True,
+        connection_invalidated=server is not None and is_lost(error, server),
+        dialect=DIALECT,
+    )
 
 
 def outcome_unknown(statement: Statement[Any], error: psycopg.Error) -> OutcomeUnknown:
