@@ -7,18 +7,19 @@ import math
 import operator
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import date, datetime
 from enum import Enum
 from typing import Any, cast
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Integer, and_, case, func, literal, or_, select, text, tuple_, type_coerce
+from sqlalchemy import Integer, and_, bindparam, case, func, literal, or_, select, text, tuple_, type_coerce
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import aliased, selectinload
 
-from tatame_db.queries.errors import ParameterHasNoValue, ReadInvalid
+from tatame_db.queries.errors import ParameterHasNoValue, ParameterInvalid, ReadInvalid
 from tatame_db.queries.functions import MAX_NULLABLE
 from tatame_db.queries.parameters import Parameter
 from tatame_db.queries.read import Read, query, read
@@ -209,12 +210,19 @@ def test_a_use_of_a_parameter_in_sql_becomes_a_parameter_of_the_statement(use: C
     def found(wanted: Any) -> Read[Any]:
         return cast("Read[Any]", read(model).where(use(wanted)))
 
-    statement, values = found._prepare("all", (["a"],), {})
+    statement, values = with_a_value_of_its_type(found)
     assert "%(" in statement.sql
     assert "POSTCOMPILE" not in statement.sql
     named = set(re.findall(r"%\((\w+)\)s", statement.sql))
     assert named <= values.keys()
-    assert any("a" in str(values[name]) for name in named)
+    assert any("7" in str(values[name]) for name in named)
+
+
+def with_a_value_of_its_type(found: Read[Any]) -> tuple[Any, dict[str, Any]]:
+    for value in (7, "7", [7], ["7"], datetime(2026, 7, 7)):
+        with suppress(ParameterInvalid):
+            return found._prepare("all", (value,), {})
+    raise AssertionError("no value is accepted")
 
 
 def test_the_message_of_sqlalchemy_names_the_parameter() -> None:
@@ -487,6 +495,50 @@ def test_an_order_that_is_a_parameter_is_refused() -> None:
         @query
         def users(sort: str) -> Read[User]:
             return read(User).order_by(sort)
+
+
+def test_a_name_that_sqlalchemy_gives_to_a_value_is_refused() -> None:
+    @query
+    def users(id_1: int) -> Read[User]:
+        return read(User).where(User.id != 5, User.id == id_1)
+
+    with pytest.raises(ReadInvalid, match="the parameter `id_1` has a name that SQLAlchemy gives to a value"):
+        users._prepare("all", (1,), {})
+
+
+def test_the_values_of_a_last_row_have_names_of_their_own() -> None:
+    @query
+    def checkins(last: Checkin | None, last__id: int, last_id: int) -> Read[Checkin]:
+        return read(Checkin).where(Checkin.id != last__id, Checkin.user_id != last_id).after(last)
+
+    statement, values = checkins._prepare("all", (Checkin(id=3), 7, 8), {})
+    named = set(re.findall(r"%\(([^)]+)\)s", statement.sql))
+    assert sorted(values[name] for name in named) == [3, 7, 8]
+
+
+def test_a_list_that_is_none_is_refused() -> None:
+    bound = read(User).where(User.id.in_(bindparam("ids")))
+    with pytest.raises(ReadInvalid, match="the list `ids` is None"):
+        bound._prepare("all", (), {"ids": None})
+
+    @query
+    def users(ids: Any) -> Read[User]:
+        return read(User).where(User.id.in_(ids))
+
+    with pytest.raises(ArgumentError, match="IN expression list"):
+        users._prepare("all", (None,), {})
+
+
+@pytest.mark.parametrize(
+    "describe",
+    [
+        lambda last: read(User).after(last).page(2, size=20),
+        lambda last: read(User).page(2, size=20).after(last),
+    ],
+)
+def test_a_read_starts_at_a_page_or_after_a_row(describe: Callable[[Any], Read[User]]) -> None:
+    with pytest.raises(ReadInvalid, match="has `page` and `after`"):
+        query(describe)
 
 
 def test_a_list_of_tuples_is_refused() -> None:

@@ -43,6 +43,9 @@ ANY_OR_ALL = {
 }
 """How an array is compared in place of a list: operator, negation, and the function that the array is in."""
 
+LIST = "is_list_of_tatame"
+"""The attribute that marks an array as the list of an `in_`."""
+
 MAX_COUNT = 2**63 - 1
 """The largest LIMIT and OFFSET of PostgreSQL."""
 
@@ -131,6 +134,11 @@ def without_nulls(clause: ClauseElement, names: frozenset[str]) -> ClauseElement
 
     def pass_none(bind: Any) -> None:
         if _is_one_of(bind, names):
+            if hasattr(bind, LIST):
+                raise ReadInvalid(
+                    problem=f"the list `{bind.key}` is None",
+                    advice="pass a list: with an empty one, `in_` is never true",
+                )
             bind.value, bind.required = None, False
 
     return _copied(clause, {"binary": compare, "bindparam": pass_none})
@@ -218,6 +226,7 @@ def _with_arrays(clause: ClauseElement) -> ClauseElement:
             return
         comparison.operator, comparison.negate, function = ANY_OR_ALL[comparison.operator]
         array.expanding = False
+        setattr(array, LIST, True)
         array.type = ARRAY(comparison.left.type) if not isinstance(comparison.left.type, NullType) else NullType()
         comparison.right = function(array)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
@@ -28,6 +29,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy import cast as sql_cast
+from sqlalchemy.exc import CompileError
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.util import ClauseAdapter
 
@@ -58,6 +60,9 @@ NATIVE_TYPES = (Boolean, Date, DateTime, Float, Integer, Interval, LargeBinary, 
 # PostgreSQL functions take at most 100 arguments, `json_build_array` included.
 MAX_JSON_FIELDS = 100
 
+
+# SQLAlchemy has no error class of its own for it.
+_TAKEN_NAME = re.compile(r"Bind parameter '(\w+)' conflicts with unique bind parameter")
 
 # The place of the outermost LIMIT and OFFSET, which may differ from call to call.
 LIMITS = "/* limits */"
@@ -130,7 +135,16 @@ def compiled(
     statement: Any, make_row: RowMaker, make_rows: Callable[[list[Any]], list[Any]] | None = None
 ) -> CompiledRead:
     """Compile a statement of SQLAlchemy."""
-    result = statement.compile(dialect=DIALECT)
+    try:
+        result = statement.compile(dialect=DIALECT)
+    except CompileError as error:
+        taken = _TAKEN_NAME.search(str(error))
+        if taken is None:
+            raise
+        raise ReadInvalid(
+            problem=f"the parameter `{taken[1]}` has a name that SQLAlchemy gives to a value in the same read",
+            advice="give it a name that does not end with a number",
+        ) from error
     parameters = {name for bind, name in result.bind_names.items() if bind.required}
     templates = {name: bind.value for bind, name in result.bind_names.items() if any(placeholders_in(bind.value))}
     # `in_` with a list of the description becomes one placeholder for each value.

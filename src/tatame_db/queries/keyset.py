@@ -90,8 +90,8 @@ def values_of_row(row: Any, description: RelationRead, columns: Sequence[SortCol
 
 
 def value_name(parameter: str, column: str) -> str:
-    """Return the name under which a value of the row that a parameter holds is sent."""
-    return f"{parameter}__{column}"
+    """Return the name under which a value of the row that a parameter holds is sent; no other parameter can have it."""
+    return f"{parameter}${column}"
 
 
 def after_condition(

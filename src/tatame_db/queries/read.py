@@ -94,6 +94,7 @@ class Read(RelationRead, Generic[T, P]):
         """
         clauses.count(number, "page", least=1)
         clauses.count(size, "size")
+        self._check_one_way_to_page(self.last_row)
         return self._apply(lambda read: replace(read, size=size, skip=None, page_number=number, is_paged=True))
 
     def after(self, row: T | None) -> Self:
@@ -116,7 +117,15 @@ class Read(RelationRead, Generic[T, P]):
                 problem=f"`after` received a value of type `{type(row).__name__}` in place of a row of {self.title}",
                 advice="pass the last row of the page before, or None for the first page",
             )
+        self._check_one_way_to_page(self.page_number)
         return self._apply(lambda read: replace(read, last_row=row, is_paged=True))
+
+    def _check_one_way_to_page(self, other: Any) -> None:
+        if other is not None:
+            raise ReadInvalid(
+                problem=f"{self._log_name} has `page` and `after`, which both choose where its rows start",
+                advice="keep one of them: `.after(row).limit(20)` or `.page(page, size=20)`",
+            )
 
     @overload
     def first(self, target: SyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> T | None: ...
