@@ -433,6 +433,52 @@ def test_a_constraint_of_a_table_that_a_trigger_writes_is_not_that_of_the_row(da
     assert "ana" not in str(raised.value)
 
 
+@pytest.mark.parametrize("path", ["insert", "copy", "upsert", "update"])
+@pytest.mark.parametrize("code", ["not_null_violation", "check_violation", "exclusion_violation", "unique_violation"])
+def test_a_trigger_that_rejects_a_row_names_no_constraint(
+    code: str, path: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writes, "COPY_MIN_ROWS", 1 if path == "copy" else 1_000)
+    insert_many(User, [{"clerk_user_id": "1"}, {"clerk_user_id": "2"}]).run(database)
+    with database.engine.begin() as connection:
+        for statement in (
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN\n"
+            "IF NEW.first_name = 'ana' THEN\n"
+            f"RAISE EXCEPTION 'no %', NEW.first_name USING ERRCODE = '{code}'; END IF; RETURN NEW; END $$",
+            "CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON users FOR EACH ROW EXECUTE FUNCTION refuse()",
+        ):
+            connection.execute(text(statement))
+    keys = ["1", "2"] if path == "update" else ["3", "4"]
+    rows = [{"clerk_user_id": key, "first_name": name} for key, name in zip(keys, ["bia", "ana"], strict=True)]
+    write: Any = {"upsert": upsert, "update": update_many}.get(path)
+    write = write(User, rows, by=[User.clerk_user_id]) if write else insert_many(User, rows)
+    with pytest.raises(RowRejected) as raised:
+        write.run(database)
+    assert not any(word in str(raised.value) for word in ("None", "ana", "`  "))
+    assert raised.value.position == (1 if path == "copy" else None)
+    assert columns(database, User.clerk_user_id, User.first_name) == [("1", None), ("2", None)]
+
+
+@pytest.mark.parametrize("path", ["insert", "copy", "upsert"])
+def test_a_null_that_a_domain_refuses_is_an_error_of_the_row(
+    path: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writes, "COPY_MIN_ROWS", 1 if path == "copy" else 1_000)
+    with database.engine.begin() as connection:
+        connection.execute(text("CREATE DOMAIN present AS text NOT NULL"))
+        connection.execute(text("ALTER TABLE users ALTER first_name TYPE present"))
+    rows: list[dict[str, Any]] = [
+        {"clerk_user_id": "1", "first_name": "bia"},
+        {"clerk_user_id": "2", "first_name": None},
+    ]
+    write: Any = upsert(User, rows, by=[User.clerk_user_id]) if path == "upsert" else insert_many(User, rows)
+    with pytest.raises(RowRejected, match=r"must not be NULL|has a NULL where PostgreSQL allows none") as raised:
+        write.run(database)
+    assert "None" not in str(raised.value)
+    assert raised.value.position == (1 if path == "copy" else None)
+    assert columns(database, User.clerk_user_id) == []
+
+
 def test_an_error_that_is_not_the_fault_of_a_row_stays_that_of_a_session(database: Database) -> None:
     with database.engine.begin() as connection:
         connection.execute(text("DROP TABLE bookings"))

@@ -30,8 +30,8 @@ REJECTIONS = {
     "23502": ("must not be NULL", "set it in this row, or remove the row"),
     "23503": ("refers to a row that does not exist", "write the row that it refers to first, or correct this one"),
     "23505": ("already exists", CORRECT),
-    "23514": ("violates the constraint `{constraint}`", CORRECT),
-    "23P01": ("conflicts with another row by the constraint `{constraint}`", CORRECT),
+    "23514": ("violates {constraint}", CORRECT),
+    "23P01": ("conflicts with another row by {constraint}", CORRECT),
     "22001": ("has a text that is too long for its column", "shorten it, or remove the row"),
     "22003": ("has a number that is out of the range of its column", CORRECT),
 }
@@ -60,13 +60,17 @@ def rejection(
         # The key may be new in the database, and the second row repeats it.
         problem, advice = "has the same value in an earlier row", "keep one row for each value"
         del positions[0]
-    if not columns and error.diag.constraint_name and "{" not in problem:
-        problem += ", by the constraint `{constraint}`"
+    name = error.diag.constraint_name
+    if not columns and state == "23502":
+        problem = "has a NULL where PostgreSQL allows none"
+    if not columns and name and "{" not in problem:
+        problem += ", by {constraint}"
     return RowRejected(
         model=model.__name__,
         position=positions[0] if positions else None,
         columns=columns,
-        problem=problem.format(constraint=error.diag.constraint_name),
+        # A trigger may raise the error of a constraint without naming one.
+        problem=problem.format(constraint=f"the constraint `{name}`" if name else "a constraint"),
         advice=advice,
     )
 
