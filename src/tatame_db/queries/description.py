@@ -51,8 +51,9 @@ class RelationRead:
             read(User).where(User.gym_id == 1, User.role == "STUDENT")
             read(Gym).where(Gym.members.any(User.role == "MANAGER"))
 
-        Raises `ReadInvalid` for anything but conditions about the model: for what Python has decided, such as
-        `User.id is None`, and for columns of other tables outside `any` and `has`.
+        Combine conditions with `&`, `|` and `~`: `and` makes Python keep one of two and drop the other. Raises
+        `ReadInvalid` for anything but conditions about the model: for what Python has decided, such as `User.id is
+        None`, and for columns of other tables outside `any` and `has`.
         """
         clauses.refuse_names("where", self.model, columns)
         added = tuple(clauses.condition(condition, self.model, self.parent) for condition in conditions)

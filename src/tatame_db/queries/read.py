@@ -335,8 +335,8 @@ def query(function: Callable[Q, Read[T]]) -> Read[T, Q]:
 
     The function describes the read for each combination of parameters that are None, which it receives as they are.
     In place of other values it receives placeholders, which become parameters of the SQL: it cannot decide or compute
-    by them in Python, and `isinstance` and `is True` do not see their values. It runs here, and again at the first call
-    with another combination.
+    by them in Python. Only `is True` and `type(…)` answer for the placeholder unnoticed. It runs here, and again at the
+    first call with another combination.
 
     Raises `ParameterHasNoValue` where Python needs the value of a placeholder, `ReadInvalid` for a parameter that
     no combination uses, and what the function itself raises.

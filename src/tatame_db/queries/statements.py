@@ -126,8 +126,8 @@ class Statements:
         """Compile to the form that costs least; measured with 20 to 1,000 rows."""
         is_limited = purpose in MOST_ROWS or description.size is not None
         is_joined = not (is_limited and description.order)
-        shared = [relation for relation in description.relations if shared_key(relation)]
-        # Joined rows cost as little. A stream makes each row by itself, and for one row nothing is shared.
-        if purpose == "all" and shared and not (is_joined and all(not relation.is_list for relation in shared)):
+        # A stream makes each row by itself, for one row nothing is shared, and joins cost as little or less.
+        joins = is_joined and not all(relation.is_list for relation in description.relations)
+        if purpose == "all" and not joins and any(map(shared_key, description.relations)):
             return compile_list(description)
         return compile_rows(description, joined=is_joined)
