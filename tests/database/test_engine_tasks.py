@@ -27,14 +27,15 @@ from tatame_db.database.errors import (
     DatabaseUnavailable,
     EventLoopDiffers,
     OutcomeUnknown,
+    ServerNotRunning,
 )
 from tatame_db.database.observer import StatementEvent
 from tatame_db.database.pool import AsyncDatabase
-from tatame_db.queries.engine import lease
+from tatame_db.queries.engine import lease, prepared
 from tatame_db.queries.engine.dispatch import Dispatcher, dispatcher_of
 from tatame_db.queries.engine.plan import Statement
 from tatame_db.queries.errors import DeadlineExceeded
-from tatame_db.queries.run import fetch_all_async, fetch_async
+from tatame_db.queries.run import fetch_all_async, fetch_async, stream_async
 from tatame_db.server.embedded import EmbeddedServer
 
 T = TypeVar("T")
@@ -119,7 +120,6 @@ def test_an_error_reaches_its_own_caller_alone(bare_address: URL) -> None:
                         assert isinstance(answer, DataError)
                     else:
                         assert answer == [id_]
-            assert len(dispatcher(database).pipes) <= 4
 
     run(main())
 
@@ -283,12 +283,38 @@ def test_all_callers_learn_at_once_that_no_connection_can_be_made(fresh_server: 
                 patch.setattr(lease, "checkout_async", counted)
                 for _ in range(3):
                     answers = await asyncio.gather(*(echo(database, 1) for _ in range(100)), return_exceptions=True)
-                    assert {type(answer) for answer in answers} <= set(DatabaseUnavailable.__subclasses__())
+                    assert all(isinstance(answer, DatabaseUnavailable) for answer in answers)
             # A caller that comes during the pause is refused without an attempt.
             assert attempts <= 20
             await asyncio.to_thread(fresh_server.start)
             await asyncio.sleep(lease.PAUSE_SECONDS)
             assert await echo(database, 2) == [2]
+
+    run(main())
+
+
+def test_an_unexpected_error_while_connecting_reaches_those_who_wait(bare_address: URL) -> None:
+    async def fails(_: AsyncDatabase) -> Any:
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        async with AsyncDatabase(bare_address) as database:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(lease, "checkout_async", fails)
+                answers = await asyncio.gather(*(echo(database, 1) for _ in range(5)), return_exceptions=True)
+                assert {type(answer) for answer in answers} == {ZeroDivisionError}
+            await asyncio.sleep(lease.PAUSE_SECONDS)
+            assert await echo(database, 1) == [1]
+
+    run(main())
+
+
+def test_each_caller_receives_an_error_of_its_own(bare_address: URL) -> None:
+    async def main() -> None:
+        async with AsyncDatabase(bare_address.update_query_dict({"host": "/nowhere"})) as database:
+            answers = await asyncio.gather(*(echo(database, 1) for _ in range(5)), return_exceptions=True)
+            assert len({id(answer) for answer in answers}) == 5
+            assert {type(answer) for answer in answers} == {ServerNotRunning}
 
     run(main())
 
@@ -403,6 +429,42 @@ def test_a_session_gets_its_connection_from_queries_that_never_pause(bare_addres
         run(main(pool_size))
 
 
+@pytest.mark.parametrize("pool_size", [1, 2, 3])
+def test_all_kinds_of_use_get_their_turn_on_few_connections(written: URL, pool_size: int) -> None:
+    numbers: Statement[Any] = Statement("numbers", "SELECT generate_series(1, 3)", lambda row: row[0])
+
+    async def main() -> None:
+        async with AsyncDatabase(written, pool_size=pool_size) as database:
+            turns = {"read": 0, "write": 0, "slow": 0, "session": 0, "stream": 0}
+
+            async def session() -> None:
+                async with database.session.begin() as session:
+                    assert await session.scalar(text("SELECT 1")) == 1
+
+            async def stream() -> None:
+                assert [number async for number in stream_async(database, numbers, {})] == [1, 2, 3]
+
+            uses: dict[str, Callable[[], Awaitable[Any]]] = {
+                "read": lambda: echo(database, 1),
+                "write": lambda: fetch_async(database, INSERT, {"id": 1}),
+                "slow": lambda: fetch_async(database, NAP, {"id": 1, "seconds": 0.05}),
+                "session": session,
+                "stream": stream,
+            }
+
+            async def without_pause(kind: str) -> None:
+                while min(turns.values()) < 5:
+                    await uses[kind]()
+                    turns[kind] += 1
+
+            async with asyncio.TaskGroup() as tasks:
+                for kind in uses:
+                    for _ in range(4):
+                        tasks.create_task(without_pause(kind))
+
+    run(main())
+
+
 def test_calls_wait_while_sessions_have_all_connections(bare_address: URL) -> None:
     async def main() -> None:
         async with AsyncDatabase(bare_address, pool_size=2, pool_timeout_seconds=0.3) as database:
@@ -412,6 +474,39 @@ def test_calls_wait_while_sessions_have_all_connections(bare_address: URL) -> No
             # The pool was busy, and no server refused a connection: there is no pause.
             async with database.engine.connect():
                 assert await asyncio.gather(*(echo(database, id_) for id_ in range(5))) == [[n] for n in range(5)]
+
+    run(main())
+
+
+def test_calls_do_not_wait_for_a_connection_longer_than_the_pool_allows(written: URL) -> None:
+    async def main() -> None:
+        async with AsyncDatabase(written, pool_size=1, pool_timeout_seconds=0.3) as database:
+            first = asyncio.create_task(fetch_async(database, SLOW_INSERT, {"id": 1, "seconds": 3}))
+            await until(lambda: runs(written, "INSERT"))
+            for call in (echo(database, 2), fetch_async(database, INSERT, {"id": 3})):
+                with pytest.raises(ConnectionsExhausted):
+                    await call
+            assert not first.done()
+            assert await first == [1]
+
+    run(main())
+    assert ids(written) == [1]
+
+
+def test_a_session_of_the_server_keeps_few_prepared_statements(
+    bare_address: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepared, "MAX_PREPARED", 5)
+    count: Statement[int] = Statement("count", "SELECT count(*) FROM pg_prepared_statements", lambda row: row[0])
+
+    async def main() -> None:
+        async with AsyncDatabase(bare_address, pool_size=1) as database:
+            for number in range(30):
+                statement: Statement[int] = Statement("number", f"SELECT {number}", lambda row: row[0], may_repeat=True)
+                for _ in range(3):
+                    assert await fetch_async(database, statement, {}) == [number]
+            [kept] = await fetch_async(database, count, {})
+            assert 4 <= kept <= 6
 
     run(main())
 
@@ -495,8 +590,14 @@ def test_a_database_may_be_used_on_one_event_loop_after_the_other(written: URL) 
         async with database.session.begin() as session:
             await session.execute(text("SELECT 1"))
 
+    async def leave_calls_in_flight() -> None:
+        calls = [fetch_async(database, NAP, {"id": 1, "seconds": 0.2}) for _ in range(5)]
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*calls), 0.1)
+
     for id_ in range(5):
         run(main(id_))
+        run(leave_calls_in_flight())
     run(database.close())
     assert ids(written) == list(range(5))
 

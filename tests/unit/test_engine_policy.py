@@ -135,6 +135,14 @@ def test_calls_that_run_alone_take_the_last_idle_pipe_and_leave_some_for_short_c
     assert policy.for_alone([Pipe(), Pipe(), alone, alone, alone]) == (None, False)
 
 
+def test_short_calls_leave_a_pipe_to_those_that_wait_to_run_alone() -> None:
+    policy = near()
+    pipes = [busy(5), busy(1)]
+    assert policy.for_short(pipes, NOW) == (1, False)
+    assert policy.for_short(pipes, NOW, leave_one=True) == (0, False)
+    assert policy.for_short([*pipes, busy(2)], NOW, leave_one=True) == (1, False)
+
+
 def test_one_connection_serves_all_kinds_of_calls() -> None:
     policy = near(limit=1)
     assert policy.for_alone([Pipe()]) == (0, False)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.util import await_only as await_
 from sqlalchemy.util.queue import Empty
 
 from tatame_db.database.connecting import AsyncDatabasePool
@@ -51,6 +54,9 @@ class LendingPool(AsyncDatabasePool):
         self.borrower: Borrower | None = None
         self.sessions_waiting = 0
         """The number of sessions and streams that wait for a connection."""
+        self._line: deque[asyncio.Future[None]] = deque()
+        self._called: set[asyncio.Future[None]] = set()
+        """Those who wait, and those whose turn it is."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
         self._generation = object()
@@ -70,7 +76,12 @@ class LendingPool(AsyncDatabasePool):
         return super().checkedin() + self.lent_and_idle
 
     def end_loans(self) -> None:
-        """Let the borrower return its connections, those in use at the end of their calls."""
+        """Let the borrower return its connections, those in use at the end of their calls.
+
+        Raises `EventLoopDiffers`.
+        """
+        # What was in flight on a loop that has ended is never answered.
+        self.enter()
         if self.borrower is not None:
             self.borrower.close()
 
@@ -97,7 +108,9 @@ class LendingPool(AsyncDatabasePool):
         with suppress(Empty):
             while True:
                 idle.append(self._pool.get(block=False))
-        self.borrower, self.sessions_waiting = None, 0
+        self.borrower, self.waiting, self.sessions_waiting = None, 0, 0
+        self._line.clear()
+        self._called.clear()
         self._generation = object()
         self._overflow = 0 - self.size()
         # A queue belongs to the loop in which a task first waited for it.
@@ -107,16 +120,52 @@ class LendingPool(AsyncDatabasePool):
 
     def _do_get(self) -> ConnectionPoolEntry:
         self.enter()
-        if self.borrower is None or borrowing.get() or self._pool.qsize():
-            return super()._do_get()
-        self.borrower.give_back()
-        if self._pool.qsize() or self.overflow() < self._max_overflow:
-            return super()._do_get()
-        self.sessions_waiting += 1
+        is_session = self.borrower is not None and not borrowing.get()
+        if is_session and self.borrower and not self._pool.qsize():
+            self.borrower.give_back()
+        if self._line or self._free <= 0:
+            self._wait_in_line(is_session=is_session)
+        return super()._do_get()
+
+    @property
+    def _free(self) -> int:
+        """The number of connections that are idle or may be opened, and are meant for nobody yet."""
+        return self._pool.qsize() + self._max_overflow - self.overflow() - len(self._called)
+
+    def _wait_in_line(self, *, is_session: bool) -> None:
+        """Wait until it is the caller's turn.
+
+        With the queue of asyncio alone, a newcomer takes the connection that has just woken another caller, which waits
+        again, behind all others: under constant load it never gets one.
+        """
+        ticket = asyncio.get_running_loop().create_future()
+        self._line.append(ticket)
+        self.waiting += 1
+        self.sessions_waiting += is_session
         try:
-            return super()._do_get()
+            await_(asyncio.wait_for(ticket, self._timeout))
+        except TimeoutError:
+            raise PoolTimeoutError from None
         finally:
-            self.sessions_waiting -= 1
+            self.waiting -= 1
+            self.sessions_waiting -= is_session
+            self._called.discard(ticket)
+            with suppress(ValueError):
+                self._line.remove(ticket)
+            if not ticket.done() or ticket.cancelled():
+                self._call_next()
+
+    def _call_next(self) -> None:
+        while self._line and self._free > 0:
+            ticket = self._line.popleft()
+            if not ticket.done():
+                self._called.add(ticket)
+                ticket.set_result(None)
+
+    def _dec_overflow(self) -> Literal[True]:
+        super()._dec_overflow()
+        self._call_next()
+        return True
 
     def _create_connection(self) -> ConnectionPoolEntry:
         entry = super()._create_connection()
@@ -131,6 +180,7 @@ class LendingPool(AsyncDatabasePool):
             _info(record)["generation"] = self._generation
             _renew_locks(record.dbapi_connection)
         super()._do_return_conn(record)
+        self._call_next()
 
 
 def _info(entry: ConnectionPoolEntry) -> dict[Any, Any]:

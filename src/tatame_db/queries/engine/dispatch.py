@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import pq
 
-from tatame_db.database.errors import DatabaseClosed
+from tatame_db.database.errors import ConnectionsExhausted, DatabaseClosed
 from tatame_db.database.lending import LendingPool
 from tatame_db.queries.engine.call import Call
-from tatame_db.queries.engine.lease import Leases, give_back
+from tatame_db.queries.engine.lease import Leases, fresh, give_back
 from tatame_db.queries.engine.policy import Policy
 from tatame_db.queries.engine.watch import Watch
 
@@ -45,6 +45,8 @@ class Dispatcher:
         # The calls that wait for a pipe.
         self._short: deque[Call] = deque()
         self._alone: deque[Call] = deque()
+        self._short_go_next = False
+        """Whether short calls are next, where both kinds take turns on the only pipe."""
         self._is_closed = False
 
     # Calls
@@ -60,11 +62,12 @@ class Dispatcher:
             raise DatabaseClosed(address=self._address)
         future: Future = self.loop.create_future()
         call = Call(future, statements)
+        call.started = perf_counter()
         if self.policy.runs_alone(call):
             self._alone.append(call)
             self._send_alone()
         else:
-            pipe = None if self._short else self._pipe_for_short()
+            pipe = None if self._short or self._alone_go_next else self._pipe_for_short()
             if pipe is None:
                 self._short.append(call)
             else:
@@ -107,7 +110,14 @@ class Dispatcher:
         self._send_alone()
         self._refuse_if_hopeless()
 
+    @property
+    def _alone_go_next(self) -> bool:
+        # Short calls could keep the only pipe busy for ever, and so could calls that run alone.
+        return bool(self._alone) and len(self.pipes) <= 1 and not self._short_go_next
+
     def _send_short(self) -> None:
+        if self._alone_go_next:
+            return
         queue = self._short
         while queue:
             if queue[0].ended:
@@ -116,6 +126,7 @@ class Dispatcher:
             pipe = self._pipe_for_short()
             if pipe is None:
                 return
+            self._short_go_next = False
             pipe.send(queue.popleft())
 
     def _send_alone(self) -> None:
@@ -133,7 +144,7 @@ class Dispatcher:
                 pipe.send(queue.popleft(), alone=True)
 
     def _pipe_for_short(self) -> Pipe | None:
-        position, wants_another = self.policy.for_short(self.pipes, perf_counter())
+        position, wants_another = self.policy.for_short(self.pipes, perf_counter(), leave_one=bool(self._alone))
         if wants_another:
             self._open_another()
         return None if position is None else self.pipes[position]
@@ -158,6 +169,14 @@ class Dispatcher:
             return
         for queue in (self._short, self._alone):
             while queue:
+                queue.popleft().fail(fresh(error))
+
+    def refuse_late(self, now: float) -> None:
+        """Raise `ConnectionsExhausted` in those who have waited for a connection for longer than the pool allows."""
+        seconds = self._pool.timeout()
+        for queue in (self._short, self._alone):
+            while queue and (queue[0].ended or now - queue[0].started > seconds):
+                error = ConnectionsExhausted(address=self._address, size=self._pool.size(), seconds=seconds)
                 queue.popleft().fail(error)
 
     # Pipes
@@ -180,10 +199,12 @@ class Dispatcher:
 
     def answered(self, pipe: Pipe, call: Call, seconds: float) -> None:
         """Learn from an answered call, and send those that wait."""
-        if not call.statements:
+        if not call.statements and pipe not in self.pipes:
             # The first answer of a pipe, which arrives next.
             return
         self.policy.saw_run(call, seconds)
+        if call.alone:
+            self._short_go_next = True
         if pipe.calls:
             if self._short:
                 self._send_short()

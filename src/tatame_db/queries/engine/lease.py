@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from copy import copy
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -130,7 +131,7 @@ class Leases:
         token = borrowing.set(True)
         try:
             pipe = await self._new_pipe_or_second_try()
-        except FAILURES as error:
+        except Exception as error:  # noqa: BLE001, whatever it is, those who wait have to learn it
             self._failure, self._failed_at = error, perf_counter()
             self._failed_in_a_row += 1
             self.opening -= 1
@@ -203,6 +204,15 @@ class Leases:
             pipe.drop(Loss("nobody waits for its first answer"))
             raise
         return pipe
+
+
+def fresh(error: Exception) -> Exception:
+    """Return a copy of an error that several callers raise, each with a traceback of its own."""
+    if not isinstance(error, TatameError):
+        return error
+    own = copy(error)
+    own.__cause__ = error.__cause__
+    return own
 
 
 def give_back(pipe: Pipe) -> None:

@@ -15,7 +15,7 @@ from psycopg.errors import error_from_result
 from psycopg.pq import ConnStatus, ExecStatus
 
 from tatame_db.database.driver import async_driver_connection
-from tatame_db.queries.engine.call import MAX_TRIES, Step
+from tatame_db.queries.engine.call import MAX_TRIES, Call, Step
 from tatame_db.queries.engine.failures import is_stale
 from tatame_db.queries.engine.loss import Loss, ends_session, error_after_loss, is_cancelled, loss_of
 from tatame_db.queries.engine.outlet import Outlet
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
     from sqlalchemy import PoolProxiedConnection
 
-    from tatame_db.queries.engine.call import Call
     from tatame_db.queries.engine.plan import Parameters, Plan
 
 # Numbers, because they are compared several times for each call.
@@ -62,6 +61,8 @@ class Pipe:
         """False while it takes no more calls."""
         self.first_since = perf_counter()
         """When the first call became the first, or when the last one was answered."""
+        self.runs_alone = False
+        """Whether its only call must not be joined by others."""
         self.is_cancelling = False
         """True while a cancel request is on its way."""
         self.is_retiring = False
@@ -83,11 +84,6 @@ class Pipe:
         loop.add_reader(self._outlet.fd, self.read)
 
     @property
-    def runs_alone(self) -> bool:
-        """Whether its only call must not be joined by others."""
-        return bool(self.calls) and self.calls[0].alone
-
-    @property
     def is_open(self) -> bool:
         """False after the connection was lost or given back."""
         return not self._outlet.is_closed
@@ -104,7 +100,7 @@ class Pipe:
         call.sent_on_idle = not self.calls
         if not self.calls:
             self.first_since = perf_counter()
-        call.alone = alone
+        call.alone = self.runs_alone = alone
         call.is_sent = True
         call.server = self._pgconn
         call.tries += 1
@@ -145,6 +141,24 @@ class Pipe:
             pgconn.send_prepare(prepared.name, plan.sql, types)
         pgconn.send_query_prepared(prepared.name, values, formats, prepared.result_format)
         return step
+
+    def _close_surplus(self, names: list[bytes]) -> None:
+        """Let the server forget statements that are no longer used."""
+        call = Call(self._loop.create_future(), ())
+        # Nobody waits for the answer, or sends it again.
+        call.future.cancel()
+        call.tries = MAX_TRIES
+        try:
+            while names:
+                self._pgconn.send_close_prepared(names.pop())
+            self._pgconn.pipeline_sync()
+        except psycopg.Error as error:
+            self._not_sent(call, error)
+            return
+        if not self.calls:
+            self.first_since = perf_counter()
+        self.calls.append(call)
+        self._outlet.flush_soon()
 
     # Receiving
 
@@ -202,8 +216,12 @@ class Pipe:
             call.answer(self.driver, answers)
         else:
             self._fail(call, error)
-        if not self.calls and not self.accepts:
-            self._accept_again()
+        if not self.calls:
+            self.runs_alone = False
+            if not self.accepts:
+                self._accept_again()
+        if self._prepared is not None and self._prepared.surplus and self.accepts:
+            self._close_surplus(self._prepared.surplus)
         self._owner.answered(self, call, seconds)
 
     def _sorted(self, call: Call, results: list[PGresult]) -> tuple[Sequence[PGresult], PGresult | None]:

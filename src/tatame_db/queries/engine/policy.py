@@ -127,12 +127,15 @@ class Policy:
         usual = self._usual_seconds.get(call.statements[0][0]) if self._usual_seconds else None
         return usual is not None and usual > self.patience
 
-    def for_short(self, pipes: Sequence[Busy], now: float) -> tuple[int | None, bool]:
+    def for_short(self, pipes: Sequence[Busy], now: float, *, leave_one: bool = False) -> tuple[int | None, bool]:
         """Choose the pipe for a short call: the emptiest of the first few that flow.
+
+        `leave_one` keeps a pipe free of short calls if there are several, because another call waits to run alone.
 
         Returns its position, `None` if each is full or stuck, and whether another pipe would help.
         """
         best, fewest, flowing = None, self.depth, 0
+        enough = min(SHARED_PIPES, max(1, len(pipes) - 1)) if leave_one else SHARED_PIPES
         for position, pipe in enumerate(pipes):
             if not pipe.accepts:
                 continue
@@ -144,7 +147,7 @@ class Policy:
             if waiting < fewest:
                 best, fewest = position, waiting
             flowing += 1
-            if flowing == SHARED_PIPES:
+            if flowing >= enough:
                 return best, False
         return best, True
 

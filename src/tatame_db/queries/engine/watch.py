@@ -41,6 +41,10 @@ if TYPE_CHECKING:
             """Send a call a second time."""
             ...
 
+        def refuse_late(self, now: float) -> None:
+            """Give up the calls that have waited for too long."""
+            ...
+
         def send_waiting(self) -> None:
             """Send the calls that wait."""
             ...
@@ -87,6 +91,7 @@ class Watch:
             self._examine(pipe, now)
         if watched.session_waits:
             _retire_one(watched.pipes)
+        watched.refuse_late(now)
         # The safety net: whatever was missed before, waiting calls are placed now.
         watched.send_waiting()
         if busy or watched.has_waiting or watched.session_waits:
