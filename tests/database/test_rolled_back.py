@@ -671,11 +671,17 @@ def test_a_loop_in_another_thread_and_the_test_take_turns(database: Database, as
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::RuntimeWarning")
-def test_a_test_whose_loop_was_closed_during_a_statement_ends_at_once(kit: RolledBackDatabases) -> None:
+def test_a_test_whose_loop_was_closed_during_a_statement_ends_at_once(
+    kit: RolledBackDatabases, committed_database: Database
+) -> None:
     session = kit.async_database.session()
     loop = asyncio.new_event_loop()
     task = loop.create_task(session.execute(text("SELECT pg_sleep(30)")))
-    loop.run_until_complete(asyncio.sleep(0.1))
+    asleep = text("SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(30)' AND state = 'active'")
+    with committed_database.engine.connect() as connection:
+        while not connection.scalar(asleep):
+            loop.run_until_complete(asyncio.sleep(0.01))
+            connection.rollback()
     assert not task.done()
     loop.close()
 
