@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import psycopg
@@ -49,6 +50,10 @@ ADD: Statement[int] = Statement("add", "INSERT INTO beaches VALUES (%(n)s::INTEG
 SLOW_ADD: Statement[Any] = Statement(
     "slow add", "INSERT INTO beaches SELECT 1, 'Ipanema' FROM pg_sleep(60)", tuple, has_rows=False
 )
+
+
+def is_waiting(database: Database, callers: int) -> bool:
+    return database.statistics().waiting == callers
 
 
 @contextmanager
@@ -355,6 +360,56 @@ def test_sessions_and_queries_of_many_threads_share_a_small_pool(bare_address: U
         assert database.statistics().in_use == 0
 
 
+@pytest.mark.parametrize("newcomer_is", ["a query", "a session"])
+def test_a_newcomer_does_not_overtake_those_who_wait_for_a_connection(bare_address: URL, newcomer_is: str) -> None:
+    with Database(bare_address, pool_size=1) as database, ThreadPoolExecutor(3) as pool:
+        for _ in range(20):
+            served: list[str] = []
+
+            def use(name: str, served: list[str] = served) -> None:
+                if name == "a session":
+                    with database.session() as session:
+                        session.execute(text("SELECT 1"))
+                        served.append(name)
+                else:
+                    with taken(database):
+                        served.append(name)
+
+            with taken(database):
+                waiting = []
+                for number, name in enumerate(("a query", "a session", "a query"), 1):
+                    waiting.append(pool.submit(use, name))
+                    wait_for(partial(is_waiting, database, number))
+            use(newcomer_is)
+            assert served == ["a query", "a session", "a query", newcomer_is]
+            assert [call.result(20) for call in waiting] == [None] * 3
+
+
+def test_each_thread_gets_its_turn_where_they_outnumber_the_connections(bare_address: URL) -> None:
+    done = [0] * 6
+    with Database(bare_address, pool_size=2, pool_timeout_seconds=5) as database, ThreadPoolExecutor(6) as pool:
+
+        def use(thread: int) -> None:
+            # Each goes on until the slowest is done: a thread that is overtaken for ever would end in a time-out.
+            while min(done) < 200:
+                fetch(database, NUMBER, {"n": 1})
+                done[thread] += 1
+
+        list(pool.map(use, range(6)))
+    assert min(done) >= 200
+
+
+def test_an_interrupted_wait_for_a_connection_gives_its_place_to_the_next(bare_address: URL) -> None:
+    with Database(bare_address, pool_size=1) as database, ThreadPoolExecutor(1) as pool:
+        with taken(database):
+            with interrupted_after(0.2):
+                fetch(database, NUMBER, {"n": 1})
+            assert database.statistics().waiting == 0
+            call = pool.submit(fetch, database, NUMBER, {"n": 2})
+            wait_for(lambda: is_waiting(database, 1))
+        assert call.result(20) == [2]
+
+
 def test_close_ends_kept_connections_and_waits_for_calls(database: Database, bare_engine: Engine) -> None:
     slow = Statement("slow", "SELECT pg_sleep(0.5)", tuple)
     pid = fetch(database, PID, {})[0]
@@ -362,7 +417,8 @@ def test_close_ends_kept_connections_and_waits_for_calls(database: Database, bar
         call = pool.submit(fetch, database, slow, {})
         wait_for(lambda: running(database.address, "pg_sleep(0.5)"))
         database.close()
-        assert call.result(0) == [("",)]
+        assert running(database.address, "pg_sleep(0.5)") == []
+        assert call.result(20) == [("",)]
     with pytest.raises(DatabaseClosed):
         fetch(database, NUMBER, {"n": 1})
     with bare_engine.connect() as connection:

@@ -5,7 +5,9 @@ They count within the size of the pool, and go back to it as soon as somebody wa
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +15,8 @@ from sqlalchemy.pool import QueuePool
 from sqlalchemy.util.queue import Empty, Queue
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from sqlalchemy.pool import ConnectionPoolEntry
 
     from tatame_db.database.idle import IdleConnections
@@ -34,13 +38,14 @@ class KeptConnections:
     """The idle connections that queries of one pool keep; threads share it without a lock.
 
     Each step is atomic, and their order makes sure that no connection stays here while a caller waits: a caller
-    announces itself before it looks here, and a connection is put here before its thread looks for callers.
+    queues before it looks here, and a connection is put here before its thread looks for callers.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, waiting: Collection[object]) -> None:
         self._idle: list[tuple[float, Kept]] = []
         """Each with the `time.monotonic()` of its last use, the longest idle first."""
-        self._waiting: list[None] = []
+        self._waiting = waiting
+        """The callers in the queue of the pool."""
         self._is_closed = False
         self.closer: IdleConnections | None = None
         """Closes those that nothing uses for a while."""
@@ -49,7 +54,10 @@ class KeptConnections:
         return len(self._idle)
 
     def take(self) -> Any:
-        """Return the connection that was used last, or `None`."""
+        """Return the connection that was used last; `None` without one, and while others wait, who come first."""
+        return None if self._waiting else self._pop()
+
+    def _pop(self) -> Any:
         try:
             return self._idle.pop()[1]
         except IndexError:
@@ -62,23 +70,14 @@ class KeptConnections:
             self.closer.start()
         if self._waiting:
             self.release_one()
-        if self._is_closed and (late := self.take()):
+        if self._is_closed and (late := self._pop()):
             # Nobody looks into the pool any more.
             late.discard()
 
     def release_one(self) -> None:
         """Return a connection to the pool, if there is one."""
-        if connection := self.take():
+        if connection := self._pop():
             connection.release()
-
-    def announce(self) -> None:
-        """Let the next connection go to a caller that is about to wait."""
-        self._waiting.append(None)
-        self.release_one()
-
-    def withdraw(self) -> None:
-        """Note that the caller waits no more."""
-        self._waiting.pop()
 
     def release_all(self) -> None:
         """Return all idle connections to the pool."""
@@ -103,22 +102,64 @@ class KeptConnections:
         self.release_all()
 
 
-class _Queue(Queue["ConnectionPoolEntry"]):
-    """The queue of a pool, in which threads wait for a connection."""
+class _Caller:
+    """A caller that waits for a connection."""
 
-    kept: KeptConnections
+    __slots__ = ("entry", "is_served")
+
+    def __init__(self) -> None:
+        self.entry: ConnectionPoolEntry | None = None
+        self.is_served = threading.Lock()
+        """Held until the caller has an entry."""
+        self.is_served.acquire()
+
+
+class _Queue(Queue["ConnectionPoolEntry"]):
+    """The queue of a pool. Threads that wait for a connection are served in the order of their arrival.
+
+    SQLAlchemy's own wakes the thread that waits longest, but another one that comes just then is faster. With more busy
+    threads than connections, some of them would wait until their time is over.
+    """
+
+    def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:
+        super().__init__(maxsize, use_lifo)
+        self.callers: deque[_Caller] = deque()
+        self.kept = KeptConnections(self.callers)
+
+    def put(self, item: ConnectionPoolEntry, block: bool = True, timeout: float | None = None) -> None:
+        with self.mutex:
+            if not self.callers:
+                super().put(item, block, timeout)
+                return
+            caller = self.callers.popleft()
+            caller.entry = item
+            caller.is_served.release()
 
     def get(self, block: bool = True, timeout: float | None = None) -> ConnectionPoolEntry:
-        try:
-            return super().get(block=False)
-        except Empty:
+        with self.mutex:
+            # An entry is here only while nobody waits.
+            if self.queue:
+                return self._get()
             if not block:
-                raise
-        self.kept.announce()
+                raise Empty
+            caller = _Caller()
+            self.callers.append(caller)
         try:
-            return super().get(block, timeout)
-        finally:
-            self.kept.withdraw()
+            self.kept.release_one()
+            caller.is_served.acquire(timeout=-1 if timeout is None else max(timeout, 0))
+        except BaseException:
+            self._leave(caller)
+            if caller.entry is not None:
+                self.put(caller.entry, block=False)
+            raise
+        self._leave(caller)
+        if caller.entry is None:
+            raise Empty
+        return caller.entry
+
+    def _leave(self, caller: _Caller) -> None:
+        with self.mutex, suppress(ValueError):
+            self.callers.remove(caller)
 
 
 class KeepingPool(QueuePool):
@@ -128,8 +169,8 @@ class KeepingPool(QueuePool):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.kept = KeptConnections()
-        self._pool.kept = self.kept  # type: ignore[attr-defined]  # it is a `_Queue`, or one of asyncio, which ignores it
+        # In asyncio queries borrow connections instead.
+        self.kept = self._pool.kept if isinstance(self._pool, _Queue) else KeptConnections(())
 
     def checkedout(self) -> int:
         """Return the number of connections in use; those that are kept are idle."""
