@@ -56,6 +56,11 @@ def is_waiting(database: Database, callers: int) -> bool:
     return database.statistics().waiting == callers
 
 
+def release_kept(database: Database) -> None:
+    """Let a session use the connection of the last call."""
+    cast("DatabasePool", database.engine.pool).kept.release_all()
+
+
 @contextmanager
 def taken(database: Database) -> Generator[LeanConnection]:
     """Take the connection that the next call would use."""
@@ -187,15 +192,91 @@ def test_a_column_that_becomes_an_enum_is_read_as_text(database: Database) -> No
         assert fetch(database, ALL, {}) == [(1, "BLUE")]
 
 
-def test_a_stale_statement_inside_a_transaction_fails_once_with_the_words_of_the_server(database: Database) -> None:
+STALE = ["ALTER TABLE beaches ADD COLUMN city text", "ALTER TABLE beaches ALTER COLUMN id TYPE bigint"]
+
+
+@pytest.mark.parametrize("command", [*STALE, "DEALLOCATE ALL", "DISCARD ALL"])
+@pytest.mark.parametrize("isolation", ["READ COMMITTED", "SERIALIZABLE"])
+def test_a_stale_statement_that_opens_a_transaction_is_prepared_again(
+    database: Database, command: str, isolation: Any
+) -> None:
+    shown = Statement("isolation", "SELECT current_setting('transaction_isolation')", value)
+    fetch(database, ADD, {"n": 1, "name": "Leblon"})
     for _ in range(3):
         fetch(database, ALL, {})
-    cast("DatabasePool", database.engine.pool).kept.release_all()
-    run_sql(database.address, "ALTER TABLE beaches ADD COLUMN city text")
-    with pytest.raises(NotSupportedError, match="cached plan"), database.session.begin() as session:
-        fetch(session, ALL, {})
+    with taken(database) as lean:
+        lean.driver.execute(command.encode())
+    release_kept(database)
+    with database.session() as session:
+        session.connection(execution_options={"isolation_level": isolation})
+        for _ in range(3):
+            assert [row[:2] for row in fetch(session, ALL, {})] == [(1, "Leblon")]
+        assert fetch(session, shown, {}) == [isolation.lower()]
+        assert session.scalar(text("SELECT count(*) FROM beaches")) == 1
+
+
+@pytest.mark.parametrize("command", STALE)
+def test_a_stale_statement_later_in_a_transaction_fails_once_with_the_words_of_the_server(
+    database: Database, command: str
+) -> None:
+    for _ in range(3):
+        fetch(database, ALL, {})
+    release_kept(database)
+    run_sql(database.address, command)
+    with database.session() as session:
+        session.execute(text("SELECT 1"))
+        with pytest.raises(NotSupportedError, match="cached plan"):
+            fetch(session, ALL, {})
     with database.session.begin() as session:
+        session.execute(text("SELECT 1"))
         assert fetch(session, ALL, {}) == []
+
+
+@pytest.mark.parametrize("end", ["rollback", "drop"])
+def test_statements_that_psycopg_deallocates_are_prepared_again_inside_a_transaction(
+    database: Database, end: str
+) -> None:
+    run_sql(database.address, "CREATE TABLE lagoons (id integer)")
+    for number in range(3):
+        calls: list[Any] = [(ADD, {"n": number, "name": "x"}), (NAME, {"n": number})]
+        fetch_all(database, calls)
+    release_kept(database)
+    with database.session() as session:
+        for _ in range(8):
+            # psycopg prepares it, and then deallocates all there are.
+            session.execute(text("SELECT id FROM beaches WHERE id = :n"), {"n": 1})
+            assert fetch(session, NAME, {"n": 1}) == ["x"]
+        if end == "rollback":
+            session.rollback()
+        else:
+            session.execute(text("DROP TABLE lagoons"))
+        session.execute(text("SELECT 1"))
+        for _ in range(3):
+            assert fetch(session, NAME, {"n": 1}) == ["x"]
+            assert fetch(session, NUMBER, {"n": 1}) == [1]
+    calls = [(ADD, {"n": 9, "name": "y"}), (NAME, {"n": 9})]
+    assert fetch_all(database, calls) == [[9], ["y"]]
+
+
+@pytest.mark.parametrize("command", [*STALE, "DEALLOCATE ALL", "DISCARD ALL"])
+def test_a_transaction_of_several_stale_statements_is_run_again(database: Database, command: str) -> None:
+    one = Statement("one", "SELECT * FROM beaches WHERE id = %(n)s::INTEGER", tuple)
+
+    def write(number: int) -> Any:
+        calls: list[Any] = [
+            (ADD, {"n": number, "name": "x"}),
+            (ALL, {}),
+            (one, {"n": 0}),
+            (NAME, {"n": number}),
+        ]
+        return fetch_all(database, calls)
+
+    for number in range(3):
+        write(number)
+    with taken(database) as lean:
+        lean.driver.execute(command.encode())
+    added, everything, [first], names = write(9)
+    assert (added, len(everything), first[:2], names) == ([9], 4, (0, "x"), ["x"])
 
 
 @pytest.mark.parametrize("sql", ["SELECT nothing", "SELECT 1 +", "SELECT lower(%(n)s, 1)", "SELECT 1 / %(n)s::INTEGER"])

@@ -10,6 +10,7 @@ import select
 from collections import OrderedDict
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from weakref import ref
 
 import psycopg
 from psycopg import capabilities
@@ -25,6 +26,7 @@ from tatame_db.queries.engine.plan import Prepared, binary_format, load_rows
 from tatame_db.queries.engine.prepared import MAX_PREPARED
 
 if TYPE_CHECKING:
+    from psycopg.abc import PQGen
     from psycopg.pq.abc import PGresult
     from sqlalchemy import URL, PoolProxiedConnection
 
@@ -82,8 +84,12 @@ class LeanConnection:
         """Whether texts have the encoding of dumped parameters; a session may have another one."""
         return self.server.parameter_status(b"client_encoding") == b"UTF8"
 
-    def call(self, plan: Plan[T], parameters: Parameters, deadline: Deadline | None) -> list[T]:
+    def call(
+        self, plan: Plan[T], parameters: Parameters, deadline: Deadline | None, *, is_first: bool = False
+    ) -> list[T]:
         """Run a statement and return its rows.
+
+        `is_first` says that `begin` has opened the transaction just before, so that it may be opened anew.
 
         Raises `psycopg.Error`, and `DeadlineExceeded` once the server has ended the statement.
         """
@@ -98,9 +104,9 @@ class LeanConnection:
             result = self._answer(plan, deadline)
             if result.status not in _SUCCESS:
                 if isinstance(known, Prepared) and is_stale(result):
-                    del self._known[key]
-                    # Inside a transaction it is too late: the error has aborted it.
-                    if self.is_idle:
+                    self._forget(key, result)
+                    # Elsewhere in a transaction it is too late: the error has aborted it.
+                    if self.is_idle or (is_first and self._begin_again()):
                         continue
                 raise error_from_result(result)
             self.number_of_rows = result.ntuples if plan.has_rows else result.command_tuples
@@ -132,10 +138,13 @@ class LeanConnection:
         if lent is not None:
             lent.invalidate()
 
-    def begin(self) -> None:
-        """Open the transaction that psycopg would open before the first statement of a session."""
+    def begin(self) -> bool:
+        """Open the transaction that psycopg would open before the first statement of a session.
+
+        Return whether it was needed.
+        """
         if self.driver.autocommit or not self.is_idle:
-            return
+            return False
         driver, parts = self.driver, [b"BEGIN"]
         if driver.isolation_level is not None:
             parts.append(b"ISOLATION LEVEL " + driver.isolation_level.name.replace("_", " ").encode())
@@ -144,6 +153,11 @@ class LeanConnection:
         if driver.deferrable is not None:
             parts.append(b"DEFERRABLE" if driver.deferrable else b"NOT DEFERRABLE")
         self.run(b" ".join(parts))
+        return True
+
+    def _begin_again(self) -> bool:
+        self.run(b"ROLLBACK")
+        return self.begin()
 
     # --- Prepared statements -----------------------------------------------------------------------------------------
 
@@ -170,6 +184,19 @@ class LeanConnection:
         prepared = Prepared(name, self.driver, known)
         self._remember(key, prepared)
         return prepared
+
+    def _forget(self, key: Key, error: PGresult) -> None:
+        """Stop using a name that the server no longer knows, or whose columns have changed."""
+        if error.error_field(DiagnosticField.SQLSTATE) == b"26000":
+            # Names are seldom deallocated one by one.
+            self.forget_names()
+        elif isinstance(known := self._known.pop(key), Prepared):
+            self._dropped.append(known.name)
+
+    def forget_names(self) -> None:
+        """Note that the server has deallocated all statements."""
+        self._known.clear()
+        self._dropped.clear()
 
     def _remember(self, key: Key, known: Prepared | Format) -> None:
         self._known[key] = known
@@ -288,4 +315,24 @@ def lean_connection(connection: PoolProxiedConnection) -> LeanConnection:
     lean = connection.info.get("lean")
     if lean is None:
         lean = connection.info["lean"] = LeanConnection(connection)
+        _report_deallocation(lean)
     return cast("LeanConnection", lean)
+
+
+def _report_deallocation(lean: LeanConnection) -> None:
+    """Let a lean connection know when psycopg deallocates all statements of its session.
+
+    psycopg does so after a ROLLBACK, DROP or ALTER if it has prepared one itself. The lean calls would find out by an
+    error, which aborts the transaction that they are in.
+    """
+    # psycopg has no public event for it. A strong reference would delay the end of a connection that is lost.
+    known, driver, usual = ref(lean), ref(lean.driver), cast("Any", type(lean.driver))
+
+    def deallocate(name: bytes | None) -> PQGen[None]:
+        if name is None and (found := known()):
+            found.forget_names()
+        used = driver()
+        assert used is not None  # noqa: S101, it is what calls
+        yield from usual._deallocate(used, name)
+
+    cast("Any", lean.driver)._deallocate = deallocate

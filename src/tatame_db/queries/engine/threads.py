@@ -11,7 +11,7 @@ import psycopg
 from tatame_db.database.connecting import waiting_seconds
 from tatame_db.database.connections import skip_checkout_checks
 from tatame_db.database.errors import ConnectionsExhausted, OutcomeUnknown
-from tatame_db.queries.engine.failures import explained, is_lost
+from tatame_db.queries.engine.failures import explained, is_lost, is_stale_error
 from tatame_db.queries.engine.lean import LeanConnection, lean_connection
 from tatame_db.queries.errors import ValueNotReadable
 
@@ -98,12 +98,13 @@ def fetch_all_committed(
 ) -> list[list[T]]:
     """Run statements in one transaction, and return the rows of each.
 
-    If the connection is lost before the commit was sent, the transaction is run again once.
+    If the connection is lost before the commit was sent, the transaction is run again once; so it is for each statement
+    that turns out to be prepared no longer.
     """
     parameters = [statement.plan.parameters(values) for statement, values in calls]
     first, last = calls[0][0], calls[-1][0]
     may_repeat = all(statement.may_repeat for statement, _ in calls)
-    is_first = True
+    is_first, restarts = True, 0
     while True:
         lean = checkout(database, first, deadline)
         statement, commits, started = first, False, time.perf_counter()
@@ -125,6 +126,9 @@ def fetch_all_committed(
             else:
                 with suppress(psycopg.Error):
                     lean.run(b"ROLLBACK")
+                if is_stale_error(raised) and restarts < len(calls):
+                    restarts += 1
+                    continue
             _fail(statement, error, raised, lean, started)
         finally:
             lean.give_back()
@@ -139,8 +143,8 @@ def fetch_in_session(
     lean = lean_connection(connection)
     started = time.perf_counter()
     try:
-        lean.begin()
-        rows = _call(lean, statement, values, parameters, deadline)
+        opened = lean.begin()
+        rows = _call(lean, statement, values, parameters, deadline, is_first=opened)
     except BaseException as raised:  # noqa: BLE001, `_fail` raises it again
         is_final = lean.driver.autocommit and not statement.may_repeat
         error = explained(statement, raised, lean.address, lean.server, is_final=is_final)
@@ -158,9 +162,11 @@ def _call(
     values: dict[str, Any],
     parameters: Parameters,
     deadline: Deadline | None,
+    *,
+    is_first: bool = False,
 ) -> list[T]:
     if lean.speaks_utf8:
-        return lean.call(statement.plan, parameters, deadline)
+        return lean.call(statement.plan, parameters, deadline, is_first=is_first)
     # A cursor encodes parameters as the session wants them.
     cursor = lean.driver.cursor(row_factory=statement.row_factory)
     cursor.execute(statement.sql_bytes, values)
