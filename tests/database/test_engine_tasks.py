@@ -284,8 +284,8 @@ def test_all_callers_learn_at_once_that_no_connection_can_be_made(fresh_server: 
                 for _ in range(3):
                     answers = await asyncio.gather(*(echo(database, 1) for _ in range(100)), return_exceptions=True)
                     assert all(isinstance(answer, DatabaseUnavailable) for answer in answers)
-            # A caller that comes during the pause is refused without an attempt.
-            assert attempts <= 20
+            # Few attempts serve all 300, because each tells all who wait.
+            assert attempts <= 30
             await asyncio.to_thread(fresh_server.start)
             await asyncio.sleep(lease.PAUSE_SECONDS)
             assert await echo(database, 2) == [2]

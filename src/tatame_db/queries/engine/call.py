@@ -65,7 +65,7 @@ class Call:
 
     __slots__ = (
         *("alone", "cancelled_at", "expired", "failed_step", "future", "has_names", "is_copied", "is_sent"),
-        *("may_repeat", "sent_on_idle", "server", "started", "statements", "steps", "tries"),
+        *("may_repeat", "sent_on_idle", "server", "statements", "steps", "tries", "waiting_since"),
     )
 
     def __init__(self, future: Future, statements: Sequence[tuple[Plan[Any], Parameters]]) -> None:
@@ -74,8 +74,8 @@ class Call:
         self.may_repeat = all(plan.may_repeat for plan, _ in statements)
         self.steps: list[Step] = []
         """The statements as they were sent the last time."""
-        self.started = 0.0
-        """The `time.perf_counter()` of its start."""
+        self.waiting_since = 0.0
+        """The `time.perf_counter()` since which it may wait for a pipe."""
         self.tries = 0
         self.is_sent = False
         """Whether it is in a pipe."""
@@ -109,7 +109,7 @@ class Call:
     def copy(self) -> Call:
         """Return a call whose answer is as good as that of this one: the first that comes is taken."""
         copy = Call(self.future, self.statements)
-        copy.tries, copy.started = self.tries, self.started
+        copy.tries, copy.waiting_since = self.tries, self.waiting_since
         return copy
 
     def answer(self, connection: AsyncConnection[Any], results: Sequence[PGresult]) -> None:

@@ -62,7 +62,7 @@ class Dispatcher:
             raise DatabaseClosed(address=self._address)
         future: Future = self.loop.create_future()
         call = Call(future, statements)
-        call.started = perf_counter()
+        call.waiting_since = perf_counter()
         if self.policy.runs_alone(call):
             self._alone.append(call)
             self._send_alone()
@@ -76,14 +76,15 @@ class Dispatcher:
         self._watch.start()
         return call
 
-    def send_again(self, call: Call) -> None:
-        """Send a call that had no effect, before those that wait."""
-        call.is_sent = False
+    def send_again(self, call: Call, *, at_once: bool) -> None:
+        """Send a call that had no effect, before those that wait; at once, or in a moment."""
+        call.is_sent, call.waiting_since = False, perf_counter()
         if call.expired is not None:
             call.fail(call.expired)
             return
         (self._alone if self.policy.runs_alone(call) else self._short).appendleft(call)
-        self.loop.call_soon(self.send_waiting)
+        if at_once:
+            self.loop.call_soon(self.send_waiting)
 
     def send_copy(self, call: Call) -> None:
         """Send a read a second time, because it waits behind a slow call."""
@@ -160,22 +161,27 @@ class Dispatcher:
             self._leases.open_soon()
 
     def _refuse_if_hopeless(self) -> None:
-        """Raise the reason why no connection can be had in all who wait, while there is none."""
+        """Raise the reason of a failed attempt in all who waited for it, while there is no connection.
+
+        A call that came later waits for the next attempt: the reason may be gone by then.
+        """
         if self.pipes or self._leases.may_succeed or not self.has_waiting:
             return
-        error = self._leases.paused_by
-        if error is None:
-            self._leases.open_soon()
-            return
+        error, failed_at = self._leases.failure
         for queue in (self._short, self._alone):
-            while queue:
+            while queue and error is not None and (queue[0].ended or queue[0].waiting_since < failed_at):
                 queue.popleft().fail(fresh(error))
+        if self.has_waiting:
+            self._leases.open_soon()
 
     def refuse_late(self, now: float) -> None:
         """Raise `ConnectionsExhausted` in those who have waited for a connection for longer than the pool allows."""
+        if not self.pipes and self._leases.opening:
+            # The attempt ends in time, and its error says more.
+            return
         seconds = self._pool.timeout()
         for queue in (self._short, self._alone):
-            while queue and (queue[0].ended or now - queue[0].started > seconds):
+            while queue and (queue[0].ended or now - queue[0].waiting_since > seconds):
                 error = ConnectionsExhausted(address=self._address, size=self._pool.size(), seconds=seconds)
                 queue.popleft().fail(error)
 
@@ -216,7 +222,8 @@ class Dispatcher:
         if pipe in self.pipes:
             self.pipes.remove(pipe)
         pipe.connection.invalidate()
-        self.loop.call_soon(self.send_waiting)
+        # Whoever ended this session may be ending the others: a moment shows which of them are left.
+        self._watch.start()
 
     # Giving back
 

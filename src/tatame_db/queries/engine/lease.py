@@ -34,9 +34,6 @@ MAX_OPENING = 4
 PAUSE_SECONDS = 0.2
 """How long after a failure no connection is tried: a server that restarts should not be kept busy by refusals."""
 
-QUICK_FAILURE_SECONDS = 1
-"""Up to which time a failure is tried once more: a caller should wait for one unreachable server, not for two."""
-
 ANSWER_SECONDS = 10
 """How long a connection may take from the pool to its first answer; waiting for the pool has its own time-out."""
 
@@ -110,9 +107,13 @@ class Leases:
         self._failed_in_a_row = 0
 
     @property
-    def paused_by(self) -> Exception | None:
-        """The failure after which no connection is tried for a moment."""
-        return self._failure if perf_counter() < self._failed_at + PAUSE_SECONDS else None
+    def failure(self) -> tuple[Exception | None, float]:
+        """The last failure, and the `time.perf_counter()` when it happened."""
+        return self._failure, self._failed_at
+
+    @property
+    def _is_paused(self) -> bool:
+        return perf_counter() < self._failed_at + PAUSE_SECONDS
 
     @property
     def may_succeed(self) -> bool:
@@ -121,7 +122,7 @@ class Leases:
 
     def open_soon(self) -> None:
         """Ask for another pipe."""
-        if self.opening < MAX_OPENING and self.paused_by is None:
+        if self.opening < MAX_OPENING and not self._is_paused:
             self.opening += 1
             task = self._loop.create_task(self._open())
             self._tasks.add(task)
@@ -157,7 +158,8 @@ class Leases:
             # It has waited as long as it may.
             raise
         except FAILURES:
-            if perf_counter() - started > QUICK_FAILURE_SECONDS:
+            # A caller should wait for one unreachable server, not for two.
+            if perf_counter() - started > self._database.options.connect_timeout_seconds:
                 raise
         # A server that just restarted, or an administrator who ends sessions, may have ended this one half open.
         return await self._new_pipe()

@@ -41,7 +41,7 @@ class Owner(Protocol):
         """A call has been answered, after it was the first for so long."""
         ...
 
-    def send_again(self, call: Call) -> None:
+    def send_again(self, call: Call, *, at_once: bool) -> None:
         """A call had no effect, through no fault of its own."""
         ...
 
@@ -122,7 +122,7 @@ class Pipe:
         # A part of the call may be queued. Without its Sync, the server does not commit it.
         self.drop(loss_of((), str(error).encode()))
         if is_lost and call.tries < MAX_TRIES:
-            self._owner.send_again(call)
+            self._owner.send_again(call, at_once=False)
         else:
             call.fail(error)
 
@@ -258,7 +258,7 @@ class Pipe:
         else:
             again = call in self._suspects and is_cancelled(error) and call.tries < MAX_TRIES
         if again and not call.ended and call.expired is None:
-            self._owner.send_again(call)
+            self._owner.send_again(call, at_once=True)
         elif call.expired is not None and is_cancelled(error):
             call.fail(call.expired)
         else:
@@ -313,7 +313,7 @@ class Pipe:
                 continue
             error = error_after_loss(call, position, loss)
             if error is None:
-                self._owner.send_again(call)
+                self._owner.send_again(call, at_once=False)
             else:
                 call.fail(error)
         self._owner.lost(self)
