@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+import asyncio
+from collections.abc import Callable, Generator, Iterator
 from datetime import datetime
 from decimal import Decimal
 from itertools import count
@@ -26,10 +27,10 @@ from sqlalchemy.dialects.postgresql import ExcludeConstraint
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from tatame_db.database.pool import Database
+from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.queries import validate
 from tatame_db.queries import write as writes
-from tatame_db.queries.errors import NotAKey, RowInvalid, RowRejected, WriteInvalid
+from tatame_db.queries.errors import NotAKey, RowInvalid, RowRejected, RowsSkipped, WriteInvalid
 from tatame_db.queries.write import Upserted, insert_many, update_many, upsert
 from tatame_db.schema import User
 from tatame_db.testing.runs import Run
@@ -333,6 +334,98 @@ def test_triggers_that_change_or_skip_rows_are_counted_as_the_server_does(databa
     assert columns(database, User.clerk_user_id, User.first_name) == [("a", "UPDATE"), ("c", "UPDATE")]
     changes = [{"clerk_user_id": "a", "email": "skip"}, {"clerk_user_id": "c", "email": "2"}]
     assert update_many(User, changes, by=[User.clerk_user_id]).run(database) == 1
+
+
+@pytest.fixture
+def skipping(database: Database) -> Database:
+    """Return a database with a trigger that skips the users with the email `skip`."""
+    with database.engine.begin() as connection:
+        for statement in (
+            "CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN\n"
+            "  IF NEW.email = 'skip' THEN RETURN NULL; END IF; RETURN NEW;\n"
+            "END $$",
+            "CREATE TRIGGER skip BEFORE INSERT OR UPDATE ON users FOR EACH ROW EXECUTE FUNCTION skip()",
+        ):
+            connection.execute(text(statement))
+    return database
+
+
+def on_each_target(database: Database, write: Any) -> list[Any]:
+    """Run a write on a database, in a session, and on both for asyncio; return results, or the errors of skipped rows.
+
+    Nothing of it is left.
+    """
+
+    def outcome(run: Callable[[], Any]) -> Any:
+        try:
+            return run()
+        except RowsSkipped as error:
+            return error
+
+    async def main() -> list[Any]:
+        async with AsyncDatabase(database.address) as asynchronous:
+            results = [await asyncio.gather(write.run(asynchronous), return_exceptions=True)]
+            delete()
+            async with asynchronous.session() as session:
+                results.append(await asyncio.gather(write.run(session), return_exceptions=True))
+            return [result for [result] in results]
+
+    def delete() -> None:
+        with database.engine.begin() as connection:
+            connection.execute(text("DELETE FROM users"))
+
+    results = [outcome(lambda: write.run(database))]
+    delete()
+    with database.session() as session:
+        results.append(outcome(lambda: write.run(session)))
+    results += asyncio.run(main())
+    return results
+
+
+SKIPPED = [{"clerk_user_id": "a", "email": "1"}, {"clerk_user_id": "b", "email": "skip"}, {"clerk_user_id": "c"}]
+
+
+@pytest.mark.parametrize("path", ["copy", "one statement"])
+def test_an_insert_counts_the_rows_that_the_server_wrote(
+    path: str, skipping: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writes, "COPY_MIN_ROWS", 1 if path == "copy" else 1_000)
+    assert on_each_target(skipping, insert_many(User, SKIPPED)) == [2, 2, 2, 2]
+    assert on_each_target(skipping, insert_many(User, SKIPPED[1:2])) == [0, 0, 0, 0]
+
+
+def test_an_insert_that_a_rule_replaces_counts_no_rows(database: Database) -> None:
+    with database.engine.begin() as connection:
+        connection.execute(text("CREATE RULE nothing AS ON INSERT TO users DO INSTEAD NOTHING"))
+    for _ in range(3):
+        assert on_each_target(database, insert_many(User, SKIPPED)) == [0, 0, 0, 0]
+    assert columns(database, User.id) == []
+
+
+@pytest.mark.parametrize("kind", ["insert", "upsert"])
+def test_results_that_do_not_match_the_rows_are_an_error_that_has_them(kind: str, skipping: Database) -> None:
+    write: Any = (
+        insert_many(User, SKIPPED, returning=User.clerk_user_id)
+        if kind == "insert"
+        else upsert(User, SKIPPED, by=[User.clerk_user_id], returning=User.clerk_user_id)
+    )
+    errors = on_each_target(skipping, write)
+    assert all(isinstance(error, RowsSkipped) for error in errors)
+    assert [(error.rows, error.written, sorted(error.returned)) for error in errors] == [(3, 2, ["a", "c"])] * 4
+    assert [error.is_committed for error in errors] == [True, False, True, False]
+    with skipping.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with pytest.raises(RowsSkipped) as raised:
+            write.run(connection)
+        assert raised.value.is_committed
+    assert "committed" in raised.value.means
+    assert columns(skipping, User.clerk_user_id) == [("a",), ("c",)]
+
+
+def test_updated_rows_keep_the_places_of_their_own_where_a_trigger_skips_one(skipping: Database) -> None:
+    insert_many(User, [{"clerk_user_id": key} for key in "abc"]).run(skipping)
+    changes = [{"clerk_user_id": key, "email": email} for key, email in (("c", "3"), ("a", "skip"), ("b", "2"))]
+    write = update_many(User, changes, by=[User.clerk_user_id], returning=User.clerk_user_id)
+    assert write.run(skipping) == ["c", "b"]
 
 
 # --- Rows that the server rejects ------------------------------------------------------------------------------------

@@ -214,6 +214,30 @@ class RowRejected(TatameError):
 
 
 @fact
+class RowsSkipped(TatameError):
+    """A trigger or rule of the database skipped rows, so that results do not match the rows that were passed."""
+
+    model: str
+    rows: int
+    written: int
+    is_committed: bool
+    """False if the rows are part of the transaction of a session or connection."""
+    returned: list[object]
+    """The results of the rows that were written, in the order in which the server returned them."""
+    what = "{written} of {rows:row} for {model} came back: a trigger or rule of the database skipped the others"
+    means = "The others were not written. {outcome}"
+    fix = (
+        "do not write all rows again; the error's `returned` has the results, but nothing tells which rows they are of"
+    )
+
+    @property
+    def outcome(self) -> str:
+        """Where the rows are that were written."""
+        state = "are committed" if self.is_committed else "are part of the open transaction"
+        return f"The rows that came back were written, and {state}."
+
+
+@fact
 class WriteInvalid(TatameError):
     """A write was called with something else than a model, rows and what to return."""
 

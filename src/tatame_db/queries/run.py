@@ -54,6 +54,17 @@ def is_sync(target: SyncTarget | AsyncTarget) -> TypeIs[SyncTarget]:
     raise TypeError(f"expected a database, a session or a connection, got {type(target).__name__}")
 
 
+def commits_at_once(target: SyncTarget | AsyncTarget) -> bool:
+    """Return whether what a call wrote is committed once it has returned."""
+    if isinstance(target, Database | AsyncDatabase):
+        return True
+    lent: Any = getattr(target, "sync_session", None) or getattr(target, "sync_connection", None) or target
+    if isinstance(lent, Session):
+        # After a call it has a connection, so that nothing has to be waited for.
+        lent = lent.connection()
+    return bool(driver_connection(lent).autocommit)
+
+
 def _turn(connection: PoolProxiedConnection, *statements: Statement[Any]) -> AbstractContextManager[None]:
     """Wait for the turn of these statements on a connection of the test kit; on others nothing has to be waited for."""
     turn = getattr(driver_connection(connection), "turn", None)
@@ -75,7 +86,7 @@ def _check(statement: Statement[Any], values: Values) -> None:
 
 
 def fetch(target: SyncTarget, statement: Statement[T], values: Values, *, deadline_ms: int | None = None) -> list[T]:
-    """Run a statement and return its rows, in the order of the server; none if it returns none.
+    """Run a statement and return its rows, in the order of the server; if it returns none, the number that it wrote.
 
     On a `Database` it is committed at once; a session or connection lends its transaction. The deadline covers the wait
     for a connection; then the server ends the statement, and `DeadlineExceeded` is raised.
@@ -120,14 +131,15 @@ def stream(target: SyncTarget, statement: Statement[T], values: Values) -> Itera
                 yield from rows
 
 
-def copy(target: SyncTarget, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -> None:
-    """Run a COPY FROM STDIN with these rows; all are written, or none."""
+def copy(target: SyncTarget, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -> int:
+    """Run a COPY FROM STDIN with these rows, all or none, and return how many the server wrote."""
     with _connection(target) as connection, reported(statement, connection, writes=True) as written:
         cursor = driver_connection(connection).cursor()
         with cursor.copy(statement.sql_bytes) as writer:
             for row in rows:
                 writer.write_row(row)
         written.number = cursor.rowcount
+    return cursor.rowcount
 
 
 @contextmanager
@@ -197,7 +209,7 @@ async def stream_async(target: AsyncTarget, statement: Statement[T], values: Val
                         yield row
 
 
-async def copy_async(target: AsyncTarget, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -> None:
+async def copy_async(target: AsyncTarget, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -> int:
     """Do what `copy` does."""
     async with _connection_async(target) as connection:
         with reported(statement, connection, writes=True) as written:
@@ -206,6 +218,7 @@ async def copy_async(target: AsyncTarget, statement: Statement[Any], rows: Itera
                 for row in rows:
                     await writer.write_row(row)
             written.number = cursor.rowcount
+        return cursor.rowcount
 
 
 async def _fetch_async(connection: PoolProxiedConnection, statement: Statement[T], values: Values) -> list[T]:
@@ -214,7 +227,9 @@ async def _fetch_async(connection: PoolProxiedConnection, statement: Statement[T
         _check(statement, values)
         await cursor.execute(statement.sql_bytes, values)
         fetched.number = cursor.rowcount
-        return statement.finished(await cursor.fetchall()) if statement.has_rows else []
+        if not statement.has_rows:
+            return statement.written(cursor.rowcount)
+        return statement.finished(await cursor.fetchall())
 
 
 @asynccontextmanager

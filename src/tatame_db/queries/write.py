@@ -10,11 +10,12 @@ import msgspec
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db.queries.arguments import check_model, check_unique, key_columns, returned_columns
-from tatame_db.queries.errors import WriteInvalid
+from tatame_db.queries.errors import RowsSkipped, WriteInvalid
 from tatame_db.queries.rejections import rejection
 from tatame_db.queries.run import (
     AsyncTarget,
     SyncTarget,
+    commits_at_once,
     copy,
     copy_async,
     fetch_all,
@@ -63,11 +64,13 @@ class Write(Generic[R_co]):
     statements: tuple[Statement[Any], ...]
     """The statement of each batch."""
     result: Callable[[list[list[Any]]], R_co]
-    """Makes the result of the rows that each statement returned; of none if nothing was sent, or by COPY."""
+    """Makes the result of the answer of each statement; of none if nothing was sent."""
     copying: Statement[Any] | None = None
     """The COPY that takes the place of the statement for many rows."""
     counts_new_rows: bool = False
     """Whether the statements tell inserted rows from updated ones."""
+    returns_each: bool = False
+    """Whether each row that is written is returned, in the order of the batch."""
 
     @overload
     def run(self, target: SyncTarget, /) -> R_co: ...
@@ -88,16 +91,28 @@ class Write(Generic[R_co]):
     def _run(self, target: SyncTarget) -> R_co:
         with self._explained():
             if self.copying and self._is_large:
-                copy(target, self.copying, self._copied_rows)
-                return self.result([])
-            return self.result(fetch_all(target, self._calls) if self.batches else [])
+                return self.result([[copy(target, self.copying, self._copied_rows)]])
+            return self._checked(target, fetch_all(target, self._calls) if self.batches else [])
 
     async def _run_async(self, target: AsyncTarget) -> R_co:
         with self._explained():
             if self.copying and self._is_large:
-                await copy_async(target, self.copying, self._copied_rows)
-                return self.result([])
-            return self.result(await fetch_all_async(target, self._calls) if self.batches else [])
+                return self.result([[await copy_async(target, self.copying, self._copied_rows)]])
+            return self._checked(target, await fetch_all_async(target, self._calls) if self.batches else [])
+
+    def _checked(self, target: SyncTarget | AsyncTarget, answers: list[list[Any]]) -> R_co:
+        """Return the result, unless rows are missing: nothing tells which, so that the others would move up."""
+        result = self.result(answers)
+        rows, written = sum(len(batch.rows) for batch in self.batches), sum(map(len, answers))
+        if self.returns_each and written < rows:
+            raise RowsSkipped(
+                model=self.model.__name__,
+                rows=rows,
+                written=written,
+                is_committed=commits_at_once(target),
+                returned=cast("list[Any]", result),
+            )
+        return result
 
     @property
     def _is_large(self) -> bool:
@@ -194,8 +209,9 @@ def insert_many(model: Any, rows: Iterable[Any], *, returning: Any = None) -> Wr
         insert_many(Checkin, [{"user_id": 1}, Checkin(user_id=2)]).run(db)
         ids = insert_many(Checkin, [{"user_id": 1}], returning=Checkin.id).run(db)
 
-    `run` returns the number of rows or, in their order, the rows or values that `returning` names. A column that no
-    row names gets its default. Raises `RowInvalid`, and `WriteInvalid` for wrong arguments.
+    `run` returns the number of rows that the server wrote or, in their order, the rows or values that `returning`
+    names. Then it raises `RowsSkipped`, after the write, if a trigger or rule of the database skipped some of them. A
+    column that no row names gets its default. Raises `RowInvalid`, and `WriteInvalid` for wrong arguments.
     """
     check_model(model)
     returned = returned_columns(model, returning)
@@ -203,12 +219,12 @@ def insert_many(model: Any, rows: Iterable[Any], *, returning: Any = None) -> Wr
 
     def result(rows_of_batches: list[list[Any]]) -> Any:
         if returning is None:
-            return sum(len(batch.rows) for batch in batches)
+            return sum(number for [number] in rows_of_batches)
         return _results(model, returning, [row for rows in rows_of_batches for row in rows])
 
     statements = tuple(insert_statement(model, batch.columns, returned) for batch in batches)
     copying = copy_statement(model, batches[0].columns) if batches and not returned else None
-    return Write(model, (), batches, statements, result, copying)
+    return Write(model, (), batches, statements, result, copying, returns_each=bool(returned))
 
 
 @_keyed(Upserted)
@@ -222,7 +238,8 @@ def upsert(model: type[Base], rows: Iterable[Any], *, by: Any, returning: Any = 
     So each row names the columns that have neither a default nor NULL. `run` returns an `Upserted` with the numbers of
     inserted and updated rows or, in the order of `rows`, the rows or values that `returning` names.
 
-    There is one statement for each set of columns, and one transaction for all. Raises `RowInvalid`, also for two rows
+    There is one statement for each set of columns, and one transaction for all. With `returning`, `run` raises
+    `RowsSkipped`, after the write, if a trigger skipped rows. Raises `RowInvalid`, also for two rows
     with the same key, `NotAKey` if `by` is not a primary or unique key, and `WriteInvalid` for other wrong arguments.
     """
     check_model(model)
@@ -249,7 +266,7 @@ def upsert(model: type[Base], rows: Iterable[Any], *, by: Any, returning: Any = 
             ],
         )
 
-    return Write(model, key, batches, statements, result, counts_new_rows=not returned)
+    return Write(model, key, batches, statements, result, counts_new_rows=not returned, returns_each=bool(returned))
 
 
 @_keyed(int)
@@ -260,8 +277,8 @@ def update_many(model: type[Base], rows: Iterable[Any], *, by: Any, returning: A
         users = update_many(User, rows, by=[User.id], returning=User).run(db)
 
     Columns that a row does not name are left as they are. `run` returns the number of rows of the table that matched
-    or, in the order of `rows`, the updated rows or values that `returning` names. A row that matches nothing is not an
-    error.
+    or, in the order of `rows`, the updated rows or values that `returning` names. A row that matches nothing, or
+    that a trigger skips, is not an error, and not among them.
 
     There is one statement for each set of columns, and one transaction for all. Raises `RowInvalid`, also for two rows
     with the same key, `NotAKey` if `by` is not a list of columns, and `WriteInvalid` for other wrong arguments.

@@ -53,6 +53,7 @@ class Statement(Generic[T]):
     sql: str
     make_row: Callable[[Sequence[Any]], T]
     has_rows: bool = True
+    """If it returns none, its answer is one number instead: of the rows that the server wrote."""
     may_repeat: bool = False
     """Whether it may run twice without effect: then it is sent again if its connection is lost."""
     make_rows: Callable[[list[Any]], list[T]] | None = None
@@ -71,6 +72,10 @@ class Statement(Generic[T]):
     def finished(self, rows: list[Any]) -> list[T]:
         """Return the rows of a whole answer, of what `make_row` made of each."""
         return rows if self.make_rows is None else self.make_rows(rows)
+
+    def written(self, number: int | None) -> list[Any]:
+        """Return the answer of a statement without rows; an unknown number is psycopg's -1 or libpq's `None`."""
+        return [max(number or 0, 0)]
 
     def row_factory(self, _: object) -> Callable[[Sequence[Any]], T]:
         """Return the maker of rows, in the form that psycopg expects."""
@@ -198,12 +203,12 @@ class Prepared:
         self._transformer: abc.Transformer | None = None
 
     def rows(self, plan: Plan[T], result: PGresult) -> list[T]:
-        """Return the rows of an answer; none if the statement returns none.
+        """Return the rows of an answer, or how many the statement wrote.
 
         Raises `psycopg.DataError` without an SQLSTATE for a value that Python cannot represent.
         """
         if not plan.has_rows:
-            return []
+            return plan.statement.written(result.command_tuples)
         if result.nfields == 0 or result.fformat(0) == Format.TEXT:
             # Loaders of text depend on settings of the session, so they live as long as one answer.
             self.result_format = binary_format(result)
@@ -227,7 +232,7 @@ class Prepared:
 def load_rows(plan: Plan[T], connection: AdaptContext, result: PGresult) -> list[T]:
     """Return the rows of the answer to an unnamed statement, whose columns may differ from those of the last answer."""
     if not plan.has_rows:
-        return []
+        return plan.statement.written(result.command_tuples)
     transformer = Transformer(connection)
     transformer.set_pgresult(result)
     return plan.statement.finished(transformer.load_rows(0, result.ntuples, plan.make_row))

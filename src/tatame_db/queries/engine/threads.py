@@ -171,7 +171,7 @@ def _call(
     cursor = lean.driver.cursor(row_factory=statement.row_factory)
     cursor.execute(statement.sql_bytes, values)
     lean.number_of_rows = cursor.rowcount
-    return statement.finished(cursor.fetchall()) if statement.has_rows else []
+    return statement.finished(cursor.fetchall()) if statement.has_rows else statement.written(cursor.rowcount)
 
 
 def _fail(
