@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, Double, Interval, MetaData, text
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import URL, Double, Interval, MetaData, func, literal_column, select, text
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from tatame_db.database.dialect import quoted
 from tatame_db.database.pool import AsyncDatabase, Database
-from tatame_db.queries.read import read
+from tatame_db.queries.read import Read, query, read
 from tatame_db.queries.write import insert_many
 from tatame_db.schema import Base, Gym
 from tatame_db.testing.runs import Run
@@ -133,6 +133,100 @@ def test_a_task_leaves_no_changed_setting_to_the_next_caller(readings: URL, chan
             assert [values(row) for row in await read(Reading).all(database)] == ROWS
 
     asyncio.run(run())
+
+
+STATE = select(
+    literal_column("current_user"),
+    func.current_setting("app.gym", literal_column("true")),
+    func.current_setting("search_path"),
+)
+LASTING = [
+    "SET ROLE pg_monitor",
+    "SET SESSION AUTHORIZATION pg_monitor",
+    "SET app.gym = '5'",
+    "SET search_path = pg_catalog",
+    "SELECT set_config('app.gym', '5', false)",
+    "SELECT 1; SET ROLE pg_monitor",
+    "DO $$ BEGIN SET app.gym = '5'; END $$",
+]
+
+
+@query
+def gym_set(*, is_local: bool) -> Read[Gym]:
+    return read(Gym).where(func.set_config("app.gym", "5", is_local) == "5")
+
+
+@pytest.mark.parametrize("change", LASTING)
+def test_a_session_leaves_neither_its_role_nor_its_settings_to_the_next_caller(address: URL, change: str) -> None:
+    with Database(address, pool_size=1) as database:
+        with database.session() as session:
+            before = session.execute(STATE).one()
+        uses: list[Callable[[Session], object]] = [
+            lambda session: session.execute(text(change)),
+            lambda session: session.connection().exec_driver_sql(change),
+        ]
+        for use in uses:
+            with database.session.begin() as session:
+                use(session)
+            with database.session() as session:
+                assert session.execute(STATE).one() == before
+
+
+@pytest.mark.parametrize("change", LASTING)
+def test_a_task_leaves_neither_its_role_nor_its_settings_to_the_next_caller(address: URL, change: str) -> None:
+    async def run() -> None:
+        async with AsyncDatabase(address, pool_size=1) as database:
+            async with database.session() as session:
+                before = (await session.execute(STATE)).one()
+            async with database.session.begin() as session:
+                await session.execute(text(change))
+            async with database.session() as session:
+                assert (await session.execute(STATE)).one() == before
+
+    asyncio.run(run())
+
+
+def test_a_read_leaves_no_setting_to_the_next_caller(address: URL) -> None:
+    async def run() -> None:
+        async with AsyncDatabase(address, pool_size=1) as database:
+            await insert_many(Gym, [{"name": "Norte", "address": "x", "since": "y"}]).run(database)
+            for use in (gym_set.all(database, is_local=False), _streamed(database)):
+                assert await use
+                async with database.session() as session:
+                    assert not (await session.execute(STATE)).one()[1]
+            async with database.session.begin() as session:
+                await gym_set.all(session, is_local=False)
+            async with database.session() as session:
+                assert not (await session.execute(STATE)).one()[1]
+
+    asyncio.run(run())
+    with Database(address, pool_size=1) as database:
+        for _ in range(3):
+            assert gym_set.all(database, is_local=False)
+            with database.session() as session:
+                assert not session.execute(STATE).one()[1]
+            assert len(list(gym_set.stream(database, is_local=False))) == 1
+            with database.session.begin() as session:
+                assert not session.execute(STATE).one()[1]
+                gym_set.all(session, is_local=False)
+                assert session.execute(STATE).one()[1] == "5"
+
+
+async def _streamed(database: AsyncDatabase) -> list[Any]:
+    return [row async for row in gym_set.stream(database, is_local=False)]
+
+
+@pytest.mark.parametrize("change", ["SET LOCAL ROLE pg_read_all_data", "SELECT set_config('app.gym', '5', true)"])
+def test_a_local_change_costs_no_new_connection(address: URL, change: str) -> None:
+    process = select(func.pg_backend_pid())
+    with Database(address, pool_size=1) as database:
+        with database.session.begin() as session:
+            session.execute(text(change))
+            assert session.execute(STATE).one()[:2] != (address.username, None)
+            gym_set.all(session, is_local=True)
+            first = session.scalar(process)
+        with database.session() as session:
+            assert session.scalar(process) == first
 
 
 def test_a_database_of_another_encoding_is_read_as_text(readings: URL) -> None:

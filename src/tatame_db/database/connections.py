@@ -21,13 +21,14 @@ from tatame_db.database.health import Health, Probe
 from tatame_db.database.idle import IdleConnections
 from tatame_db.database.observer import Callback, Observer, observe_sessions
 from tatame_db.database.options import DatabaseOptions, Options
+from tatame_db.database.session_state import CHANGED, changes_session
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.settings import Settings
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn
-    from sqlalchemy import PoolProxiedConnection
-    from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
+    from sqlalchemy import Connection, PoolProxiedConnection
+    from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor, ExceptionContext, ExecutionContext
     from sqlalchemy.pool import ConnectionPoolEntry
 
 logger = logging.getLogger("tatame_db.database")
@@ -130,6 +131,7 @@ class Connections:
         event.listen(engine, "checkin", self._put_back)
         event.listen(engine, "engine_disposed", self._forget_idle)
         event.listen(engine, "handle_error", self._explain, retval=True)
+        event.listen(engine, "before_cursor_execute", _mark_changed)
         survive_fork(engine)
         if self._statement_timeout_ms is not None:
             # Errors of an event would reach the caller as psycopg's, those of this method as SQLAlchemy's.
@@ -240,11 +242,13 @@ class Connections:
         self._idle.forget()
 
     def _put_back(self, connection: DBAPIConnection | None, entry: ConnectionPoolEntry) -> None:
-        if self._closed or (connection is not None and _is_changed(driver_connection(entry).pgconn)):
+        if connection is None:
+            return
+        if self._closed or CHANGED in entry.info or _is_changed(driver_connection(entry).pgconn):
             # A session may outlive the timeout of `close`, and no later `close` would end the connection it returns. Or
-            # it has changed a setting without LOCAL, and the values of the next caller would mean something else.
+            # it has changed its role or a setting without LOCAL, and the next caller would see other rows or values.
             entry.close()
-        elif connection is not None:
+        else:
             self._idle.add(entry)
 
     def _explain(self, context: ExceptionContext) -> BaseException | None:
@@ -253,6 +257,13 @@ class Connections:
             return None
         driver = driver_connection(context.connection)
         return statement_error(self.address, context.original_exception, driver.pgconn)
+
+
+def _mark_changed(
+    connection: Connection, _: DBAPICursor, sql: str, parameters: Any, __: ExecutionContext | None, ___: bool
+) -> None:
+    if changes_session(sql, parameters):
+        connection.info[CHANGED] = True
 
 
 def _is_changed(server: PGconn) -> bool:

@@ -16,6 +16,7 @@ from typing_extensions import TypeIs
 
 from tatame_db.database.driver import async_driver_connection, driver_connection
 from tatame_db.database.pool import AsyncDatabase, Database
+from tatame_db.database.session_state import CHANGED
 from tatame_db.queries.engine.cursors import cursor_name, is_usable, reported
 from tatame_db.queries.engine.deadline import deadline_after
 from tatame_db.queries.engine.dispatch import dispatcher_of
@@ -77,9 +78,11 @@ def _turn_async(connection: PoolProxiedConnection, *statements: Statement[Any]) 
     return turn(*(statement.sql for statement in statements)) if turn else nullcontext()
 
 
-def _check(statement: Statement[Any], values: Values) -> None:
-    """Raise `ParameterInvalid`, where a cursor would raise the error of a value that cannot be read."""
+def _check(connection: PoolProxiedConnection, statement: Statement[Any], values: Values) -> None:
+    """Prepare a connection for a cursor, which would raise `ParameterInvalid` as the error of an unreadable value."""
     statement.plan.parameters(values)
+    if statement.changes_session(values):
+        connection.info[CHANGED] = True
 
 
 # --- Sync ------------------------------------------------------------------------------------------------------------
@@ -123,7 +126,7 @@ def stream(target: SyncTarget, statement: Statement[T], values: Values) -> Itera
             driver.transaction() if driver.autocommit else nullcontext(),
             driver.cursor(cursor_name(), row_factory=statement.row_factory) as cursor,
         ):
-            _check(statement, values)
+            _check(connection, statement, values)
             cursor.execute(statement.sql_bytes, values)
             fetched.number = 0
             while rows := cursor.fetchmany(STREAM_BATCH_ROWS):
@@ -160,6 +163,7 @@ def _connection(target: SyncTarget) -> Generator[PoolProxiedConnection]:
     try:
         yield cast("PoolProxiedConnection", lean.lent)
     finally:
+        lean.is_changed |= CHANGED in cast("PoolProxiedConnection", lean.lent).info
         lean.give_back()
 
 
@@ -179,7 +183,9 @@ async def fetch_all_async(
 ) -> list[list[T]]:
     """Do what `fetch_all` does."""
     deadline = deadline_after(deadline_ms)
-    if isinstance(target, AsyncDatabase) and (dispatcher := dispatcher_of(target)):
+    # A pipe carries the calls of others too.
+    is_alone = any(statement.changes_session(values) for statement, values in calls)
+    if not is_alone and isinstance(target, AsyncDatabase) and (dispatcher := dispatcher_of(target)):
         return await fetch_all_committed_async(target, dispatcher, calls, deadline)
     async with ends_at(deadline, calls[0][0]) as acquired, _connection_async(target) as connection:
         acquired()
@@ -200,7 +206,7 @@ async def stream_async(target: AsyncTarget, statement: Statement[T], values: Val
                 driver.transaction() if driver.autocommit else nullcontext(),
                 driver.cursor(cursor_name(), row_factory=statement.row_factory) as cursor,
             ):
-                _check(statement, values)
+                _check(connection, statement, values)
                 await cursor.execute(statement.sql_bytes, values)
                 fetched.number = 0
                 while rows := await cursor.fetchmany(STREAM_BATCH_ROWS):
@@ -224,7 +230,7 @@ async def copy_async(target: AsyncTarget, statement: Statement[Any], rows: Itera
 async def _fetch_async(connection: PoolProxiedConnection, statement: Statement[T], values: Values) -> list[T]:
     with reported(statement, connection) as fetched:
         cursor = async_driver_connection(connection).cursor(row_factory=statement.row_factory)
-        _check(statement, values)
+        _check(connection, statement, values)
         await cursor.execute(statement.sql_bytes, values)
         fetched.number = cursor.rowcount
         if not statement.has_rows:

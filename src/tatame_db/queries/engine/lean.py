@@ -57,6 +57,8 @@ class LeanConnection:
         """The number of rows that the last call returned or wrote, for the observer."""
         self.kept: KeptConnections | None = None
         """Where to put it between those calls."""
+        self.is_changed = False
+        """Whether a call has changed a setting of the session, which the next one must not see."""
         self.driver = driver
         self.observer: Observer = connection.info.get("observer", SILENT)
         self.address: URL | None = connection.info.get("address")
@@ -119,8 +121,8 @@ class LeanConnection:
             return load_rows(plan, self.driver, result)
 
     def give_back(self) -> None:
-        """Keep the connection for the next call; close it if it is in a transaction or has an unread answer."""
-        if self.kept is not None and self.is_idle:
+        """Keep the connection for the next call; close it if it is changed, in a transaction or busy."""
+        if self.kept is not None and self.is_idle and not self.is_changed:
             self.kept.keep(self)
         else:
             self.discard()

@@ -12,6 +12,7 @@ from psycopg import postgres
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import Format
 
+from tatame_db.database.session_state import changes_session
 from tatame_db.queries.errors import ParameterInvalid
 
 if TYPE_CHECKING:
@@ -68,6 +69,14 @@ class Statement(Generic[T]):
     def plan(self) -> Plan[T]:
         """The statement as libpq takes it."""
         return Plan(self)
+
+    @cached_property
+    def _may_change_session(self) -> bool:
+        return changes_session(self.sql)
+
+    def changes_session(self, values: Mapping[str, Any]) -> bool:
+        """Return whether a call changes a setting for longer than its transaction, so that no other may follow it."""
+        return self._may_change_session and changes_session(self.sql, values)
 
     def finished(self, rows: list[Any]) -> list[T]:
         """Return the rows of a whole answer, of what `make_row` made of each."""

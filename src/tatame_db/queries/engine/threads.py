@@ -11,6 +11,7 @@ import psycopg
 from tatame_db.database.connecting import waiting_seconds
 from tatame_db.database.connections import skip_checkout_checks
 from tatame_db.database.errors import ConnectionsExhausted, OutcomeUnknown
+from tatame_db.database.session_state import CHANGED
 from tatame_db.queries.engine.failures import explained, is_lost, is_stale_error
 from tatame_db.queries.engine.lean import LeanConnection, lean_connection
 from tatame_db.queries.errors import ValueNotReadable
@@ -141,6 +142,8 @@ def fetch_in_session(
     """Run a statement on the connection of a session, in its transaction, and return its rows."""
     parameters = statement.plan.parameters(values)
     lean = lean_connection(connection)
+    if statement.changes_session(values):
+        connection.info[CHANGED] = True
     started = time.perf_counter()
     try:
         opened = lean.begin()
@@ -165,6 +168,8 @@ def _call(
     *,
     is_first: bool = False,
 ) -> list[T]:
+    if statement.changes_session(values):
+        lean.is_changed = True
     if lean.speaks_utf8:
         return lean.call(statement.plan, parameters, deadline, is_first=is_first)
     # A cursor encodes parameters as the session wants them.
