@@ -14,6 +14,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from tatame_db.database.errors import ConnectionsExhausted
 from tatame_db.database.failures import connection_error
 from tatame_db.database.kept import KeepingPool
+from tatame_db.database.silence import end_setup
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, PoolProxiedConnection
@@ -69,8 +70,15 @@ class DatabasePool(KeepingPool):
             return super().connect()
         except exc.TimeoutError:
             raise ConnectionsExhausted(address=self.address, size=self.size(), seconds=self._timeout) from None
-        except psycopg.Error as error:
-            raise connection_error(self.address, error) from error
+        except (psycopg.Error, exc.DBAPIError) as error:
+            ended = end_setup()
+            if ended is not None and (silence := ended.error(self.address)):
+                raise silence from error
+            if isinstance(error, psycopg.Error):
+                raise connection_error(self.address, error) from error
+            raise
+        finally:
+            end_setup()
 
     def _do_get(self) -> ConnectionPoolEntry:
         if self.checkedin() or self.checkedout() < self.size():

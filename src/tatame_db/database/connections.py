@@ -22,6 +22,7 @@ from tatame_db.database.idle import IdleConnections
 from tatame_db.database.observer import Callback, Observer, observe_sessions
 from tatame_db.database.options import DatabaseOptions, Options
 from tatame_db.database.session_state import CHANGED, changes_session
+from tatame_db.database.silence import Setup, end_setup, setup
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.settings import Settings
 
@@ -125,6 +126,8 @@ class Connections:
         }
 
     def _listen(self, engine: Engine) -> None:
+        # Before the statements with which SQLAlchemy gets to know a server.
+        event.listen(engine, "connect", self._limit_setup, insert=True)
         event.listen(engine, "connect", self._prepare)
         event.listen(engine, "checkout", self._take)
         event.listen(engine, "checkout", self._make_ready)
@@ -186,6 +189,12 @@ class Connections:
     def _closed_health(self) -> Health:
         return Health(healthy=False, reason=DatabaseClosed(address=self.address).what)
 
+    def _limit_setup(self, _: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+        # A connection of the test kit waits for its turn.
+        if not self.shares_transaction:
+            end_setup()
+            setup.set(Setup(driver_connection(entry), self.options.pool_timeout_seconds))
+
     def _prepare(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
         driver = driver_connection(entry)
         if driver.info.server_version < OLDEST_SERVER * 10_000:
@@ -205,6 +214,7 @@ class Connections:
         entry.info["address"] = self.address
         cursor.close()
         connection.commit()
+        end_setup()
 
     def _warn_of_pooler(self) -> None:
         if self._statement_timeout_ms is not None and not self._warned:

@@ -1,0 +1,82 @@
+"""A new connection has to be ready within a time limit.
+
+libpq limits the login. Then SQLAlchemy and this package run a few statements, and a server or pooler that is silent
+from then on would hold up a caller for ever: neither psycopg nor asyncio limits the wait for an answer.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from tatame_db.database.errors import ConnectionRefused, DatabaseUnavailable, PoolerBusy
+
+if TYPE_CHECKING:
+    import psycopg
+    from sqlalchemy import URL
+
+    AnyConnection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
+
+
+class Setup:
+    """The time from the login on a new connection until it is ready; a thread ends one that takes too long.
+
+    It serves both faces: whoever waits for the socket sees its end.
+    """
+
+    def __init__(self, connection: AnyConnection, pool_timeout_seconds: float) -> None:
+        parameters = connection.info.get_parameters()
+        # Each PostgreSQL of a supported version reports it, and PgBouncer does not. A pooler accepts clients for which
+        # it has no session of the server, and lets their first statement wait, as a pool does.
+        self._is_pooled = not connection.info.parameter_status("in_hot_standby")
+        # 0 means without a limit.
+        limit = float(parameters.get("connect_timeout") or 0)
+        self._seconds = max(limit, pool_timeout_seconds) if self._is_pooled else limit
+        self._has_expired = False
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._timer = threading.Timer(self._seconds, self._expire)
+        if self._seconds:
+            # With a descriptor of its own: once the connection is closed, another socket may have its number.
+            self._socket = socket.socket(fileno=os.dup(connection.fileno()))
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _expire(self) -> None:
+        with self._lock:
+            if self._socket is not None:
+                self._has_expired = True
+                with suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+
+    def end(self) -> None:
+        """Stop watching: the connection is ready, or given up."""
+        self._timer.cancel()
+        with self._lock:
+            if self._socket is not None:
+                self._socket.close()
+                self._socket = None
+
+    def error(self, address: URL) -> DatabaseUnavailable | None:
+        """Return the error of a connection that took too long."""
+        if not self._has_expired:
+            return None
+        reason = f"it accepts connections, and answered nothing within {self._seconds:g} seconds"
+        return (PoolerBusy if self._is_pooled else ConnectionRefused)(address=address, reason=reason)
+
+
+setup: ContextVar[Setup | None] = ContextVar("setup", default=None)
+"""The connection that the running call has opened and that is not ready yet."""
+
+
+def end_setup() -> Setup | None:
+    """Stop watching the connection that this call opened, and return what watched it."""
+    ended = setup.get()
+    if ended is not None:
+        ended.end()
+        setup.set(None)
+    return ended

@@ -1,0 +1,117 @@
+"""A server that becomes silent."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Generator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from sqlalchemy import URL
+
+from tatame_db.database.errors import DatabaseUnavailable
+from tatame_db.database.pool import AsyncDatabase, Database
+from tatame_db.queries.engine.plan import Statement
+from tatame_db.queries.run import fetch, fetch_async
+
+NUMBER: Statement[Any] = Statement("number", "SELECT %(n)s::INTEGER", tuple, may_repeat=True)
+READY = b"Z\0\0\0\5"
+"""Begins the message in which the server says that it is ready for the next statement."""
+
+
+class Relay:
+    """Passes on what a client and the server send, until it swallows the answers of the server."""
+
+    def __init__(self, server: str) -> None:
+        self.answers_left: int | None = None
+        """After how many answers it becomes silent; the first one on a connection ends the login."""
+        self.swallowed = threading.Event()
+        self._server = server
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._sockets = [self._listener]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.socket(socket.AF_UNIX)
+                self._sockets += [client, server]
+                server.connect(self._server)
+                for source, target in ((client, server), (server, client)):
+                    threading.Thread(target=self._pass_on, args=(source, target), daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                if source.family == socket.AF_UNIX and self.answers_left is not None:
+                    if self.answers_left <= 0:
+                        self.swallowed.set()
+                        continue
+                    self.answers_left -= data.count(READY)
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        for each in self._sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+
+@pytest.fixture
+def relay(bare_address: URL) -> Generator[Relay]:
+    relay = Relay(f"{bare_address.query['host']}/.s.PGSQL.{bare_address.query.get('port', bare_address.port or 5432)}")
+    yield relay
+    relay.close()
+
+
+@pytest.fixture
+def relayed(bare_address: URL, relay: Relay) -> URL:
+    return URL.create(
+        bare_address.drivername, bare_address.username, None, "127.0.0.1", relay.port, bare_address.database
+    )
+
+
+# --- While a connection is prepared ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answers", [0, 1, 2, 4, 100])
+def test_a_server_that_is_silent_while_a_connection_is_prepared_is_unavailable(
+    relayed: URL, relay: Relay, answers: int
+) -> None:
+    with Database(relayed) as database:
+        for use in (database.ping, lambda: fetch(database, NUMBER, {"n": 1})):
+            relay.answers_left = answers
+            if answers == 100:
+                # More than a connection takes: without this case, the others might fail for another reason.
+                use()
+                continue
+            with pytest.raises(DatabaseUnavailable):
+                use()
+        assert database.statistics().in_use == 0
+        relay.answers_left = None
+        assert fetch(database, NUMBER, {"n": 1}) == [(1,)]
+
+
+@pytest.mark.parametrize("answers", [1, 2])
+def test_a_server_that_is_silent_while_an_async_connection_is_prepared_is_unavailable(
+    relayed: URL, relay: Relay, answers: int
+) -> None:
+    async def main() -> None:
+        async with AsyncDatabase(relayed) as database:
+            for _ in range(2):
+                relay.answers_left = answers
+                with pytest.raises(DatabaseUnavailable):
+                    await fetch_async(database, NUMBER, {"n": 1})
+                with pytest.raises(DatabaseUnavailable):
+                    await database.ping()
+            relay.answers_left = None
+            await asyncio.sleep(0.3)
+            assert await fetch_async(database, NUMBER, {"n": 1}) == [(1,)]
+
+    asyncio.run(main())
