@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Callable, Generator, Iterator
 from datetime import datetime
 from decimal import Decimal
@@ -13,6 +14,7 @@ import pytest
 from sqlalchemy import (
     CheckConstraint,
     Computed,
+    Enum,
     ForeignKey,
     Identity,
     Index,
@@ -30,7 +32,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.queries import validate
 from tatame_db.queries import write as writes
-from tatame_db.queries.errors import NotAKey, RowInvalid, RowRejected, RowsSkipped, WriteInvalid
+from tatame_db.queries.errors import AnswerNotReadable, NotAKey, RowInvalid, RowRejected, RowsSkipped, WriteInvalid
 from tatame_db.queries.write import Upserted, insert_many, update_many, upsert
 from tatame_db.schema import User
 from tatame_db.testing.runs import Run
@@ -100,6 +102,12 @@ class Part(Elsewhere):
     __table_args__ = ({"postgresql_partition_by": "RANGE (id)"},)
 
 
+class Labelled(Elsewhere):
+    __tablename__ = "labelled"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    label: Mapped[str | None] = mapped_column(Enum("red", "green", name="label"), server_default="red")
+
+
 @pytest.fixture
 def database(_tatame_run: Run) -> Generator[Database]:
     address = _tatame_run.clone()
@@ -119,6 +127,7 @@ TICKET: Any = Ticket
 STAMP: Any = Stamp
 BOOKING: Any = Booking
 PART: Any = Part
+LABELLED: Any = Labelled
 
 
 # --- Defaults --------------------------------------------------------------------------------------------------------
@@ -419,6 +428,99 @@ def test_results_that_do_not_match_the_rows_are_an_error_that_has_them(kind: str
         assert raised.value.is_committed
     assert "committed" in raised.value.means
     assert columns(skipping, User.clerk_user_id) == [("a",), ("c",)]
+
+
+@pytest.fixture
+def unreadable(database: Database) -> Database:
+    """Return a database with a trigger that gives each user a moment that Python cannot represent."""
+    with database.engine.begin() as connection:
+        for statement in (
+            "CREATE FUNCTION forever() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN\n"
+            "  NEW.created_at := 'infinity'; RETURN NEW;\n"
+            "END $$",
+            "CREATE TRIGGER forever BEFORE INSERT OR UPDATE ON users FOR EACH ROW EXECUTE FUNCTION forever()",
+        ):
+            connection.execute(text(statement))
+    return database
+
+
+def unreadable_writes(kind: str) -> Any:
+    """Return a write of one statement, and one of two."""
+    if kind == "insert":
+        return insert_many(User, [{"clerk_user_id": "a"}], returning=User)
+    write: Any = upsert if kind.startswith("upsert") else update_many
+    rows = [{"clerk_user_id": "a", "email": "1"}, {"clerk_user_id": "b", "phone": "2"}]
+    return write(User, rows if kind.endswith("2") else rows[:1], by=[User.clerk_user_id], returning=User)
+
+
+@pytest.mark.parametrize("kind", ["insert", "upsert", "update", "upsert 2", "update 2"])
+def test_a_write_whose_answer_cannot_be_read_says_what_became_of_its_rows(kind: str, unreadable: Database) -> None:
+    def prepare() -> None:
+        with unreadable.engine.begin() as connection:
+            connection.execute(text("DELETE FROM users"))
+            if kind.startswith("update"):
+                connection.execute(text("INSERT INTO users (clerk_user_id) VALUES ('a'), ('b')"))
+
+    def written() -> int:
+        if kind.startswith("update"):
+            with unreadable.engine.begin() as connection:
+                query = "SELECT count(*) FROM users WHERE email IS NOT NULL OR phone IS NOT NULL"
+                return int(connection.execute(text(query)).scalar_one())
+        return len(columns(unreadable, User.id))
+
+    async def main(uses: Callable[[Any], Any]) -> AnswerNotReadable:
+        async with AsyncDatabase(unreadable.address) as asynchronous:
+            with pytest.raises(AnswerNotReadable) as raised:
+                await uses(asynchronous)
+            return raised.value
+
+    async def in_session(asynchronous: AsyncDatabase) -> None:
+        async with asynchronous.session() as session:
+            try:
+                await write.run(session)
+            finally:
+                await session.commit()
+
+    write = unreadable_writes(kind)
+    facts: list[tuple[str, int]] = []
+    prepare()
+    with pytest.raises(AnswerNotReadable) as raised:
+        write.run(unreadable)
+    facts.append((raised.value.outcome, written()))
+    prepare()
+    with unreadable.session() as session:
+        with pytest.raises(AnswerNotReadable) as raised:
+            write.run(session)
+        session.commit()
+    facts.append((raised.value.outcome, written()))
+    prepare()
+    with (
+        unreadable.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
+        pytest.raises(AnswerNotReadable) as raised,
+    ):
+        write.run(connection)
+    facts.append((raised.value.outcome, written()))
+    prepare()
+    facts.append((asyncio.run(main(write.run)).outcome, written()))
+    prepare()
+    facts.append((asyncio.run(main(in_session)).outcome, written()))
+    several = kind.endswith("2")
+    transaction = ("undone", 0) if several else ("committed", 1)
+    # The second statement is not sent after the answer of the first.
+    assert facts == [transaction, ("open", 1), transaction, ("committed", 2 if several else 1), ("open", 1)]
+
+
+def test_a_label_that_the_model_lacks_is_an_answer_that_cannot_be_read(database: Database) -> None:
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for statement in (
+            "ALTER TYPE label ADD VALUE 'a secret'",
+            "ALTER TABLE labelled ALTER label SET DEFAULT 'a secret'",
+        ):
+            connection.execute(text(statement))
+    with pytest.raises(AnswerNotReadable) as raised:
+        insert_many(LABELLED, [{"id": 1}], returning=LABELLED.label).run(database)
+    assert "a secret" not in repr(traceback.format_exception(raised.value))
+    assert raised.value.outcome == "committed"
 
 
 def test_updated_rows_keep_the_places_of_their_own_where_a_trigger_skips_one(skipping: Database) -> None:

@@ -30,6 +30,7 @@ SAMPLES: dict[str, Any] = {
     "int | None": 9_085,
     "float": 1.5,
     "bool": True,
+    "Outcome": "committed",
     "list[object]": [9_085],
     "list[str]": ["users.phone", "gyms.name"],
     "tuple[str, ...]": ("users.phone", "gyms.name"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 from tatame_db.errors import TatameError, fact
 
 
@@ -116,6 +118,31 @@ class ValueNotReadable(TatameError):
     what = "`{name}` found a date or time that Python cannot represent: `infinity`, or outside the years 1 to 9999"
     means = "No row was returned."
     fix = "correct the value in the database, or leave it out: `.where(func.isfinite(…))` or `.columns(…)`"
+
+
+Outcome: TypeAlias = Literal["committed", "open", "undone"]
+"""What became of a write: `open` if it is part of the transaction of a session or connection."""
+
+
+@fact
+class AnswerNotReadable(ValueNotReadable):
+    """A write succeeded, but its answer has a value that does not exist in Python or in the model."""
+
+    outcome: Outcome
+    what = "`{name}` returned a value that Python or the model cannot represent, such as `infinity`"
+    means = "{state}"
+    fix = "name another column with `returning=`, or change the default or trigger that sets the value"
+
+    @property
+    def state(self) -> str:
+        """Where the rows are that were written."""
+        match self.outcome:
+            case "committed":
+                return "The rows were written, and are committed: do not write them again."
+            case "open":
+                return "The open transaction has rows of this write, perhaps not all: roll it back."
+            case "undone":
+                return "Nothing was written: the transaction was rolled back."
 
 
 @fact

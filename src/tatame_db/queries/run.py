@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
     from tatame_db.queries.engine.plan import Statement
+    from tatame_db.queries.errors import Outcome
 
 T = TypeVar("T")
 SyncTarget: TypeAlias = "Database | Session | Connection"
@@ -64,6 +65,17 @@ def commits_at_once(target: SyncTarget | AsyncTarget) -> bool:
         # After a call it has a connection, so that nothing has to be waited for.
         lent = lent.connection()
     return bool(driver_connection(lent).autocommit)
+
+
+def outcome_of_unread(target: SyncTarget | AsyncTarget, statements: int) -> Outcome:
+    """Return what became of statements after `fetch_all` could not make the rows of an answer."""
+    if isinstance(target, Database | AsyncDatabase):
+        # Pipes have committed before rows are made. Other transactions are rolled back by the error.
+        in_pipe = isinstance(target, AsyncDatabase) and dispatcher_of(target) is not None
+        return "committed" if in_pipe or (statements == 1 and not target.shares_transaction) else "undone"
+    if not commits_at_once(target):
+        return "open"
+    return "committed" if statements == 1 else "undone"
 
 
 def _turn(connection: PoolProxiedConnection, *statements: Statement[Any]) -> AbstractContextManager[None]:
@@ -114,7 +126,9 @@ def fetch_all(
             return [fetch_committed(target, *calls[0], deadline)]
         return fetch_all_committed(target, calls, deadline)
     with _connection(target) as connection, _turn(connection, *(statement for statement, _ in calls)):
-        return [fetch_in_session(connection, statement, values, deadline) for statement, values in calls]
+        driver = driver_connection(connection)
+        with driver.transaction() if driver.autocommit and len(calls) > 1 else nullcontext():
+            return [fetch_in_session(connection, statement, values, deadline) for statement, values in calls]
 
 
 def stream(target: SyncTarget, statement: Statement[T], values: Values) -> Iterator[T]:

@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db.queries.arguments import check_model, check_unique, key_columns, returned_columns
-from tatame_db.queries.errors import RowsSkipped, WriteInvalid
+from tatame_db.queries.errors import AnswerNotReadable, RowsSkipped, ValueNotReadable, WriteInvalid
 from tatame_db.queries.rejections import rejection
 from tatame_db.queries.run import (
     AsyncTarget,
@@ -21,6 +21,7 @@ from tatame_db.queries.run import (
     fetch_all,
     fetch_all_async,
     is_sync,
+    outcome_of_unread,
 )
 from tatame_db.queries.validate import Batch, insert_batches, update_batches, upsert_batches
 from tatame_db.queries.write_sql import copy_statement, insert_statement, update_statement, upsert_statement
@@ -83,19 +84,19 @@ class Write(Generic[R_co]):
             await insert_many(Checkin, rows).run(async_session)
 
         On a database they are committed at once; a session or connection lends its transaction. Raises `RowRejected`
-        for a row that violates a constraint or has a value that its column does not accept, and what a session would
-        raise for other errors of the server.
+        for a row that violates a constraint or has a value that its column does not accept, `AnswerNotReadable` for a
+        returned value that Python cannot represent, and what a session would raise for other errors of the server.
         """
         return self._run(target) if is_sync(target) else self._run_async(target)
 
     def _run(self, target: SyncTarget) -> R_co:
-        with self._explained():
+        with self._explained(target):
             if self.copying and self._is_large:
                 return self.result([[copy(target, self.copying, self._copied_rows)]])
             return self._checked(target, fetch_all(target, self._calls) if self.batches else [])
 
     async def _run_async(self, target: AsyncTarget) -> R_co:
-        with self._explained():
+        with self._explained(target):
             if self.copying and self._is_large:
                 return self.result([[await copy_async(target, self.copying, self._copied_rows)]])
             return self._checked(target, await fetch_all_async(target, self._calls) if self.batches else [])
@@ -129,10 +130,13 @@ class Write(Generic[R_co]):
         ]
 
     @contextmanager
-    def _explained(self) -> Generator[None]:
-        """Name the row that the server rejected."""
+    def _explained(self, target: SyncTarget | AsyncTarget) -> Generator[None]:
+        """Name the row that the server rejected, or say what became of rows whose answer cannot be read."""
         try:
             yield
+        except ValueNotReadable as error:
+            outcome = outcome_of_unread(target, len(self.batches))
+            raise AnswerNotReadable(name=error.name, outcome=outcome) from None
         except DBAPIError as error:
             reason = cast("psycopg.Error", error.orig)
             if reason.sqlstate == "0A000" and self.counts_new_rows:

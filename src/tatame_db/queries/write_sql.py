@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
+import psycopg
 from sqlalchemy import ARRAY, JSON, Float, Numeric, Table, inspect
 
 from tatame_db.database.dialect import DIALECT, quoted, quoted_table
@@ -143,10 +145,17 @@ def _row_maker(model: type[Base], returned: tuple[str, ...]) -> Callable[[Sequen
     def make_row(values: Sequence[Any]) -> Any:
         converted = list(values)
         for place, convert in converters.items():
-            converted[place] = convert(converted[place])
+            converted[place] = _converted(convert, converted[place])
         return row(*converted)
 
     return make_row
+
+
+def _converted(convert: Callable[[Any], Any], value: Any) -> Any:
+    # A trigger may set a label that the model lacks. SQLAlchemy's error would show it, even as the context of another.
+    with suppress(LookupError, ValueError):
+        return convert(value)
+    raise psycopg.DataError("the model cannot represent a value")
 
 
 def _converter(model: type[Base], name: str) -> Callable[[Any], Any] | None:
