@@ -125,12 +125,14 @@ def pooler(directory: Path) -> Generator[Callable[..., URL]]:
 
     def start(address: URL, **settings: str | int) -> URL:
         home.mkdir()
-        chosen = "\n".join(f"{name} = {value}" for name, value in ({"default_pool_size": 3} | settings).items())
+        chosen = "\n".join(
+            f"{name} = {value}"
+            for name, value in ({"pool_mode": "transaction", "default_pool_size": 3} | settings).items()
+        )
         (home / "pgbouncer.ini").write_text(
             f"""[databases]
 {address.database} = host={address.query["host"]} user=postgres
 [pgbouncer]
-pool_mode = transaction
 {chosen}
 auth_type = any
 listen_addr =

@@ -18,10 +18,12 @@ from tatame_db.database.errors import (
     DatabaseMissing,
     DatabaseUnavailable,
     PoolerBusy,
+    PoolerModeUnsupported,
     PoolerWithoutServer,
     ServerNotRunning,
     TooManyConnections,
 )
+from tatame_db.database.health import Health
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.queries.read import read
 from tatame_db.queries.write import insert_many
@@ -102,8 +104,32 @@ def test_a_server_that_is_missing_behind_its_pooler_is_told_from_a_missing_poole
     fresh_server.start()
 
 
+def test_a_pooler_in_statement_mode_is_refused_by_calls_and_checks(address: URL, pooler: Pooler) -> None:
+    pooled = pooler(address, pool_mode="statement")
+    assert failures(pooled) == {PoolerModeUnsupported}
+
+    async def check() -> Health:
+        async with AsyncDatabase(pooled) as database:
+            return await database.check(20)
+
+    with Database(pooled) as database:
+        for health in (database.check(20), asyncio.run(check())):
+            assert not health.healthy
+            assert health.reason is not None
+            assert "is in statement mode" in health.reason
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_a_check_behind_a_pooler_leaves_no_transaction_open(address: URL, pooler: Pooler, mode: str) -> None:
+    with Database(pooler(address, pool_mode=mode, default_pool_size=1)) as database:
+        for _ in range(3):
+            health = database.check(20)
+            assert (health.healthy, health.reason) == (True, None)
+        database.ping()
+
+
 def test_every_refusal_of_a_pooler_is_an_unavailable_database() -> None:
-    for kind in (DatabaseMissing, PoolerBusy, PoolerWithoutServer, TooManyConnections):
+    for kind in (DatabaseMissing, PoolerBusy, PoolerModeUnsupported, PoolerWithoutServer, TooManyConnections):
         assert issubclass(kind, DatabaseUnavailable)
 
 

@@ -106,6 +106,15 @@ class PoolerWithoutServer(ConnectionRefused):
 
 
 @fact
+class PoolerModeUnsupported(ConnectionRefused):
+    """A pooler in statement mode, which allows no transaction of several statements."""
+
+    what = "the pooler at {where} is in statement mode: {reason}"
+    means = "Nothing was changed; sessions and writes of several statements cannot work there."
+    fix = "set `pool_mode = transaction` or `pool_mode = session` for this database in PgBouncer"
+
+
+@fact
 class TlsFailed(ConnectionRefused):
     """No encrypted connection could be made."""
 

@@ -14,6 +14,7 @@ from tatame_db.database.errors import (
     HostUnknown,
     PasswordRejected,
     PoolerBusy,
+    PoolerModeUnsupported,
     PoolerWithoutServer,
     ServerNotReady,
     ServerNotRunning,
@@ -42,6 +43,7 @@ _ANSWERS: dict[type[DatabaseUnavailable], tuple[str, ...]] = {
         "max clients reached",
     ),
     PoolerBusy: ("query_wait_timeout",),
+    PoolerModeUnsupported: ("statement pooling mode",),
     PoolerWithoutServer: ("server login", "server_login_retry", "cannot connect to server"),
 }
 _NO_ANSWER: dict[type[DatabaseUnavailable], tuple[str, ...]] = {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.conninfo import make_conninfo
+from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus, PGconn, PollingStatus
 
 from tatame_db.database.errors import TooManyConnections
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from psycopg.pq.abc import PGconn as PGconnProtocol
+    from psycopg.pq.abc import PGresult
     from sqlalchemy import URL
 
 CHECK_TIMEOUT_SECONDS = 1.0
@@ -77,7 +79,7 @@ class Probe:
 
 
 def _round_trip(parameters: Mapping[str, Any], deadline: float) -> float:
-    """Connect, run a statement, close, and return the seconds that the statement took.
+    """Connect, run a statement, close, and return the seconds that the statement took; test a pooler for transactions.
 
     Raises `psycopg.OperationalError` and `TimeoutError`.
     """
@@ -89,19 +91,43 @@ def _round_trip(parameters: Mapping[str, Any], deadline: float) -> float:
             _wait(connection, select.POLLIN if status == PollingStatus.READING else select.POLLOUT, deadline)
         connection.nonblocking = 1
         started = time.perf_counter()
-        connection.send_query(b"SELECT 1")
-        while connection.flush():
-            _wait(connection, select.POLLOUT, deadline)
-        while connection.is_busy():
-            _wait(connection, select.POLLIN, deadline)
-            connection.consume_input()
-        result = connection.get_result()
-        if result is None or result.status != ExecStatus.TUPLES_OK:
-            message = result.error_message if result else connection.error_message
-            raise psycopg.OperationalError(message.decode(errors="replace"))
-        return time.perf_counter() - started
+        server = _answer(connection, b"SELECT pg_backend_pid()", deadline)
+        seconds = time.perf_counter() - started
+        if server != b"%d" % connection.backend_pid:
+            # Behind a pooler. One in statement mode answers this, and refuses what sessions need.
+            _answer(connection, b"BEGIN", deadline)
+            _answer(connection, b"COMMIT", deadline)
+        return seconds
     finally:
         connection.finish()
+
+
+def _answer(connection: PGconnProtocol, sql: bytes, deadline: float) -> bytes | None:
+    """Run a statement and return its value, if it has one."""
+    connection.send_query(sql)
+    while connection.flush():
+        _wait(connection, select.POLLOUT, deadline)
+    first: PGresult | None = None
+    while True:
+        while connection.is_busy():
+            _wait(connection, select.POLLIN, deadline)
+            try:
+                connection.consume_input()
+            except psycopg.Error:
+                # The last words of the server say more than the end of the connection.
+                first = first or connection.get_result()
+                if first is None:
+                    raise
+                break
+        result = connection.get_result()
+        if result is None:
+            break
+        first = first or result
+    if first is None:
+        raise psycopg.OperationalError(connection.error_message.decode(errors="replace"))
+    if first.status not in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
+        raise error_from_result(first)
+    return first.get_value(0, 0) if first.ntuples else None
 
 
 def _wait(connection: PGconnProtocol, direction: int, deadline: float) -> None:
