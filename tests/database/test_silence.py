@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Generator
 from contextlib import suppress
 from typing import Any
@@ -12,12 +13,15 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
-from tatame_db.database.errors import DatabaseUnavailable
+from tatame_db.database.errors import DatabaseUnavailable, OutcomeUnknown
 from tatame_db.database.pool import AsyncDatabase, Database
+from tatame_db.queries.engine.lean import CANCEL_TIMEOUT_SECONDS
 from tatame_db.queries.engine.plan import Statement
+from tatame_db.queries.errors import DeadlineExceeded
 from tatame_db.queries.run import fetch, fetch_async
 
 NUMBER: Statement[Any] = Statement("number", "SELECT %(n)s::INTEGER", tuple, may_repeat=True)
+WRITE: Statement[Any] = Statement("write", "SELECT %(n)s::INTEGER", tuple)
 READY = b"Z\0\0\0\5"
 """Begins the message in which the server says that it is ready for the next statement."""
 
@@ -29,6 +33,9 @@ class Relay:
         self.answers_left: int | None = None
         """After how many answers it becomes silent; the first one on a connection ends the login."""
         self.swallowed = threading.Event()
+        self.hold = threading.Event()
+        """Unset, it holds up the answers of the server."""
+        self.hold.set()
         self._server = server
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -48,6 +55,7 @@ class Relay:
     def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(65_536):
+                self.hold.wait()
                 if source.family == socket.AF_UNIX and self.answers_left is not None:
                     if self.answers_left <= 0:
                         self.swallowed.set()
@@ -56,7 +64,14 @@ class Relay:
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)
 
+    def cut(self) -> None:
+        """Close all connections."""
+        for each in self._sockets[1:]:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
+        self.hold.set()
         for each in self._sockets:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
@@ -115,3 +130,44 @@ def test_a_server_that_is_silent_while_an_async_connection_is_prepared_is_unavai
             assert await fetch_async(database, NUMBER, {"n": 1}) == [(1,)]
 
     asyncio.run(main())
+
+
+# --- A deadline ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answers", [0, 1, 3])
+def test_a_deadline_covers_the_time_in_which_a_connection_is_made(relayed: URL, relay: Relay, answers: int) -> None:
+    with Database(relayed, connect_timeout_seconds=20) as database:
+        relay.answers_left = answers
+        with pytest.raises(DeadlineExceeded) as caught:
+            fetch(database, NUMBER, {"n": 1}, deadline_ms=300)
+        assert not caught.value.sent
+        assert caught.value.seconds < 10
+        relay.answers_left = None
+        relay.cut()
+        assert fetch(database, NUMBER, {"n": 1}, deadline_ms=10_000) == [(1,)]
+
+
+def test_a_connection_that_arrives_after_the_deadline_serves_the_next_call(relayed: URL, relay: Relay) -> None:
+    with Database(relayed, pool_size=1, connect_timeout_seconds=20) as database:
+        relay.hold.clear()
+        with pytest.raises(DeadlineExceeded):
+            fetch(database, NUMBER, {"n": 1}, deadline_ms=100)
+        relay.hold.set()
+        assert fetch(database, NUMBER, {"n": 1}) == [(1,)]
+        assert database.statistics().in_use == 0
+
+
+def test_a_deadline_on_a_server_that_became_silent_waits_little_for_the_cancel(relayed: URL, relay: Relay) -> None:
+    with Database(relayed) as database:
+        for statement, error in ((NUMBER, DeadlineExceeded), (WRITE, OutcomeUnknown)):
+            relay.answers_left = None
+            for number in range(3):
+                assert fetch(database, statement, {"n": number}) == [(number,)]
+            relay.answers_left = 0
+            before = time.monotonic()
+            with pytest.raises(error):
+                fetch(database, statement, {"n": 1}, deadline_ms=200)
+            # The limit of an interrupted call, which was that of this one too.
+            assert time.monotonic() - before < CANCEL_TIMEOUT_SECONDS
+            assert database.statistics().in_use == 0

@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CANCEL_TIMEOUT_SECONDS = 5.0
-"""How long to wait for the server to accept a cancel request, and then for the end of the statement."""
+"""How long an interrupted call waits for the server to accept a cancel request and to end the statement."""
+
+DEADLINE_CANCEL_TIMEOUT_SECONDS = 0.8
+"""The same for a call whose time is over."""
 
 _SUCCESS = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 _ANSWERS = (*_SUCCESS, ExecStatus.FATAL_ERROR)
@@ -242,7 +245,7 @@ class LeanConnection:
                 raise
             return self._answer_after(deadline, plan)
         except BaseException:
-            self._cancel()
+            self._cancel(CANCEL_TIMEOUT_SECONDS)
             raise
 
     def _read_answer(self, deadline: Deadline | None) -> PGresult:
@@ -289,21 +292,22 @@ class LeanConnection:
 
     def _answer_after(self, deadline: Deadline, plan: Plan[Any]) -> PGresult:
         """Cancel a statement whose time is over, and return its answer if it has finished all the same."""
-        answer = self._cancel()
+        answer = self._cancel(DEADLINE_CANCEL_TIMEOUT_SECONDS)
         if answer is None and not plan.may_repeat:
             raise OutcomeUnknown(name=plan.name, reason="the server did not answer a cancel request at its deadline")
         if answer is None or answer.error_field(DiagnosticField.SQLSTATE) == b"57014":
             raise deadline.exceeded(plan.statement, sent=True)
         return answer
 
-    def _cancel(self) -> PGresult | None:
-        """Cancel the statement that is running and return its answer; without one, close the connection."""
+    def _cancel(self, seconds: float) -> PGresult | None:
+        """Cancel the statement that is running and return its answer; without one in time, close the connection."""
         server = self.server
         if server.status != ConnStatus.OK or server.transaction_status != TransactionStatus.ACTIVE:
             return None
         try:
-            self.driver.cancel_safe(timeout=CANCEL_TIMEOUT_SECONDS)
-            return self._read_answer(deadline_after(int(CANCEL_TIMEOUT_SECONDS * 1000)))
+            end = deadline_after(int(seconds * 1000))
+            self.driver.cancel_safe(timeout=seconds)
+            return self._read_answer(end)
         except BaseException as error:
             # The request may arrive later, and would cancel the next statement.
             server.finish()

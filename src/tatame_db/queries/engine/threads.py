@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -42,10 +44,14 @@ def checkout(
         if not kept.is_gone:
             return kept  # type: ignore[no-any-return]  # queries keep nothing else
         kept.discard()
+    if deadline is None or statement is None:
+        return _from_pool(pool)
+    return _from_pool_until(pool, statement, deadline)
+
+
+def _from_pool(pool: DatabasePool) -> LeanConnection:
     token = skip_checkout_checks.set(True)
     try:
-        if deadline is not None:
-            waiting_seconds.set(max(deadline.remaining_ms, 0) / 1000)
         while True:
             lent = pool.connect()
             lean = lean_connection(lent)
@@ -53,17 +59,51 @@ def checkout(
             if not lean.is_gone:
                 break
             lean.discard()
-    except ConnectionsExhausted:
-        if statement is None or deadline is None or deadline.remaining_ms > 0:
-            raise
-        raise deadline.exceeded(statement, sent=False) from None
     finally:
         skip_checkout_checks.reset(token)
-        if deadline is not None:
-            waiting_seconds.set(None)
     if not lean.driver.autocommit:
         lean.driver.autocommit = True
     return lean
+
+
+def _from_pool_until(pool: DatabasePool, statement: Statement[Any], deadline: Deadline) -> LeanConnection:
+    """Take a connection out of the pool; raise `DeadlineExceeded` if none arrives in time.
+
+    libpq connects without a limit below two seconds. So a thread does it, and keeps a connection that comes too late.
+    """
+    arrival: Future[LeanConnection] = Future()
+
+    def arrive() -> None:
+        # In this thread the variable has no other value.
+        waiting_seconds.set(max(deadline.remaining_ms, 0) / 1000)
+        try:
+            lean = _from_pool(pool)
+        except BaseException as error:  # noqa: BLE001, the caller raises it
+            if arrival.set_running_or_notify_cancel():
+                arrival.set_exception(error)
+        else:
+            if arrival.set_running_or_notify_cancel():
+                arrival.set_result(lean)
+            else:
+                lean.give_back()
+
+    threading.Thread(target=arrive, name="tatame-db connection", daemon=True).start()
+    try:
+        return arrival.result(max(deadline.remaining_ms, 0) / 1000)
+    except (TimeoutError, ConnectionsExhausted) as error:
+        _leave(arrival)
+        if isinstance(error, ConnectionsExhausted) and deadline.remaining_ms > 0:
+            raise
+        raise deadline.exceeded(statement, sent=False) from None
+    except BaseException:
+        _leave(arrival)
+        raise
+
+
+def _leave(arrival: Future[LeanConnection]) -> None:
+    """Let a connection that comes too late, or came just now, serve another call."""
+    if not arrival.cancel() and arrival.exception() is None:
+        arrival.result().give_back()
 
 
 def fetch_committed(
