@@ -119,6 +119,21 @@ def test_a_pooler_in_statement_mode_is_refused_by_calls_and_checks(address: URL,
             assert "is in statement mode" in health.reason
 
 
+def test_a_pool_that_is_larger_than_that_of_a_pooler_in_session_mode_says_so(address: URL, pooler: Pooler) -> None:
+    pooled = pooler(address, pool_mode="session", default_pool_size=1)
+
+    async def main() -> None:
+        async with AsyncDatabase(pooled, pool_timeout_seconds=1) as database, database.engine.connect():
+            with pytest.raises(PoolerBusy, match="pool_size"):
+                await database.ping()
+
+    with Database(pooled, pool_timeout_seconds=1) as database:
+        with database.engine.connect(), pytest.raises(PoolerBusy, match="pool_size"):
+            database.ping()
+        database.ping()
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("mode", ["transaction", "session"])
 def test_a_check_behind_a_pooler_leaves_no_transaction_open(address: URL, pooler: Pooler, mode: str) -> None:
     with Database(pooler(address, pool_mode=mode, default_pool_size=1)) as database:

@@ -93,6 +93,8 @@ class Connections:
         self._statement_timeout_ms = self.options.statement_timeout_beside(self.address)
         self._idle = self._idle_connections()
         self._closed = self._warned = False
+        self._is_pooled = False
+        """Whether the last new connection led to a pooler."""
 
     _idle_connections: ClassVar[type[IdleConnections]] = IdleConnections
 
@@ -193,7 +195,8 @@ class Connections:
         # A connection of the test kit waits for its turn.
         if not self.shares_transaction:
             end_setup()
-            setup.set(Setup(driver_connection(entry), self.options.pool_timeout_seconds))
+            driver = driver_connection(entry)
+            setup.set(Setup(driver, self.options.pool_timeout_seconds, is_pooled=self._is_pooled))
 
     def _prepare(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
         driver = driver_connection(entry)
@@ -204,7 +207,7 @@ class Connections:
         limit = None if self._statement_timeout_ms is None else f"{self._statement_timeout_ms}ms"
         cursor.execute(_PREPARE_SESSION, {"pid": driver.info.backend_pid, "limit": limit})
         [(direct, *_)] = cursor.fetchall()
-        entry.info["pooled"] = not direct
+        entry.info["pooled"] = self._is_pooled = not direct
         if not direct:
             # PgBouncer and Supabase lend each transaction another session, which knows no statement prepared before.
             driver.prepare_threshold = None

@@ -94,7 +94,10 @@ class PoolerBusy(ConnectionRefused):
     """A pooler found no free connection to PostgreSQL within its own time limit."""
 
     what = "the pooler at {where} had no free connection to PostgreSQL: {reason}"
-    fix = "check that PostgreSQL behind it answers; then make transactions shorter, or raise its `default_pool_size`"
+    fix = (
+        "check that PostgreSQL behind it answers; then make transactions shorter, raise its `default_pool_size`, "
+        "or lower `pool_size` if it is in session mode"
+    )
 
 
 @fact

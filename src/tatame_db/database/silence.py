@@ -28,11 +28,11 @@ class Setup:
     It serves both faces: whoever waits for the socket sees its end.
     """
 
-    def __init__(self, connection: AnyConnection, pool_timeout_seconds: float) -> None:
+    def __init__(self, connection: AnyConnection, pool_timeout_seconds: float, *, is_pooled: bool) -> None:
         parameters = connection.info.get_parameters()
-        # Each PostgreSQL of a supported version reports it, and PgBouncer does not. A pooler accepts clients for which
-        # it has no session of the server, and lets their first statement wait, as a pool does.
-        self._is_pooled = not connection.info.parameter_status("in_hot_standby")
+        # Each PostgreSQL of a supported version reports it, and PgBouncer once it has reached one. A pooler accepts
+        # clients for which it has no session of the server, and lets their first statement wait, as a pool does.
+        self._is_pooled = is_pooled or not connection.info.parameter_status("in_hot_standby")
         # 0 means without a limit.
         limit = float(parameters.get("connect_timeout") or 0)
         self._seconds = max(limit, pool_timeout_seconds) if self._is_pooled else limit
