@@ -24,13 +24,64 @@ if TYPE_CHECKING:
 FAILURES = (psycopg.Error, msgspec.DecodeError)
 
 
+# In these classes of SQLSTATE, the server's own messages name objects and limits, and no values.
+_CLASSES_WITHOUT_VALUES = frozenset(
+    ("08", "0A", "21", "25", "26", "28", "2D", "34", "3B", "3D", "3F", "40", "42", "53", "54", "55", "57", "58", "XX")
+)
+_DIVISION_BY_ZERO = "22012"
+# A name that is not part of the statement may be a value: of `regclass`, of a text search, or in SQL that a function
+# makes.
+_NAME_ERRORS = frozenset(("3D000", "3F000", "42601", "42602", "42622", "42703", "42704", "42725", "42883", "42P01"))
+
+
+def hide_values(error: psycopg.Error | msgspec.DecodeError) -> None:
+    """Replace the text of an error if it may quote a value; `diag` keeps the server's own words."""
+    if not isinstance(error, psycopg.Error):
+        error.args = ("a value of the answer could not be decoded",)
+    elif error.sqlstate is None:
+        # Others without an SQLSTATE are about the connection.
+        if isinstance(error, psycopg.DataError):
+            error.args = ("a value of the answer has no equal in Python",)
+    elif _may_quote_values(error):
+        text = f"error {error.sqlstate}; its message may quote a value, and is only in the error's `orig.diag`"
+        error.args = (text,)
+    elif (diagnosis := error.diag).message_detail or diagnosis.context or diagnosis.internal_query:
+        hint = f"\nHINT:  {diagnosis.message_hint}" if diagnosis.message_hint else ""
+        error.args = (f"{diagnosis.message_primary}{hint}",)
+
+
+def _may_quote_values(error: psycopg.Error) -> bool:
+    diagnosis, state = error.diag, error.sqlstate or ""
+    # A function of PL/pgSQL raises its errors with any SQLSTATE.
+    if diagnosis.source_function == "exec_stmt_raise":
+        return True
+    if state[:2] not in _CLASSES_WITHOUT_VALUES:
+        return state != _DIVISION_BY_ZERO
+    return state in _NAME_ERRORS and diagnosis.statement_position is None
+
+
+def _difference(error: msgspec.ValidationError) -> str:
+    """Return how a value differs from its model, without the value, which is shown of an `Enum` alone."""
+    text = str(error)
+    if not text.startswith("Invalid enum value"):
+        return text
+    _, found, path = text.rpartition(" - at ")
+    return f"Invalid enum value{found}{path}"
+
+
 def failure(
     statement: Statement[Any], error: psycopg.Error | msgspec.DecodeError, address: URL | None, server: PGconn | None
 ) -> Exception:
-    """Return the error that the caller of a statement receives; a known address explains refusals of the server."""
+    """Return the error that the caller of a statement receives; a known address explains refusals of the server.
+
+    The text of the error itself is replaced where it may quote a value, because it is the cause or context of that one.
+    """
     # The children of rows are decoded by the types of their columns. Only a moment may be of its type and unreadable.
     if isinstance(error, msgspec.ValidationError) and not str(error).startswith("Invalid RFC3339"):
-        return ValueDiffersFromModel(name=statement.name, problem=str(error))
+        problem = _difference(error)
+        hide_values(error)
+        return ValueDiffersFromModel(name=statement.name, problem=problem)
+    hide_values(error)
     # Errors of the server have an SQLSTATE; without one, psycopg could not load a value into Python.
     if not isinstance(error, psycopg.Error) or (isinstance(error, psycopg.DataError) and error.sqlstate is None):
         return ValueNotReadable(name=statement.name)
