@@ -14,7 +14,7 @@ from sqlalchemy import URL, func, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from tatame_db.database.address import readable
-from tatame_db.database.errors import OutcomeUnknown
+from tatame_db.database.errors import OutcomeUnknown, ServerDisconnected
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.errors import TatameError
 from tatame_db.queries import write as writes
@@ -114,7 +114,7 @@ def test_a_connection_lost_in_a_session(ended: URL) -> None:
 
 
 def test_a_connection_lost_in_a_read_and_again(ended: URL) -> None:
-    assert caught(ended, read(User).all, read(User).all) is OperationalError
+    assert caught(ended, read(User).all, read(User).all) is ServerDisconnected
 
 
 def test_a_connection_lost_in_a_stream(ended: URL) -> None:

@@ -165,11 +165,7 @@ def test_queries_prepare_no_statement_behind_the_pooler(pooled: URL) -> None:
     asyncio.run(main())
 
 
-def test_queries_of_asyncio_do_not_hang_while_the_pooler_is_exhausted(
-    pooled: URL, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lease, "ANSWER_SECONDS", 1)
-
+def test_queries_of_asyncio_do_not_hang_while_the_pooler_is_exhausted(pooled: URL) -> None:
     async def main() -> None:
         async with (
             asyncio.timeout(60),
@@ -181,7 +177,7 @@ def test_queries_of_asyncio_do_not_hang_while_the_pooler_is_exhausted(
                     connection = await stack.enter_async_context(other.engine.begin())
                     await connection.execute(text("SELECT 1"))
                 answers = await asyncio.gather(*(read(Version).all(database) for _ in range(8)), return_exceptions=True)
-                assert {type(answer) for answer in answers} == {ConnectionRefused}
+                assert all(isinstance(answer, ConnectionRefused) for answer in answers)
             await asyncio.sleep(lease.PAUSE_SECONDS)
             assert await asyncio.gather(*(read(Version).all(database) for _ in range(8))) == [[]] * 8
 

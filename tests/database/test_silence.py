@@ -92,6 +92,61 @@ def relayed(bare_address: URL, relay: Relay) -> URL:
     )
 
 
+# --- Asyncio ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answers", [0, 1, 3])
+def test_a_deadline_of_asyncio_covers_the_time_in_which_a_connection_is_made(
+    relayed: URL, relay: Relay, answers: int
+) -> None:
+    async def main() -> None:
+        async with AsyncDatabase(relayed, connect_timeout_seconds=20) as database:
+            relay.answers_left = answers
+            for statement in (NUMBER, WRITE):
+                with pytest.raises(DeadlineExceeded) as caught:
+                    await fetch_async(database, statement, {"n": 1}, deadline_ms=300)
+                assert not caught.value.sent
+                assert caught.value.seconds < 10
+            relay.answers_left = None
+            relay.cut()
+            assert await fetch_async(database, NUMBER, {"n": 1}, deadline_ms=10_000) == [(1,)]
+
+    asyncio.run(main())
+
+
+def test_a_deadline_of_asyncio_waits_little_for_a_server_that_became_silent(relayed: URL, relay: Relay) -> None:
+    async def main() -> None:
+        for statement, error in ((NUMBER, DeadlineExceeded), (WRITE, OutcomeUnknown)):
+            async with AsyncDatabase(relayed) as database:
+                for number in range(3):
+                    assert await fetch_async(database, statement, {"n": number}) == [(number,)]
+                relay.answers_left = 0
+                before = time.monotonic()
+                with pytest.raises(error):
+                    await fetch_async(database, statement, {"n": 1}, deadline_ms=200)
+                # The limit of an interrupted call, which was that of this one too.
+                assert time.monotonic() - before < CANCEL_TIMEOUT_SECONDS
+                relay.answers_left = None
+                relay.cut()
+
+    asyncio.run(main())
+
+
+def test_an_idle_connection_that_became_silent_holds_up_no_caller(relayed: URL, relay: Relay) -> None:
+    async def main() -> None:
+        async with AsyncDatabase(relayed) as database:
+            await database.ping()
+            assert database.statistics().idle == 1
+            relay.answers_left = 0
+            with pytest.raises(DatabaseUnavailable):
+                await fetch_async(database, NUMBER, {"n": 1})
+            relay.answers_left = None
+            await asyncio.sleep(0.3)
+            assert await fetch_async(database, NUMBER, {"n": 1}) == [(1,)]
+
+    asyncio.run(main())
+
+
 # --- While a connection is prepared ----------------------------------------------------------------------------------
 
 

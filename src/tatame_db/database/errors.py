@@ -155,6 +155,17 @@ class ConnectionsExhausted(DatabaseUnavailable):
 
 
 @fact
+class ServerDisconnected(DatabaseUnavailable):
+    """The connection was lost each time a query was sent, and none of it was committed."""
+
+    name: str
+    reason: str
+    what = "the connection to {where} was lost each time `{name}` was sent: {reason}"
+    means = "It changed nothing."
+    fix = "run it again; if it lasts, the log of the server says why"
+
+
+@fact
 class ServerTooOld(DatabaseUnavailable):
     """The server is older than the oldest supported version."""
 

@@ -10,7 +10,7 @@ from psycopg.pq import ConnStatus, DiagnosticField
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db.database.dialect import DIALECT
-from tatame_db.database.errors import OutcomeUnknown
+from tatame_db.database.errors import OutcomeUnknown, ServerDisconnected
 from tatame_db.database.failures import statement_error
 from tatame_db.queries.errors import ValueDiffersFromModel, ValueNotReadable
 
@@ -100,8 +100,21 @@ def failure(
 
 def outcome_unknown(statement: Statement[Any], error: psycopg.Error) -> OutcomeUnknown:
     """Return the error for a write whose connection was lost before its answer came."""
-    reason = error.diag.message_primary or str(error).strip()
-    return OutcomeUnknown(name=statement.name, reason=reason.splitlines()[0] if reason else "no reason is known")
+    return OutcomeUnknown(name=statement.name, reason=_reason(error))
+
+
+def disconnected(
+    statement: Statement[Any], error: BaseException, raised: BaseException, server: PGconn, address: URL | None
+) -> BaseException:
+    """Return the error of a call that is not sent again and was not committed, if its connection was lost."""
+    if address is None or not is_lost(raised, server) or not isinstance(error, DBAPIError):
+        return error
+    return ServerDisconnected(address=address, name=statement.name, reason=_reason(raised))
+
+
+def _reason(error: BaseException) -> str:
+    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    return ((primary or str(error)).strip().splitlines() or ["no reason is known"])[0]
 
 
 def explained(

@@ -34,9 +34,6 @@ MAX_OPENING = 4
 PAUSE_SECONDS = 0.2
 """How long after a failure no connection is tried: a server that restarts should not be kept busy by refusals."""
 
-ANSWER_SECONDS = 10
-"""How long a connection may take from the pool to its first answer; waiting for the pool has its own time-out."""
-
 LEAVE_SECONDS = 1
 """How long an attempt that is given up may take to end."""
 
@@ -165,28 +162,36 @@ class Leases:
         return await self._new_pipe()
 
     async def _new_pipe(self) -> Pipe:
-        seconds = self._database.options.pool_timeout_seconds + ANSWER_SECONDS
-        task = self._loop.create_task(self._answering_pipe())
         try:
-            # Cancelled once, psycopg waits until its statement has ended, which a pooler without a session of the
-            # server does not bring about.
-            for pause in (seconds, LEAVE_SECONDS, LEAVE_SECONDS):
-                await asyncio.wait({task}, timeout=pause)
-                if task.done():
-                    break
+            connection = await checkout_async(self._database)
+            seconds = self._answer_seconds(connection)
+            task = self._loop.create_task(self._answering_pipe(connection))
+            try:
+                # Cancelled once, psycopg waits until its statement has ended, which a pooler without a session of the
+                # server does not bring about.
+                for pause in (seconds, LEAVE_SECONDS, LEAVE_SECONDS):
+                    await asyncio.wait({task}, timeout=pause)
+                    if task.done():
+                        break
+                    task.cancel()
+                if task.done() and not task.cancelled():
+                    return task.result()
+            except asyncio.CancelledError:
                 task.cancel()
-            if task.done() and not task.cancelled():
-                return task.result()
-        except asyncio.CancelledError:
-            task.cancel()
-            raise
+                raise
         except psycopg.Error as error:
             raise connection_error(self._database.address, error) from error
         reason = f"it accepts connections, and answered nothing within {seconds:g} seconds"
         raise ConnectionRefused(address=self._database.address, reason=reason)
 
-    async def _answering_pipe(self) -> Pipe:
-        connection = await checkout_async(self._database)
+    def _answer_seconds(self, connection: PoolProxiedConnection) -> float:
+        """Return how long a connection may take to its first answer in pipeline mode."""
+        options = self._database.options
+        # A pooler lets a statement wait until it has a session of the server, as a pool does.
+        pooled = options.pool_timeout_seconds if connection.info.get("pooled") else 0
+        return max(options.connect_timeout_seconds, pooled)
+
+    async def _answering_pipe(self, connection: PoolProxiedConnection) -> Pipe:
         driver = async_driver_connection(connection)
         if driver.info.encoding != "utf-8":
             # Parameters are dumped before it is known on which connection they are sent.

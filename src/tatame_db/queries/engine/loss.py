@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import psycopg
 from psycopg.pq import DiagnosticField, ExecStatus
 
-from tatame_db.database.errors import OutcomeUnknown
+from tatame_db.database.errors import OutcomeUnknown, ServerDisconnected
 from tatame_db.queries.engine.call import MAX_TRIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from psycopg.pq.abc import PGresult
+    from sqlalchemy import URL
 
     from tatame_db.queries.engine.call import Call
 
@@ -68,11 +68,11 @@ def _text(message: bytes) -> str:
     return (message.decode("utf-8", "replace").strip().splitlines() or [""])[0]
 
 
-def error_after_loss(call: Call, position: int, loss: Loss) -> BaseException | None:
+def error_after_loss(call: Call, position: int, loss: Loss, address: URL) -> BaseException | None:
     """Return what the caller of a lost call receives, or `None` if the call is to be sent again."""
     begun = loss.may_have_begun(position)
     if begun and not call.may_repeat:
         return OutcomeUnknown(name=call.name, reason=loss.reason)
     if call.tries < MAX_TRIES:
         return None
-    return psycopg.OperationalError(loss.reason)
+    return ServerDisconnected(address=address, name=call.name, reason=loss.reason)

@@ -307,11 +307,12 @@ class Pipe:
         calls, self.calls = self.calls, deque()
         self._results.clear()
         self._pgconn.finish()
+        address = self.connection.info["address"]
         # The last is sent again first, so that each comes to stand before its successor.
         for position, call in reversed(list(enumerate(calls))):
             if call.ended or call.is_copied:
                 continue
-            error = error_after_loss(call, position, loss)
+            error = error_after_loss(call, position, loss, address)
             if error is None:
                 self._owner.send_again(call, at_once=False)
             else:

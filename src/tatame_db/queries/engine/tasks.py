@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tatame_db.database.errors import OutcomeUnknown
 from tatame_db.queries.engine.failures import FAILURES, failure
+from tatame_db.queries.engine.lean import DEADLINE_CANCEL_TIMEOUT_SECONDS
 from tatame_db.queries.errors import ValueNotReadable
 
 if TYPE_CHECKING:
@@ -87,5 +89,8 @@ def _end(call: Call, exceeded: Callable[..., DeadlineExceeded]) -> None:
     error = exceeded(sent=call.is_sent)
     if call.is_sent and not call.may_repeat:
         call.expired = error
+        reason = "the server did not answer a cancel request at its deadline"
+        unknown = OutcomeUnknown(name=call.name, reason=reason)
+        call.future.get_loop().call_later(DEADLINE_CANCEL_TIMEOUT_SECONDS, call.fail, unknown)
     else:
         call.fail(error)

@@ -14,7 +14,7 @@ from tatame_db.database.connecting import waiting_seconds
 from tatame_db.database.connections import skip_checkout_checks
 from tatame_db.database.errors import ConnectionsExhausted, OutcomeUnknown
 from tatame_db.database.session_state import CHANGED
-from tatame_db.queries.engine.failures import explained, is_lost, is_stale_error
+from tatame_db.queries.engine.failures import disconnected, explained, is_lost, is_stale_error
 from tatame_db.queries.engine.lean import LeanConnection, lean_connection
 from tatame_db.queries.errors import ValueNotReadable
 
@@ -127,6 +127,7 @@ def fetch_committed(
             if is_first and not isinstance(error, OutcomeUnknown) and is_lost(raised, lean.server):
                 is_first = False
                 continue
+            error = disconnected(statement, error, raised, lean.server, lean.address)
             _fail(statement, error, raised, lean, started)
         finally:
             lean.give_back()
@@ -164,6 +165,7 @@ def fetch_all_committed(
                 if is_first and not isinstance(error, OutcomeUnknown):
                     is_first = False
                     continue
+                error = disconnected(statement, error, raised, lean.server, lean.address)
             else:
                 with suppress(psycopg.Error):
                     lean.run(b"ROLLBACK")
