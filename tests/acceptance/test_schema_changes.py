@@ -491,7 +491,7 @@ def test_push_to_another_machine_needs_the_name_of_the_database(checkout: Checko
     assert "--database-name gymdata" in done.stderr
     assert "secret" not in done.stderr
     # With the right name, only the network stops it.
-    assert "does not answer" in checkout.run("push", "--database-url", far, "--database-name", "gymdata").stderr
+    assert "was not found" in checkout.run("push", "--database-url", far, "--database-name", "gymdata").stderr
 
 
 def test_a_push_that_gets_no_lock_changes_nothing(migrated: Checkout) -> None:
