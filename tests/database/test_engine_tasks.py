@@ -295,7 +295,7 @@ def test_all_callers_learn_at_once_that_no_connection_can_be_made(fresh_server: 
 
 def test_an_unexpected_error_while_connecting_reaches_those_who_wait(bare_address: URL) -> None:
     async def fails(_: AsyncDatabase) -> Any:
-        raise ZeroDivisionError
+        raise ZeroDivisionError("of the app")
 
     async def main() -> None:
         async with AsyncDatabase(bare_address) as database:
@@ -303,6 +303,7 @@ def test_an_unexpected_error_while_connecting_reaches_those_who_wait(bare_addres
                 patch.setattr(lease, "checkout_async", fails)
                 answers = await asyncio.gather(*(echo(database, 1) for _ in range(5)), return_exceptions=True)
                 assert {type(answer) for answer in answers} == {ZeroDivisionError}
+                assert len({id(answer) for answer in answers}) == 5
             await asyncio.sleep(lease.PAUSE_SECONDS)
             assert await echo(database, 1) == [1]
 

@@ -132,6 +132,31 @@ def test_a_deadline_of_asyncio_waits_little_for_a_server_that_became_silent(rela
     asyncio.run(main())
 
 
+def test_a_deadline_in_an_async_session_waits_little_for_a_server_that_became_silent(
+    relayed: URL, relay: Relay
+) -> None:
+    async def main() -> None:
+        async with AsyncDatabase(relayed) as database:
+            for statement in (NUMBER, WRITE):
+                async with database.session() as session:
+                    assert await fetch_async(session, statement, {"n": 1}) == [(1,)]
+                    relay.answers_left = 0
+                    before = time.monotonic()
+                    # The transaction of a session is not committed, so even a write did nothing.
+                    with pytest.raises(DeadlineExceeded):
+                        await fetch_async(session, statement, {"n": 1}, deadline_ms=200)
+                    assert time.monotonic() - before < CANCEL_TIMEOUT_SECONDS
+                    current = asyncio.current_task()
+                    assert current is not None
+                    assert current.cancelling() == 0
+                    await session.rollback()
+                    relay.answers_left = None
+                    assert await fetch_async(session, statement, {"n": 2}) == [(2,)]
+            assert database.statistics().in_use == 0
+
+    asyncio.run(main())
+
+
 def test_an_idle_connection_that_became_silent_holds_up_no_caller(relayed: URL, relay: Relay) -> None:
     async def main() -> None:
         async with AsyncDatabase(relayed) as database:

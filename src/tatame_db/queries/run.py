@@ -202,8 +202,8 @@ async def fetch_all_async(
     if not is_alone and isinstance(target, AsyncDatabase) and (dispatcher := dispatcher_of(target)):
         return await fetch_all_committed_async(target, dispatcher, calls, deadline)
     async with ends_at(deadline, calls[0][0]) as acquired, _connection_async(target) as connection:
-        acquired()
         driver = async_driver_connection(connection)
+        acquired(driver.autocommit)
         async with (
             driver.transaction() if driver.autocommit and len(calls) > 1 else nullcontext(),
             _turn_async(connection, *(statement for statement, _ in calls)),
@@ -263,7 +263,13 @@ async def _connection_async(target: AsyncTarget) -> AsyncGenerator[PoolProxiedCo
             if target.autoflush:
                 await target.flush()
             target = await target.connection()
-        yield await target.get_raw_connection()
+        lent = await target.get_raw_connection()
+        try:
+            yield lent
+        finally:
+            if async_driver_connection(lent).closed:
+                # Otherwise the session would fail again when it rolls back.
+                await greenlet_spawn(lent.invalidate)
         return
     if target.shares_transaction:
         async with target.engine.begin() as shared:

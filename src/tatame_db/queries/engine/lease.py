@@ -215,11 +215,13 @@ class Leases:
 
 def fresh(error: Exception) -> Exception:
     """Return a copy of an error that several callers raise, each with a traceback of its own."""
-    if not isinstance(error, TatameError):
+    try:
+        own = copy(error)
+    except TypeError:
+        # The class of an app whose `__init__` does not accept its own `args`.
         return error
-    own = copy(error)
     own.__cause__ = error.__cause__
-    return own
+    return own.with_traceback(error.__traceback__)
 
 
 def give_back(pipe: Pipe) -> None:

@@ -65,23 +65,52 @@ async def fetch_all_committed_async(
 
 
 @asynccontextmanager
-async def ends_at(deadline: Deadline | None, statement: Statement[Any]) -> AsyncGenerator[Callable[[], None]]:
+async def ends_at(deadline: Deadline | None, statement: Statement[Any]) -> AsyncGenerator[Callable[[bool], None]]:
     """End a call on a connection of its own at a deadline; psycopg ends its statement on the server.
 
-    The caller calls what is yielded once it has the connection.
+    The caller calls what is yielded once it has the connection, with whether its writes are committed at once.
     """
     if deadline is None:
-        yield lambda: None
+        yield lambda _: None
         return
-    sent: list[bool] = []
-    timeout = asyncio.timeout(max(deadline.remaining_ms, 0) / 1000)
+    commits: list[bool] = []
+    cancelled_again: list[bool] = []
+    seconds = max(deadline.remaining_ms, 0) / 1000
+    timeout = asyncio.timeout(seconds)
     try:
-        async with timeout:
-            yield lambda: sent.append(True)
+        async with timeout, _cancelled_again_after(seconds + DEADLINE_CANCEL_TIMEOUT_SECONDS, cancelled_again):
+            yield commits.append
     except TimeoutError:
         if not timeout.expired():
             raise
-        raise deadline.exceeded(statement, sent=bool(sent)) from None
+        if cancelled_again and any(commits) and not statement.may_repeat:
+            raise _unknown(statement.name) from None
+        raise deadline.exceeded(statement, sent=bool(commits)) from None
+
+
+@asynccontextmanager
+async def _cancelled_again_after(seconds: float, cancelled: list[bool]) -> AsyncGenerator[None]:
+    """Cancel the task a second time, while it still ends; the list is not empty then.
+
+    Cancelled once, psycopg waits for the server, which may be silent; cancelled twice, it closes the connection.
+    """
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101, for the type checker
+
+    def cancel() -> None:
+        cancelled.append(task.cancel())
+
+    timer = asyncio.get_running_loop().call_later(seconds, cancel)
+    try:
+        yield
+    finally:
+        timer.cancel()
+        if cancelled:
+            task.uncancel()
+
+
+def _unknown(name: str) -> OutcomeUnknown:
+    return OutcomeUnknown(name=name, reason="the server did not answer a cancel request at its deadline")
 
 
 def _end(call: Call, exceeded: Callable[..., DeadlineExceeded]) -> None:
@@ -89,8 +118,6 @@ def _end(call: Call, exceeded: Callable[..., DeadlineExceeded]) -> None:
     error = exceeded(sent=call.is_sent)
     if call.is_sent and not call.may_repeat:
         call.expired = error
-        reason = "the server did not answer a cancel request at its deadline"
-        unknown = OutcomeUnknown(name=call.name, reason=reason)
-        call.future.get_loop().call_later(DEADLINE_CANCEL_TIMEOUT_SECONDS, call.fail, unknown)
+        call.future.get_loop().call_later(DEADLINE_CANCEL_TIMEOUT_SECONDS, call.fail, _unknown(call.name))
     else:
         call.fail(error)
