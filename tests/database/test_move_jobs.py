@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 from sqlalchemy import URL, Engine
-from tests.database.moves import Copy, change, contents, copy_into, schema
+from tests.database.moves import Copy, ask, change, contents, copy_into, schema
 
 from tatame_db import move
 from tatame_db.move import jobs
@@ -69,6 +72,26 @@ def test_a_failure_in_one_job_cancels_and_rolls_back_the_others(
     copy()
     assert contents(engine.url) == wanted
     assert schema(engine) == before
+
+
+def test_ctrl_c_while_the_jobs_are_started_rolls_back_those_that_have_begun(
+    copy: Copy, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(engine.url, SLOW)
+    asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+
+    class InterruptedPool(ThreadPoolExecutor):
+        def submit(self, *arguments: Any, **options: Any) -> Any:
+            if self._threads:
+                while ask(engine.url, asleep) == [(0,)]:
+                    time.sleep(0.05)
+                raise KeyboardInterrupt
+            return super().submit(*arguments, **options)
+
+    monkeypatch.setattr(jobs, "ThreadPoolExecutor", InterruptedPool)
+    with pytest.raises(KeyboardInterrupt):
+        copy()
+    assert ask(engine.url, "SELECT count(*) FROM users") == [(0,)]
 
 
 def test_a_job_that_loses_the_source_reports_it(copy: Copy, supabase: URL) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -35,21 +36,24 @@ def run_tasks(
         return [_reported(work(connections, task), on_done) for task in tasks]
     snapshot = str(connections.source.row("SELECT pg_export_snapshot()")[0])
     queue = _Queue[Task, Result](tasks)
-    opened: list[Connections] = []
+    busy: list[Connections] = []
 
     def job() -> None:
         with reopen(connections, snapshot) as own:
-            opened.append(own)
-            for position, task in queue:
-                queue.finish(position, work(own, task), on_done)
+            busy.append(own)
+            try:
+                for position, task in queue:
+                    queue.finish(position, work(own, task), on_done)
+            finally:
+                busy.remove(own)
 
     with ThreadPoolExecutor(jobs) as pool:
-        running = [pool.submit(job) for _ in range(jobs)]
         try:
-            _raise_first_error(running)
+            # Ctrl-C may come while the jobs are started: those that have begun are canceled too.
+            _raise_first_error([pool.submit(job) for _ in range(jobs)])
         except BaseException:
             queue.stop()
-            _cancel(running, opened)
+            _cancel(busy)
             raise
     return queue.results()
 
@@ -87,13 +91,15 @@ def _raise_first_error(running: list[Future[None]]) -> None:
         job.result()
 
 
-def _cancel(running: list[Future[None]], opened: list[Connections]) -> None:
-    # Repeatedly, because a job may have been between two statements.
-    while wait(running, timeout=0.1).not_done:
-        for own in opened:
+def _cancel(busy: list[Connections]) -> None:
+    # Repeatedly, because a job may have been between two statements. A job that is not busy yet will find the queue
+    # stopped.
+    while busy:
+        for own in list(busy):
             for connection in (own.source, own.target):
                 with contextlib.suppress(Exception):
                     connection.driver.cancel_safe()
+        time.sleep(0.1)
 
 
 def _reported(result: Result, on_done: Callable[[Result], None]) -> Result:
