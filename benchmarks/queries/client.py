@@ -32,7 +32,7 @@ def say(value: Any) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Return a result as JSON has it, whatever it is made of; a timestamp is told from a text that looks like one."""
+    """Return a result as JSON has it, whatever it is made of; a timestamp differs from a text that looks like one."""
     if hasattr(value, "__struct_fields__"):
         value = {name: getattr(value, name) for name in value.__struct_fields__}
     elif isinstance(value, Base):
@@ -62,7 +62,7 @@ def figures(latencies: list[float], seconds: float, cpu: float) -> dict[str, flo
 
 
 class AsyncClient:
-    """Runs the jobs in one event loop, so many calls in flight as an order says."""
+    """Runs the jobs in one event loop, with as many calls in flight as an order says."""
 
     def __init__(self, jobs: Jobs) -> None:
         self.jobs = jobs
@@ -137,7 +137,7 @@ async def serve_async(way: str, socket: str, database: str, port: str) -> None:
 
 
 class SyncClient:
-    """Runs the jobs in so many threads as an order says."""
+    """Runs the jobs in as many threads as an order says."""
 
     def __init__(self, jobs: Jobs) -> None:
         self.jobs = jobs

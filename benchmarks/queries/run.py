@@ -149,7 +149,7 @@ class Run:
         return Limit(self.server, statements)
 
     def _turn(self, clients: dict[str, Client], job: int, turn: int) -> None:
-        # Forwards and backwards in turns, so that a machine that slows down favours nobody.
+        # Forwards and backwards in turns, so that a machine that slows down favours no client.
         ways = list(clients) if turn % 2 == 0 else list(reversed(clients))
         for way in ways:
             if turn and way in ONCE:

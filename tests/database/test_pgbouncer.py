@@ -85,7 +85,7 @@ def test_an_unnamed_statement_follows_the_columns_of_its_table(pooled: URL, addr
             assert fetch(database, everything, {}) == [("BLUE", 1)]
             assert fetch(database, returning, {}) == [("BLUE", 2)]
             run_sql(address, "DELETE FROM beaches WHERE id = 2")
-        # An enum has no binary form of ours.
+        # An enum has no binary form here.
         run_sql(address, "CREATE TYPE belt AS ENUM ('BLUE'); ALTER TABLE beaches ALTER name TYPE belt USING name::belt")
         for _ in range(3):
             assert fetch(database, everything, {}) == [("BLUE", 1)]

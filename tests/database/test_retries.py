@@ -157,7 +157,7 @@ def test_the_last_conflict_reaches_the_caller(two_users: URL) -> None:
         with pytest.raises(OperationalError):
             database.run_in_transaction(work, retries=0, isolation_level="REPEATABLE READ")
     assert len(attempts) == 4
-    # What the conflicting transactions wrote, and nothing of ours.
+    # What the conflicting transactions wrote, and nothing of this transaction.
     assert phones(two_users) == ["4", "0"]
 
 

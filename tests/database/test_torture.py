@@ -232,7 +232,7 @@ class Torture:
                 tasks.create_task(work())
 
     def check(self, address: URL) -> None:
-        """Compare the table with what the callers were told."""
+        """Compare the table with what the callers received."""
         with psycopg.connect(readable(address)) as connection:
             rows = [row[0] for row in connection.execute("SELECT id FROM written WHERE id >= 0")]
         found = set(rows)

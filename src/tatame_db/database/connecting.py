@@ -42,7 +42,7 @@ waiting_seconds: ContextVar[float | None] = ContextVar("waiting_seconds", defaul
 
 
 class DatabasePool(KeepingPool):
-    """A pool whose failures are errors of ours, for sessions and queries alike."""
+    """A pool whose failures are errors of this package, for sessions and queries alike."""
 
     address: URL
     idle: IdleConnections

@@ -1,6 +1,6 @@
 """Connections that queries keep between calls: lending one anew costs more than a short statement.
 
-They count within the size of the pool, and go back to it as soon as somebody waits for a connection.
+They count within the size of the pool, and go back to it as soon as a caller waits for a connection.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class KeptConnections:
         if self._waiting:
             self.release_one()
         if self._is_closed and (late := self._pop()):
-            # Nobody looks into the pool any more.
+            # No caller looks into the pool any more.
             late.discard()
 
     def release_one(self) -> None:
@@ -137,7 +137,7 @@ class _Queue(Queue["ConnectionPoolEntry"]):
 
     def get(self, block: bool = True, timeout: float | None = None) -> ConnectionPoolEntry:
         with self.mutex:
-            # An entry is here only while nobody waits.
+            # An entry is here only while no caller waits.
             if self.queue:
                 return self._get()
             if not block:

@@ -129,7 +129,7 @@ class LendingPool(AsyncDatabasePool):
 
     @property
     def _free(self) -> int:
-        """The number of connections that are idle or may be opened, and are meant for nobody yet."""
+        """The number of connections that are idle or may be opened, and that no caller has been promised."""
         return self._pool.qsize() + self._max_overflow - self.overflow() - len(self._called)
 
     def _wait_in_line(self, *, is_session: bool) -> None:

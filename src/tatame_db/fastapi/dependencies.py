@@ -74,7 +74,7 @@ def get_session(database: DatabaseDep) -> Generator[Session]:
         yield session
 
 
-# A dependency with `yield` ends after the response by default: a client would be told of a success that a failed
+# A dependency with `yield` ends after the response by default: a client would learn of a success that a failed
 # commit then takes back.
 AsyncSessionDep: TypeAlias = Annotated[AsyncSession, Depends(get_async_session, scope="function")]
 """The parameter of an `async def` endpoint: a session whose transaction is committed before the response is sent.

@@ -52,7 +52,7 @@ class Dispatcher:
     # Calls
 
     def start(self, statements: Sequence[tuple[Plan[Any], Parameters]]) -> Call:
-        """Send a call, or let it wait for a connection. Its future has an `Answer`, or an error of psycopg or of ours.
+        """Send a call, or let it wait for a connection. Its future has an `Answer`, or an error of psycopg or ours.
 
         A future that is cancelled takes the call back, or ends it on the server if it runs for long.
 
@@ -139,7 +139,7 @@ class Dispatcher:
             pipe = self._pipe_for_alone()
             if pipe is None:
                 return
-            # Had the server ended this session while it was idle, nobody could tell what became of a write.
+            # Had the server ended this session while it was idle, the outcome of a write would be unknown.
             pipe.read()
             if pipe.accepts:
                 pipe.send(queue.popleft(), alone=True)

@@ -208,7 +208,7 @@ class Leases:
             # A pooler accepts connections for which it has no session of the server, and then answers nothing.
             await hello.future
         except asyncio.CancelledError:
-            pipe.drop(Loss("nobody waits for its first answer"))
+            pipe.drop(Loss("no caller waits for its first answer"))
             raise
         return pipe
 

@@ -145,7 +145,7 @@ class Pipe:
     def _close_surplus(self, names: list[bytes]) -> None:
         """Let the server forget statements that are no longer used."""
         call = Call(self._loop.create_future(), ())
-        # Nobody waits for the answer, or sends it again.
+        # No caller waits for the answer, or sends it again.
         call.future.cancel()
         call.tries = MAX_TRIES
         try:
