@@ -19,7 +19,7 @@ from tests.conftest import run_sql
 
 from tatame_db.database.address import readable
 from tatame_db.database.connecting import DatabasePool
-from tatame_db.database.errors import DatabaseClosed, DatabaseUnavailable, OutcomeUnknown
+from tatame_db.database.errors import DatabaseClosed, DatabaseUnavailable, OutcomeUnknown, ServerDisconnected
 from tatame_db.database.pool import Database
 from tatame_db.queries.engine import lean as lean_module
 from tatame_db.queries.engine.lean import LeanConnection, lean_connection
@@ -649,7 +649,7 @@ def test_a_read_that_loses_two_connections_fails(database: Database) -> None:
         [other] = wait_for(lambda: [found for found in running(database.address, "pg_sleep(60)") if found != pid])
         kill(database.address, other)
 
-    with pytest.raises(DBAPIError, match="terminating connection"):
+    with pytest.raises(ServerDisconnected, match="terminating connection"):
         while_running(database, "pg_sleep(60)", lambda: fetch(database, SLEEP, {}), end_both)
     assert fetch(database, NUMBER, {"n": 1}) == [1]
 
