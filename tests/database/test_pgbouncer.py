@@ -124,13 +124,14 @@ def test_a_deadline_ends_a_statement_behind_the_pooler(pooled: URL) -> None:
 
 
 def test_a_server_that_is_down_behind_its_pooler_is_unavailable(
-    fresh_server: EmbeddedServer, pooler: Callable[[URL], URL]
+    fresh_server: EmbeddedServer, pooler: Callable[..., URL]
 ) -> None:
     fresh_server.start()
     run_sql(fresh_server.address.set(database="postgres"), f'CREATE DATABASE "{fresh_server.address.database}"')
     one: Statement[int] = Statement("one", "SELECT 1", lambda row: row[0], may_repeat=True)
     add: Statement[Any] = Statement("add", "SELECT 1", tuple)
-    with Database(pooler(fresh_server.address)) as database:
+    # A client that PgBouncer let in before the server went down waits this long, by default 120 seconds.
+    with Database(pooler(fresh_server.address, query_wait_timeout=5)) as database:
         assert fetch(database, one, {}) == [1]
         fresh_server.stop()
         for _ in range(3):
