@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
@@ -601,6 +603,37 @@ def test_a_database_may_be_used_on_one_event_loop_after_the_other(written: URL) 
         run(leave_calls_in_flight())
     run(database.close())
     assert ids(written) == list(range(5))
+
+
+def test_a_loop_that_ends_at_any_moment_leaves_no_connection_behind(bare_address: URL) -> None:
+    async def read_in_session(database: AsyncDatabase) -> None:
+        async with database.session() as session:
+            await session.execute(text("SELECT 1"))
+
+    async def main(database: AsyncDatabase, moment: Callable[[], Awaitable[None]], *, is_idle: bool) -> None:
+        tasks = [asyncio.create_task(echo(database, 1)), asyncio.create_task(read_in_session(database))]
+        if is_idle:
+            await asyncio.gather(*tasks)
+            tasks = [asyncio.create_task(echo(database, 1)) for _ in range(3)]
+        await moment()
+        # `asyncio.run` cancels what is left.
+        del tasks
+
+    # The turns of the loop one by one while a connection is idle, and moments while the server opens a session.
+    cases = [(partial(turns, number), True) for number in range(25)]
+    cases += [(partial(asyncio.sleep, number / 4000), False) for number in range(40)]
+    for moment, is_idle in cases:
+        database = AsyncDatabase(bare_address)
+        run(main(database, moment, is_idle=is_idle))
+        run(database.close())
+        del database
+        # SQLAlchemy warns of a connection that was neither returned nor closed, and a warning fails a test.
+        gc.collect()
+
+
+async def turns(number: int) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)
 
 
 def test_a_database_is_refused_on_two_event_loops_at_once(bare_address: URL) -> None:

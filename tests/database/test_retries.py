@@ -46,12 +46,15 @@ def add_one(clerk_user_id: str) -> Update:
 
 
 def test_deadlocks_are_tried_again_until_all_are_committed(two_users: URL) -> None:
-    met = threading.Barrier(2)
+    met, committed = threading.Barrier(2), threading.Event()
     attempts: list[str] = []
 
     def add(first: str, second: str) -> Callable[[Session], None]:
         def work(session: Session) -> None:
             attempts.append(first)
+            if attempts.count(first) == 2:
+                # The other one may not have woken up yet, and would meet this one in a second deadlock.
+                committed.wait()
             session.execute(add_one(first))
             if len(attempts) <= 2:
                 met.wait()
@@ -60,7 +63,10 @@ def test_deadlocks_are_tried_again_until_all_are_committed(two_users: URL) -> No
         return work
 
     with Database(two_users) as database, ThreadPoolExecutor(2) as pool:
-        for done in [pool.submit(database.run_in_transaction, add(*order)) for order in (("a", "b"), ("b", "a"))]:
+        both = [pool.submit(database.run_in_transaction, add(*order)) for order in (("a", "b"), ("b", "a"))]
+        for done in both:
+            done.add_done_callback(lambda _: committed.set())
+        for done in both:
             done.result()
     assert phones(two_users) == ["2", "2"]
     assert len(attempts) == 3
@@ -71,12 +77,14 @@ def test_deadlocks_are_tried_again_for_asyncio(two_users: URL) -> None:
     locked: list[str] = []
 
     async def main() -> tuple[str, str]:
-        both = asyncio.Event()
+        both, committed = asyncio.Event(), asyncio.Event()
         async with AsyncDatabase(two_users) as database:
 
             def add(first: str, second: str) -> Callable[[AsyncSession], Awaitable[str]]:
                 async def work(session: AsyncSession) -> str:
                     attempts.append(first)
+                    if attempts.count(first) == 2:
+                        await committed.wait()
                     await session.execute(add_one(first))
                     locked.append(first)
                     if len(locked) == 2:
@@ -87,9 +95,12 @@ def test_deadlocks_are_tried_again_for_asyncio(two_users: URL) -> None:
 
                 return work
 
-            first, second = await asyncio.gather(
-                database.run_in_transaction(add("a", "b")), database.run_in_transaction(add("b", "a"))
-            )
+            async def run(first: str, second: str) -> str:
+                result = await database.run_in_transaction(add(first, second))
+                committed.set()
+                return result
+
+            first, second = await asyncio.gather(run("a", "b"), run("b", "a"))
             return first, second
 
     assert asyncio.run(main()) == ("a", "b")

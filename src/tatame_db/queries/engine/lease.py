@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from copy import copy
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -53,7 +54,11 @@ async def checkout_async(database: AsyncDatabase) -> PoolProxiedConnection:
         skip_checkout_checks.reset(token)
     driver = async_driver_connection(connection)
     if not driver.autocommit:
-        await driver.set_autocommit(True)
+        try:
+            await driver.set_autocommit(True)
+        except BaseException:
+            connection.invalidate()
+            raise
     return connection
 
 
@@ -166,6 +171,7 @@ class Leases:
             connection = await checkout_async(self._database)
             seconds = self._answer_seconds(connection)
             task = self._loop.create_task(self._answering_pipe(connection))
+            task.add_done_callback(partial(_close_without_pipe, connection))
             try:
                 # Cancelled once, psycopg waits until its statement has ended, which a pooler without a session of the
                 # server does not bring about.
@@ -177,7 +183,8 @@ class Leases:
                 if task.done() and not task.cancelled():
                     return task.result()
             except asyncio.CancelledError:
-                task.cancel()
+                if not task.cancel() and not task.cancelled() and not task.exception():
+                    give_back(task.result())
                 raise
         except psycopg.Error as error:
             raise connection_error(self._database.address, error) from error
@@ -211,6 +218,12 @@ class Leases:
             pipe.drop(Loss("no caller waits for its first answer"))
             raise
         return pipe
+
+
+def _close_without_pipe(connection: PoolProxiedConnection, task: asyncio.Task[Pipe]) -> None:
+    """Close the connection of a task that ended without a pipe, perhaps before it ran at all."""
+    if (task.cancelled() or task.exception()) and connection.is_valid:
+        connection.invalidate()
 
 
 def fresh(error: Exception) -> Exception:
