@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -29,19 +29,18 @@ from tatame_db.queries.value_type import Refused, ValueType
 from tatame_db.queries.values import value_type
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from tatame_db.schema import Base
 
 MAX_BATCH_CHARACTERS = 64 * 1024 * 1024
 """How long the JSON of a batch of several rows may be. PostgreSQL accepts less than 1 GB in one parameter."""
 
+_NOTHING: frozenset[str] = frozenset()
+
 MISSING = "is missing"
 NEW_ROW = "is missing, and a row that does not exist yet needs it; `update_many` updates rows that exist"
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """Valid rows with the same columns, which one statement writes."""
 
     columns: tuple[str, ...]
@@ -54,6 +53,28 @@ class Batch:
     encoded: str
     """The rows as a JSON array of objects."""
 
+    @property
+    def values(self) -> dict[str, str | None] | None:
+        """The texts of the values of a single row, by position; `None` for several rows and for other types."""
+        if len(self.rows) != 1:
+            return None
+        values: dict[str, str | None] = {}
+        for position, value in enumerate(msgspec.structs.astuple(self.rows[0])):
+            write = _WRITERS.get(type(cast("object", value)))
+            if write is None:
+                return None
+            values[str(position)] = write(value)
+        return values
+
+
+# How JSON writes them too.
+_WRITERS: dict[type, Callable[[Any], str | None]] = {
+    str: str,
+    int: str,
+    bool: lambda value: "true" if value else "false",
+    type(None): lambda value: value,
+}
+
 
 def insert_batches(model: type[Base], rows: Iterable[Any]) -> list[Batch]:
     """Return rows to insert: with the columns that any row names, and those that every row has to name.
@@ -61,16 +82,16 @@ def insert_batches(model: type[Base], rows: Iterable[Any]) -> list[Batch]:
     Raises `WriteInvalid` for what is no list of rows, and `RowInvalid`.
     """
     values = _values_of_rows(model, rows, ())
-    named = frozenset[str]().union(*values)
-    for wrong in (_unknown(model, named), _computed(model, named)):
-        if wrong:
-            position = next(number for number, row in enumerate(values) if wrong[0] in row)
-            raise _not_writable(model, position, wrong[0])
-    if not values:
-        return []
-    if not any(values):
+    named: frozenset[str] = _NOTHING.union(*values)
+    if not named:
+        if not values:
+            return []
         raise _invalid(model, 0, None, "neither this row nor another one names a column")
-    layout = _insert_layout(model, named, (), MISSING)
+    try:
+        layout = _insert_layout(model, named, (), MISSING)
+    except _NotWritable as wrong:
+        position = next(number for number, row in enumerate(values) if wrong.name in row)
+        raise _not_writable(model, position, wrong.name) from None
     return _batches(layout, range(len(values)), _with_defaults(model, values))
 
 
@@ -165,6 +186,14 @@ def _unknown(model: type[Base], named: frozenset[str]) -> list[object]:
     return sorted(named.difference(column_keys(model)), key=repr)
 
 
+class _NotWritable(Exception):
+    """A name in a row that is not a column, or is computed by the database."""
+
+    def __init__(self, name: object) -> None:
+        super().__init__()
+        self.name = name
+
+
 def _computed(model: type[Base], written: frozenset[str]) -> list[object]:
     return [*sorted(written & computed_columns(model))]
 
@@ -254,7 +283,9 @@ class _Layout:
 # Callers choose the columns, so there may be any number of sets.
 @lru_cache(maxsize=MAX_COLUMN_SETS)
 def _insert_layout(model: type[Base], names: frozenset[str], key: tuple[str, ...], missing: str) -> _Layout:
-    """Return the layout of an INSERT for the columns that rows name."""
+    """Return the layout of an INSERT for the columns that rows name; raises `_NotWritable`."""
+    if wrong := _unknown(model, names) or _computed(model, names):
+        raise _NotWritable(wrong[0])
     required = {
         name
         for name, column in inspect(model).columns.items()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, cast, overload
 
 import msgspec
 from sqlalchemy.exc import DBAPIError
@@ -28,7 +27,7 @@ from tatame_db.queries.write_sql import copy_statement, insert_statement, update
 from tatame_db.schema import Base
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
     import psycopg
     from sqlalchemy.orm import InstrumentedAttribute
@@ -55,15 +54,14 @@ class Upserted:
     updated: int
 
 
-@dataclass(frozen=True)
-class Write(Generic[R_co]):
+class Write(msgspec.Struct, Generic[R_co], frozen=True):
     """Rows that are ready to be written; made by `insert_many`, `upsert` and `update_many`."""
 
     model: type[Base]
     key: tuple[str, ...]
     batches: tuple[Batch, ...]
-    statements: tuple[Statement[Any], ...]
-    """The statement of each batch."""
+    calls: list[tuple[Statement[Any], dict[str, Any]]]
+    """The statement of each batch, with its parameters."""
     result: Callable[[list[list[Any]]], R_co]
     """Makes the result of the answer of each statement; of none if nothing was sent."""
     copying: Statement[Any] | None = None
@@ -90,22 +88,30 @@ class Write(Generic[R_co]):
         return self._run(target) if is_sync(target) else self._run_async(target)
 
     def _run(self, target: SyncTarget) -> R_co:
-        with self._explained(target):
+        try:
             if self.copying and self._is_large:
                 return self.result([[copy(target, self.copying, self._copied_rows)]])
-            return self._checked(target, fetch_all(target, self._calls) if self.batches else [])
+            answers = fetch_all(target, self.calls) if self.calls else []
+        except (ValueNotReadable, DBAPIError) as error:
+            self._fail(target, error)
+        return self._checked(target, answers)
 
     async def _run_async(self, target: AsyncTarget) -> R_co:
-        with self._explained(target):
+        try:
             if self.copying and self._is_large:
                 return self.result([[await copy_async(target, self.copying, self._copied_rows)]])
-            return self._checked(target, await fetch_all_async(target, self._calls) if self.batches else [])
+            answers = await fetch_all_async(target, self.calls) if self.calls else []
+        except (ValueNotReadable, DBAPIError) as error:
+            self._fail(target, error)
+        return self._checked(target, answers)
 
     def _checked(self, target: SyncTarget | AsyncTarget, answers: list[list[Any]]) -> R_co:
         """Return the result, unless rows are missing: nothing tells which, so that the others would move up."""
         result = self.result(answers)
+        if not self.returns_each:
+            return result
         rows, written = sum(len(batch.rows) for batch in self.batches), sum(map(len, answers))
-        if self.returns_each and written < rows:
+        if written < rows:
             raise RowsSkipped(
                 model=self.model.__name__,
                 rows=rows,
@@ -123,33 +129,23 @@ class Write(Generic[R_co]):
     def _copied_rows(self) -> Iterable[Sequence[Any]]:
         return (msgspec.structs.astuple(row) for batch in self.batches for row in batch.rows)
 
-    @property
-    def _calls(self) -> list[tuple[Statement[Any], dict[str, Any]]]:
-        return [
-            (statement, {"rows": batch.encoded}) for statement, batch in zip(self.statements, self.batches, strict=True)
-        ]
-
-    @contextmanager
-    def _explained(self, target: SyncTarget | AsyncTarget) -> Generator[None]:
+    def _fail(self, target: SyncTarget | AsyncTarget, error: ValueNotReadable | DBAPIError) -> NoReturn:
         """Name the row that the server rejected, or say what became of rows whose answer cannot be read."""
-        try:
-            yield
-        except ValueNotReadable as error:
+        if isinstance(error, ValueNotReadable):
             outcome = outcome_of_unread(target, len(self.batches))
             raise AnswerNotReadable(name=error.name, outcome=outcome) from None
-        except DBAPIError as error:
-            reason = cast("psycopg.Error", error.orig)
-            if reason.sqlstate == "0A000" and self.counts_new_rows:
-                model = self.model.__name__
-                raise WriteInvalid(
-                    problem=f"the new rows of {model} cannot be counted, because its table has partitions",
-                    advice=f"pass `returning=`, such as `returning={model}`",
-                ) from error
-            rejected = rejection(self.model, self.batches, self.key, reason)
-            if rejected is None:
-                raise
-            # The server's message has the values of the row, which may be personal.
-            raise rejected from None
+        reason = cast("psycopg.Error", error.orig)
+        if reason.sqlstate == "0A000" and self.counts_new_rows:
+            model = self.model.__name__
+            raise WriteInvalid(
+                problem=f"the new rows of {model} cannot be counted, because its table has partitions or rules",
+                advice=f"pass `returning=`, such as `returning={model}`",
+            ) from error
+        rejected = rejection(self.model, self.batches, self.key, reason)
+        if rejected is None:
+            raise error
+        # The server's message has the values of the row, which may be personal.
+        raise rejected from None
 
 
 class _ModelClass(Protocol[Model]):
@@ -226,9 +222,12 @@ def insert_many(model: Any, rows: Iterable[Any], *, returning: Any = None) -> Wr
             return sum(number for [number] in rows_of_batches)
         return _results(model, returning, [row for rows in rows_of_batches for row in rows])
 
-    statements = tuple(insert_statement(model, batch.columns, returned) for batch in batches)
+    calls = [
+        (insert_statement(model, batch.columns, returned, is_single=is_single), values)
+        for batch, is_single, values in map(_parameters, batches)
+    ]
     copying = copy_statement(model, batches[0].columns) if batches and not returned else None
-    return Write(model, (), batches, statements, result, copying, returns_each=bool(returned))
+    return Write(model, (), batches, calls, result, copying, returns_each=bool(returned))
 
 
 @_keyed(Upserted)
@@ -251,10 +250,20 @@ def upsert(model: type[Base], rows: Iterable[Any], *, by: Any, returning: Any = 
     check_unique(model, key)
     returned = returned_columns(model, returning)
     batches = tuple(upsert_batches(model, rows, key))
-    statements = tuple(
-        upsert_statement(model, batch.columns, key, tuple(name for name in batch.named if name not in key), returned)
-        for batch in batches
-    )
+    calls = [
+        (
+            upsert_statement(
+                model,
+                batch.columns,
+                key,
+                tuple(name for name in batch.named if name not in key),
+                returned,
+                is_single=is_single,
+            ),
+            values,
+        )
+        for batch, is_single, values in map(_parameters, batches)
+    ]
 
     def result(rows_of_batches: list[list[Any]]) -> Any:
         if returning is None:
@@ -270,7 +279,7 @@ def upsert(model: type[Base], rows: Iterable[Any], *, by: Any, returning: Any = 
             ],
         )
 
-    return Write(model, key, batches, statements, result, counts_new_rows=not returned, returns_each=bool(returned))
+    return Write(model, key, batches, calls, result, counts_new_rows=not returned, returns_each=bool(returned))
 
 
 @_keyed(int)
@@ -291,7 +300,7 @@ def update_many(model: type[Base], rows: Iterable[Any], *, by: Any, returning: A
     key = key_columns(model, by)
     returned = returned_columns(model, returning)
     batches = tuple(update_batches(model, rows, key))
-    statements = tuple(update_statement(model, batch.columns, key, returned) for batch in batches)
+    calls = [(update_statement(model, batch.columns, key, returned), {"rows": batch.encoded}) for batch in batches]
 
     def result(rows_of_batches: list[list[Any]]) -> Any:
         if returning is None:
@@ -303,7 +312,13 @@ def update_many(model: type[Base], rows: Iterable[Any], *, by: Any, returning: A
         ]
         return _in_order(model, returning, numbered)
 
-    return Write(model, key, batches, statements, result)
+    return Write(model, key, batches, calls, result)
+
+
+def _parameters(batch: Batch) -> tuple[Batch, bool, dict[str, Any]]:
+    """Return a batch, whether its statement is that of a single row, and the parameters."""
+    values = batch.values
+    return (batch, False, {"rows": batch.encoded}) if values is None else (batch, True, values)
 
 
 def _in_order(model: type[Base], returning: Any, numbered: list[tuple[int, Any]]) -> list[Any]:
