@@ -113,7 +113,8 @@ RELATED: dict[InstrumentedAttribute[Any], dict[Any, Any]] = {
 each_relation = pytest.mark.parametrize("relation", RELATED, ids=str)
 
 
-@pytest.fixture(scope="module")
+# Once in a session: the objects of `WORLD` are not new any more when they are added a second time.
+@pytest.fixture(scope="session")
 def world(server: EmbeddedServer) -> Generator[Database]:
     """Yield a database that contains `WORLD`, for tests that only read."""
     address = server.address.set(database=f"world_{uuid4().hex}")
