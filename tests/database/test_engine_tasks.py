@@ -33,7 +33,8 @@ from tatame_db.database.errors import (
 )
 from tatame_db.database.observer import StatementEvent
 from tatame_db.database.pool import AsyncDatabase
-from tatame_db.queries.engine import lease, prepared
+from tatame_db.queries.engine import lease, policy, prepared
+from tatame_db.queries.engine.call import MAX_TRIES
 from tatame_db.queries.engine.dispatch import Dispatcher, dispatcher_of
 from tatame_db.queries.engine.plan import Statement
 from tatame_db.queries.errors import DeadlineExceeded
@@ -47,6 +48,10 @@ NAP: Statement[Any] = Statement("nap", "SELECT %(id)s::int, pg_sleep(%(seconds)s
 DIVIDE: Statement[Any] = Statement("divide", "SELECT 1 / (%(id)s::int * 0)", tuple, may_repeat=True)
 INSERT: Statement[Any] = Statement(
     "insert", "INSERT INTO written VALUES (%(id)s::int) RETURNING id", lambda row: row[0]
+)
+CANCEL_NAPS = (
+    "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid() AND strpos(query, 'pg_sleep') > 0"
 )
 SLOW_INSERT: Statement[Any] = Statement(
     "slow insert",
@@ -340,6 +345,38 @@ def test_a_call_that_is_cancelled_before_it_is_sent_never_runs(written: URL) -> 
     assert ids(written) == [1, 3]
 
 
+@pytest.mark.parametrize("is_copied", [True, False])
+def test_a_read_that_a_cancel_request_for_another_call_hits_is_answered(
+    bare_address: URL, monkeypatch: pytest.MonkeyPatch, *, is_copied: bool
+) -> None:
+    if not is_copied:
+        monkeypatch.setattr(policy, "PATIENCE_SECONDS", 1_000)
+
+    async def main() -> None:
+        async with AsyncDatabase(bare_address, pool_size=1) as database:
+            first = asyncio.create_task(fetch_async(database, NAP, {"id": 1, "seconds": 300}))
+            await until(lambda: runs(bare_address, "pg_sleep"))
+            calls = dispatcher(database).pipes[0].calls
+            second = dispatcher(database).start([(NAP.plan, NAP.plan.parameters({"id": 2, "seconds": 300}))])
+            assert list(calls)[1:] == [second]
+            # As if it had been on two connections that were lost.
+            second.tries = MAX_TRIES
+            await until(lambda: asyncio.sleep(0.01, second.is_copied == is_copied))
+            first.cancel()
+            await until(lambda: asyncio.sleep(0.01, calls[0] is second))
+            # A cancel request that arrives late ends the statement after the one it was for.
+            await asyncio.to_thread(run_sql, bare_address, CANCEL_NAPS)
+            await until(lambda: asyncio.sleep(0.01, (bool(calls) and calls[0] is not second) or second.was_hit))
+            await until(lambda: runs(bare_address, "pg_sleep"))
+            assert not second.ended
+            # Now no request is on its way, so this one is an administrator's.
+            await asyncio.to_thread(run_sql, bare_address, CANCEL_NAPS)
+            with pytest.raises(psycopg.errors.QueryCanceled):
+                await second.future
+
+    run(main())
+
+
 @pytest.mark.parametrize("statement", [NAP, SLOW_INSERT], ids=["read", "write"])
 def test_a_statement_whose_caller_left_ends_on_the_server(written: URL, statement: Statement[Any]) -> None:
     async def main() -> None:
@@ -611,10 +648,9 @@ def test_a_loop_that_ends_at_any_moment_leaves_no_connection_behind(bare_address
             await session.execute(text("SELECT 1"))
 
     async def main(database: AsyncDatabase, moment: Callable[[], Awaitable[None]], *, is_idle: bool) -> None:
-        tasks = [asyncio.create_task(echo(database, 1)), asyncio.create_task(read_in_session(database))]
         if is_idle:
-            await asyncio.gather(*tasks)
-            tasks = [asyncio.create_task(echo(database, 1)) for _ in range(3)]
+            await asyncio.gather(echo(database, 1), read_in_session(database))
+        tasks = [asyncio.create_task(echo(database, 1)) for _ in range(3)]
         await moment()
         # `asyncio.run` cancels what is left.
         del tasks

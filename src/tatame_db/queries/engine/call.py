@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from tatame_db.queries.engine.plan import Parameters, Plan, Prepared
 
 MAX_TRIES = 3
-"""How often a call is sent at most: one connection may be lost, and the next may be cancelled by accident."""
+"""How often a call is sent before a lost connection is its end. Those that a cancel request hits by accident do not
+count."""
 
 
 class Step:
@@ -65,7 +66,7 @@ class Call:
 
     __slots__ = (
         *("alone", "cancelled_at", "expired", "failed_step", "future", "has_names", "is_copied", "is_sent"),
-        *("may_repeat", "sent_on_idle", "server", "statements", "steps", "tries", "waiting_since"),
+        *("may_repeat", "sent_on_idle", "server", "statements", "steps", "tries", "waiting_since", "was_hit"),
     )
 
     def __init__(self, future: Future, statements: Sequence[tuple[Plan[Any], Parameters]]) -> None:
@@ -89,6 +90,8 @@ class Call:
         """False once the server did not know the name of a prepared statement."""
         self.is_copied = False
         """Whether it was sent on another pipe too."""
+        self.was_hit = False
+        """Whether a cancel request for another call ended it. It runs alone from then on, where none can."""
         self.cancelled_at: float | None = None
         """When the server was asked to end it."""
         self.expired: Exception | None = None

@@ -82,7 +82,8 @@ class Dispatcher:
         if call.expired is not None:
             call.fail(call.expired)
             return
-        (self._alone if self.policy.runs_alone(call) else self._short).appendleft(call)
+        runs_alone = call.was_hit or self.policy.runs_alone(call)
+        (self._alone if runs_alone else self._short).appendleft(call)
         if at_once:
             self.loop.call_soon(self.send_waiting)
 

@@ -256,7 +256,10 @@ class Pipe:
             call.has_names = False
             again = True
         else:
-            again = call in self._suspects and is_cancelled(error) and call.tries < MAX_TRIES
+            again = call.was_hit = call in self._suspects and is_cancelled(error) and not call.alone
+            if again and call.is_copied:
+                # The copy answers.
+                return
         if again and not call.ended and call.expired is None:
             self._owner.send_again(call, at_once=True)
         elif call.expired is not None and is_cancelled(error):

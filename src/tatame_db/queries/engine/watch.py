@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -123,9 +122,13 @@ class Watch:
         """
         pipe.stop_for_cancel()
         try:
-            # A failed request changes nothing: the statement ends by itself, or the pipe is dropped in the end.
-            with suppress(psycopg.Error):
-                await pipe.driver.cancel_safe(timeout=CANCEL_TIMEOUT_SECONDS)
+            await pipe.driver.cancel_safe(timeout=CANCEL_TIMEOUT_SECONDS)
+        except psycopg.errors.CancellationTimeout:
+            # It may still arrive, and end whatever runs in the session by then.
+            pipe.drop(Loss("the server did not answer a cancel request"))
+        except psycopg.Error:
+            # It changes nothing: the statement ends by itself, or the pipe is dropped in the end.
+            pass
         finally:
             pipe.cancel_ended()
         if not self._watched.return_if_wanted(pipe):
