@@ -7,7 +7,9 @@ import contextlib
 import hashlib
 import hmac
 import json
+import os
 import platform
+import secrets
 import shutil
 import signal
 import socket
@@ -33,6 +35,7 @@ from tatame_db.server.run_directory import new_run_directory
 from tatame_db.server.scratch import Scratch, scratch
 from tatame_db.settings import DATABASE_OPTIONS
 from tatame_db.testing.runs import Run
+from tatame_db.testing.sandbox import Sandbox
 
 HERE = Path(__file__).parent
 
@@ -148,14 +151,76 @@ def bare_engine(bare_address: URL) -> Generator[Engine]:
         yield database.engine
 
 
+# --- Servers of other versions ---------------------------------------------------------------------------------------
+
+# Debian's package; Supabase has run this version for years.
+OLDER_PROGRAMS = Path("/usr/lib/postgresql/15/bin")
+
+
+@contextlib.contextmanager
+def foreign_server(programs: Path, home: Path) -> Generator[URL]:
+    """Start a server from other programs than ours, on a socket, with all its files in a new directory.
+
+    Yields the address of a database that does not exist yet.
+    """
+    home.mkdir()
+    owner = EmbeddedServer(home / "owner")
+    owner._hand_over(home, 0o700)
+
+    def run(name: str, *arguments: str) -> None:
+        subprocess.run(
+            [programs / name, f"--pgdata={home}/data", *arguments],
+            check=True,
+            cwd=home,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={"LC_ALL": "C", "PATH": os.environ["PATH"]},
+            **owner._as_owner,
+        )
+
+    run("initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
+    options = f"--options=-c listen_addresses='' -c unix_socket_directories={home} -c fsync=off"
+    run("pg_ctl", "start", "-w", f"--log={home}/log", options)
+    try:
+        yield URL.create("postgresql+psycopg", "postgres", database="tatame", query={"host": str(home)})
+    finally:
+        run("pg_ctl", "stop", "-w", "--mode=immediate")
+
+
+@pytest.fixture(scope="session")
+def older_sandbox() -> Generator[Sandbox]:
+    """Creates databases on a PostgreSQL 15, one server for all tests of the process."""
+    if not (OLDER_PROGRAMS / "postgres").exists():
+        missing = "PostgreSQL 15 is not installed: `apt-get install postgresql-15`"
+        pytest.fail(missing) if os.environ.get("OLDER_POSTGRES_IS_THERE") else pytest.skip(missing)
+    directory = Path(tempfile.mkdtemp(prefix="tatame-test-"))
+    directory.chmod(0o755)
+    try:
+        with foreign_server(OLDER_PROGRAMS, directory / "server") as address:
+            sandbox = Sandbox(address, secrets.token_hex(6), own_server=True)
+            yield sandbox
+            sandbox.close()
+    finally:
+        shutil.rmtree(directory)
+
+
+# --- A project -------------------------------------------------------------------------------------------------------
+
+on_both_versions = pytest.mark.parametrize("supabase", ["bundled", "older"], indirect=True)
+"""Run a test twice: with the project on the bundled server, and on a PostgreSQL 15."""
+
+
 @pytest.fixture
-def supabase(_tatame_run: Run) -> Generator[URL]:
+def supabase(request: pytest.FixtureRequest, _tatame_run: Run) -> Generator[URL]:
     """The address of a database like that of a Supabase project, with difficult rows."""
-    address = _tatame_run.sandbox.create()
+    older = getattr(request, "param", "bundled") == "older"
+    sandbox: Sandbox = request.getfixturevalue("older_sandbox") if older else _tatame_run.sandbox
+    address = sandbox.create()
     for file in (SUPABASE_SCHEMA, HERE / "supabase_rows.sql"):
         run_sql(address, file.read_text())
     yield address
-    _tatame_run.sandbox.drop(str(address.database))
+    sandbox.drop(str(address.database))
 
 
 def free_port() -> int:

@@ -16,6 +16,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from email.message import Message
 from http.client import HTTPConnection
+from itertools import count
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -24,6 +25,7 @@ from urllib.parse import urlencode
 import pytest
 from filelock import FileLock
 from sqlalchemy import URL, text
+from tests.conftest import foreign_server
 
 from tatame_db.database.pool import Database
 from tatame_db.server.embedded import EmbeddedServer
@@ -66,35 +68,9 @@ def _linked(native: Path) -> Path:
 @pytest.fixture
 def other_postgres(directory: Path) -> Generator[Callable[[Path], URL]]:
     """Start a server from other programs than ours, on a socket, and give the address of a database to make."""
-    owner = EmbeddedServer(directory / "owner")
-    stops: list[Callable[[], None]] = []
-
-    def start(programs: Path) -> URL:
-        home = directory / f"other-{len(stops)}"
-        home.mkdir()
-        owner._hand_over(home, 0o700)
-
-        def run(name: str, *arguments: str) -> None:
-            subprocess.run(
-                [programs / name, f"--pgdata={home}/data", *arguments],
-                check=True,
-                cwd=home,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={"LC_ALL": "C", "PATH": os.environ["PATH"]},
-                **owner._as_owner,
-            )
-
-        run("initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
-        options = f"--options=-c listen_addresses='' -c unix_socket_directories={home} -c fsync=off"
-        run("pg_ctl", "start", "-w", f"--log={home}/log", options)
-        stops.append(lambda: run("pg_ctl", "stop", "-w", "--mode=immediate"))
-        return URL.create("postgresql+psycopg", "postgres", database="tatame", query={"host": str(home)})
-
-    yield start
-    for stop in stops:
-        stop()
+    with ExitStack() as servers:
+        homes = (directory / f"other-{number}" for number in count())
+        yield lambda programs: servers.enter_context(foreign_server(programs, next(homes)))
 
 
 # --- A pooler --------------------------------------------------------------------------------------------------------

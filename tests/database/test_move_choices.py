@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL, Engine
+from tests.conftest import on_both_versions
 from tests.database.moves import Copy, Killed, Row, ask, change, contents
 
 from tatame_db import move
@@ -419,6 +420,7 @@ def test_an_orphan_that_a_choice_creates_needs_a_choice_too(
     assert contents(engine.url) == before
 
 
+@on_both_versions
 def test_the_plan_shows_the_outcome_of_each_choice(plan: Callable[..., move.Plan], supabase: URL) -> None:
     change(supabase, f"{NO_KEYS} {TWINS} UPDATE users SET gym_id = 99 WHERE id IN (2, 102)")
     planned = plan(orphans="null", duplicates="last")
@@ -433,6 +435,7 @@ def test_the_plan_shows_the_outcome_of_each_choice(plan: Callable[..., move.Plan
     )
 
 
+@on_both_versions
 def test_rows_fixed_at_the_source_are_copied_without_a_choice(
     copy: Copy, verify: Callable[[], move.Proof], supabase: URL, engine: Engine, expected_target: URL
 ) -> None:

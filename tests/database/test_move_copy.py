@@ -6,6 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import URL, Engine
+from tests.conftest import on_both_versions
 from tests.database.moves import Copy, Killed, ask, change, contents, copy_into, schema
 
 from tatame_db import evolve, move, seed
@@ -31,6 +32,7 @@ def verify(supabase: URL, engine: Engine) -> Callable[[], list[str]]:
     return verify
 
 
+@on_both_versions
 def test_hard_rows_are_copied_as_expected(
     copy: Copy, engine: Engine, expected_target: URL, verify: Callable[[], list[str]]
 ) -> None:
@@ -63,6 +65,7 @@ def test_the_first_row_of_an_empty_table_gets_the_id_1(copy: Copy, supabase: URL
     assert ask(engine.url, "INSERT INTO attachments DEFAULT VALUES RETURNING id") == [(1,)]
 
 
+@on_both_versions
 def test_a_second_copy_writes_nothing_and_parks_nothing(copy: Copy, engine: Engine) -> None:
     copy()
     [before] = ask(engine.url, "SELECT array_agg(oid ORDER BY oid) FROM pg_constraint WHERE contype = 'f'")
@@ -71,6 +74,7 @@ def test_a_second_copy_writes_nothing_and_parks_nothing(copy: Copy, engine: Engi
     assert ask(engine.url, "SELECT array_agg(oid ORDER BY oid) FROM pg_constraint WHERE contype = 'f'") == [before]
 
 
+@on_both_versions
 def test_a_later_copy_inserts_and_deletes_only_what_changed(
     copy: Copy, supabase: URL, verify: Callable[[], list[str]]
 ) -> None:
@@ -127,6 +131,7 @@ def test_few_changes_drop_no_index_and_only_keys_that_reject_rows(
     assert verify() == []
 
 
+@on_both_versions
 def test_rows_and_their_children_are_deleted_and_inserted_in_any_order(
     copy: Copy, supabase: URL, verify: Callable[[], list[str]]
 ) -> None:
@@ -295,6 +300,7 @@ def test_an_obstacle_stops_the_copy_before_anything_is_written(copy: Copy, supab
     assert ask(engine.url, "SELECT to_regnamespace('tatame_move')") == [(None,)]
 
 
+@on_both_versions
 def test_phases_can_be_copied_one_by_one(copy: Copy, engine: Engine, verify: Callable[[], list[str]]) -> None:
     for phase in sorted(set(phases().values())):
         report = copy(*(table for table, its in phases().items() if its == phase))

@@ -18,6 +18,7 @@ import httpx
 import psycopg
 import pytest
 from sqlalchemy import URL, Engine
+from tests.conftest import on_both_versions
 
 from tatame_db import evolve, move
 from tatame_db.database.address import readable
@@ -235,6 +236,7 @@ def test_a_later_copy_writes_only_the_rows_that_changed(
 # --- Obstacles -------------------------------------------------------------------------------------------------------
 
 
+@on_both_versions
 def test_a_plan_over_rest_has_the_same_obstacles_as_over_postgresql(
     postgrest: Start, service: str, supabase: URL, engine: Engine
 ) -> None:
