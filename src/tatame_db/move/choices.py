@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from tatame_db.database.dialect import quoted
-from tatame_db.move.sql import literal
+from tatame_db.move.sql import SOURCE_ROW, literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -158,4 +158,5 @@ def values_of(table: TableMap, exclusion: Exclusion) -> ExclusionQuery:
 
 def rows_of(table: SourceTable, exclusion: Exclusion) -> ExclusionQuery:
     """Return the query of the rows of an unknown table."""
-    return ExclusionQuery(exclusion, "to_jsonb(s) ->> 'id'", "to_jsonb(s)", f"FROM {table.sql} AS s")
+    row = f"to_jsonb({SOURCE_ROW})"
+    return ExclusionQuery(exclusion, f"{row} ->> 'id'", row, f"FROM {table.sql} AS s")

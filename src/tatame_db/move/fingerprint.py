@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tatame_db.database.dialect import public
+from tatame_db.move.sql import TARGET_ROW
 
 if TYPE_CHECKING:
     from tatame_db.move.connection import MoveConnection
@@ -31,6 +32,7 @@ class Fingerprint:
 def fingerprint(target: MoveConnection, table: str) -> Fingerprint:
     """Compute the fingerprint of a table as it is now; reads all its rows."""
     rows, digest = target.row(
-        f'SELECT count(*), coalesce(sum(hashtextextended(t::text COLLATE "C", 0)), 0) FROM {public(table)} AS t'
+        f'SELECT count(*), coalesce(sum(hashtextextended(({TARGET_ROW})::text COLLATE "C", 0)), 0)'
+        f" FROM {public(table)} AS t"
     )
     return Fingerprint(rows, int(digest))

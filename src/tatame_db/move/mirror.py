@@ -22,6 +22,7 @@ from tatame_db.move.proof import TableCount, rejected
 from tatame_db.move.record import Record, identity_of
 from tatame_db.move.rest import FULL_ACCESS_ROLE, RestClient, RestTable
 from tatame_db.move.rest_errors import EmptyOrForbidden, NoRoomForRows, RowsChanged, UnexpectedResponse
+from tatame_db.move.sql import TARGET_ROW, beside_parameters
 from tatame_db.schema import Base, optional_in_source, phases
 from tatame_db.server.scratch import scratch
 
@@ -65,8 +66,9 @@ class Mirror:
                 # A target that is not migrated may lack the table, or have a table of this name without an `id`.
                 return exists and bool(
                     target.rows(
-                        f"SELECT FROM public.{quoted(name)} AS t WHERE tableoid::text = %(tableoid)s"
-                        " AND xmin::text = %(xmin)s AND ctid::text = %(ctid)s AND to_jsonb(t) ->> 'id' = %(key)s",
+                        f"SELECT FROM public.{quoted(name)} AS t WHERE t.tableoid::text = %(tableoid)s"
+                        " AND t.xmin::text = %(xmin)s AND t.ctid::text = %(ctid)s"
+                        f" AND to_jsonb({TARGET_ROW}) ->> 'id' = %(key)s",
                         dict(place),
                     )
                 )
@@ -225,14 +227,14 @@ class _Loader:
 
 def _insert(table: RestTable, types: dict[str, str]) -> str:
     """Return the statement that inserts `%(page)b`; its result is the number of rows and the last key, as text."""
-    texts = ", ".join(f"{quoted(name)} text" for name in types)
+    texts = beside_parameters(", ".join(f"{quoted(name)} text" for name in types))
+    into = beside_parameters(f"public.{quoted(table.name)} ({', '.join(map(quoted, types))})")
     names = ", ".join(f"c{at}" for at in range(len(types)))
     values = ", ".join(f"c{at}::{type_name}" for at, type_name in enumerate(types.values()))
     key = f"c{list(types).index(table.key)}"
     return (
         "WITH page AS MATERIALIZED (SELECT * FROM ROWS FROM (json_to_recordset(convert_from(%(page)b, 'UTF8')::json)"
         f" AS ({texts})) WITH ORDINALITY AS p ({names}, place)),"
-        f" inserted AS (INSERT INTO public.{quoted(table.name)} ({', '.join(map(quoted, types))})"
-        f" SELECT {values} FROM page)"
+        f" inserted AS (INSERT INTO {into} SELECT {values} FROM page)"
         f" SELECT count(*), (SELECT {key} FROM page ORDER BY place DESC LIMIT 1) FROM page"
     )

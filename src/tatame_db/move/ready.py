@@ -13,6 +13,7 @@ from sqlalchemy import CheckConstraint
 from tatame_db.database.bulk import sequence_query
 from tatame_db.database.dialect import DIALECT, public, quoted
 from tatame_db.errors import TatameError, fact
+from tatame_db.move.sql import literal
 
 if TYPE_CHECKING:
     from sqlalchemy import Column, Table
@@ -81,20 +82,19 @@ def prove_ready(target: MoveConnection, table: Table) -> None:
 
 def _insert(target: MoveConnection, table: Table, tried: list[Table]) -> Any:
     tried.append(table)
-    values: dict[str, Any] = {}
+    # Without parameters: the name of a column may be no name for one.
     expressions: dict[str, str] = {}
     for column in table.columns:
         if column.nullable or column.server_default is not None or column is table.autoincrement_column:
             continue
         if column.foreign_keys:
             [key] = column.foreign_keys
-            values[column.name] = _parent(target, key.column.table, tried)
-            expressions[column.name] = f"%({column.name})s"
+            expressions[column.name] = literal(str(_parent(target, key.column.table, tried)))
         else:
             expressions[column.name] = _value(table, column)
     names = ", ".join(map(quoted, expressions))
     row = f"({names}) VALUES ({', '.join(expressions.values())})" if expressions else "DEFAULT VALUES"
-    [[key]] = target.rows(f"INSERT INTO {public(table.name)} {row} RETURNING id", values)
+    [[key]] = target.rows(f"INSERT INTO {public(table.name)} {row} RETURNING id")
     return key
 
 

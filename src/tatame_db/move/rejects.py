@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tatame_db.move.choices import KEPT, UNKNOWN_TABLE, Exclusion, rows_of, values_of
 from tatame_db.move.conversion import TEXT
 from tatame_db.move.record import SCHEMA, Record, identity_of
-from tatame_db.move.sql import array_items
+from tatame_db.move.sql import SOURCE_ROW, array_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -109,7 +109,7 @@ class Rejects:
         # Compared in the type of the ids, for which there is an index; only a text can be the id "NULL".
         ids = keys if table.key.type == TEXT else [key for key in keys if key != "NULL"]
         rows = self.connections.source.rows(
-            f"SELECT coalesce({key}::text, 'NULL'), {self._row_hash('to_jsonb(s)')} FROM {table.source_sql}"
+            f"SELECT coalesce({key}::text, 'NULL'), {self._row_hash(f'to_jsonb({SOURCE_ROW})')} FROM {table.source_sql}"
             f" WHERE {table.among(array_items(ids))}{f' OR {key} IS NULL' if 'NULL' in keys else ''}"
         )
         hashes: dict[str, list[int]] = defaultdict(list)

@@ -28,6 +28,7 @@ from tatame_db.move.choices import (
     values_of,
 )
 from tatame_db.move.obstacles import Requirement
+from tatame_db.move.sql import SOURCE_ROW
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -216,7 +217,7 @@ class _Resolver:
         seen = with_values if draft.action == NULLED else table.with_all_rows
         exclusion = _exclusion(table.name, draft.requirement, draft.action)
         rows = f"FROM {seen.source_sql} WHERE {condition}"
-        return ExclusionQuery(exclusion, f"({table.key.source_value})::text", "to_jsonb(s)", rows)
+        return ExclusionQuery(exclusion, f"({table.key.source_value})::text", f"to_jsonb({SOURCE_ROW})", rows)
 
     def _add(self, query: ExclusionQuery) -> None:
         [count] = self.source.row(f"SELECT count(*) {query.rows}")

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 NUMBER = re.compile("-?[0-9]+")
+# The whole row of a table of the source, which is `s` in every query, or of the target, which is `t`. Without the star,
+# PostgreSQL would take the name for that of a column, and a table may have a column of any name.
+SOURCE_ROW, TARGET_ROW = "s.*", "t.*"
 _SPECIAL = re.compile(r'["\\]')
 
 
@@ -16,6 +19,11 @@ def literal(text: str) -> str:
     """Return a text as an SQL constant without a `%`, which would count as a placeholder beside parameters."""
     escaped = text.replace("\\", r"\\").replace("'", "''").replace("%", r"\x25")
     return f"E'{escaped}'"
+
+
+def beside_parameters(sql: str) -> str:
+    """Double each `%` of names, which would count as a placeholder in a statement with parameters."""
+    return sql.replace("%", "%%")
 
 
 def array_items(ids: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
-from sqlalchemy import ColumnElement, Select, Text, func, select
+from sqlalchemy import ColumnElement, Select, Text, func, literal_column, select
 
 from tatame_db.database.driver import async_driver_connection
 from tatame_db.studio.rows import sorted_by
@@ -52,9 +52,12 @@ def _csv_value(column: Column[Any]) -> ColumnElement[Any]:
 
 
 async def _json(database: AsyncDatabase, selection: Selection) -> AsyncGenerator[str]:
-    row = _query(selection, selection.columns).subquery("row")
+    # Labelled, because SQLAlchemy shortens a name that has nearly the greatest length.
+    rows = _query(selection, [column.label(column.name) for column in selection.columns]).subquery("exported")
+    # Not the bare alias, which would be the column of that name if the table has one.
+    row = func.row_to_json(literal_column("exported.*"))
     before = "[\n"
-    async for text in _lines(database, select(sqlalchemy.cast(func.row_to_json(row.table_valued()), Text))):
+    async for text in _lines(database, select(sqlalchemy.cast(row, Text)).select_from(rows)):
         yield f"{before}{text}"
         before = ",\n"
     yield "[]\n" if before == "[\n" else "\n]\n"

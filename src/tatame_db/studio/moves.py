@@ -26,10 +26,11 @@ _POLL_SECONDS = 1
 _RUNS = 5
 _EXISTS = text("SELECT to_regclass('tatame_move.parked') IS NOT NULL")
 # Whole rows and reports: what a run records grows with the versions of this package.
-_LAST_RUNS = text(f"SELECT to_jsonb(run) FROM tatame_move.runs AS run ORDER BY id DESC LIMIT {_RUNS}")  # noqa: S608, a number
+_LAST_RUNS = text(f"SELECT to_jsonb(run.*) FROM tatame_move.runs AS run ORDER BY id DESC LIMIT {_RUNS}")  # noqa: S608, a number
 _TABLES = text(
-    "SELECT copied.name, to_jsonb(copied) - 'name', (SELECT reported FROM jsonb_array_elements(run.report -> 'tables')"
-    " AS reported WHERE reported ->> 'table' = copied.name)"
+    "SELECT copied.name, to_jsonb(copied.*) - 'name',"
+    " (SELECT reported FROM jsonb_array_elements(run.report -> 'tables') AS reported"
+    " WHERE reported ->> 'table' = copied.name)"
     " FROM tatame_move.tables AS copied JOIN tatame_move.runs AS run ON run.id = copied.run"
 )
 _PARKED = text("SELECT table_name || '.' || name FROM tatame_move.parked ORDER BY 1")
