@@ -14,6 +14,7 @@ from tatame_db.database.address import readable
 from tatame_db.database.pool import Database
 from tatame_db.evolve.lock import LOCK_KEY
 from tatame_db.move.digest import Digest, TableDigests
+from tatame_db.move.fingerprint import Fingerprint
 from tatame_db.move.record import Record
 from tatame_db.schema import Base, phases
 
@@ -249,24 +250,26 @@ def test_rows_written_to_the_target_since_the_copy_are_not_lost(copy: Copy, engi
 @pytest.fixture
 def write_while_comparing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Add a user to the target once the next run has compared the users."""
-    compare = TableDigests.whole
+    compare = TableDigests.whole_with_fingerprint
 
-    def compare_and_write(digests: TableDigests) -> tuple[Digest, Digest]:
+    def compare_and_write(digests: TableDigests) -> tuple[Digest, Digest, Fingerprint]:
         whole = compare(digests)
         if digests.table.name == "users":
-            monkeypatch.setattr(TableDigests, "whole", compare)
+            monkeypatch.setattr(TableDigests, "whole_with_fingerprint", compare)
             change(engine.url, "INSERT INTO users (id, clerk_user_id) VALUES (7, 'user_new')")
         return whole
 
-    return lambda: monkeypatch.setattr(TableDigests, "whole", compare_and_write)
+    return lambda: monkeypatch.setattr(TableDigests, "whole_with_fingerprint", compare_and_write)
 
 
-def test_a_row_written_while_an_idle_run_compares_is_not_lost_later(
+def test_a_row_written_while_an_idle_run_compares_is_reported_and_not_lost_later(
     copy: Copy, engine: Engine, write_while_comparing: Callable[[], None]
 ) -> None:
     copy()
     write_while_comparing()
-    copy()
+    with pytest.raises(move.ChangedAfterProof) as caught:
+        copy()
+    assert caught.value.tables == ["users"]
     with pytest.raises(move.OtherRowsInTarget):
         copy()
     assert ask(engine.url, "SELECT clerk_user_id FROM users WHERE id = 7") == [("user_new",)]

@@ -9,6 +9,7 @@ from tests.database.moves import Copy, change, copy_into
 
 from tatame_db import move
 from tatame_db.database.address import readable
+from tatame_db.move.fingerprint import Fingerprint
 from tatame_db.schema import phases
 
 
@@ -59,7 +60,7 @@ def test_rows_stored_in_another_order_have_the_same_hash(copy: Copy, supabase: U
 def test_a_value_that_a_trigger_changed_is_found_by_its_bytes(
     copy: Copy, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tatame_db.move.copy_table._prove", lambda *_: ((0, ""), (0, "")))
+    monkeypatch.setattr("tatame_db.move.copy_table._prove", lambda *_: (((0, ""), (0, "")), Fingerprint(0, 0)))
     change(
         engine.url,
         "CREATE FUNCTION louder() RETURNS trigger LANGUAGE plpgsql AS"

@@ -49,6 +49,10 @@ def show_plan(plan: Plan) -> None:
             _show_obstacle(table.table, obstacle)
     for obstacle in plan.unknown_tables:
         _show_obstacle("source", obstacle)
+    if plan.target_objects:
+        console.answer("\ncan change rows of the target as they are written, which the proof of a copy would find:")
+        for found in plan.target_objects:
+            console.answer(f"  {found.table}: {' '.join(filter(None, (found.kind, found.name, found.description)))}")
     console.answer(f"\na first copy takes about {plan.seconds:,.1f} s, estimated from the last copy or from the sizes")
     if plan.complete:
         rows = sum(table.rows for table in plan.tables)
@@ -156,6 +160,8 @@ def show_copy(report: Report) -> None:
     if len(report.tables) == len(known) and not rows and not any(what.table in known for what in report.exclusions):
         _show_empty_source()
     _show("time", f"{report.seconds:.1f} s, {counted(written, 'row')} written")
+    if report.outdated:
+        _show("outdated", f"{', '.join(report.outdated)}: written to since the last copy, and not part of this one")
     for step in _next_steps(report, waiting=bool(waiting)):
         _show("next", step)
 

@@ -13,6 +13,7 @@ from tatame_db.move.connection import ConnectionLost, Connections
 from tatame_db.move.copy import NotProven, Report, TargetBusy, TargetFull, copy
 from tatame_db.move.copy_table import CopyDiffers, RowsRefused, TableCopy
 from tatame_db.move.digest import NoCommonHash
+from tatame_db.move.final_proof import ChangedAfterProof
 from tatame_db.move.keys import ForeignKeyViolated
 from tatame_db.move.mapping import TableUnknown, tables_of_phase
 from tatame_db.move.mirror import Mirror
@@ -35,6 +36,7 @@ from tatame_db.move.rest_errors import RestError
 from tatame_db.move.status import MoveStatus, TableStatus, Unfinished, status, unfinished
 
 __all__ = [
+    "ChangedAfterProof",
     "Choices",
     "ConnectionLost",
     "Connections",

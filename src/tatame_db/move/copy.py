@@ -17,6 +17,7 @@ from tatame_db.move.choices import UNKNOWN_TABLE, Choices
 from tatame_db.move.connection import Connections
 from tatame_db.move.copy_table import CopyDiffers, TableCopy, TableTask, copy_rejects, copy_table
 from tatame_db.move.digest import TableDigests
+from tatame_db.move.final_proof import ChangedAfterProof, lock_and_find_changed
 from tatame_db.move.jobs import run_tasks
 from tatame_db.move.keys import count_keys, validate_keys
 from tatame_db.move.mapping import read_mapping
@@ -76,7 +77,7 @@ class TargetFull(TatameError):
 
 @dataclass(frozen=True)
 class Report:
-    """What a run did. Every table in it was proven, with the named hash."""
+    """What a run did. Every table in it was proven, with the named hash, and did not change until the run ended."""
 
     run: int
     moment: str | None
@@ -98,6 +99,8 @@ class Report:
     """How the source was read for the last proof, if over REST."""
     not_copied: list[str]
     """Tables that were never copied from this source."""
+    outdated: list[str]
+    """Tables that this run did not copy, and that were written to since an earlier one did."""
 
 
 def copy(
@@ -124,13 +127,14 @@ def copy(
     to send at most.
 
     Raises `ObstaclesUnresolved`, `OtherRowsInTarget`, `ParentsNotCopied`, `TargetBusy`, `TargetFull`, `CopyDiffers`,
-    `ForeignKeyViolated`, `RowsRefused`, `TrialInsertFailed`, `NotProven`, `TooManyExcluded`, `ConnectionLost`.
+    `ForeignKeyViolated`, `RowsRefused`, `TrialInsertFailed`, `NotProven`, `ChangedAfterProof`, `TooManyExcluded`,
+    `ConnectionLost`.
     """
     options = CopyOptions(tables, choices or Choices(), replace_rows, jobs, sha256)
     try:
         with _restoring(connections.target):
             return _copy(connections, options, on_table, on_rows)
-    except psycopg.errors.LockNotAvailable as error:
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
         raise TargetBusy(reason=str(error.diag.message_primary)) from error
     except psycopg.errors.DiskFull as error:
         raise TargetFull(reason=str(error.diag.message_primary)) from error
@@ -158,7 +162,8 @@ def _copy(
         for table in numbered:
             prove_ready(target, table)
         moment = _moment(connections.source)
-        rest = _prove_again(preparation, connections, copied)
+        differing, rest = _read_again(preparation, connections, copied)
+        _prove_unchanged(preparation, target, copied, differing)
         report = Report(
             run=run,
             moment=moment,
@@ -174,6 +179,7 @@ def _copy(
             seconds=time.perf_counter() - started,
             rest=rest,
             not_copied=_not_copied(record, preparation.identity),
+            outdated=preparation.outdated,
         )
         record.end_run(run, "proven", report=asdict(report))
         target.driver.commit()
@@ -209,7 +215,9 @@ def _recording_failure(record: Record, run: int) -> Generator[None]:
         yield
     except BaseException as error:
         if not driver.closed:
-            outcome: Outcome = "not equal" if isinstance(error, CopyDiffers | NotProven) else "failed"
+            outcome: Outcome = (
+                "not equal" if isinstance(error, CopyDiffers | NotProven | ChangedAfterProof) else "failed"
+            )
             # The failure itself matters more than that it could not be stored.
             with contextlib.suppress(psycopg.Error):
                 driver.rollback()
@@ -293,27 +301,42 @@ def _not_copied(record: Record, identity: str) -> list[str]:
     return [name for name in phases() if name not in copied]
 
 
-# The second reading of a source over REST
+# The last proof
 
 
-def _prove_again(preparation: Preparation, connections: Connections, copied: list[TableCopy]) -> RestReading | None:
-    """Compare with a second reading of the source, if the first was not at one moment. Raises `NotProven`."""
+def _prove_unchanged(
+    preparation: Preparation, target: MoveConnection, copied: list[TableCopy], differing: list[str]
+) -> None:
+    """Compare the target with what was proven. The caller stores the success and commits, which unlocks the tables.
+
+    Raises `ChangedAfterProof`, `NotProven`.
+    """
+    changed = lock_and_find_changed(target, preparation.outdated)
+    for table in copied:
+        if table.table not in [*changed, *differing]:
+            Record(target).mark_proven(table.table)
+    # What was changed on the target differs from the source because of that.
+    not_proven = [name for name in differing if name not in changed]
+    if changed or not_proven:
+        target.driver.commit()
+    if changed:
+        raise ChangedAfterProof(tables=changed, not_proven=not_proven)
+    if not_proven:
+        raise NotProven(tables=not_proven, reason="they changed while they were read")
+
+
+def _read_again(
+    preparation: Preparation, connections: Connections, copied: list[TableCopy]
+) -> tuple[list[str], RestReading | None]:
+    """Read a source over REST a second time, and return the tables that differ. Raises `NotProven`."""
     reread, target = connections.source.reread, connections.target
     if reread is None:
-        return None
+        return [], None
     try:
         with reread() as source:
-            differing = _find_differing(preparation, Connections(source, target), copied)
-            rest = source.rest
+            return _find_differing(preparation, Connections(source, target), copied), source.rest
     except RestError as error:
         raise NotProven(tables=[table.table for table in copied], reason=error.what) from error
-    for table in copied:
-        if table.table not in differing:
-            Record(target).mark_proven(table.table)
-    target.driver.commit()
-    if differing:
-        raise NotProven(tables=differing, reason="they changed while they were read")
-    return rest
 
 
 def _find_differing(preparation: Preparation, connections: Connections, copied: list[TableCopy]) -> list[str]:

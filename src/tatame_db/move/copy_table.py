@@ -48,7 +48,7 @@ class CopyDiffers(TatameError):
     table: str
     what = "{table} was copied, but the proof found that it differs from the source"
     means = _TABLE_UNCHANGED
-    fix = "check whether something in the target changes rows as they are written, such as a trigger"
+    fix = "disable what changes rows of the target as they are written; `tatame-db move plan` names triggers and rules"
 
 
 @fact
@@ -160,13 +160,14 @@ def _make_equal(
     on_block = hasher.update if hasher else None
     try:
         deleted, written = _write(preparation, connections, table, changes, on_rows=on_rows, on_block=on_block)
+        # Deferred constraints and triggers would otherwise run at COMMIT, when the proof is over.
+        connections.target.execute("SET CONSTRAINTS ALL IMMEDIATE")
     except (psycopg.IntegrityError, psycopg.errors.RaiseException) as error:
         raise RowsRefused(table=table.name, reason=str(error.diag.message_primary)) from error
     if hasher and hasher.digest() != read_back(connections.target, table):
         raise CopyDiffers(table=table.name)
     waiting = _clear_waiting(preparation, connections.target, table)
-    digests = _prove(preparation, connections, table, waiting)
-    after = fingerprint(connections.target, table.name)
+    digests, after = _prove(preparation, connections, table, waiting)
     return _Contents(after, digests, deleted, written, waiting, hasher.hexdigest() if hasher else None)
 
 
@@ -220,13 +221,14 @@ def _clear_waiting(preparation: Preparation, target: MoveConnection, table: Tabl
 
 def _prove(
     preparation: Preparation, connections: Connections, table: TableMap, waiting: tuple[str, ...]
-) -> tuple[Digest, Digest]:
+) -> tuple[tuple[Digest, Digest], Fingerprint]:
     """Compare the written rows with the source, except for columns that wait. Raises `CopyDiffers`."""
     columns = [column for column in table.columns if column.name not in waiting]
-    source, target = TableDigests(connections, replace(table, columns=columns), preparation.hash_expression).whole()
+    digests = TableDigests(connections, replace(table, columns=columns), preparation.hash_expression)
+    source, target, after = digests.whole_with_fingerprint()
     if source != target:
         raise CopyDiffers(table=table.name)
-    return source, target
+    return (source, target), after
 
 
 def copy_rejects(preparation: Preparation, connections: Connections, run: int, table: str) -> Counter[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tatame_db.errors import TatameError, fact
+from tatame_db.move.fingerprint import Fingerprint, fingerprint_digest
 from tatame_db.move.sql import NUMBER
 
 if TYPE_CHECKING:
@@ -80,6 +81,16 @@ class TableDigests:
         """Return the digests of all rows of the source and of the target."""
         source, target = self._digests(Part())
         return source[None], target[None]
+
+    def whole_with_fingerprint(self) -> tuple[Digest, Digest, Fingerprint]:
+        """Return the digests of all rows of the source and of the target, and the fingerprint of the same rows."""
+        query = "SELECT count(*), coalesce(sum({}), 0)::text{} FROM {}"
+        found = fingerprint_digest(self.connections.target, self.table.name)
+        [source], [(rows, digest, fingerprint)] = self.connections.rows(
+            query.format(self._source_hash, "", self.table.source_sql),
+            query.format(self._target_hash, f", {found}", self.table.target_sql),
+        )
+        return (source[0], source[1]), (rows, digest), Fingerprint(rows, int(fingerprint))
 
     def differing_parts(self, bits: int) -> Iterator[Part]:
         """Yield parts that hold all differing rows: the buckets of `2 ** bits` ids whose digests differ.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tatame_db.database.dialect import public
-from tatame_db.move.sql import TARGET_ROW
+from tatame_db.database.dialect import public, quoted
+from tatame_db.move.sql import literal
+from tatame_db.schema import Base
 
 if TYPE_CHECKING:
     from tatame_db.move.connection import MoveConnection
@@ -31,8 +32,19 @@ class Fingerprint:
 
 def fingerprint(target: MoveConnection, table: str) -> Fingerprint:
     """Compute the fingerprint of a table as it is now; reads all its rows."""
-    rows, digest = target.row(
-        f'SELECT count(*), coalesce(sum(hashtextextended(({TARGET_ROW})::text COLLATE "C", 0)), 0)'
-        f" FROM {public(table)} AS t"
-    )
+    rows, digest = target.row(f"SELECT count(*), {fingerprint_digest(target, table)} FROM {public(table)} AS t")
     return Fingerprint(rows, int(digest))
+
+
+def fingerprint_digest(target: MoveConnection, table: str) -> str:
+    """Return the SQL of the digest for a query of the table, as `t`, which may compute more in the same pass.
+
+    Only the columns of the models count: a copy writes no other, so another may be filled at any time.
+    """
+    found = target.rows(
+        f"SELECT attname FROM pg_attribute WHERE attrelid = {literal(public(table))}::regclass"
+        " AND attnum > 0 AND NOT attisdropped AND attname = ANY(%(names)s) ORDER BY attnum",
+        {"names": [column.name for column in Base.metadata.tables[table].columns]},
+    )
+    values = ", ".join(f"t.{quoted(name)}" for (name,) in found)
+    return f'coalesce(sum(hashtextextended(ROW({values})::text COLLATE "C", 0)), 0)'

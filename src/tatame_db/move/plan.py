@@ -10,6 +10,7 @@ from tatame_db.move.choices import Choices, Exclusion, Obstacle, Resolution, sum
 from tatame_db.move.mapping import read_mapping
 from tatame_db.move.record import Record
 from tatame_db.move.resolve import resolve
+from tatame_db.move.target import TargetObject, target_objects
 from tatame_db.schema import phase
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class Plan:
     unknown_tables: list[Obstacle]
     exclusions: list[Exclusion]
     """The rows and values that the choices exclude."""
+    target_objects: list[TargetObject]
+    """What can change rows of the target as they are written."""
     rest: RestReading | None
     """How the source was read, if over REST."""
 
@@ -124,6 +127,7 @@ def plan_of(connections: Connections, resolution: Resolution) -> Plan:
         tables=[_planned(resolution, table, speeds.get(table.name)) for table in resolution.mapping.tables],
         unknown_tables=resolution.unknown_tables,
         exclusions=summary(resolution.queries),
+        target_objects=target_objects(target),
         rest=source.rest,
     )
 

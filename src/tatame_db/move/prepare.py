@@ -13,12 +13,13 @@ from tatame_db.move.mapping import read_mapping
 from tatame_db.move.plan import plan_of
 from tatame_db.move.record import Record, identity_of
 from tatame_db.move.resolve import resolve
+from tatame_db.schema import phases
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tatame_db.move.choices import Choices, Resolution
-    from tatame_db.move.connection import Connections
+    from tatame_db.move.connection import Connections, MoveConnection
     from tatame_db.move.mapping import Mapping, TableMap
     from tatame_db.move.plan import Plan
 
@@ -91,9 +92,11 @@ class Preparation:
     hash_expression: str
     """The hash that both servers compute alike, as SQL."""
     fingerprints: dict[str, Fingerprint]
-    """Of each table of the target, before its digest."""
+    """Of each table of the target, when its digest was computed."""
     digests: dict[str, tuple[Digest, Digest]]
     """Of each table, in the source and in the target."""
+    outdated: list[str]
+    """Other tables that were copied by an earlier run, and written to since."""
 
     @property
     def differing(self) -> list[TableMap]:
@@ -118,9 +121,12 @@ def prepare(connections: Connections, options: CopyOptions) -> Preparation:
     hash_name = common_hash(connections)
     hash_expression = HASHES[hash_name]
     _refuse_missing_parents(connections, resolution.mapping, selected, hash_expression)
-    # The fingerprints come first, so that a later one differs if a row is written to the target in between.
-    fingerprints = {table.name: fingerprint(connections.target, table.name) for table in tables}
-    digests = {table.name: TableDigests(connections, table, hash_expression).whole() for table in tables}
+    fingerprints: dict[str, Fingerprint] = {}
+    digests: dict[str, tuple[Digest, Digest]] = {}
+    for table in tables:
+        # In one pass, so that both are of the same rows, whatever is written to the target meanwhile.
+        source, target, found = TableDigests(connections, table, hash_expression).whole_with_fingerprint()
+        digests[table.name], fingerprints[table.name] = (source, target), found
     preparation = Preparation(
         options=options,
         plan=plan,
@@ -133,6 +139,7 @@ def prepare(connections: Connections, options: CopyOptions) -> Preparation:
         hash_expression=hash_expression,
         fingerprints=fingerprints,
         digests=digests,
+        outdated=_outdated(connections.target, selected.names),
     )
     if not options.replace_rows:
         _refuse_other_rows(preparation, Record(connections.target))
@@ -185,6 +192,11 @@ def _refuse_missing_parents(
     missing = [table.name for table in mapping.tables if table.name in required and differs(table)]
     if missing:
         raise ParentsNotCopied(parents=missing)
+
+
+def _outdated(target: MoveConnection, names: Sequence[str]) -> list[str]:
+    others = {name: last for name, last in Record(target).tables().items() if name not in names and name in phases()}
+    return [name for name, last in others.items() if fingerprint(target, name) != last.fingerprint]
 
 
 def _refuse_other_rows(preparation: Preparation, record: Record) -> None:
