@@ -42,7 +42,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.queries import write as writes
-from tatame_db.queries.errors import ParameterInvalid, RowInvalid
+from tatame_db.queries.errors import ParameterInvalid, ReadInvalid, RowInvalid
 from tatame_db.queries.read import Read, query, read
 from tatame_db.queries.write import insert_many, update_many, upsert
 from tatame_db.testing.runs import Run
@@ -633,3 +633,43 @@ def test_any_text_and_number_is_stored_or_refused_alike_on_every_path(
             else:
                 outcomes.add(repr(session_value(samples, column, key)))
     assert len(outcomes) == 1
+
+
+# --- Pages -----------------------------------------------------------------------------------------------------------
+
+
+# SQLAlchemy converts them in Python.
+NOT_READ = {"data", "plain", "color", "mood", "label", "colors", "price", "exact", "exacts", "raws", "token_text"}
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("column", sorted(SAME.keys() - NOT_READ))
+def test_pages_after_each_other_by_a_column_of_any_type_are_the_rows_in_order(
+    column: str, database: Database, *, descending: bool
+) -> None:
+    values = [*SAME[column], *SAME[column], None, None]
+    with database.session.begin() as session:
+        session.query(MODEL).delete()
+        session.add_all([Sample(key=f"{number}", **{column: value}) for number, value in enumerate(values)])
+    found: Any = getattr(MODEL, column)
+    order = found.desc() if descending else found.asc()
+    ordered = read(MODEL).columns(MODEL.id, found).order_by(order)
+
+    @query
+    def page(last: Sample | None = None) -> Read[Sample]:
+        return cast("Read[Sample]", ordered.after(last).limit(1))
+
+    expected = [row.id for row in ordered.page(1, size=100).all(database)]
+    for next_page in (page.all, lambda database, last: ordered.after(last).limit(1).all(database)):
+        ids: list[int] = []
+        last = None
+        while len(ids) <= len(values) and (rows := next_page(database, last)):
+            [last] = rows
+            ids.append(last.id)
+        assert ids == expected
+
+
+@pytest.mark.parametrize("column", sorted(NOT_READ))
+def test_a_column_that_sqlalchemy_converts_is_not_read(column: str, database: Database) -> None:
+    with pytest.raises(ReadInvalid, match=f"has `{column}` of type .*, which SQLAlchemy converts in Python"):
+        read(MODEL).columns(MODEL.id, getattr(MODEL, column)).all(database)

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sqlalchemy import ColumnElement, ScalarSelect, Select
+    from sqlalchemy.types import TypeEngine
 
     from tatame_db.queries.description import RelationRead
 
@@ -285,11 +286,19 @@ def _json_rows(decode: Callable[[str], Any], place: int) -> RowMaker:
 # --- What one statement cannot return --------------------------------------------------------------------------------
 
 
+def _is_native(kind: TypeEngine[Any]) -> bool:
+    if isinstance(kind, Float):
+        return not kind.asdecimal
+    if isinstance(kind, Uuid):
+        return bool(kind.as_uuid)
+    return isinstance(kind, NATIVE_TYPES) and not isinstance(kind, Enum)
+
+
 def check_native(description: RelationRead) -> None:
     """Raise `ReadInvalid` for a column whose value the driver does not return as the ORM does."""
     for name in description.column_names:
         kind = inspect(description.model).columns[name].type
-        if json_type(kind) is None and (not isinstance(kind, NATIVE_TYPES) or isinstance(kind, Enum)):
+        if json_type(kind) is None and not _is_native(kind):
             raise ReadInvalid(
                 problem=f"{description.title} has `{name}` of type {kind!r}, which SQLAlchemy converts in Python",
                 advice=f"leave it out with `.columns(…)`, or use `select({description.model.__name__})` in a session",

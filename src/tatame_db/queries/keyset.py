@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import PrimaryKeyConstraint, UniqueConstraint, and_, bindparam, false, inspect, or_, tuple_
+from sqlalchemy import (
+    Float,
+    PrimaryKeyConstraint,
+    UniqueConstraint,
+    and_,
+    bindparam,
+    cast,
+    false,
+    inspect,
+    or_,
+    tuple_,
+)
 from sqlalchemy.sql import operators
 
 from tatame_db.queries.errors import ReadInvalid
@@ -104,10 +115,14 @@ def after_condition(
     parameter = parameter_name(description.last_row)
 
     def bound(column: SortColumn) -> Any:
-        value = values[column.name]
-        if value is None or parameter is None:
-            return value
-        return bindparam(value_name(parameter, column.name), type_=column.column.type)
+        value, kind = values[column.name], column.column.type
+        if value is None:
+            return None
+        # A parameter even if the value is known: SQLAlchemy writes `true` as SQL, which it does not compare.
+        name = None if parameter is None else value_name(parameter, column.name)
+        sent = bindparam(name, value if parameter is None else None, kind, required=parameter is not None)
+        # Otherwise a `real` is compared with a double, which differs from it in its last digits.
+        return cast(sent, kind) if isinstance(kind, Float) else sent
 
     return _after([(column, bound(column)) for column in columns])
 

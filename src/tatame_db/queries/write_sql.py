@@ -32,7 +32,10 @@ def insert_statement(
     if returned:
         sql += f"\nRETURNING {_names(model, returned)}"
     return Statement(
-        f"insert {model.__name__}", _with_parameters(sql, columns), _row_maker(model, returned), has_rows=bool(returned)
+        f"insert {model.__name__}",
+        _with_parameters(sql, _types(model, columns)),
+        _row_maker(model, returned),
+        has_rows=bool(returned),
     )
 
 
@@ -55,14 +58,16 @@ def upsert_statement(
     sql = f"{_insert(model, columns, is_single=is_single)}\nON CONFLICT ({_names(model, key)}) DO UPDATE SET {changes}"
     if returned:
         sql += f"\nRETURNING {_names(model, returned)}"
-        return Statement(f"upsert {model.__name__}", _with_parameters(sql, columns), _row_maker(model, returned))
+        return Statement(
+            f"upsert {model.__name__}", _with_parameters(sql, _types(model, columns)), _row_maker(model, returned)
+        )
     # Nothing has locked or deleted a row that was just inserted. An updated row was locked before, by this statement.
     # PostgreSQL 18 has RETURNING old and new, which also work in partitioned tables; older servers lack them.
     sql = (
         f"WITH written AS (\n{sql}\nRETURNING xmax = 0 AS is_new\n)\n"
         "SELECT count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new) FROM written"
     )
-    return Statement(f"upsert {model.__name__}", _with_parameters(sql, columns), tuple)
+    return Statement(f"upsert {model.__name__}", _with_parameters(sql, _types(model, columns)), tuple)
 
 
 @lru_cache(maxsize=MAX_COLUMN_SETS)
@@ -104,8 +109,9 @@ _ROWS = ":rows:"
 _VALUES = ":values:"
 
 
-def _with_parameters(sql: str, columns: Sequence[str] = ()) -> str:
-    values = ", ".join(f"%({position})s" for position in range(len(columns)))
+def _with_parameters(sql: str, types: Sequence[str] = ()) -> str:
+    # The types of the model, as in the rows of JSON: a column of the database may have another one.
+    values = ", ".join(f"%({position})s::{kind}" for position, kind in enumerate(types))
     return sql.replace("%", "%%").replace(_ROWS, "%(rows)s::json").replace(_VALUES, values)
 
 
@@ -141,6 +147,10 @@ def _typed(model: type[Base], columns: tuple[str, ...]) -> str:
     return ", ".join(
         f"{quoted(name)} {'TEXT' if _is_json(model, name) else column_type(model, name)}" for name in columns
     )
+
+
+def _types(model: type[Base], columns: tuple[str, ...]) -> list[str]:
+    return [column_type(model, name) for name in columns]
 
 
 def _read(model: type[Base], name: str) -> str:
