@@ -89,6 +89,8 @@ class Settings(BaseSettings):
     supabase_url: str | None = None
     supabase_rest_url: str | None = None
     """The address of a PostgREST outside the Supabase project."""
+    supabase_proxy: SecretStr | None = None
+    """The only proxy through which a project is read over REST."""
     supabase_anon_key: SecretStr | None = None
     supabase_service_role_key: SecretStr | None = None
     supabase_db_url: SecretStr | None = None

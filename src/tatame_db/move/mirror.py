@@ -38,6 +38,17 @@ PAGE_ROWS = 10_000
 # The server needs some room beside the rows, for its log and for sorting.
 SPARE_BYTES = 1 << 28
 
+# The text of these types refers to objects of the source, or depends on how a server was built or is set.
+_NEEDS_MORE_THAN_TEXT = "^(xml|money|aclitem|gtsvector|reg.*|pg_.*)$"
+# What PostgreSQL raises for JSON that is not that of rows of the table.
+_NOT_ROWS = (
+    psycopg.DataError,
+    psycopg.IntegrityError,
+    psycopg.NotSupportedError,
+    psycopg.errors.StatementTooComplex,
+    psycopg.errors.ProgramLimitExceeded,
+)
+
 
 @dataclass(frozen=True)
 class Mirror:
@@ -141,8 +152,12 @@ class _Loader:
                     url=self.rest.address, problem=f"the table {name} exists, but the description does not list it"
                 )
         rows: dict[str, int] = {}
+        self.rest.views = []
         for name in [*known, *sorted(described.keys() - known.keys())]:
-            if name in described:
+            if name not in known and self.rest.is_view(described[name]):
+                # As over PostgreSQL, its rows are those of the tables that it reads.
+                self.rest.views.append(name)
+            elif name in described:
                 whole = name in known or name in self.kept or self.mirror.keep_unknown
                 rows[name] = self._load_rows(described[name]) if whole else self._load_count(name)
                 if self.mirror.on_read:
@@ -195,16 +210,19 @@ class _Loader:
             raise UnexpectedResponse(url=self._url(name), problem="the table is described, but does not exist")
         return count
 
-    def _insert_page(self, table: RestTable, insert: str, body: bytes) -> tuple[int, str | None]:
+    def _insert_page(self, table: RestTable, insert: str, body: bytearray) -> tuple[int, str | None]:
         """Insert the rows of a page; return their number and the key of the last one."""
         if shutil.disk_usage(self.directory).free < SPARE_BYTES:
             raise NoRoomForRows(directory=self.directory)
         try:
             [(rows, last_key)] = self.connection.execute(insert.encode(), {"page": body}).fetchall()
+        except psycopg.errors.DiskFull:
+            raise NoRoomForRows(directory=self.directory) from None
         except psycopg.errors.UniqueViolation:
             problem = "the same row was sent twice"
-        except psycopg.DataError as error:
-            problem = f"expected rows, got something else: {error.diag.message_primary}"
+        except _NOT_ROWS as error:
+            # The message of PostgreSQL would repeat the value.
+            problem = f"expected rows, got something else ({type(error).__name__})"
         else:
             return rows, last_key
         raise UnexpectedResponse(url=self._url(table.name), problem=problem)
@@ -212,9 +230,10 @@ class _Loader:
     def _stored_type(self, described: str) -> str:
         """Return the type in which values are stored: a built-in one as described, text for the source's own types."""
         found = self.connection.execute(
-            "SELECT format_type(oid, NULL) FROM pg_type WHERE oid = to_regtype(%s)"
-            " AND typnamespace = 'pg_catalog'::regnamespace AND typtype = 'b'",
-            [described],
+            "SELECT format_type(t.oid, NULL) FROM pg_type t LEFT JOIN pg_type e ON e.typarray = t.oid"
+            " WHERE t.oid = to_regtype(%s) AND t.typnamespace = 'pg_catalog'::regnamespace AND t.typtype = 'b'"
+            " AND coalesce(e.typname, t.typname) !~ %s",
+            [described, _NEEDS_MORE_THAN_TEXT],
         ).fetchall()
         return str(found[0][0]) if found else "text[]" if described.endswith("[]") else "text"
 

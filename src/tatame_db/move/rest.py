@@ -10,7 +10,7 @@ import contextlib
 import json
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from urllib.parse import quote, unquote
 import httpx
 from pydantic import SecretStr
 
+from tatame_db.move.http import READ_TIMEOUT_SECONDS, HttpClient
 from tatame_db.move.rest_errors import (
     KeyInvalid,
     KeyIsRestricted,
@@ -27,6 +28,7 @@ from tatame_db.move.rest_errors import (
     RestAddressInvalid,
     RestError,
     RestNotReached,
+    RowTooLong,
     TableForbidden,
     UnexpectedResponse,
 )
@@ -36,23 +38,26 @@ if TYPE_CHECKING:
 
 # Row-level security hides nothing from this role.
 FULL_ACCESS_ROLE = "service_role"
-CONNECT_TIMEOUT_SECONDS = 15
-# Counting a large table may take the server this long before it sends the first byte.
-READ_TIMEOUT_SECONDS = 120
-RESPONSE_TIMEOUT_SECONDS = 900
 RETRY_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)
 LONGEST_PAUSE_SECONDS = 60
 # The part of a page that is held in memory; only a page of a single row may be longer.
 MAX_PAGE_BYTES = 1 << 21
+# The temporary server and this process need several times as much memory for it.
+MAX_ROW_BYTES = 1 << 28
 _BUSY = {429, 502, 503, 504}
 _UNDEFINED_TABLE = {"42P01", "PGRST205"}
+_UNDEFINED_COLUMN = "42703"
 _INSUFFICIENT_PRIVILEGE = "42501"
-_CONTENT_RANGE = re.compile(r"(?:(\d+)-(\d+)|\*)/(\d+|\*)")
+# Python refuses to read a number of thousands of digits.
+_CONTENT_RANGE = re.compile(r"(?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18}|\*)")
 
 
 @dataclass(frozen=True)
 class RestReading:
-    """How a source was read over REST. `cap` is the number of rows to which the server cut pages, if it cut any."""
+    """How a source was read over REST. `cap` is the number of rows to which the server cut pages, if it cut any.
+
+    `views` are the views without a model, whose rows were not read.
+    """
 
     address: str
     version: str
@@ -60,6 +65,7 @@ class RestReading:
     anon_sees_all: bool
     pages: int
     cap: int | None
+    views: list[str] = field(default_factory=list[str])
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -69,11 +75,15 @@ class RestReading:
 
 @dataclass(frozen=True)
 class RestTable:
-    """A table as the server describes it: column types by column name, and the columns of the primary key."""
+    """A table as the server describes it: column types by column name, and the columns of the primary key.
+
+    A view looks like a table, too, and rows can be inserted into a simple one.
+    """
 
     name: str
     columns: dict[str, str]
     keys: list[str]
+    insertable: bool = True
 
     @property
     def key(self) -> str:
@@ -88,7 +98,7 @@ class RestPage:
     """Rows as the server sent them, a JSON array, and their number according to the `Content-Range` header."""
 
     rows: int
-    body: bytes
+    body: bytearray
 
 
 def read_as_text(type_name: str) -> bool:
@@ -103,11 +113,18 @@ class RestClient:
     """A connection to one PostgREST server with one key. Close it after use."""
 
     def __init__(
-        self, address: str, key: str, *, anon_sees_all: bool = False, read_timeout_seconds: float = READ_TIMEOUT_SECONDS
+        self,
+        address: str,
+        key: str,
+        *,
+        anon_sees_all: bool = False,
+        proxy: str | None = None,
+        read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
     ) -> None:
         """Check the address, the key and its role; sends nothing.
 
-        Raises `RestAddressInvalid`, `KeyInvalid`, `KeyIsRestricted`.
+        Requests go through `proxy` if there is one, and never through one that the environment names. Raises
+        `RestAddressInvalid`, `KeyInvalid`, `KeyIsRestricted`, `ProxyInvalid`, `CertificatesUnusable`.
         """
         self.address = _valid_address(address)
         self.key = SecretStr(key.strip())
@@ -120,13 +137,9 @@ class RestClient:
             raise KeyIsRestricted(role=self.role)
         self.pages, self.version = 0, ""
         self.cap: int | None = None
+        self.views: list[str] = []
         self._has_answered = False
-        self._client = httpx.Client(
-            headers=_headers(self.key.get_secret_value()),
-            timeout=httpx.Timeout(read_timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS),
-            # A redirect would carry the key to a server that was not configured.
-            follow_redirects=False,
-        )
+        self._client = HttpClient(_headers(self.key.get_secret_value()), proxy, read_timeout_seconds)
 
     def close(self) -> None:
         """Close the connections."""
@@ -135,17 +148,32 @@ class RestClient:
     @property
     def reading(self) -> RestReading:
         """How the source was read so far."""
-        return RestReading(self.address, self.version, self.role, self.anon_sees_all, self.pages, self.cap)
+        return RestReading(self.address, self.version, self.role, self.anon_sees_all, self.pages, self.cap, self.views)
 
     def tables(self) -> dict[str, RestTable]:
         """Return the tables that the server describes, by name. Raises `RestError`."""
         _, body = self._get("/", {}, {"Accept": "application/openapi+json, application/json"}, MAX_PAGE_BYTES * 8)
         try:
-            description = json.loads(body or b"")
+            description = _parsed(body)
             self.version = str(description["info"]["version"])
-            return {name: _table(name, details) for name, details in description["definitions"].items()}
+            paths = description["paths"]
+            return {
+                name: _table(name, details, insertable="post" in paths.get(f"/{name}", {}))
+                for name, details in description["definitions"].items()
+            }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UnexpectedResponse(url=self.address, problem="expected a description of the tables") from error
+
+    def is_view(self, table: RestTable) -> bool:
+        """Return whether a table is a view, a materialized view or a foreign table. Raises `RestError`."""
+        if not table.insertable:
+            return True
+        try:
+            self._get(_path(table.name), {"select": "ctid", "limit": "0"}, {})
+        except _ColumnUndefined:
+            # Every row of a table has a place.
+            return True
+        return False
 
     def count(self, table: str) -> int | None:
         """Count the rows of a table; `None` if there is no such table. Raises `RestError`."""
@@ -162,7 +190,8 @@ class RestClient:
     def page(self, table: RestTable, after: str | None, limit: int) -> RestPage | None:
         """Read up to `limit` rows whose key comes after `after`, in the order of the key.
 
-        Returns `None` if these rows take more than `MAX_PAGE_BYTES`; a single row may. Raises `RestError`.
+        Returns `None` if these rows take more than `MAX_PAGE_BYTES`; a single row may take `MAX_ROW_BYTES`. Raises
+        `RestError`.
         """
         names = {name: _quoted(name) for name in table.columns}
         key = names[table.key]
@@ -174,8 +203,11 @@ class RestClient:
             "limit": str(limit),
             **({} if after is None else {key: f"gt.{after}"}),
         }
-        response, body = self._get(_path(table.name), parameters, {}, None if limit == 1 else MAX_PAGE_BYTES)
+        max_bytes = MAX_ROW_BYTES if limit == 1 else MAX_PAGE_BYTES
+        response, body = self._get(_path(table.name), parameters, {}, max_bytes)
         if body is None:
+            if limit == 1:
+                raise RowTooLong(table=table.name, limit_bytes=max_bytes)
             return None
         first, last, _ = _content_range(response)
         self.pages += 1
@@ -192,21 +224,20 @@ class RestClient:
             "order": f"{columns['key']}.asc",
             "limit": "1",
         }
-        with contextlib.suppress(UnexpectedResponse, ValueError, IndexError):
+        with contextlib.suppress(UnexpectedResponse, ValueError, LookupError, TypeError, AttributeError):
             _, body = self._get(_path(table.name), parameters, {})
-            return dict(zip(columns, map(str, json.loads(body or b"")[0].values()), strict=True))
+            return dict(zip(columns, map(str, _parsed(body)[0].values()), strict=True))
         return {}
 
     def _get(
-        self, path: str, parameters: dict[str, str], headers: dict[str, str], max_bytes: int | None = MAX_PAGE_BYTES
-    ) -> tuple[httpx.Response, bytes | None]:
+        self, path: str, parameters: dict[str, str], headers: dict[str, str], max_bytes: int = MAX_PAGE_BYTES
+    ) -> tuple[httpx.Response, bytearray | None]:
         """Send a request, again after a pause if the server is busy; the body is `None` if it exceeds `max_bytes`."""
         headers = {"Accept": "application/json", "Accept-Profile": "public"} | headers
         pauses = iter(RETRY_PAUSES_SECONDS)
         while True:
             try:
-                with self._client.stream("GET", self.address + path, params=parameters, headers=headers) as response:
-                    body = _body(response, max_bytes)
+                response, body = self._client.get(self.address + path, parameters, headers, max_bytes)
             except httpx.RequestError as error:
                 failure: RestError = RestNotReached(address=self.address, reason=self._without_key(_message(error)))
                 # A server that has answered may answer again; one that never did is more likely misspelled.
@@ -226,7 +257,7 @@ class RestClient:
                 raise failure from None
             time.sleep(pause)
 
-    def _check(self, path: str, response: httpx.Response, body: bytes | None) -> None:
+    def _check(self, path: str, response: httpx.Response, body: bytearray | None) -> None:
         url = self.address + path
         if response.is_success:
             content_type = response.headers.get("content-type", "no content type").partition(";")[0]
@@ -245,6 +276,8 @@ class RestClient:
             raise KeyRejected(address=self.address, reason=reason)
         if response.status_code == HTTPStatus.NOT_FOUND and code in _UNDEFINED_TABLE:
             raise _TableUndefined(url=url, problem=reason)
+        if code == _UNDEFINED_COLUMN:
+            raise _ColumnUndefined(url=url, problem=reason)
         raise UnexpectedResponse(url=url, problem=reason)
 
     def _without_key(self, message: str) -> str:
@@ -256,13 +289,17 @@ class _TableUndefined(UnexpectedResponse):
     """There is no such table."""
 
 
+class _ColumnUndefined(UnexpectedResponse):
+    """The table has no such column."""
+
+
 def role_of(key: str) -> str:
     """Return the role that a key names itself; `unknown` if it names none."""
     if key.startswith("sb_"):
         return {"secret": FULL_ACCESS_ROLE, "publishable": "anon"}.get(key.split("_")[1], "unknown")
     with contextlib.suppress(ValueError, IndexError, AttributeError):
         claims = key.split(".")[1]
-        role = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4))).get("role")
+        role = _parsed(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4))).get("role")
         if isinstance(role, str) and role.isidentifier():
             return role
     return "unknown"
@@ -294,11 +331,11 @@ def _headers(key: str) -> dict[str, str]:
     return {"apikey": key} | ({} if key.startswith("sb_") else {"Authorization": f"Bearer {key}"})
 
 
-def _table(name: str, details: dict[str, Any]) -> RestTable:
+def _table(name: str, details: dict[str, Any], *, insertable: bool) -> RestTable:
     columns: dict[str, dict[str, str]] = details.get("properties", {})
     keys = [column for column, described in columns.items() if "<pk/>" in described.get("description", "")]
     types = {column: str(described.get("format", "text")) for column, described in columns.items()}
-    return RestTable(name, types, keys)
+    return RestTable(name, types, keys, insertable)
 
 
 def _quoted(column: str) -> str:
@@ -310,16 +347,12 @@ def _path(table: str) -> str:
     return f"/{quote(table, safe='')}"
 
 
-def _body(response: httpx.Response, max_bytes: int | None) -> bytes | None:
-    deadline = time.monotonic() + RESPONSE_TIMEOUT_SECONDS
-    body = bytearray()
-    for part in response.iter_bytes():
-        body += part
-        if max_bytes is not None and len(body) > max_bytes:
-            return None
-        if time.monotonic() > deadline:
-            raise httpx.ReadTimeout(f"the response took more than {RESPONSE_TIMEOUT_SECONDS} seconds")
-    return bytes(body)
+def _parsed(body: bytes | bytearray | None) -> Any:
+    """Return the value of a JSON text. Raises `ValueError`."""
+    try:
+        return json.loads(body or b"")
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _content_range(response: httpx.Response) -> tuple[int | None, int | None, int | None]:
@@ -332,10 +365,10 @@ def _content_range(response: httpx.Response) -> tuple[int | None, int | None, in
     return first, last, total
 
 
-def _postgrest_error(body: bytes | None) -> dict[str, str]:
+def _postgrest_error(body: bytearray | None) -> dict[str, str]:
     """Return the texts of PostgREST's error object, `code` and `message` among them; empty for any other body."""
     with contextlib.suppress(ValueError, AttributeError):
-        details: Iterable[tuple[str, object]] = json.loads(body or b"").items()
+        details: Iterable[tuple[str, object]] = _parsed(body).items()
         return {name: text for name, text in details if isinstance(text, str)}
     return {}
 
@@ -344,7 +377,7 @@ def _retry_after_seconds(response: httpx.Response) -> float | None:
     retry_after = response.headers.get("retry-after", "")
     if retry_after.isdecimal():
         return float(retry_after)
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, OverflowError):
         return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
     return None
 

@@ -39,6 +39,25 @@ class RestAddressInvalid(RestError):
 
 
 @fact
+class ProxyInvalid(RestError):
+    """The proxy is not that of a web server. Its address is not repeated, because it may hold a password."""
+
+    problem: str
+    what = "the address in `SUPABASE_PROXY` {problem}"
+    fix = "write it as `http://host:port`; other kinds of proxies are not supported"
+
+
+@fact
+class CertificatesUnusable(RestError):
+    """The file with the certificates of trusted servers cannot be read."""
+
+    file: str
+    reason: str
+    what = "cannot read the certificates in {file}: {reason}"
+    fix = "correct `SSL_CERT_FILE`, or remove it to trust the usual certificates"
+
+
+@fact
 class KeyInvalid(RestError):
     """The key cannot be sent. It is not repeated, because it is a secret."""
 
@@ -83,6 +102,16 @@ class PageKeyMissing(RestError):
     table: str
     what = "{table} has no primary key of one column, so its pages could overlap or skip rows"
     fix = "add a primary key to the table at the source, or set `SUPABASE_DB_URL`"
+
+
+@fact
+class RowTooLong(RestError):
+    """A single row is too long to be received."""
+
+    table: str
+    limit_bytes: int
+    what = "a row of {table} takes more than {limit_bytes:,} bytes as JSON, the most that is read over REST"
+    fix = "set `SUPABASE_DB_URL`, over which rows of any size are read, or shorten the row at the source"
 
 
 @fact
