@@ -33,7 +33,7 @@ def pattern(shown: str) -> str:
 def test_the_commands_of_the_page_print_what_it_shows(
     invoke: Run, bare_address: URL, address: URL, directory: Path
 ) -> None:
-    for file in ("supabase", "rows"):
+    for file in ("supabase", "rows", "left_behind"):
         run_statements(bare_address, file, 9_085)
     with psycopg.connect(readable(bare_address)) as connection:
         connection.execute("UPDATE checkins SET date = 'infinity' WHERE id = 41")

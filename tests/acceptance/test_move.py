@@ -20,6 +20,7 @@ from sqlalchemy import URL
 from tatame_db import evolve
 from tatame_db.database.address import readable
 from tatame_db.database.pool import Database
+from tatame_db.move.rehearsal import HERE
 from tatame_db.schema import phases
 
 COMMAND = Path(sys.executable).with_name("tatame-db")
@@ -40,7 +41,7 @@ def move(invoke: Run, variables: dict[str, str]) -> Run:
 def test_the_installed_command_moves_a_project(run: Run, variables: dict[str, str]) -> None:
     planned = run("move", "plan", **variables)
     assert (planned.returncode, planned.stderr) == (0, "")
-    assert planned.stdout.endswith("\nready: all 23 rows can be moved\n")
+    assert "\nready: all 23 rows can be moved\n\nnot moved, and lost when the project is deleted:\n" in planned.stdout
     copied = run("move", "copy", **variables)
     assert copied.returncode == 0, copied.stderr
     assert "equal     23 rows in 11 tables, proven by digests with hashtextextended\n" in copied.stdout
@@ -67,6 +68,30 @@ def test_the_plan_names_an_obstacle_and_exits_with_3(move: Run, supabase: URL) -
     )
     assert "error: the move would be incomplete: 1 obstacle without a choice\n" in done.stderr
     assert json.loads(move("plan", "--json").stdout)["complete"] is False
+
+
+def test_the_plan_ends_with_what_the_move_does_not_bring(move: Run, supabase: URL) -> None:
+    with psycopg.connect(readable(supabase)) as connection:
+        connection.execute((HERE / "left_behind.sql").read_bytes())
+    done = move("plan", SUPABASE_URL="https://abcdefghijklmnopqrst.supabase.co")
+    assert (done.returncode, done.stderr) == (0, "")
+    _, _, shown = done.stdout.partition("\nnot moved, and lost when the project is deleted:\n")
+    for line in (
+        "functions                    3  add_user(), is_manager(bigint), log_schema_change()",
+        "policies                     9  everybody of assets, everybody of checkins, everybody of class and 6 more",
+        "users of Supabase Auth      12",
+        "storage buckets              3  5 objects, 1,070,080 bytes: documents (2), logos (3), empty (0)",
+        "links to the project         5  gyms.logo (1), users.profile_picture (3), private.devices.token (1)",
+    ):
+        assert f"\n  {line}\n" in shown
+    assert "\nlinks     a link is a value that contains abcdefghijklmnopqrst.supabase.co\n" in shown
+    assert "NOT READ" not in shown
+    found = json.loads(move("plan", "--json").stdout)["left_behind"]
+    [policies] = [objects for objects in found["objects"] if objects["kind"] == "policies"]
+    assert (policies["number"], len(policies["names"])) == (9, 9)
+    assert found["buckets"][0] == {"name": "documents", "objects": 2, "size_bytes": 1_048_576}
+    assert found["links"][0] == {"column": "gyms.logo", "values": 1}
+    assert (found["hosts"], found["not_readable"], found["over_rest"]) == (["*.supabase.co"], [], False)
 
 
 def test_a_source_without_rows_is_announced(move: Run, supabase: URL) -> None:

@@ -51,10 +51,9 @@ AnonSeesAll = Annotated[
 
 
 @contextlib.contextmanager
-def _opened(database_url: str | None, *, anon_sees_all: bool, keep_unknown: bool = False) -> Generator[Connections]:
+def _opened(target: Target, *, anon_sees_all: bool, keep_unknown: bool = False) -> Generator[Connections]:
     from tatame_db import move
 
-    target = target_of(database_url)
     with (
         _source(target, anon_sees_all=anon_sees_all, keep_unknown=keep_unknown) as source,
         move.open_for_reading(source, target.database.engine) as connections,
@@ -77,7 +76,10 @@ def _source(target: Target, *, anon_sees_all: bool, keep_unknown: bool = False) 
     key = settings.supabase_service_role_key or settings.supabase_anon_key
     if address is None or key is None:
         raise SourceNotConfigured(rest_address=address)
-    with contextlib.closing(RestClient(address, key.get_secret_value(), anon_sees_all=anon_sees_all)) as rest:
+    proxy = settings.supabase_proxy.get_secret_value() if settings.supabase_proxy else None
+    with contextlib.closing(
+        RestClient(address, key.get_secret_value(), anon_sees_all=anon_sees_all, proxy=proxy)
+    ) as rest:
         yield Mirror(rest, _say_table_read, keep_unknown)
 
 
@@ -97,12 +99,14 @@ def plan_(
     anon_sees_all: AnonSeesAll = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show how rows would be copied, and any obstacles. Exit with 3 if an obstacle is unresolved."""
+    """Show how rows would be copied, any obstacles, and what stays behind. Exit with 3 if an obstacle is unresolved."""
     from tatame_db import move
 
+    target = target_of(database_url)
+    addresses = filter(None, [target.settings.supabase_url, target.settings.supabase_rest_url])
     choices = move.Choices(orphans, misfits, duplicates, unknown, rejects)
-    with _opened(database_url, anon_sees_all=anon_sees_all, keep_unknown=unknown == "keep") as connections:
-        plan = move.plan(connections, choices)
+    with _opened(target, anon_sees_all=anon_sees_all, keep_unknown=unknown == "keep") as connections:
+        plan = move.plan(connections, choices, addresses)
     if as_json:
         console.answer_json(asdict(plan) | {"complete": plan.complete, "seconds": plan.seconds})
     else:
@@ -231,7 +235,7 @@ def verify_(
     """Compare all rows and show the differences. Exit with 3 if there are any."""
     from tatame_db import move
 
-    with _opened(database_url, anon_sees_all=anon_sees_all) as connections:
+    with _opened(target_of(database_url), anon_sees_all=anon_sees_all) as connections:
         proof = move.verify(connections, tables or (), max_differences=max_differences)
     if as_json:
         console.answer_json(move_report.proof_as_json(proof))

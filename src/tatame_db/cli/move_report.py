@@ -25,12 +25,14 @@ if TYPE_CHECKING:
         TableProof,
         TableStatus,
     )
+    from tatame_db.move.left_behind import LeftBehind
     from tatame_db.move.plan import PlannedTable
     from tatame_db.move.rehearsal import RehearsedStep
     from tatame_db.move.rest import RestReading
 
 # The labels of a report, `excluded` being the longest, and two spaces.
 _LABEL_WIDTH = 10
+_NAMES_SHOWN = 3
 _ACTIONS = {
     "rejected": "rejected",
     "nulled": "set to NULL",
@@ -62,6 +64,36 @@ def show_plan(plan: Plan) -> None:
         _show_exclusions(plan.exclusions)
     if plan.empty:
         _show_empty_source()
+    if plan.left_behind:
+        _show_left_behind(plan.left_behind)
+
+
+def _show_left_behind(left: LeftBehind) -> None:
+    rows = [(found.kind, found.number, _first(found.names, found.number)) for found in left.objects]
+    if left.buckets:
+        objects = counted(sum(bucket.objects for bucket in left.buckets), "object")
+        size_bytes = sum(bucket.size_bytes for bucket in left.buckets)
+        names = [f"{bucket.name} ({bucket.objects:,})" for bucket in left.buckets]
+        buckets = f"{objects}, {size_bytes:,} bytes: {_first(names, len(names))}"
+        rows.append(("storage buckets", len(left.buckets), buckets))
+    if left.links:
+        links = [f"{link.column} ({link.values:,})" for link in left.links]
+        rows.append(("links to the project", sum(link.values for link in left.links), _first(links, len(links))))
+    console.answer("\nnot moved, and lost when the project is deleted:\n")
+    console.table(["kind", "number", "names"], rows or [("nothing was found", 0, "")])
+    console.answer("")
+    _show("links", f"a link is a value that contains {' or '.join(left.hosts)}")
+    for table in left.not_readable:
+        _show("NOT READ", f"{table.name}: {table.reason}")
+    if left.over_rest:
+        _show("not seen", "over REST only views and links can be seen; set `SUPABASE_DB_URL` to see the rest")
+    _show("not seen", "edge functions, their secrets and the settings of the project: review them in the dashboard")
+
+
+def _first(names: list[str], number: int) -> str:
+    shown = names[:_NAMES_SHOWN]
+    hidden = f" and {number - len(shown):,} more" if shown and number > len(shown) else ""
+    return ", ".join(shown) + hidden
 
 
 def _show_planned_table(table: PlannedTable) -> None:

@@ -15,6 +15,7 @@ from tatame_db.move.copy_table import CopyDiffers, RowsRefused, TableCopy
 from tatame_db.move.digest import NoCommonHash
 from tatame_db.move.final_proof import ChangedAfterProof
 from tatame_db.move.keys import ForeignKeyViolated
+from tatame_db.move.left_behind import LeftBehind
 from tatame_db.move.mapping import TableUnknown, tables_of_phase
 from tatame_db.move.mirror import Mirror
 from tatame_db.move.open import (
@@ -43,6 +44,7 @@ __all__ = [
     "CopyDiffers",
     "Exclusion",
     "ForeignKeyViolated",
+    "LeftBehind",
     "Mirror",
     "MoveStatus",
     "NoCommonHash",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tatame_db.errors import TatameError, fact
 from tatame_db.move.choices import Choices, Exclusion, Obstacle, Resolution, summary
+from tatame_db.move.left_behind import LeftBehind, read_left_behind
 from tatame_db.move.mapping import read_mapping
 from tatame_db.move.record import Record
 from tatame_db.move.resolve import resolve
@@ -14,6 +15,8 @@ from tatame_db.move.target import TargetObject, target_objects
 from tatame_db.schema import phase
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tatame_db.move.connection import Connections
     from tatame_db.move.mapping import TableMap
     from tatame_db.move.rest import RestReading
@@ -74,6 +77,8 @@ class Plan:
     """What can change rows of the target as they are written."""
     rest: RestReading | None
     """How the source was read, if over REST."""
+    left_behind: LeftBehind | None = None
+    """What the move does not bring; `None` in the plan of a copy."""
 
     @property
     def obstacles(self) -> list[Obstacle]:
@@ -106,13 +111,15 @@ class Plan:
         return None if self.complete else PlanIncomplete(obstacles=len(self.unresolved))
 
 
-def plan(connections: Connections, choices: Choices | None = None) -> Plan:
+def plan(connections: Connections, choices: Choices | None = None, addresses: Iterable[str] = ()) -> Plan:
     """Read the catalogues and all rows of the source, and plan a copy of all tables.
 
-    Raises `SourceUnreadable`, `TooManyExcluded`.
+    `addresses` are other addresses of the project; values that point at their hosts are counted. Raises
+    `SourceUnreadable`, `TooManyExcluded`.
     """
     source = connections.source
-    return plan_of(connections, resolve(source, read_mapping(source), choices or Choices()))
+    planned = plan_of(connections, resolve(source, read_mapping(source), choices or Choices()))
+    return replace(planned, left_behind=read_left_behind(source, addresses))
 
 
 def plan_of(connections: Connections, resolution: Resolution) -> Plan:

@@ -18,6 +18,7 @@ from tatame_db.database.dialect import DIALECT, public
 from tatame_db.errors import TatameError, counted, fact
 from tatame_db.move.choices import Choices, Exclusion
 from tatame_db.move.copy import Report, copy
+from tatame_db.move.left_behind import KINDS
 from tatame_db.move.mapping import read_mapping
 from tatame_db.move.open import open_for_reading, open_for_writing, open_source
 from tatame_db.move.plan import Plan, plan
@@ -53,6 +54,9 @@ EXCLUSIONS = {
 # No choice resolves these obstacles; `fixes.sql` fixes them at the source.
 FIXED_AT_SOURCE = {"missing-table", "missing-column"}
 OBSTACLES = {kind for kind, _ in EXCLUSIONS} | FIXED_AT_SOURCE
+# The kinds of objects in `left_behind.sql`: the server of the rehearsal has no extensions, and a database with a
+# subscription cannot be dropped.
+LEFT_BEHIND = set(KINDS) - {"extensions", "subscriptions"}
 # The tables that `changes.sql` changes.
 CHANGED_TABLES = {"users", "checkins", "notifications"}
 DAMAGED_USER = 7
@@ -191,7 +195,7 @@ class _Rehearsal:
     def _create_project(self) -> str:
         run_statements(self.source.url, "supabase", self.rows)
         _add_later_models(self.source)
-        for file in ("rows", "obstacles"):
+        for file in ("rows", "left_behind", "obstacles"):
             run_statements(self.source.url, file, self.rows)
         return f"{self.rows:,} rows, with every kind of obstacle"
 
@@ -204,6 +208,8 @@ class _Rehearsal:
         _expect(not found.complete, "expected obstacles, found none")
         kinds = {obstacle.kind for obstacle in found.obstacles}
         _expect(kinds == OBSTACLES, f"expected the obstacles {_listed(OBSTACLES)}; found {_listed(kinds)}")
+        left = {objects.kind for objects in found.left_behind.objects} if found.left_behind else set[str]()
+        _expect(left == LEFT_BEHIND, f"expected to leave behind {_listed(LEFT_BEHIND)}; found {_listed(left)}")
         return f"{counted(len(found.obstacles), 'obstacle')} of {len(kinds)} kinds"
 
     def _fix_source(self) -> str:
