@@ -117,9 +117,8 @@ def plan(connections: Connections, choices: Choices | None = None, addresses: It
     `addresses` are other addresses of the project; values that point at their hosts are counted. Raises
     `SourceUnreadable`, `TooManyExcluded`.
     """
-    source = connections.source
-    planned = plan_of(connections, resolve(source, read_mapping(source), choices or Choices()))
-    return replace(planned, left_behind=read_left_behind(source, addresses))
+    resolution = resolve(connections.source, read_mapping(connections), choices or Choices())
+    return replace(plan_of(connections, resolution), left_behind=read_left_behind(connections.source, addresses))
 
 
 def plan_of(connections: Connections, resolution: Resolution) -> Plan:
@@ -146,7 +145,7 @@ def _planned(resolution: Resolution, table: TableMap, rows_per_second: float | N
             column.name,
             column.type,
             column.source.name if column.source else None,
-            column.source.kind if column.source else None,
+            column.source.type_name if column.source else None,
             column.conversion.description,
         )
         for column in table.columns

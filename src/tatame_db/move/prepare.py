@@ -111,7 +111,7 @@ def prepare(connections: Connections, options: CopyOptions) -> Preparation:
     Raises `ObstaclesUnresolved`, `OtherRowsInTarget`, `ParentsNotCopied`, `SourceUnreadable`, `TableUnknown`,
     `TooManyExcluded`, `NoCommonHash`.
     """
-    mapping = read_mapping(connections.source)
+    mapping = read_mapping(connections)
     selected = _select(mapping, options.tables)
     resolution = resolve(connections.source, mapping, options.choices)
     plan = plan_of(connections, resolution)
