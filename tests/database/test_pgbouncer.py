@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -14,11 +15,12 @@ import pytest
 from sqlalchemy import URL, Engine, func, select, text
 from sqlalchemy.exc import DBAPIError
 from tests.conftest import run_sql
+from tests.database.moves import ask
 
-from tatame_db import move
+from tatame_db import evolve, move
 from tatame_db.database.address import readable
 from tatame_db.database.driver import driver_connection
-from tatame_db.database.errors import ConnectionRefused, DatabaseUnavailable, OutcomeUnknown
+from tatame_db.database.errors import ConnectionRefused, DatabaseUnavailable, OutcomeUnknown, PoolerModeUnsupported
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.queries import write as writes
 from tatame_db.queries.engine import lease
@@ -244,6 +246,57 @@ def test_a_project_moves_through_its_transaction_pooler_and_leaves_its_sessions_
             assert connection.execute("SELECT count(*) FROM pg_prepared_statements").fetchone() == (0,)
         for connection in others:
             connection.close()
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session", "statement"])
+def test_a_pooler_before_the_target_is_refused_and_its_sessions_are_left_unchanged(
+    supabase: URL, address: URL, pooler: Callable[..., URL], mode: str
+) -> None:
+    # The client and the commands share one session, unless each has its own.
+    pooled = pooler(address, pool_mode=mode, default_pool_size=2 if mode == "session" else 1)
+
+    def copy(engine: Engine) -> None:
+        with move.open_for_writing(supabase, engine, lambda: None) as connections:
+            move.copy(connections)
+
+    settings = (
+        "SELECT (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'),"
+        " array_agg(name || '=' || setting ORDER BY name) FROM pg_settings"
+        " WHERE name NOT IN ('application_name', 'TimeZone', 'DateStyle')"
+    )
+    with psycopg.connect(readable(pooled), prepare_threshold=None, autocommit=True) as client:
+        before = client.execute(settings).fetchone()
+        for use in (evolve.migrate, evolve.rollback, lambda engine: evolve.push(engine, agree=lambda _: True), copy):
+            with (
+                Database(pooled) as database,
+                pytest.raises((evolve.DirectAddressNeeded, PoolerModeUnsupported)) as error,
+            ):
+                use(database.engine)
+            assert (error.type is PoolerModeUnsupported) == (mode == "statement")
+            assert "address" in error.value.fix or mode == "statement"
+            assert client.execute(settings).fetchone() == before
+    assert ask(address, "SELECT to_regclass('tatame_move.runs')") == [(None,)]
+
+
+def test_a_pooled_target_can_be_compared(supabase: URL, engine: Engine, pooler: Callable[..., URL]) -> None:
+    with move.open_for_writing(supabase, engine, lambda: None) as connections:
+        move.copy(connections)
+    pooled = pooler(engine.url, default_pool_size=1)
+    query = "SELECT array_agg(name || '=' || setting ORDER BY name) FROM pg_settings WHERE source = 'session'"
+    with psycopg.connect(readable(pooled), prepare_threshold=None, autocommit=True) as client:
+        before = client.execute(query).fetchone()
+        with Database(pooled) as database, move.open_for_reading(supabase, database.engine) as connections:
+            assert move.verify(connections).equal
+        assert client.execute(query).fetchone() == before
+
+
+@pytest.mark.parametrize("command", ["plan", "copy"])
+def test_a_project_behind_a_pooler_in_statement_mode_is_refused(
+    supabase: URL, engine: Engine, pooler: Callable[..., URL], command: str
+) -> None:
+    opened = move.open_for_reading if command == "plan" else partial(move.open_for_writing, on_wait=lambda: None)
+    with pytest.raises(PoolerModeUnsupported), opened(pooler(supabase, pool_mode="statement"), engine):
+        pass
 
 
 def test_a_pooled_project_is_not_accepted_as_its_own_target(pooled: URL, engine: Engine) -> None:

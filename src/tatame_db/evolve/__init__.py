@@ -5,7 +5,7 @@ from tatame_db.evolve.difference import Answers
 from tatame_db.evolve.generate import Generated, generate, generate_empty, generate_merge
 from tatame_db.evolve.history import DatabaseAhead, MigrationEdited, MigrationUnreadable, RevisionUnknown, TwoHeads
 from tatame_db.evolve.lint import Linted, LintFailed, lint
-from tatame_db.evolve.lock import Retry, Timeouts
+from tatame_db.evolve.lock import DirectAddressNeeded, Retry, Timeouts
 from tatame_db.evolve.migrate import MigrationFailed, MigrationStep, migrate, migration_sql, rollback
 from tatame_db.evolve.push import DataLoss, Push, push
 from tatame_db.evolve.status import SchemaBehind, Status, StatusCheckFailed, TablesMissing, refuse_incomplete, status
@@ -15,6 +15,7 @@ __all__ = [
     "CheckFailed",
     "DataLoss",
     "DatabaseAhead",
+    "DirectAddressNeeded",
     "Generated",
     "LintFailed",
     "Linted",

@@ -8,18 +8,38 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from tatame_db.database.address import readable
 from tatame_db.database.pool import Database
+from tatame_db.errors import TatameError, fact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import URL, Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 LOCK_TIMEOUT_MS = 5_000
 STATEMENT_TIMEOUT_MS = 600_000
 # The key is arbitrary; it only has to differ from the advisory locks of the application.
 LOCK_KEY = 0x7461_7461_6D65
+
+
+@fact
+class DirectAddressNeeded(TatameError):
+    """The address leads to a pooler, and the command needs a session of the server for itself."""
+
+    address: URL
+    what = "{where} is a pooler, and a schema change or a move needs a session of PostgreSQL for itself"
+    means = "Nothing was changed, and no session of the pooler was."
+    fix = (
+        "set `DATABASE_URL` to the server's own address, usually on port 5432; that of a Supabase project has the host"
+        " `db.<project>.supabase.co`"
+    )
+
+    @property
+    def where(self) -> str:
+        """The address, without a password."""
+        return readable(self.address)
 
 
 @dataclass(frozen=True)
@@ -53,9 +73,13 @@ class Timeouts:
 def exclusive(engine: Engine | AsyncEngine, timeouts: Timeouts) -> Generator[Connection]:
     """Open a new connection that holds the lock on schema changes; wait while another connection holds it.
 
-    The connection is closed at the end, which releases the lock.
+    The connection is closed at the end, which releases the lock. Raises `DirectAddressNeeded`.
     """
     with Database(engine.url) as database, database.engine.connect() as connection:
+        if connection.info.get("pooled"):
+            # In transaction mode the lock and the settings would stay in a session that other clients share. No query
+            # tells which mode it is.
+            raise DirectAddressNeeded(address=engine.url)
         undo_when_killed(connection)
         if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}):
             timeouts.on_wait()
@@ -73,5 +97,7 @@ def exclusive(engine: Engine | AsyncEngine, timeouts: Timeouts) -> Generator[Con
 def undo_when_killed(connection: Connection) -> None:
     """Make the server notice within a second that this process is dead, undo its transaction and free its locks."""
     connection.execute(text("SET client_connection_check_interval = '1s'"))
-    # Some servers end idle sessions, and this one idles while a person is asked or another server is read.
-    connection.execute(text("SET idle_session_timeout = 0"))
+    # Some servers end idle sessions, and this one idles while a person is asked or another server is read. And it may
+    # wait for the lock for as long as another move takes.
+    for name in ("idle_session_timeout", "idle_in_transaction_session_timeout", "statement_timeout", "lock_timeout"):
+        connection.execute(text(f"SET {name} = 0"))

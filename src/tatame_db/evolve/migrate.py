@@ -136,7 +136,8 @@ def migrate(
         >>> evolve.migrate(engine)
         []
 
-    Raises `MigrationFailed`, `MigrationEdited`, `MigrationUnreadable`, `TwoHeads`, `RevisionUnknown`, `DatabaseAhead`.
+    Raises `MigrationFailed`, `MigrationEdited`, `MigrationUnreadable`, `TwoHeads`, `RevisionUnknown`, `DatabaseAhead`,
+    `DirectAddressNeeded`.
     """
     history = History()
     with exclusive(engine, timeouts := timeouts or Timeouts()) as connection:

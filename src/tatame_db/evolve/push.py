@@ -80,7 +80,7 @@ def push(
         >>> evolve.push(engine, agree=lambda planned: not planned.losses)
         Push(statements=['ALTER TABLE users ADD COLUMN tier TEXT'], losses=[])
 
-    Raises `PushFailed`, `RenameUndecided`, `AnswerInvalid`.
+    Raises `PushFailed`, `RenameUndecided`, `AnswerInvalid`, `DirectAddressNeeded`.
     """
     with exclusive(engine, timeouts or Timeouts()) as connection:
         planned = _plan(connection, answers or Answers())
