@@ -103,8 +103,13 @@ def test_a_source_without_rows_is_announced(move: Run, supabase: URL) -> None:
     assert "EMPTY" not in move("plan").stdout + move("copy").stdout
     with psycopg.connect(readable(supabase)) as connection:
         connection.execute("DELETE FROM roles")
-    for command in ("plan", "copy"):
-        done = move(command)
+    refused = move("copy")
+    assert refused.returncode == 1
+    assert "error: these tables of the source are empty now, and had rows at the last copy: roles with 1 row\n" in (
+        refused.stderr
+    )
+    for arguments in (["plan"], ["copy", "--emptied"]):
+        done = move(*arguments)
         assert (done.returncode, warning in done.stdout) == (0, True)
 
 

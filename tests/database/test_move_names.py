@@ -18,7 +18,6 @@ from tatame_db import move
 from tatame_db.database.dialect import quoted
 from tatame_db.database.pool import AsyncDatabase
 from tatame_db.schema import Base
-from tatame_db.schema.forms import TIME
 from tatame_db.studio.export import export
 from tatame_db.studio.rows import read_selection
 
@@ -71,10 +70,7 @@ def modelled(supabase: URL, engine: Engine, names: list[str]) -> Generator[list[
         "t",
         Base.metadata,
         Column("id", Integer, primary_key=True),
-        *(
-            Column(name, Text, nullable=kind == "text", info=TIME.info if name in ("s", "t") else {})
-            for name, kind in columns.items()
-        ),
+        *(Column(name, Text, nullable=kind == "text") for name, kind in columns.items()),
         info={"phase": 1, "optional_in_source": True},
     )
     yield names

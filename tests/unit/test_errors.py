@@ -31,6 +31,7 @@ SAMPLES: dict[str, Any] = {
     "float": 1.5,
     "bool": True,
     "Outcome": "committed",
+    "list[int]": [9_085],
     "list[object]": [9_085],
     "list[str]": ["users.phone", "gyms.name"],
     "tuple[str, ...]": ("users.phone", "gyms.name"),

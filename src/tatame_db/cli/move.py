@@ -139,6 +139,10 @@ def copy_(
     replace: Annotated[
         bool, typer.Option("--replace", help="Overwrite rows that did not come from this source.")
     ] = False,
+    emptied: Annotated[
+        bool,
+        typer.Option("--emptied", help="Accept tables that are empty in the source now and had rows at the last copy."),
+    ] = False,
     anon_sees_all: AnonSeesAll = False,
     as_json: AsJson = False,
 ) -> None:
@@ -165,6 +169,7 @@ def copy_(
             replace_rows=replace,
             jobs=jobs,
             sha256=sha256,
+            accept_emptied=emptied,
             on_table=say_table,
             on_rows=progress.update,
         )

@@ -27,13 +27,15 @@ from tatame_db.move.open import (
     open_target,
 )
 from tatame_db.move.plan import Plan, plan
-from tatame_db.move.prepare import ObstaclesUnresolved, OtherRowsInTarget, ParentsNotCopied
+from tatame_db.move.prepare import ObstaclesUnresolved, OtherRowsInTarget, ParentsNotCopied, TablesEmptied
 from tatame_db.move.proof import Proof, TableCount, TableProof, counts, verify
 from tatame_db.move.ready import TrialInsertFailed
 from tatame_db.move.rehearsal import Rehearsal, rehearse
 from tatame_db.move.resolve import TooManyExcluded
 from tatame_db.move.rest import RestClient
 from tatame_db.move.rest_errors import RestError
+from tatame_db.move.sequences import IdsExhausted
+from tatame_db.move.snapshot import TablesChanging, TablesLocked
 from tatame_db.move.status import MoveStatus, TableStatus, Unfinished, status, unfinished
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "CopyDiffers",
     "Exclusion",
     "ForeignKeyViolated",
+    "IdsExhausted",
     "LeftBehind",
     "Mirror",
     "MoveStatus",
@@ -69,6 +72,9 @@ __all__ = [
     "TableProof",
     "TableStatus",
     "TableUnknown",
+    "TablesChanging",
+    "TablesEmptied",
+    "TablesLocked",
     "TargetBusy",
     "TargetFull",
     "TooManyExcluded",

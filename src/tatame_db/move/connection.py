@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import threading
@@ -16,8 +15,10 @@ import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db.database.address import readable
+from tatame_db.database.failures import statement_error
 from tatame_db.database.text_output import TEXT_OUTPUT
 from tatame_db.errors import TatameError, fact
+from tatame_db.move.sql import literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -30,15 +31,34 @@ if TYPE_CHECKING:
 # No single answer takes that long; a proxy that has lost its server may keep a client waiting for ever.
 SILENCE_SECONDS = 1_800
 _CANCEL_SECONDS = 2
-# The text of a value must not depend on the session, and `row_security = off` makes a row that a policy would hide
-# an error.
+# What a role or a database prefers must change neither the text of a value nor the meaning of a statement, and must not
+# end a session that works for hours. `row_security = off` makes a row that a policy would hide an error.
 _SETTINGS = TEXT_OUTPUT | {
+    "array_nulls": "on",
+    "client_encoding": "UTF8",
+    "default_tablespace": "",
+    "default_transaction_deferrable": "off",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "exit_on_error": "off",
+    "gin_fuzzy_search_limit": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "jit": "off",
+    "lc_monetary": "C",
+    "lc_numeric": "C",
+    "lc_time": "C",
+    "quote_all_identifiers": "off",
     "row_security": "off",
     "search_path": "pg_catalog",
+    "standard_conforming_strings": "on",
     "statement_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
-    "jit": "off",
+    "transform_null_equals": "off",
+    "xmlbinary": "base64",
+    "xmloption": "content",
 }
+# By the first version that has it.
+_NEWER_SETTINGS = {17: {"transaction_timeout": "0"}}
 
 
 @fact
@@ -120,14 +140,17 @@ class MoveConnection:
         return str(version).split()[0]
 
     def pin_settings(self, *, for_transaction: bool) -> None:
-        """Pin the format of values as text and disable timeouts, for the current transaction or for the session.
+        """Pin the settings that a move depends on, for the current transaction or for the session; takes no snapshot.
 
         A pooler may hand the session of a source to another client, so there the settings end with the transaction.
         """
-        self.rows(
-            "SELECT set_config(key, value, %(local)s) FROM json_each_text(%(settings)s::json)",
-            {"local": for_transaction, "settings": json.dumps(_SETTINGS)},
-        )
+        settings = dict(_SETTINGS)
+        for major, newer in _NEWER_SETTINGS.items():
+            if self.driver.info.server_version >= major * 10_000:
+                settings |= newer
+        scope = "LOCAL" if for_transaction else "SESSION"
+        # As `SET` and without parameters: a query would take the snapshot of the transaction.
+        self.execute("; ".join(f"SET {scope} {name} = {literal(value)}" for name, value in settings.items()))
 
 
 @dataclass(frozen=True)
@@ -195,10 +218,12 @@ def watchdog(*connections: MoveConnection) -> Generator[Callable[[], None]]:
 
 @contextlib.contextmanager
 def report_loss(connection: MoveConnection) -> Generator[None]:
-    """Raise `ConnectionLost` for an error that broke this connection."""
+    """Raise `ConnectionLost` for an error that broke this connection, or the error of a pooler that runs nothing."""
     try:
         yield
     except psycopg.OperationalError as error:
+        if refused := statement_error(connection.address, error, None):
+            raise refused from error
         if connection.driver.broken:
             raise ConnectionLost(database=connection.name, reason=str(error).splitlines()[0]) from error
         raise

@@ -111,6 +111,7 @@ def copy(
     replace_rows: bool = False,
     jobs: int = 1,
     sha256: bool = False,
+    accept_emptied: bool = False,
     on_table: Callable[[TableCopy], None] = ignore,
     on_rows: Callable[[str, int, int], None] = ignore,
 ) -> Report:
@@ -122,15 +123,17 @@ def copy(
     Foreign keys that would reject rows on the way are dropped while tables are written, and so are the secondary
     indexes of tables that receive many rows. All are restored at the end, also those that a killed run left dropped.
 
+    A table that is empty in the source, and had rows at the last copy, is refused without `accept_emptied`.
+
     With `sha256`, rows that were written into an empty table are read back and must be the same bytes. `on_table` is
     called with each table that is committed; `on_rows` now and then with a table, the rows sent so far, and the rows
     to send at most.
 
-    Raises `ObstaclesUnresolved`, `OtherRowsInTarget`, `ParentsNotCopied`, `TargetBusy`, `TargetFull`, `CopyDiffers`,
-    `ForeignKeyViolated`, `RowsRefused`, `TrialInsertFailed`, `NotProven`, `ChangedAfterProof`, `TooManyExcluded`,
-    `ConnectionLost`.
+    Raises `ObstaclesUnresolved`, `TablesEmptied`, `OtherRowsInTarget`, `ParentsNotCopied`, `TablesLocked`,
+    `TargetBusy`, `TargetFull`, `CopyDiffers`, `ForeignKeyViolated`, `RowsRefused`, `TrialInsertFailed`, `NotProven`,
+    `ChangedAfterProof`, `TooManyExcluded`, `ConnectionLost`.
     """
-    options = CopyOptions(tables, choices or Choices(), replace_rows, jobs, sha256)
+    options = CopyOptions(tables, choices or Choices(), replace_rows, jobs, sha256, accept_emptied)
     try:
         with _restoring(connections.target):
             return _copy(connections, options, on_table, on_rows)
@@ -249,6 +252,7 @@ def _begin(record: Record, preparation: Preparation) -> int:
             "replace": options.replace_rows,
             "jobs": options.jobs,
             "sha256": options.sha256,
+            "emptied": options.accept_emptied,
             **asdict(options.choices),
         },
     )
@@ -342,7 +346,7 @@ def _read_again(
 def _find_differing(preparation: Preparation, connections: Connections, copied: list[TableCopy]) -> list[str]:
     """Return the copied tables, and the tables that the models lack, that differ from a new reading of the source."""
     # The choices apply to the rows as they are now.
-    resolution = resolve(connections.source, read_mapping(connections), preparation.options.choices)
+    resolution = resolve(connections.source, read_mapping(connections.source), preparation.options.choices)
     differing = [table.table for table in copied if _differs(preparation, connections, resolution, table)]
     changed = Rejects(connections, preparation.hash_expression).changed(resolution.mapping, [])
     return differing + [found.table for found in changed if found.kind == UNKNOWN_TABLE]

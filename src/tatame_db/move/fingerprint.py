@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tatame_db.database.dialect import public, quoted
-from tatame_db.move.catalogue import partitioned_tables, target_name
 from tatame_db.move.sql import literal
 from tatame_db.schema import Base
 
@@ -33,8 +32,7 @@ class Fingerprint:
 
 def fingerprint(target: MoveConnection, table: str) -> Fingerprint:
     """Compute the fingerprint of a table as it is now; reads all its rows."""
-    name = target_name(table, partitioned_tables(target))
-    rows, digest = target.row(f"SELECT count(*), {fingerprint_digest(target, table)} FROM {name} AS t")
+    rows, digest = target.row(f"SELECT count(*), {fingerprint_digest(target, table)} FROM {public(table)} AS t")
     return Fingerprint(rows, int(digest))
 
 

@@ -16,7 +16,8 @@ from tatame_db.database.driver import driver_connection
 from tatame_db.database.pool import Database
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.lock import LOCK_TIMEOUT_MS, exclusive, undo_when_killed
-from tatame_db.move.connection import ConnectionLost, Connections, MoveConnection, report_loss, report_loss_of_target
+from tatame_db.move.connection import Connections, MoveConnection, report_loss, report_loss_of_target
+from tatame_db.move.snapshot import fix_moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -112,7 +113,8 @@ class Source(Protocol):
 def open_for_reading(source: URL | Source, target: Engine) -> Generator[Connections]:
     """Open both databases in a read-only transaction each, so that every query sees them at one moment.
 
-    Raises `SourceUnreachable`, `SourceTooOld`, `SameDatabase`, `SchemaBehind`, `ConnectionLost`.
+    Raises `SourceUnreachable`, `SourceTooOld`, `SameDatabase`, `SchemaBehind`, `TablesLocked`, `TablesChanging`,
+    `ConnectionLost`.
     """
     with open_target(target, source) as opened_target, _open_source(source, opened_target) as opened_source:
         yield Connections(opened_source, opened_target)
@@ -124,7 +126,7 @@ def open_for_writing(source: URL | Source, target: Engine, on_wait: Callable[[],
 
     Holds the lock on schema changes until the end, because a copy drops keys and indexes for a while; `on_wait` is
     called once if another process holds it. The lock ends with this process, however it ends. Raises what
-    `open_for_reading` raises.
+    `open_for_reading` raises, and `DirectAddressNeeded` for a target behind a pooler.
     """
     timeouts = evolve.Timeouts(statement_timeout_ms=0, on_wait=on_wait)
     with report_loss_of_target(), exclusive(target, timeouts) as locked:
@@ -142,7 +144,7 @@ def reopen(connections: Connections, snapshot: str) -> Generator[Connections]:
     """Open a second pair of connections beside one from `open_for_writing`.
 
     The source is seen at the moment of `snapshot`, which the source's own transaction exported; that transaction has
-    to stay open until then. The target is opened without the lock on schema changes.
+    to stay open until then. The target is opened without the lock on schema changes. Raises `TablesLocked`.
     """
     first = connections.source
     with (
@@ -170,13 +172,15 @@ def open_target(
 ) -> Generator[MoveConnection]:
     """Open the target alone, in a read-only transaction. Raises `SchemaBehind`, `ConnectionLost`.
 
-    With `source`, raises `SameDatabase` for a target that is not migrated because it is the source.
+    With `source`, raises `SameDatabase` for a target that is not migrated because it is the source. With
+    `check_schema`, its tables are locked as those of a source are; otherwise only the record of the move can be read.
     """
     with report_loss_of_target(), target.connect() as connection:
         if check_schema:
             _refuse_incomplete(connection, source)
         try:
-            with _read_only(MoveConnection("target", target.url, driver_connection(connection))) as opened:
+            opened = MoveConnection("target", target.url, driver_connection(connection))
+            with _read_only(opened, reads_tables=check_schema):
                 yield opened
         finally:
             # It is read-only for good, so it must not go back to the pool.
@@ -187,7 +191,7 @@ def open_target(
 def open_source(address: URL, snapshot: str | None = None) -> Generator[MoveConnection]:
     """Open a PostgreSQL source in a read-only transaction, at the moment of an exported snapshot if one is passed.
 
-    Raises `SourceUnreachable`, `SourceTooOld`, `ConnectionLost`.
+    Raises `SourceUnreachable`, `SourceTooOld`, `TablesLocked`, `TablesChanging`, `ConnectionLost`.
     """
     _, options = address.get_dialect()().create_connect_args(address)
     named = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "application_name": "tatame-db move"}
@@ -201,7 +205,8 @@ def open_source(address: URL, snapshot: str | None = None) -> Generator[MoveConn
         major = driver.info.server_version // 10_000
         if major < OLDEST_SERVER:
             raise SourceTooOld(address=address, major=major)
-        with _read_only(MoveConnection("source", address, driver), snapshot) as opened:
+        opened = MoveConnection("source", address, driver)
+        with _read_only(opened, snapshot):
             yield opened
 
 
@@ -219,25 +224,21 @@ def _open_source(source: URL | Source, target: MoveConnection) -> Generator[Move
 
 
 @contextlib.contextmanager
-def _read_only(connection: MoveConnection, snapshot: str | None = None) -> Generator[MoveConnection]:
+def _read_only(
+    connection: MoveConnection, snapshot: str | None = None, *, reads_tables: bool = True
+) -> Generator[None]:
     driver = connection.driver
     driver.rollback()
     driver.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     driver.read_only = True
+    # Several statements in one message, as in `pin_settings`, cannot be prepared.
+    driver.prepare_threshold = None
     with report_loss(connection):
-        if snapshot:
-            _see_moment(connection, snapshot)
-        connection.pin_settings(for_transaction=True)
-        yield connection
-
-
-def _see_moment(connection: MoveConnection, snapshot: str) -> None:
-    try:
-        connection.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
-    except psycopg.errors.UndefinedObject as error:
-        # A snapshot ends with the transaction that exported it.
-        reason = "the transaction that exported the snapshot has ended"
-        raise ConnectionLost(database=connection.name, reason=reason) from error
+        if reads_tables:
+            fix_moment(connection, snapshot)
+        else:
+            connection.pin_settings(for_transaction=True)
+        yield
 
 
 def _refuse_incomplete(connection: Connection, source: URL | Source | None) -> None:

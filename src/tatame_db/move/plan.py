@@ -11,6 +11,7 @@ from tatame_db.move.left_behind import LeftBehind, read_left_behind
 from tatame_db.move.mapping import read_mapping
 from tatame_db.move.record import Record
 from tatame_db.move.resolve import resolve
+from tatame_db.move.sequences import highest_ids
 from tatame_db.move.target import TargetObject, target_objects
 from tatame_db.schema import phase
 
@@ -115,10 +116,14 @@ def plan(connections: Connections, choices: Choices | None = None, addresses: It
     """Read the catalogues and all rows of the source, and plan a copy of all tables.
 
     `addresses` are other addresses of the project; values that point at their hosts are counted. Raises
-    `SourceUnreadable`, `TooManyExcluded`.
+    `SourceUnreadable`, `TooManyExcluded`, `IdsExhausted`.
     """
-    resolution = resolve(connections.source, read_mapping(connections), choices or Choices())
-    return replace(plan_of(connections, resolution), left_behind=read_left_behind(connections.source, addresses))
+    source = connections.source
+    mapping = read_mapping(source)
+    # A copy reads them too, and refuses the same sources.
+    highest_ids(source, mapping)
+    planned = plan_of(connections, resolve(source, mapping, choices or Choices()))
+    return replace(planned, left_behind=read_left_behind(source, addresses))
 
 
 def plan_of(connections: Connections, resolution: Resolution) -> Plan:
@@ -145,7 +150,7 @@ def _planned(resolution: Resolution, table: TableMap, rows_per_second: float | N
             column.name,
             column.type,
             column.source.name if column.source else None,
-            column.source.type_name if column.source else None,
+            column.source.kind if column.source else None,
             column.conversion.description,
         )
         for column in table.columns

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tatame_db.errors import TatameError, counted, fact
 from tatame_db.move.changes import Changes, bulk_changes, find_changes
+from tatame_db.move.choices import REJECTED, UNKNOWN_TABLE
 from tatame_db.move.digest import HASHES, Digest, TableDigests, common_hash
 from tatame_db.move.fingerprint import Fingerprint, fingerprint
 from tatame_db.move.mapping import read_mapping
 from tatame_db.move.plan import plan_of
 from tatame_db.move.record import Record, identity_of
 from tatame_db.move.resolve import resolve
+from tatame_db.move.sequences import highest_ids
 from tatame_db.schema import phases
 
 if TYPE_CHECKING:
@@ -54,6 +57,21 @@ class OtherRowsInTarget(TatameError):
 
 
 @fact
+class TablesEmptied(TatameError):
+    """Tables of the source are empty, and had rows when they were last copied."""
+
+    rows: dict[str, int]
+    what = "these tables of the source are empty now, and had rows at the last copy: {tables}"
+    means = "Nothing was copied: equal tables would be empty on the target too."
+    fix = "if the rows were deleted on purpose, run the command with `--emptied`"
+
+    @property
+    def tables(self) -> list[str]:
+        """The tables, each with the number of rows that were copied or kept."""
+        return [f"{table} with {counted(rows, 'row')}" for table, rows in self.rows.items()]
+
+
+@fact
 class ParentsNotCopied(TatameError):
     """Rows refer to tables that are neither part of this copy nor equal to the source."""
 
@@ -71,6 +89,7 @@ class CopyOptions:
     replace_rows: bool
     jobs: int
     sha256: bool
+    accept_emptied: bool
 
 
 @dataclass(frozen=True)
@@ -97,6 +116,8 @@ class Preparation:
     """Of each table, in the source and in the target."""
     outdated: list[str]
     """Other tables that were copied by an earlier run, and written to since."""
+    highest_ids: dict[str, int]
+    """Of each table, handed out by the source to any row, with rejected and deleted ones."""
 
     @property
     def differing(self) -> list[TableMap]:
@@ -108,10 +129,10 @@ class Preparation:
 def prepare(connections: Connections, options: CopyOptions) -> Preparation:
     """Read both databases and find out which tables differ; writes nothing.
 
-    Raises `ObstaclesUnresolved`, `OtherRowsInTarget`, `ParentsNotCopied`, `SourceUnreadable`, `TableUnknown`,
-    `TooManyExcluded`, `NoCommonHash`.
+    Raises `ObstaclesUnresolved`, `TablesEmptied`, `OtherRowsInTarget`, `ParentsNotCopied`, `SourceUnreadable`,
+    `TableUnknown`, `TooManyExcluded`, `IdsExhausted`, `NoCommonHash`.
     """
-    mapping = read_mapping(connections)
+    mapping = read_mapping(connections.source)
     selected = _select(mapping, options.tables)
     resolution = resolve(connections.source, mapping, options.choices)
     plan = plan_of(connections, resolution)
@@ -140,7 +161,10 @@ def prepare(connections: Connections, options: CopyOptions) -> Preparation:
         fingerprints=fingerprints,
         digests=digests,
         outdated=_outdated(connections.target, selected.names),
+        highest_ids=highest_ids(connections.source, resolution.mapping),
     )
+    if not options.accept_emptied:
+        _refuse_emptied(preparation, Record(connections.target))
     if not options.replace_rows:
         _refuse_other_rows(preparation, Record(connections.target))
     return preparation
@@ -197,6 +221,24 @@ def _refuse_missing_parents(
 def _outdated(target: MoveConnection, names: Sequence[str]) -> list[str]:
     others = {name: last for name, last in Record(target).tables().items() if name not in names and name in phases()}
     return [name for name, last in others.items() if fingerprint(target, name) != last.fingerprint]
+
+
+def _refuse_emptied(preparation: Preparation, record: Record) -> None:
+    resolution, identity = preparation.resolution, preparation.identity
+    had: Counter[str] = Counter()
+    for name, last in record.tables().items():
+        if last.source_identity == identity and name in preparation.names:
+            had[name] += last.rows
+    keeps_unknown = preparation.options.choices.unknown == "keep"
+    for found in record.exclusions(identity):
+        if (found.action == REJECTED and found.table in preparation.names) or (
+            found.kind == UNKNOWN_TABLE and keeps_unknown
+        ):
+            had[found.table] += found.rows
+    filled = {name for name, rows in resolution.rows.items() if rows}
+    filled |= {query.exclusion.table for query in resolution.queries}
+    if emptied := {name: rows for name, rows in sorted(had.items()) if rows and name not in filled}:
+        raise TablesEmptied(rows=emptied)
 
 
 def _refuse_other_rows(preparation: Preparation, record: Record) -> None:

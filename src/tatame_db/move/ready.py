@@ -10,10 +10,9 @@ from uuid import UUID
 import psycopg
 from sqlalchemy import CheckConstraint
 
-from tatame_db.database.bulk import sequence_query
 from tatame_db.database.dialect import DIALECT, public, quoted
 from tatame_db.errors import TatameError, fact
-from tatame_db.move.catalogue import partitioned_tables, target_name
+from tatame_db.move.sequences import advance_sequence, next_id, sequence_of
 from tatame_db.move.sql import literal
 
 if TYPE_CHECKING:
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 
     from tatame_db.move.connection import MoveConnection
 
+# The app may hold a sequence until the end of a transaction, and waits for it meanwhile.
+_SEQUENCE_LOCK_TIMEOUT_MS = 200
 _VALUES: dict[type, str] = {
     str: "gen_random_uuid()::text",
     UUID: "gen_random_uuid()",
@@ -49,39 +50,53 @@ class TrialInsertFailed(TatameError):
     fix = "run `tatame-db check`, fix what differs from the models, then run the command again"
 
 
-def make_ready(target: MoveConnection, table: Table) -> None:
-    """Set the sequence of a table past its last id and analyze the table; commits."""
-    _set_sequence(target, table)
+def make_ready(target: MoveConnection, table: Table, highest_id: int) -> None:
+    """Let a table continue after the highest id that the source has handed out, and analyze the table; commits."""
+    # `setval` is not rolled back, so this is no part of a transaction that may be.
+    advance_sequence(target, table, highest_id)
     target.execute(f"ANALYZE {public(table.name)}")
     target.driver.commit()
 
 
-def _set_sequence(target: MoveConnection, table: Table) -> None:
-    # `setval` is not rolled back, so this is no part of a transaction that may be.
-    if query := sequence_query(table):
-        target.rows(query)
-
-
 def prove_ready(target: MoveConnection, table: Table) -> None:
     """Insert a row, with the parents that it needs, and roll all of it back. Raises `TrialInsertFailed`."""
-    tried: list[Table] = []
-    try:
-        _insert(target, table, tried)
-    except psycopg.OperationalError:
-        raise
-    except psycopg.DatabaseError as error:
-        if not _is_inconclusive(error, tried):
-            raise TrialInsertFailed(table=table.name, reason=str(error.diag.message_primary)) from error
-    finally:
-        if not target.driver.closed:
-            target.driver.rollback()
-    # The sequences were advanced, and are not rolled back.
-    for advanced in tried:
-        _set_sequence(target, advanced)
-    target.driver.commit()
+    # The app may use a sequence at this moment, or the role not own it: then the row takes an id for good.
+    for keeps_ids in (True, False):
+        tried: list[Table] = []
+        try:
+            _insert(target, table, tried, keeps_ids=keeps_ids)
+        except psycopg.DatabaseError as error:
+            if target.driver.closed:
+                raise
+            if not keeps_ids:
+                _refuse(table, error, tried)
+        else:
+            return
+        finally:
+            if not target.driver.closed:
+                target.driver.rollback()
 
 
-def _insert(target: MoveConnection, table: Table, tried: list[Table]) -> Any:
+def _refuse(table: Table, error: psycopg.DatabaseError, tried: list[Table]) -> None:
+    if isinstance(error, psycopg.OperationalError):
+        raise error
+    if not _is_inconclusive(error, tried):
+        raise TrialInsertFailed(table=table.name, reason=str(error.diag.message_primary)) from error
+
+
+def _keep_ids(target: MoveConnection, table: Table) -> None:
+    """Let the rollback undo what an insert does to the sequence of a table.
+
+    `nextval` is never rolled back, but `ALTER SEQUENCE` is: it writes the sequence anew, and locks it until then.
+    """
+    if sequence := sequence_of(target, table):
+        target.execute(f"SET LOCAL lock_timeout = {_SEQUENCE_LOCK_TIMEOUT_MS}")
+        target.execute(f"ALTER SEQUENCE {sequence} RESTART WITH {next_id(target, sequence)}")
+
+
+def _insert(target: MoveConnection, table: Table, tried: list[Table], *, keeps_ids: bool) -> Any:
+    if keeps_ids:
+        _keep_ids(target, table)
     tried.append(table)
     # Without parameters: the name of a column may be no name for one.
     expressions: dict[str, str] = {}
@@ -90,7 +105,8 @@ def _insert(target: MoveConnection, table: Table, tried: list[Table]) -> Any:
             continue
         if column.foreign_keys:
             [key] = column.foreign_keys
-            expressions[column.name] = literal(str(_parent(target, key.column.table, tried)))
+            parent = _parent(target, key.column.table, tried, keeps_ids=keeps_ids)
+            expressions[column.name] = literal(str(parent))
         else:
             expressions[column.name] = _value(table, column)
     names = ", ".join(map(quoted, expressions))
@@ -119,7 +135,6 @@ def _is_inconclusive(error: psycopg.DatabaseError, tried: list[Table]) -> bool:
     return isinstance(error, psycopg.errors.CheckViolation) and error.diag.constraint_name in checks
 
 
-def _parent(target: MoveConnection, table: Table, tried: list[Table]) -> Any:
-    # A key refers to no row of a table that inherits from this one.
-    found = target.rows(f"SELECT id FROM {target_name(table.name, partitioned_tables(target))} LIMIT 1")
-    return found[0][0] if found else _insert(target, table, tried)
+def _parent(target: MoveConnection, table: Table, tried: list[Table], *, keeps_ids: bool) -> Any:
+    found = target.rows(f"SELECT id FROM {public(table.name)} LIMIT 1")
+    return found[0][0] if found else _insert(target, table, tried, keeps_ids=keeps_ids)

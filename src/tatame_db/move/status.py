@@ -125,4 +125,5 @@ def _finish_command(record: Record) -> str:
         if len(options["tables"]) < len(phases()):
             words += options["tables"]
         words += [f"--{choice.name} {options[choice.name]}" for choice in fields(Choices) if options.get(choice.name)]
+        words += ["--emptied"] if options.get("emptied") else []
     return " ".join(words)

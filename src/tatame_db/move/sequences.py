@@ -1,0 +1,137 @@
+"""The ids that both databases have handed out, so that the target never hands one of them out again.
+
+The rows alone don't tell: the last ones may be deleted or rejected, and phones or invoices still know their ids.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tatame_db.database.dialect import public, quoted
+from tatame_db.errors import TatameError, fact
+from tatame_db.move.catalogue import SourceUnreadable
+from tatame_db.move.conversion import INTEGERS, about
+from tatame_db.move.sql import literal
+
+if TYPE_CHECKING:
+    from sqlalchemy import Table
+
+    from tatame_db.move.connection import MoveConnection
+    from tatame_db.move.mapping import Mapping, TableMap
+
+_LARGEST = {"smallint": 2**15 - 1, "integer": 2**31 - 1, "bigint": 2**63 - 1}
+
+
+@fact
+class IdsExhausted(TatameError):
+    """The source has handed out an id after which no other fits into the target's column."""
+
+    table: str
+    sequence: str
+    last: int
+    largest: int
+    what = (
+        "no new row of {table} could get an id: the source's sequence {sequence} stands at {last:,}, and the largest id"
+        " is {largest:,}"
+    )
+    fix = (
+        "if no row has ever had ids that large, set the sequence back at the source: `SELECT setval('{sequence}', …)`;"
+        " otherwise give the model a `BigInteger` id"
+    )
+
+
+def highest_ids(source: MoveConnection, mapping: Mapping) -> dict[str, int]:
+    """Return the highest id of each table that the source has handed out to any row; 0 for none.
+
+    Sequences are read as they are now, and rows as of the moment of the snapshot. Raises `SourceUnreadable`,
+    `IdsExhausted`.
+    """
+    return {table.name: max(_of_rows(source, table), _of_sequences(source, table)) for table in mapping.tables}
+
+
+def advance_sequence(target: MoveConnection, table: Table, highest: int) -> None:
+    """Let a table continue after this id, its own highest and the last that its sequence handed out.
+
+    Never sets the sequence back. PostgreSQL does not roll it back either.
+    """
+    column, sequence = table.autoincrement_column, sequence_of(target, table)
+    if column is not None and sequence:
+        largest = f"(SELECT max({quoted(column.name)}) FROM {public(table.name)})"
+        target.rows(
+            f"SELECT setval({literal(sequence)}, ids.highest) FROM (SELECT greatest({highest}, {largest}) AS highest,"
+            f" {_LAST} AS own FROM {sequence} AS q) AS ids WHERE ids.highest > ids.own"
+        )
+
+
+def sequence_of(target: MoveConnection, table: Table) -> str | None:
+    """Return the name of the sequence of a table as SQL; `None` if it has none."""
+    column = table.autoincrement_column
+    if column is None:
+        return None
+    [name] = target.row(f"SELECT pg_get_serial_sequence({literal(public(table.name))}, {literal(column.name)})")
+    return None if name is None else str(name)
+
+
+def next_id(target: MoveConnection, sequence: str) -> int:
+    """Return the id that a sequence hands out next, unless another session is faster."""
+    [following] = target.row(f"SELECT {_LAST} + 1 FROM {sequence} AS q")
+    return int(following)
+
+
+# The id that a sequence handed out last.
+_LAST = "CASE WHEN q.is_called THEN q.last_value ELSE q.last_value - 1 END"
+
+
+def _of_rows(source: MoveConnection, table: TableMap) -> int:
+    """Return the largest id of all rows, with the rejected ones, except for ids that the target could never reach."""
+    key, rows = table.key, table.with_all_rows.source_sql
+    if key.source is None or key.type not in _LARGEST:
+        return 0
+    value, unstorable = key.source_value, key.conversion.unstorable
+    if key.source.kind not in INTEGERS:
+        number = f"({about(key.conversion.convert, value)})::bigint"
+        # CASE keeps the conversion from values for which it fails.
+        condition = f"NOT ({about(unstorable, value)})" if unstorable else "true"
+        rows, value = f"(SELECT CASE WHEN {condition} THEN {number} END AS id FROM {rows}) AS ids", "ids.id"
+    [largest] = source.row(f"SELECT max({value}) FROM {rows} WHERE {value} < {_LARGEST[key.type]}")
+    return largest or 0
+
+
+def _of_sequences(source: MoveConnection, table: TableMap) -> int:
+    key = table.key.source
+    largest = _LARGEST.get(table.key.type)
+    if table.source is None or key is None or largest is None:
+        return 0
+    sequences = source.rows(_SEQUENCES, {"table": table.source.sql, "column": key.name})
+    if unreadable := [f"{schema}.{name}" for schema, name, readable, *_ in sequences if not readable]:
+        [role] = source.row("SELECT current_user")
+        raise SourceUnreadable(role=role, forbidden=unreadable)
+    highest = 0
+    for schema, name, _, increment, start in sequences:
+        sequence = f"{quoted(schema)}.{quoted(name)}"
+        [last, is_called] = source.row(f"SELECT {_LAST}, q.is_called FROM {sequence} AS q")
+        # One that counts down begins with its highest id.
+        handed_out = last if increment > 0 else start if is_called else 0
+        if handed_out >= largest:
+            raise IdsExhausted(table=table.name, sequence=sequence, last=handed_out, largest=largest)
+        highest = max(highest, handed_out)
+    return highest
+
+
+# The sequences that belong to a column, and those that its default uses.
+_SEQUENCES = """
+SELECT n.nspname, q.relname, has_schema_privilege(n.oid, 'USAGE') AND has_sequence_privilege(q.oid, 'SELECT'),
+    p.seqincrement, p.seqstart
+FROM pg_attribute a
+JOIN pg_class q ON q.relkind = 'S' AND q.oid IN (
+    SELECT d.objid FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
+        AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum AND d.deptype IN ('a', 'i')
+    UNION ALL
+    SELECT d.refobjid FROM pg_attrdef f JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
+    WHERE f.adrelid = a.attrelid AND f.adnum = a.attnum AND d.refclassid = 'pg_class'::regclass
+)
+JOIN pg_sequence p ON p.seqrelid = q.oid
+JOIN pg_namespace n ON n.oid = q.relnamespace
+WHERE a.attrelid = %(table)s::regclass AND a.attname = %(column)s
+ORDER BY 1, 2
+"""
