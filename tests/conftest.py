@@ -71,6 +71,7 @@ def _isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Generator
             "SUPABASE_DB_URL",
             "SUPABASE_URL",
             "SUPABASE_REST_URL",
+            "SUPABASE_PROXY",
             "SUPABASE_ANON_KEY",
             "SUPABASE_SERVICE_ROLE_KEY",
             "USE_POSTGRES",

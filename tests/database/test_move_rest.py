@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -25,15 +26,18 @@ from tatame_db.database.address import readable
 from tatame_db.database.pool import Database
 from tatame_db.move.rest import role_of
 from tatame_db.move.rest_errors import (
+    CertificatesUnusable,
     EmptyOrForbidden,
     KeyInvalid,
     KeyIsRestricted,
     KeyRejected,
     NoRoomForRows,
     PageKeyMissing,
+    ProxyInvalid,
     RestAddressInvalid,
     RestNotReached,
     RowsChanged,
+    RowTooLong,
     TableForbidden,
     UnexpectedResponse,
 )
@@ -43,6 +47,7 @@ from tatame_db.server.run_directory import in_memory, new_run_directory
 Start = Callable[..., str]
 Key = Callable[..., str]
 mirror_module = importlib.import_module("tatame_db.move.mirror")
+http_module = importlib.import_module("tatame_db.move.http")
 rest_module = importlib.import_module("tatame_db.move.rest")
 
 
@@ -361,6 +366,167 @@ def test_the_temporary_server_stores_rows_on_disk(monkeypatch: pytest.MonkeyPatc
     assert not in_memory(new_run_directory(on_disk=True))
 
 
+@pytest.mark.usefixtures("invoices")
+def test_views_are_named_and_not_read(postgrest: Start, service: str, supabase: URL, engine: Engine) -> None:
+    change(
+        supabase,
+        """
+        CREATE MATERIALIZED VIEW days AS SELECT date, count(*) FROM checkins GROUP BY date;
+        CREATE VIEW first_names AS SELECT id, first_name FROM users;
+        CREATE VIEW pairs AS SELECT u.id, g.name FROM users u JOIN gyms g ON g.id = u.gym_id;
+        CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY RANGE (id);
+        CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10);
+        INSERT INTO parts VALUES (1);
+        """,
+    )
+    choices = move.Choices(unknown="keep")
+    address = postgrest()
+    copy(address, service, engine, choices=choices)
+    kept = "SELECT DISTINCT table_name FROM tatame_move.rejects WHERE column_name IS NULL ORDER BY 1"
+    assert ask(engine.url, kept) == [("invoices",), ("parts",)]
+    over_rest = plan(address, service, engine)
+    with move.open_for_reading(supabase, engine) as connections:
+        over_postgresql = move.plan(connections)
+    assert over_rest.obstacles == over_postgresql.obstacles
+    assert over_rest.left_behind is not None
+    assert [(found.kind, found.names) for found in over_rest.left_behind.objects] == [
+        ("views", ["days", "first_names", "pairs"])
+    ]
+
+
+# Debian's server reads XML, and the bundled one does not.
+@pytest.mark.parametrize("supabase", ["older"], indirect=True)
+def test_a_type_whose_text_depends_on_the_server_is_stored_as_text(
+    postgrest: Start, service: str, supabase: URL, engine: Engine
+) -> None:
+    change(
+        supabase,
+        """
+        ALTER TABLE versions ADD x xml, ADD xs xml[], ADD m money, ADD r regclass, ADD t regtype, ADD l pg_lsn,
+            ADD a aclitem[], ADD o oid;
+        UPDATE versions SET x = '<a>1</a>', xs = '{<a/>,NULL}', m = 1234.5, r = 'users', t = 'int', l = '1/2A', o = 7,
+            a = (SELECT relacl FROM pg_class WHERE oid = 'versions'::regclass)
+        """,
+    )
+    address = postgrest()
+    change(supabase, "UPDATE versions SET a = (SELECT relacl FROM pg_class WHERE oid = 'versions'::regclass)")
+    columns = "x, xs, m, r, t, l, a, o"
+    query = f"SELECT row({', '.join(f'{name}::text' for name in columns.split(', '))})::text FROM public.versions"
+    with mirror(address, service) as source, move.open_for_reading(source, engine) as connections:
+        assert connections.source.rows(query) == ask(supabase, query)
+
+
+def test_a_row_that_is_too_long_is_refused(postgrest: Start, service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rest_module, "MAX_ROW_BYTES", 10_000)
+    with mirror(postgrest(), service) as source:
+        assets = source.rest.tables()["assets"]
+        assert source.rest.page(assets, None, 10) is not None
+        with pytest.raises(RowTooLong, match="a row of assets takes more than 10,000 bytes"):
+            source.rest.page(assets, None, 1)
+        assert source.rest.page(assets, "1", 1) is not None
+
+
+# --- The way to the server -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:1", "socks5://127.0.0.1:1", "http://[oops", "nonsense"])
+def test_a_proxy_of_the_environment_is_not_used(
+    postgrest: Start, service: str, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    address = postgrest()
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, proxy)
+        monkeypatch.setenv(name.lower(), proxy)
+    with mirror(address, service) as source:
+        assert source.rest.count("users") == 3
+
+
+def test_a_proxy_that_is_configured_is_used(postgrest: Start, service: str) -> None:
+    asked: list[str] = []
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            with httpx.Client(trust_env=False) as client:
+                real = client.get(self.path, headers=dict(self.headers.items()))
+            self.send_response(real.status_code)
+            for name in ("content-type", "content-range"):
+                self.send_header(name, real.headers[name])
+            self.end_headers()
+            self.wfile.write(real.content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    address = postgrest()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+        serving.start()
+        try:
+            with mirror(address, service, proxy=f"http://127.0.0.1:{server.server_port}") as source:
+                assert source.rest.count("users") == 3
+        finally:
+            server.shutdown()
+            serving.join()
+    assert asked == [f"{address}/users?limit=0"]
+
+
+@pytest.mark.parametrize("proxy", ["socks5://ana:hunter2@x:1", "x:8080", "http://", "http://ana:hunter2@x:port", "://"])
+def test_a_proxy_that_cannot_be_used_is_rejected(service: str, proxy: str) -> None:
+    with pytest.raises(ProxyInvalid, match="SUPABASE_PROXY") as caught:
+        move.RestClient("http://localhost:1", service, proxy=proxy)
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_certificate_file_that_cannot_be_read_is_named(
+    service: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "certificates.pem"
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    for content in (None, "", "not a certificate"):
+        if content is not None:
+            file.write_text(content)
+        with pytest.raises(CertificatesUnusable, match="certificates") as caught:
+            move.RestClient("http://localhost:1", service)
+        assert "Error" not in str(caught.value)
+
+
+ENDLESS = {
+    "a header": (b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+    "responses before the response": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "a body": (b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n[", b" "),
+    "the size of a piece": (
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"0",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_a_response_that_never_ends_is_given_up(service: str, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    start, drop = ENDLESS[kind]
+    monkeypatch.setattr(http_module, "HEAD_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(http_module, "RESPONSE_TIMEOUT_SECONDS", 0.2)
+    given_up = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        with listener.accept()[0] as connection:
+            connection.recv(65_536)
+            with contextlib.suppress(OSError):
+                connection.sendall(start)
+                while True:
+                    connection.sendall(drop)
+                    time.sleep(0.01)
+        given_up.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=drip, args=(listener,), daemon=True).start()
+        with mirror(f"http://127.0.0.1:{listener.getsockname()[1]}", service) as source:
+            with pytest.raises(RestNotReached, match="the response took more than"):
+                source.rest.count("users")
+            assert given_up.wait(60)
+
+
 # --- The key ---------------------------------------------------------------------------------------------------------
 
 
@@ -554,6 +720,26 @@ def _no_range(_: str, answer: Answer) -> None:
     answer.headers.pop("content-range", None)
 
 
+def _long_range(_: str, answer: Answer) -> None:
+    answer.headers["content-range"] = f"0-{'9' * 5_000}/*"
+
+
+def _nested(_: str, answer: Answer) -> None:
+    answer.body = b"[" * 100_000 + b"]" * 100_000
+
+
+def _nested_error(_: str, answer: Answer) -> None:
+    answer.status, answer.body = 500, b'{"message":' * 100_000
+
+
+def _no_key(_: str, answer: Answer) -> None:
+    answer.body = json.dumps([dict.fromkeys(row, None) for row in json.loads(answer.body)]).encode()
+
+
+def _wrong_type(_: str, answer: Answer) -> None:
+    answer.body = json.dumps([row | {"gym_id": "a secret value"} for row in json.loads(answer.body)]).encode()
+
+
 def _wrong_range(_: str, answer: Answer) -> None:
     answer.headers["content-range"] = "0-9/*"
 
@@ -596,6 +782,11 @@ UNEXPECTED_RESPONSES: list[tuple[Spoil, type[move.RestError], str]] = [
     (_cut, UnexpectedResponse, "expected rows, got something else"),
     (_connection_cut, RestNotReached, "peer closed connection"),
     (_no_range, UnexpectedResponse, "the Content-Range header is missing or malformed"),
+    (_long_range, UnexpectedResponse, "the Content-Range header is missing or malformed"),
+    (_nested, UnexpectedResponse, "expected rows, got something else (StatementTooComplex)"),
+    (_nested_error, UnexpectedResponse, "unexpected response from {gateway}/users: status 500"),
+    (_no_key, UnexpectedResponse, "expected rows, got something else (NotNullViolation)"),
+    (_wrong_type, UnexpectedResponse, "expected rows, got something else (InvalidTextRepresentation)"),
     (_wrong_range, UnexpectedResponse, "the Content-Range header announces 10 rows, the body has 1"),
     (_empty, RowsChanged, "3 rows before, 2 read, 3 after"),
     (_an_object, UnexpectedResponse, "expected rows, got something else"),
@@ -613,10 +804,40 @@ def test_an_unexpected_response_is_one_message_and_changes_nothing(
             gateway.spoil = on_page("users", spoil)
             with pytest.raises(error) as caught:
                 copy(gateway.address, service, engine)
-            assert words in str(caught.value)
+            assert words.format(gateway=gateway.address) in str(caught.value)
             assert caught.value.exit_code == 1
+            assert "a secret value" not in str(caught.value)
             assert service not in "".join(traceback.format_exception(caught.value))
             assert contents(engine.url) == before
+
+
+def test_no_response_to_any_request_is_a_traceback(gateway: Gateway, service: str, subtests: pytest.Subtests) -> None:
+    with mirror(gateway.address, service) as source:
+        rest = source.rest
+        table = rest.tables()["users"]
+        requests: list[Callable[[], object]] = [
+            rest.tables,
+            lambda: rest.count("users"),
+            lambda: rest.page(table, None, 2),
+            lambda: rest.first_row_place(table),
+            lambda: rest.is_view(table),
+        ]
+        for spoil in (
+            _long_range,
+            _nested,
+            _nested_error,
+            _an_object,
+            _html,
+            _no_utf8,
+            _cut,
+            _status(302),
+            _status(400),
+        ):
+            gateway.spoil = spoil
+            for number, request in enumerate(requests):
+                # Some responses are only looked at for what they may tell, and the move goes on without them.
+                with subtests.test(f"{number} {spoil.__name__}"), contextlib.suppress(move.RestError):
+                    request()
 
 
 def test_a_missing_row_count_is_an_error(
