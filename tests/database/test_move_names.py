@@ -18,6 +18,7 @@ from tatame_db import move
 from tatame_db.database.dialect import quoted
 from tatame_db.database.pool import AsyncDatabase
 from tatame_db.schema import Base
+from tatame_db.schema.forms import TIME
 from tatame_db.studio.export import export
 from tatame_db.studio.rows import read_selection
 
@@ -70,7 +71,10 @@ def modelled(supabase: URL, engine: Engine, names: list[str]) -> Generator[list[
         "t",
         Base.metadata,
         Column("id", Integer, primary_key=True),
-        *(Column(name, Text, nullable=kind == "text") for name, kind in columns.items()),
+        *(
+            Column(name, Text, nullable=kind == "text", info=TIME.info if name in ("s", "t") else {})
+            for name, kind in columns.items()
+        ),
         info={"phase": 1, "optional_in_source": True},
     )
     yield names
@@ -175,10 +179,10 @@ def test_columns_over_rest_may_have_names_that_are_hard_to_write(
 
 
 def test_an_export_of_the_studio_may_have_columns_of_any_name(engine: Engine, names: list[str]) -> None:
-    columns = ", ".join(f"{quoted(name)} text DEFAULT '{at}'" for at, name in enumerate([*names, "exported"]))
+    columns = ", ".join(f"{quoted(name)} text DEFAULT '{at}'" for at, name in enumerate(sorted({*names, "exported"})))
     change(engine.url, f"CREATE TABLE t (id int PRIMARY KEY, {columns})", "INSERT INTO t VALUES (1)")
     table = Table("t", MetaData(), Column("id", Integer, primary_key=True))
-    for name in [*names, "exported"]:
+    for name in sorted({*names, "exported"}):
         table.append_column(Column(name, Text))
 
     async def exported() -> bytes:

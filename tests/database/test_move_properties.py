@@ -255,16 +255,20 @@ PROJECT: dict[str, list[Cell]] = {
 # How a project drifted from that: the columns that have another type, and their values.
 DRIFT: dict[tuple[str, str], tuple[str, Cell]] = {
     ("roles", "id"): ("varchar", required("id", short)),
-    ("gyms", "since"): ("text", required("since", short)),
+    ("gyms", "since"): ("text", required("since", days)),
     ("users", "migrated_at"): ("date", cell("migrated_at", days, midnight)),
     ("users", "approved_at"): ("timestamptz", cell("approved_at", zoned, utc)),
     ("graduations", "degree"): (
         "numeric",
         cell("degree", numbers.flatmap(lambda n: st.sampled_from([Decimal(n), Decimal(f"{n}.000")])), whole),
     ),
-    ("class", "start"): ("text", cell("start", short)),
+    ("class", "start"): (
+        "text",
+        # A column of times that became text has their seconds.
+        cell("start", times.flatmap(lambda t: st.sampled_from([t, f"{t}:00"])), lambda value: value[:5]),
+    ),
     ("class", "gym_id"): ("integer", names_a("gyms", "gym_id")),
-    ("checkins", "date"): ("text", cell("date", short)),
+    ("checkins", "date"): ("text", cell("date", days)),
     ("assets", "content"): ("varchar", cell("content", long)),
     ("attachments", "file_size"): ("text", cell("file_size", numbers.map(str), int)),
     ("notifications", "recipients"): (

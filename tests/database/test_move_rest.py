@@ -176,6 +176,156 @@ def test_a_value_read_over_rest_equals_the_value_of_the_source(
         assert side.rows(bounds) == ask(supabase, bounds)
 
 
+# A value at the limits of each built-in type that a column can have, and of types with a limit.
+LIMITS: dict[str, str | None] = {
+    "smallint": "-32768",
+    "integer": "2147483647",
+    "bigint": "9223372036854775807",
+    "numeric": "123456789012345678901234567890.1234567890",
+    "numeric(10,2)": "99999999.90",
+    "real": "3.4028235e+38",
+    "double precision": "1.7976931348623157e+308",
+    "money": "-92233720368547758.08",
+    "text": " \t\n null 🥋 ",
+    "character varying(4)": "ab  ",
+    "character(3)": "ab",
+    "bpchar": "ab  ",
+    '"char"': "x",
+    "name": "x" * 63,
+    "bytea": "\\x00ff5c",
+    "bit(5)": "10110",
+    "bit varying(7)": "1011",
+    "boolean": "false",
+    "uuid": "ffffffff-ffff-ffff-ffff-ffffffffffff",
+    "date": "5874897-12-31",
+    "time": "24:00:00",
+    "time(0)": "18:30:45",
+    "time with time zone": "23:59:59.999999-15:59",
+    "timestamp": "294276-12-31 23:59:59.999999",
+    "timestamp(0)": "2024-02-29 10:00:01",
+    "timestamp with time zone": "4713-01-01 00:00:00+00 BC",
+    "interval": "-178000000 years -1 day -04:05:06.789",
+    "interval day": "3 days",
+    "json": '{"a" :  [1e400, null, 1, 1.0], "a": "\\u00e9"}',
+    "jsonb": "null",
+    "jsonpath": '$."a"[*]?(@ > 1)',
+    "xml": "<a>&lt;</a>",
+    "point": "(1e+300,-0)",
+    "line": "{1,-1,0.1}",
+    "lseg": "[(0,0),(1,1e-300)]",
+    "box": "(1,2),(-1,-2)",
+    "path": "((0,0),(1,1),(2,0))",
+    "polygon": "((0,0),(1,1),(2,0))",
+    "circle": "<(1,2),0.3>",
+    "inet": "::ffff:1.2.3.4/128",
+    "cidr": "2001:db8::/32",
+    "macaddr": "08:00:2b:01:02:03",
+    "macaddr8": "08:00:2b:01:02:03:04:05",
+    "tsvector": "'a':1A,2B 'b ':3",
+    "tsquery": "'a' & !'b':*A",
+    "oid": "4294967295",
+    "xid": "4294967295",
+    "xid8": "18446744073709551615",
+    "cid": "4294967295",
+    "tid": "(4294967295,65535)",
+    "pg_lsn": "FFFFFFFF/FFFFFFFF",
+    "txid_snapshot": "10:20:10,14,15",
+    "pg_snapshot": "10:20:10,14,15",
+    "refcursor": "a cursor",
+    "aclitem": "postgres=r/postgres",
+    "gtsvector": None,
+    "int2vector": "1 2 3",
+    "oidvector": "1 2 3",
+    "regclass": "users",
+    "regcollation": '"C"',
+    "regconfig": "english",
+    "regdictionary": "english_stem",
+    "regnamespace": "public",
+    "regoper": "||/",
+    "regoperator": "+(integer,integer)",
+    "regproc": "now",
+    "regprocedure": "abs(integer)",
+    "regrole": "postgres",
+    "regtype": "users",
+    "int4range": "[1,2147483647)",
+    "int8range": "(,)",
+    "numrange": "[0.10,)",
+    "tsrange": '["2024-02-29 00:00:00",infinity]',
+    "tstzrange": '["2024-02-29 00:00:00+00",)',
+    "daterange": "empty",
+    "int4multirange": "{[1,2),[5,)}",
+    "int8multirange": "{}",
+    "nummultirange": "{(,)}",
+    "tsmultirange": "{}",
+    "tstzmultirange": "{}",
+    "datemultirange": "{[2024-02-29,2024-03-01)}",
+    "integer[]": "[0:1]={1,NULL}",
+    "character(3)[]": '{ab,"a c"}',
+    "bit(5)[]": "{10110,NULL}",
+    "timestamp with time zone[]": '{"2024-02-29 00:00:00+00",-infinity}',
+    "numeric(10,2)[]": "{{1.10},{2.20}}",
+    "money[]": "{1.00}",
+    "regclass[]": "{users}",
+    "jsonb[]": '{"{\\"a\\": null}","null"}',
+}
+# Values of these cannot be written into a table, and nobody has a column of them.
+READ_BY_NOBODY = {"pg_node_tree", "pg_ndistinct", "pg_dependencies", "pg_mcv_list"} | {
+    "pg_brin_bloom_summary",
+    "pg_brin_minmax_multi_summary",
+}
+
+
+@on_both_versions
+def test_a_value_of_any_type_is_the_same_over_rest(
+    postgrest: Start, service: str, supabase: URL, engine: Engine
+) -> None:
+    types = [
+        name
+        for [name] in ask(
+            supabase,
+            "SELECT format_type(oid, NULL) FROM pg_type WHERE typnamespace = 'pg_catalog'::regnamespace"
+            " AND typtype IN ('b', 'r', 'm') AND typcategory <> 'A' OR oid = ANY('{int2vector,oidvector}'::regtype[])",
+        )
+    ]
+    canonical = {name: ask(supabase, f"SELECT format_type('{name}'::regtype, NULL)")[0][0] for name in LIMITS}
+    assert set(types) - READ_BY_NOBODY == {name for name in canonical.values() if not name.endswith("[]")}
+    names = {f"c{at}": (name, value) for at, (name, value) in enumerate(LIMITS.items())}
+    columns = ", ".join(f"{column} {name}" for column, (name, _) in names.items())
+    change(supabase, f"CREATE TABLE everything (id integer PRIMARY KEY, {columns})")
+    with psycopg.connect(readable(supabase), autocommit=True) as connection:
+        connection.execute("SET lc_monetary = 'C'")
+        places = ", ".join(f"%s::text::{name}" for name, _ in names.values())
+        values = [value for _, value in names.values()]
+        try:
+            connection.execute("SELECT '<a/>'::xml")
+        except psycopg.errors.FeatureNotSupported:
+            # The bundled server was built without XML.
+            values[list(LIMITS).index("xml")] = None
+        connection.execute(f"INSERT INTO everything VALUES (1, {places})".encode(), values)
+        connection.execute(f"INSERT INTO everything VALUES (2{', NULL' * len(names)})".encode())
+    texts = ", ".join(f"{column}::text" for column in names)
+    with mirror(postgrest(), service) as source:
+        whole = replace(source, keep_unknown=True)
+        with move.open_for_reading(whole, engine) as connections:
+            for expressions in (texts, "to_jsonb(t.*)::text"):
+                query = f"SELECT {expressions} FROM public.everything AS t ORDER BY id"
+                found, expected = connections.source.rows(query), ask(supabase, query)
+                assert [dict(zip(names, row, strict=False)) for row in found] == [
+                    dict(zip(names, row, strict=False)) for row in expected
+                ]
+
+
+@pytest.mark.parametrize("setting", ["datestyle = 'SQL, DMY'", "intervalstyle = 'sql_standard'"])
+def test_a_value_that_a_setting_of_the_source_writes_in_another_form_is_an_error(
+    postgrest: Start, service: str, supabase: URL, engine: Engine, setting: str
+) -> None:
+    change(supabase, "ALTER TABLE versions ADD days date[], ADD length interval")
+    change(supabase, "UPDATE versions SET days = '{2024-02-01}', length = '-1 day -02:03:04' WHERE id = 1")
+    change(supabase, f"ALTER DATABASE {supabase.database} SET {setting}")
+    with pytest.raises(UnexpectedResponse, match="days" if "date" in setting else "length"):
+        plan(postgrest(), service, engine)
+
+
 def test_pages_are_ordered_by_text_keys_with_reserved_characters(
     postgrest: Start, service: str, supabase: URL, engine: Engine
 ) -> None:

@@ -1,4 +1,4 @@
-"""The tables of the source, as its catalogue describes them."""
+"""The tables of both databases, as their catalogues describe them."""
 
 from __future__ import annotations
 
@@ -47,8 +47,16 @@ class SourceColumn:
 
     name: str
     kind: str
+    """For a cast: a type that has one character or bit unless a length is stated is written as one without a length."""
     not_null: bool
     unique: bool
+    deterministic: bool
+    """Whether its collation calls two texts equal only if they are the same."""
+
+    @property
+    def type_name(self) -> str:
+        """The type for a person."""
+        return self.kind.replace("bpchar", "character").replace('"bit"', "bit")
 
 
 @dataclass(frozen=True)
@@ -56,13 +64,20 @@ class SourceTable:
     """A table of the source, or a view that stands for one."""
 
     name: str
+    kind: str
+    """`table`, `partitioned table`, `view`, `materialized view` or `foreign table`."""
     columns: dict[str, SourceColumn]
     size_bytes: int
 
     @property
     def sql(self) -> str:
-        """Its name in a query."""
-        return public(self.name)
+        """Its name in a query, which sees only its own rows: a table that inherits from it is a table of its own."""
+        return only(self.name) if self.kind == "table" else public(self.name)
+
+
+def only(name: str) -> str:
+    """Return the name of a table in a query that does not see the rows of the tables that inherit from it."""
+    return f"ONLY {public(name)}"
 
 
 def read_source_tables(source: MoveConnection, target_names: Collection[str]) -> dict[str, SourceTable]:
@@ -71,14 +86,14 @@ def read_source_tables(source: MoveConnection, target_names: Collection[str]) ->
     Raises `SourceUnreadable`.
     """
     rows = source.rows(_CATALOGUE, {"target_names": list(target_names)})
-    forbidden = sorted({row[0] for row in rows if not row[1]})
-    hidden = sorted({row[0] for row in rows if row[1] and row[2]})
+    forbidden = sorted({row[0] for row in rows if not row[2]})
+    hidden = sorted({row[0] for row in rows if row[2] and row[3]})
     if forbidden or hidden:
         [role] = source.row("SELECT current_user")
         raise SourceUnreadable(role=role, forbidden=forbidden, hidden=hidden)
     tables: dict[str, SourceTable] = {}
-    for name, _, _, size_bytes, *column in rows:
-        table = tables.setdefault(name, SourceTable(name, {}, size_bytes))
+    for name, kind, _, _, size_bytes, *column in rows:
+        table = tables.setdefault(name, SourceTable(name, kind, {}, size_bytes))
         if column[0] is not None:
             table.columns[column[0]] = SourceColumn(*column)
     return tables
@@ -97,16 +112,39 @@ WITH RECURSIVE bases (type, base) AS (
     UNION ALL
     SELECT t.oid, b.base FROM pg_type t JOIN bases b ON t.typbasetype = b.type WHERE t.typtype = 'd'
 )
-SELECT c.relname, has_table_privilege(c.oid, 'SELECT'), row_security_active(c.oid), pg_table_size(c.oid),
-    a.attname, format_type(b.base, NULL), a.attnotnull,
+SELECT c.relname,
+    CASE c.relkind
+        WHEN 'r' THEN 'table' WHEN 'p' THEN 'partitioned table' WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view'
+        ELSE 'foreign table'
+    END,
+    has_table_privilege(c.oid, 'SELECT'), row_security_active(c.oid), pg_table_size(c.oid),
+    a.attname, format_type(b.base, -1),
+    -- A server believes what it knows of a foreign table, and a constraint that is not validated holds for new rows.
+    a.attnotnull AND c.relkind IN ('r', 'p') AND NOT EXISTS (
+        SELECT FROM pg_constraint n
+        WHERE n.conrelid = c.oid AND n.contype = 'n' AND n.conkey[1] = a.attnum AND NOT n.convalidated
+    ),
     EXISTS (
         SELECT FROM pg_index i
         WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
             AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum
-    )
+    ),
+    coalesce(l.collisdeterministic, true)
 FROM pg_class c
 LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 LEFT JOIN bases b ON b.type = a.atttypid
+LEFT JOIN pg_collation l ON l.oid = a.attcollation
 WHERE {TABLES}
 ORDER BY c.relname, a.attnum
 """
+
+
+def partitioned_tables(target: MoveConnection) -> set[str]:
+    """Return the names of the partitioned tables of the target, whose rows are all in other tables."""
+    rows = target.rows("SELECT relname FROM pg_class WHERE relkind = 'p' AND relnamespace = to_regnamespace('public')")
+    return {name for [name] in rows}
+
+
+def target_name(name: str, partitioned: Collection[str]) -> str:
+    """Return the name of a table of the target in a query, which sees only its own rows."""
+    return public(name) if name in partitioned else only(name)

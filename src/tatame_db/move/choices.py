@@ -152,8 +152,8 @@ def values_of(table: TableMap, exclusion: Exclusion) -> ExclusionQuery:
     everything, key, column = table.with_all_rows, table.key.source, str(exclusion.column)
     names = [*([key.name] if key else []), column]
     pairs = ", ".join(f"{literal(name)}::text, s.{quoted(name)}" for name in names)
-    rows = f"FROM {everything.source_sql} WHERE s.{quoted(column)} IS NOT NULL"
-    return ExclusionQuery(exclusion, f"({everything.key.source_value})::text", f"jsonb_build_object({pairs})", rows)
+    rows = f"FROM {everything.source_sql} WHERE s.{quoted(column)} IS DISTINCT FROM NULL"
+    return ExclusionQuery(exclusion, everything.source_id, f"jsonb_build_object({pairs})", rows)
 
 
 def rows_of(table: SourceTable, exclusion: Exclusion) -> ExclusionQuery:

@@ -346,7 +346,7 @@ def _read_again(
 def _find_differing(preparation: Preparation, connections: Connections, copied: list[TableCopy]) -> list[str]:
     """Return the copied tables, and the tables that the models lack, that differ from a new reading of the source."""
     # The choices apply to the rows as they are now.
-    resolution = resolve(connections.source, read_mapping(connections.source), preparation.options.choices)
+    resolution = resolve(connections.source, read_mapping(connections), preparation.options.choices)
     differing = [table.table for table in copied if _differs(preparation, connections, resolution, table)]
     changed = Rejects(connections, preparation.hash_expression).changed(resolution.mapping, [])
     return differing + [found.table for found in changed if found.kind == UNKNOWN_TABLE]

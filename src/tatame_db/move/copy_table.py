@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from tatame_db.database.dialect import public, quoted
+from tatame_db.database.dialect import quoted
 from tatame_db.errors import TatameError, fact
 from tatame_db.move.choices import NULLED, REJECTED
 from tatame_db.move.digest import TableDigests
@@ -155,7 +155,7 @@ def _make_equal(
     on_rows: Callable[[str, int, int], None],
 ) -> _Contents:
     before = preparation.fingerprints[table.name]
-    _lock(connections.target, table.name, before)
+    _lock(connections.target, table, before)
     hasher = hashlib.sha256() if preparation.options.sha256 and before.rows == 0 else None
     on_block = hasher.update if hasher else None
     try:
@@ -171,12 +171,12 @@ def _make_equal(
     return _Contents(after, digests, deleted, written, waiting, hasher.hexdigest() if hasher else None)
 
 
-def _lock(target: MoveConnection, table: str, expected: Fingerprint) -> None:
+def _lock(target: MoveConnection, table: TableMap, expected: Fingerprint) -> None:
     """Lock a table against other writers. Raises `OtherRowsInTarget` if one of them was faster."""
-    target.execute(f"LOCK TABLE {public(table)} IN SHARE ROW EXCLUSIVE MODE")
-    found = fingerprint(target, table)
+    target.execute(f"LOCK TABLE {table.target_name} IN SHARE ROW EXCLUSIVE MODE")
+    found = fingerprint(target, table.name)
     if found != expected:
-        raise OtherRowsInTarget(rows={table: found.rows})
+        raise OtherRowsInTarget(rows={table.name: found.rows})
 
 
 def _write(
@@ -210,7 +210,7 @@ def _clear_waiting(preparation: Preparation, target: MoveConnection, table: Tabl
     for key in table.table.foreign_keys:
         if key.column.table.name not in later:
             continue
-        column, parent = quoted(key.parent.name), public(key.column.table.name)
+        column, parent = quoted(key.parent.name), preparation.mapping[key.column.table.name].target_name
         if target.execute(
             f"UPDATE {table.target_sql} SET {column} = NULL WHERE t.{column} IS NOT NULL AND NOT EXISTS ("
             f"SELECT FROM {parent} AS p WHERE p.{quoted(key.column.name)} = t.{column})"

@@ -73,7 +73,7 @@ class TableDigests:
 
     def __init__(self, connections: Connections, table: TableMap, hash_expression: str) -> None:
         self.connections, self.table = connections, table
-        self.source_key, self.target_key = f"{table.key.source_value}::text", f"{table.key.target_value}::text"
+        self.source_key, self.target_key = table.source_id, table.target_id
         self._source_hash = hash_expression.replace("TEXT", _row([column.source_text for column in table.columns]))
         self._target_hash = hash_expression.replace("TEXT", _row([column.target_text for column in table.columns]))
 

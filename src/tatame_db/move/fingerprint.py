@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tatame_db.database.dialect import public, quoted
+from tatame_db.move.catalogue import partitioned_tables, target_name
 from tatame_db.move.sql import literal
 from tatame_db.schema import Base
 
@@ -32,7 +33,8 @@ class Fingerprint:
 
 def fingerprint(target: MoveConnection, table: str) -> Fingerprint:
     """Compute the fingerprint of a table as it is now; reads all its rows."""
-    rows, digest = target.row(f"SELECT count(*), {fingerprint_digest(target, table)} FROM {public(table)} AS t")
+    name = target_name(table, partitioned_tables(target))
+    rows, digest = target.row(f"SELECT count(*), {fingerprint_digest(target, table)} FROM {name} AS t")
     return Fingerprint(rows, int(digest))
 
 

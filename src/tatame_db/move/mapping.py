@@ -5,20 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from tatame_db.database.dialect import DIALECT, public, quoted
+from tatame_db.database.dialect import DIALECT, quoted
 from tatame_db.errors import TatameError, fact
-from tatame_db.move.catalogue import read_source_tables
-from tatame_db.move.conversion import INTEGERS, MISSING, TEXT, Conversion, about, conversion
+from tatame_db.move.catalogue import partitioned_tables, read_source_tables, target_name
+from tatame_db.move.conversion import INTEGERS, MISSING, TEXT, Conversion, about
+from tatame_db.move.known_conversions import TEXT_TYPES, conversion
 from tatame_db.move.sql import array
-from tatame_db.schema import optional_in_source, phase, phases, tables_in_order
+from tatame_db.schema import form, optional_in_source, phase, phases, tables_in_order
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from sqlalchemy import Column, Table
 
     from tatame_db.move.catalogue import SourceColumn, SourceTable
-    from tatame_db.move.connection import MoveConnection
+    from tatame_db.move.connection import Connections, MoveConnection
 
 # Columns that the source names differently.
 _NAMES = {
@@ -28,6 +29,9 @@ _NAMES = {
     ("checkins", "user_id"): "userId",
     ("checkins", "class_id"): "classId",
 }
+
+# Texts that are equal only if they are the same, unless their collation is not deterministic.
+_PLAIN_TEXTS = {TEXT, "character varying"}
 
 
 @fact
@@ -80,8 +84,50 @@ class ColumnMap:
 
     @property
     def source_value(self) -> str:
-        """The value in a query of the source."""
-        return f"s.{quoted(self.source.name)}" if self.source else "NULL"
+        """The value in a query of the source; a text that the source compares in a way of its own is a plain text."""
+        return self.value_of("s")
+
+    def value_of(self, row: str) -> str:
+        """Return the value of a row of the source that a query calls by another name."""
+        if self.source is None:
+            return "NULL"
+        value = f"{row}.{quoted(self.source.name)}"
+        return f'({value}::text COLLATE "C")' if self._compared_by_source else value
+
+    @property
+    def _compared_by_source(self) -> bool:
+        """Whether the source may call two texts equal that differ, by its collation or its type."""
+        return self.source is not None and (
+            self.source.kind in TEXT_TYPES - _PLAIN_TEXTS or not self.source.deterministic
+        )
+
+    @property
+    def alike(self) -> bool:
+        """Whether both databases compare the values in the same way, so that an index of the source can be used."""
+        if self.source is None or self._compared_by_source:
+            return False
+        kinds = self.source.kind, self.type
+        return kinds[0] == kinds[1] == "uuid" or any(set(kinds) <= known for known in ({*INTEGERS}, _PLAIN_TEXTS))
+
+    @property
+    def compared(self) -> str:
+        """The value of the source as the target compares it; NULL if it cannot be stored."""
+        return self.compared_value(self.source_value)
+
+    def compared_value(self, value: str) -> str:
+        """Return a value of the source's column as the target compares it; NULL if it cannot be stored."""
+        if self.alike:
+            return value
+        converted = f"({about(self.conversion.convert, value)})::{self.type}"
+        if unstorable := self.conversion.unstorable:
+            return f"CASE WHEN ({about(unstorable, value)}) IS NOT TRUE THEN {converted} END"
+        return converted
+
+    @property
+    def proven_unique(self) -> bool:
+        """Whether a unique index of the source proves that the target's values are unique too."""
+        # Two texts of the source may become the same value only if the proof compares them in a form of its own.
+        return self.source is not None and self.source.unique and self.conversion.source_text == "VALUE::text"
 
     @property
     def source_text(self) -> str:
@@ -133,6 +179,8 @@ class TableMap:
     table: Table
     source: SourceTable | None
     columns: list[ColumnMap]
+    target_name: str
+    """The name of the target's table in a query, which sees only its own rows."""
     excluded: ExcludedRows = field(default_factory=ExcludedRows)
 
     @property
@@ -150,6 +198,19 @@ class TableMap:
         """The column of the primary key."""
         [key] = self.table.primary_key.columns
         return self.column(key.name)
+
+    @property
+    def source_id(self) -> str:
+        """The id of a row of the source, as text: the one that it has in the target, if it can be stored there."""
+        key = self.key
+        return (
+            f"{key.source_value}::text" if key.alike else f"coalesce(({key.compared})::text, {key.source_value}::text)"
+        )
+
+    @property
+    def target_id(self) -> str:
+        """The id of a row of the target, as text."""
+        return f"{self.key.target_value}::text"
 
     @property
     def counted_key(self) -> bool:
@@ -191,18 +252,23 @@ class TableMap:
         key = self.key.source_value
         conditions = [f"{key} IS NOT NULL"] if self.excluded.without_id else []
         if self.excluded.rejected:
-            ids = array(self.excluded.rejected, self.key_kind)
-            conditions.append(f"NOT EXISTS (SELECT FROM unnest({ids}) AS r WHERE r = {key})")
+            ids = array(self.excluded.rejected, self.id_kind)
+            conditions.append(f"NOT EXISTS (SELECT FROM unnest({ids}) AS r WHERE r = {self.id_value})")
         return " AND ".join(conditions) or "true"
 
     def among(self, ids: str) -> str:
         """Return the condition that a row of the source has one of these ids."""
-        return f"{self.key.source_value} = ANY({array(ids, self.key_kind)})"
+        return f"{self.id_value} = ANY({array(ids, self.id_kind)})"
 
     @property
-    def key_kind(self) -> str:
-        """The type of the key in the source."""
-        return self.key.source.kind if self.key.source else TEXT
+    def id_value(self) -> str:
+        """The id by which rows of the source are excluded and found again: the value itself, or `source_id`."""
+        return self.key.source_value if self.key.alike else f'({self.source_id} COLLATE "C")'
+
+    @property
+    def id_kind(self) -> str:
+        """The type of `id_value`."""
+        return self.key.source.kind if self.key.alike and self.key.source else TEXT
 
     @property
     def with_all_rows(self) -> TableMap:
@@ -212,7 +278,7 @@ class TableMap:
     @property
     def target_sql(self) -> str:
         """The table of the target, as `t`, for the FROM of a query."""
-        return f"{public(self.name)} AS t"
+        return f"{self.target_name} AS t"
 
     def column(self, name: str) -> ColumnMap:
         """Return the column of the target with this name."""
@@ -237,26 +303,31 @@ class Mapping:
         return next(table for table in self.tables if table.name == name)
 
 
-def read_mapping(source: MoveConnection) -> Mapping:
-    """Read the source's catalogue and map its tables and columns by name. Raises `SourceUnreadable`."""
+def read_mapping(connections: Connections) -> Mapping:
+    """Read both catalogues and map the source's tables and columns by name. Raises `SourceUnreadable`."""
+    return map_source(connections.source, partitioned_tables(connections.target))
+
+
+def map_source(source: MoveConnection, partitioned: Collection[str] = ()) -> Mapping:
+    """Map the source's tables and columns to a target with these partitioned tables. Raises `SourceUnreadable`."""
     tables = tables_in_order()
     names = [table.name for table in tables]
     found = read_source_tables(source, names)
     return Mapping(
-        [_table(table, found.get(table.name)) for table in tables],
+        [_table(table, found.get(table.name), target_name(table.name, partitioned)) for table in tables],
         [table for name, table in found.items() if name not in names],
     )
 
 
-def _table(table: Table, source: SourceTable | None) -> TableMap:
-    return TableMap(table, source, [_column(column, source) for column in table.columns])
+def _table(table: Table, source: SourceTable | None, target_name: str) -> TableMap:
+    return TableMap(table, source, [_column(column, source) for column in table.columns], target_name)
 
 
 def _column(column: Column[object], source: SourceTable | None) -> ColumnMap:
     kind = str(column.type.compile(DIALECT)).lower()
     required = not column.nullable
     found = _source_column(column, source) if source else None
-    chosen = conversion(found.kind, kind) if found else MISSING
+    chosen = conversion(found.kind, kind, form(column)) if found else MISSING
     return ColumnMap(column.name, kind, required, found, chosen)
 
 

@@ -16,11 +16,12 @@ import psycopg
 from tatame_db.database.address import readable
 from tatame_db.database.dialect import quoted
 from tatame_db.errors import counted
+from tatame_db.move.catalogue import partitioned_tables, target_name
 from tatame_db.move.choices import UNKNOWN_TABLE
 from tatame_db.move.open import SameDatabase, open_source, open_target
 from tatame_db.move.proof import TableCount, rejected
 from tatame_db.move.record import Record, identity_of
-from tatame_db.move.rest import FULL_ACCESS_ROLE, RestClient, RestTable
+from tatame_db.move.rest import FULL_ACCESS_ROLE, RestClient, RestTable, read_as_text
 from tatame_db.move.rest_errors import EmptyOrForbidden, NoRoomForRows, RowsChanged, UnexpectedResponse
 from tatame_db.move.sql import TARGET_ROW, beside_parameters
 from tatame_db.schema import Base, optional_in_source, phases
@@ -37,6 +38,12 @@ if TYPE_CHECKING:
 PAGE_ROWS = 10_000
 # The server needs some room beside the rows, for its log and for sorting.
 SPARE_BYTES = 1 << 28
+# A server may write these in several ways, each of which is read without loss.
+_WRITTEN_IN_SEVERAL_WAYS = {"timestamp with time zone", "bytea", "bytea[]"}
+# So are arrays of moments in the form of ISO 8601, in any time zone; in other forms, a day may look like a month.
+_MOMENTS = "timestamp with time zone[]"
+_MOMENT = r'"\d{4,}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?[-+]\d\d(:\d\d){0,2}( BC)?"|-?infinity|NULL'
+_MOMENTS_IN_ISO_FORM = rf"^(\[[^=]+=)?[{{}},]*(({_MOMENT})[{{}},]*)*$"
 
 # The text of these types refers to objects of the source, or depends on how a server was built or is set.
 _NEEDS_MORE_THAN_TEXT = "^(xml|money|aclitem|gtsvector|reg.*|pg_.*)$"
@@ -98,7 +105,7 @@ class Mirror:
             return [replace(self._compared(connection, name), rejected=rejected(exclusions, name)) for name in phases()]
 
     def _compared(self, target: MoveConnection, name: str) -> TableCount:
-        [target_rows] = target.row(f"SELECT count(*) FROM public.{quoted(name)}")
+        [target_rows] = target.row(f"SELECT count(*) FROM {target_name(name, partitioned_tables(target))}")
         source_rows = self.rest.count(name)
         if source_rows is None and optional_in_source(Base.metadata.tables[name]):
             source_rows = 0
@@ -182,6 +189,7 @@ class _Loader:
             f"CREATE UNLOGGED TABLE public.{quoted(table.name)} ({columns}, PRIMARY KEY ({quoted(table.key)}))"
         )
         insert = _insert(table, types)
+        names = list(types)
         before = self._count(table.name)
         read, after, limit, cut = 0, None, PAGE_ROWS, 0
         while True:
@@ -189,7 +197,10 @@ class _Loader:
             if page is None:
                 limit = max(1, limit // 8)
                 continue
-            inserted, after = self._insert_page(table, insert, page.body)
+            inserted, after, changed = self._insert_page(table, insert, page.body)
+            if changed:
+                problem = f"values of the column {names[changed[0]]} cannot be stored as they were sent"
+                raise UnexpectedResponse(url=self._url(table.name), problem=problem)
             if inserted != page.rows:
                 problem = f"the Content-Range header announces {counted(page.rows, 'row')}, the body has {inserted:,}"
                 raise UnexpectedResponse(url=self._url(table.name), problem=problem)
@@ -210,12 +221,12 @@ class _Loader:
             raise UnexpectedResponse(url=self._url(name), problem="the table is described, but does not exist")
         return count
 
-    def _insert_page(self, table: RestTable, insert: str, body: bytearray) -> tuple[int, str | None]:
-        """Insert the rows of a page; return their number and the key of the last one."""
+    def _insert_page(self, table: RestTable, insert: str, body: bytearray) -> tuple[int, str | None, list[int]]:
+        """Insert the rows of a page; return their number, the key of the last one, and the columns that changed."""
         if shutil.disk_usage(self.directory).free < SPARE_BYTES:
             raise NoRoomForRows(directory=self.directory)
         try:
-            [(rows, last_key)] = self.connection.execute(insert.encode(), {"page": body}).fetchall()
+            [(rows, last_key, changed)] = self.connection.execute(insert.encode(), {"page": body}).fetchall()
         except psycopg.errors.DiskFull:
             raise NoRoomForRows(directory=self.directory) from None
         except psycopg.errors.UniqueViolation:
@@ -224,13 +235,18 @@ class _Loader:
             # The message of PostgreSQL would repeat the value.
             problem = f"expected rows, got something else ({type(error).__name__})"
         else:
-            return rows, last_key
+            return rows, last_key, changed
         raise UnexpectedResponse(url=self._url(table.name), problem=problem)
 
     def _stored_type(self, described: str) -> str:
-        """Return the type in which values are stored: a built-in one as described, text for the source's own types."""
+        """Return the type in which values are stored, without a limit.
+
+        A built-in type is stored as described, and text for the source's own types and for types whose values only
+        their own server or database can read.
+        """
+        # With -1, `character` and `bit` are written in the form that has no length. Otherwise it would be 1.
         found = self.connection.execute(
-            "SELECT format_type(t.oid, NULL) FROM pg_type t LEFT JOIN pg_type e ON e.typarray = t.oid"
+            "SELECT format_type(t.oid, -1) FROM pg_type t LEFT JOIN pg_type e ON e.typarray = t.oid"
             " WHERE t.oid = to_regtype(%s) AND t.typnamespace = 'pg_catalog'::regnamespace AND t.typtype = 'b'"
             " AND coalesce(e.typname, t.typname) !~ %s",
             [described, _NEEDS_MORE_THAN_TEXT],
@@ -245,7 +261,13 @@ class _Loader:
 
 
 def _insert(table: RestTable, types: dict[str, str]) -> str:
-    """Return the statement that inserts `%(page)b`; its result is the number of rows and the last key, as text."""
+    """Return the statement that inserts `%(page)b`.
+
+    Its result is the number of rows, the last key as text, and the positions of columns with a value that is stored as
+    another than the one that was sent.
+    """
+    changed = [_changed(f"c{at}", table.columns[name], types[name]) for at, name in enumerate(types)]
+    positions = ", ".join(f"CASE WHEN bool_or({condition}) THEN {at} END" for at, condition in enumerate(changed))
     texts = beside_parameters(", ".join(f"{quoted(name)} text" for name in types))
     into = beside_parameters(f"public.{quoted(table.name)} ({', '.join(map(quoted, types))})")
     names = ", ".join(f"c{at}" for at in range(len(types)))
@@ -255,5 +277,16 @@ def _insert(table: RestTable, types: dict[str, str]) -> str:
         "WITH page AS MATERIALIZED (SELECT * FROM ROWS FROM (json_to_recordset(convert_from(%(page)b, 'UTF8')::json)"
         f" AS ({texts})) WITH ORDINALITY AS p ({names}, place)),"
         f" inserted AS (INSERT INTO {into} SELECT {values} FROM page)"
-        f" SELECT count(*), (SELECT {key} FROM page ORDER BY place DESC LIMIT 1) FROM page"
+        f" SELECT count(*), (SELECT {key} FROM page ORDER BY place DESC LIMIT 1),"
+        f" array_remove(ARRAY[{positions}]::integer[], NULL) FROM page"
     )
+
+
+def _changed(sent: str, described: str, stored_type: str) -> str:
+    """Return the condition that a value is stored as another than the one that was sent, as text."""
+    if stored_type in _WRITTEN_IN_SEVERAL_WAYS or stored_type == "text":
+        return "false"
+    if stored_type == _MOMENTS:
+        return f"{sent} !~ '{_MOMENTS_IN_ISO_FORM}'"
+    stored = f"{sent}::{stored_type}"
+    return f"{stored}::text <> {sent}" if read_as_text(described) else f"to_json({stored}) #>> '{{}}' <> {sent}"

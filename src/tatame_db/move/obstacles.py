@@ -5,21 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sqlalchemy import UniqueConstraint
+
 from tatame_db.database.dialect import quoted
 from tatame_db.move.conversion import TEXT, TEXTS, about
-from tatame_db.move.sql import array
+from tatame_db.move.sequences import LARGEST_IDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import ForeignKey
+    from sqlalchemy import ForeignKey, Table
 
     from tatame_db.move.catalogue import SourceColumn
     from tatame_db.move.mapping import ColumnMap, Mapping, TableMap
 
 # An index entry has at most 2,704 bytes, of which headers and other columns take some.
 INDEXED_BYTES = 2_500
-LAST_ID = 2_147_483_647
 
 
 @dataclass(frozen=True)
@@ -45,23 +46,25 @@ def of_the_key(table: TableMap) -> Iterator[Requirement]:
         return
     if not key.source.not_null:
         yield _missing_value(key, key.source)
-    if not key.source.unique:
-        yield duplicate(table, key, key.source)
+    if not key.proven_unique:
+        yield duplicate(table, [key])
 
 
 def of_a_row(table: TableMap) -> Iterator[Requirement]:
     """Yield the requirements that a row meets or violates by itself."""
     for column in table.columns:
         yield from _of_a_column(table, column)
-    if table.counted_key:
-        reason = f"{table.key.name} is the largest integer, so no new row could get a higher one"
-        yield Requirement("last-id", reason, f"{table.key.source_value} = {LAST_ID}", ("give the row another id",))
+    key = table.key
+    if key.source and key.type in LARGEST_IDS and table.table.autoincrement_column is not None:
+        reason = f"{key.name} is the largest integer, so no new row could get a higher one"
+        yield Requirement("last-id", reason, f"{key.compared} = {LARGEST_IDS[key.type]}", ("give the row another id",))
     yield from _too_long(table)
     for unknown in table.unknown:
         yield Requirement(
             "unknown-column",
-            f"{unknown.name} ({unknown.kind}) has values, and the target has no such column",
-            f"s.{quoted(unknown.name)} IS NOT NULL",
+            f"{unknown.name} ({unknown.type_name}) has values, and the target has no such column",
+            # A composite value is not NULL either if a field of it is.
+            f"s.{quoted(unknown.name)} IS DISTINCT FROM NULL",
             ("add the column to the models with `tatame-db generate`", "drop the column at the source"),
             unknown.name,
         )
@@ -91,7 +94,7 @@ def _missing_value(column: ColumnMap, source: SourceColumn) -> Requirement:
     return Requirement(
         "missing-value",
         f"{source.name} is NULL, and {column.name} of the target may not be",
-        f"{column.source_value} IS NULL",
+        f"{column.source_value} IS NOT DISTINCT FROM NULL",
         ("fill it at the source", "delete the rows at the source"),
         source.name,
     )
@@ -123,8 +126,8 @@ def _too_long_together(index: str, columns: list[ColumnMap]) -> Iterator[Require
 
 
 def _too_long_element(index: str, column: ColumnMap) -> Iterator[Requirement]:
-    if column.type == TEXTS and column.source and column.source.kind.endswith("[]"):
-        longest = f"(SELECT max(octet_length(e)) FROM unnest({column.source_value}::text[]) AS e)"
+    if column.type == TEXTS and column.source:
+        longest = f"(SELECT max(octet_length(e)) FROM unnest({column.compared}) AS e)"
         yield Requirement(
             "too-long",
             f"{column.source.name} has an element longer than {INDEXED_BYTES:,} bytes, the most that surely fits into"
@@ -136,60 +139,84 @@ def _too_long_element(index: str, column: ColumnMap) -> Iterator[Requirement]:
 
 
 def duplicates(table: TableMap, keep: str | None = None) -> Iterator[Requirement]:
-    """Yield the requirements that a value is unique; with `keep`, the `first` or `last` row by id does not violate."""
-    for column in table.columns:
-        source = column.source
-        if source and table.table.columns[column.name].unique and not source.unique:
-            yield duplicate(table, column, source, keep)
+    """Yield the requirements that values are unique; with `keep`, the `first` or `last` row by id does not violate."""
+    for names in _unique_columns(table.table):
+        columns = [table.column(name) for name in names]
+        proven = len(columns) == 1 and columns[0].proven_unique
+        if not proven and all(column.source for column in columns):
+            yield duplicate(table, columns, keep)
 
 
-def duplicate(table: TableMap, column: ColumnMap, source: SourceColumn, keep: str | None = None) -> Requirement:
-    """Return the requirement that a column is unique among the rows that are not excluded."""
-    value, key = column.source_value, table.key.source_value
-    groups = f"FROM {table.source_sql} WHERE {value} IS NOT NULL GROUP BY {value}"
-    violation = f"{value} IN (SELECT {value} {groups} HAVING count(*) > 1)"
+def _unique_columns(table: Table) -> list[tuple[str, ...]]:
+    """Return the sets of columns that are unique by a constraint or an index of the models, without the key."""
+    found = {
+        tuple(column.name for column in constraint.columns)
+        for constraint in table.constraints
+        if isinstance(constraint, UniqueConstraint)
+    }
+    # An index of some rows or of expressions says nothing about the columns.
+    found |= {
+        tuple(column.name for column in index.columns)
+        for index in table.indexes
+        if index.unique
+        and index.dialect_options["postgresql"]["where"] is None
+        and len(index.expressions) == len(index.columns)
+    }
+    return sorted(found)
+
+
+def duplicate(table: TableMap, columns: list[ColumnMap], keep: str | None = None) -> Requirement:
+    """Return the requirement that columns are unique among the rows that are not excluded."""
+    # Compared as the target compares them, after the conversion, and where no value is NULL.
+    values = ", ".join(f"({column.compared})" for column in columns)
+    present = " AND ".join(f"({column.compared}) IS NOT NULL" for column in columns)
+    violation = (
+        f"({values}) IN (SELECT {values} FROM {table.source_sql} WHERE {present} GROUP BY {values} HAVING count(*) > 1)"
+    )
     if keep:
-        copied = "min" if keep == "first" else "max"
-        violation += f" AND ({value}, {key}) NOT IN (SELECT {value}, {copied}({key}) {groups})"
+        order = f"{table.key.compared} {'ASC' if keep == 'first' else 'DESC'}"
+        position = f"row_number() OVER (PARTITION BY {values} ORDER BY {order})"
+        others = f"SELECT {table.id_value} AS id, {position} AS position FROM {table.source_sql} WHERE {present}"
+        violation = f"{table.id_value} IN (SELECT id FROM ({others}) AS ranked WHERE position > 1)"
+    sources = [column.source.name for column in columns if column.source]
+    names, plural = " and ".join(column.name for column in columns), len(columns) > 1
     return Requirement(
         "duplicate",
-        f"{source.name} is not unique, and {column.name} of the target must be",
+        f"{' and '.join(sources)} {'are' if plural else 'is'} not unique, and {names} of the target must be",
         violation,
         ("keep one of the rows at the source",),
-        source.name,
+        ", ".join(sources),
     )
 
 
 def orphans(mapping: Mapping, table: TableMap) -> Iterator[Requirement]:
     """Yield the requirements that a referenced row exists in the source."""
     for column, source, key in _keys(table):
-        parent = mapping[key.column.table.name].with_all_rows
+        parent = mapping[key.column.table.name]
         referenced = parent.column(key.column.name)
         exists = "false"
         if parent.source and referenced.source:
-            # Compared as text only if the types differ, because equal ones can use an index or a hash.
-            cast = "" if referenced.source.kind == source.kind else "::text"
-            value = f"p.{quoted(referenced.source.name)}{cast}"
-            exists = f"EXISTS (SELECT FROM {parent.source.sql} AS p WHERE {value} = {column.source_value}{cast})"
+            value = referenced.compared_value(referenced.value_of("p"))
+            exists = f"EXISTS (SELECT FROM {parent.source.sql} AS p WHERE {value} = {column.compared})"
         yield _orphan(
             column,
             source,
             f"{source.name} refers to a row of {parent.name} that does not exist",
-            f"{column.source_value} IS NOT NULL AND NOT {exists}",
+            f"({column.compared}) IS NOT NULL AND NOT {exists}",
         )
 
 
 def orphans_of(table: TableMap, parent: TableMap, ids: str) -> Iterator[Requirement]:
     """Yield the requirements that a row does not refer to one of these rows, which are rejected."""
+    rows = parent.with_all_rows
     for column, source, key in _keys(table):
         if key.column.table.name == parent.name:
-            cast = "" if source.kind == parent.key_kind else "::text"
-            rejected = f"{array(ids, parent.key_kind)}{cast and '::text[]'}"
+            rejected = f"SELECT {rows.column(key.column.name).compared} FROM {rows.source_sql} WHERE {rows.among(ids)}"
             yield _orphan(
                 column,
                 source,
                 f"{source.name} refers to a row of {parent.name} that is rejected",
-                f"{column.source_value}{cast} = ANY({rejected})",
+                f"{column.compared} IN ({rejected})",
             )
 
 

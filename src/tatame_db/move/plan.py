@@ -118,8 +118,7 @@ def plan(connections: Connections, choices: Choices | None = None, addresses: It
     `addresses` are other addresses of the project; values that point at their hosts are counted. Raises
     `SourceUnreadable`, `TooManyExcluded`, `IdsExhausted`.
     """
-    source = connections.source
-    mapping = read_mapping(source)
+    source, mapping = connections.source, read_mapping(connections)
     # A copy reads them too, and refuses the same sources.
     highest_ids(source, mapping)
     planned = plan_of(connections, resolve(source, mapping, choices or Choices()))
@@ -150,7 +149,7 @@ def _planned(resolution: Resolution, table: TableMap, rows_per_second: float | N
             column.name,
             column.type,
             column.source.name if column.source else None,
-            column.source.kind if column.source else None,
+            column.source.type_name if column.source else None,
             column.conversion.description,
         )
         for column in table.columns

@@ -132,7 +132,7 @@ def prepare(connections: Connections, options: CopyOptions) -> Preparation:
     Raises `ObstaclesUnresolved`, `TablesEmptied`, `OtherRowsInTarget`, `ParentsNotCopied`, `SourceUnreadable`,
     `TableUnknown`, `TooManyExcluded`, `IdsExhausted`, `NoCommonHash`.
     """
-    mapping = read_mapping(connections.source)
+    mapping = read_mapping(connections)
     selected = _select(mapping, options.tables)
     resolution = resolve(connections.source, mapping, options.choices)
     plan = plan_of(connections, resolution)

@@ -197,7 +197,7 @@ class Proof:
 
 def counts(connections: Connections) -> list[TableCount]:
     """Count the rows of each table in both databases. Raises `SourceUnreadable`."""
-    tables = read_mapping(connections.source).tables
+    tables = read_mapping(connections).tables
     exclusions = Record(connections.target).exclusions(identity_of(connections.source))
     return [replace(_count(connections, table), rejected=rejected(exclusions, table.name)) for table in tables]
 
@@ -216,7 +216,7 @@ def verify(connections: Connections, tables: Sequence[str] = (), *, max_differen
 
     Raises `TableUnknown`, `SourceUnreadable`, `NoCommonHash`.
     """
-    mapping = read_mapping(connections.source)
+    mapping = read_mapping(connections)
     chosen = mapping.chosen(tables)
     hash_name = common_hash(connections)
     rejects = Rejects(connections, HASHES[hash_name])

@@ -12,6 +12,7 @@ from sqlalchemy import CheckConstraint
 
 from tatame_db.database.dialect import DIALECT, public, quoted
 from tatame_db.errors import TatameError, fact
+from tatame_db.move.catalogue import partitioned_tables, target_name
 from tatame_db.move.sequences import advance_sequence, next_id, sequence_of
 from tatame_db.move.sql import literal
 
@@ -136,5 +137,6 @@ def _is_inconclusive(error: psycopg.DatabaseError, tried: list[Table]) -> bool:
 
 
 def _parent(target: MoveConnection, table: Table, tried: list[Table], *, keeps_ids: bool) -> Any:
-    found = target.rows(f"SELECT id FROM {public(table.name)} LIMIT 1")
+    # A key refers to no row of a table that inherits from this one.
+    found = target.rows(f"SELECT id FROM {target_name(table.name, partitioned_tables(target))} LIMIT 1")
     return found[0][0] if found else _insert(target, table, tried, keeps_ids=keeps_ids)

@@ -105,11 +105,11 @@ class Rejects:
 
     def _source_hashes(self, table: TableMap, keys: list[str]) -> dict[str, list[int]]:
         """Hash the rows of the source with these ids; an id may occur more than once, and `NULL` is one too."""
-        key = table.key.source_value
+        key = table.source_id
         # Compared in the type of the ids, for which there is an index; only a text can be the id "NULL".
         ids = keys if table.key.type == TEXT else [key for key in keys if key != "NULL"]
         rows = self.connections.source.rows(
-            f"SELECT coalesce({key}::text, 'NULL'), {self._row_hash(f'to_jsonb({SOURCE_ROW})')} FROM {table.source_sql}"
+            f"SELECT coalesce({key}, 'NULL'), {self._row_hash(f'to_jsonb({SOURCE_ROW})')} FROM {table.source_sql}"
             f" WHERE {table.among(array_items(ids))}{f' OR {key} IS NULL' if 'NULL' in keys else ''}"
         )
         hashes: dict[str, list[int]] = defaultdict(list)

@@ -148,10 +148,11 @@ class _Resolver:
         if known := noted.get(requirement.reason):
             noted[requirement.reason] = replace(known, rows=known.rows + count)
             return
-        key = table.key.source_value
+        # Ids may occur more than once, and be of a type that has no order.
         examples = self.source.rows(
-            f"SELECT coalesce({key}::text, 'NULL') FROM {table.source_sql} WHERE {requirement.violation}"
-            f" ORDER BY {key} LIMIT {EXAMPLES}"
+            f"SELECT coalesce(id, 'NULL') FROM (SELECT DISTINCT {table.key.compared} AS value, {table.source_id} AS id"
+            f" FROM {table.source_sql} WHERE {requirement.violation}) AS found"
+            f' ORDER BY value, id COLLATE "C" LIMIT {EXAMPLES}'
         )
         choice = self.choices.of(requirement.kind)
         noted[requirement.reason] = Obstacle(
@@ -198,7 +199,7 @@ class _Resolver:
     def _ids(self, table: TableMap, requirement: Requirement, condition: str) -> tuple[int, str]:
         """Return the number of rows that are not excluded yet and violate a requirement, and their ids."""
         rows, ids = self.source.row(
-            f"SELECT count(*), array_agg(k)::text FROM (SELECT {table.key.source_value} AS k FROM {table.source_sql}"
+            f"SELECT count(*), array_agg(k)::text FROM (SELECT {table.id_value} AS k FROM {table.source_sql}"
             f" WHERE ({requirement.violation}) AND {condition} LIMIT {MAX_IDS + 1}) AS found"
         )
         self.ids += rows
@@ -217,7 +218,7 @@ class _Resolver:
         seen = with_values if draft.action == NULLED else table.with_all_rows
         exclusion = _exclusion(table.name, draft.requirement, draft.action)
         rows = f"FROM {seen.source_sql} WHERE {condition}"
-        return ExclusionQuery(exclusion, f"({table.key.source_value})::text", f"to_jsonb({SOURCE_ROW})", rows)
+        return ExclusionQuery(exclusion, table.source_id, f"to_jsonb({SOURCE_ROW})", rows)
 
     def _add(self, query: ExclusionQuery) -> None:
         [count] = self.source.row(f"SELECT count(*) {query.rows}")
@@ -262,7 +263,7 @@ def _exclusion(table: str, requirement: Requirement, action: str) -> Exclusion:
 def _duplicate_to_exclude(table: TableMap, requirement: Requirement, choice: str) -> Requirement:
     """Return the same requirement among the rows that are not excluded for another reason, without the one to copy."""
     keep = choice if choice in ("first", "last") else None
-    [found] = [other for other in obstacles.duplicates(table, keep) if other.column == requirement.column]
+    [found] = [other for other in obstacles.duplicates(table, keep) if other.reason == requirement.reason]
     return found
 
 

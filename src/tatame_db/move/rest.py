@@ -101,12 +101,22 @@ class RestPage:
     body: bytearray
 
 
+# Types whose values are requested as JSON, in which a date has one form, whatever the session prefers, and a text keeps
+# its blanks at the end.
+_READ_AS_JSON = {
+    *("smallint", "integer", "bigint", "numeric", "real", "double precision", "boolean", "uuid", "bytea"),
+    *("text", "character varying", "character", "bpchar", "date"),
+    *(f"time{stamp} {zone} time zone" for stamp in ("", "stamp") for zone in ("with", "without")),
+}
+
+
 def read_as_text(type_name: str) -> bool:
     """Return whether values of a type are requested as PostgreSQL's text.
 
-    JSON loses the bounds of arrays, and cannot tell the JSON value `null` from SQL's NULL.
+    JSON loses the bounds of arrays, cannot tell the JSON value `null` from SQL's NULL, and has forms of its own for
+    some types.
     """
-    return type_name.endswith("[]") or type_name in {"json", "jsonb"}
+    return type_name not in _READ_AS_JSON
 
 
 class RestClient:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tatame_db.database.dialect import public, quoted
 from tatame_db.errors import TatameError, fact
 from tatame_db.move.catalogue import SourceUnreadable
-from tatame_db.move.conversion import INTEGERS, about
+from tatame_db.move.conversion import INTEGERS
 from tatame_db.move.sql import literal
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tatame_db.move.connection import MoveConnection
     from tatame_db.move.mapping import Mapping, TableMap
 
-_LARGEST = {"smallint": 2**15 - 1, "integer": 2**31 - 1, "bigint": 2**63 - 1}
+LARGEST_IDS = {"smallint": 2**15 - 1, "integer": 2**31 - 1, "bigint": 2**63 - 1}
 
 
 @fact
@@ -85,24 +85,21 @@ _LAST = "CASE WHEN q.is_called THEN q.last_value ELSE q.last_value - 1 END"
 def _of_rows(source: MoveConnection, table: TableMap) -> int:
     """Return the largest id of all rows, with the rejected ones, except for ids that the target could never reach."""
     key, rows = table.key, table.with_all_rows.source_sql
-    if key.source is None or key.type not in _LARGEST:
+    if key.source is None or key.type not in LARGEST_IDS:
         return 0
-    value, unstorable = key.source_value, key.conversion.unstorable
+    value = key.source_value
     if key.source.kind not in INTEGERS:
-        number = f"({about(key.conversion.convert, value)})::bigint"
-        # CASE keeps the conversion from values for which it fails.
-        condition = f"NOT ({about(unstorable, value)})" if unstorable else "true"
-        rows, value = f"(SELECT CASE WHEN {condition} THEN {number} END AS id FROM {rows}) AS ids", "ids.id"
-    [largest] = source.row(f"SELECT max({value}) FROM {rows} WHERE {value} < {_LARGEST[key.type]}")
+        rows, value = f"(SELECT ({key.compared})::bigint AS id FROM {rows}) AS ids", "ids.id"
+    [largest] = source.row(f"SELECT max({value}) FROM {rows} WHERE {value} < {LARGEST_IDS[key.type]}")
     return largest or 0
 
 
 def _of_sequences(source: MoveConnection, table: TableMap) -> int:
     key = table.key.source
-    largest = _LARGEST.get(table.key.type)
+    largest = LARGEST_IDS.get(table.key.type)
     if table.source is None or key is None or largest is None:
         return 0
-    sequences = source.rows(_SEQUENCES, {"table": table.source.sql, "column": key.name})
+    sequences = source.rows(_SEQUENCES, {"table": public(table.source.name), "column": key.name})
     if unreadable := [f"{schema}.{name}" for schema, name, readable, *_ in sequences if not readable]:
         [role] = source.row("SELECT current_user")
         raise SourceUnreadable(role=role, forbidden=unreadable)

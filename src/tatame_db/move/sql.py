@@ -33,5 +33,5 @@ def array_items(ids: Iterable[str]) -> str:
 
 def array(items: str, kind: str) -> str:
     """Return an array constant of this element type; `items` are from `array_items`."""
-    # An array of another type than the column's is not hashed, and `character` alone means `character(1)`.
-    return f"{literal(f'{{{items}}}')}::{'bpchar' if kind == 'character' else kind}[]"
+    # An array of another type than the column's is not hashed.
+    return f"{literal(f'{{{items}}}')}::{kind}[]"

@@ -12,6 +12,7 @@ from tatame_db.schema.assets import Asset, Attachment
 from tatame_db.schema.notifications import Notification
 # isort: on
 
+from tatame_db.schema.forms import form
 from tatame_db.schema.order import optional_in_source, phase, phases, tables_in_order
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Role",
     "User",
     "Version",
+    "form",
     "optional_in_source",
     "phase",
     "phases",

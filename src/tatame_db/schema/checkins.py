@@ -9,6 +9,7 @@ from sqlalchemy import ForeignKey, Index, func
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from tatame_db.schema.base import Base
+from tatame_db.schema.forms import DATE
 
 if TYPE_CHECKING:
     from tatame_db.schema.gyms import Class
@@ -29,7 +30,7 @@ class Checkin(Base, kw_only=True):
     user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"), default=None)
     class_id: Mapped[int | None] = mapped_column(ForeignKey("class.id"), default=None)
 
-    date: Mapped[str | None] = mapped_column(default=None)
+    date: Mapped[str | None] = mapped_column(default=None, info=DATE.info)
 
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), default=None)
 

@@ -9,6 +9,7 @@ from sqlalchemy import ForeignKey, Index, func
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from tatame_db.schema.base import Base
+from tatame_db.schema.forms import DATE, TIME
 
 if TYPE_CHECKING:
     from tatame_db.schema.assets import Asset, Attachment
@@ -32,7 +33,7 @@ class Gym(Base, kw_only=True):
         index=True,
         default=None,
     )
-    since: Mapped[str]  # "2015-03-01": in the plan, dates are text
+    since: Mapped[str] = mapped_column(info=DATE.info)  # in the plan, dates are text
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), default=None)
 
     manager: Mapped[User | None] = relationship(
@@ -63,8 +64,8 @@ class Class(Base, kw_only=True):
     created_by: Mapped[int | None] = mapped_column(ForeignKey("users.id"), index=True, default=None)
 
     day: Mapped[str | None] = mapped_column(default=None)
-    start: Mapped[str | None] = mapped_column(default=None)
-    end: Mapped[str | None] = mapped_column(default=None)
+    start: Mapped[str | None] = mapped_column(default=None, info=TIME.info)
+    end: Mapped[str | None] = mapped_column(default=None, info=TIME.info)
 
     modality: Mapped[str | None] = mapped_column(default=None)
     description: Mapped[str | None] = mapped_column(default=None)

@@ -9,6 +9,7 @@ from sqlalchemy import ForeignKey, Index, func
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from tatame_db.schema.base import Base
+from tatame_db.schema.forms import TYPED_DATE, TYPED_DAY
 
 if TYPE_CHECKING:
     from tatame_db.schema.checkins import Checkin
@@ -36,8 +37,8 @@ class User(Base, kw_only=True):
     last_name: Mapped[str | None] = mapped_column(default=None)
     profile_picture: Mapped[str | None] = mapped_column(default=None)
 
-    birth: Mapped[str | None] = mapped_column(default=None)  # "1990-12-31"
-    birth_day: Mapped[str | None] = mapped_column(default=None)  # "12-31"
+    birth: Mapped[str | None] = mapped_column(default=None, info=TYPED_DATE.info)
+    birth_day: Mapped[str | None] = mapped_column(default=None, info=TYPED_DAY.info)
     gender: Mapped[str | None] = mapped_column(default=None)
     phone: Mapped[str | None] = mapped_column(default=None)
     instagram: Mapped[str | None] = mapped_column(default=None)

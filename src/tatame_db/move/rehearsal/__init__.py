@@ -19,7 +19,7 @@ from tatame_db.errors import TatameError, counted, fact
 from tatame_db.move.choices import Choices, Exclusion
 from tatame_db.move.copy import Report, copy
 from tatame_db.move.left_behind import KINDS
-from tatame_db.move.mapping import read_mapping
+from tatame_db.move.mapping import map_source
 from tatame_db.move.open import open_for_reading, open_for_writing, open_source
 from tatame_db.move.plan import Plan, plan
 from tatame_db.move.prepare import OtherRowsInTarget
@@ -158,7 +158,7 @@ def _add_later_models(source: Engine) -> None:
     A project without them has obstacles that no choice resolves.
     """
     with open_source(source.url) as connection:
-        tables = read_mapping(connection).tables
+        tables = map_source(connection).tables
     with source.begin() as project:
         for table in tables:
             if table.source is None:
