@@ -56,6 +56,23 @@ def test_every_table_has_a_phase_after_those_of_its_parents() -> None:
         assert later == ({"users"} if table.name == "gyms" else set())
 
 
+def test_a_view_in_place_of_a_table_is_named(planned: Callable[[], move.Plan], supabase: URL, engine: Engine) -> None:
+    assert planned().views == []
+    change(
+        supabase,
+        "CREATE SCHEMA private; ALTER TABLE notifications SET SCHEMA private; ALTER TABLE assets SET SCHEMA private;"
+        " CREATE VIEW notifications AS SELECT * FROM private.notifications WHERE id > 1;"
+        " CREATE MATERIALIZED VIEW assets AS TABLE private.assets",
+    )
+    assert planned().views == ["assets", "notifications"]
+    with move.open_for_writing(supabase, engine, lambda: None) as connections:
+        report = move.copy(connections)
+    assert (report.views, {table.table: table.rows for table in report.tables}["notifications"]) == (
+        ["assets", "notifications"],
+        2,
+    )
+
+
 def test_a_project_in_use_has_no_obstacle(planned: Callable[[], move.Plan]) -> None:
     plan = planned()
     assert plan.obstacles == []

@@ -544,6 +544,37 @@ def test_views_are_named_and_not_read(postgrest: Start, service: str, supabase: 
     ]
 
 
+def test_a_view_in_place_of_a_table_is_named(postgrest: Start, service: str, supabase: URL, engine: Engine) -> None:
+    change(
+        supabase,
+        "CREATE SCHEMA private; ALTER TABLE notifications SET SCHEMA private;"
+        " CREATE VIEW notifications AS SELECT * FROM private.notifications WHERE id > 1",
+    )
+    address = postgrest()
+    over_rest = plan(address, service, engine)
+    with move.open_for_reading(supabase, engine) as connections:
+        over_postgresql = move.plan(connections)
+    assert over_rest.views == over_postgresql.views == ["notifications"]
+    report = copy(address, service, engine)
+    assert (report.views, report.rest and report.rest.views) == (["notifications"], [])
+
+
+@pytest.mark.usefixtures("invoices")
+def test_a_table_whose_pages_have_no_order_is_not_kept_and_stops_no_other(
+    postgrest: Start, service: str, supabase: URL, engine: Engine
+) -> None:
+    change(supabase, "CREATE TABLE visits (a int, b int, PRIMARY KEY (a, b)); INSERT INTO visits VALUES (1, 2)")
+    address, choices = postgrest(), move.Choices(unknown="keep")
+    with pytest.raises(move.ObstaclesUnresolved, match="unknown-table"):
+        copy(address, service, engine, choices=choices)
+    with mirror(address, service) as source, move.open_for_reading(source, engine) as connections:
+        [visits] = [left for left in move.plan(connections, choices).unresolved if "visits" in left.reason]
+    assert visits.choices[0] == "give it a primary key of one column, by which REST can read it page by page"
+    change(supabase, "DELETE FROM visits")
+    copy(address, service, engine, choices=choices)
+    assert ask(engine.url, "SELECT count(*) FROM tatame_move.rejects WHERE table_name = 'invoices'") == [(2,)]
+
+
 # Debian's server reads XML, and the bundled one does not.
 @pytest.mark.parametrize("supabase", ["older"], indirect=True)
 def test_a_type_whose_text_depends_on_the_server_is_stored_as_text(

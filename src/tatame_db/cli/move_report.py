@@ -130,6 +130,8 @@ def _show_databases(report: Plan | Report, moment: str | None = None) -> None:
     _show("source", f"{report.source}, {server} {report.source_version}{f', as of {moment}' if moment else ''}")
     _show_reading(report.rest)
     _show("target", f"{report.target}, PostgreSQL {report.target_version}")
+    if report.views:
+        _show("VIEWS", f"{', '.join(report.views)}: filled from a view, which may show fewer rows than there are")
 
 
 def _show_reading(rest: RestReading | None) -> None:

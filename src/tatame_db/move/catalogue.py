@@ -99,6 +99,18 @@ def read_source_tables(source: MoveConnection, target_names: Collection[str]) ->
     return tables
 
 
+def read_views(source: MoveConnection, target_names: Collection[str]) -> list[str]:
+    """Return the target tables that are filled from a view or a foreign table, which may hide rows or show old ones."""
+    if source.rest:
+        return source.rest.read_views
+    rows = source.rows(
+        "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace('public') AND relkind IN ('v', 'm', 'f')"
+        " AND relname = ANY(%(target_names)s) ORDER BY relname",
+        {"target_names": list(target_names)},
+    )
+    return [row[0] for row in rows]
+
+
 # The tables to read, as `c`.
 TABLES = """
     c.relnamespace = to_regnamespace('public') AND NOT c.relispartition

@@ -101,6 +101,8 @@ class Report:
     """Tables that were never copied from this source."""
     outdated: list[str]
     """Tables that this run did not copy, and that were written to since an earlier one did."""
+    views: list[str]
+    """Tables that are filled from views: their proof is about the rows that the view shows."""
 
 
 def copy(
@@ -183,6 +185,7 @@ def _copy(
             rest=rest,
             not_copied=_not_copied(record, preparation.identity),
             outdated=preparation.outdated,
+            views=preparation.plan.views,
         )
         record.end_run(run, "proven", report=asdict(report))
         target.driver.commit()

@@ -159,14 +159,16 @@ class _Loader:
                     url=self.rest.address, problem=f"the table {name} exists, but the description does not list it"
                 )
         rows: dict[str, int] = {}
-        self.rest.views = []
+        views = sorted(name for name, table in described.items() if self.rest.is_view(table))
+        self.rest.read_views = [name for name in views if name in known]
+        # As over PostgreSQL, the rows of other views are those of the tables that they read.
+        self.rest.views = [name for name in views if name not in known]
         for name in [*known, *sorted(described.keys() - known.keys())]:
-            if name not in known and self.rest.is_view(described[name]):
-                # As over PostgreSQL, its rows are those of the tables that it reads.
-                self.rest.views.append(name)
-            elif name in described:
-                whole = name in known or name in self.kept or self.mirror.keep_unknown
-                rows[name] = self._load_rows(described[name]) if whole else self._load_count(name)
+            if name in described and name not in self.rest.views:
+                table = described[name]
+                # One table that cannot be read page by page must not make it impossible to keep the others.
+                kept = (name in self.kept or self.mirror.keep_unknown) and table.has_key
+                rows[name] = self._load_rows(table) if name in known or kept else self._load_count(name)
                 if self.mirror.on_read:
                     self.mirror.on_read(name, rows[name])
         empty = [name for name, count in rows.items() if not count]

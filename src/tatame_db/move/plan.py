@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tatame_db.errors import TatameError, fact
+from tatame_db.move.catalogue import read_views
 from tatame_db.move.choices import Choices, Exclusion, Obstacle, Resolution, summary
 from tatame_db.move.left_behind import LeftBehind, read_left_behind
 from tatame_db.move.mapping import read_mapping
@@ -13,7 +14,7 @@ from tatame_db.move.record import Record
 from tatame_db.move.resolve import resolve
 from tatame_db.move.sequences import highest_ids
 from tatame_db.move.target import TargetObject, target_objects
-from tatame_db.schema import phase
+from tatame_db.schema import phase, phases
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,6 +79,8 @@ class Plan:
     """What can change rows of the target as they are written."""
     rest: RestReading | None
     """How the source was read, if over REST."""
+    views: list[str]
+    """The tables that are filled from views, which may show fewer rows than there are."""
     left_behind: LeftBehind | None = None
     """What the move does not bring; `None` in the plan of a copy."""
 
@@ -139,6 +142,7 @@ def plan_of(connections: Connections, resolution: Resolution) -> Plan:
         exclusions=summary(resolution.queries),
         target_objects=target_objects(target),
         rest=source.rest,
+        views=read_views(source, phases()),
     )
 
 

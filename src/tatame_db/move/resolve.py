@@ -248,9 +248,13 @@ class _Resolver:
         )
         obstacle = Obstacle(UNKNOWN_TABLE, requirement.reason, count, [], choices_for(requirement))
         choice = self.choices.of(UNKNOWN_TABLE)
-        # A source over REST only counts the rows of an unknown table, unless they are to be kept.
-        if choice is None or (choice[0] == "keep" and not table.columns):
+        if choice is None:
             return obstacle
+        # Over REST, the rows of an unknown table are only counted unless they are to be kept and can be read by pages.
+        if choice[0] == "keep" and not table.columns:
+            fix = "give it a primary key of one column, by which REST can read it page by page"
+            without_keep = obstacle.choices[1:]
+            return replace(obstacle, choices=[fix, *without_keep])
         action = _ACTIONS[choice[0]]
         self._add(rows_of(table, _exclusion(table.name, requirement, action)))
         return replace(obstacle, chosen=choice[1], outcome={action: count})

@@ -56,7 +56,7 @@ _CONTENT_RANGE = re.compile(r"(?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18}|\*
 class RestReading:
     """How a source was read over REST. `cap` is the number of rows to which the server cut pages, if it cut any.
 
-    `views` are the views without a model, whose rows were not read.
+    `views` are the views without a model, whose rows were not read, and `read_views` those in place of a table.
     """
 
     address: str
@@ -66,6 +66,7 @@ class RestReading:
     pages: int
     cap: int | None
     views: list[str] = field(default_factory=list[str])
+    read_views: list[str] = field(default_factory=list[str])
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -86,9 +87,14 @@ class RestTable:
     insertable: bool = True
 
     @property
+    def has_key(self) -> bool:
+        """Whether its pages can be ordered."""
+        return len(self.keys) == 1
+
+    @property
     def key(self) -> str:
         """The one column by which pages are ordered. Raises `PageKeyMissing`."""
-        if len(self.keys) != 1:
+        if not self.has_key:
             raise PageKeyMissing(table=self.name)
         return self.keys[0]
 
@@ -148,6 +154,7 @@ class RestClient:
         self.pages, self.version = 0, ""
         self.cap: int | None = None
         self.views: list[str] = []
+        self.read_views: list[str] = []
         self._has_answered = False
         self._client = HttpClient(_headers(self.key.get_secret_value()), proxy, read_timeout_seconds)
 
@@ -158,7 +165,8 @@ class RestClient:
     @property
     def reading(self) -> RestReading:
         """How the source was read so far."""
-        return RestReading(self.address, self.version, self.role, self.anon_sees_all, self.pages, self.cap, self.views)
+        facts = self.address, self.version, self.role, self.anon_sees_all, self.pages, self.cap
+        return RestReading(*facts, self.views, self.read_views)
 
     def tables(self) -> dict[str, RestTable]:
         """Return the tables that the server describes, by name. Raises `RestError`."""
