@@ -262,8 +262,9 @@ def test_a_full_disk_of_the_target_is_reported_and_rolled_back(filled: URL, addr
     table.rename(hidden)
     table.symlink_to("/dev/full")
     try:
-        with pytest.raises(move.TargetFull, match="No space left on device"):
+        with pytest.raises(move.ResourceExhausted, match="No space left on device") as caught:
             copy(filled, address)
+        assert (caught.value.database, caught.value.resource) == ("target", "disk")
     finally:
         table.unlink()
         hidden.rename(table)

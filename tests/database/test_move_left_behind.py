@@ -185,6 +185,7 @@ def restricted(supabase: URL) -> Generator[URL]:
         EVERYTHING,
         f"CREATE ROLE {role} LOGIN BYPASSRLS",
         f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
+        f"GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO {role}",
     )
     yield supabase.set(username=role)
     change(supabase, f"DROP OWNED BY {role}", f"DROP ROLE {role}")

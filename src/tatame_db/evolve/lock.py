@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from tatame_db.database.address import readable
+from tatame_db.database.driver import driver_connection
 from tatame_db.database.pool import Database
 from tatame_db.errors import TatameError, fact
 
@@ -101,3 +102,5 @@ def undo_when_killed(connection: Connection) -> None:
     # wait for the lock for as long as another move takes.
     for name in ("idle_session_timeout", "idle_in_transaction_session_timeout", "statement_timeout", "lock_timeout"):
         connection.execute(text(f"SET {name} = 0"))
+    if driver_connection(connection).info.server_version >= 170_000:
+        connection.execute(text("SET transaction_timeout = 0"))

@@ -9,8 +9,8 @@ in the modules, and those of a source over REST are subclasses of `RestError`.
 
 from tatame_db.move.catalogue import SourceUnreadable
 from tatame_db.move.choices import Choices, Exclusion, Obstacle
-from tatame_db.move.connection import ConnectionLost, Connections
-from tatame_db.move.copy import NotProven, Report, TargetBusy, TargetFull, copy
+from tatame_db.move.connection import ConnectionLost, Connections, ResourceExhausted
+from tatame_db.move.copy import NotProven, Report, TargetBusy, copy
 from tatame_db.move.copy_table import CopyDiffers, RowsRefused, TableCopy
 from tatame_db.move.digest import NoCommonHash
 from tatame_db.move.final_proof import ChangedAfterProof
@@ -19,6 +19,8 @@ from tatame_db.move.left_behind import LeftBehind
 from tatame_db.move.mapping import TableUnknown, tables_of_phase
 from tatame_db.move.mirror import Mirror
 from tatame_db.move.open import (
+    EncodingUnsupported,
+    KeysNotEnforced,
     SameDatabase,
     SourceTooOld,
     SourceUnreachable,
@@ -44,9 +46,11 @@ __all__ = [
     "ConnectionLost",
     "Connections",
     "CopyDiffers",
+    "EncodingUnsupported",
     "Exclusion",
     "ForeignKeyViolated",
     "IdsExhausted",
+    "KeysNotEnforced",
     "LeftBehind",
     "Mirror",
     "MoveStatus",
@@ -60,6 +64,7 @@ __all__ = [
     "Proof",
     "Rehearsal",
     "Report",
+    "ResourceExhausted",
     "RestClient",
     "RestError",
     "RowsRefused",
@@ -76,7 +81,6 @@ __all__ = [
     "TablesEmptied",
     "TablesLocked",
     "TargetBusy",
-    "TargetFull",
     "TooManyExcluded",
     "TrialInsertFailed",
     "Unfinished",

@@ -72,6 +72,37 @@ class ConnectionLost(TatameError):
     fix = "run the command again"
 
 
+@fact
+class ResourceExhausted(TatameError):
+    """The source or the target has no disk space or memory left, or a limit of its configuration is reached."""
+
+    database: str
+    resource: str
+    reason: str
+    advice: str
+    what = "the {database} has reached the limit of its {resource}: {reason}"
+    means = "Unfinished work was rolled back; tables that were proven before stay committed."
+    fix = "{advice} on the server of the {database}, then run the command again"
+
+
+_EXHAUSTED: dict[type[psycopg.Error], tuple[str, str]] = {
+    psycopg.errors.DiskFull: ("disk", "free some disk space"),
+    psycopg.errors.OutOfMemory: ("memory", "free some memory, or raise `max_locks_per_transaction` if locks fill it,"),
+    psycopg.errors.ConfigurationLimitExceeded: ("configuration", "raise the setting that the reason names"),
+}
+
+
+@contextlib.contextmanager
+def report_exhaustion(connection: MoveConnection) -> Generator[None]:
+    """Raise `ResourceExhausted` for a statement of this connection that its server has no resources for."""
+    try:
+        yield
+    except tuple(_EXHAUSTED) as error:
+        resource, advice = _EXHAUSTED[type(error)]
+        reason = str(error.diag.message_primary)
+        raise ResourceExhausted(database=connection.name, resource=resource, reason=reason, advice=advice) from error
+
+
 @dataclass(frozen=True)
 class MoveConnection:
     """A connection to the source or the target; `name` says which.
@@ -90,9 +121,9 @@ class MoveConnection:
     def rows(self, query: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """Run a query and return all its rows; without parameters, a `%` in it is a plain character.
 
-        Raises `ConnectionLost` if the server is silent for `SILENCE_SECONDS`.
+        Raises `ConnectionLost` if the server is silent for `SILENCE_SECONDS`, and `ResourceExhausted`.
         """
-        with watchdog(self):
+        with report_exhaustion(self), watchdog(self):
             # psycopg's types accept `str` only as a literal.
             return self.driver.execute(query.encode(), parameters).fetchall()
 
@@ -102,8 +133,12 @@ class MoveConnection:
         return row
 
     def execute(self, statement: str, parameters: dict[str, Any] | None = None) -> int:
-        """Run a statement, however long it takes, and return the number of rows it wrote."""
-        return self.driver.execute(statement.encode(), parameters).rowcount
+        """Run a statement, however long it takes, and return the number of rows it wrote.
+
+        Raises `ResourceExhausted`.
+        """
+        with report_exhaustion(self):
+            return self.driver.execute(statement.encode(), parameters).rowcount
 
     def abort(self) -> None:
         """Cancel the running statement and shut the socket down, so that a thread that waits for it wakes up.

@@ -65,16 +65,6 @@ class TargetBusy(TatameError):
     fix = "end the other sessions on the target, then run the command again"
 
 
-@fact
-class TargetFull(TatameError):
-    """The target's disk is full."""
-
-    reason: str
-    what = "the disk of the target is full: {reason}"
-    means = _ROLLED_BACK
-    fix = "free some disk space, then run the command again"
-
-
 @dataclass(frozen=True)
 class Report:
     """What a run did. Every table in it was proven, with the named hash, and did not change until the run ended."""
@@ -132,8 +122,8 @@ def copy(
     to send at most.
 
     Raises `ObstaclesUnresolved`, `TablesEmptied`, `OtherRowsInTarget`, `ParentsNotCopied`, `TablesLocked`,
-    `TargetBusy`, `TargetFull`, `CopyDiffers`, `ForeignKeyViolated`, `RowsRefused`, `TrialInsertFailed`, `NotProven`,
-    `ChangedAfterProof`, `TooManyExcluded`, `ConnectionLost`.
+    `TargetBusy`, `ResourceExhausted`, `CopyDiffers`, `ForeignKeyViolated`, `RowsRefused`, `TrialInsertFailed`,
+    `NotProven`, `ChangedAfterProof`, `TooManyExcluded`, `ConnectionLost`.
     """
     options = CopyOptions(tables, choices or Choices(), replace_rows, jobs, sha256, accept_emptied)
     try:
@@ -141,8 +131,6 @@ def copy(
             return _copy(connections, options, on_table, on_rows)
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
         raise TargetBusy(reason=str(error.diag.message_primary)) from error
-    except psycopg.errors.DiskFull as error:
-        raise TargetFull(reason=str(error.diag.message_primary)) from error
 
 
 def _copy(

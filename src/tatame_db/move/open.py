@@ -92,6 +92,32 @@ class SameDatabase(TatameError):
     )
 
 
+@fact
+class EncodingUnsupported(TatameError):
+    """A database stores text in another encoding than UTF8, in which the same text has other bytes, or none."""
+
+    database: str
+    encoding: str
+    what = "the {database} has the encoding {encoding}; only UTF8 can be copied and compared"
+    fix = "{advice}"
+
+    @property
+    def advice(self) -> str:
+        """How to get a database with the encoding UTF8."""
+        if self.database == "source":
+            return "restore a dump of the source into a database with the encoding UTF8, and move from there"
+        return "create the target anew: `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`"
+
+
+@fact
+class KeysNotEnforced(TatameError):
+    """A setting of the target turns off foreign keys and triggers for all that its role writes."""
+
+    role: str
+    what = "`session_replication_role` of the target turns off foreign keys and triggers for the role {role}"
+    fix = "let a superuser run `ALTER ROLE {role} RESET session_replication_role`; a database may have the setting too"
+
+
 class Source(Protocol):
     """A source that is not simply the address of a PostgreSQL server."""
 
@@ -113,8 +139,8 @@ class Source(Protocol):
 def open_for_reading(source: URL | Source, target: Engine) -> Generator[Connections]:
     """Open both databases in a read-only transaction each, so that every query sees them at one moment.
 
-    Raises `SourceUnreachable`, `SourceTooOld`, `SameDatabase`, `SchemaBehind`, `TablesLocked`, `TablesChanging`,
-    `ConnectionLost`.
+    Raises `SourceUnreachable`, `SourceTooOld`, `EncodingUnsupported`, `SameDatabase`, `SchemaBehind`, `TablesLocked`,
+    `TablesChanging`, `ConnectionLost`.
     """
     with open_target(target, source) as opened_target, _open_source(source, opened_target) as opened_source:
         yield Connections(opened_source, opened_target)
@@ -126,14 +152,15 @@ def open_for_writing(source: URL | Source, target: Engine, on_wait: Callable[[],
 
     Holds the lock on schema changes until the end, because a copy drops keys and indexes for a while; `on_wait` is
     called once if another process holds it. The lock ends with this process, however it ends. Raises what
-    `open_for_reading` raises, and `DirectAddressNeeded` for a target behind a pooler.
+    `open_for_reading` raises, `DirectAddressNeeded` for a target behind a pooler, and `KeysNotEnforced`.
     """
     timeouts = evolve.Timeouts(statement_timeout_ms=0, on_wait=on_wait)
     with report_loss_of_target(), exclusive(target, timeouts) as locked:
         _refuse_incomplete(locked, source)
         locked.rollback()
         opened_target = MoveConnection("target", target.url, driver_connection(locked))
-        opened_target.pin_settings(for_transaction=False)
+        _refuse_encoding(opened_target)
+        _pin_target(opened_target)
         with _open_source(source, opened_target) as opened_source, report_loss(opened_target):
             opened_target.driver.commit()
             yield Connections(opened_source, opened_target)
@@ -156,7 +183,7 @@ def reopen(connections: Connections, snapshot: str) -> Generator[Connections]:
         connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
         connection.commit()
         target = MoveConnection("target", connections.target.address, driver_connection(connection))
-        target.pin_settings(for_transaction=False)
+        _pin_target(target)
         target.driver.commit()
         try:
             with report_loss(target):
@@ -164,6 +191,32 @@ def reopen(connections: Connections, snapshot: str) -> Generator[Connections]:
         finally:
             # The settings belong to the session, so it must not go back to a pool.
             connection.invalidate()
+
+
+def _refuse_encoding(connection: MoveConnection) -> None:
+    # Every server reports it, and a pooler passes it on or does not; digests that differ remain as a safeguard.
+    encoding = connection.driver.info.parameter_status("server_encoding")
+    if encoding not in ("UTF8", None):
+        raise EncodingUnsupported(database=connection.name, encoding=encoding)
+
+
+def _pin_target(target: MoveConnection) -> None:
+    """Pin the settings of a session that writes. Raises `KeysNotEnforced`."""
+    target.pin_settings(for_transaction=False)
+    # A commit that is reported must be on the disk.
+    target.rows(
+        "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+    )
+    try:
+        # Only a few roles may set it, so it is not set without need.
+        target.rows(
+            "SELECT set_config('session_replication_role', 'origin', false)"
+            " WHERE current_setting('session_replication_role') <> 'origin'"
+        )
+    except psycopg.errors.InsufficientPrivilege as error:
+        target.driver.rollback()
+        [role] = target.row("SELECT current_user")
+        raise KeysNotEnforced(role=role) from error
 
 
 @contextlib.contextmanager
@@ -180,6 +233,7 @@ def open_target(
             _refuse_incomplete(connection, source)
         try:
             opened = MoveConnection("target", target.url, driver_connection(connection))
+            _refuse_encoding(opened)
             with _read_only(opened, reads_tables=check_schema):
                 yield opened
         finally:
@@ -206,6 +260,7 @@ def open_source(address: URL, snapshot: str | None = None) -> Generator[MoveConn
         if major < OLDEST_SERVER:
             raise SourceTooOld(address=address, major=major)
         opened = MoveConnection("source", address, driver)
+        _refuse_encoding(opened)
         with _read_only(opened, snapshot):
             yield opened
 

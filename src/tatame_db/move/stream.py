@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tatame_db.database.dialect import public, quoted
 from tatame_db.evolve.lock import ignore
-from tatame_db.move.connection import watchdog
+from tatame_db.move.connection import report_exhaustion, watchdog
 from tatame_db.move.conversion import TEXT, TEXTS, about
 
 if TYPE_CHECKING:
@@ -32,18 +32,23 @@ def stream(
     """Run a query on the source and write its rows into a table of the target; return how many were written.
 
     `into` is a table and its columns. `on_rows` is called now and then with the number of rows so far, `on_block` with
-    every byte of the COPY stream. After a failure the source's connection is closed. Raises `ConnectionLost`.
+    every byte of the COPY stream. After a failure the source's connection is closed. Raises `ConnectionLost`,
+    `ResourceExhausted`.
     """
     source, target = connections.source, connections.target
     with (
+        report_exhaustion(source),
         watchdog(source, target) as heartbeat,
         source.driver.cursor() as reading,
         target.driver.cursor() as writing,
         reading.copy(f"COPY ({query}) TO STDOUT (FORMAT binary)".encode()) as rows,
     ):
         try:
-            with writing.copy(f"COPY {into} FROM STDIN (FORMAT binary)".encode()) as copy:
-                for block in _blocks(rows, on_rows):
+            with (
+                report_exhaustion(target),
+                writing.copy(f"COPY {into} FROM STDIN (FORMAT binary)".encode()) as copy,
+            ):
+                for block in _blocks_of(source, rows, on_rows):
                     copy.write(block)
                     heartbeat()
                     on_block(block)
@@ -84,6 +89,7 @@ def read_back(target: MoveConnection, table: TableMap) -> bytes:
     columns = ", ".join(column.target_value for column in table.columns)
     query = f"SELECT {columns} FROM {table.target_sql}{_order_by(table, table.key.target_value)}"
     with (
+        report_exhaustion(target),
         watchdog(target) as heartbeat,
         target.driver.cursor() as reading,
         reading.copy(f"COPY ({query}) TO STDOUT (FORMAT binary)".encode()) as rows,
@@ -92,6 +98,12 @@ def read_back(target: MoveConnection, table: TableMap) -> bytes:
             found.update(block)
             heartbeat()
     return found.digest()
+
+
+def _blocks_of(source: MoveConnection, rows: Iterable[Buffer], on_rows: Callable[[int], None]) -> Iterator[bytes]:
+    # The stream's two servers fail at the same place, and only here can a failure of the source be told.
+    with report_exhaustion(source):
+        yield from _blocks(rows, on_rows)
 
 
 def _blocks(rows: Iterable[Buffer], on_rows: Callable[[int], None] = ignore) -> Iterator[bytes]:
