@@ -8,13 +8,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import URL, Engine, Row, select, text
-from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy import URL, Engine, Row, func, select, text
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 from tests.conftest import free_port, postmaster_pid
 
 import tatame_db.database.idle
@@ -30,10 +33,14 @@ from tatame_db.database.errors import (
     PasswordRejected,
     ServerNotRunning,
     ServerTooOld,
+    TransactionAborted,
 )
 from tatame_db.database.options import POOL_SIZE
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.errors import TatameError
+from tatame_db.queries.errors import DeadlineExceeded, RowRejected
+from tatame_db.queries.read import read
+from tatame_db.queries.write import insert_many
 from tatame_db.schema import Base, User
 from tatame_db.server.embedded import EmbeddedServer
 
@@ -186,6 +193,80 @@ def test_a_session_commits_at_the_end_of_begin_and_rolls_back_after_an_error(add
             session.commit()
         with database.session() as session:
             assert session.scalars(select(User.clerk_user_id)).all() == ["committed"]
+
+
+def fail_by_sql(session: Session) -> None:
+    session.execute(text("SELECT 1 / 0"))
+
+
+def fail_by_rejected_row(session: Session) -> None:
+    insert_many(User, [{"clerk_user_id": "rejected", "gym_id": 10**6}]).run(session)
+
+
+def fail_by_deadline(session: Session) -> None:
+    read(User).where(func.pg_sleep(300).is_not(None)).within(deadline_ms=10).all(session)
+
+
+FAILURES: list[Callable[[Session], None]] = [fail_by_sql, fail_by_rejected_row, fail_by_deadline]
+
+
+@pytest.mark.parametrize("fail", FAILURES)
+def test_a_commit_after_a_failed_statement_is_an_error(address: URL, fail: Callable[[Session], None]) -> None:
+    # PostgreSQL answers COMMIT with ROLLBACK then, without an error, and an app would go on as if its rows were there.
+    def work(session: Session) -> str:
+        session.add(User(clerk_user_id="lost"))
+        session.flush()
+        with suppress(DBAPIError, RowRejected, DeadlineExceeded):
+            fail(session)
+        return "done"
+
+    with Database(address) as database:
+        with pytest.raises(TransactionAborted), database.session.begin() as session:
+            work(session)
+        with pytest.raises(TransactionAborted):
+            database.run_in_transaction(work)
+        with pytest.raises(TransactionAborted), database.engine.begin() as connection:
+            work(Session(connection, join_transaction_mode="control_fully"))
+        with database.session() as session:
+            work(session)
+            with pytest.raises(TransactionAborted):
+                session.commit()
+            session.rollback()
+            session.add(User(clerk_user_id="stored"))
+            session.commit()
+        assert [user.clerk_user_id for user in read(User).all(database)] == ["stored"]
+        assert database.statistics().in_use == 0
+
+
+@pytest.mark.parametrize("fail", FAILURES)
+def test_a_commit_after_a_failed_statement_is_an_error_for_asyncio(
+    address: URL, fail: Callable[[Session], None]
+) -> None:
+    async def work(session: AsyncSession) -> None:
+        session.add(User(clerk_user_id="lost"))
+        await session.flush()
+        with suppress(DBAPIError, RowRejected, DeadlineExceeded):
+            await session.run_sync(fail)
+
+    async def main() -> None:
+        async with AsyncDatabase(address) as database:
+            with pytest.raises(TransactionAborted):
+                async with database.session.begin() as session:
+                    await work(session)
+            with pytest.raises(TransactionAborted):
+                await database.run_in_transaction(work)
+            assert await read(User).all(database) == []
+
+    asyncio.run(main())
+
+
+def test_what_failed_in_a_savepoint_does_not_keep_the_rest_from_being_committed(address: URL) -> None:
+    with Database(address) as database:
+        with database.session.begin() as session:
+            session.add(User(clerk_user_id="stored"))
+            with suppress(DBAPIError), session.begin_nested():
+                fail_by_sql(session)
+        assert read(User).count(database) == 1
 
 
 def test_async_and_sync_sessions_see_the_same_rows(address: URL) -> None:

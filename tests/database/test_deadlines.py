@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 import pytest
@@ -77,7 +78,18 @@ def test_a_description_made_of_a_read_with_a_deadline_keeps_it() -> None:
     assert read(Gym).within(deadline_ms=100).where(Gym.id == 1).deadline_ms == 100
 
 
-@pytest.mark.parametrize("deadline_ms", [0, -1])
-def test_a_deadline_is_above_0(deadline_ms: int) -> None:
-    with pytest.raises(ValueError, match="above 0"):
+@pytest.mark.parametrize("deadline_ms", [0, -1, 2**31, 10**20, math.inf, math.nan, 1.5, True, "9"])
+def test_a_deadline_is_a_number_of_milliseconds(deadline_ms: Any) -> None:
+    with pytest.raises(ValueError, match="from 1 to"):
         read(Gym).within(deadline_ms=deadline_ms)
+
+
+def test_a_deadline_may_be_in_24_days(address: URL) -> None:
+    names = read(Gym).within(deadline_ms=2**31 - 1)
+
+    async def main() -> list[Gym]:
+        async with AsyncDatabase(address) as database:
+            return await names.all(database)
+
+    with Database(address) as database:
+        assert names.all(database) == asyncio.run(main()) == read(Gym).all(database) != []

@@ -613,7 +613,7 @@ def test_a_session_goes_on_after_a_deadline_and_a_rollback(database: Database) -
 
 @pytest.mark.parametrize("deadline_ms", [0, -1])
 def test_a_deadline_is_positive(database: Database, deadline_ms: int) -> None:
-    with pytest.raises(ValueError, match="above 0"):
+    with pytest.raises(ValueError, match="from 1 to"):
         fetch(database, NUMBER, {"n": 1}, deadline_ms=deadline_ms)
 
 

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from tatame_db import AsyncDatabase, Database, insert_many, read, update_many, upsert
+from tatame_db.database.errors import TransactionAborted
 from tatame_db.database.observer import StatementEvent
 from tatame_db.queries.errors import DeadlineExceeded, RowRejected
 from tatame_db.queries.write import COPY_MIN_ROWS
@@ -230,12 +231,18 @@ def test_others_go_on_before_a_session_whose_read_failed_is_rolled_back(database
     assert session.scalar(COUNT) == 1
 
 
-def test_a_commit_after_an_error_rolls_back_as_that_of_postgresql(database: Database) -> None:
+def test_a_commit_after_an_error_is_an_error_too(database: Database) -> None:
     with database.engine.connect() as connection:
         connection.execute(text("INSERT INTO gyms (name, address, since) VALUES ('a', 'b', 'c')"))
         with pytest.raises(IntegrityError):
             connection.execute(text("INSERT INTO users (id) VALUES (1)"))
-        connection.commit()
+        with pytest.raises(TransactionAborted):
+            connection.commit()
+    with database.session() as session:
+        with pytest.raises(DBAPIError):
+            session.execute(text("SELECT 1 / 0"))
+        with pytest.raises(TransactionAborted):
+            session.commit()
     assert read(Gym).all(database) == []
 
 
@@ -353,10 +360,12 @@ def test_a_deadline_ends_a_read_and_others_go_on(database: Database, async_datab
         assert len(await read(User).all(async_database)) == 1
 
     guarded(work)
-    with database.session.begin() as session:
+    with database.session() as session:
         session.add(a_user())
         with pytest.raises(DeadlineExceeded):
             SLOW.all(session)
+        with pytest.raises(TransactionAborted):
+            session.commit()
     assert users(database) == 1
 
 

@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from sqlalchemy import URL, Engine, event
 from sqlalchemy.exc import DisconnectionError
 
@@ -14,7 +15,7 @@ from tatame_db.database.address import parse_address, readable
 from tatame_db.database.connecting import DatabasePool, PoolStatistics
 from tatame_db.database.dialect import OLDEST_SERVER
 from tatame_db.database.driver import check_intervals, driver_connection, is_gone
-from tatame_db.database.errors import DatabaseClosed, ServerTooOld
+from tatame_db.database.errors import DatabaseClosed, ServerTooOld, TransactionAborted
 from tatame_db.database.failures import statement_error
 from tatame_db.database.fork import survive_fork
 from tatame_db.database.health import Health, Probe
@@ -141,6 +142,8 @@ class Connections:
         if self._statement_timeout_ms is not None:
             # Errors of an event would reach the caller as psycopg's, those of this method as SQLAlchemy's.
             engine.dialect.do_begin = self._limit_transaction  # type: ignore[method-assign]
+        self._commit_of_dialect = engine.dialect.do_commit
+        engine.dialect.do_commit = self._commit  # type: ignore[method-assign]
         self._sync_engine = engine
         self._pool.belong_to(self.address, self._idle)
         if self.observer.listening:
@@ -235,6 +238,14 @@ class Connections:
             cursor = dbapi_connection.cursor()
             cursor.execute(f"SET LOCAL statement_timeout = {self._statement_timeout_ms:d}")
             cursor.close()
+
+    def _commit(self, dbapi_connection: PoolProxiedConnection) -> None:
+        """Commit; raises `TransactionAborted` where the server would roll back without an error."""
+        # A connection of the test kit shares its status with others, and raises it itself.
+        server = driver_connection(dbapi_connection).pgconn
+        if server.transaction_status == TransactionStatus.INERROR and not self.shares_transaction:
+            raise TransactionAborted
+        self._commit_of_dialect(dbapi_connection)
 
     def _take(self, _: DBAPIConnection, entry: ConnectionPoolEntry, __: object) -> None:
         if self._closed:

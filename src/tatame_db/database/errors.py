@@ -204,6 +204,15 @@ class OutcomeUnknown(TatameError):
 
 
 @fact
+class TransactionAborted(TatameError):
+    """A transaction was to be committed after one of its statements had failed."""
+
+    what = "a statement of this transaction failed before, so PostgreSQL does not commit it"
+    means = "Nothing of the transaction was stored."
+    fix = "let that error end the transaction, or run what may fail in `with session.begin_nested():`"
+
+
+@fact
 class EventLoopDiffers(TatameError):
     """An `AsyncDatabase` was used on an event loop while another one still uses it."""
 

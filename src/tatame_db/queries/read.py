@@ -74,7 +74,7 @@ class Read(RelationRead, Generic[T, P]):
 
         At the deadline the server ends the statement, and the call raises `DeadlineExceeded`. This costs no more than
         the call itself: both reads share their statements. `stream` has no deadline. Raises `ValueError` unless the
-        number is above 0.
+        number is an `int` from 1 to 2,147,483,647.
         """
         deadline_after(deadline_ms)
         # Reading it makes the dictionary that the copy then shares.

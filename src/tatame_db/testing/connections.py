@@ -17,6 +17,7 @@ from psycopg.adapt import AdaptersMap
 from psycopg.pq import ConnStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
+from tatame_db.database.errors import TransactionAborted
 from tatame_db.testing.turns import TransactionControlled
 
 if TYPE_CHECKING:
@@ -95,12 +96,14 @@ class SharedMixin:
 
     def _commit_gen(self) -> Any:
         if self.shared.turns.writer is not self:
+            failed = self.failed
             self.shared.turns.end_unit(self)
+            if failed:
+                raise TransactionAborted
             return Marked(_nothing(), alone=False)
         if self.pgconn.transaction_status == TransactionStatus.INERROR:
-            # PostgreSQL's COMMIT of a failed transaction rolls it back too, without an error.
             self.shared.roll_back(self)
-            return Marked(_nothing(), alone=False)
+            raise TransactionAborted
         return Marked(self.shared.commit(self))
 
     def _set_autocommit_gen(self, value: bool) -> Any:

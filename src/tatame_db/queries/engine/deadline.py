@@ -31,10 +31,14 @@ class Deadline:
         return DeadlineExceeded(name=statement.name, deadline_ms=self.ms, seconds=seconds, sent=sent)
 
 
+MAX_MS = 2**31 - 1
+"""The longest deadline, of 24 days: the longest that poll() can wait."""
+
+
 def deadline_after(ms: int | None) -> Deadline | None:
-    """Return the deadline of a call that starts now, if it has one; raises `ValueError` unless it is positive."""
+    """Return the deadline of a call that starts now, if it has one; raises `ValueError` for an impossible one."""
     if ms is None:
         return None
-    if ms <= 0:
-        raise ValueError("a deadline is a number of milliseconds above 0")
+    if type(ms) is not int or not 0 < ms <= MAX_MS:
+        raise ValueError(f"a deadline is a whole number of milliseconds from 1 to {MAX_MS:,}")
     return Deadline(ms, time.monotonic())

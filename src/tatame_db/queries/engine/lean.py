@@ -306,7 +306,11 @@ class LeanConnection:
             return None
         try:
             end = deadline_after(int(seconds * 1000))
-            self.driver.cancel_safe(timeout=seconds)
+            if isinstance(self.driver, psycopg.Connection):
+                self.driver.cancel_safe(timeout=seconds)
+            else:
+                # A session of asyncio in `run_sync`: there is no event loop to wait in.
+                self.driver.cancel()
             return self._read_answer(end)
         except BaseException as error:
             # The request may arrive later, and would cancel the next statement.

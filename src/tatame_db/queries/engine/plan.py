@@ -165,6 +165,7 @@ def _idle_transformer() -> abc.Transformer:
 def _numbered(sql: str) -> tuple[str, dict[str, list[str]]]:
     """Return SQL with numbered placeholders, and the cast to an integer that follows each use of a name, or ""."""
     uses: dict[str, list[str]] = {}
+    numbers: dict[str, int] = {}
 
     def number(found: re.Match[str]) -> str:
         name = found[1]
@@ -172,7 +173,7 @@ def _numbered(sql: str) -> tuple[str, dict[str, list[str]]]:
             return "%"
         cast = _INTEGER_CAST.match(sql, found.end())
         uses.setdefault(name, []).append(cast[0].upper() if cast else "")
-        return f"${list(uses).index(name) + 1}"
+        return f"${numbers.setdefault(name, len(numbers) + 1)}"
 
     return _PLACEHOLDER.sub(number, sql), uses
 
