@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta, timezone
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import URL, Engine, Row, func, select, text
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+from sqlalchemy import URL, Engine, Row, func, insert, select, text
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from tests.conftest import free_port, postmaster_pid
@@ -207,7 +207,12 @@ def fail_by_deadline(session: Session) -> None:
     read(User).where(func.pg_sleep(300).is_not(None)).within(deadline_ms=10).all(session)
 
 
-FAILURES: list[Callable[[Session], None]] = [fail_by_sql, fail_by_rejected_row, fail_by_deadline]
+def fail_by_flush(session: Session) -> None:
+    session.add(User(clerk_user_id="rejected", gym_id=10**6))
+    session.flush()
+
+
+FAILURES: list[Callable[[Session], None]] = [fail_by_sql, fail_by_rejected_row, fail_by_deadline, fail_by_flush]
 
 
 @pytest.mark.parametrize("fail", FAILURES)
@@ -225,11 +230,10 @@ def test_a_commit_after_a_failed_statement_is_an_error(address: URL, fail: Calla
             work(session)
         with pytest.raises(TransactionAborted):
             database.run_in_transaction(work)
-        with pytest.raises(TransactionAborted), database.engine.begin() as connection:
-            work(Session(connection, join_transaction_mode="control_fully"))
         with database.session() as session:
             work(session)
-            with pytest.raises(TransactionAborted):
+            # SQLAlchemy's own error for a flush, which has rolled back.
+            with pytest.raises((TransactionAborted, PendingRollbackError)):
                 session.commit()
             session.rollback()
             session.add(User(clerk_user_id="stored"))
@@ -258,6 +262,19 @@ def test_a_commit_after_a_failed_statement_is_an_error_for_asyncio(
             assert await read(User).all(database) == []
 
     asyncio.run(main())
+
+
+def test_a_commit_of_a_connection_after_a_failed_statement_is_an_error(address: URL) -> None:
+    def work(database: Database) -> None:
+        with database.engine.begin() as connection:
+            connection.execute(insert(User).values(clerk_user_id="lost"))
+            with suppress(DBAPIError):
+                connection.execute(text("SELECT 1 / 0"))
+
+    with Database(address) as database:
+        with pytest.raises(TransactionAborted):
+            work(database)
+        assert read(User).all(database) == []
 
 
 def test_what_failed_in_a_savepoint_does_not_keep_the_rest_from_being_committed(address: URL) -> None:

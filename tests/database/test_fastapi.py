@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import URL, select, text
-from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError
 from sqlalchemy.orm import Session
 from starlette.websockets import WebSocketDisconnect
 from tests.conftest import free_port
@@ -96,6 +96,14 @@ def sync_routes() -> APIRouter:
         session.flush()
         session.execute(text(sql))
 
+    @router.post("/caught")
+    def go_on(session: SessionDep, name: str) -> None:
+        session.add(a_gym(name=name))
+        session.flush()
+        session.add(a_user(gym_id=10**6))
+        with suppress(IntegrityError):
+            session.flush()
+
     @router.post("/lost-commits")
     def lose(session: SessionDep, name: str) -> None:
         session.add(a_gym(name=name))
@@ -128,6 +136,14 @@ def async_routes() -> APIRouter:
         session.add(a_gym(name=name))
         await session.flush()
         await session.execute(text(sql))
+
+    @router.post("/caught")
+    async def go_on(session: AsyncSessionDep, name: str) -> None:
+        session.add(a_gym(name=name))
+        await session.flush()
+        session.add(a_user(gym_id=10**6))
+        with suppress(IntegrityError):
+            await session.flush()
 
     @router.post("/lost-commits")
     async def lose(session: AsyncSessionDep, name: str) -> None:
@@ -226,6 +242,13 @@ def test_an_exception_rolls_back(app: App, face: str) -> None:
 def test_a_client_is_never_told_of_a_success_whose_commit_failed(app: App, face: str) -> None:
     # The foreign key is deferred: the statement succeeds, and the COMMIT fails.
     failed = app.client.post(f"/{face}/gyms", params={"name": "Sul", "manager_id": 99})
+    assert (failed.status_code, failed.text) == (500, "Internal Server Error")
+    assert names(app, face) == []
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_a_client_is_never_told_of_a_success_whose_flush_failed(app: App, face: str) -> None:
+    failed = app.client.post(f"/{face}/caught", params={"name": "Sul"})
     assert (failed.status_code, failed.text) == (500, "Internal Server Error")
     assert names(app, face) == []
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from sqlalchemy import URL, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, MissingGreenlet
-from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.util.concurrency import in_greenlet
 
 from tatame_db.database.connecting import AsyncDatabasePool, DatabasePool, connect_async
@@ -28,11 +27,13 @@ from tatame_db.database.retries import (
     refuse_awaitable,
     require_awaitable,
 )
+from tatame_db.database.sessions import Sessions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import Session
 
     from tatame_db.database.options import DatabaseOptions
 
@@ -54,7 +55,7 @@ class Database(Connections):
         super().__init__(address, **options)
         self.engine = create_engine(self.address, poolclass=DatabasePool, **self._engine_options)
         self._listen(self.engine)
-        self.session: sessionmaker[Session] = sessionmaker(self.engine, expire_on_commit=False)
+        self.session = Sessions(self.engine, expire_on_commit=False)
         """`with db.session.begin() as session:` commits at its end; after `db.session()`, you commit yourself."""
 
     def ping(self) -> None:
@@ -99,7 +100,7 @@ class Database(Connections):
             time.sleep(pause_seconds)
 
     def _run_once(self, work: Callable[[Session], T], isolation_level: IsolationLevel | None) -> T:
-        with self.session() as session, session.begin():
+        with self.session.begin() as session:
             if isolation_level:
                 session.connection(execution_options={"isolation_level": isolation_level})
             result = work(session)
@@ -140,7 +141,9 @@ class AsyncDatabase(Connections):
 
     def __init__(self, address: URL | str, **options: Unpack[DatabaseOptions]) -> None:
         # SQLAlchemy's asyncio loads greenlet, which sync programs do not need.
-        from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine  # noqa: PLC0415
+        from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415
+
+        from tatame_db.database.async_sessions import AsyncSessions  # noqa: PLC0415
 
         super().__init__(address, **options)
         engine_options = self._engine_options
@@ -154,7 +157,7 @@ class AsyncDatabase(Connections):
         dialect.do_close = dialect.do_terminate = close_async  # type: ignore[assignment]
         self._listen(self.engine.sync_engine)
         event.listen(self.engine.sync_engine, "do_connect", _connect_in_greenlets_only)
-        self.session = async_sessionmaker(self.engine, expire_on_commit=False)
+        self.session = AsyncSessions(self.engine, expire_on_commit=False)
         """`async with db.session.begin() as session:` commits at its end; after `db.session()`, you commit yourself."""
 
     async def ping(self) -> None:
@@ -205,7 +208,7 @@ class AsyncDatabase(Connections):
     async def _run_once(
         self, work: Callable[[AsyncSession], Awaitable[T]], isolation_level: IsolationLevel | None
     ) -> T:
-        async with self.session() as session, session.begin():
+        async with self.session.begin() as session:
             if isolation_level:
                 await session.connection(execution_options={"isolation_level": isolation_level})
             working = work(session)

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from starlette.requests import HTTPConnection
 
 from tatame_db.database.pool import AsyncDatabase, Database
+from tatame_db.database.sessions import async_transaction, transaction
 from tatame_db.errors import TatameError, fact
 from tatame_db.fastapi.lifespan import ASYNC_KEY, SYNC_KEY
 
@@ -64,13 +65,13 @@ DatabaseDep: TypeAlias = Annotated[Database, Depends(get_database)]
 async def get_async_session(database: AsyncDatabaseDep) -> AsyncGenerator[AsyncSession]:
     """Yield a session with one transaction; it is committed if the endpoint returns, and rolled back if it raises."""
     # A closed session would connect again, for example in a stream that is sent later, and never give that back.
-    async with database.session(close_resets_only=False) as session, session.begin():
+    async with database.session(close_resets_only=False) as session, async_transaction(session):
         yield session
 
 
 def get_session(database: DatabaseDep) -> Generator[Session]:
     """Do what `get_async_session` does, for `def` endpoints."""
-    with database.session(close_resets_only=False) as session, session.begin():
+    with database.session(close_resets_only=False) as session, transaction(session):
         yield session
 
 

@@ -306,11 +306,12 @@ class LeanConnection:
             return None
         try:
             end = deadline_after(int(seconds * 1000))
-            if isinstance(self.driver, psycopg.Connection):
-                self.driver.cancel_safe(timeout=seconds)
+            driver: object = self.driver
+            if isinstance(driver, psycopg.AsyncConnection):
+                # In `run_sync` of a session of asyncio, where nothing can be awaited.
+                driver.cancel()
             else:
-                # A session of asyncio in `run_sync`: there is no event loop to wait in.
-                self.driver.cancel()
+                self.driver.cancel_safe(timeout=seconds)
             return self._read_answer(end)
         except BaseException as error:
             # The request may arrive later, and would cancel the next statement.
