@@ -313,7 +313,7 @@ def drawn(draw: st.DrawFn, project: Project) -> Rows:
 
 @st.composite
 def changed(draw: st.DrawFn, project: Project, before: Rows) -> Rows:
-    """Draw a later state of the rows: some deleted, some changed, some new."""
+    """Draw a later state of the rows: some deleted, some changed, some new, and unique values in other rows."""
     new = draw(drawn(project))
     after: Rows = {}
     for table, cells in project.items():
@@ -328,6 +328,8 @@ def changed(draw: st.DrawFn, project: Project, before: Rows) -> Rows:
         for row in new[table]:
             if all(row[name] not in {other[name] for other in after[table]} for name in _unique(table)):
                 after[table].append(row)
+    accounts = draw(st.permutations([row["clerk_user_id"] for row in after["users"]]))
+    after["users"] = [row | {"clerk_user_id": account} for row, account in zip(after["users"], accounts, strict=True)]
     return after
 
 
@@ -366,6 +368,9 @@ def expected(project: Project, rows: Rows) -> dict[str, dict[Any, Row]]:
 
 PROJECTS = {"plain": PROJECT, "drifted": DRIFTED}
 ALL = ", ".join(f'public."{table}"' for table in PROJECT)
+# A column of the team's own in each table of the target, and a table whose rows refer to users.
+OWN_COLUMN = "own"
+OWN_TABLE = "CREATE TABLE public.notes (user_id int REFERENCES public.users ON DELETE CASCADE)"
 
 
 class World:
@@ -374,6 +379,9 @@ class World:
     def __init__(self, sources: dict[str, URL], target: Engine) -> None:
         self.sources, self.target = sources, target
         self.here = psycopg.connect(readable(target.url), autocommit=True, row_factory=dict_row)
+        self.here.execute(OWN_TABLE)
+        for table in PROJECT:
+            self.here.execute(f'ALTER TABLE public."{table}" ADD {OWN_COLUMN} text'.encode())
         # Damage on purpose may violate keys.
         self.here.execute("SET session_replication_role = replica")
         self.there = {kind: psycopg.connect(readable(url), autocommit=True) for kind, url in sources.items()}
@@ -388,7 +396,7 @@ class World:
 
     def begin(self, kind: str, rows: Rows) -> None:
         """Copy rows into an empty target."""
-        self.here.execute(f"TRUNCATE {ALL}".encode())
+        self.here.execute(f"TRUNCATE {ALL}, public.notes".encode())
         self.fill(kind, rows)
         self.copy(kind)
 
@@ -415,11 +423,24 @@ class World:
             return move.verify(connections, tables)
 
     def target_rows(self) -> dict[str, dict[Any, Row]]:
-        """Read the target with a plain driver."""
+        """Read the columns of the models with a plain driver."""
+        rows = {table: self.here.execute(f'SELECT * FROM public."{table}"'.encode()).fetchall() for table in PROJECT}
         return {
-            table: {row["id"]: row for row in self.here.execute(f'SELECT * FROM public."{table}"'.encode())}
-            for table in PROJECT
+            table: {row["id"]: {name: row[name] for name in row if name != OWN_COLUMN} for row in its}
+            for table, its in rows.items()
         }
+
+    def own_values(self) -> dict[tuple[str, Any], str | None]:
+        """Return what the team's own column has in each row."""
+        return {
+            (table, row["id"]): row[OWN_COLUMN]
+            for table in PROJECT
+            for row in self.here.execute(f'SELECT id, {OWN_COLUMN} FROM public."{table}"'.encode())
+        }
+
+    def own_rows(self) -> list[Any]:
+        """Return the users to which the rows of the team's own table refer."""
+        return [row["user_id"] for row in self.here.execute("SELECT user_id FROM public.notes ORDER BY 1")]
 
     def writers(self) -> dict[tuple[str, Any], str]:
         """Return the transaction that wrote each row."""
@@ -557,3 +578,31 @@ def test_after_any_changes_a_second_copy_ends_equal_and_writes_only_what_changed
             assert (report[table].written, report[table].deleted) == (0, 0)
         left = [(table, key) for key, row in new[table].items() if old[table].get(key) == row]
         assert [now[row] for row in left] == [writers[row] for row in left]
+
+
+@given(projects_that_change())
+def test_after_any_changes_a_second_copy_changes_nothing_that_is_not_in_the_models(
+    world: World, found: tuple[str, Rows, Rows]
+) -> None:
+    kind, *places = found
+    first, second = (resolved(PROJECTS[kind], rows) for rows in places)
+    world.begin(kind, first)
+    for table in PROJECT:
+        world.here.execute(f'UPDATE public."{table}" SET {OWN_COLUMN} = id::text'.encode())
+    stays = [row["id"] for row in second["users"] if row["id"] in {user["id"] for user in first["users"]}]
+    world.here.execute("INSERT INTO public.notes SELECT unnest(%s::int[])", [stays])
+    world.fill(kind, second)
+    world.copy(kind)
+    assert world.target_rows() == expected(PROJECTS[kind], second)
+    assert world.own_rows() == sorted(stays)
+    in_both = {
+        (table, row["id"])
+        for table in PROJECT
+        for row in second[table]
+        if row["id"] in {old["id"] for old in first[table]}
+    }
+    assert world.own_values() == {
+        (table, row["id"]): str(row["id"]) if (table, row["id"]) in in_both else None
+        for table in PROJECT
+        for row in second[table]
+    }

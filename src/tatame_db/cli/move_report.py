@@ -51,10 +51,7 @@ def show_plan(plan: Plan) -> None:
             _show_obstacle(table.table, obstacle)
     for obstacle in plan.unknown_tables:
         _show_obstacle("source", obstacle)
-    if plan.target_objects:
-        console.answer("\ncan change rows of the target as they are written, which the proof of a copy would find:")
-        for found in plan.target_objects:
-            console.answer(f"  {found.table}: {' '.join(filter(None, (found.kind, found.name, found.description)))}")
+    _show_target_objects(plan)
     console.answer(f"\na first copy takes about {plan.seconds:,.1f} s, estimated from the last copy or from the sizes")
     if plan.complete:
         rows = sum(table.rows for table in plan.tables)
@@ -94,6 +91,19 @@ def _first(names: list[str], number: int) -> str:
     shown = names[:_NAMES_SHOWN]
     hidden = f" and {number - len(shown):,} more" if shown and number > len(shown) else ""
     return ", ".join(shown) + hidden
+
+
+def _show_target_objects(plan: Plan) -> None:
+    for title, changes_rows in [
+        ("can change rows of the target as they are written, which the proof of a copy would find", True),
+        ("on the target and not in the models; a copy leaves them as they are", False),
+    ]:
+        if objects := [found for found in plan.target_objects if found.changes_rows == changes_rows]:
+            console.answer(f"\n{title}:")
+            for found in objects:
+                console.answer(
+                    f"  {found.table}: {' '.join(filter(None, (found.kind, found.name, found.description)))}"
+                )
 
 
 def _show_planned_table(table: PlannedTable) -> None:

@@ -31,6 +31,7 @@ from tatame_db.move.open import (
 from tatame_db.move.plan import Plan, plan
 from tatame_db.move.prepare import ObstaclesUnresolved, OtherRowsInTarget, ParentsNotCopied, TablesEmptied
 from tatame_db.move.proof import Proof, TableCount, TableProof, counts, verify
+from tatame_db.move.reach import ReferencesUnreadable, RowsStillReferenced
 from tatame_db.move.ready import TrialInsertFailed
 from tatame_db.move.rehearsal import Rehearsal, rehearse
 from tatame_db.move.resolve import TooManyExcluded
@@ -62,12 +63,14 @@ __all__ = [
     "ParentsNotCopied",
     "Plan",
     "Proof",
+    "ReferencesUnreadable",
     "Rehearsal",
     "Report",
     "ResourceExhausted",
     "RestClient",
     "RestError",
     "RowsRefused",
+    "RowsStillReferenced",
     "SameDatabase",
     "SourceTooOld",
     "SourceUnreachable",

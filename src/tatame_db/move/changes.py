@@ -1,4 +1,4 @@
-"""Which rows of a table a copy deletes and inserts to make the target equal to the source."""
+"""Which rows of a table a copy deletes and writes to make the target equal to the source."""
 
 from __future__ import annotations
 
@@ -18,39 +18,40 @@ BATCH_ROWS = 10_000
 
 @dataclass(frozen=True)
 class Changes:
-    """What makes a table equal: rows to delete from the target, and rows to insert from the source.
+    """What makes a table equal: rows to read from the source, and rows of the target to delete unless they were read.
 
     Both are lists of WHERE clauses; an empty clause stands for all rows. With `bulk` these are ranges of ids, which
-    may hold equal rows too; otherwise single rows, and `rows` is the number of those to insert.
+    may hold equal rows too; otherwise single rows, and `rows` is the number of those to read.
     """
 
     deletes: list[str]
-    inserts: list[str]
+    writes: list[str]
     bulk: bool
     rows: int | None = None
 
 
 def find_changes(digests: TableDigests, max_rows: int) -> Changes:
-    """Return the changes row by row if at most `max_rows` rows are deleted and inserted, otherwise by ranges."""
+    """Return the changes row by row if at most `max_rows` rows are deleted or written, otherwise by ranges."""
     table = digests.table
     deletes: list[str] = []
-    inserts: list[str] = []
-    buckets = deleted = inserted = 0
+    writes: list[str] = []
+    buckets = deleted = written = 0
     for part in digests.differing_parts(FEW_BITS):
         buckets += part.buckets
         # Each bucket has at least one differing row, so that too many show before a single row is read.
         if buckets > max_rows:
             return bulk_changes(digests)
         source, target = map(set[tuple[str, int]], digests.row_hashes(part))
-        to_delete, to_insert = {key for key, _ in target - source}, {key for key, _ in source - target}
-        deleted, inserted = deleted + len(to_delete), inserted + len(to_insert)
-        if max(deleted, inserted) > max_rows:
+        to_write = {key for key, _ in source - target}
+        to_delete = {key for key, _ in target - source} - to_write
+        deleted, written = deleted + len(to_delete), written + len(to_write)
+        if max(deleted, written) > max_rows:
             return bulk_changes(digests)
         # Clauses, because sets of ids would take ten times as much memory.
         key = table.key
         deletes += [f" WHERE {key.target_value} = ANY({array(ids, key.type)})" for ids in _batches(to_delete)]
-        inserts += [f" WHERE {table.among(ids)}" for ids in _batches(to_insert)]
-    return Changes(deletes, inserts, bulk=False, rows=inserted)
+        writes += [f" WHERE {table.among(ids)}" for ids in _batches(to_write)]
+    return Changes(deletes, writes, bulk=False, rows=written)
 
 
 def bulk_changes(digests: TableDigests) -> Changes:

@@ -121,9 +121,9 @@ def copy(
     called with each table that is committed; `on_rows` now and then with a table, the rows sent so far, and the rows
     to send at most.
 
-    Raises `ObstaclesUnresolved`, `TablesEmptied`, `OtherRowsInTarget`, `ParentsNotCopied`, `TablesLocked`,
-    `TargetBusy`, `ResourceExhausted`, `CopyDiffers`, `ForeignKeyViolated`, `RowsRefused`, `TrialInsertFailed`,
-    `NotProven`, `ChangedAfterProof`, `TooManyExcluded`, `ConnectionLost`.
+    Raises `ObstaclesUnresolved`, `TablesEmptied`, `OtherRowsInTarget`, `RowsStillReferenced`, `ReferencesUnreadable`,
+    `ParentsNotCopied`, `TablesLocked`, `TargetBusy`, `ResourceExhausted`, `CopyDiffers`, `ForeignKeyViolated`,
+    `RowsRefused`, `TrialInsertFailed`, `NotProven`, `ChangedAfterProof`, `TooManyExcluded`, `ConnectionLost`.
     """
     options = CopyOptions(tables, choices or Choices(), replace_rows, jobs, sha256, accept_emptied)
     try:
@@ -272,11 +272,11 @@ def _copy_tables(
 
 def _is_parked(preparation: Preparation, changes: dict[str, Changes], found: KeyOrIndex) -> bool:
     """Return whether a key or an index has to be dropped while these changes are written, or slows them down."""
+    parent, child = changes.get(str(found.parent)), changes.get(found.table)
     # A row that others refer to cannot be deleted, nor can one be written before the row that it refers to.
-    rejects_rows = found.parent in changes or (
-        found.table in changes and found.parent in preparation.mapping[found.table].later_parents
-    )
-    return rejects_rows or (found.table in changes and changes[found.table].bulk)
+    written_first = child and found.parent in {found.table, *preparation.mapping[found.table].later_parents}
+    rejects_rows = written_first or (parent and (parent.deletes or preparation.options.jobs > 1))
+    return bool(rejects_rows or (child and child.bulk))
 
 
 def _moment(source: MoveConnection) -> str | None:

@@ -19,6 +19,7 @@ from tatame_db.errors import TatameError, fact
 from tatame_db.move.choices import NULLED, REJECTED
 from tatame_db.move.digest import TableDigests
 from tatame_db.move.fingerprint import fingerprint
+from tatame_db.move.in_place import write_in_place
 from tatame_db.move.prepare import OtherRowsInTarget
 from tatame_db.move.ready import make_ready
 from tatame_db.move.record import SCHEMA, Record
@@ -37,6 +38,15 @@ if TYPE_CHECKING:
     from tatame_db.move.mapping import TableMap
     from tatame_db.move.prepare import Preparation
 
+# Of these, the message names no value of a row.
+_REFUSALS = (
+    psycopg.IntegrityError,
+    psycopg.errors.RaiseException,
+    psycopg.errors.StringDataRightTruncation,
+    psycopg.errors.InvalidBinaryRepresentation,
+    # A foreign key of the team's own needs a unique key that has to be dropped for a moment.
+    psycopg.errors.DependentObjectsStillExist,
+)
 _TABLE_UNCHANGED = "The table {table} is unchanged; tables that were proven before it stay committed."
 
 
@@ -162,7 +172,7 @@ def _make_equal(
         deleted, written = _write(preparation, connections, table, changes, on_rows=on_rows, on_block=on_block)
         # Deferred constraints and triggers would otherwise run at COMMIT, when the proof is over.
         connections.target.execute("SET CONSTRAINTS ALL IMMEDIATE")
-    except (psycopg.IntegrityError, psycopg.errors.RaiseException) as error:
+    except _REFUSALS as error:
         raise RowsRefused(table=table.name, reason=str(error.diag.message_primary)) from error
     if hasher and hasher.digest() != read_back(connections.target, table):
         raise CopyDiffers(table=table.name)
@@ -188,18 +198,15 @@ def _write(
     on_rows: Callable[[str, int, int], None],
     on_block: Callable[[bytes], None] | None,
 ) -> tuple[int, int]:
-    """Delete and insert rows; return how many of each."""
-    # All deletes come first, because a unique value may have moved from one row to another.
-    deleted = sum(connections.target.execute(f"DELETE FROM {table.target_sql}{where}") for where in changes.deletes)
+    """Write the changes; return the number of rows that were deleted, and that were written."""
     to_write = preparation.resolution.rows[table.name] if changes.rows is None else changes.rows
-    written = 0
-    for where in changes.inserts:
-        progress = partial(_report, on_rows, table.name, written, to_write)
-        written += stream_table(connections, table, where, on_rows=progress, on_block=on_block)
-    return deleted, written
+    progress = partial(_report, on_rows, table.name, to_write)
+    if preparation.fingerprints[table.name].rows:
+        return write_in_place(connections, table, changes, preparation.own_keys, progress)
+    return 0, stream_table(connections, table, "", on_rows=partial(progress, 0), on_block=on_block)
 
 
-def _report(on_rows: Callable[[str, int, int], None], table: str, before: int, to_write: int, rows: int) -> None:
+def _report(on_rows: Callable[[str, int, int], None], table: str, to_write: int, before: int, rows: int) -> None:
     on_rows(table, before + rows, to_write)
 
 

@@ -13,7 +13,7 @@ from tatame_db.move.mapping import read_mapping
 from tatame_db.move.record import Record
 from tatame_db.move.resolve import resolve
 from tatame_db.move.sequences import highest_ids
-from tatame_db.move.target import TargetObject, target_objects
+from tatame_db.move.target import TargetColumn, TargetObject, column_obstacles, target_columns, target_objects
 from tatame_db.schema import phase, phases
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Plan:
     exclusions: list[Exclusion]
     """The rows and values that the choices exclude."""
     target_objects: list[TargetObject]
-    """What can change rows of the target as they are written."""
+    """What the target has beside the models, and what can change rows as they are written."""
     rest: RestReading | None
     """How the source was read, if over REST."""
     views: list[str]
@@ -131,22 +131,24 @@ def plan(connections: Connections, choices: Choices | None = None, addresses: It
 def plan_of(connections: Connections, resolution: Resolution) -> Plan:
     """Plan a copy of a source whose obstacles are resolved already."""
     source, target = connections.source, connections.target
-    speeds = Record(target).rows_per_second()
+    speeds, columns = Record(target).rows_per_second(), target_columns(target)
     return Plan(
         source=source.readable,
         source_version=source.version,
         target=target.readable,
         target_version=target.version,
-        tables=[_planned(resolution, table, speeds.get(table.name)) for table in resolution.mapping.tables],
+        tables=[_planned(resolution, table, speeds.get(table.name), columns) for table in resolution.mapping.tables],
         unknown_tables=resolution.unknown_tables,
         exclusions=summary(resolution.queries),
-        target_objects=target_objects(target),
+        target_objects=target_objects(target, columns),
         rest=source.rest,
         views=read_views(source, phases()),
     )
 
 
-def _planned(resolution: Resolution, table: TableMap, rows_per_second: float | None) -> PlannedTable:
+def _planned(
+    resolution: Resolution, table: TableMap, rows_per_second: float | None, target: list[TargetColumn]
+) -> PlannedTable:
     rows, size_bytes = resolution.rows[table.name], table.source.size_bytes if table.source else 0
     columns = [
         PlannedColumn(
@@ -159,5 +161,5 @@ def _planned(resolution: Resolution, table: TableMap, rows_per_second: float | N
         for column in table.columns
     ]
     seconds = rows / rows_per_second if rows_per_second else size_bytes / BYTES_PER_SECOND
-    obstacles = resolution.obstacles[table.name]
+    obstacles = [*resolution.obstacles[table.name], *column_obstacles(table, rows, target)]
     return PlannedTable(table.name, phase(table.table), rows, size_bytes, round(seconds, 1), columns, obstacles)

@@ -13,9 +13,11 @@ from tatame_db.move.digest import HASHES, Digest, TableDigests, common_hash
 from tatame_db.move.fingerprint import Fingerprint, fingerprint
 from tatame_db.move.mapping import read_mapping
 from tatame_db.move.plan import plan_of
+from tatame_db.move.reach import refuse_references
 from tatame_db.move.record import Record, identity_of
 from tatame_db.move.resolve import resolve
 from tatame_db.move.sequences import highest_ids
+from tatame_db.move.target import OwnKey, own_keys
 from tatame_db.schema import phases
 
 if TYPE_CHECKING:
@@ -114,6 +116,8 @@ class Preparation:
     """Of each table of the target, when its digest was computed."""
     digests: dict[str, tuple[Digest, Digest]]
     """Of each table, in the source and in the target."""
+    own_keys: list[OwnKey]
+    """Foreign keys of the target that the models do not have."""
     outdated: list[str]
     """Other tables that were copied by an earlier run, and written to since."""
     highest_ids: dict[str, int]
@@ -129,8 +133,8 @@ class Preparation:
 def prepare(connections: Connections, options: CopyOptions) -> Preparation:
     """Read both databases and find out which tables differ; writes nothing.
 
-    Raises `ObstaclesUnresolved`, `TablesEmptied`, `OtherRowsInTarget`, `ParentsNotCopied`, `SourceUnreadable`,
-    `TableUnknown`, `TooManyExcluded`, `IdsExhausted`, `NoCommonHash`.
+    Raises `ObstaclesUnresolved`, `TablesEmptied`, `OtherRowsInTarget`, `RowsStillReferenced`, `ReferencesUnreadable`,
+    `ParentsNotCopied`, `SourceUnreadable`, `TableUnknown`, `TooManyExcluded`, `IdsExhausted`, `NoCommonHash`.
     """
     mapping = read_mapping(connections)
     selected = _select(mapping, options.tables)
@@ -160,6 +164,7 @@ def prepare(connections: Connections, options: CopyOptions) -> Preparation:
         hash_expression=hash_expression,
         fingerprints=fingerprints,
         digests=digests,
+        own_keys=own_keys(connections.target),
         outdated=_outdated(connections.target, selected.names),
         highest_ids=highest_ids(connections.source, resolution.mapping),
     )
@@ -167,11 +172,13 @@ def prepare(connections: Connections, options: CopyOptions) -> Preparation:
         _refuse_emptied(preparation, Record(connections.target))
     if not options.replace_rows:
         _refuse_other_rows(preparation, Record(connections.target))
+    held = [table for table in preparation.differing if fingerprints[table.name].rows]
+    refuse_references(connections, held, preparation.own_keys)
     return preparation
 
 
 def changes_of(preparation: Preparation, connections: Connections, table: TableMap) -> Changes:
-    """Find out which rows of a differing table to delete and to insert."""
+    """Find out which rows of a differing table to delete and to write."""
     rows = preparation.fingerprints[table.name].rows
     if not rows:
         return Changes([], [""], bulk=True)

@@ -54,6 +54,8 @@ CREATE TABLE IF NOT EXISTS {SCHEMA}.parked (
     definition text NOT NULL,
     UNIQUE (kind, table_name, name)
 );
+-- Statements that restore what a key or an index has beside its definition.
+ALTER TABLE {SCHEMA}.parked ADD COLUMN IF NOT EXISTS attributes text[] NOT NULL DEFAULT '{{}}';
 -- Excluded rows and values, as the source has them. Each copy of a table replaces those of the table.
 CREATE TABLE IF NOT EXISTS {SCHEMA}.rejects (
     run integer NOT NULL REFERENCES {SCHEMA}.runs,
@@ -240,9 +242,15 @@ class Record:
         """Drop the wanted foreign keys and secondary indexes, and store their definitions, in one transaction."""
         for found in filter(is_wanted, target_keys_and_indexes(self.target)):
             self.target.execute(
-                f"INSERT INTO {SCHEMA}.parked (kind, table_name, name, definition) VALUES (%(kind)s, %(table)s,"
-                " %(name)s, %(definition)s) ON CONFLICT (kind, table_name, name) DO NOTHING",
-                {"kind": found.kind, "table": found.table, "name": found.name, "definition": found.definition},
+                f"INSERT INTO {SCHEMA}.parked (kind, table_name, name, definition, attributes) VALUES (%(kind)s,"
+                " %(table)s, %(name)s, %(definition)s, %(attributes)s) ON CONFLICT (kind, table_name, name) DO NOTHING",
+                {
+                    "kind": found.kind,
+                    "table": found.table,
+                    "name": found.name,
+                    "definition": found.definition,
+                    "attributes": found.attributes,
+                },
             )
             self.target.execute(found.drop_statement)
 
@@ -253,14 +261,20 @@ class Record:
 
     def restore(self) -> None:
         """Create the parked keys and indexes again, in one transaction; the keys are left unvalidated."""
-        parked = self._rows(f"SELECT kind, table_name, name, definition FROM {SCHEMA}.parked ORDER BY position")
+        if not self.exists():
+            return
+        # An earlier version stored less.
+        self.create()
+        columns = "kind, table_name, name, definition, attributes"
+        parked = [KeyOrIndex(*row) for row in self._rows(f"SELECT {columns} FROM {SCHEMA}.parked ORDER BY position")]
         if not parked:
             return
         # A person, or `tatame-db push`, may have created it already.
         existing = {(found.kind, found.table, found.name) for found in target_keys_and_indexes(self.target)}
-        for kind, table, name, definition in parked:
-            if (kind, table, name) not in existing:
-                self.target.execute(KeyOrIndex(kind, table, name, definition).create_unvalidated_statement)
+        for found in parked:
+            if (found.kind, found.table, found.name) not in existing:
+                for statement in found.create_unvalidated_statements:
+                    self.target.execute(statement)
         self.target.execute(f"DELETE FROM {SCHEMA}.parked")
 
     def _rows(self, query: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:

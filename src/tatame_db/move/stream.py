@@ -65,10 +65,11 @@ def stream_table(
     table: TableMap,
     where: str,
     *,
+    into: str | None = None,
     on_rows: Callable[[int], None],
     on_block: Callable[[bytes], None] | None,
 ) -> int:
-    """Copy the rows of a table that match a WHERE clause; return how many were written.
+    """Copy the rows of a table that match a WHERE clause, also into another table; return how many were written.
 
     With `on_block`, the rows are sorted by key, and the bytes are those that `read_back` hashes.
     """
@@ -79,8 +80,9 @@ def stream_table(
         # A number is sorted as the source has it, which an index serves.
         query += _order_by(table, key.source_value if table.counted_key else _target_value(key, exact=False))
     columns = ", ".join(quoted(column.name) for column in table.columns)
-    into = f"{public(table.name)} ({columns})"
-    return stream(connections, query, into, on_rows=on_rows, on_block=on_block or ignore)
+    return stream(
+        connections, query, f"{into or public(table.name)} ({columns})", on_rows=on_rows, on_block=on_block or ignore
+    )
 
 
 def read_back(target: MoveConnection, table: TableMap) -> bytes:

@@ -1,22 +1,28 @@
-"""What the target's tables have beside the models, as its catalogue describes it: triggers, rules and policies."""
+"""What the target's tables have beside the models, as its catalogue describes it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tatame_db.schema import phases
+from tatame_db.database.dialect import quoted
+from tatame_db.move.choices import Obstacle
+from tatame_db.schema import Base, phases
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tatame_db.move.connection import MoveConnection
+    from tatame_db.move.mapping import TableMap
 
 
 @dataclass(frozen=True)
 class TargetObject:
-    """Something of a target's table that can change rows as they are written: no obstacle, because a proof follows.
+    """Something of a target's table that the models do not have.
 
-    `kind` is `trigger`, `rule` or `row-level security`; the latter has no name. `description` is the rest of its
-    definition.
+    A `trigger`, a `rule` or `row-level security` can change rows as they are written: no obstacle, because a proof
+    follows. A `foreign key` of another table and a `column` are left as they are. Only row-level security has no name.
+    `description` is the rest of the definition.
     """
 
     table: str
@@ -24,14 +30,123 @@ class TargetObject:
     name: str | None
     description: str
 
+    @property
+    def changes_rows(self) -> bool:
+        """Whether it can change rows as they are written."""
+        return self.kind not in ("foreign key", "column")
 
-def target_objects(target: MoveConnection) -> list[TargetObject]:
-    """Return the enabled triggers and rules, and row-level security, of all tables of the models."""
-    rows = target.rows(_QUERY, {"tables": list(phases())})
-    return [TargetObject(*row) for row in rows]
+
+@dataclass(frozen=True)
+class OwnKey:
+    """A foreign key that the models do not have, from any table to a table of the models."""
+
+    schema: str
+    table: str
+    name: str
+    columns: list[str]
+    parent: str
+    parent_columns: list[str]
+    on_delete: str
+
+    @property
+    def place(self) -> str:
+        """The table, with its schema unless that is `public`."""
+        return self.table if self.schema == "public" else f"{self.schema}.{self.table}"
+
+    @property
+    def sql(self) -> str:
+        """The table in a query."""
+        return f"{quoted(self.schema)}.{quoted(self.table)}"
+
+    @property
+    def is_of_models(self) -> bool:
+        """Whether the table itself is one of the models."""
+        return self.schema == "public" and self.table in phases()
+
+    @property
+    def matches(self) -> str:
+        """The condition that a row of its table, `c`, refers to a row of the parent, `t`."""
+        pairs = zip(self.columns, self.parent_columns, strict=True)
+        return " AND ".join(f"c.{quoted(column)} = t.{quoted(parent)}" for column, parent in pairs)
 
 
-_QUERY = """
+@dataclass(frozen=True)
+class TargetColumn:
+    """A column of a table of the target; `required` means that an insert has to name it."""
+
+    table: str
+    name: str
+    type: str
+    required: bool
+    generated: bool
+
+    @property
+    def is_of_models(self) -> bool:
+        """Whether the models have the column too."""
+        return self.name in Base.metadata.tables[self.table].columns
+
+
+def target_objects(target: MoveConnection, columns: Iterable[TargetColumn]) -> list[TargetObject]:
+    """Return triggers, rules and row-level security, foreign keys and columns that the models do not have."""
+    tables = list(phases())
+    objects = [TargetObject(*row) for row in target.rows(_OBJECTS, {"tables": tables})]
+    objects += [
+        TargetObject(key.parent, "foreign key", key.name, f"of {key.place}, ON DELETE {key.on_delete}")
+        for key in own_keys(target)
+    ]
+    objects += [
+        TargetObject(column.table, "column", column.name, column.type) for column in columns if not column.is_of_models
+    ]
+    return sorted(objects, key=lambda found: tables.index(found.table))
+
+
+def own_keys(target: MoveConnection) -> list[OwnKey]:
+    """Return the foreign keys that refer to tables of the models, and that the models do not have."""
+    of_models = {
+        (
+            table.name,
+            tuple(key.column_keys),
+            key.referred_table.name,
+            tuple(element.column.name for element in key.elements),
+        )
+        for table in Base.metadata.tables.values()
+        for key in table.foreign_key_constraints
+    }
+    found = [OwnKey(*row) for row in target.rows(_KEYS, {"tables": list(phases())})]
+    return [
+        key
+        for key in found
+        if not key.is_of_models
+        or (key.table, tuple(key.columns), key.parent, tuple(key.parent_columns)) not in of_models
+    ]
+
+
+def target_columns(target: MoveConnection) -> list[TargetColumn]:
+    """Return the columns of all tables of the models."""
+    return [TargetColumn(*row) for row in target.rows(_COLUMNS, {"tables": list(phases())})]
+
+
+def column_obstacles(table: TableMap, rows: int, columns: Iterable[TargetColumn]) -> list[Obstacle]:
+    """Return the columns of the target that keep rows from being written; `rows` is the number of rows to write."""
+    found = {column.name: column for column in columns if column.table == table.name}
+    reasons = {
+        f"the target has no column {column.name}": "add the column to the target: `tatame-db check` shows what differs"
+        for column in table.columns
+        if column.name not in found
+    }
+    for column in found.values():
+        if column.is_of_models and column.generated:
+            reasons[f"{column.name} is generated on the target, so it cannot be copied"] = (
+                "let the column be an ordinary one on the target"
+            )
+        elif column.required and not column.is_of_models:
+            reasons[f"{column.name} of the target may not be NULL, has no default, and is not in the models"] = (
+                "give the column a default on the target, or let it be NULL"
+            )
+    return [Obstacle("target-column", reason, rows, [], [fix]) for reason, fix in reasons.items()]
+
+
+_OBJECTS = """
 WITH models AS (
     SELECT c.oid, c.relname, c.relrowsecurity, c.relforcerowsecurity,
         array_position(%(tables)s::text[], c.relname::text) AS place
@@ -62,4 +177,33 @@ WITH models AS (
     FROM models m WHERE m.relrowsecurity
 )
 SELECT relname, kind, name, description FROM found ORDER BY place, kind DESC, name
+"""
+# A key that is not enforced reaches no row.
+_KEYS = """
+SELECT n.nspname, c.relname, k.conname,
+    ARRAY(
+        SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY AS u (number, place)
+        JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.number ORDER BY u.place
+    ),
+    p.relname,
+    ARRAY(
+        SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY AS u (number, place)
+        JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.number ORDER BY u.place
+    ),
+    CASE k.confdeltype
+        WHEN 'c' THEN 'CASCADE' WHEN 'n' THEN 'SET NULL' WHEN 'd' THEN 'SET DEFAULT' WHEN 'r' THEN 'RESTRICT'
+        ELSE 'NO ACTION' END
+FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_class p ON p.oid = k.confrelid
+WHERE k.contype = 'f' AND k.conparentid = 0 AND p.relnamespace = 'public'::regnamespace
+    AND p.relname = ANY(%(tables)s) AND pg_get_constraintdef(k.oid) NOT LIKE '%% NOT ENFORCED'
+ORDER BY 1, 2, 3
+"""
+_COLUMNS = """
+SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
+    (a.attnotnull OR t.typnotnull) AND NOT a.atthasdef AND a.attidentity = '' AND t.typdefault IS NULL,
+    a.attgenerated <> ''
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid JOIN pg_type t ON t.oid = a.atttypid
+WHERE c.relnamespace = 'public'::regnamespace AND c.relname = ANY(%(tables)s) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY c.relname, a.attnum
 """
