@@ -50,6 +50,7 @@ def test_the_commands_of_the_page_print_what_it_shows(
         ["move", "copy"],
         ["move", "verify"],
         ["check"],
+        ["move", "rejects"],
     ]
     for command, shown in examples:
         fewer = ("--rows", "1000") if "rehearse" in command else ()

@@ -158,6 +158,27 @@ def test_verify_shows_both_values_and_exits_with_3(move: Run, expected_target: U
     assert "ana@gym.example" not in hidden.stdout
 
 
+def test_excluded_rows_are_listed_and_written_as_sql_on_request(move: Run, supabase: URL) -> None:
+    assert move("rejects").stdout == "no rows or values are excluded\n"
+    with psycopg.connect(readable(supabase)) as connection:
+        connection.execute("UPDATE users SET created_at = 'infinity' WHERE id = -5")
+        connection.execute("UPDATE checkins SET date = 'infinity'")
+    assert move("copy", "--rejects", "keep", "--misfits", "null").returncode == 0
+    listed = move("rejects").stdout
+    assert re.search(r"^  checkins  date +2  nulled +date is infinite .*  1, 70000$", listed, re.MULTILINE)
+    assert re.search(r"^  users     created_at +1  rejected  created_at is infinite .*  -5$", listed, re.MULTILINE)
+    [checkins, users] = json.loads(move("rejects", "--json").stdout)["rejects"]
+    assert (checkins["rows"], checkins["ids"], users["action"]) == (2, ["1", "70000"], "rejected")
+    script = move("rejects", "users", "--sql").stdout
+    assert "\nCOPY tatame_rejects.users (id, created_at, clerk_user_id, " in script
+    assert "\n-5\tinfinity\tuser_negative\t" in script
+    assert script.endswith("\n\\.\nCOMMIT;\n")
+    assert "user_negative" not in listed
+    unknown = move("rejects", "roles")
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert "no excluded rows or values are kept of roles; there are some of: checkins, users" in unknown.stderr
+
+
 def test_an_unknown_table_is_a_usage_error(move: Run) -> None:
     done = move("verify", "usres")
     assert (done.returncode, done.stdout) == (2, "")

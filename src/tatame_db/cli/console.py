@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Rich pads no line to the width of its console, so this one costs nothing.
 _UNLIMITED = 1_000_000
+_BLOCK_CHARACTERS = 64_000
 
 
 @fact
@@ -33,14 +34,31 @@ class OutputFailed(TatameError):
 
 def answer(text: str) -> None:
     """Print a line of the answer. Raises `OutputFailed` if the disk that it is redirected to is full."""
+    _write(text, end="\n")
+
+
+def _write(text: str, *, end: str) -> None:
     try:
-        typer.echo(text)
+        typer.echo(text + end, nl=False)
     except BrokenPipeError:
         raise
     except OSError as error:
         # The text is still in the buffer, and Python would fail to write it once more as it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise OutputFailed(reason=error.strerror or str(error)) from None
+
+
+def answer_parts(parts: Iterable[str]) -> None:
+    """Print an answer of any length, part by part. Raises `OutputFailed`."""
+    pending: list[str] = []
+    characters = 0
+    for part in parts:
+        pending.append(part)
+        characters += len(part)
+        if characters > _BLOCK_CHARACTERS:
+            _write("".join(pending), end="")
+            pending, characters = [], 0
+    _write("".join(pending), end="")
 
 
 def answer_json(facts: dict[str, Any]) -> None:

@@ -203,6 +203,33 @@ def status_(database_url: DatabaseUrl = None, *, as_json: AsJson = False) -> Non
         move_report.show_status(status)
 
 
+@move.command("rejects")
+def rejects_(
+    tables: Annotated[
+        list[str] | None, typer.Argument(metavar="[TABLE]...", help="Tables of the source; by default all.")
+    ] = None,
+    database_url: DatabaseUrl = None,
+    *,
+    sql: Annotated[
+        bool,
+        typer.Option("--sql", help="Print a script for psql that creates the rows exactly as the source had them."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show which rows and values were excluded by choice and are kept; with --sql, the rows themselves."""
+    from tatame_db import move
+
+    with move.open_target(target_of(database_url).database.engine) as target:
+        if sql:
+            console.answer_parts(move.restoring_script(target, tables or ()))
+            return
+        rejected = move.rejected_rows(target, tables or ())
+    if as_json:
+        console.answer_json({"rejects": [asdict(group.exclusion) | {"ids": group.ids} for group in rejected]})
+    else:
+        move_report.show_rejected(rejected)
+
+
 @move.command("counts")
 def counts_(database_url: DatabaseUrl = None, *, anon_sees_all: AnonSeesAll = False, as_json: AsJson = False) -> None:
     """Compare the number of rows of each table. Exit with 3 if any differ."""

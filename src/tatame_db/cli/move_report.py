@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Plan,
         Proof,
         Rehearsal,
+        Rejected,
         Report,
         TableCount,
         TableProof,
@@ -271,6 +272,26 @@ def _status_row(table: TableStatus) -> tuple[object, ...]:
 
 def _minute(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M}"
+
+
+def show_rejected(rejected: list[Rejected]) -> None:
+    """Print what was excluded by choice, and the ids of some of the rows."""
+    if not rejected:
+        console.answer("no rows or values are excluded")
+        return
+    console.table(
+        ["table", "column", "rows", "action", "reason", "ids"],
+        [
+            (found.table, found.column, found.rows, found.action, found.reason, _listed(group.ids, found.rows))
+            for group in rejected
+            for found in [group.exclusion]
+        ],
+    )
+    console.answer("\nthe rows themselves, as SQL: `tatame-db move rejects --sql`")
+
+
+def _listed(ids: list[str], rows: int) -> str:
+    return ", ".join(ids) + (", …" if rows > len(ids) else "")
 
 
 def show_counts(counts: list[TableCount], rest: RestReading | None) -> None:

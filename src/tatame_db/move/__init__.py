@@ -11,7 +11,7 @@ from tatame_db.move.catalogue import SourceUnreadable
 from tatame_db.move.choices import Choices, Exclusion, Obstacle
 from tatame_db.move.connection import ConnectionLost, Connections, ResourceExhausted
 from tatame_db.move.copy import NotProven, Report, TargetBusy, copy
-from tatame_db.move.copy_table import CopyDiffers, RowsRefused, TableCopy
+from tatame_db.move.copy_table import CopyDiffers, RowsRefused, RowTooLarge, TableCopy
 from tatame_db.move.digest import NoCommonHash
 from tatame_db.move.final_proof import ChangedAfterProof
 from tatame_db.move.keys import ForeignKeyViolated
@@ -37,6 +37,7 @@ from tatame_db.move.rehearsal import Rehearsal, rehearse
 from tatame_db.move.resolve import TooManyExcluded
 from tatame_db.move.rest import RestClient
 from tatame_db.move.rest_errors import RestError
+from tatame_db.move.restore import NotRejected, Rejected, RowsWithoutText, rejected_rows, restoring_script
 from tatame_db.move.sequences import IdsExhausted
 from tatame_db.move.snapshot import TablesChanging, TablesLocked
 from tatame_db.move.status import MoveStatus, TableStatus, Unfinished, status, unfinished
@@ -57,6 +58,7 @@ __all__ = [
     "MoveStatus",
     "NoCommonHash",
     "NotProven",
+    "NotRejected",
     "Obstacle",
     "ObstaclesUnresolved",
     "OtherRowsInTarget",
@@ -65,12 +67,15 @@ __all__ = [
     "Proof",
     "ReferencesUnreadable",
     "Rehearsal",
+    "Rejected",
     "Report",
     "ResourceExhausted",
     "RestClient",
     "RestError",
+    "RowTooLarge",
     "RowsRefused",
     "RowsStillReferenced",
+    "RowsWithoutText",
     "SameDatabase",
     "SourceTooOld",
     "SourceUnreachable",
@@ -94,6 +99,8 @@ __all__ = [
     "open_target",
     "plan",
     "rehearse",
+    "rejected_rows",
+    "restoring_script",
     "status",
     "tables_of_phase",
     "unfinished",

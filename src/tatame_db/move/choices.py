@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from tatame_db.database.dialect import quoted
-from tatame_db.move.sql import SOURCE_ROW, literal
+from tatame_db.move.row_json import ROW_AS_TEXT, jsonb_of, row_as_jsonb
+from tatame_db.move.sql import literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -114,12 +115,18 @@ class Exclusion:
 
 @dataclass(frozen=True)
 class ExclusionQuery:
-    """An exclusion and the rows of the source that it is about: their id, themselves as JSON, and the FROM clause."""
+    """An exclusion and the rows of the source that it is about, as SQL."""
 
     exclusion: Exclusion
+    columns: tuple[str, ...]
+    """The columns of a row: of the whole row, or of the part that is kept."""
     key: str
     row: str
+    """The row as `jsonb`; NULL if `jsonb` cannot hold it."""
+    text: str
+    """The row as PostgreSQL writes it."""
     rows: str
+    """The FROM clause, with conditions."""
 
 
 @dataclass(frozen=True)
@@ -150,13 +157,26 @@ def summary(queries: Iterable[ExclusionQuery]) -> list[Exclusion]:
 def values_of(table: TableMap, exclusion: Exclusion) -> ExclusionQuery:
     """Return the query of the values of an unknown column, with the ids of their rows; also of rejected rows."""
     everything, key, column = table.with_all_rows, table.key.source, str(exclusion.column)
-    names = [*([key.name] if key else []), column]
+    names = (*([key.name] if key else []), column)
     pairs = ", ".join(f"{literal(name)}::text, s.{quoted(name)}" for name in names)
-    rows = f"FROM {everything.source_sql} WHERE s.{quoted(column)} IS DISTINCT FROM NULL"
-    return ExclusionQuery(exclusion, everything.source_id, f"jsonb_build_object({pairs})", rows)
+    row = f"ROW({', '.join(f's.{quoted(name)}' for name in names)})"
+    kinds = [found.kind for found in everything.unknown if found.name == column]
+    return ExclusionQuery(
+        exclusion,
+        columns=names,
+        key=everything.source_id,
+        row=jsonb_of(row, f"json_build_object({pairs})", f"jsonb_build_object({pairs})", kinds),
+        text=f"({row})::text",
+        rows=f"FROM {everything.source_sql} WHERE s.{quoted(column)} IS DISTINCT FROM NULL",
+    )
 
 
 def rows_of(table: SourceTable, exclusion: Exclusion) -> ExclusionQuery:
     """Return the query of the rows of an unknown table."""
-    row = f"to_jsonb({SOURCE_ROW})"
-    return ExclusionQuery(exclusion, f"{row} ->> 'id'", row, f"FROM {table.sql} AS s")
+    key = f"(s.{quoted('id')})::text" if "id" in table.columns else "NULL::text"
+    return whole_rows(table, exclusion, key, f"FROM {table.sql} AS s")
+
+
+def whole_rows(table: SourceTable, exclusion: Exclusion, key: str, rows: str) -> ExclusionQuery:
+    """Return the query of whole rows of a table, with this expression for their id and this FROM clause."""
+    return ExclusionQuery(exclusion, tuple(table.columns), key, row_as_jsonb(table), ROW_AS_TEXT, rows)

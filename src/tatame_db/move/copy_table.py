@@ -23,7 +23,7 @@ from tatame_db.move.in_place import write_in_place
 from tatame_db.move.prepare import OtherRowsInTarget
 from tatame_db.move.ready import make_ready
 from tatame_db.move.record import SCHEMA, Record
-from tatame_db.move.rejects import rejects_digest, source_digest
+from tatame_db.move.rejects import declared_types, rejects_digest, source_digest
 from tatame_db.move.sql import literal
 from tatame_db.move.stream import read_back, stream, stream_table
 
@@ -70,6 +70,17 @@ class RowsRefused(TatameError):
     what = "the target rejected rows of {table}: {reason}"
     means = _TABLE_UNCHANGED
     fix = "run `tatame-db check`, fix what differs from the models, then run the command again"
+
+
+@fact
+class RowTooLarge(TatameError):
+    """An excluded row is longer than a text can be, which is about 1 GB, so it cannot be kept."""
+
+    table: str
+    reason: str
+    what = "an excluded row of {table} is too large to be kept: {reason}"
+    means = _TABLE_UNCHANGED
+    fix = "shorten its values at the source or delete the row there, then run the command again"
 
 
 @dataclass(frozen=True)
@@ -123,7 +134,7 @@ def copy_table(
     """Make a table equal to the source, prove that it is, record it, and commit all of that together.
 
     `on_rows` is called with the table, the number of rows that were sent so far, and the number of rows to send.
-    Raises `OtherRowsInTarget`, `RowsRefused`, `CopyDiffers`, `ConnectionLost`.
+    Raises `OtherRowsInTarget`, `RowsRefused`, `CopyDiffers`, `RowTooLarge`, `ConnectionLost`.
     """
     started, table, target = time.perf_counter(), task.table, connections.target
     contents = _Contents(preparation.fingerprints[table.name], preparation.digests[table.name])
@@ -241,12 +252,22 @@ def _prove(
 def copy_rejects(preparation: Preparation, connections: Connections, run: int, table: str) -> Counter[str]:
     """Replace the rows of a table in `tatame_move.rejects`, and prove them; return the number of rows by action.
 
-    The caller commits. Raises `CopyDiffers`.
+    The caller commits. Raises `CopyDiffers`, `RowTooLarge`.
     """
-    Record(connections.target).delete_rejects(preparation.identity, table)
+    try:
+        return _copy_rejects(preparation, connections, run, table)
+    except psycopg.errors.ProgramLimitExceeded as error:
+        raise RowTooLarge(table=table, reason=str(error.diag.message_primary)) from error
+
+
+def _copy_rejects(preparation: Preparation, connections: Connections, run: int, table: str) -> Counter[str]:
+    record = Record(connections.target)
+    record.delete_rejects(preparation.identity, table)
     queries = preparation.resolution.rejects_of(table)
+    types = declared_types(connections.source, table) if queries else {}
     for query in queries:
-        _copy_reject(preparation, connections, run, query)
+        shape = record.shape(query.columns, [types[name] for name in query.columns])
+        _copy_reject(preparation, connections, run, shape, query)
     hashed = preparation.hash_expression
     if queries and source_digest(connections.source, hashed, queries) != rejects_digest(
         connections.target, hashed, preparation.identity, table
@@ -258,12 +279,15 @@ def copy_rejects(preparation: Preparation, connections: Connections, run: int, t
     return excluded
 
 
-def _copy_reject(preparation: Preparation, connections: Connections, run: int, query: ExclusionQuery) -> None:
+def _copy_reject(
+    preparation: Preparation, connections: Connections, run: int, shape: int, query: ExclusionQuery
+) -> None:
     found = query.exclusion
     facts = (preparation.identity, found.table, found.column, found.kind, found.reason, found.action)
     texts = ", ".join("NULL::text" if fact is None else f"{literal(fact)}::text" for fact in facts)
     stream(
         connections,
-        f"SELECT {run}::integer, {texts}, {query.key}, {query.row} {query.rows}",
-        f'{SCHEMA}.rejects (run, source_identity, table_name, column_name, kind, reason, action, id, "row")',
+        f"SELECT {run}::integer, {shape}::integer, {texts}, {query.key}, {query.row}, {query.text} {query.rows}",
+        f"{SCHEMA}.rejects"
+        ' (run, shape, source_identity, table_name, column_name, kind, reason, action, id, "row", row_text)',
     )

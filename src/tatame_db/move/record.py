@@ -12,13 +12,15 @@ from tatame_db.move.fingerprint import Fingerprint
 from tatame_db.move.keys import target_keys_and_indexes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from tatame_db.move.connection import MoveConnection
     from tatame_db.move.rest import RestReading
 
 SCHEMA = "tatame_move"
+# As in the index of `rejects`, about the id.
+REJECT_ID_HASH = """hashtextextended(coalesce({}, 'NULL') COLLATE "C", 0)"""
 _TABLES = f"""
 CREATE SCHEMA IF NOT EXISTS {SCHEMA};
 CREATE TABLE IF NOT EXISTS {SCHEMA}.runs (
@@ -56,6 +58,12 @@ CREATE TABLE IF NOT EXISTS {SCHEMA}.parked (
 );
 -- Statements that restore what a key or an index has beside its definition.
 ALTER TABLE {SCHEMA}.parked ADD COLUMN IF NOT EXISTS attributes text[] NOT NULL DEFAULT '{{}}';
+-- Columns and their types, in the order of the values in the rows that have this shape.
+CREATE TABLE IF NOT EXISTS {SCHEMA}.shapes (
+    id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    names text[] NOT NULL,
+    types text[] NOT NULL
+);
 -- Excluded rows and values, as the source has them. Each copy of a table replaces those of the table.
 CREATE TABLE IF NOT EXISTS {SCHEMA}.rejects (
     run integer NOT NULL REFERENCES {SCHEMA}.runs,
@@ -66,11 +74,24 @@ CREATE TABLE IF NOT EXISTS {SCHEMA}.rejects (
     kind text NOT NULL,
     reason text NOT NULL,
     action text NOT NULL CHECK (action IN ('rejected', 'nulled', 'kept')),
-    "row" jsonb NOT NULL
+    -- For reading: NULL for a row that jsonb cannot hold, and inexact for values such as arrays with bounds.
+    "row" jsonb,
+    -- Exactly as the source writes it. NULL in a record of an older version, until the table is copied again.
+    row_text text,
+    shape integer REFERENCES {SCHEMA}.shapes
 );
--- Without the id, which may be too long for an index: that is one of the reasons to reject a row.
-CREATE INDEX IF NOT EXISTS rejects_table_name_index ON {SCHEMA}.rejects (table_name);
+-- A hash of the id, which may be too long for an index: that is one of the reasons to reject a row.
+CREATE INDEX IF NOT EXISTS rejects_id_index ON {SCHEMA}.rejects (table_name, ({REJECT_ID_HASH.format("id")}));
 """
+# Of a record that an older version made.
+_UPGRADE = f"""
+ALTER TABLE {SCHEMA}.rejects ALTER "row" DROP NOT NULL, ADD row_text text, ADD shape integer REFERENCES {SCHEMA}.shapes;
+DROP INDEX IF EXISTS {SCHEMA}.rejects_table_name_index;
+"""
+OF_LAST_SOURCE = f"""
+source_identity = coalesce((SELECT source_identity FROM {SCHEMA}.tables WHERE name = table_name), source_identity)
+"""
+"""Of each table in `rejects`, the rows of the source that it was copied from last."""
 
 Outcome = Literal["proven", "not equal", "failed"]
 
@@ -109,13 +130,23 @@ class Record:
     target: MoveConnection
 
     def create(self) -> None:
-        """Create the schema and its tables, unless they exist."""
+        """Create the schema and its tables, unless they exist; add what a record of an older version lacks."""
         self.target.execute(_TABLES)
+        if not self.keeps_texts():
+            self.target.execute(_UPGRADE)
 
     def exists(self) -> bool:
         """Return whether there was ever a move into this database."""
         [exists] = self.target.row(f"SELECT to_regclass('{SCHEMA}.rejects') IS NOT NULL")
         return exists is True
+
+    def keeps_texts(self) -> bool:
+        """Return whether excluded rows are stored as text too, which older versions did not do."""
+        return bool(
+            self.target.rows(
+                f"SELECT FROM pg_attribute WHERE attrelid = to_regclass('{SCHEMA}.rejects') AND attname = 'row_text'"
+            )
+        )
 
     # Runs
 
@@ -211,16 +242,23 @@ class Record:
 
     def exclusions(self, identity: str | None = None) -> list[Exclusion]:
         """Count the excluded rows of one source, or for each table those of the source that it was copied from."""
-        of_source = (
-            "%(identity)s" if identity else f"(SELECT source_identity FROM {SCHEMA}.tables WHERE name = table_name)"
-        )
+        of_source = "source_identity = %(identity)s" if identity else OF_LAST_SOURCE
         rows = self._rows(
             "SELECT table_name, column_name, kind, reason, action, count(*)"
-            f" FROM {SCHEMA}.rejects WHERE source_identity = coalesce({of_source}, source_identity)"
-            " GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4",
+            f" FROM {SCHEMA}.rejects WHERE {of_source} GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4",
             {"identity": identity},
         )
         return [Exclusion(*row) for row in rows]
+
+    def shape(self, names: Sequence[str], types: Sequence[str]) -> int:
+        """Return the number of a shape; stores it if it is new."""
+        shape = {"names": list(names), "types": list(types)}
+        rows = self.target.rows(
+            f"SELECT id FROM {SCHEMA}.shapes WHERE names = %(names)s AND types = %(types)s LIMIT 1", shape
+        ) or self.target.rows(
+            f"INSERT INTO {SCHEMA}.shapes (names, types) VALUES (%(names)s, %(types)s) RETURNING id", shape
+        )
+        return int(rows[0][0])
 
     def delete_rejects(self, identity: str, table: str) -> None:
         """Delete the excluded rows of a table of a source."""

@@ -1,6 +1,6 @@
 """The rows and values in `tatame_move.rejects`: digested as a copy writes them, and compared with the source again.
 
-`k` is a row of that table. Its digests are of pairs of an id and a row, both as text.
+`k` is a row of that table. Its digests are of an id and a row, as text and as JSON.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tatame_db.database.dialect import public
 from tatame_db.move.choices import KEPT, UNKNOWN_TABLE, Exclusion, rows_of, values_of
 from tatame_db.move.conversion import TEXT
-from tatame_db.move.record import SCHEMA, Record, identity_of
-from tatame_db.move.sql import SOURCE_ROW, array_items
+from tatame_db.move.record import REJECT_ID_HASH, SCHEMA, Record, identity_of
+from tatame_db.move.row_json import ROW_AS_TEXT, row_as_jsonb
+from tatame_db.move.sql import array_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,29 +26,55 @@ if TYPE_CHECKING:
 _OF_TABLE = f"FROM {SCHEMA}.rejects AS k WHERE k.source_identity = %(identity)s AND k.table_name = %(table)s"
 
 
-def source_digest(source: MoveConnection, hash_expression: str, queries: Iterable[ExclusionQuery]) -> tuple[int, int]:
-    """Return the number and the digest of excluded rows, as the source has them."""
-    digests = [
-        source.row(f"SELECT count(*), coalesce(sum({_hash(hash_expression, query.key, query.row)}), 0) {query.rows}")
-        for query in queries
-    ]
+# The text of a row, where the record is of an older version that had none.
+_NO_TEXT = "NULL::text"
+
+
+def source_digest(
+    source: MoveConnection, hash_expression: str, queries: Iterable[ExclusionQuery], *, texts: bool = True
+) -> tuple[int, int]:
+    """Return the number and the digest of excluded rows, as the source has them; without `texts`, of their JSON."""
+    digests: list[tuple[int, int]] = []
+    for query in queries:
+        hashed = _hash(hash_expression, query.text if texts else _NO_TEXT, query.row, query.key)
+        count, digest = source.row(f"SELECT count(*), coalesce(sum({hashed}), 0) {query.rows}")
+        digests.append((count, digest))
     return sum(count for count, _ in digests), sum(int(digest) for _, digest in digests)
 
 
 def rejects_digest(
-    target: MoveConnection, hash_expression: str, identity: str, table: str, column: str | None = None
+    target: MoveConnection,
+    hash_expression: str,
+    identity: str,
+    table: str,
+    column: str | None = None,
+    *,
+    texts: bool = True,
 ) -> tuple[int, int]:
     """Return the number and the digest of the excluded rows that are kept of a table, or of one column of it."""
+    hashed = _hash(hash_expression, "k.row_text" if texts else _NO_TEXT, "k.row", "k.id")
     [(count, digest)] = target.rows(
-        f"SELECT count(*), coalesce(sum({_hash(hash_expression, 'k.id', 'k.row')}), 0) {_OF_TABLE}"
+        f"SELECT count(*), coalesce(sum({hashed}), 0) {_OF_TABLE}"
         " AND (%(column)s::text IS NULL OR k.column_name = %(column)s)",
         {"identity": identity, "table": table, "column": column},
     )
     return count, int(digest)
 
 
-def _hash(hash_expression: str, key: str, row: str) -> str:
-    return hash_expression.replace("TEXT", f"ROW({key}, ({row})::text)::text")
+def declared_types(source: MoveConnection, table: str) -> dict[str, str]:
+    """Return the type of each column of a table of the source, with its length, as a CREATE TABLE has it."""
+    rows = source.rows(
+        "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
+        " WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped",
+        {"table": public(table)},
+    )
+    return dict(rows)
+
+
+def _hash(hash_expression: str, text: str, row: str, *key: str) -> str:
+    # Each by itself, because both in one text might be longer than a text can be.
+    hashes = (hash_expression.replace("TEXT", value) for value in (text, f"({row})::text"))
+    return hash_expression.replace("TEXT", f"ROW({', '.join((*key, *hashes))})::text")
 
 
 @dataclass
@@ -63,7 +91,10 @@ class Rejects:
     def __init__(self, connections: Connections, hash_expression: str) -> None:
         self.connections, self.hash_expression = connections, hash_expression
         self.identity = identity_of(connections.source)
-        self.exclusions = Record(connections.target).exclusions(self.identity)
+        record = Record(connections.target)
+        self.exclusions = record.exclusions(self.identity)
+        # An older version kept JSON only, which is compared then.
+        self.texts = record.keeps_texts()
 
     def of(self, tables: Sequence[str]) -> list[Exclusion]:
         """Return what is kept of these tables, or of all."""
@@ -84,17 +115,20 @@ class Rejects:
         else:
             mapped = mapping[table]
             queries = [values_of(mapped, exclusion) for unknown in mapped.unknown if unknown.name == column]
-        return source_digest(self.connections.source, self.hash_expression, queries) == rejects_digest(
-            self.connections.target, self.hash_expression, self.identity, table, column
+        hashed, texts = self.hash_expression, self.texts
+        return source_digest(self.connections.source, hashed, queries, texts=texts) == rejects_digest(
+            self.connections.target, hashed, self.identity, table, column, texts=texts
         )
 
     def excluded_rows(self, table: TableMap, keys: list[str]) -> dict[str, ExcludedRow]:
         """Return, by id, those of these rows that are excluded and that the source has not changed since."""
         if not keys or not any(exclusion.table == table.name for exclusion in self.exclusions):
             return {}
-        in_source = self._source_hashes(table, keys)
+        kept = self._kept_hashes(table, keys)
+        # Only of these, because a row that is not kept may be too large for a text.
+        in_source = self._source_hashes(table, list({key for key, _, _ in kept})) if kept else {}
         excluded: dict[str, ExcludedRow] = defaultdict(ExcludedRow)
-        for (key, column, reason), hashes in self._kept_hashes(table, keys).items():
+        for (key, column, reason), hashes in kept.items():
             if sorted(hashes) != sorted(in_source.get(key, [])):
                 continue
             if column is None:
@@ -108,9 +142,12 @@ class Rejects:
         key = table.source_id
         # Compared in the type of the ids, for which there is an index; only a text can be the id "NULL".
         ids = keys if table.key.type == TEXT else [key for key in keys if key != "NULL"]
+        row = row_as_jsonb(table.source) if table.source else "NULL"
+        without_id = f" OR {key} IS NULL" if "NULL" in keys else ""
+        hashed = _hash(self.hash_expression, ROW_AS_TEXT if self.texts else _NO_TEXT, row)
         rows = self.connections.source.rows(
-            f"SELECT coalesce({key}, 'NULL'), {self._row_hash(f'to_jsonb({SOURCE_ROW})')} FROM {table.source_sql}"
-            f" WHERE {table.among(array_items(ids))}{f' OR {key} IS NULL' if 'NULL' in keys else ''}"
+            f"SELECT coalesce({key}, 'NULL'), {hashed} FROM {table.source_sql}"
+            f" WHERE {table.among(array_items(ids))}{without_id}"
         )
         hashes: dict[str, list[int]] = defaultdict(list)
         for found, hashed in rows:
@@ -119,15 +156,15 @@ class Rejects:
 
     def _kept_hashes(self, table: TableMap, keys: list[str]) -> dict[tuple[str, str | None, str], list[int]]:
         """Hash the kept rows with these ids, by id, column that became NULL, and reason."""
+        id_hash, text = REJECT_ID_HASH.format("wanted"), "k.row_text" if self.texts else _NO_TEXT
         rows = self.connections.target.rows(
             f"SELECT coalesce(k.id, 'NULL'), CASE k.action WHEN 'nulled' THEN k.column_name END, k.reason,"
-            f" {self._row_hash('k.row')} {_OF_TABLE} AND k.action <> 'kept' AND coalesce(k.id, 'NULL') = ANY(%(keys)s)",
+            f" {_hash(self.hash_expression, text, 'k.row')} {_OF_TABLE} AND k.action <> 'kept'"
+            f" AND {REJECT_ID_HASH.format('k.id')} IN (SELECT {id_hash} FROM unnest(%(keys)s::text[]) AS wanted)"
+            " AND coalesce(k.id, 'NULL') IN (SELECT unnest(%(keys)s::text[]))",
             {"identity": self.identity, "table": table.name, "keys": keys},
         )
         hashes: dict[tuple[str, str | None, str], list[int]] = defaultdict(list)
         for key, column, reason, hashed in rows:
             hashes[key, column, reason].append(hashed)
         return hashes
-
-    def _row_hash(self, row: str) -> str:
-        return self.hash_expression.replace("TEXT", f"({row})::text")

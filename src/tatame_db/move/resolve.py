@@ -26,9 +26,9 @@ from tatame_db.move.choices import (
     choices_for,
     rows_of,
     values_of,
+    whole_rows,
 )
 from tatame_db.move.obstacles import Requirement
-from tatame_db.move.sql import SOURCE_ROW
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -218,7 +218,8 @@ class _Resolver:
         seen = with_values if draft.action == NULLED else table.with_all_rows
         exclusion = _exclusion(table.name, draft.requirement, draft.action)
         rows = f"FROM {seen.source_sql} WHERE {condition}"
-        return ExclusionQuery(exclusion, table.source_id, f"to_jsonb({SOURCE_ROW})", rows)
+        assert table.source  # noqa: S101, a table that the source lacks has no rows to exclude
+        return whole_rows(table.source, exclusion, table.source_id, rows)
 
     def _add(self, query: ExclusionQuery) -> None:
         [count] = self.source.row(f"SELECT count(*) {query.rows}")

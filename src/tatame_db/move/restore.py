@@ -1,0 +1,188 @@
+"""The way back from `tatame_move.rejects`: an SQL script that creates the rows exactly as the source had them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tatame_db.database.dialect import quoted
+from tatame_db.database.text_output import TEXT_OUTPUT
+from tatame_db.errors import TatameError, fact
+from tatame_db.move.choices import KEPT, NULLED, Exclusion
+from tatame_db.move.record import OF_LAST_SOURCE, SCHEMA, Record
+from tatame_db.move.sql import array, array_items, literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tatame_db.move.connection import MoveConnection
+
+# The schema in which the script creates its tables.
+RESTORED = "tatame_rejects"
+# The ids that are listed of each exclusion.
+IDS = 20
+# Settings on which depends how a server reads the text of a value.
+_SETTINGS = TEXT_OUTPUT | {
+    "client_encoding": "UTF8",
+    "lc_monetary": "C",
+    "xmloption": "content",
+    "array_nulls": "on",
+    "search_path": "pg_catalog",
+    "statement_timeout": "0",
+}
+# The backslash is the first, because the others contain one.
+_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+_LONGEST_NAME = 63
+# Values of an unknown column have a shape of their own.
+_COLUMN = f"CASE action WHEN '{KEPT}' THEN column_name END"
+# A value in the text of a row: in quotes, with quotes and backslashes doubled, or bare; NULL is bare and empty.
+_VALUE = re.compile(r'(?:"((?:[^"\\]++|""|\\\\)*+)"|([^,)]*+))[,)]')
+
+
+@fact
+class NotRejected(TatameError):
+    """A name in the arguments is not that of a table of which rows or values are kept."""
+
+    exit_code = 2
+    tables: list[str]
+    known: list[str]
+    what = "no excluded rows or values are kept of {tables}; there are some of: {known}"
+    fix = "choose from these tables, or omit the names to choose all of them"
+
+
+@fact
+class RowsWithoutText(TatameError):
+    """An older version kept these rows as JSON only, which is not exact."""
+
+    tables: list[str]
+    what = "the excluded rows of {tables} were kept by an older version, as JSON only"
+    fix = "run `tatame-db move copy` for these tables again, then this command"
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An exclusion that is kept in `tatame_move.rejects`, with the first `IDS` ids of its rows."""
+
+    exclusion: Exclusion
+    ids: list[str]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Rows of one shape, which make one table; `column` is that of the source if only its values are kept."""
+
+    table: str
+    column: str | None
+    shape: int
+    names: list[str]
+    types: list[str]
+
+    @property
+    def sql(self) -> str:
+        """The name of the table in the script."""
+        name = f"{self.table}.{self.column}" if self.column else self.table
+        if len(name.encode()) > _LONGEST_NAME:
+            name = f"{self.table}.{self.shape}"
+        return f"{RESTORED}.{quoted(name)}"
+
+
+def rejected_rows(target: MoveConnection, tables: Sequence[str] = ()) -> list[Rejected]:
+    """Return what is kept of these tables, or of all. Raises `NotRejected`."""
+    exclusions = _exclusions(target, tables)
+    return [Rejected(exclusion, _ids(target, exclusion)) for exclusion in exclusions]
+
+
+def _exclusions(target: MoveConnection, tables: Sequence[str]) -> list[Exclusion]:
+    exclusions = Record(target).exclusions()
+    known = sorted({exclusion.table for exclusion in exclusions})
+    if missing := [table for table in tables if table not in known]:
+        raise NotRejected(tables=missing, known=known)
+    return [exclusion for exclusion in exclusions if not tables or exclusion.table in tables]
+
+
+def _ids(target: MoveConnection, exclusion: Exclusion) -> list[str]:
+    rows = target.rows(
+        f"SELECT coalesce(id, 'NULL') FROM {SCHEMA}.rejects WHERE {OF_LAST_SOURCE} AND table_name = %(table)s"
+        " AND column_name IS NOT DISTINCT FROM %(column)s::text AND (kind, reason, action) ="
+        f" (%(kind)s, %(reason)s, %(action)s) ORDER BY length(id), id LIMIT {IDS}",
+        {
+            "table": exclusion.table,
+            "column": exclusion.column,
+            "kind": exclusion.kind,
+            "reason": exclusion.reason,
+            "action": exclusion.action,
+        },
+    )
+    return [row[0] for row in rows]
+
+
+def restoring_script(target: MoveConnection, tables: Sequence[str] = ()) -> Iterator[str]:
+    """Yield the parts of a script for `psql` that creates a table for the kept rows of each of these tables, or of all.
+
+    The tables have the columns and the types of the source, so the script runs in any database that has these types.
+    An unknown column has a table of its own, with the ids. Raises `NotRejected`, `RowsWithoutText`.
+    """
+    names = sorted({exclusion.table for exclusion in _exclusions(target, tables)})
+    where = f"{OF_LAST_SOURCE} AND table_name = ANY({array(array_items(names), 'text')})"
+    groups = _groups(target, where) if names else []
+    yield "\\set ON_ERROR_STOP on\nBEGIN;\n"
+    yield from (f"SET LOCAL {name} = '{value}';\n" for name, value in _SETTINGS.items())
+    yield f"CREATE SCHEMA IF NOT EXISTS {RESTORED};\n"
+    for group in groups:
+        columns = ", ".join(f"{quoted(name)} {kind}" for name, kind in zip(group.names, group.types, strict=True))
+        yield f"CREATE TABLE {group.sql} ({columns});\n"
+        yield f"COPY {group.sql} ({', '.join(map(quoted, group.names))}) FROM STDIN;\n"
+        yield from _lines(target, group, where)
+        yield "\\.\n"
+    yield "COMMIT;\n"
+
+
+def _groups(target: MoveConnection, where: str) -> list[_Group]:
+    """Find the tables to create. Raises `RowsWithoutText`."""
+    without_text = " AND row_text IS NULL" if Record(target).keeps_texts() else ""
+    old = target.rows(f"SELECT DISTINCT table_name FROM {SCHEMA}.rejects WHERE {where}{without_text} ORDER BY 1")
+    if old:
+        raise RowsWithoutText(tables=[row[0] for row in old])
+    rows = target.rows(
+        f"SELECT found.*, names, types FROM (SELECT DISTINCT table_name, {_COLUMN}, shape FROM {SCHEMA}.rejects"
+        f" WHERE {where}) AS found JOIN {SCHEMA}.shapes ON id = shape ORDER BY 1, 2"
+    )
+    return [_Group(*row) for row in rows]
+
+
+def _lines(target: MoveConnection, group: _Group, where: str) -> Iterator[str]:
+    """Yield the lines of a COPY: each row once, also if several of its values became NULL."""
+    column = f"= {literal(group.column)}" if group.column else "IS NULL"
+    query = (
+        f"SELECT DISTINCT ON (action, CASE action WHEN '{NULLED}' THEN id ELSE ctid::text END) row_text"
+        f" FROM {SCHEMA}.rejects WHERE {where} AND table_name = {literal(group.table)} AND {_COLUMN} {column}"
+        f" AND shape = {group.shape}"
+    )
+    # A COPY, because it sends a row at a time, and a single row may have hundreds of megabytes.
+    with target.driver.cursor() as reading, reading.copy(f"COPY ({query}) TO STDOUT".encode()) as copy:
+        copy.set_types(["text"])
+        for (row,) in copy.rows():
+            yield "\t".join(map(_written, values_of_row(row))) + "\n"
+
+
+def values_of_row(row: str) -> list[str | None]:
+    """Split the text of a row into the texts of its values.
+
+    >>> values_of_row('(1,,"a, b","")')
+    ['1', None, 'a, b', '']
+    """
+    return [_unquoted(*found.groups()) for found in _VALUE.finditer(row, 1)]
+
+
+def _unquoted(inside: str | None, bare: str | None) -> str | None:
+    return bare or None if inside is None else inside.replace('""', '"').replace("\\\\", "\\")
+
+
+def _written(value: str | None) -> str:
+    """Write a value for COPY."""
+    if value is None:
+        return "\\N"
+    for character, escaped in _ESCAPES.items():
+        value = value.replace(character, escaped)
+    return value
