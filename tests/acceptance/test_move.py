@@ -119,6 +119,14 @@ def test_a_move_without_a_source_names_the_setting(move: Run) -> None:
     assert "no source configured: neither `SUPABASE_DB_URL` nor `SUPABASE_URL` is set" in done.stderr
 
 
+def test_a_proxy_that_cannot_be_used_names_its_variable(move: Run) -> None:
+    rest = {"SUPABASE_URL": "https://x.supabase.co", "SUPABASE_SERVICE_ROLE_KEY": "sb_secret_x"}
+    done = move("plan", SUPABASE_DB_URL="", SUPABASE_PROXY="socks5://ana:hunter2@proxy.example:1", **rest)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the address in `SUPABASE_PROXY` does not start with" in done.stderr
+    assert "hunter2" not in done.stderr
+
+
 def test_a_move_of_a_database_to_itself_is_rejected(move: Run, address: URL) -> None:
     done = move("plan", SUPABASE_DB_URL=readable(address))
     assert (done.returncode, done.stdout) == (1, "")

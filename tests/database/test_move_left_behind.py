@@ -196,7 +196,13 @@ def test_what_the_role_may_not_read_is_named(read: Read, supabase: URL, restrict
     everything, found = read(), read(source=restricted)
     assert found.not_readable == [
         NotReadable(name, "no permission")
-        for name in ("cron.job", "auth.users", "vault.secrets", "storage.buckets", "private.devices")
+        for name in (
+            "cron.job",
+            "auth.users",
+            "vault.secrets",
+            "storage.buckets and storage.objects",
+            "private.devices",
+        )
     ]
     services = {"cron jobs", "users of Supabase Auth", "secrets of the vault"}
     assert found.objects == [objects for objects in everything.objects if objects.kind not in services]
@@ -205,7 +211,7 @@ def test_what_the_role_may_not_read_is_named(read: Read, supabase: URL, restrict
     change(supabase, f"GRANT USAGE ON SCHEMA auth, cron TO {role}", f"GRANT SELECT ON auth.users, cron.job TO {role}")
     assert [left.name for left in read(source=restricted).not_readable] == [
         "vault.secrets",
-        "storage.buckets",
+        "storage.buckets and storage.objects",
         "private.devices",
     ]
 
@@ -232,7 +238,7 @@ def test_a_service_of_another_version_is_named_and_ends_no_plan(read: Read, supa
     )
     assert read().not_readable == [
         NotReadable("cron.job", "error 22012"),
-        NotReadable("storage.buckets", "error 42703"),
+        NotReadable("storage.buckets and storage.objects", "error 42703"),
     ]
 
 
@@ -241,7 +247,9 @@ def test_a_count_that_takes_too_long_is_named(read: Read, supabase: URL, monkeyp
     monkeypatch.setattr(left_behind, "READING_SECONDS", 0)
     found = read()
     assert {left.reason for left in found.not_readable} == {"not read within 0 seconds"}
-    assert {"auth.users", "storage.buckets", "users", "private.devices"} <= {left.name for left in found.not_readable}
+    assert {"auth.users", "storage.buckets and storage.objects", "users", "private.devices"} <= {
+        left.name for left in found.not_readable
+    }
     assert names(found, "views") == ["accounts"]
 
 

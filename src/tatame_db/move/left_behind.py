@@ -176,9 +176,8 @@ class _Reader:
 
     def buckets(self) -> list[Bucket]:
         """Return the buckets of Supabase Storage, the largest first."""
-        if "storage.objects" not in self.services:
-            return []
-        rows = self._service("storage.buckets", _BUCKETS)
+        tables = "storage.buckets", "storage.objects"
+        rows = self._rows(" and ".join(tables), _BUCKETS) if self.services.intersection(tables) else []
         return [Bucket(name, objects, int(size_bytes)) for name, objects, size_bytes in rows]
 
     def links(self, hosts: Sequence[str]) -> list[Links]:
