@@ -41,6 +41,7 @@ from tatame_db.move.restore import NotRejected, Rejected, RowsWithoutText, rejec
 from tatame_db.move.sequences import IdsExhausted
 from tatame_db.move.snapshot import TablesChanging, TablesLocked
 from tatame_db.move.status import MoveStatus, TableStatus, Unfinished, status, unfinished
+from tatame_db.move.target_schema import TargetColumnsMissing, TargetNotOwned
 
 __all__ = [
     "ChangedAfterProof",
@@ -89,6 +90,8 @@ __all__ = [
     "TablesEmptied",
     "TablesLocked",
     "TargetBusy",
+    "TargetColumnsMissing",
+    "TargetNotOwned",
     "TooManyExcluded",
     "TrialInsertFailed",
     "Unfinished",

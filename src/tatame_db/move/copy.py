@@ -121,9 +121,10 @@ def copy(
     called with each table that is committed; `on_rows` now and then with a table, the rows sent so far, and the rows
     to send at most.
 
-    Raises `ObstaclesUnresolved`, `TablesEmptied`, `OtherRowsInTarget`, `RowsStillReferenced`, `ReferencesUnreadable`,
-    `ParentsNotCopied`, `TablesLocked`, `TargetBusy`, `ResourceExhausted`, `CopyDiffers`, `ForeignKeyViolated`,
-    `RowsRefused`, `TrialInsertFailed`, `NotProven`, `ChangedAfterProof`, `TooManyExcluded`, `ConnectionLost`.
+    Raises `TargetNotOwned`, `ObstaclesUnresolved`, `TablesEmptied`, `OtherRowsInTarget`, `RowsStillReferenced`,
+    `ReferencesUnreadable`, `ParentsNotCopied`, `TablesLocked`, `TargetBusy`, `ResourceExhausted`, `CopyDiffers`,
+    `ForeignKeyViolated`, `RowsRefused`, `TrialInsertFailed`, `NotProven`, `ChangedAfterProof`, `TooManyExcluded`,
+    `ConnectionLost`.
     """
     options = CopyOptions(tables, choices or Choices(), replace_rows, jobs, sha256, accept_emptied)
     try:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+from sqlalchemy import DefaultClause, TextClause
+from sqlalchemy.sql.elements import False_, True_
 
 from tatame_db.database.dialect import DIALECT, quoted
 from tatame_db.errors import TatameError, fact
@@ -30,6 +34,10 @@ _NAMES = {
     ("checkins", "class_id"): "classId",
 }
 
+# A number, a text or a truth value, with or without a cast.
+_CONSTANT = re.compile(
+    r"(-?[0-9]+([.][0-9]+)?|true|false|'([^'\\\\]|'')*')(::[a-z ]+(\([0-9, ]+\))?(\[\])?)?", re.IGNORECASE
+)
 # Texts that are equal only if they are the same, unless their collation is not deterministic.
 _PLAIN_TEXTS = {TEXT, "character varying"}
 
@@ -327,8 +335,29 @@ def _column(column: Column[object], source: SourceTable | None) -> ColumnMap:
     kind = str(column.type.compile(DIALECT)).lower()
     required = not column.nullable
     found = _source_column(column, source) if source else None
-    chosen = conversion(found.kind, kind, form(column)) if found else MISSING
+    chosen = conversion(found.kind, kind, form(column)) if found else _missing(column, kind)
     return ColumnMap(column.name, kind, required, found, chosen)
+
+
+def _missing(column: Column[object], kind: str) -> Conversion:
+    """Return the default of a column that must not be NULL and that the source lacks, if it is a constant."""
+    default = _constant_default(column)
+    if column.nullable or default is None:
+        return MISSING
+    value = f"({default})::{kind}"
+    return Conversion(
+        f"the default {default}: the source has no such column", convert=value, source_text=f"{value}::text"
+    )
+
+
+def _constant_default(column: Column[object]) -> str | None:
+    """Return a server default that is the same for every row, whenever it is inserted, as SQL."""
+    stated = column.server_default.arg if isinstance(column.server_default, DefaultClause) else None
+    if isinstance(stated, str):
+        escaped = stated.replace("'", "''")
+        return f"'{escaped}'"
+    written = str(stated) if isinstance(stated, TextClause | True_ | False_) else ""
+    return written if _CONSTANT.fullmatch(written) else None
 
 
 def _source_column(column: Column[object], source: SourceTable) -> SourceColumn | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import UniqueConstraint
 
 from tatame_db.database.dialect import quoted
-from tatame_db.move.conversion import TEXT, TEXTS, about
+from tatame_db.move.conversion import MISSING, TEXT, TEXTS, about
 from tatame_db.move.sequences import LARGEST_IDS
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def of_a_row(table: TableMap) -> Iterator[Requirement]:
 def _of_a_column(table: TableMap, column: ColumnMap) -> Iterator[Requirement]:
     source, conversion = column.source, column.conversion
     if source is None:
-        if column.required:
+        if column.required and conversion == MISSING:
             reason = f"the source has no column for {column.name}, which may not be NULL"
             yield Requirement("missing-column", reason, "true", ("add the column at the source and fill it",))
         return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
 from sqlalchemy import URL, text
+from sqlalchemy.exc import ProgrammingError
 
 from tatame_db import evolve
 from tatame_db.database.address import readable
@@ -18,6 +19,7 @@ from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.lock import LOCK_TIMEOUT_MS, exclusive, undo_when_killed
 from tatame_db.move.connection import Connections, MoveConnection, report_loss, report_loss_of_target
 from tatame_db.move.snapshot import fix_moment
+from tatame_db.move.target_schema import TargetNotOwned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -303,6 +305,11 @@ def _refuse_incomplete(connection: Connection, source: URL | Source | None) -> N
         # The hint says to migrate the target, which must not be Supabase's own database.
         if source:
             _refuse_same(source, MoveConnection("target", connection.engine.url, driver_connection(connection)))
+        raise
+    except ProgrammingError as error:
+        if isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+            reason = str(error.orig.diag.message_primary)
+            raise TargetNotOwned(role=str(connection.engine.url.username), reasons=[reason]) from error
         raise
 
 

@@ -18,6 +18,7 @@ from tatame_db.move.record import Record, identity_of
 from tatame_db.move.resolve import resolve
 from tatame_db.move.sequences import highest_ids
 from tatame_db.move.target import OwnKey, own_keys
+from tatame_db.move.target_schema import refuse_missing_rights
 from tatame_db.schema import phases
 
 if TYPE_CHECKING:
@@ -133,9 +134,11 @@ class Preparation:
 def prepare(connections: Connections, options: CopyOptions) -> Preparation:
     """Read both databases and find out which tables differ; writes nothing.
 
-    Raises `ObstaclesUnresolved`, `TablesEmptied`, `OtherRowsInTarget`, `RowsStillReferenced`, `ReferencesUnreadable`,
-    `ParentsNotCopied`, `SourceUnreadable`, `TableUnknown`, `TooManyExcluded`, `IdsExhausted`, `NoCommonHash`.
+    Raises `TargetNotOwned`, `ObstaclesUnresolved`, `TablesEmptied`, `OtherRowsInTarget`, `RowsStillReferenced`,
+    `ReferencesUnreadable`, `ParentsNotCopied`, `SourceUnreadable`, `TableUnknown`, `TooManyExcluded`, `IdsExhausted`,
+    `NoCommonHash`.
     """
+    refuse_missing_rights(connections.target)
     mapping = read_mapping(connections)
     selected = _select(mapping, options.tables)
     resolution = resolve(connections.source, mapping, options.choices)

@@ -13,6 +13,7 @@ from tatame_db.move.mapping import read_mapping
 from tatame_db.move.record import Record, identity_of
 from tatame_db.move.rejects import Rejects
 from tatame_db.move.sql import array, array_items
+from tatame_db.move.target_schema import refuse_missing_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -214,10 +215,11 @@ def rejected(exclusions: list[Exclusion], table: str) -> dict[str, int]:
 def verify(connections: Connections, tables: Sequence[str] = (), *, max_differences: int = MAX_DIFFERENCES) -> Proof:
     """Compare the contents of these tables, or of all, and return at most `max_differences` rows of each that differ.
 
-    Raises `TableUnknown`, `SourceUnreadable`, `NoCommonHash`.
+    Raises `TableUnknown`, `SourceUnreadable`, `TargetColumnsMissing`, `NoCommonHash`.
     """
     mapping = read_mapping(connections)
     chosen = mapping.chosen(tables)
+    refuse_missing_columns(connections.target, [table.table for table in chosen])
     hash_name = common_hash(connections)
     rejects = Rejects(connections, HASHES[hash_name])
     return Proof(

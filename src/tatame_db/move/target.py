@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tatame_db.database.dialect import quoted
 from tatame_db.move.choices import Obstacle
+from tatame_db.move.target_schema import types_of_models
 from tatame_db.schema import Base, phases
 
 if TYPE_CHECKING:
@@ -79,6 +80,10 @@ class TargetColumn:
     type: str
     required: bool
     generated: bool
+    deterministic: bool
+    """Whether its collation calls two texts equal only if they are the same."""
+    wanted: str | None = None
+    """The type that the models give it, if it has another one."""
 
     @property
     def is_of_models(self) -> bool:
@@ -123,7 +128,13 @@ def own_keys(target: MoveConnection) -> list[OwnKey]:
 
 def target_columns(target: MoveConnection) -> list[TargetColumn]:
     """Return the columns of all tables of the models."""
-    return [TargetColumn(*row) for row in target.rows(_COLUMNS, {"tables": list(phases())})]
+    wanted = types_of_models(target)
+    columns: list[TargetColumn] = []
+    for table, name, type_id, modifier, *facts in target.rows(_COLUMNS, {"tables": list(phases())}):
+        found = TargetColumn(table, name, *facts)
+        in_models = wanted.get((table, name), (None, type_id, modifier))
+        columns.append(found if in_models[1:] == (type_id, modifier) else replace(found, wanted=in_models[0]))
+    return columns
 
 
 def column_obstacles(table: TableMap, rows: int, columns: Iterable[TargetColumn]) -> list[Obstacle]:
@@ -138,6 +149,14 @@ def column_obstacles(table: TableMap, rows: int, columns: Iterable[TargetColumn]
         if column.is_of_models and column.generated:
             reasons[f"{column.name} is generated on the target, so it cannot be copied"] = (
                 "let the column be an ordinary one on the target"
+            )
+        elif column.wanted:
+            reasons[
+                f"{column.name} of the target is of type {column.type}, and of type {column.wanted} in the models"
+            ] = "change the type on the target: `tatame-db check` shows what differs"
+        elif column.is_of_models and not column.deterministic:
+            reasons[f"{column.name} of the target has a collation that calls different texts equal"] = (
+                "give the column the collation of the models on the target"
             )
         elif column.required and not column.is_of_models:
             reasons[f"{column.name} of the target may not be NULL, has no default, and is not in the models"] = (
@@ -200,10 +219,11 @@ WHERE k.contype = 'f' AND k.conparentid = 0 AND p.relnamespace = 'public'::regna
 ORDER BY 1, 2, 3
 """
 _COLUMNS = """
-SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
+SELECT c.relname, a.attname, a.atttypid::bigint, a.atttypmod, format_type(a.atttypid, a.atttypmod),
     (a.attnotnull OR t.typnotnull) AND NOT a.atthasdef AND a.attidentity = '' AND t.typdefault IS NULL,
-    a.attgenerated <> ''
+    a.attgenerated <> '', coalesce(l.collisdeterministic, true)
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid JOIN pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_collation l ON l.oid = a.attcollation
 WHERE c.relnamespace = 'public'::regnamespace AND c.relname = ANY(%(tables)s) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY c.relname, a.attnum
 """
