@@ -18,8 +18,9 @@ from tatame_db.database.creation import create_missing_database
 from tatame_db.database.pool import Database
 from tatame_db.queries.children import ROWS, shared_key
 from tatame_db.queries.description import RelationRead
-from tatame_db.queries.errors import ValueNotReadable
+from tatame_db.queries.errors import ReadInvalid, ValueNotReadable
 from tatame_db.queries.read import Read, query, read
+from tatame_db.queries.write import insert_many
 from tatame_db.schema import Graduation, Gym, User
 from tatame_db.server.embedded import EmbeddedServer
 
@@ -44,6 +45,9 @@ class Team(Elsewhere):
     sign: Mapped[str] = mapped_column(CHAR(5), unique=True)
     city: Mapped[str | None] = mapped_column(Text)
     members: Mapped[list[Member]] = relationship(back_populates="team", foreign_keys="Member.team_id", lazy="raise")
+    ranked: Mapped[list[Member]] = relationship(
+        foreign_keys="Member.team_id", order_by="[Member.rank.desc(), Member.id]", lazy="raise", viewonly=True
+    )
     coded: Mapped[list[Member]] = relationship(foreign_keys="Member.team_code", lazy="raise", viewonly=True)
     weighed: Mapped[list[Member]] = relationship(foreign_keys="Member.team_weight", lazy="raise", viewonly=True)
     signed: Mapped[list[Member]] = relationship(foreign_keys="Member.team_sign", lazy="raise", viewonly=True)
@@ -93,6 +97,7 @@ class Note(Elsewhere):
 LEFT_OUT = {"weight", "team_weight"}
 SHARED = {
     "Team.members": True,
+    "Team.ranked": True,
     "Team.coded": True,
     "Team.weighed": False,
     "Team.signed": False,
@@ -240,6 +245,90 @@ def test_each_relation_is_that_of_the_orm(  # noqa: PLR0917, pytest and hypothes
     assert [(row.id, sorted_keys(getattr(row, relation.key))) for row in found] == [
         (row.id, sorted_keys(getattr(row, relation.key))) for row in expected
     ]
+
+
+@given(members=MEMBERS)
+def test_a_relation_has_the_order_of_the_model_unless_the_read_has_one(
+    database: Database, members: list[dict[str, Any]]
+) -> None:
+    fill(database, members, [], set())
+    teams: Any = read(cast("Any", Team)).columns(Team.id).order_by(Team.id)
+    ranked = read(Team.ranked).columns(Member.id)
+    with database.session() as session:
+        loaded = session.scalars(select(Team).options(selectinload(Team.ranked)).order_by(Team.id)).all()
+    expected = [[member.id for member in team.ranked] for team in loaded]
+
+    def ids(described: Any) -> list[list[int]]:
+        return [[member.id for member in team.ranked] for team in described.all(database)]
+
+    assert ids(teams.load(ranked)) == ids(teams.load(ranked).limit(9)) == expected
+    assert ids(teams.load(ranked.limit(1))) == [ids[:1] for ids in expected]
+    assert ids(teams.load(ranked.order_by(Member.id))) == [sorted(ids) for ids in expected]
+
+
+class Other(DeclarativeBase):
+    """Relations to one row that may match several."""
+
+
+pairs_of_shops = Table(
+    "pairs", Other.metadata, Column("a", ForeignKey("shops.id")), Column("b", ForeignKey("shops.id"))
+)
+
+
+class Shop(Other):
+    __tablename__ = "shops"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    town: Mapped[str]
+    newest: Mapped[Sale | None] = relationship(order_by="Sale.id.desc()", uselist=False, viewonly=True)
+    license: Mapped[License | None] = relationship(viewonly=True)
+    neighbour: Mapped[Shop | None] = relationship(
+        primaryjoin="remote(Shop.town) == foreign(Shop.town)", uselist=False, viewonly=True
+    )
+    twin: Mapped[Shop | None] = relationship(
+        secondary=pairs_of_shops,
+        primaryjoin=lambda: Shop.id == pairs_of_shops.c.a,
+        secondaryjoin=lambda: Shop.id == pairs_of_shops.c.b,
+        uselist=False,
+        viewonly=True,
+    )
+
+
+class Sale(Other):
+    __tablename__ = "sales"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    shop_id: Mapped[int] = mapped_column(ForeignKey("shops.id"))
+    shop: Mapped[Shop] = relationship()
+
+
+class License(Other):
+    __tablename__ = "licenses"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    shop_id: Mapped[int] = mapped_column(ForeignKey("shops.id"), unique=True)
+
+
+@pytest.mark.parametrize("relation", [Shop.newest, Shop.neighbour, Shop.twin], ids=str)
+def test_a_relation_to_one_row_that_may_match_several_is_refused(relation: Any) -> None:
+    # A join would return the parent once for each of them.
+    with pytest.raises(ReadInvalid, match=f"{relation} leads to one row, and its columns are no unique key"):
+        read(cast("Any", Shop)).load(relation)
+
+
+def test_a_relation_to_one_row_is_read_by_a_unique_key_or_with_a_limit() -> None:
+    read(cast("Any", Shop)).load(cast("Any", Shop.license), read(Shop.newest).limit(1))
+    read(cast("Any", Sale)).load(cast("Any", Sale.shop))
+
+
+def test_the_newest_row_of_a_relation_is_read_with_its_parent(server: EmbeddedServer) -> None:
+    address = server.address.set(database=f"newest_{uuid4().hex}")
+    create_missing_database(address)
+    newest = read(Shop.newest).limit(1)
+    with Database(address) as shops:
+        Other.metadata.create_all(shops.engine)
+        insert_many(cast("Any", Shop), [{"id": 1, "town": "a"}, {"id": 2, "town": "a"}]).run(shops)
+        insert_many(cast("Any", Sale), [{"id": n, "shop_id": n % 2 + 1} for n in range(5)]).run(shops)
+        found: Any = read(cast("Any", Shop)).order_by(Shop.id).load(newest)
+        for rows in (found.all(shops), found.limit(9).all(shops), list(found.stream(shops))):
+            assert [(shop.id, shop.newest.id) for shop in rows] == [(1, 4), (2, 3)]
 
 
 def test_plain_foreign_keys_share_one_value_and_others_do_not() -> None:

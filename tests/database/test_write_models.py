@@ -681,6 +681,14 @@ def test_an_error_that_is_not_the_fault_of_a_row_stays_that_of_a_session(databas
         insert_many(BOOKING, [{"code": "a"}]).run(database)
 
 
+def test_a_row_that_postgresql_would_not_accept_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validate, "MAX_ROW_BYTES", 1_000)
+    monkeypatch.setattr(validate, "MAX_BATCH_CHARACTERS", 100)
+    rows = [{"clerk_user_id": "x" * 900}, {"clerk_user_id": "ç" * 500}]
+    with pytest.raises(RowInvalid, match="row 1 for User: is longer than 1 GB"):
+        insert_many(User, rows)
+
+
 def test_big_rows_are_copied_or_written_by_several_statements(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Never, Self
 
-from sqlalchemy import inspect
+from sqlalchemy import Index, PrimaryKeyConstraint, UniqueConstraint, inspect
 
 from tatame_db.queries import clauses
 from tatame_db.queries.errors import ReadInvalid
@@ -33,6 +33,8 @@ class RelationRead:
     """The relation, such as `User.gym`; `None` for the outermost rows."""
     conditions: tuple[ColumnElement[bool], ...] = ()
     order: tuple[ColumnElement[Any], ...] = ()
+    is_order_of_model: bool = False
+    """Whether the order is that of `relationship(order_by=…)`, which the first `order_by` replaces."""
     size: int | Parameter | BindParameter[int] | None = None
     """At most how many rows."""
     skip: int | Parameter | BindParameter[int] | None = None
@@ -60,7 +62,7 @@ class RelationRead:
         return self._apply(lambda read: replace(read, conditions=read.conditions + added))
 
     def order_by(self, *order: Any) -> Self:
-        """Sort by columns or expressions, after those of earlier calls.
+        """Sort by columns or expressions, after those of earlier calls, in place of the order of a relationship.
 
             read(Graduation).order_by(Graduation.created_at.desc())
             read(User).order_by(func.lower(User.first_name), User.id)
@@ -68,7 +70,11 @@ class RelationRead:
         Raises `ReadInvalid` for anything but columns and expressions of the model.
         """
         added = tuple(clauses.order(term, self.model, self.parent) for term in order)
-        return self._apply(lambda read: replace(read, order=read.order + added))
+        return self._apply(
+            lambda read: replace(
+                read, order=added if read.is_order_of_model else read.order + added, is_order_of_model=False
+            )
+        )
 
     def limit(self, count: int, *, skip: int | None = None) -> Self:
         """Return at most `count` rows, after the first `skip`.
@@ -114,6 +120,7 @@ class RelationRead:
                 )
             if names.count(name) > 1:
                 raise ReadInvalid(problem=f"{relation.title} is loaded twice", advice="load it once")
+            _refuse_several_rows(relation)
             if any(parameter_name(number) is not None for number in (relation.size, relation.skip)):
                 raise ReadInvalid(
                     problem=f"the limit of {relation.title} is a parameter",
@@ -194,4 +201,30 @@ def read_relation(attribute: Any, model: type[Base] | None = None) -> RelationRe
             problem=f"`load` received {kind} in place of a relation",
             advice=f"name relations of {model.__name__}: `.load({example})` or `.load(read({example}))`",
         )
-    return RelationRead(relation.mapper.class_, attribute)
+    order: Any = tuple(relation.order_by or ())
+    return RelationRead(relation.mapper.class_, attribute, order=order, is_order_of_model=True)
+
+
+def _refuse_several_rows(relation: RelationRead) -> None:
+    """Raise `ReadInvalid` for a relation to one row that may match several: a join would repeat its parent."""
+    property_ = relation.attribute.property
+    if relation.is_list or (type(relation.size) is int and relation.size == 1 and property_.secondary is None):
+        return
+    table = inspect(relation.model).local_table
+    columns = {column for column in property_.remote_side if column.table is table}
+    keys = [key.columns for key in getattr(table, "constraints", ()) if isinstance(key, _UNIQUE)]
+    keys += [index.columns for index in getattr(table, "indexes", ()) if index.unique and _holds_for_all(index)]
+    if property_.secondary is None and any(len(key) > 0 and columns.issuperset(key) for key in keys):
+        return
+    raise ReadInvalid(
+        problem=f"{relation.title} leads to one row, and its columns are no unique key, so that several may match",
+        advice=f"add a unique constraint, choose one with `read({relation.title}).order_by(…).limit(1)`, "
+        "or load it in a session",
+    )
+
+
+_UNIQUE = (PrimaryKeyConstraint, UniqueConstraint)
+
+
+def _holds_for_all(index: Index) -> bool:
+    return index.dialect_options["postgresql"]["where"] is None and len(index.columns) == len(index.expressions)

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from tatame_db.schema import Base
 
 MAX_BATCH_CHARACTERS = 64 * 1024 * 1024
-"""How long the JSON of a batch of several rows may be. PostgreSQL accepts less than 1 GB in one parameter."""
+"""How long the JSON of a batch of several rows may be."""
+
+MAX_ROW_BYTES = 1_000_000_000
+"""How long the JSON of one row may be: PostgreSQL ends a connection that sends it 1 GB at once."""
 
 _NOTHING: frozenset[str] = frozenset()
 
@@ -310,6 +313,9 @@ def _batches(layout: _Layout, positions: Sequence[int], values: list[Mapping[str
         # The invalid row is named, or all are valid after all, such as a text of a subclass of `str`.
         plain = [_plain_values(layout, position, row) for position, row in zip(positions, values, strict=True)]
         rows, encoded = _converted(layout, plain)
+    # A character has at most four bytes.
+    if len(rows) == 1 and len(encoded) * 4 > MAX_ROW_BYTES and len(encoded.encode()) > MAX_ROW_BYTES:
+        raise _invalid(layout.model, positions[0], None, "is longer than 1 GB, the most that PostgreSQL accepts")
     if len(encoded) <= MAX_BATCH_CHARACTERS or len(rows) == 1:
         return [Batch(layout.columns, layout.named, positions, rows, encoded)]
     middle = len(rows) // 2
