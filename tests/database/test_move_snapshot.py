@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import psycopg
 import pytest
 from sqlalchemy import URL, Engine
+from tests.conftest import HERE, foreign_server, on_both_versions
 from tests.database.moves import Copy, ask, change, contents, copy_into
 
 from tatame_db import move
 from tatame_db.database.address import readable
+from tatame_db.database.creation import create_missing_database
 from tatame_db.move import jobs, snapshot
 from tatame_db.move.connection import MoveConnection
 from tatame_db.move.open import reopen
+from tatame_db.move.rehearsal import SUPABASE_SCHEMA
 from tatame_db.schema import phases
+from tatame_db.server.embedded import EmbeddedServer
 
 # The statements after which an older snapshot sees no rows.
 REWRITES = {
@@ -29,6 +36,7 @@ REWRITES = {
     "vacuum": "VACUUM FULL public.{table}",
     "cluster": "CLUSTER public.{table} USING {table}_pkey",
 }
+ROWS = HERE / "supabase_rows.sql"
 LEAVE = move.Choices(unknown="leave")
 
 
@@ -111,6 +119,7 @@ def test_tables_that_are_rewritten_while_a_comparison_begins_are_read_whole(
         assert comparing.result() == whole
 
 
+@on_both_versions
 @pytest.mark.parametrize("rewrite", REWRITES)
 def test_a_table_that_is_rewritten_after_the_snapshot_is_noticed(
     copy: Copy, supabase: URL, monkeypatch: pytest.MonkeyPatch, rewrite: str
@@ -199,6 +208,63 @@ def test_a_materialized_view_that_is_refreshed_meanwhile_is_read_as_of_one_momen
     copy()
     assert ask(engine.url, "SELECT count(*) FROM attachments") == [(0,)]
     assert len(attempts) == 2
+
+
+# --- A standby --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def standby(directory: Path) -> Generator[tuple[URL, URL]]:
+    """Return the addresses of a project on a primary server, and of its copy on a standby that never waits."""
+    owner = EmbeddedServer(directory / "owner")
+    programs = owner._server_programs
+
+    def run(name: str, *arguments: str | Path) -> None:
+        environment = {"LC_ALL": "C", "PATH": os.environ["PATH"]}
+        null = subprocess.DEVNULL
+        subprocess.run(
+            [programs / name, *arguments],
+            check=True,
+            cwd=directory,
+            stdin=null,
+            stdout=null,
+            stderr=null,
+            env=environment,
+            **owner._as_owner,
+        )
+
+    with foreign_server(programs, home := directory / "primary") as primary:
+        create_missing_database(primary)
+        for file in (SUPABASE_SCHEMA, ROWS):
+            change(primary, file.read_text())
+        copied = home / "standby"
+        run("pg_basebackup", f"--host={home}", "--username=postgres", f"--pgdata={copied}", "-R", "--checkpoint=fast")
+        options = f"-c listen_addresses='' -c unix_socket_directories={home} -c port=6543 -c fsync=off"
+        options += " -c max_standby_streaming_delay=0"
+        run("pg_ctl", "start", "-w", f"--pgdata={copied}", f"--log={home}/standby.log", f"--options={options}")
+        try:
+            yield primary, primary.set(query={"host": str(home), "port": "6543"})
+        finally:
+            run("pg_ctl", "stop", "-w", f"--pgdata={copied}", "--mode=immediate")
+
+
+def test_a_standby_is_moved_and_proven_although_its_primary_goes_on(standby: tuple[URL, URL], engine: Engine) -> None:
+    primary, source = standby
+    for number in (1, 2):
+        copy_into(source, engine, jobs=number)()
+    with move.open_for_reading(source, engine) as connections:
+        assert move.plan(connections).complete
+        assert move.verify(connections).equal
+        assert all(count.agrees for count in move.counts(connections))
+        # The standby ends the session rather than delay the TRUNCATE.
+        change(primary, "TRUNCATE checkins")
+        while ask(source, "SELECT FROM pg_stat_activity WHERE application_name = 'tatame-db move'"):
+            time.sleep(0.01)
+        with pytest.raises(move.StandbyConflict) as caught:
+            move.verify(connections)
+        assert caught.value.database == "source"
+    with pytest.raises(move.TablesEmptied):
+        copy_into(source, engine)()
 
 
 # --- What cannot be locked --------------------------------------------------------------------------------------------

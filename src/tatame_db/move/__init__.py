@@ -9,7 +9,7 @@ in the modules, and those of a source over REST are subclasses of `RestError`.
 
 from tatame_db.move.catalogue import SourceUnreadable
 from tatame_db.move.choices import Choices, Exclusion, Obstacle
-from tatame_db.move.connection import ConnectionLost, Connections, ResourceExhausted
+from tatame_db.move.connection import ConnectionLost, Connections, ResourceExhausted, StandbyConflict
 from tatame_db.move.copy import NotProven, Report, TargetBusy, copy
 from tatame_db.move.copy_table import CopyDiffers, RowsRefused, RowTooLarge, TableCopy
 from tatame_db.move.digest import NoCommonHash
@@ -81,6 +81,7 @@ __all__ = [
     "SourceTooOld",
     "SourceUnreachable",
     "SourceUnreadable",
+    "StandbyConflict",
     "TableCopy",
     "TableCount",
     "TableProof",

@@ -92,15 +92,32 @@ _EXHAUSTED: dict[type[psycopg.Error], tuple[str, str]] = {
 }
 
 
+@fact
+class StandbyConflict(TatameError):
+    """A standby ended a reading, because it could no longer wait to apply what its primary had done."""
+
+    database: str
+    reason: str
+    what = "the {database} is a standby, and ended the reading: {reason}"
+    means = "Unfinished work was rolled back; tables that were proven before stay committed."
+    fix = "use the address of its primary, or raise `max_standby_streaming_delay` of the standby"
+
+
 @contextlib.contextmanager
-def report_exhaustion(connection: MoveConnection) -> Generator[None]:
-    """Raise `ResourceExhausted` for a statement of this connection that its server has no resources for."""
+def attribute_errors(connection: MoveConnection) -> Generator[None]:
+    """Raise `ResourceExhausted` or `StandbyConflict` for a statement that the server of this connection ended."""
     try:
         yield
     except tuple(_EXHAUSTED) as error:
         resource, advice = _EXHAUSTED[type(error)]
         reason = str(error.diag.message_primary)
         raise ResourceExhausted(database=connection.name, resource=resource, reason=reason, advice=advice) from error
+    except psycopg.errors.SerializationFailure as error:
+        # Nothing else can conflict with a transaction that only reads.
+        if connection.driver.read_only:
+            reason = str(error.diag.message_primary)
+            raise StandbyConflict(database=connection.name, reason=reason) from error
+        raise
 
 
 @dataclass(frozen=True)
@@ -121,9 +138,9 @@ class MoveConnection:
     def rows(self, query: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """Run a query and return all its rows; without parameters, a `%` in it is a plain character.
 
-        Raises `ConnectionLost` if the server is silent for `SILENCE_SECONDS`, and `ResourceExhausted`.
+        Raises `ConnectionLost` if the server is silent for `SILENCE_SECONDS`, `ResourceExhausted`, `StandbyConflict`.
         """
-        with report_exhaustion(self), watchdog(self):
+        with attribute_errors(self), watchdog(self):
             # psycopg's types accept `str` only as a literal.
             return self.driver.execute(query.encode(), parameters).fetchall()
 
@@ -135,9 +152,9 @@ class MoveConnection:
     def execute(self, statement: str, parameters: dict[str, Any] | None = None) -> int:
         """Run a statement, however long it takes, and return the number of rows it wrote.
 
-        Raises `ResourceExhausted`.
+        Raises `ResourceExhausted`, `StandbyConflict`.
         """
-        with report_exhaustion(self):
+        with attribute_errors(self):
             return self.driver.execute(statement.encode(), parameters).rowcount
 
     def abort(self) -> None:

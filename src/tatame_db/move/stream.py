@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tatame_db.database.dialect import public, quoted
 from tatame_db.evolve.lock import ignore
-from tatame_db.move.connection import report_exhaustion, watchdog
+from tatame_db.move.connection import attribute_errors, watchdog
 from tatame_db.move.conversion import TEXT, TEXTS, about
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def stream(
     """
     source, target = connections.source, connections.target
     with (
-        report_exhaustion(source),
+        attribute_errors(source),
         watchdog(source, target) as heartbeat,
         source.driver.cursor() as reading,
         target.driver.cursor() as writing,
@@ -45,7 +45,7 @@ def stream(
     ):
         try:
             with (
-                report_exhaustion(target),
+                attribute_errors(target),
                 writing.copy(f"COPY {into} FROM STDIN (FORMAT binary)".encode()) as copy,
             ):
                 for block in _blocks_of(source, rows, on_rows):
@@ -91,7 +91,7 @@ def read_back(target: MoveConnection, table: TableMap) -> bytes:
     columns = ", ".join(column.target_value for column in table.columns)
     query = f"SELECT {columns} FROM {table.target_sql}{_order_by(table, table.key.target_value)}"
     with (
-        report_exhaustion(target),
+        attribute_errors(target),
         watchdog(target) as heartbeat,
         target.driver.cursor() as reading,
         reading.copy(f"COPY ({query}) TO STDOUT (FORMAT binary)".encode()) as rows,
@@ -104,7 +104,7 @@ def read_back(target: MoveConnection, table: TableMap) -> bytes:
 
 def _blocks_of(source: MoveConnection, rows: Iterable[Buffer], on_rows: Callable[[int], None]) -> Iterator[bytes]:
     # The stream's two servers fail at the same place, and only here can a failure of the source be told.
-    with report_exhaustion(source):
+    with attribute_errors(source):
         yield from _blocks(rows, on_rows)
 
 
