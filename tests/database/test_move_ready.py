@@ -10,6 +10,7 @@ from tests.database.moves import Copy, Killed, ask, change, copy_into
 
 from tatame_db import move
 from tatame_db.database.address import readable
+from tatame_db.move.parked import restore
 from tatame_db.move.record import Record
 from tatame_db.schema import Base, phases
 
@@ -199,8 +200,7 @@ def test_an_unfinished_run_is_named_until_the_next_run(copy: Copy, supabase: URL
         Record(connections.target).park()
         connections.target.driver.commit()
         assert "users.users_gym_id_birth_day_index" in unfinished(engine)
-        Record(connections.target).restore()
-        connections.target.driver.commit()
+        restore(connections.target)
     unvalidated = unfinished(engine)
     assert len(unvalidated) == 12
     assert "users.users_gym_id_gyms_id_fk" in unvalidated

@@ -95,7 +95,12 @@ class KeyOrIndex:
     @property
     def is_validated(self) -> bool:
         """Whether it is a foreign key that holds for all rows, those that existed before it included."""
-        return self.kind == "key" and not self.definition.endswith((" NOT VALID", " NOT ENFORCED"))
+        return self.kind == "key" and self.is_enforced and not self.definition.endswith(" NOT VALID")
+
+    @property
+    def is_enforced(self) -> bool:
+        """Whether it applies to rows at all; PostgreSQL 18 has foreign keys that do not."""
+        return not self.definition.endswith(" NOT ENFORCED")
 
     @property
     def _create_statement(self) -> str:

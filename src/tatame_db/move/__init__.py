@@ -28,6 +28,7 @@ from tatame_db.move.open import (
     open_for_writing,
     open_target,
 )
+from tatame_db.move.parked import KeysNotRestored
 from tatame_db.move.plan import Plan, plan
 from tatame_db.move.prepare import ObstaclesUnresolved, OtherRowsInTarget, ParentsNotCopied, TablesEmptied
 from tatame_db.move.proof import Proof, TableCount, TableProof, counts, verify
@@ -54,6 +55,7 @@ __all__ = [
     "ForeignKeyViolated",
     "IdsExhausted",
     "KeysNotEnforced",
+    "KeysNotRestored",
     "LeftBehind",
     "Mirror",
     "MoveStatus",

@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import psycopg
-from psycopg.pq import TransactionStatus
 
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.lock import ignore
@@ -21,6 +20,7 @@ from tatame_db.move.final_proof import ChangedAfterProof, lock_and_find_changed
 from tatame_db.move.jobs import run_tasks
 from tatame_db.move.keys import count_keys, validate_keys
 from tatame_db.move.mapping import read_mapping
+from tatame_db.move.parked import restore, restoring
 from tatame_db.move.prepare import CopyOptions, changes_of, prepare
 from tatame_db.move.ready import prove_ready
 from tatame_db.move.record import Record
@@ -81,7 +81,7 @@ class Report:
     exclusions: list[Exclusion]
     """What was excluded by choice, of these tables and of tables that the models lack."""
     foreign_keys: int
-    """The number of foreign keys of all tables; each holds over all rows."""
+    """The number of foreign keys of the models; each holds over all rows."""
     insert_tested: list[str]
     """Tables that accepted a new row, which was rolled back."""
     seconds: float
@@ -112,8 +112,9 @@ def copy(
         >>> with move.open_for_writing(source, engine, on_wait) as connections:
         ...     report = move.copy(connections, choices=move.Choices(orphans="null"))
 
-    Foreign keys that would reject rows on the way are dropped while tables are written, and so are the secondary
-    indexes of tables that receive many rows. All are restored at the end, also those that a killed run left dropped.
+    Foreign keys of the models that would reject rows on the way are dropped while tables are written, and so are the
+    indexes of the models on tables that receive many rows. All are restored at the end, also those that a killed run
+    left dropped.
 
     A table that is empty in the source, and had rows at the last copy, is refused without `accept_emptied`.
 
@@ -123,12 +124,12 @@ def copy(
 
     Raises `TargetNotOwned`, `ObstaclesUnresolved`, `TablesEmptied`, `OtherRowsInTarget`, `RowsStillReferenced`,
     `ReferencesUnreadable`, `ParentsNotCopied`, `TablesLocked`, `TargetBusy`, `ResourceExhausted`, `CopyDiffers`,
-    `ForeignKeyViolated`, `RowsRefused`, `TrialInsertFailed`, `NotProven`, `ChangedAfterProof`, `TooManyExcluded`,
-    `ConnectionLost`.
+    `ForeignKeyViolated`, `RowsRefused`, `KeysNotRestored`, `TrialInsertFailed`, `NotProven`, `ChangedAfterProof`,
+    `TooManyExcluded`, `ConnectionLost`.
     """
     options = CopyOptions(tables, choices or Choices(), replace_rows, jobs, sha256, accept_emptied)
     try:
-        with _restoring(connections.target):
+        with restoring(connections.target):
             return _copy(connections, options, on_table, on_rows)
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
         raise TargetBusy(reason=str(error.diag.message_primary)) from error
@@ -149,8 +150,7 @@ def _copy(
         # Committed before any work, so that the run is on record however it ends.
         target.driver.commit()
         copied = _copy_tables(preparation, connections, run, on_table, on_rows)
-        record.restore()
-        target.driver.commit()
+        restore(target)
         validate_keys(target)
         numbered = [table.table for table in preparation.tables if table.table.autoincrement_column is not None]
         for table in numbered:
@@ -181,25 +181,7 @@ def _copy(
         return report
 
 
-# At the end of every copy, however it ends
-
-
-@contextlib.contextmanager
-def _restoring(target: MoveConnection) -> Generator[None]:
-    """Restore parked keys and indexes at the end, also after a failure or a refusal; after a kill, the next run does.
-
-    Without the keys, the target would accept rows that violate them.
-    """
-    try:
-        yield
-    finally:
-        if target.driver.info.transaction_status == TransactionStatus.ACTIVE:
-            # Ctrl-C arrived while a stream began, and nothing can end that stream: the server rolls it back.
-            target.driver.close()
-        if not target.driver.closed:
-            target.driver.rollback()
-            Record(target).restore()
-            target.driver.commit()
+# The outcome
 
 
 @contextlib.contextmanager

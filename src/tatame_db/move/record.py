@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tatame_db.database.keys import KeyOrIndex
 from tatame_db.move.choices import UNKNOWN_TABLE, Exclusion
 from tatame_db.move.fingerprint import Fingerprint
-from tatame_db.move.keys import target_keys_and_indexes
+from tatame_db.move.keys import model_keys_and_indexes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -277,11 +277,13 @@ class Record:
     # Parked keys and indexes
 
     def park(self, is_wanted: Callable[[KeyOrIndex], bool] = lambda _: True) -> None:
-        """Drop the wanted foreign keys and secondary indexes, and store their definitions, in one transaction."""
-        for found in filter(is_wanted, target_keys_and_indexes(self.target)):
+        """Drop the wanted foreign keys and indexes of the models, and store their definitions, in one transaction."""
+        for found in filter(is_wanted, model_keys_and_indexes(self.target)):
+            # One that is parked already, and exists nevertheless, was created by a person.
             self.target.execute(
                 f"INSERT INTO {SCHEMA}.parked (kind, table_name, name, definition, attributes) VALUES (%(kind)s,"
-                " %(table)s, %(name)s, %(definition)s, %(attributes)s) ON CONFLICT (kind, table_name, name) DO NOTHING",
+                " %(table)s, %(name)s, %(definition)s, %(attributes)s) ON CONFLICT (kind, table_name, name) DO UPDATE"
+                " SET definition = excluded.definition, attributes = excluded.attributes",
                 {
                     "kind": found.kind,
                     "table": found.table,
@@ -297,23 +299,24 @@ class Record:
         rows = self._rows(f"SELECT table_name, name FROM {SCHEMA}.parked ORDER BY 1, 2")
         return [f"{table}.{name}" for table, name in rows]
 
-    def restore(self) -> None:
-        """Create the parked keys and indexes again, in one transaction; the keys are left unvalidated."""
+    def parked_keys_and_indexes(self) -> list[KeyOrIndex]:
+        """Return the parked keys and indexes, in an order in which they can be created."""
         if not self.exists():
-            return
+            return []
         # An earlier version stored less.
         self.create()
         columns = "kind, table_name, name, definition, attributes"
-        parked = [KeyOrIndex(*row) for row in self._rows(f"SELECT {columns} FROM {SCHEMA}.parked ORDER BY position")]
-        if not parked:
-            return
-        # A person, or `tatame-db push`, may have created it already.
-        existing = {(found.kind, found.table, found.name) for found in target_keys_and_indexes(self.target)}
-        for found in parked:
-            if (found.kind, found.table, found.name) not in existing:
-                for statement in found.create_unvalidated_statements:
-                    self.target.execute(statement)
-        self.target.execute(f"DELETE FROM {SCHEMA}.parked")
+        # A key may need an index, and one that failed to be restored may have been parked before it.
+        return [
+            KeyOrIndex(*row) for row in self._rows(f"SELECT {columns} FROM {SCHEMA}.parked ORDER BY kind, position")
+        ]
+
+    def forget_parked(self, found: KeyOrIndex) -> None:
+        """Delete a key or an index that exists again."""
+        self.target.execute(
+            f"DELETE FROM {SCHEMA}.parked WHERE (kind, table_name, name) = (%(kind)s, %(table)s, %(name)s)",
+            {"kind": found.kind, "table": found.table, "name": found.name},
+        )
 
     def _rows(self, query: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         return self.target.rows(query, parameters) if self.exists() else []

@@ -197,18 +197,20 @@ WITH models AS (
 )
 SELECT relname, kind, name, description FROM found ORDER BY place, kind DESC, name
 """
+
+
+def column_names(table: str, numbers: str) -> str:
+    """Return the SQL of the names of these columns of a table, in this order."""
+    return (
+        f"ARRAY(SELECT a.attname::text FROM unnest({numbers}) WITH ORDINALITY AS u (number, place)"
+        f" JOIN pg_attribute a ON a.attrelid = {table} AND a.attnum = u.number ORDER BY u.place)"
+    )
+
+
 # A key that is not enforced reaches no row.
-_KEYS = """
+_KEYS = f"""
 SELECT n.nspname, c.relname, k.conname,
-    ARRAY(
-        SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY AS u (number, place)
-        JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.number ORDER BY u.place
-    ),
-    p.relname,
-    ARRAY(
-        SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY AS u (number, place)
-        JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.number ORDER BY u.place
-    ),
+    {column_names("k.conrelid", "k.conkey")}, p.relname, {column_names("k.confrelid", "k.confkey")},
     CASE k.confdeltype
         WHEN 'c' THEN 'CASCADE' WHEN 'n' THEN 'SET NULL' WHEN 'd' THEN 'SET DEFAULT' WHEN 'r' THEN 'RESTRICT'
         ELSE 'NO ACTION' END

@@ -1,0 +1,108 @@
+"""The keys and indexes that a copy drops for a while: created again one by one, however the copy ends.
+
+Each is committed by itself, so that one that fails keeps no other away. It stays in the record until a later copy, or a
+person, has created it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from tatame_db.errors import TatameError, fact
+from tatame_db.move.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from tatame_db.database.keys import KeyOrIndex
+    from tatame_db.move.connection import MoveConnection
+
+# Locks and limits of the server, which say nothing about a key or an index, and have words of their own.
+_NOT_ITS_FAULT = (psycopg.OperationalError, TatameError)
+
+
+@fact
+class KeysNotRestored(TatameError):
+    """Foreign keys or indexes that a copy had dropped could not be created again."""
+
+    problems: list[str]
+    what = "dropped during a copy and not restored: {problems}"
+    means = "The rows are stored. All other keys and indexes are restored, and `tatame-db move status` names these."
+    fix = "fix these problems on the target, then run `tatame-db move copy` again, which restores what is missing"
+
+
+@contextlib.contextmanager
+def restoring(target: MoveConnection) -> Generator[None]:
+    """Restore parked keys and indexes also after a failure or a refusal; after a kill, the next run does.
+
+    Without the keys, the target would accept rows that violate them.
+    """
+    try:
+        yield
+    except KeysNotRestored:
+        raise
+    except BaseException:
+        if target.driver.info.transaction_status == TransactionStatus.ACTIVE:
+            # Ctrl-C arrived while a stream began, and nothing can end that stream: the server rolls it back.
+            target.driver.close()
+        # The failure matters more than what it left parked, which the record has.
+        with contextlib.suppress(psycopg.Error, TatameError):
+            if not target.driver.closed:
+                target.driver.rollback()
+                restore(target)
+        raise
+
+
+def restore(target: MoveConnection) -> None:
+    """Create the parked keys and indexes again; the keys are left unvalidated. Ends the transaction.
+
+    Raises `KeysNotRestored`.
+    """
+    record = Record(target)
+    parked = record.parked_keys_and_indexes()
+    target.driver.commit()
+    problems: list[str] = []
+    failures: dict[str, Exception] = {}
+    for found in parked:
+        if found.table in failures:
+            # It would wait for the same lock.
+            continue
+        try:
+            _restore(record, found)
+        except _NOT_ITS_FAULT as error:
+            if target.driver.closed:
+                raise
+            target.driver.rollback()
+            failures[found.table] = error
+        except psycopg.DatabaseError as error:
+            target.driver.rollback()
+            problems.append(f"{found.table}.{found.name}: {reason_without_values(error)}")
+    if problems:
+        raise KeysNotRestored(problems=problems)
+    for failure in failures.values():
+        raise failure
+
+
+def _restore(record: Record, found: KeyOrIndex) -> None:
+    target = record.target
+    with (
+        contextlib.suppress(psycopg.errors.DuplicateObject, psycopg.errors.DuplicateTable),
+        target.driver.transaction(),
+    ):
+        # A person, or `tatame-db push`, may have created it already.
+        for statement in found.create_unvalidated_statements:
+            target.execute(statement)
+    record.forget_parked(found)
+    target.driver.commit()
+
+
+def reason_without_values(error: psycopg.DatabaseError) -> str:
+    """Return PostgreSQL's message, unless it may quote a value of a row."""
+    # Errors in values, such as of an expression that an index computes, quote them.
+    if isinstance(error, psycopg.DataError):
+        return f"a value is rejected (SQLSTATE {error.sqlstate})"
+    return str(error.diag.message_primary)
