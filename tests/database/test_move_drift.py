@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, Engine
+from sqlalchemy import URL, Engine, UniqueConstraint
 from tests.database.moves import Copy, ask, change
 
 from tatame_db import move
+from tatame_db.database.dialect import public, quoted
+from tatame_db.move.conversion import about
+from tatame_db.move.known_conversions import conversion
+from tatame_db.schema import Base, form
+from tatame_db.seed import SeedPlan, seed
 
 
 @pytest.fixture
@@ -271,3 +278,47 @@ def test_ids_of_a_type_without_an_order_are_named(plan: Callable[..., move.Plan]
     )
     assert found(plan()) == [("versions", "misfit", 2, [value])]
     assert plan(rejects="keep").complete
+
+
+def test_values_that_are_unique_only_together_are_compared_together(
+    plan: Callable[..., move.Plan], supabase: URL
+) -> None:
+    checkins = Base.metadata.tables["checkins"]
+    once_a_day = UniqueConstraint(checkins.c.user_id, checkins.c.date)
+    try:
+        change(
+            supabase, """INSERT INTO checkins (id, "userId", date) VALUES (5, 1, '2024-02-29'), (6, 2, '2024-02-29')"""
+        )
+        assert found(plan()) == [("checkins", "duplicate", 2, ["1", "5"])]
+        resolved = plan(duplicates="last")
+        assert resolved.complete
+        assert [(row.table, row.rows) for row in resolved.exclusions] == [("checkins", 1)]
+    finally:
+        checkins.constraints.discard(once_a_day)
+
+
+@pytest.mark.parametrize("kind", ["text", "jsonb"])
+def test_an_element_that_is_too_long_for_an_index_is_found_in_any_type(
+    plan: Callable[..., move.Plan], supabase: URL, kind: str
+) -> None:
+    change(supabase, "ALTER TABLE notifications ALTER recipients TYPE text USING '{}'")
+    long = "'{' || repeat('x', 3000) || '}'" if kind == "text" else """'["' || repeat('x', 3000) || '"]'"""
+    change(supabase, f"UPDATE notifications SET recipients = CASE id WHEN 2 THEN {long} END")
+    change(supabase, f"ALTER TABLE notifications ALTER recipients TYPE {kind} USING recipients::{kind}")
+    assert found(plan()) == [("notifications", "too-long", 1, ["2"])]
+
+
+def test_the_generated_rows_have_the_forms_that_the_columns_state(engine: Engine) -> None:
+    with engine.begin() as connection:
+        seed(connection, SeedPlan(gyms=2, members=30, days=40, until=date(2026, 3, 1)))
+    formed = {
+        column: stated
+        for table in Base.metadata.tables.values()
+        for column in table.columns
+        if (stated := form(column))
+    }
+    assert len(formed) == 6
+    for column, stated in formed.items():
+        unstorable = conversion("text", "text", replace(stated, required=True)).unstorable
+        of_another_form = about(str(unstorable), quoted(column.name))
+        assert ask(engine.url, f"SELECT count(*) FROM {public(column.table.name)} WHERE {of_another_form}") == [(0,)]
