@@ -410,6 +410,23 @@ def test_a_plan_over_rest_has_the_same_obstacles_as_over_postgresql(
     assert kinds == [("misfit", 1), ("misfit", 1), ("misfit", 2), ("unknown-column", 1), ("unknown-table", 2)]
 
 
+def test_ids_of_rejected_rows_stay_taken_and_an_emptied_table_is_refused(
+    supabase: URL, postgrest: Start, service: str, engine: Engine
+) -> None:
+    change(
+        supabase,
+        "ALTER TABLE users DROP CONSTRAINT users_role_fkey;"
+        "INSERT INTO users (id, clerk_user_id, role) VALUES (20, 'user_twenty', 'NOBODY')",
+    )
+    address, choices = postgrest(), move.Choices(orphans="reject")
+    copy(address, service, engine, choices=choices)
+    assert ask(engine.url, "SELECT max(id), nextval('users_id_seq') FROM users") == [(2, 21)]
+    change(supabase, "TRUNCATE checkins")
+    with pytest.raises(move.TablesEmptied, match="checkins with 2 rows"):
+        copy(address, service, engine, choices=choices)
+    assert ask(engine.url, "SELECT count(*) FROM checkins") == [(2,)]
+
+
 @pytest.fixture
 def invoices(supabase: URL) -> None:
     """Add a table and a column that the models lack."""
