@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import pytest
 from sqlalchemy import URL, func, select, text
+from sqlalchemy import delete as delete_from
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
 from tatame_db.database.observer import StatementEvent
@@ -17,7 +18,7 @@ from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.queries import write as writes
 from tatame_db.queries.errors import RowRejected, ValueNotReadable
 from tatame_db.queries.read import Read, query, read
-from tatame_db.queries.write import insert_many
+from tatame_db.queries.write import insert_many, update_many, upsert
 from tatame_db.schema import User
 
 
@@ -116,7 +117,7 @@ def test_a_stream_that_its_caller_leaves_is_no_failure(address: URL) -> None:
         database.on_statement(events.append)
         stream = read(User).stream(database)
         next(stream)
-        stream.close()  # type: ignore[attr-defined]
+        stream.close()
     assert [event.error for event in events] == [None]
 
 
@@ -270,3 +271,62 @@ def test_a_slow_statement_is_a_warning_with_its_name_and_time(address: URL, capl
     [record] = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert re.fullmatch(r"SELECT pg_sleep\(.*\) \[[0-9.]+ ms\]", record.message)
     assert "0.15375" not in caplog.text
+
+
+@pytest.mark.parametrize("is_single", [True, False])
+def test_the_rows_of_a_write_are_those_that_it_wrote(address: URL, *, is_single: bool) -> None:
+    events: list[StatementEvent] = []
+    rows: list[dict[str, object]] = USERS[:1] if is_single else [*USERS, {"clerk_user_id": "other", "phone": "1"}]
+    named = [{**row, "first_name": "Ana"} for row in rows]
+    missing: list[dict[str, object]] = [*named, {"clerk_user_id": "missing", "first_name": "Bia"}]
+    writes = [
+        insert_many(User, rows),
+        update_many(User, missing, by=[User.clerk_user_id]),
+        update_many(User, missing, by=[User.clerk_user_id], returning=User.id),
+        upsert(User, missing, by=[User.clerk_user_id]),
+        upsert(User, missing, by=[User.clerk_user_id], returning=User),
+    ]
+    number = len(rows)
+    expected = [number, number, number, number + 1, number + 1]
+
+    def reported() -> list[int]:
+        """Return the sum of the events since the last call, because a write may have several statements."""
+        found, total = list(events), 0
+        events.clear()
+        for event in found:
+            assert event.rows is not None
+            total += event.rows
+        return [total]
+
+    def delete(database: Database) -> None:
+        with database.engine.begin() as connection:
+            connection.execute(delete_from(User))
+        events.clear()
+
+    async def main() -> list[int]:
+        async with AsyncDatabase(address) as database:
+            database.on_statement(events.append)
+            totals: list[int] = []
+            for write in writes:
+                await write.run(database)
+                totals += reported()
+            async with database.session.begin() as session:
+                for write in writes[1:]:
+                    await write.run(session)
+                    totals += reported()
+            return totals
+
+    with Database(address) as database:
+        database.on_statement(events.append)
+        totals: list[int] = []
+        for write in writes:
+            write.run(database)
+            totals += reported()
+        with database.session.begin() as session:
+            for write in writes[1:]:
+                write.run(session)
+                totals += reported()
+        delete(database)
+    # The missing row exists the second time.
+    assert totals == [*expected, *[number + 1] * 4]
+    assert asyncio.run(main()) == totals

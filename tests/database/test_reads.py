@@ -710,12 +710,12 @@ def test_long_results_stream_with_flat_memory(database: Database) -> None:
 def test_a_stream_that_is_closed_early_returns_its_connection(address: URL, seeded: Database) -> None:
     rows = read(Checkin).stream(seeded)
     next(rows)
-    rows.close()  # type: ignore[attr-defined]
+    rows.close()
     assert seeded.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
     async def main() -> None:
         async with AsyncDatabase(address) as database:
-            async with aclosing(read(Checkin).stream(database)) as rows:  # type: ignore[type-var]
+            async with aclosing(read(Checkin).stream(database)) as rows:
                 async for _ in rows:
                     break
             await use_every_connection(database)

@@ -11,8 +11,9 @@ import psycopg
 import pytest
 from sqlalchemy import ARRAY, URL, Integer, String, cast, func, literal, text
 from sqlalchemy.dialects.postgresql import REGCLASS
-from sqlalchemy.exc import DBAPIError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
+from tatame_db.database.observer import StatementEvent
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.queries import write as writes
 from tatame_db.queries.errors import RowRejected
@@ -179,3 +180,32 @@ def test_an_error_about_the_statement_keeps_its_words(database: Database) -> Non
         connection.execute(text("ALTER TABLE users RENAME email TO mail"))
     with pytest.raises(ProgrammingError, match=r"column users\.email does not exist"):
         read(User).all(database)
+
+
+def test_no_repr_shows_a_value(database: Database) -> None:
+    rows: list[dict[str, object]] = [{"clerk_user_id": SECRET, "first_name": SECRET}]
+    found = read(User).where(User.first_name == SECRET).order_by(User.id)
+    insert_many(User, rows).run(database)
+    events: list[StatementEvent] = []
+    database.on_statement(events.append)
+    with pytest.raises(IntegrityError), database.session.begin() as session:
+        session.add(User(clerk_user_id=SECRET))
+    writes = [
+        insert_many(User, rows),
+        upsert(User, rows, by=[User.clerk_user_id]),
+        update_many(User, rows, by=[User.clerk_user_id]),
+        insert_many(User, []),
+    ]
+    assert list(map(repr, writes)) == [
+        "<Write: insert User, 1 row>",
+        "<Write: upsert User, 1 row>",
+        "<Write: update User, 1 row>",
+        "<Write: User, 0 rows>",
+    ]
+    statement, values = found._prepare("all", (), {})
+    inside = [writes[0].batches, statement, statement.plan.parameters(values), found._statements, vars(found)]
+    compiled = next(iter(found._statements.values()))._compiled
+    shown = repr([*writes, *inside, compiled, events, found, found.all(database)])
+    assert SECRET not in shown
+    assert repr(found) == "<read User>"
+    assert repr(events[0]) == f"StatementEvent('INSERT', seconds={events[0].seconds:.6f}, error=IntegrityError 23505)"

@@ -24,6 +24,7 @@ from tatame_db.database.observer import Callback, Observer, observe_sessions
 from tatame_db.database.options import DatabaseOptions, Options
 from tatame_db.database.session_state import CHANGED, changes_session
 from tatame_db.database.silence import Setup, end_setup, setup
+from tatame_db.database.streams import OpenStreams
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.settings import Settings
 
@@ -93,6 +94,8 @@ class Connections:
         )
         self._statement_timeout_ms = self.options.statement_timeout_beside(self.address)
         self._idle = self._idle_connections()
+        self.streams = OpenStreams(self.address)
+        """The streams that hold a connection."""
         self._closed = self._warned = False
         self._is_pooled = False
         """Whether the last new connection led to a pooler."""
@@ -190,6 +193,10 @@ class Connections:
             timeout_seconds=timeout_seconds,
             busy=statistics.in_use >= statistics.size,
         )
+
+    def _end_streams(self) -> None:
+        self._closed = True
+        self.streams.drop_left()
 
     def _closed_health(self) -> Health:
         return Health(healthy=False, reason=DatabaseClosed(address=self.address).what)

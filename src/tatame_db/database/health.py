@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -45,7 +45,7 @@ class Probe:
     """What a check needs to know of a database before it starts."""
 
     address: URL
-    parameters: Mapping[str, Any]
+    parameters: Mapping[str, Any] = field(repr=False)
     """Those of a connection, as libpq takes them."""
     timeout_seconds: float
     busy: bool

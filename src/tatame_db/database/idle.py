@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -92,16 +93,25 @@ class IdleConnections:
         closer = self._closer
         if closer is not None and closer is not threading.current_thread():
             self._ended.set()
-            closer.join()
+            # While Python ends, other threads no longer run, and it would be waited for without end.
+            if not sys.is_finalizing():
+                closer.join()
 
     def start(self) -> None:
         """Look after the connections until none is idle."""
+        # While Python ends, a new thread never runs, and its start is waited for without end.
+        if sys.is_finalizing():
+            return
         self.is_asleep = False
         self._ended = threading.Event()
-        self._closer = threading.Thread(
+        self._closer = closer = threading.Thread(
             target=self._run, args=(self._ended,), name="tatame-db idle connections", daemon=True
         )
-        self._closer.start()
+        try:
+            closer.start()
+        except RuntimeError:
+            # The system allows no further thread, or Python ends. The connection is fine: the next one tries again.
+            self._closer, self.is_asleep = None, True
 
     def _run(self, ended: threading.Event) -> None:
         while (pause := self.close_expired()) is not None and not ended.wait(pause):

@@ -33,7 +33,8 @@ class StatementEvent:
     name: str
     """The name of the query or write; for a statement of a session its SQL, without parameters."""
     seconds: float
-    """The time until its last row was received, or until it failed. That of a stream includes the caller's work."""
+    """The time until its last row was received, or until it failed. That of a stream is the time in
+    which it waited for rows, without its caller's work."""
     rows: int | None
     """The number of rows returned or written, or `None` where it failed or PostgreSQL does not report it."""
     error: BaseException | None
@@ -43,6 +44,11 @@ class StatementEvent:
     """
     is_sql: bool = False
     """Whether the name is SQL, because a session or connection ran the statement."""
+
+    def __repr__(self) -> str:
+        """Show no text of the error, which may quote a value of a row."""
+        outcome = f"rows={self.rows}" if self.error is None else f"error={_kind(self.error)}"
+        return f"StatementEvent({self.label!r}, seconds={self.seconds:.6f}, {outcome})"
 
     @property
     def label(self) -> str:

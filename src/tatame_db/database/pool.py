@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from sqlalchemy import URL, Engine, create_engine, event, text
@@ -28,9 +28,10 @@ from tatame_db.database.retries import (
     require_awaitable,
 )
 from tatame_db.database.sessions import Sessions
+from tatame_db.errors import TatameError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Generator
 
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
@@ -110,9 +111,10 @@ class Database(Connections):
     def close(self, timeout_seconds: float = CLOSE_TIMEOUT_SECONDS) -> None:
         """Open no more connections, wait for those in use, close all; a second call does nothing.
 
-        Raises `ConnectionsBusy` when the time runs out.
+        A stream that the caller itself has not read to its end is not waited for: if it goes on, it raises
+        `DatabaseClosed`. Raises `ConnectionsBusy` when the time runs out.
         """
-        self._closed = True
+        self._end_streams()
         self._pool.kept.close()
         self._idle.stop()
         deadline = time.monotonic() + timeout_seconds
@@ -126,8 +128,9 @@ class Database(Connections):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, _: object, raised: BaseException | None, __: object) -> None:
+        with _note_on(raised):
+            self.close()
 
 
 class AsyncDatabase(Connections):
@@ -218,9 +221,10 @@ class AsyncDatabase(Connections):
     async def close(self, timeout_seconds: float = CLOSE_TIMEOUT_SECONDS) -> None:
         """Open no more connections, wait for those in use, close all; a second call does nothing.
 
-        Raises `ConnectionsBusy` when the time runs out.
+        A stream that the caller itself has not read to its end is not waited for: if it goes on, it raises
+        `DatabaseClosed`. Raises `ConnectionsBusy` when the time runs out.
         """
-        self._closed = True
+        self._end_streams()
         if isinstance(self._pool, LendingPool):
             self._pool.end_loans()
         self._idle.stop()
@@ -235,8 +239,20 @@ class AsyncDatabase(Connections):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
+    async def __aexit__(self, _: object, raised: BaseException | None, __: object) -> None:
+        with _note_on(raised):
+            await self.close()
+
+
+@contextmanager
+def _note_on(raised: BaseException | None) -> Generator[None]:
+    """Add a failure to close as a note to the error that ended a block, which it would replace."""
+    try:
+        yield
+    except TatameError as error:
+        if raised is None:
+            raise
+        raised.add_note(str(error))
 
 
 def _in_use(engine: Engine) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 from contextlib import suppress
 from contextvars import ContextVar
@@ -40,7 +41,8 @@ class Setup:
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._timer = threading.Timer(self._seconds, self._expire)
-        if self._seconds:
+        # While Python ends, a new thread never runs, and its start is waited for without end.
+        if self._seconds and not sys.is_finalizing():
             # With a descriptor of its own: once the connection is closed, another socket may have its number.
             self._socket = socket.socket(fileno=os.dup(connection.fileno()))
             self._timer.daemon = True

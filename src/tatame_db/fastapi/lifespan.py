@@ -60,6 +60,10 @@ async def _enter(stack: AsyncExitStack, database: AnyDatabase) -> str:
     if isinstance(database, AsyncDatabase):
         await stack.enter_async_context(database)
         return ASYNC_KEY
-    # It blocks until its connections are no longer in use, and they may be in use by this event loop.
-    stack.push_async_callback(run_in_threadpool, database.close)
+
+    async def close(*raised: Any) -> None:
+        # It blocks until its connections are no longer in use, and they may be in use by this event loop.
+        await run_in_threadpool(database.__exit__, *raised)
+
+    stack.push_async_exit(close)
     return SYNC_KEY

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -74,9 +74,9 @@ class CompiledRead:
     """A read as SQL, with `LIMITS` in the place of the outermost LIMIT and OFFSET."""
 
     sql: str
-    constants: dict[str, Any]
+    constants: dict[str, Any] = field(repr=False)
     """The values that the description contains, as the driver takes them."""
-    templates: dict[str, Any]
+    templates: dict[str, Any] = field(repr=False)
     """Values that the description contains with parameters in them, such as the list of `contains([user_id])`."""
     converters: dict[str, Callable[[Any], Any]]
     """The checks of parameters by their types, and SQLAlchemy's conversions into what the driver takes."""

@@ -47,6 +47,10 @@ class RelationRead:
     selected: tuple[str, ...] = ()
     relations: tuple[RelationRead, ...] = ()
 
+    def __repr__(self) -> str:
+        """Show what is read. Conditions may contain values."""
+        return f"<read {self.title}>"
+
     def where(self, *conditions: ColumnElement[bool], **columns: Never) -> Self:
         """Restrict the rows to those for which every condition holds; earlier conditions still apply.
 

@@ -30,9 +30,11 @@ from tatame_db.queries.statements import Purpose, Statements
 from tatame_db.schema import Base
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Generator, Sequence
 
     from sqlalchemy.orm import InstrumentedAttribute
+
+    from tatame_db.queries.engine.streams import AsyncStream
 
 T = TypeVar("T")
 Model = TypeVar("Model", bound=Base)
@@ -45,7 +47,7 @@ MAX_COMBINATIONS = 64
 """For how many combinations of parameters that are None the statements of one read are cached."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Read(RelationRead, Generic[T, P]):
     """What to read in one statement; made by `read` and `query`.
 
@@ -66,6 +68,9 @@ class Read(RelationRead, Generic[T, P]):
     """Returns the description for parameters of the function that are None."""
     deadline_ms: int | None = None
     """How long each call may take."""
+
+    def __repr__(self) -> str:
+        return f"<query {self.name}>" if self.name else super().__repr__()
 
     def within(self, *, deadline_ms: int) -> Self:
         """Return the read with a deadline for each call, which includes the wait for a connection.
@@ -167,11 +172,13 @@ class Read(RelationRead, Generic[T, P]):
         return fetch_async(target, statement, values, deadline_ms=self.deadline_ms)
 
     @overload
-    def stream(self, target: SyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]: ...
+    def stream(self, target: SyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> Generator[T]: ...
     @overload
-    def stream(self, target: AsyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]: ...
+    def stream(self, target: AsyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> AsyncStream[T]: ...
     def stream(self, target: SyncTarget | AsyncTarget, /, *args: Any, **kwargs: Any) -> Any:
         """Yield the rows, with 1,000 at a time in memory. The connection is in use until the iterator is closed.
+
+        It is closed at its end, by `close` or, with asyncio, `aclose`, and when its caller keeps no reference to it.
 
         for checkin in read(Checkin).stream(db): ...
         async for checkin in read(Checkin).stream(async_db): ...

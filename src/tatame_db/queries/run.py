@@ -6,7 +6,8 @@ streams and COPY have a cursor of psycopg, and no other module of the package to
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, closing, contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from sqlalchemy import Connection
@@ -17,15 +18,18 @@ from typing_extensions import TypeIs
 from tatame_db.database.driver import async_driver_connection, driver_connection
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.database.session_state import CHANGED
-from tatame_db.queries.engine.cursors import cursor_name, is_usable, reported
+from tatame_db.database.streams import OpenStream
+from tatame_db.queries.engine.cursors import check_parameters, cursor_name, reported
 from tatame_db.queries.engine.deadline import deadline_after
 from tatame_db.queries.engine.dispatch import dispatcher_of
-from tatame_db.queries.engine.lease import checkout_async
+from tatame_db.queries.engine.lean import lean_connection
+from tatame_db.queries.engine.lease import LentConnection
+from tatame_db.queries.engine.streams import STREAM_BATCH_ROWS, AsyncStream
 from tatame_db.queries.engine.tasks import ends_at, fetch_all_committed_async
 from tatame_db.queries.engine.threads import checkout, fetch_all_committed, fetch_committed, fetch_in_session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from sqlalchemy import PoolProxiedConnection
@@ -39,8 +43,6 @@ SyncTarget: TypeAlias = "Database | Session | Connection"
 AsyncTarget: TypeAlias = "AsyncDatabase | AsyncSession | AsyncConnection"
 Values: TypeAlias = "dict[str, Any]"
 """The parameters of a statement, by name."""
-
-STREAM_BATCH_ROWS = 1_000
 
 
 def is_sync(target: SyncTarget | AsyncTarget) -> TypeIs[SyncTarget]:
@@ -90,11 +92,11 @@ def _turn_async(connection: PoolProxiedConnection, *statements: Statement[Any]) 
     return turn(*(statement.sql for statement in statements)) if turn else nullcontext()
 
 
-def _check(connection: PoolProxiedConnection, statement: Statement[Any], values: Values) -> None:
-    """Prepare a connection for a cursor, which would raise `ParameterInvalid` as the error of an unreadable value."""
-    statement.plan.parameters(values)
-    if statement.changes_session(values):
-        connection.info[CHANGED] = True
+def _opened(target: SyncTarget | AsyncTarget, drop_connection: Callable[[], object]) -> OpenStream:
+    """Note a stream. A connection of the pool is the stream's own, and is closed if its database is."""
+    if isinstance(target, Database | AsyncDatabase) and not target.shares_transaction:
+        return target.streams.add(drop_connection)
+    return OpenStream(None, drop_connection)
 
 
 # --- Sync ------------------------------------------------------------------------------------------------------------
@@ -131,21 +133,29 @@ def fetch_all(
             return [fetch_in_session(connection, statement, values, deadline) for statement, values in calls]
 
 
-def stream(target: SyncTarget, statement: Statement[T], values: Values) -> Iterator[T]:
+def stream(target: SyncTarget, statement: Statement[T], values: Values) -> Generator[T]:
     """Run a statement and yield its rows, with one batch at a time in memory."""
     with _connection(target) as connection, reported(statement, connection) as fetched:
         driver = driver_connection(connection)
+        check_parameters(connection, statement, values)
         with (
             # A cursor of the server exists only inside a transaction.
             driver.transaction() if driver.autocommit else nullcontext(),
             driver.cursor(cursor_name(), row_factory=statement.row_factory) as cursor,
+            closing(_opened(target, lambda: lean_connection(connection).discard())) as opened,
         ):
-            _check(connection, statement, values)
-            cursor.execute(statement.sql_bytes, values)
+            with opened:
+                cursor.execute(statement.sql_bytes, values)
             fetched.number = 0
-            while rows := cursor.fetchmany(STREAM_BATCH_ROWS):
+            while True:
+                with opened:
+                    rows = cursor.fetchmany(STREAM_BATCH_ROWS)
+                if not rows:
+                    break
                 fetched.number += len(rows)
+                fetched.pause()
                 yield from rows
+                fetched.resume()
 
 
 def copy(target: SyncTarget, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -> int:
@@ -177,7 +187,8 @@ def _connection(target: SyncTarget) -> Generator[PoolProxiedConnection]:
     try:
         yield cast("PoolProxiedConnection", lean.lent)
     finally:
-        lean.is_changed |= CHANGED in cast("PoolProxiedConnection", lean.lent).info
+        # It has none if the database was closed meanwhile.
+        lean.is_changed |= lean.lent is not None and CHANGED in lean.lent.info
         lean.give_back()
 
 
@@ -211,22 +222,11 @@ async def fetch_all_async(
             return [await _fetch_async(connection, statement, values) for statement, values in calls]
 
 
-async def stream_async(target: AsyncTarget, statement: Statement[T], values: Values) -> AsyncIterator[T]:
+def stream_async(target: AsyncTarget, statement: Statement[T], values: Values) -> AsyncStream[T]:
     """Do what `stream` does."""
-    async with _connection_async(target) as connection:
-        with reported(statement, connection) as fetched:
-            driver = async_driver_connection(connection)
-            async with (
-                driver.transaction() if driver.autocommit else nullcontext(),
-                driver.cursor(cursor_name(), row_factory=statement.row_factory) as cursor,
-            ):
-                _check(connection, statement, values)
-                await cursor.execute(statement.sql_bytes, values)
-                fetched.number = 0
-                while rows := await cursor.fetchmany(STREAM_BATCH_ROWS):
-                    fetched.number += len(rows)
-                    for row in rows:
-                        yield row
+    if isinstance(target, AsyncDatabase) and not target.shares_transaction:
+        return AsyncStream(statement, values, LentConnection(target), partial(_opened, target))
+    return AsyncStream(statement, values, _connection_async(target), partial(_opened, target))
 
 
 async def copy_async(target: AsyncTarget, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -> int:
@@ -244,12 +244,12 @@ async def copy_async(target: AsyncTarget, statement: Statement[Any], rows: Itera
 async def _fetch_async(connection: PoolProxiedConnection, statement: Statement[T], values: Values) -> list[T]:
     with reported(statement, connection) as fetched:
         cursor = async_driver_connection(connection).cursor(row_factory=statement.row_factory)
-        _check(connection, statement, values)
+        check_parameters(connection, statement, values)
         await cursor.execute(statement.sql_bytes, values)
-        fetched.number = cursor.rowcount
-        if not statement.has_rows:
-            return statement.written(cursor.rowcount)
-        return statement.finished(await cursor.fetchall())
+        has_rows = statement.has_rows
+        rows = statement.finished(await cursor.fetchall()) if has_rows else statement.written(cursor.rowcount)
+        fetched.number = statement.number_of_rows(rows)
+        return rows
 
 
 @asynccontextmanager
@@ -275,12 +275,5 @@ async def _connection_async(target: AsyncTarget) -> AsyncGenerator[PoolProxiedCo
         async with target.engine.begin() as shared:
             yield await shared.get_raw_connection()
         return
-    connection = await checkout_async(target)
-    try:
+    async with LentConnection(target) as connection:
         yield connection
-    finally:
-        if is_usable(connection):
-            # In autocommit nothing is rolled back, so there is nothing to wait for.
-            connection.close()
-        else:
-            await greenlet_spawn(connection.invalidate)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 from sqlalchemy import Float, Numeric, String, inspect
 
+from tatame_db.errors import counted
 from tatame_db.queries.arguments import described
 from tatame_db.queries.columns import (
     MAX_COLUMN_SETS,
@@ -55,6 +56,10 @@ class Batch(msgspec.Struct, frozen=True):
     """A struct for each row, with one field for each column."""
     encoded: str
     """The rows as a JSON array of objects."""
+
+    def __repr__(self) -> str:
+        """Show the columns and how many rows, without their values."""
+        return f"<Batch: {counted(len(self.rows), 'row')} of {', '.join(self.columns)}>"
 
     @property
     def values(self) -> dict[str, str | None] | None:

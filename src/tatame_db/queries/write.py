@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, cas
 import msgspec
 from sqlalchemy.exc import DBAPIError
 
+from tatame_db.errors import counted
 from tatame_db.queries.arguments import check_model, check_unique, key_columns, returned_columns
 from tatame_db.queries.errors import AnswerNotReadable, RowsSkipped, ValueNotReadable, WriteInvalid
 from tatame_db.queries.rejections import rejection
@@ -71,6 +72,11 @@ class Write(msgspec.Struct, Generic[R_co], frozen=True):
     returns_each: bool = False
     """Whether each row that is written is returned, in the order of the batch."""
 
+    def __repr__(self) -> str:
+        """Show what is written and how many rows, without their values."""
+        statement = self.calls[0][0].name if self.calls else self.model.__name__
+        return f"<Write: {statement}, {counted(self._number_of_rows, 'row')}>"
+
     @overload
     def run(self, target: SyncTarget, /) -> R_co: ...
     @overload
@@ -110,7 +116,7 @@ class Write(msgspec.Struct, Generic[R_co], frozen=True):
         result = self.result(answers)
         if not self.returns_each:
             return result
-        rows, written = sum(len(batch.rows) for batch in self.batches), sum(map(len, answers))
+        rows, written = self._number_of_rows, sum(map(len, answers))
         if written < rows:
             raise RowsSkipped(
                 model=self.model.__name__,
@@ -123,7 +129,11 @@ class Write(msgspec.Struct, Generic[R_co], frozen=True):
 
     @property
     def _is_large(self) -> bool:
-        return len(self.batches) > 1 or sum(len(batch.rows) for batch in self.batches) >= COPY_MIN_ROWS
+        return len(self.batches) > 1 or self._number_of_rows >= COPY_MIN_ROWS
+
+    @property
+    def _number_of_rows(self) -> int:
+        return sum(len(batch.rows) for batch in self.batches)
 
     @property
     def _copied_rows(self) -> Iterable[Sequence[Any]]:

@@ -67,7 +67,8 @@ def upsert_statement(
         f"WITH written AS (\n{sql}\nRETURNING xmax = 0 AS is_new\n)\n"
         "SELECT count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new) FROM written"
     )
-    return Statement(f"upsert {model.__name__}", _with_parameters(sql, _types(model, columns)), tuple)
+    sql = _with_parameters(sql, _types(model, columns))
+    return Statement(f"upsert {model.__name__}", sql, tuple, written_by_row=sum)
 
 
 @lru_cache(maxsize=MAX_COLUMN_SETS)
@@ -91,7 +92,7 @@ def update_statement(
     )
     if not returned:
         sql = f"WITH updated AS (\n{update}RETURNING 1\n)\nSELECT count(*) FROM updated"
-        return Statement(name, _with_parameters(sql), _first)
+        return Statement(name, _with_parameters(sql), _first, written_by_row=int)
     sql = f'{update}RETURNING source."#" - 1, {", ".join(f"target.{to_name(column)}" for column in returned)}'
     make_row = _row_maker(model, returned)
     return Statement(name, _with_parameters(sql), lambda values: (values[0], make_row(values[1:])))

@@ -53,10 +53,6 @@ class Answer:
             return load_rows(step.plan, self._connection, result)
         return step.prepared.rows(step.plan, result)
 
-    def counts(self) -> list[int | None]:
-        """Return how many rows each statement returned or wrote."""
-        return [result.command_tuples for result in self._results]
-
 
 Future: TypeAlias = "asyncio.Future[Answer]"
 

@@ -12,6 +12,7 @@ from psycopg.pq import TransactionStatus
 
 from tatame_db.database.driver import driver_connection
 from tatame_db.database.observer import SILENT, Observer
+from tatame_db.database.session_state import CHANGED
 from tatame_db.queries.engine.failures import FAILURES, explained
 from tatame_db.queries.errors import ValueNotReadable
 
@@ -27,7 +28,25 @@ if TYPE_CHECKING:
 class ReportedRows:
     """The number of rows that a statement returned or wrote, once it is known."""
 
+    _started: float
     number: int | None = None
+    _paused: float | None = None
+
+    def pause(self) -> None:
+        """Stop the clock while the caller of a stream works on its rows."""
+        self._paused = time.perf_counter()
+
+    def resume(self) -> None:
+        """Let the clock go on."""
+        if self._paused is not None:
+            self._started += time.perf_counter() - self._paused
+            self._paused = None
+
+    @property
+    def started(self) -> float:
+        """The `time.perf_counter()` of a start from which the statement would have ended now without pauses."""
+        self.resume()
+        return self._started
 
 
 @contextmanager
@@ -36,7 +55,7 @@ def reported(
 ) -> Generator[ReportedRows]:
     """Report a statement to the observer of its database, and turn its failure into the error for callers."""
     observer: Observer = connection.info.get("observer", SILENT)
-    started, rows = time.perf_counter(), ReportedRows()
+    rows = ReportedRows(time.perf_counter())
     error: BaseException | None = None
     try:
         yield rows
@@ -52,7 +71,14 @@ def reported(
         error = raised
         raise
     finally:
-        observer.record(statement.name, started, None if error else rows.number, error)
+        observer.record(statement.name, rows.started, None if error else rows.number, error)
+
+
+def check_parameters(connection: PoolProxiedConnection, statement: Statement[Any], values: dict[str, Any]) -> None:
+    """Prepare a connection for a cursor, which would raise `ParameterInvalid` as the error of an unreadable value."""
+    statement.plan.parameters(values)
+    if statement.changes_session(values):
+        connection.info[CHANGED] = True
 
 
 _cursor_numbers = count(1)

@@ -56,8 +56,6 @@ class LeanConnection:
         driver = driver_connection(connection)
         self.lent: PoolProxiedConnection | None = None
         """The connection as the pool has lent it, while calls on a `Database` use or keep it."""
-        self.number_of_rows: int | None = None
-        """The number of rows that the last call returned or wrote, for the observer."""
         self.kept: KeptConnections | None = None
         """Where to put it between those calls."""
         self.is_changed = False
@@ -114,7 +112,6 @@ class LeanConnection:
                     if self.is_idle or (is_first and self._begin_again()):
                         continue
                 raise error_from_result(result)
-            self.number_of_rows = result.ntuples if plan.has_rows else result.command_tuples
             if isinstance(known, Prepared):
                 return known.rows(plan, result)
             self._remember(key, form := binary_format(result))

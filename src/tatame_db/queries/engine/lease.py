@@ -20,6 +20,7 @@ from tatame_db.database.failures import connection_error
 from tatame_db.database.lending import borrowing
 from tatame_db.errors import TatameError
 from tatame_db.queries.engine.call import MAX_TRIES, Call
+from tatame_db.queries.engine.cursors import is_usable
 from tatame_db.queries.engine.loss import Loss
 from tatame_db.queries.engine.pipe import Owner, Pipe
 
@@ -60,6 +61,28 @@ async def checkout_async(database: AsyncDatabase) -> PoolProxiedConnection:
             connection.invalidate()
             raise
     return connection
+
+
+class LentConnection:
+    """A connection of the pool for the length of a block, in autocommit."""
+
+    def __init__(self, database: AsyncDatabase) -> None:
+        self._database = database
+
+    async def __aenter__(self) -> PoolProxiedConnection:
+        self._connection = await checkout_async(self._database)
+        return self._connection
+
+    async def __aexit__(self, *_: object) -> None:
+        connection = self._connection
+        if not connection.is_valid:
+            # It was closed together with its database.
+            return
+        if is_usable(connection):
+            # In autocommit nothing is rolled back, so there is nothing to wait for.
+            connection.close()
+        else:
+            await greenlet_spawn(connection.invalidate)
 
 
 async def _idle_or_new(pool: QueuePool) -> PoolProxiedConnection:

@@ -59,6 +59,8 @@ class Statement(Generic[T]):
     """Whether it may run twice without effect: then it is sent again if its connection is lost."""
     make_rows: Callable[[list[Any]], list[T]] | None = None
     """Makes the rows of a whole answer of what `make_row` made, where a row of it has values for other rows."""
+    written_by_row: Callable[[Any], int] | None = None
+    """Returns how many rows it wrote, of each row of an answer that consists of such numbers."""
 
     @cached_property
     def sql_bytes(self) -> bytes:
@@ -86,6 +88,12 @@ class Statement(Generic[T]):
         """Return the answer of a statement without rows; an unknown number is psycopg's -1 or libpq's `None`."""
         return [max(number or 0, 0)]
 
+    def number_of_rows(self, rows: list[Any]) -> int:
+        """Return how many rows it returned or, if it returns only their number, wrote; of what the caller receives."""
+        if not self.has_rows:
+            return sum(rows)
+        return len(rows) if self.written_by_row is None else sum(map(self.written_by_row, rows))
+
     def row_factory(self, _: object) -> Callable[[Sequence[Any]], T]:
         """Return the maker of rows, in the form that psycopg expects."""
         return self.make_row
@@ -98,6 +106,10 @@ class Parameters(NamedTuple):
     types: tuple[int, ...]
     """The types to send, 0 for those that the server infers. A statement is prepared once for each combination."""
     formats: Sequence[Format]
+
+    def __repr__(self) -> str:
+        """Show how many there are, without their values."""
+        return f"<Parameters: {len(self.values)}>"
 
 
 class Plan(Generic[T]):

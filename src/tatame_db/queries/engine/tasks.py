@@ -59,8 +59,8 @@ async def fetch_all_committed_async(
         if timer is not None:
             timer.cancel()
     if database.observer.listening:
-        for (statement, _), number in zip(calls, answer.counts(), strict=True):
-            database.observer.record(statement.name, started, number, None)
+        for (statement, _), returned in zip(calls, rows, strict=True):
+            database.observer.record(statement.name, started, statement.number_of_rows(returned), None)
     return rows
 
 

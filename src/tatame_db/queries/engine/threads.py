@@ -120,8 +120,6 @@ def fetch_committed(
         started = time.perf_counter()
         try:
             rows = _call(lean, statement, values, parameters, deadline)
-            # Before the connection goes back: another thread may use it at once.
-            number = lean.number_of_rows
         except BaseException as raised:  # noqa: BLE001, `_fail` raises it again
             error = explained(statement, raised, lean.address, lean.server, is_final=not statement.may_repeat)
             if is_first and not isinstance(error, OutcomeUnknown) and is_lost(raised, lean.server):
@@ -131,7 +129,7 @@ def fetch_committed(
             _fail(statement, error, raised, lean, started)
         finally:
             lean.give_back()
-        lean.observer.record(statement.name, started, number, None)
+        lean.observer.record(statement.name, started, statement.number_of_rows(rows), None)
         return rows
 
 
@@ -155,8 +153,9 @@ def fetch_all_committed(
             answers: list[list[T]] = []
             for (statement, values), dumped in zip(calls, parameters, strict=True):
                 started = time.perf_counter()
-                answers.append(_call(lean, statement, values, dumped, deadline))
-                lean.observer.record(statement.name, started, lean.number_of_rows, None)
+                rows = _call(lean, statement, values, dumped, deadline)
+                answers.append(rows)
+                lean.observer.record(statement.name, started, statement.number_of_rows(rows), None)
             statement, commits, started = last, True, time.perf_counter()
             lean.run(b"COMMIT")
         except BaseException as raised:  # noqa: BLE001, `_fail` raises it again
@@ -197,7 +196,7 @@ def fetch_in_session(
             # Otherwise the session would fail again when it rolls back.
             connection.invalidate()
         _fail(statement, error, raised, lean, started)
-    lean.observer.record(statement.name, started, lean.number_of_rows, None)
+    lean.observer.record(statement.name, started, statement.number_of_rows(rows), None)
     return rows
 
 
@@ -217,7 +216,6 @@ def _call(
     # A cursor encodes parameters as the session wants them.
     cursor = lean.driver.cursor(row_factory=statement.row_factory)
     cursor.execute(statement.sql_bytes, values)
-    lean.number_of_rows = cursor.rowcount
     return statement.finished(cursor.fetchall()) if statement.has_rows else statement.written(cursor.rowcount)
 
 
