@@ -58,6 +58,36 @@ def test_the_plan_of_a_living_project_is_complete(move: Run) -> None:
     assert [table["table"] for table in plan["tables"]][:2] == ["roles", "versions"]
 
 
+def test_the_plan_names_what_the_target_has_beside_the_models(move: Run, address: URL) -> None:
+    with psycopg.connect(readable(address)) as connection:
+        connection.execute("ALTER TABLE users ADD nickname text; CREATE TABLE notes (user_id int REFERENCES users)")
+        connection.execute("CREATE RULE nothing AS ON UPDATE TO users DO INSTEAD NOTHING")
+    plan = move("plan")
+    assert plan.returncode == 0
+    assert (
+        "\ncan change rows of the target as they are written, which the proof of a copy would find:\n"
+        "  users: rule nothing ON UPDATE DO INSTEAD\n"
+        "\non the target and not in the models; a copy leaves them as they are:\n"
+        "  users: foreign key notes_user_id_fkey of notes, ON DELETE NO ACTION\n"
+        "  users: column nickname text\n"
+    ) in plan.stdout
+    objects = json.loads(move("plan", "--json").stdout)["target_objects"]
+    assert [(found["table"], found["kind"]) for found in objects] == [
+        ("users", "rule"),
+        ("users", "foreign key"),
+        ("users", "column"),
+    ]
+
+
+def test_a_copy_of_some_tables_names_others_that_were_changed_since(move: Run, address: URL) -> None:
+    assert move("copy").returncode == 0
+    with psycopg.connect(readable(address)) as connection:
+        connection.execute("UPDATE assets SET title = 'new'")
+    copied = move("copy", "roles")
+    assert copied.returncode == 0
+    assert "outdated  assets: written to since the last copy, and not part of this one\n" in copied.stdout
+
+
 def test_the_plan_names_an_obstacle_and_exits_with_3(move: Run, supabase: URL) -> None:
     with psycopg.connect(readable(supabase)) as connection:
         connection.execute("UPDATE class SET start = '18:30:45' WHERE id = 1")

@@ -1139,6 +1139,21 @@ def test_the_second_reading_finds_a_row_that_changed_after_the_first(
     assert status(engine)["users"].proven_at is not None
 
 
+def test_a_table_that_a_trigger_changes_after_its_copy_is_not_proven_over_rest(
+    postgrest: Start, service: str, engine: Engine
+) -> None:
+    change(
+        engine.url,
+        "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN UPDATE public.users SET phone = ''touched'' WHERE id = 2; RETURN NEW; END';"
+        " CREATE TRIGGER touch AFTER INSERT ON checkins FOR EACH ROW EXECUTE FUNCTION touch()",
+    )
+    with pytest.raises(move.ChangedAfterProof) as caught:
+        copy(postgrest(), service, engine)
+    assert (caught.value.tables, caught.value.not_proven) == (["users"], [])
+    assert [table.table for table in status(engine).values() if table.proven_at is None] == ["users"]
+
+
 def test_a_second_reading_that_fails_proves_no_table(gateway: Gateway, service: str, engine: Engine) -> None:
     readings = [0]
 

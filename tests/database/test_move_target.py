@@ -93,10 +93,17 @@ def test_a_role_that_does_not_own_the_tables_is_refused_before_anything_is_writt
     assert "permission denied for schema tatame_migrations" in refused().what
     change(engine.url, f"GRANT USAGE ON SCHEMA tatame_migrations TO {other_role}")
     change(engine.url, f"GRANT SELECT ON ALL TABLES IN SCHEMA tatame_migrations TO {other_role}")
-    change(engine.url, f"ALTER TABLE roles OWNER TO {other_role}")
+    change(
+        engine.url,
+        f"ALTER TABLE roles OWNER TO {other_role}",
+        "ALTER TABLE roles ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+        f'REVOKE TEMPORARY ON DATABASE "{engine.url.database}" FROM PUBLIC',
+    )
     what = refused().what
     assert "it does not own versions, app_stores, gyms" in what
+    assert "row-level security may hide rows of roles" in what
     assert "indexes in the schema public" in what
+    assert "temporary tables" in what
     assert "tatame_move" in what
     change(engine.url, "ALTER TABLE roles OWNER TO CURRENT_USER")
 

@@ -73,9 +73,13 @@ def _type_of(column: Column[Any]) -> str:
 
 def refuse_missing_rights(target: MoveConnection) -> None:
     """Raise `TargetNotOwned` if the role may not drop and restore keys and indexes, or store the record of the move."""
-    [(role, others, creates_indexes, records)] = target.rows(_RIGHTS, {"tables": list(phases())})
+    [(role, others, hidden, creates_indexes, creates_temporary, records)] = target.rows(
+        _RIGHTS, {"tables": list(phases())}
+    )
     reasons = [f"it does not own {', '.join(others)}"] if others else []
+    reasons += [f"row-level security may hide rows of {', '.join(hidden)}"] if hidden else []
     reasons += [] if creates_indexes else ["it may not create indexes in the schema public"]
+    reasons += [] if creates_temporary else ["it may not create temporary tables"]
     reasons += [] if records else ["it may not create the schema tatame_move, or does not own it"]
     if reasons:
         raise TargetNotOwned(role=role, reasons=reasons)
@@ -89,7 +93,13 @@ SELECT current_user,
             AND NOT pg_has_role(c.relowner, 'USAGE')
         ORDER BY array_position(%(tables)s::text[], c.relname::text)
     ),
+    ARRAY(
+        SELECT c.relname::text FROM pg_class c
+        WHERE c.relnamespace = 'public'::regnamespace AND c.relname = ANY(%(tables)s) AND row_security_active(c.oid)
+        ORDER BY array_position(%(tables)s::text[], c.relname::text)
+    ),
     has_schema_privilege('public', 'CREATE'),
+    has_database_privilege(current_database(), 'TEMPORARY'),
     coalesce(
         (SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'tatame_move'),
         has_database_privilege(current_database(), 'CREATE')
