@@ -1,4 +1,4 @@
-"""The commands of docs/leave-supabase.md print what the page shows."""
+"""The commands on the pages about the move print what the pages show."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from tatame_db.database.address import readable
 from tatame_db.move.rehearsal import run_statements
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-PAGE = (Path(__file__).parents[2] / "docs" / "leave-supabase.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = "".join((DOCS / name).read_text() for name in ("leave-supabase.md", "move-in-detail.md"))
 EXAMPLE = re.compile(
     r"^```sh\n(tatame-db [^\n|]+)\n```\n\nIt prints[^\n]*:\n\n```text\n(.*?)^```\n", re.DOTALL | re.MULTILINE
 )
@@ -30,7 +31,7 @@ def pattern(shown: str) -> str:
     return "\n".join(lines).replace("(?s:.*)\n", "(?s:.*)")
 
 
-def test_the_commands_of_the_page_print_what_it_shows(
+def test_the_commands_of_the_pages_print_what_they_show(
     invoke: Run, bare_address: URL, address: URL, directory: Path
 ) -> None:
     for file in ("supabase", "rows", "left_behind"):
@@ -42,11 +43,11 @@ def test_the_commands_of_the_page_print_what_it_shows(
         "DATABASE_URL": readable(address),
         "TMPDIR": str(directory),
     }
-    examples = EXAMPLE.findall(PAGE)
+    examples = EXAMPLE.findall(PAGES)
     assert [shlex.split(command)[1:3] for command, _ in examples] == [
-        ["move", "plan"],
-        ["move", "plan"],
         ["move", "rehearse"],
+        ["move", "plan"],
+        ["move", "plan"],
         ["move", "copy"],
         ["move", "verify"],
         ["check"],

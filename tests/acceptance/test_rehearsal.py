@@ -135,5 +135,5 @@ def test_a_failing_step_is_named_and_ends_the_rehearsal(
 
 
 def test_a_rehearsal_has_every_obstacle_of_the_page() -> None:
-    page = (DOCS / "leave-supabase.md").read_text()
+    page = (DOCS / "move-in-detail.md").read_text()
     assert set(re.findall(r"^\| `([a-z-]+)` \|", page, flags=re.MULTILINE)) == rehearsal.OBSTACLES

@@ -21,7 +21,13 @@ from tatame_db.database.dialect import OLDEST_SERVER
 from tatame_db.database.idle import IDLE_TIMEOUT_SECONDS
 from tatame_db.evolve import history
 from tatame_db.evolve.lock import LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS
+from tatame_db.move.connection import SILENCE_SECONDS
+from tatame_db.move.http import READ_TIMEOUT_SECONDS
+from tatame_db.move.left_behind import READING_SECONDS
+from tatame_db.move.resolve import MAX_IDS
+from tatame_db.move.rest import MAX_ROW_BYTES
 from tatame_db.schema import Base
+from tatame_db.server.wheel import MAJOR_VERSION
 from tatame_db.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -205,3 +211,15 @@ def test_the_design_says_what_each_index_is_for() -> None:
 )
 def test_the_numbers_of_the_design_are_those_of_the_code(sentence: str) -> None:
     assert sentence in " ".join(DESIGN.split())
+
+
+def test_the_limits_of_a_move_are_those_of_the_code() -> None:
+    limits = section((ROOT / "docs" / "what-we-promise.md").read_text(), "## Limits")
+    for words in (
+        f"PostgreSQL {OLDEST_SERVER} to {MAJOR_VERSION}",
+        f"{MAX_IDS // 1_000_000} million ids",
+        f"over REST {MAX_ROW_BYTES >> 20} MB",
+        f"{SILENCE_SECONDS // 60} minutes over PostgreSQL, {READ_TIMEOUT_SECONDS // 60} over REST",
+        f"{READING_SECONDS // 60} minutes; columns",
+    ):
+        assert words in limits
