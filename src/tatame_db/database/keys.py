@@ -38,9 +38,9 @@ _QUERY = f"""
 SELECT 'index', t.relname, x.relname, pg_get_indexdef(i.indexrelid), {_INDEX_ATTRIBUTES}, NULL
 FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid JOIN pg_class x ON x.oid = i.indexrelid
 WHERE t.relnamespace = 'public'::regnamespace AND t.relname = ANY(%(tables)s)
-    -- A unique index rejects rows, so it has to be there while they are written. One that is invalid, or that depends
-    -- on an extension, would not come back as it was.
-    AND NOT i.indisunique AND i.indisvalid
+    -- A unique index rejects rows, so it has to be there while they are written. One that is invalid, that depends on
+    -- an extension, or that has parts in partitions would not come back as it was.
+    AND NOT i.indisunique AND i.indisvalid AND x.relkind = 'i'
     AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = x.oid AND d.deptype = 'x')
     AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.conrelid = t.oid)
 UNION ALL
