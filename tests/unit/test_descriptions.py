@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import date, datetime
 from enum import Enum
+from functools import partial
 from typing import Any, cast
 from uuid import UUID
 
@@ -17,12 +18,21 @@ import pytest
 from sqlalchemy import Integer, and_, bindparam, case, func, literal, or_, select, text, tuple_, type_coerce
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.orm import aliased, selectinload
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.orm import aliased, selectinload, sessionmaker
 
-from tatame_db.queries.errors import ParameterHasNoValue, ParameterInvalid, ReadInvalid
+from tatame_db.queries.errors import (
+    ParameterHasNoValue,
+    ParameterInvalid,
+    ParametersDiffer,
+    ReadHasNoMethod,
+    ReadInvalid,
+    ReadNotRun,
+    TargetInvalid,
+)
 from tatame_db.queries.functions import MAX_NULLABLE
 from tatame_db.queries.parameters import Parameter
-from tatame_db.queries.read import Read, query, read
+from tatame_db.queries.read import METHODS, Read, query, read
 from tatame_db.schema import Checkin, Class, Gym, Notification, User
 
 # ruff: noqa: PLW0108, a list of lambdas is easier to read
@@ -58,6 +68,8 @@ USES: dict[str, Callable[[Any], object]] = {
     "len": len,
     "item": lambda x: x[0],
     "slice": lambda x: x[5:],
+    "longer list": lambda x: x + [1],  # noqa: RUF005, it is what people write
+    "longer list reversed": lambda x: [1] + x,  # noqa: RUF005
     "loop": lambda x: [one for one in x],  # noqa: C416
     "list": list,
     "unpack": lambda x: [*x],
@@ -189,7 +201,6 @@ SQL_USES: dict[str, Callable[[Any], Any]] = {
     "in a list": lambda x: User.id.in_([1, x]),
     "contains": lambda x: Notification.recipients.contains([x]),
     "overlap": lambda x: Notification.recipients.overlap(["1", x]),
-    "is": lambda x: User.deleted_at.is_(x),
     "is distinct from": lambda x: User.role.is_distinct_from(x),
     "or": lambda x: or_(x == "ALL", User.role == x),
     "and": lambda x: and_(User.role == x, ~(User.email == x)),
@@ -231,6 +242,228 @@ def test_the_message_of_sqlalchemy_names_the_parameter() -> None:
         @query
         def members(gym_id: int) -> Read[User]:
             return read(User).where(User.gym_id == literal(gym_id))
+
+
+# --- Hints -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("use", "form"),
+    [
+        ("strip", "func.trim(role)"),
+        ("item", "make it a parameter of its own"),
+        ("slice", "func.left(role, 3)"),
+        ("loop", "User.id.in_(role)"),
+        ("len", "func.length(role)"),
+        ("lower", "func.lower(role)"),
+        ("isoformat", "students.all(db, role=role.isoformat(…))"),
+        ("value", "students.all(db, role=role.value)"),
+        ("key", "write a read for each choice"),
+        ("getattr of a model", "write a read for each choice"),
+        ("max", "students.all(db, role=min(role, 100))"),
+        ("sorted", "compare where you call it"),
+        ("if <", "write a read for each case"),
+        ("if", "if role is not None:"),
+        ("a column >", "and_"),
+    ],
+)
+def test_the_hint_fits_the_use(use: str, form: str) -> None:
+    with pytest.raises(ParameterHasNoValue) as raised:
+
+        @query
+        def students(role: str) -> Read[User]:
+            USES[use](role)
+            return read(User).where(User.role == role)
+
+    assert form in raised.value.fix
+
+
+def test_the_hint_for_an_item_of_a_mapping_is_a_parameter_for_each() -> None:
+    with pytest.raises(ParameterHasNoValue, match="each item that the read needs a parameter of its own"):
+
+        @query
+        def students(filters: dict[str, str]) -> Read[User]:
+            return read(User).where(User.role == filters["role"])
+
+
+NONE_USES: dict[str, Callable[[Any], Any]] = {
+    "icontains": lambda x: User.first_name.icontains(x),
+    "startswith": lambda x: User.first_name.startswith(x, autoescape=True),
+    "<": lambda x: User.id < x,
+    "in": lambda x: User.id.in_(x),
+    "text": lambda x: User.first_name.like("%" + x + "%"),
+    "operator of the parameter": lambda x: x.like("a%"),
+}
+
+
+@pytest.mark.parametrize("use", NONE_USES.values(), ids=list(NONE_USES))
+@pytest.mark.parametrize("default", [True, False])
+def test_a_parameter_that_may_be_none_where_sql_needs_a_value_is_named(
+    use: Callable[[Any], Any], default: bool
+) -> None:
+    def search(gym_id: int, name: Any = None) -> Read[User]:
+        return read(User).where(use(name), User.gym_id == gym_id)
+
+    if not default:
+        search.__defaults__ = None
+
+    with pytest.raises(ReadInvalid, match="`search` fails where `name` is None: ") as raised:
+        query(search)._prepare("all", (1, None), {})
+    assert "`if name is not None:`" in raised.value.fix
+    assert raised.value.__cause__ is not None
+
+
+def test_a_limit_that_may_be_none_is_named() -> None:
+    with pytest.raises(ReadInvalid, match="`newest` fails where `size` is None: `limit` is not a whole number"):
+
+        @query
+        def newest(size: int | None = None) -> Read[User]:
+            return read(User).limit(cast("int", size))
+
+
+@pytest.mark.parametrize("method", ["is_", "is_not"])
+@pytest.mark.parametrize("bound", [True, False])
+def test_a_parameter_after_is_which_takes_null_alone_is_refused(method: str, bound: bool) -> None:
+    def users(role: Any) -> Read[User]:
+        role = bindparam("role") if bound else role
+        return read(User).where(or_(User.id == 1, User.gym.has(getattr(Gym.name, method)(role))))
+
+    with pytest.raises(ReadInvalid, match=r"the parameter `role` is in `\.is_` or `\.is_not`") as raised:
+        query(users)
+    assert f"User.role {'==' if method == 'is_' else '!='} role" in raised.value.fix
+
+
+def test_a_parameter_that_is_none_may_follow_is() -> None:
+    @query
+    def users(role: str | None = None) -> Read[User]:
+        return read(User).where(User.role.is_(role) if role is None else User.role == role)
+
+    assert "users.role IS NULL" in users._prepare("all", (), {})[0].sql
+    assert "users.role = " in users._prepare("all", ("STUDENT",), {})[0].sql
+
+
+def test_a_parameter_of_which_only_none_matters_is_refused_with_the_form_of_a_flag() -> None:
+    with pytest.raises(ReadInvalid, match="at most whether it is None") as raised:
+
+        @query
+        def users(deleted: bool | None = None) -> Read[User]:
+            return read(User) if deleted is None else read(User).where(User.deleted_at.is_(None))
+
+    assert "`User.deleted_at.is_(None) | deleted`" in raised.value.fix
+
+    @query
+    def all_users(deleted: bool = False) -> Read[User]:
+        return read(User).where(User.deleted_at.is_(None) | deleted)
+
+    statement, values = all_users._prepare("all", (), {})
+    assert statement.sql.endswith("WHERE users.deleted_at IS NULL OR %(deleted)s")
+    assert values == {"deleted": False}
+
+
+# --- Reads used as something else ------------------------------------------------------------------------------------
+
+
+@query
+def by_role(role: str) -> Read[User]:
+    return read(User).where(User.role == role)
+
+
+@pytest.mark.parametrize(
+    ("use", "words"),
+    [
+        (lambda: cast("Any", by_role)("STUDENT"), "`by_role` was called like a function"),
+        (lambda: list(cast("Any", by_role)), "`by_role` was iterated like its rows"),
+        (lambda: [*cast("Any", read(User))], "`read User` was iterated like its rows"),
+    ],
+)
+def test_a_read_that_is_used_like_its_rows_shows_how_it_runs(use: Callable[[], object], words: str) -> None:
+    with pytest.raises(ReadNotRun, match=words) as raised:
+        use()
+    assert ".all(db" in raised.value.fix
+    assert isinstance(raised.value, TypeError)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_of_sqlalchemy_is_refused_with_what_takes_its_place(method: str) -> None:
+    with pytest.raises(ReadHasNoMethod, match=f"a read has no `{method}`") as raised:
+        getattr(read(User), method)(1)
+    assert raised.value.fix == f"write `{METHODS[method]}`"
+    assert not hasattr(read(User), method)
+
+
+def test_another_attribute_of_a_read_is_an_ordinary_error() -> None:
+    described: Any = read(User)
+    with pytest.raises(AttributeError, match="a read has no attribute 'colums'") as raised:
+        described.colums(User.id)
+    # From these, Python suggests the name that was meant.
+    assert (raised.value.name, raised.value.obj) == ("colums", described)
+    assert not hasattr(read(User), "__array__")
+
+
+@pytest.mark.parametrize(
+    "target", ["STUDENT", None, 5, sessionmaker(), async_sessionmaker(), User], ids=lambda target: type(target).__name__
+)
+@pytest.mark.parametrize("method", ["all", "first", "one", "count", "exists", "stream", "explain"])
+def test_a_call_without_a_database_names_the_database(target: Any, method: str) -> None:
+    for arguments in ((), ("STUDENT",)):
+        if target is None and not arguments:
+            continue
+        with pytest.raises(TargetInvalid, match="expected a database, a session or a connection, got ") as raised:
+            for _ in getattr(by_role, method)(target, *arguments):
+                pass
+        assert ("with db.session()" in raised.value.fix) == ("sessionmaker" in type(target).__name__)
+        assert "STUDENT" not in str(raised.value)
+
+
+class Repository:
+    def users(self, role: str) -> Read[User]:
+        return read(User).where(User.role == role)
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (Repository.users, "`users` is a method"),
+        (partial(by_role.where), "received a value of type `partial`"),
+        (read(User), "received a value of type `Read`"),
+        (Repository().users, "received a value of type `method`"),
+        (User, "received a value of type `"),
+        (lambda role: read(User).where(User.role == role).all(cast("Any", None)), "runs a read, before its parameters"),
+    ],
+)
+def test_what_is_no_function_that_describes_a_read_is_refused(function: Any, words: str) -> None:
+    with pytest.raises(ReadInvalid, match=words):
+        query(function)
+
+
+def test_a_query_that_extends_another_has_its_defaults() -> None:
+    @query
+    def users(role: str = "STUDENT", gym_id: int | None = None) -> Read[User]:
+        found = read(User).where(User.role == role)
+        return found if gym_id is None else found.where(User.gym_id == gym_id)
+
+    @query
+    def named(name: str) -> Read[User]:
+        return users.where(User.first_name == name)
+
+    @query
+    def of_role(role: str) -> Read[User]:  # noqa: ARG001, the other one uses it
+        return users.where(User.approved_at.is_not(None))
+
+    assert named._prepare("all", ("Ana",), {})[1] == {"name": "Ana", "role": "STUDENT", "gym_id": None}
+    assert "gym_id = " not in named._prepare("all", ("Ana",), {})[0].sql
+    assert "gym_id = " in named._prepare("all", ("Ana",), {"gym_id": 1})[0].sql
+    with pytest.raises(ParametersDiffer, match="`of_role` has no value for role"):
+        of_role._prepare("all", (), {})
+
+
+def test_a_call_with_other_parameters_shows_the_call_that_works() -> None:
+    with pytest.raises(ParametersDiffer) as raised:
+        by_role._prepare("all", (), {"rol": "STUDENT"})
+    assert "`.all(db, role=…)`" in raised.value.fix
+    with pytest.raises(ParametersDiffer) as raised:
+        read(User)._prepare("all", (), {"role": "STUDENT"})
+    assert raised.value.fix == "pass no parameters: this read has none"
 
 
 # --- Combinations of parameters that are None ------------------------------------------------------------------------
@@ -525,7 +758,7 @@ def test_a_list_that_is_none_is_refused() -> None:
     def users(ids: Any) -> Read[User]:
         return read(User).where(User.id.in_(ids))
 
-    with pytest.raises(ArgumentError, match="IN expression list"):
+    with pytest.raises(ReadInvalid, match="`users` fails where `ids` is None: IN expression list"):
         users._prepare("all", (None,), {})
 
 
@@ -539,6 +772,29 @@ def test_a_list_that_is_none_is_refused() -> None:
 def test_a_read_starts_at_a_page_or_after_a_row(describe: Callable[[Any], Read[User]]) -> None:
     with pytest.raises(ReadInvalid, match="has `page` and `after`"):
         query(describe)
+
+
+@pytest.mark.parametrize(
+    "describe",
+    [lambda size: read(User).limit(size).page(2, size=20), lambda size: read(User).page(2, size=size).limit(5)],
+)
+def test_a_read_has_a_page_or_a_limit(describe: Callable[[Any], Read[User]]) -> None:
+    with pytest.raises(ReadInvalid, match="has `page` and `limit`"):
+        query(describe)
+
+
+def test_a_later_page_limit_or_list_of_columns_replaces_an_earlier_one() -> None:
+    assert read(User).limit(3, skip=1).limit(5)._prepare("all", (), {})[0].sql.endswith("LIMIT 5")
+    assert read(User).page(2, size=3).page(1, size=5)._prepare("all", (), {})[0].sql.endswith("LIMIT 5")
+    assert "email" not in read(User).columns(User.email).columns(User.id)._prepare("all", (), {})[0].sql
+
+
+def test_a_deadline_that_is_a_parameter_is_refused() -> None:
+    with pytest.raises(ReadInvalid, match="`users`: `within` received the parameter `deadline_ms`"):
+
+        @query
+        def users(deadline_ms: int) -> Read[User]:
+            return read(User).within(deadline_ms=deadline_ms)
 
 
 def test_a_list_of_tuples_is_refused() -> None:

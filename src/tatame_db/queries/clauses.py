@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import (
     Alias,
+    BinaryExpression,
     BindParameter,
     Boolean,
     ClauseElement,
@@ -65,7 +66,21 @@ def condition(value: Any, model: type[Base], parent: type[Base] | None) -> Colum
         raise ReadInvalid(problem=f"`where` received {title(value)} in place of a condition", advice=f"write {form}")
     clause = _clause(value, roles.WhereHavingRole, "where", "a condition", form)
     _check_tables(clause, model, parent, "where")
+    _check_identities(clause)
     return cast("ColumnElement[bool]", _with_arrays(clause))
+
+
+def _check_identities(clause: ClauseElement) -> None:
+    """Refuse `.is_(x)` of a parameter: `IS` is followed by NULL, TRUE or FALSE, and by nothing else in PostgreSQL."""
+    for part in visitors.iterate(clause):
+        if isinstance(part, BinaryExpression) and part.operator in IDENTITIES.values():
+            name = parameter_name(part.right)
+            if name is not None:
+                sign = "==" if part.operator is operators.is_ else "!="
+                raise ReadInvalid(
+                    problem=f"the parameter `{name}` is in `.is_` or `.is_not`, which take None, True and False alone",
+                    advice=f"write `User.role {sign} {name}`, which means NULL where `{name}` is None",
+                )
 
 
 def order(value: Any, model: type[Base], parent: type[Base] | None) -> ColumnElement[Any]:
@@ -78,6 +93,7 @@ def order(value: Any, model: type[Base], parent: type[Base] | None) -> ColumnEle
         raise ReadInvalid(problem=problem, advice=f"write a read for each order: {form}")
     clause = _clause(value, roles.OrderByRole, "order_by", "a column", form)
     _check_tables(clause, model, parent, "order_by")
+    _check_identities(clause)
     return cast("ColumnElement[Any]", _with_arrays(clause))
 
 
@@ -109,6 +125,14 @@ def checked_count(value: Any, title: str, *, least: int = 0) -> int:
         problem = f"{title} is not a whole number of {least} or more"
         raise ReadInvalid(problem=problem, advice=f"pass an `int` of {least} or more, up to {MAX_COUNT}")
     return value
+
+
+def page_and_limit(name: str) -> ReadInvalid:
+    """Return the error for a read with two ways to say how many rows it has."""
+    return ReadInvalid(
+        problem=f"`{name}` has `page` and `limit`, which both choose how many rows it has",
+        advice="keep one of them: `.page(page, size=20)` or `.limit(20, skip=40)`",
+    )
 
 
 def refuse_names(method: str, model: type[Base], names: Iterable[str]) -> None:

@@ -86,13 +86,16 @@ class RelationRead:
             read(Checkin).order_by(Checkin.id).limit(50)
             read(Checkin).order_by(Checkin.id).limit(50, skip=100)
 
-        Both numbers become part of the SQL, because PostgreSQL plans badly for a limit that it does not know. Raises
-        `ReadInvalid` for an expression, such as `(page - 1) * size` of parameters: `Read.page` computes that.
+        Both numbers become part of the SQL, because PostgreSQL plans badly for a limit that it does not know. A later
+        call replaces an earlier one. Raises `ReadInvalid` beside `page`, and for an expression, such as
+        `(page - 1) * size` of parameters: `Read.page` computes that.
         """
+        if self.page_number is not None:
+            raise clauses.page_and_limit(self.title)
         clauses.count(count, "limit")
         if skip is not None:
             clauses.count(skip, "skip")
-        return self._apply(lambda read: replace(read, size=count, skip=skip, page_number=None))
+        return self._apply(lambda read: replace(read, size=count, skip=skip))
 
     def columns(self, *columns: InstrumentedAttribute[Any]) -> Self:
         """Read these columns only; reading any other attribute of the rows raises `NotLoaded`.
@@ -100,7 +103,7 @@ class RelationRead:
             read(User).columns(User.id, User.first_name)
             read(User).load(read(User.gym).columns(Gym.name))
 
-        Raises `ReadInvalid` for a column of another model.
+        A later call replaces an earlier one. Raises `ReadInvalid` for a column of another model.
         """
         selected = tuple(clauses.column(column, self.model) for column in columns)
         return self._apply(lambda read: replace(read, selected=selected))

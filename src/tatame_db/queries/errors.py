@@ -14,7 +14,50 @@ class ReadInvalid(TatameError):
     problem: str
     advice: str
     what = "{problem}"
+    means = "Nothing was read."
     fix = "{advice}"
+
+
+@fact
+class ReadHasNoMethod(TatameError, AttributeError):
+    """A read is used like a `Query` or `Select` of SQLAlchemy."""
+
+    method: str
+    form: str
+    what = "a read has no `{method}`"
+    means = "Nothing was read."
+    fix = "write `{form}`"
+
+
+@fact
+class ReadNotRun(TatameError, TypeError):
+    """A read is used like its rows, or like the function that describes it."""
+
+    name: str
+    use: str
+    form: str
+    what = "`{name}` {use}, but it is the description of a read"
+    means = "Nothing was read."
+    fix = "run it: `{form}`"
+
+
+@fact
+class TargetInvalid(TatameError, TypeError):
+    """A read or write was passed something else than a database, a session or a connection to run on."""
+
+    received: str
+    is_factory: bool
+    """Whether the value makes sessions, as `Database.session` does."""
+    what = "expected a database, a session or a connection, got {received}"
+    means = "The statement was not sent."
+    fix = "{advice}"
+
+    @property
+    def advice(self) -> str:
+        """The advice for `db.session` and for any other value."""
+        if self.is_factory:
+            return "make a session, `with db.session() as session:`, and pass that, or pass the database itself"
+        return "pass it first, before all parameters: `.all(db, …)`, `.run(db)`"
 
 
 @fact
@@ -45,8 +88,19 @@ class ParametersDiffer(TatameError):
     missing: set[str]
     unknown: set[str]
     repeated: set[str]
+    known: tuple[str, ...]
+    """All parameters of the read, in order."""
     what = "`{name}` {problem}"
-    fix = "pass each parameter of the read once, by position or by name"
+    means = "The statement was not sent."
+    fix = "{advice}"
+
+    @property
+    def advice(self) -> str:
+        """The call that works."""
+        if not self.known:
+            return "pass no parameters: this read has none"
+        names = ", ".join(f"{name}=…" for name in self.known)
+        return f"pass each parameter once, by position or by name: `.all(db, {names})`"
 
     @property
     def problem(self) -> str:
@@ -102,6 +156,7 @@ class NotOneRow(TatameError):
     name: str
     several: bool
     what = "`{name}` expected exactly one row, found {found}"
+    means = "No row was returned."
     fix = "call `first` if the row may be missing, or `all` if there may be several"
 
     @property
@@ -283,4 +338,5 @@ class NotAKey(TatameError):
     problem: str
     advice: str
     what = "`by` cannot match rows of {model}: {problem}"
+    means = "Nothing was written."
     fix = "{advice}"

@@ -7,8 +7,11 @@ computes by a placeholder would do so once, for all calls, and return wrong rows
 from __future__ import annotations
 
 import sys
+from datetime import datetime, time, timedelta
+from decimal import Decimal
 from inspect import currentframe
 from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
 
 from sqlalchemy import BindParameter, func
 from sqlalchemy.sql import operators, visitors
@@ -32,8 +35,34 @@ TRUTH = (
     "decide by None, which is passed as it is: `if {name} is not None:`; combine conditions in `where`, with `and_` or "
     "`or_`; to decide by another value, write a read for each case"
 )
-SEQUENCE = "pass the value as it is to be used, or use it in SQL: `User.id.in_({name})`, `func.length({name})`"
-VALUE = "pass the value as it is to be used, or use a function of SQL: `func.lower({name})`, `func.trim({name})`"
+COMPARISON = (
+    "compare where you call it, and pass the result, such as `{function}.all(db, {name}=min({name}, 100))`; to decide "
+    "by the value, write a read for each case"
+)
+SEQUENCE = "use the whole list in SQL, `User.id.in_({name})`; to use one item, make it a parameter of its own"
+LONGER_LIST = "pass the whole list: `{function}.all(db, {name}=[*{name}, …])`"
+SLICE = (
+    "use a function of SQL, such as `func.left({name}, 3)`, or pass the part: `{function}.all(db, {name}={name}[:3])`"
+)
+ITEM = "make each item that the read needs a parameter of its own, and pass it where you call `{function}`"
+LENGTH = "use the length in SQL, `func.length({name})` of a text, or make it a parameter of its own"
+VALUE = "pass the value as SQL is to use it: `{function}.all(db, {name}=…)`"
+CHOICE = (
+    "compute with the value where you call `{function}`, and pass the result; to choose by it, such as an order, write "
+    'a read for each choice, and choose where you call: `{{"name": by_name, "date": by_date}}[{name}].all(db)`'
+)
+
+SQL_METHODS = {
+    "capitalize": "initcap",
+    "lower": "lower",
+    "lstrip": "ltrim",
+    "rstrip": "rtrim",
+    "strip": "trim",
+    "title": "initcap",
+    "upper": "upper",
+}
+"""Methods of text, and the functions of SQL that do the same or nearly so."""
+METHODS_OF = (str, bytes, datetime, time, timedelta, Decimal, UUID, list, set)
 
 
 class Parameter(ColumnOperators):
@@ -55,11 +84,17 @@ class Parameter(ColumnOperators):
 
     def operate(self, op: OperatorType, *other: Any, **kwargs: Any) -> Any:
         """Return SQL for an operator."""
+        self._check_operand(op, other)
         return op(cast("Any", self._bind), *other, **kwargs)
 
     def reverse_operate(self, op: OperatorType, other: Any, **kwargs: Any) -> Any:
         """Return SQL for an operator to the right of a value."""
+        self._check_operand(op, (other,))
         return op(other, cast("Any", self._bind), **kwargs)
+
+    def _check_operand(self, op: OperatorType, other: tuple[Any, ...]) -> None:
+        if op is operators.add and isinstance(other[0], list | tuple):
+            raise self._refusal("as a list", LONGER_LIST)
 
     def _refusal(self, use: str, advice: str) -> ParameterHasNoValue:
         return refusal(self._function, [self._name], use, advice)
@@ -82,7 +117,7 @@ class Parameter(ColumnOperators):
 
     def __hash__(self) -> int:
         if _app_calls():
-            raise self._refusal("as a key of a dictionary or set", VALUE)
+            raise self._refusal("as a key of a dictionary or set", CHOICE)
         return id(self)
 
     def __repr__(self) -> str:
@@ -121,10 +156,14 @@ class Parameter(ColumnOperators):
         raise self._refusal("as a number", NUMBER)
 
     def __len__(self) -> int:
-        raise self._refusal("as a sequence", SEQUENCE)
+        raise self._refusal("in `len`", LENGTH)
 
     # Without `__iter__`, which would make it a list for SQLAlchemy, Python iterates by this one.
-    def __getitem__(self, _: Any) -> Any:
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, slice):
+            raise self._refusal("in Python, with `[…]`", SLICE)
+        if not isinstance(key, int):
+            raise self._refusal("in Python, with `[…]`", ITEM)
         raise self._refusal("as a sequence", SEQUENCE)
 
     def __contains__(self, _: Any) -> Any:
@@ -140,7 +179,7 @@ class Parameter(ColumnOperators):
         # SQLAlchemy asks objects for the attributes that it knows.
         if name.startswith("_") or not _app_calls():
             raise AttributeError(name)
-        raise self._refusal(f"in Python, with `.{name}`", VALUE)
+        raise self._refusal(f"in Python, with `.{name}`", _advice_for(name))
 
 
 class _Bind(BindParameter[Any]):
@@ -202,8 +241,20 @@ def _is_escaping() -> bool:
 
 def refusal(function: str, names: list[str], use: str, advice: str) -> ParameterHasNoValue:
     """Return the error for a use of a parameter in Python; where it is not known which, `names` are those it may be."""
-    advice = advice.format(name=names[0])
+    advice = advice.format(name=names[0], function=function)
     return ParameterHasNoValue(function=function, parameters=tuple(names), use=use, advice=advice)
+
+
+def _advice_for(attribute: str) -> str:
+    """Return the advice for an attribute of a parameter."""
+    is_method = any(callable(getattr(kind, attribute, None)) for kind in METHODS_OF)
+    used = f"{{name}}.{attribute}{'(…)' if is_method else ''}"
+    passed = f"pass the result: `{{function}}.all(db, {{name}}={used})`"
+    if attribute in SQL_METHODS:
+        return f"use the function of SQL, `func.{SQL_METHODS[attribute]}({{name}})`, or {passed}"
+    if is_method:
+        return passed
+    return f"{passed}; of an object with several values, make each that the read needs a parameter of its own"
 
 
 def _app_calls() -> bool:

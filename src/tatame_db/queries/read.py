@@ -14,8 +14,8 @@ from tatame_db.queries import clauses
 from tatame_db.queries.description import RelationRead, read_relation
 from tatame_db.queries.engine.deadline import deadline_after
 from tatame_db.queries.engine.plan import Statement
-from tatame_db.queries.errors import NotOneRow, ParametersDiffer, ReadInvalid
-from tatame_db.queries.functions import NO_NULLS, QueryFunction
+from tatame_db.queries.errors import NotOneRow, ParametersDiffer, ReadHasNoMethod, ReadInvalid, ReadNotRun
+from tatame_db.queries.functions import NO_NULLS, QueryFunction, named
 from tatame_db.queries.parameters import parameter_name
 from tatame_db.queries.run import (
     AsyncTarget,
@@ -42,6 +42,23 @@ P = ParamSpec("P", default=...)
 Q = ParamSpec("Q")
 
 NO_DEFAULTS: dict[str, Any] = {}
+
+METHODS = {
+    "filter": ".where(User.role == role)",
+    "filter_by": ".where(User.role == role)",
+    "get": ".where(User.id == id).first(db)",
+    "group_by": "select(…).group_by(…)` in a session, or `.count(db)",
+    "having": "select(…).having(…)` in a session",
+    "join": ".where(User.gym.has(Gym.name == name))",
+    "offset": ".limit(20, skip=40)` or `.page(3, size=20)",
+    "one_or_none": ".first(db)",
+    "options": ".load(User.gym)",
+    "outerjoin": ".where(User.gym.has(Gym.name == name))",
+    "scalar": ".one(db)",
+    "scalars": ".all(db)",
+    "with_for_update": "select(…).with_for_update()` in a session",
+}
+"""Methods of SQLAlchemy's queries, and what a read has in their place."""
 
 MAX_COMBINATIONS = 64
 """For how many combinations of parameters that are None the statements of one read are cached."""
@@ -81,6 +98,12 @@ class Read(RelationRead, Generic[T, P]):
         the call itself: both reads share their statements. `stream` has no deadline. Raises `ValueError` unless the
         number is an `int` from 1 to 2,147,483,647.
         """
+        parameter = parameter_name(deadline_ms)
+        if parameter is not None:
+            raise ReadInvalid(
+                problem=f"`within` received the parameter `{parameter}`",
+                advice="set the deadline of a call where you call: `.within(deadline_ms=200).all(db, …)`",
+            )
         deadline_after(deadline_ms)
         # Reading it makes the dictionary that the copy then shares.
         _ = self._statements
@@ -95,10 +118,12 @@ class Read(RelationRead, Generic[T, P]):
 
         The primary key follows in the order, so that each row is on one page. A page after the last is empty. The
         server counts through the rows of all pages before: for deep pages use `after`. Raises `ReadInvalid` for a
-        number that is not an `int` of 1 or more, of a parameter when the read runs.
+        number that is not an `int` of 1 or more, of a parameter when the read runs, and beside `limit` or `after`.
         """
         clauses.count(number, "page", least=1)
         clauses.count(size, "size")
+        if self.size is not None and self.page_number is None:
+            raise clauses.page_and_limit(self._log_name)
         self._check_one_way_to_page(self.last_row)
         return self._apply(lambda read: replace(read, size=size, skip=None, page_number=number, is_paged=True))
 
@@ -142,7 +167,7 @@ class Read(RelationRead, Generic[T, P]):
         user = find_user.first(db, clerk_user_id="user_123")
         user = await find_user.first(async_db, clerk_user_id="user_123")
         """
-        return self._fetch(target, _first_row, *self._prepare("first", args, kwargs))
+        return self._fetch(target, _first_row, *self._prepare("first", args, kwargs, target))
 
     @overload
     def one(self, target: SyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> T: ...
@@ -154,7 +179,7 @@ class Read(RelationRead, Generic[T, P]):
         gym = read(Gym).where(Gym.id == 1).one(db)
         gym = await read(Gym).where(Gym.id == 1).one(async_session)
         """
-        return self._fetch(target, self._only_row, *self._prepare("one", args, kwargs))
+        return self._fetch(target, self._only_row, *self._prepare("one", args, kwargs, target))
 
     @overload
     def all(self, target: SyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> list[T]: ...
@@ -166,7 +191,7 @@ class Read(RelationRead, Generic[T, P]):
         gyms = read(Gym).order_by(Gym.name).all(db)
         gyms = await read(Gym).order_by(Gym.name).all(async_db)
         """
-        statement, values = self._prepare("all", args, kwargs)
+        statement, values = self._prepare("all", args, kwargs, target)
         if is_sync(target):
             return fetch(target, statement, values, deadline_ms=self.deadline_ms)
         return fetch_async(target, statement, values, deadline_ms=self.deadline_ms)
@@ -183,7 +208,7 @@ class Read(RelationRead, Generic[T, P]):
         for checkin in read(Checkin).stream(db): ...
         async for checkin in read(Checkin).stream(async_db): ...
         """
-        statement, values = self._prepare("stream", args, kwargs)
+        statement, values = self._prepare("stream", args, kwargs, target)
         return stream(target, statement, values) if is_sync(target) else stream_async(target, statement, values)
 
     @overload
@@ -196,7 +221,7 @@ class Read(RelationRead, Generic[T, P]):
         students_of.count(db, gym_id=1)
         await read(User).where(User.gym_id == 1).count(async_db)
         """
-        return self._fetch(target, _first_row, *self._prepare("count", args, kwargs))
+        return self._fetch(target, _first_row, *self._prepare("count", args, kwargs, target))
 
     @overload
     def exists(self, target: SyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> bool: ...
@@ -208,7 +233,7 @@ class Read(RelationRead, Generic[T, P]):
         if read(User).where(User.email == email).exists(db): ...
         if await read(User).where(User.email == email).exists(async_db): ...
         """
-        return self._fetch(target, _first_row, *self._prepare("exists", args, kwargs))
+        return self._fetch(target, _first_row, *self._prepare("exists", args, kwargs, target))
 
     @overload
     def explain(self, target: SyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> str: ...
@@ -220,9 +245,31 @@ class Read(RelationRead, Generic[T, P]):
         print(find_user.explain(db, clerk_user_id="user_123"))
         print(await find_user.explain(async_db, clerk_user_id="user_123"))
         """
-        statement, values = self._prepare("all", args, kwargs)
+        statement, values = self._prepare("all", args, kwargs, target)
         sql = f"EXPLAIN (ANALYZE, BUFFERS) {statement.sql}"
         return self._fetch(target, "\n".join, Statement(f"EXPLAIN {statement.name}", sql, _only_value), values)
+
+    # For checkers, it has none of these, so that they find the mistakes themselves.
+    if not TYPE_CHECKING:
+
+        def __call__(self, *_: Any, **__: Any) -> Any:
+            """Refuse to be a function."""
+            raise self._not_run("was called like a function")
+
+        def __iter__(self) -> Any:
+            raise self._not_run("was iterated like its rows")
+
+        __aiter__ = __iter__
+
+        def __getattr__(self, name: str) -> Any:
+            if name in METHODS:
+                raise ReadHasNoMethod(method=name, form=METHODS[name])
+            message = f"a read has no attribute {name!r}"
+            raise AttributeError(message, name=name, obj=self)
+
+    def _not_run(self, use: str) -> ReadNotRun:
+        parameters = ", ".join(["db", *(f"{name}=…" for name in sorted(self._names))])
+        return ReadNotRun(name=self._log_name, use=use, form=f"{self.name or '…'}.all({parameters})")
 
     def _fetch(
         self, target: Any, finish: Callable[[list[Any]], Any], statement: Statement[Any], values: dict[str, Any]
@@ -241,10 +288,16 @@ class Read(RelationRead, Generic[T, P]):
         return self.name or f"read {self.model.__name__}"
 
     def _prepare(
-        self, purpose: Purpose, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, purpose: Purpose, args: tuple[Any, ...], kwargs: dict[str, Any], target: Any = None
     ) -> tuple[Statement[Any], dict[str, Any]]:
-        """Return the statement for a purpose, and the values to send with it."""
-        values = self._values(args, kwargs)
+        """Return the statement for a purpose, and the values to send with it; `target` is named if it is none."""
+        try:
+            values = self._values(args, kwargs)
+        except ParametersDiffer:
+            # A call without the database shifts its parameters, which would be reported as missing.
+            if target is not None:
+                is_sync(target)
+            raise
         nulls = frozenset([name for name, value in values.items() if value is None]) if values else NO_NULLS
         statements = self._statements.get(nulls) or self._statements_of(nulls)
         return statements.prepare(purpose, values)
@@ -260,9 +313,13 @@ class Read(RelationRead, Generic[T, P]):
         if surplus or repeated or values.keys() != self._names:
             unknown = values.keys() - self._names
             unknown |= {f"number {len(positional) + 1}"} if surplus else set()
-            missing = self._names - values.keys()
+            own = function.names if function else ()
             raise ParametersDiffer(
-                name=self._log_name, missing=set(missing), unknown=set(unknown), repeated=set(repeated)
+                name=self._log_name,
+                missing=set(self._names - values.keys()),
+                unknown=set(unknown),
+                repeated=set(repeated),
+                known=(*own, *sorted(self._names.difference(own))),
             )
         return values
 
@@ -287,7 +344,10 @@ class Read(RelationRead, Generic[T, P]):
         if not nulls:
             return self
         described = self if self.variant is None else self.variant(nulls)
-        return described.without_nulls(nulls)
+        try:
+            return described.without_nulls(nulls)
+        except ReadInvalid as error:
+            raise named(error, self._log_name) from None
 
     def _apply(self, step: Callable[[Any], Any]) -> Self:
         changed = cast("Self", step(self))
@@ -365,10 +425,13 @@ def _described(function: QueryFunction, nulls: frozenset[str], described: Any) -
     if not isinstance(described, Read):
         raise ReadInvalid(
             problem=f"`{function.name}` returned a value of type `{type(described).__name__}`",
-            advice="return the description of a read of a model: `return read(User).where(…)`",
+            advice="return the description of a read of a model, `return read(User).where(…)`, and run it where you "
+            f"need its rows: `{function.name}.all(db, …)`",
         )
     found = cast("Read[Any]", described)
     # The function may return what another one has described, which has its own combinations.
+    if found.function is not None:
+        function.add_defaults(found.function.defaults)
     if found.variant is not None:
         found = replace(found.variant(nulls) if nulls else found, function=None, variant=None)
     return found

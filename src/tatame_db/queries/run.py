@@ -19,6 +19,7 @@ from tatame_db.database.driver import async_driver_connection, driver_connection
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.database.session_state import CHANGED
 from tatame_db.database.streams import OpenStream
+from tatame_db.queries.clauses import title
 from tatame_db.queries.engine.cursors import check_parameters, cursor_name, reported
 from tatame_db.queries.engine.deadline import deadline_after
 from tatame_db.queries.engine.dispatch import dispatcher_of
@@ -27,6 +28,7 @@ from tatame_db.queries.engine.lease import LentConnection
 from tatame_db.queries.engine.streams import STREAM_BATCH_ROWS, AsyncStream
 from tatame_db.queries.engine.tasks import ends_at, fetch_all_committed_async
 from tatame_db.queries.engine.threads import checkout, fetch_all_committed, fetch_committed, fetch_in_session
+from tatame_db.queries.errors import TargetInvalid
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
@@ -48,14 +50,14 @@ Values: TypeAlias = "dict[str, Any]"
 def is_sync(target: SyncTarget | AsyncTarget) -> TypeIs[SyncTarget]:
     """Return whether results of a target are returned; those of the others are awaited.
 
-    Raises `TypeError` for anything else, which would make a coroutine that does nothing.
+    Raises `TargetInvalid` for anything else, which would make a coroutine that does nothing.
     """
     if isinstance(target, Database | Session | Connection):
         return True
     # SQLAlchemy's classes for asyncio have it; importing them here would load greenlet for sync code.
     if isinstance(target, AsyncDatabase) or hasattr(target, "run_sync"):
         return False
-    raise TypeError(f"expected a database, a session or a connection, got {type(target).__name__}")
+    raise TargetInvalid(received=title(target), is_factory=hasattr(target, "kw") and callable(target))
 
 
 def commits_at_once(target: SyncTarget | AsyncTarget) -> bool:
