@@ -14,7 +14,7 @@ from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
 from tatame_db.database.pool import Database
 from tatame_db.move import digest
-from tatame_db.move.proof import RowDifference, ValueDifference
+from tatame_db.move.differences import RowDifference, ValueDifference
 from tatame_db.schema import phases
 
 Verify = Callable[..., move.Proof]

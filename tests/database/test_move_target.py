@@ -12,7 +12,7 @@ from tests.database.moves import Copy, ask, change, copy_into
 
 from tatame_db import move
 from tatame_db.database.pool import Database
-from tatame_db.move.proof import ValueDifference
+from tatame_db.move.differences import ValueDifference
 from tatame_db.schema import Base
 
 

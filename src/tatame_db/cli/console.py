@@ -62,8 +62,9 @@ def answer_parts(parts: Iterable[str]) -> None:
 
 
 def answer_json(facts: dict[str, Any]) -> None:
-    """Print one JSON object with stable keys."""
-    answer(json.dumps(facts, indent=2, ensure_ascii=False))
+    """Print one JSON object with stable keys; its parts are made as they are printed."""
+    answer_parts(json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(facts))
+    answer("")
 
 
 def say(text: str) -> None:

@@ -268,12 +268,12 @@ def verify_(
     from tatame_db import move
 
     with _opened(target_of(database_url), anon_sees_all=anon_sees_all) as connections:
-        proof = move.verify(connections, tables or (), max_differences=max_differences)
-    if as_json:
-        console.answer_json(move_report.proof_as_json(proof))
-    else:
-        move_report.show_proof(proof)
-    if error := proof.error:
+        compared = move.compare(connections, tables or (), max_differences=max_differences)
+        if as_json:
+            console.answer_json(move_report.proof_as_json(compared))
+        else:
+            move_report.show_proof(compared)
+    if error := compared.proof.error:
         raise error
 
 

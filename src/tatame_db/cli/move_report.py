@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from tatame_db.cli import console
 from tatame_db.errors import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
     from tatame_db.move import (
+        Comparison,
         Exclusion,
         MoveStatus,
         Obstacle,
         Plan,
-        Proof,
         Rehearsal,
         Rejected,
         Report,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         TableProof,
         TableStatus,
     )
+    from tatame_db.move.differences import RowDifference
     from tatame_db.move.left_behind import LeftBehind
     from tatame_db.move.plan import PlannedTable
     from tatame_db.move.rehearsal import RehearsedStep
@@ -312,31 +313,52 @@ def _count_result(count: TableCount) -> str:
     return f"{result}, {rejected}" if rejected else result
 
 
-def proof_as_json(proof: Proof) -> dict[str, Any]:
-    """Return the object that `move verify --json` prints."""
+class _Stream(list[Any]):
+    """A list for the JSON encoder whose items are made one by one; only their number is known before."""
+
+    def __init__(self, items: Iterator[Any], number: int) -> None:
+        super().__init__()
+        self._items, self._number = items, number
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._items
+
+    def __len__(self) -> int:
+        return self._number
+
+
+def proof_as_json(comparison: Comparison) -> dict[str, Any]:
+    """Return the object that `move verify --json` prints; the values that differ are read while it is encoded."""
+    proof = comparison.proof
     return {
         "hash": proof.hash,
         "rest": asdict(proof.rest) if proof.rest else None,
         "equal": proof.equal,
         "equal_but_for_choices": proof.equal_but_for_choices,
         "by_choice": proof.by_choice,
-        "tables": [asdict(table) | {"equal": table.equal} for table in proof.tables],
+        "tables": [_table_as_json(comparison, table) for table in proof.tables],
         "exclusions": [asdict(exclusion) for exclusion in proof.exclusions],
         "changed": [asdict(exclusion) for exclusion in proof.changed],
     }
 
 
-def show_proof(proof: Proof) -> None:
-    """Print for each table whether it is equal, with the rows and values that differ."""
+def _table_as_json(comparison: Comparison, table: TableProof) -> dict[str, Any]:
+    differences = _Stream(map(asdict, comparison.differences(table)), len(table.differences))
+    return asdict(replace(table, differences=[])) | {"differences": differences, "equal": table.equal}
+
+
+def show_proof(comparison: Comparison) -> None:
+    """Print for each table whether it is equal, with the rows and values that differ, which are read meanwhile."""
+    proof = comparison.proof
     _show_reading(proof.rest)
     for table in proof.tables:
-        _show_table_proof(table)
+        _show_table_proof(table, comparison.differences(table))
     for exclusion in proof.changed:
         console.answer(f"{exclusion.place}: the source has changed since these values were excluded")
     _show_exclusions(proof.exclusions)
 
 
-def _show_table_proof(proof: TableProof) -> None:
+def _show_table_proof(proof: TableProof, differences: Iterator[RowDifference]) -> None:
     if proof.source_rows is None:
         console.answer(f"{proof.table}: cannot be compared, the source has no such table")
         return
@@ -348,7 +370,7 @@ def _show_table_proof(proof: TableProof) -> None:
         f" ({proof.source_rows:,} in the source, {proof.target_rows:,} in the target)"
         + (f"; {proof.by_choice:,} of them by choice" if proof.by_choice else "")
     )
-    for row in proof.differences:
+    for row in differences:
         console.answer(f"  {row.id}  {row.kind}{f' by choice: {row.choice}' if row.choice else ''}")
         for value in row.values:
             console.answer(

@@ -31,7 +31,7 @@ from tatame_db.move.open import (
 from tatame_db.move.parked import KeysNotRestored
 from tatame_db.move.plan import Plan, plan
 from tatame_db.move.prepare import ObstaclesUnresolved, OtherRowsInTarget, ParentsNotCopied, TablesEmptied
-from tatame_db.move.proof import Proof, TableCount, TableProof, counts, verify
+from tatame_db.move.proof import Comparison, Proof, TableCount, TableProof, compare, counts, verify
 from tatame_db.move.reach import ReferencesUnreadable, RowsStillReferenced
 from tatame_db.move.ready import TrialInsertFailed
 from tatame_db.move.rehearsal import Rehearsal, rehearse
@@ -47,6 +47,7 @@ from tatame_db.move.target_schema import TargetColumnsMissing, TargetNotOwned
 __all__ = [
     "ChangedAfterProof",
     "Choices",
+    "Comparison",
     "ConnectionLost",
     "Connections",
     "CopyDiffers",
@@ -98,6 +99,7 @@ __all__ = [
     "TooManyExcluded",
     "TrialInsertFailed",
     "Unfinished",
+    "compare",
     "copy",
     "counts",
     "open_for_reading",

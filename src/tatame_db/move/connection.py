@@ -35,6 +35,8 @@ _CANCEL_SECONDS = 2
 # end a session that works for hours. `row_security = off` makes a row that a policy would hide an error.
 _SETTINGS = TEXT_OUTPUT | {
     "array_nulls": "on",
+    # The server ends the query of a client that was killed within a second, as it ends none by default.
+    "client_connection_check_interval": "1s",
     "client_encoding": "UTF8",
     "default_tablespace": "",
     "default_transaction_deferrable": "off",

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tatame_db.errors import TatameError, counted, fact
 from tatame_db.move.choices import REJECTED
+from tatame_db.move.differences import DifferenceReader, RowDifference
 from tatame_db.move.digest import HASHES, NARROW_BITS, TableDigests, common_hash, number_first
 from tatame_db.move.mapping import read_mapping
 from tatame_db.move.record import Record, identity_of
 from tatame_db.move.rejects import Rejects
-from tatame_db.move.sql import array, array_items
 from tatame_db.move.target_schema import refuse_missing_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from tatame_db.move.choices import Exclusion
     from tatame_db.move.connection import Connections
@@ -96,28 +96,6 @@ class TableCount:
     def by_choice(self) -> bool:
         """Whether the numbers differ exactly by the rejected rows."""
         return self.source is not None and self.source - self.target == sum(self.rejected.values()) > 0
-
-
-@dataclass(frozen=True)
-class ValueDifference:
-    """A column of a row that differs, with the text of both values."""
-
-    column: str
-    source: str | None
-    target: str | None
-
-
-@dataclass(frozen=True)
-class RowDifference:
-    """A row that is `missing` on the target, `extra` there, or `differing`; only the latter has `values`.
-
-    `choice` is the reason if the row differs by choice: it was excluded, and the source has not changed it since.
-    """
-
-    id: str
-    kind: Literal["missing", "extra", "differing"]
-    values: list[ValueDifference]
-    choice: str | None = None
 
 
 @dataclass(frozen=True)
@@ -212,8 +190,22 @@ def rejected(exclusions: list[Exclusion], table: str) -> dict[str, int]:
     return dict(rows)
 
 
-def verify(connections: Connections, tables: Sequence[str] = (), *, max_differences: int = MAX_DIFFERENCES) -> Proof:
-    """Compare the contents of these tables, or of all, and return at most `max_differences` rows of each that differ.
+@dataclass(frozen=True)
+class Comparison:
+    """A proof without the values that differ, which can be read as long as both databases are open."""
+
+    proof: Proof
+    readers: dict[str, DifferenceReader]
+
+    def differences(self, table: TableProof) -> Iterator[RowDifference]:
+        """Read the values of a table's differences; holds some megabytes of them at a time."""
+        return self.readers[table.table].with_values(table.differences) if table.differences else iter(())
+
+
+def compare(
+    connections: Connections, tables: Sequence[str] = (), *, max_differences: int = MAX_DIFFERENCES
+) -> Comparison:
+    """Compare the contents of these tables, or of all; remember at most `max_differences` rows of each that differ.
 
     Raises `TableUnknown`, `SourceUnreadable`, `TargetColumnsMissing`, `NoCommonHash`.
     """
@@ -222,13 +214,28 @@ def verify(connections: Connections, tables: Sequence[str] = (), *, max_differen
     refuse_missing_columns(connections.target, [table.table for table in chosen])
     hash_name = common_hash(connections)
     rejects = Rejects(connections, HASHES[hash_name])
-    return Proof(
+    readers = {
+        table.name: DifferenceReader(TableDigests(connections, table, rejects.hash_expression), rejects.hash_expression)
+        for table in chosen
+    }
+    proof = Proof(
         hash=hash_name,
-        tables=[_prove(connections, table, rejects, max_differences) for table in chosen],
+        tables=[_prove(connections, readers[table.name], rejects, max_differences) for table in chosen],
         exclusions=rejects.of(tables),
         changed=rejects.changed(mapping, tables),
         rest=connections.source.rest,
     )
+    return Comparison(proof, readers)
+
+
+def verify(connections: Connections, tables: Sequence[str] = (), *, max_differences: int = MAX_DIFFERENCES) -> Proof:
+    """Compare the contents of these tables, or of all, and return at most `max_differences` rows of each that differ.
+
+    Holds the values of all these rows; `compare` reads them one after the other. Raises what `compare` raises.
+    """
+    found = compare(connections, tables, max_differences=max_differences)
+    tables_with_values = [replace(table, differences=list(found.differences(table))) for table in found.proof.tables]
+    return replace(found.proof, tables=tables_with_values)
 
 
 def _count(connections: Connections, table: TableMap) -> TableCount:
@@ -237,11 +244,11 @@ def _count(connections: Connections, table: TableMap) -> TableCount:
     return TableCount(table.name, source if table.comparable else None, target)
 
 
-def _prove(connections: Connections, table: TableMap, rejects: Rejects, max_differences: int) -> TableProof:
+def _prove(connections: Connections, reader: DifferenceReader, rejects: Rejects, max_differences: int) -> TableProof:
+    digests, table = reader.digests, reader.table
     if not table.comparable:
         return TableProof(table.name, None, _count(connections, table).target, None, None, 0, 0, 0, 0, [])
-    digests = TableDigests(connections, table, rejects.hash_expression)
-    rows = _RowComparison(digests, rejects, max_differences)
+    rows = _RowComparison(reader, rejects, max_differences)
     source, target = digests.whole()
     if source != target:
         for part in digests.differing_parts(NARROW_BITS):
@@ -263,8 +270,8 @@ def _prove(connections: Connections, table: TableMap, rejects: Rejects, max_diff
 class _RowComparison:
     """Compares the rows of one table part by part: counts those that differ, and remembers the first of them."""
 
-    def __init__(self, digests: TableDigests, rejects: Rejects, max_differences: int) -> None:
-        self.digests, self.table = digests, digests.table
+    def __init__(self, reader: DifferenceReader, rejects: Rejects, max_differences: int) -> None:
+        self.reader, self.digests, self.table = reader, reader.digests, reader.table
         self.rejects, self.max_differences = rejects, max_differences
         self.missing = self.extra = self.differing = self.by_choice = 0
         self.found: list[RowDifference] = []
@@ -292,10 +299,8 @@ class _RowComparison:
                 self.found.append(RowDifference(key, kind, [], reasons.get(key)))
 
     def differences(self) -> list[RowDifference]:
-        """Return the rows that were remembered, in the order of their ids, with the values of the differing ones."""
-        values = self._values([row.id for row in self.found if row.kind == "differing"])
-        rows = sorted(self.found, key=lambda row: number_first(row.id))
-        return [replace(row, values=values.get(row.id, [])) for row in rows]
+        """Return the rows that were remembered, in the order of their ids, without values."""
+        return sorted(self.found, key=lambda row: number_first(row.id))
 
     def _reasons(self, missing: list[str], differing: list[str]) -> dict[str, str]:
         """Return, by id, the reasons of those rows that differ only by choice."""
@@ -305,43 +310,12 @@ class _RowComparison:
             if key in excluded and (reason := excluded[key].rejected) is not None:
                 reasons[key] = reason
         nulled = {key: excluded[key].nulled for key in differing if key in excluded and excluded[key].nulled}
-        for key, values in self._values(list(nulled)).items():
+        for key, columns in self.reader.columns(list(nulled)).items():
             # By choice only if each differing column is NULL now, and was made NULL for a reason that is on record.
-            columns = [self._source_column(value.column) for value in values]
-            if all(value.target is None for value in values) and nulled[key].keys() >= set(columns):
-                reasons[key] = "; ".join(nulled[key][column] for column in columns)
+            names = [found.column.source.name if found.column.source else "" for found in columns]
+            if all(found.is_null_in_target for found in columns) and nulled[key].keys() >= set(names):
+                reasons[key] = "; ".join(nulled[key][name] for name in names)
         return reasons
-
-    def _source_column(self, name: str) -> str:
-        source = self.table.column(name).source
-        return source.name if source else ""
-
-    def _values(self, keys: list[str]) -> dict[str, list[ValueDifference]]:
-        """Read, by id, the values of the columns that differ."""
-        if not keys:
-            return {}
-        columns = self.table.columns
-        # For each column, the text that is compared and the text that is shown.
-        source_texts = ", ".join(f"{column.source_text}, {column.source_value}::text" for column in columns)
-        target_texts = ", ".join(f"{column.target_text}, {column.target_value}::text" for column in columns)
-        key, ids = self.table.key, array_items(keys)
-        source, target = self.digests.connections.rows(
-            f"SELECT {self.digests.source_key}, {source_texts} FROM {self.table.source_sql}"
-            f" WHERE {self.table.among(ids)}",
-            f"SELECT {self.digests.target_key}, {target_texts} FROM {self.table.target_sql}"
-            f" WHERE {key.target_value} = ANY({array(ids, key.type)})",
-        )
-        target_by_key = {row[0]: row[1:] for row in target}
-        return {
-            row[0]: [
-                ValueDifference(column.name, source_shown, target_shown)
-                for column, source_text, source_shown, target_text, target_shown in zip(
-                    columns, row[1::2], row[2::2], target_by_key[row[0]][::2], target_by_key[row[0]][1::2], strict=True
-                )
-                if source_text != target_text
-            ]
-            for row in source
-        }
 
 
 def _hashes_by_key(rows: list[tuple[Any, ...]]) -> dict[str, list[int]]:

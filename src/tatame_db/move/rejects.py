@@ -14,7 +14,7 @@ from tatame_db.move.choices import KEPT, UNKNOWN_TABLE, Exclusion, rows_of, valu
 from tatame_db.move.conversion import TEXT
 from tatame_db.move.record import REJECT_ID_HASH, SCHEMA, Record, identity_of
 from tatame_db.move.row_json import ROW_AS_TEXT, row_as_jsonb
-from tatame_db.move.sql import array_items
+from tatame_db.move.sql import array, array_items, literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -156,13 +156,16 @@ class Rejects:
 
     def _kept_hashes(self, table: TableMap, keys: list[str]) -> dict[tuple[str, str | None, str], list[int]]:
         """Hash the kept rows with these ids, by id, column that became NULL, and reason."""
-        id_hash, text = REJECT_ID_HASH.format("wanted"), "k.row_text" if self.texts else _NO_TEXT
+        text = "k.row_text" if self.texts else _NO_TEXT
+        # Each id is looked up in the index: OFFSET keeps the planner, which may know nothing about the rows yet, from
+        # any other join. Without parameters, so that no plan is made for an unknown number of ids.
         rows = self.connections.target.rows(
-            f"SELECT coalesce(k.id, 'NULL'), CASE k.action WHEN 'nulled' THEN k.column_name END, k.reason,"
-            f" {_hash(self.hash_expression, text, 'k.row')} {_OF_TABLE} AND k.action <> 'kept'"
-            f" AND {REJECT_ID_HASH.format('k.id')} IN (SELECT {id_hash} FROM unnest(%(keys)s::text[]) AS wanted)"
-            " AND coalesce(k.id, 'NULL') IN (SELECT unnest(%(keys)s::text[]))",
-            {"identity": self.identity, "table": table.name, "keys": keys},
+            "SELECT found.* FROM unnest(" + array(array_items(keys), TEXT) + ") AS wanted CROSS JOIN LATERAL ("
+            "SELECT coalesce(k.id, 'NULL'), CASE k.action WHEN 'nulled' THEN k.column_name END, k.reason,"
+            f" {_hash(self.hash_expression, text, 'k.row')} FROM {SCHEMA}.rejects AS k"
+            f" WHERE k.source_identity = {literal(self.identity)} AND k.table_name = {literal(table.name)}"
+            f" AND {REJECT_ID_HASH.format('k.id')} = {REJECT_ID_HASH.format('wanted')}"
+            " AND coalesce(k.id, 'NULL') = wanted AND k.action <> 'kept' OFFSET 0) AS found"
         )
         hashes: dict[tuple[str, str | None, str], list[int]] = defaultdict(list)
         for key, column, reason, hashed in rows:
