@@ -401,6 +401,18 @@ def test_check_returns_the_duration_of_a_round_trip(address: URL) -> None:
         assert database.check().healthy
 
 
+def test_a_check_refuses_a_time_out_that_is_none(address: URL) -> None:
+    with Database(address) as database, pytest.raises(ValueError, match="timeout_seconds"):
+        database.check(timeout_seconds=-1)
+
+    async def main() -> None:
+        async with AsyncDatabase(address) as database:
+            await database.check(timeout_seconds=-1)
+
+    with pytest.raises(ValueError, match="timeout_seconds"):
+        asyncio.run(main())
+
+
 def test_check_returns_the_reason_of_a_failure_and_does_not_raise() -> None:
     async def check(address: str) -> str | None:
         async with AsyncDatabase(address) as database:

@@ -64,7 +64,7 @@ def release_kept(database: Database) -> None:
 @contextmanager
 def taken(database: Database) -> Generator[LeanConnection]:
     """Take the connection that the next call would use."""
-    lean = checkout(database)
+    lean = checkout(database, Statement("taken", "", tuple))
     try:
         yield lean
     finally:

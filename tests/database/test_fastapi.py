@@ -394,7 +394,7 @@ def test_errors_of_the_package_that_pass_are_503(error: Exception, may_repeat: b
 def test_the_log_has_the_error_without_values(app: App, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "tatame_db.fastapi"):
         app.client.post("/sync/statements", params={"sql": "SELECT pg_sleep(30)", "name": "Sul"})
-    assert [record.message for record in caplog.records] == ["503 for a request: QueryCanceled 57014"]
+    assert [record.message for record in caplog.records] == ["503 for POST /sync/statements: QueryCanceled 57014"]
 
 
 # --- The lifespan ----------------------------------------------------------------------------------------------------

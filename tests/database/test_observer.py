@@ -13,6 +13,7 @@ from sqlalchemy import URL, func, select, text
 from sqlalchemy import delete as delete_from
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
+from tatame_db.database.errors import ConnectionsExhausted
 from tatame_db.database.observer import StatementEvent
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.queries import write as writes
@@ -330,3 +331,57 @@ def test_the_rows_of_a_write_are_those_that_it_wrote(address: URL, *, is_single:
     # The missing row exists the second time.
     assert totals == [*expected, *[number + 1] * 4]
     assert asyncio.run(main()) == totals
+
+
+class RaisingHandler(logging.Handler):
+    """A handler that raises, such as one whose disk is full."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise OSError(record.name)
+
+
+def test_a_log_that_raises_breaks_no_call(address: URL) -> None:
+    async def main() -> None:
+        async with AsyncDatabase(address, log_statements=True) as database:
+            assert await insert_many(User, [{"clerk_user_id": "async"}]).run(database) == 1
+            assert await find_user.exists(database, "async")
+            assert len([user async for user in read(User).stream(database)]) == 2
+
+    logger, handler = logging.getLogger("tatame_db"), RaisingHandler()
+    level = logging.getLogger("tatame_db.sql").level
+    logging.getLogger("tatame_db.sql").setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        with Database(address, log_statements=True) as database:
+            database.on_statement(lambda _: 1 / 0)
+            assert insert_many(User, [{"clerk_user_id": "sync"}]).run(database) == 1
+            with database.session.begin() as session:
+                assert session.scalar(select(func.count()).select_from(User)) == 1
+            assert len(list(read(User).stream(database))) == 1
+        asyncio.run(main())
+    finally:
+        logger.removeHandler(handler)
+        logging.getLogger("tatame_db.sql").setLevel(level)
+
+
+def test_a_call_without_a_connection_is_reported(address: URL) -> None:
+    events: list[StatementEvent] = []
+
+    async def main() -> None:
+        async with AsyncDatabase(address, pool_size=1, pool_timeout_seconds=0.01) as database:
+            database.on_statement(events.append)
+            async with database.engine.connect():
+                with pytest.raises(ConnectionsExhausted):
+                    await read(User).all(database)
+                with pytest.raises(ConnectionsExhausted):
+                    _ = [user async for user in read(User).stream(database)]
+
+    with Database(address, pool_size=1, pool_timeout_seconds=0.01) as database:
+        database.on_statement(events.append)
+        with database.engine.connect():
+            with pytest.raises(ConnectionsExhausted):
+                read(User).all(database)
+            with pytest.raises(ConnectionsExhausted):
+                _ = list(read(User).stream(database))
+    asyncio.run(main())
+    assert outline(events) == [("read User", None, "ConnectionsExhausted")] * 4

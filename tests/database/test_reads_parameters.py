@@ -19,7 +19,7 @@ from tatame_db import evolve
 from tatame_db.database.creation import create_missing_database
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.queries import read as reads
-from tatame_db.queries.errors import NotLoaded, ParametersDiffer, ReadInvalid
+from tatame_db.queries.errors import NotLoaded, ParameterInvalid, ParametersDiffer, ReadInvalid
 from tatame_db.queries.read import Read, query, read
 from tatame_db.schema import Checkin, Class, Graduation, Gym, Notification, User
 from tatame_db.seed import SeedPlan, seed
@@ -533,3 +533,19 @@ def test_a_read_may_run_twice_if_it_certainly_changes_nothing(condition: Callabl
     parent, relation = (User, User.sent_notifications) if model is Notification else (Gym, Gym.members)
     loaded = read(parent).load(read(relation).where(condition()))
     assert loaded._prepare("all", (), {})[0].may_repeat is may_repeat
+
+
+@pytest.mark.parametrize("ids", [[[1, 2]], [1, [2]], [(1,)], [[]], [[[1]]]])
+def test_a_list_in_place_of_an_item_is_refused(ids: Any, seeded: Database) -> None:
+    @query
+    def those(ids: list[int]) -> Read[User]:
+        return read(User).where(User.id.in_(ids))
+
+    @query
+    def others(ids: list[int]) -> Read[User]:
+        return read(User).where(User.id.not_in(ids))
+
+    for described in (those, others):
+        with pytest.raises(ParameterInvalid, match=r"`ids`.*a list in place of an item"):
+            described.all(seeded, ids)
+    assert [user.id for user in those.all(seeded, [1])] == [1]

@@ -17,6 +17,11 @@ CHANGES = (
     *("SELECT set_config('app.gym', '5', false)", "SELECT SET_CONFIG ('app.gym', '5', 'false')"),
     *("SELECT set_config('a.b', '1', true), set_config('a.c', '1', false)", "SELECT set_config('a.b', '1', 1 = 1)"),
     "DO $$ BEGIN PERFORM set_config('app.gym', '5', false); END $$",
+    *("SELECT \"set_config\"('app.gym', '5', false)", "SELECT pg_catalog.\"set_config\" ('a.b', '1', false)"),
+    *("SELECT U&\"set\\005Fconfig\"('app.gym', '5', false)", "SELECT u&\"\\0073\\0065t_config\"('a.b', '1', false)"),
+    "UPDATE pg_settings SET setting = '5' WHERE name = 'app.gym'",
+    "UPDATE ONLY pg_catalog.\"pg_settings\" AS s SET setting = '5'",
+    "WITH a AS (SELECT 1) UPDATE pg_settings SET setting = '5' FROM a",
     "WITH changed AS (SELECT set_config('app.gym', (SELECT max(id)::text FROM gyms), false)) SELECT * FROM changed",
 )
 
@@ -37,6 +42,8 @@ NO_CHANGES = (
     ),
     "SELECT set_config('a.b', '1', true), set_config('a.c', lower(to_json(array_agg(id))::text), true) FROM gyms",
     "DO $$ BEGIN UPDATE gyms SET name = 'x'; END $$",
+    "SELECT \"set_config\"('app.gym', '5', true)",
+    "SELECT setting FROM pg_settings WHERE name = 'search_path'",
 )
 
 

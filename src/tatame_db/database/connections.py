@@ -20,7 +20,7 @@ from tatame_db.database.failures import statement_error
 from tatame_db.database.fork import survive_fork
 from tatame_db.database.health import Health, Probe
 from tatame_db.database.idle import IdleConnections
-from tatame_db.database.observer import Callback, Observer, observe_sessions
+from tatame_db.database.observer import Callback, Observer, log_safely, observe_sessions
 from tatame_db.database.options import DatabaseOptions, Options
 from tatame_db.database.session_state import CHANGED, changes_session
 from tatame_db.database.silence import Setup, end_setup, setup
@@ -183,6 +183,8 @@ class Connections:
         return pool
 
     def _probe(self, timeout_seconds: float) -> Probe:
+        if not timeout_seconds >= 0:
+            raise ValueError("timeout_seconds is a number of seconds, 0 or more")
         _, parameters = self._sync_engine.dialect.create_connect_args(self.address)
         # psycopg's adapters, which libpq does not know.
         parameters.pop("context", None)
@@ -232,7 +234,9 @@ class Connections:
     def _warn_of_pooler(self) -> None:
         if self._statement_timeout_ms is not None and not self._warned:
             self._warned = True
-            logger.warning(
+            log_safely(
+                logger,
+                logging.WARNING,
                 "%r is behind a pooler, whose sessions keep no settings: statement_timeout_ms limits the statements "
                 "of sessions, and not the queries and writes outside them. Limit those with "
                 "`ALTER ROLE … SET statement_timeout`",

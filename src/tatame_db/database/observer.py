@@ -9,6 +9,7 @@ import inspect
 import logging
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -56,6 +57,12 @@ class StatementEvent:
         return self.name.split(maxsplit=1)[0].upper() if self.is_sql else self.name
 
 
+def log_safely(logger: logging.Logger, level: int, message: str, *arguments: object) -> None:
+    """Log, and lose the message if a handler raises: it must not break the call, whose work may be committed."""
+    with suppress(Exception):
+        logger.log(level, message, *arguments)
+
+
 class Observer:
     """Logs the statements of a database, and calls the callbacks of `on_statement`."""
 
@@ -92,7 +99,7 @@ class Observer:
         slow = seconds >= self._slow_seconds
         if slow or self._log_statements:
             level = logging.WARNING if slow else logging.INFO
-            logger.log(level, "%s [%.1f ms]%s", name, seconds * 1000, f" {_kind(error)}" if error else "")
+            log_safely(logger, level, "%s [%.1f ms]%s", name, seconds * 1000, f" {_kind(error)}" if error else "")
         if self._callbacks:
             self._call(StatementEvent(name, seconds, rows, error, is_sql))
 
@@ -105,7 +112,9 @@ class Observer:
                     continue
                 self._failed.add(id(callback))
                 # The frames alone: the message may repeat the error of the statement, which may quote a row.
-                logger.error(  # noqa: TRY400, see above
+                log_safely(
+                    logger,
+                    logging.ERROR,
                     "the on_statement callback %r raised %s; its further errors are not logged\n%s",
                     callback,
                     type(error).__name__,

@@ -65,13 +65,15 @@ class Database(Connections):
             connection.execute(text("SELECT 1"))
 
     def check(self, timeout_seconds: float = CHECK_TIMEOUT_SECONDS) -> Health:
-        """Return within the time-out whether PostgreSQL answers, and how fast or why not; never raises.
+        """Return within the time-out whether PostgreSQL answers, and how fast or why not.
+
+        No failure of the server is raised. Raises `ValueError` for a negative time-out.
 
         It uses a connection of its own for a moment, so it does not wait while all of the pool are busy.
         """
+        probe, answers = self._probe(timeout_seconds), queue.SimpleQueue[Health]()
         if self._closed:
             return self._closed_health()
-        probe, answers = self._probe(timeout_seconds), queue.SimpleQueue[Health]()
         probe.start(answers.put)
         try:
             return answers.get(timeout=timeout_seconds)
@@ -170,8 +172,6 @@ class AsyncDatabase(Connections):
 
     async def check(self, timeout_seconds: float = CHECK_TIMEOUT_SECONDS) -> Health:
         """Do what `Database.check` does."""
-        if self._closed:
-            return self._closed_health()
         loop = asyncio.get_running_loop()
         probe, answers = self._probe(timeout_seconds), asyncio.Queue[Health]()
 
@@ -180,6 +180,8 @@ class AsyncDatabase(Connections):
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(answers.put_nowait, health)
 
+        if self._closed:
+            return self._closed_health()
         probe.start(report)
         try:
             async with asyncio.timeout(timeout_seconds):

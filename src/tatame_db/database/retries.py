@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import psycopg
 
 from tatame_db.database.errors import OutcomeUnknown
+from tatame_db.database.observer import log_safely
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +55,9 @@ class Attempts:
             raise error
         pause: float = min(FIRST_PAUSE_SECONDS * 2**self._failed, _LONGEST_PAUSE_SECONDS) * random.uniform(0.5, 1.5)  # noqa: S311, no secret
         self._failed += 1
-        logger.info(
+        log_safely(
+            logger,
+            logging.INFO,
             "%s was rolled back by a conflict (%s); attempt %d of %d begins in %.0f ms",
             self.name,
             error.orig.sqlstate,

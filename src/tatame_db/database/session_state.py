@@ -18,10 +18,13 @@ _COMMAND = re.compile(_SPACE + _SET, re.DOTALL)
 _BLOCK = re.compile(_SPACE + r"do\b.*?\b(?:begin|then|else|loop)\s+" + _SET, re.DOTALL)
 """The body of a DO block, whose other statements follow a semicolon."""
 
-_CALL = re.compile(r"\bset_config\s*\(")
+_UPDATED_VIEW = re.compile(r"\bupdate\b.{0,200}?\bpg_settings\b.{0,200}?\bset\b", re.DOTALL)
+"""A rule of the server turns an UPDATE of this view into SET."""
+
+_CALL = re.compile(r'\bset_config"?\s*\(')
 _PARENTHESES = r"\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)"
 _LOCAL_CALL = re.compile(
-    rf"\bset_config\s*\((?:[^()]|{_PARENTHESES})*?,\s*(?:true|%\((\w+)\)s)(?:\s*::\s*bool(?:ean)?)?\s*\)"
+    rf"\bset_config\"?\s*\((?:[^()]|{_PARENTHESES})*?,\s*(?:true|%\((\w+)\)s)(?:\s*::\s*bool(?:ean)?)?\s*\)"
 )
 """A call whose last argument is true, or a parameter."""
 
@@ -32,9 +35,14 @@ def changes_session(sql: str, parameters: Any = None) -> bool:
     `SET LOCAL` and `set_config(…, true)` do not. What a function or procedure of the database does is not known.
     """
     lowered = sql.lower()
+    # An identifier with escapes may be the name of anything.
+    if 'u&"' in lowered:
+        return True
     # Most statements end here, after a search that costs less than a microsecond.
     if "set" not in lowered and "discard" not in lowered:
         return False
+    if "pg_settings" in lowered and _UPDATED_VIEW.search(lowered):
+        return True
     if any(_COMMAND.match(part) for part in lowered.split(";")) or _BLOCK.match(lowered):
         return True
     calls = len(_CALL.findall(lowered)) if "set_config" in lowered else 0

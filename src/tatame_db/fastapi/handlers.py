@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket
 
 from tatame_db.database.errors import DatabaseUnavailable, OutcomeUnknown
+from tatame_db.database.observer import log_safely
 from tatame_db.queries.errors import DeadlineExceeded, NotLoaded
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def add_database_handlers(app: FastAPI, *, retry_after_seconds: int = RETRY_AFTE
         failure = failure_of(error)
         if failure is None:
             raise error
-        logger.warning("503 for a request: %s", _logged(error))
+        log_safely(logger, logging.WARNING, "503 for %s: %s", _request(connection), _logged(error))
         if isinstance(connection, WebSocket):
             await connection.close(TRY_AGAIN_LATER, failure.detail)
             return None
@@ -84,6 +85,12 @@ def _failure_of_statement(error: DBAPIError) -> Failure | None:
     if not state.startswith(_PASSING):
         return None
     return TOO_SLOW if state == "57014" else UNAVAILABLE
+
+
+def _request(connection: HTTPConnection) -> str:
+    """Describe a request by its method and route; the values in its path are not part of it."""
+    scope = connection.scope
+    return f"{scope.get('method', 'WebSocket')} {getattr(scope.get('route'), 'path', 'of no route')}"
 
 
 def _logged(error: Exception) -> str:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 
+from tatame_db.database.observer import log_safely
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.fastapi.handlers import RETRY_AFTER_SECONDS
 from tatame_db.fastapi.lifespan import ASYNC_KEY, SYNC_KEY
@@ -38,7 +39,8 @@ async def ready(request: Request) -> JSONResponse:
     found = [health for health in checked if health is not None]
     away = [health for health in found if not health.healthy]
     if away or not found:
-        logger.warning("not ready: %s", away[0].reason if away else "no database was opened in the app's lifespan")
+        reason = away[0].reason if away else "no database was opened in the app's lifespan"
+        log_safely(logger, logging.WARNING, "not ready: %s", reason)
         headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
         return JSONResponse({"status": "unavailable"}, status_code=503, headers=headers)
     return JSONResponse(

@@ -9,7 +9,7 @@ from sqlalchemy import JSON, PrimaryKeyConstraint, Table, UniqueConstraint, insp
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import InstrumentedAttribute, Mapper
 
-from tatame_db.queries.columns import column_keys
+from tatame_db.queries.columns import column_keys, mapped_elsewhere
 from tatame_db.queries.errors import NotAKey, WriteInvalid
 
 if TYPE_CHECKING:
@@ -24,6 +24,12 @@ def check_model(model: Any) -> None:
         raise WriteInvalid(
             problem=f"{described(model)} is not a model", advice="pass the class of a model, such as `User`"
         )
+    parent: Any = cast("Any", inspect(model)).inherits
+    problem = mapped_elsewhere(model)
+    if problem is None and parent is not None:
+        problem = f"the table of {model.__name__} also has rows of {parent.class_.__name__}, which it inherits from"
+    if problem is not None:
+        raise WriteInvalid(problem=problem, advice="use `session.add_all`, or a statement of SQLAlchemy in a session")
 
 
 @cache

@@ -18,7 +18,6 @@ from sqlalchemy import (
     inspect,
     null,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql import coercions, operators, roles, visitors
@@ -28,6 +27,7 @@ from typing_extensions import TypeIs
 
 from tatame_db.queries.errors import ReadInvalid
 from tatame_db.queries.parameters import Parameter, parameter_name
+from tatame_db.queries.values import ItemList
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -251,7 +251,7 @@ def _with_arrays(clause: ClauseElement) -> ClauseElement:
         comparison.operator, comparison.negate, function = ANY_OR_ALL[comparison.operator]
         array.expanding = False
         setattr(array, LIST, True)
-        array.type = ARRAY(comparison.left.type) if not isinstance(comparison.left.type, NullType) else NullType()
+        array.type = ItemList(comparison.left.type) if not isinstance(comparison.left.type, NullType) else NullType()
         comparison.right = function(array)
 
     if not any(map(is_list, visitors.iterate(clause))):

@@ -5,15 +5,13 @@ from __future__ import annotations
 from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import inspect
+from sqlalchemy import Column, inspect
 
 from tatame_db.database.dialect import DIALECT, quoted
 from tatame_db.queries.errors import WriteInvalid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from sqlalchemy import Column
 
     from tatame_db.schema import Base
 
@@ -35,6 +33,17 @@ def column_type(model: type[Base], name: str) -> str:
 def column_keys(model: type[Base]) -> tuple[str, ...]:
     """Return the attributes of all columns, in the order of the table."""
     return tuple(inspect(model).columns.keys())
+
+
+@cache
+def mapped_elsewhere(model: type[Base]) -> str | None:
+    """Return why the rows of a model are more than those of its table, if only SQLAlchemy knows how they are made."""
+    mapper = inspect(model)
+    if mapper.inherits is not None and not mapper.single:
+        return f"{model.__name__} has columns in the table of {mapper.inherits.class_.__name__}, which it inherits from"
+    columns: dict[str, object] = dict(mapper.columns.items())
+    computed = [name for name, column in columns.items() if not isinstance(column, Column)]
+    return f"{model.__name__}.{computed[0]} is a `column_property` of an expression" if computed else None
 
 
 @lru_cache(maxsize=MAX_COLUMN_SETS)

@@ -35,6 +35,7 @@ from sqlalchemy.sql.util import ClauseAdapter
 
 from tatame_db.database.dialect import DIALECT
 from tatame_db.queries.clauses import checked_count
+from tatame_db.queries.columns import mapped_elsewhere
 from tatame_db.queries.errors import ParameterInvalid, ReadInvalid
 from tatame_db.queries.keyset import primary_key
 from tatame_db.queries.parameters import filled, placeholders_in
@@ -295,7 +296,9 @@ def _is_native(kind: TypeEngine[Any]) -> bool:
 
 
 def check_native(description: RelationRead) -> None:
-    """Raise `ReadInvalid` for a column whose value the driver does not return as the ORM does."""
+    """Raise `ReadInvalid` for a model or column whose values the driver does not return as the ORM does."""
+    if problem := mapped_elsewhere(description.model):
+        raise ReadInvalid(problem=problem, advice=f"use `select({description.model.__name__})` in a session")
     for name in description.column_names:
         kind = inspect(description.model).columns[name].type
         if json_type(kind) is None and not _is_native(kind):

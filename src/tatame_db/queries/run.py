@@ -113,7 +113,7 @@ def fetch(target: SyncTarget, statement: Statement[T], values: Values, *, deadli
     deadline = deadline_after(deadline_ms)
     if isinstance(target, Database) and not target.shares_transaction:
         return fetch_committed(target, statement, values, deadline)
-    with _connection(target) as connection, _turn(connection, statement):
+    with _connection(target, statement) as connection, _turn(connection, statement):
         return fetch_in_session(connection, statement, values, deadline)
 
 
@@ -129,7 +129,7 @@ def fetch_all(
         if len(calls) == 1:
             return [fetch_committed(target, *calls[0], deadline)]
         return fetch_all_committed(target, calls, deadline)
-    with _connection(target) as connection, _turn(connection, *(statement for statement, _ in calls)):
+    with _connection(target, calls[0][0]) as connection, _turn(connection, *(statement for statement, _ in calls)):
         driver = driver_connection(connection)
         with driver.transaction() if driver.autocommit and len(calls) > 1 else nullcontext():
             return [fetch_in_session(connection, statement, values, deadline) for statement, values in calls]
@@ -137,7 +137,7 @@ def fetch_all(
 
 def stream(target: SyncTarget, statement: Statement[T], values: Values) -> Generator[T]:
     """Run a statement and yield its rows, with one batch at a time in memory."""
-    with _connection(target) as connection, reported(statement, connection) as fetched:
+    with _connection(target, statement) as connection, reported(statement, connection) as fetched:
         driver = driver_connection(connection)
         check_parameters(connection, statement, values)
         with (
@@ -162,7 +162,7 @@ def stream(target: SyncTarget, statement: Statement[T], values: Values) -> Gener
 
 def copy(target: SyncTarget, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -> int:
     """Run a COPY FROM STDIN with these rows, all or none, and return how many the server wrote."""
-    with _connection(target) as connection, reported(statement, connection, writes=True) as written:
+    with _connection(target, statement) as connection, reported(statement, connection, writes=True) as written:
         cursor = driver_connection(connection).cursor()
         with cursor.copy(statement.sql_bytes) as writer:
             for row in rows:
@@ -172,7 +172,7 @@ def copy(target: SyncTarget, statement: Statement[Any], rows: Iterable[Sequence[
 
 
 @contextmanager
-def _connection(target: SyncTarget) -> Generator[PoolProxiedConnection]:
+def _connection(target: SyncTarget, statement: Statement[Any]) -> Generator[PoolProxiedConnection]:
     """Lend the connection of a session or connection, in its transaction; or one of the pool, in autocommit."""
     if isinstance(target, Session):
         if target.autoflush:
@@ -185,7 +185,7 @@ def _connection(target: SyncTarget) -> Generator[PoolProxiedConnection]:
         with target.engine.begin() as shared:
             yield shared.connection
         return
-    lean = checkout(target)
+    lean = checkout(target, statement)
     try:
         yield cast("PoolProxiedConnection", lean.lent)
     finally:
@@ -214,7 +214,7 @@ async def fetch_all_async(
     is_alone = any(statement.changes_session(values) for statement, values in calls)
     if not is_alone and isinstance(target, AsyncDatabase) and (dispatcher := dispatcher_of(target)):
         return await fetch_all_committed_async(target, dispatcher, calls, deadline)
-    async with ends_at(deadline, calls[0][0]) as acquired, _connection_async(target) as connection:
+    async with ends_at(deadline, calls[0][0]) as acquired, _connection_async(target, calls[0][0]) as connection:
         driver = async_driver_connection(connection)
         acquired(driver.autocommit)
         async with (
@@ -227,13 +227,13 @@ async def fetch_all_async(
 def stream_async(target: AsyncTarget, statement: Statement[T], values: Values) -> AsyncStream[T]:
     """Do what `stream` does."""
     if isinstance(target, AsyncDatabase) and not target.shares_transaction:
-        return AsyncStream(statement, values, LentConnection(target), partial(_opened, target))
-    return AsyncStream(statement, values, _connection_async(target), partial(_opened, target))
+        return AsyncStream(statement, values, LentConnection(target, statement.name), partial(_opened, target))
+    return AsyncStream(statement, values, _connection_async(target, statement), partial(_opened, target))
 
 
 async def copy_async(target: AsyncTarget, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -> int:
     """Do what `copy` does."""
-    async with _connection_async(target) as connection:
+    async with _connection_async(target, statement) as connection:
         with reported(statement, connection, writes=True) as written:
             cursor = async_driver_connection(connection).cursor()
             async with cursor.copy(statement.sql_bytes) as writer:
@@ -255,7 +255,7 @@ async def _fetch_async(connection: PoolProxiedConnection, statement: Statement[T
 
 
 @asynccontextmanager
-async def _connection_async(target: AsyncTarget) -> AsyncGenerator[PoolProxiedConnection]:
+async def _connection_async(target: AsyncTarget, statement: Statement[Any]) -> AsyncGenerator[PoolProxiedConnection]:
     """Do what `_connection` does."""
     if not isinstance(target, AsyncDatabase):
         # Loads greenlet, which only asyncio needs.
@@ -277,5 +277,5 @@ async def _connection_async(target: AsyncTarget) -> AsyncGenerator[PoolProxiedCo
         async with target.engine.begin() as shared:
             yield await shared.get_raw_connection()
         return
-    async with LentConnection(target) as connection:
+    async with LentConnection(target, statement.name) as connection:
         yield connection

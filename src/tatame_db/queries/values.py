@@ -34,6 +34,7 @@ from sqlalchemy import (
     Time,
     Uuid,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import INTERVAL
 
 from tatame_db.database.dialect import DIALECT
@@ -291,6 +292,12 @@ def _check_json(value: Any) -> None:
 # --- Arrays ----------------------------------------------------------------------------------------------------------
 
 
+class ItemList(postgresql.ARRAY[Any]):
+    """The values of an `in_`, which are no lists themselves: `= ANY` would look into those."""
+
+    cache_ok = True
+
+
 def _array(kind: ARRAY[Any]) -> ValueType | None:
     item = value_type(kind.item_type)
     # JSON has arrays of its own, so that it cannot say where an array of PostgreSQL ends.
@@ -301,6 +308,8 @@ def _array(kind: ARRAY[Any]) -> ValueType | None:
     def accept(value: Any) -> list[Any]:
         if not isinstance(value, list | tuple):
             raise wrong_type("`list`", value)
+        if isinstance(kind, ItemList) and any(isinstance(part, list | tuple) for part in cast("list[object]", value)):
+            raise Refused("contains a list in place of an item")
         items = _items(cast("list[object]", value), item, MAX_ARRAY_DIMENSIONS)
         if items and _shape(items) is None:
             raise Refused("is not an array: its lists differ in length or in depth, or are empty")

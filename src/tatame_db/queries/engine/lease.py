@@ -66,11 +66,18 @@ async def checkout_async(database: AsyncDatabase) -> PoolProxiedConnection:
 class LentConnection:
     """A connection of the pool for the length of a block, in autocommit."""
 
-    def __init__(self, database: AsyncDatabase) -> None:
+    def __init__(self, database: AsyncDatabase, name: str) -> None:
         self._database = database
+        self._name = name
+        """That of the statement, which the observer learns of if it gets no connection."""
 
     async def __aenter__(self) -> PoolProxiedConnection:
-        self._connection = await checkout_async(self._database)
+        started = perf_counter()
+        try:
+            self._connection = await checkout_async(self._database)
+        except BaseException as error:
+            self._database.observer.record(self._name, started, None, error)
+            raise
         return self._connection
 
     async def __aexit__(self, *_: object) -> None:
@@ -154,7 +161,8 @@ class Leases:
             task.add_done_callback(self._tasks.discard)
 
     async def _open(self) -> None:
-        token = borrowing.set(True)
+        # In the context of a task of its own, so that nothing has to be reset.
+        borrowing.set(True)
         try:
             pipe = await self._new_pipe_or_second_try()
         except Exception as error:  # noqa: BLE001, whatever it is, those who wait have to learn it
@@ -172,8 +180,6 @@ class Leases:
             self.opening -= 1
             self._failed_in_a_row = 0
             self._receiver.arrived(pipe)
-        finally:
-            borrowing.reset(token)
 
     async def _new_pipe_or_second_try(self) -> Pipe:
         started = perf_counter()

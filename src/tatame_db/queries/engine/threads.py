@@ -31,20 +31,27 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def checkout(
-    database: Database, statement: Statement[Any] | None = None, deadline: Deadline | None = None
-) -> LeanConnection:
+def checkout(database: Database, statement: Statement[Any], deadline: Deadline | None = None) -> LeanConnection:
     """Take a connection in autocommit, which the server has not ended while it was idle.
 
     Raises `DatabaseUnavailable`, and `DeadlineExceeded` if none is free until the deadline of the statement.
     """
+    started = time.perf_counter()
+    try:
+        return _checkout(database, statement, deadline)
+    except BaseException as error:
+        database.observer.record(statement.name, started, None, error)
+        raise
+
+
+def _checkout(database: Database, statement: Statement[Any], deadline: Deadline | None) -> LeanConnection:
     pool: DatabasePool = database.engine.pool  # type: ignore[assignment]  # `Database` makes its engine with one
     kept: LeanConnection | None
     while kept := pool.kept.take():
         if not kept.is_gone:
             return kept  # type: ignore[no-any-return]  # queries keep nothing else
         kept.discard()
-    if deadline is None or statement is None:
+    if deadline is None:
         return _from_pool(pool)
     return _from_pool_until(pool, statement, deadline)
 
