@@ -8,7 +8,7 @@ import operator
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from enum import Enum
 from functools import partial
 from typing import Any, cast
@@ -28,11 +28,13 @@ from tatame_db.queries.errors import (
     ReadHasNoMethod,
     ReadInvalid,
     ReadNotRun,
+    RowInvalid,
     TargetInvalid,
 )
 from tatame_db.queries.functions import MAX_NULLABLE
 from tatame_db.queries.parameters import Parameter
 from tatame_db.queries.read import METHODS, Read, query, read
+from tatame_db.queries.write import insert_many
 from tatame_db.schema import Checkin, Class, Gym, Notification, User
 
 # ruff: noqa: PLW0108, a list of lambdas is easier to read
@@ -358,6 +360,56 @@ def test_a_parameter_of_which_only_none_matters_is_refused_with_the_form_of_a_fl
     statement, values = all_users._prepare("all", (), {})
     assert statement.sql.endswith("WHERE users.deleted_at IS NULL OR %(deleted)s")
     assert values == {"deleted": False}
+
+
+@query
+def users_before(ids: list[int], name: str, moment: datetime) -> Read[User]:
+    return read(User).where(User.id.in_(ids), User.first_name == name, User.created_at < moment)
+
+
+@pytest.mark.parametrize(
+    ("changed", "form"),
+    [
+        ({"ids": {1}}, "`list(ids)`"),
+        ({"ids": {1: 2}.keys()}, "`list(ids)`"),
+        ({"name": date(2026, 3, 1)}, "`name.isoformat()`"),
+        ({"name": Role.STUDENT}, "`name.value`"),
+        ({"name": 5}, "`str(name)`"),
+        ({"name": True}, "another value for `name`"),
+        ({"moment": "2026-03-01"}, "`datetime.fromisoformat(moment)`"),
+        ({"moment": date(2026, 3, 1)}, "`datetime.combine(moment, time())`"),
+        ({"moment": datetime(2026, 3, 1, tzinfo=UTC)}, "`moment.astimezone(UTC).replace(tzinfo=None)`"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_its_conversion(changed: dict[str, Any], form: str) -> None:
+    values = {"ids": [1], "name": "Ana", "moment": datetime(2026, 3, 1)} | changed
+    with pytest.raises(ParameterInvalid) as raised:
+        users_before._prepare("all", (), values)
+    assert raised.value.fix == f"pass {form}"
+
+
+@pytest.mark.parametrize(
+    ("rows", "advice"),
+    [
+        ([{"usr_id": 1}], "did you mean `user_id`?"),
+        ([{"user": 1}], "it is a relation; name its foreign key, `user_id`"),
+        ([{"zzz": 1}], "name columns of Checkin"),
+        ([{"user_id": "1"}], "write `int(user_id)`"),
+        ([{"created_at": None}], "this column may not be NULL"),
+        ([{"created_at": func.now()}], "not expressions of SQL"),
+        ([{"created_at": datetime.min}, {"user_id": 1}], "correct this row"),
+    ],
+)
+def test_an_invalid_row_is_refused_with_what_to_write(rows: list[dict[str, object]], advice: str) -> None:
+    with pytest.raises(RowInvalid) as raised:
+        insert_many(Checkin, rows)
+    assert advice in raised.value.fix
+    assert (raised.value.position == 1) == ("another row names it" in raised.value.what)
+
+
+def test_a_new_object_is_no_place_in_the_order() -> None:
+    with pytest.raises(ReadInvalid, match=r"`after` received a row whose User\.id is None"):
+        read(User).after(User(clerk_user_id="user_ana"))._prepare("all", (), {})
 
 
 # --- Reads used as something else ------------------------------------------------------------------------------------

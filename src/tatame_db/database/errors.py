@@ -149,9 +149,19 @@ class ConnectionsExhausted(DatabaseUnavailable):
 
     size: int
     seconds: float
-    what = "all {size:connection} of the pool are in use; none was free within {seconds:g} seconds"
+    what = "{subject} in use; none was free within {seconds:g} seconds"
     means = "Nothing was sent to the server."
-    fix = "end sessions sooner, do nothing slow while one is open, or raise `pool_size`"
+    fix = (
+        "end sessions sooner, pass an open session to queries in place of the database, do nothing slow while one is "
+        "open, or raise `pool_size`"
+    )
+
+    @property
+    def subject(self) -> str:
+        """The connections of the pool, with their verb."""
+        return (
+            "the only connection of the pool is" if self.size == 1 else f"all {self.size} connections of the pool are"
+        )
 
 
 @fact

@@ -15,7 +15,7 @@ class FastApiMissing(TatameError, ImportError):
     problem: str
     oldest = OLDEST_FASTAPI
     what = "`tatame_db.fastapi` needs FastAPI {oldest} or newer, and {problem}"
-    fix = "install it with `python -m pip install 'tatame-db[fastapi]'`"
+    fix = "install it with `python -m pip install 'fastapi>={oldest}'`"
 
 
 def require_fastapi() -> None:

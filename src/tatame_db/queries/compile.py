@@ -102,7 +102,8 @@ class CompiledRead:
                 convert(values[name])
             except Refused as refused:
                 parameter = next(placeholders_in(self.templates.get(name)), name)
-                raise ParameterInvalid(name=title, parameter=parameter, problem=refused.problem) from None
+                form = refused.form and refused.form.format(parameter)
+                raise ParameterInvalid(name=title, parameter=parameter, problem=refused.problem, form=form) from None
         raise AssertionError("a value was refused once, and then accepted")
 
 

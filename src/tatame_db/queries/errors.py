@@ -118,9 +118,16 @@ class ParameterInvalid(TatameError):
     name: str
     parameter: str
     problem: str
+    form: str | None = None
+    """Code that makes a value that is accepted of the one that was passed, if its type says which."""
     what = "`{name}`: the value of `{parameter}` {problem}"
     means = "The statement was not sent."
-    fix = "pass another value for `{parameter}`"
+    fix = "{advice}"
+
+    @property
+    def advice(self) -> str:
+        """The conversion of the value, or another value."""
+        return f"pass `{self.form}`" if self.form else f"pass another value for `{self.parameter}`"
 
 
 @fact
@@ -259,9 +266,10 @@ class RowInvalid(TatameError):
     column: str | None
     """The column; `None` if the problem is the row as a whole."""
     problem: str
+    advice: str = "correct this row, or remove it"
     what = "row {position} for {model}: {subject}{problem}"
     means = "Nothing was written. The first row is row 0."
-    fix = "correct this row, or remove it"
+    fix = "{advice}"
 
     @property
     def subject(self) -> str:

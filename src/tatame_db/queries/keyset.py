@@ -97,7 +97,15 @@ def values_of_row(row: Any, description: RelationRead, columns: Sequence[SortCol
             problem=f"{subject} a value of type `{type(row).__name__}` in place of a row of {model}",
             advice="pass the last row of the page before, or None for the first page",
         )
-    return {column.name: getattr(row, column.name) for column in columns}
+    values = {column.name: getattr(row, column.name) for column in columns}
+    for column in columns:
+        if values[column.name] is None and not column.is_nullable:
+            title = f"{description.model.__name__}.{column.name}"
+            raise ReadInvalid(
+                problem=f"`after` received a row whose {title} is None, so that no row comes after it",
+                advice="pass the last row of the page before: a new object has no place in the order yet",
+            )
+    return values
 
 
 def value_name(parameter: str, column: str) -> str:

@@ -23,10 +23,16 @@ def datetime_values(kind: DateTime) -> ValueType:
         if not isinstance(value, datetime):
             raise wrong_type("`datetime`", value)
         if kind.timezone and value.utcoffset() is None:
-            raise Refused("is of the wrong type: expected `datetime` with a timezone, got one with no timezone")
+            raise Refused(
+                "is of the wrong type: expected `datetime` with a timezone, got one with no timezone",
+                "{}.replace(tzinfo=UTC)",
+            )
         # PostgreSQL would drop the zone, and store another moment.
         if not kind.timezone and value.tzinfo is not None:
-            raise Refused("is of the wrong type: expected `datetime` with no timezone, got one with a timezone")
+            raise Refused(
+                "is of the wrong type: expected `datetime` with no timezone, got one with a timezone",
+                "{}.astimezone(UTC).replace(tzinfo=None)",
+            )
         check_precision(value)
         return _plain_datetime(value)
 

@@ -55,6 +55,10 @@ def rejection(
     if state == "23505" and not key:
         advice += "; `upsert` updates a row that exists"
     columns = key if state == "21000" else _columns(model, error)
+    if state == "23505" and columns and not any(set(columns) & set(batch.named) for batch in batches):
+        # No row names the column, so its sequence made the value.
+        names = ", ".join(columns)
+        advice = f"the sequence of `{names}` is behind the rows: set it to the largest `{names}` with `setval`"
     positions = _positions(batches, columns, error)
     if state == "23505" and len(positions) > 1:
         # The key may be new in the database, and the second row repeats it.

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
-from sqlalchemy import Float, Numeric, String, inspect
+from sqlalchemy import ClauseElement, Float, Numeric, String, inspect
 
 from tatame_db.errors import counted
 from tatame_db.queries.arguments import described
@@ -40,6 +41,7 @@ MAX_ROW_BYTES = 1_000_000_000
 
 _NOTHING: frozenset[str] = frozenset()
 
+CORRECT = "correct this row, or remove it"
 MISSING = "is missing"
 NEW_ROW = "is missing, and a row that does not exist yet needs it; `update_many` updates rows that exist"
 
@@ -211,7 +213,19 @@ def _not_writable(model: type[Base], position: int, name: object) -> RowInvalid:
         return _invalid(model, position, None, f"names a column by {type(name).__name__}, not by text")
     if name in inspect(model).columns:
         return _invalid(model, position, name, "is computed by the database, which accepts no value for it")
-    return _invalid(model, position, name, f"is not a column of {model.__name__}")
+    return _invalid(model, position, name, f"is not a column of {model.__name__}", _right_name(model, name))
+
+
+def _right_name(model: type[Base], name: str) -> str:
+    """Return the advice for a name that is not a column: the foreign key of a relation, or a name like it."""
+    relation = inspect(model).relationships.get(name)
+    if relation is not None:
+        keys = [inspect(model).get_property_by_column(column).key for column in relation.local_columns]
+        return f"it is a relation; name its foreign key, `{', '.join(keys)}`, or use `session.add`"
+    similar = get_close_matches(name, column_keys(model), n=1)
+    return (
+        f"did you mean `{similar[0]}`?" if similar else f"name columns of {model.__name__}, as its class declares them"
+    )
 
 
 def _check_names(
@@ -366,13 +380,26 @@ def _plain_values(layout: _Layout, position: int, row: Mapping[str, Any]) -> Map
             try:
                 plain[name] = kind.accept(row[name])
             except Refused as refused:
-                raise _invalid(layout.model, position, name, refused.problem) from None
+                advice = _advice(layout, name, row[name], refused)
+                raise _invalid(layout.model, position, name, refused.problem, advice) from None
     return plain
+
+
+def _advice(layout: _Layout, name: str, value: object, refused: Refused) -> str:
+    """Return how to correct a value that its column does not take."""
+    if value is None:
+        matched = "rows are matched by this column, and no row by NULL"
+        return matched if name in layout.key else "this column may not be NULL: set it, or leave it to its default"
+    if isinstance(value, ClauseElement):
+        return "bulk writes send values, not expressions of SQL: use a session, or leave the column to its default"
+    return f"write `{refused.form.format(name)}`" if refused.form else CORRECT
 
 
 def _why_missing(layout: _Layout, name: str) -> str:
     if name in only_a_session_sets(layout.model):
         return "is missing, and only a session applies its default"
+    if name in layout.named and layout.missing == MISSING and has_server_default(inspect(layout.model).columns[name]):
+        return f"{MISSING}, and another row names it: all rows or none name a column with a default of the server"
     return layout.missing
 
 
@@ -410,5 +437,5 @@ def _value_type(model: type[Base], name: str) -> ValueType:
     return value_type(kind) or ValueType(refuse)
 
 
-def _invalid(model: type[Base], position: int, column: str | None, problem: str) -> RowInvalid:
-    return RowInvalid(model=model.__name__, position=position, column=column, problem=problem)
+def _invalid(model: type[Base], position: int, column: str | None, problem: str, advice: str = CORRECT) -> RowInvalid:
+    return RowInvalid(model=model.__name__, position=position, column=column, problem=problem, advice=advice)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, KeysView, Mapping, ValuesView
 from dataclasses import dataclass
+from datetime import date, datetime, time
+from decimal import Decimal
+from enum import Enum
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -12,9 +17,11 @@ if TYPE_CHECKING:
 class Refused(Exception):
     """A value that a column cannot hold. The problem names types and limits, never the value."""
 
-    def __init__(self, problem: str) -> None:
+    def __init__(self, problem: str, form: str | None = None) -> None:
         super().__init__(problem)
         self.problem = problem
+        self.form = form
+        """Code that makes a value that is accepted, with `{}` in the place of this one."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,26 @@ class ValueType:
         return accepted if self.text is None else self.text(accepted)
 
 
+# The type that a column expects and that of the value, and the conversion that is meant.
+FORMS: list[tuple[str, type | tuple[type, ...], str]] = [
+    ("`list`", (set, frozenset, Mapping, Generator, KeysView, ValuesView, range), "list({})"),
+    ("`str`", Enum, "{}.value"),
+    ("`str`", (date, time), "{}.isoformat()"),
+    ("`str`", (int, UUID, Decimal), "str({})"),
+    ("`int`", str, "int({})"),
+    ("`float`", (str, Decimal), "float({})"),
+    ("`Decimal`", (float, str), "Decimal(str({}))"),
+    ("`UUID`", str, "UUID({})"),
+    ("`bytes`", str, "{}.encode()"),
+    ("`datetime`", str, "datetime.fromisoformat({})"),
+    ("`datetime`", date, "datetime.combine({}, time())"),
+    ("`date`", datetime, "{}.date()"),
+    ("`date`", str, "date.fromisoformat({})"),
+    ("`time`", str, "time.fromisoformat({})"),
+    ("`timedelta`", (int, float), "timedelta(seconds={})"),
+]
+
+
 def check_text(value: Any) -> str:
     """Return a text, or one of a subclass such as escaped markup, as plain text; raises `Refused` for what none is."""
     if not isinstance(value, str):
@@ -57,6 +84,7 @@ def check_text(value: Any) -> str:
 
 def wrong_type(expected: str, value: object) -> Refused:
     """Return the refusal of a value of another type."""
-    return Refused(
-        f"is of the wrong type: expected {expected}, got `{'None' if value is None else type(value).__name__}`"
-    )
+    found = "None" if value is None else type(value).__name__
+    is_truth = isinstance(value, bool)
+    forms = (form for name, kinds, form in FORMS if name == expected and isinstance(value, kinds) and not is_truth)
+    return Refused(f"is of the wrong type: expected {expected}, got `{found}`", next(forms, None))
