@@ -29,7 +29,7 @@ from sqlalchemy.orm import Session
 from starlette.websockets import WebSocketDisconnect
 from tests.conftest import free_port
 
-from tatame_db import AsyncDatabase, Database, evolve, insert_many, read
+from tatame_db import AsyncDatabase, Database, Read, evolve, insert_many, query, read
 from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
 from tatame_db.database.errors import ConnectionsExhausted, OutcomeUnknown, ServerReadOnly
@@ -45,7 +45,7 @@ from tatame_db.fastapi import (
     health_router,
 )
 from tatame_db.fastapi.dependencies import DatabaseNotOpened
-from tatame_db.fastapi.handlers import TRY_AGAIN_LATER, failure_of
+from tatame_db.fastapi.handlers import CLOSE_CODES, failure_of
 from tatame_db.fastapi.installed import FastApiMissing, require_fastapi
 from tatame_db.queries.errors import DeadlineExceeded, NotLoaded
 from tatame_db.schema import Gym, User
@@ -371,6 +371,54 @@ def test_only_errors_that_pass_are_503(state: str, may_repeat: bool | None) -> N
     assert failure is None or "ana@gym.example" not in failure.detail
 
 
+@query
+def gym_by_id(gym_id: int) -> Read[Gym]:
+    return read(Gym).where(Gym.id == gym_id)
+
+
+def test_a_value_that_the_database_cannot_hold_is_422(address: URL, caplog: pytest.LogCaptureFixture) -> None:
+    app = FastAPI(lifespan=database_lifespan(lambda: Database(address)))
+    add_database_handlers(app)
+
+    @app.get("/query/{gym_id}")
+    def by_query(gym_id: int, database: DatabaseDep) -> bool:
+        return gym_by_id.exists(database, gym_id)
+
+    @app.get("/session/{gym_id}")
+    def by_session(gym_id: int, session: SessionDep) -> bool:
+        return session.get(Gym, gym_id) is not None
+
+    @app.post("/write")
+    def write(name: str, database: DatabaseDep) -> int:
+        return insert_many(Gym, [{"name": name}]).run(database)
+
+    @app.post("/session")
+    def add(name: str, session: SessionDep) -> None:
+        session.add(User(clerk_user_id=name))
+        session.flush()
+
+    with TestClient(app) as client:
+        assert [client.get(f"/{way}/1").json() for way in ("query", "session")] == [False, False]
+        caplog.clear()
+        answers = [
+            client.get("/query/99999999999"),
+            client.get("/session/99999999999"),
+            client.post("/write", params={"name": "a\0secret"}),
+            client.post("/session", params={"name": "a\0secret"}),
+        ]
+    assert [answer.status_code for answer in answers] == [422] * 4
+    assert {answer.text for answer in answers} == {'{"detail":"A value of the request cannot be stored or compared."}'}
+    logged = [record.message for record in caplog.records if record.name == "tatame_db.fastapi"]
+    assert [line.split(":")[0] for line in logged] == [
+        "422 for GET /query/{gym_id}",
+        "422 for GET /session/{gym_id}",
+        "422 for POST /write",
+        "422 for POST /session",
+    ]
+    assert "secret" not in caplog.text
+    assert "99999999999" not in "".join(logged)
+
+
 ADDRESS = URL.create("postgresql+psycopg", "ana", "secret", "db.example")
 
 
@@ -526,7 +574,7 @@ def test_a_websocket_has_the_database_and_is_closed_when_it_is_away(address: URL
     with away, away.websocket_connect("/") as websocket:
         with pytest.raises(WebSocketDisconnect) as closed:
             websocket.receive_json()
-        assert closed.value.code == TRY_AGAIN_LATER
+        assert closed.value.code == CLOSE_CODES[503]
 
 
 # --- Rows in responses -----------------------------------------------------------------------------------------------
