@@ -411,3 +411,15 @@ def test_a_column_of_another_type_is_refused_at_the_row_that_names_it(monkeypatc
 def test_no_rows_are_written_to_a_model_that_needs_a_column_of_another_type(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inspect(Gym).columns["name"], "type", INET())
     insert_many(Gym, [])
+
+
+def test_a_key_that_a_sequence_made_twice_names_the_sequence(database: Database) -> None:
+    taken = [{"id": 1, "user_id": 1}, {"id": 2, "user_id": 1}]
+    assert insert_many(Checkin, taken).run(database) == 2
+
+    with pytest.raises(RowRejected) as raised:
+        insert_many(Checkin, [{"user_id": 1}]).run(database)
+    assert "the sequence of `id` is behind the rows" in raised.value.fix
+    with pytest.raises(RowRejected) as raised:
+        insert_many(Checkin, taken).run(database)
+    assert "sequence" not in raised.value.fix

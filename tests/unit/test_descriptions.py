@@ -445,10 +445,10 @@ def test_a_method_of_sqlalchemy_is_refused_with_what_takes_its_place(method: str
 
 def test_another_attribute_of_a_read_is_an_ordinary_error() -> None:
     described: Any = read(User)
-    with pytest.raises(AttributeError, match="a read has no attribute 'colums'") as raised:
-        described.colums(User.id)
+    with pytest.raises(AttributeError, match="a read has no attribute 'unknown'") as raised:
+        described.unknown(User.id)
     # From these, Python suggests the name that was meant.
-    assert (raised.value.name, raised.value.obj) == ("colums", described)
+    assert (raised.value.name, raised.value.obj) == ("unknown", described)
     assert not hasattr(read(User), "__array__")
 
 

@@ -15,9 +15,11 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from tatame_db.cli import commands
+from tatame_db.database import errors as database_errors
 from tatame_db.database import options
 from tatame_db.database.address import parse_address
 from tatame_db.database.dialect import OLDEST_SERVER
+from tatame_db.database.errors import DatabaseUnavailable
 from tatame_db.database.idle import IDLE_TIMEOUT_SECONDS
 from tatame_db.evolve import history
 from tatame_db.evolve.lock import LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS
@@ -223,3 +225,12 @@ def test_the_limits_of_a_move_are_those_of_the_code() -> None:
         f"{READING_SECONDS // 60} minutes; columns",
     ):
         assert words in limits
+
+
+def test_the_errors_that_become_503_are_those_of_the_table() -> None:
+    page = (ROOT / "docs" / "run-in-production.md").read_text()
+    table = set(re.findall(r"`([A-Z]\w+)`", page[page.index("## Catch errors") : page.index("A web app turns")]))
+    _, _, listed = section(page, "## Catch errors").partition("subclasses in this table are ")
+    classes = {name: kind for name, kind in vars(database_errors).items() if isinstance(kind, type)}
+    unavailable = {name for name in table if issubclass(classes.get(name, object), DatabaseUnavailable)}
+    assert set(re.findall(r"`(\w+)`", listed)) == unavailable
