@@ -146,10 +146,18 @@ class Dispatcher:
                 pipe.send(queue.popleft(), alone=True)
 
     def _pipe_for_short(self) -> Pipe | None:
-        position, wants_another = self.policy.for_short(self.pipes, perf_counter(), leave_one=bool(self._alone))
-        if wants_another:
-            self._open_another()
-        return None if position is None else self.pipes[position]
+        while True:
+            position, wants_another = self.policy.for_short(self.pipes, perf_counter(), leave_one=bool(self._alone))
+            if wants_another:
+                self._open_another()
+            if position is None:
+                return None
+            pipe = self.pipes[position]
+            if pipe.is_idle:
+                # The server may have ended all sessions that were idle, and a call has few tries.
+                pipe.read()
+            if pipe.accepts:
+                return pipe
 
     def _pipe_for_alone(self) -> Pipe | None:
         position, wants_another = self.policy.for_alone(self.pipes)

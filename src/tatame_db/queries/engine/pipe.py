@@ -104,12 +104,17 @@ class Pipe:
         call.is_sent = True
         call.server = self._pgconn
         call.tries += 1
+        plans = self._prepared if call.has_names else None
         try:
-            plans = self._prepared if call.has_names else None
             call.steps = [self._send_step(plan, parameters, plans) for plan, parameters in call.statements]
+        except psycopg.Error as error:
+            self._not_sent(call, error, is_lost=self._pgconn.status == ConnStatus.BAD)
+            return
+        try:
             self._pgconn.pipeline_sync()
         except psycopg.Error as error:
-            self._not_sent(call, error)
+            # It depends on nothing that the call contains, and libpq may not know yet that the connection is lost.
+            self._not_sent(call, error, is_lost=True)
             return
         self.calls.append(call)
         if call.sent_on_idle:
@@ -117,8 +122,7 @@ class Pipe:
         else:
             self._outlet.flush_soon()
 
-    def _not_sent(self, call: Call, error: psycopg.Error) -> None:
-        is_lost = self._pgconn.status == ConnStatus.BAD
+    def _not_sent(self, call: Call, error: psycopg.Error, *, is_lost: bool) -> None:
         # A part of the call may be queued. Without its Sync, the server does not commit it.
         self.drop(loss_of((), str(error).encode()))
         if is_lost and call.tries < MAX_TRIES:
@@ -153,7 +157,7 @@ class Pipe:
                 self._pgconn.send_close_prepared(names.pop())
             self._pgconn.pipeline_sync()
         except psycopg.Error as error:
-            self._not_sent(call, error)
+            self._not_sent(call, error, is_lost=True)
             return
         if not self.calls:
             self.first_since = perf_counter()
