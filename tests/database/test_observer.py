@@ -8,11 +8,13 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 
+import psycopg
 import pytest
 from sqlalchemy import URL, func, select, text
 from sqlalchemy import delete as delete_from
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
+from tatame_db.database.address import readable
 from tatame_db.database.errors import ConnectionsExhausted
 from tatame_db.database.observer import StatementEvent
 from tatame_db.database.pool import AsyncDatabase, Database
@@ -122,19 +124,25 @@ def test_a_stream_that_its_caller_leaves_is_no_failure(address: URL) -> None:
     assert [event.error for event in events] == [None]
 
 
+def _sleeps(address: URL) -> bool:
+    query = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+    with psycopg.connect(readable(address)) as connection:
+        return bool(connection.execute(query).fetchall())
+
+
 def test_a_cancelled_call_is_reported(address: URL) -> None:
     events: list[StatementEvent] = []
 
     async def main() -> None:
         async with AsyncDatabase(address) as database:
             database.on_statement(events.append)
-            asked = read(User).where(func.pg_sleep(20).is_(None))
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(_locked(database, asked), 0.3)
-
-    async def _locked(database: AsyncDatabase, asked: Read[User]) -> None:
-        await insert_many(User, USERS).run(database)
-        await asked.all(database)
+            await insert_many(User, USERS).run(database)
+            sleeping = asyncio.create_task(read(User).where(func.pg_sleep(300).is_(None)).all(database))
+            while not await asyncio.to_thread(_sleeps, address):
+                await asyncio.sleep(0.02)
+            sleeping.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sleeping
 
     asyncio.run(main())
     assert outline(events)[-1] == ("read User", None, "CancelledError")
