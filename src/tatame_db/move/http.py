@@ -1,4 +1,4 @@
-"""An HTTP client that talks to no other server than it was told to, and waits for no response without end."""
+"""An HTTP client that talks to one server only, and waits for no response without end."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def read_back(target: MoveConnection, table: TableMap) -> bytes:
 
 
 def _blocks_of(source: MoveConnection, rows: Iterable[Buffer], on_rows: Callable[[int], None]) -> Iterator[bytes]:
-    # The stream's two servers fail at the same place, and only here can a failure of the source be told.
+    # The stream's two servers fail at the same place, and only here can a failure of the source be distinguished.
     with attribute_errors(source):
         yield from _blocks(rows, on_rows)
 
