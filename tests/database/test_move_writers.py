@@ -90,8 +90,10 @@ def test_a_constraint_trigger_that_rejects_rows_at_commit_is_reported_in_words(c
         " CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON users DEFERRABLE INITIALLY DEFERRED"
         " FOR EACH ROW EXECUTE FUNCTION refuse()",
     )
-    with pytest.raises(move.RowsRefused, match="no more users"):
+    with pytest.raises(move.RowsRefused, match=r"raised by PL/pgSQL function .*refuse\(\)") as caught:
         copy()
+    # The author of the function may have put a value of the row into it.
+    assert "no more users" not in str(caught.value)
 
 
 def test_a_rule_that_changes_a_table_that_was_proven_before_is_an_error(

@@ -292,3 +292,15 @@ def report_loss_of_target() -> Generator[None]:
         if error.connection_invalidated:
             raise ConnectionLost(database="target", reason=str(error.orig).splitlines()[0]) from error
         raise
+
+
+def reason_without_values(error: psycopg.Error) -> str:
+    """Return PostgreSQL's message, unless it may quote a value of a row."""
+    # Errors in values, such as of an expression that an index computes, quote them.
+    if isinstance(error, psycopg.DataError):
+        return f"a value is rejected (SQLSTATE {error.sqlstate})"
+    # What a function says is up to its author. Its name is on record, and its message in the log of the server.
+    if isinstance(error, psycopg.errors.RaiseException):
+        context = (error.diag.context or "a function").splitlines()[0]
+        return f"an error was raised by {context}"
+    return error.diag.message_primary or ""

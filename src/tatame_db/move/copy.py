@@ -13,7 +13,7 @@ import psycopg
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.lock import ignore
 from tatame_db.move.choices import UNKNOWN_TABLE, Choices
-from tatame_db.move.connection import Connections
+from tatame_db.move.connection import Connections, reason_without_values
 from tatame_db.move.copy_table import CopyDiffers, TableCopy, TableTask, copy_rejects, copy_table
 from tatame_db.move.digest import TableDigests
 from tatame_db.move.final_proof import ChangedAfterProof, lock_and_find_changed
@@ -207,8 +207,8 @@ def _summary(error: BaseException) -> str:
     """Describe an error without a value of a row or a password."""
     if isinstance(error, TatameError):
         return error.what
-    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-    return f"{type(error).__name__}: {primary}" if primary else type(error).__name__
+    reason = reason_without_values(error) if isinstance(error, psycopg.Error) else ""
+    return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
 
 
 # The parts of a copy

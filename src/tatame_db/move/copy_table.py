@@ -17,6 +17,7 @@ import psycopg
 from tatame_db.database.dialect import quoted
 from tatame_db.errors import TatameError, fact
 from tatame_db.move.choices import NULLED, REJECTED
+from tatame_db.move.connection import reason_without_values
 from tatame_db.move.digest import TableDigests
 from tatame_db.move.fingerprint import fingerprint
 from tatame_db.move.in_place import write_in_place
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from tatame_db.move.mapping import TableMap
     from tatame_db.move.prepare import Preparation
 
-# Of these, the message names no value of a row.
+# Of these, the message names no value of a row; that of a RAISE is not shown.
 _REFUSALS = (
     psycopg.IntegrityError,
     psycopg.errors.RaiseException,
@@ -184,7 +185,12 @@ def _make_equal(
         # Deferred constraints and triggers would otherwise run at COMMIT, when the proof is over.
         connections.target.execute("SET CONSTRAINTS ALL IMMEDIATE")
     except _REFUSALS as error:
-        raise RowsRefused(table=table.name, reason=str(error.diag.message_primary)) from error
+        reason = (
+            reason_without_values(error)
+            if isinstance(error, psycopg.errors.RaiseException)
+            else error.diag.message_primary
+        )
+        raise RowsRefused(table=table.name, reason=str(reason)) from error
     if hasher and hasher.digest() != read_back(connections.target, table):
         raise CopyDiffers(table=table.name)
     waiting = _clear_waiting(preparation, connections.target, table)

@@ -13,6 +13,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from tatame_db.errors import TatameError, fact
+from tatame_db.move.connection import reason_without_values
 from tatame_db.move.record import Record
 
 if TYPE_CHECKING:
@@ -98,11 +99,3 @@ def _restore(record: Record, found: KeyOrIndex) -> None:
             target.execute(statement)
     record.forget_parked(found)
     target.driver.commit()
-
-
-def reason_without_values(error: psycopg.DatabaseError) -> str:
-    """Return PostgreSQL's message, unless it may quote a value of a row."""
-    # Errors in values, such as of an expression that an index computes, quote them.
-    if isinstance(error, psycopg.DataError):
-        return f"a value is rejected (SQLSTATE {error.sqlstate})"
-    return str(error.diag.message_primary)

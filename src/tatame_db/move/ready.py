@@ -13,6 +13,7 @@ from sqlalchemy import CheckConstraint
 from tatame_db.database.dialect import DIALECT, public, quoted
 from tatame_db.errors import TatameError, fact
 from tatame_db.move.catalogue import partitioned_tables, target_name
+from tatame_db.move.connection import reason_without_values
 from tatame_db.move.sequences import advance_sequence, next_id, sequence_of
 from tatame_db.move.sql import literal
 
@@ -82,7 +83,7 @@ def _refuse(table: Table, error: psycopg.DatabaseError, tried: list[Table]) -> N
     if isinstance(error, psycopg.OperationalError):
         raise error
     if not _is_inconclusive(error, tried):
-        raise TrialInsertFailed(table=table.name, reason=str(error.diag.message_primary)) from error
+        raise TrialInsertFailed(table=table.name, reason=reason_without_values(error)) from error
 
 
 def _keep_ids(target: MoveConnection, table: Table) -> None:
