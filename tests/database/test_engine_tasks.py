@@ -656,8 +656,8 @@ def test_a_loop_that_ends_at_any_moment_leaves_no_connection_behind(bare_address
         del tasks
 
     # The turns of the loop one by one while a connection is idle, and moments while the server opens a session.
-    cases = [(partial(turns, number), True) for number in range(25)]
-    cases += [(partial(asyncio.sleep, number / 4000), False) for number in range(40)]
+    cases = [(partial(turns, number), True) for number in range(12)]
+    cases += [(partial(asyncio.sleep, number / 1000), False) for number in range(10)]
     for moment, is_idle in cases:
         database = AsyncDatabase(bare_address)
         run(main(database, moment, is_idle=is_idle))
