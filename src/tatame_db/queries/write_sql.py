@@ -1,6 +1,6 @@
 """The SQL of writes: all rows of a batch are one JSON parameter, or the data of a COPY.
 
-A single row of plain values is a parameter for each column, which spares the server the JSON: a sixth of its work.
+A single row of plain values is a parameter for each column, which costs client and server a little less.
 """
 
 from __future__ import annotations
