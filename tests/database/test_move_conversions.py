@@ -210,7 +210,7 @@ ANY_SOURCE = [
 
 @pytest.mark.parametrize("target_type", ANY_TARGET)
 def test_a_text_of_the_target_never_fails_and_tells_its_values_apart(database: Database, target_type: str) -> None:
-    """Values that somebody wrote into the target are compared too."""
+    """Values that a person wrote into the target are compared too."""
     forms = (None, DATE, TIME, TYPED_DAY) if target_type == "text" else (None,)
     for kind in ANY_SOURCE:
         for form in forms:

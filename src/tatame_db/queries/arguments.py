@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import JSON, PrimaryKeyConstraint, Table, UniqueConstraint, inspect
+from sqlalchemy import JSON, inspect
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import InstrumentedAttribute, Mapper
 
-from tatame_db.queries.columns import column_keys, mapped_elsewhere
+from tatame_db.queries.columns import column_keys, mapped_elsewhere, unique_keys
 from tatame_db.queries.errors import NotAKey, WriteInvalid
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def key_columns(model: type[Base], by: Any) -> tuple[str, ...]:
 
 def check_unique(model: type[Base], key: tuple[str, ...]) -> None:
     """Raise `NotAKey` unless the columns are the primary key or a unique key of a model."""
-    keys = _unique_keys(model)
+    keys = unique_keys(model)
     if set(key) in keys:
         return
     examples = [", ".join(f"{model.__name__}.{name}" for name in sorted(names)) for names in keys]
@@ -121,19 +121,3 @@ def _is_column(model: type[Base], column: Any) -> bool:
 def _example(model: type[Base]) -> str:
     mapper = inspect(model)
     return f"{model.__name__}.{mapper.get_property_by_column(mapper.primary_key[0]).key}"
-
-
-def _unique_keys(model: type[Base]) -> list[set[str]]:
-    """Return the keys by which ON CONFLICT finds a row: those that are checked at once, and hold for all rows."""
-    attribute = {column.name: name for name, column in inspect(model).columns.items()}
-    table = cast("Table", model.__table__)
-    found = [
-        list(constraint.columns)
-        for constraint in table.constraints
-        if isinstance(constraint, PrimaryKeyConstraint | UniqueConstraint) and not constraint.deferrable
-    ]
-    for index in table.indexes:
-        is_partial = index.dialect_options["postgresql"]["where"] is not None
-        if index.unique and not is_partial and len(index.columns) == len(index.expressions):
-            found.append(list(index.columns))
-    return [{attribute[column.name] for column in columns} for columns in found]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import Column, inspect
+from sqlalchemy import Column, PrimaryKeyConstraint, UniqueConstraint, inspect
 
 from tatame_db.database.dialect import DIALECT, quoted
 from tatame_db.queries.errors import WriteInvalid
@@ -113,3 +113,19 @@ class _NoContext:
 
 def _same(value: Any) -> Any:
     return value
+
+
+def unique_keys(model: type[Base]) -> list[set[str]]:
+    """Return the keys by which ON CONFLICT finds a row: those that are checked at once, and hold for all rows."""
+    attribute = {column.name: name for name, column in inspect(model).columns.items()}
+    table: Any = model.__table__
+    found = [
+        list(constraint.columns)
+        for constraint in getattr(table, "constraints", ())
+        if isinstance(constraint, PrimaryKeyConstraint | UniqueConstraint) and not constraint.deferrable
+    ]
+    for index in getattr(table, "indexes", ()):
+        is_partial = index.dialect_options["postgresql"]["where"] is not None
+        if index.unique and not is_partial and len(index.columns) == len(index.expressions):
+            found.append(list(index.columns))
+    return [{attribute[column.name] for column in columns} for columns in found]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Never, Self
 
-from sqlalchemy import Index, PrimaryKeyConstraint, UniqueConstraint, inspect
+from sqlalchemy import inspect
 
 from tatame_db.queries import clauses
+from tatame_db.queries.columns import unique_keys
 from tatame_db.queries.errors import ReadInvalid
 from tatame_db.queries.parameters import parameter_name, parameter_names
 
@@ -217,21 +218,13 @@ def _refuse_several_rows(relation: RelationRead) -> None:
     property_ = relation.attribute.property
     if relation.is_list or (type(relation.size) is int and relation.size == 1 and property_.secondary is None):
         return
-    table = inspect(relation.model).local_table
-    columns = {column for column in property_.remote_side if column.table is table}
-    keys = [key.columns for key in getattr(table, "constraints", ()) if isinstance(key, _UNIQUE)]
-    keys += [index.columns for index in getattr(table, "indexes", ()) if index.unique and _holds_for_all(index)]
-    if property_.secondary is None and any(len(key) > 0 and columns.issuperset(key) for key in keys):
+    mapper = inspect(relation.model)
+    remote = [column for column in property_.remote_side if column.table is mapper.local_table]
+    names = {mapper.get_property_by_column(column).key for column in remote}
+    if property_.secondary is None and any(key and key <= names for key in unique_keys(relation.model)):
         return
     raise ReadInvalid(
         problem=f"{relation.title} leads to one row, and its columns are no unique key, so that several may match",
         advice=f"add a unique constraint, choose one with `read({relation.title}).order_by(…).limit(1)`, "
         "or load it in a session",
     )
-
-
-_UNIQUE = (PrimaryKeyConstraint, UniqueConstraint)
-
-
-def _holds_for_all(index: Index) -> bool:
-    return index.dialect_options["postgresql"]["where"] is None and len(index.columns) == len(index.expressions)
