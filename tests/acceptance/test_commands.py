@@ -237,7 +237,8 @@ def test_ctrl_c_at_a_question_ends_with_130(run: Run, environment: dict[str, str
     assert asking.stderr
     output = b""
     while b"Continue?" not in output:
-        output += os.read(asking.stderr.fileno(), 4096)
+        output += (piece := os.read(asking.stderr.fileno(), 4096))
+        assert piece, output
     asking.send_signal(signal.SIGINT)
     assert "interrupted" in asking.stderr.read()
     asking.stderr.close()

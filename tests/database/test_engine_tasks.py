@@ -400,8 +400,9 @@ def test_a_statement_whose_caller_left_ends_on_the_server(written: URL, statemen
 def test_a_deadline_ends_the_statement_on_the_server(written: URL, statement: Statement[Any]) -> None:
     async def main() -> None:
         async with AsyncDatabase(written) as database:
+            await database.ping()
             with pytest.raises(DeadlineExceeded, match="was still running"):
-                await fetch_async(database, statement, {"id": 1, "seconds": 300}, deadline_ms=300)
+                await fetch_async(database, statement, {"id": 1, "seconds": 300}, deadline_ms=1_000)
 
             async def ended() -> bool:
                 return not await runs(written, "pg_sleep")
