@@ -18,7 +18,7 @@ from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.queries.engine.lean import CANCEL_TIMEOUT_SECONDS
 from tatame_db.queries.engine.plan import Statement
 from tatame_db.queries.errors import DeadlineExceeded
-from tatame_db.queries.run import fetch, fetch_async
+from tatame_db.queries.run import fetch, fetch_all_async, fetch_async
 
 NUMBER: Statement[Any] = Statement("number", "SELECT %(n)s::INTEGER", tuple, may_repeat=True)
 WRITE: Statement[Any] = Statement("write", "SELECT %(n)s::INTEGER", tuple)
@@ -32,6 +32,8 @@ class Relay:
     def __init__(self, server: str) -> None:
         self.answers_left: int | None = None
         """After how many answers it becomes silent; the first one on a connection ends the login."""
+        self.ends_after: int | None = None
+        """After how many answers it closes a connection."""
         self.swallowed = threading.Event()
         self.hold = threading.Event()
         """Unset, it holds up the answers of the server."""
@@ -53,6 +55,7 @@ class Relay:
                     threading.Thread(target=self._pass_on, args=(source, target), daemon=True).start()
 
     def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        answers = 0
         with suppress(OSError):
             while data := source.recv(65_536):
                 self.hold.wait()
@@ -62,6 +65,9 @@ class Relay:
                         continue
                     self.answers_left -= data.count(READY)
                 target.sendall(data)
+                answers += data.count(READY)
+                if source.family == socket.AF_UNIX and answers == self.ends_after:
+                    source.shutdown(socket.SHUT_RDWR)
             target.shutdown(socket.SHUT_WR)
 
     def cut(self) -> None:
@@ -209,6 +215,27 @@ def test_a_server_that_is_silent_while_an_async_connection_is_prepared_is_unavai
             await asyncio.sleep(0.3)
             assert await fetch_async(database, NUMBER, {"n": 1}) == [(1,)]
 
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("answers", [1, 2, 3])
+def test_a_server_that_ends_each_connection_as_it_is_opened_is_unavailable(
+    relayed: URL, relay: Relay, answers: int
+) -> None:
+    relay.ends_after = answers
+
+    async def main() -> None:
+        async with AsyncDatabase(relayed, pool_size=2) as database:
+            for statement in (NUMBER, WRITE):
+                with pytest.raises((DatabaseUnavailable, OutcomeUnknown)):
+                    await fetch_async(database, statement, {"n": 1})
+                with pytest.raises((DatabaseUnavailable, OutcomeUnknown)):
+                    await fetch_all_async(database, [(statement, {"n": 1})] * 2)
+
+    with Database(relayed, pool_size=2) as database:
+        for statement in (NUMBER, WRITE):
+            with pytest.raises((DatabaseUnavailable, OutcomeUnknown)):
+                fetch(database, statement, {"n": 1})
     asyncio.run(main())
 
 

@@ -74,8 +74,10 @@ class DatabasePool(KeepingPool):
             ended = end_setup()
             if ended is not None and (silence := ended.error(self.address)):
                 raise silence from error
-            if isinstance(error, psycopg.Error):
-                raise connection_error(self.address, error) from error
+            # SQLAlchemy asks a new server for its version and more, and wraps the failures of these statements.
+            cause = error.orig if isinstance(error, exc.DBAPIError) and error.connection_invalidated else error
+            if isinstance(cause, psycopg.Error):
+                raise connection_error(self.address, cause) from error
             raise
         finally:
             end_setup()

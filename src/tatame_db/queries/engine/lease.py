@@ -26,7 +26,7 @@ from tatame_db.queries.engine.pipe import Owner, Pipe
 
 if TYPE_CHECKING:
     from sqlalchemy import PoolProxiedConnection
-    from sqlalchemy.pool import Pool, QueuePool
+    from sqlalchemy.pool import QueuePool
 
     from tatame_db.database.pool import AsyncDatabase
 
@@ -104,9 +104,12 @@ async def _idle_or_new(pool: QueuePool) -> PoolProxiedConnection:
     return await greenlet_spawn(_alive, pool, connection)
 
 
-def _alive(pool: Pool, connection: PoolProxiedConnection) -> PoolProxiedConnection:
+def _alive(pool: QueuePool, connection: PoolProxiedConnection) -> PoolProxiedConnection:
     """Return the connection, or another one of the pool if the server ended it while it was idle."""
-    while is_gone(driver_connection(connection)):
+    # All idle ones may be gone. After as many, one was new: the call itself says what has become of it.
+    for _ in range(pool.size()):
+        if not is_gone(driver_connection(connection)):
+            break
         connection.invalidate()
         connection = pool.connect()
     return connection

@@ -59,11 +59,12 @@ def _checkout(database: Database, statement: Statement[Any], deadline: Deadline 
 def _from_pool(pool: DatabasePool) -> LeanConnection:
     token = skip_checkout_checks.set(True)
     try:
-        while True:
+        # All idle ones may be gone. After as many, one was new: the call itself says what has become of it.
+        for remaining in reversed(range(pool.size() + 1)):
             lent = pool.connect()
             lean = lean_connection(lent)
             lean.lent, lean.kept = lent, pool.kept
-            if not lean.is_gone:
+            if not (remaining and lean.is_gone):
                 break
             lean.discard()
     finally:
