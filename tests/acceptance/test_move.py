@@ -533,7 +533,7 @@ def test_a_copy_that_is_killed_repeatedly_ends_equal(
     environment: dict[str, str], variables: dict[str, str], move: Run, supabase: URL, address: URL
 ) -> None:
     with psycopg.connect(readable(supabase)) as connection:
-        connection.execute("INSERT INTO checkins (id) SELECT n FROM generate_series(100000, 400000) AS n")
+        connection.execute("INSERT INTO checkins (id) SELECT n FROM generate_series(100000, 199999) AS n")
         # A row that every copy rejects.
         connection.execute("INSERT INTO checkins (id, date) VALUES (500000, 'infinity')")
     chance = random.Random(1)  # noqa: S311, moments and no secrets
@@ -546,14 +546,14 @@ def test_a_copy_that_is_killed_repeatedly_ends_equal(
             stderr=subprocess.DEVNULL,
         )
         try:
-            copying.wait(chance.uniform(0.5, 6))
+            copying.wait(chance.uniform(0.4, 2.4))
         except subprocess.TimeoutExpired:
             copying.kill()
             copying.wait()
             killed += 1
         with psycopg.connect(readable(address)) as connection:
             # At any moment, either all rows of a table were copied or none.
-            assert connection.execute("SELECT count(*) FROM checkins").fetchone() in ((0,), (300_003,))
+            assert connection.execute("SELECT count(*) FROM checkins").fetchone() in ((0,), (100_002,))
         # Each round has rows to copy.
         with psycopg.connect(readable(supabase)) as connection:
             connection.execute("UPDATE checkins SET date = '2024-01-01'::date + %s WHERE id > 99999", [killed])

@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import URL
-from tests.database.moves import change, contents
+from tests.database.moves import ask, change, contents
 
 from tatame_db import evolve, move
 from tatame_db.database.address import readable
@@ -33,6 +33,7 @@ from tatame_db.server.embedded import EmbeddedServer
 COMMAND = Path(sys.executable).with_name("tatame-db")
 HERE = Path(__file__).parent.parent
 ROWS = 5_000
+KEPT = move.Choices(rejects="keep")
 connecting = importlib.import_module("tatame_db.move.connection")
 
 
@@ -81,6 +82,8 @@ class Wire:
         self.free.set()
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
+        # Otherwise a connection that has just been accepted would stay open, and its threads with it.
+        self.threads[0].join()
         for end in self.ends:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -221,36 +224,135 @@ def _kill(server: EmbeddedServer) -> None:
     os.kill(postmaster, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("database", ["source", "target"])
-def test_a_killed_server_leaves_each_table_unchanged_or_complete(
-    filled: URL, address: URL, directory: Path, database: str
-) -> None:
-    # A server that flushes what it commits to the disk.
+def _durable(directory: Path) -> EmbeddedServer:
+    """Start a server that flushes what it commits to the disk."""
     server = EmbeddedServer(directory / "server")
     server.start()
-    try:
-        create_missing_database(server.address)
-        if database == "source":
-            for file in (SUPABASE_SCHEMA, HERE / "supabase_rows.sql"):
-                change(server.address, file.read_text())
-            source, target = server.address, address
-        else:
-            with Database(server.address) as empty:
-                evolve.migrate(empty.engine)
-            source, target = filled, server.address
+    create_missing_database(server.address)
+    return server
 
-        def kill(done: move.TableCopy) -> None:
-            if done.table == "users":
-                _kill(server)
 
-        with pytest.raises(move.ConnectionLost, match=database):
-            copy(source, target, on_table=kill)
-        server.start()
-        found = {table: len(rows) for table, rows in contents(target).items()}
-        assert (found["users"], found["graduations"], found["checkins"]) == (3, 0, 0)
-        assert is_whole(source, target)
-    finally:
-        server.delete()
+@pytest.fixture
+def source(directory: Path) -> Generator[EmbeddedServer]:
+    server = _durable(directory)
+    for file in (SUPABASE_SCHEMA, HERE / "supabase_rows.sql"):
+        change(server.address, file.read_text())
+    yield server
+    server.delete()
+
+
+@pytest.fixture
+def target(directory: Path) -> Generator[EmbeddedServer]:
+    server = _durable(directory)
+    with Database(server.address) as empty:
+        evolve.migrate(empty.engine)
+    yield server
+    server.delete()
+
+
+# A source over REST alone is read a second time.
+STAGES = [stage for stage in move.Stage if stage is not move.Stage.REREAD]
+
+
+def killed_at_each_stage(source: URL, target: URL, kill: Callable[[move.Stage], None]) -> list[move.Stage]:
+    """Let a function kill a part of the copy as each stage begins; return the stages after which the copy succeeded.
+
+    Each time the copy starts with an empty target. A table is unchanged or complete afterwards, the record says that
+    the copy is not proven unless it succeeded, and the next copy makes both equal.
+    """
+    before = schema(target)
+    change(source, "INSERT INTO checkins (id, date) VALUES (500000, 'infinity')")
+    copy(source, target, choices=KEPT)
+    complete = contents(target)
+    empty: dict[str, list[tuple[Any, ...]]] = {table: [] for table in phases()}
+    succeeded: list[move.Stage] = []
+    for stage in STAGES:
+        forget(target)
+        try:
+            kill(stage)
+            succeeded.append(stage)
+        except move.ConnectionLost:
+            pass
+        proven = ask(target, "SELECT to_regclass('tatame_move.runs') IS NOT NULL") == [(True,)] and ask(
+            target, "SELECT count(*) FROM tatame_move.runs WHERE outcome = 'proven'"
+        ) == [(1,)]
+        assert proven == (stage in succeeded), stage
+        for table, rows in contents(target).items():
+            assert rows in (empty[table], complete[table]), (stage, table)
+        copy(source, target, choices=KEPT)
+        with Database(target) as database, move.open_for_reading(source, database.engine) as both:
+            assert move.verify(both).equal_but_for_choices, stage
+            status = move.status(both.target)
+        assert (status.parked, status.unvalidated_keys) == ([], []), stage
+        assert contents(target) == complete, stage
+        assert schema(target) == before, stage
+    return succeeded
+
+
+def once(stage: move.Stage, act: Callable[[], object]) -> Callable[[move.Stage, str | None], None]:
+    """Return a function that acts when this stage begins for the first time."""
+    remaining = [stage]
+
+    def on_stage(begun: move.Stage, _: str | None) -> None:
+        if begun in remaining:
+            remaining.clear()
+            act()
+
+    return on_stage
+
+
+@pytest.mark.long
+def test_a_source_killed_at_any_stage_leaves_each_table_unchanged_or_complete(
+    source: EmbeddedServer, address: URL
+) -> None:
+    def kill(stage: move.Stage) -> None:
+        try:
+            copy(source.address, address, choices=KEPT, on_stage=once(stage, lambda: _kill(source)))
+        finally:
+            source.start()
+
+    # The proof of the rows is over by then, so the source is no longer needed.
+    assert killed_at_each_stage(source.address, address, kill) == [move.Stage.CONFIRM, move.Stage.RECORD]
+
+
+@pytest.mark.long
+def test_a_target_killed_at_any_stage_leaves_each_table_unchanged_or_complete(
+    supabase: URL, target: EmbeddedServer
+) -> None:
+    def kill(stage: move.Stage) -> None:
+        try:
+            copy(supabase, target.address, choices=KEPT, on_stage=once(stage, lambda: _kill(target)))
+        finally:
+            target.start()
+
+    assert killed_at_each_stage(supabase, target.address, kill) == []
+
+
+CLIENT = """
+import os, signal, sys
+from sqlalchemy import make_url
+from tatame_db import move
+from tatame_db.database.pool import Database
+
+def kill(stage, table):
+    if stage.name == sys.argv[3]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+with Database(sys.argv[2]) as database:
+    with move.open_for_writing(make_url(sys.argv[1]), database.engine, lambda: None) as both:
+        move.copy(both, choices=move.Choices(rejects="keep"), on_stage=kill)
+"""
+
+
+@pytest.mark.long
+def test_a_client_killed_at_any_stage_leaves_each_table_unchanged_or_complete(supabase: URL, address: URL) -> None:
+    def kill(stage: move.Stage) -> None:
+        addresses = [each.render_as_string(hide_password=False) for each in (supabase, address)]
+        done = subprocess.run([sys.executable, "-c", CLIENT, *addresses, stage.name], check=False)
+        assert done.returncode == -signal.SIGKILL
+        raise move.ConnectionLost(database="client", reason="killed")
+
+    assert killed_at_each_stage(supabase, address, kill) == []
 
 
 def test_a_full_disk_of_the_target_is_reported_and_rolled_back(filled: URL, address: URL) -> None:

@@ -11,6 +11,7 @@ from tests.database.moves import Copy, ask, change, copy_into
 
 from tatame_db import move
 from tatame_db.database.address import readable
+from tatame_db.errors import TatameError
 from tatame_db.schema import phases
 
 
@@ -90,10 +91,69 @@ def test_a_constraint_trigger_that_rejects_rows_at_commit_is_reported_in_words(c
         " CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON users DEFERRABLE INITIALLY DEFERRED"
         " FOR EACH ROW EXECUTE FUNCTION refuse()",
     )
-    with pytest.raises(move.RowsRefused, match=r"raised by PL/pgSQL function .*refuse\(\)") as caught:
+    with pytest.raises(move.RowsRefused, match=r"raised by the function public\.refuse\(\)") as caught:
         copy()
     # The author of the function may have put a value of the row into it.
     assert "no more users" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "state"),
+    [
+        ("PERFORM 1 / (length(NEW.id::text) - length(NEW.id::text))", "22012"),
+        ("PERFORM NEW.email::date", "22007"),
+        ("PERFORM FROM no_such_table", "42P01"),
+        ("ASSERT NEW.email IS NULL, NEW.email", "P0004"),
+    ],
+)
+def test_whatever_fails_in_a_trigger_is_reported_in_words(copy: Copy, engine: Engine, body: str, state: str) -> None:
+    change(
+        engine.url,
+        f"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body}; RETURN NEW; END $$;"
+        " CREATE TRIGGER refuse BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    with pytest.raises(move.RowsRefused, match=r"raised by the function public\.refuse\(\)") as caught:
+        copy()
+    assert isinstance(caught.value.__cause__, psycopg.Error)
+    assert caught.value.__cause__.sqlstate == state
+    assert "@" not in str(caught.value)
+    assert ask(engine.url, "SELECT count(*) FROM users") == [(0,)]
+
+
+def test_an_event_trigger_that_fails_is_reported_in_words(copy: Copy, supabase: URL, engine: Engine) -> None:
+    change(
+        engine.url,
+        "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''ask ana@club''; END';"
+        " CREATE EVENT TRIGGER refuse ON ddl_command_end EXECUTE FUNCTION refuse()",
+    )
+    with pytest.raises(TatameError, match=r"raised by the function public\.refuse\(\)") as caught:
+        copy()
+    assert "@" not in str(caught.value)
+    change(engine.url, "DROP EVENT TRIGGER refuse")
+    copy()
+    assert equal(supabase, engine)
+
+
+@pytest.mark.parametrize("end", ["source", "target"])
+def test_a_statement_that_an_administrator_cancels_is_reported_in_words(
+    copy: Copy, supabase: URL, engine: Engine, end: str
+) -> None:
+    # More rows than the buffers between the servers hold, so that both are still at work.
+    change(supabase, "INSERT INTO checkins (id) SELECT n FROM generate_series(100000, 300000) AS n")
+    address = {"source": supabase, "target": engine.url}[end]
+
+    def cancel(*_: object) -> None:
+        change(
+            address,
+            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+            " AND datname = current_database() AND query LIKE 'COPY%'",
+        )
+
+    with pytest.raises(move.StatementCanceled) as caught:
+        copy(on_rows=cancel)
+    assert caught.value.database == end
+    copy()
+    assert equal(supabase, engine)
 
 
 def test_a_rule_that_changes_a_table_that_was_proven_before_is_an_error(

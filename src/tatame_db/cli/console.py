@@ -73,43 +73,50 @@ def say(text: str) -> None:
 
 
 class Progress:
-    """A progress bar for each table in work, on a terminal; nothing elsewhere."""
+    """What is being done, and a progress bar for each table in work, on a terminal; nothing elsewhere."""
 
     def __init__(self) -> None:
-        from rich.console import Console
+        from rich.console import Console, Group
+        from rich.live import Live
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.spinner import Spinner
 
         self._lines: dict[str, TaskID] = {}
-        self._shown = Progress(
+        self._bars = Progress(
             TextColumn("{task.description:<13}"),
             BarColumn(),
             TextColumn("{task.completed:>11,.0f} of {task.total:,.0f} rows  {task.fields[rate]:>9,.0f} rows/s"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            redirect_stdout=False,
-            disable=not sys.stderr.isatty(),
+        )
+        self._stage = Spinner("dots")
+        self._shown = Live(
+            Group(self._stage, self._bars), console=Console(stderr=True), transient=True, redirect_stdout=False
         )
 
     def __enter__(self) -> Progress:
-        self._shown.start()
+        if sys.stderr.isatty():
+            self._shown.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._shown.stop()
 
+    def stage(self, text: str) -> None:
+        """Show what is being done now."""
+        self._stage.update(text=text)
+
     def update(self, name: str, done: int, wanted: int) -> None:
         """Show that `done` of the `wanted` rows of a table are done."""
         if name not in self._lines:
-            self._lines[name] = self._shown.add_task(name, total=wanted, rate=0.0)
+            self._lines[name] = self._bars.add_task(name, total=wanted, rate=0.0)
         line = self._lines[name]
-        speed = next((task.speed for task in self._shown.tasks if task.id == line), None)
-        self._shown.update(line, completed=done, total=max(done, wanted), rate=speed or 0.0)
+        speed = next((task.speed for task in self._bars.tasks if task.id == line), None)
+        self._bars.update(line, completed=done, total=max(done, wanted), rate=speed or 0.0)
 
     def end(self, name: str) -> None:
         """Remove the line of a table."""
         if name in self._lines:
-            self._shown.remove_task(self._lines.pop(name))
+            self._bars.remove_task(self._lines.pop(name))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -172,6 +172,7 @@ def copy_(
             accept_emptied=emptied,
             on_table=say_table,
             on_rows=progress.update,
+            on_stage=lambda stage, table: progress.stage(f"{stage.value}: {table}" if table else stage.value),
         )
     if as_json:
         console.answer_json(asdict(report))

@@ -9,8 +9,14 @@ in the modules, and those of a source over REST are subclasses of `RestError`.
 
 from tatame_db.move.catalogue import SourceUnreadable
 from tatame_db.move.choices import Choices, Exclusion, Obstacle
-from tatame_db.move.connection import ConnectionLost, Connections, ResourceExhausted, StandbyConflict
-from tatame_db.move.copy import NotProven, Report, TargetBusy, copy
+from tatame_db.move.connection import (
+    ConnectionLost,
+    Connections,
+    ResourceExhausted,
+    StandbyConflict,
+    StatementCanceled,
+)
+from tatame_db.move.copy import NotProven, Report, TargetBusy, TargetFunctionFailed, copy
 from tatame_db.move.copy_table import CopyDiffers, RowsRefused, RowTooLarge, TableCopy
 from tatame_db.move.digest import NoCommonHash
 from tatame_db.move.final_proof import ChangedAfterProof
@@ -41,6 +47,7 @@ from tatame_db.move.rest_errors import RestError
 from tatame_db.move.restore import NotRejected, Rejected, RowsWithoutText, rejected_rows, restoring_script
 from tatame_db.move.sequences import IdsExhausted
 from tatame_db.move.snapshot import TablesChanging, TablesLocked
+from tatame_db.move.stages import Stage
 from tatame_db.move.status import MoveStatus, TableStatus, Unfinished, status, unfinished
 from tatame_db.move.target_schema import TargetColumnsMissing, TargetNotOwned
 
@@ -84,7 +91,9 @@ __all__ = [
     "SourceTooOld",
     "SourceUnreachable",
     "SourceUnreadable",
+    "Stage",
     "StandbyConflict",
+    "StatementCanceled",
     "TableCopy",
     "TableCount",
     "TableProof",
@@ -95,6 +104,7 @@ __all__ = [
     "TablesLocked",
     "TargetBusy",
     "TargetColumnsMissing",
+    "TargetFunctionFailed",
     "TargetNotOwned",
     "TooManyExcluded",
     "TrialInsertFailed",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import threading
 import time
@@ -63,6 +64,11 @@ _SETTINGS = TEXT_OUTPUT | {
 _NEWER_SETTINGS = {17: {"transaction_timeout": "0"}}
 
 
+# The lines of a context are translated, except for the names of languages. What is in quotes may be a value of a row.
+_IN_FUNCTION = re.compile(r"(?!COPY\b)[^\"'«»„:]*\b(?:PL/\w+|SQL)\b")
+_SIGNATURE = re.compile(r"[^\"'«»„:]*\bPL/\w+[^\"'«»„:]*?([\w$.]+\([^()]*\))")
+
+
 @fact
 class ConnectionLost(TatameError):
     """The connection to the source or to the target was lost."""
@@ -105,15 +111,31 @@ class StandbyConflict(TatameError):
     fix = "use the address of its primary, or raise `max_standby_streaming_delay` of the standby"
 
 
+@fact
+class StatementCanceled(TatameError):
+    """An administrator of the source or of the target, or a limit of its server, canceled a statement."""
+
+    database: str
+    reason: str
+    what = "a statement on the {database} was canceled: {reason}"
+    means = "Unfinished work was rolled back; tables that were proven before stay committed."
+    fix = "find out who or what cancels long statements on the server of the {database}, then run the command again"
+
+
 @contextlib.contextmanager
 def attribute_errors(connection: MoveConnection) -> Generator[None]:
-    """Raise `ResourceExhausted` or `StandbyConflict` for a statement that the server of this connection ended."""
+    """Raise an error in words for a statement that the server of this connection ended.
+
+    Raises `ResourceExhausted`, `StandbyConflict`, `StatementCanceled`.
+    """
     try:
         yield
     except tuple(_EXHAUSTED) as error:
         resource, advice = _EXHAUSTED[type(error)]
         reason = str(error.diag.message_primary)
         raise ResourceExhausted(database=connection.name, resource=resource, reason=reason, advice=advice) from error
+    except psycopg.errors.QueryCanceled as error:
+        raise StatementCanceled(database=connection.name, reason=str(error.diag.message_primary)) from error
     except psycopg.errors.SerializationFailure as error:
         # Nothing else can conflict with a transaction that only reads.
         if connection.driver.read_only:
@@ -140,7 +162,7 @@ class MoveConnection:
     def rows(self, query: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """Run a query and return all its rows; without parameters, a `%` in it is a plain character.
 
-        Raises `ConnectionLost` if the server is silent for `SILENCE_SECONDS`, `ResourceExhausted`, `StandbyConflict`.
+        Raises `ConnectionLost` if the server is silent for `SILENCE_SECONDS`, and what `attribute_errors` raises.
         """
         with attribute_errors(self), watchdog(self):
             # psycopg's types accept `str` only as a literal.
@@ -154,7 +176,7 @@ class MoveConnection:
     def execute(self, statement: str, parameters: dict[str, Any] | None = None) -> int:
         """Run a statement, however long it takes, and return the number of rows it wrote.
 
-        Raises `ResourceExhausted`, `StandbyConflict`.
+        Raises what `attribute_errors` raises.
         """
         with attribute_errors(self):
             return self.driver.execute(statement.encode(), parameters).rowcount
@@ -260,7 +282,7 @@ def watchdog(*connections: MoveConnection) -> Generator[Callable[[], None]]:
     watching.start()
     try:
         yield heartbeat
-    except psycopg.Error as error:
+    except (psycopg.Error, StatementCanceled) as error:
         if silent:
             minutes = f"{SILENCE_SECONDS / 60:.0f} minutes"
             raise ConnectionLost(database=silent[-1], reason=f"no data arrived for {minutes}") from error
@@ -297,10 +319,18 @@ def report_loss_of_target() -> Generator[None]:
 def reason_without_values(error: psycopg.Error) -> str:
     """Return PostgreSQL's message, unless it may quote a value of a row."""
     # Errors in values, such as of an expression that an index computes, quote them.
-    if isinstance(error, psycopg.DataError):
+    if isinstance(error, psycopg.DataError) and not raising_function(error):
         return f"a value is rejected (SQLSTATE {error.sqlstate})"
     # What a function says is up to its author. Its name is on record, and its message in the log of the server.
-    if isinstance(error, psycopg.errors.RaiseException):
-        context = (error.diag.context or "a function").splitlines()[0]
-        return f"an error was raised by {context}"
+    if function := raising_function(error):
+        return f"an error was raised by {function}"
     return error.diag.message_primary or ""
+
+
+def raising_function(error: psycopg.Error) -> str | None:
+    """Return the function of the database in which an error was raised; `None` if it was in none, or is not known."""
+    inside = [line for line in (error.diag.context or "").splitlines() if _IN_FUNCTION.match(line)]
+    if not inside and not isinstance(error, psycopg.errors.RaiseException):
+        return None
+    named = next((found[1] for line in inside if (found := _SIGNATURE.match(line))), None)
+    return f"the function {named}" if named else "a function"

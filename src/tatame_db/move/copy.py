@@ -13,7 +13,7 @@ import psycopg
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.lock import ignore
 from tatame_db.move.choices import UNKNOWN_TABLE, Choices
-from tatame_db.move.connection import Connections, reason_without_values
+from tatame_db.move.connection import Connections, raising_function, reason_without_values
 from tatame_db.move.copy_table import CopyDiffers, TableCopy, TableTask, copy_rejects, copy_table
 from tatame_db.move.digest import TableDigests
 from tatame_db.move.final_proof import ChangedAfterProof, lock_and_find_changed
@@ -27,6 +27,7 @@ from tatame_db.move.record import Record
 from tatame_db.move.rejects import Rejects, rejects_digest, source_digest
 from tatame_db.move.resolve import resolve
 from tatame_db.move.rest_errors import RestError
+from tatame_db.move.stages import Follower, Stage
 from tatame_db.schema import phases
 
 if TYPE_CHECKING:
@@ -63,6 +64,16 @@ class TargetBusy(TatameError):
     what = "a table of the target is locked by another session: {reason}"
     means = _ROLLED_BACK
     fix = "end the other sessions on the target, then run the command again"
+
+
+@fact
+class TargetFunctionFailed(TatameError):
+    """A function of the target, such as that of an event trigger, failed during the copy."""
+
+    reason: str
+    what = "the target refused a statement: {reason}"
+    means = "Unfinished work was rolled back; tables that were proven before stay committed."
+    fix = "correct the function, or disable its trigger until the copy is done, then run the command again"
 
 
 @dataclass(frozen=True)
@@ -106,6 +117,7 @@ def copy(
     accept_emptied: bool = False,
     on_table: Callable[[TableCopy], None] = ignore,
     on_rows: Callable[[str, int, int], None] = ignore,
+    on_stage: Callable[[Stage, str | None], None] = ignore,
 ) -> Report:
     """Make these tables, or all, equal to the source: each in one transaction that commits only after its proof.
 
@@ -120,43 +132,53 @@ def copy(
 
     With `sha256`, rows that were written into an empty table are read back and must be the same bytes. `on_table` is
     called with each table that is committed; `on_rows` now and then with a table, the rows sent so far, and the rows
-    to send at most.
+    to send at most; `on_stage` with each stage as it begins, and the table if it is about one.
 
     Raises `TargetNotOwned`, `ObstaclesUnresolved`, `TablesEmptied`, `OtherRowsInTarget`, `RowsStillReferenced`,
     `ReferencesUnreadable`, `ParentsNotCopied`, `TablesLocked`, `TargetBusy`, `ResourceExhausted`, `CopyDiffers`,
     `ForeignKeyViolated`, `RowsRefused`, `KeysNotRestored`, `TrialInsertFailed`, `NotProven`, `ChangedAfterProof`,
-    `TooManyExcluded`, `ConnectionLost`.
+    `TooManyExcluded`, `ConnectionLost`, `StatementCanceled`, `TargetFunctionFailed`.
     """
     options = CopyOptions(tables, choices or Choices(), replace_rows, jobs, sha256, accept_emptied)
     try:
         with restoring(connections.target):
-            return _copy(connections, options, on_table, on_rows)
+            return _copy(connections, options, on_table, Follower(on_rows, on_stage))
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
         raise TargetBusy(reason=str(error.diag.message_primary)) from error
+    except psycopg.Error as error:
+        if raising_function(error) and not isinstance(error, psycopg.OperationalError):
+            raise TargetFunctionFailed(reason=reason_without_values(error)) from error
+        raise
 
 
 def _copy(
     connections: Connections,
     options: CopyOptions,
     on_table: Callable[[TableCopy], None],
-    on_rows: Callable[[str, int, int], None],
+    follower: Follower,
 ) -> Report:
-    started = time.perf_counter()
+    started, on_stage = time.perf_counter(), follower.on_stage
     target, record = connections.target, Record(connections.target)
-    preparation = prepare(connections, options)
+    preparation = prepare(connections, options, on_stage)
     record.create()
     run = _begin(record, preparation)
     with _recording_failure(record, run):
         # Committed before any work, so that the run is on record however it ends.
         target.driver.commit()
-        copied = _copy_tables(preparation, connections, run, on_table, on_rows)
+        copied = _copy_tables(preparation, connections, run, on_table, follower)
+        on_stage(Stage.RESTORE, None)
         restore(target)
+        on_stage(Stage.VALIDATE, None)
         validate_keys(target)
         numbered = [table.table for table in preparation.tables if table.table.autoincrement_column is not None]
         for table in numbered:
+            on_stage(Stage.TRY, table.name)
             prove_ready(target, table)
         moment = _moment(connections.source)
+        if connections.source.reread:
+            on_stage(Stage.REREAD, None)
         differing, rest = _read_again(preparation, connections, copied)
+        on_stage(Stage.CONFIRM, None)
         _prove_unchanged(preparation, target, copied, differing)
         report = Report(
             run=run,
@@ -176,6 +198,7 @@ def _copy(
             outdated=preparation.outdated,
             views=preparation.plan.views,
         )
+        on_stage(Stage.RECORD, None)
         record.end_run(run, "proven", report=asdict(report))
         target.driver.commit()
         return report
@@ -237,17 +260,20 @@ def _copy_tables(
     connections: Connections,
     run: int,
     on_table: Callable[[TableCopy], None],
-    on_rows: Callable[[str, int, int], None],
+    follower: Follower,
 ) -> list[TableCopy]:
+    follower.on_stage(Stage.FIND, None)
     changes = {table.name: changes_of(preparation, connections, table) for table in preparation.differing}
     record = Record(connections.target)
+    follower.on_stage(Stage.DROP, None)
     record.park(partial(_is_parked, preparation, changes))
     connections.target.driver.commit()
     tasks = [TableTask(run, table, changes.get(table.name)) for table in preparation.tables]
-    work = partial(copy_table, preparation, on_rows=on_rows)
+    work = partial(copy_table, preparation, follower=follower)
     copied = run_tasks(connections, preparation.options.jobs, tasks, work, on_table)
     record.delete_rejects_of_unknown_tables(preparation.identity)
     for table in preparation.mapping.unknown:
+        follower.on_stage(Stage.KEEP, table.name)
         copy_rejects(preparation, connections, run, table.name)
     connections.target.driver.commit()
     return copied

@@ -17,7 +17,7 @@ import psycopg
 from tatame_db.database.dialect import quoted
 from tatame_db.errors import TatameError, fact
 from tatame_db.move.choices import NULLED, REJECTED
-from tatame_db.move.connection import reason_without_values
+from tatame_db.move.connection import raising_function, reason_without_values
 from tatame_db.move.digest import TableDigests
 from tatame_db.move.fingerprint import fingerprint
 from tatame_db.move.in_place import write_in_place
@@ -26,6 +26,7 @@ from tatame_db.move.ready import make_ready
 from tatame_db.move.record import SCHEMA, Record
 from tatame_db.move.rejects import declared_types, rejects_digest, source_digest
 from tatame_db.move.sql import literal
+from tatame_db.move.stages import Stage
 from tatame_db.move.stream import read_back, stream, stream_table
 
 if TYPE_CHECKING:
@@ -38,11 +39,11 @@ if TYPE_CHECKING:
     from tatame_db.move.fingerprint import Fingerprint
     from tatame_db.move.mapping import TableMap
     from tatame_db.move.prepare import Preparation
+    from tatame_db.move.stages import Follower
 
-# Of these, the message names no value of a row; that of a RAISE is not shown.
+# Of these, the message names no value of a row.
 _REFUSALS = (
     psycopg.IntegrityError,
-    psycopg.errors.RaiseException,
     psycopg.errors.StringDataRightTruncation,
     psycopg.errors.InvalidBinaryRepresentation,
     # A foreign key of the team's own needs a unique key that has to be dropped for a moment.
@@ -129,18 +130,16 @@ class _Contents:
     sha256: str | None = None
 
 
-def copy_table(
-    preparation: Preparation, connections: Connections, task: TableTask, *, on_rows: Callable[[str, int, int], None]
-) -> TableCopy:
+def copy_table(preparation: Preparation, connections: Connections, task: TableTask, *, follower: Follower) -> TableCopy:
     """Make a table equal to the source, prove that it is, record it, and commit all of that together.
 
-    `on_rows` is called with the table, the number of rows that were sent so far, and the number of rows to send.
     Raises `OtherRowsInTarget`, `RowsRefused`, `CopyDiffers`, `RowTooLarge`, `ConnectionLost`.
     """
     started, table, target = time.perf_counter(), task.table, connections.target
     contents = _Contents(preparation.fingerprints[table.name], preparation.digests[table.name])
     if task.changes:
-        contents = _make_equal(preparation, connections, table, task.changes, on_rows)
+        contents = _make_equal(preparation, connections, table, task.changes, follower)
+    follower.on_stage(Stage.KEEP, table.name)
     excluded = copy_rejects(preparation, connections, task.run, table.name)
     Record(target).save_table(
         table.name,
@@ -152,6 +151,7 @@ def copy_table(
         proven=connections.source.reread is None,
     )
     target.driver.commit()
+    follower.on_stage(Stage.NUMBER, table.name)
     make_ready(target, table.table, preparation.highest_ids[table.name])
     (_, source_digest), (_, target_digest) = contents.digests
     return TableCopy(
@@ -174,23 +174,25 @@ def _make_equal(
     connections: Connections,
     table: TableMap,
     changes: Changes,
-    on_rows: Callable[[str, int, int], None],
+    follower: Follower,
 ) -> _Contents:
+    follower.on_stage(Stage.WRITE, table.name)
     before = preparation.fingerprints[table.name]
     _lock(connections.target, table, before)
     hasher = hashlib.sha256() if preparation.options.sha256 and before.rows == 0 else None
     on_block = hasher.update if hasher else None
     try:
-        deleted, written = _write(preparation, connections, table, changes, on_rows=on_rows, on_block=on_block)
+        deleted, written = _write(preparation, connections, table, changes, on_rows=follower.on_rows, on_block=on_block)
         # Deferred constraints and triggers would otherwise run at COMMIT, when the proof is over.
         connections.target.execute("SET CONSTRAINTS ALL IMMEDIATE")
-    except _REFUSALS as error:
-        reason = (
-            reason_without_values(error)
-            if isinstance(error, psycopg.errors.RaiseException)
-            else error.diag.message_primary
-        )
+    except psycopg.Error as error:
+        # Whatever fails in a function, such as that of a trigger, is due to the rows that it saw.
+        in_function = raising_function(error) and not isinstance(error, psycopg.OperationalError)
+        if not (in_function or isinstance(error, _REFUSALS)):
+            raise
+        reason = reason_without_values(error) if in_function else error.diag.message_primary
         raise RowsRefused(table=table.name, reason=str(reason)) from error
+    follower.on_stage(Stage.PROVE, table.name)
     if hasher and hasher.digest() != read_back(connections.target, table):
         raise CopyDiffers(table=table.name)
     waiting = _clear_waiting(preparation, connections.target, table)

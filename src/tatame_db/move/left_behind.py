@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import psycopg
 
 from tatame_db.database.dialect import quoted
-from tatame_db.errors import counted
+from tatame_db.errors import TatameError, counted
 from tatame_db.move.sql import literal
 from tatame_db.schema import phases
 
@@ -211,18 +211,18 @@ class _Reader:
                 self.source.execute(f"SET LOCAL statement_timeout = {remaining_ms}")
                 self.source.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
                 return self.source.rows(query)
-        except psycopg.DatabaseError as error:
+        except (psycopg.DatabaseError, TatameError) as error:
             # Whatever the reason is, the plan is not about this table: it names the table and continues.
-            if driver.broken:
+            if driver.closed:
                 raise
-            self._note(name, _reason(error))
+            self._note(name, _reason(error.__cause__ if isinstance(error, TatameError) else error))
             return []
 
     def _note(self, name: str, reason: str) -> None:
         self.not_readable.append(NotReadable(name, reason))
 
 
-def _reason(error: psycopg.DatabaseError) -> str:
+def _reason(error: BaseException | None) -> str:
     match error:
         case psycopg.errors.InsufficientPrivilege():
             return "no permission"
@@ -232,7 +232,7 @@ def _reason(error: psycopg.DatabaseError) -> str:
             return _too_slow()
         case _:
             # The message itself may repeat a value.
-            return f"error {error.sqlstate}"
+            return f"error {getattr(error, 'sqlstate', None)}"
 
 
 def _too_slow() -> str:

@@ -17,12 +17,13 @@ from tatame_db.move.reach import refuse_references
 from tatame_db.move.record import Record, identity_of
 from tatame_db.move.resolve import resolve
 from tatame_db.move.sequences import highest_ids
+from tatame_db.move.stages import Stage
 from tatame_db.move.target import OwnKey, own_keys
 from tatame_db.move.target_schema import refuse_missing_rights
 from tatame_db.schema import phases
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tatame_db.move.choices import Choices, Resolution
     from tatame_db.move.connection import Connections, MoveConnection
@@ -131,13 +132,16 @@ class Preparation:
         return [table for table in self.tables if digests[table.name][0] != digests[table.name][1]]
 
 
-def prepare(connections: Connections, options: CopyOptions) -> Preparation:
+def prepare(
+    connections: Connections, options: CopyOptions, on_stage: Callable[[Stage, str | None], None]
+) -> Preparation:
     """Read both databases and find out which tables differ; writes nothing.
 
     Raises `TargetNotOwned`, `ObstaclesUnresolved`, `TablesEmptied`, `OtherRowsInTarget`, `RowsStillReferenced`,
     `ReferencesUnreadable`, `ParentsNotCopied`, `SourceUnreadable`, `TableUnknown`, `TooManyExcluded`, `IdsExhausted`,
     `NoCommonHash`.
     """
+    on_stage(Stage.CHECK, None)
     refuse_missing_rights(connections.target)
     mapping = read_mapping(connections)
     selected = _select(mapping, options.tables)
@@ -152,6 +156,7 @@ def prepare(connections: Connections, options: CopyOptions) -> Preparation:
     fingerprints: dict[str, Fingerprint] = {}
     digests: dict[str, tuple[Digest, Digest]] = {}
     for table in tables:
+        on_stage(Stage.COMPARE, table.name)
         # In one pass, so that both are of the same rows, whatever is written to the target meanwhile.
         source, target, found = TableDigests(connections, table, hash_expression).whole_with_fingerprint()
         digests[table.name], fingerprints[table.name] = (source, target), found
