@@ -259,6 +259,12 @@ def test_down_asks_first_and_then_deletes(run: Run, environment: dict[str, str])
     assert run("down", "--yes").returncode == 0
 
 
+def test_the_address_that_start_prints_names_the_embedded_server(run: Run) -> None:
+    address = run("start").stdout.strip()
+    assert run("logs", DATABASE_URL=address).returncode == 0
+    assert run("stop", DATABASE_URL=address).stderr == "stopped\n"
+
+
 @pytest.mark.parametrize("command", [["stop"], ["down", "--yes"], ["logs"]])
 def test_commands_for_the_embedded_server_leave_other_servers_alone(
     command: list[str], run: Run, bare_address_url: str

@@ -75,6 +75,9 @@ def test_the_environment_sets_the_options_of_from_env(address: URL, monkeypatch:
         assert database.options.pool_size == 3
         assert setting(database, "application_name") == "check-in api"
         assert setting(database, "statement_timeout") == "3s"
+    with Database.from_env(pool_size=2) as database:
+        assert database.options.pool_size == 2
+        assert setting(database, "application_name") == "check-in api"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +102,7 @@ def test_a_value_that_cannot_be_used_is_refused_where_it_is_given(database: Any,
 
 
 def test_an_unknown_option_is_refused() -> None:
-    with pytest.raises(TypeError, match="pool_sise"):
+    with pytest.raises(TypeError, match="unknown option pool_sise; the options are pool_size, pool_timeout_seconds"):
         Database("postgresql://db.example/tatame", pool_sise=3)  # type: ignore[call-arg]
 
 

@@ -143,7 +143,8 @@ def target_of(database_url: str | None = None) -> Target:
     from tatame_db.settings import Settings
 
     settings = Settings.from_env(database_url=database_url)
-    if settings.address:
-        return Target(settings, Database(settings.address), None)
     server = EmbeddedServer(settings.data_directory)
-    return Target(settings, Database(server.address), server)
+    # Its own address is what `tatame-db start` and `tatame-db url` print.
+    if settings.address is None or settings.address == server.address:
+        return Target(settings, Database(server.address), server)
+    return Target(settings, Database(settings.address), None)

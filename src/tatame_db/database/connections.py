@@ -87,6 +87,9 @@ class Connections:
 
     def __init__(self, address: URL | str, **options: Unpack[DatabaseOptions]) -> None:
         self.address = parse_address(address) if isinstance(address, str) else address
+        if unknown := options.keys() - DatabaseOptions.__annotations__.keys():
+            known = ", ".join(DatabaseOptions.__annotations__)
+            raise TypeError(f"unknown option {', '.join(sorted(unknown))}; the options are {known}")
         self.options = Options(**options)
         """The options in use; those that the address contains itself come before them."""
         self.observer = Observer(
@@ -103,17 +106,17 @@ class Connections:
     _idle_connections: ClassVar[type[IdleConnections]] = IdleConnections
 
     @classmethod
-    def from_env(cls) -> Self:
+    def from_env(cls, **options: Unpack[DatabaseOptions]) -> Self:
         """Connect to the database of the settings: `DATABASE_URL`, or else the embedded server.
 
-        The options come from `TATAME_POOL_SIZE` and the other variables. Every statement is logged in development, and
-        slow ones always.
+        Options that are not passed come from `TATAME_POOL_SIZE` and the other variables. Every statement is logged in
+        development, and slow ones always.
 
         Raises `SettingsInvalid`, `EnvFileUnreadable`, `AddressInvalid`.
         """
         settings = Settings.from_env()
         address = settings.address or EmbeddedServer(settings.data_directory).address
-        return cls(address, **settings.database_options)
+        return cls(address, **(settings.database_options | options))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({readable(self.address)!r})"
