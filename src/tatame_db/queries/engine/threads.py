@@ -59,18 +59,24 @@ def _checkout(database: Database, statement: Statement[Any], deadline: Deadline 
 def _from_pool(pool: DatabasePool) -> LeanConnection:
     token = skip_checkout_checks.set(True)
     try:
+        lean = _lent(pool)
         # All idle ones may be gone. After as many, one was new: the call itself says what has become of it.
-        for remaining in reversed(range(pool.size() + 1)):
-            lent = pool.connect()
-            lean = lean_connection(lent)
-            lean.lent, lean.kept = lent, pool.kept
-            if not (remaining and lean.is_gone):
+        for _ in range(pool.size()):
+            if not lean.is_gone:
                 break
             lean.discard()
+            lean = _lent(pool)
     finally:
         skip_checkout_checks.reset(token)
     if not lean.driver.autocommit:
         lean.driver.autocommit = True
+    return lean
+
+
+def _lent(pool: DatabasePool) -> LeanConnection:
+    lent = pool.connect()
+    lean = lean_connection(lent)
+    lean.lent, lean.kept = lent, pool.kept
     return lean
 
 
