@@ -138,9 +138,10 @@ def test_a_source_without_rows_is_announced(move: Run, supabase: URL) -> None:
     assert "error: these tables of the source are empty now, and had rows at the last copy: roles with 1 row\n" in (
         refused.stderr
     )
-    for arguments in (["plan"], ["copy", "--emptied"]):
-        done = move(*arguments)
-        assert (done.returncode, warning in done.stdout) == (0, True)
+    planned, copied = move("plan"), move("copy", "--emptied")
+    assert (planned.returncode, warning in planned.stdout) == (3, True)
+    assert "`move copy` would refuse: these tables of the source are empty now" in planned.stderr
+    assert (copied.returncode, warning in copied.stdout) == (0, True)
 
 
 def test_a_move_without_a_source_names_the_setting(move: Run) -> None:
@@ -384,7 +385,7 @@ def test_every_report_shows_what_was_excluded_by_choice(move: Run, supabase: URL
     assert undecided.returncode == 3
     assert "class: start has seconds, which HH:MM cannot hold: 1 row, for example 1\n" in undecided.stdout
     assert "for example 1\n  resolved by `--misfits null`: 1 value set to NULL\n" in undecided.stdout
-    assert "    `--unknown keep`: the values are kept in `tatame_move.rejects`, as JSON\n" in undecided.stdout
+    assert "    `--unknown keep`: the values are kept in `tatame_move.rejects`\n" in undecided.stdout
     assert "error: the move would be incomplete: 1 obstacle without a choice\n" in undecided.stderr
     assert move("copy", "--misfits", "null").returncode == 1
     choices = ("--misfits", "null", "--unknown", "keep")
@@ -398,7 +399,7 @@ def test_every_report_shows_what_was_excluded_by_choice(move: Run, supabase: URL
     excluded = [
         "excluded  1 row of notifications (rejected): created_at is infinite or outside the years 1 to 9999",
         "excluded  1 value of class.start (set to NULL): start has seconds, which HH:MM cannot hold",
-        "excluded  1 value of users.nickname (kept as JSON): "
+        "excluded  1 value of users.nickname (kept in tatame_move.rejects): "
         "nickname (text) has values, and the target has no such column",
     ]
     assert sorted(re.findall("^excluded .*$", planned.stdout, flags=re.MULTILINE)) == excluded

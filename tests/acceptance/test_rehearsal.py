@@ -112,7 +112,7 @@ def test_an_interrupted_rehearsal_leaves_nothing_behind(
         ),
         (
             (digest, "HASHES", {"broken": "hashtextextended(TEXT, pg_backend_pid())"}),
-            "copy",
+            "fix the source",
             "the servers compute different digests of the same text",
         ),
     ],

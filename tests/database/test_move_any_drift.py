@@ -203,7 +203,7 @@ def test_what_a_plan_calls_complete_is_copied_and_proven_and_everything_else_is_
     world.begin(drifts, rows)
     choices = move.Choices(**chosen)
     with move.open_for_reading(world.source, world.target) as connections:
-        complete = move.plan(connections, choices).complete
+        complete = not move.plan(connections, choices).unresolved
     with move.open_for_writing(world.source, world.target, lambda: None) as connections:
         if not complete:
             with pytest.raises(move.ObstaclesUnresolved):

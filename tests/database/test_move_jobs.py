@@ -13,6 +13,7 @@ from tatame_db import move
 from tatame_db.move import jobs
 from tatame_db.move.open import reopen
 from tatame_db.schema import phases
+from tatame_db.server.embedded import EmbeddedServer
 
 
 @pytest.fixture
@@ -42,6 +43,36 @@ def test_all_jobs_see_one_moment_although_the_source_changes_before_they_start(
     assert sorted(done) == sorted(phases())
     copy(accept_emptied=True)
     assert contents(engine.url) != contents(expected_target)
+
+
+def test_all_jobs_use_the_server_of_the_first_connection(
+    supabase: URL, engine: Engine, fresh_server: EmbeddedServer
+) -> None:
+    """Of two servers behind one address, each connection may reach another."""
+    fresh_server.start()
+    hosts = f"{supabase.query['host']},{fresh_server.address.query['host']}"
+    several = supabase.update_query_dict({"host": hosts, "port": "5432,5432", "load_balance_hosts": "disable"})
+    with move.open_for_writing(several, engine, lambda: None) as connections:
+        pinned = connections.source.server_address
+        assert (pinned.query["host"], "load_balance_hosts" in pinned.query) == (supabase.query["host"], False)
+        assert move.copy(connections, jobs=3).tables
+
+
+def test_a_job_without_a_connection_is_no_claim_that_nothing_was_changed(supabase: URL, engine: Engine) -> None:
+    change(
+        supabase,
+        "DROP ROLE IF EXISTS reader",
+        "CREATE ROLE reader LOGIN BYPASSRLS CONNECTION LIMIT 1",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader",
+        "GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO reader",
+    )
+    try:
+        with pytest.raises(move.ConnectionLost, match="too many connections") as caught:
+            copy_into(supabase.set(username="reader"), engine)(jobs=3)
+    finally:
+        change(supabase, "DROP OWNED BY reader", "DROP ROLE reader")
+    assert "Nothing was changed" not in str(caught.value)
+    assert "apply to new rows only" in caught.value.__notes__[0]
 
 
 SLOW = """

@@ -150,6 +150,48 @@ def test_an_index_that_a_person_has_created_meanwhile_is_taken_as_it_is(
     assert status().parked == []
 
 
+def test_keys_and_indexes_come_back_even_if_the_record_of_a_killed_run_is_deleted(
+    copy: Copy, supabase: URL, engine: Engine
+) -> None:
+    before = schema(engine)
+    copy()
+    park(supabase, engine)
+    change(engine.url, "DROP SCHEMA tatame_move CASCADE", "DELETE FROM checkins")
+    assert schema(engine) != before
+    assert copy(replace_rows=True).foreign_keys == 12
+    assert schema(engine) == before
+
+
+def test_every_key_and_index_of_the_models_that_is_missing_is_created(copy: Copy, engine: Engine) -> None:
+    before = schema(engine)
+    change(
+        engine.url,
+        """DO $$ DECLARE found record; BEGIN
+        FOR found IN SELECT conrelid::regclass AS place, conname FROM pg_constraint
+            WHERE contype IN ('f', 'u') AND connamespace = 'public'::regnamespace ORDER BY contype
+        LOOP EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', found.place, found.conname); END LOOP;
+        FOR found IN SELECT conrelid::regclass AS place, conname FROM pg_constraint
+            WHERE contype = 'p' AND connamespace = 'public'::regnamespace
+        LOOP EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', found.place, found.conname); END LOOP;
+        FOR found IN SELECT indexrelid::regclass AS place FROM pg_index JOIN pg_class c ON c.oid = indexrelid
+            WHERE relnamespace = 'public'::regnamespace
+        LOOP EXECUTE format('DROP INDEX %s', found.place); END LOOP; END $$""",
+    )
+    copy()
+    assert schema(engine) == before
+
+
+def test_a_key_of_the_models_with_another_name_is_no_missing_one(copy: Copy, engine: Engine) -> None:
+    change(
+        engine.url,
+        "ALTER TABLE users RENAME CONSTRAINT users_gym_id_gyms_id_fk TO home",
+        "ALTER TABLE users RENAME CONSTRAINT users_clerk_user_id_unique TO who",
+    )
+    before = schema(engine)
+    assert copy().foreign_keys == 12
+    assert schema(engine) == before
+
+
 def test_comments_marks_and_tablespaces_come_back(copy: Copy, supabase: URL, engine: Engine) -> None:
     space = f"space of {engine.url.database}"
     with psycopg.connect(readable(engine.url), autocommit=True) as connection:

@@ -967,9 +967,16 @@ def _same_row(_: str, answer: Answer) -> None:
     answer.body, answer.headers["content-range"] = f"[{row},{row}]".encode(), "0-1/*"
 
 
+def _changed_rows(alter: Callable[[dict[str, Any]], dict[str, Any]]) -> Spoil:
+    def spoil(_: str, answer: Answer) -> None:
+        answer.body = json.dumps([alter(row) for row in json.loads(answer.body)]).encode()
+
+    return spoil
+
+
 UNEXPECTED_RESPONSES: list[tuple[Spoil, type[move.RestError], str]] = [
     (_status(416), UnexpectedResponse, "status 416"),
-    (_status(500), UnexpectedResponse, "status 500 X denied by the gateway"),
+    (_status(500), UnexpectedResponse, "status 500 X"),
     (_status(404), UnexpectedResponse, "status 404"),
     (_status(401), KeyRejected, "rejected the key"),
     (_status(429), UnexpectedResponse, "status 429 after 5 attempts"),
@@ -981,15 +988,36 @@ UNEXPECTED_RESPONSES: list[tuple[Spoil, type[move.RestError], str]] = [
     (_connection_cut, RestNotReached, "peer closed connection"),
     (_no_range, UnexpectedResponse, "the Content-Range header is missing or malformed"),
     (_long_range, UnexpectedResponse, "the Content-Range header is missing or malformed"),
-    (_nested, UnexpectedResponse, "expected rows, got something else (StatementTooComplex)"),
+    (_nested, UnexpectedResponse, "expected rows, got something else (ValidationError)"),
     (_nested_error, UnexpectedResponse, "unexpected response from {gateway}/users: status 500"),
     (_no_key, UnexpectedResponse, "expected rows, got something else (NotNullViolation)"),
     (_wrong_type, UnexpectedResponse, "expected rows, got something else (InvalidTextRepresentation)"),
+    (
+        _changed_rows(lambda row: {name: value for name, value in row.items() if value is not None}),
+        UnexpectedResponse,
+        "a row lacks columns that were requested, or has others",
+    ),
+    (
+        _changed_rows(lambda row: {name: value for name, value in row.items() if name != "email"}),
+        UnexpectedResponse,
+        "a row lacks columns that were requested",
+    ),
+    (_changed_rows(lambda row: row | {"e-mail": "a secret value"}), UnexpectedResponse, "a row lacks columns"),
+    (
+        _changed_rows(lambda row: row | {"email": ["a secret value"]}),
+        UnexpectedResponse,
+        "a value of the column email is an array or an object",
+    ),
+    (
+        _changed_rows(lambda row: row | {"email": {"a": "a secret value"}}),
+        UnexpectedResponse,
+        "a value of the column email is an array or an object",
+    ),
     (_wrong_range, UnexpectedResponse, "the Content-Range header announces 10 rows, the body has 1"),
     (_empty, RowsChanged, "3 rows before, 2 read, 3 after"),
     (_an_object, UnexpectedResponse, "expected rows, got something else"),
     (_no_utf8, UnexpectedResponse, "expected rows, got something else"),
-    (_same_row, UnexpectedResponse, "the same row was sent twice"),
+    (_same_row, UnexpectedResponse, "a row was sent twice, or the rows are out of order"),
 ]
 
 

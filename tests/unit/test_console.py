@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
@@ -55,3 +56,20 @@ def test_a_terminal_folds_wide_cells_and_loses_nothing(
 def test_a_table_prints_brackets_and_colons_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     console.table(["name"], [["[bold]gym[/bold]"], [":smile:"], ["São João"]])
     assert printed(capsys)[1:] == ["  [bold]gym[/bold]", "  :smile:", "  São João"]
+
+
+HOSTILE = "Rio\x1b[2J\x07\r\x9b31m\u202e"
+ESCAPED = "Rio\\x1b[2J\\x07\\r\\x9b31m\\u202e"
+
+
+def test_no_name_reaches_a_terminal_as_an_order(capsys: pytest.CaptureFixture[str]) -> None:
+    console.answer(HOSTILE)
+    console.say(f"{HOSTILE}\n\tnext")
+    console.table(["gym"], [[HOSTILE]])
+    console.answer_json({"gym": HOSTILE, "flag": "\U000e0001"})
+    shown = capsys.readouterr()
+    assert shown.err == f"{ESCAPED}\n\tnext\n"
+    named, _, row, *rest = shown.out.splitlines()
+    assert (named, row) == (ESCAPED, f"  {ESCAPED}")
+    assert json.loads("\n".join(rest)) == {"gym": HOSTILE, "flag": "\U000e0001"}
+    assert all(character.isprintable() or character == "\n" for character in shown.out)

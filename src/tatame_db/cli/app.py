@@ -27,10 +27,11 @@ class Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except TatameError as error:
-            console.say(f"error: {error}")
+            console.say("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]))
             raise typer.Exit(error.exit_code) from None
-        except (KeyboardInterrupt, typer.Abort):
-            console.say("\ninterrupted: unfinished changes were rolled back")
+        except (KeyboardInterrupt, typer.Abort) as stopped:
+            notes = getattr(stopped, "__notes__", [])
+            console.say("\n".join(["\ninterrupted: unfinished changes were rolled back", *notes]))
             raise typer.Exit(INTERRUPTED) from None
 
 

@@ -1,5 +1,8 @@
 """The command line: all commands, in the order of the help."""
 
+import logging
+import signal
+
 from tatame_db.cli import server
 from tatame_db.cli.app import app
 
@@ -17,4 +20,10 @@ __all__ = ["app", "main", "move", "schema", "server", "studio"]
 
 def main() -> None:
     """Run the command line."""
+    # What psycopg warns of, such as a stream that breaks off with its connection, is an error of the command.
+    logging.getLogger("psycopg").addHandler(logging.NullHandler())
+    # A closed terminal and a shutdown end a command as Ctrl-C does, so that it restores what it has dropped.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     app(prog_name="tatame-db")

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import typer
 
@@ -15,6 +15,7 @@ from tatame_db.errors import TatameError, fact
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from rich.live import Live
     from rich.progress import TaskID
 
 # Rich pads no line to the width of its console, so this one costs nothing.
@@ -34,7 +35,16 @@ class OutputFailed(TatameError):
 
 def answer(text: str) -> None:
     """Print a line of the answer. Raises `OutputFailed` if the disk that it is redirected to is full."""
-    _write(text, end="\n")
+    _write(printable(text), end="\n")
+
+
+def printable(text: str, *, keep: str = "\n\t") -> str:
+    """Escape what a terminal would obey: a name in a database may contain an escape sequence."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() or character in keep else repr(character)[1:-1] for character in text
+    )
 
 
 def _write(text: str, *, end: str) -> None:
@@ -63,17 +73,29 @@ def answer_parts(parts: Iterable[str]) -> None:
 
 def answer_json(facts: dict[str, Any]) -> None:
     """Print one JSON object with stable keys; its parts are made as they are printed."""
-    answer_parts(json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(facts))
+    parts = json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(facts)
+    answer_parts(part if part.isprintable() else _json_printable(part) for part in parts)
     answer("")
 
 
+def _json_printable(part: str) -> str:
+    return "".join(
+        character if character.isprintable() or character == "\n" else json.dumps(character)[1:-1] for character in part
+    )
+
+
 def say(text: str) -> None:
-    """Print a message."""
-    typer.echo(text, err=True)
+    """Print a message, above the progress that is shown."""
+    if Progress.shown is not None:
+        Progress.shown.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+    else:
+        typer.echo(printable(text), err=True)
 
 
 class Progress:
     """What is being done, and a progress bar for each table in work, on a terminal; nothing elsewhere."""
+
+    shown: ClassVar[Live | None] = None
 
     def __init__(self) -> None:
         from rich.console import Console, Group
@@ -89,17 +111,17 @@ class Progress:
             TimeRemainingColumn(),
         )
         self._stage = Spinner("dots")
-        self._shown = Live(
-            Group(self._stage, self._bars), console=Console(stderr=True), transient=True, redirect_stdout=False
-        )
+        self._live = Live(Group(self._stage, self._bars), console=Console(stderr=True), transient=True)
 
     def __enter__(self) -> Progress:
         if sys.stderr.isatty():
-            self._shown.start()
+            self._live.start()
+            Progress.shown = self._live
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._shown.stop()
+        Progress.shown = None
+        self._live.stop()
 
     def stage(self, text: str) -> None:
         """Show what is being done now."""
@@ -157,18 +179,18 @@ def _cell(value: object) -> str:
         return ""
     if _is_number(value):
         return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
-    # A line break would tear the row apart, and an escape sequence from a table's data would reach the terminal.
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(value))
+    # A line break would tear the row apart.
+    return printable(str(value), keep="")
 
 
 def confirmed(question: str, *, yes: bool) -> bool:
     """Ask a question on the terminal; without one, only `--yes` confirms."""
-    return yes or (is_terminal() and typer.confirm(question, err=True))
+    return yes or (is_terminal() and typer.confirm(printable(question), err=True))
 
 
 def ask(question: str) -> str:
     """Ask for a word on the terminal; the answer may be empty."""
-    return str(typer.prompt(question, default="", show_default=False, err=True)).strip()
+    return str(typer.prompt(printable(question), default="", show_default=False, err=True)).strip()
 
 
 def is_terminal() -> bool:

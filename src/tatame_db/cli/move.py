@@ -37,10 +37,13 @@ Duplicates = Annotated[
 ]
 Unknown = Annotated[
     Literal["keep", "leave"] | None,
-    typer.Option(help="Columns and tables without a model: keep the values as JSON, or leave them at the source."),
+    typer.Option(
+        help="Columns and tables without a model: keep the values in tatame_move.rejects, or leave them at the source."
+    ),
 ]
 Rejects = Annotated[
-    Literal["keep"] | None, typer.Option(help="Reject every other row that cannot be copied, and keep it as JSON.")
+    Literal["keep"] | None,
+    typer.Option(help="Reject every other row that cannot be copied, and keep it in tatame_move.rejects."),
 ]
 AnonSeesAll = Annotated[
     bool,

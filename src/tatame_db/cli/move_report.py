@@ -38,7 +38,7 @@ _NAMES_SHOWN = 3
 _ACTIONS = {
     "rejected": "rejected",
     "nulled": "set to NULL",
-    "kept": "kept as JSON",
+    "kept": "kept in tatame_move.rejects",
     "left": "left at the source",
 }
 
@@ -55,11 +55,11 @@ def show_plan(plan: Plan) -> None:
         _show_obstacle("source", obstacle)
     _show_target_objects(plan)
     console.answer(f"\na first copy takes about {plan.seconds:,.1f} s, estimated from the last copy or from the sizes")
-    if plan.complete:
+    if not plan.unresolved:
         rows = sum(table.rows for table in plan.tables)
         rejected = sum(exclusion.rows for exclusion in plan.exclusions if exclusion.action == "rejected")
         movable = f"{rows - rejected:,} of {counted(rows, 'row')}" if rejected else f"all {counted(rows, 'row')}"
-        console.answer(f"\nready: {movable} can be moved")
+        console.answer(f"\n{'ready' if plan.complete else 'rows'}: {movable} can be moved")
         _show_exclusions(plan.exclusions)
     if plan.empty:
         _show_empty_source()

@@ -156,7 +156,7 @@ def generate(
             return
         written = found
     console.say(f"wrote {written.path}")
-    console.answer(written.sql.strip())
+    console.answer_parts([written.sql.strip(), "\n"])
 
 
 @app.command()
@@ -188,7 +188,7 @@ def push(
 
     def agree(planned: Push) -> bool:
         for statement in planned.statements:
-            console.answer(f"{statement};\n")
+            console.answer_parts([f"{statement};\n\n"])
         for loss in planned.losses:
             console.say(f"data loss: {loss}")
         if dry_run:

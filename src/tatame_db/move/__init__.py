@@ -13,10 +13,11 @@ from tatame_db.move.connection import (
     ConnectionLost,
     Connections,
     ResourceExhausted,
+    ServerFailed,
     StandbyConflict,
     StatementCanceled,
 )
-from tatame_db.move.copy import NotProven, Report, TargetBusy, TargetFunctionFailed, copy
+from tatame_db.move.copy import NotProven, Report, SchemaChanged, TargetBusy, TargetRefused, copy
 from tatame_db.move.copy_table import CopyDiffers, RowsRefused, RowTooLarge, TableCopy
 from tatame_db.move.digest import NoCommonHash
 from tatame_db.move.final_proof import ChangedAfterProof
@@ -36,10 +37,11 @@ from tatame_db.move.open import (
 )
 from tatame_db.move.parked import KeysNotRestored
 from tatame_db.move.plan import Plan, plan
-from tatame_db.move.prepare import ObstaclesUnresolved, OtherRowsInTarget, ParentsNotCopied, TablesEmptied
+from tatame_db.move.prepare import ObstaclesUnresolved, ParentsNotCopied
 from tatame_db.move.proof import Comparison, Proof, TableCount, TableProof, compare, counts, verify
 from tatame_db.move.reach import ReferencesUnreadable, RowsStillReferenced
 from tatame_db.move.ready import TrialInsertFailed
+from tatame_db.move.refusals import OtherRowsInTarget, TablesEmptied
 from tatame_db.move.rehearsal import Rehearsal, rehearse
 from tatame_db.move.resolve import TooManyExcluded
 from tatame_db.move.rest import RestClient
@@ -49,7 +51,12 @@ from tatame_db.move.sequences import IdsExhausted
 from tatame_db.move.snapshot import TablesChanging, TablesLocked
 from tatame_db.move.stages import Stage
 from tatame_db.move.status import MoveStatus, TableStatus, Unfinished, status, unfinished
-from tatame_db.move.target_schema import TargetColumnsMissing, TargetNotOwned
+from tatame_db.move.target_schema import (
+    KeysDisabled,
+    TargetColumnsMissing,
+    TargetNotOwned,
+    TargetTablesReplaced,
+)
 
 __all__ = [
     "ChangedAfterProof",
@@ -62,6 +69,7 @@ __all__ = [
     "Exclusion",
     "ForeignKeyViolated",
     "IdsExhausted",
+    "KeysDisabled",
     "KeysNotEnforced",
     "KeysNotRestored",
     "LeftBehind",
@@ -88,6 +96,8 @@ __all__ = [
     "RowsStillReferenced",
     "RowsWithoutText",
     "SameDatabase",
+    "SchemaChanged",
+    "ServerFailed",
     "SourceTooOld",
     "SourceUnreachable",
     "SourceUnreadable",
@@ -104,8 +114,9 @@ __all__ = [
     "TablesLocked",
     "TargetBusy",
     "TargetColumnsMissing",
-    "TargetFunctionFailed",
     "TargetNotOwned",
+    "TargetRefused",
+    "TargetTablesReplaced",
     "TooManyExcluded",
     "TrialInsertFailed",
     "Unfinished",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from tatame_db.database.dialect import quoted
 from tatame_db.move.row_json import ROW_AS_TEXT, jsonb_of, row_as_jsonb
@@ -37,6 +37,13 @@ class Choices:
     unknown: Unknown | None = None
     rejects: Rejects | None = None
 
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for a choice that does not exist."""
+        kinds = {"orphans": Instead, "misfits": Instead, "duplicates": Keep, "unknown": Unknown, "rejects": Rejects}
+        for name, kind in kinds.items():
+            if (choice := getattr(self, name)) not in (None, *get_args(kind)):
+                raise ValueError(f"{name} is {choice!r}; it can be {', '.join(map(repr, get_args(kind)))} or None")
+
     def of(self, kind: str) -> tuple[str, str] | None:
         """Return the choice for a kind of obstacle, and the option that makes it."""
         options = {
@@ -64,7 +71,7 @@ def choices_for(requirement: Requirement) -> list[str]:
     null = f"the value becomes NULL, and the original row is {_STORED}"
     if not requirement.nullable:
         null = f"the column may not be NULL, so {reject}"
-    unknown = [f"`--unknown keep`: the values are {_STORED}, as JSON", "`--unknown leave`: the values are not copied"]
+    unknown = [f"`--unknown keep`: the values are {_STORED}", "`--unknown leave`: the values are not copied"]
     options = {
         "orphan": [f"`--orphans null`: {null}", f"`--orphans reject`: {reject}"],
         "misfit": [f"`--misfits null`: {null}", f"`--misfits reject`: {reject}"],

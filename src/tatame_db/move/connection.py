@@ -8,7 +8,7 @@ import re
 import socket
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 # No single answer takes that long; a proxy that has lost its server may keep a client waiting for ever.
 SILENCE_SECONDS = 1_800
 _CANCEL_SECONDS = 2
+# How often a thread that waits for another one looks for Ctrl-C.
+SIGNAL_CHECK_SECONDS = 0.5
 # What a role or a database prefers must change neither the text of a value nor the meaning of a statement, and must not
 # end a session that works for hours. `row_security = off` makes a row that a policy would hide an error.
 _SETTINGS = TEXT_OUTPUT | {
@@ -76,7 +78,10 @@ class ConnectionLost(TatameError):
     database: str
     reason: str
     what = "the connection to the {database} was lost: {reason}"
-    means = "Unfinished work was rolled back."
+    means = (
+        "Unfinished work was rolled back. Keys and indexes of the target that were dropped for a copy are restored by "
+        "the next one."
+    )
     fix = "run the command again"
 
 
@@ -122,25 +127,49 @@ class StatementCanceled(TatameError):
     fix = "find out who or what cancels long statements on the server of the {database}, then run the command again"
 
 
+@fact
+class ServerFailed(TatameError):
+    """A server cannot read or write a file, a page is damaged, or what a foreign table stands for cannot be reached."""
+
+    database: str
+    reason: str
+    what = "the server of the {database} failed: {reason}"
+    means = "Unfinished work was rolled back; tables that were proven before stay committed."
+    fix = "repair what the log of the server of the {database} names, such as a view, then run the command again"
+
+
+# Classes of SQLSTATE: errors of the operating system, and of foreign data.
+_FAILED = ("58", "HV")
+_DAMAGED = ("XX001", "XX002")
+
+
 @contextlib.contextmanager
 def attribute_errors(connection: MoveConnection) -> Generator[None]:
     """Raise an error in words for a statement that the server of this connection ended.
 
-    Raises `ResourceExhausted`, `StandbyConflict`, `StatementCanceled`.
+    Raises `ResourceExhausted`, `StandbyConflict`, `StatementCanceled`, `ServerFailed`.
     """
     try:
         yield
-    except tuple(_EXHAUSTED) as error:
-        resource, advice = _EXHAUSTED[type(error)]
-        reason = str(error.diag.message_primary)
-        raise ResourceExhausted(database=connection.name, resource=resource, reason=reason, advice=advice) from error
-    except psycopg.errors.QueryCanceled as error:
-        raise StatementCanceled(database=connection.name, reason=str(error.diag.message_primary)) from error
-    except psycopg.errors.SerializationFailure as error:
+    except psycopg.Error as error:
+        reason, kind = str(error.diag.message_primary), type(error)
+        if kind in _EXHAUSTED:
+            resource, advice = _EXHAUSTED[kind]
+            raise ResourceExhausted(
+                database=connection.name, resource=resource, reason=reason, advice=advice
+            ) from error
+        if isinstance(error, psycopg.errors.QueryCanceled):
+            raise StatementCanceled(database=connection.name, reason=reason) from error
         # Nothing else can conflict with a transaction that only reads.
-        if connection.driver.read_only:
-            reason = str(error.diag.message_primary)
+        if isinstance(error, psycopg.errors.SerializationFailure) and connection.driver.read_only:
             raise StandbyConflict(database=connection.name, reason=reason) from error
+        # A view or a foreign table may compute its values; nothing else that is only read can fail for one. A standby
+        # has no rows of unlogged tables.
+        unreadable = isinstance(error, psycopg.DataError | psycopg.errors.FeatureNotSupported)
+        if unreadable and connection.driver.read_only:
+            raise ServerFailed(database=connection.name, reason=reason_without_values(error)) from error
+        if error.sqlstate in _DAMAGED or (error.sqlstate or "")[:2] in _FAILED:
+            raise ServerFailed(database=connection.name, reason=reason) from error
         raise
 
 
@@ -203,6 +232,19 @@ class MoveConnection:
         return system, database
 
     @property
+    def server_address(self) -> URL:
+        """The address of the very server that this connection reached, of the several that a host may stand for."""
+        info = self.driver.info
+        several = ("host", "port", "hostaddr", "load_balance_hosts", "target_session_attrs")
+        query: dict[str, Any] = {name: value for name, value in self.address.query.items() if name not in several}
+        if info.host.startswith("/"):
+            query |= {"host": info.host, "port": str(info.port)}
+            return self.address._replace(host=None, port=None).set(query=query)
+        if info.hostaddr:
+            query["hostaddr"] = info.hostaddr
+        return self.address.set(host=info.host, port=info.port, query=query)
+
+    @property
     def readable(self) -> str:
         """The address, without a password."""
         return self.rest.address if self.rest else readable(self.address)
@@ -247,6 +289,8 @@ class Connections:
             waiting = other.submit(self.source.rows, source_query, parameters)
             try:
                 target = self.target.rows(target_query, parameters)
+                while not waiting.done():
+                    wait([waiting], SIGNAL_CHECK_SECONDS)
                 return waiting.result(), target
             except BaseException:
                 # Otherwise the executor waits for the source's answer, and so does Ctrl-C.
@@ -319,7 +363,8 @@ def report_loss_of_target() -> Generator[None]:
 def reason_without_values(error: psycopg.Error) -> str:
     """Return PostgreSQL's message, unless it may quote a value of a row."""
     # Errors in values, such as of an expression that an index computes, quote them.
-    if isinstance(error, psycopg.DataError) and not raising_function(error):
+    names_a_sequence = isinstance(error, psycopg.errors.SequenceGeneratorLimitExceeded)
+    if isinstance(error, psycopg.DataError) and not (raising_function(error) or names_a_sequence):
         return f"a value is rejected (SQLSTATE {error.sqlstate})"
     # What a function says is up to its author. Its name is on record, and its message in the log of the server.
     if function := raising_function(error):

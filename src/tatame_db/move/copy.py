@@ -14,20 +14,22 @@ from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.lock import ignore
 from tatame_db.move.choices import UNKNOWN_TABLE, Choices
 from tatame_db.move.connection import Connections, raising_function, reason_without_values
-from tatame_db.move.copy_table import CopyDiffers, TableCopy, TableTask, copy_rejects, copy_table
+from tatame_db.move.copy_table import CopyDiffers, TableCopy, TableTask, copy_rejects, copy_table, kept_digest
 from tatame_db.move.digest import TableDigests
 from tatame_db.move.final_proof import ChangedAfterProof, lock_and_find_changed
 from tatame_db.move.jobs import run_tasks
 from tatame_db.move.keys import count_keys, validate_keys
 from tatame_db.move.mapping import read_mapping
-from tatame_db.move.parked import restore, restoring
+from tatame_db.move.parked import restore_with_missing, restoring
+from tatame_db.move.plan import plan_of
 from tatame_db.move.prepare import CopyOptions, changes_of, prepare
 from tatame_db.move.ready import prove_ready
-from tatame_db.move.record import Record
+from tatame_db.move.record import SCHEMA, Record
 from tatame_db.move.rejects import Rejects, rejects_digest, source_digest
 from tatame_db.move.resolve import resolve
 from tatame_db.move.rest_errors import RestError
 from tatame_db.move.stages import Follower, Stage
+from tatame_db.move.target_schema import refuse_disabled_keys
 from tatame_db.schema import phases
 
 if TYPE_CHECKING:
@@ -67,13 +69,34 @@ class TargetBusy(TatameError):
 
 
 @fact
-class TargetFunctionFailed(TatameError):
-    """A function of the target, such as that of an event trigger, failed during the copy."""
+class TargetRefused(TatameError):
+    """The target refused a statement because of a function, such as that of an event trigger, or of a value."""
 
     reason: str
     what = "the target refused a statement: {reason}"
     means = "Unfinished work was rolled back; tables that were proven before stay committed."
-    fix = "correct the function, or disable its trigger until the copy is done, then run the command again"
+    fix = "correct the function or index, or disable its trigger until the copy is done, then run the command again"
+
+
+@fact
+class SchemaChanged(TatameError):
+    """A table, a column or a schema that a copy uses has disappeared or became another while it ran."""
+
+    reason: str
+    what = "the schema of the source or of the target changed during the copy: {reason}"
+    means = "Unfinished work was rolled back; tables that were proven before stay committed."
+    fix = "run `tatame-db check`, fix what differs from the models, then run the command again"
+
+
+# What a server answers if it no longer has what a statement names.
+_SCHEMA_ERRORS = (
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedObject,
+    psycopg.errors.InvalidSchemaName,
+    psycopg.errors.WrongObjectType,
+    psycopg.errors.DatatypeMismatch,
+)
 
 
 @dataclass(frozen=True)
@@ -126,7 +149,7 @@ def copy(
 
     Foreign keys of the models that would reject rows on the way are dropped while tables are written, and so are the
     indexes of the models on tables that receive many rows. All are restored at the end, also those that a killed run
-    left dropped.
+    left dropped, and those of the models that the target lacks for any other reason.
 
     A table that is empty in the source, and had rows at the last copy, is refused without `accept_emptied`.
 
@@ -137,17 +160,27 @@ def copy(
     Raises `TargetNotOwned`, `ObstaclesUnresolved`, `TablesEmptied`, `OtherRowsInTarget`, `RowsStillReferenced`,
     `ReferencesUnreadable`, `ParentsNotCopied`, `TablesLocked`, `TargetBusy`, `ResourceExhausted`, `CopyDiffers`,
     `ForeignKeyViolated`, `RowsRefused`, `KeysNotRestored`, `TrialInsertFailed`, `NotProven`, `ChangedAfterProof`,
-    `TooManyExcluded`, `ConnectionLost`, `StatementCanceled`, `TargetFunctionFailed`.
+    `TooManyExcluded`, `ConnectionLost`, `ServerFailed`, `StatementCanceled`,
+    `TargetRefused`, `TargetTablesReplaced`, `KeysDisabled`, `SchemaChanged`.
     """
     options = CopyOptions(tables, choices or Choices(), replace_rows, jobs, sha256, accept_emptied)
+    with restoring(connections.target), _in_words():
+        return _copy(connections, options, on_table, Follower(on_rows, on_stage))
+
+
+@contextlib.contextmanager
+def _in_words() -> Generator[None]:
+    """Raise an error of ours for each failure of the target that can be foreseen."""
     try:
-        with restoring(connections.target):
-            return _copy(connections, options, on_table, Follower(on_rows, on_stage))
+        yield
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
         raise TargetBusy(reason=str(error.diag.message_primary)) from error
     except psycopg.Error as error:
-        if raising_function(error) and not isinstance(error, psycopg.OperationalError):
-            raise TargetFunctionFailed(reason=reason_without_values(error)) from error
+        in_function = raising_function(error) and not isinstance(error, psycopg.OperationalError)
+        if in_function or isinstance(error, psycopg.DataError | psycopg.IntegrityError):
+            raise TargetRefused(reason=reason_without_values(error)) from error
+        if isinstance(error, _SCHEMA_ERRORS):
+            raise SchemaChanged(reason=str(error.diag.message_primary)) from error
         raise
 
 
@@ -165,9 +198,9 @@ def _copy(
     with _recording_failure(record, run):
         # Committed before any work, so that the run is on record however it ends.
         target.driver.commit()
-        copied = _copy_tables(preparation, connections, run, on_table, follower)
+        copied, kept = _copy_tables(preparation, connections, run, on_table, follower)
         on_stage(Stage.RESTORE, None)
-        restore(target)
+        restore_with_missing(target)
         on_stage(Stage.VALIDATE, None)
         validate_keys(target)
         numbered = [table.table for table in preparation.tables if table.table.autoincrement_column is not None]
@@ -179,7 +212,8 @@ def _copy(
             on_stage(Stage.REREAD, None)
         differing, rest = _read_again(preparation, connections, copied)
         on_stage(Stage.CONFIRM, None)
-        _prove_unchanged(preparation, target, copied, differing)
+        refuse_disabled_keys(target)
+        _prove_unchanged(preparation, target, copied, differing, kept)
         report = Report(
             run=run,
             moment=moment,
@@ -261,7 +295,8 @@ def _copy_tables(
     run: int,
     on_table: Callable[[TableCopy], None],
     follower: Follower,
-) -> list[TableCopy]:
+) -> tuple[list[TableCopy], dict[str, tuple[int, str]]]:
+    """Return the copies, and the number and digest of what each table, also an unknown one, has in the rejects."""
     follower.on_stage(Stage.FIND, None)
     changes = {table.name: changes_of(preparation, connections, table) for table in preparation.differing}
     record = Record(connections.target)
@@ -272,11 +307,12 @@ def _copy_tables(
     work = partial(copy_table, preparation, follower=follower)
     copied = run_tasks(connections, preparation.options.jobs, tasks, work, on_table)
     record.delete_rejects_of_unknown_tables(preparation.identity)
+    kept = {table.table: table.kept for table in copied}
     for table in preparation.mapping.unknown:
         follower.on_stage(Stage.KEEP, table.name)
-        copy_rejects(preparation, connections, run, table.name)
+        kept[table.name] = copy_rejects(preparation, connections, run, table.name).digest
     connections.target.driver.commit()
-    return copied
+    return copied, kept
 
 
 def _is_parked(preparation: Preparation, changes: dict[str, Changes], found: KeyOrIndex) -> bool:
@@ -309,13 +345,20 @@ def _not_copied(record: Record, identity: str) -> list[str]:
 
 
 def _prove_unchanged(
-    preparation: Preparation, target: MoveConnection, copied: list[TableCopy], differing: list[str]
+    preparation: Preparation,
+    target: MoveConnection,
+    copied: list[TableCopy],
+    differing: list[str],
+    kept: dict[str, tuple[int, str]],
 ) -> None:
     """Compare the target with what was proven. The caller stores the success and commits, which unlocks the tables.
 
     Raises `ChangedAfterProof`, `NotProven`.
     """
     changed = lock_and_find_changed(target, preparation.outdated)
+    target.execute(f"LOCK TABLE {SCHEMA}.rejects IN SHARE MODE")
+    if any(kept_digest(preparation, target, name) != found for name, found in kept.items()):
+        changed.append(f"{SCHEMA}.rejects")
     for table in copied:
         if table.table not in [*changed, *differing]:
             Record(target).mark_proven(table.table)
@@ -347,6 +390,9 @@ def _find_differing(preparation: Preparation, connections: Connections, copied: 
     """Return the copied tables, and the tables that the models lack, that differ from a new reading of the source."""
     # The choices apply to the rows as they are now.
     resolution = resolve(connections.source, read_mapping(connections), preparation.options.choices)
+    if not plan_of(connections, resolution).complete:
+        reason = "the source has obstacles now that it did not have before"
+        raise NotProven(tables=[table.table for table in copied], reason=reason)
     differing = [table.table for table in copied if _differs(preparation, connections, resolution, table)]
     changed = Rejects(connections, preparation.hash_expression).changed(resolution.mapping, [])
     return differing + [found.table for found in changed if found.kind == UNKNOWN_TABLE]

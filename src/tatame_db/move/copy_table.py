@@ -21,9 +21,9 @@ from tatame_db.move.connection import raising_function, reason_without_values
 from tatame_db.move.digest import TableDigests
 from tatame_db.move.fingerprint import fingerprint
 from tatame_db.move.in_place import write_in_place
-from tatame_db.move.prepare import OtherRowsInTarget
 from tatame_db.move.ready import make_ready
 from tatame_db.move.record import SCHEMA, Record
+from tatame_db.move.refusals import OtherRowsInTarget
 from tatame_db.move.rejects import declared_types, rejects_digest, source_digest
 from tatame_db.move.sql import literal
 from tatame_db.move.stages import Stage
@@ -107,6 +107,8 @@ class TableCopy:
     """Values that became NULL, by choice."""
     sha256: str | None
     """Of all bytes that were written into an empty table, and read back from it; only if requested."""
+    kept: tuple[int, str]
+    """The number and the digest of its rows in `tatame_move.rejects`."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def copy_table(preparation: Preparation, connections: Connections, task: TableTa
     if task.changes:
         contents = _make_equal(preparation, connections, table, task.changes, follower)
     follower.on_stage(Stage.KEEP, table.name)
-    excluded = copy_rejects(preparation, connections, task.run, table.name)
+    kept = copy_rejects(preparation, connections, task.run, table.name)
     Record(target).save_table(
         table.name,
         run=task.run,
@@ -163,9 +165,10 @@ def copy_table(preparation: Preparation, connections: Connections, task: TableTa
         written=contents.written,
         seconds=time.perf_counter() - started,
         waiting=list(contents.waiting),
-        rejected=excluded[REJECTED],
-        nulled=excluded[NULLED],
+        rejected=kept.rows[REJECTED],
+        nulled=kept.rows[NULLED],
         sha256=contents.sha256,
+        kept=kept.digest,
     )
 
 
@@ -186,11 +189,15 @@ def _make_equal(
         # Deferred constraints and triggers would otherwise run at COMMIT, when the proof is over.
         connections.target.execute("SET CONSTRAINTS ALL IMMEDIATE")
     except psycopg.Error as error:
-        # Whatever fails in a function, such as that of a trigger, is due to the rows that it saw.
-        in_function = raising_function(error) and not isinstance(error, psycopg.OperationalError)
-        if not (in_function or isinstance(error, _REFUSALS)):
+        if isinstance(error, _REFUSALS):
+            reason = error.diag.message_primary
+        # Whatever else fails in a function, such as that of a trigger, or in a value, is due to the rows too.
+        elif isinstance(error, psycopg.DataError) or (
+            raising_function(error) and not isinstance(error, psycopg.OperationalError)
+        ):
+            reason = reason_without_values(error)
+        else:
             raise
-        reason = reason_without_values(error) if in_function else error.diag.message_primary
         raise RowsRefused(table=table.name, reason=str(reason)) from error
     follower.on_stage(Stage.PROVE, table.name)
     if hasher and hasher.digest() != read_back(connections.target, table):
@@ -257,8 +264,16 @@ def _prove(
     return (source, target), after
 
 
-def copy_rejects(preparation: Preparation, connections: Connections, run: int, table: str) -> Counter[str]:
-    """Replace the rows of a table in `tatame_move.rejects`, and prove them; return the number of rows by action.
+@dataclass(frozen=True)
+class KeptRows:
+    """The rows of a table in `tatame_move.rejects`: their number by action, and in all with their digest."""
+
+    rows: Counter[str]
+    digest: tuple[int, str]
+
+
+def copy_rejects(preparation: Preparation, connections: Connections, run: int, table: str) -> KeptRows:
+    """Replace the rows of a table in `tatame_move.rejects`, and prove them.
 
     The caller commits. Raises `CopyDiffers`, `RowTooLarge`.
     """
@@ -268,7 +283,7 @@ def copy_rejects(preparation: Preparation, connections: Connections, run: int, t
         raise RowTooLarge(table=table, reason=str(error.diag.message_primary)) from error
 
 
-def _copy_rejects(preparation: Preparation, connections: Connections, run: int, table: str) -> Counter[str]:
+def _copy_rejects(preparation: Preparation, connections: Connections, run: int, table: str) -> KeptRows:
     record = Record(connections.target)
     record.delete_rejects(preparation.identity, table)
     queries = preparation.resolution.rejects_of(table)
@@ -276,15 +291,22 @@ def _copy_rejects(preparation: Preparation, connections: Connections, run: int, 
     for query in queries:
         shape = record.shape(query.columns, [types[name] for name in query.columns])
         _copy_reject(preparation, connections, run, shape, query)
-    hashed = preparation.hash_expression
-    if queries and source_digest(connections.source, hashed, queries) != rejects_digest(
-        connections.target, hashed, preparation.identity, table
-    ):
-        raise CopyDiffers(table=table)
+    digest = 0, "0"
+    if queries:
+        rows, wanted = source_digest(connections.source, preparation.hash_expression, queries)
+        digest = kept_digest(preparation, connections.target, table)
+        if digest != (rows, str(wanted)):
+            raise CopyDiffers(table=table)
     excluded: Counter[str] = Counter()
     for query in queries:
         excluded[query.exclusion.action] += query.exclusion.rows
-    return excluded
+    return KeptRows(excluded, digest)
+
+
+def kept_digest(preparation: Preparation, target: MoveConnection, table: str) -> tuple[int, str]:
+    """Return the number and the digest of the rows of a table in `tatame_move.rejects`."""
+    rows, digest = rejects_digest(target, preparation.hash_expression, preparation.identity, table)
+    return rows, str(digest)
 
 
 def _copy_reject(

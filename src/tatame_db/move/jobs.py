@@ -8,6 +8,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from tatame_db.move.connection import SIGNAL_CHECK_SECONDS
 from tatame_db.move.open import reopen
 
 if TYPE_CHECKING:
@@ -86,9 +87,13 @@ class _Queue(Generic[Task, Result]):
 
 
 def _raise_first_error(running: list[Future[None]]) -> None:
-    finished, _ = wait(running, return_when=FIRST_EXCEPTION)
-    for job in finished:
-        job.result()
+    while True:
+        # A signal may reach another thread, and does not end a wait without a time limit then.
+        finished, others = wait(running, SIGNAL_CHECK_SECONDS, return_when=FIRST_EXCEPTION)
+        for job in finished:
+            job.result()
+        if not others:
+            return
 
 
 def _cancel(busy: list[Connections]) -> None:

@@ -11,6 +11,7 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import psycopg
 
 from tatame_db.database.address import readable
@@ -227,12 +228,14 @@ class _Loader:
         """Insert the rows of a page; return their number, the key of the last one, and the columns that changed."""
         if shutil.disk_usage(self.directory).free < SPARE_BYTES:
             raise NoRoomForRows(directory=self.directory)
+        if problem := _problem_of(body, set(table.columns)):
+            raise UnexpectedResponse(url=self._url(table.name), problem=problem)
         try:
             [(rows, last_key, changed)] = self.connection.execute(insert.encode(), {"page": body}).fetchall()
         except psycopg.errors.DiskFull:
             raise NoRoomForRows(directory=self.directory) from None
         except psycopg.errors.UniqueViolation:
-            problem = "the same row was sent twice"
+            problem = "a row was sent twice, or the rows are out of order"
         except _NOT_ROWS as error:
             # The message of PostgreSQL would repeat the value.
             problem = f"expected rows, got something else ({type(error).__name__})"
@@ -247,12 +250,16 @@ class _Loader:
         their own server or database can read.
         """
         # With -1, `character` and `bit` are written in the form that has no length. Otherwise it would be 1.
-        found = self.connection.execute(
-            "SELECT format_type(t.oid, -1) FROM pg_type t LEFT JOIN pg_type e ON e.typarray = t.oid"
-            " WHERE t.oid = to_regtype(%s) AND t.typnamespace = 'pg_catalog'::regnamespace AND t.typtype = 'b'"
-            " AND coalesce(e.typname, t.typname) !~ %s",
-            [described, _NEEDS_MORE_THAN_TEXT],
-        ).fetchall()
+        try:
+            found = self.connection.execute(
+                "SELECT format_type(t.oid, -1) FROM pg_type t LEFT JOIN pg_type e ON e.typarray = t.oid"
+                " WHERE t.oid = to_regtype(%s) AND t.typnamespace = 'pg_catalog'::regnamespace AND t.typtype = 'b'"
+                " AND coalesce(e.typname, t.typname) !~ %s",
+                [described, _NEEDS_MORE_THAN_TEXT],
+            ).fetchall()
+        except psycopg.Error:
+            problem = "the description of the tables contains a type that PostgreSQL cannot read"
+            raise UnexpectedResponse(url=self.rest.address, problem=problem) from None
         return str(found[0][0]) if found else "text[]" if described.endswith("[]") else "text"
 
     def _url(self, table: str) -> str:
@@ -260,6 +267,21 @@ class _Loader:
 
     def _execute(self, statement: str) -> None:
         self.connection.execute(statement.encode())
+
+
+def _problem_of(body: bytearray, columns: set[str]) -> str | None:
+    """Return what is wrong with rows that PostgreSQL would read: without a value, it is NULL; an object is a text."""
+    try:
+        rows = msgspec.json.decode(body, type=list[dict[str, msgspec.Raw]])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return f"expected rows, got something else ({type(error).__name__})"
+    for row in rows:
+        if row.keys() != columns:
+            return "a row lacks columns that were requested, or has others"
+        # A value that is no text, number or truth value in JSON is requested as a text.
+        if nested := next((name for name, value in row.items() if bytes(memoryview(value)[:1]) in (b"[", b"{")), None):
+            return f"a value of the column {nested} is an array or an object"
+    return None
 
 
 def _insert(table: RestTable, types: dict[str, str]) -> str:

@@ -14,12 +14,13 @@ from tatame_db import evolve
 from tatame_db.database.address import readable
 from tatame_db.database.dialect import OLDEST_SERVER
 from tatame_db.database.driver import driver_connection
+from tatame_db.database.errors import DatabaseUnavailable
 from tatame_db.database.pool import Database
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.lock import LOCK_TIMEOUT_MS, exclusive, undo_when_killed
-from tatame_db.move.connection import Connections, MoveConnection, report_loss, report_loss_of_target
+from tatame_db.move.connection import ConnectionLost, Connections, MoveConnection, report_loss, report_loss_of_target
 from tatame_db.move.snapshot import fix_moment
-from tatame_db.move.target_schema import TargetNotOwned
+from tatame_db.move.target_schema import TargetNotOwned, refuse_hidden_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -173,14 +174,21 @@ def reopen(connections: Connections, snapshot: str) -> Generator[Connections]:
     """Open a second pair of connections beside one from `open_for_writing`.
 
     The source is seen at the moment of `snapshot`, which the source's own transaction exported; that transaction has
-    to stay open until then. The target is opened without the lock on schema changes. Raises `TablesLocked`.
+    to stay open until then. The target is opened without the lock on schema changes. Raises `ConnectionLost`,
+    `TablesLocked`.
     """
     first = connections.source
-    with (
-        open_source(first.address, snapshot) as source,
-        Database(connections.target.address) as database,
-        database.engine.connect() as connection,
-    ):
+    with contextlib.ExitStack() as opened:
+        # The first connections have worked, and changes are committed already.
+        try:
+            source = opened.enter_context(open_source(first.server_address, snapshot))
+        except SourceUnreachable as error:
+            raise ConnectionLost(database="source", reason=error.reason) from error
+        database = opened.enter_context(Database(connections.target.server_address))
+        try:
+            connection = opened.enter_context(database.engine.connect())
+        except DatabaseUnavailable as error:
+            raise ConnectionLost(database="target", reason=error.what) from error
         undo_when_killed(connection)
         connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
         connection.commit()
@@ -225,7 +233,7 @@ def _pin_target(target: MoveConnection) -> None:
 def open_target(
     target: Engine, source: URL | Source | None = None, *, check_schema: bool = True
 ) -> Generator[MoveConnection]:
-    """Open the target alone, in a read-only transaction. Raises `SchemaBehind`, `ConnectionLost`.
+    """Open the target alone, in a read-only transaction. Raises `SchemaBehind`, `TargetNotOwned`, `ConnectionLost`.
 
     With `source`, raises `SameDatabase` for a target that is not migrated because it is the source. With
     `check_schema`, its tables are locked as those of a source are; otherwise only the record of the move can be read.
@@ -237,6 +245,8 @@ def open_target(
             opened = MoveConnection("target", target.url, driver_connection(connection))
             _refuse_encoding(opened)
             with _read_only(opened, reads_tables=check_schema):
+                if check_schema:
+                    refuse_hidden_rows(opened)
                 yield opened
         finally:
             # It is read-only for good, so it must not go back to the pool.

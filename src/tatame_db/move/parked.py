@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from tatame_db.errors import TatameError, fact
+from tatame_db.errors import TatameError, counted, fact
 from tatame_db.move.connection import reason_without_values
+from tatame_db.move.keys import unvalidated_keys
+from tatame_db.move.missing import missing_keys_and_indexes
 from tatame_db.move.record import Record
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ class KeysNotRestored(TatameError):
 
     problems: list[str]
     what = "dropped during a copy and not restored: {problems}"
-    means = "The rows are stored. All other keys and indexes are restored, and `tatame-db move status` names these."
+    means = "Tables that were proven before stay committed. `tatame-db move status` names what is missing."
     fix = "fix these problems on the target, then run `tatame-db move copy` again, which restores what is missing"
 
 
@@ -46,7 +48,7 @@ def restoring(target: MoveConnection) -> Generator[None]:
         yield
     except KeysNotRestored:
         raise
-    except BaseException:
+    except BaseException as error:
         if target.driver.info.transaction_status == TransactionStatus.ACTIVE:
             # Ctrl-C arrived while a stream began, and nothing can end that stream: the server rolls it back.
             target.driver.close()
@@ -55,6 +57,11 @@ def restoring(target: MoveConnection) -> Generator[None]:
             if not target.driver.closed:
                 target.driver.rollback()
                 restore(target)
+                if keys := unvalidated_keys(target):
+                    error.add_note(
+                        f"{counted(len(keys), 'foreign key')} of the target apply to new rows only, until the next"
+                        " `tatame-db move copy` validates them."
+                    )
         raise
 
 
@@ -86,6 +93,24 @@ def restore(target: MoveConnection) -> None:
         raise KeysNotRestored(problems=problems)
     for failure in failures.values():
         raise failure
+
+
+def restore_with_missing(target: MoveConnection) -> None:
+    """Create the parked keys and indexes again, and those of the models that are missing although none is parked.
+
+    Whoever deletes the record of an unfinished copy deletes what it parked. Raises `KeysNotRestored`.
+    """
+    restore(target)
+    if missing := missing_keys_and_indexes(target):
+        record = Record(target)
+        for found in missing:
+            record.mark_parked(found)
+        target.driver.commit()
+        restore(target)
+    # What could not be created because something else has its name, such as an invalid index.
+    if missing := missing_keys_and_indexes(target):
+        problems = [f"{found.table}.{found.name}: another one of this name is in its place" for found in missing]
+        raise KeysNotRestored(problems=problems)
 
 
 def _restore(record: Record, found: KeyOrIndex) -> None:

@@ -11,9 +11,11 @@ from tatame_db.move.choices import Choices, Exclusion, Obstacle, Resolution, sum
 from tatame_db.move.left_behind import LeftBehind, read_left_behind
 from tatame_db.move.mapping import read_mapping
 from tatame_db.move.record import Record
+from tatame_db.move.refusals import refusals_of_copy
 from tatame_db.move.resolve import resolve
 from tatame_db.move.sequences import highest_ids
 from tatame_db.move.target import TargetColumn, TargetObject, column_obstacles, target_columns, target_objects
+from tatame_db.move.target_schema import refuse_replaced_tables
 from tatame_db.schema import phase, phases
 
 if TYPE_CHECKING:
@@ -36,6 +38,16 @@ class PlanIncomplete(TatameError):
     obstacles: int
     what = "the move would be incomplete: {obstacles:obstacle} without a choice"
     fix = "fix the rows at the source or add an option, as each obstacle suggests; then plan again"
+
+
+@fact
+class CopyWouldRefuse(TatameError):
+    """Every row could be copied, but a copy would refuse the target or the source as they are."""
+
+    exit_code = 3
+    refusals: list[str]
+    what = "`move copy` would refuse: {refusals}"
+    fix = "do what each reason suggests, then plan again"
 
 
 @dataclass(frozen=True)
@@ -83,6 +95,8 @@ class Plan:
     """The tables that are filled from views, which may show fewer rows than there are."""
     left_behind: LeftBehind | None = None
     """What the move does not bring; `None` in the plan of a copy."""
+    refusals: list[str] = field(default_factory=list[str])
+    """Why a copy would refuse the target or the source as they are, each with what to do."""
 
     @property
     def obstacles(self) -> list[Obstacle]:
@@ -106,26 +120,37 @@ class Plan:
 
     @property
     def complete(self) -> bool:
-        """Whether every row can be copied unchanged or as chosen."""
-        return not self.unresolved
+        """Whether every row can be copied unchanged or as chosen, and a copy without options refuses nothing."""
+        return not (self.unresolved or self.refusals)
 
     @property
-    def error(self) -> PlanIncomplete | None:
-        """The error that states how many obstacles have no choice; `None` if every obstacle has one."""
-        return None if self.complete else PlanIncomplete(obstacles=len(self.unresolved))
+    def error(self) -> PlanIncomplete | CopyWouldRefuse | None:
+        """The error that states how many obstacles have no choice, or that a copy refuses; `None` if it is complete."""
+        if self.unresolved:
+            return PlanIncomplete(obstacles=len(self.unresolved))
+        return CopyWouldRefuse(refusals=self.refusals) if self.refusals else None
 
 
 def plan(connections: Connections, choices: Choices | None = None, addresses: Iterable[str] = ()) -> Plan:
     """Read the catalogues and all rows of the source, and plan a copy of all tables.
 
     `addresses` are other addresses of the project; values that point at their hosts are counted. Raises
-    `SourceUnreadable`, `TooManyExcluded`, `IdsExhausted`.
+    `TargetTablesReplaced`, `SourceUnreadable`, `TooManyExcluded`, `IdsExhausted`.
     """
+    refuse_replaced_tables(connections.target)
     source, mapping = connections.source, read_mapping(connections)
     # A copy reads them too, and refuses the same sources.
     highest_ids(source, mapping)
-    planned = plan_of(connections, resolve(source, mapping, choices or Choices()))
-    return replace(planned, left_behind=read_left_behind(source, addresses))
+    choices = choices or Choices()
+    resolution = resolve(source, mapping, choices)
+    planned = plan_of(connections, resolution)
+    # With an obstacle, the tables cannot even be compared.
+    refusals = [] if planned.unresolved else refusals_of_copy(connections, resolution, choices)
+    return replace(
+        planned,
+        left_behind=read_left_behind(source, addresses),
+        refusals=[f"{refusal.what} ({refusal.fix})" for refusal in refusals],
+    )
 
 
 def plan_of(connections: Connections, resolution: Resolution) -> Plan:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tatame_db.errors import TatameError, counted, fact
+from tatame_db.errors import TatameError, fact
 from tatame_db.move.changes import Changes, bulk_changes, find_changes
-from tatame_db.move.choices import REJECTED, UNKNOWN_TABLE
 from tatame_db.move.digest import HASHES, Digest, TableDigests, common_hash
 from tatame_db.move.fingerprint import Fingerprint, fingerprint
 from tatame_db.move.mapping import read_mapping
 from tatame_db.move.plan import plan_of
 from tatame_db.move.reach import refuse_references
 from tatame_db.move.record import Record, identity_of
+from tatame_db.move.refusals import refuse_emptied, refuse_other_rows
 from tatame_db.move.resolve import resolve
 from tatame_db.move.sequences import highest_ids
 from tatame_db.move.stages import Stage
 from tatame_db.move.target import OwnKey, own_keys
-from tatame_db.move.target_schema import refuse_missing_rights
+from tatame_db.move.target_schema import refuse_disabled_keys, refuse_missing_rights, refuse_replaced_tables
 from tatame_db.schema import phases
 
 if TYPE_CHECKING:
@@ -43,36 +42,6 @@ class ObstaclesUnresolved(TatameError):
     what = "not every row can be stored unchanged: {kinds}"
     means = "Nothing was copied."
     fix = "run `tatame-db move plan`, which names the rows and the choices"
-
-
-@fact
-class OtherRowsInTarget(TatameError):
-    """Tables of the target hold rows that this move did not write, or that were changed since."""
-
-    rows: dict[str, int]
-    what = "these tables hold rows that did not come from this source, or were changed since: {tables}"
-    means = "Nothing was copied."
-    fix = "to overwrite them with the rows of the source, run the command with `--replace`"
-
-    @property
-    def tables(self) -> list[str]:
-        """The tables, each with the number of its rows."""
-        return [f"{table} with {counted(rows, 'row')}" for table, rows in self.rows.items()]
-
-
-@fact
-class TablesEmptied(TatameError):
-    """Tables of the source are empty, and had rows when they were last copied."""
-
-    rows: dict[str, int]
-    what = "these tables of the source are empty now, and had rows at the last copy: {tables}"
-    means = "Nothing was copied: equal tables would be empty on the target too."
-    fix = "if the rows were deleted on purpose, run the command with `--emptied`"
-
-    @property
-    def tables(self) -> list[str]:
-        """The tables, each with the number of rows that were copied or kept."""
-        return [f"{table} with {counted(rows, 'row')}" for table, rows in self.rows.items()]
 
 
 @fact
@@ -137,11 +106,13 @@ def prepare(
 ) -> Preparation:
     """Read both databases and find out which tables differ; writes nothing.
 
-    Raises `TargetNotOwned`, `ObstaclesUnresolved`, `TablesEmptied`, `OtherRowsInTarget`, `RowsStillReferenced`,
-    `ReferencesUnreadable`, `ParentsNotCopied`, `SourceUnreadable`, `TableUnknown`, `TooManyExcluded`, `IdsExhausted`,
-    `NoCommonHash`.
+    Raises `TargetTablesReplaced`, `KeysDisabled`, `TargetNotOwned`, `ObstaclesUnresolved`,
+    `TablesEmptied`, `OtherRowsInTarget`, `RowsStillReferenced`, `ReferencesUnreadable`, `ParentsNotCopied`,
+    `SourceUnreadable`, `TableUnknown`, `TooManyExcluded`, `IdsExhausted`, `NoCommonHash`.
     """
     on_stage(Stage.CHECK, None)
+    refuse_replaced_tables(connections.target)
+    refuse_disabled_keys(connections.target)
     refuse_missing_rights(connections.target)
     mapping = read_mapping(connections)
     selected = _select(mapping, options.tables)
@@ -176,10 +147,12 @@ def prepare(
         outdated=_outdated(connections.target, selected.names),
         highest_ids=highest_ids(connections.source, resolution.mapping),
     )
+    record = Record(connections.target)
     if not options.accept_emptied:
-        _refuse_emptied(preparation, Record(connections.target))
+        refuse_emptied(record, resolution, preparation.identity, selected.names, options.choices)
     if not options.replace_rows:
-        _refuse_other_rows(preparation, Record(connections.target))
+        differing = {table.name: fingerprints[table.name] for table in preparation.differing}
+        refuse_other_rows(record, preparation.identity, differing)
     held = [table for table in preparation.differing if fingerprints[table.name].rows]
     refuse_references(connections, held, preparation.own_keys)
     return preparation
@@ -236,33 +209,3 @@ def _refuse_missing_parents(
 def _outdated(target: MoveConnection, names: Sequence[str]) -> list[str]:
     others = {name: last for name, last in Record(target).tables().items() if name not in names and name in phases()}
     return [name for name, last in others.items() if fingerprint(target, name) != last.fingerprint]
-
-
-def _refuse_emptied(preparation: Preparation, record: Record) -> None:
-    resolution, identity = preparation.resolution, preparation.identity
-    had: Counter[str] = Counter()
-    for name, last in record.tables().items():
-        if last.source_identity == identity and name in preparation.names:
-            had[name] += last.rows
-    keeps_unknown = preparation.options.choices.unknown == "keep"
-    for found in record.exclusions(identity):
-        if (found.action == REJECTED and found.table in preparation.names) or (
-            found.kind == UNKNOWN_TABLE and keeps_unknown
-        ):
-            had[found.table] += found.rows
-    filled = {name for name, rows in resolution.rows.items() if rows}
-    filled |= {query.exclusion.table for query in resolution.queries}
-    if emptied := {name: rows for name, rows in sorted(had.items()) if rows and name not in filled}:
-        raise TablesEmptied(rows=emptied)
-
-
-def _refuse_other_rows(preparation: Preparation, record: Record) -> None:
-    known = record.tables()
-    others: dict[str, int] = {}
-    for table in preparation.differing:
-        found, last = preparation.fingerprints[table.name], known.get(table.name)
-        from_source = last and (last.source_identity, last.fingerprint) == (preparation.identity, found)
-        if found.rows and not from_source:
-            others[table.name] = found.rows
-    if others:
-        raise OtherRowsInTarget(rows=others)

@@ -13,7 +13,7 @@ from tatame_db.move.digest import HASHES, NARROW_BITS, TableDigests, common_hash
 from tatame_db.move.mapping import read_mapping
 from tatame_db.move.record import Record, identity_of
 from tatame_db.move.rejects import Rejects
-from tatame_db.move.target_schema import refuse_missing_columns
+from tatame_db.move.target_schema import refuse_missing_columns, refuse_replaced_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -211,6 +211,7 @@ def compare(
     """
     mapping = read_mapping(connections)
     chosen = mapping.chosen(tables)
+    refuse_replaced_tables(connections.target)
     refuse_missing_columns(connections.target, [table.table for table in chosen])
     hash_name = common_hash(connections)
     rejects = Rejects(connections, HASHES[hash_name])

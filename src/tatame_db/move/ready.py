@@ -48,14 +48,20 @@ class TrialInsertFailed(TatameError):
     table: str
     reason: str
     what = "a trial insert into {table} failed: {reason}"
-    means = "The copied rows are stored and proven, but the app cannot add new ones."
+    means = (
+        "Each table was proven as it was copied, but the app cannot add rows. The last comparison did not take place."
+    )
     fix = "run `tatame-db check`, fix what differs from the models, then run the command again"
 
 
 def make_ready(target: MoveConnection, table: Table, highest_id: int) -> None:
     """Let a table continue after the highest id that the source has handed out, and analyze the table; commits."""
     # `setval` is not rolled back, so this is no part of a transaction that may be.
-    advance_sequence(target, table, highest_id)
+    try:
+        advance_sequence(target, table, highest_id)
+    except psycopg.errors.NumericValueOutOfRange as error:
+        reason = f"the largest id so far, {highest_id:,} or higher, is beyond the last value of its sequence"
+        raise TrialInsertFailed(table=table.name, reason=reason) from error
     target.execute(f"ANALYZE {public(table.name)}")
     target.driver.commit()
 

@@ -279,20 +279,24 @@ class Record:
     def park(self, is_wanted: Callable[[KeyOrIndex], bool] = lambda _: True) -> None:
         """Drop the wanted foreign keys and indexes of the models, and store their definitions, in one transaction."""
         for found in filter(is_wanted, model_keys_and_indexes(self.target)):
-            # One that is parked already, and exists nevertheless, was created by a person.
-            self.target.execute(
-                f"INSERT INTO {SCHEMA}.parked (kind, table_name, name, definition, attributes) VALUES (%(kind)s,"
-                " %(table)s, %(name)s, %(definition)s, %(attributes)s) ON CONFLICT (kind, table_name, name) DO UPDATE"
-                " SET definition = excluded.definition, attributes = excluded.attributes",
-                {
-                    "kind": found.kind,
-                    "table": found.table,
-                    "name": found.name,
-                    "definition": found.definition,
-                    "attributes": found.attributes,
-                },
-            )
+            self.mark_parked(found)
             self.target.execute(found.drop_statement)
+
+    def mark_parked(self, found: KeyOrIndex) -> None:
+        """Store the definition of a key or an index that does not exist, or is dropped next."""
+        # One that is parked already, and exists nevertheless, was created by a person.
+        self.target.execute(
+            f"INSERT INTO {SCHEMA}.parked (kind, table_name, name, definition, attributes) VALUES (%(kind)s,"
+            " %(table)s, %(name)s, %(definition)s, %(attributes)s) ON CONFLICT (kind, table_name, name) DO UPDATE"
+            " SET definition = excluded.definition, attributes = excluded.attributes",
+            {
+                "kind": found.kind,
+                "table": found.table,
+                "name": found.name,
+                "definition": found.definition,
+                "attributes": found.attributes,
+            },
+        )
 
     def parked(self) -> list[str]:
         """Name the parked keys and indexes, as `users.users_gym_id_gyms_id_fk`."""

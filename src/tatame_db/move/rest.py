@@ -286,8 +286,9 @@ class RestClient:
             raise UnexpectedResponse(url=url, problem="a redirect, which is not followed because it would get the key")
         error = _postgrest_error(body)
         code = error.get("code")
-        reason = " ".join(filter(None, [f"status {response.status_code}", code, error.get("message")]))
-        reason = self._without_key(reason)
+        # A message of the database or of a gateway may repeat a value; those of PostgREST itself do not.
+        message = error.get("message") if code and code.startswith("PGRST") else None
+        reason = self._without_key(" ".join(filter(None, [f"status {response.status_code}", code, message])))
         if code == _INSUFFICIENT_PRIVILEGE:
             raise TableForbidden(table=unquote(path[1:]), role=self.role)
         if response.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
@@ -345,8 +346,10 @@ def _valid_address(address: str) -> str:
 
 
 def _headers(key: str) -> dict[str, str]:
+    # A cache would answer the second reading with the pages of the first.
+    headers = {"apikey": key, "Cache-Control": "no-cache"}
     # A key of the new kind (`sb_…`) is not a token, and a server that reads it as one rejects it.
-    return {"apikey": key} | ({} if key.startswith("sb_") else {"Authorization": f"Bearer {key}"})
+    return headers if key.startswith("sb_") else headers | {"Authorization": f"Bearer {key}"}
 
 
 def _table(name: str, details: dict[str, Any], *, insertable: bool) -> RestTable:

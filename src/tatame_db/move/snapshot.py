@@ -116,8 +116,8 @@ def _take_snapshot(connection: MoveConnection, exported: str | None) -> None:
     if exported:
         try:
             connection.execute(f"SET TRANSACTION SNAPSHOT '{exported}'")
-        except psycopg.errors.UndefinedObject as error:
-            # A snapshot ends with the transaction that exported it.
+        except (psycopg.errors.UndefinedObject, psycopg.errors.InvalidParameterValue) as error:
+            # A snapshot ends with the transaction that exported it, and no other server knows it.
             reason = "the transaction that exported the snapshot has ended"
             raise ConnectionLost(database=connection.name, reason=reason) from error
     # The first query takes the snapshot. No command locks a materialized view without a query.

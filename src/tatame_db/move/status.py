@@ -10,6 +10,7 @@ from tatame_db.move.choices import REJECTED, Choices
 from tatame_db.move.fingerprint import fingerprint
 from tatame_db.move.keys import unvalidated_keys
 from tatame_db.move.record import Record, RunStatus
+from tatame_db.move.target_schema import disabled_keys
 from tatame_db.schema import phases
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def unfinished(target: MoveConnection) -> Unfinished:
 
 
 def _unvalidated(target: MoveConnection) -> list[str]:
-    return [f"{table}.{key}" for table, key in unvalidated_keys(target)]
+    return [f"{table}.{key}" for table, key in sorted({*unvalidated_keys(target), *disabled_keys(target)})]
 
 
 def _finish_command(record: Record) -> str:

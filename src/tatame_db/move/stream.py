@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from tatame_db.database.dialect import public, quoted
@@ -36,13 +37,11 @@ def stream(
     `ResourceExhausted`.
     """
     source, target = connections.source, connections.target
-    with (
-        attribute_errors(source),
-        watchdog(source, target) as heartbeat,
-        source.driver.cursor() as reading,
-        target.driver.cursor() as writing,
-        reading.copy(f"COPY ({query}) TO STDOUT (FORMAT binary)".encode()) as rows,
-    ):
+    with watchdog(source, target) as heartbeat, ExitStack() as opened:
+        with attribute_errors(source):
+            reading = opened.enter_context(source.driver.cursor())
+            rows = opened.enter_context(reading.copy(f"COPY ({query}) TO STDOUT (FORMAT binary)".encode()))
+        writing = opened.enter_context(target.driver.cursor())
         try:
             with (
                 attribute_errors(target),

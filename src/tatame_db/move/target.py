@@ -194,6 +194,10 @@ WITH models AS (
             FROM pg_policy p WHERE p.polrelid = m.oid), 'ALL'),
         CASE WHEN m.relforcerowsecurity THEN ', for the owner too' END)
     FROM models m WHERE m.relrowsecurity
+    UNION ALL
+    SELECT m.place, m.relname, 'child table', i.inhrelid::regclass::text,
+        concat('by inheritance: every query of ', m.relname, ' reads its rows too, and no copy or proof does')
+    FROM models m JOIN pg_inherits i ON i.inhparent = m.oid JOIN pg_class c ON c.oid = m.oid AND c.relkind = 'r'
 )
 SELECT relname, kind, name, description FROM found ORDER BY place, kind DESC, name
 """

@@ -27,6 +27,16 @@ class TargetColumnsMissing(TatameError):
 
 
 @fact
+class TargetTablesReplaced(TatameError):
+    """Something else has the name of a table of the models, such as a view or a foreign table."""
+
+    names: list[str]
+    what = "these are no tables on the target: {names}"
+    means = "Nothing was read or written."
+    fix = "run `tatame-db check`, create the tables that it misses, then run the command again"
+
+
+@fact
 class TargetNotOwned(TatameError):
     """The role of the target may not read the migrations, drop and restore keys and indexes, or record the move."""
 
@@ -34,6 +44,45 @@ class TargetNotOwned(TatameError):
     reasons: list[str]
     what = "the role {role} may not use the target as a move does: {reasons}"
     fix = "set `DATABASE_URL` to the role that owns the tables, the one that migrates them"
+
+
+@fact
+class KeysDisabled(TatameError):
+    """The triggers of foreign keys of the target are disabled, as `pg_restore --disable-triggers` does."""
+
+    names: list[str]
+    what = "foreign keys of the target are disabled: {names}"
+    means = "The target accepts rows that violate them, so nothing can be proven."
+    fix = "let a superuser run `ALTER TABLE … ENABLE TRIGGER ALL` for these tables, then run the command again"
+
+
+def disabled_keys(target: MoveConnection) -> list[tuple[str, str]]:
+    """Return table and name of each foreign key of the tables of the models whose triggers do not run."""
+    rows = target.rows(
+        "SELECT DISTINCT c.relname::text, k.conname::text FROM pg_trigger t JOIN pg_constraint k"
+        " ON k.oid = t.tgconstraint JOIN pg_class c ON c.oid = k.conrelid"
+        " WHERE t.tgisinternal AND k.contype = 'f' AND t.tgenabled NOT IN ('O', 'A')"
+        " AND c.relnamespace = 'public'::regnamespace AND c.relname = ANY(%(names)s) ORDER BY 1, 2",
+        {"names": list(phases())},
+    )
+    return [(table, key) for table, key in rows]
+
+
+def refuse_disabled_keys(target: MoveConnection) -> None:
+    """Raise `KeysDisabled` if a foreign key of the tables of the models does not apply."""
+    if disabled := disabled_keys(target):
+        raise KeysDisabled(names=[f"{table}.{key}" for table, key in disabled])
+
+
+def refuse_replaced_tables(target: MoveConnection) -> None:
+    """Raise `TargetTablesReplaced` if a table of the models is a view, a foreign table or a sequence."""
+    rows = target.rows(
+        "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+        " AND relname = ANY(%(names)s) AND relkind NOT IN ('r', 'p') ORDER BY 1",
+        {"names": list(phases())},
+    )
+    if rows:
+        raise TargetTablesReplaced(names=[name for (name,) in rows])
 
 
 def refuse_missing_columns(target: MoveConnection, tables: Sequence[Table]) -> None:
@@ -71,13 +120,32 @@ def _type_of(column: Column[Any]) -> str:
     return str(column.type.compile(DIALECT)).lower()
 
 
+def refuse_hidden_rows(target: MoveConnection) -> None:
+    """Raise `TargetNotOwned` if row-level security hides rows of the tables of the models from the role."""
+    if hidden := _hidden(target):
+        [role] = target.row("SELECT current_user")
+        raise TargetNotOwned(role=role, reasons=[_hides(hidden)])
+
+
+def _hidden(target: MoveConnection) -> list[str]:
+    rows = target.rows(
+        "SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace"
+        " AND c.relname = ANY(%(tables)s) AND row_security_active(c.oid)"
+        " ORDER BY array_position(%(tables)s::text[], c.relname::text)",
+        {"tables": list(phases())},
+    )
+    return [name for (name,) in rows]
+
+
+def _hides(tables: list[str]) -> str:
+    return f"row-level security may hide rows of {', '.join(tables)}"
+
+
 def refuse_missing_rights(target: MoveConnection) -> None:
     """Raise `TargetNotOwned` if the role may not drop and restore keys and indexes, or store the record of the move."""
-    [(role, others, hidden, creates_indexes, creates_temporary, records)] = target.rows(
-        _RIGHTS, {"tables": list(phases())}
-    )
+    [(role, others, creates_indexes, creates_temporary, records)] = target.rows(_RIGHTS, {"tables": list(phases())})
     reasons = [f"it does not own {', '.join(others)}"] if others else []
-    reasons += [f"row-level security may hide rows of {', '.join(hidden)}"] if hidden else []
+    reasons += [_hides(hidden)] if (hidden := _hidden(target)) else []
     reasons += [] if creates_indexes else ["it may not create indexes in the schema public"]
     reasons += [] if creates_temporary else ["it may not create temporary tables"]
     reasons += [] if records else ["it may not create the schema tatame_move, or does not own it"]
@@ -91,11 +159,6 @@ SELECT current_user,
         SELECT c.relname::text FROM pg_class c
         WHERE c.relnamespace = 'public'::regnamespace AND c.relname = ANY(%(tables)s)
             AND NOT pg_has_role(c.relowner, 'USAGE')
-        ORDER BY array_position(%(tables)s::text[], c.relname::text)
-    ),
-    ARRAY(
-        SELECT c.relname::text FROM pg_class c
-        WHERE c.relnamespace = 'public'::regnamespace AND c.relname = ANY(%(tables)s) AND row_security_active(c.oid)
         ORDER BY array_position(%(tables)s::text[], c.relname::text)
     ),
     has_schema_privilege('public', 'CREATE'),

@@ -22,8 +22,8 @@ from tatame_db.move.left_behind import KINDS
 from tatame_db.move.mapping import map_source
 from tatame_db.move.open import open_for_reading, open_for_writing, open_source
 from tatame_db.move.plan import Plan, plan
-from tatame_db.move.prepare import OtherRowsInTarget
 from tatame_db.move.proof import verify
+from tatame_db.move.refusals import OtherRowsInTarget
 from tatame_db.server.scratch import persistent_scratch, scratch
 
 if TYPE_CHECKING:
