@@ -67,6 +67,14 @@ def test_up_creates_a_missing_database_on_a_server_by_url(run: Run, bare_address
         connection.execute(f"DROP DATABASE {name}_new")
 
 
+def test_up_leaves_the_database_empty_on_request(run: Run, bare_address_url: str) -> None:
+    done = run("up", "--no-seed", DATABASE_URL=bare_address_url)
+    assert done.returncode == 0, done.stderr
+    assert "seeded" not in done.stderr
+    with psycopg.connect(bare_address_url) as connection:
+        assert connection.execute("SELECT count(*) FROM users").fetchone() == (0,)
+
+
 def test_up_does_not_seed_a_production_database(run: Run, bare_address_url: str) -> None:
     done = run("up", DATABASE_URL=bare_address_url, TATAME_ENV="production")
     assert done.returncode == 0

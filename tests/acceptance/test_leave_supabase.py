@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+import secrets
 import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
+import pytest
 from sqlalchemy import URL
 
 from tatame_db.database.address import readable
 from tatame_db.move.rehearsal import run_statements
+from tatame_db.server.embedded import EmbeddedServer
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 DOCS = Path(__file__).parents[2] / "docs"
@@ -58,3 +61,44 @@ def test_the_commands_of_the_pages_print_what_they_show(
         done = invoke(*shlex.split(command)[1:], *fewer, **variables)
         output = done.stdout + (done.stderr if "\nerror: " in shown else "")
         assert re.fullmatch(pattern(shown), output.rstrip("\n")), f"{command} printed:\n{output}"
+
+
+def test_supabase_is_closed_for_writing_and_opened_again(
+    invoke: Run, bare_address: URL, address: URL, server: EmbeddedServer
+) -> None:
+    run_statements(bare_address, "supabase", 1)
+    commands = re.findall(r'^psql "\$SUPABASE_DB_URL" (-c .*)$', PAGES, re.MULTILINE)
+    close, reopen = [
+        [part.replace("DATABASE postgres", f"DATABASE {bare_address.database}") for part in shlex.split(command)]
+        for command in commands
+    ]
+    write = "INSERT INTO roles (id) VALUES ('REFEREE')"
+
+    def psql(arguments: list[str]) -> None:
+        program = [str(server.program("psql")), readable(bare_address), "-v", "ON_ERROR_STOP=1", *arguments]
+        done = subprocess.run(program, check=False, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+
+    role = f"service_{secrets.token_hex(4)}"
+    with psycopg.connect(readable(bare_address), autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN BYPASSRLS; GRANT ALL ON roles TO {role}".encode())
+    try:
+        app = psycopg.connect(readable(bare_address.set(username=role)), autocommit=True)
+        psql(close)
+        with pytest.raises(psycopg.OperationalError):
+            app.execute(write)
+        for user in (role, bare_address.username):
+            with (
+                psycopg.connect(readable(bare_address.set(username=user)), autocommit=True) as connection,
+                pytest.raises(psycopg.errors.ReadOnlySqlTransaction),
+            ):
+                connection.execute(write)
+        variables = {"SUPABASE_DB_URL": readable(bare_address), "DATABASE_URL": readable(address)}
+        assert invoke("move", "copy", **variables).returncode == 0
+        psql(reopen)
+        with psycopg.connect(readable(bare_address.set(username=role)), autocommit=True) as connection:
+            connection.execute(write)
+    finally:
+        psql(reopen)
+        with psycopg.connect(readable(bare_address), autocommit=True) as connection:
+            connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())

@@ -526,6 +526,15 @@ def test_the_oldest_server_is_migrated_seeded_and_checked_like_the_newest(
     assert all(report.tables.values())
 
 
+def test_a_database_that_quotes_all_names_is_checked_like_any_other(address: URL) -> None:
+    from tatame_db import evolve
+
+    with psycopg.connect(readable(address), autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {address.database} SET quote_all_identifiers = on".encode())
+    with Database(address) as database:
+        assert evolve.check(database.engine).failed == []
+
+
 # Names in SQL
 
 

@@ -86,6 +86,7 @@ def _show_left_behind(left: LeftBehind) -> None:
         _show("NOT READ", f"{table.name}: {table.reason}")
     if left.over_rest:
         _show("not seen", "over REST only views and links can be seen; set `SUPABASE_DB_URL` to see the rest")
+    _show("not seen", "column defaults, checks, ON DELETE rules, unique keys, privileges: compare them with the models")
     _show("not seen", "edge functions, their secrets and the settings of the project: review them in the dashboard")
 
 

@@ -42,7 +42,12 @@ def _show(status: Status, *, embedded: bool) -> None:
 
 
 @app.command()
-def up(database_url: DatabaseUrl = None, port: Port = None) -> None:
+def up(
+    database_url: DatabaseUrl = None,
+    port: Port = None,
+    *,
+    no_seed: Annotated[bool, typer.Option("--no-seed", help="Leave an empty database empty.")] = False,
+) -> None:
     """Start the server, create and migrate the database, seed if empty."""
     from tatame_db import evolve, seed
     from tatame_db.cli.schema import say_step, timeouts
@@ -64,7 +69,7 @@ def up(database_url: DatabaseUrl = None, port: Port = None) -> None:
     # In a transaction of its own. With a reader's lock still held, two simultaneous `up` would deadlock in `seed`.
     with engine.connect() as connection:
         evolve.refuse_incomplete(connection)
-        empty = seed.is_empty(connection)
+        empty = seed.is_empty(connection) and not no_seed
     if empty and is_local(target.database.address) and target.settings.environment != "production":
         # Another `up` may have seeded it since.
         with contextlib.suppress(seed.DatabaseNotEmpty), engine.begin() as connection:

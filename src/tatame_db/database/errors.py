@@ -61,7 +61,7 @@ class DatabaseMissing(DatabaseUnavailable):
     """The server has no database of this name."""
 
     what = "the server at {where} has no database {address.database!r}"
-    fix = "create it with `tatame-db up`, or set `DATABASE_URL` to an existing database"
+    fix = "create it with `tatame-db up --no-seed`, or set `DATABASE_URL` to an existing database"
 
 
 @fact

@@ -112,6 +112,7 @@ def read(connection: Connection) -> dict[str, str]:
     """Return the name and the definition of every object in the schema `public`. Runs in the open transaction."""
     # PostgreSQL omits the schema of a name that `search_path` finds, so the path has to be the same in every session.
     connection.execute(text("SET LOCAL search_path = pg_catalog, public"))
+    connection.execute(text("SET LOCAL quote_all_identifiers = off"))
     return {str(name): str(definition) for query in _QUERIES for name, definition in connection.execute(text(query))}
 
 

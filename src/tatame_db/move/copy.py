@@ -264,6 +264,8 @@ def _summary(error: BaseException) -> str:
     """Describe an error without a value of a row or a password."""
     if isinstance(error, TatameError):
         return error.what
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
     reason = reason_without_values(error) if isinstance(error, psycopg.Error) else ""
     return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
 

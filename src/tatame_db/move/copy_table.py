@@ -65,13 +65,16 @@ class CopyDiffers(TatameError):
 
 @fact
 class RowsRefused(TatameError):
-    """Rows of the source violate a rule of the target that the models do not have."""
+    """Rows of the source violate a rule of the target that the models do not have, or a trigger of it fails."""
 
     table: str
     reason: str
     what = "the target rejected rows of {table}: {reason}"
     means = _TABLE_UNCHANGED
-    fix = "run `tatame-db check`, fix what differs from the models, then run the command again"
+    fix = (
+        "disable the trigger, or fix what `tatame-db check` finds, then run the command again; the log of the target's"
+        " server has the whole message"
+    )
 
 
 @fact

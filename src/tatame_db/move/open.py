@@ -11,13 +11,13 @@ from sqlalchemy import URL, text
 from sqlalchemy.exc import ProgrammingError
 
 from tatame_db import evolve
-from tatame_db.database.address import readable
+from tatame_db.database.address import parse_address, readable
 from tatame_db.database.dialect import OLDEST_SERVER
 from tatame_db.database.driver import driver_connection
 from tatame_db.database.errors import DatabaseUnavailable
 from tatame_db.database.pool import Database
 from tatame_db.errors import TatameError, fact
-from tatame_db.evolve.lock import LOCK_TIMEOUT_MS, exclusive, undo_when_killed
+from tatame_db.evolve.lock import LOCK_TIMEOUT_MS, exclusive, ignore, undo_when_killed
 from tatame_db.move.connection import ConnectionLost, Connections, MoveConnection, report_loss, report_loss_of_target
 from tatame_db.move.snapshot import fix_moment
 from tatame_db.move.target_schema import TargetNotOwned, refuse_hidden_rows
@@ -59,7 +59,16 @@ class SourceUnreachable(TatameError):
     address: URL
     reason: str
     what = "could not connect to the source at {where}: {reason}"
-    fix = "check `SUPABASE_DB_URL`; on a network without IPv6, use the address of the session pooler"
+    fix = "{advice}"
+
+    @property
+    def advice(self) -> str:
+        """What to change, by the reason."""
+        if "password" in self.reason:
+            return "correct the password in `SUPABASE_DB_URL`; the dashboard of the project can set a new one"
+        if "resolve" in self.reason or "unreachable" in self.reason or "time" in self.reason:
+            return "check the host in `SUPABASE_DB_URL`; on a network without IPv6, use that of the session pooler"
+        return "correct `SUPABASE_DB_URL`, which the dashboard of the project shows under Connect"
 
     @property
     def where(self) -> str:
@@ -139,24 +148,36 @@ class Source(Protocol):
 
 
 @contextlib.contextmanager
-def open_for_reading(source: URL | Source, target: Engine) -> Generator[Connections]:
+def open_for_reading(source: URL | str | Source, target: Engine) -> Generator[Connections]:
     """Open both databases in a read-only transaction each, so that every query sees them at one moment.
+
+        with move.open_for_reading("postgresql://…", db.engine) as connections:
+            proof = move.verify(connections)
 
     Raises `SourceUnreachable`, `SourceTooOld`, `EncodingUnsupported`, `SameDatabase`, `SchemaBehind`, `TablesLocked`,
     `TablesChanging`, `ConnectionLost`.
     """
+    source = _parsed(source)
     with open_target(target, source) as opened_target, _open_source(source, opened_target) as opened_source:
         yield Connections(opened_source, opened_target)
 
 
 @contextlib.contextmanager
-def open_for_writing(source: URL | Source, target: Engine, on_wait: Callable[[], None]) -> Generator[Connections]:
+def open_for_writing(
+    source: URL | str | Source, target: Engine, on_wait: Callable[[], None] = ignore
+) -> Generator[Connections]:
     """Open the source in a read-only transaction, and the target outside of one: the caller commits.
+
+        with Database.from_env() as db:
+            with move.open_for_writing("postgresql://…", db.engine) as connections:
+                report = move.copy(connections, choices=move.Choices(misfits="null"))
+        print(f"{sum(table.written for table in report.tables):,} rows written, as of {report.moment}")
 
     Holds the lock on schema changes until the end, because a copy drops keys and indexes for a while; `on_wait` is
     called once if another process holds it. The lock ends with this process, however it ends. Raises what
     `open_for_reading` raises, `DirectAddressNeeded` for a target behind a pooler, and `KeysNotEnforced`.
     """
+    source = _parsed(source)
     timeouts = evolve.Timeouts(statement_timeout_ms=0, on_wait=on_wait)
     with report_loss_of_target(), exclusive(target, timeouts) as locked:
         _refuse_incomplete(locked, source)
@@ -167,6 +188,10 @@ def open_for_writing(source: URL | Source, target: Engine, on_wait: Callable[[],
         with _open_source(source, opened_target) as opened_source, report_loss(opened_target):
             opened_target.driver.commit()
             yield Connections(opened_source, opened_target)
+
+
+def _parsed(source: URL | str | Source) -> URL | Source:
+    return parse_address(source) if isinstance(source, str) else source
 
 
 @contextlib.contextmanager

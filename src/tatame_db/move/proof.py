@@ -56,7 +56,7 @@ class DataDiffers(TatameError):
     names: list[str]
     by_choice: int
     what = "source and target differ: {names}{explanation}"
-    fix = "see the differences above; `tatame-db move plan` shows which rows cannot be stored unchanged"
+    fix = "run `tatame-db move copy`, which copies what differs; `tatame-db move plan` shows what it would refuse"
 
     @property
     def explanation(self) -> str:
