@@ -32,7 +32,7 @@ def test_a_rehearsal_passes_and_leaves_nothing_behind(run: Run, directory: Path)
     done = run("move", "rehearse", "--rows", "1000", TMPDIR=str(directory))
     assert (done.returncode, done.stderr) == (0, "starting a temporary PostgreSQL for the rehearsal\n")
     steps = re.findall(r"^ *[0-9.]+ s  ([a-z ]+): ", done.stdout, flags=re.MULTILINE)
-    assert (len(steps), steps[0], steps[-1]) == (12, "create a project", "verify at the end")
+    assert (len(steps), steps[0], steps[-1]) == (14, "create a project", "verify at the end")
     assert "verify names it: users, id 7, email" in done.stdout
     assert done.stdout.endswith(" s  all steps passed\n")
     assert list(directory.iterdir()) == []

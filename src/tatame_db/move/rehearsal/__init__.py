@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from sqlalchemy import text
@@ -16,14 +17,17 @@ from tatame_db import evolve
 from tatame_db.database.address import readable
 from tatame_db.database.dialect import DIALECT, public
 from tatame_db.errors import TatameError, counted, fact
+from tatame_db.evolve.lock import ignore
 from tatame_db.move.choices import Choices, Exclusion
 from tatame_db.move.copy import Report, copy
+from tatame_db.move.copy_table import CopyDiffers
 from tatame_db.move.left_behind import KINDS
 from tatame_db.move.mapping import map_source
 from tatame_db.move.open import open_for_reading, open_for_writing, open_source
 from tatame_db.move.plan import Plan, plan
 from tatame_db.move.proof import verify
 from tatame_db.move.refusals import OtherRowsInTarget
+from tatame_db.move.stages import Stage
 from tatame_db.server.scratch import persistent_scratch, scratch
 
 if TYPE_CHECKING:
@@ -185,7 +189,9 @@ class _Rehearsal:
             "plan with choices": self._plan,
             "copy": self._copy_all,
             "verify": self._verify,
+            "add to the target": self._add_to_target,
             "change the source": self._change_source,
+            "meet a trigger": self._meet_trigger,
             "copy the changes": self._copy_changes,
             "damage the target": self._damage_target,
             "repair the target": self._repair_target,
@@ -244,18 +250,60 @@ class _Rehearsal:
         rows = sum(table.target_rows for table in proof.tables)
         return f"{rows:,} rows compared, equal except for {counted(proof.by_choice, 'row')} excluded by choice"
 
+    def _add_to_target(self) -> str:
+        run_statements(self.target.url, "additions", self.rows)
+        found = {(found.kind, found.name) for found in self._planned(CHOICES).target_objects}
+        named = found >= {("trigger", "shout"), ("column", "note"), ("foreign key", "lockers_user_id_fkey")}
+        _expect(named, "expected the plan to name the additions of the target; it did not")
+        return "a trigger, a column and a table that refers to users, all of which the plan names"
+
     def _change_source(self) -> str:
         run_statements(self.source.url, "changes", self.rows)
         return "rows added, changed and deleted; two users swapped their accounts"
 
+    def _meet_trigger(self) -> str:
+        try:
+            self._copied()
+        except CopyDiffers as error:
+            _expect(error.table == "users", f"expected users to differ, {error.table} does")
+        else:
+            raise _StepFailedError("expected the copy to fail, because a trigger changed what it wrote; it succeeded")
+        with self.target.begin() as connection:
+            connection.execute(text("DROP FUNCTION shout CASCADE"))
+        return "a trigger changed rows as they were written; copy rolled them back"
+
     def _copy_changes(self) -> str:
-        report = self._copied()
+        before = self._own_rows()
+        with ThreadPoolExecutor(1) as other:
+            waiting: list[Future[None]] = []
+
+            def rewrite_source(stage: Stage, _: str | None) -> None:
+                if stage is Stage.COMPARE and not waiting:
+                    waiting.append(other.submit(self._rewrite_source))
+                if stage is Stage.RECORD:
+                    _expect(not waiting[0].done(), "expected a rewrite of the source to wait; it did not")
+
+            report = self._copied(on_stage=rewrite_source)
+            waiting[0].result()
+        _expect(self._own_rows() == before, "expected rows and values of the target's own to stay; they changed")
         written = {table.table for table in report.tables if table.written or table.deleted}
         _expect(
             written == CHANGED_TABLES,
             f"expected changes in {_listed(CHANGED_TABLES)}; found changes in {_listed(written)}",
         )
-        return f"{sum(table.written for table in report.tables):,} rows written, only in the changed tables"
+        rows = sum(table.written for table in report.tables)
+        return f"{rows:,} rows written, only in the changed tables; a rewrite of the source waited, own rows stayed"
+
+    def _rewrite_source(self) -> None:
+        """Rewrite a table of the source, which makes it look empty to a snapshot that was taken before."""
+        rewrite = "ALTER TABLE checkins ALTER created_at TYPE timestamptz USING created_at + interval '0'"
+        with self.source.begin() as connection:
+            connection.execute(text(rewrite))
+
+    def _own_rows(self) -> list[Any]:
+        own = "SELECT l.id, l.user_id, u.note FROM lockers AS l JOIN users AS u ON u.id = l.user_id ORDER BY 1"
+        with self.target.connect() as connection:
+            return [tuple(row) for row in connection.execute(text(own))]
 
     def _damage_target(self) -> str:
         with self.target.begin() as connection:
@@ -290,9 +338,9 @@ class _Rehearsal:
         with open_for_reading(self.source.url, self.target) as connections:
             return plan(connections, choices)
 
-    def _copied(self, *, replace_rows: bool = False) -> Report:
-        with open_for_writing(self.source.url, self.target, lambda: None) as connections:
-            return copy(connections, choices=CHOICES, replace_rows=replace_rows)
+    def _copied(self, *, replace_rows: bool = False, on_stage: Callable[[Stage, str | None], None] = ignore) -> Report:
+        with open_for_writing(self.source.url, self.target) as connections:
+            return copy(connections, choices=CHOICES, replace_rows=replace_rows, on_stage=on_stage)
 
 
 def _run_step(name: str, step: Callable[[], str]) -> RehearsedStep:
