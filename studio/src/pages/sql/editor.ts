@@ -1,5 +1,6 @@
 // The SQL editor: a state for each tab, the statement to run, and error markers.
 
+import { closeCompletion } from "@codemirror/autocomplete";
 import { ensureSyntaxTree } from "@codemirror/language";
 import { setDiagnostics } from "@codemirror/lint";
 import { EditorState, type Extension } from "@codemirror/state";
@@ -38,6 +39,8 @@ export class Editor {
 
   /** Show a tab with the cursor and the undo history that it had before. */
   show(tab: Tab): void {
+    // An open list of completions would be measured against the text of the other tab.
+    closeCompletion(this.view);
     this.states.set(this.tab, this.view.state);
     this.view.setState(this.stateOf(tab));
     this.tab = tab;
