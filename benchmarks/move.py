@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import importlib
 import json
 import os
@@ -32,6 +31,7 @@ from tatame_db.move.conversion import about
 from tatame_db.move.keys import validate_keys
 from tatame_db.move.mapping import TableMap, read_mapping
 from tatame_db.move.open import open_for_reading, open_for_writing
+from tatame_db.move.parked import restore
 from tatame_db.move.record import Record
 from tatame_db.move.rehearsal import run_statements
 from tatame_db.server.scratch import Scratch, scratch
@@ -44,16 +44,9 @@ if TYPE_CHECKING:
 PAGE = 1_000
 # A page-by-page copy of all rows would take longer than everything else together.
 PAGED_ROWS = 200_000
-# The functions and methods of each part of a copy; the rest of the time is Python, imports and connections.
-PARTS = {
-    "pipe": ["copy_table.stream_table", "copy_table.stream"],
-    "keys": ["record.Record.park", "record.Record.restore", "copy.validate_keys"],
-    "proof": ["digest.TableDigests.whole"],
-    "reading back": ["copy_table.read_back"],
-    "fingerprint": ["prepare.fingerprint", "copy_table.fingerprint"],
-    "plan": ["prepare.resolve"],
-    "ready": ["copy_table.make_ready", "copy.prove_ready"],
-}
+# What a tool without plan and proof does too.
+COPYING = ["DROP", "WRITE", "NUMBER", "RESTORE", "VALIDATE", "TRY"]
+PROVING = ["COMPARE", "PROVE", "CONFIRM"]
 
 COPY, WITHOUT_PROOF, DIGESTS, IDLE = "move copy", "move copy without proof", "digests of move copy", "idle second run"
 PIPE, CLONE, CLONE_MIGRATED = "bare pipe", "pgcopydb", "pgcopydb of the migrated schema"
@@ -71,27 +64,29 @@ RATIOS = [
 
 
 def run_timed() -> None:
-    """Run `tatame-db`, and write the seconds of each part of a copy to the file that the last argument names."""
+    """Run `tatame-db`, and write the seconds of each stage of a copy to the file that the last argument names."""
     seconds: Counter[str] = Counter()
+    began = [("", 0.0)]
+    move: Any = importlib.import_module("tatame_db.move")
+    copy = move.copy
 
-    def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def timing(*arguments: Any, **options: Any) -> Any:
-            started = time.perf_counter()
-            try:
-                return function(*arguments, **options)
-            finally:
-                seconds[part] += time.perf_counter() - started
+    def turn_to(stage: str) -> None:
+        last, started = began.pop()
+        began.append((stage, time.perf_counter()))
+        if last:
+            seconds[last] += time.perf_counter() - started
 
-        return timing
+    def timed(*arguments: Any, on_stage: Callable[[Any, str | None], None], **options: Any) -> Any:
+        def follow(stage: Any, table: str | None) -> None:
+            turn_to(stage.name)
+            on_stage(stage, table)
 
-    for part, names in PARTS.items():
-        for name in names:
-            module, *owner, function = name.split(".")
-            home: Any = importlib.import_module(f"tatame_db.move.{module}")
-            for attribute in owner:
-                home = getattr(home, attribute)
-            setattr(home, function, timed(part, getattr(home, function)))
+        try:
+            return copy(*arguments, on_stage=follow, **options)
+        finally:
+            turn_to("")
+
+    move.copy = timed
     place = sys.argv.pop()
     sys.argv[1:2] = []
     commands: Any = importlib.import_module("tatame_db.cli.commands")
@@ -173,7 +168,7 @@ class Bench:
     def pipe(self, target: URL) -> None:
         """Pipe rows from psql to psql in blocks of 64 kB, without keys meanwhile; no plan, no transaction, no proof."""
         with Database(target) as database, open_for_writing(self.project, database.engine, lambda: None) as connections:
-            mapping = read_mapping(connections.source)
+            mapping = read_mapping(connections)
             record = Record(connections.target)
             record.create()
             record.park()
@@ -184,8 +179,7 @@ class Bench:
                     f"psql -qXc '{out}' '{readable(self.project)}' | dd bs=64k iflag=fullblock status=none"
                     f" | psql -qXc '{into}' '{readable(target)}'"
                 )
-            record.restore()
-            connections.target.driver.commit()
+            restore(connections.target)
             validate_keys(connections.target)
             for mapped in mapping.tables:
                 connections.target.execute(f"ANALYZE public.{quoted(mapped.name)}")
@@ -203,7 +197,7 @@ class Bench:
         """Copy pages of rows with a driver and with all keys; return the seconds that all rows would take."""
         started, done = time.perf_counter(), 0
         with Database(target) as database, open_for_reading(self.project, database.engine) as connections:
-            mapping = read_mapping(connections.source)
+            mapping = read_mapping(connections)
         with psycopg.connect(readable(self.project)) as reading, psycopg.connect(readable(target)) as writing:
             for name in ("roles", "gyms", "users", "class", "checkins"):
                 done += self._paged(mapping[name], reading, writing, PAGED_ROWS - done)
@@ -268,13 +262,15 @@ def main() -> None:
                 note(COPY, whole)
                 for part, seconds in parts.items():
                     note(f"  of it {part}", seconds)
-                note(WITHOUT_PROOF, parts["pipe"] + parts["keys"] + parts["ready"])
-                note(DIGESTS, parts["proof"])
+                note("  of it start and connections", whole - sum(parts.values()))
+                note(WITHOUT_PROOF, sum(parts[stage] for stage in COPYING))
+                note(DIGESTS, sum(parts[stage] for stage in PROVING))
                 note("memory, MB", megabytes)
                 idle, parts, megabytes = bench.command("copy", address)
                 note(IDLE, idle)
                 for part, seconds in parts.items():
                     note(f"  of the idle run {part}", seconds)
+                note("  of the idle run start and connections", idle - sum(parts.values()))
                 note("memory of the idle run, MB", megabytes)
                 note("move verify", bench.command("verify", address)[0])
             for option in (["--sha256"], ["--jobs", "2"]):

@@ -68,6 +68,9 @@ class Part:
     buckets: int = 0
 
 
+_WHOLE = "SELECT count(*), coalesce(sum({}), 0)::text{} FROM {}"
+
+
 class TableDigests:
     """The digests of one table in both databases, by a hash expression about `TEXT`."""
 
@@ -84,13 +87,20 @@ class TableDigests:
 
     def whole_with_fingerprint(self) -> tuple[Digest, Digest, Fingerprint]:
         """Return the digests of all rows of the source and of the target, and the fingerprint of the same rows."""
-        query = "SELECT count(*), coalesce(sum({}), 0)::text{} FROM {}"
-        found = fingerprint_digest(self.connections.target, self.table.name)
         [source], [(rows, digest, fingerprint)] = self.connections.rows(
-            query.format(self._source_hash, "", self.table.source_sql),
-            query.format(self._target_hash, f", {found}", self.table.target_sql),
+            _WHOLE.format(self._source_hash, "", self.table.source_sql), self._target_query
         )
         return (source[0], source[1]), (rows, digest), Fingerprint(rows, int(fingerprint))
+
+    def of_target(self) -> tuple[Digest, Fingerprint]:
+        """Return the digest of all rows of the target, and the fingerprint of the same rows."""
+        rows, digest, fingerprint = self.connections.target.row(self._target_query)
+        return (rows, digest), Fingerprint(rows, int(fingerprint))
+
+    @property
+    def _target_query(self) -> str:
+        found = fingerprint_digest(self.connections.target, self.table.name)
+        return _WHOLE.format(self._target_hash, f", {found}", self.table.target_sql)
 
     def differing_parts(self, bits: int) -> Iterator[Part]:
         """Yield parts that hold all differing rows: the buckets of `2 ** bits` ids whose digests differ.
