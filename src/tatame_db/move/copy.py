@@ -80,7 +80,7 @@ class TargetRefused(TatameError):
 
 @fact
 class SchemaChanged(TatameError):
-    """A table, a column or a schema that a copy uses has disappeared or became another while it ran."""
+    """A table, a column or a schema that a copy uses has changed or disappeared while it ran."""
 
     reason: str
     what = "the schema of the source or of the target changed during the copy: {reason}"
@@ -170,7 +170,7 @@ def copy(
 
 @contextlib.contextmanager
 def _in_words() -> Generator[None]:
-    """Raise an error of ours for each failure of the target that can be foreseen."""
+    """Raise an error in words for each failure of the target that can be foreseen."""
     try:
         yield
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
