@@ -599,3 +599,26 @@ def test_an_excluded_row_is_the_same_on_servers_of_different_versions(
     assert len(rejects(engine)) == 9
     with move.open_for_reading(old, engine) as connections:
         assert move.verify(connections).equal_but_for_choices
+
+
+def test_a_later_copy_names_what_it_excludes_in_addition(copy: Copy, supabase: URL) -> None:
+    change(
+        supabase,
+        "INSERT INTO checkins (id, date) VALUES (500000, 'infinity')",
+        "ALTER TABLE users ADD nickname text DEFAULT 'ana'",
+        "ALTER TABLE users ADD shoe_size text DEFAULT '38'",
+    )
+    chosen = {"rejects": "keep", "misfits": "reject", "unknown": "keep"}
+    assert copy(**chosen).more_excluded == []
+    assert copy(**chosen).more_excluded == []
+    change(
+        supabase,
+        "INSERT INTO checkins (id, date) SELECT n, 'infinity' FROM generate_series(500001, 500003) AS n",
+        "ALTER TABLE gyms ADD colour text DEFAULT 'red'",
+    )
+    more = {(found.place, found.action): found.rows for found in copy(**chosen).more_excluded}
+    gyms = ask(supabase, "SELECT count(*) FROM gyms")[0][0]
+    assert more == {("checkins.date", "rejected"): 3, ("gyms.colour", "kept"): gyms}
+    assert copy(**chosen).more_excluded == []
+    left = chosen | {"unknown": "leave"}
+    assert copy(**left).more_excluded == copy(**left).more_excluded == []

@@ -156,11 +156,11 @@ def _show_reading(rest: RestReading | None) -> None:
         _show("", "not checked: rows may be hidden from this role, but `--anon-sees-all` trusts that none are")
 
 
-def _show_exclusions(exclusions: Iterable[Exclusion]) -> None:
+def _show_exclusions(exclusions: Iterable[Exclusion], label: str = "excluded") -> None:
     for exclusion in exclusions:
         place = exclusion.table if exclusion.action == "rejected" else exclusion.place
         rows = counted(exclusion.rows, _noun(exclusion.kind, exclusion.action))
-        _show("excluded", f"{rows} of {place} ({_ACTIONS[exclusion.action]}): {exclusion.reason}")
+        _show(label, f"{rows} of {place} ({_ACTIONS[exclusion.action]}): {exclusion.reason}")
 
 
 def _noun(kind: str, action: str) -> str:
@@ -198,6 +198,7 @@ def show_copy(report: Report) -> None:
     _show("keys", f"{counted(report.foreign_keys, 'foreign key')} checked over all rows")
     _show("inserts", f"a new row was inserted into {counted(len(report.insert_tested), 'table')} and rolled back")
     _show_exclusions(report.exclusions)
+    _show_exclusions(report.more_excluded, "NEW")
     if not report.exclusions:
         _show("excluded", "nothing, every row was copied")
     waiting = [f"{', '.join(table.waiting)} of {table.table}" for table in report.tables if table.waiting]

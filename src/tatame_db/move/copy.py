@@ -12,7 +12,7 @@ import psycopg
 
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.lock import ignore
-from tatame_db.move.choices import UNKNOWN_TABLE, Choices
+from tatame_db.move.choices import LEFT, UNKNOWN_TABLE, Choices
 from tatame_db.move.connection import Connections, raising_function, reason_without_values
 from tatame_db.move.copy_table import CopyDiffers, TableCopy, TableTask, copy_rejects, copy_table, kept_digest
 from tatame_db.move.digest import TableDigests
@@ -114,6 +114,8 @@ class Report:
     tables: list[TableCopy]
     exclusions: list[Exclusion]
     """What was excluded by choice, of these tables and of tables that the models lack."""
+    more_excluded: list[Exclusion]
+    """What this copy excludes in addition to the one before, of the same source; empty at the first copy."""
     foreign_keys: int
     """The number of foreign keys of the models; each holds over all rows."""
     insert_tested: list[str]
@@ -193,6 +195,8 @@ def _copy(
     started, on_stage = time.perf_counter(), follower.on_stage
     target, record = connections.target, Record(connections.target)
     preparation = prepare(connections, options, on_stage)
+    excluded, before = _exclusions(preparation), record.exclusions(preparation.identity)
+    was_copied = any(last.source_identity == preparation.identity for last in record.tables().values())
     record.create()
     run = _begin(record, preparation)
     with _recording_failure(record, run):
@@ -223,7 +227,8 @@ def _copy(
             target_version=preparation.plan.target_version,
             hash=preparation.hash_name,
             tables=copied,
-            exclusions=_exclusions(preparation),
+            exclusions=excluded,
+            more_excluded=_more(excluded, before) if was_copied else [],
             foreign_keys=count_keys(target),
             insert_tested=[table.name for table in numbered],
             seconds=time.perf_counter() - started,
@@ -336,6 +341,13 @@ def _moment(source: MoveConnection) -> str | None:
 def _exclusions(preparation: Preparation) -> list[Exclusion]:
     names = set(preparation.names)
     return [found for found in preparation.plan.exclusions if found.table in names or found.kind == UNKNOWN_TABLE]
+
+
+def _more(exclusions: list[Exclusion], before: list[Exclusion]) -> list[Exclusion]:
+    known = {replace(found, rows=0): found.rows for found in before}
+    more = {found: found.rows - known.get(replace(found, rows=0), 0) for found in exclusions}
+    # What stays at the source is recorded nowhere.
+    return [replace(found, rows=rows) for found, rows in more.items() if rows > 0 and found.action != LEFT]
 
 
 def _not_copied(record: Record, identity: str) -> list[str]:
