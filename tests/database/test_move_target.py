@@ -275,6 +275,31 @@ def test_a_target_that_hides_rows_from_its_role_is_refused_by_every_command(
         change(engine.url, f"REASSIGN OWNED BY {role} TO CURRENT_USER", f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
 
+def test_a_view_of_the_source_that_fails_for_a_value_is_reported_without_it(
+    copy: Copy, verify: Callable[[], move.Proof], supabase: URL, engine: Engine
+) -> None:
+    columns = ask(
+        supabase,
+        "SELECT string_agg(CASE attname WHEN 'id' THEN '(''ana@'' || id)::bigint AS id' ELSE quote_ident(attname) END,"
+        " ', ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = 'app_stores'::regclass AND attnum > 0",
+    )[0][0]
+    change(
+        supabase,
+        "ALTER TABLE app_stores RENAME TO hidden_stores",
+        f"CREATE VIEW app_stores AS SELECT {columns} FROM hidden_stores",
+    )
+
+    def plan() -> None:
+        with move.open_for_reading(supabase, engine) as connections:
+            move.plan(connections)
+
+    for use in (plan, copy, verify):
+        with pytest.raises(move.ServerFailed, match="a value is rejected") as caught:
+            use()
+        assert caught.value.database == "source"
+        assert "@" not in str(caught.value)
+
+
 def test_a_sequence_that_ends_before_the_largest_id_is_reported_in_words(copy: Copy, engine: Engine) -> None:
     change(engine.url, "ALTER SEQUENCE users_id_seq MAXVALUE 2")
     with pytest.raises(move.TrialInsertFailed, match="sequence"):
