@@ -301,16 +301,23 @@ def once(stage: move.Stage, act: Callable[[], object]) -> Callable[[move.Stage, 
     return on_stage
 
 
+def killing(server: EmbeddedServer, source: URL, target: URL) -> Callable[[move.Stage], None]:
+    """Return a function that copies, kills this server as a stage begins, and starts it again."""
+
+    def kill(stage: move.Stage) -> None:
+        try:
+            copy(source, target, choices=KEPT, on_stage=once(stage, lambda: _kill(server)))
+        finally:
+            server.start()
+
+    return kill
+
+
 @pytest.mark.long
 def test_a_source_killed_at_any_stage_leaves_each_table_unchanged_or_complete(
     source: EmbeddedServer, address: URL
 ) -> None:
-    def kill(stage: move.Stage) -> None:
-        try:
-            copy(source.address, address, choices=KEPT, on_stage=once(stage, lambda: _kill(source)))
-        finally:
-            source.start()
-
+    kill = killing(source, source.address, address)
     # The proof of the rows is over by then, so the source is no longer needed.
     assert killed_at_each_stage(source.address, address, kill) == [move.Stage.CONFIRM, move.Stage.RECORD]
 
@@ -319,12 +326,7 @@ def test_a_source_killed_at_any_stage_leaves_each_table_unchanged_or_complete(
 def test_a_target_killed_at_any_stage_leaves_each_table_unchanged_or_complete(
     supabase: URL, target: EmbeddedServer
 ) -> None:
-    def kill(stage: move.Stage) -> None:
-        try:
-            copy(supabase, target.address, choices=KEPT, on_stage=once(stage, lambda: _kill(target)))
-        finally:
-            target.start()
-
+    kill = killing(target, supabase, target.address)
     assert killed_at_each_stage(supabase, target.address, kill) == []
 
 

@@ -27,12 +27,15 @@ class Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except TatameError as error:
-            console.say("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]))
+            _say_with_notes(f"error: {error}", error)
             raise typer.Exit(error.exit_code) from None
         except (KeyboardInterrupt, typer.Abort) as stopped:
-            notes = getattr(stopped, "__notes__", [])
-            console.say("\n".join(["\ninterrupted: unfinished changes were rolled back", *notes]))
+            _say_with_notes("\ninterrupted: unfinished changes were rolled back", stopped)
             raise typer.Exit(INTERRUPTED) from None
+
+
+def _say_with_notes(message: str, error: BaseException) -> None:
+    console.say("\n".join([message, *getattr(error, "__notes__", [])]))
 
 
 app = typer.Typer(

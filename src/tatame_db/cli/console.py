@@ -13,7 +13,7 @@ import typer
 from tatame_db.errors import TatameError, fact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from rich.live import Live
     from rich.progress import TaskID
@@ -38,12 +38,15 @@ def answer(text: str) -> None:
     _write(printable(text), end="\n")
 
 
-def printable(text: str, *, keep: str = "\n\t") -> str:
-    """Escape what a terminal would obey: a name in a database may contain an escape sequence."""
+def printable(text: str, *, keep: str = "\n\t", quoted: Callable[[str], str] = repr) -> str:
+    """Escape what a terminal would obey: a name in a database may contain an escape sequence.
+
+    `quoted` writes a character in quotes, with its escape.
+    """
     if text.isprintable():
         return text
     return "".join(
-        character if character.isprintable() or character in keep else repr(character)[1:-1] for character in text
+        character if character.isprintable() or character in keep else quoted(character)[1:-1] for character in text
     )
 
 
@@ -74,14 +77,8 @@ def answer_parts(parts: Iterable[str]) -> None:
 def answer_json(facts: dict[str, Any]) -> None:
     """Print one JSON object with stable keys; its parts are made as they are printed."""
     parts = json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(facts)
-    answer_parts(part if part.isprintable() else _json_printable(part) for part in parts)
+    answer_parts(printable(part, keep="\n", quoted=json.dumps) for part in parts)
     answer("")
-
-
-def _json_printable(part: str) -> str:
-    return "".join(
-        character if character.isprintable() or character == "\n" else json.dumps(character)[1:-1] for character in part
-    )
 
 
 def say(text: str) -> None:

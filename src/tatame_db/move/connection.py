@@ -372,6 +372,13 @@ def reason_without_values(error: psycopg.Error) -> str:
     return error.diag.message_primary or ""
 
 
+def is_refusal(error: psycopg.Error) -> bool:
+    """Return whether a statement failed for a value, a constraint, or a function such as that of a trigger."""
+    if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
+        return True
+    return raising_function(error) is not None and not isinstance(error, psycopg.OperationalError)
+
+
 def raising_function(error: psycopg.Error) -> str | None:
     """Return the function of the database in which an error was raised; `None` if it was in none, or is not known."""
     inside = [line for line in (error.diag.context or "").splitlines() if _IN_FUNCTION.match(line)]

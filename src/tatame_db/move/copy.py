@@ -13,7 +13,7 @@ import psycopg
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.lock import ignore
 from tatame_db.move.choices import LEFT, UNKNOWN_TABLE, Choices
-from tatame_db.move.connection import Connections, raising_function, reason_without_values
+from tatame_db.move.connection import Connections, is_refusal, reason_without_values
 from tatame_db.move.copy_table import CopyDiffers, TableCopy, TableTask, copy_rejects, copy_table, kept_digest
 from tatame_db.move.digest import TableDigests
 from tatame_db.move.final_proof import ChangedAfterProof, lock_and_find_changed
@@ -178,8 +178,7 @@ def _in_words() -> Generator[None]:
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
         raise TargetBusy(reason=str(error.diag.message_primary)) from error
     except psycopg.Error as error:
-        in_function = raising_function(error) and not isinstance(error, psycopg.OperationalError)
-        if in_function or isinstance(error, psycopg.DataError | psycopg.IntegrityError):
+        if is_refusal(error):
             raise TargetRefused(reason=reason_without_values(error)) from error
         if isinstance(error, _SCHEMA_ERRORS):
             raise SchemaChanged(reason=str(error.diag.message_primary)) from error

@@ -17,7 +17,7 @@ import psycopg
 from tatame_db.database.dialect import quoted
 from tatame_db.errors import TatameError, fact
 from tatame_db.move.choices import NULLED, REJECTED
-from tatame_db.move.connection import raising_function, reason_without_values
+from tatame_db.move.connection import is_refusal, reason_without_values
 from tatame_db.move.digest import TableDigests
 from tatame_db.move.fingerprint import fingerprint
 from tatame_db.move.in_place import write_in_place
@@ -194,10 +194,7 @@ def _make_equal(
     except psycopg.Error as error:
         if isinstance(error, _REFUSALS):
             reason = error.diag.message_primary
-        # Whatever else fails in a function, such as that of a trigger, or in a value, is due to the rows too.
-        elif isinstance(error, psycopg.DataError) or (
-            raising_function(error) and not isinstance(error, psycopg.OperationalError)
-        ):
+        elif is_refusal(error):
             reason = reason_without_values(error)
         else:
             raise

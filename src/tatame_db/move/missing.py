@@ -34,11 +34,8 @@ def missing_keys_and_indexes(target: MoveConnection) -> list[KeyOrIndex]:
     partitioned = partitioned_tables(target)
     tables = [Base.metadata.tables[name] for name in phases() if name not in partitioned]
     found = [item for table in tables for item in _of_table(table, existing)]
-    return sorted(found, key=lambda item: (item.kind != "index", not _is_unique(item)))
-
-
-def _is_unique(item: KeyOrIndex) -> bool:
-    return " ADD CONSTRAINT " in item.definition or " ADD PRIMARY KEY " in item.definition
+    # A foreign key needs a unique one, which counts as an index here.
+    return sorted(found, key=lambda item: item.kind != "index")
 
 
 def _of_table(table: Table, existing: set[tuple[object, ...]]) -> Iterator[KeyOrIndex]:

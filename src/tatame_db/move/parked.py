@@ -101,12 +101,14 @@ def restore_with_missing(target: MoveConnection) -> None:
     Whoever deletes the record of an unfinished copy deletes what it parked. Raises `KeysNotRestored`.
     """
     restore(target)
-    if missing := missing_keys_and_indexes(target):
-        record = Record(target)
-        for found in missing:
-            record.mark_parked(found)
-        target.driver.commit()
-        restore(target)
+    missing = missing_keys_and_indexes(target)
+    if not missing:
+        return
+    record = Record(target)
+    for found in missing:
+        record.mark_parked(found)
+    target.driver.commit()
+    restore(target)
     # What could not be created because something else has its name, such as an invalid index.
     if missing := missing_keys_and_indexes(target):
         problems = [f"{found.table}.{found.name}: another one of this name is in its place" for found in missing]

@@ -106,9 +106,9 @@ def prepare(
 ) -> Preparation:
     """Read both databases and find out which tables differ; writes nothing.
 
-    Raises `TargetTablesReplaced`, `KeysDisabled`, `TargetNotOwned`, `ObstaclesUnresolved`,
-    `TablesEmptied`, `OtherRowsInTarget`, `RowsStillReferenced`, `ReferencesUnreadable`, `ParentsNotCopied`,
-    `SourceUnreadable`, `TableUnknown`, `TooManyExcluded`, `IdsExhausted`, `NoCommonHash`.
+    Raises `TargetTablesReplaced`, `KeysDisabled`, `TargetNotOwned`, `ObstaclesUnresolved`, `TablesEmptied`,
+    `OtherRowsInTarget`, `RowsStillReferenced`, `ReferencesUnreadable`, `ParentsNotCopied`, `SourceUnreadable`,
+    `TableUnknown`, `TooManyExcluded`, `IdsExhausted`, `NoCommonHash`.
     """
     on_stage(Stage.CHECK, None)
     refuse_replaced_tables(connections.target)
