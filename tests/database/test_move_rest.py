@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import importlib
 import json
@@ -728,6 +729,12 @@ def test_a_response_that_never_ends_is_given_up(service: str, monkeypatch: pytes
 # --- The key ---------------------------------------------------------------------------------------------------------
 
 
+def test_a_key_that_names_two_roles_names_none(supabase_key: Key) -> None:
+    head, _, signature = supabase_key("anon").split(".")
+    claims = base64.urlsafe_b64encode(b'{"role": "anon", "role": "service_role"}').rstrip(b"=").decode()
+    assert role_of(f"{head}.{claims}.{signature}") == "unknown"
+
+
 def test_the_key_names_its_role(supabase_key: Key) -> None:
     assert role_of(supabase_key("service_role")) == "service_role"
     assert role_of(supabase_key("anon")) == "anon"
@@ -967,6 +974,16 @@ def _same_row(_: str, answer: Answer) -> None:
     answer.body, answer.headers["content-range"] = f"[{row},{row}]".encode(), "0-1/*"
 
 
+def _twice(column: str) -> Spoil:
+    """Begin each row with a column that it has already, spelled in one of the ways of JSON."""
+
+    def spoil(_: str, answer: Answer) -> None:
+        rows = (f'{{"{column}": "a secret value", {json.dumps(row)[1:]}' for row in json.loads(answer.body))
+        answer.body = f"[{','.join(rows)}]".encode()
+
+    return spoil
+
+
 def _changed_rows(alter: Callable[[dict[str, Any]], dict[str, Any]]) -> Spoil:
     def spoil(_: str, answer: Answer) -> None:
         answer.body = json.dumps([alter(row) for row in json.loads(answer.body)]).encode()
@@ -1013,6 +1030,8 @@ UNEXPECTED_RESPONSES: list[tuple[Spoil, type[move.RestError], str]] = [
         UnexpectedResponse,
         "a value of the column email is an array or an object",
     ),
+    (_twice("email"), UnexpectedResponse, "a row has a column twice"),
+    (_twice("em\\u0061il"), UnexpectedResponse, "a row has a column twice"),
     (_wrong_range, UnexpectedResponse, "the Content-Range header announces 10 rows, the body has 1"),
     (_empty, RowsChanged, "3 rows before, 2 read, 3 after"),
     (_an_object, UnexpectedResponse, "expected rows, got something else"),
@@ -1084,6 +1103,25 @@ def test_a_server_without_a_description_of_its_tables_is_not_an_empty_project(
             gateway.spoil = only("/", spoil)
             with pytest.raises(move.RestError):
                 plan(gateway.address, service, engine)
+
+
+def test_a_description_with_a_table_twice_is_refused(gateway: Gateway, service: str, engine: Engine) -> None:
+    def twice(_: str, answer: Answer) -> None:
+        answer.body = answer.body.replace(b'"definitions":{', b'"definitions":{"users":{},', 1)
+
+    gateway.spoil = only("/", twice)
+    with pytest.raises(UnexpectedResponse, match="expected a description of the tables"):
+        plan(gateway.address, service, engine)
+
+
+def test_a_json_value_with_a_key_twice_arrives_as_it_is(
+    postgrest: Start, service: str, supabase: URL, engine: Engine
+) -> None:
+    change(supabase, """CREATE TABLE odd (id int PRIMARY KEY, "of json" json)""")
+    change(supabase, """INSERT INTO odd VALUES (1, '{"a": 1, "a": {"b": 2, "b": 3}}')""")
+    copy(postgrest(), service, engine, choices=move.Choices(unknown="keep"))
+    [(kept,)] = ask(engine.url, "SELECT row_text FROM tatame_move.rejects WHERE table_name = 'odd'")
+    assert kept == """(1,"{""a"": 1, ""a"": {""b"": 2, ""b"": 3}}")"""
 
 
 def test_a_redirect_does_not_receive_the_key(gateway: Gateway, service: str, engine: Engine) -> None:

@@ -22,7 +22,7 @@ from tatame_db.move.choices import UNKNOWN_TABLE
 from tatame_db.move.open import SameDatabase, open_source, open_target
 from tatame_db.move.proof import TableCount, rejected
 from tatame_db.move.record import Record, identity_of
-from tatame_db.move.rest import FULL_ACCESS_ROLE, RestClient, RestTable, read_as_text
+from tatame_db.move.rest import FULL_ACCESS_ROLE, RestClient, read_as_text
 from tatame_db.move.rest_errors import EmptyOrForbidden, NoRoomForRows, RowsChanged, UnexpectedResponse
 from tatame_db.move.sql import TARGET_ROW, beside_parameters
 from tatame_db.schema import Base, optional_in_source, phases
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from tatame_db.move.connection import MoveConnection
+    from tatame_db.move.rest_answers import RestTable
     from tatame_db.server.scratch import Scratch
 
 PAGE_ROWS = 10_000
@@ -231,7 +232,7 @@ class _Loader:
         if problem := _problem_of(body, set(table.columns)):
             raise UnexpectedResponse(url=self._url(table.name), problem=problem)
         try:
-            [(rows, last_key, changed)] = self.connection.execute(insert.encode(), {"page": body}).fetchall()
+            [(rows, last_key, changed, unique)] = self.connection.execute(insert.encode(), {"page": body}).fetchall()
         except psycopg.errors.DiskFull:
             raise NoRoomForRows(directory=self.directory) from None
         except psycopg.errors.UniqueViolation:
@@ -240,7 +241,10 @@ class _Loader:
             # The message of PostgreSQL would repeat the value.
             problem = f"expected rows, got something else ({type(error).__name__})"
         else:
-            return rows, last_key, changed
+            if unique:
+                return rows, last_key, changed
+            # Readers of JSON disagree about which of the values counts, so none of them is the row's.
+            problem = "a row has a column twice"
         raise UnexpectedResponse(url=self._url(table.name), problem=problem)
 
     def _stored_type(self, described: str) -> str:
@@ -287,8 +291,8 @@ def _problem_of(body: bytearray, columns: set[str]) -> str | None:
 def _insert(table: RestTable, types: dict[str, str]) -> str:
     """Return the statement that inserts `%(page)b`.
 
-    Its result is the number of rows, the last key as text, and the positions of columns with a value that is stored as
-    another than the one that was sent.
+    Its result is the number of rows, the last key as text, the positions of columns with a value that is stored as
+    another than the one that was sent, and whether no row has a column twice.
     """
     changed = [_changed(f"c{at}", table.columns[name], types[name]) for at, name in enumerate(types)]
     positions = ", ".join(f"CASE WHEN bool_or({condition}) THEN {at} END" for at, condition in enumerate(changed))
@@ -302,7 +306,8 @@ def _insert(table: RestTable, types: dict[str, str]) -> str:
         f" AS ({texts})) WITH ORDINALITY AS p ({names}, place)),"
         f" inserted AS (INSERT INTO {into} SELECT {values} FROM page)"
         f" SELECT count(*), (SELECT {key} FROM page ORDER BY place DESC LIMIT 1),"
-        f" array_remove(ARRAY[{positions}]::integer[], NULL) FROM page"
+        f" array_remove(ARRAY[{positions}]::integer[], NULL),"
+        " convert_from(%(page)b, 'UTF8') IS JSON WITH UNIQUE KEYS FROM page"
     )
 
 

@@ -7,24 +7,21 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import re
 import time
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 import httpx
 from pydantic import SecretStr
 
 from tatame_db.move.http import READ_TIMEOUT_SECONDS, HttpClient
+from tatame_db.move.rest_answers import RestTable, content_range, parsed, postgrest_error, retry_after_seconds, table_of
 from tatame_db.move.rest_errors import (
     KeyInvalid,
     KeyIsRestricted,
     KeyRejected,
-    PageKeyMissing,
     RestAddressInvalid,
     RestError,
     RestNotReached,
@@ -32,9 +29,6 @@ from tatame_db.move.rest_errors import (
     TableForbidden,
     UnexpectedResponse,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 # Row-level security hides nothing from this role.
 FULL_ACCESS_ROLE = "service_role"
@@ -48,8 +42,6 @@ _BUSY = {429, 502, 503, 504}
 _UNDEFINED_TABLE = {"42P01", "PGRST205"}
 _UNDEFINED_COLUMN = "42703"
 _INSUFFICIENT_PRIVILEGE = "42501"
-# Python refuses to read a number of thousands of digits.
-_CONTENT_RANGE = re.compile(r"(?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18}|\*)")
 
 
 @dataclass(frozen=True)
@@ -72,31 +64,6 @@ class RestReading:
     def identity(self) -> tuple[str, str]:
         """What distinguishes this source from every other."""
         return "rest", self.address
-
-
-@dataclass(frozen=True)
-class RestTable:
-    """A table as the server describes it: column types by column name, and the columns of the primary key.
-
-    A view looks like a table, too, and rows can be inserted into a simple one.
-    """
-
-    name: str
-    columns: dict[str, str]
-    keys: list[str]
-    insertable: bool = True
-
-    @property
-    def has_key(self) -> bool:
-        """Whether its pages can be ordered."""
-        return len(self.keys) == 1
-
-    @property
-    def key(self) -> str:
-        """The one column by which pages are ordered. Raises `PageKeyMissing`."""
-        if not self.has_key:
-            raise PageKeyMissing(table=self.name)
-        return self.keys[0]
 
 
 @dataclass(frozen=True)
@@ -172,11 +139,11 @@ class RestClient:
         """Return the tables that the server describes, by name. Raises `RestError`."""
         _, body = self._get("/", {}, {"Accept": "application/openapi+json, application/json"}, MAX_PAGE_BYTES * 8)
         try:
-            description = _parsed(body)
+            description = parsed(body)
             self.version = str(description["info"]["version"])
             paths = description["paths"]
             return {
-                name: _table(name, details, insertable="post" in paths.get(f"/{name}", {}))
+                name: table_of(name, details, insertable="post" in paths.get(f"/{name}", {}))
                 for name, details in description["definitions"].items()
             }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -200,7 +167,7 @@ class RestClient:
             response, _ = self._get(path, {"limit": "0"}, {"Prefer": "count=exact"})
         except _TableUndefined:
             return None
-        [*_, total] = _content_range(response)
+        [*_, total] = content_range(response)
         if total is None:
             raise UnexpectedResponse(url=self.address + path, problem="expected the number of rows, got none")
         return total
@@ -227,7 +194,7 @@ class RestClient:
             if limit == 1:
                 raise RowTooLong(table=table.name, limit_bytes=max_bytes)
             return None
-        first, last, _ = _content_range(response)
+        first, last, _ = content_range(response)
         self.pages += 1
         return RestPage(0 if first is None or last is None else last - first + 1, body)
 
@@ -244,7 +211,7 @@ class RestClient:
         }
         with contextlib.suppress(UnexpectedResponse, ValueError, LookupError, TypeError, AttributeError):
             _, body = self._get(_path(table.name), parameters, {})
-            return dict(zip(columns, map(str, _parsed(body)[0].values()), strict=True))
+            return dict(zip(columns, map(str, parsed(body)[0].values()), strict=True))
         return {}
 
     def _get(
@@ -267,7 +234,7 @@ class RestClient:
                     return response, body
                 pause = next(pauses, None)
                 problem = f"status {response.status_code} after {len(RETRY_PAUSES_SECONDS) + 1} attempts"
-                if pause is not None and (asked := _retry_after_seconds(response)) is not None:
+                if pause is not None and (asked := retry_after_seconds(response)) is not None:
                     pause = asked if asked <= LONGEST_PAUSE_SECONDS else None
                     problem = f"status {response.status_code}, with a request to wait {asked:.0f} seconds"
                 failure = UnexpectedResponse(url=self.address + path, problem=problem)
@@ -284,7 +251,7 @@ class RestClient:
             return
         if response.has_redirect_location:
             raise UnexpectedResponse(url=url, problem="a redirect, which is not followed because it would get the key")
-        error = _postgrest_error(body)
+        error = postgrest_error(body)
         code = error.get("code")
         # A message of the database or of a gateway may repeat a value; those of PostgREST itself do not.
         message = error.get("message") if code and code.startswith("PGRST") else None
@@ -318,7 +285,7 @@ def role_of(key: str) -> str:
         return {"secret": FULL_ACCESS_ROLE, "publishable": "anon"}.get(key.split("_")[1], "unknown")
     with contextlib.suppress(ValueError, IndexError, AttributeError):
         claims = key.split(".")[1]
-        role = _parsed(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4))).get("role")
+        role = parsed(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4))).get("role")
         if isinstance(role, str) and role.isidentifier():
             return role
     return "unknown"
@@ -352,13 +319,6 @@ def _headers(key: str) -> dict[str, str]:
     return headers if key.startswith("sb_") else headers | {"Authorization": f"Bearer {key}"}
 
 
-def _table(name: str, details: dict[str, Any], *, insertable: bool) -> RestTable:
-    columns: dict[str, dict[str, str]] = details.get("properties", {})
-    keys = [column for column, described in columns.items() if "<pk/>" in described.get("description", "")]
-    types = {column: str(described.get("format", "text")) for column, described in columns.items()}
-    return RestTable(name, types, keys, insertable)
-
-
 def _quoted(column: str) -> str:
     escaped = column.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
@@ -366,41 +326,6 @@ def _quoted(column: str) -> str:
 
 def _path(table: str) -> str:
     return f"/{quote(table, safe='')}"
-
-
-def _parsed(body: bytes | bytearray | None) -> Any:
-    """Return the value of a JSON text. Raises `ValueError`."""
-    try:
-        return json.loads(body or b"")
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def _content_range(response: httpx.Response) -> tuple[int | None, int | None, int | None]:
-    """Return the first and the last position of the rows in a response, and the total number of rows."""
-    found = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
-    if found is None:
-        url = str(response.url.copy_with(query=None))
-        raise UnexpectedResponse(url=url, problem="the Content-Range header is missing or malformed")
-    first, last, total = (int(part) if part and part != "*" else None for part in found.groups())
-    return first, last, total
-
-
-def _postgrest_error(body: bytearray | None) -> dict[str, str]:
-    """Return the texts of PostgREST's error object, `code` and `message` among them; empty for any other body."""
-    with contextlib.suppress(ValueError, AttributeError):
-        details: Iterable[tuple[str, object]] = _parsed(body).items()
-        return {name: text for name, text in details if isinstance(text, str)}
-    return {}
-
-
-def _retry_after_seconds(response: httpx.Response) -> float | None:
-    retry_after = response.headers.get("retry-after", "")
-    if retry_after.isdecimal():
-        return float(retry_after)
-    with contextlib.suppress(ValueError, OverflowError):
-        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
-    return None
 
 
 def _message(error: httpx.RequestError) -> str:
