@@ -229,9 +229,7 @@ def test_ids_of_another_type_are_those_of_the_target(
     assert verify().equal_but_for_choices
 
 
-@pytest.mark.parametrize(
-    ("kind", "ids"), [("numeric", "1.0), (1.00"), ("double precision", "0), ('-0'"), ("character(9)", "'1'), ('1  '")]
-)
+@pytest.mark.parametrize(("kind", "ids"), [("numeric", "1.0), (1.00"), ("character(9)", "'1'), ('1  '")])
 def test_different_values_that_become_the_same_id_are_duplicates(
     copy: Copy, plan: Callable[..., move.Plan], supabase: URL, kind: str, ids: str
 ) -> None:
@@ -241,7 +239,7 @@ def test_different_values_that_become_the_same_id_are_duplicates(
         f' (id {kind} NOT NULL, created_at timestamptz NOT NULL DEFAULT now(), "appVersion" text, disabled_at date);'
         f" INSERT INTO versions (id) VALUES ({ids})",
     )
-    assert found(plan()) == [("versions", "duplicate", 2, ["0" if "-0" in ids else "1"])]
+    assert found(plan()) == [("versions", "duplicate", 2, ["1"])]
     copy(duplicates="first")
 
 

@@ -51,8 +51,12 @@ def _into_integers(target: str) -> dict[str, Conversion]:
             unstorable_reason=reason,
         ),
     }
-    # These types have no counterpart of the highest integer; the number after it is out of range.
-    whole = f"VALUE >= {-highest - 1} AND VALUE < {highest + 1}::double precision AND trunc(VALUE) = VALUE"
+    # These types have no counterpart of the highest integer; the number after it is out of range. Their `-0` equals 0,
+    # and no integer holds its sign.
+    whole = (
+        f"VALUE >= {-highest - 1} AND VALUE < {highest + 1}::double precision AND trunc(VALUE) = VALUE"
+        " AND (VALUE <> 0 OR VALUE::text = '0')"
+    )
     for kind in ("real", "double precision"):
         found[kind] = Conversion(
             "converted to an integer",
