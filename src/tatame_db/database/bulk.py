@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tatame_db.database.dialect import public, quoted, quoted_table
+from tatame_db.database.dialect import literal, public, quoted, quoted_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,5 @@ def sequence_query(table: Table) -> str | None:
         return None
     name, highest = public(table.name), f"max({quoted(column.name)})"
     # In an empty table the next id is 1. A sequence cannot state that its last id was 0.
-    return (
-        f"SELECT setval(pg_get_serial_sequence('{name}', '{column.name}'), greatest({highest}, 1),"  # noqa: S608, quoted
-        f" {highest} IS NOT NULL) FROM {name}"
-    )
+    sequence = f"pg_get_serial_sequence({literal(name)}, {literal(column.name)})"
+    return f"SELECT setval({sequence}, greatest({highest}, 1), {highest} IS NOT NULL) FROM {name}"  # noqa: S608, quoted

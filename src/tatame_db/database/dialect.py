@@ -1,4 +1,4 @@
-"""PostgreSQL as SQLAlchemy writes it: the dialect, quoted names, and the oldest supported server."""
+"""PostgreSQL as SQLAlchemy writes it: the dialect, quoted names and constants, and the oldest supported server."""
 
 from __future__ import annotations
 
@@ -34,6 +34,12 @@ def quoted(name: str) -> str:
 def public(name: str) -> str:
     """Return the qualified name of a table or index of the schema `public`."""
     return f"public.{quoted(name)}"
+
+
+def literal(text: str) -> str:
+    """Return a text as an SQL constant without a `%`, which would count as a placeholder beside parameters."""
+    escaped = text.replace("\\", r"\\").replace("'", "''").replace("%", r"\x25")
+    return f"E'{escaped}'"
 
 
 def quoted_table(table: Table) -> str:

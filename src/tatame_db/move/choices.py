@@ -6,9 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
-from tatame_db.database.dialect import quoted
+from tatame_db.database.dialect import literal, quoted
 from tatame_db.move.row_json import ROW_AS_TEXT, jsonb_of, row_as_jsonb
-from tatame_db.move.sql import literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

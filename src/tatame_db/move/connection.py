@@ -16,10 +16,10 @@ import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db.database.address import readable
+from tatame_db.database.dialect import literal
 from tatame_db.database.failures import statement_error
 from tatame_db.database.text_output import TEXT_OUTPUT
 from tatame_db.errors import TatameError, fact
-from tatame_db.move.sql import literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from tatame_db.database.dialect import quoted
+from tatame_db.database.dialect import literal, quoted
 from tatame_db.errors import TatameError, fact
 from tatame_db.move.choices import NULLED, REJECTED
 from tatame_db.move.connection import is_refusal, reason_without_values
@@ -25,7 +25,6 @@ from tatame_db.move.ready import make_ready
 from tatame_db.move.record import SCHEMA, Record
 from tatame_db.move.refusals import OtherRowsInTarget
 from tatame_db.move.rejects import declared_types, rejects_digest, source_digest
-from tatame_db.move.sql import literal
 from tatame_db.move.stages import Stage
 from tatame_db.move.stream import read_back, stream, stream_table
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tatame_db.database.dialect import public, quoted
+from tatame_db.database.dialect import literal, public, quoted
 from tatame_db.move.catalogue import partitioned_tables, target_name
-from tatame_db.move.sql import literal
 from tatame_db.schema import Base
 
 if TYPE_CHECKING:

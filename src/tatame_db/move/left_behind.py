@@ -15,9 +15,8 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from tatame_db.database.dialect import quoted
+from tatame_db.database.dialect import literal, quoted
 from tatame_db.errors import TatameError, counted
-from tatame_db.move.sql import literal
 from tatame_db.schema import phases
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import DefaultClause, TextClause
 from sqlalchemy.sql.elements import False_, True_
 
-from tatame_db.database.dialect import DIALECT, quoted
+from tatame_db.database.dialect import DIALECT, literal, quoted
 from tatame_db.errors import TatameError, fact
 from tatame_db.move.catalogue import partitioned_tables, read_source_tables, target_name
 from tatame_db.move.conversion import INTEGERS, MISSING, TEXT, Conversion, about
@@ -344,20 +344,20 @@ def _missing(column: Column[object], kind: str) -> Conversion:
     default = _constant_default(column)
     if column.nullable or default is None:
         return MISSING
-    value = f"({default})::{kind}"
+    shown, sql = default
+    value = f"({sql})::{kind}"
     return Conversion(
-        f"the default {default}: the source has no such column", convert=value, source_text=f"{value}::text"
+        f"the default {shown}: the source has no such column", convert=value, source_text=f"{value}::text"
     )
 
 
-def _constant_default(column: Column[object]) -> str | None:
-    """Return a server default that is the same for every row, whenever it is inserted, as SQL."""
+def _constant_default(column: Column[object]) -> tuple[str, str] | None:
+    """Return a server default that is the same for every row, whenever it is inserted, to be shown and as SQL."""
     stated = column.server_default.arg if isinstance(column.server_default, DefaultClause) else None
     if isinstance(stated, str):
-        escaped = stated.replace("'", "''")
-        return f"'{escaped}'"
+        return repr(stated), literal(stated)
     written = str(stated) if isinstance(stated, TextClause | True_ | False_) else ""
-    return written if _CONSTANT.fullmatch(written) else None
+    return (written, written) if _CONSTANT.fullmatch(written) else None
 
 
 def _source_column(column: Column[object], source: SourceTable) -> SourceColumn | None:

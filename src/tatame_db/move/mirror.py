@@ -15,7 +15,7 @@ import msgspec
 import psycopg
 
 from tatame_db.database.address import readable
-from tatame_db.database.dialect import quoted
+from tatame_db.database.dialect import literal, public, quoted
 from tatame_db.errors import counted
 from tatame_db.move.catalogue import partitioned_tables, target_name
 from tatame_db.move.choices import UNKNOWN_TABLE
@@ -82,11 +82,11 @@ class Mirror:
         """
         for name, table in sorted(self.rest.tables().items()):
             if name in phases() and (place := self.rest.first_row_place(table)):
-                [exists] = target.row(f"SELECT to_regclass('public.{quoted(name)}') IS NOT NULL")
+                [exists] = target.row(f"SELECT to_regclass({literal(public(name))}) IS NOT NULL")
                 # A target that is not migrated may lack the table, or have a table of this name without an `id`.
                 return exists and bool(
                     target.rows(
-                        f"SELECT FROM public.{quoted(name)} AS t WHERE t.tableoid::text = %(tableoid)s"
+                        f"SELECT FROM {public(name)} AS t WHERE t.tableoid::text = %(tableoid)s"
                         " AND t.xmin::text = %(xmin)s AND t.ctid::text = %(ctid)s"
                         f" AND to_jsonb({TARGET_ROW}) ->> 'id' = %(key)s",
                         dict(place),

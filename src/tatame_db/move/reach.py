@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from tatame_db.database.dialect import quoted
+from tatame_db.database.dialect import literal, quoted
 from tatame_db.errors import TatameError, counted, fact
 from tatame_db.move.changes import BATCH_ROWS
-from tatame_db.move.sql import array, array_items, literal
+from tatame_db.move.sql import array, array_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

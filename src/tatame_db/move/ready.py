@@ -10,12 +10,11 @@ from uuid import UUID
 import psycopg
 from sqlalchemy import CheckConstraint
 
-from tatame_db.database.dialect import DIALECT, public, quoted
+from tatame_db.database.dialect import DIALECT, literal, public, quoted
 from tatame_db.errors import TatameError, fact
 from tatame_db.move.catalogue import partitioned_tables, target_name
 from tatame_db.move.connection import reason_without_values
 from tatame_db.move.sequences import advance_sequence, next_id, sequence_of
-from tatame_db.move.sql import literal
 
 if TYPE_CHECKING:
     from sqlalchemy import Column, Table

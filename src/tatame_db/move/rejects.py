@@ -9,12 +9,12 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tatame_db.database.dialect import public
+from tatame_db.database.dialect import literal, public
 from tatame_db.move.choices import KEPT, UNKNOWN_TABLE, Exclusion, rows_of, values_of
 from tatame_db.move.conversion import TEXT
 from tatame_db.move.record import REJECT_ID_HASH, SCHEMA, Record, identity_of
 from tatame_db.move.row_json import ROW_AS_TEXT, row_as_jsonb
-from tatame_db.move.sql import array, array_items, literal
+from tatame_db.move.sql import array, array_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

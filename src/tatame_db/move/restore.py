@@ -6,12 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tatame_db.database.dialect import quoted
+from tatame_db.database.dialect import literal, quoted
 from tatame_db.database.text_output import TEXT_OUTPUT
 from tatame_db.errors import TatameError, fact
 from tatame_db.move.choices import KEPT, NULLED, Exclusion
 from tatame_db.move.record import OF_LAST_SOURCE, SCHEMA, Record
-from tatame_db.move.sql import array, array_items, literal
+from tatame_db.move.sql import array, array_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

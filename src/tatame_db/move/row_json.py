@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tatame_db.move.sql import SOURCE_ROW, literal
+from tatame_db.database.dialect import literal
+from tatame_db.move.sql import SOURCE_ROW
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

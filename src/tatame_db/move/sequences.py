@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tatame_db.database.dialect import public, quoted
+from tatame_db.database.dialect import literal, public, quoted
 from tatame_db.errors import TatameError, fact
 from tatame_db.move.catalogue import SourceUnreadable
 from tatame_db.move.conversion import INTEGERS
-from tatame_db.move.sql import literal
 
 if TYPE_CHECKING:
     from sqlalchemy import Table

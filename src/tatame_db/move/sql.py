@@ -1,9 +1,11 @@
-"""Names, constants and arrays as SQL text, for queries that a driver's parameters cannot express."""
+"""Names and arrays as SQL text, for queries that a driver's parameters cannot express."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
+
+from tatame_db.database.dialect import literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -13,12 +15,6 @@ NUMBER = re.compile("-?[0-9]+")
 # PostgreSQL would take the name for that of a column, and a table may have a column of any name.
 SOURCE_ROW, TARGET_ROW = "s.*", "t.*"
 _SPECIAL = re.compile(r'["\\]')
-
-
-def literal(text: str) -> str:
-    """Return a text as an SQL constant without a `%`, which would count as a placeholder beside parameters."""
-    escaped = text.replace("\\", r"\\").replace("'", "''").replace("%", r"\x25")
-    return f"E'{escaped}'"
 
 
 def beside_parameters(sql: str) -> str:
