@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import psycopg
@@ -10,9 +10,11 @@ import pytest
 from sqlalchemy import URL, Engine
 from tests.database.moves import Copy, ask, change, contents, copy_into, schema
 
-from tatame_db import move
+from tatame_db import evolve, move
 from tatame_db.database.address import readable
+from tatame_db.database.pool import Database
 from tatame_db.move.record import Record
+from tatame_db.testing.sandbox import Sandbox
 
 
 @pytest.fixture
@@ -223,23 +225,44 @@ def test_comments_marks_and_tablespaces_come_back(copy: Copy, supabase: URL, eng
     change(engine.url, f"ALTER INDEX {index} SET TABLESPACE pg_default", f'DROP TABLESPACE "{space}"')
 
 
+LAX = "ALTER TABLE checkins ADD CONSTRAINT lax FOREIGN KEY (user_id) REFERENCES users NOT ENFORCED"
+
+
 def test_a_key_that_is_not_enforced_stays_so(
     copy: Copy, supabase: URL, engine: Engine, status: Callable[[], move.MoveStatus]
 ) -> None:
     change(
         engine.url,
-        "ALTER TABLE checkins DROP CONSTRAINT checkins_user_id_users_id_fk, ADD CONSTRAINT lax FOREIGN KEY (user_id)"
-        " REFERENCES users NOT ENFORCED, ADD door int, ADD CONSTRAINT own FOREIGN KEY (door) REFERENCES gyms"
-        " NOT ENFORCED",
+        "ALTER TABLE checkins ADD door int, ADD CONSTRAINT own FOREIGN KEY (door) REFERENCES gyms NOT ENFORCED",
+        # The key of the models has the same columns, and applies.
+        LAX,
     )
     created = schema(engine)
-    assert copy().foreign_keys == 11
+    assert copy().foreign_keys == 12
     change(supabase, "DELETE FROM users WHERE id = -5")
     copy()
     park(supabase, engine)
     copy()
     assert schema(engine) == created
     assert (status().parked, status().unvalidated_keys) == ([], [])
+
+
+def test_a_key_of_the_models_that_is_not_enforced_is_refused_and_reported(
+    copy: Copy, supabase: URL, engine: Engine, status: Callable[[], move.MoveStatus]
+) -> None:
+    change(engine.url, "ALTER TABLE checkins DROP CONSTRAINT checkins_user_id_users_id_fk", LAX)
+    with move.open_for_reading(supabase, engine) as connections:
+        assert [refusal.split(":")[0] for refusal in move.plan(connections).refusals] == [
+            "foreign keys of the target are disabled"
+        ]
+    with pytest.raises(move.KeysDisabled) as caught:
+        copy()
+    assert caught.value.what == "foreign keys of the target are disabled: checkins.lax (NOT ENFORCED)"
+    assert caught.value.fix.startswith("run `ALTER TABLE … ALTER CONSTRAINT … ENFORCED`")
+    assert status().unvalidated_keys == ["checkins.lax"]
+    change(engine.url, "ALTER TABLE checkins ALTER CONSTRAINT lax ENFORCED")
+    assert copy().foreign_keys == 12
+    assert status().unvalidated_keys == []
 
 
 def test_every_violated_key_is_named_with_the_number_of_rows(
@@ -260,3 +283,42 @@ def test_every_violated_key_is_named_with_the_number_of_rows(
     assert status().unvalidated_keys == ["checkins.checkins_user_id_users_id_fk", "class.class_gym_id_gyms_id_fk"]
     copy(replace_rows=True)
     assert (status().parked, status().unvalidated_keys) == ([], [])
+
+
+@pytest.fixture
+def older_engine(older_sandbox: Sandbox) -> Generator[Engine]:
+    address = older_sandbox.create()
+    with Database(address) as database:
+        evolve.migrate(database.engine)
+        yield database.engine
+    older_sandbox.drop(str(address.database))
+
+
+def test_keys_of_a_partitioned_table_come_back_on_a_server_that_validates_them_at_once(
+    supabase: URL, older_engine: Engine
+) -> None:
+    copy = copy_into(supabase, older_engine)
+    change(
+        older_engine.url,
+        "ALTER TABLE checkins RENAME TO old; CREATE TABLE checkins (LIKE old INCLUDING DEFAULTS INCLUDING IDENTITY,"
+        " PRIMARY KEY (id)) PARTITION BY HASH (id); ALTER SEQUENCE checkins_id_seq OWNED BY checkins.id; DROP TABLE old"
+        "; CREATE TABLE every PARTITION OF checkins FOR VALUES WITH (MODULUS 1, REMAINDER 0);"
+        " ALTER TABLE checkins ADD CONSTRAINT checkins_user_id_users_id_fk FOREIGN KEY (user_id) REFERENCES users,"
+        " ADD CONSTRAINT checkins_class_id_class_id_fk FOREIGN KEY (class_id) REFERENCES class",
+    )
+    keys = (
+        "SELECT conrelid::regclass::text, conname, convalidated FROM pg_constraint"
+        " WHERE contype = 'f' AND connamespace = 'public'::regnamespace ORDER BY 1, 2"
+    )
+    before = ask(older_engine.url, keys)
+    assert copy().foreign_keys == 12
+    change(supabase, 'UPDATE checkins SET "userId" = NULL; DELETE FROM users WHERE id = -5')
+    copy()
+    assert ask(older_engine.url, keys) == before
+    park(supabase, older_engine)
+    change(older_engine.url, "UPDATE checkins SET user_id = 99")
+    with pytest.raises(move.KeysNotRestored, match="violates foreign key") as caught:
+        copy("roles")
+    assert "checkins.checkins_user_id_users_id_fk" in caught.value.problems[0]
+    copy(replace_rows=True)
+    assert ask(older_engine.url, keys) == before

@@ -21,7 +21,7 @@ from tatame_db.move.copy import NotProven, Report, SchemaChanged, TargetBusy, Ta
 from tatame_db.move.copy_table import CopyDiffers, RowsRefused, RowTooLarge, TableCopy
 from tatame_db.move.digest import NoCommonHash
 from tatame_db.move.final_proof import ChangedAfterProof
-from tatame_db.move.keys import ForeignKeyViolated
+from tatame_db.move.keys import ForeignKeyViolated, KeysDisabled
 from tatame_db.move.left_behind import LeftBehind
 from tatame_db.move.mapping import TableUnknown, tables_of_phase
 from tatame_db.move.mirror import Mirror
@@ -52,7 +52,6 @@ from tatame_db.move.snapshot import TablesChanging, TablesLocked
 from tatame_db.move.stages import Stage
 from tatame_db.move.status import MoveStatus, TableStatus, Unfinished, status, unfinished
 from tatame_db.move.target_schema import (
-    KeysDisabled,
     TargetColumnsMissing,
     TargetNotOwned,
     TargetTablesReplaced,

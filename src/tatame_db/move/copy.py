@@ -18,7 +18,7 @@ from tatame_db.move.copy_table import CopyDiffers, TableCopy, TableTask, copy_re
 from tatame_db.move.digest import TableDigests
 from tatame_db.move.final_proof import ChangedAfterProof, lock_and_find_changed
 from tatame_db.move.jobs import run_tasks
-from tatame_db.move.keys import count_keys, validate_keys
+from tatame_db.move.keys import count_keys, refuse_disabled_keys, validate_keys
 from tatame_db.move.mapping import read_mapping
 from tatame_db.move.parked import restore_with_missing, restoring
 from tatame_db.move.plan import plan_of
@@ -29,7 +29,6 @@ from tatame_db.move.rejects import Rejects, rejects_digest, source_digest
 from tatame_db.move.resolve import resolve
 from tatame_db.move.rest_errors import RestError
 from tatame_db.move.stages import Follower, Stage
-from tatame_db.move.target_schema import refuse_disabled_keys
 from tatame_db.schema import phases
 
 if TYPE_CHECKING:

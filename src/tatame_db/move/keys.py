@@ -9,10 +9,12 @@ import psycopg
 from tatame_db.database.dialect import public, quoted
 from tatame_db.database.keys import KeyOrIndex, keys_and_indexes
 from tatame_db.errors import TatameError, counted, fact
-from tatame_db.move.target import column_names, own_keys
+from tatame_db.move.target import column_names, keys_of_models, own_keys
 from tatame_db.schema import Base, phases
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from tatame_db.move.connection import MoveConnection
 
 
@@ -24,6 +26,29 @@ class ForeignKeyViolated(TatameError):
     what = "rows of the target violate foreign keys: {violations}"
     means = "The rows are stored; the keys are enforced for new rows, but not validated for existing ones."
     fix = "run `tatame-db move copy` for all tables"
+
+
+@fact
+class KeysDisabled(TatameError):
+    """Foreign keys of the target do not apply: `pg_restore --disable-triggers` disables them, `NOT ENFORCED` too."""
+
+    disabled: list[str]
+    not_enforced: list[str]
+    what = "foreign keys of the target are disabled: {names}"
+    means = "The target accepts rows that violate them, so nothing can be proven."
+    fix = "{advice}, then run the command again"
+
+    @property
+    def names(self) -> list[str]:
+        """The keys of both kinds."""
+        return [*self.disabled, *(f"{key} (NOT ENFORCED)" for key in self.not_enforced)]
+
+    @property
+    def advice(self) -> str:
+        """The statements that let the keys apply."""
+        triggers = "let a superuser run `ALTER TABLE … ENABLE TRIGGER ALL` for these tables"
+        enforce = "run `ALTER TABLE … ALTER CONSTRAINT … ENFORCED` for each key that is NOT ENFORCED"
+        return " and ".join([triggers] * bool(self.disabled) + [enforce] * bool(self.not_enforced))
 
 
 def model_keys_and_indexes(target: MoveConnection) -> list[KeyOrIndex]:
@@ -43,6 +68,39 @@ def model_keys_and_indexes(target: MoveConnection) -> list[KeyOrIndex]:
             else found.parent in phases() and (found.table, found.name) not in own and found.is_enforced
         )
     ]
+
+
+def disabled_keys(target: MoveConnection) -> list[tuple[str, str]]:
+    """Return table and name of each foreign key of the tables of the models whose triggers do not run."""
+    rows = target.rows(
+        "SELECT DISTINCT c.relname::text, k.conname::text FROM pg_trigger t JOIN pg_constraint k"
+        " ON k.oid = t.tgconstraint JOIN pg_class c ON c.oid = k.conrelid"
+        " WHERE t.tgisinternal AND k.contype = 'f' AND t.tgenabled NOT IN ('O', 'A')"
+        " AND c.relnamespace = 'public'::regnamespace AND c.relname = ANY(%(names)s) ORDER BY 1, 2",
+        {"names": list(phases())},
+    )
+    return [(table, key) for table, key in rows]
+
+
+def not_enforced_keys(target: MoveConnection) -> list[tuple[str, str]]:
+    """Return table and name of each foreign key that the models have, and the target only as `NOT ENFORCED`."""
+    in_models = keys_of_models()
+    rows = target.rows(_NOT_ENFORCED, {"tables": list(phases())})
+    return [
+        (table, name)
+        for table, name, columns, parent, parent_columns in rows
+        if (table, tuple(columns), parent, tuple(parent_columns)) in in_models
+    ]
+
+
+def refuse_disabled_keys(target: MoveConnection, parked: Collection[str] = ()) -> None:
+    """Raise `KeysDisabled` if a foreign key of the tables of the models does not apply.
+
+    `parked` are dropped, and one of them may be the key that applies beside one that is not enforced.
+    """
+    disabled, not_enforced = disabled_keys(target), [] if parked else not_enforced_keys(target)
+    if disabled or not_enforced:
+        raise KeysDisabled(disabled=list(map(".".join, disabled)), not_enforced=list(map(".".join, not_enforced)))
 
 
 def count_keys(target: MoveConnection) -> int:
@@ -86,4 +144,16 @@ _KEY = f"""
 SELECT {column_names("k.conrelid", "k.conkey")}, p.relname, {column_names("k.confrelid", "k.confkey")}
 FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_class p ON p.oid = k.confrelid
 WHERE k.contype = 'f' AND c.relnamespace = 'public'::regnamespace AND c.relname = %(table)s AND k.conname = %(key)s
+"""
+_NOT_ENFORCED = f"""
+SELECT c.relname::text, k.conname::text, {column_names("k.conrelid", "k.conkey")}, p.relname::text,
+    {column_names("k.confrelid", "k.confkey")}
+FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_class p ON p.oid = k.confrelid
+WHERE k.contype = 'f' AND k.conparentid = 0 AND c.relnamespace = 'public'::regnamespace AND c.relname = ANY(%(tables)s)
+    AND p.relnamespace = 'public'::regnamespace AND pg_get_constraintdef(k.oid) LIKE '%% NOT ENFORCED'
+    AND NOT EXISTS (
+        SELECT FROM pg_constraint o WHERE o.contype = 'f' AND (o.conrelid, o.conkey, o.confrelid, o.confkey)
+            = (k.conrelid, k.conkey, k.confrelid, k.confkey) AND pg_get_constraintdef(o.oid) NOT LIKE '%% NOT ENFORCED'
+    )
+ORDER BY 1, 2
 """

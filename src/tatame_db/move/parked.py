@@ -13,6 +13,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from tatame_db.errors import TatameError, counted, fact
+from tatame_db.move.catalogue import partitioned_tables
 from tatame_db.move.connection import reason_without_values
 from tatame_db.move.keys import unvalidated_keys
 from tatame_db.move.missing import missing_keys_and_indexes
@@ -66,12 +67,13 @@ def restoring(target: MoveConnection) -> Generator[None]:
 
 
 def restore(target: MoveConnection) -> None:
-    """Create the parked keys and indexes again; the keys are left unvalidated. Ends the transaction.
+    """Create the parked keys and indexes again; the keys are left unvalidated if possible. Ends the transaction.
 
     Raises `KeysNotRestored`.
     """
     record = Record(target)
     parked = record.parked_keys_and_indexes()
+    partitioned = partitioned_tables(target)
     target.driver.commit()
     problems: list[str] = []
     failures: dict[str, Exception] = {}
@@ -80,7 +82,7 @@ def restore(target: MoveConnection) -> None:
             # It would wait for the same lock.
             continue
         try:
-            _restore(record, found)
+            _restore(record, found, validate=found.table in partitioned and not _can_leave_unvalidated(target))
         except _NOT_ITS_FAULT as error:
             if target.driver.closed:
                 raise
@@ -115,14 +117,19 @@ def restore_with_missing(target: MoveConnection) -> None:
         raise KeysNotRestored(problems=problems)
 
 
-def _restore(record: Record, found: KeyOrIndex) -> None:
+def _can_leave_unvalidated(target: MoveConnection) -> bool:
+    """Return whether the keys of a partitioned table can be created without reading its rows."""
+    return target.driver.info.server_version >= 180_000
+
+
+def _restore(record: Record, found: KeyOrIndex, *, validate: bool) -> None:
     target = record.target
     with (
         contextlib.suppress(psycopg.errors.DuplicateObject, psycopg.errors.DuplicateTable),
         target.driver.transaction(),
     ):
         # A person, or `tatame-db push`, may have created it already.
-        for statement in found.create_unvalidated_statements:
+        for statement in found.create_statements if validate else found.create_unvalidated_statements:
             target.execute(statement)
     record.forget_parked(found)
     target.driver.commit()

@@ -9,6 +9,7 @@ from tatame_db.errors import TatameError, fact
 from tatame_db.move.changes import Changes, bulk_changes, find_changes
 from tatame_db.move.digest import HASHES, Digest, TableDigests, common_hash
 from tatame_db.move.fingerprint import Fingerprint, fingerprint
+from tatame_db.move.keys import refuse_disabled_keys
 from tatame_db.move.mapping import read_mapping
 from tatame_db.move.plan import plan_of
 from tatame_db.move.reach import refuse_references
@@ -18,7 +19,7 @@ from tatame_db.move.resolve import resolve
 from tatame_db.move.sequences import highest_ids
 from tatame_db.move.stages import Stage
 from tatame_db.move.target import OwnKey, own_keys
-from tatame_db.move.target_schema import refuse_disabled_keys, refuse_missing_rights, refuse_replaced_tables
+from tatame_db.move.target_schema import refuse_missing_rights, refuse_replaced_tables
 from tatame_db.schema import phases
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def prepare(
     """
     on_stage(Stage.CHECK, None)
     refuse_replaced_tables(connections.target)
-    refuse_disabled_keys(connections.target)
+    refuse_disabled_keys(connections.target, Record(connections.target).parked())
     refuse_missing_rights(connections.target)
     mapping = read_mapping(connections)
     selected = _select(mapping, options.tables)

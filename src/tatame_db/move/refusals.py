@@ -9,10 +9,11 @@ from tatame_db.errors import TatameError, counted, fact
 from tatame_db.evolve import DirectAddressNeeded
 from tatame_db.move.choices import REJECTED, UNKNOWN_TABLE
 from tatame_db.move.digest import HASHES, TableDigests, common_hash
+from tatame_db.move.keys import refuse_disabled_keys
 from tatame_db.move.reach import refuse_references
 from tatame_db.move.record import Record, identity_of
 from tatame_db.move.target import own_keys
-from tatame_db.move.target_schema import refuse_disabled_keys, refuse_missing_rights
+from tatame_db.move.target_schema import refuse_missing_rights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -94,7 +95,7 @@ def refusals_of_copy(connections: Connections, resolution: Resolution, choices: 
     checks: list[Callable[[], None]] = [
         lambda: _refuse_pooler(target),
         lambda: refuse_missing_rights(target),
-        lambda: refuse_disabled_keys(target),
+        lambda: refuse_disabled_keys(target, record.parked()),
         lambda: refuse_emptied(record, resolution, identity, [table.name for table in tables], choices),
         lambda: refuse_other_rows(record, identity, differing),
         lambda: refuse_references(connections, held, own_keys(target)),

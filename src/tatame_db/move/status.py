@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from tatame_db.errors import NOTHING_CHANGED, TatameError, fact
 from tatame_db.move.choices import REJECTED, Choices
 from tatame_db.move.fingerprint import fingerprint
-from tatame_db.move.keys import unvalidated_keys
+from tatame_db.move.keys import disabled_keys, not_enforced_keys, unvalidated_keys
 from tatame_db.move.record import Record, RunStatus
-from tatame_db.move.target_schema import disabled_keys
 from tatame_db.schema import phases
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ class MoveStatus:
     parked: list[str]
     """Foreign keys and indexes that a killed run left dropped."""
     unvalidated_keys: list[str]
-    """Foreign keys that were not validated against the existing rows."""
+    """Foreign keys that were not validated against the existing rows, are disabled or are not enforced."""
     exclusions: list[Exclusion]
     """The rows and values that were excluded by choice, and are kept in `tatame_move.rejects`."""
     last_run: RunStatus | None
@@ -116,7 +115,8 @@ def unfinished(target: MoveConnection) -> Unfinished:
 
 
 def _unvalidated(target: MoveConnection) -> list[str]:
-    return [f"{table}.{key}" for table, key in sorted({*unvalidated_keys(target), *disabled_keys(target)})]
+    found = {*unvalidated_keys(target), *disabled_keys(target), *not_enforced_keys(target)}
+    return [f"{table}.{key}" for table, key in sorted(found)]
 
 
 def _finish_command(record: Record) -> str:

@@ -105,9 +105,9 @@ def target_objects(target: MoveConnection, columns: Iterable[TargetColumn]) -> l
     return sorted(objects, key=lambda found: tables.index(found.table))
 
 
-def own_keys(target: MoveConnection) -> list[OwnKey]:
-    """Return the foreign keys that refer to tables of the models, and that the models do not have."""
-    of_models = {
+def keys_of_models() -> set[tuple[str, tuple[str, ...], str, tuple[str, ...]]]:
+    """Return table, columns, parent and its columns of each foreign key of the models."""
+    return {
         (
             table.name,
             tuple(key.column_keys),
@@ -117,6 +117,11 @@ def own_keys(target: MoveConnection) -> list[OwnKey]:
         for table in Base.metadata.tables.values()
         for key in table.foreign_key_constraints
     }
+
+
+def own_keys(target: MoveConnection) -> list[OwnKey]:
+    """Return the foreign keys that refer to tables of the models, and that the models do not have."""
+    of_models = keys_of_models()
     found = [OwnKey(*row) for row in target.rows(_KEYS, {"tables": list(phases())})]
     return [
         key

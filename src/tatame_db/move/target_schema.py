@@ -46,34 +46,6 @@ class TargetNotOwned(TatameError):
     fix = "set `DATABASE_URL` to the role that owns the tables, the one that migrates them"
 
 
-@fact
-class KeysDisabled(TatameError):
-    """The triggers of foreign keys of the target are disabled, as `pg_restore --disable-triggers` does."""
-
-    names: list[str]
-    what = "foreign keys of the target are disabled: {names}"
-    means = "The target accepts rows that violate them, so nothing can be proven."
-    fix = "let a superuser run `ALTER TABLE … ENABLE TRIGGER ALL` for these tables, then run the command again"
-
-
-def disabled_keys(target: MoveConnection) -> list[tuple[str, str]]:
-    """Return table and name of each foreign key of the tables of the models whose triggers do not run."""
-    rows = target.rows(
-        "SELECT DISTINCT c.relname::text, k.conname::text FROM pg_trigger t JOIN pg_constraint k"
-        " ON k.oid = t.tgconstraint JOIN pg_class c ON c.oid = k.conrelid"
-        " WHERE t.tgisinternal AND k.contype = 'f' AND t.tgenabled NOT IN ('O', 'A')"
-        " AND c.relnamespace = 'public'::regnamespace AND c.relname = ANY(%(names)s) ORDER BY 1, 2",
-        {"names": list(phases())},
-    )
-    return [(table, key) for table, key in rows]
-
-
-def refuse_disabled_keys(target: MoveConnection) -> None:
-    """Raise `KeysDisabled` if a foreign key of the tables of the models does not apply."""
-    if disabled := disabled_keys(target):
-        raise KeysDisabled(names=[f"{table}.{key}" for table, key in disabled])
-
-
 def refuse_replaced_tables(target: MoveConnection) -> None:
     """Raise `TargetTablesReplaced` if a table of the models is a view, a foreign table or a sequence."""
     rows = target.rows(
