@@ -10,6 +10,7 @@ from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 from sqlalchemy import text
@@ -17,6 +18,7 @@ from tests.conftest import free_port, postmaster_pid
 
 from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
+from tatame_db.database.errors import ServerSilent
 from tatame_db.database.pool import Database
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.server.errors import (
@@ -28,6 +30,7 @@ from tatame_db.server.errors import (
     PortTaken,
     ProgramFailed,
 )
+from tatame_db.testing.sandbox import Sandbox
 
 IS_ROOT = os.geteuid() == 0
 
@@ -93,6 +96,132 @@ def test_a_killed_server_starts_again(fresh_server: EmbeddedServer) -> None:
     assert fresh_server.start()
     assert postmaster_pid(fresh_server) != killed
     assert _answer(fresh_server)
+
+
+@pytest.fixture
+def suspended_server(fresh_server: EmbeddedServer) -> Generator[EmbeddedServer]:
+    fresh_server.start()
+    process = postmaster_pid(fresh_server)
+    os.kill(process, signal.SIGSTOP)
+    yield fresh_server
+    os.kill(process, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("action", ["start", "stop", "delete", "connect"])
+def test_a_suspended_server_is_named_with_the_command_that_continues_it(
+    suspended_server: EmbeddedServer, action: str
+) -> None:
+    process = postmaster_pid(suspended_server)
+    database = Database(suspended_server.address)
+    act = database.ping if action == "connect" else getattr(suspended_server, action)
+    with pytest.raises(ServerSilent, match=f"process {process} is suspended") as caught:
+        act()
+    assert caught.value.fix == f"continue it with `kill -CONT {process}`"
+    assert suspended_server.is_running
+
+
+def test_a_suspended_server_of_another_installation_is_named_too(older_sandbox: Sandbox) -> None:
+    address = older_sandbox.address
+    process = int((Path(str(address.query["host"])) / "data" / "postmaster.pid").read_text().split()[0])
+    os.kill(process, signal.SIGSTOP)
+    try:
+        with pytest.raises(ServerSilent, match=f"process {process} is suspended"):
+            Database(address).ping()
+    finally:
+        os.kill(process, signal.SIGCONT)
+
+
+def test_a_server_that_starts_on_another_port_has_the_same_address(fresh_server: EmbeddedServer) -> None:
+    address = fresh_server.address
+    for port in (free_port(), None, free_port()):
+        fresh_server.start(port=port)
+        assert fresh_server.address == address
+        assert _answer(fresh_server)
+        assert not fresh_server.start(port=port)
+        assert fresh_server.stop()
+
+
+@pytest.fixture
+def bystander(fresh_server: EmbeddedServer) -> Generator[subprocess.Popen[bytes]]:
+    """A process of the server's user that is no server, and that a signal would end."""
+    with subprocess.Popen(["sleep", "600"], **fresh_server._as_owner) as process:
+        yield process
+        process.kill()
+
+
+def kill(server: EmbeddedServer) -> None:
+    """End a server and all its processes at once, as a power cut does."""
+    postmaster = psutil.Process(postmaster_pid(server))
+    processes = [postmaster, *postmaster.children(recursive=True)]
+    for process in processes:
+        process.suspend()
+    for process in processes:
+        process.kill()
+    psutil.wait_procs(processes)
+
+
+def _lock_naming(process: int, server: EmbeddedServer) -> str:
+    _, *rest = (server.data / "postmaster.pid").read_text().splitlines()
+    return "\n".join([str(process), *rest, ""])
+
+
+@pytest.mark.parametrize("port", [None, 1])
+@pytest.mark.parametrize("action", ["start", "stop", "delete"])
+def test_a_process_with_the_number_of_a_killed_server_is_not_taken_for_it(
+    fresh_server: EmbeddedServer, bystander: subprocess.Popen[bytes], action: str, port: int | None
+) -> None:
+    fresh_server.start(port=port and free_port())
+    kill(fresh_server)
+    lock = _lock_naming(bystander.pid, fresh_server)
+    (fresh_server.data / "postmaster.pid").write_text(lock)
+    (fresh_server.directory / ".s.PGSQL.5432.lock").write_text(lock)
+
+    assert getattr(fresh_server, action)() is (action != "stop")
+    assert bystander.poll() is None
+    if action == "delete":
+        assert not fresh_server.directory.exists()
+    assert fresh_server.start() is (action != "start")
+    assert _answer(fresh_server)
+
+
+@pytest.mark.skipif(not IS_ROOT or not shutil.which("setpriv"), reason="root alone loses a right, with `setpriv`")
+def test_root_in_a_container_knows_the_servers_process_by_its_start(fresh_server: EmbeddedServer) -> None:
+    fresh_server.start()
+    code = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from tatame_db.server.postmaster import read_lock
+found = read_lock(Path(sys.argv[1]))
+print(found.is_alive, replace(found, started=found.started - 60).is_alive)
+"""
+    drop = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]
+    lock = fresh_server.data / "postmaster.pid"
+    done = subprocess.run([*drop, sys.executable, "-c", code, lock], check=True, capture_output=True, text=True)
+    assert done.stdout == "True False\n"
+
+
+@pytest.mark.parametrize("rest", ["", "4", "12\n/somewhere\n", "\0" * 60])
+def test_a_lock_that_a_power_cut_left_half_written_does_not_prevent_a_start(
+    fresh_server: EmbeddedServer, rest: str
+) -> None:
+    fresh_server.start()
+    kill(fresh_server)
+    for lock in (fresh_server.data / "postmaster.pid", fresh_server.directory / ".s.PGSQL.5432.lock"):
+        lock.write_text(rest)
+    assert not fresh_server.stop()
+    assert fresh_server.start()
+    assert _answer(fresh_server)
+
+
+def test_sockets_that_a_deleted_server_left_do_not_prevent_a_start(fresh_server: EmbeddedServer) -> None:
+    fresh_server.start()
+    kill(fresh_server)
+    (fresh_server.directory / ".tatame-db").unlink()
+    shutil.rmtree(fresh_server.data)
+    for name in ("password", "postgres.log"):
+        (fresh_server.directory / name).unlink()
+    assert fresh_server.start()
 
 
 def test_a_start_succeeds_after_a_killed_start(fresh_server: EmbeddedServer) -> None:

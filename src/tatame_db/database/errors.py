@@ -43,6 +43,34 @@ class ServerNotRunning(DatabaseUnavailable):
 
 
 @fact
+class ServerSilent(ServerNotRunning):
+    """A server on this machine accepts connections, and does not answer."""
+
+    pid: int | None
+    """Its main process, if it is known."""
+    suspended: bool
+    """Whether a signal or a debugger has stopped the process."""
+    what = "PostgreSQL runs at {where} and does not answer: {state}"
+    means = "Nothing was sent to it; what it has committed is stored."
+    fix = "{first_step}"
+
+    @property
+    def state(self) -> str:
+        """The process, and why it may be silent."""
+        process = "its process" if self.pid is None else f"process {self.pid}"
+        return f"{process} is suspended" if self.suspended else f"{process} exists; {self.reason}"
+
+    @property
+    def first_step(self) -> str:
+        """The command that continues or ends the process."""
+        if self.pid is None:
+            return "read the log of the server; `ps -o pid,stat,args -C postgres` shows its processes"
+        if self.suspended:
+            return f"continue it with `kill -CONT {self.pid}`"
+        return f"wait and try again, or end it with `kill -QUIT {self.pid}` and start it again"
+
+
+@fact
 class PasswordRejected(DatabaseUnavailable):
     """The server rejected the user or the password."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from tatame_db.database.address import is_local
 from tatame_db.database.errors import (
     ConnectionRefused,
     DatabaseMissing,
@@ -19,9 +20,11 @@ from tatame_db.database.errors import (
     ServerNotReady,
     ServerNotRunning,
     ServerReadOnly,
+    ServerSilent,
     TlsFailed,
     TooManyConnections,
 )
+from tatame_db.server.postmaster import postmaster_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,6 +69,10 @@ def connection_error(address: URL, error: psycopg.Error) -> DatabaseUnavailable:
         reason = reason.removeprefix(prefix)
     if answered and (re.fullmatch(r"database .* does not exist", reason) or "no such database" in reason):
         return DatabaseMissing(address=address)
+    if isinstance(error, psycopg.errors.ConnectionTimeout) and is_local(address):
+        process = postmaster_of(address)
+        suspended = process is not None and process.is_suspended
+        return ServerSilent(address=address, reason=reason, pid=process.pid if process else None, suspended=suspended)
     kind = _kind(_ANSWERS, reason, ConnectionRefused) if answered else _kind(_NO_ANSWER, reason, ServerNotRunning)
     return kind(address=address, reason=reason)  # type: ignore[call-arg]  # all in the tables have a reason
 

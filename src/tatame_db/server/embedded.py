@@ -18,8 +18,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 from sqlalchemy import URL
 
+from tatame_db.database.address import readable
+from tatame_db.database.errors import ServerSilent
 from tatame_db.server.errors import (
     DataIncomplete,
     DataInUse,
@@ -30,6 +33,7 @@ from tatame_db.server.errors import (
     ProgramFailed,
 )
 from tatame_db.server.owner import server_owner
+from tatame_db.server.postmaster import DEFAULT_PORT, SOCKET, Postmaster, read_lock
 from tatame_db.server.wheel import MAJOR_VERSION, copy_programs, installed_programs
 
 if TYPE_CHECKING:
@@ -39,10 +43,11 @@ if TYPE_CHECKING:
     from tatame_db.errors import TatameError
 
 DATABASE = "tatame"
-_DEFAULT_PORT = 5432
 _START_SECONDS = 60
 # A killed server and its children need a moment to leave.
 _LEAVING_SECONDS = 3
+# A busy machine may take seconds.
+_ANSWER_SECONDS = 10
 # The file that marks a directory as the embedded server's, and that is locked while a command works on it.
 _MARK = ".tatame-db"
 # A socket's address has 108 bytes on Linux and 104 on macOS, including a final NUL.
@@ -71,20 +76,19 @@ class EmbeddedServer:
     @property
     def address(self) -> URL:
         """The address of the database `tatame` on this server, running or not."""
-        port = self._running_port()
         return URL.create(
             "postgresql+psycopg",
             username="postgres",
             database=DATABASE,
-            query={"host": str(self._socket_directory)} | ({} if port == _DEFAULT_PORT else {"port": str(port)}),
+            query={"host": str(self._socket_directory)},
         )
 
     @property
     def is_running(self) -> bool:
-        """Whether a server accepts connections on the socket."""
+        """Whether a server listens on the socket; one that is suspended does, and does not answer."""
         with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(OSError):
             client.settimeout(1)
-            client.connect(str(self._socket_directory / f".s.PGSQL.{self._running_port()}"))
+            client.connect(str(self._socket))
             return True
         return False
 
@@ -100,10 +104,11 @@ class EmbeddedServer:
         It listens on the socket, and with `port` also on 127.0.0.1. Two simultaneous starts result in one server.
 
         Raises `PostgresMissing`, `ServerUserMissing`, `DirectoryUnusable`, `DataIncomplete`, `DataOfOtherVersion`,
-        `DataInUse`, `PortTaken`, `PortNotOpen`, `ProgramFailed`.
+        `DataInUse`, `PortTaken`, `PortNotOpen`, `ServerSilent`, `ProgramFailed`.
         """
         with self._locked():
             if self.is_running:
+                self._refuse_silent()
                 if port and not self._listens_on(port):
                     raise PortNotOpen(port=port)
                 return False
@@ -118,7 +123,7 @@ class EmbeddedServer:
     def stop(self) -> bool:
         """Stop the server and end its sessions; return whether it was running.
 
-        Raises `DirectoryUnusable`, `ProgramFailed`.
+        Raises `DirectoryUnusable`, `ServerSilent`, `ProgramFailed`.
         """
         self.refuse_foreign()
         if not self.data.exists():
@@ -134,7 +139,7 @@ class EmbeddedServer:
     def delete(self) -> bool:
         """Stop the server and delete its files and no others; return whether there were any.
 
-        Raises `DirectoryUnusable`, `ProgramFailed`.
+        Raises `DirectoryUnusable`, `ServerSilent`, `ProgramFailed`.
         """
         self.refuse_foreign()
         if not self._is_marked():
@@ -162,9 +167,18 @@ class EmbeddedServer:
         name = hashlib.sha256(os.fsencode(self.directory)).hexdigest()[:12]
         return Path(tempfile.gettempdir()) / f"tatame-{name}"
 
+    @property
+    def _socket(self) -> Path:
+        return self._socket_directory / SOCKET.format(port=DEFAULT_PORT)
+
+    def _sockets(self) -> list[Path]:
+        """The sockets and their locks, which a killed server leaves behind."""
+        return list(self._socket_directory.glob(SOCKET.format(port="*")))
+
     def _files(self) -> list[Path]:
         return [
             *self.directory.glob("programs-*"),
+            *self._sockets(),
             *(self.directory / name for name in ("data", "data.new", "password", "postgres.log", _MARK)),
         ]
 
@@ -187,7 +201,7 @@ class EmbeddedServer:
         if not str(self.directory).isprintable():
             raise self._unusable("its name contains a character that cannot be printed")
         # Another start writes the mark first. If it has written any file by now, the mark is there to be seen.
-        if self.directory.exists() and any(self.directory.iterdir()) and not self._is_marked():
+        if self.directory.exists() and {*self.directory.iterdir()} - {*self._sockets()} and not self._is_marked():
             raise self._unusable("it contains files that are not the embedded server's")
         for directory in dict.fromkeys([self.directory, self._socket_directory]):
             # The parents get the default mode, because the server's user must be able to pass through them.
@@ -311,19 +325,24 @@ class EmbeddedServer:
         deadline = time.monotonic() + _LEAVING_SECONDS
         while (output := self._output_of_failed_launch(port)) is not None:
             locked = "lock file" in output and "already exists" in output
-            if locked and _is_zombie(self._postmaster_pid()):
-                self._remove_locks()
-                continue
             leaving = locked or "pre-existing shared memory block" in output
             if leaving and time.monotonic() < deadline:
                 time.sleep(0.2)
             elif locked:
-                raise DataInUse(data=self.data, pid=self._postmaster_pid())
+                process = read_lock(self._lock_file)
+                raise DataInUse(data=self.data, pid=str(process.pid) if process else "unknown")
             else:
                 raise self._failure("starting PostgreSQL", output)
 
     def _output_of_failed_launch(self, port: int | None) -> str | None:
         """Run `pg_ctl start`; return `None` if the server runs, else the output of both programs."""
+        if self._live_postmaster() is None:
+            # Another process may have the number of a killed server by now, and PostgreSQL would take it for one.
+            for file in [self._lock_file, *self._sockets()]:
+                file.unlink(missing_ok=True)
+            if port and port != DEFAULT_PORT:
+                # PostgreSQL names its socket after the port. Clients find this one whatever the port is.
+                self._socket.symlink_to(SOCKET.format(port=port))
         log_size = self.log.stat().st_size if self.log.exists() else 0
         done = self._run(
             # Relative paths, because `pg_ctl` passes them to a shell, which would expand a `$` in them.
@@ -338,7 +357,7 @@ class EmbeddedServer:
     def _server_arguments(self, port: int | None) -> list[str]:
         options = {
             "listen_addresses": "127.0.0.1" if port else "",
-            "port": str(port or _DEFAULT_PORT),
+            "port": str(port or DEFAULT_PORT),
             "unix_socket_directories": '"{}"'.format(str(self._socket_directory).replace('"', '""')),
             "unix_socket_permissions": "0700",
             "timezone": "UTC",
@@ -348,43 +367,47 @@ class EmbeddedServer:
             options |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
         return [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
 
-    def _remove_locks(self) -> None:
-        """Remove the locks of a killed server that its parent never reaped, as in a container without an init."""
-        (self.data / "postmaster.pid").unlink()
-        for lock in self._socket_directory.glob(".s.PGSQL.*.lock"):
-            lock.unlink()
+    def _refuse_silent(self) -> None:
+        """Raise `ServerSilent` if the server listens and does not answer."""
+        process = self._live_postmaster()
+        suspended = process is not None and process.is_suspended
+        try:
+            if not suspended:
+                psycopg.connect(readable(self.address), connect_timeout=_ANSWER_SECONDS).close()
+                return
+        except psycopg.errors.ConnectionTimeout:
+            pass
+        except psycopg.OperationalError:
+            # It starts, stops or lacks the database, and says so.
+            return
+        raise ServerSilent(
+            address=self.address, pid=process.pid if process else None, suspended=suspended, reason="no answer"
+        )
 
     def _stop(self) -> bool:
-        if self._run("pg_ctl", "status", f"--pgdata={self.data.name}").returncode != 0:
+        process = self._live_postmaster()
+        if process is None:
             return False
+        if process.is_suspended:
+            self._refuse_silent()
         done = self._run("pg_ctl", "stop", "-w", "--mode=fast", f"--pgdata={self.data.name}")
         if done.returncode:
             raise self._failure("stopping PostgreSQL", done.stdout)
+        for socket_file in self._sockets():
+            socket_file.unlink(missing_ok=True)
         return True
 
-    def _postmaster_lines(self) -> list[str]:
-        try:
-            return (self.data / "postmaster.pid").read_text().splitlines()
-        except OSError:
-            return []
+    @property
+    def _lock_file(self) -> Path:
+        return self.data / "postmaster.pid"
 
-    def _postmaster_pid(self) -> str:
-        return next(iter(self._postmaster_lines()), "unknown")
+    def _live_postmaster(self) -> Postmaster | None:
+        process = read_lock(self._lock_file)
+        return process if process and process.is_alive else None
 
     def _listens_on(self, port: int) -> bool:
-        lines = self._postmaster_lines()
-        return len(lines) > 5 and lines[3] == str(port) and bool(lines[5].strip())
-
-    def _running_port(self) -> int:
-        lines = self._postmaster_lines()
-        return int(lines[3]) if len(lines) > 3 else _DEFAULT_PORT
-
-
-def _is_zombie(pid: str) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return False
+        process = read_lock(self._lock_file)
+        return process is not None and process.port == port and process.listens
 
 
 def _is_free(port: int) -> bool:
