@@ -44,7 +44,7 @@ def test_the_installed_command_moves_a_project(run: Run, variables: dict[str, st
     assert "\nready: all 23 rows can be moved\n\nnot moved, and lost when the project is deleted:\n" in planned.stdout
     copied = run("move", "copy", **variables)
     assert copied.returncode == 0, copied.stderr
-    assert "equal     23 rows in 11 tables, proven by digests with hashtextextended\n" in copied.stdout
+    assert "equal     23 rows in 11 tables, proven by digests with hash_record_extended\n" in copied.stdout
     assert re.search(r"^users: 3 rows, 3 written, 0 deleted, ", copied.stderr, flags=re.MULTILINE)
     for command in ("counts", "verify", "status"):
         done = run("move", command, **variables)
@@ -173,7 +173,7 @@ def test_counts_and_verify_agree_on_a_moved_database(move: Run, expected_target:
     assert (verified.returncode, verified.stderr) == (0, "")
     assert re.search(r"^notifications: equal, 3 rows, digest ", verified.stdout, flags=re.MULTILINE)
     proof = json.loads(move("verify", "--json", **target).stdout)
-    assert (proof["equal"], proof["hash"], len(proof["tables"])) == (True, "hashtextextended", 11)
+    assert (proof["equal"], proof["hash"], len(proof["tables"])) == (True, "hash_record_extended", 11)
 
 
 def test_counts_of_an_empty_target_differ_and_exit_with_3(move: Run) -> None:

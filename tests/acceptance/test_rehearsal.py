@@ -111,7 +111,7 @@ def test_an_interrupted_rehearsal_leaves_nothing_behind(
             "exclusions differ: misfit nulled: expected 3, found 2",
         ),
         (
-            (digest, "HASHES", {"broken": "hashtextextended(TEXT, pg_backend_pid())"}),
+            (digest, "HASHES", [digest.Hash("broken", "hashtextextended(TEXT, pg_backend_pid())")]),
             "fix the source",
             "the servers compute different digests of the same text",
         ),

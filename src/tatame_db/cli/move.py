@@ -67,14 +67,16 @@ def _opened(target: Target, *, anon_sees_all: bool, keep_unknown: bool = False) 
 @contextlib.contextmanager
 def _source(target: Target, *, anon_sees_all: bool, keep_unknown: bool = False) -> Generator[URL | Mirror]:
     from tatame_db.database.address import parse_address
-    from tatame_db.move.mirror import Mirror
     from tatame_db.move.open import SourceNotConfigured
-    from tatame_db.move.rest import RestClient, rest_address
 
     settings = target.settings
     if settings.supabase_db_url:
         yield parse_address(settings.supabase_db_url.get_secret_value())
         return
+
+    from tatame_db.move.mirror import Mirror
+    from tatame_db.move.rest import RestClient, rest_address
+
     address = rest_address(settings.supabase_url, settings.supabase_rest_url)
     key = settings.supabase_service_role_key or settings.supabase_anon_key
     if address is None or key is None:

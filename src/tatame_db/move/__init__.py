@@ -7,6 +7,11 @@ Here are the functions, their results, and the errors that they raise; the error
 in the modules, and those of a source over REST are subclasses of `RestError`.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from tatame_db.move.catalogue import SourceUnreadable
 from tatame_db.move.choices import Choices, Exclusion, Obstacle
 from tatame_db.move.connection import (
@@ -24,7 +29,6 @@ from tatame_db.move.final_proof import ChangedAfterProof
 from tatame_db.move.keys import ForeignKeyViolated, KeysDisabled
 from tatame_db.move.left_behind import LeftBehind
 from tatame_db.move.mapping import TableUnknown, tables_of_phase
-from tatame_db.move.mirror import Mirror
 from tatame_db.move.open import (
     EncodingUnsupported,
     KeysNotEnforced,
@@ -44,7 +48,6 @@ from tatame_db.move.ready import TrialInsertFailed
 from tatame_db.move.refusals import OtherRowsInTarget, TablesEmptied
 from tatame_db.move.rehearsal import Rehearsal, rehearse
 from tatame_db.move.resolve import TooManyExcluded
-from tatame_db.move.rest import RestClient
 from tatame_db.move.rest_errors import RestError
 from tatame_db.move.restore import NotRejected, Rejected, RowsWithoutText, rejected_rows, restoring_script
 from tatame_db.move.sequences import IdsExhausted
@@ -56,6 +59,10 @@ from tatame_db.move.target_schema import (
     TargetNotOwned,
     TargetTablesReplaced,
 )
+
+if TYPE_CHECKING:
+    from tatame_db.move.mirror import Mirror
+    from tatame_db.move.rest import RestClient
 
 __all__ = [
     "ChangedAfterProof",
@@ -134,3 +141,12 @@ __all__ = [
     "unfinished",
     "verify",
 ]
+
+# These load an HTTP client, which a move from PostgreSQL itself does not need.
+_LOADED_ON_USE = {"Mirror": "mirror", "RestClient": "rest"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LOADED_ON_USE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LOADED_ON_USE[name]}"), name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tatame_db.database.dialect import public
+from tatame_db.database.dialect import literal, public
 from tatame_db.errors import TatameError, fact
 
 if TYPE_CHECKING:
@@ -155,6 +155,15 @@ def partitioned_tables(target: MoveConnection) -> set[str]:
     """Return the names of the partitioned tables of the target, whose rows are all in other tables."""
     rows = target.rows("SELECT relname FROM pg_class WHERE relkind = 'p' AND relnamespace = to_regnamespace('public')")
     return {name for [name] in rows}
+
+
+def target_column_types(target: MoveConnection, table: str) -> dict[str, str]:
+    """Return the type, without a length, of each column of a table of the target."""
+    rows = target.rows(
+        "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute"
+        f" WHERE attrelid = {literal(public(table))}::regclass AND attnum > 0 AND NOT attisdropped"
+    )
+    return dict(rows)
 
 
 def target_name(name: str, partitioned: Collection[str]) -> str:

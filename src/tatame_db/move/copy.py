@@ -223,7 +223,7 @@ def _copy(
             source_version=preparation.plan.source_version,
             target=preparation.plan.target,
             target_version=preparation.plan.target_version,
-            hash=preparation.hash_name,
+            hash=preparation.hash_function.name,
             tables=copied,
             exclusions=excluded,
             more_excluded=_more(excluded, before) if was_copied else [],
@@ -406,12 +406,12 @@ def _find_differing(preparation: Preparation, connections: Connections, copied: 
         reason = "the source has obstacles now that it did not have before"
         raise NotProven(tables=[table.table for table in copied], reason=reason)
     differing = [table.table for table in copied if _differs(preparation, connections, resolution, table)]
-    changed = Rejects(connections, preparation.hash_expression).changed(resolution.mapping, [])
+    changed = Rejects(connections, preparation.hash_function).changed(resolution.mapping, [])
     return differing + [found.table for found in changed if found.kind == UNKNOWN_TABLE]
 
 
 def _differs(preparation: Preparation, connections: Connections, resolution: Resolution, copied: TableCopy) -> bool:
-    table, hashed = resolution.mapping[copied.table], preparation.hash_expression
+    table, hashed = resolution.mapping[copied.table], preparation.hash_function
     columns = [column for column in table.columns if column.name not in copied.waiting]
     source, target = TableDigests(connections, replace(table, columns=columns), hashed).whole()
     in_source = source_digest(connections.source, hashed, resolution.rejects_of(table.name))

@@ -156,7 +156,7 @@ def copy_table(preparation: Preparation, connections: Connections, task: TableTa
     )
     target.driver.commit()
     follower.on_stage(Stage.NUMBER, table.name)
-    make_ready(target, table.table, preparation.highest_ids[table.name])
+    make_ready(target, table.table, preparation.highest_ids[table.name], changed=task.changes is not None)
     (_, source_digest), (_, target_digest) = contents.digests
     return TableCopy(
         table=table.name,
@@ -256,7 +256,7 @@ def _prove(
 ) -> tuple[tuple[Digest, Digest], Fingerprint]:
     """Compare the written rows with the source, except for columns that wait. Raises `CopyDiffers`."""
     columns = [column for column in table.columns if column.name not in waiting]
-    digests = TableDigests(connections, replace(table, columns=columns), preparation.hash_expression)
+    digests = TableDigests(connections, replace(table, columns=columns), preparation.hash_function)
     if waiting:
         source, target, after = digests.whole_with_fingerprint()
     else:
@@ -297,7 +297,7 @@ def _copy_rejects(preparation: Preparation, connections: Connections, run: int, 
         _copy_reject(preparation, connections, run, shape, query)
     digest = 0, "0"
     if queries:
-        rows, wanted = source_digest(connections.source, preparation.hash_expression, queries)
+        rows, wanted = source_digest(connections.source, preparation.hash_function, queries)
         digest = kept_digest(preparation, connections.target, table)
         if digest != (rows, str(wanted)):
             raise CopyDiffers(table=table)
@@ -309,7 +309,7 @@ def _copy_rejects(preparation: Preparation, connections: Connections, run: int, 
 
 def kept_digest(preparation: Preparation, target: MoveConnection, table: str) -> tuple[int, str]:
     """Return the number and the digest of the rows of a table in `tatame_move.rejects`."""
-    rows, digest = rejects_digest(target, preparation.hash_expression, preparation.identity, table)
+    rows, digest = rejects_digest(target, preparation.hash_function, preparation.identity, table)
     return rows, str(digest)
 
 

@@ -11,7 +11,7 @@ from tatame_db.move.sql import array, array_items
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from tatame_db.move.digest import TableDigests
+    from tatame_db.move.digest import Hash, TableDigests
     from tatame_db.move.mapping import ColumnMap
 
 # Rows whose columns are compared at a time, and the bytes of values that are read at a time; one row may have more.
@@ -50,10 +50,10 @@ class DifferingColumn:
 
 
 class DifferenceReader:
-    """Reads what differs in the rows of one table, by a hash expression about `TEXT`."""
+    """Reads what differs in the rows of one table."""
 
-    def __init__(self, digests: TableDigests, hash_expression: str) -> None:
-        self.digests, self.table, self.hash_expression = digests, digests.table, hash_expression
+    def __init__(self, digests: TableDigests, hash_function: Hash) -> None:
+        self.digests, self.table, self.hash_function = digests, digests.table, hash_function
 
     def columns(self, keys: list[str]) -> dict[str, list[DifferingColumn]]:
         """Return, by id, the columns that differ. Only hashes and lengths travel."""
@@ -92,7 +92,7 @@ class DifferenceReader:
             yield from self._filled(batch, columns)
 
     def _facts(self, text: str, value: str) -> str:
-        return f"{self.hash_expression.replace('TEXT', text)}, octet_length({value}::text)"
+        return f"{self.hash_function.of_text(text)}, octet_length({value}::text)"
 
     def _filled(
         self, rows: list[RowDifference], differing: dict[str, list[DifferingColumn]]

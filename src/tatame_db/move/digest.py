@@ -1,7 +1,8 @@
 """Digests of a table in both databases, computed by the servers and narrowed down to the rows that differ.
 
-A digest is the number of rows and the sum of a 64-bit hash of each row's text, so the order of rows does not matter.
-Both texts are the same only if the target's values, read in the source's types, are the source's values.
+A digest is the number of rows and the sum of a 64-bit hash of each row, so the order of rows does not matter. Hashed
+are texts, which are the same only if the target's value, read in the source's type, is the source's value; or the
+values themselves, if both types are ones of which equal values have equal texts. That takes a third of the time.
 """
 
 from __future__ import annotations
@@ -9,26 +10,36 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tatame_db.database.dialect import literal
 from tatame_db.errors import TatameError, fact
-from tatame_db.move.fingerprint import Fingerprint, fingerprint_digest
+from tatame_db.move.catalogue import target_column_types
+from tatame_db.move.conversion import TEXT, TIMESTAMP, as_hashed
+from tatame_db.move.fingerprint import Fingerprint, fingerprint_digest, hash_of_values
 from tatame_db.move.sql import NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tatame_db.move.connection import Connections
-    from tatame_db.move.mapping import TableMap
+    from tatame_db.move.mapping import ColumnMap, TableMap
 
 # The rows of one part are held in memory.
 _PART_ROWS = 1 << 14
 # Ids that differ only in their last bits form a bucket: of thousands of rows, of some hundreds, or of sixteen.
 _WIDE_BITS, NARROW_BITS, FEW_BITS = 16, 8, 4
-HASHES = {
-    "hashtextextended": 'hashtextextended((TEXT) COLLATE "C", 0)',
-    # Servers on machines of different kinds may disagree about the first, but never about this one.
-    "md5": "('x' || left(md5(TEXT), 16))::bit(64)::bigint",
-}
 _KNOWN_TEXTS = ["", "a", "null", "NULL", '(1,,"")', "Ação 🥋", "e\u0301", "\t\n\\N", "x" * 1_000, "é" * 30_000]
+# A value of each exact type, and its type.
+_KNOWN_VALUES = [
+    ("2", "integer"),
+    ("-9000000000", "bigint"),
+    ("Ação 🥋", TEXT),
+    ("true", "boolean"),
+    ("1999-12-31", "date"),
+    ("23:59:59.999999", "time without time zone"),
+    ("2024-02-29 12:34:56.789", TIMESTAMP),
+    ("infinity", "timestamp with time zone"),
+    ("6ba7b810-9dad-11d1-80b4-00c04fd430c8", "uuid"),
+]
 
 Digest = tuple[int, str]
 
@@ -47,13 +58,47 @@ class NoCommonHash(TatameError):
     fix = "create the target database with the encoding UTF8"
 
 
-def common_hash(connections: Connections) -> str:
-    """Return the name of the first hash of `HASHES` that both servers compute alike. Raises `NoCommonHash`."""
-    for name, expression in HASHES.items():
-        query = f"SELECT {expression.replace('TEXT', 'known')} FROM unnest(%(known)s::text[]) AS known"
+@dataclass(frozen=True)
+class Hash:
+    """A 64-bit hash that a server computes: the name of its function, and an expression about `TEXT`."""
+
+    name: str
+    expression: str
+    hashes_values: bool = False
+    """Whether it hashes the values of a row without their texts."""
+
+    def of_text(self, text: str) -> str:
+        """Return the SQL of the hash of a text."""
+        return self.expression.replace("TEXT", text)
+
+    def of_row(self, columns: list[ColumnMap], target_types: dict[str, str]) -> tuple[str, str]:
+        """Return the SQL of the hash of a row of the source, and of a row of the target."""
+        if not self.hashes_values:
+            texts = [column.source_text for column in columns], [column.target_text for column in columns]
+            # PostgreSQL quotes the fields of a row, and writes NULL as nothing and an empty text as "": no two rows
+            # look alike.
+            source, target = (self.of_text(f"ROW({', '.join(of_row)})::text") for of_row in texts)
+            return source, target
+        pairs = [column.hashed(target_types.get(column.name)) for column in columns]
+        return hash_of_values([source for source, _ in pairs]), hash_of_values([target for _, target in pairs])
+
+
+# The first that both servers compute alike is used.
+HASHES = [
+    Hash("hash_record_extended", 'hashtextextended((TEXT) COLLATE "C", 0)', hashes_values=True),
+    # Servers on machines of different kinds may disagree about the first, but never about this one.
+    Hash("md5", "('x' || left(md5(TEXT), 16))::bit(64)::bigint"),
+]
+
+
+def common_hash(connections: Connections) -> Hash:
+    """Return the first hash of `HASHES` that both servers compute alike. Raises `NoCommonHash`."""
+    values = hash_of_values([as_hashed(f"{literal(value)}::{kind}", kind) for value, kind in _KNOWN_VALUES])
+    for found in HASHES:
+        query = f"SELECT {found.of_text('known')}, {values} FROM unnest(%(known)s::text[]) AS known"
         source, target = connections.rows(query, query, {"known": _KNOWN_TEXTS})
         if source == target:
-            return name
+            return found
     query = "SELECT current_setting('server_encoding')"
     [[source_encoding]], [[target_encoding]] = connections.rows(query, query)
     raise NoCommonHash(source_encoding=source_encoding, target_encoding=target_encoding)
@@ -72,13 +117,13 @@ _WHOLE = "SELECT count(*), coalesce(sum({}), 0)::text{} FROM {}"
 
 
 class TableDigests:
-    """The digests of one table in both databases, by a hash expression about `TEXT`."""
+    """The digests of one table in both databases."""
 
-    def __init__(self, connections: Connections, table: TableMap, hash_expression: str) -> None:
+    def __init__(self, connections: Connections, table: TableMap, hashed: Hash) -> None:
         self.connections, self.table = connections, table
         self.source_key, self.target_key = table.source_id, table.target_id
-        self._source_hash = hash_expression.replace("TEXT", _row([column.source_text for column in table.columns]))
-        self._target_hash = hash_expression.replace("TEXT", _row([column.target_text for column in table.columns]))
+        types = target_column_types(connections.target, table.name)
+        self._source_hash, self._target_hash = hashed.of_row(table.columns, types)
 
     def whole(self) -> tuple[Digest, Digest]:
         """Return the digests of all rows of the source and of the target."""
@@ -154,11 +199,6 @@ class TableDigests:
 def number_first(key: str) -> tuple[int, str]:
     """Sort ids as numbers, and texts that are none by their letters."""
     return (int(key), "") if NUMBER.fullmatch(key) else (0, key)
-
-
-def _row(texts: list[str]) -> str:
-    # PostgreSQL quotes the fields of a row, and writes NULL as nothing and an empty text as "": no two rows look alike.
-    return f"ROW({', '.join(texts)})::text"
 
 
 def _bucket(number: str, bits: int | None) -> str:

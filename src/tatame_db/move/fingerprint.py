@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tatame_db.database.dialect import literal, public, quoted
-from tatame_db.move.catalogue import partitioned_tables, target_name
+from tatame_db.database.dialect import quoted
+from tatame_db.move.catalogue import partitioned_tables, target_column_types, target_name
+from tatame_db.move.conversion import as_hashed
 from tatame_db.schema import Base
 
 if TYPE_CHECKING:
@@ -42,10 +43,15 @@ def fingerprint_digest(target: MoveConnection, table: str) -> str:
 
     Only the columns of the models count: a copy writes no other, so another may be filled at any time.
     """
-    found = target.rows(
-        f"SELECT attname FROM pg_attribute WHERE attrelid = {literal(public(table))}::regclass"
-        " AND attnum > 0 AND NOT attisdropped AND attname = ANY(%(names)s) ORDER BY attnum",
-        {"names": [column.name for column in Base.metadata.tables[table].columns]},
-    )
-    values = ", ".join(f"t.{quoted(name)}" for (name,) in found)
-    return f'coalesce(sum(hashtextextended(ROW({values})::text COLLATE "C", 0)), 0)'
+    types = target_column_types(target, table)
+    names = [column.name for column in Base.metadata.tables[table].columns if column.name in types]
+    return f"coalesce(sum({hash_of_values([as_hashed(f't.{quoted(name)}', types[name]) for name in names])}), 0)"
+
+
+def hash_of_values(values: list[str]) -> str:
+    """Return the SQL of a 64-bit hash of some values.
+
+    The hash of a record is a sum of the hashes of its values, so the sum over all records would stay the same if two
+    of them exchanged a value: hence the second hash.
+    """
+    return f"hashint8extended(hash_record_extended(ROW({', '.join(values)}), 0), 0)"

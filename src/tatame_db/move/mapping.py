@@ -12,7 +12,7 @@ from sqlalchemy.sql.elements import False_, True_
 from tatame_db.database.dialect import DIALECT, literal, quoted
 from tatame_db.errors import TatameError, fact
 from tatame_db.move.catalogue import partitioned_tables, read_source_tables, target_name
-from tatame_db.move.conversion import INTEGERS, MISSING, TEXT, Conversion, about
+from tatame_db.move.conversion import INTEGERS, MISSING, TEXT, UNCHANGED, Conversion, about, as_hashed, exact_kind
 from tatame_db.move.known_conversions import TEXT_TYPES, conversion
 from tatame_db.move.sql import array
 from tatame_db.schema import form, optional_in_source, phase, phases, tables_in_order
@@ -151,6 +151,15 @@ class ColumnMap:
     def target_text(self) -> str:
         """The text that a proof compares, made from the target's value."""
         return about(self.conversion.target_text, self.target_value)
+
+    def hashed(self, target_type: str | None) -> tuple[str, str]:
+        """Return what is hashed of the source's value and of the target's, which has this type: texts, if in doubt."""
+        texts = self.conversion.source_text, self.conversion.target_text
+        if self.source and texts == (UNCHANGED.source_text, UNCHANGED.target_text):
+            kind = exact_kind(self.source.kind)
+            if kind and kind == exact_kind(target_type):
+                return as_hashed(self.source_value, kind), as_hashed(self.target_value, kind)
+        return as_hashed(self.source_text, TEXT), as_hashed(self.target_text, TEXT)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tatame_db.errors import TatameError, fact
 from tatame_db.move.changes import Changes, bulk_changes, find_changes
-from tatame_db.move.digest import HASHES, Digest, TableDigests, common_hash
+from tatame_db.move.digest import Digest, Hash, TableDigests, common_hash
 from tatame_db.move.fingerprint import Fingerprint, fingerprint
 from tatame_db.move.keys import refuse_disabled_keys
 from tatame_db.move.mapping import read_mapping
@@ -81,9 +81,8 @@ class Preparation:
     """Their names."""
     identity: str
     """Of the source, as the record stores it."""
-    hash_name: str
-    hash_expression: str
-    """The hash that both servers compute alike, as SQL."""
+    hash_function: Hash
+    """The hash that both servers compute alike."""
     fingerprints: dict[str, Fingerprint]
     """Of each table of the target, when its digest was computed."""
     digests: dict[str, tuple[Digest, Digest]]
@@ -122,15 +121,14 @@ def prepare(
     if not plan.complete:
         raise ObstaclesUnresolved(kinds=sorted({obstacle.kind for obstacle in plan.unresolved}))
     tables = resolution.mapping.chosen(selected.names)
-    hash_name = common_hash(connections)
-    hash_expression = HASHES[hash_name]
-    _refuse_missing_parents(connections, resolution.mapping, selected, hash_expression)
+    hash_function = common_hash(connections)
+    _refuse_missing_parents(connections, resolution.mapping, selected, hash_function)
     fingerprints: dict[str, Fingerprint] = {}
     digests: dict[str, tuple[Digest, Digest]] = {}
     for table in tables:
         on_stage(Stage.COMPARE, table.name)
         # In one pass, so that both are of the same rows, whatever is written to the target meanwhile.
-        source, target, found = TableDigests(connections, table, hash_expression).whole_with_fingerprint()
+        source, target, found = TableDigests(connections, table, hash_function).whole_with_fingerprint()
         digests[table.name], fingerprints[table.name] = (source, target), found
     preparation = Preparation(
         options=options,
@@ -140,8 +138,7 @@ def prepare(
         tables=tables,
         names=selected.names,
         identity=identity_of(connections.source),
-        hash_name=hash_name,
-        hash_expression=hash_expression,
+        hash_function=hash_function,
         fingerprints=fingerprints,
         digests=digests,
         own_keys=own_keys(connections.target),
@@ -164,7 +161,7 @@ def changes_of(preparation: Preparation, connections: Connections, table: TableM
     rows = preparation.fingerprints[table.name].rows
     if not rows:
         return Changes([], [""], bulk=True)
-    digests = TableDigests(connections, table, preparation.hash_expression)
+    digests = TableDigests(connections, table, preparation.hash_function)
     if rows > FEW_ROWS and not table.counted_key:
         # Without ranges of ids, all rows would have to be held in memory.
         return bulk_changes(digests)
@@ -189,7 +186,7 @@ def _select(mapping: Mapping, names: Sequence[str]) -> _Selection:
 
 
 def _refuse_missing_parents(
-    connections: Connections, mapping: Mapping, selected: _Selection, hash_expression: str
+    connections: Connections, mapping: Mapping, selected: _Selection, hash_function: Hash
 ) -> None:
     tables = mapping.chosen(selected.names)
     parents = {key.column.table.name for table in tables for key in table.table.foreign_keys}
@@ -199,7 +196,7 @@ def _refuse_missing_parents(
     required = (parents - set(selected.names) - later) | (selected.completed - copied)
 
     def differs(table: TableMap) -> bool:
-        source, target = TableDigests(connections, table, hash_expression).whole()
+        source, target = TableDigests(connections, table, hash_function).whole()
         return source != target
 
     missing = [table.name for table in mapping.tables if table.name in required and differs(table)]

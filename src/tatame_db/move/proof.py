@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tatame_db.errors import TatameError, counted, fact
 from tatame_db.move.choices import REJECTED
 from tatame_db.move.differences import DifferenceReader, RowDifference
-from tatame_db.move.digest import HASHES, NARROW_BITS, TableDigests, common_hash, number_first
+from tatame_db.move.digest import NARROW_BITS, TableDigests, common_hash, number_first
 from tatame_db.move.mapping import read_mapping
 from tatame_db.move.record import Record, identity_of
 from tatame_db.move.rejects import Rejects
@@ -213,14 +213,13 @@ def compare(
     chosen = mapping.chosen(tables)
     refuse_replaced_tables(connections.target)
     refuse_missing_columns(connections.target, [table.table for table in chosen])
-    hash_name = common_hash(connections)
-    rejects = Rejects(connections, HASHES[hash_name])
+    hash_function = common_hash(connections)
+    rejects = Rejects(connections, hash_function)
     readers = {
-        table.name: DifferenceReader(TableDigests(connections, table, rejects.hash_expression), rejects.hash_expression)
-        for table in chosen
+        table.name: DifferenceReader(TableDigests(connections, table, hash_function), hash_function) for table in chosen
     }
     proof = Proof(
-        hash=hash_name,
+        hash=hash_function.name,
         tables=[_prove(connections, readers[table.name], rejects, max_differences) for table in chosen],
         exclusions=rejects.of(tables),
         changed=rejects.changed(mapping, tables),

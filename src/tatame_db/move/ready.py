@@ -53,15 +53,20 @@ class TrialInsertFailed(TatameError):
     fix = "run `tatame-db check`, fix what differs from the models, then run the command again"
 
 
-def make_ready(target: MoveConnection, table: Table, highest_id: int) -> None:
-    """Let a table continue after the highest id that the source has handed out, and analyze the table; commits."""
+def make_ready(target: MoveConnection, table: Table, highest_id: int, *, changed: bool) -> None:
+    """Let a table continue after the highest id that the source has handed out; commits.
+
+    Analyzes the table if it has changed, or never was analyzed.
+    """
     # `setval` is not rolled back, so this is no part of a transaction that may be.
     try:
         advance_sequence(target, table, highest_id)
     except psycopg.errors.NumericValueOutOfRange as error:
         reason = f"the largest id so far, {highest_id:,} or higher, is beyond the last value of its sequence"
         raise TrialInsertFailed(table=table.name, reason=reason) from error
-    target.execute(f"ANALYZE {public(table.name)}")
+    [analyzed] = target.row(f"SELECT reltuples >= 0 FROM pg_class WHERE oid = {literal(public(table.name))}::regclass")
+    if changed or not analyzed:
+        target.execute(f"ANALYZE {public(table.name)}")
     target.driver.commit()
 
 

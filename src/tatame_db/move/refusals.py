@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tatame_db.errors import TatameError, counted, fact
 from tatame_db.evolve import DirectAddressNeeded
 from tatame_db.move.choices import REJECTED, UNKNOWN_TABLE
-from tatame_db.move.digest import HASHES, TableDigests, common_hash
+from tatame_db.move.digest import TableDigests, common_hash
 from tatame_db.move.keys import refuse_disabled_keys
 from tatame_db.move.reach import refuse_references
 from tatame_db.move.record import Record, identity_of
@@ -110,12 +110,12 @@ def refusals_of_copy(connections: Connections, resolution: Resolution, choices: 
 
 
 def _filled_and_differing(connections: Connections, tables: list[TableMap]) -> dict[str, Fingerprint]:
-    hash_expression = HASHES[common_hash(connections)]
+    hash_function = common_hash(connections)
     differing: dict[str, Fingerprint] = {}
     for table in tables:
         [has_rows] = connections.target.row(f"SELECT EXISTS (SELECT FROM {table.target_name})")
         if has_rows:
-            source, target, found = TableDigests(connections, table, hash_expression).whole_with_fingerprint()
+            source, target, found = TableDigests(connections, table, hash_function).whole_with_fingerprint()
             if source != target:
                 differing[table.name] = found
     return differing

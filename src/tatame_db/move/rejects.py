@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from tatame_db.move.choices import ExclusionQuery
     from tatame_db.move.connection import Connections, MoveConnection
+    from tatame_db.move.digest import Hash
     from tatame_db.move.mapping import Mapping, TableMap
 
 _OF_TABLE = f"FROM {SCHEMA}.rejects AS k WHERE k.source_identity = %(identity)s AND k.table_name = %(table)s"
@@ -31,12 +32,12 @@ _NO_TEXT = "NULL::text"
 
 
 def source_digest(
-    source: MoveConnection, hash_expression: str, queries: Iterable[ExclusionQuery], *, texts: bool = True
+    source: MoveConnection, hash_function: Hash, queries: Iterable[ExclusionQuery], *, texts: bool = True
 ) -> tuple[int, int]:
     """Return the number and the digest of excluded rows, as the source has them; without `texts`, of their JSON."""
     digests: list[tuple[int, int]] = []
     for query in queries:
-        hashed = _hash(hash_expression, query.text if texts else _NO_TEXT, query.row, query.key)
+        hashed = _hash(hash_function, query.text if texts else _NO_TEXT, query.row, query.key)
         count, digest = source.row(f"SELECT count(*), coalesce(sum({hashed}), 0) {query.rows}")
         digests.append((count, digest))
     return sum(count for count, _ in digests), sum(int(digest) for _, digest in digests)
@@ -44,7 +45,7 @@ def source_digest(
 
 def rejects_digest(
     target: MoveConnection,
-    hash_expression: str,
+    hash_function: Hash,
     identity: str,
     table: str,
     column: str | None = None,
@@ -52,7 +53,7 @@ def rejects_digest(
     texts: bool = True,
 ) -> tuple[int, int]:
     """Return the number and the digest of the excluded rows that are kept of a table, or of one column of it."""
-    hashed = _hash(hash_expression, "k.row_text" if texts else _NO_TEXT, "k.row", "k.id")
+    hashed = _hash(hash_function, "k.row_text" if texts else _NO_TEXT, "k.row", "k.id")
     [(count, digest)] = target.rows(
         f"SELECT count(*), coalesce(sum({hashed}), 0) {_OF_TABLE}"
         " AND (%(column)s::text IS NULL OR k.column_name = %(column)s)",
@@ -71,10 +72,10 @@ def declared_types(source: MoveConnection, table: str) -> dict[str, str]:
     return dict(rows)
 
 
-def _hash(hash_expression: str, text: str, row: str, *key: str) -> str:
+def _hash(hash_function: Hash, text: str, row: str, *key: str) -> str:
     # Each by itself, because both in one text might be longer than a text can be.
-    hashes = (hash_expression.replace("TEXT", value) for value in (text, f"({row})::text"))
-    return hash_expression.replace("TEXT", f"ROW({', '.join((*key, *hashes))})::text")
+    hashes = (hash_function.of_text(value) for value in (text, f"({row})::text"))
+    return hash_function.of_text(f"ROW({', '.join((*key, *hashes))})::text")
 
 
 @dataclass
@@ -88,8 +89,8 @@ class ExcludedRow:
 class Rejects:
     """What the target keeps of the connected source."""
 
-    def __init__(self, connections: Connections, hash_expression: str) -> None:
-        self.connections, self.hash_expression = connections, hash_expression
+    def __init__(self, connections: Connections, hash_function: Hash) -> None:
+        self.connections, self.hash_function = connections, hash_function
         self.identity = identity_of(connections.source)
         record = Record(connections.target)
         self.exclusions = record.exclusions(self.identity)
@@ -115,7 +116,7 @@ class Rejects:
         else:
             mapped = mapping[table]
             queries = [values_of(mapped, exclusion) for unknown in mapped.unknown if unknown.name == column]
-        hashed, texts = self.hash_expression, self.texts
+        hashed, texts = self.hash_function, self.texts
         return source_digest(self.connections.source, hashed, queries, texts=texts) == rejects_digest(
             self.connections.target, hashed, self.identity, table, column, texts=texts
         )
@@ -144,7 +145,7 @@ class Rejects:
         ids = keys if table.key.type == TEXT else [key for key in keys if key != "NULL"]
         row = row_as_jsonb(table.source) if table.source else "NULL"
         without_id = f" OR {key} IS NULL" if "NULL" in keys else ""
-        hashed = _hash(self.hash_expression, ROW_AS_TEXT if self.texts else _NO_TEXT, row)
+        hashed = _hash(self.hash_function, ROW_AS_TEXT if self.texts else _NO_TEXT, row)
         rows = self.connections.source.rows(
             f"SELECT coalesce({key}, 'NULL'), {hashed} FROM {table.source_sql}"
             f" WHERE {table.among(array_items(ids))}{without_id}"
@@ -162,7 +163,7 @@ class Rejects:
         rows = self.connections.target.rows(
             "SELECT found.* FROM unnest(" + array(array_items(keys), TEXT) + ") AS wanted CROSS JOIN LATERAL ("
             "SELECT coalesce(k.id, 'NULL'), CASE k.action WHEN 'nulled' THEN k.column_name END, k.reason,"
-            f" {_hash(self.hash_expression, text, 'k.row')} FROM {SCHEMA}.rejects AS k"
+            f" {_hash(self.hash_function, text, 'k.row')} FROM {SCHEMA}.rejects AS k"
             f" WHERE k.source_identity = {literal(self.identity)} AND k.table_name = {literal(table.name)}"
             f" AND {REJECT_ID_HASH.format('k.id')} = {REJECT_ID_HASH.format('wanted')}"
             " AND coalesce(k.id, 'NULL') = wanted AND k.action <> 'kept' OFFSET 0) AS found"
