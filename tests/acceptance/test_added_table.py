@@ -108,9 +108,8 @@ def package(tmp_path: Path, directory: Path, bare_address: URL) -> Generator[Pac
     copy = tmp_path / "src" / "tatame_db"
     shutil.copytree(Path(tatame_db.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(Path(__file__).parents[2] / "pyproject.toml", tmp_path)
+    # No other module imports it.
     (copy / "schema" / "payments.py").write_text(PAYMENT)
-    models = copy / "schema" / "__init__.py"
-    models.write_text(models.read_text() + "from tatame_db.schema.payments import Invoice as Invoice\n")
     users = copy / "schema" / "users.py"
     assert PLAN in users.read_text()
     users.write_text(users.read_text().replace(PLAN, PLAN + PLAN.replace("plan", "tier")))

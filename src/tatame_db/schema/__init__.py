@@ -1,6 +1,9 @@
 """The tables of Tatame; `Base.metadata.tables` is the one list of them."""
 
-# Not sorted by name: the order in which the models are defined is the order in which their tables are listed.
+import sys
+
+# Not sorted by name: the order in which the models are defined is the order in which their tables are listed. Models in
+# other files of this folder follow.
 # isort: off
 from tatame_db.schema.base import Base, RelationNotLoaded
 from tatame_db.schema.infrastructure import AppStore, Role, Version
@@ -13,7 +16,10 @@ from tatame_db.schema.notifications import Notification
 # isort: on
 
 from tatame_db.schema.forms import form
+from tatame_db.schema.modules import load_modules
 from tatame_db.schema.order import optional_in_source, phase, phases, tables_in_order
+
+load_modules(sys.modules[__name__])
 
 __all__ = [
     "AppStore",
