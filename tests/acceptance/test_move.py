@@ -19,9 +19,11 @@ from sqlalchemy import URL
 
 from tatame_db import evolve
 from tatame_db.database.address import readable
+from tatame_db.database.creation import create_missing_database
 from tatame_db.database.pool import Database
 from tatame_db.move.rehearsal import HERE
 from tatame_db.schema import phases
+from tatame_db.server.embedded import EmbeddedServer
 
 COMMAND = Path(sys.executable).with_name("tatame-db")
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -527,6 +529,44 @@ def test_an_interrupted_copy_with_several_jobs_is_rolled_back(
         connection.execute("DROP FUNCTION slow CASCADE")
     assert move("copy", "--jobs", "2").returncode == 0
     assert move("verify").returncode == 0
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_one_ctrl_c_ends_a_commit_that_waits_for_a_standby(
+    environment: dict[str, str], supabase: URL, fresh_server: EmbeddedServer, move: Run, jobs: str
+) -> None:
+    fresh_server.start()
+    create_missing_database(fresh_server.address)
+    target = readable(fresh_server.address)
+    with Database(fresh_server.address) as database:
+        evolve.migrate(database.engine)
+    with psycopg.connect(target, autocommit=True) as connection:
+        # A copy sets it for its own sessions; no other one waits.
+        connection.execute("ALTER ROLE postgres SET synchronous_commit = off")
+        connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'elsewhere'")
+        connection.execute("SELECT pg_reload_conf()")
+        copying = subprocess.Popen(
+            [COMMAND, "move", "copy", "--jobs", jobs],
+            env=environment | {"SUPABASE_DB_URL": readable(supabase), "DATABASE_URL": target},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            waits = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+            while not connection.execute(waits).fetchone():
+                assert copying.poll() is None
+                time.sleep(0.05)
+            copying.send_signal(signal.SIGINT)
+            output, errors = copying.communicate(timeout=60)
+        finally:
+            copying.kill()
+        assert (copying.returncode, output) == (130, "")
+        assert "interrupted: unfinished changes were rolled back\n" in errors
+        assert "A commit stopped to wait for a standby that does not answer" in errors
+        connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        connection.execute("SELECT pg_reload_conf()")
+    assert move("copy", DATABASE_URL=target).returncode == 0
 
 
 @pytest.mark.long

@@ -22,7 +22,7 @@ from tatame_db.move.connection import (
     StandbyConflict,
     StatementCanceled,
 )
-from tatame_db.move.copy import NotProven, Report, SchemaChanged, TargetBusy, TargetRefused, copy
+from tatame_db.move.copy import NotProven, NotReplicated, Report, SchemaChanged, TargetBusy, TargetRefused, copy
 from tatame_db.move.copy_table import CopyDiffers, RowsRefused, RowTooLarge, TableCopy
 from tatame_db.move.digest import NoCommonHash
 from tatame_db.move.final_proof import ChangedAfterProof
@@ -84,6 +84,7 @@ __all__ = [
     "NoCommonHash",
     "NotProven",
     "NotRejected",
+    "NotReplicated",
     "Obstacle",
     "ObstaclesUnresolved",
     "OtherRowsInTarget",

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -188,6 +188,9 @@ class MoveConnection:
     reread: Callable[[], AbstractContextManager[MoveConnection]] | None = None
     """Reads a source over REST a second time, into a database of its own; closes this connection's database."""
 
+    not_replicated: list[str] = field(default_factory=list[str])
+    """A message for each commit that stopped to wait for a standby."""
+
     def rows(self, query: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """Run a query and return all its rows; without parameters, a `%` in it is a plain character.
 
@@ -219,6 +222,16 @@ class MoveConnection:
             self.driver.cancel_safe(timeout=_CANCEL_SECONDS)
         with contextlib.suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(self.driver.fileno())) as end:
             end.shutdown(socket.SHUT_RDWR)
+
+    def note_commits_not_replicated(self) -> None:
+        """Fill `not_replicated` from now on: the server sends a warning only, because the commit cannot be undone."""
+
+        def note(diagnostic: psycopg.errors.Diagnostic) -> None:
+            # The message is translated, and has no SQLSTATE of its own.
+            if diagnostic.source_function == "SyncRepWaitForLSN":
+                self.not_replicated.append(str(diagnostic.message_primary))
+
+        self.driver.add_notice_handler(note)
 
     @property
     def identity(self) -> tuple[int | str, ...]:

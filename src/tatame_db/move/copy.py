@@ -20,7 +20,7 @@ from tatame_db.move.final_proof import ChangedAfterProof, lock_and_find_changed
 from tatame_db.move.jobs import run_tasks
 from tatame_db.move.keys import count_keys, refuse_disabled_keys, validate_keys
 from tatame_db.move.mapping import read_mapping
-from tatame_db.move.parked import restore_with_missing, restoring
+from tatame_db.move.parked import clean_up, restore_with_missing, restoring
 from tatame_db.move.plan import plan_of
 from tatame_db.move.prepare import CopyOptions, changes_of, prepare
 from tatame_db.move.ready import prove_ready
@@ -55,6 +55,16 @@ class NotProven(TatameError):
     what = "copied, but not proven by a second reading of the source: {tables}: {reason}"
     means = "These tables contain the rows of the first reading. The others are proven."
     fix = "stop writing to the source, then run the command again"
+
+
+@fact
+class NotReplicated(TatameError):
+    """An administrator ended the wait of a commit for a synchronous standby, without which it counts as done."""
+
+    reason: str
+    what = "copied and proven, but a commit is not known to be on the standby of the target: {reason}"
+    means = "The rows are on the disk of the target's server, and are lost if the standby replaces it now."
+    fix = "start the standby, then run the command again, which waits until the standby has everything"
 
 
 @fact
@@ -162,7 +172,7 @@ def copy(
     `ReferencesUnreadable`, `ParentsNotCopied`, `TablesLocked`, `TargetBusy`, `ResourceExhausted`, `CopyDiffers`,
     `ForeignKeyViolated`, `RowsRefused`, `KeysNotRestored`, `TrialInsertFailed`, `NotProven`, `ChangedAfterProof`,
     `TooManyExcluded`, `ConnectionLost`, `ServerFailed`, `StatementCanceled`,
-    `TargetRefused`, `TargetTablesReplaced`, `KeysDisabled`, `SchemaChanged`.
+    `TargetRefused`, `TargetTablesReplaced`, `KeysDisabled`, `SchemaChanged`, `NotReplicated`.
     """
     options = CopyOptions(tables, choices or Choices(), replace_rows, jobs, sha256, accept_emptied)
     with restoring(connections.target), _in_words():
@@ -238,7 +248,9 @@ def _copy(
         on_stage(Stage.RECORD, None)
         record.end_run(run, "proven", report=asdict(report))
         target.driver.commit()
-        return report
+    if target.not_replicated:
+        raise NotReplicated(reason=target.not_replicated[0])
+    return report
 
 
 # The outcome
@@ -256,8 +268,8 @@ def _recording_failure(record: Record, run: int) -> Generator[None]:
                 "not equal" if isinstance(error, CopyDiffers | NotProven | ChangedAfterProof) else "failed"
             )
             # The failure itself matters more than that it could not be stored.
-            with contextlib.suppress(psycopg.Error):
-                driver.rollback()
+            with contextlib.suppress(psycopg.Error, TatameError):
+                clean_up(record.target)
                 record.end_run(run, outcome, error=_summary(error))
                 driver.commit()
         raise

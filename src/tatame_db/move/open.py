@@ -217,7 +217,7 @@ def reopen(connections: Connections, snapshot: str) -> Generator[Connections]:
         undo_when_killed(connection)
         connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
         connection.commit()
-        target = MoveConnection("target", connections.target.address, driver_connection(connection))
+        target = replace(connections.target, driver=driver_connection(connection))
         _pin_target(target)
         target.driver.commit()
         try:
@@ -238,6 +238,7 @@ def _refuse_encoding(connection: MoveConnection) -> None:
 def _pin_target(target: MoveConnection) -> None:
     """Pin the settings of a session that writes. Raises `KeysNotEnforced`."""
     target.pin_settings(for_transaction=False)
+    target.note_commits_not_replicated()
     # A commit that is reported must be on the disk.
     target.rows(
         "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"

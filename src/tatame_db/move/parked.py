@@ -56,14 +56,26 @@ def restoring(target: MoveConnection) -> Generator[None]:
         # The failure matters more than what it left parked, which the record has.
         with contextlib.suppress(psycopg.Error, TatameError):
             if not target.driver.closed:
-                target.driver.rollback()
+                clean_up(target)
                 restore(target)
                 if keys := unvalidated_keys(target):
                     error.add_note(
                         f"{counted(len(keys), 'foreign key')} of the target apply to new rows only, until the next"
                         " `tatame-db move copy` validates them."
                     )
+        if target.not_replicated:
+            error.add_note(
+                "A commit stopped to wait for a standby that does not answer: it is on the disk of the target's server,"
+                " and is lost if the standby replaces it. `tatame-db move status` shows what is committed."
+            )
         raise
+
+
+def clean_up(target: MoveConnection) -> None:
+    """Roll back, and let later commits of this session not wait for a standby, which may never answer."""
+    target.driver.rollback()
+    target.execute("SET synchronous_commit = local")
+    target.driver.commit()
 
 
 def restore(target: MoveConnection) -> None:
