@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -13,6 +14,7 @@ from tatame_db import evolve, move, seed
 from tatame_db.database.address import readable
 from tatame_db.database.pool import Database
 from tatame_db.evolve.lock import LOCK_KEY
+from tatame_db.move.copy_errors import LockHolder
 from tatame_db.move.digest import Digest, TableDigests
 from tatame_db.move.fingerprint import Fingerprint
 from tatame_db.move.record import Record
@@ -391,11 +393,31 @@ def test_a_source_that_is_lost_during_a_copy_leaves_whole_tables(
     assert verify() == []
 
 
-def test_a_locked_table_is_not_waited_for_forever(copy: Copy, engine: Engine) -> None:
-    with psycopg.connect(readable(engine.url)) as holder:
+def test_processes_that_lock_tables_are_not_waited_for_forever_and_named(copy: Copy, engine: Engine) -> None:
+    change(
+        engine.url,
+        "INSERT INTO users (clerk_user_id) SELECT repeat('x', 100) || n FROM generate_series(1, 10000) AS n",
+        "DELETE FROM users",
+    )
+    running = "SELECT pid FROM pg_stat_progress_vacuum WHERE datname = current_database()"
+    with psycopg.connect(readable(engine.url)) as holder, ThreadPoolExecutor(1) as other:
         holder.execute("LOCK TABLE class IN ACCESS EXCLUSIVE MODE")
-        with pytest.raises(move.TargetBusy):
+        # One against wraparound holds the same lock, and is not ended for a session that waits either.
+        slow = "SET vacuum_cost_delay = 100", "SET vacuum_cost_limit = 1", "VACUUM users"
+        vacuuming = other.submit(change, engine.url, *slow)
+        while not (found := ask(engine.url, running)):
+            assert not vacuuming.done()
+        [(vacuum,)] = found
+        with pytest.raises(move.TargetBusy) as caught:
             copy()
+        assert caught.value.holders == [
+            LockHolder("class", holder.info.backend_pid, vacuums=False),
+            LockHolder("users", vacuum, vacuums=True),
+        ]
+        assert caught.value.fix.startswith("wait until VACUUM is done")
+        ask(engine.url, f"SELECT pg_cancel_backend({vacuum})")
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            vacuuming.result()
 
 
 def test_status_shows_what_was_copied_and_what_changed_since(copy: Copy, engine: Engine) -> None:

@@ -22,7 +22,8 @@ from tatame_db.move.connection import (
     StandbyConflict,
     StatementCanceled,
 )
-from tatame_db.move.copy import NotProven, NotReplicated, Report, SchemaChanged, TargetBusy, TargetRefused, copy
+from tatame_db.move.copy import Report, copy
+from tatame_db.move.copy_errors import NotProven, NotReplicated, SchemaChanged, TargetBusy, TargetRefused
 from tatame_db.move.copy_table import CopyDiffers, RowsRefused, RowTooLarge, TableCopy
 from tatame_db.move.digest import NoCommonHash
 from tatame_db.move.final_proof import ChangedAfterProof

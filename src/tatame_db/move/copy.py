@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from tatame_db.errors import TatameError, fact
+from tatame_db.errors import TatameError
 from tatame_db.evolve.lock import ignore
 from tatame_db.move.choices import LEFT, UNKNOWN_TABLE, Choices
-from tatame_db.move.connection import Connections, is_refusal, reason_without_values
+from tatame_db.move.connection import Connections, reason_without_values
+from tatame_db.move.copy_errors import NotProven, NotReplicated, in_words
 from tatame_db.move.copy_table import CopyDiffers, TableCopy, TableTask, copy_rejects, copy_table, kept_digest
 from tatame_db.move.digest import TableDigests
 from tatame_db.move.final_proof import ChangedAfterProof, lock_and_find_changed
@@ -41,71 +42,6 @@ if TYPE_CHECKING:
     from tatame_db.move.prepare import Preparation
     from tatame_db.move.record import Outcome
     from tatame_db.move.rest import RestReading
-
-_ROLLED_BACK = "Unfinished work was rolled back; tables that were proven before stay committed."
-
-
-@fact
-class NotProven(TatameError):
-    """The source, which is not read at one moment, was read a second time and has changed."""
-
-    exit_code = 3
-    tables: list[str]
-    reason: str
-    what = "copied, but not proven by a second reading of the source: {tables}: {reason}"
-    means = "These tables contain the rows of the first reading. The others are proven."
-    fix = "stop writing to the source, then run the command again"
-
-
-@fact
-class NotReplicated(TatameError):
-    """An administrator ended the wait of a commit for a synchronous standby, without which it counts as done."""
-
-    reason: str
-    what = "copied and proven, but a commit is not known to be on the standby of the target: {reason}"
-    means = "The rows are on the disk of the target's server, and are lost if the standby replaces it now."
-    fix = "start the standby, then run the command again, which waits until the standby has everything"
-
-
-@fact
-class TargetBusy(TatameError):
-    """Other sessions hold locks on a table for longer than the lock timeout."""
-
-    reason: str
-    what = "a table of the target is locked by another session: {reason}"
-    means = _ROLLED_BACK
-    fix = "end the other sessions on the target, then run the command again"
-
-
-@fact
-class TargetRefused(TatameError):
-    """The target refused a statement because of a function, such as that of an event trigger, or of a value."""
-
-    reason: str
-    what = "the target refused a statement: {reason}"
-    means = "Unfinished work was rolled back; tables that were proven before stay committed."
-    fix = "correct the function or index, or disable its trigger until the copy is done, then run the command again"
-
-
-@fact
-class SchemaChanged(TatameError):
-    """A table, a column or a schema that a copy uses has changed or disappeared while it ran."""
-
-    reason: str
-    what = "the schema of the source or of the target changed during the copy: {reason}"
-    means = "Unfinished work was rolled back; tables that were proven before stay committed."
-    fix = "run `tatame-db check`, fix what differs from the models, then run the command again"
-
-
-# What a server answers if it no longer has what a statement names.
-_SCHEMA_ERRORS = (
-    psycopg.errors.UndefinedTable,
-    psycopg.errors.UndefinedColumn,
-    psycopg.errors.UndefinedObject,
-    psycopg.errors.InvalidSchemaName,
-    psycopg.errors.WrongObjectType,
-    psycopg.errors.DatatypeMismatch,
-)
 
 
 @dataclass(frozen=True)
@@ -175,23 +111,8 @@ def copy(
     `TargetRefused`, `TargetTablesReplaced`, `KeysDisabled`, `SchemaChanged`, `NotReplicated`.
     """
     options = CopyOptions(tables, choices or Choices(), replace_rows, jobs, sha256, accept_emptied)
-    with restoring(connections.target), _in_words():
+    with restoring(connections.target), in_words(connections.target):
         return _copy(connections, options, on_table, Follower(on_rows, on_stage))
-
-
-@contextlib.contextmanager
-def _in_words() -> Generator[None]:
-    """Raise an error in words for each failure of the target that can be foreseen."""
-    try:
-        yield
-    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
-        raise TargetBusy(reason=str(error.diag.message_primary)) from error
-    except psycopg.Error as error:
-        if is_refusal(error):
-            raise TargetRefused(reason=reason_without_values(error)) from error
-        if isinstance(error, _SCHEMA_ERRORS):
-            raise SchemaChanged(reason=str(error.diag.message_primary)) from error
-        raise
 
 
 def _copy(
