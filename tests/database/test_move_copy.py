@@ -18,6 +18,7 @@ from tatame_db.move.copy_errors import LockHolder
 from tatame_db.move.digest import Digest, TableDigests
 from tatame_db.move.fingerprint import Fingerprint
 from tatame_db.move.record import Record
+from tatame_db.move.refusals import OtherRows
 from tatame_db.schema import Base, phases
 
 
@@ -227,7 +228,7 @@ def test_seeded_rows_are_only_replaced_on_request(copy: Copy, engine: Engine, ve
     before = contents(engine.url)
     with pytest.raises(move.OtherRowsInTarget) as caught:
         copy()
-    assert caught.value.rows["users"] == len(before["users"])
+    assert caught.value.rows["users"] == OtherRows(len(before["users"]), len(before["users"]))
     assert contents(engine.url) == before
     report = copy(replace_rows=True)
     assert verify() == []
@@ -236,22 +237,39 @@ def test_seeded_rows_are_only_replaced_on_request(copy: Copy, engine: Engine, ve
 
 
 @pytest.mark.parametrize(
-    "statement",
+    ("statement", "rows"),
     [
-        "INSERT INTO users (clerk_user_id) VALUES ('user_new')",
-        "UPDATE users SET email = 'new@gym.example' WHERE id = 1",
+        ("INSERT INTO users (clerk_user_id) VALUES ('user_new')", "1 of 4 rows"),
+        ("UPDATE users SET email = 'new@gym.example' WHERE id = 1", "1 of 3 rows"),
         # The sum of the column stays the same.
-        "UPDATE users AS u SET email = o.email FROM users AS o WHERE (u.id, o.id) IN ((1, 2), (2, 1))",
+        ("UPDATE users AS u SET email = o.email FROM users AS o WHERE (u.id, o.id) IN ((1, 2), (2, 1))", "2 of 3 rows"),
+        ("DELETE FROM users WHERE id = -5", "fewer than the source"),
     ],
 )
-def test_rows_written_to_the_target_since_the_copy_are_not_lost(copy: Copy, engine: Engine, statement: str) -> None:
+def test_rows_written_to_the_target_since_the_copy_are_not_lost(
+    copy: Copy, engine: Engine, statement: str, rows: str
+) -> None:
     copy()
     change(engine.url, statement)
     before = contents(engine.url)
     with pytest.raises(move.OtherRowsInTarget) as caught:
         copy()
-    assert list(caught.value.rows) == ["users"]
+    assert caught.value.tables == [f"users ({rows})"]
     assert contents(engine.url) == before
+
+
+def test_rows_of_another_origin_are_counted_up_to_a_limit(
+    copy: Copy, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("changes", "refusals"):
+        monkeypatch.setattr(f"tatame_db.move.{module}.MOST_COUNTED", 1)
+    change(engine.url, "INSERT INTO users (clerk_user_id) SELECT n::text FROM generate_series(1, 300) AS n")
+    with pytest.raises(move.OtherRowsInTarget, match=r"users \(more than 1 of 300 rows\)"):
+        copy()
+    # Without ranges of ids, all rows would have to be held in memory.
+    change(engine.url, "DELETE FROM users", "INSERT INTO roles (id) VALUES ('A'), ('B')")
+    with pytest.raises(move.OtherRowsInTarget, match=r"roles \(some of 2 rows\)"):
+        copy()
 
 
 @pytest.fixture

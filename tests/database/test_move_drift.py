@@ -133,15 +133,19 @@ def test_a_partitioned_table_of_the_target_is_read_and_written_with_its_partitio
 
 
 def test_a_partitioned_table_of_the_source_is_read_with_its_partitions(
-    copy: Copy, verify: Callable[[], move.Proof], supabase: URL
+    copy: Copy, plan: Callable[..., move.Plan], verify: Callable[[], move.Proof], supabase: URL
 ) -> None:
     change(
         supabase,
         "ALTER TABLE checkins RENAME TO old; CREATE TABLE checkins (LIKE old INCLUDING DEFAULTS, PRIMARY KEY (id))"
         " PARTITION BY HASH (id); ALTER TABLE checkins ENABLE ROW LEVEL SECURITY;"
         "CREATE TABLE every PARTITION OF checkins FOR VALUES WITH (MODULUS 1, REMAINDER 0);"
-        "INSERT INTO checkins SELECT * FROM old; DROP TABLE old",
+        "INSERT INTO checkins SELECT * FROM old; DROP TABLE old;"
+        "CREATE SCHEMA kept; ALTER TABLE versions SET SCHEMA kept; CREATE VIEW versions AS SELECT * FROM kept.versions",
     )
+    sizes = {table.table: table.size_bytes for table in plan().tables}
+    assert sizes["checkins"]
+    assert sizes["versions"] is None
     assert {table.table: table.rows for table in copy().tables}["checkins"] == 2
     assert verify().equal
 

@@ -88,7 +88,9 @@ def test_a_copy_that_would_delete_a_row_that_is_referred_to_is_refused_before_it
     before = contents(engine.url) | {"notes": notes(engine)}
     with pytest.raises(move.RowsStillReferenced) as caught:
         copy(replace_rows=True)
-    assert caught.value.references == [f"3 rows of notes to users, by notes_user (ON DELETE {action})"]
+    assert caught.value.references == [
+        f"3 rows of notes to users, for example to the id 7, by notes_user (ON DELETE {action})"
+    ]
     assert contents(engine.url) | {"notes": notes(engine)} == before
     assert ask(engine.url, "SELECT count(*) FROM tatame_move.runs") == [(1,)]
     change(engine.url, "DELETE FROM notes WHERE user_id = 7")
@@ -108,7 +110,9 @@ def test_a_reference_that_the_app_adds_during_the_copy_is_not_lost(copy: Copy, s
 
     with pytest.raises(move.RowsStillReferenced) as caught:
         copy(on_table=refer)
-    assert caught.value.references == ["1 row of notes to users, by notes_user (ON DELETE CASCADE)"]
+    assert caught.value.references == [
+        "1 row of notes to users, for example to the id -5, by notes_user (ON DELETE CASCADE)"
+    ]
     assert ask(engine.url, "SELECT count(*) FROM users") == [(3,)]
     assert len(notes(engine)) == 21
 
@@ -124,7 +128,7 @@ def test_a_row_that_becomes_rejected_is_deleted_unless_it_is_referred_to(
     assert ask(engine.url, "SELECT id FROM tatame_move.rejects") == [("-5",)]
     assert verify() == ["users"]
     change(supabase, "UPDATE users SET created_at = 'infinity' WHERE id = 2")
-    with pytest.raises(move.RowsStillReferenced, match="10 rows of notes to users"):
+    with pytest.raises(move.RowsStillReferenced, match="10 rows of notes to users, for example to the id 2,"):
         copy(choices=move.Choices(rejects="keep", orphans="null"))
     assert len(notes(engine)) == 20
 
@@ -167,7 +171,9 @@ def test_a_key_to_another_column_than_the_id_is_not_reached_either(
     change(supabase, "UPDATE users SET clerk_user_id = 'user_maria' WHERE id = 1")
     with pytest.raises(move.RowsStillReferenced) as caught:
         copy()
-    assert caught.value.references == ["1 row of accounts to users, by account (ON DELETE NO ACTION)"]
+    assert caught.value.references == [
+        "1 row of accounts to users, for example to the id 1, by account (ON DELETE NO ACTION)"
+    ]
     assert ask(engine.url, "SELECT clerk FROM accounts") == [("user_ana",)]
     change(engine.url, "DELETE FROM accounts")
     copy()

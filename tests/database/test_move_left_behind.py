@@ -68,9 +68,9 @@ def test_the_plan_lists_what_hangs_on_the_project(read: Read, supabase: URL) -> 
     assert all(objects.number == len(objects.names) for objects in found.objects if objects.names)
     assert [objects.number for objects in found.objects if not objects.names] == [12, 1]
     assert found.buckets == [
-        Bucket("documents", 2, 1_048_576),
-        Bucket("logos", 3, 21_504),
-        Bucket("empty", 0, 0),
+        Bucket("documents", 2, 1_048_576, 1),
+        Bucket("logos", 3, 21_504, 1),
+        Bucket("empty", 0, 0, 0),
     ]
     assert found.links == [
         Links("gyms.logo", 1),

@@ -91,7 +91,7 @@ def test_a_project_in_use_has_no_obstacle(planned: Callable[[], move.Plan]) -> N
         "notifications": 3,
     }
     [versions] = [table for table in plan.tables if table.table == "versions"]
-    assert versions.size_bytes > 0
+    assert versions.size_bytes
     assert [(column.source, column.target, column.conversion) for column in versions.columns] == [
         ("id", "id", "unchanged, in 4 bytes"),
         ("appVersion", "app_version", "unchanged"),

@@ -71,9 +71,11 @@ def _show_left_behind(left: LeftBehind) -> None:
     rows = [(found.kind, found.number, _first(found.names, found.number)) for found in left.objects]
     if left.buckets:
         objects = counted(sum(bucket.objects for bucket in left.buckets), "object")
-        size_bytes = sum(bucket.size_bytes for bucket in left.buckets)
+        size = f"{sum(bucket.size_bytes for bucket in left.buckets):,} bytes"
+        if unknown := sum(bucket.without_size for bucket in left.buckets):
+            size = f"at least {size}, the size of {counted(unknown, 'object')} is unknown"
         names = [f"{bucket.name} ({bucket.objects:,})" for bucket in left.buckets]
-        buckets = f"{objects}, {size_bytes:,} bytes: {_first(names, len(names))}"
+        buckets = f"{objects}, {size}: {_first(names, len(names))}"
         rows.append(("storage buckets", len(left.buckets), buckets))
     if left.links:
         links = [f"{link.column} ({link.values:,})" for link in left.links]
@@ -110,9 +112,9 @@ def _show_target_objects(plan: Plan) -> None:
 
 
 def _show_planned_table(table: PlannedTable) -> None:
+    size = "" if table.size_bytes is None else f" {table.size_bytes:,} bytes,"
     console.answer(
-        f"\n{table.table}: phase {table.phase}, {counted(table.rows, 'row')}, {table.size_bytes:,} bytes,"
-        f" about {table.seconds:,.1f} s"
+        f"\n{table.table}: phase {table.phase}, {counted(table.rows, 'row')},{size} about {table.seconds:,.1f} s"
     )
     console.table(
         ["column", "source", "conversion"],

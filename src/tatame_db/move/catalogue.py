@@ -67,7 +67,8 @@ class SourceTable:
     kind: str
     """`table`, `partitioned table`, `view`, `materialized view` or `foreign table`."""
     columns: dict[str, SourceColumn]
-    size_bytes: int
+    size_bytes: int | None
+    """`None` for a view or a foreign table, whose rows are elsewhere."""
 
     @property
     def sql(self) -> str:
@@ -129,7 +130,11 @@ SELECT c.relname,
         WHEN 'r' THEN 'table' WHEN 'p' THEN 'partitioned table' WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view'
         ELSE 'foreign table'
     END,
-    has_table_privilege(c.oid, 'SELECT'), row_security_active(c.oid), pg_table_size(c.oid),
+    has_table_privilege(c.oid, 'SELECT'), row_security_active(c.oid),
+    CASE c.relkind
+        WHEN 'p' THEN (SELECT sum(pg_table_size(p.relid))::bigint FROM pg_partition_tree(c.oid) p)
+        WHEN 'v' THEN NULL WHEN 'f' THEN NULL ELSE pg_table_size(c.oid)
+    END,
     a.attname, format_type(b.base, -1),
     -- A server believes what it knows of a foreign table, and a constraint that is not validated holds for new rows.
     a.attnotnull AND c.relkind IN ('r', 'p') AND NOT EXISTS (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from tatame_db.move.digest import TableDigests
 
 BATCH_ROWS = 10_000
+MOST_COUNTED = 10_000
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,22 @@ def find_changes(digests: TableDigests, max_rows: int) -> Changes:
         deletes += [f" WHERE {key.target_value} = ANY({array(ids, key.type)})" for ids in _batches(to_delete)]
         writes += [f" WHERE {table.among(ids)}" for ids in _batches(to_write)]
     return Changes(deletes, writes, bulk=False, rows=written)
+
+
+def count_overwritten(digests: TableDigests, rows: int) -> int | None:
+    """Count the rows of the target, of which there are `rows`, that the source lacks or has with other values.
+
+    Stops after `MOST_COUNTED`; `None` if so many rows cannot be counted part by part.
+    """
+    if rows > MOST_COUNTED and not digests.table.counted_key:
+        return None
+    overwritten = 0
+    for part in digests.differing_parts(NARROW_BITS):
+        source, target = map(Counter, digests.row_hashes(part))
+        overwritten += (target - source).total()
+        if overwritten > MOST_COUNTED:
+            break
+    return overwritten
 
 
 def bulk_changes(digests: TableDigests) -> Changes:

@@ -16,6 +16,7 @@ import psycopg
 
 from tatame_db.database.dialect import literal, quoted
 from tatame_db.errors import TatameError, fact
+from tatame_db.move.changes import count_overwritten
 from tatame_db.move.choices import NULLED, REJECTED
 from tatame_db.move.connection import is_refusal, reason_without_values
 from tatame_db.move.digest import TableDigests
@@ -23,7 +24,7 @@ from tatame_db.move.fingerprint import fingerprint
 from tatame_db.move.in_place import write_in_place
 from tatame_db.move.ready import make_ready
 from tatame_db.move.record import SCHEMA, Record
-from tatame_db.move.refusals import OtherRowsInTarget
+from tatame_db.move.refusals import OtherRows, OtherRowsInTarget
 from tatame_db.move.rejects import declared_types, rejects_digest, source_digest
 from tatame_db.move.stages import Stage
 from tatame_db.move.stream import read_back, stream, stream_table
@@ -183,7 +184,7 @@ def _make_equal(
 ) -> _Contents:
     follower.on_stage(Stage.WRITE, table.name)
     before = preparation.fingerprints[table.name]
-    _lock(connections.target, table, before)
+    _lock(TableDigests(connections, table, preparation.hash_function), before)
     hasher = hashlib.sha256() if preparation.options.sha256 and before.rows == 0 else None
     on_block = hasher.update if hasher else None
     try:
@@ -206,12 +207,13 @@ def _make_equal(
     return _Contents(after, digests, deleted, written, waiting, hasher.hexdigest() if hasher else None)
 
 
-def _lock(target: MoveConnection, table: TableMap, expected: Fingerprint) -> None:
+def _lock(digests: TableDigests, expected: Fingerprint) -> None:
     """Lock a table against other writers. Raises `OtherRowsInTarget` if one of them was faster."""
+    target, table = digests.connections.target, digests.table
     target.execute(f"LOCK TABLE {table.target_name} IN SHARE ROW EXCLUSIVE MODE")
     found = fingerprint(target, table.name)
     if found != expected:
-        raise OtherRowsInTarget(rows={table.name: found.rows})
+        raise OtherRowsInTarget(rows={table.name: OtherRows(count_overwritten(digests, found.rows), found.rows)})
 
 
 def _write(

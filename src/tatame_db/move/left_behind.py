@@ -46,11 +46,15 @@ class LeftObjects:
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket of Supabase Storage; `size_bytes` is the sum of the sizes that Storage has recorded."""
+    """A bucket of Supabase Storage; `size_bytes` is the sum of the sizes that Storage has recorded.
+
+    `without_size` counts the objects whose size is not recorded, or not readable, and is unknown.
+    """
 
     name: str
     objects: int
     size_bytes: int
+    without_size: int
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,7 @@ class _Reader:
         """Return the buckets of Supabase Storage, the largest first."""
         tables = "storage.buckets", "storage.objects"
         rows = self._rows(" and ".join(tables), _BUCKETS) if self.services.intersection(tables) else []
-        return [Bucket(name, objects, int(size_bytes)) for name, objects, size_bytes in rows]
+        return [Bucket(name, objects, int(size), without_size) for name, objects, size, without_size in rows]
 
     def links(self, hosts: Sequence[str]) -> list[Links]:
         """Count, in each column with text, the values that contain one of the hosts."""
@@ -257,11 +261,13 @@ SELECT count(*) OVER (), coalesce(jobname, 'job ' || jobid) FROM cron.job WHERE 
 ORDER BY jobid LIMIT {MAX_NAMES}
 """
 _BUCKETS = f"""
-SELECT b.id, count(o.bucket_id), coalesce(sum(
-    -- The sizes are JSON that the service wrote, and a client of it may have changed.
-    CASE WHEN o.metadata ->> 'size' ~ '^[0-9]{{1,18}}$' THEN (o.metadata ->> 'size')::numeric END
-), 0)
-FROM storage.buckets b LEFT JOIN storage.objects o ON o.bucket_id = b.id
+SELECT b.id, count(o.bucket_id), coalesce(sum(o.size), 0), count(o.bucket_id) FILTER (WHERE o.size IS NULL)
+FROM storage.buckets b LEFT JOIN (
+    SELECT bucket_id,
+        -- The sizes are JSON that the service wrote, and a client of it may have changed.
+        CASE WHEN metadata ->> 'size' ~ '^[0-9]{{1,18}}$' THEN (metadata ->> 'size')::numeric END AS size
+    FROM storage.objects
+) o ON o.bucket_id = b.id
 GROUP BY b.id ORDER BY 3 DESC, 1 LIMIT {MAX_NAMES}
 """
 _TEAM = """

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # With proof, indexes and keys: 1.2 million check-ins take 4 s, on 2 cores that both servers and the client share.
 BYTES_PER_SECOND = 20_000_000
+# Of a view, whose rows are elsewhere.
+ROW_BYTES = 100
 
 
 @fact
@@ -68,7 +70,8 @@ class PlannedTable:
     table: str
     phase: int
     rows: int
-    size_bytes: int
+    size_bytes: int | None
+    """Of the table in the source; `None` for a view or a foreign table, whose rows are elsewhere."""
     seconds: float
     """An estimate for a first copy: by the speed of the last recorded copy, otherwise by the size."""
     columns: list[PlannedColumn]
@@ -185,6 +188,7 @@ def _planned(
         )
         for column in table.columns
     ]
-    seconds = rows / rows_per_second if rows_per_second else size_bytes / BYTES_PER_SECOND
+    known_bytes = rows * ROW_BYTES if size_bytes is None else size_bytes
+    seconds = rows / rows_per_second if rows_per_second else known_bytes / BYTES_PER_SECOND
     obstacles = [*resolution.obstacles[table.name], *column_obstacles(table, rows, target)]
     return PlannedTable(table.name, phase(table.table), rows, size_bytes, round(seconds, 1), columns, obstacles)

@@ -149,7 +149,10 @@ def prepare(
     if not options.accept_emptied:
         refuse_emptied(record, resolution, preparation.identity, selected.names, options.choices)
     if not options.replace_rows:
-        differing = {table.name: fingerprints[table.name] for table in preparation.differing}
+        differing = [
+            (TableDigests(connections, table, hash_function), fingerprints[table.name])
+            for table in preparation.differing
+        ]
         refuse_other_rows(record, preparation.identity, differing)
     held = [table for table in preparation.differing if fingerprints[table.name].rows]
     refuse_references(connections, held, preparation.own_keys)

@@ -6,6 +6,7 @@ refuses: once before it writes anything, and once more with the rows locked, bec
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -22,12 +23,15 @@ if TYPE_CHECKING:
     from tatame_db.move.mapping import TableMap
     from tatame_db.move.target import OwnKey
 
+# The ids that are named of each foreign key.
+IDS = 3
+
 
 @fact
 class RowsStillReferenced(TatameError):
     """Rows are gone at the source, and rows of the target that did not come from there refer to them.
 
-    `references` has a sentence for each foreign key.
+    `references` has a sentence for each foreign key, with the ids of some of the rows that are gone.
     """
 
     references: list[str]
@@ -54,12 +58,7 @@ def refuse_references(connections: Connections, tables: Iterable[TableMap], own_
     Raises `RowsStillReferenced`, `ReferencesUnreadable`.
     """
     _refuse(
-        [
-            (key, _count_references(connections, table, key))
-            for table in tables
-            for key in own_keys
-            if key.parent == table.name
-        ]
+        [_find_references(connections, table, key) for table in tables for key in own_keys if key.parent == table.name]
     )
 
 
@@ -71,7 +70,7 @@ def refuse_reaching_changes(
     `gone` are conditions of rows to delete; `differing` is the rest of a FROM clause with the rows to update.
     Raises `RowsStillReferenced`.
     """
-    found: list[tuple[OwnKey, int]] = []
+    found: list[_References] = []
     for key in own_keys:
         if key.parent != table.name:
             continue
@@ -80,7 +79,7 @@ def refuse_reaching_changes(
             # Ids never change, but another column may be referred to.
             old, new = (f"ROW({', '.join(f'{alias}.{quoted(name)}' for name in names)})::record" for alias in "tr")
             changing.append(f"{table.target_sql}, {differing} AND {old} *<> {new}")
-        rows = 0
+        rows, ids = 0, list[str]()
         for clause in changing:
             # A new reference has to lock the row that it refers to.
             target.row(
@@ -90,27 +89,41 @@ def refuse_reaching_changes(
             rows += target.row(
                 f"SELECT count(*) FROM {key.sql} AS c WHERE EXISTS (SELECT FROM {clause} AND {key.matches})"
             )[0]
-        found.append((key, rows))
+            refers = f"EXISTS (SELECT FROM {key.sql} AS c WHERE {key.matches})"
+            named = f"SELECT {table.target_id} FROM {clause} AND {refers} ORDER BY {table.key.target_value} LIMIT {IDS}"
+            ids += [name for (name,) in target.rows(named)]
+        found.append(_References(key, rows, ids))
     _refuse(found)
 
 
-def _refuse(found: Iterable[tuple[OwnKey, int]]) -> None:
-    references = [
-        f"{counted(rows, 'row')} of {key.place} to {key.parent}, by {key.name} (ON DELETE {key.on_delete})"
-        for key, rows in found
-        if rows
-    ]
-    if references:
+@dataclass(frozen=True)
+class _References:
+    """The number of rows that refer by this key to rows about to change, and the ids of some of those."""
+
+    key: OwnKey
+    rows: int
+    ids: list[str]
+
+    def __str__(self) -> str:
+        key, ids = self.key, ", ".join(self.ids[:IDS])
+        return (
+            f"{counted(self.rows, 'row')} of {key.place} to {key.parent}, for example to the id {ids}, by {key.name}"
+            f" (ON DELETE {key.on_delete})"
+        )
+
+
+def _refuse(found: Iterable[_References]) -> None:
+    if references := [str(reference) for reference in found if reference.rows]:
         raise RowsStillReferenced(references=references)
 
 
-def _count_references(connections: Connections, table: TableMap, key: OwnKey) -> int:
-    """Count the rows that refer by this key to rows that the source does not have, or has with other values."""
+def _find_references(connections: Connections, table: TableMap, key: OwnKey) -> _References:
+    """Find the rows that refer by this key to rows that the source does not have, or has with other values."""
     target, kind = connections.target, table.key.type
     columns = [table.column(name) for name in _values_beside_key(table, key)]
     source_values = f"ROW({', '.join(column.source_text for column in columns)})::text"
     target_values = f"ROW({', '.join(column.target_text for column in columns)})::text"
-    rows, after = 0, ""
+    rows, ids, after = 0, list[str](), ""
     while True:
         try:
             # A savepoint, because the transaction goes on after an error.
@@ -132,13 +145,14 @@ def _count_references(connections: Connections, table: TableMap, key: OwnKey) ->
         )
         gone = [name for name, values in referenced.items() if in_source.get(name) != values]
         if gone:
+            ids += gone[: IDS - len(ids)]
             [count] = target.row(
                 f"SELECT count(*) FROM {key.sql} AS c WHERE EXISTS (SELECT FROM {table.target_sql}"
                 f" WHERE {key.matches} AND {table.key.target_value} = ANY({array(array_items(gone), kind)}))"
             )
             rows += count
         if len(referenced) < BATCH_ROWS:
-            return rows
+            return _References(key, rows, ids)
         after = f" AND {table.key.target_value} > {literal(list(referenced)[-1])}::{kind}"
 
 

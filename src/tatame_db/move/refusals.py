@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tatame_db.errors import TatameError, counted, fact
 from tatame_db.evolve import DirectAddressNeeded
+from tatame_db.move.changes import MOST_COUNTED, count_overwritten
 from tatame_db.move.choices import REJECTED, UNKNOWN_TABLE
 from tatame_db.move.digest import TableDigests, common_hash
 from tatame_db.move.keys import refuse_disabled_keys
@@ -16,7 +18,7 @@ from tatame_db.move.target import own_keys
 from tatame_db.move.target_schema import refuse_missing_rights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable
 
     from tatame_db.move.choices import Choices, Resolution
     from tatame_db.move.connection import Connections, MoveConnection
@@ -24,19 +26,35 @@ if TYPE_CHECKING:
     from tatame_db.move.mapping import TableMap
 
 
+@dataclass(frozen=True)
+class OtherRows:
+    """The rows of a table that a copy would delete or overwrite; their number is `None` if it is not known."""
+
+    rows: int | None
+    of_rows: int
+
+    def __str__(self) -> str:
+        if self.rows == 0:
+            return "fewer than the source"
+        if self.rows is None:
+            return f"some of {counted(self.of_rows, 'row')}"
+        more = "more than " * (self.rows > MOST_COUNTED)
+        return f"{more}{min(self.rows, MOST_COUNTED):,} of {counted(self.of_rows, 'row')}"
+
+
 @fact
 class OtherRowsInTarget(TatameError):
     """Tables of the target hold rows that this move did not write, or that were changed since."""
 
-    rows: dict[str, int]
+    rows: dict[str, OtherRows]
     what = "these tables hold rows that did not come from this source, or were changed since: {tables}"
     means = "Nothing was copied."
     fix = "to overwrite them with the rows of the source, run the command with `--replace`"
 
     @property
     def tables(self) -> list[str]:
-        """The tables, each with the number of its rows."""
-        return [f"{table} with {counted(rows, 'row')}" for table, rows in self.rows.items()]
+        """The tables, each with the number of the rows that differ from the source."""
+        return [f"{table} ({rows})" for table, rows in self.rows.items()]
 
 
 @fact
@@ -72,15 +90,16 @@ def refuse_emptied(
         raise TablesEmptied(rows=emptied)
 
 
-def refuse_other_rows(record: Record, identity: str, differing: Mapping[str, Fingerprint]) -> None:
+def refuse_other_rows(record: Record, identity: str, differing: Iterable[tuple[TableDigests, Fingerprint]]) -> None:
     """Raise `OtherRowsInTarget` if a table of the target differs and was not written by a copy of this source alone."""
     known = record.tables()
-    others: dict[str, int] = {}
-    for name, found in differing.items():
+    others: dict[str, OtherRows] = {}
+    for digests, found in differing:
+        name = digests.table.name
         last = known.get(name)
         from_source = last and (last.source_identity, last.fingerprint) == (identity, found)
         if found.rows and not from_source:
-            others[name] = found.rows
+            others[name] = OtherRows(count_overwritten(digests, found.rows), found.rows)
     if others:
         raise OtherRowsInTarget(rows=others)
 
@@ -91,7 +110,7 @@ def refusals_of_copy(connections: Connections, resolution: Resolution, choices: 
     identity = identity_of(connections.source)
     tables = resolution.mapping.tables
     differing = _filled_and_differing(connections, tables)
-    held = [table for table in tables if table.name in differing]
+    held = [digests.table for digests, _ in differing]
     checks: list[Callable[[], None]] = [
         lambda: _refuse_pooler(target),
         lambda: refuse_missing_rights(target),
@@ -109,15 +128,16 @@ def refusals_of_copy(connections: Connections, resolution: Resolution, choices: 
     return refusals
 
 
-def _filled_and_differing(connections: Connections, tables: list[TableMap]) -> dict[str, Fingerprint]:
+def _filled_and_differing(connections: Connections, tables: list[TableMap]) -> list[tuple[TableDigests, Fingerprint]]:
     hash_function = common_hash(connections)
-    differing: dict[str, Fingerprint] = {}
+    differing: list[tuple[TableDigests, Fingerprint]] = []
     for table in tables:
         [has_rows] = connections.target.row(f"SELECT EXISTS (SELECT FROM {table.target_name})")
         if has_rows:
-            source, target, found = TableDigests(connections, table, hash_function).whole_with_fingerprint()
+            digests = TableDigests(connections, table, hash_function)
+            source, target, found = digests.whole_with_fingerprint()
             if source != target:
-                differing[table.name] = found
+                differing.append((digests, found))
     return differing
 
 
