@@ -164,7 +164,7 @@ def test_the_table_and_the_column_are_generated_linted_migrated_and_checked(pack
 def test_the_table_and_the_column_are_pushed(package: Package) -> None:
     package.output("migrate")
     statements = package.output("push", "--yes")
-    assert "CREATE TABLE payments" in statements
+    assert "CREATE TABLE public.payments" in statements
     assert "ALTER TABLE users ADD COLUMN tier TEXT" in statements
     assert "payments" not in package.output("push", "--yes")
 

@@ -46,7 +46,7 @@ EXPECTED = [
     ("find_user", 1, None),
     ("read User", 3, None),
     ("insert User", None, "IntegrityError"),
-    ("SELECT users.id", 3, None),
+    ("SELECT public.users.id", 3, None),
     ("INSERT INTO", None, "IntegrityError"),
 ]
 
@@ -239,7 +239,7 @@ def test_the_databases_of_a_process_report_apart(address: URL) -> None:
         with other.session() as session:
             session.scalars(select(User.id)).all()
     assert outline(first) == [("read User", 0, None)]
-    assert outline(second) == [("SELECT users.id", 0, None)]
+    assert outline(second) == [("SELECT public.users.id", 0, None)]
 
 
 def test_connections_that_were_idle_report_too(address: URL) -> None:

@@ -427,7 +427,7 @@ def test_a_page_after_a_row_uses_the_index_of_its_order(seeded: Database) -> Non
     described = read(Checkin).order_by(Checkin.id).after(read(Checkin).limit(1).all(seeded)[0])
     assert "Index Cond: (id > " in described.limit(5).explain(seeded) or "Seq Scan" in described.explain(seeded)
     sql = read(Graduation).order_by(Graduation.user_id, Graduation.created_at).after(row)._prepare("all", (), {})[0].sql
-    assert "WHERE (graduations.user_id, graduations.created_at, graduations.id) > (" in sql
+    assert "WHERE (public.graduations.user_id, public.graduations.created_at, public.graduations.id) > (" in sql
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,9 @@ def database(committed_database: Database) -> Database:
                 " ('ana', 'ana@gym.example', E'1\\r\\n2', 1, '2026-01-01 10:00:00.123456'), ('bia', NULL, '', 1, now())"
             )
         )
-        connection.execute(text("INSERT INTO notifications (title, recipients) VALUES ('one', '{1,NULL,\"a,b\"}')"))
+        connection.execute(
+            text("INSERT INTO public.notifications (title, recipients) VALUES ('one', '{1,NULL,\"a,b\"}')")
+        )
     return committed_database
 
 
@@ -208,11 +210,11 @@ def test_a_preview_shows_the_statements_and_runs_none(writing_studio: Client, da
 
     assert found["sql"] == [
         {
-            "statement": "UPDATE users SET email=CAST($1 AS TEXT) WHERE users.id = CAST($2 AS INTEGER)",
+            "statement": "UPDATE public.users SET email=CAST($1 AS TEXT) WHERE public.users.id = CAST($2 AS INTEGER)",
             "parameters": ["x'; --", "1"],
         },
-        {"statement": "DELETE FROM class WHERE class.id = CAST($1 AS INTEGER)", "parameters": ["7"]},
-        {"statement": "INSERT INTO notifications (recipients) VALUES ($1)", "parameters": [["1"]]},
+        {"statement": "DELETE FROM public.class WHERE public.class.id = CAST($1 AS INTEGER)", "parameters": ["7"]},
+        {"statement": "INSERT INTO public.notifications (recipients) VALUES ($1)", "parameters": [["1"]]},
     ]
     assert rows(database, "SELECT email FROM users WHERE id = 1") == [("ana@gym.example",)]
 

@@ -248,7 +248,7 @@ def test_a_statement_cannot_prepare_a_write_by_the_next_one(filled_studio: Clien
 
     assert filled_studio.error("UPDATE users SET email = 'x'")["code"] == "25006"
     assert filled_studio.run("SELECT session_user, current_user, current_setting('search_path')")[1]["rows"] == [
-        [READER, READER, '"$user", public']
+        [READER, READER, 'public, "$user", public']
     ]
 
 

@@ -358,7 +358,7 @@ def test_a_parameter_of_which_only_none_matters_is_refused_with_the_form_of_a_fl
         return read(User).where(User.deleted_at.is_(None) | deleted)
 
     statement, values = all_users._prepare("all", (), {})
-    assert statement.sql.endswith("WHERE users.deleted_at IS NULL OR %(deleted)s")
+    assert statement.sql.endswith("WHERE public.users.deleted_at IS NULL OR %(deleted)s")
     assert values == {"deleted": False}
 
 
@@ -569,7 +569,7 @@ def test_many_parameters_that_may_be_none_are_not_all_combined_at_the_definition
 
     assert len(calls) == 1 + 6 + 1
     assert MAX_NULLABLE < 6
-    assert "WHERE users.id != %(b)s::INTEGER AND" in users._prepare("all", (None, 1, None, 2), {})[0].sql
+    assert "WHERE public.users.id != %(b)s::INTEGER AND" in users._prepare("all", (None, 1, None, 2), {})[0].sql
 
 
 def test_a_default_that_is_not_none_is_a_value() -> None:
@@ -614,7 +614,9 @@ def test_methods_of_a_query_apply_to_each_combination() -> None:
 
     newest = users.where(User.gym_id == 1).order_by(User.created_at.desc()).limit(3)
     all_roles, one_role = (newest._prepare("all", args, {})[0].sql for args in ((), ("STUDENT",)))
-    assert all_roles.endswith("WHERE users.gym_id = %(gym_id_1)s::INTEGER ORDER BY users.created_at DESC LIMIT 3")
+    assert all_roles.endswith(
+        "WHERE public.users.gym_id = %(gym_id_1)s::INTEGER ORDER BY public.users.created_at DESC LIMIT 3"
+    )
     assert "users.role = %(role)s" in one_role
     assert one_role.endswith("LIMIT 3")
 
@@ -757,7 +759,7 @@ def test_an_argument_of_the_wrong_kind_is_refused_with_the_form_that_works(
     ],
 )
 def test_conditions_about_the_model_are_accepted(condition: Callable[[], Any]) -> None:
-    assert "\nFROM users \nWHERE " in read(User).where(condition())._prepare("all", (), {})[0].sql
+    assert "\nFROM public.users \nWHERE " in read(User).where(condition())._prepare("all", (), {})[0].sql
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,9 @@ def _show(status: Status, *, embedded: bool) -> None:
     console.answer(f"database  {status.database}")
     console.answer(f"server    PostgreSQL {status.server_version}, {'embedded' if embedded else 'from DATABASE_URL'}")
     console.answer(f"revision  {status.revision or 'none'}, {pending}{names}")
+    if status.elsewhere:
+        schemas = ", ".join(status.elsewhere)
+        console.answer(f"schema    public; tables of the same names in {schemas} are not used")
     if status.tables:
         console.answer("")
         console.table(["table", "rows"], status.tables.items())

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DisconnectionError
 
 from tatame_db.database.address import parse_address, readable
 from tatame_db.database.connecting import DatabasePool, PoolStatistics
-from tatame_db.database.dialect import OLDEST_SERVER
+from tatame_db.database.dialect import OLDEST_SERVER, SCHEMA, qualify
 from tatame_db.database.driver import check_intervals, driver_connection, is_gone
 from tatame_db.database.errors import DatabaseClosed, ServerTooOld, TransactionAborted
 from tatame_db.database.failures import statement_error
@@ -67,6 +67,9 @@ skip_checkout_checks: ContextVar[bool] = ContextVar("skip_checkout_checks", defa
 def _prepare_session() -> str:
     settings = {**_REPORTED_SETTINGS, **_OTHER_SETTINGS}
     set_all = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
+    # SQL that an app or a migration writes itself names no schema. The rest of the path may hold extensions.
+    path = f"concat_ws(', ', '{SCHEMA}', nullif(current_setting('search_path'), ''))"
+    set_all += f", set_config('search_path', {path}, false)"
     set_pooled = ", ".join(f"set_config('{name}', '{settings[name]}', false)" for name in _POOLED_SETTINGS)
     direct = "pg_backend_pid() = %(pid)s"
     return (
@@ -135,6 +138,7 @@ class Connections:
         }
 
     def _listen(self, engine: Engine) -> None:
+        qualify(engine.dialect)
         # Before the statements with which SQLAlchemy gets to know a server.
         event.listen(engine, "connect", self._limit_setup, insert=True)
         event.listen(engine, "connect", self._prepare)

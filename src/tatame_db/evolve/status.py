@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from tatame_db.database.address import readable
+from tatame_db.database.dialect import SCHEMA
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.history import History, current_revisions
 from tatame_db.schema import Base
@@ -30,10 +31,21 @@ class TablesMissing(TatameError):
     """Every migration is applied, and tables are missing nevertheless."""
 
     tables: list[str]
+    elsewhere: list[str]
+    """Other schemas in the `search_path` that have tables of these names."""
     what = "all migrations are applied, but tables are missing: {tables}"
-    fix = (
-        "run `tatame-db check` to see every difference; on a development database, `tatame-db push` creates the tables"
-    )
+    fix = "{advice}"
+
+    @property
+    def advice(self) -> str:
+        """The fix for tables in another schema, or for missing ones."""
+        if self.elsewhere:
+            moved = f"ALTER TABLE {self.elsewhere[0]}.{self.tables[0]} SET SCHEMA {SCHEMA}"
+            return f"tables of these names are in {', '.join(self.elsewhere)}: move each with `{moved}`"
+        return (
+            "run `tatame-db check` to see every difference; on a development database, `tatame-db push` creates the"
+            " tables"
+        )
 
 
 @fact
@@ -53,6 +65,8 @@ class Status:
     head: str
     pending: list[str]
     tables: dict[str, int]
+    elsewhere: list[str]
+    """Other schemas in the `search_path` that have tables of the same names, which are not used."""
 
 
 def status(engine: Engine) -> Status:
@@ -72,6 +86,7 @@ def status(engine: Engine) -> Status:
             head=history.head,
             pending=[script.revision for script in history.pending(connection)],
             tables={row.name: row.rows_estimated for row in connection.execute(estimated_rows())},
+            elsewhere=_schemas_elsewhere(connection),
         )
 
 
@@ -80,7 +95,15 @@ def refuse_incomplete(connection: Connection) -> None:
     if pending := History().pending(connection):
         raise SchemaBehind(pending=[script.revision for script in pending])
     if missing := Base.metadata.tables.keys() - {row.name for row in connection.execute(estimated_rows())}:
-        raise TablesMissing(tables=sorted(missing))
+        raise TablesMissing(tables=sorted(missing), elsewhere=_schemas_elsewhere(connection))
+
+
+def _schemas_elsewhere(connection: Connection) -> list[str]:
+    query = text(
+        "SELECT DISTINCT nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE nspname = ANY(current_schemas(false)) AND nspname <> :schema AND relname = ANY(:names) ORDER BY 1"
+    )
+    return list(connection.scalars(query, {"schema": SCHEMA, "names": list(Base.metadata.tables)}))
 
 
 def table_sizes() -> TextClause:

@@ -22,6 +22,8 @@ if context.is_offline_mode():
         transaction_per_migration=True,
         version_table_schema=version_schema,
     )
+    # Migrations name no schema. Online, the connection sets the path.
+    context.execute("SET search_path = public")
     context.execute(preparation[0])
 else:
     connection = attributes["connection"]

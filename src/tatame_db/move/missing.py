@@ -65,7 +65,7 @@ def _name(constraint: Constraint, table: Table) -> str:
 
 
 def _statement(element: AddConstraint | CreateIndex) -> str:
-    compiled = element.compile(dialect=DIALECT, schema_translate_map={None: "public"}, render_schema_translate=True)
+    compiled = element.compile(dialect=DIALECT)
     return str(compiled).strip()
 
 

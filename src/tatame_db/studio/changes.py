@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import ColumnCollectionConstraint
 
+from tatame_db.database.dialect import qualify
 from tatame_db.errors import fact
 from tatame_db.schema import Base
 from tatame_db.studio.cells import Cell, cell_expressions, cells_of
@@ -157,6 +158,7 @@ class SavedRow:
 
 
 _NUMBERED = PGDialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
+qualify(_NUMBERED)
 
 
 def preview(changes: list[Change]) -> list[PreviewedStatement]:
