@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import inspect
 import pkgutil
 import re
 import sys
+import textwrap
+from dataclasses import fields, is_dataclass
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from string import Formatter
 from typing import TYPE_CHECKING
@@ -16,6 +21,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import tatame_db
+from tatame_db import move
+from tatame_db.cli import move_json
 from tatame_db.cli.commands import app
 from tatame_db.database.dialect import DIALECT
 from tatame_db.errors import TatameError
@@ -39,6 +46,7 @@ def generated() -> dict[Path, str]:
     return {
         readme: with_commands(readme.read_text(encoding="utf-8")),
         ROOT / "docs" / "errors.md": errors_page(),
+        ROOT / "docs" / "json.md": json_page(),
         ROOT / "docs" / "reference.md": reference_page(),
         ROOT / "docs" / "schema.md": schema_page(),
     }
@@ -281,6 +289,109 @@ def _with_facts(template: str) -> str:
             text += f"<{fact}>" if in_code else f"*{fact}*"
             text += f" {noun}s" if noun and noun.isalpha() and len(noun) > 1 else ""
     return text.replace("**", "* *")
+
+
+# --- JSON ------------------------------------------------------------------------------------------------------------
+
+
+def json_page() -> str:
+    """Write the keys of the objects that the commands of the move print, and of the objects in them."""
+    parts = [
+        "# JSON of the move",
+        _NOTICE,
+        "With `--json`, each command of the move prints one object on stdout. A command that fails before it has begun"
+        " its answer prints the [object of an error](configuration.md#json). A time is a text such as"
+        " `2026-03-01 10:00:00+00:00`.",
+        _table(
+            ["Command", "Object"],
+            [
+                [f"`tatame-db move {command}`", _linked(place.rpartition(".")[2])]
+                for command, place in move_json.ANSWERS.items()
+            ],
+        ),
+    ]
+    for answer in _objects():
+        parts += [f"## {answer.__name__}", inspect.cleandoc(answer.__doc__ or ""), _keys(answer)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _objects() -> list[type]:
+    """Return the classes of the answers, each followed by those of the objects in it."""
+    found: list[type] = []
+
+    def add(answer: type) -> None:
+        if answer not in found:
+            found.append(answer)
+            for kind in _kinds(answer).values():
+                for name in re.findall(r"\w+", kind):
+                    if inner := _dataclasses().get(name):
+                        add(inner)
+
+    for place in move_json.ANSWERS.values():
+        add(_dataclasses()[place.rpartition(".")[2]])
+    return found
+
+
+@cache
+def _dataclasses() -> dict[str, type]:
+    modules = [importlib.import_module(place.rpartition(".")[0]) for place in move_json.ANSWERS.values()]
+    modules += [
+        importlib.import_module(module.name) for module in pkgutil.walk_packages(move.__path__, f"{move.__name__}.")
+    ]
+    return {
+        name: member
+        for module in modules
+        for name, member in vars(module).items()
+        if isinstance(member, type) and is_dataclass(member) and member.__module__ == module.__name__
+    }
+
+
+def _kinds(answer: type) -> dict[str, str]:
+    """Return the annotated type of each key."""
+    kinds = {field.name: str(field.type) for field in fields(answer)}
+    return kinds | {
+        name: str(getattr(answer, name).fget.__annotations__["return"])
+        for name in move_json.PROPERTIES.get(answer.__name__, ())
+    }
+
+
+def _keys(answer: type) -> str:
+    meanings = {name: text for part in reversed(answer.__mro__[:-1]) for name, text in _meanings(part).items()}
+    rows = [[f"`{name}`", _linked(_json_type(kind)), meanings.get(name, "")] for name, kind in _kinds(answer).items()]
+    return _table(["Key", "Value", "Meaning"], rows)
+
+
+def _meanings(answer: type) -> dict[str, str]:
+    """Return the text below each field, and the docstring of each property."""
+    [node] = ast.parse(textwrap.dedent(inspect.getsource(answer))).body
+    assert isinstance(node, ast.ClassDef)  # noqa: S101, for the type checker
+    found = {part.name: ast.get_docstring(part) or "" for part in node.body if isinstance(part, ast.FunctionDef)}
+    for field, text in pairwise(node.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
+            found[field.target.id] = inspect.cleandoc(str(getattr(text.value, "value", "")))
+    return {name: " ".join(text.replace("`None`", "`null`").split()) for name, text in found.items()}
+
+
+def _json_type(kind: str) -> str:
+    """Return a type as a reader of JSON calls it."""
+    for pattern, words in (
+        (r"(?:list|tuple)\[(.*)\]", r"list of \1"),
+        (r"dict\[str, (.*)\]", r"object with values of \1"),
+        (r" \| ", " or "),
+        (r"Literal\[(.*)\]", r"one of \1"),
+        (r"\bstr\b|\bdatetime\b|\bOutcome\b", "text"),
+        (r"\bint\b|\bfloat\b", "number"),
+        (r"\bbool\b", "true or false"),
+        (r"\bNone\b", "null"),
+    ):
+        kind = re.sub(pattern, words, kind)
+    return kind
+
+
+def _linked(text: str) -> str:
+    return re.sub(
+        r"\w+", lambda found: f"[{found[0]}](#{found[0].lower()})" if found[0] in _dataclasses() else found[0], text
+    )
 
 
 def _table(heading: list[str], rows: list[list[str]]) -> str:

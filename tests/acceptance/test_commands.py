@@ -8,12 +8,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+from typer.main import get_command
 
+from tatame_db.cli import commands
 from tatame_db.schema import Base
 
 COMMAND = Path(sys.executable).with_name("tatame-db")
@@ -434,3 +437,36 @@ def test_an_output_on_a_full_disk_is_an_error_in_words(run: Run, environment: di
         1,
         "error: cannot write the output: No space left on device",
     )
+
+
+def _commands_with_json(group: Any, before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands_with_json(command, (*before, name))
+        elif any("--json" in parameter.opts for parameter in command.params):
+            yield *before, name
+
+
+WITH_JSON = list(_commands_with_json(get_command(commands.app)))
+
+
+@pytest.mark.parametrize("command", WITH_JSON, ids=" ".join)
+def test_json_states_every_error(invoke: Run, command: tuple[str, ...]) -> None:
+    keys = ["type", "what", "means", "fix", "notes"]
+    mistyped = invoke(*command, "--nonsense", "--json")
+    error = json.loads(mistyped.stdout)["error"]
+    assert (mistyped.returncode, list(error), error["type"]) == (2, keys, "Mistyped")
+    if command == ("move", "rehearse"):
+        # It reads no settings.
+        return
+    failed = invoke(*command, "--json", TATAME_ENV="nonsense")
+    error = json.loads(failed.stdout)["error"]
+    assert (failed.returncode, list(error), error["type"]) == (1, keys, "SettingsInvalid")
+    assert failed.stderr.startswith(f"error: {error['what']}\n{error['means']}\n\nhint: {error['fix']}\n")
+
+
+def test_json_states_no_error_beside_an_answer(invoke: Run, bare_address_url: str) -> None:
+    done = invoke("status", "--check", "--json", DATABASE_URL=bare_address_url)
+    assert done.returncode == 3
+    assert "error" not in json.loads(done.stdout)
+    assert done.stderr.startswith("error: ")

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -219,6 +220,40 @@ def test_excluded_rows_are_listed_and_written_as_sql_on_request(move: Run, supab
     unknown = move("rejects", "roles")
     assert (unknown.returncode, unknown.stdout) == (2, "")
     assert "no excluded rows or values are kept of roles; there are some of: checkins, users" in unknown.stderr
+
+
+def test_a_script_is_no_json(move: Run) -> None:
+    done = move("rejects", "--sql", "--json")
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"]["type"] == "Mistyped"
+    assert "--sql prints a script, which --json cannot hold" in done.stderr
+
+
+def test_the_keys_of_every_answer_are_documented(move: Run, supabase: URL, address: URL) -> None:
+    with psycopg.connect(readable(supabase)) as connection:
+        connection.execute("UPDATE users SET created_at = 'infinity' WHERE id = -5")
+        connection.execute((HERE / "left_behind.sql").read_bytes())
+    page = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
+    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
+    types = {name: dict(re.findall(r"^\| `(\w+)` \| (.*?) \| ", text, re.MULTILINE)) for name, text in sections.items()}
+    seen: set[str] = set()
+
+    def check(value: Any, name: str) -> None:
+        seen.add(name)
+        assert set(value) == set(types[name]), name
+        for key, kind in types[name].items():
+            if inner := re.search(r"\[(\w+)\]", kind):
+                for item in value[key] if isinstance(value[key], list) else filter(None, [value[key]]):
+                    check(item, inner[1])
+
+    options = "--misfits", "null", "--rejects", "keep", "--unknown", "leave"
+    for command in ("plan", "copy", "verify", "counts", "status", "rejects"):
+        answer = json.loads(move(command, "--json", *(options if command in ("plan", "copy") else ())).stdout)
+        [name] = re.findall(rf"^\| `tatame-db move {command}` \| \[(\w+)\]", page, re.MULTILINE)
+        check(answer, name)
+        with psycopg.connect(readable(address)) as connection:
+            connection.execute("UPDATE users SET email = 'new@gym.example' WHERE id = 1")
+    assert set(types) - seen <= {"Rehearsal", "RehearsedStep", "RestReading", "NotReadable", "TargetObject"}
 
 
 def test_an_unknown_table_is_a_usage_error(move: Run) -> None:

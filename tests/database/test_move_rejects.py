@@ -292,7 +292,7 @@ def test_only_the_tables_that_are_named_are_restored(
     restore("a.b")
     assert ask(bare_address, f"SELECT count(*) FROM pg_class WHERE relnamespace = '{RESTORED}'::regnamespace") == [(1,)]
     with move.open_target(engine) as target:
-        assert {group.exclusion.table for group in move.rejected_rows(target, ["users"])} == {"users"}
+        assert {group.table for group in move.rejected_rows(target, ["users"])} == {"users"}
         with pytest.raises(move.NotRejected) as caught:
             move.rejected_rows(target, ["users", "gyms"])
     assert (caught.value.tables, caught.value.known) == (["gyms"], ["a.b", "notifications", "users"])
@@ -441,7 +441,7 @@ def test_ids_and_counts_are_listed(copy: Copy, supabase: URL, engine: Engine) ->
     copy(choices=CHOICES)
     with move.open_target(engine) as target:
         found = move.rejected_rows(target)
-    assert {(group.exclusion.place, group.exclusion.action, *group.ids) for group in found} == {
+    assert {(group.place, group.action, *group.ids) for group in found} == {
         ("a.b", "kept", "NULL", "NULL"),
         ("notifications.sent_at", "nulled", "3"),
         ("users.created_at", "rejected", "-5"),
@@ -449,4 +449,4 @@ def test_ids_and_counts_are_listed(copy: Copy, supabase: URL, engine: Engine) ->
         ("users.nickname", "kept", "1"),
         ("users.role", "nulled", "2"),
     }
-    assert all(group.exclusion.rows == len(group.ids) for group in found)
+    assert all(group.rows == len(group.ids) for group in found)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from tatame_db.cli import console
-from tatame_db.errors import TatameError, fact
+from tatame_db.errors import NOTHING_CHANGED, TatameError, fact
 
 if TYPE_CHECKING:
     from tatame_db.database.pool import Database
@@ -17,10 +19,19 @@ if TYPE_CHECKING:
     from tatame_db.settings import Settings
 
 INTERRUPTED = 130
+ROLLED_BACK = "unfinished changes were rolled back"
 
 
 class Group(TyperGroup):
-    """Turns a `TatameError` into a message and an exit code; a bug keeps its traceback."""
+    """Turns a `TatameError` into a message and an exit code; a bug keeps its traceback.
+
+    With `--json`, the error is also the answer on stdout, unless the command has already printed its own.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Note whether JSON is asked for, also if other options are mistyped."""
+        console.JsonAnswer.requested, console.JsonAnswer.begun = "--json" in args, False
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command and print its error, if it is an expected one."""
@@ -28,14 +39,31 @@ class Group(TyperGroup):
             return super().invoke(ctx)
         except TatameError as error:
             _say_with_notes(f"error: {error}", error)
+            _answer_error(type(error).__name__, error.what, error.means, error.fix, error)
             raise typer.Exit(error.exit_code) from None
         except (KeyboardInterrupt, typer.Abort) as stopped:
-            _say_with_notes("\ninterrupted: unfinished changes were rolled back", stopped)
+            _say_with_notes(f"\ninterrupted: {ROLLED_BACK}", stopped)
+            _answer_error("Interrupted", "interrupted", ROLLED_BACK, "run the command again", stopped)
             raise typer.Exit(INTERRUPTED) from None
+        except TyperException as mistyped:
+            # Only the whole message names the option.
+            what = str(getattr(mistyped, "format_message", mistyped.__str__)())
+            _answer_error("Mistyped", what, NOTHING_CHANGED, "see `--help` of the command", mistyped)
+            raise
 
 
 def _say_with_notes(message: str, error: BaseException) -> None:
-    console.say("\n".join([message, *getattr(error, "__notes__", [])]))
+    console.say("\n".join([message, *_notes(error)]))
+
+
+def _answer_error(kind: str, what: str, means: str, fix: str, error: BaseException) -> None:
+    # The command has failed already; that its answer cannot be printed either changes nothing about it.
+    with contextlib.suppress(console.OutputFailed):
+        console.answer_error({"type": kind, "what": what, "means": means, "fix": fix, "notes": _notes(error)})
+
+
+def _notes(error: BaseException) -> list[str]:
+    return getattr(error, "__notes__", [])
 
 
 app = typer.Typer(
@@ -73,7 +101,7 @@ DatabaseUrl = Annotated[
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, also for an error.")]
 Port = Annotated[
     int | None, typer.Option(min=1, max=65535, help="Also listen on this port of 127.0.0.1.", show_default=False)
 ]

@@ -74,8 +74,22 @@ def answer_parts(parts: Iterable[str]) -> None:
     _write("".join(pending), end="")
 
 
+class JsonAnswer:
+    """Whether the command was asked for JSON, and has begun to print it: an answer is a single object."""
+
+    requested: ClassVar[bool] = False
+    begun: ClassVar[bool] = False
+
+
+def answer_error(error: dict[str, object]) -> None:
+    """Print an error as the answer, if JSON was asked for and none is printed yet."""
+    if JsonAnswer.requested and not JsonAnswer.begun:
+        answer_json({"error": error})
+
+
 def answer_json(facts: dict[str, Any]) -> None:
     """Print one JSON object with stable keys; its parts are made as they are printed."""
+    JsonAnswer.begun = True
     parts = json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(facts)
     answer_parts(printable(part, keep="\n", quoted=json.dumps) for part in parts)
     answer("")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tatame_db.cli import console, move_report
+from tatame_db.cli import console, move_json, move_report
 from tatame_db.cli.app import AsJson, DatabaseUrl, Target, app, target_of
 from tatame_db.errors import counted
 
@@ -113,7 +111,7 @@ def plan_(
     with _opened(target, anon_sees_all=anon_sees_all, keep_unknown=unknown == "keep") as connections:
         plan = move.plan(connections, choices, addresses)
     if as_json:
-        console.answer_json(asdict(plan) | {"complete": plan.complete, "seconds": plan.seconds})
+        console.answer_json(move_json.as_json(plan))
     else:
         move_report.show_plan(plan)
     if error := plan.error:
@@ -180,7 +178,7 @@ def copy_(
             on_stage=lambda stage, table: progress.stage(f"{stage.value}: {table}" if table else stage.value),
         )
     if as_json:
-        console.answer_json(asdict(report))
+        console.answer_json(move_json.as_json(report))
     else:
         move_report.show_copy(report)
 
@@ -204,7 +202,7 @@ def status_(database_url: DatabaseUrl = None, *, as_json: AsJson = False) -> Non
     with move.open_target(target_of(database_url).database.engine) as target:
         status = move.status(target)
     if as_json:
-        console.answer_json(json.loads(json.dumps(asdict(status), default=str)))
+        console.answer_json(move_json.as_json(status))
     else:
         move_report.show_status(status)
 
@@ -225,13 +223,15 @@ def rejects_(
     """Show which rows and values were excluded by choice and are kept; with --sql, the rows themselves."""
     from tatame_db import move
 
+    if sql and as_json:
+        raise typer.BadParameter("--sql prints a script, which --json cannot hold; choose one of them")
     with move.open_target(target_of(database_url).database.engine) as target:
         if sql:
             console.answer_parts(move.restoring_script(target, tables or ()))
             return
         rejected = move.rejected_rows(target, tables or ())
     if as_json:
-        console.answer_json({"rejects": [asdict(group.exclusion) | {"ids": group.ids} for group in rejected]})
+        console.answer_json(move_json.as_json(move_json.Rejects(rejected)))
     else:
         move_report.show_rejected(rejected)
 
@@ -250,8 +250,7 @@ def counts_(database_url: DatabaseUrl = None, *, anon_sees_all: AnonSeesAll = Fa
             with move.open_for_reading(source, target.database.engine) as connections:
                 counts = move.counts(connections)
     if as_json:
-        tables = [asdict(count) | {"agrees": count.agrees, "by_choice": count.by_choice} for count in counts]
-        console.answer_json({"rest": asdict(rest) if rest else None, "tables": tables})
+        console.answer_json(move_json.as_json(move_json.Counts(rest, counts)))
     else:
         move_report.show_counts(counts, rest)
     if differing := [count for count in counts if not count.agrees]:
@@ -276,7 +275,7 @@ def verify_(
     with _opened(target_of(database_url), anon_sees_all=anon_sees_all) as connections:
         compared = move.compare(connections, tables or (), max_differences=max_differences)
         if as_json:
-            console.answer_json(move_report.proof_as_json(compared))
+            console.answer_json(move_json.comparison_as_json(compared))
         else:
             move_report.show_proof(compared)
     if error := compared.proof.error:
@@ -298,7 +297,7 @@ def rehearse_(
     print_step = console.say if as_json else console.answer
     rehearsal = move.rehearse(rows, keep=keep, on_step=lambda step: print_step(move_report.step_line(step)))
     if as_json:
-        console.answer_json(asdict(rehearsal) | {"passed": rehearsal.failed is None})
+        console.answer_json(move_json.as_json(rehearsal))
     else:
         move_report.show_rehearsal(rehearsal)
     if rehearsal.failed:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tatame_db.cli import console
 from tatame_db.errors import counted
@@ -287,9 +286,8 @@ def show_rejected(rejected: list[Rejected]) -> None:
     console.table(
         ["table", "column", "rows", "action", "reason", "ids"],
         [
-            (found.table, found.column, found.rows, found.action, found.reason, _listed(group.ids, found.rows))
-            for group in rejected
-            for found in [group.exclusion]
+            (found.table, found.column, found.rows, found.action, found.reason, _listed(found.ids, found.rows))
+            for found in rejected
         ],
     )
     console.answer("\nthe rows themselves, as SQL: `tatame-db move rejects --sql`")
@@ -315,40 +313,6 @@ def _count_result(count: TableCount) -> str:
     result = "equal" if count.agrees else "differs by choice" if count.by_choice else "differs"
     rejected = ", ".join(f"{rows:,} rejected: {kind}" for kind, rows in count.rejected.items())
     return f"{result}, {rejected}" if rejected else result
-
-
-class _Stream(list[Any]):
-    """A list for the JSON encoder whose items are made one by one; only their number is known before."""
-
-    def __init__(self, items: Iterator[Any], number: int) -> None:
-        super().__init__()
-        self._items, self._number = items, number
-
-    def __iter__(self) -> Iterator[Any]:
-        return self._items
-
-    def __len__(self) -> int:
-        return self._number
-
-
-def proof_as_json(comparison: Comparison) -> dict[str, Any]:
-    """Return the object that `move verify --json` prints; the values that differ are read while it is encoded."""
-    proof = comparison.proof
-    return {
-        "hash": proof.hash,
-        "rest": asdict(proof.rest) if proof.rest else None,
-        "equal": proof.equal,
-        "equal_but_for_choices": proof.equal_but_for_choices,
-        "by_choice": proof.by_choice,
-        "tables": [_table_as_json(comparison, table) for table in proof.tables],
-        "exclusions": [asdict(exclusion) for exclusion in proof.exclusions],
-        "changed": [asdict(exclusion) for exclusion in proof.changed],
-    }
-
-
-def _table_as_json(comparison: Comparison, table: TableProof) -> dict[str, Any]:
-    differences = _Stream(map(asdict, comparison.differences(table)), len(table.differences))
-    return asdict(replace(table, differences=[])) | {"differences": differences, "equal": table.equal}
 
 
 def show_proof(comparison: Comparison) -> None:

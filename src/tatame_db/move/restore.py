@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from tatame_db.database.dialect import literal, quoted
@@ -61,10 +61,9 @@ class RowsWithoutText(TatameError):
 
 
 @dataclass(frozen=True)
-class Rejected:
-    """An exclusion that is kept in `tatame_move.rejects`, with the first `IDS` ids of its rows."""
+class Rejected(Exclusion):
+    """An exclusion that is kept in `tatame_move.rejects`, with the first 20 ids of its rows."""
 
-    exclusion: Exclusion
     ids: list[str]
 
 
@@ -90,7 +89,7 @@ class _Group:
 def rejected_rows(target: MoveConnection, tables: Sequence[str] = ()) -> list[Rejected]:
     """Return what is kept of these tables, or of all. Raises `NotRejected`."""
     exclusions = _exclusions(target, tables)
-    return [Rejected(exclusion, _ids(target, exclusion)) for exclusion in exclusions]
+    return [Rejected(**asdict(exclusion), ids=_ids(target, exclusion)) for exclusion in exclusions]
 
 
 def _exclusions(target: MoveConnection, tables: Sequence[str]) -> list[Exclusion]:

@@ -101,6 +101,11 @@ class Rehearsal:
     """The data directory of the server with both databases if they were kept, as are their addresses."""
 
     @property
+    def passed(self) -> bool:
+        """Whether no step failed."""
+        return self.failed is None
+
+    @property
     def failed(self) -> RehearsedStep | None:
         """The step that failed."""
         return next((step for step in self.steps if not step.passed), None)
