@@ -24,6 +24,7 @@ from tatame_db.move import jobs, snapshot
 from tatame_db.move.connection import MoveConnection
 from tatame_db.move.open import reopen
 from tatame_db.move.rehearsal import SUPABASE_SCHEMA
+from tatame_db.move.snapshot import LockWait
 from tatame_db.schema import phases
 from tatame_db.server.embedded import EmbeddedServer
 
@@ -283,6 +284,28 @@ def test_a_table_that_stays_locked_is_named_with_the_process(
             pass
         assert (caught.value.database, caught.value.tables) == (database, ["class"])
         assert caught.value.processes == [holder.info.backend_pid]
+
+
+@pytest.mark.parametrize("database", ["source", "target"])
+def test_a_wait_for_a_lock_is_reported_once_while_it_lasts(
+    supabase: URL, engine: Engine, monkeypatch: pytest.MonkeyPatch, database: str
+) -> None:
+    monkeypatch.setattr(snapshot, "_SAY_AFTER_SECONDS", 0)
+    monkeypatch.setattr(snapshot, "_LOCK_TIMEOUT_MS", 10)
+    waits: list[LockWait] = []
+    address = supabase if database == "source" else engine.url
+    with psycopg.connect(readable(address)) as holder:
+        process = holder.info.backend_pid
+        holder.execute("LOCK TABLE class IN ACCESS EXCLUSIVE MODE")
+
+        def release(wait: LockWait) -> None:
+            waits.append(wait)
+            holder.rollback()
+
+        with move.open_for_reading(supabase, engine, release):
+            pass
+    assert waits == [LockWait(database, ["class"], [process])]
+    assert str(waits[0]) == f"tables of the {database} are locked: class, by the process {process}"
 
 
 def test_tables_that_never_stay_the_same_are_refused(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
     from tatame_db.move import Connections, Mirror, TableCopy
+    from tatame_db.move.snapshot import LockWait
 
 move = typer.Typer(help="Move data out of Supabase and prove it.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(move, name="move")
@@ -57,7 +58,7 @@ def _opened(target: Target, *, anon_sees_all: bool, keep_unknown: bool = False) 
 
     with (
         _source(target, anon_sees_all=anon_sees_all, keep_unknown=keep_unknown) as source,
-        move.open_for_reading(source, target.database.engine) as connections,
+        move.open_for_reading(source, target.database.engine, _say_locked) as connections,
     ):
         yield connections
 
@@ -157,7 +158,7 @@ def copy_(
     chosen = [*(tables or ()), *(move.tables_of_phase(phase) if phase else ())]
     with (
         _source(target, anon_sees_all=anon_sees_all, keep_unknown=unknown == "keep") as source,
-        move.open_for_writing(source, target.database.engine, _say_wait) as connections,
+        move.open_for_writing(source, target.database.engine, _say_wait, _say_locked) as connections,
         console.Progress() as progress,
     ):
 
@@ -187,6 +188,10 @@ def _say_wait() -> None:
     console.say("another move or schema change is running on this database; waiting for it to end")
 
 
+def _say_locked(wait: LockWait) -> None:
+    console.say(f"{wait}; waiting for them")
+
+
 def _say_table_copied(copied: TableCopy) -> None:
     console.say(
         f"{copied.table}: {counted(copied.rows, 'row')}, {copied.written:,} written, {copied.deleted:,} deleted,"
@@ -199,7 +204,7 @@ def status_(database_url: DatabaseUrl = None, *, as_json: AsJson = False) -> Non
     """Show the state of the move: tables copied and proven, later changes, unfinished work."""
     from tatame_db import move
 
-    with move.open_target(target_of(database_url).database.engine) as target:
+    with move.open_target(target_of(database_url).database.engine, on_locked=_say_locked) as target:
         status = move.status(target)
     if as_json:
         console.answer_json(move_json.as_json(status))
@@ -225,7 +230,7 @@ def rejects_(
 
     if sql and as_json:
         raise typer.BadParameter("--sql prints a script, which --json cannot hold; choose one of them")
-    with move.open_target(target_of(database_url).database.engine) as target:
+    with move.open_target(target_of(database_url).database.engine, on_locked=_say_locked) as target:
         if sql:
             console.answer_parts(move.restoring_script(target, tables or ()))
             return
@@ -247,7 +252,7 @@ def counts_(database_url: DatabaseUrl = None, *, anon_sees_all: AnonSeesAll = Fa
         if isinstance(source, move.Mirror):
             counts, rest = source.counts(target.database.engine), source.rest.reading
         else:
-            with move.open_for_reading(source, target.database.engine) as connections:
+            with move.open_for_reading(source, target.database.engine, _say_locked) as connections:
                 counts = move.counts(connections)
     if as_json:
         console.answer_json(move_json.as_json(move_json.Counts(rest, counts)))

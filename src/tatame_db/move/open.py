@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
+    from tatame_db.move.snapshot import LockWait
+
 CONNECT_TIMEOUT_SECONDS = 15
 # A dead host is detected within a minute.
 _KEEPALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
@@ -148,23 +150,32 @@ class Source(Protocol):
 
 
 @contextlib.contextmanager
-def open_for_reading(source: URL | str | Source, target: Engine) -> Generator[Connections]:
+def open_for_reading(
+    source: URL | str | Source, target: Engine, on_locked: Callable[[LockWait], None] = ignore
+) -> Generator[Connections]:
     """Open both databases in a read-only transaction each, so that every query sees them at one moment.
 
         with move.open_for_reading("postgresql://…", db.engine) as connections:
             proof = move.verify(connections)
 
-    Raises `SourceUnreachable`, `SourceTooOld`, `EncodingUnsupported`, `SameDatabase`, `SchemaBehind`, `TablesLocked`,
-    `TablesChanging`, `ConnectionLost`.
+    `on_locked` is called if tables of one of them are locked for more than a second. Raises `SourceUnreachable`,
+    `SourceTooOld`, `EncodingUnsupported`, `SameDatabase`, `SchemaBehind`, `TablesLocked`, `TablesChanging`,
+    `ConnectionLost`.
     """
     source = _parsed(source)
-    with open_target(target, source) as opened_target, _open_source(source, opened_target) as opened_source:
+    with (
+        open_target(target, source, on_locked=on_locked) as opened_target,
+        _open_source(source, opened_target, on_locked) as opened_source,
+    ):
         yield Connections(opened_source, opened_target)
 
 
 @contextlib.contextmanager
 def open_for_writing(
-    source: URL | str | Source, target: Engine, on_wait: Callable[[], None] = ignore
+    source: URL | str | Source,
+    target: Engine,
+    on_wait: Callable[[], None] = ignore,
+    on_locked: Callable[[LockWait], None] = ignore,
 ) -> Generator[Connections]:
     """Open the source in a read-only transaction, and the target outside of one: the caller commits.
 
@@ -173,9 +184,10 @@ def open_for_writing(
                 report = move.copy(connections, choices=move.Choices(misfits="null"))
         print(f"{sum(table.written for table in report.tables):,} rows written, as of {report.moment}")
 
-    Holds the lock on schema changes until the end, because a copy drops keys and indexes for a while; `on_wait` is
-    called once if another process holds it. The lock ends with this process, however it ends. Raises what
-    `open_for_reading` raises, `DirectAddressNeeded` for a target behind a pooler, and `KeysNotEnforced`.
+    Holds the lock on schema changes until the end, because a copy drops keys and indexes for a while; it ends with
+    this process, however it ends. `on_wait` is called once if another process holds it, and `on_locked` if tables of
+    the source are locked for more than a second. Raises what `open_for_reading` raises, `DirectAddressNeeded` for a
+    target behind a pooler, and `KeysNotEnforced`.
     """
     source = _parsed(source)
     timeouts = evolve.Timeouts(statement_timeout_ms=0, on_wait=on_wait)
@@ -185,7 +197,7 @@ def open_for_writing(
         opened_target = MoveConnection("target", target.url, driver_connection(locked))
         _refuse_encoding(opened_target)
         _pin_target(opened_target)
-        with _open_source(source, opened_target) as opened_source, report_loss(opened_target):
+        with _open_source(source, opened_target, on_locked) as opened_source, report_loss(opened_target):
             opened_target.driver.commit()
             yield Connections(opened_source, opened_target)
 
@@ -257,7 +269,11 @@ def _pin_target(target: MoveConnection) -> None:
 
 @contextlib.contextmanager
 def open_target(
-    target: Engine, source: URL | Source | None = None, *, check_schema: bool = True
+    target: Engine,
+    source: URL | Source | None = None,
+    *,
+    check_schema: bool = True,
+    on_locked: Callable[[LockWait], None] = ignore,
 ) -> Generator[MoveConnection]:
     """Open the target alone, in a read-only transaction. Raises `SchemaBehind`, `TargetNotOwned`, `ConnectionLost`.
 
@@ -270,7 +286,7 @@ def open_target(
         try:
             opened = MoveConnection("target", target.url, driver_connection(connection))
             _refuse_encoding(opened)
-            with _read_only(opened, reads_tables=check_schema):
+            with _read_only(opened, reads_tables=check_schema, on_locked=on_locked):
                 if check_schema:
                     refuse_hidden_rows(opened)
                 yield opened
@@ -280,7 +296,9 @@ def open_target(
 
 
 @contextlib.contextmanager
-def open_source(address: URL, snapshot: str | None = None) -> Generator[MoveConnection]:
+def open_source(
+    address: URL, snapshot: str | None = None, on_locked: Callable[[LockWait], None] = ignore
+) -> Generator[MoveConnection]:
     """Open a PostgreSQL source in a read-only transaction, at the moment of an exported snapshot if one is passed.
 
     Raises `SourceUnreachable`, `SourceTooOld`, `TablesLocked`, `TablesChanging`, `ConnectionLost`.
@@ -299,14 +317,16 @@ def open_source(address: URL, snapshot: str | None = None) -> Generator[MoveConn
             raise SourceTooOld(address=address, major=major)
         opened = MoveConnection("source", address, driver)
         _refuse_encoding(opened)
-        with _read_only(opened, snapshot):
+        with _read_only(opened, snapshot, on_locked=on_locked):
             yield opened
 
 
 @contextlib.contextmanager
-def _open_source(source: URL | Source, target: MoveConnection) -> Generator[MoveConnection]:
+def _open_source(
+    source: URL | Source, target: MoveConnection, on_locked: Callable[[LockWait], None]
+) -> Generator[MoveConnection]:
     if isinstance(source, URL):
-        with open_source(source) as opened:
+        with open_source(source, on_locked=on_locked) as opened:
             if opened.identity == target.identity:
                 raise SameDatabase(where=opened.readable)
             yield opened
@@ -318,7 +338,11 @@ def _open_source(source: URL | Source, target: MoveConnection) -> Generator[Move
 
 @contextlib.contextmanager
 def _read_only(
-    connection: MoveConnection, snapshot: str | None = None, *, reads_tables: bool = True
+    connection: MoveConnection,
+    snapshot: str | None = None,
+    *,
+    reads_tables: bool = True,
+    on_locked: Callable[[LockWait], None] = ignore,
 ) -> Generator[None]:
     driver = connection.driver
     driver.rollback()
@@ -328,7 +352,7 @@ def _read_only(
     driver.prepare_threshold = None
     with report_loss(connection):
         if reads_tables:
-            fix_moment(connection, snapshot)
+            fix_moment(connection, snapshot, on_locked)
         else:
             connection.pin_settings(for_transaction=True)
         yield

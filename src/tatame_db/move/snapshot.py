@@ -8,23 +8,45 @@ is taken afterwards: `LOCK TABLE` itself takes none.
 from __future__ import annotations
 
 import time
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import psycopg
 
 from tatame_db.database.dialect import public
 from tatame_db.errors import TatameError, fact
+from tatame_db.evolve.lock import ignore
 from tatame_db.move.catalogue import TABLES, SourceUnreadable
 from tatame_db.move.connection import ConnectionLost
 from tatame_db.schema import phases
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tatame_db.move.connection import MoveConnection
 
 WAIT_SECONDS = 30.0
 # Shorter than PostgreSQL's `deadlock_timeout`, so that a deadlock never ends the other session's transaction.
 _LOCK_TIMEOUT_MS = 500
 _PAUSE_SECONDS = 0.05
+# A wait of that length is reported.
+_SAY_AFTER_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class LockWait:
+    """Tables that a command waits for, and the processes of the server that hold their locks or wait ahead of it."""
+
+    database: str
+    tables: list[str]
+    processes: list[int]
+
+    def __str__(self) -> str:
+        return f"tables of the {self.database} are locked: {', '.join(self.tables)}{_holders(self.processes)}"
+
+
+def _holders(processes: list[int]) -> str:
+    return f", by the process {', '.join(map(str, processes))}" if processes else ""
 
 
 @fact
@@ -44,7 +66,7 @@ class TablesLocked(TatameError):
     @property
     def holders(self) -> str:
         """The processes of the server that hold the locks, or wait for them ahead of us."""
-        return f", by the process {', '.join(map(str, self.processes))}" if self.processes else ""
+        return _holders(self.processes)
 
 
 @fact
@@ -58,14 +80,18 @@ class TablesChanging(TatameError):
     fix = "wait until the schema changes end, then run the command again"
 
 
-def fix_moment(connection: MoveConnection, exported: str | None = None) -> None:
+def fix_moment(
+    connection: MoveConnection, exported: str | None = None, on_locked: Callable[[LockWait], None] = ignore
+) -> None:
     """Let all later queries of the current connection see one moment, with every table whole.
 
-    `exported` is the snapshot of a transaction that is still open, and shares its moment. Tables without SELECT are not
+    `exported` is the snapshot of a transaction that is still open, and shares its moment. `on_locked` is called once
+    with the tables that are locked, if they are for more than a second. Tables without SELECT are not
     locked; `read_source_tables` refuses them. Raises `TablesLocked`, `TablesChanging`, `SourceUnreadable`,
     `ConnectionLost`.
     """
-    deadline = time.monotonic() + WAIT_SECONDS
+    started, said = time.monotonic(), False
+    deadline = started + WAIT_SECONDS
     while True:
         names = _lockable_tables(connection)
         try:
@@ -75,7 +101,13 @@ def fix_moment(connection: MoveConnection, exported: str | None = None) -> None:
         except psycopg.errors.UndefinedTable:
             changed = names
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
-            _refuse_locked(connection, deadline, error)
+            connection.driver.rollback()
+            waited = time.monotonic() - started
+            if waited > WAIT_SECONDS:
+                raise TablesLocked(**asdict(_lock_wait(connection)), seconds=WAIT_SECONDS) from error
+            if waited > _SAY_AFTER_SECONDS and not said:
+                said = True
+                on_locked(_lock_wait(connection))
             continue
         if not changed:
             return
@@ -130,16 +162,13 @@ def _changed_tables(connection: MoveConnection) -> list[str]:
     return [name for (name,) in connection.rows(_CHANGED, _parameters(connection))]
 
 
-def _refuse_locked(connection: MoveConnection, deadline: float, error: psycopg.Error) -> None:
-    """Raise `TablesLocked` after the deadline, with the tables that are locked now."""
-    connection.driver.rollback()
-    if time.monotonic() < deadline:
-        return
+def _lock_wait(connection: MoveConnection) -> LockWait:
+    """Return the tables that are locked now."""
     connection.pin_settings(for_transaction=True)
     rows = connection.rows(_LOCKED)
     connection.driver.rollback()
     tables, processes = sorted({table for table, _ in rows}), sorted({process for _, process in rows if process})
-    raise TablesLocked(database=connection.name, tables=tables, processes=processes, seconds=WAIT_SECONDS) from error
+    return LockWait(connection.name, tables, processes)
 
 
 def _parameters(connection: MoveConnection) -> dict[str, object]:
