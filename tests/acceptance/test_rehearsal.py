@@ -29,13 +29,18 @@ def rehearse(invoke: Run, directory: Path) -> Run:
 
 @pytest.mark.long
 def test_a_rehearsal_passes_and_leaves_nothing_behind(run: Run, directory: Path) -> None:
-    done = run("move", "rehearse", "--rows", "1000", TMPDIR=str(directory))
+    # Too long for a socket. The variables are meant for other databases.
+    temporary = directory / ("x" * 120)
+    temporary.mkdir()
+    temporary.chmod(0o755)
+    others = {"PGSERVICE": "other", "PGOPTIONS": "-c search_path=other", "PGSSLMODE": "verify-full", "PGPORT": "1"}
+    done = run("move", "rehearse", "--rows", "1000", TMPDIR=str(temporary), **others)
     assert (done.returncode, done.stderr) == (0, "starting a temporary PostgreSQL for the rehearsal\n")
     steps = re.findall(r"^ *[0-9.]+ s  ([a-z ]+): ", done.stdout, flags=re.MULTILINE)
     assert (len(steps), steps[0], steps[-1]) == (14, "create a project", "verify at the end")
     assert "verify names it: users, id 7, email" in done.stdout
     assert done.stdout.endswith(" s  all steps passed\n")
-    assert list(directory.iterdir()) == []
+    assert list(temporary.iterdir()) == []
 
 
 def test_the_command_that_deletes_a_kept_rehearsal_works_in_any_directory(
@@ -137,3 +142,20 @@ def test_a_failing_step_is_named_and_ends_the_rehearsal(
 def test_a_rehearsal_has_every_obstacle_of_the_page() -> None:
     page = (DOCS / "move-in-detail.md").read_text()
     assert set(re.findall(r"^\| `([a-z-]+)` \|", page, flags=re.MULTILINE)) == rehearsal.OBSTACLES
+
+
+@pytest.mark.parametrize("keep", [(), ("--keep",)])
+def test_a_full_disk_is_named_and_leaves_nothing_behind(
+    rehearse: Run, directory: Path, monkeypatch: pytest.MonkeyPatch, keep: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(rehearsal, "_NEEDED_BYTES", 1 << 62)
+
+    def fail(*_: object) -> str:
+        raise psycopg.errors.DiskFull("could not write a file: No space left on device")
+
+    monkeypatch.setattr(rehearsal._Rehearsal, "_create_project", fail)
+    done = rehearse(*keep)
+    assert done.returncode == 1
+    assert "error: no place for the databases of the rehearsal in" in done.stderr
+    assert "hint: set `TMPDIR` to a directory that you can write to, with free space" in done.stderr
+    assert list(directory.iterdir()) == []

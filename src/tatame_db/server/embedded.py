@@ -16,7 +16,7 @@ import tempfile
 import time
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 from sqlalchemy import URL
@@ -52,6 +52,14 @@ _ANSWER_SECONDS = 10
 _MARK = ".tatame-db"
 # A socket's address has 108 bytes on Linux and 104 on macOS, including a final NUL.
 _SOCKET_PATH_BYTES = 103
+
+
+_SHORTEST = Path("/tmp")  # noqa: S108, the name in it is that of a directory which only the server's owner can enter
+
+
+def _holds_socket(directory: Path) -> bool:
+    # libpq reads a comma as the separator of several hosts.
+    return len(os.fsencode(directory / ".s.PGSQL.65535.lock")) <= _SOCKET_PATH_BYTES and "," not in str(directory)
 
 
 class EmbeddedServer:
@@ -147,7 +155,8 @@ class EmbeddedServer:
         with self._locked():
             # No server can run on data without a version file, and `pg_ctl` rejects it.
             if (self.data / "PG_VERSION").exists():
-                self._stop()
+                # What is deleted need not be written first, for which a full disk may have no room.
+                self._stop("immediate")
             for path in self._files():
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             if self._socket_directory != self.directory:
@@ -160,12 +169,10 @@ class EmbeddedServer:
 
     @cached_property
     def _socket_directory(self) -> Path:
-        # libpq reads a comma as the separator of several hosts.
-        fits = len(os.fsencode(self.directory / ".s.PGSQL.65535.lock")) <= _SOCKET_PATH_BYTES
-        if fits and "," not in str(self.directory):
-            return self.directory
-        name = hashlib.sha256(os.fsencode(self.directory)).hexdigest()[:12]
-        return Path(tempfile.gettempdir()) / f"tatame-{name}"
+        name = f"tatame-{hashlib.sha256(os.fsencode(self.directory)).hexdigest()[:12]}"
+        shorter = Path(tempfile.gettempdir()) / name
+        # TMPDIR may be as long as the directory.
+        return next(filter(_holds_socket, (self.directory, shorter)), _SHORTEST / name)
 
     @property
     def _socket(self) -> Path:
@@ -384,13 +391,13 @@ class EmbeddedServer:
             address=self.address, pid=process.pid if process else None, suspended=suspended, reason="no answer"
         )
 
-    def _stop(self) -> bool:
+    def _stop(self, mode: Literal["fast", "immediate"] = "fast") -> bool:
         process = self._live_postmaster()
         if process is None:
             return False
         if process.is_suspended:
             self._refuse_silent()
-        done = self._run("pg_ctl", "stop", "-w", "--mode=fast", f"--pgdata={self.data.name}")
+        done = self._run("pg_ctl", "stop", "-w", f"--mode={mode}", f"--pgdata={self.data.name}")
         if done.returncode:
             raise self._failure("stopping PostgreSQL", done.stdout)
         for socket_file in self._sockets():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import time
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.schema import CreateColumn, CreateTable
 
 from tatame_db import evolve
@@ -28,10 +32,11 @@ from tatame_db.move.plan import Plan, plan
 from tatame_db.move.proof import verify
 from tatame_db.move.refusals import OtherRowsInTarget
 from tatame_db.move.stages import Stage
+from tatame_db.server.errors import DirectoryUnusable
 from tatame_db.server.scratch import persistent_scratch, scratch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Generator, Iterable
 
     from sqlalchemy import URL, Engine
 
@@ -64,6 +69,8 @@ LEFT_BEHIND = set(KINDS) - {"extensions", "subscriptions"}
 # The tables that `changes.sql` changes.
 CHANGED_TABLES = {"users", "checkins", "notifications"}
 DAMAGED_USER = 7
+# A server that cannot write another file of its log, which has 16 MB, has no room.
+_NEEDED_BYTES = 1 << 24
 
 
 @fact
@@ -76,6 +83,17 @@ class RehearsalFailed(TatameError):
     what = "the step `{step}` of the rehearsal failed: {problem}"
     means = "Only the databases of the rehearsal were changed."
     fix = "do not move with this version on this machine; `--keep` keeps both databases for inspection"
+
+
+@fact
+class NoPlaceForRehearsal(TatameError):
+    """The temporary directory cannot hold the databases of a rehearsal."""
+
+    directory: Path
+    reason: str
+    what = "no place for the databases of the rehearsal in {directory}: {reason}"
+    means = "The rehearsal says nothing about a move; its databases are deleted."
+    fix = "set `TMPDIR` to a directory that you can write to, with free space, or rehearse with fewer `--rows`"
 
 
 @dataclass(frozen=True)
@@ -117,13 +135,23 @@ def rehearse(
     """Rehearse the move with about `rows` rows, and call `on_step` after each step.
 
     Needs no network and no running server. Everything is deleted at the end, unless `keep` leaves the server running.
+    Raises `NoPlaceForRehearsal`.
     """
     server = persistent_scratch("tatame-rehearsal-") if keep else scratch(on_disk=rows > MAX_ROWS_IN_MEMORY)
-    with server as running, running.database("supabase") as source, running.database("tatame") as target:
+    with contextlib.ExitStack() as opened:
+        opened.enter_context(_without_variables_of_libpq())
+        try:
+            running = opened.enter_context(server)
+        except DirectoryUnusable as error:
+            raise NoPlaceForRehearsal(directory=error.directory, reason=error.reason) from error
+        directory = running.server.directory
         started = time.perf_counter()
         steps = list[RehearsedStep]()
+        source, target = (opened.enter_context(running.database(name)) for name in ("supabase", "tatame"))
         for name, step in _Rehearsal(source, target, rows).steps().items():
             steps.append(_run_step(name, step))
+            if not steps[-1].passed and shutil.disk_usage(directory).free < _NEEDED_BYTES:
+                raise NoPlaceForRehearsal(directory=directory.parent, reason="the disk is full")
             if on_step:
                 on_step(steps[-1])
             if not steps[-1].passed:
@@ -134,8 +162,18 @@ def rehearse(
             seconds=time.perf_counter() - started,
             source=readable(source.url) if keep else None,
             target=readable(target.url) if keep else None,
-            directory=str(running.server.directory) if keep else None,
+            directory=str(directory) if keep else None,
         )
+
+
+@contextlib.contextmanager
+def _without_variables_of_libpq() -> Generator[None]:
+    """Hide `PGSERVICE` and its like, which would apply to every connection, and are meant for other databases."""
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PG")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 class _StepFailedError(Exception):
@@ -358,7 +396,7 @@ def _run_step(name: str, step: Callable[[], str]) -> RehearsedStep:
         summary = str(error)
     except TatameError as error:
         summary = error.what
-    except psycopg.OperationalError as error:
+    except (psycopg.OperationalError, OperationalError) as error:
         # A full disk, for instance.
         summary = str(error).splitlines()[0]
     return RehearsedStep(name, summary, time.perf_counter() - started, passed)
