@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import tomllib
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from dotenv import find_dotenv
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -67,6 +70,28 @@ class EnvFileUnreadable(TatameError):
     fix = "make it a UTF-8 file that you can read, or remove it"
 
 
+@fact
+class ProjectFileInvalid(TatameError):
+    """The table `[tool.tatame-db]` of the nearest `pyproject.toml` cannot be used."""
+
+    file: Path
+    problem: str
+    what = "{file}: {problem}"
+    fix = 'write `models = ["gymapi.models"]`, and if needed `migrations = "gymapi/migrations"`, in `[tool.tatame-db]`'
+
+
+@dataclass(frozen=True)
+class AppSettings:
+    """The models and migrations of an app, as `evolve.load_app` takes them."""
+
+    models: list[str]
+    """The modules with the models."""
+    migrations: Path | None
+    """The folder of the migrations; by default `migrations` beside the first module."""
+    root: Path
+    """The folder of `pyproject.toml`, or without one the working directory: from here, modules are imported."""
+
+
 def _default_data_directory() -> Path:
     # Root's server runs as another user, who cannot enter root's home.
     if os.geteuid() == 0:
@@ -99,6 +124,8 @@ class Settings(BaseSettings):
     environment: Literal["development", "test", "production"] = Field(
         default="development", validation_alias="tatame_env"
     )
+    models: str | None = Field(default=None, validation_alias="tatame_models")
+    migrations: Path | None = Field(default=None, validation_alias="tatame_migrations")
     data_directory: Path = Field(default_factory=_default_data_directory, validation_alias="tatame_data_dir")
     """The directory of the embedded server's files."""
     pool_size: int = Field(default=POOL_SIZE, validation_alias="tatame_pool_size")
@@ -178,6 +205,22 @@ class Settings(BaseSettings):
         """The database in `DATABASE_URL`, or `None` for the embedded server. Raises `AddressInvalid`."""
         return parse_address(self.database_url.get_secret_value()) if self.database_url else None
 
+    @cached_property
+    def app(self) -> AppSettings | None:
+        """The app whose tables the commands treat beside those of the package; `None` without one.
+
+        The variables `TATAME_MODELS` and `TATAME_MIGRATIONS` come before the table `[tool.tatame-db]` of the nearest
+        `pyproject.toml` that has one. Raises `ProjectFileInvalid`.
+        """
+        file, table = _nearest_project()
+        root = file.parent if file else Path.cwd()
+        models = self.models.split(",") if self.models else table.get("models", [])
+        migrations = Path.cwd() / self.migrations.expanduser() if self.migrations else None
+        if migrations is None and "migrations" in table:
+            migrations = root / Path(table["migrations"]).expanduser()
+        names = [name.strip() for name in models if name.strip()]
+        return AppSettings(names, migrations, root) if names else None
+
     def use_postgres(self, table: str) -> bool:
         """Return whether the app reads and writes a table in PostgreSQL rather than in Supabase.
 
@@ -188,6 +231,40 @@ class Settings(BaseSettings):
         if table not in Base.metadata.tables:
             raise SettingsInvalid(problems={f"USE_POSTGRES_{table.upper()}": f"names an unknown table: {table}"})
         return self.use_postgres_tables.get(table, self.use_postgres_default)
+
+
+def _nearest_project() -> tuple[Path | None, dict[str, Any]]:
+    """Return the nearest `pyproject.toml` with `[tool.tatame-db]`, and this table. Raises `ProjectFileInvalid`."""
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        file = folder / "pyproject.toml"
+        try:
+            content = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            continue
+        except (OSError, ValueError) as error:
+            raise ProjectFileInvalid(file=file, problem=f"it cannot be read: {error}") from None
+        tool: object = content.get("tool", {})
+        table: object = cast("dict[str, object]", tool).get("tatame-db") if isinstance(tool, dict) else None
+        if table is not None:
+            return file, _valid_table(file, table)
+    return None, {}
+
+
+def _valid_table(file: Path, table: object) -> dict[str, Any]:
+    try:
+        return _ProjectTable.model_validate(table).model_dump(exclude_none=True)
+    except ValidationError as error:
+        problems = "; ".join(f"`{'.'.join(map(str, part['loc']))}`: {part['msg']}" for part in error.errors())
+        raise ProjectFileInvalid(file=file, problem=problems) from None
+
+
+class _ProjectTable(BaseModel):
+    """The table `[tool.tatame-db]`."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    models: list[str] = Field(min_length=1)
+    migrations: str | None = None
 
 
 def _variable(location: tuple[int | str, ...]) -> str:

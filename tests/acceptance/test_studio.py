@@ -36,11 +36,13 @@ def home() -> Generator[dict[str, str]]:
 
 
 @contextmanager
-def started(environment: dict[str, str], *options: str) -> Generator[tuple[subprocess.Popen[str], str]]:
+def started(
+    environment: dict[str, str], *options: str, cwd: Path | None = None
+) -> Generator[tuple[subprocess.Popen[str], str]]:
     """Start the studio; yield its process and the address that opens it."""
     pipe = subprocess.PIPE
     with subprocess.Popen(
-        [COMMAND, "studio", *options], env=environment, text=True, stdout=pipe, stderr=pipe
+        [COMMAND, "studio", *options], cwd=cwd, env=environment, text=True, stdout=pipe, stderr=pipe
     ) as process:
         try:
             assert process.stdout

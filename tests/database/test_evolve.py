@@ -61,7 +61,7 @@ def add(migrations: Path) -> Callable[..., str]:
         revision = str(next(numbers))
         (migrations / "versions" / f"{revision}.py").write_text(
             f'"""Step {revision}."""\n\nfrom alembic import op\n\nrevision = "{revision}"\n'
-            f"down_revision = {after or history.History().head!r}\n\n\n"
+            f"down_revision = {after or history.History().newest[-1]!r}\n\n\n"
             f"def upgrade() -> None:\n    {upgrade}\n\n\ndef downgrade() -> None:\n    {downgrade}\n"
         )
         return revision

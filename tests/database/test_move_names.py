@@ -77,7 +77,7 @@ def modelled(supabase: URL, engine: Engine, names: list[str]) -> Generator[list[
             Column(name, Text, nullable=kind == "text", info=TIME.info if name in ("s", "t") else {})
             for name, kind in columns.items()
         ),
-        info={"phase": 1, "optional_in_source": True},
+        info={"of_package": True, "phase": 1, "optional_in_source": True},
     )
     yield names
     Base.metadata.remove(model)

@@ -238,7 +238,9 @@ def test_a_new_table_that_its_model_calls_optional_is_no_obstacle(
     change(supabase, "DROP TABLE versions")
     [obstacle] = planned().obstacles
     assert obstacle.kind == "missing-table"
-    monkeypatch.setattr(Base.metadata.tables["versions"], "info", {"phase": 1, "optional_in_source": True})
+    monkeypatch.setattr(
+        Base.metadata.tables["versions"], "info", {"of_package": True, "phase": 1, "optional_in_source": True}
+    )
     assert planned().obstacles == []
 
 

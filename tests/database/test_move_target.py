@@ -119,7 +119,7 @@ def invoices(supabase: URL) -> Generator[Model]:
         "invoices",
         Base.metadata,
         Column("id", Integer, primary_key=True),
-        info={"phase": 1, "optional_in_source": True},
+        info={"of_package": True, "phase": 1, "optional_in_source": True},
     )
     change(supabase, "CREATE TABLE invoices (id bigint PRIMARY KEY); INSERT INTO invoices VALUES (1), (2)")
     yield model

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tatame_db.settings import EnvFileUnreadable, Settings, SettingsInvalid
+from tatame_db.settings import AppSettings, EnvFileUnreadable, ProjectFileInvalid, Settings, SettingsInvalid
 
 
 def test_an_env_file_in_another_encoding_is_reported(tmp_path: Path) -> None:
@@ -134,3 +134,47 @@ def test_the_options_of_a_database_come_from_the_environment_and_the_file(
         "slow_statement_ms": 250,
         "log_statements": True,
     }
+
+
+def project(folder: Path, table: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "pyproject.toml"
+    file.write_text(table)
+    return file
+
+
+def test_the_app_is_that_of_the_nearest_project_file_with_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Settings.from_env().app is None
+    project(tmp_path / "far", '[tool.tatame-db]\nmodels = ["far.models"]\nmigrations = "migrations"\n')
+    project(tmp_path / "far" / "near", "[tool.other]\nmodels = []\n")
+    monkeypatch.chdir(tmp_path / "far" / "near")
+    app = Settings.from_env().app
+    assert app == AppSettings(["far.models"], tmp_path / "far" / "migrations", tmp_path / "far")
+
+
+def test_the_app_of_the_environment_comes_before_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project(tmp_path, '[tool.tatame-db]\nmodels = ["file.models"]\nmigrations = "of_file"\n')
+    (tmp_path / ".env").write_text("TATAME_MODELS=dotenv.models\n")
+    assert Settings.from_env().app == AppSettings(["dotenv.models"], tmp_path / "of_file", tmp_path)
+    monkeypatch.setenv("TATAME_MODELS", "one.models, two.models,")
+    monkeypatch.setenv("TATAME_MIGRATIONS", "of_environment")
+    app = Settings.from_env().app
+    assert app == AppSettings(["one.models", "two.models"], tmp_path / "of_environment", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        ("models = 'gymapi.models'", "`models`: Input should be a valid list"),
+        ("model = ['gymapi.models']", "`models`: Field required; `model`: Extra inputs are not permitted"),
+        ("models = []", "`models`: List should have at least 1 item"),
+        ("models = [", "it cannot be read: "),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_named(tmp_path: Path, table: str, problem: str) -> None:
+    file = project(tmp_path, f"[tool.tatame-db]\n{table}\n")
+    with pytest.raises(ProjectFileInvalid) as found:
+        _ = Settings.from_env().app
+    assert found.value.what.startswith(f"{file}: {problem}")

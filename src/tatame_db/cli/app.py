@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -166,7 +165,28 @@ class Target:
         return self.server
 
 
-def target_of(database_url: str | None = None) -> Target:
+def load_app(settings: Settings, *, may_be_new: bool = False) -> None:
+    """Load the models and migrations of the app that the settings name.
+
+    Raises `ProjectFileInvalid`, and the errors of `evolve.load_app`.
+    """
+    if app := settings.app:
+        from tatame_db import evolve
+
+        evolve.load_app(app.models, app.migrations, root=app.root, may_be_new=may_be_new)
+
+
+def target_of(database_url: str | None = None, *, may_be_new: bool = False) -> Target:
+    """Return the database of a command that works on the tables, and load the models of the app; nothing connects yet.
+
+    With `may_be_new`, the app may have no migration yet. Raises the errors of `server_of` and `load_app`.
+    """
+    target = server_of(database_url)
+    load_app(target.settings, may_be_new=may_be_new)
+    return target
+
+
+def server_of(database_url: str | None = None) -> Target:
     """Return the database that the option, the environment and `.env` name; nothing connects yet.
 
     Raises `SettingsInvalid`, `EnvFileUnreadable`, `AddressInvalid`.
@@ -179,7 +199,5 @@ def target_of(database_url: str | None = None) -> Target:
     server = EmbeddedServer(settings.data_directory)
     # Its own address is what `tatame-db start` and `tatame-db url` print.
     if settings.address is None or settings.address == server.address:
-        # libpq reads the service before any option, and fails if there is none of this name.
-        os.environ.pop("PGSERVICE", None)
         return Target(settings, Database(server.address), server)
     return Target(settings, Database(settings.address), None)

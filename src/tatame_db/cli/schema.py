@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tatame_db.cli import console
-from tatame_db.cli.app import AsJson, DatabaseUrl, NotConfirmed, Yes, app, confirm, target_of
+from tatame_db.cli.app import AsJson, DatabaseUrl, NotConfirmed, Yes, app, confirm, load_app, target_of
 from tatame_db.errors import TatameError, counted, fact
 
 if TYPE_CHECKING:
@@ -144,7 +144,9 @@ def generate(
 ) -> None:
     """Create the next migration from the difference between models and migrations."""
     from tatame_db import evolve
+    from tatame_db.settings import Settings
 
+    load_app(Settings.from_env(), may_be_new=True)
     if merge:
         written = evolve.generate_merge(sentence)
     elif empty:
@@ -181,7 +183,7 @@ def push(
     from tatame_db import evolve
     from tatame_db.database.address import is_local
 
-    target = target_of(database_url)
+    target = target_of(database_url, may_be_new=True)
     address = target.database.address
     if not is_local(address) and database_name != address.database:
         raise NameNotConfirmed(address=address)
@@ -254,7 +256,9 @@ def lint(
 ) -> None:
     """Check migrations for steps that would block or break a running app; exit with 3 if there are any."""
     from tatame_db import evolve
+    from tatame_db.settings import Settings
 
+    load_app(Settings.from_env())
     found = evolve.lint(files)
     for linted in found:
         console.answer(linted.warnings or f"{linted.file}: no warnings")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tatame_db.cli import console
-from tatame_db.cli.app import AsJson, DatabaseUrl, Docker, NotLocal, Port, Yes, app, confirm, target_of
+from tatame_db.cli.app import AsJson, DatabaseUrl, Docker, NotLocal, Port, Yes, app, confirm, server_of, target_of
 from tatame_db.errors import TatameError, counted, fact
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def up(
         if not target.server.is_running:
             console.say("starting PostgreSQL")
         target.server.start(port)
-        target = target_of(database_url)
+        target = server_of(database_url)
     if create_missing_database(target.database.address):
         console.say(f"created the database {target.database.address.database}")
     engine = target.database.engine
@@ -95,7 +95,7 @@ def start(port: Port = None, *, docker: Docker = False) -> None:
         console.answer(compose.start(port))
         console.say("\nto use it, set DATABASE_URL to this address in the environment or in `.env`")
         return
-    target = target_of()
+    target = server_of()
     if port:
         target.embedded("tatame-db start --port")
     if target.server is None:
@@ -120,13 +120,13 @@ def stop(*, docker: Docker = False) -> None:
         compose.stop()
         console.say("stopped")
         return
-    console.say("stopped" if target_of().embedded("tatame-db stop").stop() else "not running")
+    console.say("stopped" if server_of().embedded("tatame-db stop").stop() else "not running")
 
 
 @app.command()
 def down(*, yes: Yes = False) -> None:
     """Stop the embedded server and delete its data."""
-    server = target_of().embedded("tatame-db down")
+    server = server_of().embedded("tatame-db down")
     confirm(f"`tatame-db down` deletes all databases in {server.directory}", yes=yes)
     console.say(
         f"deleted the server's files in {server.directory}"
@@ -171,7 +171,7 @@ def logs(
     *, follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing as the log grows.")] = False
 ) -> None:
     """Show the end of the embedded server's log."""
-    server = target_of().embedded("tatame-db logs")
+    server = server_of().embedded("tatame-db logs")
     server.refuse_foreign()
     log = server.log
     if not log.exists():
@@ -183,7 +183,7 @@ def logs(
 @app.command()
 def url(database_url: DatabaseUrl = None) -> None:
     """Show the address of the database, without its password."""
-    console.answer(target_of(database_url).readable)
+    console.answer(server_of(database_url).readable)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
@@ -192,16 +192,13 @@ def psql(
     database_url: DatabaseUrl = None,
 ) -> None:
     """Run psql, PostgreSQL's client, on the database."""
-    from tatame_db.database.address import is_embedded, libpq_variables
     from tatame_db.server.embedded import EmbeddedServer
 
-    target = target_of(database_url)
+    target = server_of(database_url)
     target.database.ping()
     address = target.database.address
     program = str(EmbeddedServer(target.settings.data_directory).program("psql"))
-    ignored = libpq_variables() if is_embedded(address) else set[str]()
-    environment = {name: value for name, value in os.environ.items() if name not in ignored}
-    environment = {"PGTZ": "UTC", "PGAPPNAME": "tatame-db psql"} | environment
+    environment = {"PGTZ": "UTC", "PGAPPNAME": "tatame-db psql", **os.environ}
     if address.password:
         # Not in the arguments, which every user of the machine can read.
         environment["PGPASSWORD"] = str(address.password)

@@ -1,5 +1,6 @@
 """How a schema changes: generate, lint, migrate, roll back, push, check, status."""
 
+from tatame_db.evolve.app import load_app
 from tatame_db.evolve.check import CheckFailed, SchemaCheck, check
 from tatame_db.evolve.difference import Answers
 from tatame_db.evolve.generate import Generated, generate, generate_empty, generate_merge
@@ -38,6 +39,7 @@ __all__ = [
     "generate_empty",
     "generate_merge",
     "lint",
+    "load_app",
     "migrate",
     "migration_sql",
     "push",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tatame_db.errors import TatameError, fact
@@ -86,21 +85,20 @@ def check(engine: Engine) -> SchemaCheck:
     """
     history = History()
     with engine.connect() as connection:
-        applied = history.applied(connection)
-        revision = ", ".join(current_revisions(connection)) or None
+        revision = history.reached(connection)
+        current = current_revisions(connection)
         edited = _edited(history, connection)
         found = catalogue.read(connection)
-    if len(history.heads) > 1:
-        names = [Path(history.script(head).path).name for head in history.heads]
-        return SchemaCheck(names, [], edited, revision)
+    if history.forked:
+        return SchemaCheck(history.forked, [], edited, revision)
     with scratch() as server:
         with server.database("models") as models, models.begin() as connection:
             Base.metadata.create_all(connection)
             wanted = catalogue.read(connection)
         with server.database("migrations") as migrations:
             reached: dict[str, str] = {}
-            if applied:
-                migrate(migrations, applied[0].revision)
+            for head in current:
+                migrate(migrations, head)
                 reached = _read(migrations)
             migrate(migrations)
             built = _read(migrations)

@@ -105,10 +105,11 @@ class Answers:
 
 @dataclass(frozen=True)
 class Renaming:
-    """A rename as SQL, with the statement that reverses it."""
+    """A rename as SQL, with the statement that reverses it, and the names of the table that it touches."""
 
     up: str
     down: str
+    tables: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,7 @@ def _next_rename(connection: Connection, metadata: MetaData, answers: Answers, d
         name = answers.new_name(gone, new_tables)
         decided.add(gone)
         if name:
-            return [_renaming("ALTER TABLE {} RENAME TO {}", gone, name)]
+            return [_renaming("ALTER TABLE {} RENAME TO {}", gone, name, gone, name)]
     for table in sorted(tables & metadata.tables.keys()):
         columns = {column["name"] for column in inspector.get_columns(table)}
         wanted = set(metadata.tables[table].columns.keys())
@@ -210,13 +211,13 @@ def _next_rename(connection: Connection, metadata: MetaData, answers: Answers, d
             name = answers.new_name(key, sorted(wanted - columns))
             decided.add(key)
             if name:
-                return [_renaming(f"ALTER TABLE {quoted(table)} RENAME COLUMN {{}} TO {{}}", gone, name)]
+                return [_renaming(f"ALTER TABLE {quoted(table)} RENAME COLUMN {{}} TO {{}}", gone, name, table)]
     return []
 
 
-def _renaming(sql: str, old: str, new: str) -> Renaming:
+def _renaming(sql: str, old: str, new: str, *tables: str) -> Renaming:
     """Fill the old and the new name into SQL, and in reverse order for the way back."""
-    return Renaming(sql.format(quoted(old), quoted(new)), sql.format(quoted(new), quoted(old)))
+    return Renaming(sql.format(quoted(old), quoted(new)), sql.format(quoted(new), quoted(old)), tables)
 
 
 def _renamed_followers(connection: Connection, metadata: MetaData) -> Iterator[Renaming]:
@@ -234,7 +235,7 @@ def _renamed_followers(connection: Connection, metadata: MetaData) -> Iterator[R
                     if index
                     else f"ALTER TABLE {quoted(name)} RENAME CONSTRAINT {{}} TO {{}}"
                 )
-                yield _renaming(sql, old, new)
+                yield _renaming(sql, old, new, name)
         for column in table.primary_key.columns:
             sequence = connection.scalar(
                 text("SELECT pg_get_serial_sequence(quote_ident(:t), :c)::regclass::text"),
@@ -242,7 +243,7 @@ def _renamed_followers(connection: Connection, metadata: MetaData) -> Iterator[R
             )
             expected = f"{name}_{column.name}_seq"
             if sequence and sequence != expected:
-                yield _renaming("ALTER SEQUENCE {} RENAME TO {}", sequence, expected)
+                yield _renaming("ALTER SEQUENCE {} RENAME TO {}", sequence, expected, name)
 
 
 # The kind and the columns, by which an index or constraint is recognized under its old name.

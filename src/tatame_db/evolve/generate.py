@@ -5,26 +5,29 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import sysconfig
 import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alembic.autogenerate import render_python_code
 from alembic.migration import MigrationContext
 
 from tatame_db.errors import TatameError, fact
-from tatame_db.evolve import catalogue, history
-from tatame_db.evolve.difference import Answers, Change, find_change
-from tatame_db.evolve.history import History
+from tatame_db.evolve import catalogue
+from tatame_db.evolve.difference import Answers, Change, find_change, flattened
+from tatame_db.evolve.history import History, in_folder, is_project, steps_before
 from tatame_db.evolve.migrate import migrate, offline_sql, rollback
-from tatame_db.schema import Base
+from tatame_db.schema import Base, moved_tables
 from tatame_db.server.scratch import Scratch, scratch
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from alembic.operations import ops
     from sqlalchemy import Engine
+
+    from tatame_db.evolve.history import Branch
 
 NO_FILE = "No file was written."
 _TEMPLATE = '''"""{sentence}"""
@@ -35,7 +38,7 @@ from sqlalchemy.dialects import postgresql
 
 revision = "{revision}"
 down_revision = {down_revision}
-
+{depends_on}
 
 def upgrade() -> None:
     {upgrade}
@@ -58,13 +61,40 @@ class SentenceInvalid(TatameError):
 
 @fact
 class FolderReadOnly(TatameError):
-    """The folder of the migrations cannot be written to, as in an installed package."""
+    """The folder of the migrations cannot be written to."""
 
     folder: Path
     reason: str
     what = "a migration cannot be written to {folder}: {reason}"
     means = NO_FILE
-    fix = "run the command in a checkout of tatame-db, with the models that you edit"
+    fix = "make it a folder that you can write to"
+
+
+@fact
+class PackageInstalled(TatameError):
+    """The migrations belong to an installed package, where a new one would be lost with the next installation."""
+
+    folder: Path
+    what = "the migrations in {folder} belong to an installed package"
+    means = NO_FILE
+    fix = (
+        "for tables of your app, name its models in `TATAME_MODELS` or in `[tool.tatame-db]` of its `pyproject.toml`;"
+        " to change a package, work in a checkout of it"
+    )
+
+
+@fact
+class PackageTablesChanged(TatameError):
+    """The models of the app change tables of the package, whose migrations are not the app's to write."""
+
+    app: str
+    tables: list[str]
+    what = "the models change tables of the package: {tables}"
+    means = f"{NO_FILE} For {{app}}, `generate` writes only changes of its own tables."
+    fix = (
+        "change these models in the package and generate the migration there; for an index that only {app} needs, write"
+        ' the step by hand: `tatame-db generate "…" --empty`'
+    )
 
 
 @fact
@@ -152,11 +182,14 @@ def generate(sentence: str, answers: Answers | None = None) -> Generated | None:
         >>> evolve.generate("add a tier to users").path.name
         '20261124090000_add_a_tier_to_users.py'
 
+    With an app, the migration has the changes of its tables and is written to its folder.
+
     Raises `TwoHeads`, `MigrationUnreadable`, `RenameUndecided`, `AnswerInvalid`, `SentenceInvalid`, `FolderReadOnly`,
-    `ToolMissing`, `UpgradeDiffers`, `DowngradeDiffers`, and `MigrationFailed` if PostgreSQL rejects the new step.
+    `PackageInstalled`, `PackageTablesChanged`, `ToolMissing`, `UpgradeDiffers`, `DowngradeDiffers`, and
+    `MigrationFailed` if PostgreSQL rejects the new step.
     """
-    head = History().head
-    name = _file_name(sentence)
+    history = _writable_history()
+    _file_name(sentence)
     with scratch() as server, server.database("before") as before:
         migrate(before)
         before.dispose()
@@ -164,13 +197,15 @@ def generate(sentence: str, answers: Answers | None = None) -> Generated | None:
             Base.metadata.create_all(connection)
             wanted = catalogue.read(connection)
         change, upgrade, downgrade = _compare(server, answers or Answers())
+        if history.own.app and (changed := _changed_package_tables(change)):
+            raise PackageTablesChanged(app=history.own.app.name, tables=changed)
         if change.is_empty:
             with before.connect() as connection:
                 rest = catalogue.differences(wanted, catalogue.read(connection))
             if rest:
                 raise UpgradeDiffers(path=None, differences=rest)
             return None
-        written = _write(name, sentence, head, upgrade, downgrade)
+        written = _write(history, history.own, sentence, upgrade, downgrade)
         try:
             _prove(before, written.path, wanted)
         except (UpgradeDiffers, DowngradeDiffers):
@@ -183,16 +218,45 @@ def generate(sentence: str, answers: Answers | None = None) -> Generated | None:
 
 
 def generate_empty(sentence: str) -> Generated:
-    """Create a migration without steps, to write by hand. Raises `TwoHeads`, `SentenceInvalid`."""
-    return _write(_file_name(sentence), sentence, History().head, "", "")
+    """Create a migration without steps, to write by hand. Raises `TwoHeads`, `SentenceInvalid`, `PackageInstalled`."""
+    history = _writable_history()
+    return _write(history, history.own, sentence)
 
 
 def generate_merge(sentence: str) -> Generated:
-    """Create a migration that joins all heads. Raises `NothingToMerge`, `SentenceInvalid`."""
-    heads = History().heads
-    if len(heads) == 1:
-        raise NothingToMerge(head=heads[0])
-    return _write(_file_name(sentence), sentence, tuple(heads), "", "")
+    """Create a migration that joins all heads. Raises `NothingToMerge`, `SentenceInvalid`, `PackageInstalled`."""
+    history = History()
+    forked = next((branch for branch in history.branches if len(branch.heads) > 1), None)
+    if forked is None:
+        raise NothingToMerge(head=", ".join(history.newest))
+    _refuse_installed(forked)
+    return _write(history, forked, sentence)
+
+
+def _writable_history() -> History:
+    """Return the migrations if the next one can be written. Raises `PackageInstalled`, `TwoHeads`."""
+    history = History()
+    _refuse_installed(history.own)
+    history.refuse_forked()
+    return history
+
+
+def _refuse_installed(branch: Branch) -> None:
+    libraries = [Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")]
+    installed = any(branch.folder.is_relative_to(library) for library in libraries)
+    if installed or not (branch.app or is_project()):
+        raise PackageInstalled(folder=branch.folder)
+
+
+def _changed_package_tables(change: Change) -> list[str]:
+    """Return the tables of the package that a change alters, renames or drops."""
+    altered = {_table_of(operation) for operation in flattened(change.upgrade)}
+    altered |= {table for renaming in change.renamings for table in renaming.tables}
+    return sorted(table.name for table in moved_tables() if table.name in altered)
+
+
+def _table_of(operation: ops.MigrateOperation) -> str | None:
+    return getattr(operation, "table_name", getattr(operation, "source_table", None))
 
 
 def _compare(server: Scratch, answers: Answers) -> tuple[Change, str, str]:
@@ -240,26 +304,48 @@ def _file_name(sentence: str) -> str:
     return name
 
 
-def _write(name: str, sentence: str, down_revision: str | tuple[str, ...], upgrade: str, downgrade: str) -> Generated:
-    # Two files within one second must not share a number, and the later one must sort last.
-    last = max(script.revision for script in History().scripts.walk_revisions())
-    revision = str(max(int(datetime.now(UTC).strftime("%Y%m%d%H%M%S")), int(last) + 1 if last.isdigit() else 0))
-    path = history.MIGRATIONS / "versions" / f"{revision}_{name}.py"
+def _write(history: History, branch: Branch, sentence: str, upgrade: str = "", downgrade: str = "") -> Generated:
+    """Write the migration that follows the heads of a branch."""
+    revision = _new_revision(history, branch)
+    path = branch.folder / f"{revision}_{_file_name(sentence)}.py"
+    down_revision = branch.heads[0] if len(branch.heads) == 1 else tuple(branch.heads) or None
+    needed = _needed_of_package(history, branch)
     text = _TEMPLATE.format(
         sentence=_docstring(sentence),
         revision=revision,
         down_revision=repr(down_revision),
+        depends_on=f"depends_on = {needed!r}\n" if needed else "",
         upgrade=upgrade or "pass",
         downgrade=downgrade or "pass",
     )
     text = _formatted(text, path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     except OSError as error:
         raise FolderReadOnly(folder=path.parent, reason=error.strerror or str(error)) from error
     written = History()
-    start = (down_revision,) if isinstance(down_revision, str) else down_revision
-    return Generated(path, revision, offline_sql(written, start, [written.script(revision)]))
+    script = written.script(revision)
+    return Generated(path, revision, offline_sql(written, steps_before(script), [script]))
+
+
+def _new_revision(history: History, branch: Branch) -> str:
+    # Two files within one second must not share a number, and the later one must sort last.
+    taken = [
+        re.sub(r"\D", "", script.revision) for script in in_folder(history.scripts.walk_revisions(), branch.folder)
+    ]
+    last = max((int(number) for number in taken if len(number) == 14), default=0)
+    number = str(max(int(datetime.now(UTC).strftime("%Y%m%d%H%M%S")), last + 1))
+    return branch.app.revision(number) if branch.app else number
+
+
+def _needed_of_package(history: History, branch: Branch) -> str | None:
+    """Return the newest migration of the package, if the app's migrations do not follow it yet."""
+    newest = history.branches[0].heads[0]
+    if branch.app is None:
+        return None
+    followed = {script.revision for script in history.scripts.iterate_revisions(tuple(branch.heads) or "base", "base")}
+    return None if newest in followed else newest
 
 
 def _docstring(sentence: str) -> str:

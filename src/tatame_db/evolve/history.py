@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import tomllib
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -10,12 +13,15 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.script.revision import ResolutionError
-from alembic.util import CommandError
+from alembic.util import CommandError, to_tuple
 from sqlalchemy import text
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError, fact
+from tatame_db.evolve.app import App, app_of, loaded_app
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
     from alembic.script import Script
     from sqlalchemy import Connection
 
@@ -36,11 +42,51 @@ class RevisionUnknown(TatameError):
 
 @fact
 class DatabaseAhead(TatameError):
-    """The database is at a revision that this version of the package does not have."""
+    """The database is at a revision that does not exist in the migrations at hand."""
 
     revision: str
-    what = "the database is at revision {revision}, which this version of the package does not have"
-    fix = "install the version of the package that migrated the database, or a newer one"
+    what = "the database is at revision {revision}, which does not exist in {place}"
+    fix = "{advice}"
+    is_checkout: bool = False
+
+    @property
+    def place(self) -> str:
+        """The migrations at hand."""
+        return "this checkout" if self.is_checkout else "this version of the package"
+
+    @property
+    def advice(self) -> str:
+        """The way to migrations that have the revision."""
+        if self.is_checkout:
+            return f"check out the branch that has {self.revision}"
+        return "install the version of the package that migrated the database, or a newer one"
+
+
+@fact
+class DatabaseDiverged(DatabaseAhead):
+    """The database was migrated on another branch of the code: each has migrations that the other lacks."""
+
+    missing: list[str]
+    what = (
+        "the database was migrated on another branch of the code: it has {revision}, which does not exist here, and"
+        " lacks {missing}"
+    )
+    fix = (
+        "merge the branch that has {revision}, and join both with `tatame-db generate --merge`; or check it out, and"
+        " undo {revision} there with `tatame-db rollback`"
+    )
+
+
+@fact
+class AppNotLoaded(DatabaseAhead):
+    """The database has migrations of an app, and the command knows only those of the package."""
+
+    app: str
+    what = "the database has migrations of {app}, such as {revision}, and this command does not know {app}"
+    fix = (
+        "run the command in the folder of {app}, whose `pyproject.toml` names its models in `[tool.tatame-db]`, or set"
+        " `TATAME_MODELS`"
+    )
 
 
 @fact
@@ -79,35 +125,75 @@ class MigrationEdited(TatameError):
     )
 
 
+@dataclass(frozen=True)
+class Branch:
+    """The migrations of one folder: those of the package, or those of the app."""
+
+    folder: Path
+    heads: list[str]
+    """Its newest migrations; none if the folder has none yet."""
+    app: App | None = None
+
+
+def is_project() -> bool:
+    """Return whether the package runs from a checkout of its project, and not from an installed copy."""
+    try:
+        project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(project.get("project", {}).get("name") == "tatame-db")
+
+
 def configuration() -> Config:
     """Return the settings with which Alembic finds the migrations."""
+    app = loaded_app()
+    folders = [MIGRATIONS / "versions", *([app.versions] if app and app.versions.is_dir() else [])]
     config = Config()
     config.attributes["version_schema"] = VERSION_SCHEMA
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
+    config.set_main_option("path_separator", "newline")
+    config.set_main_option("version_locations", "\n".join(map(str, folders)).replace("%", "%%"))
     return config
 
 
 class History:
-    """The migrations in the folder, read once. Raises `MigrationUnreadable`."""
+    """The migrations of the package and of the app, read once. Raises `MigrationUnreadable`."""
 
     def __init__(self) -> None:
         self.scripts = ScriptDirectory.from_config(configuration())
+        app = loaded_app()
         try:
-            self.heads = sorted(self.scripts.get_heads())
+            scripts = list(self.scripts.walk_revisions())
         except SyntaxError as error:
             file = Path(error.filename or "?").name
             raise MigrationUnreadable(problem=f"{file}, line {error.lineno}: {error.msg}") from error
         except (CommandError, ImportError, NameError, AttributeError) as error:
             # Alembic imports each file to read its revision.
             raise MigrationUnreadable(problem=str(error)) from error
+        folders = [(MIGRATIONS / "versions", None), *([(app.versions, app)] if app else [])]
+        self.branches = [Branch(folder, _heads(in_folder(scripts, folder)), app) for folder, app in folders]
 
     @property
-    def head(self) -> str:
-        """The newest revision. Raises `TwoHeads`."""
-        if len(self.heads) > 1:
-            raise TwoHeads(files=[Path(self.script(head).path).name for head in self.heads])
-        return self.heads[0]
+    def own(self) -> Branch:
+        """The branch that `generate` writes: the app's, or without one the package's."""
+        return self.branches[-1]
+
+    @property
+    def forked(self) -> list[str]:
+        """The files of the heads of a branch that has more than one."""
+        forked = [branch for branch in self.branches if len(branch.heads) > 1][:1]
+        return [Path(self.script(head).path).name for branch in forked for head in branch.heads]
+
+    def refuse_forked(self) -> None:
+        """Raise `TwoHeads` if a branch has more than one head."""
+        if files := self.forked:
+            raise TwoHeads(files=files)
+
+    @property
+    def newest(self) -> list[str]:
+        """The newest revision of each branch, that of the package first. Raises `TwoHeads`."""
+        self.refuse_forked()
+        return [head for branch in self.branches for head in branch.heads]
 
     def script(self, revision: str) -> Script:
         """Return one migration. Raises `RevisionUnknown`."""
@@ -122,19 +208,42 @@ class History:
 
     def up_to(self, revision: str) -> list[Script]:
         """Return the migrations that lead to `revision`, oldest first. Raises `RevisionUnknown`, `TwoHeads`."""
-        target = self.head if revision in {"head", "heads"} else self.script(revision).revision
+        if revision in {"head", "heads"}:
+            self.refuse_forked()
+            target = "heads"
+        else:
+            target = self.script(revision).revision
         return list(self.scripts.iterate_revisions(target, "base"))[::-1]
 
     def applied(self, connection: Connection) -> list[Script]:
-        """Return the migrations applied to a database, newest first. Raises `DatabaseAhead`."""
+        """Return the migrations applied to a database, the last one first.
+
+        Raises `DatabaseAhead`, `DatabaseDiverged`, `AppNotLoaded`.
+        """
         found: dict[str, Script] = {}
         for revision in current_revisions(connection):
             try:
                 found |= {script.revision: script for script in self.scripts.iterate_revisions(revision, "base")}
             except ResolutionError as error:
-                raise DatabaseAhead(revision=revision) from error
-        newest_first = [script.revision for script in self.scripts.walk_revisions()]
-        return sorted(found.values(), key=lambda script: newest_first.index(script.revision))
+                raise self._unknown(connection, revision) from error
+        return self._last_applied_first(found, list(_recorded(connection)))
+
+    def _last_applied_first(self, applied: dict[str, Script], recorded: list[str]) -> list[Script]:
+        """Sort migrations in the order in which they can be undone; between branches, by when they were applied."""
+        oldest_first = [script.revision for script in self.scripts.walk_revisions()][::-1]
+        sorter = TopologicalSorter[str](dict.fromkeys(applied, ()))
+        for revision, script in applied.items():
+            for before in set(steps_before(script)) & applied.keys():
+                sorter.add(before, revision)
+        sorter.prepare()
+        ready: list[str] = []
+        order: list[Script] = []
+        while sorter.is_active():
+            ready += sorter.get_ready()
+            ready.sort(key=lambda name: (recorded.index(name) if name in recorded else -1, oldest_first.index(name)))
+            order.append(applied[ready.pop()])
+            sorter.done(order[-1].revision)
+        return order
 
     def pending(self, connection: Connection, revision: str = "head") -> list[Script]:
         """Return the migrations up to `revision` that are not applied, of all branches, oldest first.
@@ -144,12 +253,25 @@ class History:
         applied = {script.revision for script in self.applied(connection)}
         return [script for script in self.up_to(revision) if script.revision not in applied]
 
+    def reached(self, connection: Connection) -> str | None:
+        """Return the revision of a database, one for each branch; `None` before the first migration."""
+        applied = self.applied(connection)
+        return ", ".join(head for branch in self.branches for head in _heads(in_folder(applied, branch.folder))) or None
+
+    def _unknown(self, connection: Connection, revision: str) -> DatabaseAhead:
+        """Say why a revision of a database is not among the migrations."""
+        app = app_of(revision)
+        if app and not (self.own.app and self.own.app.owns(revision)):
+            return AppNotLoaded(revision=revision, app=app)
+        recorded = _recorded(connection)
+        missing = [script.revision for script in self.scripts.walk_revisions() if script.revision not in recorded]
+        if recorded and missing:
+            return DatabaseDiverged(revision=revision, missing=missing[::-1])
+        return DatabaseAhead(revision=revision, is_checkout=app is not None or is_project())
+
     def refuse_edited(self, connection: Connection) -> None:
         """Raise `MigrationEdited` if an applied file has another checksum than when it was applied."""
-        if connection.scalar(text(f"SELECT to_regclass('{VERSION_SCHEMA}.applied')")) is None:
-            return
-        applied = connection.execute(text(f"SELECT revision, checksum FROM {VERSION_SCHEMA}.applied"))
-        recorded = {row.revision: row.checksum for row in applied}
+        recorded = _recorded(connection)
         edited = [
             Path(script.path).name
             for script in self.applied(connection)
@@ -157,6 +279,30 @@ class History:
         ]
         if edited:
             raise MigrationEdited(files=edited)
+
+
+def in_folder(scripts: Iterable[Script], folder: Path) -> list[Script]:
+    """Return the migrations whose files are in a folder."""
+    return [script for script in scripts if Path(script.path).resolve().parent == folder.resolve()]
+
+
+def steps_before(script: Script) -> tuple[str, ...]:
+    """Return the revisions of a database to which a migration is the next step."""
+    return tuple(to_tuple(script.down_revision, default=())) + tuple(to_tuple(script.dependencies, default=()))
+
+
+def _heads(scripts: Collection[Script]) -> list[str]:
+    """Return the revisions that no other of these migrations follows."""
+    followed = {down for script in scripts for down in to_tuple(script.down_revision, default=())}
+    return sorted(script.revision for script in scripts if script.revision not in followed)
+
+
+def _recorded(connection: Connection) -> dict[str, str]:
+    """Return the checksum of each applied migration as it was then, in the order in which they were applied."""
+    if connection.scalar(text(f"SELECT to_regclass('{VERSION_SCHEMA}.applied')")) is None:
+        return {}
+    applied = connection.execute(text(f"SELECT revision, checksum FROM {VERSION_SCHEMA}.applied ORDER BY applied_at"))
+    return {row.revision: row.checksum for row in applied}
 
 
 def current_revisions(connection: Connection) -> tuple[str, ...]:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from tatame_db.database.dialect import OLDEST_SERVER
 from tatame_db.errors import TatameError, fact
-from tatame_db.evolve import history
 from tatame_db.evolve.generate import ToolMissing
-from tatame_db.evolve.history import History
+from tatame_db.evolve.history import History, in_folder, steps_before
 from tatame_db.evolve.migrate import offline_sql
 
 SWITCHED_OFF = {
@@ -60,7 +59,8 @@ class Linted:
 def lint(files: list[Path] | None = None) -> list[Linted]:
     """Check the SQL of these migrations, by default of all unreleased ones; needs no database.
 
-    A migration is released if the newest tag of the git repository contains it.
+    A migration is released if the newest tag of the git repository contains it. With an app, its migrations are checked
+    and not those of the package.
 
         >>> [linted.file for linted in evolve.lint() if linted.warnings]
         []
@@ -68,23 +68,21 @@ def lint(files: list[Path] | None = None) -> list[Linted]:
     Raises `NotAMigration`, `ToolMissing`, `MigrationUnreadable`.
     """
     migrations = History()
-    known = {Path(script.path).name: script for script in migrations.scripts.walk_revisions()}
+    folder = migrations.own.folder
+    known = {Path(script.path).name: script for script in in_folder(migrations.scripts.walk_revisions(), folder)}
     for file in files or []:
         if file.name not in known:
-            raise NotAMigration(file=file, folder=history.MIGRATIONS / "versions")
-    names = sorted(file.name for file in files) if files else sorted(known.keys() - _released())
+            raise NotAMigration(file=file, folder=folder)
+    names = sorted(file.name for file in files) if files else sorted(known.keys() - _released(folder))
     found: list[Linted] = []
     for name in names:
         script = known[name]
-        down = script.down_revision or ()
-        start = (down,) if isinstance(down, str) else tuple(down)
-        found.append(Linted(name, _squawk(name, offline_sql(migrations, start, [script]))))
+        found.append(Linted(name, _squawk(name, offline_sql(migrations, steps_before(script), [script]))))
     return found
 
 
-def _released() -> set[str]:
-    """Return the migrations in the newest tag; none if there is no tag."""
-    folder = history.MIGRATIONS / "versions"
+def _released(folder: Path) -> set[str]:
+    """Return the migrations in the newest tag of the repository that a folder is in; none if there is no tag."""
     tag = _git(folder, "describe", "--tags", "--abbrev=0").strip()
     return set(_git(folder, "ls-tree", "--name-only", tag, ".").split()) if tag else set()
 

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from tatame_db.database.address import readable
 from tatame_db.database.dialect import SCHEMA
 from tatame_db.errors import TatameError, fact
-from tatame_db.evolve.history import History, current_revisions
+from tatame_db.evolve.history import History
 from tatame_db.schema import Base
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def status(engine: Engine) -> Status:
         return Status(
             database=readable(engine.url),
             server_version=str(connection.scalar(text("SELECT current_setting('server_version')"))).split()[0],
-            revision=", ".join(current_revisions(connection)) or None,
-            head=history.head,
+            revision=history.reached(connection),
+            head=", ".join(history.newest),
             pending=[script.revision for script in history.pending(connection)],
             tables={row.name: row.rows_estimated for row in connection.execute(estimated_rows())},
             elsewhere=_schemas_elsewhere(connection),

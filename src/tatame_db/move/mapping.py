@@ -15,7 +15,7 @@ from tatame_db.move.catalogue import partitioned_tables, read_source_tables, tar
 from tatame_db.move.conversion import INTEGERS, MISSING, TEXT, UNCHANGED, Conversion, about, as_hashed, exact_kind
 from tatame_db.move.known_conversions import TEXT_TYPES, conversion
 from tatame_db.move.sql import array
-from tatame_db.schema import form, optional_in_source, phase, phases, tables_in_order
+from tatame_db.schema import form, moved_tables, optional_in_source, phase, phases
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -327,7 +327,7 @@ def read_mapping(connections: Connections) -> Mapping:
 
 def map_source(source: MoveConnection, partitioned: Collection[str] = ()) -> Mapping:
     """Map the source's tables and columns to a target with these partitioned tables. Raises `SourceUnreadable`."""
-    tables = tables_in_order()
+    tables = moved_tables()
     names = [table.name for table in tables]
     found = read_source_tables(source, names)
     return Mapping(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tatame_db.database.dialect import quoted
 from tatame_db.move.choices import Obstacle
 from tatame_db.move.target_schema import types_of_models
-from tatame_db.schema import Base, phases
+from tatame_db.schema import Base, moved_tables, phases
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -114,7 +114,7 @@ def keys_of_models() -> set[tuple[str, tuple[str, ...], str, tuple[str, ...]]]:
             key.referred_table.name,
             tuple(element.column.name for element in key.elements),
         )
-        for table in Base.metadata.tables.values()
+        for table in moved_tables()
         for key in table.foreign_key_constraints
     }
 

@@ -17,9 +17,18 @@ from tatame_db.schema.notifications import Notification
 
 from tatame_db.schema.forms import form
 from tatame_db.schema.modules import load_modules
-from tatame_db.schema.order import optional_in_source, phase, phases, tables_in_order
+from tatame_db.schema.order import (
+    is_of_package,
+    mark_package_tables,
+    moved_tables,
+    optional_in_source,
+    phase,
+    phases,
+    tables_in_order,
+)
 
 load_modules(sys.modules[__name__])
+mark_package_tables()
 
 __all__ = [
     "AppStore",
@@ -36,6 +45,9 @@ __all__ = [
     "User",
     "Version",
     "form",
+    "is_of_package",
+    "load_modules",
+    "moved_tables",
     "optional_in_source",
     "phase",
     "phases",

@@ -12,6 +12,8 @@ from tatame_db.schema.base import Base
 if TYPE_CHECKING:
     from sqlalchemy import Table
 
+_OF_PACKAGE = "of_package"
+
 
 @fact
 class PhaseInvalid(TatameError):
@@ -29,7 +31,7 @@ def phase(table: Table) -> int:
     A table that states none is copied in the last phase. Raises `PhaseInvalid`.
     """
     stated = _stated_phase(table)
-    return max(_stated_phase(other) or 1 for other in table.metadata.tables.values()) if stated is None else stated
+    return max(_stated_phase(other) or 1 for other in _package_tables()) if stated is None else stated
 
 
 def _stated_phase(table: Table) -> int | None:
@@ -39,23 +41,44 @@ def _stated_phase(table: Table) -> int | None:
     raise PhaseInvalid(table=table.name, phase=repr(stated))
 
 
+def is_of_package(table: Table) -> bool:
+    """Return whether a table is one of the package; otherwise it is an app's, which no move copies."""
+    return bool(table.info.get(_OF_PACKAGE, False))
+
+
+def mark_package_tables() -> None:
+    """Mark the tables that are defined now as those of the package."""
+    for table in Base.metadata.tables.values():
+        table.info[_OF_PACKAGE] = True
+
+
+def _package_tables() -> list[Table]:
+    return [table for table in Base.metadata.tables.values() if is_of_package(table)]
+
+
 def tables_in_order() -> list[Table]:
     """Return every table of the models, in the order of the move.
 
     Within a phase, parents come before their children; otherwise the order is the one in which `tatame_db.schema`
-    imports the models.
+    imports the models. An app's tables come last.
     """
     # A key with `use_alter` closes a circle, as that of a gym's manager does, and orders nothing.
-    return sorted(sort_tables(list(Base.metadata.tables.values())), key=phase)
+    tables = sort_tables(list(Base.metadata.tables.values()))
+    return sorted(tables, key=lambda table: (not is_of_package(table), phase(table)))
+
+
+def moved_tables() -> list[Table]:
+    """Return the tables of the package, which a move copies, in its order."""
+    return [table for table in tables_in_order() if is_of_package(table)]
 
 
 def phases() -> dict[str, int]:
-    """Return the phase of each table by the table's name, in the order of the move.
+    """Return the phase of each table that a move copies by the table's name, in the order of the move.
 
     >>> list(phases().items())[:4]
     [('roles', 1), ('versions', 1), ('app_stores', 1), ('gyms', 2)]
     """
-    return {table.name: phase(table) for table in tables_in_order()}
+    return {table.name: phase(table) for table in moved_tables()}
 
 
 def optional_in_source(table: Table) -> bool:

@@ -10,8 +10,7 @@ from sqlalchemy import Text, cast, literal, select, text, union_all
 from tatame_db import evolve
 from tatame_db.errors import TatameError
 from tatame_db.evolve.status import table_sizes
-from tatame_db.schema import Base
-from tatame_db.studio.tables import key_of
+from tatame_db.studio.tables import key_of, shown_tables
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine, Select, Table
@@ -45,14 +44,14 @@ async def server_overview(connection: AsyncConnection) -> dict[str, Any]:
     activities = await _last_activities(connection, list(sizes))
     tables = [
         TableOverview(name, *sizes.get(name, (None, None)), activities.get(name), missing=name not in sizes)
-        for name in Base.metadata.tables
+        for name in shown_tables()
     ]
     return facts | {"tables": tables}
 
 
 async def _last_activities(connection: AsyncConnection, names: list[str]) -> dict[str, str | None]:
     # The index of the key finds the newest row at once; there is none on `created_at`.
-    tables = [table for name in names if "created_at" in (table := Base.metadata.tables[name]).columns]
+    tables = [table for name, table in shown_tables().items() if name in names and "created_at" in table.columns]
     if not tables:
         return {}
     found = await connection.execute(union_all(*map(_last_activity, tables)))

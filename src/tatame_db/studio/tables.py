@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ARRAY, Integer, Text, bindparam, cast
+from sqlalchemy import ARRAY, Computed, DefaultClause, Integer, Text, bindparam, cast
 from sqlalchemy.types import TIMESTAMP
 
 from tatame_db.database.dialect import DIALECT
-from tatame_db.schema import Base, phase
+from tatame_db.schema import Base, is_of_package, phase
 from tatame_db.studio.errors import ColumnNotFound, TableNotFound
 
 if TYPE_CHECKING:
@@ -23,11 +23,17 @@ _LABELS = ("name", "title", "first_name", "email", "file_name", "modality", "bel
 # --- Found by name ----------------------------------------------------------------------------------------------------
 
 
+def shown_tables() -> dict[str, Table]:
+    """Return the tables of the models by name, without those of an app whose key is not one column."""
+    return {name: table for name, table in Base.metadata.tables.items() if len(table.primary_key.columns) == 1}
+
+
 def table_named(name: str) -> Table:
     """Find a table. Raises `TableNotFound`."""
-    if name not in Base.metadata.tables:
-        raise TableNotFound(table=name, tables=list(Base.metadata.tables))
-    return Base.metadata.tables[name]
+    tables = shown_tables()
+    if name not in tables:
+        raise TableNotFound(table=name, tables=list(tables))
+    return tables[name]
 
 
 def column_named(table: Table, name: str) -> Column[Any]:
@@ -38,7 +44,7 @@ def column_named(table: Table, name: str) -> Column[Any]:
 
 
 def key_of(table: Table) -> Column[Any]:
-    """Return the primary key, which is one column in each table."""
+    """Return the primary key, which is one column in each table that is shown."""
     [key] = table.primary_key.columns
     return key
 
@@ -68,7 +74,7 @@ def label_columns(table: Table) -> list[Column[Any]]:
 
 def references_to(table: Table) -> list[Column[Any]]:
     """Return the columns of all tables that refer to this one."""
-    keys = (key for other in Base.metadata.tables.values() for key in other.foreign_keys)
+    keys = (key for other in shown_tables().values() for key in other.foreign_keys)
     return sorted((key.parent for key in keys if key.column.table is table), key=str)
 
 
@@ -99,13 +105,13 @@ class ColumnDescription:
 
 @dataclass(frozen=True)
 class TableDescription:
-    """A table; `phase` is the phase of the move in which it is copied."""
+    """A table; `phase` is the phase of the move in which it is copied, `None` for an app's."""
 
     name: str
     columns: list[ColumnDescription]
     primary_key: str
     referenced_by: list[ColumnName]
-    phase: int
+    phase: int | None
 
 
 @cache
@@ -117,17 +123,19 @@ def describe_tables() -> list[TableDescription]:
             columns=[_describe(column) for column in table.columns],
             primary_key=key_of(table).name,
             referenced_by=[ColumnName(column.table.name, column.name) for column in references_to(table)],
-            phase=phase(table),
+            phase=phase(table) if is_of_package(table) else None,
         )
-        for table in Base.metadata.tables.values()
+        for table in shown_tables().values()
     ]
 
 
 def _describe(column: Column[Any]) -> ColumnDescription:
     default: str | None = None
-    if column.server_default is not None:
-        default = str(column.server_default.arg)  # type: ignore[attr-defined]  # a DefaultClause's
-    elif column is column.table.autoincrement_column:
+    if isinstance(column.server_default, DefaultClause):
+        default = str(column.server_default.arg)
+    elif isinstance(column.server_default, Computed):
+        default = str(column.server_default.sqltext)
+    elif column.identity is not None or column is column.table.autoincrement_column:
         default = "the next number"
     target = next((key.column for key in column.foreign_keys), None)
     return ColumnDescription(

@@ -69,8 +69,11 @@ class Run:
     def start(self) -> None:
         """Join the run. Its first process starts the server, deletes dead runs and migrates the template.
 
-        Nothing is created if `shared_server` raises an error or that server does not answer.
+        Nothing is created if `shared_server` raises an error or that server does not answer, or if the app that the
+        settings name cannot be loaded.
         """
+        if app := Settings.from_env().app:
+            evolve.load_app(app.models, app.migrations, root=app.root)
         if self.shared_server:
             self.sandbox = self._open_sandbox()
         self._alive: IO[str] = run_directory.join(self.directory)
