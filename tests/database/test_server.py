@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -16,10 +17,11 @@ import pytest
 from sqlalchemy import text
 from tests.conftest import free_port, postmaster_pid
 
-from tatame_db.database.address import readable
+from tatame_db.database.address import is_local, libpq_variables, parse_address, readable
 from tatame_db.database.creation import create_missing_database
-from tatame_db.database.errors import ServerSilent
-from tatame_db.database.pool import Database
+from tatame_db.database.errors import ConnectionRefused, ServerSilent
+from tatame_db.database.pool import AsyncDatabase, Database
+from tatame_db.move.open import open_source
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.server.errors import (
     DataIncomplete,
@@ -282,6 +284,20 @@ def test_the_port_requires_the_password_and_the_socket_does_not(fresh_server: Em
     psycopg.connect(there, password=fresh_server.password_file.read_text()).close()
 
 
+def test_the_hosts_of_an_address_are_tried_in_turn_and_can_be_pasted_back(fresh_server: EmbeddedServer) -> None:
+    port, closed = free_port(), free_port()
+    fresh_server.start(port=port)
+    password = fresh_server.password_file.read_text()
+    hosts = f"127.0.0.1:{closed},127.0.0.1:{port}"
+    address = parse_address(f"postgresql://postgres:{password}@{hosts}/postgres?target_session_attrs=read-write")
+    assert is_local(address)
+    with Database(address) as database:
+        database.ping()
+    psycopg.connect(readable(address), password=password).close()
+    with Database(parse_address(readable(address)).set(password=password)) as database:
+        database.ping()
+
+
 def test_a_port_of_another_program_is_not_mistaken_for_the_servers(
     fresh_server: EmbeddedServer, taken_port: int
 ) -> None:
@@ -440,6 +456,49 @@ def test_the_callers_libpq_variables_do_not_affect_the_server(
         monkeypatch.setenv(name, value)
     assert fresh_server.start()
     assert fresh_server.is_running
+
+
+@pytest.fixture
+def _hostile_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Set each variable that libpq knows to what leads to another server, or to no value of it."""
+    for name in libpq_variables():
+        monkeypatch.setenv(name, "10.0.0.1")
+    monkeypatch.setenv("PGSERVICE", "production")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    hostile = {"host": "10.0.0.1", "hostaddr": "10.0.0.1", "port": "1", "options": "-c no=such", "sslmode": "require"}
+    lines = "".join(f"{name}={value}\n" for name, value in hostile.items())
+    (tmp_path / "services").write_text(f"[production]\n{lines}")
+
+
+@pytest.mark.usefixtures("_hostile_variables")
+@pytest.mark.parametrize("part", ["", "deep" * 30])
+def test_no_variable_of_libpq_leads_the_embedded_server_astray(directory: Path, part: str) -> None:
+    async def ping() -> bool:
+        async with AsyncDatabase(address) as database:
+            await database.ping()
+            return (await database.check(10)).healthy
+
+    server = EmbeddedServer(directory / part / "server", durable=False)
+    try:
+        assert server.start()
+        assert not server.start()
+        address = server.address
+        assert is_local(address)
+        assert create_missing_database(address)
+        with Database(address) as database:
+            database.ping()
+            assert database.check(10).healthy
+        assert asyncio.run(ping())
+        with open_source(address) as source:
+            assert source.row("SELECT 1") == (1,)
+    finally:
+        server.delete()
+
+
+@pytest.mark.usefixtures("_hostile_variables")
+def test_a_broken_variable_is_reported_as_the_reason_why_another_server_cannot_be_reached() -> None:
+    with pytest.raises(ConnectionRefused, match=r"10\.0\.0\.1"):
+        Database("postgresql://postgres@localhost/tatame?hostaddr=127.0.0.1").ping()
 
 
 OWNER = """

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from tatame_db.database.address import AddressInvalid, is_local, parse_address, readable
 
 SECRET = "p%@:/#[w"
 
 
-@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "POSTGRESQL", "postgresql+psycopg"])
+@pytest.mark.parametrize(
+    "scheme",
+    ["postgres", "postgresql", "POSTGRESQL", "postgresql+psycopg", "postgresql+asyncpg", "postgres+pg8000"],
+)
 def test_every_scheme_for_postgresql_is_accepted(scheme: str) -> None:
     address = parse_address(f"{scheme}://ana:pw@db.example:6543/tatame?sslmode=require")
     assert address.drivername == "postgresql+psycopg"
@@ -15,6 +21,29 @@ def test_every_scheme_for_postgresql_is_accepted(scheme: str) -> None:
         *("ana", "pw", "db.example", 6543, "tatame"),
     )
     assert address.query == {"sslmode": "require"}
+
+
+@pytest.mark.parametrize("quote", ["'", '"', "`"])
+def test_quotes_around_an_address_are_not_part_of_it(quote: str) -> None:
+    written = "postgresql://ana:p'w\"@db.example/tatame"
+    assert parse_address(f" {quote}{written}{quote}\n") == parse_address(written)
+
+
+@pytest.mark.parametrize(
+    ("option", "advice"),
+    [
+        ("pgbouncer=true", "remove pgbouncer from the address; a pooler is detected"),
+        ("schema=public", "remove schema from the address; the tables are in the schema `public`"),
+        ("connection_limit=1", "remove connection_limit from the address; `TATAME_POOL_SIZE` limits the connections"),
+        ("ssl=true", "remove ssl from the address; `sslmode=require` encrypts the connection"),
+        ("colour=red", "remove colour from the address"),
+    ],
+)
+def test_an_option_of_another_tool_is_refused_with_what_to_remove(option: str, advice: str) -> None:
+    with pytest.raises(AddressInvalid) as caught:
+        parse_address(f"postgresql://ana:SECRET@h:6543/db?sslmode=require&{option}")
+    assert caught.value.fix == advice
+    assert "SECRET" not in str(caught.value)
 
 
 @pytest.mark.parametrize("written", [SECRET, "p%25%40%3A%2F%23%5Bw", "p%25@:/#%5Bw"])
@@ -43,6 +72,8 @@ def test_several_hosts_are_read() -> None:
     }
     assert readable(address).startswith("postgresql://ana@/x?host=one.example")
     assert parse_address(readable(address)).query == address.query
+    libpq = conninfo_to_dict(readable(address))
+    assert (libpq["host"], libpq["port"]) == ("one.example,::1,three.example", "5432,5433,5434")
 
 
 def test_an_at_sign_in_the_options_does_not_end_a_password() -> None:
@@ -97,9 +128,22 @@ def test_a_local_database_is_recognized(text: str, *, local: bool) -> None:
     assert is_local(parse_address(text)) is local
 
 
-def test_a_host_from_the_environment_counts_as_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PGHOST", "db.example")
+@pytest.mark.parametrize("name", ["PGHOST", "PGHOSTADDR", "PGSERVICE"])
+def test_a_host_from_the_environment_counts_as_the_address(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "services").write_text("[10.0.0.1]\nhost=db.example\nhostaddr=10.0.0.1\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    monkeypatch.setenv(name, "10.0.0.1")
     assert not is_local(parse_address("postgresql:///x"))
+    # A number of the environment comes before a name of the address, as in libpq.
+    assert is_local(parse_address("postgresql://localhost/x")) is (name == "PGHOST")
+    (tmp_path / ".tatame-db").touch()
+    assert is_local(parse_address(f"postgresql:///x?host={tmp_path}"))
+
+
+def test_the_host_of_a_service_is_not_known() -> None:
+    assert not is_local(parse_address("postgresql://localhost/x?service=production"))
 
 
 def test_a_password_in_the_options_is_never_shown() -> None:

@@ -17,6 +17,8 @@ import tatame_db
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve import SchemaCheck
 from tatame_db.evolve.catalogue import SchemaDifference
+from tatame_db.move.copy_errors import LockHolder
+from tatame_db.move.refusals import OtherRows
 
 for found in pkgutil.walk_packages(tatame_db.__path__, "tatame_db."):
     if "__main__" not in found.name and ".migrations" not in found.name:
@@ -38,7 +40,9 @@ SAMPLES: dict[str, Any] = {
     "set[str]": {"users.phone"},
     "dict[str, int]": {"users": 9_085},
     "dict[str, str]": {"users": "a sample"},
+    "dict[str, OtherRows]": {"users": OtherRows(1, 9_085)},
     "list[Conflict]": [],
+    "list[LockHolder]": [LockHolder("users", 9_085, vacuums=True)],
     "list[Rejection]": [],
     "Path": Path("/srv/tatame"),
     "Path | None": Path("/srv/tatame"),

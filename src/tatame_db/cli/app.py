@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -199,5 +200,7 @@ def server_of(database_url: str | None = None) -> Target:
     server = EmbeddedServer(settings.data_directory)
     # Its own address is what `tatame-db start` and `tatame-db url` print.
     if settings.address is None or settings.address == server.address:
+        # libpq reads the service before any option, and fails if there is none of this name.
+        os.environ.pop("PGSERVICE", None)
         return Target(settings, Database(server.address), server)
     return Target(settings, Database(settings.address), None)

@@ -192,13 +192,16 @@ def psql(
     database_url: DatabaseUrl = None,
 ) -> None:
     """Run psql, PostgreSQL's client, on the database."""
+    from tatame_db.database.address import is_embedded, libpq_variables
     from tatame_db.server.embedded import EmbeddedServer
 
     target = server_of(database_url)
     target.database.ping()
     address = target.database.address
     program = str(EmbeddedServer(target.settings.data_directory).program("psql"))
-    environment = {"PGTZ": "UTC", "PGAPPNAME": "tatame-db psql", **os.environ}
+    ignored = libpq_variables() if is_embedded(address) else set[str]()
+    environment = {name: value for name, value in os.environ.items() if name not in ignored}
+    environment = {"PGTZ": "UTC", "PGAPPNAME": "tatame-db psql"} | environment
     if address.password:
         # Not in the arguments, which every user of the machine can read.
         environment["PGPASSWORD"] = str(address.password)

@@ -11,7 +11,22 @@ from sqlalchemy import URL
 
 from tatame_db.errors import TatameError, fact
 
-_DRIVERS = {"postgres", "postgresql", "postgresql+psycopg"}
+MARK = ".tatame-db"
+"""The file that marks a directory as an embedded server's."""
+
+# Options of Prisma and asyncpg in addresses that people copy, and what replaces them.
+_OF_OTHER_TOOLS = {
+    "pgbouncer": "a pooler is detected",
+    "schema": "the tables are in the schema `public`",
+    "connection_limit": "`TATAME_POOL_SIZE` limits the connections",
+    "pool_timeout": "`TATAME_POOL_TIMEOUT_SECONDS` limits the wait for one",
+    "ssl": "`sslmode=require` encrypts the connection",
+}
+
+# The values that libpq has without its variables, where it accepts no empty one.
+_NOT_EMPTY = {"sslcertmode": "allow", "min_protocol_version": "3.0", "max_protocol_version": "3.0"}
+# With the name of any driver, as SQLAlchemy writes it: this package brings its own.
+_SCHEME = re.compile(r"postgres(ql)?(\+\w+)?")
 
 
 @fact
@@ -19,8 +34,9 @@ class AddressInvalid(TatameError):
     """An address cannot be read. It is not repeated in the message, because it may contain a password."""
 
     problem: str
+    advice: str = "write it as `postgresql://user:password@host:5432/database`"
     what = "the database address {problem}"
-    fix = "write it as `postgresql://user:password@host:5432/database`"
+    fix = "{advice}"
 
 
 def parse_address(text: str) -> URL:
@@ -34,10 +50,14 @@ def parse_address(text: str) -> URL:
 
     Raises `AddressInvalid`.
     """
-    scheme, separator, rest = text.strip().partition("://")
+    text = text.strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"`":
+        # Docker and systemd keep the quotes of a file of variables.
+        text = text[1:-1].strip()
+    scheme, separator, rest = text.partition("://")
     if not separator:
         raise AddressInvalid(problem="does not start with `postgresql://`")
-    if scheme.lower() not in _DRIVERS:
+    if not _SCHEME.fullmatch(scheme.lower()):
         raise AddressInvalid(problem=f"has the scheme {scheme!r}; only PostgreSQL is supported")
     # A password may contain `?`. Options follow it only if `name=` does, or if no `@` does.
     start = re.search(r"\?([a-z_]+=|[^@]*$)", rest)
@@ -82,7 +102,12 @@ def _options(query: str) -> dict[str, str]:
     except ValueError:
         raise AddressInvalid(problem="has an option that is not `name=value`") from None
     if unknown := sorted(set(options) - known):
-        raise AddressInvalid(problem=f"has options that PostgreSQL does not know: {', '.join(unknown)}")
+        names = ", ".join(unknown)
+        why = "".join(f"; {_OF_OTHER_TOOLS[name]}" for name in unknown if name in _OF_OTHER_TOOLS)
+        raise AddressInvalid(
+            problem=f"has options that PostgreSQL does not know: {names}",
+            advice=f"remove {names} from the address{why}",
+        )
     if secret := sorted(options.keys() & secrets):
         raise AddressInvalid(problem=f"has a secret in an option, which messages would show: {', '.join(secret)}")
     return options
@@ -117,13 +142,52 @@ def readable(address: URL) -> str:
     without = address._replace(drivername="postgresql", password=None)
     front, mark, options = without.render_as_string().partition("?")
     # libpq does not read `+` as a space, and `/` needs no escape among the options.
-    return front + mark + options.replace("+", "%20").replace("%2F", "/")
+    return front + mark + options.replace("+", "%20").replace("%2F", "/").replace("%2C", ",")
+
+
+def is_embedded(address: URL) -> bool:
+    """Return whether an address is that of an embedded server: its socket is in a directory with the mark of one."""
+    directory = str(address.query.get("host") or address.host or "")
+    return directory.startswith("/") and os.path.exists(f"{directory}/{MARK}")  # noqa: PTH110, other users may not look
+
+
+def libpq_variables() -> set[str]:
+    """Return the names of the variables with which a shell sets libpq's options."""
+    from psycopg import pq  # noqa: PLC0415, as above
+
+    return {option.envvar.decode() for option in pq.Conninfo.get_defaults() if option.envvar}
+
+
+def without_environment(address: URL) -> dict[str, str]:
+    """Return parameters for libpq that keep the shell's variables from an embedded server; none for other addresses.
+
+    `PGHOSTADDR` or `PGSERVICE` would lead to another server, and `PGREQUIREAUTH` reject this one. A broken service file
+    is an error even so: libpq reads it first.
+    """
+    if not is_embedded(address):
+        return {}
+    from psycopg import pq  # noqa: PLC0415, as above
+
+    named = {"service", "host", "user", "password", "dbname", *address.query}
+    options = ((option.keyword.decode(), option) for option in pq.Conninfo.get_defaults() if option.envvar)
+    return {
+        name: _NOT_EMPTY.get(name, (option.compiled or b"").decode()) for name, option in options if name not in named
+    }
 
 
 def is_local(address: URL) -> bool:
     """Return whether an address leads to this machine: by a socket, or by a loopback name or number."""
-    named = (address.query.get("hostaddr"), address.query.get("host"), address.host, os.environ.get("PGHOST"))
-    host = str(next(filter(None, named), ""))
+    if is_embedded(address):
+        return True
+    if "service" in address.query:
+        # Only libpq reads what it names.
+        return False
+    from psycopg import pq  # noqa: PLC0415, as above
+
+    # The variables of the shell, and the service that PGSERVICE names.
+    defaults = {option.keyword.decode(): (option.val or b"").decode() for option in pq.Conninfo.get_defaults()}
+    named = (address.query.get("hostaddr") or defaults["hostaddr"], address.query.get("host"), address.host)
+    host = str(next(filter(None, named), defaults["host"]))
     return all(map(_is_local_host, host.split(",")))
 
 

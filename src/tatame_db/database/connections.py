@@ -11,7 +11,7 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy import URL, Engine, event
 from sqlalchemy.exc import DisconnectionError
 
-from tatame_db.database.address import parse_address, readable
+from tatame_db.database.address import parse_address, readable, without_environment
 from tatame_db.database.connecting import DatabasePool, PoolStatistics
 from tatame_db.database.dialect import OLDEST_SERVER, SCHEMA, qualify
 from tatame_db.database.driver import check_intervals, driver_connection, is_gone
@@ -30,7 +30,7 @@ from tatame_db.settings import Settings
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn
-    from sqlalchemy import Connection, PoolProxiedConnection
+    from sqlalchemy import Connection, Dialect, PoolProxiedConnection
     from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor, ExceptionContext, ExecutionContext
     from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -139,6 +139,7 @@ class Connections:
 
     def _listen(self, engine: Engine) -> None:
         qualify(engine.dialect)
+        event.listen(engine, "do_connect", self._ignore_environment)
         # Before the statements with which SQLAlchemy gets to know a server.
         event.listen(engine, "connect", self._limit_setup, insert=True)
         event.listen(engine, "connect", self._prepare)
@@ -198,7 +199,7 @@ class Connections:
         statistics = self.statistics()
         return Probe(
             address=self.address,
-            parameters={**parameters, **self.options.beside(self.address)},
+            parameters={**without_environment(self.address), **parameters, **self.options.beside(self.address)},
             timeout_seconds=timeout_seconds,
             busy=statistics.in_use >= statistics.size,
         )
@@ -209,6 +210,9 @@ class Connections:
 
     def _closed_health(self) -> Health:
         return Health(healthy=False, reason=DatabaseClosed(address=self.address).what)
+
+    def _ignore_environment(self, _: Dialect, __: object, ___: object, parameters: dict[str, Any]) -> None:
+        parameters |= without_environment(self.address) | parameters
 
     def _limit_setup(self, _: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
         # A connection of the test kit waits for its turn.

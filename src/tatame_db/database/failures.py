@@ -54,7 +54,14 @@ _NO_ANSWER: dict[type[DatabaseUnavailable], tuple[str, ...]] = {
     HostUnknown: ("failed to resolve host", "could not translate host name"),
     ServerReadOnly: ("session is read-only", "server is in hot standby mode"),
     TlsFailed: ("ssl", "certificate", "tls"),
-    ConnectionRefused: ("permission denied",),
+    # The last two are values of libpq's own variables.
+    ConnectionRefused: (
+        "permission denied",
+        "service file",
+        "definition of service",
+        ' value: "',
+        "invalid integer value",
+    ),
 }
 
 

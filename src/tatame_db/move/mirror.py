@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import psycopg
+from psycopg.conninfo import make_conninfo
 
-from tatame_db.database.address import readable
+from tatame_db.database.address import readable, without_environment
 from tatame_db.database.dialect import literal, public, quoted
 from tatame_db.errors import counted
 from tatame_db.move.catalogue import partitioned_tables, target_name
@@ -139,7 +140,7 @@ class Mirror:
                 yield read
 
         with server.database(name) as engine:
-            with psycopg.connect(readable(engine.url)) as connection:
+            with psycopg.connect(make_conninfo(readable(engine.url), **without_environment(engine.url))) as connection:
                 _Loader(self, connection, str(server.server.directory), kept).load()
             with open_source(engine.url) as copied:
                 yield replace(copied, rest=self.rest.reading, reread=reread)

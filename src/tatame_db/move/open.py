@@ -11,7 +11,7 @@ from sqlalchemy import URL, text
 from sqlalchemy.exc import ProgrammingError
 
 from tatame_db import evolve
-from tatame_db.database.address import parse_address, readable
+from tatame_db.database.address import parse_address, readable, without_environment
 from tatame_db.database.dialect import OLDEST_SERVER
 from tatame_db.database.driver import driver_connection
 from tatame_db.database.errors import DatabaseUnavailable
@@ -305,7 +305,7 @@ def open_source(
     """
     _, options = address.get_dialect()().create_connect_args(address)
     named = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "application_name": "tatame-db move"}
-    defaults: dict[str, Any] = named | _KEEPALIVE
+    defaults: dict[str, Any] = without_environment(address) | named | _KEEPALIVE
     try:
         # Supabase's pooler on port 6543 runs each transaction in another session, which lacks prepared statements.
         driver = psycopg.connect(**{**defaults, **options}, prepare_threshold=None)

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL
 
-from tatame_db.database.address import readable
+from tatame_db.database.address import MARK, readable, without_environment
 from tatame_db.database.errors import ServerSilent
 from tatame_db.server.errors import (
     DataIncomplete,
@@ -48,8 +49,6 @@ _START_SECONDS = 60
 _LEAVING_SECONDS = 3
 # A busy machine may take seconds.
 _ANSWER_SECONDS = 10
-# The file that marks a directory as the embedded server's, and that is locked while a command works on it.
-_MARK = ".tatame-db"
 # A socket's address has 108 bytes on Linux and 104 on macOS, including a final NUL.
 _SOCKET_PATH_BYTES = 103
 
@@ -186,18 +185,18 @@ class EmbeddedServer:
         return [
             *self.directory.glob("programs-*"),
             *self._sockets(),
-            *(self.directory / name for name in ("data", "data.new", "password", "postgres.log", _MARK)),
+            *(self.directory / name for name in ("data", "data.new", "password", "postgres.log", MARK)),
         ]
 
     def _is_marked(self) -> bool:
-        return (self.directory / _MARK).exists()
+        return (self.directory / MARK).exists()
 
     @contextlib.contextmanager
     def _locked(self) -> Generator[None]:
         """Lock the directory against other starts and stops, and create it if it is missing."""
         try:
             self._create_directories()
-            lock = (self.directory / _MARK).open("w")
+            lock = (self.directory / MARK).open("w")
         except OSError as error:
             raise self._unusable(error.strerror or str(error)) from error
         with lock:
@@ -216,6 +215,8 @@ class EmbeddedServer:
             if directory.stat().st_uid not in {os.geteuid(), self._owner.pw_uid}:
                 raise DirectoryUnusable(directory=directory, reason="it belongs to another user")
             self._hand_over(directory, 0o700)
+        if self._socket_directory != self.directory:
+            (self._socket_directory / MARK).touch()
         self._check_access()
 
     def _check_access(self) -> None:
@@ -380,7 +381,8 @@ class EmbeddedServer:
         suspended = process is not None and process.is_suspended
         try:
             if not suspended:
-                psycopg.connect(readable(self.address), connect_timeout=_ANSWER_SECONDS).close()
+                options = without_environment(self.address) | {"connect_timeout": str(_ANSWER_SECONDS)}
+                psycopg.connect(make_conninfo(readable(self.address), **options)).close()
                 return
         except psycopg.errors.ConnectionTimeout:
             pass

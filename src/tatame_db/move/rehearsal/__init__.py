@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.schema import CreateColumn, CreateTable
 
 from tatame_db import evolve
-from tatame_db.database.address import readable
+from tatame_db.database.address import readable, without_environment
 from tatame_db.database.dialect import DIALECT, public
 from tatame_db.errors import TatameError, counted, fact
 from tatame_db.evolve.lock import ignore
@@ -195,7 +196,9 @@ def run_statements(address: URL, file: str, rows: int) -> None:
     numbers["checkins"] = rows - others
     statements = (HERE / f"{file}.sql").read_text()
     # A file is sent as one query, in which the server accepts no parameters: the client inserts the values.
-    with psycopg.connect(readable(address), cursor_factory=psycopg.ClientCursor) as connection:
+    with psycopg.connect(
+        make_conninfo(readable(address), **without_environment(address)), cursor_factory=psycopg.ClientCursor
+    ) as connection:
         connection.execute(statements.encode(), numbers if "%(" in statements else None)
 
 
