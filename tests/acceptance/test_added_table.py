@@ -157,7 +157,7 @@ def test_the_table_and_the_column_are_generated_linted_migrated_and_checked(pack
     status = json.loads(package.output("status", "--json"))
     assert status["tables"]["payments"] == 0
     assert status["pending"] == []
-    package.output("rollback")
+    package.output("rollback", "--yes", "--accept-data-loss")
     assert rows(package, "SELECT to_regclass('payments')") == [(None,)]
 
 

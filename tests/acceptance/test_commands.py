@@ -194,13 +194,13 @@ def test_migrate_and_rollback_report_when_there_is_nothing_to_do(run: Run, bare_
     assert "20261123120000" in run("migrate", DATABASE_URL=bare_address_url).stderr
     assert run("migrate", DATABASE_URL=bare_address_url).stderr == "nothing to migrate\n"
     assert run("migrate", "--sql", DATABASE_URL=bare_address_url).stdout == ""
-    assert run("rollback", "--steps", "1", DATABASE_URL=bare_address_url).returncode == 0
+    assert run("rollback", "--yes", "--steps", "1", DATABASE_URL=bare_address_url).returncode == 0
     again = run("migrate", "--sql", DATABASE_URL=bare_address_url).stdout
     with psycopg.connect(bare_address_url, autocommit=True) as connection:
         connection.execute(again)
     assert run("status", "--check", DATABASE_URL=bare_address_url).returncode == 0
-    assert run("rollback", DATABASE_URL=bare_address_url).returncode == 0
-    done = run("rollback", DATABASE_URL=bare_address_url)
+    assert run("rollback", "--yes", DATABASE_URL=bare_address_url).returncode == 0
+    done = run("rollback", "--yes", DATABASE_URL=bare_address_url)
     assert done.returncode == 1
     assert "nothing to roll back" in done.stderr
 
@@ -324,7 +324,7 @@ def test_a_bad_address_gets_one_message_and_no_password(address: str, words: str
     assert PASSWORD not in done.stderr
 
 
-@pytest.mark.parametrize("command", [["migrate"], ["rollback"], ["seed"], ["status", "--json"], ["start"]])
+@pytest.mark.parametrize("command", [["migrate"], ["rollback", "--yes"], ["seed"], ["status", "--json"], ["start"]])
 def test_every_command_reports_a_server_that_does_not_answer(command: list[str], run: Run) -> None:
     done = run(*command, DATABASE_URL=f"postgresql://ana:{PASSWORD}@127.0.0.1:1/tatame")
     assert (done.returncode, done.stdout) == (1, "")

@@ -121,7 +121,7 @@ def test_a_new_column_becomes_a_migration_that_runs_both_ways(checkout: Checkout
     checkout.spawn("migrate")
     assert checkout.run("generate", "again").stderr == "nothing to generate\n"
     assert checkout.spawn("check").stdout.count("yes") == 4
-    checkout.spawn("rollback")
+    checkout.spawn("rollback", "--yes")
     assert checkout.sql("SELECT 1 FROM information_schema.columns WHERE column_name = 'tier'") == []
 
 
@@ -222,7 +222,7 @@ def test_a_renamed_column_keeps_its_data_and_its_index_follows(migrated: Checkou
     assert migrated.sql("SELECT birth_date FROM users") == [("12-31",)]
     assert migrated.sql("SELECT to_regclass('users_gym_id_birth_date_index') IS NOT NULL") == [(True,)]
     assert migrated.done("check").stdout.count("yes") == 4
-    migrated.done("rollback")
+    migrated.done("rollback", "--yes", "--accept-data-loss")
     assert migrated.sql("SELECT birth_day FROM users") == [("12-31",)]
     assert migrated.sql("SELECT to_regclass('users_gym_id_birth_day_index') IS NOT NULL") == [(True,)]
 
@@ -245,7 +245,7 @@ def test_a_dropped_column_comes_back_empty(checkout: Checkout) -> None:
     text = checkout.versions[-1].read_text()
     assert 'op.drop_column("users", "plan")' in text
     checkout.done("migrate")
-    checkout.done("rollback")
+    checkout.done("rollback", "--yes")
 
 
 @pytest.mark.parametrize(
@@ -539,3 +539,28 @@ def test_lint_skips_released_migrations(checkout: Checkout) -> None:
     assert checkout.done("lint").stderr == "nothing to lint: every migration is released\n"
     checkout.done("generate", "more", "--empty")
     assert checkout.versions[-1].name in checkout.done("lint").stdout
+
+
+# What is lost
+
+
+def test_migrate_and_rollback_name_what_they_lose_and_need_consent(migrated: Checkout) -> None:
+    migrated.edit("schema/users.py", PLAN, "")
+    migrated.done("generate", "drop the plan", "--drop", "users.plan")
+    migrated.sql("INSERT INTO users (clerk_user_id, plan) VALUES ('a', 'gold'), ('b', NULL)")
+    refused = migrated.run("migrate")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(
+        "error: this migrate would lose data:\n  column users.plan is dropped, with values in 1 row\n"
+    )
+    assert "tatame-db migrate --accept-data-loss" in refused.stderr
+    assert migrated.sql("SELECT count(plan) FROM users") == [(1,)]
+    done = migrated.done("migrate", "--accept-data-loss")
+    assert "data loss: column users.plan is dropped, with values in 1 row\n" in done.stderr
+    # Without a question that was answered, nothing is undone.
+    assert migrated.run("rollback").returncode == 1
+    migrated.done("rollback", "--yes")
+    refused = migrated.run("rollback", "--yes")
+    assert (refused.returncode, "table users is dropped, with 2 rows" in refused.stderr) == (1, True)
+    assert migrated.sql("SELECT count(*) FROM users") == [(2,)]
+    migrated.done("rollback", "--yes", "--accept-data-loss")

@@ -28,6 +28,7 @@ from sqlalchemy import URL, text
 from tests.conftest import foreign_server
 
 from tatame_db.database.pool import Database
+from tatame_db.evolve import history
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.studio.access import Access, open_access
 from tatame_db.studio.serve import StudioServer
@@ -267,3 +268,32 @@ def filled_studio(_filled_studio: tuple[Client, Database], _no_traceback: None) 
 def filled_database(_filled_studio: tuple[Client, Database]) -> Database:
     """Return the database of `filled_studio`."""
     return _filled_studio[1]
+
+
+# --- Migrations to add to --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def migrations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy the migrations, so that a test can add some."""
+    copy = tmp_path / "migrations"
+    shutil.copytree(history.MIGRATIONS, copy)
+    monkeypatch.setattr(history, "MIGRATIONS", copy)
+    return copy
+
+
+@pytest.fixture
+def add(migrations: Path) -> Callable[..., str]:
+    """Write another migration, by default after the newest, and return its revision."""
+    numbers = count(29990101000000)
+
+    def write(*, after: str | tuple[str, ...] | None = None, upgrade: str = "pass", downgrade: str = "pass") -> str:
+        revision = str(next(numbers))
+        (migrations / "versions" / f"{revision}.py").write_text(
+            f'"""Step {revision}."""\n\nimport sqlalchemy as sa\nfrom alembic import op\n\nrevision = "{revision}"\n'
+            f"down_revision = {after or history.History().newest[-1]!r}\n\n\n"
+            f"def upgrade() -> None:\n    {upgrade}\n\n\ndef downgrade() -> None:\n    {downgrade}\n"
+        )
+        return revision
+
+    return write

@@ -3,13 +3,11 @@ from __future__ import annotations
 import asyncio
 import importlib
 import re
-import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -41,32 +39,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("DROP TABLE half")
 '''
-
-
-@pytest.fixture
-def migrations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Copy the migrations, so that a test can add some."""
-    copy = tmp_path / "migrations"
-    shutil.copytree(history.MIGRATIONS, copy)
-    monkeypatch.setattr(history, "MIGRATIONS", copy)
-    return copy
-
-
-@pytest.fixture
-def add(migrations: Path) -> Callable[..., str]:
-    """Write another migration, by default after the newest, and return its revision."""
-    numbers = count(29990101000000)
-
-    def write(*, after: str | tuple[str, ...] | None = None, upgrade: str = "pass", downgrade: str = "pass") -> str:
-        revision = str(next(numbers))
-        (migrations / "versions" / f"{revision}.py").write_text(
-            f'"""Step {revision}."""\n\nfrom alembic import op\n\nrevision = "{revision}"\n'
-            f"down_revision = {after or history.History().newest[-1]!r}\n\n\n"
-            f"def upgrade() -> None:\n    {upgrade}\n\n\ndef downgrade() -> None:\n    {downgrade}\n"
-        )
-        return revision
-
-    return write
 
 
 def _head(engine: Engine) -> str:

@@ -22,7 +22,7 @@ from tatame_db.database.dialect import OLDEST_SERVER
 from tatame_db.database.errors import DatabaseUnavailable
 from tatame_db.database.idle import IDLE_TIMEOUT_SECONDS
 from tatame_db.evolve import history
-from tatame_db.evolve.lock import LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS
+from tatame_db.evolve.lock import MIGRATION_LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS
 from tatame_db.move.connection import SILENCE_SECONDS
 from tatame_db.move.http import READ_TIMEOUT_SECONDS
 from tatame_db.move.left_behind import READING_SECONDS
@@ -205,7 +205,7 @@ def test_the_design_says_what_each_index_is_for() -> None:
         f"{options.CONNECT_TIMEOUT_SECONDS} seconds to connect",
         f"{IDLE_TIMEOUT_SECONDS} seconds until an idle one is closed",
         f"{OLDEST_SERVER} is the oldest supported",
-        f"at most {LOCK_TIMEOUT_MS // 1000} seconds for a lock",
+        f"at most {MIGRATION_LOCK_TIMEOUT_MS} ms for a lock",
         f"at most {STATEMENT_TIMEOUT_MS // 60_000} minutes",
         f"`{history.VERSION_SCHEMA}.alembic_version`",
         f"{len(Base.metadata.tables)} tables, not 13",

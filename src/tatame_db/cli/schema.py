@@ -13,6 +13,8 @@ from tatame_db.cli.app import AsJson, DatabaseUrl, NotConfirmed, Yes, app, confi
 from tatame_db.errors import TatameError, counted, fact
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import URL
 
     from tatame_db.evolve import Answers, MigrationStep, Push, Retry, SchemaCheck, Timeouts
@@ -38,6 +40,10 @@ Renames = Annotated[
 Drops = Annotated[
     list[str] | None,
     typer.Option("--drop", metavar="NAME", help="Drop a column or table with its data: `users.plan`, `assets`."),
+]
+
+AcceptDataLoss = Annotated[
+    bool, typer.Option("--accept-data-loss", help="Drop or rewrite data if the change requires it.")
 ]
 
 
@@ -67,7 +73,8 @@ def _say_wait() -> None:
 
 
 def _say_retry(retry: Retry) -> None:
-    console.say(f"{retry.revision}  lock timeout, rolled back; next attempt in {retry.pause_seconds:g} s")
+    holders = f", held by {', '.join(retry.blockers)}" if retry.blockers else ""
+    console.say(f"{retry.revision}  lock timeout{holders}; rolled back, next attempt in {retry.pause_seconds:g} s")
 
 
 def timeouts(lock_timeout: int | None = None, statement_timeout: int | None = None) -> Timeouts:
@@ -75,11 +82,25 @@ def timeouts(lock_timeout: int | None = None, statement_timeout: int | None = No
     from tatame_db import evolve
 
     return evolve.Timeouts(
-        lock_timeout or evolve.Timeouts.lock_timeout_ms,
+        lock_timeout,
         statement_timeout or evolve.Timeouts.statement_timeout_ms,
         on_wait=_say_wait,
         on_retry=_say_retry,
     )
+
+
+def accept_losses(change: str, *, accepted: bool) -> Callable[[list[str]], None]:
+    """Return a function that receives the data that a change loses, and prints it, or raises `DataLoss`."""
+
+    def agree(losses: list[str]) -> None:
+        from tatame_db import evolve
+
+        if losses and not accepted:
+            raise evolve.DataLoss(change=change, losses=losses)
+        for loss in losses:
+            console.say(f"data loss: {loss}")
+
+    return agree
 
 
 def _answers(renames: list[str] | None, drops: list[str] | None) -> Answers:
@@ -99,17 +120,20 @@ def migrate(
     database_url: DatabaseUrl = None,
     *,
     sql: Annotated[bool, typer.Option("--sql", help="Print the SQL without running it.")] = False,
+    accept_data_loss: AcceptDataLoss = False,
     lock_timeout: LockTimeout = None,
     statement_timeout: StatementTimeout = None,
 ) -> None:
     """Apply the pending migrations, each in its own transaction."""
     from tatame_db import evolve
 
-    engine = target_of(database_url).database.engine
+    engine, agree = target_of(database_url).database.engine, accept_losses("migrate", accepted=accept_data_loss)
     if sql:
         script = evolve.migration_sql(engine, revision)
         console.answer(script) if script else console.say("nothing to migrate")
-    elif not evolve.migrate(engine, revision, on_step=say_step, timeouts=timeouts(lock_timeout, statement_timeout)):
+    elif not evolve.migrate(
+        engine, revision, agree=agree, on_step=say_step, timeouts=timeouts(lock_timeout, statement_timeout)
+    ):
         console.say("nothing to migrate")
 
 
@@ -119,6 +143,7 @@ def rollback(
     *,
     steps: Annotated[int, typer.Option(min=1, help="Number of migrations to undo.")] = 1,
     yes: Yes = False,
+    accept_data_loss: AcceptDataLoss = False,
     lock_timeout: LockTimeout = None,
     statement_timeout: StatementTimeout = None,
 ) -> None:
@@ -126,11 +151,14 @@ def rollback(
     from tatame_db import evolve
 
     target = target_of(database_url)
-    engine = target.database.engine
-    if console.is_terminal():
-        migrations = counted(steps, "migration")
-        confirm(f"`tatame-db rollback` undoes {migrations} in {target.readable} and drops their data", yes=yes)
-    evolve.rollback(engine, steps, on_step=say_step, timeouts=timeouts(lock_timeout, statement_timeout))
+    confirm(f"`tatame-db rollback` undoes {counted(steps, 'migration')} in {target.readable}", yes=yes)
+    evolve.rollback(
+        target.database.engine,
+        steps,
+        agree=accept_losses("rollback", accepted=accept_data_loss),
+        on_step=say_step,
+        timeouts=timeouts(lock_timeout, statement_timeout),
+    )
 
 
 @app.command()
@@ -167,9 +195,7 @@ def push(
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the statements without running them.")] = False,
     yes: Yes = False,
-    accept_data_loss: Annotated[
-        bool, typer.Option("--accept-data-loss", help="Drop or rewrite data if the models require it.")
-    ] = False,
+    accept_data_loss: AcceptDataLoss = False,
     database_name: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Confirm a database on another machine by its name."),
@@ -191,12 +217,9 @@ def push(
     def agree(planned: Push) -> bool:
         for statement in planned.statements:
             console.answer_parts([f"{statement};\n\n"])
-        for loss in planned.losses:
-            console.say(f"data loss: {loss}")
+        accept_losses("push", accepted=accept_data_loss or dry_run)(planned.losses)
         if dry_run:
             return False
-        if planned.losses and not accept_data_loss:
-            raise evolve.DataLoss(losses=planned.losses)
         if not console.confirmed(f"Run {counted(len(planned.statements), 'statement')} on {target.readable}?", yes=yes):
             raise NotConfirmed(action=f"`tatame-db push` changes {target.readable}")
         return True

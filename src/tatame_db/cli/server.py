@@ -53,7 +53,7 @@ def up(
 ) -> None:
     """Start the server, create and migrate the database, seed if empty."""
     from tatame_db import evolve, seed
-    from tatame_db.cli.schema import say_step, timeouts
+    from tatame_db.cli.schema import accept_losses, say_step, timeouts
     from tatame_db.database.address import is_local
     from tatame_db.database.creation import create_missing_database
 
@@ -68,7 +68,7 @@ def up(
     if create_missing_database(target.database.address):
         console.say(f"created the database {target.database.address.database}")
     engine = target.database.engine
-    evolve.migrate(engine, on_step=say_step, timeouts=timeouts())
+    evolve.migrate(engine, agree=accept_losses("migrate", accepted=False), on_step=say_step, timeouts=timeouts())
     # In a transaction of its own. With a reader's lock still held, two simultaneous `up` would deadlock in `seed`.
     with engine.connect() as connection:
         evolve.refuse_incomplete(connection)

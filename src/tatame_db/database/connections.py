@@ -52,6 +52,13 @@ _OTHER_SETTINGS = {
 }
 """The same for settings that are not reported."""
 
+SESSION_SETTINGS = {**_REPORTED_SETTINGS, **_OTHER_SETTINGS}
+"""Every setting that each session has, unless it belongs to a pooler."""
+
+SEARCH_PATH = f"concat_ws(', ', '{SCHEMA}', nullif(current_setting('search_path'), ''))"
+"""SQL of the path of each session, because SQL that an app or a migration writes itself names no schema. The rest of
+the path may hold extensions."""
+
 _POOLED_SETTINGS = ("TimeZone", "DateStyle", "standard_conforming_strings")
 """Those that PgBouncer keeps for each client; others would stay in a session that all its clients share."""
 
@@ -65,12 +72,9 @@ skip_checkout_checks: ContextVar[bool] = ContextVar("skip_checkout_checks", defa
 
 
 def _prepare_session() -> str:
-    settings = {**_REPORTED_SETTINGS, **_OTHER_SETTINGS}
-    set_all = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
-    # SQL that an app or a migration writes itself names no schema. The rest of the path may hold extensions.
-    path = f"concat_ws(', ', '{SCHEMA}', nullif(current_setting('search_path'), ''))"
-    set_all += f", set_config('search_path', {path}, false)"
-    set_pooled = ", ".join(f"set_config('{name}', '{settings[name]}', false)" for name in _POOLED_SETTINGS)
+    set_all = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in SESSION_SETTINGS.items())
+    set_all += f", set_config('search_path', {SEARCH_PATH}, false)"
+    set_pooled = ", ".join(f"set_config('{name}', '{SESSION_SETTINGS[name]}', false)" for name in _POOLED_SETTINGS)
     direct = "pg_backend_pid() = %(pid)s"
     return (
         f"SELECT {direct}, CASE WHEN {direct} THEN ARRAY[{set_all}] ELSE ARRAY[{set_pooled}] END, "

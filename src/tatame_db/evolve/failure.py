@@ -13,10 +13,10 @@ from tatame_db.errors import counted
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
-    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.exc import StatementError
 
 
-def postgres_message(connection: Connection, error: DBAPIError) -> str:
+def postgres_message(connection: Connection, error: StatementError) -> str:
     """Join PostgreSQL's message, detail and hint. Reads the table for a NOT NULL violation, so roll back first."""
     if not isinstance(error.orig, psycopg.Error):
         return str(error.orig)
@@ -41,7 +41,7 @@ def _nulls(connection: Connection, table: str, column: str) -> str:
     return f"{counted(rows, 'row')} with NULL, for example {first or 'a row without a key'}"
 
 
-def sqlstate(error: DBAPIError) -> str | None:
+def sqlstate(error: StatementError) -> str | None:
     """Return PostgreSQL's five-character code of an error; `None` if the server did not send one."""
     return error.orig.sqlstate if isinstance(error.orig, psycopg.Error) else None
 

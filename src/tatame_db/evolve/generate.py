@@ -18,8 +18,8 @@ from alembic.migration import MigrationContext
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve import catalogue
 from tatame_db.evolve.difference import Answers, Change, find_change, flattened
-from tatame_db.evolve.history import History, in_folder, is_project, steps_before
-from tatame_db.evolve.migrate import migrate, offline_sql, rollback
+from tatame_db.evolve.history import History, in_folder, is_project
+from tatame_db.evolve.migrate import migrate, offline_sql, rollback, upgrades
 from tatame_db.schema import Base, moved_tables
 from tatame_db.server.scratch import Scratch, scratch
 
@@ -325,8 +325,8 @@ def _write(history: History, branch: Branch, sentence: str, upgrade: str = "", d
     except OSError as error:
         raise FolderReadOnly(folder=path.parent, reason=error.strerror or str(error)) from error
     written = History()
-    script = written.script(revision)
-    return Generated(path, revision, offline_sql(written, steps_before(script), [script]))
+    [step] = upgrades(written, [written.script(revision)])
+    return Generated(path, revision, offline_sql(written, step))
 
 
 def _new_revision(history: History, branch: Branch) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
+import traceback
+import warnings
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from alembic.script.revision import ResolutionError
+from alembic.script.revision import ResolutionError, RevisionError
 from alembic.util import CommandError, to_tuple
 from sqlalchemy import text
 
@@ -105,11 +107,11 @@ class TwoHeads(TatameError):
 
 @fact
 class MigrationUnreadable(TatameError):
-    """A migration file is not valid Python, or not a migration."""
+    """The migration files do not form a history, or one of them cannot be loaded."""
 
     problem: str
-    what = "a migration cannot be loaded: {problem}"
-    fix = "fix the file or remove it from the folder, then run the command again"
+    what = "the migrations cannot be loaded: {problem}"
+    fix = "fix the file or restore it with `git checkout`, then run the command again"
 
 
 @fact
@@ -162,15 +164,28 @@ class History:
     def __init__(self) -> None:
         self.scripts = ScriptDirectory.from_config(configuration())
         app = loaded_app()
+        folders = [(MIGRATIONS / "versions", None), *([(app.versions, app)] if app else [])]
         try:
-            scripts = list(self.scripts.walk_revisions())
+            with warnings.catch_warnings():
+                # Of two files with one revision, and of a revision that no file has, Alembic only warns.
+                warnings.filterwarnings("error", message="Revision .* is (present more than once|not present)")
+                scripts = list(self.scripts.walk_revisions())
         except SyntaxError as error:
             file = Path(error.filename or "?").name
             raise MigrationUnreadable(problem=f"{file}, line {error.lineno}: {error.msg}") from error
-        except (CommandError, ImportError, NameError, AttributeError) as error:
-            # Alembic imports each file to read its revision.
+        except (CommandError, RevisionError, UserWarning) as error:
             raise MigrationUnreadable(problem=str(error)) from error
-        folders = [(MIGRATIONS / "versions", None), *([(app.versions, app)] if app else [])]
+        except (Exception, SystemExit) as error:
+            # Alembic imports each file to read its revision.
+            frames = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+            files = [file.name for file in frames if file.parent in {folder for folder, _ in folders}]
+            if not files and not isinstance(error, AttributeError | ValueError):
+                raise
+            # Alembic itself fails for a file without the variables of a migration.
+            problem = f"{files[0]} raises {type(error).__name__}: {error}" if files else str(error)
+            raise MigrationUnreadable(problem=problem) from error
+        if incomplete := [Path(script.path).name for script in scripts if not _runs(script)]:
+            raise MigrationUnreadable(problem=f"no `upgrade` or no `downgrade` in {', '.join(incomplete)}")
         self.branches = [Branch(folder, _heads(in_folder(scripts, folder)), app) for folder, app in folders]
 
     @property
@@ -303,6 +318,10 @@ def _recorded(connection: Connection) -> dict[str, str]:
         return {}
     applied = connection.execute(text(f"SELECT revision, checksum FROM {VERSION_SCHEMA}.applied ORDER BY applied_at"))
     return {row.revision: row.checksum for row in applied}
+
+
+def _runs(script: Script) -> bool:
+    return all(callable(getattr(script.module, way, None)) for way in ("upgrade", "downgrade"))
 
 
 def current_revisions(connection: Connection) -> tuple[str, ...]:

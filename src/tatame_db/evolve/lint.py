@@ -11,8 +11,8 @@ from pathlib import Path
 from tatame_db.database.dialect import OLDEST_SERVER
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.generate import ToolMissing
-from tatame_db.evolve.history import History, in_folder, steps_before
-from tatame_db.evolve.migrate import offline_sql
+from tatame_db.evolve.history import History, in_folder
+from tatame_db.evolve.migrate import offline_sql, upgrades
 
 SWITCHED_OFF = {
     "prefer-bigint-over-int": "the keys are integers, as in the database of Supabase",
@@ -65,7 +65,7 @@ def lint(files: list[Path] | None = None) -> list[Linted]:
         >>> [linted.file for linted in evolve.lint() if linted.warnings]
         []
 
-    Raises `NotAMigration`, `ToolMissing`, `MigrationUnreadable`.
+    Raises `NotAMigration`, `ToolMissing`, `MigrationUnreadable`, `NeedsDatabase`.
     """
     migrations = History()
     folder = migrations.own.folder
@@ -77,7 +77,8 @@ def lint(files: list[Path] | None = None) -> list[Linted]:
     found: list[Linted] = []
     for name in names:
         script = known[name]
-        found.append(Linted(name, _squawk(name, offline_sql(migrations, steps_before(script), [script]))))
+        [step] = upgrades(migrations, [script])
+        found.append(Linted(name, _squawk(name, offline_sql(migrations, step))))
     return found
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 LOCK_TIMEOUT_MS = 5_000
+# A migration is tried again, and whatever else needs the table waits behind it meanwhile.
+MIGRATION_LOCK_TIMEOUT_MS = 500
 STATEMENT_TIMEOUT_MS = 600_000
 # The key is arbitrary; it only has to differ from the advisory locks of the application.
 LOCK_KEY = 0x7461_7461_6D65
@@ -49,6 +51,8 @@ class Retry:
 
     revision: str
     pause_seconds: float
+    blockers: list[str]
+    """The sessions that held the lock: process, application, user and state; empty if the role may not see them."""
 
 
 def ignore(*_: object) -> None:
@@ -59,22 +63,27 @@ def ignore(*_: object) -> None:
 class Timeouts:
     """The time limits of a schema change, and the callbacks that report a delay.
 
-    `on_wait` is called once if another schema change holds the lock, `on_retry` before each pause.
+    By default a migration waits for a lock for 0.5 s at a time, and is tried ten times within half a minute; a push,
+    which is not tried again, waits for 5 s. `on_wait` is called once if another schema change runs, `on_retry` before
+    each pause.
 
         >>> evolve.migrate(engine, timeouts=evolve.Timeouts(lock_timeout_ms=1_000))
     """
 
-    lock_timeout_ms: int = LOCK_TIMEOUT_MS
+    lock_timeout_ms: int | None = None
     statement_timeout_ms: int = STATEMENT_TIMEOUT_MS
     on_wait: Callable[[], None] = ignore
     on_retry: Callable[[Retry], None] = ignore
 
 
 @contextlib.contextmanager
-def exclusive(engine: Engine | AsyncEngine, timeouts: Timeouts) -> Generator[Connection]:
+def exclusive(
+    engine: Engine | AsyncEngine, timeouts: Timeouts, lock_timeout_ms: int = LOCK_TIMEOUT_MS
+) -> Generator[Connection]:
     """Open a new connection that holds the lock on schema changes; wait while another connection holds it.
 
-    The connection is closed at the end, which releases the lock. Raises `DirectAddressNeeded`.
+    `lock_timeout_ms` applies if `timeouts` has none. The connection is closed at the end, which releases the lock.
+    Raises `DirectAddressNeeded`.
     """
     with Database(engine.url) as database, database.engine.connect() as connection:
         if connection.info.get("pooled"):
@@ -85,7 +94,7 @@ def exclusive(engine: Engine | AsyncEngine, timeouts: Timeouts) -> Generator[Con
         if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}):
             timeouts.on_wait()
             connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK_KEY})
-        connection.execute(text(f"SET lock_timeout = {timeouts.lock_timeout_ms}"))
+        connection.execute(text(f"SET lock_timeout = {timeouts.lock_timeout_ms or lock_timeout_ms}"))
         connection.execute(text(f"SET statement_timeout = {timeouts.statement_timeout_ms}"))
         connection.commit()
         try:

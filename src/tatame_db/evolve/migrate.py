@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from alembic.runtime.environment import EnvironmentContext
-from alembic.runtime.migration import MigrationStep as AlembicStep
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from alembic.runtime.migration import RevisionStep
+from sqlalchemy import event, text
+from sqlalchemy.exc import StatementError
 
+from tatame_db.database.driver import driver_connection
 from tatame_db.errors import TatameError, fact
+from tatame_db.evolve.autocommit import IndexInvalid, invalid_indexes, refuse_mixed
+from tatame_db.evolve.blockers import blockers
 from tatame_db.evolve.failure import fix_for, indented, postgres_message, sqlstate
-from tatame_db.evolve.history import VERSION_SCHEMA, History, checksum, configuration, current_revisions
-from tatame_db.evolve.lock import Retry, Timeouts, exclusive, ignore
+from tatame_db.evolve.history import VERSION_SCHEMA, History, checksum, configuration, steps_before
+from tatame_db.evolve.lock import MIGRATION_LOCK_TIMEOUT_MS, Retry, Timeouts, exclusive, ignore
+from tatame_db.evolve.losses import losses_of
+from tatame_db.evolve.statements import ends_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,7 +31,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-RETRY_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)
+# For half a minute in all; waiting for the lock itself is a sixth of it.
+RETRY_PAUSES_SECONDS = (0.5, 1.0, 2.0, 3.0, 4.0, 4.0, 4.0, 4.0, 4.0)
 
 
 @fact
@@ -46,15 +52,19 @@ class TooFewMigrations(TatameError):
 
 @fact
 class MigrationFailed(TatameError):
-    """PostgreSQL rejected a migration, which was rolled back; the migrations before it stay applied."""
+    """PostgreSQL rejected a migration; the migrations before it stay applied."""
 
     revision: str
     statement: str
     message: str
     sqlstate: str | None
     applied: list[str]
-    what = "migration {revision} failed at\n\n{sql}\n\nPostgreSQL reports: {message}"
-    means = "The migration was rolled back, except for steps that it runs outside a transaction. {before}"
+    stayed: list[str]
+    """Statements of it that ran outside a transaction."""
+    invalid: list[str]
+    """Invalid indexes that it left."""
+    what = "migration {revision} failed at\n\n{sql}\n\n{reporter} reports: {message}"
+    means = "{rest}"
     fix = "{advice}, then run the command again"
 
     @property
@@ -63,14 +73,70 @@ class MigrationFailed(TatameError):
         return indented(self.statement)
 
     @property
-    def before(self) -> str:
-        """The migrations of the same run that stay applied."""
-        return f"Applied before it: {', '.join(self.applied)}." if self.applied else "Nothing else was changed."
+    def reporter(self) -> str:
+        """PostgreSQL, or SQLAlchemy for a statement that was never sent."""
+        return "PostgreSQL" if self.sqlstate else "SQLAlchemy"
+
+    @property
+    def rest(self) -> str:
+        """What of this migration and of those before it stays in the database."""
+        parts = ["The migration was rolled back."]
+        if self.stayed:
+            steps = "\n\n".join(map(indented, self.stayed))
+            parts = [f"These steps of it ran outside a transaction and stay:\n\n{steps}\n\n"]
+        if self.invalid:
+            parts.append(f"It left an invalid index: {', '.join(self.invalid)}.")
+        parts.append(f"Applied before it: {', '.join(self.applied)}." if self.applied else "Nothing else was changed.")
+        return " ".join(parts)
 
     @property
     def advice(self) -> str:
         """The fix for the cause."""
+        if self.invalid:
+            dropped = "; ".join(f"DROP INDEX CONCURRENTLY {index}" for index in self.invalid)
+            return f"{fix_for(self.sqlstate, 'migration')}, run `{dropped}`"
         return fix_for(self.sqlstate, "migration")
+
+
+@fact
+class TransactionEnded(TatameError):
+    """A migration contains a COMMIT or another end of its transaction."""
+
+    revision: str
+    statement: str
+    applied: list[str]
+    what = "migration {revision} begins or ends a transaction:\n\n{sql}"
+    means = "The statement was not run, and the migration was rolled back. {before}"
+    fix = (
+        "remove the statement: `migrate` runs each migration in a transaction. A step that cannot run in one belongs"
+        " alone into a migration with an `autocommit_block`"
+    )
+
+    @property
+    def sql(self) -> str:
+        """The statement, indented."""
+        return indented(self.statement)
+
+    @property
+    def before(self) -> str:
+        """The migrations of the same run that stay applied."""
+        return f"Applied before it: {', '.join(self.applied)}." if self.applied else "Nothing else was changed."
+
+
+@fact
+class NeedsDatabase(TatameError):
+    """A migration reads the database, so its SQL is not known without one."""
+
+    revision: str
+    reason: str
+    what = "the SQL of migration {revision} is not known without a database ({reason})"
+    fix = "write the migration without reading, for example as `UPDATE … FROM` instead of a loop"
+
+
+class _EndsTransaction(Exception):
+    def __init__(self, statement: str) -> None:
+        super().__init__(statement)
+        self.statement = statement
 
 
 @dataclass(frozen=True)
@@ -83,23 +149,45 @@ class MigrationStep:
 
 
 @dataclass
-class _Record:
+class Record:
     """Records each step in the step's own transaction: Alembic calls it after the step and before the commit."""
 
     connection: Connection
-    on_step: Callable[[MigrationStep], None]
+    on_step: Callable[[MigrationStep], None] = ignore
     steps: list[MigrationStep] = field(default_factory=list[MigrationStep])
     started: float = field(default_factory=time.perf_counter)
+    stayed: list[str] = field(default_factory=list[str])
+    """The statements of this step that ran outside a transaction."""
 
     def __call__(self, *, step: Any, **_: Any) -> None:
+        """Record the step. Raises `IndexInvalid`."""
         scripts = step.up_revisions if step.is_upgrade else (step.up_revision,)
+        script = step.up_revision
+        if self.stayed and (invalid := invalid_indexes(self.connection)):
+            raise IndexInvalid(revision=script.revision, indexes=invalid)
         for script in scripts:
             self._insert(script) if step.is_upgrade else self._delete(script)
         script = step.up_revision
         done = MigrationStep(script.revision, script.doc, time.perf_counter() - self.started)
         self.started = time.perf_counter()
+        self.stayed.clear()
         self.steps.append(done)
         self.on_step(done)
+
+    def watch(self) -> None:
+        """Refuse statements that end the transaction of a step, and note those that run outside of one."""
+
+        def before(*arguments: Any) -> None:
+            statement: str = arguments[2]
+            if ends_transaction(statement):
+                raise _EndsTransaction(statement)
+
+        def after(*arguments: Any) -> None:
+            if driver_connection(self.connection).autocommit:
+                self.stayed.append(arguments[2])
+
+        event.listen(self.connection, "before_cursor_execute", before)
+        event.listen(self.connection, "after_cursor_execute", after)
 
     def _insert(self, script: Script) -> None:
         self.connection.execute(
@@ -120,6 +208,7 @@ def migrate(
     engine: Engine | AsyncEngine,
     revision: str = "head",
     *,
+    agree: Callable[[list[str]], None] | None = None,
     on_step: Callable[[MigrationStep], None] = ignore,
     timeouts: Timeouts | None = None,
 ) -> list[MigrationStep]:
@@ -131,22 +220,25 @@ def migrate(
     nothing to do. A migration that does not get a lock in time is rolled back and retried, so that it does not block
     the queries behind it.
 
+    `agree` is called before the first step if these migrations drop tables or columns with values, with a sentence for
+    each; it raises to refuse. Without it, the migrations run unasked.
+
         >>> [step.revision for step in evolve.migrate(engine)]
         ['20261123120000']
         >>> evolve.migrate(engine)
         []
 
     Raises `MigrationFailed`, `MigrationEdited`, `MigrationUnreadable`, `TwoHeads`, `RevisionUnknown`, `DatabaseAhead`,
-    `DirectAddressNeeded`.
+    `DirectAddressNeeded`, `AutocommitMixed`, `TransactionEnded`, `IndexInvalid`.
     """
-    history = History()
-    with exclusive(engine, timeouts := timeouts or Timeouts()) as connection:
+    history, timeouts = History(), timeouts or Timeouts()
+    with exclusive(engine, timeouts, MIGRATION_LOCK_TIMEOUT_MS) as connection:
         history.refuse_edited(connection)
         return _run(
-            _Record(connection, on_step),
+            Record(connection, on_step),
             history,
-            lambda: history.pending(connection, revision),
-            AlembicStep.upgrade_from_script,
+            lambda: upgrades(history, history.pending(connection, revision)),
+            agree,
             timeouts,
         )
 
@@ -155,92 +247,150 @@ def rollback(
     engine: Engine | AsyncEngine,
     steps: int = 1,
     *,
+    agree: Callable[[list[str]], None] | None = None,
     on_step: Callable[[MigrationStep], None] = ignore,
     timeouts: Timeouts | None = None,
 ) -> list[MigrationStep]:
     """Undo the last `steps` migrations, newest first; return those that were undone.
 
-    Each is one transaction, as in `migrate`. The data in the tables and columns that they created is lost.
+    Each is one transaction, as in `migrate`. The data in the tables and columns that they created is lost; `agree` is
+    called as in `migrate`.
 
         >>> [step.revision for step in evolve.rollback(engine)]
         ['20261123120000']
 
     Raises `TooFewMigrations`, and the errors of `migrate`.
     """
-    history = History()
-    with exclusive(engine, timeouts := timeouts or Timeouts()) as connection:
+    history, timeouts = History(), timeouts or Timeouts()
+    with exclusive(engine, timeouts, MIGRATION_LOCK_TIMEOUT_MS) as connection:
         history.refuse_edited(connection)
         applied = history.applied(connection)
         if steps > len(applied):
             raise TooFewMigrations(steps=steps, possible=len(applied))
         remaining = len(applied) - steps
         return _run(
-            _Record(connection, on_step),
+            Record(connection, on_step),
             history,
-            lambda: (now := history.applied(connection))[: len(now) - remaining],
-            AlembicStep.downgrade_from_script,
+            lambda: downgrades(history, (now := history.applied(connection))[: len(now) - remaining]),
+            agree,
             timeouts,
         )
 
 
-def migration_sql(engine: Engine, revision: str = "head") -> str:
-    """Return the SQL that `migrate` would run, and run nothing; an empty string if nothing is pending."""
-    history = History()
-    with engine.connect() as connection:
-        pending = history.pending(connection, revision)
-        current = current_revisions(connection)
-    return offline_sql(history, current, pending) if pending else ""
+def upgrades(history: History, scripts: Sequence[Script]) -> list[RevisionStep]:
+    """Return the steps that apply these migrations, in this order."""
+    return [RevisionStep(history.scripts.revision_map, script, is_upgrade=True) for script in scripts]
 
 
-def offline_sql(history: History, start: tuple[str, ...], scripts: list[Script]) -> str:
-    """Return the SQL of these migrations for a database at the revisions `start`, without a connection."""
-    config = configuration()
+def downgrades(history: History, scripts: Sequence[Script]) -> list[RevisionStep]:
+    """Return the steps that undo these migrations, in this order."""
+    return [RevisionStep(history.scripts.revision_map, script, is_upgrade=False) for script in scripts]
+
+
+def offline_sql(history: History, step: RevisionStep) -> str:
+    """Return the SQL of a step, as Alembic writes it without a connection. Raises `NeedsDatabase`."""
+    script, config = step.revision, configuration()
     config.output_buffer = io.StringIO()
-    steps = [AlembicStep.upgrade_from_script(history.scripts.revision_map, script) for script in scripts]
-    _run_steps(config, history, steps, as_sql=True, starting_rev=start or "base")
-    # The table exists and is empty once every migration was rolled back.
-    table = f"CREATE TABLE {VERSION_SCHEMA}.alembic_version"
-    return config.output_buffer.getvalue().replace(table, table.replace("TABLE", "TABLE IF NOT EXISTS"))
+    start = steps_before(script) if step.is_upgrade else (script.revision,)
+    try:
+        run_steps(config, history, [step], as_sql=True, starting_rev=start or "base")
+    except Exception as error:
+        raise NeedsDatabase(revision=script.revision, reason=type(error).__name__) from error
+    return config.output_buffer.getvalue()
 
 
 def _run(
-    record: _Record,
+    record: Record,
     history: History,
-    remaining: Callable[[], list[Script]],
-    direction: Callable[[Any, Script], AlembicStep],
+    remaining: Callable[[], list[RevisionStep]],
+    agree: Callable[[list[str]], None] | None,
     timeouts: Timeouts,
 ) -> list[MigrationStep]:
     """Run steps until none remains, again after a lock timeout; what remains is read from the database each time."""
     connection = record.connection
     pauses = iter(RETRY_PAUSES_SECONDS)
-    while scripts := remaining():
+    steps = remaining()
+    refuse_mixed(step.revision for step in steps)
+    if agree and (losses := _losses(connection, history, steps)):
+        agree(losses)
+    record.watch()
+    while steps:
         # Alembic commits after each migration only if no transaction was open before.
         connection.rollback()
         config = configuration()
         config.attributes |= {"connection": connection, "on_version_apply": record}
-        done = len(record.steps)
+        done, blocking = len(record.steps), list[str]()
+        limit_ms = timeouts.lock_timeout_ms or MIGRATION_LOCK_TIMEOUT_MS
         try:
-            _run_steps(config, history, [direction(history.scripts.revision_map, script) for script in scripts])
-        except DBAPIError as error:
+            with blockers(connection.engine.url, _backend_pid(connection), limit_ms / 2_000) as blocking:
+                run_steps(config, history, steps)
+        except _EndsTransaction as error:
             connection.rollback()
-            failed = scripts[len(record.steps) - done].revision
+            failed, applied = steps[len(record.steps) - done].revision, [step.revision for step in record.steps]
+            raise TransactionEnded(revision=failed.revision, statement=error.statement, applied=applied) from None
+        except StatementError as error:
+            connection.rollback()
+            failed = steps[len(record.steps) - done].revision
             pause = next(pauses, None)
-            if pause is None or not isinstance(error.orig, psycopg.errors.LockNotAvailable):
-                raise MigrationFailed(
-                    revision=failed,
-                    statement=error.statement or "",
-                    message=postgres_message(connection, error),
-                    sqlstate=sqlstate(error),
-                    applied=[step.revision for step in record.steps],
-                ) from error
-            timeouts.on_retry(Retry(failed, pause))
+            # What ran outside a transaction would not be undone before the next attempt.
+            is_undone = isinstance(error.orig, psycopg.errors.LockNotAvailable) and not record.stayed
+            if pause is None or not is_undone:
+                raise _failure(record, failed, error, blocking) from error
+            timeouts.on_retry(Retry(failed.revision, pause, blocking))
             time.sleep(pause)
+        steps = remaining()
     return record.steps
 
 
-def _run_steps(config: Config, history: History, steps: Sequence[AlembicStep], **options: Any) -> None:
+def _backend_pid(connection: Connection) -> int:
+    return driver_connection(connection).info.backend_pid
+
+
+def _failure(record: Record, failed: Script, error: StatementError, blocking: list[str]) -> MigrationFailed:
+    message = postgres_message(record.connection, error)
+    if blocking and isinstance(error.orig, psycopg.errors.LockNotAvailable):
+        message += f"; held by {', '.join(blocking)}"
+    return MigrationFailed(
+        revision=failed.revision,
+        statement=error.statement or "",
+        message=message,
+        sqlstate=sqlstate(error),
+        applied=[step.revision for step in record.steps],
+        stayed=record.stayed,
+        invalid=invalid_indexes(record.connection) if _is_concurrent(error) or record.stayed else [],
+    )
+
+
+def _is_concurrent(error: StatementError) -> bool:
+    return " CONCURRENTLY " in (error.statement or "").upper()
+
+
+def _losses(connection: Connection, history: History, steps: list[RevisionStep]) -> list[str]:
+    losses: list[str] = []
+    for step in steps:
+        try:
+            sql = offline_sql(history, step)
+        except NeedsDatabase:
+            losses.append(f"migration {step.revision.revision} reads the database, so what it drops is not known")
+        else:
+            losses += losses_of(connection, sql)
+    connection.rollback()
+    return list(dict.fromkeys(losses))
+
+
+def run_steps(
+    config: Config,
+    history: History,
+    steps: Sequence[RevisionStep],
+    *,
+    on_begin: Callable[[], None] = ignore,
+    **options: Any,
+) -> None:
+    """Run steps in Alembic's environment; `on_begin` is called before the first of them."""
+
     # Alembic's own commands choose the steps themselves, but cannot go back through a merge.
-    def chosen(_revision: Any, _context: Any) -> Sequence[AlembicStep]:
+    def chosen(_revision: Any, _context: Any) -> Sequence[RevisionStep]:
+        on_begin()
         return steps
 
     with EnvironmentContext(config, history.scripts, fn=chosen, **options):

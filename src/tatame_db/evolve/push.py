@@ -22,20 +22,6 @@ if TYPE_CHECKING:
 
 
 @fact
-class DataLoss(TatameError):
-    """A push would drop or rewrite data, which the caller did not accept."""
-
-    losses: list[str]
-    what = "the push would lose data:\n{lines}"
-    fix = "accept the loss with `--accept-data-loss`, or keep the data of a renamed column with `--rename`"
-
-    @property
-    def lines(self) -> str:
-        """The losses, one a line."""
-        return "\n".join(f"  {loss}" for loss in self.losses)
-
-
-@fact
 class PushFailed(TatameError):
     """PostgreSQL rejected a statement of a push, and the whole push was rolled back."""
 

@@ -18,6 +18,8 @@ preparation = (
 if context.is_offline_mode():
     context.configure(
         dialect_name="postgresql",
+        # The driver's way to write parameters would double each percent sign.
+        dialect_opts={"paramstyle": "named"},
         literal_binds=True,
         transaction_per_migration=True,
         version_table_schema=version_schema,
