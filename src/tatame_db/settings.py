@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tomllib
 from dataclasses import dataclass
 from functools import cached_property
@@ -93,11 +94,19 @@ class AppSettings:
 
 
 def _default_data_directory() -> Path:
-    # Root's server runs as another user, who cannot enter root's home.
-    if os.geteuid() == 0:
+    share = os.environ.get("XDG_DATA_HOME")
+    if os.geteuid() == 0 and (not share or unusable_data_home()):
         return Path("/var/lib/tatame-db")
-    share = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(share) / "tatame-db"
+    return Path(share or Path.home() / ".local" / "share") / "tatame-db"
+
+
+def unusable_data_home() -> str | None:
+    """Return the value of `XDG_DATA_HOME` if root's server, which runs as another user, cannot enter it."""
+    share = os.environ.get("XDG_DATA_HOME")
+    if os.geteuid() != 0 or not share:
+        return None
+    directories = (parent for parent in [Path(share), *Path(share).parents] if parent.exists())
+    return None if all(directory.stat().st_mode & stat.S_IXOTH for directory in directories) else share
 
 
 class Settings(BaseSettings):

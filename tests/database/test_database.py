@@ -358,7 +358,7 @@ def test_statements_are_logged_with_their_time_and_without_values(
         session.add(User(clerk_user_id="c", email="ana@gym.example"))
         session.flush()
         session.execute(select(User).where(User.email == "ana@gym.example"))
-    assert "INSERT INTO users" in caplog.text
+    assert "INSERT INTO public.users" in caplog.text
     assert " ms]" in caplog.text
     assert "ana@gym.example" not in caplog.text
 

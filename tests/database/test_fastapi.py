@@ -698,7 +698,7 @@ def test_an_endpoint_that_waits_for_the_session_of_the_test_gets_an_error(
     session.flush()
     client = TestClient(app)
     for face in FACES:
-        with pytest.raises(TransactionsOverlap, match="INSERT INTO gyms"):
+        with pytest.raises(TransactionsOverlap, match=r"INSERT INTO public\.gyms"):
             client.get(f"/{face}/gyms")
     session.commit()
     for face in FACES:

@@ -22,9 +22,10 @@ from sqlalchemy import func, select, text
 from sqlalchemy import inspect as mapper_of
 from sqlalchemy.exc import NotSupportedError, OperationalError
 from sqlalchemy.orm import Session
+from tests.conftest import free_port
 
 from tatame_db.database.address import readable
-from tatame_db.database.errors import DatabaseNotCreated, ServerNotRunning
+from tatame_db.database.errors import DatabaseNotCreated, PasswordRejected, ServerNotRunning
 from tatame_db.database.pool import Database
 from tatame_db.schema import Base, Checkin, Graduation, Gym, User
 from tatame_db.server import run_directory
@@ -285,6 +286,31 @@ def test_a_dropped_template_is_created_again(postgres: psycopg.Connection, tmp_p
         assert users(database) == 0
     run.leave()
     run.end()
+
+
+def test_two_runs_that_delete_the_same_dead_run_both_go_on(tmp_path: Path) -> None:
+    current, other, dead = (tmp_path / f"tatame-tests-{run}" for run in (CURRENT, ALIVE, DEAD))
+    run_directory.join(dead).close()
+    (dead / "server").mkdir()
+    for found in run_directory.dead_runs(current):
+        # The other run comes when the first has deleted a part of it.
+        (found / "alive").unlink()
+        assert list(run_directory.dead_runs(other)) == []
+        assert not (found / "alive").exists()
+        (found / "server").rmdir()
+        found.rmdir()
+    assert not dead.exists()
+
+
+def test_the_variable_with_a_rejected_password_is_named(
+    fresh_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh_server.start(port=(port := free_port()))
+    monkeypatch.setenv("TEST_DATABASE_URL", f"postgresql://postgres:wrong@127.0.0.1:{port}/tatame_test")
+    with pytest.raises(PasswordRejected) as caught:
+        Run(run_directory.new_run_directory()).start()
+    assert caught.value.fix == "check the user and the password in `TEST_DATABASE_URL`"
+    assert "wrong" not in str(caught.value)
 
 
 def test_only_the_directory_of_a_dead_run_is_deleted(tmp_path: Path) -> None:

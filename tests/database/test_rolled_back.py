@@ -14,7 +14,7 @@ from threading import Barrier, Event
 
 import pytest
 from sqlalchemy import Text, cast, delete, event, func, insert, select, text, update
-from sqlalchemy.exc import DBAPIError, IntegrityError, InternalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InternalError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
@@ -551,7 +551,7 @@ def test_a_task_that_would_wait_for_itself_gets_an_error_at_once(
         async with async_database.session.begin() as session:
             session.add(a_user(email="ana@gym.example"))
             await session.flush()
-            with pytest.raises(TransactionsOverlap, match=r"`INSERT INTO users …`") as caught:
+            with pytest.raises(TransactionsOverlap, match=r"`INSERT INTO public.users …`") as caught:
                 await read(User).all(async_database)
             assert "ana@gym.example" not in str(caught.value)
             with pytest.raises(TransactionsOverlap):
@@ -902,3 +902,28 @@ def test_whatever_runs_at_once_only_commits_stay_and_uncommitted_rows_are_never_
         for future in running:
             future.result(60)
     assert {user.clerk_user_id for user in read(User).all(database)} == {"taken"} | chance.rows("wc")
+
+
+@pytest.mark.parametrize("left", ["LOCK TABLE users", "SELECT pg_advisory_lock(7)"])
+def test_a_lock_that_another_session_left_is_named_with_its_holder(
+    kit: RolledBackDatabases, left: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tatame_db.testing.shared.LOCK_TIMEOUT_SECONDS", 0.2)
+    kit.close()
+    with Database(kit.database.address, application_name="an earlier test") as other, other.engine.connect() as holder:
+        holder.execute(text(left))
+        with kit.database.session() as session:
+            waits = "UPDATE users SET email = NULL" if "users" in left else "SELECT pg_advisory_xact_lock(7)"
+            with pytest.raises(OperationalError) as caught:
+                session.execute(text(waits))
+    [note] = getattr(caught.value.orig, "__notes__", [])
+    assert "of an earlier test, idle in transaction since" in note
+    assert note.endswith("holds users" if "users" in left else "holds advisory lock 7")
+
+
+def test_an_advisory_lock_of_a_test_ends_with_it(kit: RolledBackDatabases) -> None:
+    with kit.database.session() as session:
+        session.execute(text("SELECT pg_advisory_lock(7)"))
+    kit.end()
+    with Database(kit.database.address) as other, other.engine.connect() as connection:
+        assert connection.scalar(text("SELECT pg_try_advisory_lock(7)"))

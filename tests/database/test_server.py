@@ -435,10 +435,58 @@ def test_a_full_or_read_only_disk_is_reported(directory: Path, prepare: str, rea
     assert "untouched" in done.stdout
 
 
-def test_a_file_in_place_of_the_directory_is_reported(directory: Path) -> None:
-    (directory / "file").touch()
-    with pytest.raises(DirectoryUnusable, match="file"):
+@pytest.mark.parametrize("action", ["start", "stop", "delete"])
+def test_a_file_in_place_of_the_directory_is_reported(directory: Path, action: str) -> None:
+    (directory / "file").write_text("years of work")
+    with pytest.raises(DirectoryUnusable, match="it is a file, not a directory"):
+        getattr(EmbeddedServer(directory / "file"), action)()
+    with pytest.raises(DirectoryUnusable, match="Not a directory"):
         EmbeddedServer(directory / "file" / "server").start()
+    assert (directory / "file").read_text() == "years of work"
+
+
+def test_a_directory_in_place_of_the_mark_is_named(directory: Path) -> None:
+    (directory / ".tatame-db").mkdir()
+    with pytest.raises(DirectoryUnusable, match=r"\.tatame-db: Is a directory"):
+        EmbeddedServer(directory).start()
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="root alone mounts file systems")
+@pytest.mark.parametrize(
+    ("mounted", "reported"),
+    [
+        ("mount -t tmpfs -o size=64k none /dev/shm", "shm is full or too small"),
+        ("mount -t tmpfs -o size=24m,mode=755 none .", "No space left on device"),
+    ],
+)
+def test_the_file_system_that_is_full_is_named(directory: Path, mounted: str, reported: str) -> None:
+    script = f'{mounted} && exec "$@"'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", script, "sh", sys.executable, "-c", START, str(directory / "server")],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=directory,
+    )
+    assert reported in done.stdout
+
+
+def test_the_umask_does_not_keep_the_servers_user_out(directory: Path) -> None:
+    server = EmbeddedServer(directory / "new" / "parents" / "server", durable=False)
+    before = os.umask(0o077)
+    try:
+        assert server.start()
+    finally:
+        os.umask(before)
+        server.delete()
+
+
+def test_the_user_and_directory_that_started_a_server_are_known(fresh_server: EmbeddedServer) -> None:
+    assert fresh_server.starter is None
+    fresh_server.start()
+    assert str(fresh_server.starter).endswith(f" in {Path.cwd()}")
+    fresh_server.stop()
+    assert str(fresh_server.starter).endswith(f" in {Path.cwd()}")
 
 
 def test_a_broken_configuration_is_reported_with_the_servers_output(fresh_server: EmbeddedServer) -> None:

@@ -1,16 +1,37 @@
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from tatame_db.settings import AppSettings, EnvFileUnreadable, ProjectFileInvalid, Settings, SettingsInvalid
+from tatame_db.settings import (
+    AppSettings,
+    EnvFileUnreadable,
+    ProjectFileInvalid,
+    Settings,
+    SettingsInvalid,
+    unusable_data_home,
+)
 
 
 def test_an_env_file_in_another_encoding_is_reported(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes("TATAME_ENV=produção".encode("latin-1"))
     with pytest.raises(EnvFileUnreadable, match="UTF-8"):
         Settings.from_env()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the server of an ordinary user runs as this user")
+def test_root_uses_a_data_home_that_the_servers_user_can_enter(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory() as home:
+        monkeypatch.setenv("XDG_DATA_HOME", home)
+        Path(home).chmod(0o700)
+        assert unusable_data_home() == home
+        assert Settings.from_env().data_directory == Path("/var/lib/tatame-db")
+        Path(home).chmod(0o755)
+        assert unusable_data_home() is None
+        assert Settings.from_env().data_directory == Path(home) / "tatame-db"
 
 
 def test_a_relative_data_directory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,17 +7,28 @@ import os
 import sys
 from dataclasses import asdict
 from datetime import date, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tatame_db.cli import console
-from tatame_db.cli.app import AsJson, DatabaseUrl, Docker, NotLocal, Port, Yes, app, confirm, server_of, target_of
+from tatame_db.cli.app import (
+    AsJson,
+    DatabaseUrl,
+    Docker,
+    NotLocal,
+    Port,
+    Target,
+    Yes,
+    app,
+    confirm,
+    server_of,
+    target_of,
+)
 from tatame_db.errors import TatameError, counted, fact
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tatame_db.evolve import Status
 
 
@@ -28,6 +39,20 @@ class NoLog(TatameError):
     log: Path
     what = "there is no log at {log}"
     fix = "start the server with `tatame-db start`"
+
+
+def _say_whose(target: Target) -> None:
+    """Say which embedded server is used, if it is not obvious: it was started elsewhere, or lies elsewhere."""
+    from tatame_db.settings import unusable_data_home
+
+    if target.server is None:
+        return
+    starter = target.server.starter
+    if starter and not starter.endswith(f" in {Path.cwd()}"):
+        console.say(f"using the server in {target.server.directory}, started by {starter}")
+    if "data_directory" not in target.settings.model_fields_set and (share := unusable_data_home()):
+        reason = "PostgreSQL does not run as root, and its user cannot enter it"
+        console.say(f"using {target.server.directory}, not XDG_DATA_HOME={share}: {reason}")
 
 
 def _show(status: Status, *, embedded: bool) -> None:
@@ -64,6 +89,7 @@ def up(
         if not target.server.is_running:
             console.say("starting PostgreSQL")
         target.server.start(port)
+        _say_whose(target)
         target = server_of(database_url)
     if create_missing_database(target.database.address):
         console.say(f"created the database {target.database.address.database}")
@@ -105,6 +131,7 @@ def start(port: Port = None, *, docker: Docker = False) -> None:
         return
     started = target.server.start(port)
     console.say("started" if started else "already running")
+    _say_whose(target)
     console.answer(readable(target.server.address))
     if port:
         password = target.server.password_file
@@ -155,6 +182,7 @@ def status(
     if as_json:
         console.answer_json(asdict(found) | {"embedded": embedded, "move": unfinished.names})
     else:
+        _say_whose(target)
         _show(found, embedded=embedded)
         if unfinished.names:
             names = ", ".join(unfinished.names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import getpass
 import hashlib
 import os
 import secrets
@@ -32,6 +33,7 @@ from tatame_db.server.errors import (
     PortNotOpen,
     PortTaken,
     ProgramFailed,
+    SharedMemoryFull,
 )
 from tatame_db.server.owner import server_owner
 from tatame_db.server.postmaster import DEFAULT_PORT, SOCKET, Postmaster, read_lock
@@ -99,6 +101,14 @@ class EmbeddedServer:
             return True
         return False
 
+    @property
+    def starter(self) -> str | None:
+        """The user who started the server last, and in which directory; `None` if that is not known."""
+        try:
+            return (self.directory / MARK).read_text() or None
+        except OSError:
+            return None
+
     def program(self, name: str) -> Path:
         """Return the path of a program of PostgreSQL, such as `psql`. Raises `PostgresMissing`."""
         return self._programs / name
@@ -125,6 +135,7 @@ class EmbeddedServer:
             if not self.data.exists():
                 self._create_data()
             self._launch(port)
+            (self.directory / MARK).write_text(f"{getpass.getuser()} in {Path.cwd()}")
             return True
 
     def stop(self) -> bool:
@@ -140,8 +151,13 @@ class EmbeddedServer:
 
     def refuse_foreign(self) -> None:
         """Raise `DirectoryUnusable` if the directory belongs to another user and cannot be read."""
+        self._refuse_file()
         if self.directory.exists() and not os.access(self.directory, os.R_OK | os.X_OK):
             raise self._unusable("it belongs to another user")
+
+    def _refuse_file(self) -> None:
+        if self.directory.exists() and not self.directory.is_dir():
+            raise self._unusable("it is a file, not a directory")
 
     def delete(self) -> bool:
         """Stop the server and delete its files and no others; return whether there were any.
@@ -196,9 +212,10 @@ class EmbeddedServer:
         """Lock the directory against other starts and stops, and create it if it is missing."""
         try:
             self._create_directories()
-            lock = (self.directory / MARK).open("w")
+            lock = (self.directory / MARK).open("a")
         except OSError as error:
-            raise self._unusable(error.strerror or str(error)) from error
+            place = "" if error.filename in {None, str(self.directory)} else f"{error.filename}: "
+            raise self._unusable(f"{place}{error.strerror or error}") from error
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -206,12 +223,17 @@ class EmbeddedServer:
     def _create_directories(self) -> None:
         if not str(self.directory).isprintable():
             raise self._unusable("its name contains a character that cannot be printed")
+        self._refuse_file()
         # Another start writes the mark first. If it has written any file by now, the mark is there to be seen.
         if self.directory.exists() and {*self.directory.iterdir()} - {*self._sockets()} and not self._is_marked():
             raise self._unusable("it contains files that are not the embedded server's")
         for directory in dict.fromkeys([self.directory, self._socket_directory]):
-            # The parents get the default mode, because the server's user must be able to pass through them.
-            directory.mkdir(parents=True, exist_ok=True)
+            # The server's user must be able to pass through the parents, whatever the umask is.
+            for parent in reversed(directory.parents):
+                if not parent.exists():
+                    parent.mkdir(exist_ok=True)
+                    parent.chmod(0o755)
+            directory.mkdir(exist_ok=True)
             if directory.stat().st_uid not in {os.geteuid(), self._owner.pw_uid}:
                 raise DirectoryUnusable(directory=directory, reason="it belongs to another user")
             self._hand_over(directory, 0o700)
@@ -322,6 +344,8 @@ class EmbeddedServer:
         half.rename(self.data)
 
     def _failure(self, action: str, output: str) -> TatameError:
+        if "shared memory segment" in output and os.strerror(errno.ENOSPC) in output:
+            return SharedMemoryFull()
         if os.strerror(errno.ENOSPC) in output:
             return self._unusable(os.strerror(errno.ENOSPC))
         lines = [f"  {line}" for line in output.splitlines() if line.strip()]

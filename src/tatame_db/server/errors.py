@@ -99,6 +99,15 @@ class PortNotOpen(TatameError):
 
 
 @fact
+class SharedMemoryFull(TatameError):
+    """The file system in which PostgreSQL shares memory between its processes is too small."""
+
+    what = "PostgreSQL cannot share memory between its processes: /dev/shm is full or too small"
+    means = "The server was not started; existing data is untouched."
+    fix = "give it more space: `docker run --shm-size=256m …`, or `mount -o remount,size=256m /dev/shm`"
+
+
+@fact
 class ProgramFailed(TatameError):
     """A program of PostgreSQL failed; the end of its output is in the message."""
 

@@ -74,6 +74,11 @@ def join(directory: Path) -> IO[str]:
             alive.close()
 
 
+def delete(directory: Path) -> None:
+    """Delete the directory of a run, which another run may be deleting too, or a late process joining."""
+    shutil.rmtree(directory, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def one_at_a_time(directory: Path) -> Generator[None]:
     """Exclude the other processes of the run from a block."""
@@ -88,10 +93,11 @@ def dead_runs(directory: Path) -> Iterator[Path]:
         with contextlib.suppress(FileNotFoundError, BlockingIOError):
             if other == directory or other.stat().st_uid != os.geteuid():
                 continue
-            with (other / "alive").open("a") as alive:
+            # Not created: in a directory that another run deletes just now, it would be a new one.
+            with (other / "alive").open("r+") as alive:
                 fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Between `open` and `flock`, another run may have deleted this directory, and its own run joined again:
                 # then the lock is on a file that is gone, and says nothing about the one in its place.
                 if os.fstat(alive.fileno()).st_nlink:
                     yield other
-                    shutil.rmtree(other)
+                    delete(other)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import shutil
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from sqlalchemy import text
 from tatame_db import evolve
 from tatame_db.database.address import parse_address
 from tatame_db.database.bulk import truncate
+from tatame_db.database.errors import DatabaseUnavailable
 from tatame_db.database.pool import Database
 from tatame_db.errors import TatameError, fact
 from tatame_db.schema import tables_in_order
@@ -103,13 +103,17 @@ class Run:
             sandbox = self._open_sandbox()
             sandbox.drop_all()
             sandbox.close()
-        shutil.rmtree(self.directory)
+        run_directory.delete(self.directory)
         alive.close()
 
     def _open_sandbox(self) -> Sandbox:
         name = run_directory.run_name(self.directory)
         if self.shared_server:
-            return Sandbox(self.shared_server, name)
+            try:
+                return Sandbox(self.shared_server, name)
+            except DatabaseUnavailable as error:
+                error.fix = error.fix.replace("DATABASE_URL", "TEST_DATABASE_URL")
+                raise
         in_memory = run_directory.in_memory(self.directory)
         return Sandbox(self.server.address, name, own_server=True, in_memory=in_memory)
 

@@ -30,6 +30,21 @@ T = TypeVar("T")
 _BEGIN = "BEGIN; SAVEPOINT tatame_test"
 _ROLL_BACK = "ROLLBACK TO SAVEPOINT tatame_test"
 _MOVE_SAVEPOINT = "RELEASE SAVEPOINT tatame_test; SAVEPOINT tatame_test"
+# A rollback does not release the advisory locks of a session.
+_END = "ROLLBACK; SELECT pg_advisory_unlock_all()"
+LOCK_TIMEOUT_SECONDS = 10
+"""How long a statement of a test waits for a lock of a session that is not part of the test."""
+# The numbers of PostgreSQL's own tables are below 16384.
+_HOLDERS = """
+SELECT format('session %%s of %%s, %%s since %%s', pid, coalesce(nullif(application_name, ''), usename), state,
+              to_char(coalesce(state_change, backend_start), 'HH24:MI:SS')),
+    array_agg(DISTINCT coalesce(relation::regclass::text, 'advisory lock ' || objid))
+FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND granted
+    AND locktype IN ('relation', 'advisory') AND pid NOT IN (pg_backend_pid(), %s)
+    AND (relation IS NULL OR relation >= 16384)
+GROUP BY 1 ORDER BY 1
+"""
 _DEFERRED = """
 SELECT string_agg(format('%I.%I', n.nspname, c.conname), ', ')
 FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace WHERE c.condeferred
@@ -73,6 +88,8 @@ class SharedTransaction:
             "SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN"
             " ('idle_session_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')"
         )
+        # A lock that an earlier test left elsewhere ends the wait with the name of its holder.
+        cursor.execute("SELECT set_config('lock_timeout', %s, false)", [f"{LOCK_TIMEOUT_SECONDS}s"])
         cursor.execute(_DEFERRED)
         [(deferred,)] = cursor.fetchall()
         self._pooled.commit()
@@ -94,7 +111,7 @@ class SharedTransaction:
         )
         if clean:
             if self._begun:
-                psycopg.Connection.wait(driver, _commands(driver.pgconn, "ROLLBACK"))
+                psycopg.Connection.wait(driver, _commands(driver.pgconn, _END))
         else:
             self.close()
         self._reset()
@@ -117,10 +134,21 @@ class SharedTransaction:
                 yield from _commands(self.pgconn, _MOVE_SAVEPOINT)
             if connection.commits_itself and self.turns.writer is connection:
                 yield from self.commit(connection)
-        except Exception:
+        except Exception as error:
+            if isinstance(error, psycopg.errors.LockNotAvailable):
+                error.add_note(self._holders())
             yield from self.recover(connection)
             raise
         return result
+
+    def _holders(self) -> str:
+        """Name the other sessions that hold locks in the database of the test."""
+        with self._database.engine.connect() as connection:
+            own = self.pgconn.backend_pid
+            found = connection.exec_driver_sql(_HOLDERS, (own,)).all()
+        return (
+            "\n".join(f"{holder} holds {', '.join(locks)}" for holder, locks in found) or "no session holds a lock now"
+        )
 
     def prepare(self) -> PQGen[None]:
         """Begin the transaction, or undo what was rolled back meanwhile."""
