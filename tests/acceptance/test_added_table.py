@@ -150,7 +150,7 @@ def rows(database: Package | URL, query: str) -> list[tuple[object, ...]]:
 def test_the_table_and_the_column_are_generated_linted_migrated_and_checked(package: Package) -> None:
     statements = package.output("generate", "Add payments and tiers")
     assert "CREATE TABLE payments" in statements
-    assert "ALTER TABLE users ADD COLUMN tier TEXT" in statements
+    assert "ALTER TABLE users ADD COLUMN tier text" in statements
     assert "add_payments_and_tiers" in package.run("lint").stdout
     package.output("migrate")
     assert package.output("check").count("yes") == 4
@@ -164,8 +164,8 @@ def test_the_table_and_the_column_are_generated_linted_migrated_and_checked(pack
 def test_the_table_and_the_column_are_pushed(package: Package) -> None:
     package.output("migrate")
     statements = package.output("push", "--yes")
-    assert "CREATE TABLE public.payments" in statements
-    assert "ALTER TABLE users ADD COLUMN tier TEXT" in statements
+    assert "CREATE TABLE payments" in statements
+    assert "ALTER TABLE users ADD COLUMN tier text" in statements
     assert "payments" not in package.output("push", "--yes")
 
 

@@ -39,7 +39,7 @@ def contents(address: URL) -> dict[str, list[Row]]:
     return {table: sorted(ask(address, f'SELECT t::text FROM public."{table}" AS t')) for table in phases()}
 
 
-def schema(engine: Engine) -> dict[str, str]:
+def schema(engine: Engine) -> catalogue.Catalogue:
     """Describe everything in the schema of a database."""
     with engine.connect() as connection:
         return catalogue.read(connection)

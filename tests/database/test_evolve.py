@@ -261,7 +261,7 @@ def test_an_async_application_migrates_with_its_own_engine(bare_address: URL) ->
 
 
 def test_every_revision_goes_up_down_and_up_without_losing_older_data(bare_engine: Engine) -> None:
-    def picture() -> tuple[dict[str, str], dict[str, str]]:
+    def picture() -> tuple[catalogue.Catalogue, dict[str, str]]:
         with bare_engine.connect() as connection:
             tables = inspect(connection).get_table_names()
             rows = {

@@ -125,7 +125,7 @@ def is_whole(source: URL, target: URL) -> bool:
         return move.verify(both).unequal == []
 
 
-def schema(address: URL) -> dict[str, str]:
+def schema(address: URL) -> catalogue.Catalogue:
     with Database(address) as database, database.engine.connect() as connection:
         return catalogue.read(connection)
 

@@ -47,7 +47,9 @@ SAMPLES: dict[str, Any] = {
     "Path": Path("/srv/tatame"),
     "Path | None": Path("/srv/tatame"),
     "list[catalogue.SchemaDifference]": [SchemaDifference("column users.plan", "text", None)],
-    "SchemaCheck": SchemaCheck(["left.py", "right.py"], ["table extra"], ["column users.plan"], None),
+    "SchemaCheck": SchemaCheck(
+        ["left.py", "right.py"], ["table extra"], ["column users.plan"], ["first.py"], None, [], [], []
+    ),
     "URL": URL.create("postgresql+psycopg", "ana", "a secret", "db.example", 5432, "gym"),
 }
 

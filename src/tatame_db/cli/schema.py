@@ -185,6 +185,10 @@ def generate(
             console.say("nothing to generate")
             return
         written = found
+    for advice in written.advice:
+        console.say(f"note: {advice}")
+    if written.left_alone:
+        console.say(f"left alone, because no model describes it: {', '.join(written.left_alone)}")
     console.say(f"wrote {written.path}")
     console.answer_parts([written.sql.strip(), "\n"])
 
@@ -215,6 +219,7 @@ def push(
         raise NameNotConfirmed(address=address)
 
     def agree(planned: Push) -> bool:
+        _say_left_alone(planned)
         for statement in planned.statements:
             console.answer_parts([f"{statement};\n\n"])
         accept_losses("push", accepted=accept_data_loss or dry_run)(planned.losses)
@@ -232,8 +237,16 @@ def push(
     )
     if done is None:
         console.say("nothing was run")
+    elif done.statements:
+        console.say(f"ran {counted(len(done.statements), 'statement')}")
     else:
-        console.say(f"ran {counted(len(done.statements), 'statement')}" if done.statements else "nothing to push")
+        _say_left_alone(done)
+        console.say("nothing to push")
+
+
+def _say_left_alone(push: Push) -> None:
+    if push.left_alone:
+        console.say(f"left alone, because it is not in the models: {', '.join(push.left_alone)}")
 
 
 @app.command()
@@ -262,6 +275,16 @@ def _show(report: SchemaCheck) -> None:
     _show_answer("the migrations have one head", report.heads)
     _show_answer("the migrations build the models", report.migrations)
     _show_answer(f"the database matches {schema}", report.database)
+    if report.edited:
+        edited = [f"edited after it was applied to this database: {file}" for file in report.edited]
+        _show_answer("no applied migration was edited", edited)
+    for note, objects in (
+        ("made by a migration, not described by a model", report.undeclared),
+        ("not made by a migration, left alone", report.foreign),
+        ("exists as expected, definition not compared", report.not_compared),
+    ):
+        if objects:
+            console.answer(f"     {note}: {', '.join(objects)}")
 
 
 def _show_answer(statement: str, problems: list[str]) -> None:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _PACKAGE = Path(__file__).parents[1]
-# With 14 digits and an underscore, the 32 characters that Alembic's table has for a revision.
-_PREFIX_LENGTH = 17
-_REVISION = re.compile(r"(\D.*)_\d{14}")
+# With 17 digits and an underscore, the 32 characters that Alembic's table has for a revision.
+_PREFIX_LENGTH = 14
+_REVISION = re.compile(r"(\D.*)_\d{14,17}")
 
 
 @fact

@@ -1,95 +1,55 @@
-"""The schema of a database as PostgreSQL's catalogue describes it, as text that can be compared."""
+"""The schema of a database as PostgreSQL's catalogue describes it: objects that can be compared and created again."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
+from tatame_db.database.dialect import SCHEMA
+from tatame_db.evolve import kinds
+
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from collections.abc import Mapping
 
-# The objects of an extension come and go with the extension.
-_NOT_OF_AN_EXTENSION = "AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = {oid} AND d.deptype = 'e')"
+    from sqlalchemy import Connection, CursorResult
 
-_QUERIES = (
-    # A partitioned or unlogged table, or row-level security, is a manual change.
-    f"""
-    SELECT 'table ' || c.relname,
-        concat_ws(' ',
-            CASE c.relkind WHEN 'p' THEN 'partitioned' ELSE 'plain' END,
-            CASE c.relpersistence WHEN 'u' THEN 'unlogged' WHEN 't' THEN 'temporary' END,
-            CASE WHEN c.relrowsecurity THEN 'with row-level security' END)
-    FROM pg_class c
-    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') {_NOT_OF_AN_EXTENSION.format(oid="c.oid")}
-    """,
-    f"""
-    SELECT 'column ' || c.relname || '.' || a.attname,
-        concat_ws(' ',
-            format_type(a.atttypid, a.atttypmod),
-            CASE WHEN a.attcollation <> t.typcollation THEN 'COLLATE ' || a.attcollation::regcollation END,
-            CASE WHEN a.attnotnull THEN 'NOT NULL' END,
-            CASE a.attidentity WHEN 'a' THEN 'IDENTITY ALWAYS' WHEN 'd' THEN 'IDENTITY' END,
-            CASE WHEN a.attgenerated <> '' THEN 'GENERATED' WHEN d.oid IS NOT NULL THEN 'DEFAULT' END
-                || ' ' || pg_get_expr(d.adbin, d.adrelid))
-    FROM pg_attribute a
-    JOIN pg_class c ON c.oid = a.attrelid
-    JOIN pg_type t ON t.oid = a.atttypid
-    LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped
-        {_NOT_OF_AN_EXTENSION.format(oid="c.oid")}
-    """,
-    # PostgreSQL 18 lists NOT NULL among the constraints; here it belongs to the column.
-    f"""
-    SELECT 'constraint ' || c.relname || '.' || k.conname, pg_get_constraintdef(k.oid)
-    FROM pg_constraint k
-    JOIN pg_class c ON c.oid = k.conrelid
-    WHERE c.relnamespace = 'public'::regnamespace AND k.contype <> 'n' {_NOT_OF_AN_EXTENSION.format(oid="c.oid")}
-    """,
-    f"""
-    SELECT 'index ' || i.indexrelid::regclass,
-        pg_get_indexdef(i.indexrelid) || CASE WHEN i.indisvalid THEN '' ELSE ' INVALID' END
-    FROM pg_index i
-    JOIN pg_class c ON c.oid = i.indrelid
-    WHERE c.relnamespace = 'public'::regnamespace {_NOT_OF_AN_EXTENSION.format(oid="c.oid")}
-        AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.conrelid = i.indrelid)
-    """,
-    f"""
-    SELECT 'sequence ' || c.relname,
-        concat_ws(' ', format_type(s.seqtypid, NULL), 'by', s.seqincrement::text, 'of',
-            (SELECT d.refobjid::regclass || '.' || a.attname
-             FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
-             WHERE d.objid = c.oid AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0))
-    FROM pg_sequence s
-    JOIN pg_class c ON c.oid = s.seqrelid
-    WHERE c.relnamespace = 'public'::regnamespace {_NOT_OF_AN_EXTENSION.format(oid="c.oid")}
-    """,
-    f"""
-    SELECT 'enum ' || t.typname, string_agg(quote_literal(e.enumlabel), ', ' ORDER BY e.enumsortorder)
-    FROM pg_type t
-    JOIN pg_enum e ON e.enumtypid = t.oid
-    WHERE t.typnamespace = 'public'::regnamespace {_NOT_OF_AN_EXTENSION.format(oid="t.oid")}
-    GROUP BY t.typname
-    """,
-    f"""
-    SELECT CASE c.relkind WHEN 'm' THEN 'materialized view ' ELSE 'view ' END || c.relname, pg_get_viewdef(c.oid)
-    FROM pg_class c
-    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('v', 'm') {_NOT_OF_AN_EXTENSION.format(oid="c.oid")}
-    """,
-    f"""
-    SELECT 'function ' || p.oid::regprocedure, pg_get_functiondef(p.oid)
-    FROM pg_proc p
-    WHERE p.pronamespace = 'public'::regnamespace AND p.prokind IN ('f', 'p') {_NOT_OF_AN_EXTENSION.format(oid="p.oid")}
-    """,
-    """
-    SELECT 'trigger ' || c.relname || '.' || t.tgname, pg_get_triggerdef(t.oid)
-        || CASE WHEN t.tgenabled = 'O' THEN '' ELSE ' NOT ALWAYS ENABLED' END
-    FROM pg_trigger t
-    JOIN pg_class c ON c.oid = t.tgrelid
-    WHERE c.relnamespace = 'public'::regnamespace AND NOT t.tgisinternal
-    """,
-)
+# The address of an object in `pg_depend`: catalogue, oid, and the number of a column or 0.
+Address = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class SchemaObject:
+    """An object of the schema. Two are equal if their definitions are; a definition omits the name."""
+
+    kind: str
+    name: str
+    definition: str
+    table: str | None = None
+    """The table that it belongs to; a table belongs to itself."""
+    handle: str = field(default="", compare=False)
+    """How `DROP` and `COMMENT ON` name it, such as `TRIGGER audit ON users`."""
+    create: str | None = field(default=None, compare=False)
+    """The SQL that creates it; `None` for tables and columns, which the planner writes, and if nobody can."""
+    facts: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False)
+    requires: frozenset[str] = field(default=frozenset(), compare=False)
+    """The keys of the objects without which it cannot exist."""
+    root: str = field(default="", compare=False)
+    """The key of the table or view that it belongs to; its own key if it belongs to none."""
+    parent: str | None = None
+    """The table of which its table is a partition or a child."""
+    comparable: bool = True
+    """False for a kind whose definition is not read: only its existence is compared."""
+
+    @property
+    def key(self) -> str:
+        """The kind and the name, which are unique in a schema."""
+        return f"{self.kind} {self.name}"
+
+
+Catalogue = dict[str, SchemaObject]
 
 
 @dataclass(frozen=True)
@@ -108,18 +68,142 @@ class SchemaDifference:
         return f"{self.name} differs\n    expected: {self.expected}\n    found:    {self.found}"
 
 
-def read(connection: Connection) -> dict[str, str]:
-    """Return the name and the definition of every object in the schema `public`. Runs in the open transaction."""
+def run_verbatim(connection: Connection, statement: str) -> CursorResult[Any]:
+    """Run a statement as it is written: `%` and `:name` in it are no placeholders."""
+    return connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+
+
+def pin_search_path(connection: Connection) -> None:
+    """Make every name without a schema one of `public`, until the transaction ends."""
     # PostgreSQL omits the schema of a name that `search_path` finds, so the path has to be the same in every session.
-    connection.execute(text("SET LOCAL search_path = pg_catalog, public"))
+    connection.execute(text(f"SET LOCAL search_path = {SCHEMA}"))
+
+
+def read(connection: Connection) -> Catalogue:
+    """Return the objects of the schema `public` by key. Runs in the open transaction and waits for no lock.
+
+    Objects of an extension are omitted. Owners and privileges are not read: they belong to the server.
+    """
+    pin_search_path(connection)
     connection.execute(text("SET LOCAL quote_all_identifiers = off"))
-    return {str(name): str(definition) for query in _QUERIES for name, definition in connection.execute(text(query))}
+    reader = _Reader(connection)
+    for row in reader.rows(kinds.OBJECTS):
+        reader.add(row)
+    reader.add_comments()
+    reader.add_everything_else()
+    return reader.catalogue()
 
 
-def differences(expected: dict[str, str], found: dict[str, str]) -> list[SchemaDifference]:
+class _Reader:
+    """Collects objects by address, which tells comments, dependencies and unknown kinds what they belong to."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.objects: Catalogue = {}
+        self.by_address: dict[Address, SchemaObject] = {}
+        self.members = {(row[0], row[1]) for row in self.rows(kinds.EXTENSION_MEMBERS)}
+        self.parents = {row[0]: row[1] for row in self.rows(kinds.PARENTS)}
+        self.part_of: dict[Address, Address] = {
+            (row[0], row[1], 0): (row[2], row[3], row[4]) for row in self.rows(kinds.PART_OF)
+        }
+        self.tables_of_extensions: set[str] = set()
+
+    def rows(self, query: str) -> list[Any]:
+        """Run a query of `kinds`, in which `%` is no placeholder."""
+        return list(run_verbatim(self.connection, query))
+
+    def add(self, row: Any) -> None:
+        """Add an object that a query of `kinds` describes, unless it belongs to an extension."""
+        kind, name, table, definition, handle, create, facts, *address = row
+        if (address[0], address[1]) in self.members:
+            self.tables_of_extensions |= {table} if kind == "table" and table else set()
+            return
+        if table in self.tables_of_extensions:
+            return
+        parent = self.parents.get(table or "")
+        found = SchemaObject(kind, name, definition, table, handle, create, facts or {}, parent=parent)
+        self.objects[found.key] = found
+        # A setting has the address of its table.
+        self.by_address.setdefault((address[0], address[1], address[2]), found)
+
+    def add_comments(self) -> None:
+        for *address, comment, literal in self.rows(kinds.COMMENTS):
+            commented = self.by_address.get((address[0], address[1], address[2]))
+            if commented is None:
+                continue
+            sql = f"COMMENT ON {commented.handle} IS "
+            found = SchemaObject(
+                "comment",
+                f"on {commented.key}",
+                comment,
+                commented.table,
+                f"comment on {commented.handle}",
+                sql + literal,
+                {"drop": f"{sql}NULL"},
+                frozenset({commented.key}),
+                parent=commented.parent,
+            )
+            self.objects[found.key] = found
+
+    def add_everything_else(self) -> None:
+        """Name each object of a kind that no query reads."""
+        for *address, kind, identity, table in self.rows(kinds.EVERYTHING):
+            place = (address[0], address[1], address[2])
+            if self._known(place) or place[:2] in self.members or table in self.tables_of_extensions:
+                continue
+            found = SchemaObject(
+                kind,
+                identity.removeprefix(f"{SCHEMA}."),
+                "exists",
+                table,
+                parent=self.parents.get(table),
+                comparable=False,
+            )
+            if table or found.key not in self.objects:
+                self.objects[found.key] = found
+
+    def _known(self, address: Address) -> bool:
+        """Return whether an object was read, or is a part of another one."""
+        return address in self.by_address or address in self.part_of
+
+    def catalogue(self) -> Catalogue:
+        """Return the objects with what they require."""
+        requires: dict[str, set[str]] = defaultdict(set)
+        for row in self.rows(kinds.DEPENDENCIES):
+            dependent, required = self._resolve((row[0], row[1], row[2])), self._resolve((row[3], row[4], row[5]))
+            # The parts of a table, such as the triggers of foreign keys, refer to what refers to the table.
+            if dependent and required and dependent is not required and dependent.kind != "table":
+                requires[dependent.key].add(required.key)
+        return {
+            key: replace(found, requires=found.requires | requires[key], root=self._root(found))
+            for key, found in sorted(self.objects.items())
+        }
+
+    def _root(self, found: SchemaObject) -> str:
+        owners = (f"{kind} {found.table}" for kind in ("table", "materialized view", "view", "foreign table"))
+        root = next((owner for owner in owners if owner in self.objects), found.key)
+        if found.kind == "comment":
+            [commented] = found.requires
+            return self._root(self.objects[commented])
+        return root
+
+    def _resolve(self, address: Address) -> SchemaObject | None:
+        """Return the object at an address, or the one that the object there is a part of."""
+        if found := self.by_address.get(address):
+            return found
+        whole = self.part_of.get((address[0], address[1], 0))
+        # A column of a view is a part of the view.
+        return self._resolve(whole) if whole else self.by_address.get((address[0], address[1], 0))
+
+
+def differences(expected: Catalogue, found: Catalogue) -> list[SchemaDifference]:
     """Compare two catalogues; differences are sorted by name."""
+
+    def definition(catalogue: Catalogue, key: str) -> str | None:
+        return catalogue[key].definition if key in catalogue else None
+
     return [
-        SchemaDifference(name, expected.get(name), found.get(name))
-        for name in sorted(expected.keys() | found.keys())
-        if expected.get(name) != found.get(name)
+        SchemaDifference(key, definition(expected, key), definition(found, key))
+        for key in sorted(expected.keys() | found.keys())
+        if definition(expected, key) != definition(found, key)
     ]

@@ -6,14 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tatame_db.errors import TatameError, fact
-from tatame_db.evolve import catalogue
+from tatame_db.evolve import catalogue, models
+from tatame_db.evolve.difference import LeftAlone
 from tatame_db.evolve.history import History, MigrationEdited, current_revisions
+from tatame_db.evolve.made import made_by_migrations
 from tatame_db.evolve.migrate import migrate
-from tatame_db.schema import Base
 from tatame_db.server.scratch import scratch
 
 if TYPE_CHECKING:
+    from collections.abc import Set
+
     from sqlalchemy import Connection, Engine
+
+    from tatame_db.evolve.catalogue import Catalogue
 
 
 @dataclass(frozen=True)
@@ -25,14 +30,22 @@ class SchemaCheck:
     migrations: list[str]
     """The differences between the models and a database that the migrations build."""
     database: list[str]
-    """The differences between the database and its revision, and the applied migrations that were edited."""
+    """The differences between the database and its revision."""
+    edited: list[str]
+    """The applied migrations whose files were edited since."""
     revision: str | None
     """The revision that the database was compared with; `None` before the first migration."""
+    undeclared: list[str]
+    """What migrations made and no model can describe, such as a view. No problem: it is compared with the database."""
+    foreign: list[str]
+    """What no migration made, such as the table of another program. No problem: no command touches it."""
+    not_compared: list[str]
+    """What exists in the database and in its revision, and is of a kind whose definition is not read."""
 
     @property
     def failed(self) -> list[str]:
         """The names of the fields that list problems."""
-        return [part for part in ("heads", "migrations", "database") if getattr(self, part)]
+        return [part for part in _PROBLEMS if getattr(self, part)]
 
 
 # The problem and its fix, for each field of `SchemaCheck` that lists problems.
@@ -47,7 +60,12 @@ _PROBLEMS = {
     ),
     "database": (
         "the database does not match its migrations",
-        "undo manual changes of the database, or write them as a migration",
+        "undo manual changes of the database, or write them as a migration; after `tatame-db push`, start with a new"
+        " database: `tatame-db down --yes && tatame-db up`",
+    ),
+    "edited": (
+        "migrations were edited after they were applied",
+        "restore their files with `git checkout`, and write the change as a new migration",
     ),
 }
 
@@ -81,7 +99,7 @@ def check(engine: Engine) -> SchemaCheck:
         >>> evolve.check(engine).failed
         []
 
-    Raises `MigrationUnreadable`, `DatabaseAhead`.
+    Raises `MigrationUnreadable`, `ModelsInvalid`, `DatabaseAhead`.
     """
     history = History()
     with engine.connect() as connection:
@@ -90,27 +108,36 @@ def check(engine: Engine) -> SchemaCheck:
         edited = _edited(history, connection)
         found = catalogue.read(connection)
     if history.forked:
-        return SchemaCheck(history.forked, [], edited, revision)
+        return SchemaCheck(history.forked, [], [], edited, revision, [], [], [])
     with scratch() as server:
-        with server.database("models") as models, models.begin() as connection:
-            Base.metadata.create_all(connection)
-            wanted = catalogue.read(connection)
+        wanted = models.build(server)
         with server.database("migrations") as migrations:
-            reached: dict[str, str] = {}
+            reached: Catalogue = {}
             for head in current:
                 migrate(migrations, head)
                 reached = _read(migrations)
             migrate(migrations)
             built = _read(migrations)
+        extra = LeftAlone(found, reached, lambda: built.keys() | made_by_migrations(server))
+    undeclared = LeftAlone(built, wanted, None)
     return SchemaCheck(
         heads=[],
-        migrations=[str(difference) for difference in catalogue.differences(wanted, built)],
-        database=edited + [str(difference) for difference in catalogue.differences(reached, found)],
+        migrations=_differences(wanted, built, undeclared.keys),
+        database=_differences(reached, found, extra.children | extra.foreign),
+        edited=edited,
         revision=revision,
+        undeclared=undeclared.names(undeclared.undeclared),
+        foreign=extra.names(extra.foreign),
+        not_compared=sorted(key for key in found.keys() & reached.keys() if not found[key].comparable),
     )
 
 
-def _read(engine: Engine) -> dict[str, str]:
+def _differences(expected: Catalogue, found: Catalogue, left_alone: Set[str]) -> list[str]:
+    compared = {key: found[key] for key in found.keys() - left_alone}
+    return [str(difference) for difference in catalogue.differences(expected, compared)]
+
+
+def _read(engine: Engine) -> Catalogue:
     with engine.connect() as connection:
         return catalogue.read(connection)
 
@@ -119,5 +146,5 @@ def _edited(history: History, connection: Connection) -> list[str]:
     try:
         history.refuse_edited(connection)
     except MigrationEdited as error:
-        return [error.what]
+        return error.files
     return []

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-from alembic.autogenerate import produce_migrations
-from alembic.migration import MigrationContext
-from alembic.operations import Operations, ops
-from sqlalchemy import ForeignKeyConstraint, PrimaryKeyConstraint, UniqueConstraint, inspect, text
+from typing import TYPE_CHECKING
 
 from tatame_db.database.dialect import quoted
 from tatame_db.errors import NOTHING_CHANGED, TatameError, fact
-from tatame_db.schema import Base
+from tatame_db.evolve import catalogue
+from tatame_db.evolve.ddl import constant
+from tatame_db.evolve.plan import Plan, plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Set
 
-    from sqlalchemy import Connection, Inspector, MetaData, Table
+    from sqlalchemy import Connection
 
-# Alembic misses some changes even so, such as the text of a check; comparing catalogues finds those.
-_COMPARE = {
-    "compare_type": True,
-    "compare_server_default": True,
-    "autogenerate_plugins": ["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"],
-}
+    from tatame_db.evolve.catalogue import Catalogue
 
 
 @fact
@@ -114,165 +106,215 @@ class Renaming:
 
 @dataclass(frozen=True)
 class Change:
-    """The change that makes a database equal to the models: renames first, then all other operations."""
+    """The change that leads from a database to the models: renames first, then a plan."""
 
     renamings: list[Renaming]
-    upgrade: ops.UpgradeOps
+    plan: Plan
+    renamed: Catalogue
+    """The schema of the database after the renames."""
+    target: Catalogue
+    """The schema after the plan: that of the models, and what they leave alone."""
+    foreign: list[str]
+    """The objects that no migration made."""
+    undeclared: list[str]
+    """The objects that migrations made, of kinds that a model cannot describe."""
 
     @property
     def is_empty(self) -> bool:
         """True if there is nothing to do."""
-        return not self.renamings and self.upgrade.is_empty()
+        return not (self.renamings or self.plan.steps or self.plan.refused)
 
-    def statements(self, connection: Connection) -> list[str]:
-        """Return the SQL of the change, one statement each, in order and without semicolons."""
-        rest = _Statements()
-        context = MigrationContext.configure(
-            dialect=connection.dialect, opts={"as_sql": True, "output_buffer": rest, "literal_binds": True}
-        )
-        operations = Operations(context)
-        for operation in flattened(self.upgrade):
-            operations.invoke(operation)
-        return [renaming.up for renaming in self.renamings] + rest
+    @property
+    def tables(self) -> set[str]:
+        """The names of the tables that are created, changed, renamed or dropped."""
+        before, after = self.renamed, self.target
+        changed = {difference.name for difference in catalogue.differences(before, after)}
+        named = {str(found.table) for found in [*before.values(), *after.values()] if found.key in changed}
+        return named | {table for renaming in self.renamings for table in renaming.tables}
 
-
-class _Statements(list[str]):
-    """A buffer that receives the SQL of Alembic, one statement in each write."""
-
-    def write(self, statement: str) -> None:
-        self.append(statement.strip().removesuffix(";"))
-
-    def flush(self) -> None:
-        """Do nothing: the buffer is a list."""
+    @property
+    def statements(self) -> list[str]:
+        """The SQL of the change, one statement each, in order and without semicolons."""
+        return [renaming.up for renaming in self.renamings] + [step.sql for step in self.plan.steps]
 
 
-def find_change(connection: Connection, answers: Answers, metadata: MetaData = Base.metadata) -> Change:
+def find_change(
+    connection: Connection, wanted: Catalogue, answers: Answers, made: Callable[[], Set[str]] | None = None
+) -> Change:
     """Compare a database with the models, and apply the renames to it.
 
     The renames stay in the connection's open transaction: commit them on a scratch database, roll them back elsewhere.
+    `made` returns the keys of all that the migrations ever made, and is called if the answer matters; without it,
+    migrations made everything.
+
     Raises `RenameUndecided`, `AnswerInvalid`.
     """
     renamings: list[Renaming] = []
     decided: set[str] = set()
-    while renaming := _next_rename(connection, metadata, answers, decided):
-        _apply(connection, renaming)
-        renamings += renaming
-    if renamings:
-        followers = list(_renamed_followers(connection, metadata))
-        _apply(connection, followers)
-        renamings += followers
+    while True:
+        found = catalogue.read(connection)
+        left = LeftAlone(found, wanted, made, answers.drops)
+        renaming = _next_rename(found, wanted, left, answers, decided) or _next_follower(found, wanted, left)
+        if renaming is None:
+            break
+        catalogue.run_verbatim(connection, renaming.up)
+        renamings.append(renaming)
+    decided |= {found[key].name for key in left.chosen}
     for answer in answers.renames.keys() | answers.drops:
         if answer not in decided:
-            raise AnswerInvalid(answer=answer, problem="the models still have it, or the database never did")
-    return Change(renamings, _operations(connection, metadata))
+            raise AnswerInvalid(answer=answer, problem=_problem(answer, answers, wanted))
+    target = wanted | {key: found[key] for key in left.keys}
+    return Change(
+        renamings,
+        plan(connection, found, target, frozenset(left.foreign | left.children)),
+        found,
+        target,
+        left.names(left.foreign),
+        left.names(left.undeclared),
+    )
 
 
-def flattened(upgrade: ops.OpContainer) -> Iterator[ops.MigrateOperation]:
-    """Return single operations; Alembic groups those of a table."""
-    for operation in upgrade.ops:
-        if isinstance(operation, ops.OpContainer):
-            yield from flattened(operation)
-        else:
-            yield operation
+def _problem(answer: str, answers: Answers, wanted: Catalogue) -> str:
+    new_name = answers.renames.get(answer)
+    table, _, _ = answer.rpartition(".")
+    if new_name and {f"column {answer}", f"column {table}.{new_name}"} <= wanted.keys():
+        return (
+            f"the models have {answer} and {table}.{new_name}, before and after; to trade their names, write three"
+            ' renames in a file of `tatame-db generate "the change" --empty`'
+        )
+    return "the models still have it, or the database never did"
 
 
-def _operations(connection: Connection, metadata: MetaData) -> ops.UpgradeOps:
-    context = MigrationContext.configure(connection, opts=_COMPARE | {"target_metadata": metadata})
-    upgrade = produce_migrations(context, metadata).upgrade_ops
-    assert upgrade is not None  # noqa: S101, `None` only in other uses of Alembic
-    # CREATE TABLE omits the foreign keys of tables that refer to each other, and Alembic does not add them.
-    upgrade.ops += [
-        ops.CreateForeignKeyOp.from_constraint(constraint)
-        for operation in flattened(upgrade)
-        if isinstance(operation, ops.CreateTableOp)
-        for constraint in operation.to_table().foreign_key_constraints
-        if constraint.use_alter
-    ]
-    return upgrade
+# Kinds that a model can describe. Others are left alone unless `--drop` names them.
+_DECLARABLE = {
+    "table",
+    "column",
+    "constraint",
+    "index",
+    "sequence",
+    "enum",
+    "domain",
+    "extension",
+    "comment",
+    "storage parameters",
+}
 
 
-def _next_rename(connection: Connection, metadata: MetaData, answers: Answers, decided: set[str]) -> list[Renaming]:
+class LeftAlone:
+    """The objects of a database that the models do not have and that stay."""
+
+    def __init__(
+        self, found: Catalogue, wanted: Catalogue, made: Callable[[], Set[str]] | None, drops: Set[str] = frozenset()
+    ) -> None:
+        self.found = found
+        extra = found.keys() - wanted.keys()
+        self.children = {key for key in extra if found[key].parent}
+        self.chosen = {key for key in extra - self.children if {found[key].name, found[found[key].root].name} & drops}
+        """Found, and dropped nevertheless because an answer says so."""
+        undecided = extra - self.children - self.chosen
+        standing = {key for key in undecided if found[key].root not in wanted}
+        known = made() if made and standing else set[str]()
+        self.foreign = {key for key in standing if made and found[key].root not in known}
+        self.undeclared = {key for key in undecided - self.foreign if found[key].kind not in _DECLARABLE}
+        # What belongs to a view goes with the view.
+        roots = {found[key].root for key in self.undeclared if found[key].kind not in {"trigger", "rule", "policy"}}
+        self.undeclared |= {
+            key for key in undecided if found[key].root in roots and not found[key].root.startswith("table ")
+        }
+        self.undeclared |= {
+            key for key in undecided if found[key].kind == "comment" and found[key].requires & self.undeclared
+        }
+
+    @property
+    def keys(self) -> set[str]:
+        """The keys of all of them."""
+        return self.children | self.foreign | self.undeclared
+
+    def names(self, keys: set[str]) -> list[str]:
+        """Return the objects that belong to no other of them, sorted."""
+        return sorted(
+            key
+            for key in keys
+            if self.found[key].kind != "comment" and (self.found[key].root == key or self.found[key].root not in keys)
+        )
+
+
+def _next_rename(
+    found: Catalogue, wanted: Catalogue, left: LeftAlone, answers: Answers, decided: set[str]
+) -> Renaming | None:
     """Return the first rename that is not decided yet, tables before columns; a drop is only noted in `decided`."""
-    inspector = inspect(connection)
-    tables = set(inspector.get_table_names())
-    new_tables = sorted(metadata.tables.keys() - tables)
-    for gone in sorted(tables - metadata.tables.keys() - decided):
-        name = answers.new_name(gone, new_tables)
-        decided.add(gone)
-        if name:
-            return [_renaming("ALTER TABLE {} RENAME TO {}", gone, name, gone, name)]
-    for table in sorted(tables & metadata.tables.keys()):
-        columns = {column["name"] for column in inspector.get_columns(table)}
-        wanted = set(metadata.tables[table].columns.keys())
-        for gone in sorted(columns - wanted):
-            key = f"{table}.{gone}"
-            if key in decided:
-                continue
-            name = answers.new_name(key, sorted(wanted - columns))
-            decided.add(key)
+    for gone, candidates, sql in _renamable(found, wanted, left):
+        if gone not in decided:
+            name = answers.new_name(gone, candidates)
+            decided.add(gone)
             if name:
-                return [_renaming(f"ALTER TABLE {quoted(table)} RENAME COLUMN {{}} TO {{}}", gone, name, table)]
-    return []
+                return sql(name)
+    return None
+
+
+def _renamable(
+    found: Catalogue, wanted: Catalogue, left: LeftAlone
+) -> Iterator[tuple[str, list[str], Callable[[str], Renaming]]]:
+    """Return each table, column and label that is gone, its possible new names, and the rename to one of them."""
+    gone, new = found.keys() - wanted.keys() - left.keys, wanted.keys() - found.keys()
+
+    def names(keys: Set[str], kind: str, table: str | None = None) -> list[str]:
+        catalogue_ = found if keys is gone else wanted
+        return sorted(
+            str(catalogue_[key].facts["name"]) if kind == "column" else catalogue_[key].name
+            for key in keys
+            if catalogue_[key].kind == kind and table in {None, catalogue_[key].table}
+        )
+
+    for table in names(gone, "table"):
+        yield table, names(new, "table"), _rename("ALTER TABLE {} RENAME TO {}", table)
+    both = found.keys() & wanted.keys()
+    for table in sorted(found[key].name for key in both if found[key].kind == "table"):
+        sql = f"ALTER TABLE {quoted(table)} RENAME COLUMN {{}} TO {{}}"
+        for column in names(gone, "column", table):
+            yield f"{table}.{column}", names(new, "column", table), _rename(sql, column, table)
+    for key in sorted(key for key in both if found[key].kind == "enum"):
+        before, after = found[key].facts["labels"], wanted[key].facts["labels"]
+        added = [label for label in after if label not in before]
+        for label in before:
+            if label not in after:
+                sql = f"ALTER {found[key].handle} RENAME VALUE {{}} TO {{}}"
+                yield f"{found[key].name}.{label}", added, _rename(sql, label, found[key].name, write=constant)
+
+
+def _rename(sql: str, old: str, *tables: str, write: Callable[[str], str] = quoted) -> Callable[[str], Renaming]:
+    """Return the rename of an object to a name, the old and the new one filled into SQL."""
+    return lambda name: _renaming(sql, write(old), write(name), *tables or (old, name))
 
 
 def _renaming(sql: str, old: str, new: str, *tables: str) -> Renaming:
     """Fill the old and the new name into SQL, and in reverse order for the way back."""
-    return Renaming(sql.format(quoted(old), quoted(new)), sql.format(quoted(new), quoted(old)), tables)
+    first, second, last = sql.split("{}")
+    return Renaming(f"{first}{old}{second}{new}{last}", f"{first}{new}{second}{old}{last}", tables)
 
 
-def _renamed_followers(connection: Connection, metadata: MetaData) -> Iterator[Renaming]:
-    """Rename constraints, indexes and sequences after their renamed tables and columns."""
-    inspector = inspect(connection)
-    for name in sorted(set(inspector.get_table_names()) & metadata.tables.keys()):
-        table = metadata.tables[name]
-        wanted = dict(_named_by_shape(table))
-        for shape, old in _found_by_shape(inspector, name):
-            new = wanted.get(shape)
-            if new and new != old:
-                index = shape[0] == "index"
-                sql = (
-                    "ALTER INDEX {} RENAME TO {}"
-                    if index
-                    else f"ALTER TABLE {quoted(name)} RENAME CONSTRAINT {{}} TO {{}}"
-                )
-                yield _renaming(sql, old, new, name)
-        for column in table.primary_key.columns:
-            sequence = connection.scalar(
-                text("SELECT pg_get_serial_sequence(quote_ident(:t), :c)::regclass::text"),
-                {"t": name, "c": column.name},
+# The statements that rename an object without its data; `{table}` is its table.
+_FOLLOWERS = {
+    "enum": "ALTER TYPE {} RENAME TO {}",
+    "domain": "ALTER TYPE {} RENAME TO {}",
+    "constraint": "ALTER TABLE {table} RENAME CONSTRAINT {} TO {}",
+    "index": "ALTER INDEX {} RENAME TO {}",
+    "sequence": "ALTER SEQUENCE {} RENAME TO {}",
+}
+
+
+def _next_follower(found: Catalogue, wanted: Catalogue, left: LeftAlone) -> Renaming | None:
+    """Rename an object that is gone to a new one with the same definition: names follow their table and columns."""
+    new = {
+        (other.kind, other.table, other.definition): other
+        for other in (wanted[key] for key in sorted(wanted.keys() - found.keys(), reverse=True))
+    }
+    for key in sorted(found.keys() - wanted.keys() - left.keys):
+        old = found[key]
+        renamed = new.get((old.kind, old.table, old.definition))
+        if renamed and old.kind in _FOLLOWERS:
+            before, after = (quoted(str(other.facts.get("name", other.name))) for other in (old, renamed))
+            return _renaming(
+                _FOLLOWERS[old.kind].replace("{table}", quoted(str(old.table))), before, after, str(old.table)
             )
-            expected = f"{name}_{column.name}_seq"
-            if sequence and sequence != expected:
-                yield _renaming("ALTER SEQUENCE {} RENAME TO {}", sequence, expected, name)
-
-
-# The kind and the columns, by which an index or constraint is recognized under its old name.
-Shape = tuple[Any, ...]
-
-
-def _named_by_shape(table: Table) -> Iterator[tuple[Shape, str]]:
-    for constraint in table.constraints:
-        kind = type(constraint).__name__
-        if isinstance(constraint, PrimaryKeyConstraint | UniqueConstraint | ForeignKeyConstraint):
-            yield (kind, tuple(column.name for column in constraint.columns)), str(constraint.name)
-    for index in table.indexes:
-        yield ("index", tuple(getattr(column, "name", str(column)) for column in index.expressions)), str(index.name)
-
-
-def _found_by_shape(inspector: Inspector, table: str) -> Iterator[tuple[Shape, str]]:
-    key = inspector.get_pk_constraint(table)
-    if key["name"]:
-        yield ("PrimaryKeyConstraint", tuple(key["constrained_columns"])), key["name"]
-    for foreign in inspector.get_foreign_keys(table):
-        yield ("ForeignKeyConstraint", tuple(foreign["constrained_columns"])), str(foreign["name"])
-    uniques = inspector.get_unique_constraints(table)
-    for unique in uniques:
-        yield ("UniqueConstraint", tuple(unique["column_names"])), str(unique["name"])
-    for index in inspector.get_indexes(table):
-        if not index.get("duplicates_constraint"):
-            yield ("index", tuple(index["column_names"])), str(index["name"])
-
-
-def _apply(connection: Connection, renamings: list[Renaming]) -> None:
-    for renaming in renamings:
-        connection.exec_driver_sql(renaming.up)
+    return None

@@ -46,19 +46,23 @@ def sqlstate(error: StatementError) -> str | None:
     return error.orig.sqlstate if isinstance(error.orig, psycopg.Error) else None
 
 
+_FIXES = {
+    "55P03": "end the transaction that holds the lock (see `pg_stat_activity`), or allow more `--lock-timeout`",
+    "57014": "allow more `--statement-timeout`, or split the {source} into smaller steps",
+    "42501": "connect as the owner of the tables",
+    "2BP01": "drop what depends on it, or change the {source} so that it stays",
+} | dict.fromkeys(
+    # A column, table or other object exists already.
+    ("42701", "42P07", "42710"),
+    "if `tatame-db push` made it, start with a new database: `tatame-db down --yes && tatame-db up`; otherwise drop or"
+    " rename the object that exists",
+)
+
+
 def fix_for(code: str | None, source: str) -> str:
     """Return the fix for a rejected statement of a migration or of the models, by its SQLSTATE."""
-    match code:
-        case "55P03":
-            return "end the transaction that holds the lock (see `pg_stat_activity`), or allow more `--lock-timeout`"
-        case "57014":
-            return f"allow more `--statement-timeout`, or split the {source} into smaller steps"
-        case "42501":
-            return "connect as the owner of the tables"
-        case str() if code.startswith("23"):
-            return f"fix the data or the {source}"
-        case _:
-            return f"fix the {source}"
+    data = "fix the data or the {source}" if code and code.startswith(("22", "23")) else "fix the {source}"
+    return _FIXES.get(code or "", data).format(source=source)
 
 
 def indented(statement: str) -> str:

@@ -7,34 +7,33 @@ import subprocess
 import sys
 import sysconfig
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alembic.autogenerate import render_python_code
-from alembic.migration import MigrationContext
+from sqlalchemy.exc import DBAPIError
 
 from tatame_db.errors import TatameError, fact
-from tatame_db.evolve import catalogue
-from tatame_db.evolve.difference import Answers, Change, find_change, flattened
+from tatame_db.evolve import catalogue, models
+from tatame_db.evolve.difference import Answers, Change, find_change
+from tatame_db.evolve.failure import indented, postgres_message
 from tatame_db.evolve.history import History, in_folder, is_project
 from tatame_db.evolve.migrate import migrate, offline_sql, rollback, upgrades
-from tatame_db.schema import Base, moved_tables
+from tatame_db.evolve.plan import Plan, plan
+from tatame_db.schema import moved_tables
 from tatame_db.server.scratch import Scratch, scratch
 
 if TYPE_CHECKING:
-    from alembic.operations import ops
     from sqlalchemy import Engine
 
+    from tatame_db.evolve.catalogue import Catalogue
     from tatame_db.evolve.history import Branch
 
 NO_FILE = "No file was written."
 _TEMPLATE = '''"""{sentence}"""
 
-import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects import postgresql
 
 revision = "{revision}"
 down_revision = {down_revision}
@@ -116,6 +115,40 @@ class NothingToMerge(TatameError):
     fix = "run `tatame-db generate` without `--merge` for an ordinary migration"
 
 
+_BY_HAND = 'write the steps by hand in a new file: `tatame-db generate "the change" --empty`'
+
+
+@fact
+class ChangeRefused(TatameError):
+    """The models differ in objects of which PostgreSQL has no statement, or `generate` none."""
+
+    objects: list[str]
+    what = "the change cannot be generated:\n{lines}"
+    means = NO_FILE
+    fix = _BY_HAND
+
+    @property
+    def lines(self) -> str:
+        """The objects, one a line."""
+        return "\n".join(f"  {sentence}" for sentence in self.objects)
+
+
+@fact
+class ChangeRejected(TatameError):
+    """PostgreSQL rejects a statement of the change, even with empty tables."""
+
+    statement: str
+    message: str
+    what = "the change cannot be generated: PostgreSQL rejects\n\n{sql}\n\nwith: {message}"
+    means = NO_FILE
+    fix = _BY_HAND
+
+    @property
+    def sql(self) -> str:
+        """The rejected statement, indented."""
+        return indented(self.statement)
+
+
 @fact
 class UpgradeDiffers(TatameError):
     """The models have a change that cannot be generated."""
@@ -141,7 +174,7 @@ class UpgradeDiffers(TatameError):
         """The place for the missing steps."""
         if self.path:
             return f"add the missing steps to {self.path.name} by hand"
-        return 'write the steps by hand in a new file: `tatame-db generate "the change" --empty`'
+        return _BY_HAND
 
 
 @fact
@@ -171,6 +204,10 @@ class Generated:
     path: Path
     revision: str
     sql: str
+    advice: list[str] = field(default_factory=list[str])
+    """The steps that fail on a table with rows, and the safe way, one sentence each."""
+    left_alone: list[str] = field(default_factory=list[str])
+    """The objects that earlier migrations made and no model describes."""
 
 
 def generate(sentence: str, answers: Answers | None = None) -> Generated | None:
@@ -180,41 +217,34 @@ def generate(sentence: str, answers: Answers | None = None) -> Generated | None:
     sentence becomes the docstring and the file name.
 
         >>> evolve.generate("add a tier to users").path.name
-        '20261124090000_add_a_tier_to_users.py'
+        '20261124090000123_add_a_tier_to_users.py'
 
     With an app, the migration has the changes of its tables and is written to its folder.
 
-    Raises `TwoHeads`, `MigrationUnreadable`, `RenameUndecided`, `AnswerInvalid`, `SentenceInvalid`, `FolderReadOnly`,
-    `PackageInstalled`, `PackageTablesChanged`, `ToolMissing`, `UpgradeDiffers`, `DowngradeDiffers`, and
-    `MigrationFailed` if PostgreSQL rejects the new step.
+    Raises `TwoHeads`, `MigrationUnreadable`, `ModelsInvalid`, `RenameUndecided`, `AnswerInvalid`, `SentenceInvalid`,
+    `FolderReadOnly`, `PackageInstalled`, `PackageTablesChanged`, `ToolMissing`, `ChangeRefused`, `ChangeRejected`,
+    `UpgradeDiffers`, `DowngradeDiffers`.
     """
     history = _writable_history()
     _file_name(sentence)
     with scratch() as server, server.database("before") as before:
         migrate(before)
         before.dispose()
-        with server.database("models") as models, models.connect() as connection:
-            Base.metadata.create_all(connection)
-            wanted = catalogue.read(connection)
-        change, upgrade, downgrade = _compare(server, answers or Answers())
-        if history.own.app and (changed := _changed_package_tables(change)):
-            raise PackageTablesChanged(app=history.own.app.name, tables=changed)
-        if change.is_empty:
-            with before.connect() as connection:
-                rest = catalogue.differences(wanted, catalogue.read(connection))
-            if rest:
-                raise UpgradeDiffers(path=None, differences=rest)
+        found = _find_both_ways(server, models.build(server), answers or Answers(), history)
+        if found is None:
             return None
-        written = _write(history, history.own, sentence, upgrade, downgrade)
+        change, back = found
+        written = _write(history, history.own, sentence, _code(change.statements), _code(_down(change, back)))
         try:
-            _prove(before, written.path, wanted)
+            _prove(before, written.path, change.target)
         except (UpgradeDiffers, DowngradeDiffers):
             raise
         except BaseException:
             # A file that does not run would block every later command.
             written.path.unlink()
             raise
-    return written
+    advice = change.plan.advice + [f"in the rollback, {sentence}" for sentence in back.advice]
+    return replace(written, advice=advice, left_alone=change.undeclared)
 
 
 def generate_empty(sentence: str) -> Generated:
@@ -250,37 +280,51 @@ def _refuse_installed(branch: Branch) -> None:
 
 def _changed_package_tables(change: Change) -> list[str]:
     """Return the tables of the package that a change alters, renames or drops."""
-    altered = {_table_of(operation) for operation in flattened(change.upgrade)}
-    altered |= {table for renaming in change.renamings for table in renaming.tables}
-    return sorted(table.name for table in moved_tables() if table.name in altered)
+    return sorted(table.name for table in moved_tables() if table.name in change.tables)
 
 
-def _table_of(operation: ops.MigrateOperation) -> str | None:
-    return getattr(operation, "table_name", getattr(operation, "source_table", None))
-
-
-def _compare(server: Scratch, answers: Answers) -> tuple[Change, str, str]:
-    """Return the change and the code of `upgrade` and `downgrade`, from a copy that the renames may change."""
+def _find_both_ways(
+    server: Scratch, wanted: Catalogue, answers: Answers, history: History
+) -> tuple[Change, Plan] | None:
+    """Return the change and the plan back, after running the change on a copy; `None` without a change."""
     with server.database("work", template="before") as engine, engine.connect() as connection:
-        change = find_change(connection, answers)
-        context = MigrationContext.configure(connection, opts={"target_metadata": Base.metadata})
-        ways = [
-            _code(render_python_code(operations, migration_context=context))
-            for operations in (change.upgrade, change.upgrade.reverse())
-        ]
+        change = find_change(connection, wanted, answers)
+        if history.own.app and (changed := _changed_package_tables(change)):
+            raise PackageTablesChanged(app=history.own.app.name, tables=changed)
+        if change.is_empty:
+            return None
+        if change.plan.refused:
+            raise ChangeRefused(objects=change.plan.refused)
+        for step in change.plan.steps:
+            try:
+                catalogue.run_verbatim(connection, step.sql)
+            except DBAPIError as error:
+                connection.rollback()
+                raise ChangeRejected(statement=step.sql, message=postgres_message(connection, error)) from error
+        reached = catalogue.read(connection)
+        if rest := catalogue.differences(change.target, reached):
+            raise UpgradeDiffers(path=None, differences=rest)
+        back = plan(connection, reached, change.renamed)
+        if back.refused:
+            raise ChangeRefused(objects=back.refused)
         connection.commit()
-    upgrade = [f"op.execute({renaming.up!r})" for renaming in change.renamings] + ways[:1]
-    downgrade = ways[1:] + [f"op.execute({renaming.down!r})" for renaming in reversed(change.renamings)]
-    return change, "\n    ".join(filter(None, upgrade)), "\n    ".join(filter(None, downgrade))
+    return change, back
 
 
-def _code(rendered: str) -> str:
-    lines = [line for line in rendered.splitlines() if "### " not in line]
-    return "\n".join(lines).strip().removeprefix("pass")
+def _down(change: Change, back: Plan) -> list[str]:
+    return [step.sql for step in back.steps] + [renaming.down for renaming in reversed(change.renamings)]
 
 
-def _prove(before: Engine, path: Path, wanted: dict[str, str]) -> None:
-    def snapshot() -> dict[str, str]:
+def _code(statements: list[str]) -> str:
+    """Write each statement as a call that hands it to PostgreSQL as it is, one literal a line."""
+    return "\n    ".join(
+        f"op.execute({' '.join(repr(line) for line in statement.splitlines(keepends=True))})"
+        for statement in statements
+    )
+
+
+def _prove(before: Engine, path: Path, wanted: Catalogue) -> None:
+    def snapshot() -> Catalogue:
         with before.connect() as connection:
             return catalogue.read(connection)
 
@@ -330,12 +374,12 @@ def _write(history: History, branch: Branch, sentence: str, upgrade: str = "", d
 
 
 def _new_revision(history: History, branch: Branch) -> str:
-    # Two files within one second must not share a number, and the later one must sort last.
-    taken = [
-        re.sub(r"\D", "", script.revision) for script in in_folder(history.scripts.walk_revisions(), branch.folder)
-    ]
-    last = max((int(number) for number in taken if len(number) == 14), default=0)
-    number = str(max(int(datetime.now(UTC).strftime("%Y%m%d%H%M%S")), last + 1))
+    # Milliseconds, because two branches of the code may each get a file in one second; the later file must sort last.
+    number = datetime.now(UTC).strftime("%Y%m%d%H%M%S%f")[:17]
+    scripts = in_folder(history.scripts.walk_revisions(), branch.folder)
+    last = max((script.revision.rpartition("_")[2] for script in scripts), default="")
+    if last.isdigit() and last >= number:
+        number = str(int(last) + 1)
     return branch.app.revision(number) if branch.app else number
 
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from alembic.operations import ops
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db.database.dialect import quoted
 from tatame_db.errors import TatameError, counted, fact
-from tatame_db.evolve.difference import Answers, find_change, flattened
+from tatame_db.evolve import catalogue, made, models
+from tatame_db.evolve.catalogue import run_verbatim
+from tatame_db.evolve.difference import Answers, Change, find_change
 from tatame_db.evolve.failure import fix_for, indented, postgres_message, sqlstate
 from tatame_db.evolve.lock import Timeouts, exclusive
+from tatame_db.server.scratch import scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection, Engine
+
+    from tatame_db.evolve.ddl import Loss
 
 
 @fact
@@ -43,12 +46,31 @@ class PushFailed(TatameError):
         return fix_for(self.sqlstate, "models")
 
 
+@fact
+class PushRefused(TatameError):
+    """The models differ from the database in objects that a push cannot change, or did not."""
+
+    objects: list[str]
+    what = "the push cannot make the database equal to the models:\n{lines}"
+    means = "The push was rolled back; the database is unchanged."
+    fix = "change these objects with SQL, then run the command again"
+
+    @property
+    def lines(self) -> str:
+        """The objects, one a line."""
+        return "\n".join(f"  {sentence}" for sentence in self.objects)
+
+
 @dataclass(frozen=True)
 class Push:
-    """The statements of a push, in order and without semicolons, and the data that they lose, one sentence each."""
+    """A push that is planned or done."""
 
     statements: list[str]
+    """In order and without semicolons."""
     losses: list[str]
+    """The data that they lose, one sentence each."""
+    left_alone: list[str]
+    """The objects that are not in the models and stay: no migration made them, or no model can describe them."""
 
 
 def push(
@@ -60,62 +82,66 @@ def push(
 ) -> Push | None:
     """Make a database equal to the models in one transaction; return what was run, or `None` if `agree` refused.
 
-    `agree` receives the planned push before the first statement runs; only other schema changes are locked out
-    meanwhile. It is not called if there is nothing to do.
+    The models are built on a scratch server, and both schemas are compared before and after. `agree` receives the
+    planned push before the first statement runs; only other schema changes are locked out meanwhile. It is not called
+    if there is nothing to do.
 
         >>> evolve.push(engine, agree=lambda planned: not planned.losses)
-        Push(statements=['ALTER TABLE users ADD COLUMN tier TEXT'], losses=[])
+        Push(statements=['ALTER TABLE users ADD COLUMN tier text'], losses=[], left_alone=[])
 
-    Raises `PushFailed`, `RenameUndecided`, `AnswerInvalid`, `DirectAddressNeeded`.
+    Raises `PushFailed`, `PushRefused`, `ModelsInvalid`, `RenameUndecided`, `AnswerInvalid`, `DirectAddressNeeded`.
     """
     with exclusive(engine, timeouts or Timeouts()) as connection:
-        planned = _plan(connection, answers or Answers())
+        change, planned = _plan(connection, answers or Answers())
         if planned.statements and not agree(planned):
             return None
-        for statement in planned.statements:
-            try:
-                connection.exec_driver_sql(statement)
-            except DBAPIError as error:
-                connection.rollback()
-                raise _failed(connection, error, statement) from error
+        statement = ""
+        try:
+            for statement in planned.statements:
+                run_verbatim(connection, statement)
+            reached = catalogue.read(connection)
+        except DBAPIError as error:
+            connection.rollback()
+            raise _failed(connection, error, statement) from error
+        if rest := catalogue.differences(change.target, reached):
+            connection.rollback()
+            raise PushRefused(objects=[str(difference) for difference in rest])
         connection.commit()
         return planned
 
 
-def _plan(connection: Connection, answers: Answers) -> Push:
-    try:
-        change = find_change(connection, answers)
-        statements = change.statements(connection)
-        losses = [loss for operation in flattened(change.upgrade) for loss in _losses(connection, operation)]
-    except DBAPIError as error:
-        connection.rollback()
-        raise _failed(connection, error, error.statement or "") from error
-    finally:
-        # Finding the change applied the renames, which only the push itself may do.
-        connection.rollback()
-    return Push(statements, losses)
+def _plan(connection: Connection, answers: Answers) -> tuple[Change, Push]:
+    with scratch() as server:
+        wanted = models.build(server)
+        try:
+            change = find_change(connection, wanted, answers, lambda: made.made_by_migrations(server))
+            losses = [loss for step in change.plan.steps if step.loss for loss in _losses(connection, step.loss)]
+        except DBAPIError as error:
+            connection.rollback()
+            raise _failed(connection, error, error.statement or "") from error
+        finally:
+            # Finding the change applied the renames, which only the push itself may do.
+            connection.rollback()
+    if change.plan.refused:
+        raise PushRefused(objects=change.plan.refused)
+    # The names that the statements use, as when the change was found.
+    catalogue.pin_search_path(connection)
+    return change, Push(change.statements, losses, change.foreign + change.undeclared)
 
 
 def _failed(connection: Connection, error: DBAPIError, statement: str) -> PushFailed:
     return PushFailed(statement=statement, message=postgres_message(connection, error), sqlstate=sqlstate(error))
 
 
-def _losses(connection: Connection, operation: ops.MigrateOperation) -> Iterator[str]:
-    """Describe the data that an operation drops or rewrites, with the number of rows; nothing if there are none."""
-
-    def count(expression: str, table: str) -> int:
-        return connection.scalar(text(f"SELECT count({expression}) FROM {quoted(table)}")) or 0
-
-    if isinstance(operation, ops.DropTableOp):
-        table = operation.table_name
-        if rows := count("*", table):
-            yield f"table {table} is dropped, with {counted(rows, 'row')}"
-    elif isinstance(operation, ops.DropColumnOp):
-        table, column = operation.table_name, operation.column_name
-        if rows := count(quoted(column), table):
-            yield f"column {table}.{column} is dropped, with values in {counted(rows, 'row')}"
-    elif isinstance(operation, ops.AlterColumnOp) and operation.modify_type is not None:
-        table, column = operation.table_name, operation.column_name
-        if rows := count(quoted(column), table):
-            new = operation.modify_type.compile(dialect=connection.dialect)
-            yield f"column {table}.{column} is rewritten as {new} in {counted(rows, 'row')}"
+def _losses(connection: Connection, loss: Loss) -> Iterator[str]:
+    """Describe the data that a step drops or rewrites, with the number of rows; nothing if there are none."""
+    expression = quoted(loss.column) if loss.column else "*"
+    rows = run_verbatim(connection, f"SELECT count({expression}) FROM {quoted(loss.table)}").scalar() or 0
+    if not rows:
+        return
+    if loss.column is None:
+        yield f"table {loss.table} is dropped, with {counted(rows, 'row')}"
+    elif loss.new_type is None:
+        yield f"column {loss.table}.{loss.column} is dropped, with values in {counted(rows, 'row')}"
+    else:
+        yield f"column {loss.table}.{loss.column} is rewritten as {loss.new_type} in {counted(rows, 'row')}"

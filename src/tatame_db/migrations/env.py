@@ -1,5 +1,7 @@
 """How Alembic runs the migrations: each in its own transaction, on the connection of the caller."""
 
+from typing import Any
+
 from alembic import context
 
 attributes = context.config.attributes
@@ -38,6 +40,23 @@ else:
         version_table_schema=version_schema,
         on_version_apply=attributes["on_version_apply"],
     )
+
+impl = context.get_context().impl
+execute = impl.execute
+
+
+def execute_verbatim(sql: Any, execution_options: dict[str, Any] | None = None) -> None:
+    """Hand a text to PostgreSQL as it is written: `%`, `:name` and tabs in it mean nothing to Alembic."""
+    if not isinstance(sql, str):
+        execute(sql, execution_options)
+    elif impl.as_sql:
+        impl.static_output(f"{sql.strip().removesuffix(';')};")
+    else:
+        options = {**(execution_options or {}), "no_parameters": True}
+        attributes["connection"].exec_driver_sql(sql, execution_options=options)
+
+
+impl.execute = execute_verbatim  # type: ignore[method-assign]  # Alembic has no hook for texts
 
 with context.begin_transaction():
     context.run_migrations()

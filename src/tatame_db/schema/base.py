@@ -44,7 +44,8 @@ class _RaiseRelationNotLoaded(_LazyLoader):
 def _foreign_key_name(constraint: Any, table: Table) -> str:
     # SQLAlchemy's own token for the referenced column needs the table, which may not be defined yet.
     columns = [element.parent.name for element in constraint.elements]
-    referenced = [element.target_fullname.split(".") for element in constraint.elements]
+    # Without the schema, if a key names one.
+    referenced = [element.target_fullname.split(".")[-2:] for element in constraint.elements]
     return "_".join([table.name, *columns, referenced[0][0], *(column for _, column in referenced), "fk"])
 
 

@@ -75,4 +75,5 @@ def schema_overview(engine: Engine) -> dict[str, Any]:
 def drift(engine: Engine) -> dict[str, Any]:
     """Compare the database with its migrations on a scratch server, which takes seconds."""
     found = evolve.check(engine)
-    return {"drift": found.database, "migrations": found.migrations, "heads": found.heads}
+    edited = [f"edited after it was applied to this database: {file}" for file in found.edited]
+    return {"drift": edited + found.database, "migrations": found.migrations, "heads": found.heads}

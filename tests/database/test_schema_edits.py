@@ -1,0 +1,242 @@
+"""Each edit of the models leads to one schema and the same rows, by every way; or it is refused with the reason."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import shutil
+import subprocess
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, Engine, MetaData
+from tests.database.edits import EDITS, ROWS, Edit, models
+
+from tatame_db import evolve, seed
+from tatame_db.database.address import readable
+from tatame_db.database.pool import Database
+from tatame_db.errors import TatameError
+from tatame_db.evolve import catalogue, history
+from tatame_db.evolve import models as schema_models
+from tatame_db.server.embedded import EmbeddedServer
+from tatame_db.server.scratch import Scratch
+from tatame_db.testing.runs import Run
+
+
+@dataclass(frozen=True)
+class SharedScratch(Scratch):
+    """Scratch databases on the server of the run, dropped at once."""
+
+    @contextlib.contextmanager
+    def database(self, name: str, template: str = "template0") -> Generator[Engine]:
+        try:
+            with super().database(name, template) as engine:
+                yield engine
+        finally:
+            self.drop(name)
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A history that ends with the tables of `edits`, and a seeded database at its head."""
+
+    scratch: SharedScratch
+    migrations: Path
+    template: str
+
+
+@pytest.fixture(scope="module")
+def workshop(_tatame_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Generator[Workshop]:
+    scratch = SharedScratch(_tatame_run.server)
+    migrations = tmp_path_factory.mktemp("workshop") / "migrations"
+    shutil.copytree(history.MIGRATIONS, migrations, ignore=shutil.ignore_patterns("__pycache__"))
+    with pytest.MonkeyPatch.context() as patch:
+        _share(patch, scratch, migrations, models())
+        assert evolve.generate("plans and subscriptions")
+        address = _tatame_run.sandbox.create()
+        with Database(address) as database:
+            evolve.migrate(database.engine)
+            with database.engine.begin() as connection:
+                seed.seed(connection, seed.SeedPlan(gyms=1, members=3, days=3))
+                catalogue.run_verbatim(connection, ROWS)
+    yield Workshop(scratch, migrations, str(address.database))
+    _tatame_run.sandbox.drop(str(address.database))
+
+
+def _share(patch: pytest.MonkeyPatch, scratch: Scratch, migrations: Path, metadata: MetaData) -> None:
+    @contextlib.contextmanager
+    def shared(**_: object) -> Generator[Scratch]:
+        yield scratch
+
+    for module in ("check", "generate", "push"):
+        patch.setattr(importlib.import_module(f"tatame_db.evolve.{module}"), "scratch", shared)
+    patch.setattr(history, "MIGRATIONS", migrations)
+    patch.setattr(schema_models, "metadata", lambda: metadata)
+    # The models of a test are the same for all commands, and building them takes the longest.
+    patch.setattr(schema_models, "build", cache(schema_models.build))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The place of one test: copies of the seeded database, and the folder in which migrations are written."""
+
+    edit: Edit
+    clone: Callable[[], Engine]
+    versions: Path
+    server: EmbeddedServer
+
+    @property
+    def answers(self) -> evolve.Answers:
+        return evolve.Answers(self.edit.renames, self.edit.drops)
+
+    def push(self, engine: Engine) -> object:
+        return evolve.push(engine, self.answers, agree=lambda _: True)
+
+
+@pytest.fixture(params=EDITS, ids=lambda edit: edit.name)
+def bench(
+    request: pytest.FixtureRequest,
+    workshop: Workshop,
+    _tatame_run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Generator[Bench]:
+    """Edit the models; the clones are dropped at the end."""
+    migrations = tmp_path / "migrations"
+    shutil.copytree(workshop.migrations, migrations, ignore=shutil.ignore_patterns("__pycache__"))
+    metadata = models()
+    request.param.change(metadata)
+    _share(monkeypatch, workshop.scratch, migrations, metadata)
+    with contextlib.ExitStack() as stack:
+
+        def clone() -> Engine:
+            address = _tatame_run.sandbox.create(workshop.template)
+            stack.callback(_tatame_run.sandbox.drop, str(address.database))
+            return stack.enter_context(Database(address)).engine
+
+        yield Bench(request.param, clone, migrations / "versions", _tatame_run.server)
+
+
+Picture = tuple[catalogue.Catalogue, dict[str, list[Any]]]
+
+
+def picture(engine: Engine) -> Picture:
+    """Return the schema of a database, and the values of each column in the order of the key."""
+    with engine.connect() as connection:
+        schema = catalogue.read(connection)
+        values: dict[str, list[Any]] = {}
+        for table in (found for found in schema.values() if found.kind == "table"):
+            query = f"SELECT to_jsonb(t) FROM {table.handle.removeprefix('TABLE ')} t ORDER BY 1"
+            for row in catalogue.run_verbatim(connection, query).scalars():
+                for column, value in row.items():
+                    values.setdefault(f"{table.name}.{column}", []).append(value)
+        return schema, values
+
+
+def dump(engine: Engine, server: EmbeddedServer) -> list[str]:
+    """Return what pg_dump says about the schema, a second opinion, without an order."""
+    options = ["--schema-only", "--schema=public", "--no-owner", "--no-acl", "--dbname", _libpq(engine.url)]
+    done = subprocess.run([server.program("pg_dump"), *options], check=True, capture_output=True, text=True)
+    return sorted(
+        line.rstrip(",")
+        for line in done.stdout.splitlines()
+        if not line.startswith(("--", "\\restrict", "\\unrestrict"))
+    )
+
+
+def run_script(engine: Engine, server: EmbeddedServer, script: str) -> None:
+    """Run a script as a person would who is handed it."""
+    options = ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--dbname", _libpq(engine.url)]
+    subprocess.run([server.program("psql"), *options], check=True, capture_output=True, text=True, input=script)
+
+
+def _libpq(address: URL) -> str:
+    return readable(address).replace("postgresql+psycopg://", "postgresql://")
+
+
+def _assert_rows_kept(before: Picture, after: Picture, edit: Edit) -> None:
+    """Compare the values of each column that has the same type, under its new name."""
+    dropped = {f"{name}." for name in edit.drops} | {name.removesuffix("*") for name in edit.lost}
+    for name, values in before[1].items():
+        table, _, column = name.partition(".")
+        new = f"{edit.renames.get(table, table)}.{edit.renames.get(name, column)}"
+        found = after[0].get(f"column {new}")
+        if found and found.definition == before[0][f"column {name}"].definition and not name.startswith(tuple(dropped)):
+            assert after[1].get(new) == [_renamed_labels(value, edit) for value in values], name
+
+
+def _renamed_labels(value: Any, edit: Edit) -> Any:
+    if isinstance(value, list):
+        return [_renamed_labels(part, edit) for part in value]
+    return next((new for old, new in edit.renames.items() if old == f"plan_kind.{value}"), value)
+
+
+def test_there_are_at_least_sixty_edits() -> None:
+    assert len(EDITS) >= 60
+    assert len({edit.name for edit in EDITS}) == len(EDITS)
+
+
+def test_an_edit_leads_to_the_same_by_every_way(bench: Bench) -> None:
+    engine = bench.clone()
+    before = picture(engine)
+    if bench.edit.refused:
+        _assert_refused(bench, engine, before)
+        return
+    written = evolve.generate(bench.edit.name, bench.answers)
+    assert written
+    assert evolve.generate("again") is None
+    assert len(evolve.lint([written.path])) == 1
+    if bench.edit.fails:
+        _assert_undone(bench, engine, before)
+        return
+
+    evolve.migrate(engine)
+    after = picture(engine)
+    assert evolve.check(engine).failed == []
+    _assert_rows_kept(before, after, bench.edit)
+    dumped = dump(engine, bench.server)
+    if bench.edit.stays:
+        with pytest.raises(evolve.MigrationFailed, match=bench.edit.stays):
+            evolve.rollback(engine)
+        assert picture(engine) == after
+    else:
+        evolve.rollback(engine)
+        back = picture(engine)
+        assert catalogue.differences(before[0], back[0]) == []
+        _assert_rows_kept(before, back, replace(bench.edit, renames={}))
+        evolve.migrate(engine)
+        assert catalogue.differences(after[0], picture(engine)[0]) == []
+
+    by_script, pushed = bench.clone(), bench.clone()
+    run_script(by_script, bench.server, evolve.migration_sql(by_script))
+    bench.push(pushed)
+    for other in (by_script, pushed):
+        found = picture(other)
+        assert catalogue.differences(after[0], found[0]) == []
+        assert found[1] == after[1]
+        assert dump(other, bench.server) == dumped
+
+
+def _assert_refused(bench: Bench, engine: Engine, before: Picture) -> None:
+    """Nothing is written, and the way by hand is named."""
+    files = list(bench.versions.glob("*.py"))
+    with pytest.raises(TatameError, match=str(bench.edit.refused)) as caught:
+        evolve.generate(bench.edit.name, bench.answers)
+    assert "--empty" in str(caught.value) or "fix the model" in caught.value.fix
+    assert list(bench.versions.glob("*.py")) == files
+    with pytest.raises(TatameError, match=str(bench.edit.refused)):
+        bench.push(engine)
+    assert picture(engine) == before
+
+
+def _assert_undone(bench: Bench, engine: Engine, before: Picture) -> None:
+    """The rows do not allow the change, and nothing of it stays."""
+    for run in (evolve.migrate, bench.push):
+        with pytest.raises(TatameError, match=str(bench.edit.fails)) as caught:
+            run(engine)
+        assert "rolled back" in caught.value.means
+        assert picture(engine) == before
