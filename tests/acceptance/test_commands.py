@@ -190,7 +190,7 @@ def test_status_check_exits_with_3_if_migrations_are_pending(run: Run, bare_addr
 
 def test_migrate_and_rollback_report_when_there_is_nothing_to_do(run: Run, bare_address_url: str) -> None:
     script = run("migrate", "--sql", DATABASE_URL=bare_address_url)
-    assert "CREATE TABLE users" in script.stdout
+    assert "CREATE TABLE public.users" in script.stdout
     assert "20261123120000" in run("migrate", DATABASE_URL=bare_address_url).stderr
     assert run("migrate", DATABASE_URL=bare_address_url).stderr == "nothing to migrate\n"
     assert run("migrate", "--sql", DATABASE_URL=bare_address_url).stdout == ""
