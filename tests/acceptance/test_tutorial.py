@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -31,7 +31,7 @@ FASTAPI_PAGE = (DOCS / "with-fastapi.md").read_text()
 
 
 def files(page: str) -> dict[str, str]:
-    return dict(re.findall(r'^```python title="([\w.]+)"\n(.*?)^```$', page, flags=re.DOTALL | re.MULTILINE))
+    return dict(re.findall(r'^```(?:python|toml) title="([\w.]+)"\n(.*?)^```$', page, flags=re.DOTALL | re.MULTILINE))
 
 
 def answers(page: str) -> list[Any]:
@@ -42,9 +42,13 @@ CHECKED_IN, UNAVAILABLE = answers(PAGE)
 BODY = json.loads(re.findall(r"-d '(.*?)'", PAGE)[0])
 
 
+OWN_TABLE = "## 5. Add a table of your own"
+
+
 @pytest.fixture
 def app(tmp_path: Path) -> Path:
-    for name, text in files(PAGE).items():
+    """The app before it has a table of its own."""
+    for name, text in files(PAGE.partition(OWN_TABLE)[0]).items():
         (tmp_path / name).write_text(text)
     return tmp_path
 
@@ -97,6 +101,33 @@ def run_tests(folder: Path) -> str:
 def test_the_tests_of_the_tutorial_pass(app: Path) -> None:
     without_time = re.compile(r" in \d+\.\d+s")
     assert without_time.sub("", run_tests(app)) in without_time.sub("", PAGE)
+
+
+def test_the_table_of_the_tutorial_is_generated_migrated_and_tested(
+    app: Path, fork: Callable[..., subprocess.CompletedProcess[str]], engine: Engine
+) -> None:
+    own = PAGE.partition(OWN_TABLE)[2]
+    for name, text in files(own).items():
+        (app / name).write_text(text)
+    environment = dict(os.environ) | {"DATABASE_URL": readable(engine.url)}
+
+    def run(*arguments: str) -> str:
+        done = fork(*arguments, cwd=app, environment=environment, path=[])
+        assert done.returncode == 0, done.stderr
+        # As on the page: the answer follows what is said, without times, paths and the spaces at the ends of lines.
+        return plain(done.stderr + done.stdout)
+
+    def plain(text: str) -> str:
+        text = re.sub(r"payments_\d{14}", "payments_…", text).replace(str(app), "…/checkin-app")
+        return re.sub(r" +$|  \d\.\d+ s$", "", text, flags=re.MULTILINE).replace("/home/ana/tatame-db", "…").strip()
+
+    [console] = re.findall(r"^```console\n(.*?)^```$", own, flags=re.DOTALL | re.MULTILINE)
+    _, generated, migrated = (plain(part.partition("\n")[2]) for part in re.split(r"^\$ ", console, flags=re.MULTILINE))
+    assert run("generate", "add payments") == generated
+    assert run("migrate") == migrated
+    assert run("check").count("yes") == 4
+    without_time = re.compile(r" in \d+\.\d+s")
+    assert without_time.sub("", run_tests(app)) in without_time.sub("", own)
 
 
 def test_the_app_of_the_tutorial_answers_as_the_page_says(base: str) -> None:

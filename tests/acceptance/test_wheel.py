@@ -74,6 +74,14 @@ def test_the_installed_wheel_brings_up_a_seeded_database(command: Path, director
     assert _run(command, directory, "down", "--yes").returncode == 0
 
 
+def test_the_installed_wheel_gets_no_migration(command: Path, directory: Path) -> None:
+    done = _run(command, directory, "generate", "add payments", "--empty")
+    assert done.returncode == 1
+    assert "belong to an installed package" in done.stderr
+    [versions] = command.parents[1].glob("lib/python*/site-packages/tatame_db/migrations/versions")
+    assert not list(versions.glob("*add_payments*"))
+
+
 @pytest.mark.parametrize("ordinary", [True, False], ids=["ordinary user", "current user"])
 def test_it_works_in_a_home_that_other_users_cannot_enter(
     command: Path, directory: Path, place: Path, *, ordinary: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import shutil
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from sqlalchemy import Engine, text
 from tatame_db import evolve
 from tatame_db.evolve import history
 from tatame_db.evolve.app import App
+from tatame_db.evolve.generate import PackageInstalled
 from tatame_db.evolve.history import AppNotLoaded, DatabaseAhead, DatabaseDiverged, TwoHeads
 
 app_module = importlib.import_module("tatame_db.evolve.app")
@@ -141,3 +143,11 @@ def test_a_database_with_all_migrations_and_one_more_is_ahead(bare_engine: Engin
         evolve.status(bare_engine)
     assert type(found.value) is DatabaseAhead
     assert found.value.fix == f"check out the branch that has {newest}"
+
+
+def test_no_migration_is_written_into_an_installed_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(sysconfig.get_path("purelib")) / "gymapi" / "migrations"
+    monkeypatch.setattr(app_module, "_loaded", [App("gymapi", folder)])
+    with pytest.raises(PackageInstalled, match=f"the migrations in {folder}/versions belong to an installed package"):
+        evolve.generate_empty("add payments")
+    assert not folder.exists()
