@@ -348,7 +348,7 @@ def test_a_plan_says_what_a_copy_would_refuse(copy: Copy, supabase: URL, engine:
     change(engine.url, "INSERT INTO roles (id) VALUES ('REFEREE')")
     [other] = refusals()
     assert "did not come from this source" in other
-    assert "roles with 1 row (" in other
+    assert "roles (1 of 1 row) (" in other
     assert "--replace" in other
     with pytest.raises(move.OtherRowsInTarget):
         copy()

@@ -23,8 +23,13 @@ _OF_OTHER_TOOLS = {
     "ssl": "`sslmode=require` encrypts the connection",
 }
 
-# The values that libpq has without its variables, where it accepts no empty one.
-_NOT_EMPTY = {"sslcertmode": "allow", "min_protocol_version": "3.0", "max_protocol_version": "3.0"}
+# The values that libpq has without its variables, where it or the driver accepts no empty one.
+_NOT_EMPTY = {
+    "connect_timeout": "0",
+    "sslcertmode": "allow",
+    "min_protocol_version": "3.0",
+    "max_protocol_version": "3.0",
+}
 # With the name of any driver, as SQLAlchemy writes it: this package brings its own.
 _SCHEME = re.compile(r"postgres(ql)?(\+\w+)?")
 
