@@ -118,7 +118,7 @@ def test_the_table_of_the_tutorial_is_generated_migrated_and_tested(
         return plain(done.stderr + done.stdout)
 
     def plain(text: str) -> str:
-        text = re.sub(r"payments_\d{14}", "payments_…", text).replace(str(app), "…/checkin-app")
+        text = re.sub(r"payments_\d{17}", "payments_…", text).replace(str(app), "…/checkin-app")
         return re.sub(r" +$|  \d\.\d+ s$", "", text, flags=re.MULTILINE).replace("/home/ana/tatame-db", "…").strip()
 
     [console] = re.findall(r"^```console\n(.*?)^```$", own, flags=re.DOTALL | re.MULTILINE)
