@@ -645,7 +645,7 @@ def test_migrate_and_rollback_name_what_they_lose_and_need_consent(migrated: Che
     refused = migrated.run("migrate")
     assert refused.returncode == 1
     assert refused.stderr.startswith(
-        "error: this migrate would lose data:\n  column users.plan is dropped, with values in 1 row\n"
+        "error: `tatame-db migrate` would lose data:\n  column users.plan is dropped, with values in 1 row\n"
     )
     assert "tatame-db migrate --accept-data-loss" in refused.stderr
     assert migrated.sql("SELECT count(plan) FROM users") == [(1,)]

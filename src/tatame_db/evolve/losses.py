@@ -34,7 +34,7 @@ class DataLoss(TatameError):
 
     change: str
     losses: list[str]
-    what = "this {change} would lose data:\n{lines}"
+    what = "`tatame-db {change}` would lose data:\n{lines}"
     fix = "{advice}"
 
     @property
