@@ -363,6 +363,50 @@ def test_the_status_counts_rows_and_hides_the_password(engine: Engine) -> None:
     assert report.database == readable(engine.url)
 
 
+# Rows that the catalogue does not know: as after a crash, or in the empty shell of a distributed table.
+UNCOUNTED = (
+    "INSERT INTO versions SELECT FROM generate_series(1, 7)",
+    "SELECT pg_stat_force_next_flush(), pg_stat_clear_snapshot()",
+    "SELECT pg_stat_reset()",
+)
+
+
+def test_the_status_of_rows_that_were_never_counted_is_unknown(engine: Engine) -> None:
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("ALTER TABLE versions SET (autovacuum_enabled = off)"))
+        for statement in UNCOUNTED:
+            connection.execute(text(statement))
+    tables = evolve.status(engine).tables
+    assert tables["versions"] is None
+    assert tables["roles"] == 0
+
+
+def test_the_status_counts_the_rows_of_partitions_and_children(engine: Engine) -> None:
+    with engine.begin() as connection:
+        for statement in (
+            "DROP TABLE versions",
+            "CREATE TABLE versions (id integer, day date) PARTITION BY RANGE (day)",
+            "CREATE TABLE v1 PARTITION OF versions FOR VALUES FROM ('2026-01-01') TO ('2027-01-01')",
+            "CREATE TABLE v2 PARTITION OF versions DEFAULT PARTITION BY HASH (id)",
+            "CREATE TABLE v3 PARTITION OF v2 FOR VALUES WITH (MODULUS 1, REMAINDER 0)",
+            "INSERT INTO versions SELECT n, '2026-12-01'::date + n FROM generate_series(1, 100) AS n",
+            "CREATE TABLE old_stores () INHERITS (app_stores)",
+            "INSERT INTO old_stores (id) SELECT generate_series(1, 40)",
+        ):
+            connection.execute(text(statement))
+        connection.execute(text("ANALYZE v1, v3, old_stores"))
+    tables = evolve.status(engine).tables
+    assert (tables["versions"], tables["app_stores"]) == (100, 40)
+
+
+def test_the_status_waits_for_no_lock_and_calls_what_is_locked_unknown(engine: Engine) -> None:
+    with engine.begin() as other:
+        other.execute(text("LOCK TABLE users"))
+        tables = evolve.status(engine).tables
+    assert tables["users"] is None
+    assert tables["roles"] == 0
+
+
 def test_a_table_of_another_schema_is_not_counted(bare_engine: Engine) -> None:
     with bare_engine.begin() as connection:
         connection.execute(text("CREATE SCHEMA other"))

@@ -66,7 +66,8 @@ def _show(status: Status, *, embedded: bool) -> None:
         console.answer(f"schema    public; tables of the same names in {schemas} are not used")
     if status.tables:
         console.answer("")
-        console.table(["table", "rows"], status.tables.items())
+        tables = ((name, "unknown" if rows is None else rows) for name, rows in status.tables.items())
+        console.table(["table", "rows"], tables)
 
 
 @app.command()

@@ -289,6 +289,15 @@ SETTINGS = (
         "format('ALTER TABLE %I REPLICA IDENTITY DEFAULT', c.relname)",
     ),
     _setting(
+        "cluster",
+        "EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisclustered)",
+        "(SELECT quote_ident(n.relname) FROM pg_index i JOIN pg_class n ON n.oid = i.indexrelid"
+        " WHERE i.indrelid = c.oid AND i.indisclustered)",
+        "format('ALTER TABLE %I CLUSTER ON %s', c.relname, (SELECT quote_ident(n.relname) FROM pg_index i"
+        " JOIN pg_class n ON n.oid = i.indexrelid WHERE i.indrelid = c.oid AND i.indisclustered))",
+        "format('ALTER TABLE %I SET WITHOUT CLUSTER', c.relname)",
+    ),
+    _setting(
         "storage parameters",
         "c.reloptions IS NOT NULL",
         "array_to_string(c.reloptions, ', ')",

@@ -46,7 +46,15 @@ _CONSTRAINT_ORDER = "pucxf"
 # Dropped last, because columns let go of them first.
 _DROPPED_LATE = _TYPES | {"extension", "sequence", "function", "procedure"}
 # Changed by the statement that creates them.
-_SET_AGAIN = {"comment", "row-level security", "replica identity", "storage parameters", "function", "procedure"}
+_SET_AGAIN = {
+    "comment",
+    "row-level security",
+    "replica identity",
+    "cluster",
+    "storage parameters",
+    "function",
+    "procedure",
+}
 # Dropped and created again with what they depend on.
 _REPLACED = {"constraint", "index", "view", "materialized view", "statistics", "trigger", "rule", "policy"}
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from tatame_db.database.address import readable
 from tatame_db.database.dialect import SCHEMA
@@ -57,14 +58,15 @@ class StatusCheckFailed(SchemaBehind):
 
 @dataclass(frozen=True)
 class Status:
-    """The state of a database. `tables` maps each existing table of the models to its estimated number of rows."""
+    """The state of a database."""
 
     database: str
     server_version: str
     revision: str | None
     head: str
     pending: list[str]
-    tables: dict[str, int]
+    tables: dict[str, int | None]
+    """The estimated number of rows of each existing table of the models, partitions included; `None` if unknown."""
     elsewhere: list[str]
     """Other schemas in the `search_path` that have tables of the same names, which are not used."""
 
@@ -85,7 +87,7 @@ def status(engine: Engine) -> Status:
             revision=history.reached(connection),
             head=", ".join(history.newest),
             pending=[script.revision for script in history.pending(connection)],
-            tables={row.name: row.rows_estimated for row in connection.execute(estimated_rows())},
+            tables=_rows(connection),
             elsewhere=_schemas_elsewhere(connection),
         )
 
@@ -106,24 +108,70 @@ def _schemas_elsewhere(connection: Connection) -> list[str]:
     return list(connection.scalars(query, {"schema": SCHEMA, "names": list(Base.metadata.tables)}))
 
 
+def _rows(connection: Connection) -> dict[str, int | None]:
+    found = connection.execute(estimated_rows()).all()
+    return {
+        row.name: None if any(_may_have_rows(connection, part) for part in row.unknown) else row.rows_estimated or 0
+        for row in found
+    }
+
+
+def _may_have_rows(connection: Connection, part: str) -> bool:
+    """Return whether a table has rows; true if that cannot be asked at once."""
+    try:
+        with connection.begin_nested():
+            for setting in ("lock_timeout = '100ms'", "statement_timeout = '1s'", "row_security = off"):
+                connection.execute(text(f"SET LOCAL {setting}"))
+            return bool(connection.scalar(has_rows(part)))
+    except DBAPIError:
+        return True
+
+
+def has_rows(part: str) -> TextClause:
+    """Select whether a table, written as in `estimated_rows`, has a row."""
+    return text(f"SELECT EXISTS (SELECT FROM {part})")
+
+
 def table_sizes() -> TextClause:
-    """Select `name`, `size_bytes` and `rows_estimated` of the existing tables of the models, by name.
+    """Select what `estimated_rows` selects, and `size_bytes`.
 
     Measuring the size of a table waits for a lock on it; see `estimated_rows`.
     """
-    return _existing_tables("pg_total_relation_size(oid) AS size_bytes,")
+    return _existing_tables(", sum(pg_total_relation_size(part.oid))::bigint AS size_bytes")
 
 
 def estimated_rows() -> TextClause:
-    """Select `name` and `rows_estimated` of the existing tables of the models, by name; waits for no lock."""
+    """Select `name`, `rows_estimated` and `unknown` of the existing tables of the models, by name; waits for no lock.
+
+    The rows of partitions and inherited tables are those of their table. `unknown` lists, for `has_rows`, the parts of
+    which neither the planner nor the cumulative statistics know a row. They are empty, or were never counted: filled
+    before the statistics were reset, or distributed over other servers.
+    """
     return _existing_tables("")
 
 
 def _existing_tables(size: str) -> TextClause:
-    # A table that was never analyzed has no estimate yet; the cumulative statistics count its rows meanwhile.
     return text(
-        f"SELECT relname AS name, {size}"
-        " CASE WHEN reltuples < 0 THEN pg_stat_get_live_tuples(oid) ELSE reltuples END::bigint AS rows_estimated"
-        " FROM pg_class WHERE oid = ANY(SELECT to_regclass('public.' || quote_ident(name))"
-        " FROM unnest(CAST(:names AS text[])) AS name) ORDER BY relname"
+        f"""
+        WITH RECURSIVE part AS (
+            SELECT oid AS root, oid FROM pg_class
+            WHERE oid = ANY(
+                SELECT to_regclass('{SCHEMA}.' || quote_ident(name)) FROM unnest(CAST(:names AS text[])) AS name
+            )
+            UNION ALL SELECT part.root, i.inhrelid FROM part JOIN pg_inherits i ON i.inhparent = part.oid
+        )
+        SELECT root.relname AS name, sum(known.rows)::bigint AS rows_estimated,
+            coalesce(array_agg(known.name) FILTER (WHERE known.rows IS NULL), '{{}}') AS unknown{size}
+        FROM part
+        JOIN pg_class root ON root.oid = part.root
+        JOIN pg_class c ON c.oid = part.oid
+        CROSS JOIN LATERAL (SELECT
+            -- A table that was never analyzed has no estimate yet; the statistics count its rows meanwhile.
+            CASE WHEN c.relkind = 'p' THEN 0 ELSE coalesce(nullif(greatest(c.reltuples, 0), 0),
+                nullif(pg_stat_get_live_tuples(c.oid), 0)) END AS rows,
+            CASE WHEN c.relhassubclass THEN 'ONLY ' ELSE '' END
+                || format('%I.%I', (SELECT nspname FROM pg_namespace n WHERE n.oid = c.relnamespace), c.relname) AS name
+        ) known
+        GROUP BY root.relname ORDER BY root.relname
+        """
     ).bindparams(names=list(Base.metadata.tables))

@@ -9,7 +9,7 @@ from sqlalchemy import Text, cast, literal, select, text, union_all
 
 from tatame_db import evolve
 from tatame_db.errors import TatameError
-from tatame_db.evolve.status import table_sizes
+from tatame_db.evolve.status import has_rows, table_sizes
 from tatame_db.studio.tables import key_of, shown_tables
 
 if TYPE_CHECKING:
@@ -27,7 +27,10 @@ _SERVER = text(
 
 @dataclass(frozen=True)
 class TableOverview:
-    """The size of a table; `last_activity` is when the row with the highest key was created, in UTC."""
+    """The size of a table; `last_activity` is when the row with the highest key was created, in UTC.
+
+    The size and the estimate are `None` for a missing table, and the estimate for a table that was never counted.
+    """
 
     name: str
     size_bytes: int | None
@@ -40,13 +43,22 @@ async def server_overview(connection: AsyncConnection) -> dict[str, Any]:
     """Return facts about the server and the database, and all tables of the models."""
     facts = dict((await connection.execute(_SERVER)).mappings().one())
     facts["server_version"] = facts["server_version"].split()[0]
-    sizes = {row.name: (row.size_bytes, row.rows_estimated) for row in await connection.execute(table_sizes())}
+    found = (await connection.execute(table_sizes())).all()
+    sizes = {row.name: (row.size_bytes, await _rows_estimated(connection, row)) for row in found}
     activities = await _last_activities(connection, list(sizes))
     tables = [
         TableOverview(name, *sizes.get(name, (None, None)), activities.get(name), missing=name not in sizes)
         for name in shown_tables()
     ]
     return facts | {"tables": tables}
+
+
+async def _rows_estimated(connection: AsyncConnection, row: Any) -> int | None:
+    """Return the estimate of a row of `table_sizes`; `None` if a part of the table was never counted."""
+    for part in row.unknown:
+        if await connection.scalar(has_rows(part)):
+            return None
+    return int(row.rows_estimated or 0)
 
 
 async def _last_activities(connection: AsyncConnection, names: list[str]) -> dict[str, str | None]:

@@ -24,7 +24,7 @@ type Overview = {
 };
 type Table = {
   name: string;
-  rows_estimated: number;
+  rows_estimated: number | null;
   size_bytes: number;
   last_activity: string | null;
   missing: boolean;
@@ -166,11 +166,11 @@ function counter({ name, rows_estimated }: Table): HTMLButtonElement {
       rows.textContent = asRefused(error).problem.what;
     }
   };
-  const estimate = number(rows_estimated);
-  const rows = button(`≈ ${estimate}`, () => void count(), {
+  const estimate = rows_estimated === null ? null : number(rows_estimated);
+  const rows = button(estimate === null ? "unknown" : `≈ ${estimate}`, () => void count(), {
     class: "inline",
     title: "Count exactly",
-    "aria-label": `${name} has about ${estimate} rows; count exactly`,
+    "aria-label": `${name} has ${estimate === null ? "an unknown number of" : `about ${estimate}`} rows; count exactly`,
   });
   return rows;
 }
