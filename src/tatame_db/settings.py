@@ -247,16 +247,21 @@ def _nearest_project() -> tuple[Path | None, dict[str, Any]]:
     for folder in (Path.cwd(), *Path.cwd().parents):
         file = folder / "pyproject.toml"
         try:
-            content = tomllib.loads(file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            text = file.read_text(encoding="utf-8")
+            # A file of another project is not this package's to judge.
+            table = _table(text) if "tatame-db" in text else None
+        except tomllib.TOMLDecodeError as error:
+            raise ProjectFileInvalid(file=file, problem=f"it is not valid TOML: {error}") from None
+        except (OSError, UnicodeDecodeError):
             continue
-        except (OSError, ValueError) as error:
-            raise ProjectFileInvalid(file=file, problem=f"it cannot be read: {error}") from None
-        tool: object = content.get("tool", {})
-        table: object = cast("dict[str, object]", tool).get("tatame-db") if isinstance(tool, dict) else None
         if table is not None:
             return file, _valid_table(file, table)
     return None, {}
+
+
+def _table(text: str) -> object:
+    tool: object = tomllib.loads(text).get("tool")
+    return cast("dict[str, object]", tool).get("tatame-db") if isinstance(tool, dict) else None
 
 
 def _valid_table(file: Path, table: object) -> dict[str, Any]:

@@ -262,6 +262,13 @@ def test_a_move_leaves_the_tables_and_says_so(migrated: App, supabase: URL) -> N
     choices = ("--unknown", "leave", "--misfits", "null", "--orphans", "reject", "--rejects", "keep")
     assert "payments" in migrated.output("move", "copy", *choices, **project)
     assert migrated.rows("SELECT count(*) FROM payments") == [(0,)]
+    # A row of the app refers to a member whose row is copied again.
+    migrated.rows("INSERT INTO payments (user_id, amount) VALUES ((SELECT min(id) FROM users), 9) RETURNING id")
+    with psycopg.connect(readable(supabase), autocommit=True) as connection:
+        connection.execute("UPDATE users SET last_name = 'Prado' WHERE id = (SELECT min(id) FROM users)")
+    migrated.output("move", "copy", *choices, **project)
+    [(name,)] = migrated.rows("SELECT last_name FROM users JOIN payments ON user_id = users.id")
+    assert name == "Prado"
 
 
 def test_the_studio_shows_the_tables(migrated: App) -> None:
@@ -314,6 +321,7 @@ REFUSED = [
     ("gymapi.models", "from . import kinds", "ModelsBroken", "ImportError: cannot import name 'kinds'"),
     ("gymapi.models", "import stripe_of_ana", "ModelsBroken", "No module named 'stripe_of_ana', at "),
     ("gymapi.models", "\nraise RuntimeError('a secret')", "ModelsBroken", "RuntimeError, at {file}, line 2\n"),
+    ("gymapi.models", "raise ImportError", "ModelsBroken", "imported: ImportError, at {file}, line 1\n"),
     ("gymapi.models", "import sys\nsys.exit(0)", "ModelsBroken", "SystemExit, at {file}, line 2\n"),
     ("gymapi.models", "def broken(:", "ModelsBroken", "SyntaxError: invalid syntax, at {file}, line 1\n"),
     ("gymapi.models", MODELS.replace("Mapped[User]", 'Mapped["Usr"]'), "ModelsBroken", "Usr"),

@@ -170,7 +170,8 @@ def test_the_app_is_that_of_the_nearest_project_file_with_a_table(
     assert Settings.from_env().app is None
     project(tmp_path / "far", '[tool.tatame-db]\nmodels = ["far.models"]\nmigrations = "migrations"\n')
     project(tmp_path / "far" / "near", "[tool.other]\nmodels = []\n")
-    monkeypatch.chdir(tmp_path / "far" / "near")
+    project(tmp_path / "far" / "near" / "broken", "[tool.other\n")
+    monkeypatch.chdir(tmp_path / "far" / "near" / "broken")
     app = Settings.from_env().app
     assert app == AppSettings(["far.models"], tmp_path / "far" / "migrations", tmp_path / "far")
 
@@ -191,7 +192,7 @@ def test_the_app_of_the_environment_comes_before_the_files(tmp_path: Path, monke
         ("models = 'gymapi.models'", "`models`: Input should be a valid list"),
         ("model = ['gymapi.models']", "`models`: Field required; `model`: Extra inputs are not permitted"),
         ("models = []", "`models`: List should have at least 1 item"),
-        ("models = [", "it cannot be read: "),
+        ("models = [", "it is not valid TOML: "),
     ],
 )
 def test_a_table_that_cannot_be_used_is_named(tmp_path: Path, table: str, problem: str) -> None:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, InvalidRequestError
 from sqlalchemy.orm import configure_mappers
 
 from tatame_db.errors import TatameError, fact
-from tatame_db.schema import Base, is_of_package, load_modules
+from tatame_db.schema import Base, is_of_package, load_modules, phases
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -184,15 +184,13 @@ def _load(name: str, root: Path | None) -> ModuleType:
 
 def _broken(module: str, error: BaseException) -> TatameError:
     # SQLAlchemy has no code for it.
-    taken = (
-        re.match(r"Table '(\w+)' is already defined", str(error)) if isinstance(error, InvalidRequestError) else None
-    )
-    if taken and taken[1] in Base.metadata.tables and is_of_package(Base.metadata.tables[taken[1]]):
+    taken = re.match(r"Table '(\w+)' is already defined", str(error))
+    if isinstance(error, InvalidRequestError) and taken and taken[1] in phases():
         return TableNameTaken(module=module, table=taken[1])
     problem = type(error).__name__
-    # Those of other classes may quote a setting.
-    if isinstance(error, ImportError | NameError | AttributeError | TypeError | SQLAlchemyError):
-        problem += f": {str(error).splitlines()[0]}"
+    # Those of other classes may quote a setting or a row.
+    if isinstance(error, ImportError | NameError | AttributeError | TypeError | ArgumentError | InvalidRequestError):
+        problem += "".join(f": {line}" for line in str(error).splitlines()[:1])
     elif isinstance(error, SyntaxError):
         problem += f": {error.msg}"
     return ModelsBroken(module=module, place=_place(error) or module, problem=problem)

@@ -87,7 +87,7 @@ class AppNotLoaded(DatabaseAhead):
     what = "the database has migrations of {app}, such as {revision}, and this command does not know {app}"
     fix = (
         "run the command in the folder of {app}, whose `pyproject.toml` names its models in `[tool.tatame-db]`, or set"
-        " `TATAME_MODELS`"
+        " `TATAME_MODELS`; from Python, call `evolve.load_app` first"
     )
 
 
