@@ -511,7 +511,7 @@ def test_check_reports_an_edited_migration(migrated: Checkout) -> None:
 
 def test_push_builds_everything_in_one_transaction(checkout: Checkout) -> None:
     shown = checkout.done("push", "--dry-run")
-    assert "CREATE TABLE public.users" in shown.stdout
+    assert "CREATE TABLE users" in shown.stdout
     assert checkout.sql("SELECT to_regclass('users')") == [(None,)]
     refused = checkout.run("push")
     assert refused.returncode == 1
@@ -530,7 +530,7 @@ def test_push_asks_at_a_terminal(answer: bytes, code: int, checkout: Checkout, *
     os.close(terminal)
     os.close(inside)
     assert asking.returncode == code, asked
-    assert "CREATE TABLE public.users" in shown
+    assert "CREATE TABLE users" in shown
     assert f"statements on {checkout.url}?" in asked
     assert checkout.sql("SELECT to_regclass('users') IS NOT NULL") == [(built,)]
 

@@ -7,18 +7,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import URL, DefaultClause, Engine, inspect, text
+from sqlalchemy import URL, BigInteger, DefaultClause, Engine, inspect, text
 
 from tatame_db import evolve, seed
 from tatame_db.database.address import readable
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.evolve import catalogue, history
 from tatame_db.evolve.migrate import TooFewMigrations
+from tatame_db.evolve.push import PushFailed, PushRefused
 from tatame_db.schema import Base
+from tatame_db.testing.sandbox import Sandbox
 
 migrate_module = importlib.import_module("tatame_db.evolve.migrate")
 
@@ -426,3 +428,101 @@ def test_a_push_runs_each_statement_whole(default: str, bare_engine: Engine, mon
     again = evolve.push(bare_engine, agree=lambda _: True)
     assert again
     assert again.statements == []
+
+
+# Partitions, older servers, other roles
+
+
+@pytest.fixture
+def older_engine(older_sandbox: Sandbox) -> Generator[Engine]:
+    """An engine for a migrated database on PostgreSQL 15."""
+    address = older_sandbox.create()
+    with Database(address) as database:
+        evolve.migrate(database.engine)
+        yield database.engine
+    older_sandbox.drop(str(address.database))
+
+
+def test_an_older_server_matches_and_takes_a_push(older_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert evolve.check(older_engine).failed == []
+    monkeypatch.setattr(Base.metadata.tables["users"].columns["plan"], "server_default", DefaultClause("it's"))
+    monkeypatch.setattr(Base.metadata.tables["gyms"].columns["id"], "type", BigInteger())
+    pushed = evolve.push(older_engine, agree=lambda _: True)
+    assert pushed
+    assert "ALTER SEQUENCE gyms_id_seq AS bigint" in " ".join(pushed.statements)
+    again = evolve.push(older_engine, agree=lambda _: True)
+    assert again
+    assert again.statements == []
+    with older_engine.begin() as connection:
+        connection.execute(text("CREATE POLICY everyone ON users USING (true)"))
+        connection.execute(text("CREATE TABLE stripe_events (id integer)"))
+        connection.execute(text("CREATE VIEW emails AS SELECT id, email FROM users WHERE email <> ''"))
+    report = evolve.check(older_engine)
+    assert "policy users.everyone is not expected: AS PERMISSIVE FOR ALL TO PUBLIC USING (true)" in report.database
+    assert report.foreign == ["table stripe_events", "view emails"]
+
+
+def test_a_partitioned_table_is_one_difference_and_its_partitions_are_none(engine: Engine) -> None:
+    with engine.begin() as connection:
+        for statement in (
+            "DROP TABLE versions",
+            "CREATE TABLE versions (id integer PRIMARY KEY) PARTITION BY RANGE (id)",
+            *(f"CREATE TABLE versions_{n} PARTITION OF versions FOR VALUES FROM ({n}) TO ({n + 1})" for n in range(30)),
+        ):
+            connection.execute(text(statement))
+    found = evolve.check(engine)
+    assert any(difference.startswith("table versions differs") for difference in found.database)
+    assert not [difference for difference in found.database if "versions_1" in difference]
+    assert found.foreign == []
+    with pytest.raises(PushRefused, match="table versions is not changed from 'PARTITION BY RANGE"):
+        evolve.push(engine, agree=lambda _: True)
+
+
+def test_a_role_that_owns_nothing_can_check_and_its_push_changes_nothing(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role = f"reader_{engine.url.database}"
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE ROLE {role} LOGIN"))
+        connection.execute(text(f"GRANT USAGE ON SCHEMA tatame_migrations TO {role}"))
+        connection.execute(text(f"GRANT SELECT ON ALL TABLES IN SCHEMA tatame_migrations TO {role}"))
+    try:
+        with Database(engine.url.set(username=role)) as reader:
+            assert evolve.check(reader.engine).failed == []
+            monkeypatch.setattr(Base.metadata.tables["users"].columns["plan"], "server_default", DefaultClause("x"))
+            with pytest.raises(PushFailed, match="must be owner of table users") as caught:
+                evolve.push(reader.engine, agree=lambda _: True)
+            assert "connect as the owner" in caught.value.fix
+            # A name that says nothing of its rows: they cannot be asked.
+            assert evolve.status(reader.engine).tables["users"] is None
+    finally:
+        with engine.begin() as connection:
+            connection.execute(text(f"DROP OWNED BY {role}"))
+            connection.execute(text(f"DROP ROLE {role}"))
+
+
+def test_a_view_of_a_migration_stays_and_follows_a_type(
+    bare_engine: Engine, add: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(
+        upgrade="op.execute('CREATE VIEW degrees AS SELECT degree FROM graduations WHERE degree > 2')",
+        downgrade="op.execute('DROP VIEW degrees')",
+    )
+    assert evolve.generate("nothing") is None
+    monkeypatch.setattr(Base.metadata.tables["graduations"].columns["degree"], "type", BigInteger())
+    written = evolve.generate("big degrees")
+    assert written
+    assert written.left_alone == ["view degrees"]
+    evolve.migrate(bare_engine)
+    report = evolve.check(bare_engine)
+    assert (report.failed, report.undeclared) == ([], ["view degrees"])
+    evolve.rollback(bare_engine)
+
+
+def test_what_a_migration_made_and_dropped_later_is_not_foreign(bare_engine: Engine, add: Callable[..., str]) -> None:
+    add(upgrade="op.execute('CREATE TABLE old (id integer)')", downgrade="op.execute('DROP TABLE old')")
+    evolve.migrate(bare_engine)
+    add(upgrade="op.execute('DROP TABLE old')", downgrade="op.execute('CREATE TABLE old (id integer)')")
+    pushed = evolve.push(bare_engine, agree=lambda _: True)
+    assert pushed
+    assert pushed.statements == ["DROP TABLE old"]
