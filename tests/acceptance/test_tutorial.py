@@ -125,7 +125,6 @@ def test_the_table_of_the_tutorial_is_generated_migrated_and_tested(
     _, generated, migrated = (plain(part.partition("\n")[2]) for part in re.split(r"^\$ ", console, flags=re.MULTILINE))
     assert run("generate", "add payments") == generated
     assert run("migrate") == migrated
-    assert run("check").count("yes") == 4
     without_time = re.compile(r" in \d+\.\d+s")
     assert without_time.sub("", run_tests(app)) in without_time.sub("", own)
 
