@@ -658,3 +658,45 @@ def test_migrate_and_rollback_name_what_they_lose_and_need_consent(migrated: Che
     assert (refused.returncode, "table users is dropped, with 2 rows" in refused.stderr) == (1, True)
     assert migrated.sql("SELECT count(*) FROM users") == [(2,)]
     migrated.done("rollback", "--yes", "--accept-data-loss")
+
+
+# Views, functions and triggers
+
+TOUCH = """
+FUNCTION = DDL(
+    "CREATE FUNCTION public.touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.phone := '1'; RETURN NEW; END; $$"
+)
+TRIGGER = DDL("CREATE TRIGGER touch BEFORE UPDATE ON public.users FOR EACH ROW EXECUTE FUNCTION public.touch()")
+event.listen(Base.metadata, "after_create", FUNCTION)
+event.listen(Base.metadata, "after_create", TRIGGER)
+"""
+
+
+def test_views_functions_and_triggers_beside_the_models_are_generated_and_compared(migrated: Checkout) -> None:
+    declared = r"^```py\n# src/tatame_db/(schema/views\.py)\n(.*?)^```$"
+    [example] = re.findall(declared, PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    file, code = example
+    (migrated.root / "src" / "tatame_db" / file).write_text(code + TOUCH)
+    migrated.done("generate", "declare them")
+    migrated.done("migrate")
+    assert "nothing to generate" in migrated.done("generate", "again").stderr
+    migrated.done("check")
+    migrated.sql("INSERT INTO users (clerk_user_id, email) VALUES ('a', 'x')")
+    migrated.edit(file, "SELECT id, email FROM", "SELECT id, email, phone FROM")
+    migrated.edit(file, "NEW.phone := '1'", "NEW.phone := '2'")
+    assert migrated.run("check").returncode == 3
+    migrated.done("generate", "change them")
+    migrated.done("migrate")
+    migrated.done("check")
+    migrated.sql("UPDATE users SET email = 'y'")
+    assert migrated.sql("SELECT email, phone FROM active_users") == [("y", "2")]
+    # A column that the view shows is changed with the view.
+    migrated.edit("schema/users.py", "email: Mapped[str | None]", "email: Mapped[str]")
+    migrated.done("generate", "every user has an email")
+    migrated.done("migrate")
+    migrated.done("check")
+    migrated.done("rollback", "--yes", "--steps", "3")
+    migrated.done("check")
+    assert "nothing to push" not in migrated.done("push", "--yes").stderr
+    assert migrated.sql("SELECT email FROM active_users") == [("y",)]
+    assert "nothing to push" in migrated.done("push", "--yes").stderr
