@@ -279,7 +279,10 @@ class History:
         if app and not (self.own.app and self.own.app.owns(revision)):
             return AppNotLoaded(revision=revision, app=app)
         recorded = _recorded(connection)
-        missing = [script.revision for script in self.scripts.walk_revisions() if script.revision not in recorded]
+        # A branch of the history that is behind says nothing of the other one.
+        folder = (self.own if app else self.branches[0]).folder
+        scripts = in_folder(self.scripts.walk_revisions(), folder)
+        missing = [script.revision for script in scripts if script.revision not in recorded]
         if recorded and missing:
             return DatabaseDiverged(revision=revision, missing=missing[::-1])
         return DatabaseAhead(revision=revision, is_checkout=app is not None or is_project())
