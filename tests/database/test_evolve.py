@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import URL, BigInteger, DefaultClause, Engine, inspect, text
+from sqlalchemy import DDL, URL, BigInteger, DefaultClause, Engine, String, event, inspect, text
 
 from tatame_db import evolve, seed
 from tatame_db.database.address import readable
@@ -526,3 +526,59 @@ def test_what_a_migration_made_and_dropped_later_is_not_foreign(bare_engine: Eng
     pushed = evolve.push(bare_engine, agree=lambda _: True)
     assert pushed
     assert pushed.statements == ["DROP TABLE old"]
+
+
+def test_a_push_renames_beside_what_no_migration_made(engine: Engine, add: Callable[..., str]) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE stripe_events (plan text)"))
+        connection.execute(text("ALTER TABLE users RENAME COLUMN plan TO tier"))
+        connection.execute(text("ALTER TABLE users RENAME COLUMN phone TO mobile"))
+    add()
+    answers = evolve.Answers(renames={"users.tier": "plan", "users.mobile": "phone"})
+    pushed = evolve.push(engine, answers, agree=lambda _: True)
+    assert pushed
+    assert pushed.left_alone == ["table stripe_events"]
+    assert sorted(pushed.statements) == [
+        "ALTER TABLE users RENAME COLUMN mobile TO phone",
+        "ALTER TABLE users RENAME COLUMN tier TO plan",
+    ]
+
+
+DECLARED = [
+    "CREATE VIEW emails AS SELECT id, email FROM users WHERE email LIKE '%%@%%'",
+    "CREATE VIEW email_count AS SELECT count(*) AS n FROM emails",
+    "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+    "CREATE TRIGGER touched BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION touch()",
+]
+
+
+@pytest.fixture
+def declared() -> Generator[None]:
+    """Declare views, a function and a trigger beside the models."""
+    elements = [DDL(statement) for statement in DECLARED]  # type: ignore[no-untyped-call]
+    for element in elements:
+        event.listen(Base.metadata, "after_create", element)
+    yield
+    for element in elements:
+        event.remove(Base.metadata, "after_create", element)
+
+
+@pytest.mark.usefixtures("declared", "migrations")
+def test_what_the_models_create_beside_their_tables_is_generated_in_order(
+    bare_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert evolve.generate("views")
+    monkeypatch.setattr(Base.metadata.tables["users"].columns["email"], "type", String(99))
+    written = evolve.generate("another type below the views")
+    assert written
+    steps = re.findall(r"^(?:DROP|ALTER|CREATE) \w+ (?:\w+)", written.sql.partition("search_path")[2], re.MULTILINE)
+    assert [step for step in steps if "SCHEMA" not in step] == [
+        "DROP VIEW email_count",
+        "DROP VIEW emails",
+        "ALTER TABLE users",
+        "CREATE VIEW emails",
+        "CREATE VIEW email_count",
+    ]
+    evolve.migrate(bare_engine)
+    report = evolve.check(bare_engine)
+    assert (report.failed, report.undeclared) == ([], [])

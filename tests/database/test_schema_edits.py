@@ -72,7 +72,7 @@ def _share(patch: pytest.MonkeyPatch, scratch: Scratch, migrations: Path, metada
     def shared(**_: object) -> Generator[Scratch]:
         yield scratch
 
-    for module in ("check", "generate", "push"):
+    for module in ("check", "generate", "push", "script"):
         patch.setattr(importlib.import_module(f"tatame_db.evolve.{module}"), "scratch", shared)
     patch.setattr(history, "MIGRATIONS", migrations)
     patch.setattr(schema_models, "metadata", lambda: metadata)

@@ -34,7 +34,7 @@ Renames = Annotated[
     typer.Option(
         "--rename",
         metavar="OLD:NEW",
-        help="Rename a column or table and keep its data: `users.plan:tier`, `assets:materials`.",
+        help="Rename a column, table or label of an enum: `users.plan:tier`, `assets:materials`, `kind.GOLD:PLUS`.",
     ),
 ]
 Drops = Annotated[

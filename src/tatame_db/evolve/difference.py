@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 from tatame_db.database.dialect import quoted
@@ -47,19 +48,22 @@ class AnswerInvalid(TatameError):
     answer: str
     problem: str
     what = "`{answer}` is not valid: {problem}"
-    fix = "write `--rename table.column:new_column`, `--rename table:new_table` or `--drop table.column`"
+    fix = (
+        "write `--rename table.column:new_column`, `--rename table:new_table`, `--rename enum.label:new_label`, or"
+        " `--drop` with the old name"
+    )
 
 
 @dataclass(frozen=True)
 class Answers:
-    """The columns and tables that are no longer in the models: renamed, or dropped.
+    """The columns, tables and labels of enums that are no longer in the models: renamed, or dropped.
 
     >>> evolve.generate("rename plan", evolve.Answers(renames={"users.plan": "tier"}))
     Generated(path=PosixPath('.../20261124090000_rename_plan.py'), ...)
     """
 
     renames: dict[str, str] = field(default_factory=dict[str, str])
-    """The new name of each renamed `table` or `table.column`."""
+    """The new name of each renamed `table`, `table.column` or `enum.label`."""
     drops: frozenset[str] = frozenset()
     ask: Callable[[str, list[str]], str | None] | None = None
     """Called for anything else with its name and the possible new names; returns one of them, or `None` for a drop."""
@@ -151,6 +155,7 @@ def find_change(
     """
     renamings: list[Renaming] = []
     decided: set[str] = set()
+    made = cache(made) if made else None
     while True:
         found = catalogue.read(connection)
         left = LeftAlone(found, wanted, made, answers.drops)

@@ -50,13 +50,15 @@ _FIXES = {
     "55P03": "end the transaction that holds the lock (see `pg_stat_activity`), or allow more `--lock-timeout`",
     "57014": "allow more `--statement-timeout`, or split the {source} into smaller steps",
     "42501": "connect as the owner of the tables",
-    "2BP01": "drop what depends on it, or change the {source} so that it stays",
-} | dict.fromkeys(
+    # An object exists that depends on one that is dropped or changed.
+    **dict.fromkeys(("2BP01", "0A000"), "drop what depends on it, or change the {source} so that it stays"),
     # A column, table or other object exists already.
-    ("42701", "42P07", "42710"),
-    "if `tatame-db push` made it, start with a new database: `tatame-db down --yes && tatame-db up`; otherwise drop or"
-    " rename the object that exists",
-)
+    **dict.fromkeys(
+        ("42701", "42P07", "42710"),
+        "if `tatame-db push` made it, start with a new database: `tatame-db down --yes && tatame-db up`; otherwise drop"
+        " or rename the object that exists",
+    ),
+}
 
 
 def fix_for(code: str | None, source: str) -> str:

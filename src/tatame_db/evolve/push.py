@@ -96,6 +96,8 @@ def push(
         if planned.statements and not agree(planned):
             return None
         statement = ""
+        # As when the change was found, so that the statements mean the same objects.
+        catalogue.pin_search_path(connection)
         try:
             for statement in planned.statements:
                 run_verbatim(connection, statement)
@@ -124,8 +126,6 @@ def _plan(connection: Connection, answers: Answers) -> tuple[Change, Push]:
             connection.rollback()
     if change.plan.refused:
         raise PushRefused(objects=change.plan.refused)
-    # The names that the statements use, as when the change was found.
-    catalogue.pin_search_path(connection)
     return change, Push(change.statements, losses, change.foreign + change.undeclared)
 
 
