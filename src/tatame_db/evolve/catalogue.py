@@ -32,7 +32,7 @@ class SchemaObject:
     handle: str = field(default="", compare=False)
     """How `DROP` and `COMMENT ON` name it, such as `TRIGGER audit ON users`."""
     create: str | None = field(default=None, compare=False)
-    """The SQL that creates it; `None` for tables and columns, which the planner writes, and if nobody can."""
+    """The SQL that creates it; `None` for tables and columns, which the planner writes, and for unusual kinds."""
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False)
     requires: frozenset[str] = field(default=frozenset(), compare=False)
     """The keys of the objects without which it cannot exist."""

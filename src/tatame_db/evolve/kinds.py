@@ -398,7 +398,7 @@ COMMENTS = """
     FROM pg_description WHERE objoid >= 16384
 """
 
-# Everything that lies in the schema or depends on a table in it: no kind is left out because nobody thought of it.
+# Everything that lies in the schema or depends on a table in it: so that an unforeseen kind is found too.
 EVERYTHING = f"""
     SELECT DISTINCT d.classid, d.objid, 0 AS sub, i.type, i.identity, t.relname
     FROM pg_depend d
