@@ -241,14 +241,17 @@ def test_seeded_rows_are_only_replaced_on_request(copy: Copy, engine: Engine, ve
     [
         ("INSERT INTO users (clerk_user_id) VALUES ('user_new')", "1 of 4 rows"),
         ("UPDATE users SET email = 'new@gym.example' WHERE id = 1", "1 of 3 rows"),
+        # To a moment that PostgreSQL itself hashes alike.
+        ("UPDATE users SET created_at = '2024-03-01 08:48:25.032705' WHERE id = 2", "1 of 3 rows"),
         # The sum of the column stays the same.
         ("UPDATE users AS u SET email = o.email FROM users AS o WHERE (u.id, o.id) IN ((1, 2), (2, 1))", "2 of 3 rows"),
         ("DELETE FROM users WHERE id = -5", "fewer than the source"),
     ],
 )
 def test_rows_written_to_the_target_since_the_copy_are_not_lost(
-    copy: Copy, engine: Engine, statement: str, rows: str
+    copy: Copy, supabase: URL, engine: Engine, statement: str, rows: str
 ) -> None:
+    change(supabase, "UPDATE users SET created_at = '2024-03-01 10:00:00+00' WHERE id = 2")
     copy()
     change(engine.url, statement)
     before = contents(engine.url)

@@ -6,15 +6,19 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import URL
+from sqlalchemy import URL, Engine
 from tests.conftest import on_both_versions
+from tests.database.moves import ask
 
 from tatame_db import evolve, move
 from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
+from tatame_db.database.dialect import literal
 from tatame_db.database.pool import Database
 from tatame_db.move import digest
+from tatame_db.move.conversion import about, hashed
 from tatame_db.move.differences import RowDifference, ValueDifference
+from tatame_db.move.fingerprint import hash_of_values
 from tatame_db.schema import phases
 
 Verify = Callable[..., move.Proof]
@@ -338,3 +342,41 @@ def test_a_column_of_another_type_is_compared_by_its_text(verify: Verify, expect
         f"ALTER TABLE users DROP phone; ALTER TABLE users ADD phone {kind}",
     )
     assert only(verify()).differing > 0
+
+
+# Values whose two halves of 32 bits have the same exclusive or, which is all that PostgreSQL's own hash of them sees.
+FOLDED = {
+    "bigint": ("4294967301", "4"),
+    "time without time zone": ("10:00:00", "08:48:25.032719"),
+    "timestamp without time zone": ("2024-03-01 10:00:00", "2024-03-01 08:48:25.032705"),
+    "timestamp with time zone": ("2024-03-01 10:00:00+00", "2024-03-01 08:48:25.032705+00"),
+}
+
+
+@pytest.mark.parametrize("kind", FOLDED)
+def test_values_that_postgresql_hashes_alike_have_different_hashes(engine: Engine, kind: str) -> None:
+    expression = about(hashed(kind) or "", "value")
+    hashes = [
+        f"SELECT hash_record_extended(ROW(value), 0), {hash_of_values([expression])} FROM"
+        f" (SELECT {literal(value)}::{kind} AS value) AS v"
+        for value in FOLDED[kind]
+    ]
+    (own, digest), (other_own, other_digest) = [ask(engine.url, query)[0] for query in hashes]
+    assert (own == other_own, digest == other_digest) == (True, False)
+
+
+@on_both_versions
+def test_a_moment_that_postgresql_hashes_alike_is_found(verify: Verify, supabase: URL, expected_target: URL) -> None:
+    value, other = FOLDED["timestamp without time zone"]
+    change(supabase, "ALTER TABLE checkins ALTER created_at TYPE timestamp USING created_at AT TIME ZONE 'UTC'")
+    change(expected_target, f"UPDATE checkins SET created_at = '{value}'")
+    change(supabase, f"UPDATE checkins SET created_at = '{value}'")
+    assert verify().unequal == []
+    change(supabase, f"UPDATE checkins SET created_at = '{other}' WHERE id = 1")
+    assert only(verify()).differing == 1
+
+
+def test_a_hash_has_64_bits(engine: Engine) -> None:
+    # Of 32 bits, a million rows would have more than a hundred hashes twice.
+    query = f"SELECT count(DISTINCT {hash_of_values(['n', 'n % 7'])}) FROM generate_series(1, 1000000) AS n"
+    assert ask(engine.url, query) == [(1_000_000,)]

@@ -10,13 +10,20 @@ from dataclasses import dataclass
 
 TEXT, INTEGER, TIMESTAMP, TEXTS = "text", "integer", "timestamp without time zone", "text[]"
 INTEGERS = ("smallint", "integer", "bigint")
-# Types of which two values are equal only if their texts are, each with one name for all types that hash alike.
-_EXACT: dict[str | None, str] = {
-    **dict.fromkeys(INTEGERS, INTEGER),
-    **dict.fromkeys((TEXT, "character varying"), TEXT),
-    TIMESTAMP: TIMESTAMP,
-    **{name: name for name in ("boolean", "date", "time without time zone", "timestamp with time zone", "uuid")},
-}
+HASHED_TEXT = '(VALUE)::text COLLATE "C"'
+# Groups of types of which two values are equal only if their texts are, each with what is hashed for them. PostgreSQL's
+# own hash of a 64-bit value is that of its two halves, exclusive-or: hence the bytes that it would send.
+_HASHED = [
+    ({"smallint", "integer"}, "VALUE"),
+    ({*INTEGERS}, "int8send(VALUE::bigint)"),
+    ({TEXT, "character varying"}, HASHED_TEXT),
+    ({"boolean"}, "VALUE"),
+    ({"date"}, "VALUE"),
+    ({"uuid"}, "VALUE"),
+    ({"time without time zone"}, "time_send(VALUE)"),
+    ({TIMESTAMP}, "timestamp_send(VALUE)"),
+    ({"timestamp with time zone"}, "timestamptz_send(VALUE)"),
+]
 # Parts of the reasons for which a value cannot be stored.
 YEARS_1_TO_9999 = "outside the years 1 to 9999"
 
@@ -42,19 +49,12 @@ def about(expression: str, value: str) -> str:
     return expression.replace("VALUE", value)
 
 
-def as_hashed(value: str, kind: str | None) -> str:
-    """Return the expression whose hash stands for the text of a value of this type: a text, or the value itself.
+def hashed(*kinds: str | None) -> str | None:
+    """Return the expression that is hashed for a value of any of these types; `None` if it has to be the text.
 
-    A value of another type than the exact ones may be equal to one with another text, as 1.0 is to 1.00.
+    A value of another type may be equal to one with another text, as 1.0 is to 1.00.
     """
-    if exact_kind(kind) in (None, TEXT):
-        return f'({value}::text) COLLATE "C"'
-    return value
-
-
-def exact_kind(kind: str | None) -> str | None:
-    """Return one name for all types whose equal values have equal texts and equal hashes; `None` for other types."""
-    return _EXACT.get(kind)
+    return next((expression for group, expression in _HASHED if group.issuperset(kinds)), None)
 
 
 MISSING = Conversion("NULL: the source has no such column", convert="NULL", source_text="NULL::text")

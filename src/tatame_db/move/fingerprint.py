@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tatame_db.database.dialect import quoted
 from tatame_db.move.catalogue import partitioned_tables, target_column_types, target_name
-from tatame_db.move.conversion import as_hashed
+from tatame_db.move.conversion import HASHED_TEXT, about, hashed
 from tatame_db.schema import Base
 
 if TYPE_CHECKING:
@@ -45,13 +45,14 @@ def fingerprint_digest(target: MoveConnection, table: str) -> str:
     """
     types = target_column_types(target, table)
     names = [column.name for column in Base.metadata.tables[table].columns if column.name in types]
-    return f"coalesce(sum({hash_of_values([as_hashed(f't.{quoted(name)}', types[name]) for name in names])}), 0)"
+    values = [about(hashed(types[name]) or HASHED_TEXT, f"t.{quoted(name)}") for name in names]
+    return f"coalesce(sum({hash_of_values(values)}), 0)"
 
 
 def hash_of_values(values: list[str]) -> str:
     """Return the SQL of a 64-bit hash of some values.
 
     The hash of a record is a sum of the hashes of its values, so the sum over all records would stay the same if two
-    of them exchanged a value: hence the second hash.
+    of them exchanged a value: hence the second hash, of bytes, because that of a number has only 32 bits.
     """
-    return f"hashint8extended(hash_record_extended(ROW({', '.join(values)}), 0), 0)"
+    return f"hash_record_extended(ROW(int8send(hash_record_extended(ROW({', '.join(values)}), 0))), 0)"

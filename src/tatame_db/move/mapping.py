@@ -12,7 +12,7 @@ from sqlalchemy.sql.elements import False_, True_
 from tatame_db.database.dialect import DIALECT, literal, quoted
 from tatame_db.errors import TatameError, fact
 from tatame_db.move.catalogue import partitioned_tables, read_source_tables, target_name
-from tatame_db.move.conversion import INTEGERS, MISSING, TEXT, UNCHANGED, Conversion, about, as_hashed, exact_kind
+from tatame_db.move.conversion import HASHED_TEXT, INTEGERS, MISSING, TEXT, UNCHANGED, Conversion, about, hashed
 from tatame_db.move.known_conversions import TEXT_TYPES, conversion
 from tatame_db.move.sql import array
 from tatame_db.schema import form, moved_tables, optional_in_source, phase, phases
@@ -155,11 +155,10 @@ class ColumnMap:
     def hashed(self, target_type: str | None) -> tuple[str, str]:
         """Return what is hashed of the source's value and of the target's, which has this type: texts, if in doubt."""
         texts = self.conversion.source_text, self.conversion.target_text
-        if self.source and texts == (UNCHANGED.source_text, UNCHANGED.target_text):
-            kind = exact_kind(self.source.kind)
-            if kind and kind == exact_kind(target_type):
-                return as_hashed(self.source_value, kind), as_hashed(self.target_value, kind)
-        return as_hashed(self.source_text, TEXT), as_hashed(self.target_text, TEXT)
+        unchanged = texts == (UNCHANGED.source_text, UNCHANGED.target_text)
+        if self.source and unchanged and (expression := hashed(self.source.kind, target_type)):
+            return about(expression, self.source_value), about(expression, self.target_value)
+        return about(HASHED_TEXT, self.source_text), about(HASHED_TEXT, self.target_text)
 
 
 @dataclass(frozen=True)
