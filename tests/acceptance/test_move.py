@@ -644,3 +644,15 @@ def test_a_copy_that_is_killed_repeatedly_ends_equal(
     assert move("verify").returncode == 0
     with Database(address) as database:
         assert evolve.check(database.engine).failed == []
+
+
+def test_a_copy_needs_neither_input_nor_a_place_for_messages(
+    environment: dict[str, str], variables: dict[str, str]
+) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$0" move copy --json <&- 2>&-', COMMAND],
+        stdout=subprocess.PIPE,
+        env=environment | variables,
+        check=False,
+    )
+    assert (done.returncode, len(json.loads(done.stdout)["tables"])) == (0, len(phases()))

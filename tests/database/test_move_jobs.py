@@ -67,7 +67,7 @@ def test_a_job_without_a_connection_is_no_claim_that_nothing_was_changed(supabas
         "GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO reader",
     )
     try:
-        with pytest.raises(move.ConnectionLost, match="too many connections") as caught:
+        with pytest.raises(move.JobNotConnected, match="too many connections") as caught:
             copy_into(supabase.set(username="reader"), engine)(jobs=3)
     finally:
         change(supabase, "DROP OWNED BY reader", "DROP ROLE reader")

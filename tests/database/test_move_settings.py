@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import URL, Engine
+from sqlalchemy import URL, Engine, text
 from tests.conftest import on_both_versions
 from tests.database.moves import ask, change, contents
 
@@ -280,3 +281,17 @@ def test_a_limit_of_the_target_is_reported(supabase: URL, engine: Engine) -> Non
         with move.open_for_writing(supabase, database.engine, lambda: None) as connections:
             assert move.copy(connections).foreign_keys == 12
             assert move.status(connections.target).parked == []
+
+
+@pytest.mark.parametrize("supabase", ["older"], indirect=True)
+def test_no_number_of_a_host_in_the_environment_leads_to_another_server(
+    supabase: URL, engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "services").write_text("[elsewhere]\nhostaddr=127.0.0.9\n")
+    monkeypatch.setenv("PGHOSTADDR", "127.0.0.9")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    monkeypatch.setenv("PGSERVICE", "elsewhere")
+    with Database(supabase) as source, source.engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM users"))
+    with move.open_for_reading(supabase, engine) as connections:
+        assert connections.source.readable == readable(supabase)

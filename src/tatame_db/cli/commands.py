@@ -1,7 +1,9 @@
 """The command line: all commands, in the order of the help."""
 
 import logging
+import os
 import signal
+import sys
 
 from tatame_db.cli import server
 from tatame_db.cli.app import app
@@ -20,6 +22,9 @@ __all__ = ["app", "main", "move", "schema", "server", "studio"]
 
 def main() -> None:
     """Run the command line."""
+    # Python has no object for a stream that is closed, and the next file would become that stream.
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: PTH123, SIM115, as long as the process
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115, as above
     # What psycopg warns of, such as a stream that breaks off with its connection, is an error of the command.
     logging.getLogger("psycopg").addHandler(logging.NullHandler())
     # A closed terminal and a shutdown end a command as Ctrl-C does, so that it restores what it has dropped.

@@ -164,13 +164,14 @@ def libpq_variables() -> set[str]:
 
 
 def without_environment(address: URL) -> dict[str, str]:
-    """Return parameters for libpq that keep the shell's variables from an embedded server; none for other addresses.
+    """Return parameters for libpq that keep the shell's variables from leading to another server than the address.
 
-    `PGHOSTADDR` or `PGSERVICE` would lead to another server, and `PGREQUIREAUTH` reject this one. A broken service file
-    is an error even so: libpq reads it first.
+    For an embedded server they are all variables: `PGSERVICE` would lead elsewhere, and `PGREQUIREAUTH` reject this
+    one. `PGHOSTADDR`, or the `hostaddr` of a service, would lead elsewhere whatever host an address names. A broken
+    service file is an error even so: libpq reads it first.
     """
     if not is_embedded(address):
-        return {}
+        return {"hostaddr": ""} if _names_host(address) and "hostaddr" not in address.query else {}
     from psycopg import pq  # noqa: PLC0415, as above
 
     named = {"service", "host", "user", "password", "dbname", *address.query}
@@ -178,6 +179,10 @@ def without_environment(address: URL) -> dict[str, str]:
     return {
         name: _NOT_EMPTY.get(name, (option.compiled or b"").decode()) for name, option in options if name not in named
     }
+
+
+def _names_host(address: URL) -> bool:
+    return bool(address.host or address.query.get("host"))
 
 
 def is_local(address: URL) -> bool:
@@ -191,7 +196,8 @@ def is_local(address: URL) -> bool:
 
     # The variables of the shell, and the service that PGSERVICE names.
     defaults = {option.keyword.decode(): (option.val or b"").decode() for option in pq.Conninfo.get_defaults()}
-    named = (address.query.get("hostaddr") or defaults["hostaddr"], address.query.get("host"), address.host)
+    shell = None if _names_host(address) else defaults["hostaddr"]
+    named = (address.query.get("hostaddr") or shell, address.query.get("host"), address.host)
     host = str(next(filter(None, named), defaults["host"]))
     return all(map(_is_local_host, host.split(",")))
 

@@ -32,6 +32,7 @@ from tatame_db.move.left_behind import LeftBehind
 from tatame_db.move.mapping import TableUnknown, tables_of_phase
 from tatame_db.move.open import (
     EncodingUnsupported,
+    JobNotConnected,
     KeysNotEnforced,
     SameDatabase,
     SourceTooOld,
@@ -76,6 +77,7 @@ __all__ = [
     "Exclusion",
     "ForeignKeyViolated",
     "IdsExhausted",
+    "JobNotConnected",
     "KeysDisabled",
     "KeysNotEnforced",
     "KeysNotRestored",

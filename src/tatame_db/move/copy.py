@@ -107,7 +107,7 @@ def copy(
     Raises `TargetNotOwned`, `ObstaclesUnresolved`, `TablesEmptied`, `OtherRowsInTarget`, `RowsStillReferenced`,
     `ReferencesUnreadable`, `ParentsNotCopied`, `TablesLocked`, `TargetBusy`, `ResourceExhausted`, `CopyDiffers`,
     `ForeignKeyViolated`, `RowsRefused`, `KeysNotRestored`, `TrialInsertFailed`, `NotProven`, `ChangedAfterProof`,
-    `TooManyExcluded`, `ConnectionLost`, `ServerFailed`, `StatementCanceled`,
+    `TooManyExcluded`, `JobNotConnected`, `ConnectionLost`, `ServerFailed`, `StatementCanceled`,
     `TargetRefused`, `TargetTablesReplaced`, `KeysDisabled`, `SchemaChanged`, `NotReplicated`.
     """
     options = CopyOptions(tables, choices or Choices(), replace_rows, jobs, sha256, accept_emptied)

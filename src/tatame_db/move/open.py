@@ -18,7 +18,7 @@ from tatame_db.database.errors import DatabaseUnavailable
 from tatame_db.database.pool import Database
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.lock import LOCK_TIMEOUT_MS, exclusive, ignore, undo_when_killed
-from tatame_db.move.connection import ConnectionLost, Connections, MoveConnection, report_loss, report_loss_of_target
+from tatame_db.move.connection import Connections, MoveConnection, report_loss, report_loss_of_target
 from tatame_db.move.snapshot import fix_moment
 from tatame_db.move.target_schema import TargetNotOwned, refuse_hidden_rows
 
@@ -132,6 +132,17 @@ class KeysNotEnforced(TatameError):
     fix = "let a superuser run `ALTER ROLE {role} RESET session_replication_role`; a database may have the setting too"
 
 
+@fact
+class JobNotConnected(TatameError):
+    """A server that has let the first connection in refuses the one of a job."""
+
+    database: str
+    reason: str
+    what = "the {database} refused a connection for `--jobs`: {reason}"
+    means = "Unfinished work was rolled back; tables that were proven before stay committed."
+    fix = "run the command with `--jobs 1`, or let the role open more connections"
+
+
 class Source(Protocol):
     """A source that is not simply the address of a PostgreSQL server."""
 
@@ -211,8 +222,8 @@ def reopen(connections: Connections, snapshot: str) -> Generator[Connections]:
     """Open a second pair of connections beside one from `open_for_writing`.
 
     The source is seen at the moment of `snapshot`, which the source's own transaction exported; that transaction has
-    to stay open until then. The target is opened without the lock on schema changes. Raises `ConnectionLost`,
-    `TablesLocked`.
+    to stay open until then. The target is opened without the lock on schema changes. Raises `JobNotConnected`,
+    `ConnectionLost`, `TablesLocked`.
     """
     first = connections.source
     with contextlib.ExitStack() as opened:
@@ -220,12 +231,12 @@ def reopen(connections: Connections, snapshot: str) -> Generator[Connections]:
         try:
             source = opened.enter_context(open_source(first.server_address, snapshot))
         except SourceUnreachable as error:
-            raise ConnectionLost(database="source", reason=error.reason) from error
+            raise JobNotConnected(database="source", reason=error.reason) from error
         database = opened.enter_context(Database(connections.target.server_address))
         try:
             connection = opened.enter_context(database.engine.connect())
         except DatabaseUnavailable as error:
-            raise ConnectionLost(database="target", reason=error.what) from error
+            raise JobNotConnected(database="target", reason=error.what) from error
         undo_when_killed(connection)
         connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
         connection.commit()
