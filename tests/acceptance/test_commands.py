@@ -327,10 +327,11 @@ def test_a_bad_address_gets_one_message_and_no_password(address: str, words: str
 @pytest.mark.parametrize("command", [["migrate"], ["rollback", "--yes"], ["seed"], ["status", "--json"], ["start"]])
 def test_every_command_reports_a_server_that_does_not_answer(command: list[str], run: Run) -> None:
     done = run(*command, DATABASE_URL=f"postgresql://ana:{PASSWORD}@127.0.0.1:1/tatame")
-    assert (done.returncode, done.stdout) == (1, "")
+    error = json.loads(done.stdout)["error"]["what"] if "--json" in command else ""
+    assert (done.returncode, done.stdout == "", error in done.stderr) == (1, not error, True)
     assert "does not answer" in done.stderr
     assert "Traceback" not in done.stderr
-    assert PASSWORD not in done.stderr
+    assert PASSWORD not in done.stderr + done.stdout
 
 
 def test_a_wrong_password_and_a_missing_database_are_reported(run: Run, guarded_url: str) -> None:
