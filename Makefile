@@ -31,8 +31,7 @@ test: $(VENV)/installed $(SITE_READY) lint-studio
 	$(BIN)/ruff check
 	$(BIN)/codespell
 	$(BIN)/deptry src
-	$(BIN)/mypy
-	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/mypy & mypy=$$!; $(BIN)/pyright --pythonpath $(BIN)/python; pyright=$$?; wait $$mypy && exit $$pyright
 	$(BIN)/pytest -n auto $(TESTS)
 
 format: $(VENV)/installed studio/node_modules/installed

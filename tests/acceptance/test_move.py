@@ -615,7 +615,7 @@ def test_a_copy_that_is_killed_repeatedly_ends_equal(
         connection.execute("INSERT INTO checkins (id, date) VALUES (500000, 'infinity')")
     chance = random.Random(1)  # noqa: S311, moments and no secrets
     killed = 0
-    for _ in range(20):
+    for _ in range(10):
         copying = subprocess.Popen(
             [COMMAND, "move", "copy", "--rejects", "keep"],
             env=environment | variables,
@@ -623,7 +623,7 @@ def test_a_copy_that_is_killed_repeatedly_ends_equal(
             stderr=subprocess.DEVNULL,
         )
         try:
-            copying.wait(chance.uniform(0.4, 2.4))
+            copying.wait(chance.uniform(0.4, 1.8))
         except subprocess.TimeoutExpired:
             copying.kill()
             copying.wait()
