@@ -27,6 +27,7 @@ from filelock import FileLock
 from hypothesis import HealthCheck, Phase, settings
 from sqlalchemy import URL, Engine
 
+from tatame_db import evolve
 from tatame_db.database.address import readable
 from tatame_db.database.pool import Database
 from tatame_db.move.rehearsal import SUPABASE_SCHEMA
@@ -204,6 +205,16 @@ def older_sandbox() -> Generator[Sandbox]:
             sandbox.close()
     finally:
         shutil.rmtree(directory)
+
+
+@pytest.fixture
+def older_engine(older_sandbox: Sandbox) -> Generator[Engine]:
+    """An engine for a migrated database on PostgreSQL 15."""
+    address = older_sandbox.create()
+    with Database(address) as database:
+        evolve.migrate(database.engine)
+        yield database.engine
+    older_sandbox.drop(str(address.database))
 
 
 # --- A project -------------------------------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ from tatame_db.evolve import catalogue, history
 from tatame_db.evolve.migrate import TooFewMigrations
 from tatame_db.evolve.push import PushFailed, PushRefused
 from tatame_db.schema import Base
-from tatame_db.testing.sandbox import Sandbox
 
 migrate_module = importlib.import_module("tatame_db.evolve.migrate")
 
@@ -431,16 +430,6 @@ def test_a_push_runs_each_statement_whole(default: str, bare_engine: Engine, mon
 
 
 # Partitions, older servers, other roles
-
-
-@pytest.fixture
-def older_engine(older_sandbox: Sandbox) -> Generator[Engine]:
-    """An engine for a migrated database on PostgreSQL 15."""
-    address = older_sandbox.create()
-    with Database(address) as database:
-        evolve.migrate(database.engine)
-        yield database.engine
-    older_sandbox.drop(str(address.database))
 
 
 def test_an_older_server_matches_and_takes_a_push(older_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -327,7 +327,7 @@ def test_a_migration_waits_for_a_lock_briefly_and_names_who_holds_it(
         holder.execute("SELECT FROM users")
         pid, user = holder.info.backend_pid, holder.info.user
         with pytest.raises(evolve.MigrationFailed) as caught:
-            evolve.migrate(migrated, timeouts=evolve.Timeouts(on_retry=retries.append))
+            evolve.migrate(migrated, timeouts=evolve.Timeouts(lock_timeout_ms=1_500, on_retry=retries.append))
     assert [len(retry.blockers) for retry in retries] == [1]
     expected = f"held by pid {pid} (the app, user {user}, idle in transaction for "
     assert expected in caught.value.message

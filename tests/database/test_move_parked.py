@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -10,11 +10,9 @@ import pytest
 from sqlalchemy import URL, Engine
 from tests.database.moves import Copy, ask, change, contents, copy_into, schema
 
-from tatame_db import evolve, move
+from tatame_db import move
 from tatame_db.database.address import readable
-from tatame_db.database.pool import Database
 from tatame_db.move.record import Record
-from tatame_db.testing.sandbox import Sandbox
 
 
 @pytest.fixture
@@ -283,15 +281,6 @@ def test_every_violated_key_is_named_with_the_number_of_rows(
     assert status().unvalidated_keys == ["checkins.checkins_user_id_users_id_fk", "class.class_gym_id_gyms_id_fk"]
     copy(replace_rows=True)
     assert (status().parked, status().unvalidated_keys) == ([], [])
-
-
-@pytest.fixture
-def older_engine(older_sandbox: Sandbox) -> Generator[Engine]:
-    address = older_sandbox.create()
-    with Database(address) as database:
-        evolve.migrate(database.engine)
-        yield database.engine
-    older_sandbox.drop(str(address.database))
 
 
 def test_keys_of_a_partitioned_table_come_back_on_a_server_that_validates_them_at_once(

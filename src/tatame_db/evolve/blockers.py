@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
-_POLL_SECONDS = 0.1
 # Without the text of a query, which may contain values.
 _BLOCKERS = text(
     "SELECT concat('pid ', pid, ' (', coalesce(nullif(application_name, ''), 'no name'), ', user ', usename, ', ',"
@@ -45,7 +44,8 @@ def blockers(address: URL, pid: int, after_seconds: float) -> Generator[list[str
             while not ended.is_set():
                 if now := list(connection.scalars(_BLOCKERS, {"pid": pid})):
                     found[:] = now
-                ended.wait(_POLL_SECONDS)
+                # Often enough for a wait of twice this time, and rarely enough for a migration that takes an hour.
+                ended.wait(after_seconds)
 
     watcher = Thread(target=watch, daemon=True)
     watcher.start()

@@ -12,6 +12,8 @@ from tatame_db.database.dialect import quoted
 from tatame_db.errors import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import Connection
     from sqlalchemy.exc import StatementError
 
@@ -65,6 +67,11 @@ def fix_for(code: str | None, source: str) -> str:
     """Return the fix for a rejected statement of a migration or of the models, by its SQLSTATE."""
     data = "fix the data or the {source}" if code and code.startswith(("22", "23")) else "fix the {source}"
     return _FIXES.get(code or "", data).format(source=source)
+
+
+def listed(sentences: Iterable[object]) -> str:
+    """Write sentences of an error one a line."""
+    return "\n".join(f"  {sentence}" for sentence in sentences)
 
 
 def indented(statement: str) -> str:

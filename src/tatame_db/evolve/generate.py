@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve import catalogue, models
 from tatame_db.evolve.difference import Answers, Change, find_change
-from tatame_db.evolve.failure import indented, postgres_message
+from tatame_db.evolve.failure import indented, listed, postgres_message
 from tatame_db.evolve.history import History, in_folder, is_project
 from tatame_db.evolve.migrate import migrate, offline_sql, rollback, upgrades
 from tatame_db.evolve.plan import Plan, plan
@@ -130,7 +130,7 @@ class ChangeRefused(TatameError):
     @property
     def lines(self) -> str:
         """The objects, one a line."""
-        return "\n".join(f"  {sentence}" for sentence in self.objects)
+        return listed(self.objects)
 
 
 @fact
@@ -162,7 +162,7 @@ class UpgradeDiffers(TatameError):
     @property
     def lines(self) -> str:
         """The differences, one a line."""
-        return _lines(self.differences)
+        return listed(self.differences)
 
     @property
     def written(self) -> str:
@@ -190,11 +190,7 @@ class DowngradeDiffers(TatameError):
     @property
     def lines(self) -> str:
         """The differences, one a line."""
-        return _lines(self.differences)
-
-
-def _lines(differences: list[catalogue.SchemaDifference]) -> str:
-    return "\n".join(f"  {difference}" for difference in differences)
+        return listed(self.differences)
 
 
 @dataclass(frozen=True)

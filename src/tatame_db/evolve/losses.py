@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from tatame_db.errors import TatameError, counted, fact
+from tatame_db.evolve.failure import listed
 from tatame_db.evolve.statements import QUALIFIED, statements
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class DataLoss(TatameError):
     @property
     def lines(self) -> str:
         """The losses, one a line."""
-        return "\n".join(f"  {loss}" for loss in self.losses)
+        return listed(self.losses)
 
     @property
     def advice(self) -> str:
@@ -48,6 +49,16 @@ class DataLoss(TatameError):
         if self.change == "push":
             return "accept the loss with `--accept-data-loss`, or keep the data of a renamed column with `--rename`"
         return f"back the data up, then accept the loss with `tatame-db {self.change} --accept-data-loss`"
+
+
+def loss_of_table(table: str, rows: int, verb: str = "is dropped") -> str:
+    """Describe the loss of the rows of a table."""
+    return f"table {table} {verb}, with {counted(rows, 'row')}"
+
+
+def loss_of_column(column: str, rows: int) -> str:
+    """Describe the loss of the values of a column, `table.column`."""
+    return f"column {column} is dropped, with values in {counted(rows, 'row')}"
 
 
 def losses_of(connection: Connection, sql: str) -> Iterator[str]:
@@ -61,12 +72,12 @@ def _losses(connection: Connection, statement: str) -> Iterator[str]:
         verb = "is emptied" if statement[0] in "tT" else "is dropped"
         for table in re.findall(QUALIFIED, dropped["names"]):
             if rows := _count(connection, table, "*"):
-                yield f"table {_readable(table)} {verb}, with {counted(rows, 'row')}"
+                yield loss_of_table(_readable(table), rows, verb)
     elif altered := _ALTERED.match(statement):
         table = altered["table"]
         for column in _COLUMN.findall(statement, altered.end()):
             if column.lower() not in _NO_COLUMN and (rows := _count(connection, table, column)):
-                yield f"column {_readable(table)}.{_readable(column)} is dropped, with values in {counted(rows, 'row')}"
+                yield loss_of_column(f"{_readable(table)}.{_readable(column)}", rows)
 
 
 def _count(connection: Connection, table: str, column: str) -> int:

@@ -86,8 +86,7 @@ class MigrationFailed(TatameError):
             parts = [f"These steps of it ran outside a transaction and stay:\n\n{steps}\n\n"]
         if self.invalid:
             parts.append(f"It left an invalid index: {', '.join(self.invalid)}.")
-        parts.append(f"Applied before it: {', '.join(self.applied)}." if self.applied else "Nothing else was changed.")
-        return " ".join(parts)
+        return " ".join([*parts, _before(self.applied)])
 
     @property
     def advice(self) -> str:
@@ -120,7 +119,11 @@ class TransactionEnded(TatameError):
     @property
     def before(self) -> str:
         """The migrations of the same run that stay applied."""
-        return f"Applied before it: {', '.join(self.applied)}." if self.applied else "Nothing else was changed."
+        return _before(self.applied)
+
+
+def _before(applied: list[str]) -> str:
+    return f"Applied before it: {', '.join(applied)}." if applied else "Nothing else was changed."
 
 
 @fact
@@ -161,13 +164,11 @@ class Record:
 
     def __call__(self, *, step: Any, **_: Any) -> None:
         """Record the step. Raises `IndexInvalid`."""
-        scripts = step.up_revisions if step.is_upgrade else (step.up_revision,)
         script = step.up_revision
         if self.stayed and (invalid := invalid_indexes(self.connection)):
             raise IndexInvalid(revision=script.revision, indexes=invalid)
-        for script in scripts:
-            self._insert(script) if step.is_upgrade else self._delete(script)
-        script = step.up_revision
+        for applied in step.up_revisions if step.is_upgrade else (script,):
+            self._insert(applied) if step.is_upgrade else self._delete(applied)
         done = MigrationStep(script.revision, script.doc, time.perf_counter() - self.started)
         self.started = time.perf_counter()
         self.stayed.clear()

@@ -12,8 +12,9 @@ from tatame_db.errors import TatameError, counted, fact
 from tatame_db.evolve import catalogue, made, models
 from tatame_db.evolve.catalogue import run_verbatim
 from tatame_db.evolve.difference import Answers, Change, find_change
-from tatame_db.evolve.failure import fix_for, indented, postgres_message, sqlstate
+from tatame_db.evolve.failure import fix_for, indented, listed, postgres_message, sqlstate
 from tatame_db.evolve.lock import Timeouts, exclusive
+from tatame_db.evolve.losses import loss_of_column, loss_of_table
 from tatame_db.server.scratch import scratch
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class PushRefused(TatameError):
     @property
     def lines(self) -> str:
         """The objects, one a line."""
-        return "\n".join(f"  {sentence}" for sentence in self.objects)
+        return listed(self.objects)
 
 
 @dataclass(frozen=True)
@@ -140,8 +141,8 @@ def _losses(connection: Connection, loss: Loss) -> Iterator[str]:
     if not rows:
         return
     if loss.column is None:
-        yield f"table {loss.table} is dropped, with {counted(rows, 'row')}"
+        yield loss_of_table(loss.table, rows)
     elif loss.new_type is None:
-        yield f"column {loss.table}.{loss.column} is dropped, with values in {counted(rows, 'row')}"
+        yield loss_of_column(f"{loss.table}.{loss.column}", rows)
     else:
         yield f"column {loss.table}.{loss.column} is rewritten as {loss.new_type} in {counted(rows, 'row')}"

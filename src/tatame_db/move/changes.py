@@ -59,7 +59,7 @@ def find_changes(digests: TableDigests, max_rows: int) -> Changes:
 def count_overwritten(digests: TableDigests, rows: int) -> int | None:
     """Count the rows of the target, of which there are `rows`, that the source lacks or has with other values.
 
-    Stops after `MOST_COUNTED`; `None` if so many rows cannot be counted part by part.
+    Stops after `MOST_COUNTED`; `None` if they cannot be counted part by part.
     """
     if rows > MOST_COUNTED and not digests.table.counted_key:
         return None
