@@ -93,11 +93,20 @@ def _working_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+def new_directory() -> Path:
+    """Create a directory that other users can enter, as a server started by root requires it.
+
+    It is in memory if there is enough: a server that is started and stopped often waits for the disk most of the time.
+    """
+    path = Path(tempfile.mkdtemp(prefix="tatame-test-", dir=new_run_directory().parent))
+    path.chmod(0o755)
+    return path
+
+
 @pytest.fixture
 def directory() -> Generator[Path]:
-    """An empty directory that other users can enter, as a server started by root requires it."""
-    path = Path(tempfile.mkdtemp(prefix="tatame-test-"))
-    path.chmod(0o755)
+    """An empty directory that other users can enter."""
+    path = new_directory()
     yield path
     shutil.rmtree(path)
 
@@ -196,8 +205,7 @@ def older_sandbox() -> Generator[Sandbox]:
     if not (OLDER_PROGRAMS / "postgres").exists():
         missing = "PostgreSQL 15 is not installed: `apt-get install postgresql-15`"
         pytest.fail(missing) if os.environ.get("OLDER_POSTGRES_IS_THERE") else pytest.skip(missing)
-    directory = Path(tempfile.mkdtemp(prefix="tatame-test-"))
-    directory.chmod(0o755)
+    directory = new_directory()
     try:
         with foreign_server(OLDER_PROGRAMS, directory / "server") as address:
             sandbox = Sandbox(address, secrets.token_hex(6), own_server=True)

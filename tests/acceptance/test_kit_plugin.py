@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -19,10 +18,10 @@ from pathlib import Path
 import psycopg
 import pytest
 from filelock import FileLock
+from tests.conftest import new_directory
 
 from tatame_db.database.address import readable
 from tatame_db.server.embedded import EmbeddedServer
-from tatame_db.server.run_directory import new_run_directory
 
 ROOT = Path(__file__).parents[2]
 PYTEST_ASYNCIO = "pytest-asyncio==1.5.0"
@@ -192,8 +191,7 @@ def plugins() -> Path:
 @pytest.fixture
 def project(tmp_path: Path, plugins: Path) -> Generator[Project]:
     """Create a project whose runs use the same kind of directory as this run: in memory if possible."""
-    run_files = Path(tempfile.mkdtemp(prefix="tatame-test-", dir=new_run_directory().parent))
-    run_files.chmod(0o755)
+    run_files = new_directory()
     folder = tmp_path / "app"
     folder.mkdir()
     project = Project(folder, run_files, plugins)

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+from tests.conftest import new_directory
 
 COMMAND = Path(sys.executable).with_name("tatame-db")
 REPOSITORY = Path(__file__).parents[2]
@@ -26,8 +26,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="module")
 def home() -> Generator[dict[str, str]]:
     """Return an environment with a seeded embedded server, for the tests of this file that only read."""
-    directory = Path(tempfile.mkdtemp(prefix="tatame-test-"))
-    directory.chmod(0o755)
+    directory = new_directory()
     environment = {"PATH": os.environ["PATH"], "HOME": str(directory), "TATAME_DATA_DIR": str(directory / "data")}
     subprocess.run([COMMAND, "up"], env=environment, check=True, capture_output=True)
     yield environment

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 from sqlalchemy import ARRAY, Table, Text
+from tests.conftest import new_directory
 
 from tatame_db.schema import Base
 
@@ -133,8 +133,7 @@ def insert_everywhere(connection: psycopg.Connection, table: Table, text: str) -
 
 @pytest.fixture(scope="session")
 def home(chromium: str) -> Generator[Home]:  # noqa: ARG001, without a browser nothing is started
-    directory = Path(tempfile.mkdtemp(prefix="tatame-test-"))
-    directory.chmod(0o755)
+    directory = new_directory()
     home = new_home(directory)
     with home.connect() as connection:
         for text in HOSTILE.values():

@@ -22,7 +22,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy import inspect as mapper_of
 from sqlalchemy.exc import NotSupportedError, OperationalError
 from sqlalchemy.orm import Session
-from tests.conftest import free_port
+from tests.conftest import free_port, new_directory
 
 from tatame_db.database.address import readable
 from tatame_db.database.errors import DatabaseNotCreated, PasswordRejected, ServerNotRunning
@@ -65,8 +65,7 @@ ALIVE, DEAD, CURRENT = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
 @pytest.fixture(scope="module")
 def shared_server() -> Generator[EmbeddedServer]:
     """Start a server that does not belong to the run, as the one in `TEST_DATABASE_URL`."""
-    place = Path(tempfile.mkdtemp(prefix="tatame-test-", dir=run_directory.new_run_directory().parent))
-    place.chmod(0o755)
+    place = new_directory()
     server = EmbeddedServer(place / "server", durable=False)
     server.start()
     yield server
