@@ -314,6 +314,23 @@ def open_source(
 
     Raises `SourceUnreachable`, `SourceTooOld`, `TablesLocked`, `TablesChanging`, `ConnectionLost`.
     """
+    with _connect_to_source(address) as opened, _read_only(opened, snapshot, on_locked=on_locked):
+        yield opened
+
+
+@contextlib.contextmanager
+def open_source_for_writing(address: URL) -> Generator[MoveConnection]:
+    """Open a PostgreSQL source for statements that write: slots, triggers, and rows on the way back.
+
+    It is outside of a transaction. A pooler may hand the session to another client, so `pin_settings` belongs to each
+    transaction. Raises `SourceUnreachable`, `SourceTooOld`, `EncodingUnsupported`, `ConnectionLost`.
+    """
+    with _connect_to_source(address) as opened, report_loss(opened):
+        yield opened
+
+
+@contextlib.contextmanager
+def _connect_to_source(address: URL) -> Generator[MoveConnection]:
     _, options = address.get_dialect()().create_connect_args(address)
     named = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "application_name": "tatame-db move"}
     defaults: dict[str, Any] = without_environment(address) | named | _KEEPALIVE
@@ -328,8 +345,7 @@ def open_source(
             raise SourceTooOld(address=address, major=major)
         opened = MoveConnection("source", address, driver)
         _refuse_encoding(opened)
-        with _read_only(opened, snapshot, on_locked=on_locked):
-            yield opened
+        yield opened
 
 
 @contextlib.contextmanager
