@@ -191,7 +191,7 @@ def foreign_server(programs: Path, home: Path) -> Generator[URL]:
         )
 
     run("initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
-    options = f"--options=-c listen_addresses='' -c unix_socket_directories={home} -c fsync=off"
+    options = f"--options=-c listen_addresses='' -c unix_socket_directories={home} -c fsync=off -c wal_level=logical"
     run("pg_ctl", "start", "-w", f"--log={home}/log", options)
     try:
         yield URL.create("postgresql+psycopg", "postgres", database="tatame", query={"host": str(home)})

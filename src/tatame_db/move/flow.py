@@ -33,6 +33,11 @@ class Flow(Protocol):
         """The tables that take this way, in the order of the move."""
         ...
 
+    @property
+    def home_keys(self) -> dict[str, str]:
+        """The column of the home by whose text `apply` finds the rows of a table; without tables that have none."""
+        ...
+
     def begin(self) -> None:
         """Take a new moment of the home; read the catalogues again, because a schema may have changed.
 

@@ -394,6 +394,8 @@ class EmbeddedServer:
             "unix_socket_permissions": "0700",
             "timezone": "UTC",
             "log_timezone": "UTC",
+            # A move back follows this server by a logical slot, and a change of this setting needs a restart.
+            "wal_level": "logical",
         }
         if not self.durable:
             options |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
