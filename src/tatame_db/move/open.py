@@ -20,6 +20,7 @@ from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.lock import LOCK_TIMEOUT_MS, exclusive, ignore, undo_when_killed
 from tatame_db.move.connection import Connections, MoveConnection, report_loss, report_loss_of_target
 from tatame_db.move.snapshot import fix_moment
+from tatame_db.move.switch.token import admit, token_of
 from tatame_db.move.target_schema import TargetNotOwned, refuse_hidden_rows
 
 if TYPE_CHECKING:
@@ -259,8 +260,10 @@ def _refuse_encoding(connection: MoveConnection) -> None:
 
 
 def _pin_target(target: MoveConnection) -> None:
-    """Pin the settings of a session that writes. Raises `KeysNotEnforced`."""
+    """Pin the settings of a session that writes, and let it pass the fence. Raises `KeysNotEnforced`."""
     target.pin_settings(for_transaction=False)
+    if token := token_of(target):
+        admit(target, token, for_transaction=False)
     target.note_commits_not_replicated()
     # A commit that is reported must be on the disk.
     target.rows(
