@@ -275,13 +275,27 @@ class MoveConnection:
 
         A pooler may hand the session of a source to another client, so there the settings end with the transaction.
         """
+        # As `SET` and without parameters: a query would take the snapshot of the transaction.
+        self.execute(self._settings("LOCAL" if for_transaction else "SESSION"))
+
+    def rows_at_once(self, query: str) -> list[tuple[Any, ...]]:
+        """Run a query with pinned settings in one message, outside of a transaction, and return all its rows.
+
+        The connection has to be in autocommit mode. Raises what `rows` raises.
+        """
+        with attribute_errors(self), watchdog(self):
+            # PostgreSQL runs the statements of one message in one transaction.
+            cursor = self.driver.execute(f"{self._settings('LOCAL')}; {query}".encode())
+            while cursor.nextset():
+                pass
+            return cursor.fetchall()
+
+    def _settings(self, scope: str) -> str:
         settings = dict(_SETTINGS)
         for major, newer in _NEWER_SETTINGS.items():
             if self.driver.info.server_version >= major * 10_000:
                 settings |= newer
-        scope = "LOCAL" if for_transaction else "SESSION"
-        # As `SET` and without parameters: a query would take the snapshot of the transaction.
-        self.execute("; ".join(f"SET {scope} {name} = {literal(value)}" for name, value in settings.items()))
+        return "; ".join(f"SET {scope} {name} = {literal(value)}" for name, value in settings.items())
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Every function here takes connections of its own and changes nothing that anothe
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections import Counter
@@ -30,7 +31,7 @@ from tatame_db.move.stages import Stage
 from tatame_db.move.stream import read_back, stream, stream_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from tatame_db.move.changes import Changes
     from tatame_db.move.choices import ExclusionQuery
@@ -187,10 +188,23 @@ def _make_equal(
     _lock(TableDigests(connections, table, preparation.hash_function), before)
     hasher = hashlib.sha256() if preparation.options.sha256 and before.rows == 0 else None
     on_block = hasher.update if hasher else None
-    try:
+    with refusals_in_words(table.name):
         deleted, written = _write(preparation, connections, table, changes, on_rows=follower.on_rows, on_block=on_block)
         # Deferred constraints and triggers would otherwise run at COMMIT, when the proof is over.
         connections.target.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    follower.on_stage(Stage.PROVE, table.name)
+    if hasher and hasher.digest() != read_back(connections.target, table):
+        raise CopyDiffers(table=table.name)
+    waiting = _clear_waiting(preparation, connections.target, table)
+    digests, after = _prove(preparation, connections, table, waiting)
+    return _Contents(after, digests, deleted, written, waiting, hasher.hexdigest() if hasher else None)
+
+
+@contextlib.contextmanager
+def refusals_in_words(table: str) -> Generator[None]:
+    """Raise `RowsRefused` for an error by which the target rejects rows of a table."""
+    try:
+        yield
     except psycopg.Error as error:
         if isinstance(error, _REFUSALS):
             reason = error.diag.message_primary
@@ -198,13 +212,7 @@ def _make_equal(
             reason = reason_without_values(error)
         else:
             raise
-        raise RowsRefused(table=table.name, reason=str(reason)) from error
-    follower.on_stage(Stage.PROVE, table.name)
-    if hasher and hasher.digest() != read_back(connections.target, table):
-        raise CopyDiffers(table=table.name)
-    waiting = _clear_waiting(preparation, connections.target, table)
-    digests, after = _prove(preparation, connections, table, waiting)
-    return _Contents(after, digests, deleted, written, waiting, hasher.hexdigest() if hasher else None)
+        raise RowsRefused(table=table, reason=str(reason)) from error
 
 
 def _lock(digests: TableDigests, expected: Fingerprint) -> None:

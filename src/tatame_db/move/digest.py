@@ -129,7 +129,11 @@ class TableDigests:
 
     def whole(self) -> tuple[Digest, Digest]:
         """Return the digests of all rows of the source and of the target."""
-        source, target = self._digests(Part())
+        return self.of_part(Part())
+
+    def of_part(self, part: Part) -> tuple[Digest, Digest]:
+        """Return the digests of the rows of a part, of the source and of the target."""
+        source, target = self._digests(part)
         return source[None], target[None]
 
     def whole_with_fingerprint(self) -> tuple[Digest, Digest, Fingerprint]:

@@ -12,6 +12,7 @@ import psycopg
 
 from tatame_db.database.dialect import public, quoted
 from tatame_db.database.keys import unique_key_or_index
+from tatame_db.evolve.lock import ignore
 from tatame_db.move.reach import refuse_reaching_changes
 from tatame_db.move.stream import stream_table
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from tatame_db.move.mapping import TableMap
     from tatame_db.move.target import OwnKey
 
-_NAME = "tatame_move_rows"
-RECEIVED = f"pg_temp.{_NAME}"
+TEMPORARY = "pg_temp."
+RECEIVED = f"{TEMPORARY}tatame_move_rows"
 
 
 def write_in_place(
@@ -41,26 +42,13 @@ def write_in_place(
     number of rows of earlier streams and of the current one. Raises `ChangesReachOtherRows`.
     """
     target = connections.target
-    names = ", ".join(quoted(column.name) for column in table.columns)
-    target.execute(
-        f"CREATE TEMPORARY TABLE {_NAME} ON COMMIT DROP AS SELECT {names} FROM {table.target_sql} WITH NO DATA"
-    )
-    received = 0
-    for where in changes.writes:
-        received += stream_table(
-            connections, table, where, into=RECEIVED, on_rows=partial(on_rows, received), on_block=None
-        )
-    # Otherwise the planner takes it for a table of a few pages.
-    target.execute(f"ANALYZE {RECEIVED}")
-    gone = [_gone(table, where) for where in changes.deletes]
-    refuse_reaching_changes(target, table, own_keys, gone, _differing(table))
+    receive(connections, table, changes.writes, RECEIVED, on_rows)
+    gone = [gone_rows(table, where, RECEIVED) for where in changes.deletes]
+    refuse_reaching_changes(target, table, own_keys, gone, differing_rows(table, RECEIVED))
     # In this order, because a unique value may have moved from one row to another.
     deleted = sum(target.execute(f"DELETE FROM {table.target_sql} WHERE {condition}") for condition in gone)
     updated, dropped = _update(target, table)
-    inserted = target.execute(
-        f"INSERT INTO {public(table.name)} ({names}) OVERRIDING SYSTEM VALUE SELECT {names} FROM {RECEIVED} AS r"
-        f" WHERE NOT EXISTS (SELECT FROM {table.target_sql} WHERE {_same_row(table)})"
-    )
+    inserted = target.execute(insert_statement(table, RECEIVED))
     for found in dropped:
         for statement in found.create_statements:
             target.execute(statement)
@@ -68,24 +56,64 @@ def write_in_place(
     return deleted, updated + inserted
 
 
-def _same_row(table: TableMap) -> str:
-    key = quoted(table.key.name)
-    return f"r.{key} = t.{key}"
+def receive(
+    connections: Connections,
+    table: TableMap,
+    writes: Sequence[str],
+    received: str,
+    on_rows: Callable[[int, int], None] = ignore,
+) -> None:
+    """Create a temporary table of this name with the rows of the source that match any of these WHERE clauses."""
+    target = connections.target
+    target.execute(
+        f"CREATE TEMPORARY TABLE {received.removeprefix(TEMPORARY)} ON COMMIT DROP AS"
+        f" SELECT {_names(table)} FROM {table.target_sql} WITH NO DATA"
+    )
+    rows = 0
+    for where in writes:
+        rows += stream_table(connections, table, where, into=received, on_rows=partial(on_rows, rows), on_block=None)
+    # Otherwise the planner takes it for a table of a few pages.
+    target.execute(f"ANALYZE {received}")
 
 
-def _gone(table: TableMap, where: str) -> str:
+def update_statement(table: TableMap, received: str) -> str | None:
+    """Return the statement that updates the rows that differ; `None` if rows consist of nothing but an id."""
+    names = [quoted(column.name) for column in table.columns if column is not table.key]
+    assignments = ", ".join(f"{name} = r.{name}" for name in names)
+    return f"UPDATE {table.target_sql} SET {assignments} FROM {differing_rows(table, received)}" if names else None
+
+
+def insert_statement(table: TableMap, received: str) -> str:
+    """Return the statement that inserts the rows whose ids the target lacks."""
+    names = _names(table)
+    return (
+        f"INSERT INTO {public(table.name)} ({names}) OVERRIDING SYSTEM VALUE SELECT {names} FROM {received} AS r"
+        f" WHERE NOT EXISTS (SELECT FROM {table.target_sql} WHERE {_same_row(table)})"
+    )
+
+
+def gone_rows(table: TableMap, where: str, received: str) -> str:
     """Return the condition of those rows of the target that were not received, among those that match a clause."""
     among = f"({where.removeprefix(' WHERE ')}) AND " if where else ""
-    return f"{among}NOT EXISTS (SELECT FROM {RECEIVED} AS r WHERE {_same_row(table)})"
+    return f"{among}NOT EXISTS (SELECT FROM {received} AS r WHERE {_same_row(table)})"
 
 
-def _differing(table: TableMap) -> str:
+def differing_rows(table: TableMap, received: str) -> str:
     """Return the FROM clause, without the table of the target, of the rows to update."""
     columns = [quoted(column.name) for column in table.columns if column is not table.key]
     # Byte by byte, because to PostgreSQL 1.0 equals 1.00, and JSON values cannot be compared at all. The cast keeps
     # PostgreSQL from comparing column by column, for which there is no such operator.
     rows = [f"ROW({', '.join(f'{alias}.{column}' for column in columns)})::record" for alias in ("t", "r")]
-    return f"{RECEIVED} AS r WHERE {_same_row(table)} AND {' *<> '.join(rows)}"
+    return f"{received} AS r WHERE {_same_row(table)} AND {' *<> '.join(rows)}"
+
+
+def _names(table: TableMap) -> str:
+    return ", ".join(quoted(column.name) for column in table.columns)
+
+
+def _same_row(table: TableMap) -> str:
+    key = quoted(table.key.name)
+    return f"r.{key} = t.{key}"
 
 
 def _update(target: MoveConnection, table: TableMap) -> tuple[int, list[KeyOrIndex]]:
@@ -95,15 +123,14 @@ def _update(target: MoveConnection, table: TableMap) -> tuple[int, list[KeyOrInd
     index is dropped until all rows are written, in the same transaction. Placeholders for the values would need one
     for each type, and a check constraint or a foreign key might reject it.
     """
-    names = [quoted(column.name) for column in table.columns if column is not table.key]
-    if not names:
+    statement = update_statement(table, RECEIVED)
+    if statement is None:
         return 0, []
-    assignments = ", ".join(f"{name} = r.{name}" for name in names)
     dropped: list[KeyOrIndex] = []
     while True:
         try:
             with target.driver.transaction():
-                return target.execute(f"UPDATE {table.target_sql} SET {assignments} FROM {_differing(table)}"), dropped
+                return target.execute(statement), dropped
         except psycopg.errors.UniqueViolation as error:
             # A trigger may have violated an index of another table.
             in_table = (error.diag.schema_name, error.diag.table_name) == ("public", table.name)

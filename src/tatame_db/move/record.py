@@ -232,6 +232,19 @@ class Record:
             },
         )
 
+    def save_changes(self, table: str, before: Fingerprint, after: Fingerprint) -> None:
+        """Store that some rows of a table, which had the fingerprint `before`, have the fingerprint `after` now.
+
+        Belongs into the transaction that writes the rows. So a write by anything else still shows.
+        """
+        last = self.tables()[table].fingerprint
+        found = Fingerprint(last.rows - before.rows + after.rows, last.digest - before.digest + after.digest)
+        self.target.execute(
+            f"UPDATE {SCHEMA}.tables SET rows = %(rows)s, fingerprint = %(fingerprint)s, copied_at = clock_timestamp()"
+            " WHERE name = %(table)s",
+            {"table": table, "rows": found.rows, "fingerprint": str(found)},
+        )
+
     def mark_proven(self, table: str) -> None:
         """Store that the last copy of a table is proven."""
         self.target.execute(
