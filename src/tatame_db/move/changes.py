@@ -51,8 +51,8 @@ def find_changes(digests: TableDigests, max_rows: int) -> Changes:
             return bulk_changes(digests)
         # Clauses, because sets of ids would take ten times as much memory.
         key = table.key
-        deletes += [f" WHERE {key.target_value} = ANY({array(ids, key.type)})" for ids in _batches(to_delete)]
-        writes += [f" WHERE {table.among(ids)}" for ids in _batches(to_write)]
+        deletes += [f" WHERE {key.target_value} = ANY({array(ids, key.type)})" for ids in batches(to_delete)]
+        writes += [f" WHERE {table.among(ids)}" for ids in batches(to_write)]
     return Changes(deletes, writes, bulk=False, rows=written)
 
 
@@ -78,7 +78,8 @@ def bulk_changes(digests: TableDigests) -> Changes:
     return Changes([part.target for part in parts], [part.source for part in parts], bulk=True)
 
 
-def _batches(keys: Iterable[str]) -> Iterator[str]:
+def batches(keys: Iterable[str]) -> Iterator[str]:
+    """Yield the ids in order, some at a time, in the form of `array_items`."""
     ordered = sorted(keys, key=number_first)
     for start in range(0, len(ordered), BATCH_ROWS):
         yield array_items(ordered[start : start + BATCH_ROWS])

@@ -60,7 +60,8 @@ class Choices:
         return None
 
 
-_CAN_BE_REJECTED = {"orphan", "misfit", "duplicate", "missing-value", "last-id", "too-long"}
+_OF_THE_WAY_BACK = {"rejected-id", "not-unique", "refused", "referenced", "changed-by-source"}
+_CAN_BE_REJECTED = {"orphan", "misfit", "duplicate", "missing-value", "last-id", "too-long", *_OF_THE_WAY_BACK}
 _STORED = "kept in `tatame_move.rejects`"
 
 

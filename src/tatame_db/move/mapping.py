@@ -97,9 +97,10 @@ class ColumnMap:
 
     def value_of(self, row: str) -> str:
         """Return the value of a row of the source that a query calls by another name."""
-        if self.source is None:
-            return "NULL"
-        value = f"{row}.{quoted(self.source.name)}"
+        return self.plain(f"{row}.{quoted(self.source.name)}") if self.source else "NULL"
+
+    def plain(self, value: str) -> str:
+        """Return a value of the source's type so that two of them are equal only if they are the same."""
         return f'({value}::text COLLATE "C")' if self._compared_by_source else value
 
     @property
@@ -140,7 +141,11 @@ class ColumnMap:
     @property
     def source_text(self) -> str:
         """The text that a proof compares, made from the source's value."""
-        return about(self.conversion.source_text, self.source_value)
+        return self.source_text_of(self.source_value)
+
+    def source_text_of(self, value: str) -> str:
+        """Return the text that a proof compares, made from a `plain` value of the source's type."""
+        return about(self.conversion.source_text, value)
 
     @property
     def target_value(self) -> str:

@@ -62,6 +62,26 @@ def advance_sequence(target: MoveConnection, table: Table, highest: int) -> None
         )
 
 
+def advance_source(source: MoveConnection, target: MoveConnection, table: TableMap) -> None:
+    """Let a table of the source continue after the last id that the target has handed out, and the highest of its rows.
+
+    Never sets a sequence back. PostgreSQL does not roll it back either.
+    """
+    key = table.key
+    if key.source is None or key.type not in LARGEST_IDS:
+        return
+    sequence = sequence_of(target, table.table)
+    last = f", (SELECT {_LAST} FROM {sequence} AS q)" if sequence else ""
+    [highest] = target.row(f"SELECT greatest((SELECT max({key.target_value}) FROM {table.target_sql}){last})")
+    sequences = source.rows(_SEQUENCES, {"table": public(table.name), "column": key.source.name})
+    for schema, name, *_ in sequences if highest is not None else ():
+        own = f"{quoted(schema)}.{quoted(name)}"
+        source.rows(
+            f"SELECT setval({literal(own)}, least({highest}, p.seqmax)) FROM {own} AS q JOIN pg_sequence AS p"
+            f" ON p.seqrelid = {literal(own)}::regclass WHERE p.seqincrement > 0 AND {highest} > {_LAST}"
+        )
+
+
 def sequence_of(target: MoveConnection, table: Table) -> str | None:
     """Return the name of the sequence of a table as SQL; `None` if it has none."""
     column = table.autoincrement_column

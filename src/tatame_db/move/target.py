@@ -122,13 +122,17 @@ def keys_of_models() -> set[tuple[str, tuple[str, ...], str, tuple[str, ...]]]:
 def own_keys(target: MoveConnection) -> list[OwnKey]:
     """Return the foreign keys that refer to tables of the models, and that the models do not have."""
     of_models = keys_of_models()
-    found = [OwnKey(*row) for row in target.rows(_KEYS, {"tables": list(phases())})]
     return [
         key
-        for key in found
+        for key in keys_to(target, list(phases()))
         if not key.is_of_models
         or (key.table, tuple(key.columns), key.parent, tuple(key.parent_columns)) not in of_models
     ]
+
+
+def keys_to(connection: MoveConnection, tables: list[str]) -> list[OwnKey]:
+    """Return all foreign keys that refer to these tables of the schema `public`, from any table."""
+    return [OwnKey(*row) for row in connection.rows(_KEYS, {"tables": tables})]
 
 
 def target_columns(target: MoveConnection) -> list[TargetColumn]:

@@ -1,0 +1,1 @@
+"""The way back: rows of the target written to the source, backwards through the mapping that a copy uses."""

@@ -1,0 +1,302 @@
+"""The flow from the target to the source: changed rows, or whole tables, in one transaction of the source."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from tatame_db.move.back import requirements
+from tatame_db.move.back.errors import writing_in_words
+from tatame_db.move.back.excluded import without_excluded
+from tatame_db.move.back.found import FoundObstacles
+from tatame_db.move.back.left import LeftRows
+from tatame_db.move.back.staging import StagedTable, able_to_read, stage
+from tatame_db.move.back.target_only import is_writable, note_values_without_source, obstacles_of
+from tatame_db.move.back.write import Loosened, MustLoosen, RowsNotTaken, write
+from tatame_db.move.choices import Choices
+from tatame_db.move.connection import Connections, is_refusal
+from tatame_db.move.digest import FEW_BITS, Hash, TableDigests, common_hash
+from tatame_db.move.mapping import Mapping as TableMapping
+from tatame_db.move.mapping import TableMap, read_mapping
+from tatame_db.move.sequences import advance_source
+from tatame_db.move.snapshot import fix_moment
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from tatame_db.move.choices import Obstacle
+    from tatame_db.move.connection import MoveConnection
+    from tatame_db.move.flow import Applied
+    from tatame_db.move.obstacles import Requirement
+
+LOCK_TIMEOUT_MS = 5_000
+
+
+class BackFlow:
+    """Makes rows of the source equal to those of the target.
+
+    `home` is opened for reading, `follower` is from `open_source_for_writing`. Each transaction there passes the
+    fences by `token`. Rows and values that the first direction excluded stay at the source as they are. A row that the
+    source cannot hold stays on the target by choice, and is in `left` then; without a choice, nothing is written.
+    """
+
+    def __init__(
+        self,
+        home: MoveConnection,
+        follower: MoveConnection,
+        *,
+        token: str | None = None,
+        choices: Choices | None = None,
+        tables: Sequence[str] = (),
+    ) -> None:
+        self.home, self.follower = home, follower
+        self.connections = Connections(source=follower, target=home)
+        self.token, self.choices, self.names = token, choices or Choices(), tables
+        self.maps: dict[str, TableMap] = {}
+        """All tables that the source has, without what the record excludes."""
+        self.chosen: list[TableMap] = []
+        self.left: dict[str, LeftRows] = {}
+        self._hash: Hash | None = None
+        follower.driver.rollback()
+        # Whatever the role or the database prefers.
+        follower.driver.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+        follower.driver.read_only = False
+
+    @property
+    def tables(self) -> list[str]:
+        """The tables that are written back, in the order of the move."""
+        return [table.name for table in self.chosen if table.name in self.maps]
+
+    @property
+    def hash_function(self) -> Hash:
+        """The hash that both servers compute alike."""
+        if self._hash is None:
+            self._hash = common_hash(self.connections)
+        return self._hash
+
+    def begin(self) -> None:
+        """Take a new moment of the target and read both catalogues again.
+
+        Raises `TablesLocked`, `TablesChanging`, `SourceUnreadable`, `ConnectionLost`.
+        """
+        fix_moment(self.home)
+        self._enter()
+        mapping: TableMapping = read_mapping(self.connections)
+        self.chosen = mapping.chosen(self.names)
+        writable = [self._with_chosen_columns(table) for table in mapping.tables if is_writable(table)]
+        self.maps = {table.name: table for table in without_excluded(self.connections, writable)}
+        self.follower.driver.rollback()
+
+    def _with_chosen_columns(self, table: TableMap) -> TableMap:
+        """Leave out the columns that only the target has, if their values stay there by choice."""
+        if not self.choices.unknown:
+            return table
+        return replace(table, columns=[column for column in table.columns if column.source])
+
+    def _enter(self) -> None:
+        """Begin a transaction of the source, which a pooler may run in another session than the one before."""
+        if self.follower.driver.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+            return
+        self.follower.pin_settings(for_transaction=True)
+        # What is reported as written must be on the disk of the source.
+        self.follower.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}; SET LOCAL synchronous_commit = 'on'")
+        if self.token is not None:
+            self.follower.rows("SELECT set_config('tatame_move.token', %(token)s, true)", {"token": self.token})
+
+    def apply(self, keys: Mapping[str, Collection[str]]) -> list[Applied]:
+        """Make the rows with these ids equal at the source; the caller commits there.
+
+        Raises `RowsNotReturnable`, `SourceNotWritable`, `ConnectionLost`; the transaction is rolled back then.
+        """
+        applied, _ = self._apply(keys)
+        return applied
+
+    def compare_whole(self, tables: Collection[str]) -> list[Applied]:
+        """Find the rows of these tables that differ, make them equal at the source, and commit."""
+        applied = self.apply(self.differing(tables))
+        self.follower.driver.commit()
+        return applied
+
+    def differing(self, tables: Collection[str]) -> dict[str, set[str]]:
+        """Return the ids of the rows in which the databases differ; those are all that is in memory."""
+        self._enter()
+        found = {table.name: self._differing(table) for table in self._in_order(tables)}
+        return {name: ids for name, ids in found.items() if ids}
+
+    def _differing(self, table: TableMap) -> set[str]:
+        digests = TableDigests(self.connections, table, self.hash_function)
+        source, target = digests.whole()
+        ids: set[str] = set()
+        for part in digests.differing_parts(FEW_BITS) if source != target else ():
+            rows, others = map(set[tuple[str, int]], digests.row_hashes(part))
+            ids.update(key for key, _ in rows ^ others)
+        return ids
+
+    def proven(self, tables: Collection[str]) -> list[TableMap]:
+        """Return these tables as a proof compares them: without what is excluded, and what stays on the target."""
+        return [self.left.get(table.name, LeftRows()).hidden(table) for table in self._in_order(tables)]
+
+    def advance_sequences(self) -> None:
+        """Let the source hand out only ids that the target has not; sequences are never set back."""
+        self._enter()
+        for name in self.tables:
+            with writing_in_words():
+                advance_source(self.follower, self.home, self.maps[name])
+
+    def try_out(self, keys: Mapping[str, Collection[str]], most: int) -> tuple[dict[str, list[Obstacle]], bool]:
+        """Return the obstacles to writing these rows, and whether writing was tried; leaves nothing at the source.
+
+        More than `most` rows are only compared with the requirements that the source states.
+        """
+        tried, left = sum(map(len, keys.values())) <= most, deepcopy(self.left)
+        try:
+            _, found = self._apply(keys, only_try=True, writes=tried)
+            return found.obstacles, tried and found.complete
+        finally:
+            self.left = left
+            self.follower.driver.rollback()
+
+    def _in_order(self, names: Iterable[str]) -> list[TableMap]:
+        wanted = set(names)
+        return [self.maps[name] for name in self.maps if name in wanted]
+
+    def _apply(
+        self, keys: Mapping[str, Collection[str]], *, only_try: bool = False, writes: bool = True
+    ) -> tuple[list[Applied], FoundObstacles]:
+        found, left = FoundObstacles(self.choices), deepcopy(self.left)
+        try:
+            with writing_in_words():
+                return self._write(keys, found, only_try=only_try, writes=writes), found
+        except BaseException:
+            self.left = left
+            if not self.follower.driver.closed:
+                self.follower.driver.rollback()
+            raise
+
+    def _write(
+        self, keys: Mapping[str, Collection[str]], found: FoundObstacles, *, only_try: bool, writes: bool
+    ) -> list[Applied]:
+        self._enter()
+        staged = self._stage(keys, found, only_try=only_try)
+        for table in staged:
+            self._exclude_in_rows(table, found)
+        self._exclude_orphans(staged, found)
+        loosened: list[Loosened] = []
+        while writes:
+            if not only_try:
+                found.refuse_unresolved()
+            try:
+                with self.follower.driver.transaction():
+                    applied = write(self.follower, staged, loosened)
+            except MustLoosen as needed:
+                # A trial must not lock the tables of the source against its readers.
+                if only_try:
+                    found.complete = False
+                    break
+                loosened.append(needed.loosened)
+            except RowsNotTaken as refusal:
+                self._exclude_refused(staged, refusal, found)
+                self._exclude_orphans(staged, found)
+            else:
+                self._drop(staged)
+                return applied
+        return []
+
+    def _stage(
+        self, keys: Mapping[str, Collection[str]], found: FoundObstacles, *, only_try: bool
+    ) -> list[StagedTable]:
+        staged: list[StagedTable] = []
+        for position, table in enumerate(self._in_order(keys)):
+            ids = set(keys[table.name])
+            self.left.setdefault(table.name, LeftRows()).forget(ids)
+            staged.append(stage(self.connections, table, ids, position))
+            if not only_try:
+                note_values_without_source(self.home, table, ids, found)
+        return staged
+
+    def _drop(self, staged: list[StagedTable]) -> None:
+        # Another batch may follow in the same transaction.
+        for table in staged:
+            self.follower.execute(f"DROP TABLE {table.rows}, {table.gone}")
+
+    # Rows that the source cannot hold
+
+    def _exclude_in_rows(self, staged: StagedTable, found: FoundObstacles) -> None:
+        if self._reads_all(staged):
+            self._exclude(staged, requirements.of_the_row(staged, carefully=False), found)
+        else:
+            with able_to_read(self.follower):
+                self._exclude(staged, requirements.of_the_row(staged, carefully=True), found)
+        self._exclude(staged, requirements.unique(self.follower, staged), found)
+
+    def _reads_all(self, staged: StagedTable) -> bool:
+        """Return whether the types of the source can read all texts: faster than to try each of them."""
+        reads = ", ".join(f"count({cell.is_exact(carefully=False)})" for cell in staged.cells)
+        try:
+            with self.follower.driver.transaction():
+                self.follower.rows(f"SELECT {reads} FROM {staged.rows} AS r")
+        except psycopg.Error as error:
+            if not is_refusal(error):
+                raise
+            return False
+        return True
+
+    def _exclude_orphans(self, staged: list[StagedTable], found: FoundObstacles) -> None:
+        """Exclude references to rows that the source does not get, until there are none."""
+        by_name = {table.table.name: table for table in staged}
+        checks = [
+            (table, requirement)
+            for table in staged
+            for reference in requirements.references(self.follower, table, self.maps)
+            if (requirement := requirements.orphans(table, reference, self.maps, by_name))
+        ]
+        while any(self._exclude(table, [requirement], found) for table, requirement in checks):
+            pass
+
+    def _exclude(self, staged: StagedTable, needed: Iterable[Requirement], found: FoundObstacles) -> bool:
+        """Exclude the rows that violate requirements; return whether there were any."""
+        # All are looked for first, so that each obstacle of a row is named.
+        violating = [
+            (requirement, {key for (key,) in self.follower.rows(query)})
+            for requirement in needed
+            for query in [f"SELECT r.id FROM {staged.rows} AS r WHERE {requirement.violation}"]
+        ]
+        for requirement, ids in violating:
+            if ids:
+                self._exclude_ids(staged, requirement, ids, found)
+        return any(ids for _, ids in violating)
+
+    def _exclude_refused(self, staged: list[StagedTable], refusal: RowsNotTaken, found: FoundObstacles) -> None:
+        [table] = [table for table in staged if table.table.name == refusal.table]
+        query = f"SELECT id FROM {table.rows} UNION SELECT id FROM {table.gone}"
+        ids = set(refusal.ids) or {key for (key,) in self.follower.rows(query)}
+        self._exclude_ids(table, requirements.refused(refusal.kind, refusal.reason), ids, found)
+
+    def _exclude_ids(self, staged: StagedTable, requirement: Requirement, ids: set[str], found: FoundObstacles) -> None:
+        name, left = staged.table.name, self.left.setdefault(staged.table.name, LeftRows())
+        becomes_null = found.note(name, requirement, ids)
+        for cell in staged.cells:
+            if becomes_null and cell.column.name == requirement.column:
+                staged.empty(self.follower, cell, ids)
+                left.nulled[cell.map.name] |= ids
+        if not becomes_null:
+            staged.remove(self.follower, ids)
+            left.ids |= ids
+
+
+def back_obstacles(flow: BackFlow, most_tried: int = 50_000) -> tuple[dict[str, list[Obstacle]], bool]:
+    """Return the obstacles of the way back by table, with what the choices do about them; nothing stays written.
+
+    Only rows in which the databases differ are examined: all others are at the source already. Constraints and
+    triggers of the source are found by writing in a transaction that is rolled back, if its fences let only this
+    session write; the second value is whether that was tried. Raises what `BackFlow.begin` raises.
+    """
+    flow.begin()
+    found, tried = flow.try_out(flow.differing(flow.tables), most_tried)
+    for table in flow.chosen:
+        if its := obstacles_of(flow.home, table, flow.choices):
+            found[table.name] = its + found.get(table.name, [])
+    return found, tried

@@ -1,0 +1,67 @@
+"""What the target has and the source has no place for: tables, and columns with values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tatame_db.move.back.found import UNKNOWN_COLUMN, FoundObstacles
+from tatame_db.move.obstacles import Requirement
+from tatame_db.move.sql import array, array_items
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from tatame_db.move.choices import Choices, Obstacle
+    from tatame_db.move.connection import MoveConnection
+    from tatame_db.move.mapping import TableMap
+
+_WRITABLE = ("table", "partitioned table")
+
+
+def is_writable(table: TableMap) -> bool:
+    """Return whether rows can be written back at all."""
+    return table.source is not None and table.source.kind in _WRITABLE and table.key.source is not None
+
+
+def obstacles_of(target: MoveConnection, table: TableMap, choices: Choices) -> list[Obstacle]:
+    """Return the obstacles of a table that the source lacks, or cannot be written to, or of its columns."""
+    found = FoundObstacles(choices)
+    for requirement, ids in _values_without_source(target, table):
+        found.note(table.name, requirement, ids)
+    return found.obstacles.get(table.name, [])
+
+
+def note_values_without_source(
+    target: MoveConnection, table: TableMap, ids: Collection[str], found: FoundObstacles
+) -> None:
+    """Note the rows with these ids that have values for which the source has no column."""
+    among = f" AND {table.key.target_value} = ANY({array(array_items(ids), table.key.type)})"
+    for requirement, its in _values_without_source(target, table, among):
+        found.note(table.name, requirement, its)
+
+
+def _values_without_source(
+    target: MoveConnection, table: TableMap, among: str = ""
+) -> Iterator[tuple[Requirement, list[str]]]:
+    for requirement in _requirements(table):
+        query = f"SELECT {table.target_id} FROM {table.target_sql} WHERE {requirement.violation}{among}"
+        yield requirement, [key for (key,) in target.rows(query)]
+
+
+def _requirements(table: TableMap) -> Iterator[Requirement]:
+    if table.source is None:
+        reason = f"the source has no table {table.name}"
+        yield Requirement(UNKNOWN_COLUMN, reason, "true", ("create the table at the source",))
+    elif not is_writable(table):
+        reason = f"{table.name} of the source is a {table.source.kind}, or has no key, so no row can be written there"
+        yield Requirement("view", reason, "true", ("let the app write to the tables that the view reads",))
+    else:
+        for column in table.columns:
+            if column.source is None:
+                yield Requirement(
+                    UNKNOWN_COLUMN,
+                    f"{column.name} has values, and the source has no such column",
+                    f"({column.target_text}) IS DISTINCT FROM ({column.source_text})",
+                    ("add the column at the source",),
+                    column.name,
+                )
