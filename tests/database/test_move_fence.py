@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
@@ -399,3 +400,26 @@ def test_removal_leaves_nothing_and_names_what_it_cannot_remove(database: URL, m
         ]
         assert [*fence.remove(connection, HASH), *fence.drop_schema_if_empty(connection)] == []
     assert triggers(database) == []
+
+
+@pytest.mark.parametrize("change_of_publisher", ["INSERT INTO roles VALUES (2)", "TRUNCATE roles"])
+def test_what_a_subscription_applies_is_refused(sandbox: Sandbox, database: URL, change_of_publisher: str) -> None:
+    name = str(database.database)
+    with new_database(sandbox) as publisher:
+        change(publisher, "CREATE PUBLICATION fenced FOR TABLE roles")
+        # A subscription within one server waits for itself if it makes its slot.
+        change(publisher, f"SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')")
+        close(database, ["roles"])
+        host = database.query["host"]
+        change(
+            database,
+            f"CREATE SUBSCRIPTION {name} CONNECTION 'host={host} user=postgres dbname={publisher.database}'"
+            f" PUBLICATION fenced WITH (create_slot = false, copy_data = false, disable_on_error = true)",
+        )
+        change(publisher, change_of_publisher)
+        disabled = f"SELECT FROM pg_subscription WHERE subname = '{name}' AND NOT subenabled"
+        while not ask(database, disabled):
+            time.sleep(0.02)
+        assert ask(database, "SELECT id FROM roles") == [(1,)]
+        change(database, f"ALTER SUBSCRIPTION {name} SET (slot_name = NONE)", f"DROP SUBSCRIPTION {name}")
+        change(publisher, f"SELECT pg_drop_replication_slot('{name}')")

@@ -18,6 +18,8 @@ OLDEST_SERVER = 14
 
 SCHEMA = "public"
 """The schema of all tables that name no other, whatever the `search_path` of a session is."""
+MOVE_SCHEMA = "tatame_move"
+"""The schema of everything that a move creates beside the tables: its record, and the function of its triggers."""
 
 
 def _schema_of(named: Any) -> Any:

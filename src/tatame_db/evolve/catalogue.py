@@ -82,7 +82,7 @@ def pin_search_path(connection: Connection) -> None:
 def read(connection: Connection) -> Catalogue:
     """Return the objects of the schema `public` by key. Runs in the open transaction and waits for no lock.
 
-    Objects of an extension are omitted. Owners and privileges are not read: they belong to the server.
+    Objects of an extension or of a move are omitted. Owners and privileges are not read: they belong to the server.
     """
     pin_search_path(connection)
     connection.execute(text("SET LOCAL quote_all_identifiers = off"))
@@ -101,7 +101,7 @@ class _Reader:
         self.connection = connection
         self.objects: Catalogue = {}
         self.by_address: dict[Address, SchemaObject] = {}
-        self.members = {(row[0], row[1]) for row in self.rows(kinds.EXTENSION_MEMBERS)}
+        self.others = {(row[0], row[1]) for row in self.rows(kinds.OTHERS)}
         self.parents = {row[0]: row[1] for row in self.rows(kinds.PARENTS)}
         self.part_of: dict[Address, Address] = {
             (row[0], row[1], 0): (row[2], row[3], row[4]) for row in self.rows(kinds.PART_OF)
@@ -113,9 +113,9 @@ class _Reader:
         return list(run_verbatim(self.connection, query))
 
     def add(self, row: Any) -> None:
-        """Add an object that a query of `kinds` describes, unless it belongs to an extension."""
+        """Add an object that a query of `kinds` describes, unless it belongs to an extension or to a move."""
         kind, name, table, definition, handle, create, facts, *address = row
-        if (address[0], address[1]) in self.members:
+        if (address[0], address[1]) in self.others:
             self.tables_of_extensions |= {table} if kind == "table" and table else set()
             return
         if table in self.tables_of_extensions:
@@ -149,7 +149,7 @@ class _Reader:
         """Name each object of a kind that no query reads."""
         for *address, kind, identity, table in self.rows(kinds.EVERYTHING):
             place = (address[0], address[1], address[2])
-            if self._known(place) or place[:2] in self.members or table in self.tables_of_extensions:
+            if self._known(place) or place[:2] in self.others or table in self.tables_of_extensions:
                 continue
             found = SchemaObject(
                 kind,

@@ -5,7 +5,7 @@ and `COMMENT ON` name it, the SQL that creates it (NULL if the planner or Postgr
 as JSON, and the address in `pg_depend`: catalogue, oid and column number.
 """
 
-from tatame_db.database.dialect import SCHEMA
+from tatame_db.database.dialect import MOVE_SCHEMA, SCHEMA
 
 _PUBLIC = f"'{SCHEMA}'::regnamespace"
 # The tables, as the objects that belong to them join them.
@@ -386,7 +386,18 @@ PART_OF = f"""
     ) part (catalogue, oid, whole_catalogue, whole, number) WHERE oid >= 16384
 """
 
-EXTENSION_MEMBERS = "SELECT classid, objid FROM pg_depend WHERE deptype = 'e'"
+# The triggers with which a move refuses writers to a table, and the publications that it reads changes from.
+MOVE_TRIGGERS = f"""
+    SELECT t.oid FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+    WHERE p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = '{MOVE_SCHEMA}')
+"""
+MOVE_PUBLICATIONS = f"SELECT oid FROM pg_publication WHERE starts_with(pubname, '{MOVE_SCHEMA}_')"
+OTHERS = f"""
+    SELECT classid, objid FROM pg_depend WHERE deptype = 'e'
+    UNION ALL SELECT 'pg_trigger'::regclass, oid FROM ({MOVE_TRIGGERS}) t
+    UNION ALL SELECT 'pg_publication_rel'::regclass, oid FROM pg_publication_rel
+    WHERE prpubid IN ({MOVE_PUBLICATIONS})
+"""
 
 DEPENDENCIES = """
     SELECT DISTINCT classid, objid, objsubid, refclassid, refobjid, refobjsubid

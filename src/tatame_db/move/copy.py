@@ -108,7 +108,8 @@ def copy(
     `ReferencesUnreadable`, `ParentsNotCopied`, `TablesLocked`, `TargetBusy`, `ResourceExhausted`, `CopyDiffers`,
     `ForeignKeyViolated`, `RowsRefused`, `KeysNotRestored`, `TrialInsertFailed`, `NotProven`, `ChangedAfterProof`,
     `TooManyExcluded`, `JobNotConnected`, `ConnectionLost`, `ServerFailed`, `StatementCanceled`,
-    `TargetRefused`, `TargetTablesReplaced`, `KeysDisabled`, `SchemaChanged`, `NotReplicated`.
+    `TargetRefused`, `TargetTablesReplaced`, `KeysDisabled`, `SchemaChanged`, `NotReplicated`, `TablesMoved`,
+    `SwitchUnfinished`, `BothHomesOpen`, `MovedElsewhere`, `FenceDamaged`.
     """
     options = CopyOptions(tables, choices or Choices(), replace_rows, jobs, sha256, accept_emptied)
     with restoring(connections.target), in_words(connections.target):
@@ -300,7 +301,7 @@ def _prove_unchanged(
 
     Raises `ChangedAfterProof`, `NotProven`.
     """
-    changed = lock_and_find_changed(target, preparation.outdated)
+    changed = lock_and_find_changed(target, [*preparation.outdated, *preparation.moved])
     target.execute(f"LOCK TABLE {SCHEMA}.rejects IN SHARE MODE")
     if any(kept_digest(preparation, target, name) != found for name, found in kept.items()):
         changed.append(f"{SCHEMA}.rejects")

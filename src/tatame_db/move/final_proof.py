@@ -40,7 +40,7 @@ def lock_and_find_changed(target: MoveConnection, outdated: Collection[str]) -> 
     """Lock all copied tables against writers, and return those that were written to since their proof.
 
     Until the caller commits, none of them changes, so what it stores is true when it is stored. `outdated` are tables
-    that were written to before this run, and are neither locked nor compared.
+    that others may write to, or wrote to before this run, and are neither locked nor compared.
     """
     copied = {name: last for name, last in Record(target).tables().items() if name in phases() and name not in outdated}
     # Ends the transaction, so that the rows are seen as of a moment after the lock.

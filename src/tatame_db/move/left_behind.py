@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from tatame_db.database.dialect import literal, quoted
+from tatame_db.database.dialect import MOVE_SCHEMA, literal, quoted
 from tatame_db.errors import TatameError, counted
+from tatame_db.evolve.kinds import MOVE_PUBLICATIONS, MOVE_TRIGGERS
 from tatame_db.schema import phases
 
 if TYPE_CHECKING:
@@ -270,14 +271,15 @@ FROM storage.buckets b LEFT JOIN (
 ) o ON o.bucket_id = b.id
 GROUP BY b.id ORDER BY 3 DESC, 1 LIMIT {MAX_NAMES}
 """
-_TEAM = """
+_TEAM = f"""
 WITH members AS MATERIALIZED (
     SELECT classid, objid, refobjid AS extension FROM pg_depend
     WHERE deptype = 'e' AND refclassid = 'pg_extension'::regclass
 ), schemas AS MATERIALIZED (
     SELECT n.oid, n.nspname, CASE WHEN n.nspname = 'public' THEN '' ELSE n.nspname || '.' END AS prefix
     FROM pg_namespace n
-    WHERE n.nspname !~ '^(pg_|supabase_)' AND n.nspname <> 'information_schema' AND n.nspname <> ALL(%(supabase)s)
+    WHERE n.nspname !~ '^(pg_|supabase_)' AND n.nspname NOT IN ('information_schema', '{MOVE_SCHEMA}')
+        AND n.nspname <> ALL(%(supabase)s)
         AND n.oid NOT IN (SELECT objid FROM members WHERE classid = 'pg_namespace'::regclass)
 )"""
 # A column of an array of texts counts too, and JSON, but no enumeration, whose values are part of the schema.
@@ -323,7 +325,7 @@ _OBJECTS = f"""
     UNION ALL
     -- Also those on tables of Supabase that call a function of the team.
     SELECT 'triggers', t.tgname || ' of ' || p.place FROM pg_trigger t JOIN places p ON p.oid = t.tgrelid
-    WHERE NOT t.tgisinternal AND t.tgparentid = 0
+    WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.oid NOT IN ({MOVE_TRIGGERS})
         AND (t.tgrelid IN (SELECT oid FROM relations) OR t.tgfoid IN (SELECT oid FROM functions))
     UNION ALL
     SELECT 'rules', r.rulename || ' of ' || t.place FROM pg_rewrite r JOIN relations t ON t.oid = r.ev_class
@@ -359,7 +361,8 @@ _OBJECTS = f"""
             WHERE NOT a.attisdropped AND a.atttypid IN (t.oid, t.typarray)
         )
     UNION ALL
-    SELECT 'publications', pubname FROM pg_publication WHERE pubname !~ '^supabase_realtime'
+    SELECT 'publications', pubname FROM pg_publication
+    WHERE pubname !~ '^supabase_realtime' AND oid NOT IN ({MOVE_PUBLICATIONS})
     UNION ALL
     SELECT 'realtime tables', CASE WHEN schemaname = 'public' THEN '' ELSE schemaname || '.' END || tablename
     FROM pg_publication_tables WHERE pubname = 'supabase_realtime'

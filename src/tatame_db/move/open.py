@@ -202,16 +202,47 @@ def open_for_writing(
     target behind a pooler, and `KeysNotEnforced`.
     """
     source = _parsed(source)
+    with (
+        _target_for_writing(source, target, on_wait) as opened_target,
+        _open_source(source, opened_target, on_locked) as opened_source,
+        report_loss(opened_target),
+    ):
+        opened_target.driver.commit()
+        yield Connections(opened_source, opened_target)
+
+
+@contextlib.contextmanager
+def open_both_for_writing(
+    source: URL | str, target: Engine, on_wait: Callable[[], None] = ignore
+) -> Generator[Connections]:
+    """Open both databases for statements that write, outside of a transaction: the caller begins and commits.
+
+    The target's session passes the fence and holds the lock on schema changes; transactions of the source need
+    `pin_settings`, and `token.admit` to write rows. Raises what `open_for_writing` raises.
+    """
+    address = parse_address(source) if isinstance(source, str) else source
+    with (
+        _target_for_writing(address, target, on_wait) as opened_target,
+        open_source_for_writing(address) as opened_source,
+        report_loss(opened_target),
+    ):
+        if opened_source.identity == opened_target.identity:
+            raise SameDatabase(where=opened_source.readable)
+        opened_source.driver.rollback()
+        opened_target.driver.commit()
+        yield Connections(opened_source, opened_target)
+
+
+@contextlib.contextmanager
+def _target_for_writing(source: URL | Source, target: Engine, on_wait: Callable[[], None]) -> Generator[MoveConnection]:
     timeouts = evolve.Timeouts(statement_timeout_ms=0, on_wait=on_wait)
     with report_loss_of_target(), exclusive(target, timeouts) as locked:
         _refuse_incomplete(locked, source)
         locked.rollback()
-        opened_target = MoveConnection("target", target.url, driver_connection(locked))
-        _refuse_encoding(opened_target)
-        _pin_target(opened_target)
-        with _open_source(source, opened_target, on_locked) as opened_source, report_loss(opened_target):
-            opened_target.driver.commit()
-            yield Connections(opened_source, opened_target)
+        opened = MoveConnection("target", target.url, driver_connection(locked))
+        _refuse_encoding(opened)
+        _pin_target(opened)
+        yield opened
 
 
 def _parsed(source: URL | str | Source) -> URL | Source:

@@ -18,12 +18,13 @@ from tatame_db.move.refusals import refuse_emptied, refuse_other_rows
 from tatame_db.move.resolve import resolve
 from tatame_db.move.sequences import highest_ids
 from tatame_db.move.stages import Stage
+from tatame_db.move.switch.homes import Home, homes, refuse_moved
 from tatame_db.move.target import OwnKey, own_keys
 from tatame_db.move.target_schema import refuse_missing_rights, refuse_replaced_tables
 from tatame_db.schema import phases
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from tatame_db.move.choices import Choices, Resolution
     from tatame_db.move.connection import Connections, MoveConnection
@@ -91,6 +92,8 @@ class Preparation:
     """Foreign keys of the target that the models do not have."""
     outdated: list[str]
     """Other tables that were copied by an earlier run, and written to since."""
+    moved: list[str]
+    """Tables whose home is no longer the source, which this copy neither reads nor locks."""
     highest_ids: dict[str, int]
     """Of each table, handed out by the source to any row, with rejected and deleted ones."""
 
@@ -108,21 +111,25 @@ def prepare(
 
     Raises `TargetTablesReplaced`, `KeysDisabled`, `TargetNotOwned`, `ObstaclesUnresolved`, `TablesEmptied`,
     `OtherRowsInTarget`, `RowsStillReferenced`, `ReferencesUnreadable`, `ParentsNotCopied`, `SourceUnreadable`,
-    `TableUnknown`, `TooManyExcluded`, `IdsExhausted`, `NoCommonHash`.
+    `TableUnknown`, `TooManyExcluded`, `IdsExhausted`, `NoCommonHash`, `TablesMoved`, `SwitchUnfinished`, and what
+    `homes` raises.
     """
     on_stage(Stage.CHECK, None)
     refuse_replaced_tables(connections.target)
     refuse_disabled_keys(connections.target, Record(connections.target).parked())
     refuse_missing_rights(connections.target)
     mapping = read_mapping(connections)
-    selected = _select(mapping, options.tables)
+    found_homes = homes(connections)
+    refuse_moved(found_homes, [table.name for table in mapping.chosen(options.tables)])
+    moved = [table for table, home in found_homes.items() if home is not Home.SOURCE]
+    selected = _select(mapping, options.tables, moved)
     resolution = resolve(connections.source, mapping, options.choices)
     plan = plan_of(connections, resolution)
     if not plan.complete:
         raise ObstaclesUnresolved(kinds=sorted({obstacle.kind for obstacle in plan.unresolved}))
     tables = resolution.mapping.chosen(selected.names)
     hash_function = common_hash(connections)
-    _refuse_missing_parents(connections, resolution.mapping, selected, hash_function)
+    _refuse_missing_parents(connections, resolution.mapping, selected, hash_function, moved)
     fingerprints: dict[str, Fingerprint] = {}
     digests: dict[str, tuple[Digest, Digest]] = {}
     for table in tables:
@@ -142,7 +149,8 @@ def prepare(
         fingerprints=fingerprints,
         digests=digests,
         own_keys=own_keys(connections.target),
-        outdated=_outdated(connections.target, selected.names),
+        outdated=_outdated(connections.target, [*selected.names, *moved]),
+        moved=moved,
         highest_ids=highest_ids(connections.source, resolution.mapping),
     )
     record = Record(connections.target)
@@ -182,21 +190,26 @@ class _Selection:
     completed: set[str]
 
 
-def _select(mapping: Mapping, names: Sequence[str]) -> _Selection:
+def _select(mapping: Mapping, names: Sequence[str], moved: Collection[str]) -> _Selection:
     chosen = {table.name for table in mapping.chosen(names)}
-    completed = {table.name for table in mapping.tables if table.later_parents & chosen} - chosen
+    completed = {table.name for table in mapping.tables if table.later_parents & chosen} - chosen - {*moved}
     return _Selection([table.name for table in mapping.tables if table.name in chosen | completed], completed)
 
 
 def _refuse_missing_parents(
-    connections: Connections, mapping: Mapping, selected: _Selection, hash_function: Hash
+    connections: Connections,
+    mapping: Mapping,
+    selected: _Selection,
+    hash_function: Hash,
+    moved: Collection[str],
 ) -> None:
     tables = mapping.chosen(selected.names)
     parents = {key.column.table.name for table in tables for key in table.table.foreign_keys}
     later = {parent for table in tables for parent in table.later_parents}
     known, identity = Record(connections.target).tables(), identity_of(connections.source)
     copied = {name for name in selected.completed if name in known and known[name].source_identity == identity}
-    required = (parents - set(selected.names) - later) | (selected.completed - copied)
+    # A parent that has moved has the rows of the target, whatever the source still has.
+    required = (parents - set(selected.names) - later - {*moved}) | (selected.completed - copied)
 
     def differs(table: TableMap) -> bool:
         source, target = TableDigests(connections, table, hash_function).whole()

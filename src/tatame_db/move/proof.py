@@ -13,6 +13,7 @@ from tatame_db.move.digest import NARROW_BITS, TableDigests, common_hash, number
 from tatame_db.move.mapping import read_mapping
 from tatame_db.move.record import Record, identity_of
 from tatame_db.move.rejects import Rejects
+from tatame_db.move.switch.homes import known_homes
 from tatame_db.move.target_schema import refuse_missing_columns, refuse_replaced_tables
 
 if TYPE_CHECKING:
@@ -55,13 +56,26 @@ class DataDiffers(TatameError):
     exit_code = 3
     names: list[str]
     by_choice: int
+    moved: list[str] = field(default_factory=list[str])
+    """Those whose home is the target."""
     what = "source and target differ: {names}{explanation}"
-    fix = "run `tatame-db move copy`, which copies what differs; `tatame-db move plan` shows what it would refuse"
+    fix = "{advice}"
 
     @property
     def explanation(self) -> str:
         """The end of the sentence."""
-        return f"; {counted(self.by_choice, 'difference')} by choice, the others not" if self.by_choice else ""
+        choice = f"; {counted(self.by_choice, 'difference')} by choice, the others not" if self.by_choice else ""
+        return f"{choice}; the home of {', '.join(self.moved)} is the target" if self.moved else choice
+
+    @property
+    def advice(self) -> str:
+        """How to make them equal, in the direction that loses nothing."""
+        if self.moved:
+            return (
+                f"the rows that count are those of the target: `tatame-db move back {' '.join(self.moved)}` writes them"
+                " to the source too, if that is to be their home again"
+            )
+        return "run `tatame-db move copy`, which copies what differs; `tatame-db move plan` shows what it would refuse"
 
 
 @fact
@@ -143,6 +157,10 @@ class Proof:
     changed: list[Exclusion]
     """Columns and tables without a model whose values have changed at the source since they were kept."""
     rest: RestReading | None
+    moved: list[str]
+    """The tables whose home is the target, which takes writes that the source does not have."""
+    home_problem: str | None
+    """Why the homes of the tables are not known."""
 
     @property
     def unequal(self) -> list[str]:
@@ -171,7 +189,11 @@ class Proof:
             return None
         if self.equal_but_for_choices:
             return OnlyExclusionsDiffer(tables=self.unequal, rows=self.by_choice)
-        return DataDiffers(names=[*self.unequal, *(kept.place for kept in self.changed)], by_choice=self.by_choice)
+        return DataDiffers(
+            names=[*self.unequal, *(kept.place for kept in self.changed)],
+            by_choice=self.by_choice,
+            moved=[table for table in self.unequal if table in self.moved],
+        )
 
 
 def counts(connections: Connections) -> list[TableCount]:
@@ -218,12 +240,15 @@ def compare(
     readers = {
         table.name: DifferenceReader(TableDigests(connections, table, hash_function), hash_function) for table in chosen
     }
+    found = known_homes(connections.target, connections.source)
     proof = Proof(
         hash=hash_function.name,
         tables=[_prove(connections, readers[table.name], rejects, max_differences) for table in chosen],
         exclusions=rejects.of(tables),
         changed=rejects.changed(mapping, tables),
         rest=connections.source.rest,
+        moved=[table.name for table in chosen if table.name in found.moved],
+        home_problem=found.problem,
     )
     return Comparison(proof, readers)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from tatame_db.database.dialect import MOVE_SCHEMA
 from tatame_db.database.keys import KeyOrIndex
 from tatame_db.move.choices import UNKNOWN_TABLE, Exclusion
 from tatame_db.move.fingerprint import Fingerprint
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from tatame_db.move.connection import MoveConnection
     from tatame_db.move.rest import RestReading
 
-SCHEMA = "tatame_move"
+SCHEMA = MOVE_SCHEMA
 # As in the index of `rejects`, about the id.
 REJECT_ID_HASH = """hashtextextended(coalesce({}, 'NULL') COLLATE "C", 0)"""
 _TABLES = f"""
@@ -83,6 +85,8 @@ CREATE TABLE IF NOT EXISTS {SCHEMA}.rejects (
 -- A hash of the id, which may be too long for an index: that is one of the reasons to reject a row.
 CREATE INDEX IF NOT EXISTS rejects_id_index ON {SCHEMA}.rejects (table_name, ({REJECT_ID_HASH.format("id")}));
 """
+TABLES = re.findall(rf"CREATE TABLE IF NOT EXISTS {SCHEMA}[.](\w+)", _TABLES)
+"""The tables of the record."""
 # Of a record that an older version made.
 _UPGRADE = f"""
 ALTER TABLE {SCHEMA}.rejects ALTER "row" DROP NOT NULL, ADD row_text text, ADD shape integer REFERENCES {SCHEMA}.shapes;

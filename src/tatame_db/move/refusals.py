@@ -14,8 +14,10 @@ from tatame_db.move.digest import TableDigests, common_hash
 from tatame_db.move.keys import refuse_disabled_keys
 from tatame_db.move.reach import refuse_references
 from tatame_db.move.record import Record, identity_of
+from tatame_db.move.switch.homes import homes, refuse_moved
 from tatame_db.move.target import own_keys
 from tatame_db.move.target_schema import refuse_missing_rights
+from tatame_db.schema import phases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -106,6 +108,11 @@ def refuse_other_rows(record: Record, identity: str, differing: Iterable[tuple[T
 
 def refusals_of_copy(connections: Connections, resolution: Resolution, choices: Choices) -> list[TatameError]:
     """Return why a copy of all tables with these choices would refuse the target, or this state of the source."""
+    try:
+        refuse_moved(homes(connections), phases())
+    except TatameError as error:
+        # Its rows of the target are to differ from those of the source.
+        return [error]
     target, record = connections.target, Record(connections.target)
     identity = identity_of(connections.source)
     tables = resolution.mapping.tables

@@ -10,14 +10,17 @@ from tatame_db.move.choices import REJECTED, Choices
 from tatame_db.move.fingerprint import fingerprint
 from tatame_db.move.keys import disabled_keys, not_enforced_keys, unvalidated_keys
 from tatame_db.move.record import Record, RunStatus
+from tatame_db.move.switch.homes import known_homes
 from tatame_db.schema import phases
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
     from tatame_db.move.choices import Exclusion
     from tatame_db.move.connection import MoveConnection
     from tatame_db.move.record import TableRecord
+    from tatame_db.move.switch.homes import Home
 
 
 @fact
@@ -59,6 +62,20 @@ class TableStatus:
     proven_at: datetime | None
     stale: bool
     rejected: int
+    home: Home | None
+    """The database that takes its writes; `None` if that is not known."""
+
+
+@dataclass(frozen=True)
+class SlotStatus:
+    """A replication slot of the move, in one of the databases; `held_bytes` is what it keeps from being deleted."""
+
+    database: str
+    name: str
+    active: bool
+    """Whether a process reads it now."""
+    held_bytes: int | None
+    """Of the write-ahead log; `None` if the slot is lost."""
 
 
 @dataclass(frozen=True)
@@ -75,33 +92,61 @@ class MoveStatus:
     last_run: RunStatus | None
     finish_command: str
     """The command that restores the keys and indexes that a killed run left dropped."""
+    home_problem: str | None
+    """Why the homes of the tables are not known."""
+    slots: list[SlotStatus]
+    """The replication slots of the move."""
 
 
-def status(target: MoveConnection) -> MoveStatus:
+def status(
+    target: MoveConnection, source: MoveConnection | None = None, slots: Iterable[SlotStatus] = ()
+) -> MoveStatus:
     """Return which tables are copied and proven, whether that still holds, and which keys and indexes are missing.
 
-    Reads all rows of the copied tables of the target, and nothing of the source.
+    Reads all rows of the copied tables of the target. The homes are those that the target knows; with a connection to
+    the source, a switch that was interrupted shows too.
     """
     record = Record(target)
     tables, exclusions = record.tables(), record.exclusions()
+    known = known_homes(target, source)
     return MoveStatus(
-        [_status(target, table, phase, tables.get(table), exclusions) for table, phase in phases().items()],
+        [
+            _status(
+                target,
+                table,
+                phase,
+                tables.get(table),
+                exclusions=exclusions,
+                home=known.homes.get(table),
+            )
+            for table, phase in phases().items()
+        ],
         record.parked(),
         _unvalidated(target),
         exclusions,
         record.last_run(),
         _finish_command(record),
+        known.problem,
+        [*slots],
     )
 
 
 def _status(
-    target: MoveConnection, table: str, phase: int, last: TableRecord | None, exclusions: list[Exclusion]
+    target: MoveConnection,
+    table: str,
+    phase: int,
+    last: TableRecord | None,
+    *,
+    exclusions: list[Exclusion],
+    home: Home | None,
 ) -> TableStatus:
     if last is None:
-        return TableStatus(table, phase, None, None, None, stale=False, rejected=0)
+        return TableStatus(table, phase, None, None, None, stale=False, rejected=0, home=home)
     stale = fingerprint(target, table) != last.fingerprint
     rejected = sum(found.rows for found in exclusions if (found.table, found.action) == (table, REJECTED))
-    return TableStatus(table, phase, last.rows, last.copied_at, last.proven_at, stale=stale, rejected=rejected)
+    return TableStatus(
+        table, phase, last.rows, last.copied_at, last.proven_at, stale=stale, rejected=rejected, home=home
+    )
 
 
 def unfinished(target: MoveConnection) -> Unfinished:

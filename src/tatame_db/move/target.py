@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tatame_db.database.dialect import quoted
+from tatame_db.evolve.kinds import MOVE_TRIGGERS
 from tatame_db.move.choices import Obstacle
 from tatame_db.move.target_schema import types_of_models
 from tatame_db.schema import Base, moved_tables, phases
@@ -174,7 +175,7 @@ def column_obstacles(table: TableMap, rows: int, columns: Iterable[TargetColumn]
     return [Obstacle("target-column", reason, rows, [], [fix]) for reason, fix in reasons.items()]
 
 
-_OBJECTS = """
+_OBJECTS = f"""
 WITH models AS (
     SELECT c.oid, c.relname, c.relrowsecurity, c.relforcerowsecurity,
         array_position(%(tables)s::text[], c.relname::text) AS place
@@ -189,7 +190,7 @@ WITH models AS (
         CASE WHEN t.tginitdeferred THEN 'INITIALLY DEFERRED' END)
     FROM models m JOIN pg_trigger t ON t.tgrelid = m.oid
     -- A trigger that is disabled, or enabled for replication only, does not run.
-    WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')
+    WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.oid NOT IN ({MOVE_TRIGGERS})
     UNION ALL
     SELECT m.place, m.relname, 'rule', r.rulename, concat('ON ',
         CASE r.ev_type WHEN '2' THEN 'UPDATE' WHEN '3' THEN 'INSERT' WHEN '4' THEN 'DELETE' ELSE 'SELECT' END,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from sqlalchemy import func, or_, select
+from sqlalchemy.exc import DBAPIError
 
 from tatame_db.database.bulk import sequence_query, truncate
-from tatame_db.database.dialect import quoted, quoted_table
+from tatame_db.database.dialect import MOVE_SCHEMA, quoted, quoted_table
 from tatame_db.database.driver import driver_connection
 from tatame_db.database.keys import without_keys_and_indexes
 from tatame_db.errors import TatameError, counted, fact
@@ -24,7 +26,7 @@ from tatame_db.seed.people import newcomers, team_of
 from tatame_db.seed.plan import SeedPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
     from sqlalchemy import Connection, Table
 
@@ -47,25 +49,50 @@ class DatabaseNotEmpty(TatameError):
         return [f"{counted(count, 'row')} in {table}" for table, count in self.rows.items()]
 
 
+@fact
+class TableRefusesWrites(TatameError):
+    """The database takes part in a move, and a table of it takes no writes, because its home is the other database."""
+
+    reason: str
+    what = "the database takes no sample data: {reason}"
+    means = "No row was deleted or written."
+    fix = "seed another database, or end the move with `tatame-db move finish` first"
+
+
+@contextlib.contextmanager
+def _refused_in_words() -> Generator[None]:
+    try:
+        yield
+    except (DBAPIError, psycopg.Error) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        # The triggers of a move are the only ones whose function is in its schema.
+        if isinstance(cause, psycopg.Error) and f" {MOVE_SCHEMA}." in (cause.diag.context or ""):
+            raise TableRefusesWrites(reason=str(cause.diag.message_primary)) from error
+        raise
+
+
 def is_empty(connection: Connection) -> bool:
     """Return whether every table of the models is empty."""
     return not connection.scalar(select(or_(*(table.select().exists() for table in tables_in_order()))))
 
 
+@_refused_in_words()
 def empty(connection: Connection) -> None:
     """Delete the rows of all tables of the models and restart their ids; the caller commits.
 
-    It fails if a table outside of the models refers to one of them: the rows of that table are not deleted.
+    It fails if a table outside of the models refers to one of them: the rows of that table are not deleted. Raises
+    `TableRefusesWrites`.
     """
     truncate(connection, tables_in_order())
 
 
+@_refused_in_words()
 def seed(connection: Connection, plan: SeedPlan | None = None) -> dict[str, int]:
     """Fill an empty database and return the number of rows of each table; the caller commits, all or nothing.
 
     A table without sample data stays empty. Other writers wait until the commit, and while check-ins are written also
-    readers of some tables. The role of the connection must own the tables. Raises `DatabaseNotEmpty`, having changed
-    nothing.
+    readers of some tables. The role of the connection must own the tables. Raises `DatabaseNotEmpty` and
+    `TableRefusesWrites`, having changed nothing.
 
     >>> with database.engine.begin() as connection:
     ...     seed(connection, SeedPlan(gyms=1, members=20))

@@ -246,17 +246,24 @@ class Removal:
     name: str
     reason: str | None = None
 
+    def __str__(self) -> str:
+        place = f"{self.kind} {self.name} of the {self.database}"
+        return f"{place}: {self.reason}" if self.reason else place
 
-def remove(connection: MoveConnection, token_hash: str | None = None) -> Iterator[Removal]:
-    """Remove the fences of this database, with `token_hash` only those that this token passes, and their function.
 
-    Commits after each table, so that no reader waits for long; what cannot be removed is named and left.
+def remove(
+    connection: MoveConnection, token_hash: str | None = None, *, kept: Collection[str] = ()
+) -> Iterator[Removal]:
+    """Remove the fences of this database, except for those of the tables in `kept`, and then their function.
+
+    With `token_hash`, only those that this token passes. Commits after each table, so that no reader waits for long;
+    what cannot be removed is named and left.
     """
     words = _words(connection)
     tables: defaultdict[str, list[_Relation]] = defaultdict(list)
     for relation in _relations(connection, phases()):
         # The triggers of rows of a partition go with those of the whole table.
-        if relation.hashes and token_hash in (None, *relation.hashes):
+        if relation.hashes and token_hash in (None, *relation.hashes) and relation.table not in kept:
             tables[relation.table].append(relation)
     connection.driver.rollback()
     for table, parts in tables.items():
@@ -265,14 +272,14 @@ def remove(connection: MoveConnection, token_hash: str | None = None) -> Iterato
             for part in parts
             for trigger in (words.triggers if part.is_root else [words.trigger])
         ]
-        yield from _removal(connection, "triggers", table, statements)
+        yield from removal(connection, "triggers", table, statements)
     function = f"{SCHEMA}.{words.function}"
     if connection.rows(_FUNCTION, {"schema": SCHEMA, "name": words.function}):
         # Another target may have triggers that call it.
         [used] = connection.row(f"SELECT EXISTS (SELECT FROM pg_trigger WHERE tgfoid = '{function}'::regproc)")
         connection.driver.rollback()
         if not used:
-            yield from _removal(connection, "function", function, [f"DROP FUNCTION {function}()"])
+            yield from removal(connection, "function", function, [f"DROP FUNCTION {function}()"])
     connection.driver.rollback()
 
 
@@ -281,11 +288,11 @@ def drop_schema_if_empty(connection: MoveConnection) -> Iterator[Removal]:
     is_empty = connection.rows(_EMPTY_SCHEMA, {"schema": SCHEMA})
     connection.driver.rollback()
     if is_empty:
-        yield from _removal(connection, "schema", SCHEMA, [f"DROP SCHEMA {SCHEMA}"])
+        yield from removal(connection, "schema", SCHEMA, [f"DROP SCHEMA {SCHEMA}"])
 
 
-def _removal(connection: MoveConnection, kind: str, name: str, statements: list[str]) -> Iterator[Removal]:
-    """Run statements in a transaction with short waits for locks, several times if need be."""
+def removal(connection: MoveConnection, kind: str, name: str, statements: list[str]) -> Iterator[Removal]:
+    """Remove an object by statements in one transaction, with short waits for locks, several times if need be."""
     for pause in (*RETRY_PAUSES_SECONDS[:3], None):
         connection.pin_settings(for_transaction=True)
         connection.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")

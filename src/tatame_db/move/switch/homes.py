@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from tatame_db.errors import TatameError, fact
-from tatame_db.move.switch.fence import fences
+from tatame_db.move.connection import Connections
+from tatame_db.move.switch.fence import FenceDamaged, fences
 from tatame_db.move.switch.token import token_hash, token_of
 from tatame_db.schema import phases
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from tatame_db.move.connection import Connections, MoveConnection
+    from tatame_db.move.connection import MoveConnection
     from tatame_db.move.switch.fence import Fence
 
 
-class Home(Enum):
+class Home(StrEnum):
     """The database that takes the writes of a table."""
 
     SOURCE = "source"
@@ -122,6 +124,27 @@ def homes_of_target(target: MoveConnection) -> dict[str, Home]:
     return {
         table: Home.TARGET if table in following and not following[table].closed else Home.SOURCE for table in phases()
     }
+
+
+@dataclass(frozen=True)
+class KnownHomes:
+    """The homes as far as they are known; none if the fences contradict each other, which `problem` describes."""
+
+    homes: dict[str, Home]
+    problem: str | None = None
+
+    @property
+    def moved(self) -> list[str]:
+        """The tables whose home is the target."""
+        return [table for table, home in self.homes.items() if home is Home.TARGET]
+
+
+def known_homes(target: MoveConnection, source: MoveConnection | None = None) -> KnownHomes:
+    """Return the homes for a command that only shows them, with the source if it is at hand."""
+    try:
+        return KnownHomes(homes(Connections(source, target)) if source else homes_of_target(target))
+    except (BothHomesOpen, MovedElsewhere, FenceDamaged) as error:
+        return KnownHomes({}, error.what)
 
 
 def refuse_moved(homes: dict[str, Home], tables: Collection[str]) -> None:
