@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -220,6 +220,31 @@ def test_a_rollback_leaves_nothing(database: URL) -> None:
     assert triggers(database) == []
     assert ask(database, "SELECT FROM pg_namespace WHERE nspname = 'tatame_move'") == []
     change(database, "DELETE FROM roles")
+
+
+def test_a_killed_client_leaves_nothing(database: URL) -> None:
+    with opened(database) as connection:
+        fence.closing(connection, TABLES, HASH, pause_at_most_seconds=30)
+        # The socket is shut down, as the kernel does it for a process that is killed.
+        connection.abort()
+        change(database, "DELETE FROM roles")
+    assert triggers(database) == []
+
+
+def test_the_token_belongs_to_one_transaction_of_a_pooler(database: URL, pooler: Callable[[URL], URL]) -> None:
+    pooled = pooler(database)
+    close(pooled)
+    with opened(pooled) as connection, session(pooled, prepare_threshold=None) as other:
+        token.admit(connection, TOKEN)
+        with pytest.raises(REFUSED):
+            other.execute("DELETE FROM roles")
+        other.rollback()
+        connection.execute("DELETE FROM public.roles")
+        connection.driver.commit()
+        for _ in range(4):
+            with pytest.raises(REFUSED):
+                connection.execute("DELETE FROM public.roles")
+            connection.driver.rollback()
 
 
 def test_a_transaction_that_is_left_open_ends_by_itself(database: URL) -> None:

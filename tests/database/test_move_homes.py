@@ -10,6 +10,7 @@ from sqlalchemy import URL, Engine
 from tests.database.moves import ask, change, contents, copy_into, schema
 
 from tatame_db import evolve, move, seed
+from tatame_db.database.pool import Database
 from tatame_db.move.open import open_both_for_writing
 from tatame_db.move.switch import fence, homes
 from tatame_db.move.switch.homes import Home
@@ -66,8 +67,10 @@ def test_two_open_databases_after_a_switch_are_no_answer(supabase: URL, engine: 
 
 def test_a_source_that_moved_to_another_target_is_no_answer(supabase: URL, engine: Engine) -> None:
     with open_both_for_writing(supabase, engine) as connections:
-        set_fences(connections, "roles", source="closed", target="opened")
-        connections.target.execute("DELETE FROM tatame_move.token")
+        set_fences(connections, "users", source="closed", target="opened")
+        connections.source.pin_settings(for_transaction=True)
+        fence.close(connections.source, ["roles"], "0" * 64)
+        connections.source.driver.commit()
         with pytest.raises(homes.MovedElsewhere, match="roles"):
             found_homes(connections)
 
@@ -95,6 +98,22 @@ def test_only_its_owner_reads_the_token(supabase: URL, engine: Engine) -> None:
         connections.target.execute("SET ROLE token_reader")
         assert token_of(connections.target) is None
         connections.target.driver.rollback()
+
+
+def test_a_role_that_may_only_read_knows_the_homes(supabase: URL, engine: Engine) -> None:
+    change(
+        engine.url,
+        "DO $$ BEGIN CREATE ROLE homes_reader LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
+        "GRANT USAGE ON SCHEMA tatame_migrations TO homes_reader",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA public, tatame_migrations TO homes_reader",
+    )
+    with open_both_for_writing(supabase, engine) as connections:
+        set_fences(connections, "roles", source="closed", target="opened")
+    with (
+        Database(engine.url.set(username="homes_reader")) as reader,
+        move.open_for_reading(supabase, reader.engine) as connections,
+    ):
+        assert homes.homes(connections)["roles"] is Home.TARGET
 
 
 # What the commands do with homes

@@ -25,6 +25,7 @@ from tests.conftest import on_both_versions
 from tatame_db import evolve, move
 from tatame_db.database.address import readable
 from tatame_db.database.pool import Database
+from tatame_db.move.open import open_both_for_writing
 from tatame_db.move.rest import role_of
 from tatame_db.move.rest_errors import (
     CertificatesUnusable,
@@ -42,6 +43,9 @@ from tatame_db.move.rest_errors import (
     TableForbidden,
     UnexpectedResponse,
 )
+from tatame_db.move.switch import fence
+from tatame_db.move.switch.homes import TablesMoved
+from tatame_db.move.switch.token import make_token, token_hash
 from tatame_db.schema import phases
 from tatame_db.server.run_directory import in_memory, new_run_directory
 
@@ -111,6 +115,17 @@ def _quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 # --- What is copied --------------------------------------------------------------------------------------------------
+
+
+def test_a_table_that_has_moved_is_not_overwritten_over_rest(
+    postgrest: Start, supabase: URL, service: str, engine: Engine
+) -> None:
+    with open_both_for_writing(supabase, engine) as connections:
+        connections.target.pin_settings(for_transaction=True)
+        fence.open_(connections.target, ["roles"], token_hash(make_token(connections.target)))
+        connections.target.driver.commit()
+    with pytest.raises(TablesMoved, match="the home of roles is the target"):
+        copy(postgrest(), service, engine)
 
 
 @pytest.mark.parametrize("cap", [1000, 1])

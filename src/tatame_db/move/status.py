@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 from tatame_db.errors import NOTHING_CHANGED, TatameError, fact
 from tatame_db.move.choices import REJECTED, Choices
 from tatame_db.move.fingerprint import fingerprint
+from tatame_db.move.follow.slot import forgotten_slots
 from tatame_db.move.keys import disabled_keys, not_enforced_keys, unvalidated_keys
 from tatame_db.move.record import Record, RunStatus
 from tatame_db.move.switch.homes import known_homes
 from tatame_db.schema import phases
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from datetime import datetime
 
     from tatame_db.move.choices import Exclusion
     from tatame_db.move.connection import MoveConnection
+    from tatame_db.move.follow.slot import ForgottenSlot
     from tatame_db.move.record import TableRecord
     from tatame_db.move.switch.homes import Home
 
@@ -67,18 +68,6 @@ class TableStatus:
 
 
 @dataclass(frozen=True)
-class SlotStatus:
-    """A replication slot of the move, in one of the databases; `held_bytes` is what it keeps from being deleted."""
-
-    database: str
-    name: str
-    active: bool
-    """Whether a process reads it now."""
-    held_bytes: int | None
-    """Of the write-ahead log; `None` if the slot is lost."""
-
-
-@dataclass(frozen=True)
 class MoveStatus:
     """The state of a move."""
 
@@ -94,17 +83,15 @@ class MoveStatus:
     """The command that restores the keys and indexes that a killed run left dropped."""
     home_problem: str | None
     """Why the homes of the tables are not known."""
-    slots: list[SlotStatus]
-    """The replication slots of the move."""
+    forgotten_slots: list[ForgottenSlot]
+    """The replication slots of moves that no process reads, each with the WAL that its server keeps for it."""
 
 
-def status(
-    target: MoveConnection, source: MoveConnection | None = None, slots: Iterable[SlotStatus] = ()
-) -> MoveStatus:
+def status(target: MoveConnection, source: MoveConnection | None = None) -> MoveStatus:
     """Return which tables are copied and proven, whether that still holds, and which keys and indexes are missing.
 
-    Reads all rows of the copied tables of the target. The homes are those that the target knows; with a connection to
-    the source, a switch that was interrupted shows too.
+    Reads all rows of the copied tables of the target. With a connection to the source, a switch that was interrupted
+    and the slots of the source show too.
     """
     record = Record(target)
     tables, exclusions = record.tables(), record.exclusions()
@@ -127,7 +114,8 @@ def status(
         record.last_run(),
         _finish_command(record),
         known.problem,
-        [*slots],
+        # Both may be databases of one server.
+        list(dict.fromkeys(slot for server in (target, source) if server for slot in _forgotten_slots(server))),
     )
 
 
@@ -147,6 +135,13 @@ def _status(
     return TableStatus(
         table, phase, last.rows, last.copied_at, last.proven_at, stale=stale, rejected=rejected, home=home
     )
+
+
+def _forgotten_slots(server: MoveConnection) -> list[ForgottenSlot]:
+    # A standby has no position to write at, and nothing follows it.
+    if server.rest or server.row("SELECT pg_is_in_recovery()")[0]:
+        return []
+    return forgotten_slots(server)
 
 
 def unfinished(target: MoveConnection) -> Unfinished:

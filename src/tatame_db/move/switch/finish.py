@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from tatame_db.database.dialect import literal, quoted
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.lock import ignore
-from tatame_db.move.record import SCHEMA, TABLES, Record
+from tatame_db.move.follow.slot import slot_name
+from tatame_db.move.record import SCHEMA, TABLES, Record, identity_of
 from tatame_db.move.switch.fence import Removal, drop_schema_if_empty, removal, remove
 from tatame_db.move.switch.homes import Home, SwitchUnfinished, homes
 from tatame_db.move.switch.token import token_hash, token_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from tatame_db.move.connection import Connections, MoveConnection
 
@@ -57,14 +58,12 @@ class Finished:
         return FinishIncomplete(left=[str(found) for found in self.left]) if self.left else None
 
 
-def finish(
-    connections: Connections, slots: Mapping[str, str], on_removed: Callable[[Removal], None] = ignore
-) -> Finished:
+def finish(connections: Connections, on_removed: Callable[[Removal], None] = ignore) -> Finished:
     """Remove what the move created in both databases: slots, publications, triggers, functions, and the record.
 
-    `slots` has the name of slot and publication by the name of the database. Rows of tables stay as they are, and so
-    does the record if it has excluded rows, which may exist nowhere else. What cannot be removed is named, and the
-    rest is removed nevertheless; a second call removes what is left, and finds nothing if nothing is.
+    Rows of tables stay as they are, and so does the record if it has excluded rows, which may exist nowhere else. What
+    cannot be removed is named, and the rest is removed nevertheless; a second call removes what is left, and finds
+    nothing if nothing is.
 
     From the end on, both databases take writes. Commits after each object. Raises `SwitchUnfinished`,
     `KeysStillParked`, and what `homes` raises.
@@ -78,7 +77,7 @@ def finish(
     record = Record(target)
     if names := record.parked():
         raise KeysStillParked(names=names)
-    token = token_of(target)
+    token, identity = token_of(target), identity_of(target)
     source.driver.rollback()
     target.driver.rollback()
     kept = _rejects(record)
@@ -91,7 +90,7 @@ def finish(
                 on_removed(step)
 
     for connection in (source, target):
-        report(_slot_removals(connection, slots[connection.name]))
+        report(_slot_removals(connection, slot_name(identity, connection.name)))
     report(remove(target))
     if token:
         # A table whose fence is open on the target and gone on the source would have two homes.

@@ -101,11 +101,14 @@ def homes(connections: Connections) -> dict[str, Home]:
     """
     if connections.source.rest:
         return homes_of_target(connections.target)
-    token = token_of(connections.target)
     moved, following = fences(connections.source), fences(connections.target)
     closed_source = {table: fence for table, fence in moved.items() if fence.closed}
-    own_hash = token_hash(token) if token else None
-    if elsewhere := [table for table, fence in closed_source.items() if fence.token_hash != own_hash]:
+    # A role that may only read has no token, and the triggers of the target have the same hash.
+    token = token_of(connections.target)
+    own = {fence.token_hash for fence in following.values()}
+    if token:
+        own.add(token_hash(token))
+    if elsewhere := [table for table, fence in closed_source.items() if fence.token_hash not in own]:
         raise MovedElsewhere(tables=elsewhere)
     found = {table: _home(table, closed_source, following) for table in phases()}
     # An optional table that the source lacks takes no writes there.
