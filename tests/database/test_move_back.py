@@ -17,10 +17,12 @@ from tatame_db.database.address import readable
 from tatame_db.database.pool import Database
 from tatame_db.move.back.errors import RowsNotReturnable, SourceNotWritable
 from tatame_db.move.back.flow import BackFlow, back_obstacles
-from tatame_db.move.back.proof import prove
 from tatame_db.move.choices import Choices, Obstacle
+from tatame_db.move.flow import Flow
 from tatame_db.move.open import open_source_for_writing, open_target
 from tatame_db.move.rehearsal import SUPABASE_SCHEMA
+from tatame_db.move.switch.fence import close
+from tatame_db.move.switch.token import token_hash
 from tatame_db.testing.runs import Run
 
 # One row each that a copy rejects or empties a value of: an orphan, a value out of range, an id out of range.
@@ -30,6 +32,10 @@ EXCLUDED = (
     'INSERT INTO checkins (id, "userId") VALUES (2147483648, 1)',
 )
 CHOICES = {"orphans": "reject", "misfits": "null", "rejects": "keep"}
+
+
+def begin(flow: Flow) -> None:
+    flow.begin()
 
 
 @dataclass(frozen=True)
@@ -55,14 +61,14 @@ class Moved:
     def flow(self, *, token: str | None = None, **choices: Any) -> Generator[BackFlow]:
         with open_target(self.engine) as home, open_source_for_writing(self.source) as follower:
             flow = BackFlow(home, follower, token=token, choices=Choices(**choices))
-            flow.begin()
+            begin(flow)
             yield flow
 
     def back(self, **options: Any) -> dict[str, tuple[int, int]]:
         """Write all differing rows back, prove the tables equal, and return the numbers of rows."""
         with self.flow(**options) as flow:
             applied = flow.compare_whole(flow.tables)
-            proofs = prove(flow.connections, flow.proven(flow.tables), flow.hash_function)
+            proofs = flow.prove(flow.tables)
             assert {name: proof for name, proof in proofs.items() if proof[0] != proof[1]} == {}
             assert set(proofs) == set(flow.tables)
             return {table.table: (table.deleted, table.written) for table in applied}
@@ -419,23 +425,21 @@ def test_a_view_cannot_be_written_to(not_moved: Moved) -> None:
 
 # --- The session -----------------------------------------------------------------------------------------------------
 
-FENCE = """
-CREATE FUNCTION fence() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    IF current_setting('tatame_move.token', true) IS DISTINCT FROM 'secret' THEN
-        RAISE 'the table users has moved' USING ERRCODE = '55000'; END IF; RETURN NULL; END $$;
-CREATE TRIGGER fence BEFORE INSERT OR UPDATE OR DELETE ON users EXECUTE FUNCTION fence()
-"""
-
 
 def test_the_token_opens_the_fences_for_one_transaction_only(moved: Moved) -> None:
-    moved.at_source(FENCE)
-    moved.on_target("UPDATE users SET email = 'x' WHERE id = 1")
+    with open_source_for_writing(moved.source) as source:
+        source.pin_settings(for_transaction=True)
+        close(source, ["users"], token_hash("secret"))
+        source.driver.commit()
+    moved.on_target("UPDATE users SET email = 'x' WHERE id = 1", "DELETE FROM users WHERE id = -5")
     with pytest.raises(SourceNotWritable, match="the table users has moved"):
         moved.back()
+    with pytest.raises(SourceNotWritable, match="the table users has moved"):
+        moved.back(token="another")
     with moved.flow(token="secret") as flow:
         flow.compare_whole(flow.tables)
         assert flow.follower.row("SELECT current_setting('tatame_move.token', true)") in [("",), (None,)]
-    assert moved.ask("SELECT id FROM users WHERE email = 'x'") == [(1,)]
+    assert moved.ask("SELECT id FROM users WHERE email = 'x' OR id < 0") == [(1,)]
 
 
 def test_a_source_that_is_read_only_or_locked_is_named(moved: Moved, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ import tatame_db
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve import SchemaCheck
 from tatame_db.evolve.catalogue import SchemaDifference
+from tatame_db.move.choices import Obstacle
 from tatame_db.move.copy_errors import LockHolder
 from tatame_db.move.refusals import OtherRows
 
@@ -41,6 +42,7 @@ SAMPLES: dict[str, Any] = {
     "dict[str, int]": {"users": 9_085},
     "dict[str, str]": {"users": "a sample"},
     "dict[str, OtherRows]": {"users": OtherRows(1, 9_085)},
+    "dict[str, list[Obstacle]]": {"users": [Obstacle("misfit", "a sample", 2, ["1"], ["choose another value"])]},
     "list[Conflict]": [],
     "list[LockHolder]": [LockHolder("users", 9_085, vacuums=True)],
     "list[Rejection]": [],

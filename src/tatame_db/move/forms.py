@@ -70,7 +70,7 @@ _INTO_TIME = {
         unstorable_reason="is not a time of the form HH:MM",
     ),
 }
-_INTO_FORM: dict[str, tuple[str, dict[str, Conversion]]] = {
+INTO_FORM: dict[str, tuple[str, dict[str, Conversion]]] = {
     "YYYY-MM-DD": (_IS_DATE, _INTO_DATE),
     "MM-DD": (_IS_DAY, {}),
     "HH:MM": (_IS_TIME, _INTO_TIME),
@@ -79,7 +79,7 @@ _INTO_FORM: dict[str, tuple[str, dict[str, Conversion]]] = {
 
 def conversion_into_form(kind: str, form: Form) -> Conversion:
     """Return how a value of a type of the source becomes a text of this form."""
-    has_form, known = _INTO_FORM[form.pattern]
+    has_form, known = INTO_FORM[form.pattern]
     if kind == TEXT and not form.required:
         return Conversion("unchanged", convert="VALUE::text")
     if found := known.get(kind):

@@ -183,7 +183,7 @@ _INTO_NUMERIC = {
 }
 for _number in INTEGERS:
     _INTO_NUMERIC[_number] = Conversion("unchanged", convert="VALUE::numeric")
-_KNOWN: dict[str, dict[str, Conversion]] = {
+KNOWN: dict[str, dict[str, Conversion]] = {
     TEXT: {TEXT: Conversion("unchanged", convert="VALUE::text")},
     **{target: _into_integers(target) for target in INTEGERS},
     TIMESTAMP: _INTO_TIMESTAMP,
@@ -236,7 +236,7 @@ def conversion(source_kind: str, target_type: str, form: Form | None = None) -> 
 def _conversion(kind: str, base: str, target_type: str, form: Form | None) -> Conversion:
     if base == TEXT and form:
         return conversion_into_form(kind, form)
-    if found := _KNOWN.get(base, {}).get(kind):
+    if found := KNOWN.get(base, {}).get(kind):
         return found
     # A model may have a column of any other type; only a value of the same type is known to arrive unchanged.
     if base == kind:

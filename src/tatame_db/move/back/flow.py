@@ -13,6 +13,7 @@ from tatame_db.move.back.errors import writing_in_words
 from tatame_db.move.back.excluded import without_excluded
 from tatame_db.move.back.found import FoundObstacles
 from tatame_db.move.back.left import LeftRows
+from tatame_db.move.back.proof import prove
 from tatame_db.move.back.staging import StagedTable, able_to_read, stage
 from tatame_db.move.back.target_only import is_writable, note_values_without_source, obstacles_of
 from tatame_db.move.back.write import Loosened, MustLoosen, RowsNotTaken, write
@@ -23,12 +24,15 @@ from tatame_db.move.mapping import Mapping as TableMapping
 from tatame_db.move.mapping import TableMap, read_mapping
 from tatame_db.move.sequences import advance_source
 from tatame_db.move.snapshot import fix_moment
+from tatame_db.move.switch.token import admit
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from tatame_db.move.choices import Obstacle
     from tatame_db.move.connection import MoveConnection
+    from tatame_db.move.digest import Digest
+    from tatame_db.move.fingerprint import Fingerprint
     from tatame_db.move.flow import Applied
     from tatame_db.move.obstacles import Requirement
 
@@ -71,6 +75,11 @@ class BackFlow:
         return [table.name for table in self.chosen if table.name in self.maps]
 
     @property
+    def home_keys(self) -> dict[str, str]:
+        """The column of the target by whose text `apply` finds the rows of a table."""
+        return {name: self.maps[name].key.name for name in self.tables}
+
+    @property
     def hash_function(self) -> Hash:
         """The hash that both servers compute alike."""
         if self._hash is None:
@@ -104,7 +113,7 @@ class BackFlow:
         # What is reported as written must be on the disk of the source.
         self.follower.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}; SET LOCAL synchronous_commit = 'on'")
         if self.token is not None:
-            self.follower.rows("SELECT set_config('tatame_move.token', %(token)s, true)", {"token": self.token})
+            admit(self.follower, self.token)
 
     def apply(self, keys: Mapping[str, Collection[str]]) -> list[Applied]:
         """Make the rows with these ids equal at the source; the caller commits there.
@@ -135,9 +144,14 @@ class BackFlow:
             ids.update(key for key, _ in rows ^ others)
         return ids
 
-    def proven(self, tables: Collection[str]) -> list[TableMap]:
-        """Return these tables as a proof compares them: without what is excluded, and what stays on the target."""
-        return [self.left.get(table.name, LeftRows()).hidden(table) for table in self._in_order(tables)]
+    def prove(self, tables: Collection[str]) -> dict[str, tuple[Digest, Digest, Fingerprint]]:
+        """Return the digests of these tables in the source and in the target, and the fingerprint of the same rows.
+
+        Without what the record excludes, and what stays on the target by choice.
+        """
+        self._enter()
+        hidden = [self.left.get(table.name, LeftRows()).hidden(table) for table in self._in_order(tables)]
+        return prove(self.connections, hidden, self.hash_function)
 
     def advance_sequences(self) -> None:
         """Let the source hand out only ids that the target has not; sequences are never set back."""
@@ -234,7 +248,7 @@ class BackFlow:
 
     def _reads_all(self, staged: StagedTable) -> bool:
         """Return whether the types of the source can read all texts: faster than to try each of them."""
-        reads = ", ".join(f"count({cell.is_exact(carefully=False)})" for cell in staged.cells)
+        reads = ", ".join(f"count(*) FILTER (WHERE {cell.is_exact(carefully=False)})" for cell in staged.cells)
         try:
             with self.follower.driver.transaction():
                 self.follower.rows(f"SELECT {reads} FROM {staged.rows} AS r")

@@ -21,6 +21,6 @@ def prove(
     """Return the digests of each table in the source and in the target, and the fingerprint of the target's rows.
 
     Each table is read once, in both databases at the same time. What the tables exclude is part of neither digest:
-    `without_excluded` leaves out what the record names, `BackFlow.proven` also what stays on the target by choice.
+    `without_excluded` leaves out what the record names, and `LeftRows` what stays on the target by choice.
     """
     return {table.name: TableDigests(connections, table, hash_function).whole_with_fingerprint() for table in tables}
