@@ -169,7 +169,7 @@ OLDER_PROGRAMS = Path("/usr/lib/postgresql/15/bin")
 
 
 @contextlib.contextmanager
-def foreign_server(programs: Path, home: Path) -> Generator[URL]:
+def foreign_server(programs: Path, home: Path, wal_level: str = "logical") -> Generator[URL]:
     """Start a server from other programs than ours, on a socket, with all its files in a new directory.
 
     Yields the address of a database that does not exist yet.
@@ -191,7 +191,9 @@ def foreign_server(programs: Path, home: Path) -> Generator[URL]:
         )
 
     run("initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
-    options = f"--options=-c listen_addresses='' -c unix_socket_directories={home} -c fsync=off -c wal_level=logical"
+    options = (
+        f"--options=-c listen_addresses='' -c unix_socket_directories={home} -c fsync=off -c wal_level={wal_level}"
+    )
     run("pg_ctl", "start", "-w", f"--log={home}/log", options)
     try:
         yield URL.create("postgresql+psycopg", "postgres", database="tatame", query={"host": str(home)})
