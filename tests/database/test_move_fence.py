@@ -16,7 +16,7 @@ from tests.database.moves import ask, change
 from tatame_db.database.address import readable
 from tatame_db.move.connection import MoveConnection
 from tatame_db.move.open import open_source_for_writing
-from tatame_db.move.switch import fence, token
+from tatame_db.move.switch import fence, removal, token
 from tatame_db.testing.runs import Run
 from tatame_db.testing.sandbox import Sandbox
 
@@ -355,6 +355,29 @@ def test_a_damaged_fence_is_no_answer(database: URL, damage: str) -> None:
         closed_of(database)
 
 
+def test_preferences_of_the_role_do_not_matter(database: URL) -> None:
+    change(
+        database,
+        "DO $$ BEGIN CREATE ROLE fence_strict SUPERUSER LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
+        "ALTER ROLE fence_strict SET default_transaction_isolation = serializable",
+        "ALTER ROLE fence_strict SET default_transaction_read_only = on",
+        "ALTER ROLE fence_strict SET search_path = nowhere",
+        "ALTER ROLE fence_strict SET bytea_output = escape",
+    )
+    close(database.set(username="fence_strict"))
+    assert closed_of(database.set(username="fence_strict")) == set(TABLES)
+
+
+def test_a_table_of_any_name_is_closed(database: URL) -> None:
+    name = """a 'b' "c" $$ %s \\ ;"""
+    quoted = name.replace('"', '""')
+    change(database, f'CREATE TABLE "{quoted}" (id integer)')
+    close(database, [name])
+    with pytest.raises(REFUSED) as refused:
+        change(database, f'INSERT INTO "{quoted}" VALUES (1)')
+    assert refused.value.diag.table_name == name
+
+
 def test_what_is_no_table_cannot_be_closed(database: URL) -> None:
     change(
         database,
@@ -409,21 +432,21 @@ def test_an_owner_without_superuser_closes_beside_event_triggers_and_row_level_s
 
 
 def test_removal_leaves_nothing_and_names_what_it_cannot_remove(database: URL, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fence, "RETRY_PAUSES_SECONDS", ())
+    monkeypatch.setattr(removal, "RETRY_PAUSES_SECONDS", ())
     close(database)
     with session(database) as reader, opened(database) as connection:
         reader.execute("SELECT * FROM users")
-        found = list(fence.remove(connection, HASH))
-        assert [(removal.kind, removal.name) for removal in found if removal.reason] == [("triggers", "users")]
+        found = list(removal.remove(connection, HASH))
+        assert [(step.kind, step.name) for step in found if step.reason] == [("triggers", "users")]
         reader.commit()
-        assert list(fence.remove(connection, token.token_hash("of another target"))) == []
-        rest = [*fence.remove(connection, HASH), *fence.drop_schema_if_empty(connection)]
-        assert [(removal.kind, removal.name) for removal in rest] == [
+        assert list(removal.remove(connection, token.token_hash("of another target"))) == []
+        rest = [*removal.remove(connection, HASH), *removal.drop_schema_if_empty(connection)]
+        assert [(step.kind, step.name) for step in rest] == [
             ("triggers", "users"),
             ("function", "tatame_move.refuse_moved"),
             ("schema", "tatame_move"),
         ]
-        assert [*fence.remove(connection, HASH), *fence.drop_schema_if_empty(connection)] == []
+        assert [*removal.remove(connection, HASH), *removal.drop_schema_if_empty(connection)] == []
     assert triggers(database) == []
 
 

@@ -16,7 +16,7 @@ from tatame_db.database.address import readable
 from tatame_db.move.follow.slot import slot_name
 from tatame_db.move.open import open_both_for_writing
 from tatame_db.move.record import identity_of
-from tatame_db.move.switch import fence
+from tatame_db.move.switch import fence, removal
 from tatame_db.move.switch.finish import Finished, FinishIncomplete, KeysStillParked, finish
 from tatame_db.move.switch.homes import Home, SwitchUnfinished, known_homes
 from tatame_db.schema import phases
@@ -115,7 +115,7 @@ def test_excluded_rows_are_kept_with_their_record(supabase: URL, engine: Engine)
 def test_what_cannot_be_removed_is_named_and_the_rest_is_removed(
     supabase: URL, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fence, "RETRY_PAUSES_SECONDS", ())
+    monkeypatch.setattr(removal, "RETRY_PAUSES_SECONDS", ())
     switched(supabase, engine)
     with psycopg.connect(readable(engine.url)) as reader:
         reader.execute("SELECT FROM roles")

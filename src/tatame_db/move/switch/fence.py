@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from tatame_db.database.dialect import public, quoted
+from tatame_db.database.dialect import literal, public, quoted
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.blockers import blockers
-from tatame_db.evolve.lock import ignore
+from tatame_db.evolve.lock import LOCK_TIMEOUT_MS, ignore
 from tatame_db.evolve.migrate import RETRY_PAUSES_SECONDS
 from tatame_db.move.record import SCHEMA
 from tatame_db.move.switch.token import SETTING
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from tatame_db.move.connection import MoveConnection
 
-# Shorter than PostgreSQL's `deadlock_timeout`, so that a deadlock never ends the app's transaction. Whoever needs the
-# table waits behind the lock for that long at most.
-LOCK_TIMEOUT_MS = 500
+# For all tables together, so that whoever needs one of them waits behind the lock for that long at most. Shorter than
+# PostgreSQL's `deadlock_timeout`, so that a deadlock never ends the app's transaction.
+FENCE_LOCK_TIMEOUT_MS = 500
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence", "c": "a type"}
 
 
@@ -106,7 +106,7 @@ class Fence:
 
 
 @dataclass(frozen=True)
-class _Words:
+class Words:
     """The names of the triggers of one database, and what a writer reads.
 
     Without an address: PostgREST passes an error on to anonymous callers.
@@ -119,21 +119,23 @@ class _Words:
 
     @property
     def row_trigger(self) -> str:
+        """The name of the trigger of rows."""
         return f"{self.trigger}_row"
 
     @property
     def triggers(self) -> list[str]:
+        """The names of both triggers."""
         return [self.trigger, self.row_trigger]
 
 
 _WORDS = {
-    "source": _Words(
+    "source": Words(
         trigger="tatame_move_moved",
         function="refuse_moved",
         message="the table %s has moved: its home is another database now",
         hint="Write to the database that the table moved to. The rows here can still be read, and get older.",
     ),
-    "target": _Words(
+    "target": Words(
         trigger="tatame_move_follows",
         function="refuse_following",
         message="the table %s follows the source: its home is still there",
@@ -143,7 +145,7 @@ _WORDS = {
 
 
 @dataclass(frozen=True)
-class _Relation:
+class Relation:
     """A table, or a partition of one, with its place in a statement and the triggers of the fence that it has."""
 
     table: str
@@ -179,11 +181,13 @@ def closing(
     pause_at_most_seconds: float,
     on_retry: Callable[[float, list[str]], None] = ignore,
 ) -> None:
-    """Close these tables in a new transaction, which stays open and ends by itself after the longest pause.
+    """Close these tables in a new transaction, which stays open.
 
-    Each attempt waits for the locks for half a second, so that no queue of writers forms behind it. `on_retry` is
-    called before the next attempt with the pause until then, in seconds, and the sessions that held the locks. The
-    caller commits. Raises `WritersNotStopped`, and what `close` raises.
+    The server ends it after the longest pause if this client no longer does anything, and from PostgreSQL 17 on in any
+    case; before, the caller has to watch the clock. Each attempt waits for the locks for half a second, so that no
+    queue of writers forms behind it. `on_retry` is called before the next attempt with the pause until then, in
+    seconds, and the sessions that held the locks. The caller commits. Raises `WritersNotStopped`, and what `close`
+    raises.
     """
     pauses = iter(RETRY_PAUSES_SECONDS)
     attempts = 0
@@ -193,7 +197,7 @@ def closing(
         _begin(connection, pause_at_most_seconds)
         [pid] = connection.row("SELECT pg_backend_pid()")
         try:
-            with blockers(connection.server_address, pid, LOCK_TIMEOUT_MS / 2_000) as blocking:
+            with blockers(connection.server_address, pid, FENCE_LOCK_TIMEOUT_MS / 2_000) as blocking:
                 close(connection, tables, token_hash)
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
             connection.driver.rollback()
@@ -213,14 +217,14 @@ def closing(
 
 def fences(connection: MoveConnection) -> dict[str, Fence]:
     """Return the fence of each table of the models that ever had one here. Raises `FenceDamaged`."""
-    relations: defaultdict[str, list[_Relation]] = defaultdict(list)
-    for relation in _relations(connection, phases()):
+    relations: defaultdict[str, list[Relation]] = defaultdict(list)
+    for relation in relations_of(connection, phases()):
         relations[relation.table].append(relation)
     found: dict[str, Fence] = {}
     damaged: list[str] = []
     for table, parts in relations.items():
         hashes = {hashed for part in parts for hashed in part.hashes}
-        closed = all(part.enabled == len(_words(connection).triggers) for part in parts)
+        closed = all(part.enabled == len(words_of(connection).triggers) for part in parts)
         if not hashes:
             continue
         if len(hashes) > 1 or (not closed and any(part.enabled for part in parts)):
@@ -237,83 +241,8 @@ def closed_tables(connection: MoveConnection) -> set[str]:
     return {table for table, fence in fences(connection).items() if fence.closed}
 
 
-@dataclass(frozen=True)
-class Removal:
-    """An object that was removed, or could not be: then `reason` says why."""
-
-    database: str
-    kind: str
-    name: str
-    reason: str | None = None
-
-    def __str__(self) -> str:
-        place = f"{self.kind} {self.name} of the {self.database}"
-        return f"{place}: {self.reason}" if self.reason else place
-
-
-def remove(
-    connection: MoveConnection, token_hash: str | None = None, *, kept: Collection[str] = ()
-) -> Iterator[Removal]:
-    """Remove the fences of this database, except for those of the tables in `kept`, and then their function.
-
-    With `token_hash`, only those that this token passes. Commits after each table, so that no reader waits for long;
-    what cannot be removed is named and left.
-    """
-    words = _words(connection)
-    tables: defaultdict[str, list[_Relation]] = defaultdict(list)
-    for relation in _relations(connection, phases()):
-        # The triggers of rows of a partition go with those of the whole table.
-        if relation.hashes and token_hash in (None, *relation.hashes) and relation.table not in kept:
-            tables[relation.table].append(relation)
-    connection.driver.rollback()
-    for table, parts in tables.items():
-        statements = [
-            f"DROP TRIGGER IF EXISTS {trigger} ON {part.sql}"
-            for part in parts
-            for trigger in (words.triggers if part.is_root else [words.trigger])
-        ]
-        yield from removal(connection, "triggers", table, statements)
-    function = f"{SCHEMA}.{words.function}"
-    if connection.rows(_FUNCTION, {"schema": SCHEMA, "name": words.function}):
-        # Another target may have triggers that call it.
-        [used] = connection.row(f"SELECT EXISTS (SELECT FROM pg_trigger WHERE tgfoid = '{function}'::regproc)")
-        connection.driver.rollback()
-        if not used:
-            yield from removal(connection, "function", function, [f"DROP FUNCTION {function}()"])
-    connection.driver.rollback()
-
-
-def drop_schema_if_empty(connection: MoveConnection) -> Iterator[Removal]:
-    """Drop the schema of the move if nothing is in it; commits."""
-    is_empty = connection.rows(_EMPTY_SCHEMA, {"schema": SCHEMA})
-    connection.driver.rollback()
-    if is_empty:
-        yield from removal(connection, "schema", SCHEMA, [f"DROP SCHEMA {SCHEMA}"])
-
-
-def removal(connection: MoveConnection, kind: str, name: str, statements: list[str]) -> Iterator[Removal]:
-    """Remove an object by statements in one transaction, with short waits for locks, several times if need be."""
-    for pause in (*RETRY_PAUSES_SECONDS[:3], None):
-        connection.pin_settings(for_transaction=True)
-        connection.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
-        try:
-            for statement in statements:
-                connection.execute(statement)
-        except psycopg.Error as error:
-            if connection.driver.closed:
-                raise
-            connection.driver.rollback()
-            if pause is not None and isinstance(error, psycopg.errors.LockNotAvailable):
-                time.sleep(pause)
-                continue
-            yield Removal(connection.name, kind, name, str(error.diag.message_primary))
-            return
-        connection.driver.commit()
-        yield Removal(connection.name, kind, name)
-        return
-
-
-def _words(connection: MoveConnection) -> _Words:
+def words_of(connection: MoveConnection) -> Words:
+    """Return the names and texts of the triggers of this database."""
     return _WORDS[connection.name]
 
 
@@ -324,27 +253,44 @@ def _begin(connection: MoveConnection, pause_at_most_seconds: float) -> None:
     names = ["idle_in_transaction_session_timeout", "statement_timeout"]
     if connection.driver.info.server_version >= 170_000:
         names.append("transaction_timeout")
-    for name in names:
-        connection.execute(f"SET LOCAL {name} = {max(1, round(pause_at_most_seconds * 1_000))}")
+    limits = [f"SET LOCAL {name} = {max(1, round(pause_at_most_seconds * 1_000))}" for name in names]
+    # Whatever the role prefers: this transaction writes, and sees what was committed before it got the locks.
+    connection.execute("; ".join(["SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE", *limits]))
 
 
 def _set(connection: MoveConnection, tables: Collection[str], token_hash: str, *, closed: bool) -> None:
-    words = _words(connection)
+    words = words_of(connection)
     names = [relation.table for relation in _fenceable(connection, tables) if relation.is_root]
     if not names:
         return
     with _in_words(connection):
-        connection.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
-        connection.execute(f"LOCK TABLE {', '.join(map(public, names))} IN SHARE ROW EXCLUSIVE MODE")
-        connection.execute(_create_function(words))
-        # A partition may have been attached before the lock.
+        connection.execute(_lock(names))
+        # A partition may have been attached before the lock. Few messages, because writers wait meanwhile.
+        statements = [_create_function(words)]
         for relation in _fenceable(connection, tables):
-            for statement in _trigger_statements(words, relation, token_hash, closed=closed):
-                connection.execute(statement)
-        connection.execute("SET LOCAL lock_timeout = 0")
+            statements += _trigger_statements(words, relation, token_hash, closed=closed)
+        connection.execute("; ".join([*statements, f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}"]))
 
 
-def _create_function(words: _Words) -> str:
+def _lock(names: list[str]) -> str:
+    tables = ", ".join(literal(public(name)) for name in names)
+    body = f"""
+DECLARE
+    until timestamptz := clock_timestamp() + interval '{FENCE_LOCK_TIMEOUT_MS} ms';
+    name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY[{tables}]::text[] LOOP
+        PERFORM set_config(
+            'lock_timeout', greatest(1, ceil(1000 * extract(epoch FROM until - clock_timestamp())))::integer::text, true
+        );
+        EXECUTE 'LOCK TABLE ' || name || ' IN SHARE ROW EXCLUSIVE MODE';
+    END LOOP;
+END
+"""
+    return f"DO {literal(body)}"
+
+
+def _create_function(words: Words) -> str:
     # The text of a function cannot have parameters, and this one is a constant.
     return f"""
 CREATE SCHEMA IF NOT EXISTS {SCHEMA};
@@ -362,7 +308,7 @@ $$
 """
 
 
-def _trigger_statements(words: _Words, relation: _Relation, token_hash: str, *, closed: bool) -> Iterator[str]:
+def _trigger_statements(words: Words, relation: Relation, token_hash: str, *, closed: bool) -> Iterator[str]:
     # The condition is a parsed expression, which no `search_path` of a writer changes, and is faster than a function.
     unless_admitted = (
         "WHEN (pg_catalog.sha256(pg_catalog.convert_to(pg_catalog.current_setting"
@@ -383,8 +329,8 @@ def _trigger_statements(words: _Words, relation: _Relation, token_hash: str, *, 
     yield f"ALTER TABLE {relation.sql} {', '.join(f'{state} TRIGGER {trigger}' for trigger in words.triggers)}"
 
 
-def _fenceable(connection: MoveConnection, tables: Collection[str]) -> list[_Relation]:
-    relations = _relations(connection, tables)
+def _fenceable(connection: MoveConnection, tables: Collection[str]) -> list[Relation]:
+    relations = relations_of(connection, tables)
     existing = {relation.table for relation in relations}
     missing = [table for table in tables if table not in existing and not _may_lack(connection, table)]
     reasons = [f"{table} does not exist" for table in missing]
@@ -403,9 +349,9 @@ def _may_lack(connection: MoveConnection, table: str) -> bool:
     return connection.name == "source" and model is not None and optional_in_source(model)
 
 
-def _relations(connection: MoveConnection, tables: Collection[str]) -> list[_Relation]:
+def relations_of(connection: MoveConnection, tables: Collection[str]) -> list[Relation]:
     """Return these tables and their partitions, parents first."""
-    words = _words(connection)
+    words = words_of(connection)
     parameters = {
         "tables": list(tables),
         "schema": SCHEMA,
@@ -413,7 +359,7 @@ def _relations(connection: MoveConnection, tables: Collection[str]) -> list[_Rel
         "triggers": words.triggers,
     }
     return [
-        _Relation(table, depth == 0, kind, f"{quoted(schema)}.{quoted(name)}", enabled, hashes)
+        Relation(table, depth == 0, kind, f"{quoted(schema)}.{quoted(name)}", enabled, hashes)
         for table, depth, kind, schema, name, enabled, hashes in connection.rows(_RELATIONS, parameters)
     ]
 
@@ -446,12 +392,4 @@ SELECT t.root, t.depth, t.kind::text, n.nspname, c.relname,
     ARRAY(SELECT DISTINCT coalesce(g.hash, '') FROM triggers g WHERE g.tgrelid = t.oid)
 FROM tree t JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.relnamespace
 ORDER BY array_position(%(tables)s::text[], t.root::text), t.depth, n.nspname, c.relname
-"""
-_FUNCTION = """
-SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-WHERE n.nspname = %(schema)s AND p.proname = %(name)s
-"""
-_EMPTY_SCHEMA = """
-SELECT FROM pg_namespace n WHERE n.nspname = %(schema)s
-    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid)
 """

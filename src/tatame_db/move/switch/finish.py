@@ -10,8 +10,8 @@ from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.lock import ignore
 from tatame_db.move.follow.slot import slot_name
 from tatame_db.move.record import SCHEMA, TABLES, Record, identity_of
-from tatame_db.move.switch.fence import Removal, drop_schema_if_empty, removal, remove
 from tatame_db.move.switch.homes import Home, SwitchUnfinished, homes
+from tatame_db.move.switch.removal import Removal, drop_schema_if_empty, removal, remove
 from tatame_db.move.switch.token import token_hash, token_of
 
 if TYPE_CHECKING:
