@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from tatame_db.move.back import requirements
-from tatame_db.move.back.errors import writing_in_words
+from tatame_db.move.back.errors import SourceNotWritable, writing_in_words
 from tatame_db.move.back.excluded import without_excluded
 from tatame_db.move.back.found import FoundObstacles
 from tatame_db.move.back.left import LeftRows
@@ -198,13 +198,13 @@ class BackFlow:
         for table in staged:
             self._exclude_in_rows(table, found)
         self._exclude_orphans(staged, found)
-        loosened: list[Loosened] = []
+        loosened, tight = list[Loosened](), list[Loosened]()
         while writes:
             if not only_try:
                 found.refuse_unresolved()
             try:
                 with self.follower.driver.transaction():
-                    applied = write(self.follower, staged, loosened)
+                    applied = write(self.follower, staged, loosened, tight)
             except MustLoosen as needed:
                 # A trial must not lock the tables of the source against its readers.
                 if only_try:
@@ -212,6 +212,10 @@ class BackFlow:
                     break
                 loosened.append(needed.loosened)
             except RowsNotTaken as refusal:
+                if loosened and not refusal.ids:
+                    # A constraint that holds after each statement names the rows that violate it.
+                    tight, loosened = tight + loosened, []
+                    continue
                 self._exclude_refused(staged, refusal, found)
                 self._exclude_orphans(staged, found)
             else:
@@ -239,6 +243,8 @@ class BackFlow:
     # Rows that the source cannot hold
 
     def _exclude_in_rows(self, staged: StagedTable, found: FoundObstacles) -> None:
+        if not staged.writes:
+            return
         if self._reads_all(staged):
             self._exclude(staged, requirements.of_the_row(staged, carefully=False), found)
         else:
@@ -262,31 +268,47 @@ class BackFlow:
         """Exclude references to rows that the source does not get, until there are none."""
         by_name = {table.table.name: table for table in staged}
         checks = [
-            (table, requirement)
+            (
+                table,
+                [
+                    requirement
+                    for reference in requirements.references(self.follower, table, self.maps)
+                    if (requirement := requirements.orphans(table, reference, self.maps, by_name))
+                ],
+            )
             for table in staged
-            for reference in requirements.references(self.follower, table, self.maps)
-            if (requirement := requirements.orphans(table, reference, self.maps, by_name))
+            if table.writes
         ]
-        while any(self._exclude(table, [requirement], found) for table, requirement in checks):
+        while any(self._exclude(table, its, found) for table, its in checks):
             pass
 
     def _exclude(self, staged: StagedTable, needed: Iterable[Requirement], found: FoundObstacles) -> bool:
         """Exclude the rows that violate requirements; return whether there were any."""
-        # All are looked for first, so that each obstacle of a row is named.
+        all_needed = list(needed)
+        if not all_needed:
+            return False
+        # All of them before any row is excluded, so that each obstacle of a row is named; in one query, because each
+        # query takes the time of a journey to the source.
+        conditions = ", ".join(f"({requirement.violation}) IS TRUE" for requirement in all_needed)
+        rows = self.follower.rows(
+            f"SELECT id, violated FROM (SELECT r.id, ARRAY[{conditions}] AS violated FROM {staged.rows} AS r OFFSET 0)"
+            " AS found WHERE true = ANY(violated)"
+        )
         violating = [
-            (requirement, {key for (key,) in self.follower.rows(query)})
-            for requirement in needed
-            for query in [f"SELECT r.id FROM {staged.rows} AS r WHERE {requirement.violation}"]
+            (requirement, {key for key, violated in rows if violated[position]})
+            for position, requirement in enumerate(all_needed)
         ]
         for requirement, ids in violating:
             if ids:
                 self._exclude_ids(staged, requirement, ids, found)
-        return any(ids for _, ids in violating)
+        return bool(rows)
 
     def _exclude_refused(self, staged: list[StagedTable], refusal: RowsNotTaken, found: FoundObstacles) -> None:
         [table] = [table for table in staged if table.table.name == refusal.table]
         query = f"SELECT id FROM {table.rows} UNION SELECT id FROM {table.gone}"
         ids = set(refusal.ids) or {key for (key,) in self.follower.rows(query)}
+        if not ids:
+            raise SourceNotWritable(reason=refusal.reason, advice="disable the trigger or the constraint there")
         self._exclude_ids(table, requirements.refused(refusal.kind, refusal.reason), ids, found)
 
     def _exclude_ids(self, staged: StagedTable, requirement: Requirement, ids: set[str], found: FoundObstacles) -> None:

@@ -7,7 +7,7 @@ that same text again. No conversion states that a second time.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tatame_db.database.dialect import literal, public, quoted
@@ -106,6 +106,10 @@ class StagedTable:
     """The temporary table of rows to write."""
     gone: str
     """The temporary table of rows to delete: their ids, and their keys at the source."""
+    writes: int = 0
+    """The number of rows to write, some of which may be removed again."""
+    deletes: int = 0
+    """The number of rows to delete, some of which may be removed again."""
 
     @property
     def key(self) -> Cell:
@@ -167,28 +171,33 @@ def stage(connections: Connections, table: TableMap, ids: Collection[str], posit
     names = ", ".join(("id", *(cell.name for cell in cells)))
     values = ", ".join((table.target_id, *(f"({cell.map.target_text})::{TEXT}" for cell in cells)))
     back = Connections(connections.target, source)
+    writes = 0
     for some in batches(ids):
         among = array(some, table.key.type)
         query = f"SELECT {values} FROM {table.target_sql} WHERE {table.key.target_value} = ANY({among})"
-        stream(back, query, f"{staged.rows} ({names})")
-    source.execute(f"ALTER TABLE {staged.rows} ADD key {_source_of_key(table).kind}")
-    # Otherwise the planner takes it for a table of a few pages.
-    source.execute(f"ANALYZE {staged.rows}")
-    find_keys(source, staged)
+        writes += stream(back, query, f"{staged.rows} ({names})")
     items = array(array_items(ids), TEXT)
+    # In few messages, because each takes the time of a journey to the source. Without ANALYZE, the planner takes a
+    # temporary table for one of a few pages.
     source.execute(
+        f"ALTER TABLE {staged.rows} ADD key {_source_of_key(table).kind}; ANALYZE {staged.rows}; {_find_keys(staged)}"
+    )
+    deletes = source.execute(
         f"CREATE TEMPORARY TABLE {_local(staged.gone)} ON COMMIT DROP AS SELECT w.id, {_key(table)} AS key"
         f" FROM unnest({items}) AS w (id) JOIN {table.source_sql} ON {_same_id(table, 'w.id')}"
-        f" WHERE NOT EXISTS (SELECT FROM {staged.rows} AS r WHERE r.id = w.id)"
+        f" WHERE NOT EXISTS (SELECT FROM {staged.rows} AS r WHERE r.id = w.id); ANALYZE {staged.gone}"
     )
-    source.execute(f"ANALYZE {staged.gone}")
-    return staged
+    return replace(staged, writes=writes, deletes=deletes)
 
 
 def find_keys(source: MoveConnection, staged: StagedTable) -> None:
-    """Note the keys of the staged rows that the source has."""
+    """Note the keys of the staged rows that the source has by now."""
+    source.execute(_find_keys(staged))
+
+
+def _find_keys(staged: StagedTable) -> str:
     table = staged.table
-    source.execute(
+    return (
         f"UPDATE {staged.rows} AS r SET key = {_key(table)} FROM {table.with_all_rows.source_sql}"
         f" WHERE r.key IS NULL AND {_same_id(table, 'r.id')}"
     )

@@ -12,6 +12,7 @@ import psycopg
 
 from tatame_db.database.dialect import literal, quoted
 from tatame_db.database.keys import unique_key_or_index
+from tatame_db.move.back.errors import SourceNotWritable
 from tatame_db.move.back.requirements import CHANGED, REFERENCED, REFUSED
 from tatame_db.move.back.staging import find_keys
 from tatame_db.move.connection import is_refusal, reason_without_values
@@ -55,19 +56,23 @@ class MustLoosen(Exception):
         self.loosened = loosened
 
 
-def write(source: MoveConnection, tables: Sequence[StagedTable], loosened: Sequence[Loosened]) -> list[Applied]:
+def write(
+    source: MoveConnection, tables: Sequence[StagedTable], loosened: Sequence[Loosened], tight: Sequence[Loosened] = ()
+) -> list[Applied]:
     """Update and insert rows, parents first; then delete those that are gone, children first.
 
-    Raises `RowsNotTaken`, `MustLoosen`.
+    `tight` are constraints that did not hold at the end either. Raises `RowsNotTaken`, `MustLoosen`,
+    `SourceNotWritable`.
     """
     for constraint in loosened:
         source.execute(constraint.loosen)
     source.execute("SET CONSTRAINTS ALL DEFERRED")
-    writer = _Writer(source, {table.table.name: table for table in tables}, list(loosened))
-    written = {table.table.name: writer.upsert(table) for table in tables}
-    for key in keys_to(source, list(writer.tables)):
+    writer = _Writer(source, {table.table.name: table for table in tables}, list(loosened), list(tight))
+    written = {table.table.name: writer.upsert(table) if table.writes else 0 for table in tables}
+    emptied = [table.table.name for table in tables if table.deletes]
+    for key in keys_to(source, emptied) if emptied else ():
         writer.refuse_references(key)
-    deleted = {table.table.name: writer.delete(table) for table in reversed(tables)}
+    deleted = {table.table.name: writer.delete(table) if table.deletes else 0 for table in reversed(tables)}
     writer.restore()
     for table in tables:
         writer.refuse_changed(table)
@@ -75,8 +80,10 @@ def write(source: MoveConnection, tables: Sequence[StagedTable], loosened: Seque
 
 
 class _Writer:
-    def __init__(self, source: MoveConnection, tables: dict[str, StagedTable], loosened: list[Loosened]) -> None:
-        self.source, self.tables, self.loosened = source, tables, loosened
+    def __init__(
+        self, source: MoveConnection, tables: dict[str, StagedTable], loosened: list[Loosened], tight: list[Loosened]
+    ) -> None:
+        self.source, self.tables, self.loosened, self.tight = source, tables, loosened, tight
 
     def upsert(self, staged: StagedTable) -> int:
         """Update the rows that differ and insert the new ones; return their number."""
@@ -164,7 +171,7 @@ class _Writer:
                 if is_deferrable
                 else Loosened(f"{alter} DEFERRABLE INITIALLY DEFERRED", [f"{alter} NOT DEFERRABLE"])
             )
-        return None if found in self.loosened else found
+        return None if found in [*self.loosened, *self.tight] else found
 
     def refuse_references(self, key: OwnKey) -> None:
         """Refuse to delete rows to which rows refer that stay: by a key that deletes or changes those, or fails."""
@@ -194,28 +201,31 @@ class _Writer:
                 for statement in constraint.restore:
                     self.source.execute(statement)
         except psycopg.Error as error:
-            staged = self.tables.get(str(error.diag.table_name))
-            if staged is None or not is_refusal(error):
+            if not is_refusal(error):
                 raise
             reason = reason_without_values(error)
-        else:
-            return
-        # The transaction is aborted, and its savepoint is the caller's: which rows they are cannot be asked any more.
-        raise RowsNotTaken(staged.table.name, REFUSED, reason, [])
+            table = str(error.diag.table_name)
+            if table not in self.tables:
+                raise SourceNotWritable(reason=reason, advice="disable the trigger or the constraint there") from error
+            # Which rows they are cannot be asked any more: the transaction has failed.
+            raise RowsNotTaken(table, REFUSED, reason, []) from error
 
     def refuse_changed(self, staged: StagedTable) -> None:
         """Compare what was written with the rows that the source has now."""
-        find_keys(self.source, staged)
         same = staged.has_key("s", "r.key")
+        if staged.deletes:
+            self._refuse_changed(
+                staged,
+                "rows are at the source after they were deleted there: a trigger or a rule keeps them",
+                f"{staged.gone} AS r WHERE EXISTS (SELECT FROM {staged.sql} AS s WHERE {same})",
+            )
+        if not staged.writes:
+            return
+        find_keys(self.source, staged)
         self._refuse_changed(
             staged,
             "rows are not at the source after they were inserted there: a trigger or a rule removes them",
             f"{staged.rows} AS r WHERE r.key IS NULL",
-        )
-        self._refuse_changed(
-            staged,
-            "rows are at the source after they were deleted there: a trigger or a rule keeps them",
-            f"{staged.gone} AS r WHERE EXISTS (SELECT FROM {staged.sql} AS s WHERE {same})",
         )
         rows = f"{staged.rows} AS r JOIN {staged.sql} AS s ON {same} WHERE NOT"
         if not self.source.rows(f"SELECT FROM {rows} ({staged.is_kept(staged.cells)}) LIMIT 1"):
