@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Generator
+
 import psycopg
+import pytest
 from tests.conftest import on_both_versions
 from tests.database.days import Day, assert_equal, day
-from tests.database.moves import change
+from tests.database.moves import ask, change
 
 from tatame_db.database.address import readable
+from tatame_db.move.back.flow import BackFlow
+from tatame_db.move.follow import loop
+from tatame_db.move.follow.slot import Slot
+from tatame_db.move.open import open_source_for_writing, open_target, open_target_for_slots
+from tatame_db.move.switch.fence import close, open_
+from tatame_db.move.switch.homes import SwitchUnfinished
+from tatame_db.move.switch.token import make_token, token_hash
 
 __all__ = ["day"]
 
@@ -104,3 +115,41 @@ def test_a_transaction_that_commits_late_is_neither_lost_nor_torn(day: Day) -> N
             assert {found.table for found in steps.until_applied()} == {"gyms", "users"}
             assert_equal(day.source, day.engine.url)
         assert not steps.run().applied
+
+
+@on_both_versions
+def test_tables_that_a_switch_has_moved_are_followed_no_longer_and_can_be_followed_back(day: Day) -> None:
+    with day.following(), day.open_flow() as flow:
+        moved, token = ["users", "gyms"], make_token(flow.follower)
+        flow.home.driver.rollback()
+        flow.home.driver.read_only = False
+        close(flow.home, moved, token_hash(token))
+        flow.home.driver.commit()
+        with pytest.raises(SwitchUnfinished):
+            flow.begin()
+        open_(flow.follower, moved, token_hash(token))
+        flow.follower.driver.commit()
+        flow.begin()
+        assert not set(moved) & set(flow.tables)
+        flow.follower.driver.rollback()
+        change(day.engine.url, "UPDATE users SET phone = 'here' WHERE id = 1")
+    with day.following() as steps:
+        change(day.source, "UPDATE notifications SET title = 'there again'")
+        assert [found.table for found in steps.until_applied()] == ["notifications"]
+        assert ask(day.engine.url, "SELECT phone FROM users WHERE id = 1") == [("here",)]
+
+    @contextlib.contextmanager
+    def open_back() -> Generator[BackFlow]:
+        with open_target(day.engine) as home, open_source_for_writing(day.source) as follower:
+            yield BackFlow(home, follower, token=token, tables=moved)
+
+    lags: list[loop.Lag] = []
+    with open_target_for_slots(day.engine) as home:
+        home.driver.autocommit = True
+        back = loop._Following(open_back, Slot(home, f"{day.name}_back"), day.options, lags.append)
+        for phone in ("first", "second"):
+            change(day.engine.url, f"UPDATE users SET phone = '{phone}'; UPDATE gyms SET logo = '{phone}'")
+            assert back._batch_if_due(None)
+            assert_equal(day.source, day.engine.url)
+        assert [found.table for found in lags[-1].applied] == ["gyms", "users"]
+        loop._remove(back.slot)

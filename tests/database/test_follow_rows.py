@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 from tests.database.days import Day, assert_equal, day
 from tests.database.moves import ask, change
@@ -78,7 +79,13 @@ def test_what_is_on_the_target_is_neither_overwritten_nor_deleted_unasked(day: D
         steps.until_applied()
         assert_equal(day.source, day.engine.url)
 
-        change(day.engine.url, "UPDATE notifications SET title = 'mine' WHERE id = 1")
+        with pytest.raises(psycopg.Error, match="the table notifications follows the source"):
+            change(day.engine.url, "UPDATE notifications SET title = 'mine' WHERE id = 1")
+        change(
+            day.engine.url,
+            "SELECT set_config('tatame_move.token', value, false) FROM tatame_move.token",
+            "UPDATE notifications SET title = 'mine' WHERE id = 1",
+        )
         change(day.source, "TRUNCATE attachments")
         with pytest.raises(move.OtherRowsInTarget, match="notifications"):
             steps.run()

@@ -364,6 +364,20 @@ def open_source_for_writing(address: URL) -> Generator[MoveConnection]:
 
 
 @contextlib.contextmanager
+def open_target_for_slots(target: Engine) -> Generator[MoveConnection]:
+    """Open the target for statements about its slots, outside of a transaction. Raises `ConnectionLost`."""
+    with report_loss_of_target(), Database(target.url) as database, database.engine.connect() as connection:
+        opened = MoveConnection("target", target.url, driver_connection(connection))
+        opened.driver.rollback()
+        try:
+            with report_loss(opened):
+                yield opened
+        finally:
+            # The settings belong to the session, so it must not go back to a pool.
+            connection.invalidate()
+
+
+@contextlib.contextmanager
 def _connect_to_source(address: URL) -> Generator[MoveConnection]:
     _, options = address.get_dialect()().create_connect_args(address)
     named = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "application_name": "tatame-db move"}

@@ -35,6 +35,9 @@ from tatame_db.move.record import Record, identity_of
 from tatame_db.move.sequences import LARGEST_IDS, advance_sequence
 from tatame_db.move.snapshot import fix_moment
 from tatame_db.move.sql import array, array_items
+from tatame_db.move.switch.fence import closed_tables, closing
+from tatame_db.move.switch.homes import Home, homes, refuse_moved
+from tatame_db.move.switch.token import make_token, token_hash
 from tatame_db.move.target import own_keys
 from tatame_db.schema import phases
 
@@ -48,6 +51,9 @@ if TYPE_CHECKING:
     from tatame_db.move.mapping import TableMap
     from tatame_db.move.open import Source
     from tatame_db.move.snapshot import LockWait
+
+# Of one attempt to create the triggers of all tables, which takes some milliseconds.
+_CLOSING_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -82,32 +88,45 @@ class ForwardFlow:
     ) -> None:
         self.connections, self.home, self.follower = connections, connections.source, connections.target
         self._names, self._on_locked = list(tables) or list(phases()), on_locked
+        self._tables: list[str] = []
         self._identity = identity_of(self.home)
         self._maps: dict[str, TableMap] = {}
         self._hash: Hash | None = None
 
     @property
     def tables(self) -> list[str]:
-        """The tables that take this way, in the order of the move."""
-        return [name for name in phases() if name in self._names]
+        """The tables whose home is the source, in the order of the move; `begin` finds out."""
+        return self._tables
 
     @property
     def home_keys(self) -> dict[str, str]:
         """The column of each table that holds ids as the target stores them too."""
-        keys = {name: table.key for name, table in self._maps.items() if name in self._names}
+        keys = {name: self._maps[name].key for name in self._tables}
         return {name: key.source.name for name, key in keys.items() if key.source and key.alike}
 
     def begin(self) -> None:
-        """Take a new moment of the source. A source over REST is at the moment of its reading until it is reopened.
+        """Close the target to other writers and take a new moment of the source.
 
-        Raises `TablesLocked`, `TablesChanging`, `SourceUnreadable`, `KeysDisabled`, `ConnectionLost`.
+        A source over REST is at the moment of its reading until it is reopened. Raises `SwitchUnfinished`, what `homes`
+        and `closing` raise, `TablesLocked`, `TablesChanging`, `SourceUnreadable`, `KeysDisabled`, `ConnectionLost`.
         """
         self.follower.driver.rollback()
         if self.home.rest is None:
             fix_moment(self.home, on_locked=self._on_locked)
+        found = homes(self.connections)
+        refuse_moved(found, [name for name in self._names if found[name] is Home.NEITHER])
+        self._tables = [name for name in phases() if name in self._names and found[name] is Home.SOURCE]
+        self._close_target()
         self._maps = {table.name: table for table in read_mapping(self.connections).tables}
         refuse_disabled_keys(self.follower, Record(self.follower).parked())
         self.follower.driver.commit()
+
+    def _close_target(self) -> None:
+        closed = closed_tables(self.follower)
+        if still_open := [name for name in self._tables if name not in closed]:
+            token = make_token(self.follower)
+            closing(self.follower, still_open, token_hash(token), pause_at_most_seconds=_CLOSING_SECONDS)
+            self.follower.driver.commit()
 
     def apply(self, keys: Mapping[str, Collection[str]]) -> list[Applied]:
         """Make the rows with these ids equal, prove it and record it; the caller commits.
@@ -147,7 +166,7 @@ class ForwardFlow:
     # Some rows
 
     def _apply(self, keys: Mapping[str, Collection[str]]) -> list[Applied]:
-        maps = [table for name, table in self._maps.items() if name in keys and name in self._names]
+        maps = [table for name, table in self._maps.items() if name in keys and name in self._tables]
         self._refuse_incomplete(maps)
         doubts = Doubts(self.connections, self._maps, self._identity, self._choices())
         for table in maps:
@@ -177,7 +196,7 @@ class ForwardFlow:
         if parked := record.parked():
             raise WholeComparisonNeeded([table.name for table in maps], f"{', '.join(parked)} are not restored")
         for table in maps:
-            if later := table.later_parents - set(self.tables):
+            if later := table.later_parents - set(self._tables):
                 raise WholeComparisonNeeded([table.name], f"references to {', '.join(sorted(later))} have to wait")
 
     def _receive(self, table: TableMap, keys: Collection[str], received: str) -> _Rows:

@@ -171,9 +171,10 @@ class _Following:
             return True
         self._refuse_too_much_wal()
         with self.open_flow() as flow:
-            if not flow.tables:
-                return False
             flow.begin()
+            if not flow.tables:
+                # A switch has moved the last of them meanwhile.
+                return False
             lag, is_complete = self._batch(flow)
             self.on_lag(lag)
             if self.options.until_equal and is_complete:
@@ -273,10 +274,10 @@ def _compare_repeatedly(
     while not options.stop.is_set():
         started = time.monotonic()
         with open_flow() as flow:
-            if not flow.tables:
-                return
             moment = time.monotonic()
             flow.begin()
+            if not flow.tables:
+                return
             applied = flow.compare_whole(flow.tables)
             seconds = time.monotonic() - moment
             compared = dict.fromkeys(flow.tables, "there is no slot")
