@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import URL
+from tests.conftest import run_sql
 
 from tatame_db import evolve
 from tatame_db.database.address import readable
@@ -247,12 +248,17 @@ def test_the_keys_of_every_answer_are_documented(move: Run, supabase: URL, addre
                     check(item, inner[1])
 
     options = "--misfits", "null", "--rejects", "keep", "--unknown", "leave"
-    for command in ("plan", "copy", "verify", "counts", "status", "rejects"):
-        answer = json.loads(move(command, "--json", *(options if command in ("plan", "copy") else ())).stdout)
-        [name] = re.findall(rf"^\| `tatame-db move {command}` \| \[(\w+)\]", page, re.MULTILINE)
-        check(answer, name)
-        with psycopg.connect(readable(address)) as connection:
-            connection.execute("UPDATE users SET email = 'new@gym.example' WHERE id = 1")
+    slot = f"tatame_move_{address.database}"
+    run_sql(address, f"SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')")
+    try:
+        for command in ("plan", "copy", "verify", "counts", "status", "rejects"):
+            answer = json.loads(move(command, "--json", *(options if command in ("plan", "copy") else ())).stdout)
+            [name] = re.findall(rf"^\| `tatame-db move {command}` \| \[(\w+)\]", page, re.MULTILINE)
+            check(answer, name)
+            with psycopg.connect(readable(address)) as connection:
+                connection.execute("UPDATE users SET email = 'new@gym.example' WHERE id = 1")
+    finally:
+        run_sql(address, f"SELECT pg_drop_replication_slot('{slot}')")
     assert set(types) - seen <= {"Rehearsal", "RehearsedStep", "RestReading", "NotReadable", "TargetObject"}
 
 
