@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from tatame_db.move.open import open_source_for_writing, open_target
 from tatame_db.move.rehearsal import SUPABASE_SCHEMA
 from tatame_db.move.switch.fence import close
 from tatame_db.move.switch.token import token_hash
+from tatame_db.schema import phases
 from tatame_db.testing.runs import Run
 
 # One row each that a copy rejects or empties a value of: an orphan, a value out of range, an id out of range.
@@ -251,7 +252,7 @@ def test_columns_that_the_models_lack_keep_their_values(not_moved: Moved) -> Non
 
 
 def test_unique_values_may_move_from_row_to_row(moved: Moved) -> None:
-    moved.at_source("ALTER TABLE users ADD CONSTRAINT account UNIQUE (clerk_user_id)")
+    moved.at_source(UNIQUE)
     moved.on_target(
         "DELETE FROM users WHERE id = -5",
         "INSERT INTO users (id, clerk_user_id) VALUES (3, 'user_negative')",
@@ -478,6 +479,46 @@ def test_a_source_that_is_read_only_or_locked_is_named(moved: Moved, monkeypatch
             moved.back()
     moved.at_source(f'ALTER DATABASE "{moved.source.database}" SET default_transaction_read_only = on')
     assert moved.back() == {"users": (0, 1)}
+
+
+UNIQUE = "ALTER TABLE users ADD CONSTRAINT account UNIQUE (clerk_user_id)"
+SWAP = (
+    "INSERT INTO users (id, clerk_user_id) VALUES (3, 'c')",
+    "UPDATE users SET clerk_user_id = 'x' WHERE id = 1",
+    "UPDATE users SET clerk_user_id = 'user_ana' WHERE id = 2",
+    "UPDATE users SET clerk_user_id = 'user_bia 🥋' WHERE id = 1",
+    "UPDATE graduations SET belt = '🥋' WHERE id = 1",
+)
+
+
+def test_rows_are_written_through_a_pooler(moved: Moved, pooler: Callable[[URL], URL]) -> None:
+    moved.at_source(UNIQUE, "ALTER TABLE graduations ADD CHECK (belt <> '🥋')")
+    moved.on_target(*SWAP)
+    pooled = Moved(pooler(moved.source), moved.engine)
+    assert pooled.kinds() == {("graduations", "refused"): 1}
+    assert pooled.back(rejects="keep", token="secret") == {"users": (0, 3), "graduations": (0, 0)}
+    # Nothing stays in the sessions that the pooler lends to others.
+    left = "SELECT count(*) FROM pg_proc WHERE proname LIKE 'tatame_move%'"
+    assert moved.ask(f"{left} UNION ALL SELECT count(*) FROM pg_class WHERE relname LIKE 'tatame_move%'") == [
+        (0,),
+        (0,),
+    ]
+
+
+def test_the_owner_of_the_tables_writes_rows_back_and_another_role_does_not(moved: Moved) -> None:
+    role = f"owner_{moved.source.database}"
+    moved.at_source(UNIQUE, f"CREATE ROLE {role} LOGIN BYPASSRLS")
+    grants = [f"GRANT ALL ON SCHEMA public TO {role}", f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"]
+    moved.at_source(*grants)
+    moved.on_target(*SWAP)
+    as_role = Moved(moved.source.set(username=role), moved.engine)
+    with pytest.raises(SourceNotWritable, match="permission denied for table users"):
+        as_role.back()
+    moved.at_source(*(f'ALTER TABLE public."{table}" OWNER TO {role}' for table in phases()))
+    assert as_role.back() == {"users": (0, 3), "graduations": (0, 1)}
+    with as_role.flow() as flow:
+        flow.advance_sequences()
+    moved.at_source(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
 
 def test_the_source_hands_out_no_id_that_the_target_has(moved: Moved) -> None:

@@ -18,7 +18,7 @@ from tatame_db.move.back.staging import StagedTable, able_to_read, stage
 from tatame_db.move.back.target_only import is_writable, note_values_without_source, obstacles_of
 from tatame_db.move.back.write import Loosened, MustLoosen, RowsNotTaken, write
 from tatame_db.move.choices import Choices
-from tatame_db.move.connection import Connections, is_refusal
+from tatame_db.move.connection import Connections
 from tatame_db.move.digest import FEW_BITS, Hash, TableDigests, common_hash
 from tatame_db.move.mapping import Mapping as TableMapping
 from tatame_db.move.mapping import TableMap, read_mapping
@@ -45,6 +45,8 @@ class BackFlow:
     `home` is opened for reading, `follower` is from `open_source_for_writing`. Each transaction there passes the
     fences by `token`. Rows and values that the first direction excluded stay at the source as they are. A row that the
     source cannot hold stays on the target by choice, and is in `left` then; without a choice, nothing is written.
+
+    The source's own triggers run, as for any other writer.
     """
 
     def __init__(
@@ -106,9 +108,7 @@ class BackFlow:
         return replace(table, columns=[column for column in table.columns if column.source])
 
     def _enter(self) -> None:
-        """Begin a transaction of the source, which a pooler may run in another session than the one before."""
-        if self.follower.driver.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-            return
+        """Let the transaction of the source depend on no setting, whoever began it, and pass the fences."""
         self.follower.pin_settings(for_transaction=True)
         # What is reported as written must be on the disk of the source.
         self.follower.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}; SET LOCAL synchronous_commit = 'on'")
@@ -198,20 +198,24 @@ class BackFlow:
         for table in staged:
             self._exclude_in_rows(table, found)
         self._exclude_orphans(staged, found)
-        loosened, tight = list[Loosened](), list[Loosened]()
+        loosened, tight, skipped = list[Loosened](), list[Loosened](), set[str]()
         while writes:
             if not only_try:
                 found.refuse_unresolved()
             try:
                 with self.follower.driver.transaction():
-                    applied = write(self.follower, staged, loosened, tight)
+                    applied = write(self.follower, staged, loosened, tight, skipped)
             except MustLoosen as needed:
-                # A trial must not lock the tables of the source against its readers.
+                # A trial must not lock a table of the source against its readers.
                 if only_try:
                     found.complete = False
-                    break
-                loosened.append(needed.loosened)
+                    skipped.add(needed.table)
+                else:
+                    loosened.append(needed.loosened)
             except RowsNotTaken as refusal:
+                if skipped and (not refusal.ids or refusal.kind == requirements.REFERENCED):
+                    # The rows that were not written may be the reason.
+                    break
                 if loosened and not refusal.ids:
                     # A constraint that holds after each statement names the rows that violate it.
                     tight, loosened = tight + loosened, []
@@ -258,9 +262,9 @@ class BackFlow:
         try:
             with self.follower.driver.transaction():
                 self.follower.rows(f"SELECT {reads} FROM {staged.rows} AS r")
-        except psycopg.Error as error:
-            if not is_refusal(error):
-                raise
+        except psycopg.OperationalError:
+            raise
+        except psycopg.Error:
             return False
         return True
 

@@ -22,7 +22,7 @@ from tatame_db.move.sql import array, array_items
 from tatame_db.move.target import keys_to
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from tatame_db.move.back.staging import StagedTable
     from tatame_db.move.connection import MoveConnection
@@ -49,25 +49,30 @@ class Loosened:
 
 
 class MustLoosen(Exception):
-    """A constraint does not hold after each statement: it has to be loosened before anything is written."""
+    """A constraint does not hold after each statement of a table: it has to be loosened before anything is written."""
 
-    def __init__(self, loosened: Loosened) -> None:
+    def __init__(self, table: str, loosened: Loosened) -> None:
         super().__init__(loosened.loosen)
-        self.loosened = loosened
+        self.table, self.loosened = table, loosened
 
 
 def write(
-    source: MoveConnection, tables: Sequence[StagedTable], loosened: Sequence[Loosened], tight: Sequence[Loosened] = ()
+    source: MoveConnection,
+    tables: Sequence[StagedTable],
+    loosened: Sequence[Loosened] = (),
+    tight: Sequence[Loosened] = (),
+    skipped: Collection[str] = (),
 ) -> list[Applied]:
     """Update and insert rows, parents first; then delete those that are gone, children first.
 
-    `tight` are constraints that did not hold at the end either. Raises `RowsNotTaken`, `MustLoosen`,
-    `SourceNotWritable`.
+    `tight` are constraints that did not hold at the end either, `skipped` the names of tables not to write to. Raises
+    `RowsNotTaken`, `MustLoosen`, `SourceNotWritable`.
     """
     for constraint in loosened:
         source.execute(constraint.loosen)
     source.execute("SET CONSTRAINTS ALL DEFERRED")
     writer = _Writer(source, {table.table.name: table for table in tables}, list(loosened), list(tight))
+    tables = [table for table in tables if table.table.name not in skipped]
     written = {table.table.name: writer.upsert(table) if table.writes else 0 for table in tables}
     emptied = [table.table.name for table in tables if table.deletes]
     for key in keys_to(source, emptied) if emptied else ():
@@ -121,7 +126,7 @@ class _Writer:
             if not is_refusal(error):
                 raise
             if loosened := self._loosened(staged, error):
-                raise MustLoosen(loosened) from error
+                raise MustLoosen(staged.table.name, loosened) from error
             ids = [key for (key,) in self.source.rows(f"SELECT id FROM {rows} ORDER BY id")]
             # If only several rows together are refused, all of them are.
             refused = self._find_refused(run, ids, type(error)) or ids
