@@ -56,6 +56,8 @@ from tatame_db.move.sequences import IdsExhausted
 from tatame_db.move.snapshot import TablesChanging, TablesLocked
 from tatame_db.move.stages import Stage
 from tatame_db.move.status import MoveStatus, TableStatus, Unfinished, status, unfinished
+from tatame_db.move.switch.fence import FenceDamaged
+from tatame_db.move.switch.homes import BothHomesOpen, Home, MovedElsewhere, SwitchUnfinished, TablesMoved
 from tatame_db.move.target_schema import (
     TargetColumnsMissing,
     TargetNotOwned,
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from tatame_db.move.rest import RestClient
 
 __all__ = [
+    "BothHomesOpen",
     "ChangedAfterProof",
     "Choices",
     "Comparison",
@@ -75,7 +78,9 @@ __all__ = [
     "CopyDiffers",
     "EncodingUnsupported",
     "Exclusion",
+    "FenceDamaged",
     "ForeignKeyViolated",
+    "Home",
     "IdsExhausted",
     "JobNotConnected",
     "KeysDisabled",
@@ -84,6 +89,7 @@ __all__ = [
     "LeftBehind",
     "Mirror",
     "MoveStatus",
+    "MovedElsewhere",
     "NoCommonHash",
     "NotProven",
     "NotRejected",
@@ -114,6 +120,7 @@ __all__ = [
     "Stage",
     "StandbyConflict",
     "StatementCanceled",
+    "SwitchUnfinished",
     "TableCopy",
     "TableCount",
     "TableProof",
@@ -122,6 +129,7 @@ __all__ = [
     "TablesChanging",
     "TablesEmptied",
     "TablesLocked",
+    "TablesMoved",
     "TargetBusy",
     "TargetColumnsMissing",
     "TargetNotOwned",
