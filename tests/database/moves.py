@@ -11,6 +11,10 @@ from sqlalchemy import URL, Engine
 from tatame_db import move
 from tatame_db.database.address import readable
 from tatame_db.evolve import catalogue
+from tatame_db.move.connection import MoveConnection
+from tatame_db.move.open import open_source_for_writing
+from tatame_db.move.switch.fence import close
+from tatame_db.move.switch.token import make_token, token_hash
 from tatame_db.schema import phases
 
 Row = tuple[Any, ...]
@@ -53,3 +57,14 @@ def copy_into(source: URL, engine: Engine, **always: Any) -> Copy:
             return move.copy(connections, tables, **always, **options)
 
     return copy
+
+
+def close_source(source: URL, engine: Engine) -> str:
+    """Make the target the home of all tables: the source refuses other writers. Return the token."""
+    with psycopg.connect(readable(engine.url)) as driver:
+        token = make_token(MoveConnection("target", engine.url, driver))
+    with open_source_for_writing(source) as opened:
+        opened.pin_settings(for_transaction=True)
+        close(opened, list(phases()), token_hash(token))
+        opened.driver.commit()
+    return token

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 from hypothesis import given, settings
+from tests.database.moves import close_source
 from tests.database.test_move_conversions import ANY_SOURCE, ANY_TARGET, CASES, FORMED, KINDS, constant
 from tests.database.test_move_properties import (
     DRIFT,
@@ -34,6 +35,8 @@ from tatame_db.move.conversion import about
 from tatame_db.move.known_conversions import conversion
 from tatame_db.move.mapping import ColumnMap
 from tatame_db.move.open import open_source_for_writing, open_target
+from tatame_db.move.switch.fence import open_
+from tatame_db.move.switch.token import token_hash
 from tatame_db.schema.forms import DATE, TIME, TYPED_DAY, Form
 from tatame_db.testing.runs import Run
 
@@ -180,12 +183,16 @@ def test_any_changes_of_the_target_are_at_the_source_afterwards(world: World, fo
     kind, before, after = found
     world.fill(kind, resolved(PROJECTS[kind], before))
     write_target(world, kind, resolved(PROJECTS[kind], after))
+    token = close_source(world.sources[kind], world.target)
     with open_target(world.target) as home, open_source_for_writing(world.sources[kind]) as follower:
         flow = BackFlow(home, follower)
         flow.begin()
         flow.compare_whole(flow.tables)
         assert all(there == here for there, here, _ in flow.prove(flow.tables).values())
         follower.driver.rollback()
+        follower.pin_settings(for_transaction=True)
+        open_(follower, list(PROJECT), token_hash(token))
+        follower.driver.commit()
     written = source_rows(world, kind)
     world.fill(kind, resolved(PROJECTS[kind], after))
     assert written == source_rows(world, kind)

@@ -24,7 +24,8 @@ from tatame_db.move.mapping import Mapping as TableMapping
 from tatame_db.move.mapping import TableMap, read_mapping
 from tatame_db.move.sequences import advance_source
 from tatame_db.move.snapshot import fix_moment
-from tatame_db.move.switch.token import admit
+from tatame_db.move.switch.homes import Home, homes
+from tatame_db.move.switch.token import admit, token_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -43,8 +44,9 @@ class BackFlow:
     """Makes rows of the source equal to those of the target.
 
     `home` is opened for reading, `follower` is from `open_source_for_writing`. Each transaction there passes the
-    fences by `token`. Rows and values that the first direction excluded stay at the source as they are. A row that the
-    source cannot hold stays on the target by choice, and is in `left` then; without a choice, nothing is written.
+    fences by `token`; without it, by that of the record. Rows and values that the first direction excluded stay at the
+    source as they are. A row that the source cannot hold stays on the target by choice, and is in `left` then; without
+    a choice, nothing is written.
 
     The source's own triggers run, as for any other writer.
     """
@@ -73,7 +75,7 @@ class BackFlow:
 
     @property
     def tables(self) -> list[str]:
-        """The tables that are written back, in the order of the move."""
+        """The tables that are written back, in the order of the move: those to which the source refuses writers."""
         return [table.name for table in self.chosen if table.name in self.maps]
 
     @property
@@ -91,12 +93,15 @@ class BackFlow:
     def begin(self) -> None:
         """Take a new moment of the target and read both catalogues again.
 
-        Raises `TablesLocked`, `TablesChanging`, `SourceUnreadable`, `ConnectionLost`.
+        Raises `TablesLocked`, `TablesChanging`, `SourceUnreadable`, `ConnectionLost`, and what `homes` raises.
         """
         fix_moment(self.home)
+        self.token = self.token or token_of(self.home)
         self._enter()
         mapping: TableMapping = read_mapping(self.connections)
-        self.chosen = mapping.chosen(self.names)
+        found = homes(self.connections)
+        # A source that other programs write to is never written to, not even for a trial.
+        self.chosen = [table for table in mapping.chosen(self.names) if found[table.name] is not Home.SOURCE]
         writable = [self._with_chosen_columns(table) for table in mapping.tables if is_writable(table)]
         self.maps = {table.name: table for table in without_excluded(self.connections, writable)}
         self.follower.driver.rollback()
@@ -175,7 +180,7 @@ class BackFlow:
 
     def _in_order(self, names: Iterable[str]) -> list[TableMap]:
         wanted = set(names)
-        return [self.maps[name] for name in self.maps if name in wanted]
+        return [self.maps[name] for name in self.tables if name in wanted]
 
     def _apply(
         self, keys: Mapping[str, Collection[str]], *, only_try: bool = False, writes: bool = True

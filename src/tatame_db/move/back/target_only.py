@@ -19,7 +19,7 @@ _WRITABLE = ("table", "partitioned table")
 
 
 def is_writable(table: TableMap) -> bool:
-    """Return whether rows can be written back at all."""
+    """Return whether rows can be written back at all; nothing else can have a fence."""
     return table.source is not None and table.source.kind in _WRITABLE and table.key.source is not None
 
 
@@ -52,9 +52,6 @@ def _requirements(table: TableMap) -> Iterator[Requirement]:
     if table.source is None:
         reason = f"the source has no table {table.name}"
         yield Requirement(UNKNOWN_COLUMN, reason, "true", ("create the table at the source",))
-    elif not is_writable(table):
-        reason = f"{table.name} of the source is a {table.source.kind}, or has no key, so no row can be written there"
-        yield Requirement("view", reason, "true", ("let the app write to the tables that the view reads",))
     else:
         for column in table.columns:
             if column.source is None:
