@@ -304,7 +304,7 @@ def test_a_running_writer_is_waited_for(database: URL) -> None:
     assert ask(database, "SELECT name FROM roles") == [("written before",)]
 
 
-def test_a_writer_that_never_ends_is_named_and_nobody_waits_behind(
+def test_a_writer_that_never_ends_is_named_and_no_queue_is_left_behind_it(
     database: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fence, "RETRY_PAUSES_SECONDS", (0.0,))
