@@ -145,6 +145,8 @@ class _Following:
         # The position up to which the follower has everything, and when the last whole comparison began and ended.
         self.position = 0
         self.compared_at = self.compared_until = 0.0
+        # Whether the home was written to since.
+        self.owes_comparison = False
 
     def run(self) -> str | None:
         """Follow until the end; return why it cannot go on with a slot, if it cannot."""
@@ -167,7 +169,8 @@ class _Following:
         """Run a batch if anything may have changed; return whether to go on."""
         if self.options.stop.is_set():
             return False
-        if self.coverage and self.slot.position() == self.position and not self.options.until_equal:
+        is_idle = self.coverage and self.slot.position() == self.position
+        if is_idle and not (self.options.until_equal or (self.owes_comparison and self._comparison_is_due())):
             return True
         self._refuse_too_much_wal()
         with self.open_flow() as flow:
@@ -242,16 +245,20 @@ class _Following:
                 flow.follower.driver.commit()
             except WholeComparisonNeeded:
                 return self._compare(flow, flow.tables)
-        pause = max(_LEAST_PAUSE_SECONDS, _PAUSE_FACTOR * (self.compared_until - self.compared_at))
         compared = self.coverage.compared if self.coverage else {}
-        if compared and (time.monotonic() > self.compared_until + pause or self.options.once):
+        self.owes_comparison = bool(compared)
+        if compared and (self._comparison_is_due() or self.options.once):
             applied += self._compare(flow, compared)
         return applied
+
+    def _comparison_is_due(self) -> bool:
+        pause = max(_LEAST_PAUSE_SECONDS, _PAUSE_FACTOR * (self.compared_until - self.compared_at))
+        return time.monotonic() > self.compared_until + pause
 
     def _compare(self, flow: Flow, tables: Collection[str]) -> list[Applied]:
         self.compared_at = time.monotonic()
         applied = flow.compare_whole(list(tables))
-        self.compared_until = time.monotonic()
+        self.compared_until, self.owes_comparison = time.monotonic(), False
         return applied
 
     def _lag(self, changed: Changed, applied: list[Applied]) -> Lag:
