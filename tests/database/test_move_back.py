@@ -18,7 +18,9 @@ from tatame_db.database.pool import Database
 from tatame_db.move.back.errors import RowsNotReturnable, SourceNotWritable
 from tatame_db.move.back.flow import BackFlow, back_obstacles
 from tatame_db.move.choices import Choices, Obstacle
+from tatame_db.move.connection import MoveConnection
 from tatame_db.move.flow import Flow
+from tatame_db.move.follow.loop import FollowOptions, follow
 from tatame_db.move.open import open_source_for_writing, open_target
 from tatame_db.move.rehearsal import SUPABASE_SCHEMA
 from tatame_db.move.switch.fence import open_
@@ -487,6 +489,27 @@ def test_a_source_that_is_read_only_or_locked_is_named(moved: Moved, monkeypatch
             moved.back()
     moved.at_source(f'ALTER DATABASE "{moved.source.database}" SET default_transaction_read_only = on')
     assert moved.back() == {"users": (0, 1)}
+
+
+def test_changes_of_the_target_follow_by_the_keys_of_a_slot(moved: Moved) -> None:
+    @contextlib.contextmanager
+    def open_home() -> Generator[MoveConnection]:
+        with psycopg.connect(readable(moved.engine.url)) as driver:
+            yield MoveConnection("target", moved.engine.url, driver)
+
+    name = f"tatame_move_{moved.engine.url.database}"[:63]
+    options = FollowOptions(once=True, keep_slot=True)
+    follow(moved.flow, open_home, name, options)
+    moved.on_target(
+        "UPDATE users SET email = 'x' WHERE id = 1",
+        "INSERT INTO users (id, clerk_user_id) VALUES (3, 'c')",
+        "UPDATE users SET id = 4 WHERE id = 3",
+        "DELETE FROM checkins WHERE id = 1",
+    )
+    follow(moved.flow, open_home, name, FollowOptions(until_equal=True))
+    assert moved.ask("SELECT id, email FROM users WHERE id > 2 OR email = 'x' ORDER BY id") == [(1, "x"), (4, None)]
+    assert moved.ask("SELECT id FROM checkins") == [(70000,)]
+    assert ask(moved.engine.url, f"SELECT FROM pg_replication_slots WHERE slot_name = '{name}'") == []
 
 
 UNIQUE = "ALTER TABLE users ADD CONSTRAINT account UNIQUE (clerk_user_id)"
