@@ -245,32 +245,44 @@ class ForwardFlow:
 
     def _delete(self, every: list[_Rows]) -> dict[str, int]:
         """Delete the rows that are gone, children first."""
+        # As constants, because the planner expects a single row of such a condition, and would look for it again and
+        # again.
+        gone = {rows.table.name: self._among_gone(rows) for rows in every}
         for rows in every:
-            self._refuse_reaching(rows, every)
-        deleted: dict[str, int] = {}
+            self._refuse_reaching(rows.table, gone)
+        deleted = dict.fromkeys(gone, 0)
         for rows in reversed(every):
-            with _unless_in_another_order(rows.table.name):
-                deleted[rows.table.name] = self.follower.execute(
-                    f"DELETE FROM {rows.table.target_sql} WHERE {rows.gone}"
-                )
+            name = rows.table.name
+            if among := gone[name]:
+                with _unless_in_another_order(name):
+                    statement = f"DELETE FROM {rows.table.target_sql} WHERE {rows.table.key.target_value} = {among}"
+                    deleted[name] = self.follower.execute(statement)
         return deleted
 
-    def _refuse_reaching(self, rows: _Rows, every: list[_Rows]) -> None:
+    def _among_gone(self, rows: _Rows) -> str:
+        """Return `ANY` of the ids that are gone; empty if there are none."""
+        found = self.follower.rows(f"SELECT {rows.table.target_id} FROM {rows.table.target_sql} WHERE {rows.gone}")
+        ids = array(array_items([key for (key,) in found]), rows.table.key.type)
+        return f"ANY({ids})" if found else ""
+
+    def _refuse_reaching(self, parent: TableMap, gone: Mapping[str, str]) -> None:
         """Refuse deletes that would reach rows of other tables: at the source, which may lack the key, they stay."""
-        gone = {found.table.name: found.gone for found in every}
+        if not gone[parent.name]:
+            return
         for child in self._maps.values():
+            among = gone.get(child.name)
+            others = f"t.{quoted(child.key.name)} <> ALL{among.removeprefix('ANY')}" if among else "true"
             for key in child.table.foreign_keys:
-                if key.column.table.name != rows.table.name:
+                if key.column.table.name != parent.name:
                     continue
-                others = f"NOT ({gone[child.name]})" if child.name in gone else "true"
-                parents = f"SELECT t.{quoted(key.column.name)} FROM {rows.table.target_sql} WHERE {rows.gone}"
+                parents = f"SELECT t.{quoted(key.column.name)} FROM {parent.target_sql}"
                 [reached] = self.follower.row(
-                    f"SELECT EXISTS (SELECT FROM {child.target_sql} WHERE t.{quoted(key.parent.name)} IN ({parents})"
-                    f" AND {others})"
+                    f"SELECT EXISTS (SELECT FROM {child.target_sql} WHERE t.{quoted(key.parent.name)} = ANY(ARRAY("
+                    f"{parents} WHERE {parent.key.target_value} = {gone[parent.name]})) AND {others})"
                 )
                 if reached:
-                    reason = f"rows of {child.name} still refer to rows of {rows.table.name} that are gone"
-                    raise WholeComparisonNeeded([rows.table.name, child.name], reason)
+                    reason = f"rows of {child.name} still refer to rows of {parent.name} that are gone"
+                    raise WholeComparisonNeeded([parent.name, child.name], reason)
 
     # The proof
 
