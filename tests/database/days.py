@@ -90,7 +90,7 @@ class Day:
         """Follow batch by batch; the first one, a whole comparison, is done."""
         with self.open_home() as home:
             home.driver.autocommit = True
-            steps = Steps(self, loop._Following(self.open_flow, Slot(home, self.name), self.options, self.lags.append))
+            steps = Steps(self, loop.Following(self.open_flow, Slot(home, self.name), self.options, self.lags.append))
             steps.run()
             self.wholes.clear()
             yield steps
@@ -103,7 +103,7 @@ class Day:
 @dataclass
 class Steps:
     day: Day
-    following: loop._Following
+    following: loop.Following
 
     def run(self) -> loop.Lag:
         """Run a batch, and return what it reports."""

@@ -146,7 +146,7 @@ def test_tables_that_a_switch_has_moved_are_followed_no_longer_and_can_be_follow
     lags: list[loop.Lag] = []
     with open_target_for_slots(day.engine) as home:
         home.driver.autocommit = True
-        back = loop._Following(open_back, Slot(home, f"{day.name}_back"), day.options, lags.append)
+        back = loop.Following(open_back, Slot(home, f"{day.name}_back"), day.options, lags.append)
         for phone in ("first", "second"):
             change(day.engine.url, f"UPDATE users SET phone = '{phone}'; UPDATE gyms SET logo = '{phone}'")
             # The target of tests does not wait for its disk, so a position says nothing about a commit.

@@ -20,6 +20,7 @@ from tatame_db.evolve.catalogue import SchemaDifference
 from tatame_db.move.choices import Obstacle
 from tatame_db.move.copy_errors import LockHolder
 from tatame_db.move.refusals import OtherRows
+from tatame_db.move.switch.homes import Home
 
 for found in pkgutil.walk_packages(tatame_db.__path__, "tatame_db."):
     if "__main__" not in found.name and ".migrations" not in found.name:
@@ -48,6 +49,7 @@ SAMPLES: dict[str, Any] = {
     "list[Rejection]": [],
     "Path": Path("/srv/tatame"),
     "Path | None": Path("/srv/tatame"),
+    "Home": Home.TARGET,
     "list[catalogue.SchemaDifference]": [SchemaDifference("column users.plan", "text", None)],
     "SchemaCheck": SchemaCheck(
         ["left.py", "right.py"], ["table extra"], ["column users.plan"], ["first.py"], None, [], [], []

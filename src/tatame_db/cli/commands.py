@@ -15,9 +15,12 @@ from tatame_db.cli import schema
 from tatame_db.cli import move
 
 # isort: split
+from tatame_db.cli import day
+
+# isort: split
 from tatame_db.cli import studio
 
-__all__ = ["app", "main", "move", "schema", "server", "studio"]
+__all__ = ["app", "day", "main", "move", "schema", "server", "studio"]
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
     from tatame_db.move import Connections, Mirror, TableCopy
+    from tatame_db.move.connection import MoveConnection
     from tatame_db.move.snapshot import LockWait
 
 move = typer.Typer(help="Move data out of Supabase and prove it.", no_args_is_help=True, rich_markup_mode=None)
@@ -57,14 +58,15 @@ def _opened(target: Target, *, anon_sees_all: bool, keep_unknown: bool = False) 
     from tatame_db import move
 
     with (
-        _source(target, anon_sees_all=anon_sees_all, keep_unknown=keep_unknown) as source,
+        source_of(target, anon_sees_all=anon_sees_all, keep_unknown=keep_unknown) as source,
         move.open_for_reading(source, target.database.engine, _say_locked) as connections,
     ):
         yield connections
 
 
 @contextlib.contextmanager
-def _source(target: Target, *, anon_sees_all: bool, keep_unknown: bool = False) -> Generator[URL | Mirror]:
+def source_of(target: Target, *, anon_sees_all: bool = False, keep_unknown: bool = False) -> Generator[URL | Mirror]:
+    """Yield the source that the settings name. Raises `SourceNotConfigured`."""
     from tatame_db.database.address import parse_address
     from tatame_db.move.open import SourceNotConfigured
 
@@ -85,6 +87,17 @@ def _source(target: Target, *, anon_sees_all: bool, keep_unknown: bool = False) 
         RestClient(address, key.get_secret_value(), anon_sees_all=anon_sees_all, proxy=proxy)
     ) as rest:
         yield Mirror(rest, _say_table_read, keep_unknown)
+
+
+def postgres_source(target: Target) -> URL:
+    """Return the address of the source's own PostgreSQL. Raises `SourceWithoutServer`."""
+    from tatame_db.database.address import parse_address
+    from tatame_db.move.switch.errors import SourceWithoutServer
+
+    address = target.settings.supabase_db_url
+    if address is None:
+        raise SourceWithoutServer
+    return parse_address(address.get_secret_value())
 
 
 def _say_table_read(table: str, rows: int) -> None:
@@ -157,7 +170,7 @@ def copy_(
     choices = move.Choices(orphans, misfits, duplicates, unknown, rejects)
     chosen = [*(tables or ()), *(move.tables_of_phase(phase) if phase else ())]
     with (
-        _source(target, anon_sees_all=anon_sees_all, keep_unknown=unknown == "keep") as source,
+        source_of(target, anon_sees_all=anon_sees_all, keep_unknown=unknown == "keep") as source,
         move.open_for_writing(source, target.database.engine, _say_wait, _say_locked) as connections,
         console.Progress() as progress,
     ):
@@ -200,16 +213,44 @@ def _say_table_copied(copied: TableCopy) -> None:
 
 
 @move.command("status")
-def status_(database_url: DatabaseUrl = None, *, as_json: AsJson = False) -> None:
-    """Show the state of the move: tables copied and proven, later changes, unfinished work."""
+def status_(
+    database_url: DatabaseUrl = None,
+    *,
+    env: Annotated[
+        bool, typer.Option("--env", help="Print the USE_POSTGRES_… lines for `.env` that fit the homes.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the state of the move: homes, tables copied and proven, later changes, slots, unfinished work."""
     from tatame_db import move
 
-    with move.open_target(target_of(database_url).database.engine, on_locked=_say_locked) as target:
-        status = move.status(target)
-    if as_json:
+    if env and as_json:
+        raise typer.BadParameter("--env prints lines for `.env`, which --json cannot hold; choose one of them")
+    with contextlib.ExitStack() as opened:
+        chosen = target_of(database_url)
+        target = opened.enter_context(move.open_target(chosen.database.engine, on_locked=_say_locked))
+        status = move.status(target, _source_if_reachable(opened, chosen))
+    if env:
+        homes = {table.table: table.home for table in status.tables if table.home}
+        console.answer("\n".join(move.environment_lines(homes)))
+    elif as_json:
         console.answer_json(move_json.as_json(status))
     else:
         move_report.show_status(status)
+
+
+def _source_if_reachable(opened: contextlib.ExitStack, target: Target) -> MoveConnection | None:
+    """Open the source if one is configured and answers; the state of the target is shown without it too."""
+    from tatame_db.errors import TatameError
+    from tatame_db.move.open import open_source
+
+    if target.settings.supabase_db_url is None:
+        return None
+    try:
+        return opened.enter_context(open_source(postgres_source(target), on_locked=_say_locked))
+    except TatameError as error:
+        console.say(f"the state of the source is not known: {error.what}")
+        return None
 
 
 @move.command("rejects")
@@ -248,7 +289,7 @@ def counts_(database_url: DatabaseUrl = None, *, anon_sees_all: AnonSeesAll = Fa
     from tatame_db.move.proof import CountsDiffer
 
     target, rest = target_of(database_url), None
-    with _source(target, anon_sees_all=anon_sees_all) as source:
+    with source_of(target, anon_sees_all=anon_sees_all) as source:
         if isinstance(source, move.Mirror):
             counts, rest = source.counts(target.database.engine), source.rest.reading
         else:

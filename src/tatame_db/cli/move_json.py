@@ -19,6 +19,9 @@ ANSWERS = {
     "verify": "tatame_db.move.proof.Proof",
     "counts": "tatame_db.cli.move_json.Counts",
     "status": "tatame_db.move.status.MoveStatus",
+    "switch": "tatame_db.move.switch.steps.SwitchReport",
+    "back": "tatame_db.move.switch.steps.SwitchReport",
+    "finish": "tatame_db.move.switch.finish.Finished",
     "rejects": "tatame_db.cli.move_json.Rejects",
     "rehearse": "tatame_db.move.rehearsal.Rehearsal",
 }
@@ -27,6 +30,7 @@ PROPERTIES: dict[str, tuple[str, ...]] = {
     "Plan": ("complete", "seconds"),
     "Proof": ("equal", "equal_but_for_choices", "by_choice"),
     "TableProof": ("equal",),
+    "SwitchedTable": ("is_equal",),
     "TableCount": ("agrees", "by_choice"),
     "Rehearsal": ("passed",),
 }

@@ -12,6 +12,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tatame_db.move.back.errors import RowsNotReturnable, SourceNotWritable
 from tatame_db.move.catalogue import SourceUnreadable
 from tatame_db.move.choices import Choices, Exclusion, Obstacle
 from tatame_db.move.connection import (
@@ -27,6 +28,10 @@ from tatame_db.move.copy_errors import NotProven, NotReplicated, SchemaChanged, 
 from tatame_db.move.copy_table import CopyDiffers, RowsRefused, RowTooLarge, TableCopy
 from tatame_db.move.digest import NoCommonHash
 from tatame_db.move.final_proof import ChangedAfterProof
+from tatame_db.move.follow.errors import SlotBlocked, SlotForeign, SlotInUse, SlotLost, SlotMissing
+from tatame_db.move.follow.loop import FollowOptions, Lag, SlotTooLarge
+from tatame_db.move.follow.publication import PublicationBlocked, PublicationChanged
+from tatame_db.move.follow.run import follow_source, follow_target
 from tatame_db.move.keys import ForeignKeyViolated, KeysDisabled
 from tatame_db.move.left_behind import LeftBehind
 from tatame_db.move.mapping import TableUnknown, tables_of_phase
@@ -37,6 +42,7 @@ from tatame_db.move.open import (
     SameDatabase,
     SourceTooOld,
     SourceUnreachable,
+    open_both_for_writing,
     open_for_reading,
     open_for_writing,
     open_target,
@@ -56,8 +62,23 @@ from tatame_db.move.sequences import IdsExhausted
 from tatame_db.move.snapshot import TablesChanging, TablesLocked
 from tatame_db.move.stages import Stage
 from tatame_db.move.status import MoveStatus, TableStatus, Unfinished, status, unfinished
-from tatame_db.move.switch.fence import FenceDamaged
-from tatame_db.move.switch.homes import BothHomesOpen, Home, MovedElsewhere, SwitchUnfinished, TablesMoved
+from tatame_db.move.switch.environment import environment_lines
+from tatame_db.move.switch.errors import (
+    ChangesPending,
+    KeysMissing,
+    NothingToFollow,
+    NothingToSwitch,
+    NotOpened,
+    OutcomeNotKnown,
+    PauseTooLong,
+    SourceWithoutServer,
+    SwitchDiffers,
+)
+from tatame_db.move.switch.fence import FenceDamaged, FenceForbidden, TablesNotFenceable, WritersNotStopped
+from tatame_db.move.switch.finish import Finished, FinishIncomplete, KeysStillParked, finish
+from tatame_db.move.switch.homes import BothHomesOpen, Home, MovedElsewhere, SwitchUnfinished, TablesMoved, homes
+from tatame_db.move.switch.steps import Step, SwitchedTable, SwitchReport
+from tatame_db.move.switch.switch import switch
 from tatame_db.move.target_schema import (
     TargetColumnsMissing,
     TargetNotOwned,
@@ -71,6 +92,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BothHomesOpen",
     "ChangedAfterProof",
+    "ChangesPending",
     "Choices",
     "Comparison",
     "ConnectionLost",
@@ -79,27 +101,41 @@ __all__ = [
     "EncodingUnsupported",
     "Exclusion",
     "FenceDamaged",
+    "FenceForbidden",
+    "FinishIncomplete",
+    "Finished",
+    "FollowOptions",
     "ForeignKeyViolated",
     "Home",
     "IdsExhausted",
     "JobNotConnected",
     "KeysDisabled",
+    "KeysMissing",
     "KeysNotEnforced",
     "KeysNotRestored",
+    "KeysStillParked",
+    "Lag",
     "LeftBehind",
     "Mirror",
     "MoveStatus",
     "MovedElsewhere",
     "NoCommonHash",
+    "NotOpened",
     "NotProven",
     "NotRejected",
     "NotReplicated",
+    "NothingToFollow",
+    "NothingToSwitch",
     "Obstacle",
     "ObstaclesUnresolved",
     "OtherRowsInTarget",
+    "OutcomeNotKnown",
     "ParentsNotCopied",
+    "PauseTooLong",
     "Plan",
     "Proof",
+    "PublicationBlocked",
+    "PublicationChanged",
     "ReferencesUnreadable",
     "Rehearsal",
     "Rejected",
@@ -108,19 +144,32 @@ __all__ = [
     "RestClient",
     "RestError",
     "RowTooLarge",
+    "RowsNotReturnable",
     "RowsRefused",
     "RowsStillReferenced",
     "RowsWithoutText",
     "SameDatabase",
     "SchemaChanged",
     "ServerFailed",
+    "SlotBlocked",
+    "SlotForeign",
+    "SlotInUse",
+    "SlotLost",
+    "SlotMissing",
+    "SlotTooLarge",
+    "SourceNotWritable",
     "SourceTooOld",
     "SourceUnreachable",
     "SourceUnreadable",
+    "SourceWithoutServer",
     "Stage",
     "StandbyConflict",
     "StatementCanceled",
+    "Step",
+    "SwitchDiffers",
+    "SwitchReport",
     "SwitchUnfinished",
+    "SwitchedTable",
     "TableCopy",
     "TableCount",
     "TableProof",
@@ -130,6 +179,7 @@ __all__ = [
     "TablesEmptied",
     "TablesLocked",
     "TablesMoved",
+    "TablesNotFenceable",
     "TargetBusy",
     "TargetColumnsMissing",
     "TargetNotOwned",
@@ -138,9 +188,16 @@ __all__ = [
     "TooManyExcluded",
     "TrialInsertFailed",
     "Unfinished",
+    "WritersNotStopped",
     "compare",
     "copy",
     "counts",
+    "environment_lines",
+    "finish",
+    "follow_source",
+    "follow_target",
+    "homes",
+    "open_both_for_writing",
     "open_for_reading",
     "open_for_writing",
     "open_target",
@@ -149,6 +206,7 @@ __all__ = [
     "rejected_rows",
     "restoring_script",
     "status",
+    "switch",
     "tables_of_phase",
     "unfinished",
     "verify",

@@ -283,6 +283,31 @@ def reopen(connections: Connections, snapshot: str) -> Generator[Connections]:
             connection.invalidate()
 
 
+@contextlib.contextmanager
+def open_target_session(target: Engine) -> Generator[MoveConnection]:
+    """Open a session of the target by itself, outside of a transaction. Raises `DatabaseUnavailable`."""
+    with report_loss_of_target(), target.connect() as connection:
+        opened = MoveConnection("target", target.url, driver_connection(connection))
+        with report_loss(opened), open_second_session(opened) as second:
+            yield second
+
+
+@contextlib.contextmanager
+def open_second_session(target: MoveConnection) -> Generator[MoveConnection]:
+    """Open another session of the target, outside of a transaction: for a slot, or to ask how a commit ended.
+
+    Raises `DatabaseUnavailable`.
+    """
+    with Database(target.server_address) as database, database.engine.connect() as connection:
+        undo_when_killed(connection)
+        connection.commit()
+        try:
+            yield replace(target, driver=driver_connection(connection))
+        finally:
+            # Its mode may be another one by now.
+            connection.invalidate()
+
+
 def _refuse_encoding(connection: MoveConnection) -> None:
     # Every server reports it, and a pooler passes it on or does not; digests that differ remain as a safeguard.
     encoding = connection.driver.info.parameter_status("server_encoding")

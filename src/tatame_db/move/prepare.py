@@ -125,8 +125,7 @@ def prepare(
     selected = _select(mapping, options.tables, moved)
     resolution = resolve(connections.source, mapping, options.choices)
     plan = plan_of(connections, resolution)
-    if not plan.complete:
-        raise ObstaclesUnresolved(kinds=sorted({obstacle.kind for obstacle in plan.unresolved}))
+    refuse_unresolved(plan)
     tables = resolution.mapping.chosen(selected.names)
     hash_function = common_hash(connections)
     _refuse_missing_parents(connections, resolution.mapping, selected, hash_function, moved)
@@ -165,6 +164,12 @@ def prepare(
     held = [table for table in preparation.differing if fingerprints[table.name].rows]
     refuse_references(connections, held, preparation.own_keys)
     return preparation
+
+
+def refuse_unresolved(plan: Plan) -> None:
+    """Raise `ObstaclesUnresolved` if the plan has obstacles without a choice."""
+    if not plan.complete:
+        raise ObstaclesUnresolved(kinds=sorted({obstacle.kind for obstacle in plan.unresolved}))
 
 
 def changes_of(preparation: Preparation, connections: Connections, table: TableMap) -> Changes:

@@ -10,6 +10,8 @@ import psycopg
 
 from tatame_db.database.dialect import quoted
 from tatame_db.evolve.lock import ignore
+from tatame_db.move.back.excluded import without_excluded
+from tatame_db.move.back.proof import prove
 from tatame_db.move.choices import Choices
 from tatame_db.move.copy import copy
 from tatame_db.move.copy_errors import in_words
@@ -28,10 +30,13 @@ from tatame_db.move.in_place import (
     update_statement,
 )
 from tatame_db.move.keys import refuse_disabled_keys
-from tatame_db.move.mapping import read_mapping
+from tatame_db.move.mapping import Mapping, read_mapping
 from tatame_db.move.open import open_for_writing
+from tatame_db.move.plan import plan_of
+from tatame_db.move.prepare import refuse_unresolved
 from tatame_db.move.reach import refuse_reaching_changes
 from tatame_db.move.record import Record, identity_of
+from tatame_db.move.resolve import resolve
 from tatame_db.move.sequences import LARGEST_IDS, advance_sequence
 from tatame_db.move.snapshot import fix_moment
 from tatame_db.move.sql import array, array_items
@@ -42,12 +47,13 @@ from tatame_db.move.target import own_keys
 from tatame_db.schema import phases
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Generator, Sequence
+    from collections.abc import Mapping as Keys
 
     from sqlalchemy import URL, Engine
 
     from tatame_db.move.connection import Connections
-    from tatame_db.move.digest import Hash
+    from tatame_db.move.digest import Digest, Hash
     from tatame_db.move.mapping import TableMap
     from tatame_db.move.open import Source
     from tatame_db.move.snapshot import LockWait
@@ -76,7 +82,8 @@ class _Rows:
 class ForwardFlow:
     """Rows from the source, which is their home, to the target: a `Flow`.
 
-    `connections` are from `open_for_writing`. Whole comparisons use the choices of the last copy.
+    `connections` are from `open_for_writing`. Whole comparisons use the choices of the last copy. With `resumes`, also
+    tables of an interrupted switch take this way. Without `closes_target`, other writers of the target go on.
     """
 
     def __init__(
@@ -85,12 +92,17 @@ class ForwardFlow:
         tables: Sequence[str] = (),
         *,
         on_locked: Callable[[LockWait], None] = ignore,
+        resumes: bool = False,
+        closes_target: bool = True,
     ) -> None:
         self.connections, self.home, self.follower = connections, connections.source, connections.target
         self._names, self._on_locked = list(tables) or list(phases()), on_locked
         self._tables: list[str] = []
         self._identity = identity_of(self.home)
-        self._maps: dict[str, TableMap] = {}
+        self.maps: dict[str, TableMap] = {}
+        """All tables, without anything excluded."""
+        self.mapping = Mapping([], [])
+        self._resumes, self._closes_target = resumes, closes_target
         self._hash: Hash | None = None
 
     @property
@@ -101,8 +113,23 @@ class ForwardFlow:
     @property
     def home_keys(self) -> dict[str, str]:
         """The column of each table that holds ids as the target stores them too."""
-        keys = {name: self._maps[name].key for name in self._tables}
+        keys = {name: self.maps[name].key for name in self._tables}
         return {name: key.source.name for name, key in keys.items() if key.source and key.alike}
+
+    @property
+    def hash_function(self) -> Hash:
+        """The hash that both servers compute alike."""
+        self._hash = self._hash or common_hash(self.connections)
+        return self._hash
+
+    def prove(self, tables: Collection[str]) -> dict[str, tuple[Digest, Digest, Fingerprint]]:
+        """Return the digests of these tables without what the record excludes, and fingerprints of the target."""
+        chosen = [table for name, table in self.maps.items() if name in tables]
+        return prove(self.connections, without_excluded(self.connections, chosen), self.hash_function)
+
+    def refuse_obstacles(self) -> None:
+        """Read all rows of the source, and raise `ObstaclesUnresolved` if the choices of the last copy do not do."""
+        refuse_unresolved(plan_of(self.connections, resolve(self.home, self.mapping, self._choices())))
 
     def begin(self) -> None:
         """Close the target to other writers and take a new moment of the source.
@@ -114,10 +141,13 @@ class ForwardFlow:
         if self.home.rest is None:
             fix_moment(self.home, on_locked=self._on_locked)
         found = homes(self.connections)
-        refuse_moved(found, [name for name in self._names if found[name] is Home.NEITHER])
-        self._tables = [name for name in phases() if name in self._names and found[name] is Home.SOURCE]
-        self._close_target()
-        self._maps = {table.name: table for table in read_mapping(self.connections).tables}
+        if not self._resumes:
+            refuse_moved(found, [name for name in self._names if found[name] is Home.NEITHER])
+        self._tables = [name for name in phases() if name in self._names and found[name] is not Home.TARGET]
+        if self._closes_target:
+            self._close_target()
+        self.mapping = read_mapping(self.connections)
+        self.maps = {table.name: table for table in self.mapping.tables}
         refuse_disabled_keys(self.follower, Record(self.follower).parked())
         self.follower.driver.commit()
 
@@ -128,7 +158,7 @@ class ForwardFlow:
             closing(self.follower, still_open, token_hash(token), pause_at_most_seconds=_CLOSING_SECONDS)
             self.follower.driver.commit()
 
-    def apply(self, keys: Mapping[str, Collection[str]]) -> list[Applied]:
+    def apply(self, keys: Keys[str, Collection[str]]) -> list[Applied]:
         """Make the rows with these ids equal, prove it and record it; the caller commits.
 
         Raises `WholeComparisonNeeded`, `RowsStillReferenced`, `RowsRefused`, `TargetBusy`, `TargetRefused`,
@@ -165,10 +195,10 @@ class ForwardFlow:
 
     # Some rows
 
-    def _apply(self, keys: Mapping[str, Collection[str]]) -> list[Applied]:
-        maps = [table for name, table in self._maps.items() if name in keys and name in self._tables]
+    def _apply(self, keys: Keys[str, Collection[str]]) -> list[Applied]:
+        maps = [table for name, table in self.maps.items() if name in keys and name in self._tables]
         self._refuse_incomplete(maps)
-        doubts = Doubts(self.connections, self._maps, self._identity, self._choices())
+        doubts = Doubts(self.connections, self.maps, self._identity, self._choices())
         for table in maps:
             doubts.refuse_rows(table, keys[table.name])
         every = [
@@ -265,11 +295,11 @@ class ForwardFlow:
         ids = array(array_items([key for (key,) in found]), rows.table.key.type)
         return f"ANY({ids})" if found else ""
 
-    def _refuse_reaching(self, parent: TableMap, gone: Mapping[str, str]) -> None:
+    def _refuse_reaching(self, parent: TableMap, gone: Keys[str, str]) -> None:
         """Refuse deletes that would reach rows of other tables: at the source, which may lack the key, they stay."""
         if not gone[parent.name]:
             return
-        for child in self._maps.values():
+        for child in self.maps.values():
             among = gone.get(child.name)
             others = f"t.{quoted(child.key.name)} <> ALL{among.removeprefix('ANY')}" if among else "true"
             for key in child.table.foreign_keys:
@@ -301,8 +331,7 @@ class ForwardFlow:
         return Fingerprint(count, int(found))
 
     def _digests(self, table: TableMap) -> TableDigests:
-        self._hash = self._hash or common_hash(self.connections)
-        return TableDigests(self.connections, table, self._hash)
+        return TableDigests(self.connections, table, self.hash_function)
 
     # Whole tables
 
@@ -313,10 +342,10 @@ class ForwardFlow:
             raise WholeComparisonNeeded(names, "a source over REST is proven by a second reading")
         known = record.tables()
         excluded = {exclusion.table for exclusion in record.exclusions(identity)}
-        doubts = Doubts(self.connections, self._maps, identity, self._choices())
+        doubts = Doubts(self.connections, self.maps, identity, self._choices())
         keys: dict[str, set[str]] = {}
         for name in names:
-            table, last = self._maps[name], known.get(name)
+            table, last = self.maps[name], known.get(name)
             key = table.key.source
             if name in excluded or key is None or not (table.key.alike and key.not_null and key.unique):
                 raise WholeComparisonNeeded([name], "rows are excluded, or have no ids that both databases share")

@@ -118,7 +118,7 @@ def follow(
     try:
         with open_home() as home:
             home.driver.autocommit = True
-            reason = _Following(open_flow, Slot(home, name), options, on_lag).run()
+            reason = Following(open_flow, Slot(home, name), options, on_lag).run()
         if reason:
             _compare_repeatedly(open_flow, options, on_lag, reason)
     except KeyboardInterrupt:
@@ -135,7 +135,7 @@ def _remove(slot: Slot) -> None:
     unpublish(slot.connection, slot.name)
 
 
-class _Following:
+class Following:
     """A run with a slot."""
 
     def __init__(self, open_flow: OpenFlow, slot: Slot, options: FollowOptions, on_lag: Callable[[Lag], None]) -> None:
@@ -178,7 +178,7 @@ class _Following:
             if not flow.tables:
                 # A switch has moved the last of them meanwhile.
                 return False
-            lag, is_complete = self._batch(flow)
+            lag, is_complete = self.batch(flow)
             self.on_lag(lag)
             if self.options.until_equal and is_complete:
                 # At the same moment, so that changes since do not matter.
@@ -193,7 +193,7 @@ class _Following:
             raise SlotTooLarge(name=self.slot.name, held=state.wal_bytes, allowed=allowed)
         return state
 
-    def _batch(self, flow: Flow) -> tuple[Lag, bool]:
+    def batch(self, flow: Flow) -> tuple[Lag, bool]:
         """Make the follower equal to the home at the moment of the flow; return whether that sees every commit."""
         states = table_states(flow.home, flow.tables)
         version = flow.home.driver.info.server_version

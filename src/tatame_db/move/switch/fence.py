@@ -329,6 +329,11 @@ def _trigger_statements(words: Words, relation: Relation, token_hash: str, *, cl
     yield f"ALTER TABLE {relation.sql} {', '.join(f'{state} TRIGGER {trigger}' for trigger in words.triggers)}"
 
 
+def refuse_unfenceable(connection: MoveConnection, tables: Collection[str]) -> None:
+    """Raise `TablesNotFenceable` if one of these is something that cannot have the triggers."""
+    _fenceable(connection, tables)
+
+
 def _fenceable(connection: MoveConnection, tables: Collection[str]) -> list[Relation]:
     relations = relations_of(connection, tables)
     existing = {relation.table for relation in relations}

@@ -1,0 +1,96 @@
+"""What the commands of the day print: the lag of a follower, a switch, and the end of a move."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from tatame_db.cli import console
+from tatame_db.errors import counted
+
+if TYPE_CHECKING:
+    from tatame_db.move import Finished, Lag, SwitchReport
+
+# A line for every batch would scroll the others away; a sign of life comes that often.
+_QUIET_SECONDS = 10.0
+
+
+class LagReport:
+    """Prints a line for each batch that wrote something, and now and then one that shows the lag."""
+
+    def __init__(self) -> None:
+        self.said_at = 0.0
+        self.reason: str | None = None
+        self.written = self.deleted = 0
+
+    def __call__(self, lag: Lag) -> None:
+        """Print what a batch wrote, and how far the follower is behind."""
+        if lag.reason and lag.reason != self.reason:
+            self.reason = lag.reason
+            console.say(f"no slot: {lag.reason}; comparing whole tables again and again")
+        if not self.said_at:
+            for table, why in lag.compared.items():
+                if not lag.reason:
+                    console.say(f"{table} is compared whole now and then, because {why}")
+        self.written += sum(found.written for found in lag.applied)
+        self.deleted += sum(found.deleted for found in lag.applied)
+        if lag.applied or time.monotonic() - self.said_at > _QUIET_SECONDS:
+            self.said_at = time.monotonic()
+            console.say(_lag(lag))
+
+    def end(self) -> None:
+        """Print what all batches wrote."""
+        console.answer(f"{counted(self.written, 'row')} written, {self.deleted:,} deleted")
+
+
+def _lag(lag: Lag) -> str:
+    applied = ", ".join(
+        f"{found.table} {found.written:,} written" + (f" {found.deleted:,} deleted" if found.deleted else "")
+        for found in lag.applied
+    )
+    parts = [] if lag.rows is None else [f"{counted(lag.rows, 'row')} behind"]
+    parts.append(f"{lag.seconds:.1f} s behind")
+    if lag.wal_bytes is not None:
+        parts.append(f"{lag.wal_bytes / 1024 / 1024:,.1f} MB of WAL held")
+    return f"{', '.join(parts)}  {applied or 'nothing to carry over'}"
+
+
+def show_switch(report: SwitchReport) -> None:
+    """Print the proof of each table, the pause, and what to do next."""
+    console.table(
+        ["table", "rows", "digest", "proof"],
+        [
+            (table.table, table.rows, table.target_digest, "equal" if table.is_equal else "not equal yet")
+            for table in report.tables
+        ],
+    )
+    console.answer("")
+    if report.is_dry_run:
+        console.answer(
+            f"dry run: nothing was changed; writers would wait for about {report.pause_seconds:.1f} s or more"
+        )
+        if any(not table.is_equal for table in report.tables):
+            console.answer("rows that are not equal yet are carried over first, while writers go on")
+        return
+    console.answer(f"the home is the {report.home} now; writers waited for {report.pause_seconds:.2f} s")
+    if report.no_slot_because:
+        console.answer(f"the way back compares whole tables, because {report.no_slot_because}")
+    else:
+        console.answer(f"the slot {report.slot} holds what is written there, for the way back; it holds WAL until then")
+    for left in report.left:
+        console.answer(f"left behind: {left}; `tatame-db move finish` removes it")
+    back = " --back" if report.home == "target" else ""
+    console.answer("next: `tatame-db move status --env` prints the flags of the app, and")
+    console.answer(f"`tatame-db move follow{back}` keeps the other database equal")
+
+
+def show_finished(found: Finished) -> None:
+    """Print what is left after the end of a move."""
+    for left in found.left:
+        console.answer(f"not removed: {left}")
+    if found.stayed_at_source:
+        console.answer(f"never switched, so the source has newer rows from now on: {', '.join(found.stayed_at_source)}")
+    if found.kept_rejects:
+        console.answer(f"kept: {counted(found.kept_rejects, 'excluded row')} in tatame_move.rejects")
+    if not found.left:
+        console.answer("finished: both databases take writes, and nothing connects them any more")

@@ -1,0 +1,107 @@
+"""Following between two databases, in one direction: which tables take it is asked again for each batch."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from tatame_db.evolve.lock import ignore
+from tatame_db.move.back.flow import BackFlow
+from tatame_db.move.follow.apply import ForwardFlow
+from tatame_db.move.follow.loop import FollowOptions, follow
+from tatame_db.move.follow.slot import slot_name
+from tatame_db.move.open import (
+    open_both_for_writing,
+    open_for_writing,
+    open_source_for_writing,
+    open_target,
+    open_target_session,
+)
+from tatame_db.move.record import identity_of
+from tatame_db.move.switch.errors import NothingToFollow
+from tatame_db.move.switch.homes import Home, homes
+from tatame_db.move.switch.token import make_token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from sqlalchemy import URL, Engine
+
+    from tatame_db.move.choices import Choices
+    from tatame_db.move.connection import Connections
+    from tatame_db.move.follow.loop import Lag
+    from tatame_db.move.open import Source
+
+
+def follow_source(
+    source: URL | Source,
+    target: Engine,
+    options: FollowOptions | None = None,
+    on_lag: Callable[[Lag], None] = ignore,
+    on_wait: Callable[[], None] = ignore,
+) -> None:
+    """Carry the changes of all tables whose home is the source over to the target, until the end that options state.
+
+    The target refuses other writers of these tables from the first batch on. Each batch is committed by itself. Raises
+    `NothingToFollow`, and what `follow`, `open_for_writing` and `closing` raise.
+    """
+    with open_for_writing(source, target, on_wait) as connections:
+        _refuse_nothing(Home.SOURCE, connections)
+        name = _name(connections, Home.SOURCE)
+
+    @contextlib.contextmanager
+    def open_flow() -> Generator[ForwardFlow]:
+        with open_for_writing(source, target, on_wait) as connections:
+            yield ForwardFlow(connections)
+
+    open_home = (lambda: open_source_for_writing(source)) if not _is_rest(source) else None  # type: ignore[arg-type]
+    follow(open_flow, open_home, name, options, on_lag)
+
+
+def follow_target(
+    source: URL,
+    target: Engine,
+    options: FollowOptions | None = None,
+    on_lag: Callable[[Lag], None] = ignore,
+    on_wait: Callable[[], None] = ignore,
+    *,
+    choices: Choices | None = None,
+) -> None:
+    """Carry the changes of all tables whose home is the target back to the source, as `follow_source` does.
+
+    `choices` are those of `switch`. Raises what `follow_source` raises, and `RowsNotReturnable`.
+    """
+    with open_both_for_writing(source, target, on_wait) as connections:
+        connections.source.pin_settings(for_transaction=True)
+        _refuse_nothing(Home.TARGET, connections)
+        name, token = _name(connections, Home.TARGET), make_token(connections.target)
+
+    @contextlib.contextmanager
+    def open_flow() -> Generator[BackFlow]:
+        with (
+            open_both_for_writing(source, target, on_wait) as connections,
+            open_target(target) as reading,
+        ):
+            connections.source.pin_settings(for_transaction=True)
+            tables = [name for name, home in homes(connections).items() if home is Home.TARGET]
+            flow = BackFlow(reading, connections.source, token=token, choices=choices, tables=tables)
+            if tables:
+                # So that it knows its tables.
+                flow.begin()
+            yield flow
+
+    follow(open_flow, lambda: open_target_session(target), name, options, on_lag)
+
+
+def _is_rest(source: URL | Source) -> bool:
+    return not hasattr(source, "drivername")
+
+
+def _refuse_nothing(home: Home, connections: Connections) -> None:
+    """Raise `NothingToFollow` if no table has this home."""
+    if home not in homes(connections).values():
+        raise NothingToFollow(home=home)
+
+
+def _name(connections: Connections, home: Home) -> str:
+    return slot_name(identity_of(connections.target), home)

@@ -1,0 +1,133 @@
+"""The sessions of a switch in one direction, and the few things that differ between the two."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tatame_db.move.back.flow import BackFlow
+from tatame_db.move.connection import Connections, MoveConnection
+from tatame_db.move.follow.apply import ForwardFlow
+from tatame_db.move.follow.slot import Slot, slot_name
+from tatame_db.move.open import (
+    open_both_for_writing,
+    open_for_writing,
+    open_second_session,
+    open_source_for_writing,
+    open_target,
+)
+from tatame_db.move.ready import prove_ready
+from tatame_db.move.record import identity_of
+from tatame_db.move.sequences import advance_sequence, highest_ids
+from tatame_db.move.switch.homes import Home
+from tatame_db.move.switch.token import make_token, token_hash, token_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from sqlalchemy import URL, Engine
+
+    from tatame_db.move.choices import Choices
+
+
+@dataclass(frozen=True)
+class Way:
+    """A direction. Rows take it by `flow`, from the old home to the new one.
+
+    The transaction of `closing` keeps the writers of the old home out, that of `opening` lets those of the new one in.
+    The sessions of the slots are in autocommit mode.
+    """
+
+    new_home: Home
+    flow: ForwardFlow | BackFlow
+    closing: MoveConnection
+    opening: MoveConnection
+    target: MoveConnection
+    token: str
+    old_slot: Slot
+    new_slot: Slot
+
+    @property
+    def both(self) -> Connections:
+        """The sessions that write, by database."""
+        pair = {self.closing.name: self.closing, self.opening.name: self.opening}
+        return Connections(pair["source"], pair["target"])
+
+    @property
+    def token_hash(self) -> str:
+        """The hash in the triggers."""
+        return token_hash(self.token)
+
+    def keys_of_new_home(self) -> dict[str, str]:
+        """Return the column of the new home by which rows of each table are found; without tables that have none."""
+        keys = {name: table.key for name, table in self.flow.maps.items()}
+        if self.new_home is Home.TARGET:
+            return {name: key.name for name, key in keys.items() if key.alike}
+        return {name: key.source.name for name, key in keys.items() if key.source and key.alike}
+
+    def set_sequences(self, tables: Sequence[str]) -> None:
+        """Let the new home hand out only ids that the old one has not."""
+        if isinstance(self.flow, BackFlow):
+            self.flow.advance_sequences()
+            self.flow.follower.driver.commit()
+            return
+        highest = highest_ids(self.flow.home, self.flow.mapping)
+        for name in tables:
+            advance_sequence(self.target, self.flow.maps[name].table, highest[name])
+        self.target.driver.commit()
+
+    def try_inserts(self, tables: Sequence[str]) -> None:
+        """Insert a row into each table of the target and roll it back; a source has no models that say what to insert.
+
+        Raises `TrialInsertFailed`.
+        """
+        if isinstance(self.flow, BackFlow):
+            return
+        for name in tables:
+            table = self.flow.maps[name].table
+            if table.autoincrement_column is not None:
+                prove_ready(self.target, table)
+
+
+@contextlib.contextmanager
+def open_way(
+    source: URL,
+    target: Engine,
+    new_home: Home,
+    tables: Sequence[str],
+    *,
+    choices: Choices | None,
+    on_wait: Callable[[], None],
+    dry_run: bool = False,
+) -> Generator[Way]:
+    """Open all sessions of a switch; the lock on schema changes of the target is held until the end.
+
+    Raises what `open_for_writing` raises.
+    """
+    with contextlib.ExitStack() as opened:
+        enter = opened.enter_context
+
+        def token_for(connection: MoveConnection) -> str:
+            return token_of(connection) or "" if dry_run else make_token(connection)
+
+        if new_home is Home.TARGET:
+            connections = enter(open_for_writing(source, target, on_wait))
+            token = token_for(connections.target)
+            closing, opening = enter(open_source_for_writing(source)), connections.target
+            flow: ForwardFlow | BackFlow = ForwardFlow(connections, tables, resumes=True, closes_target=not dry_run)
+        else:
+            connections = enter(open_both_for_writing(source, target, on_wait))
+            token = token_for(connections.target)
+            closing, opening = connections.target, connections.source
+            flow = BackFlow(enter(open_target(target)), connections.source, token=token, choices=choices, tables=tables)
+        slots = {
+            "source": Slot(enter(open_source_for_writing(source)), ""),
+            "target": Slot(enter(open_second_session(connections.target)), ""),
+        }
+        identity = identity_of(connections.target)
+        connections.target.driver.rollback()
+        for slot in slots.values():
+            slot.connection.driver.autocommit = True
+        slots = {name: Slot(slot.connection, slot_name(identity, name)) for name, slot in slots.items()}
+        yield Way(new_home, flow, closing, opening, connections.target, token, slots[closing.name], slots[opening.name])
