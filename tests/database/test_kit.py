@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy import inspect as mapper_of
-from sqlalchemy.exc import NotSupportedError, OperationalError
+from sqlalchemy.exc import NotSupportedError
 from sqlalchemy.orm import Session
 from tests.conftest import free_port, new_directory
 
@@ -426,12 +426,14 @@ def test_clearing_does_not_delete_rows_of_other_tables_that_refer_to_the_models(
 def test_clearing_fails_in_time_if_a_test_left_a_session_open(
     set_up: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "_LOCK_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(runs, "_LOCK_TIMEOUT_SECONDS", 2)
     with set_up.session() as session:
         session.add(a_user())
         session.flush()
-        with pytest.raises(OperationalError, match="lock timeout"):
+        pid = session.scalar(text("SELECT pg_backend_pid()"))
+        with pytest.raises(runs.TestDataLocked, match=rf"pid {pid} \(.*idle in transaction"):
             clear_test_data()
+    clear_test_data()
 
 
 @pytest.mark.usefixtures("shared_url")
