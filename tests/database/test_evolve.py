@@ -85,7 +85,8 @@ def test_a_migration_that_fails_half_way_is_rolled_back_and_explained(bare_engin
     error = caught.value
     assert (error.revision, error.applied) == ("29990101000000", [first])
     assert "INSERT INTO half" in error.statement
-    assert error.message == 'invalid input syntax for type integer: "seven"'
+    # Without the value, which may be one of a person.
+    assert error.message == 'invalid input syntax for type integer: "…"'
     assert not inspect(bare_engine).has_table("half")
     assert evolve.status(bare_engine).revision == first
     assert evolve.status(bare_engine).pending == ["29990101000000"]
@@ -447,6 +448,7 @@ def test_an_older_server_matches_and_takes_a_push(older_engine: Engine, monkeypa
         connection.execute(text("CREATE TABLE stripe_events (id integer)"))
         connection.execute(text("CREATE VIEW emails AS SELECT id, email FROM users WHERE email <> ''"))
     report = evolve.check(older_engine)
+    assert report.database
     assert "policy users.everyone is not expected: AS PERMISSIVE FOR ALL TO PUBLIC USING (true)" in report.database
     assert report.foreign == ["table stripe_events", "view emails"]
 
@@ -460,6 +462,7 @@ def test_a_partitioned_table_is_one_difference_and_its_partitions_are_none(engin
         ):
             connection.execute(text(statement))
     found = evolve.check(engine)
+    assert found.database
     assert any(difference.startswith("table versions differs") for difference in found.database)
     assert not [difference for difference in found.database if "versions_1" in difference]
     assert found.foreign == []

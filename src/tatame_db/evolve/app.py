@@ -88,7 +88,7 @@ class AppMigrationsMissing(TatameError):
     what = "{app} has no migrations: there are none in {folder}"
     fix = (
         'write the first one with `tatame-db generate "…"`, or correct `migrations` in `[tool.tatame-db]`, or'
-        " `TATAME_MIGRATIONS`"
+        " `TATAME_MIGRATIONS`; an installed app needs the folder in its wheel"
     )
 
 

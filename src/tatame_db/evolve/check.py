@@ -10,7 +10,7 @@ from tatame_db.evolve import catalogue, models
 from tatame_db.evolve.difference import LeftAlone
 from tatame_db.evolve.history import History, MigrationEdited, current_revisions
 from tatame_db.evolve.made import made_by_migrations
-from tatame_db.evolve.migrate import migrate
+from tatame_db.evolve.migrate import migrate, on_scratch
 from tatame_db.server.scratch import scratch
 
 if TYPE_CHECKING:
@@ -27,14 +27,16 @@ class SchemaCheck:
 
     heads: list[str]
     """The files of the heads, if there is more than one."""
-    migrations: list[str]
-    """The differences between the models and a database that the migrations build."""
-    database: list[str]
-    """The differences between the database and its revision."""
+    migrations: list[str] | None
+    """The differences between the models and a database that the migrations build; `None` if not compared."""
+    database: list[str] | None
+    """The differences between the database and its revision; `None` if not compared."""
     edited: list[str]
     """The applied migrations whose files were edited since."""
     revision: str | None
     """The revision that the database was compared with; `None` before the first migration."""
+    pending: list[str]
+    """The migrations that are not applied to the database. No problem: it is compared with its own revision."""
     undeclared: list[str]
     """What migrations made and no model can describe, such as a view. No problem: it is compared with the database."""
     foreign: list[str]
@@ -60,8 +62,8 @@ _PROBLEMS = {
     ),
     "database": (
         "the database does not match its migrations",
-        "undo manual changes of the database, or write them as a migration; after `tatame-db push`, start with a new"
-        " database: `tatame-db down --yes && tatame-db up`",
+        "undo manual changes of the database, or write them as a migration; after `tatame-db push`, drop the database"
+        " and create it anew with `tatame-db up`",
     ),
     "edited": (
         "migrations were edited after they were applied",
@@ -94,7 +96,8 @@ def check(engine: Engine) -> SchemaCheck:
     """Check that migrations, models and database agree; changes nothing and takes seconds.
 
     The models and the migrations are built on a scratch server. With more than one head, only the heads and edited
-    migrations are reported, because there is no single schema to compare with.
+    migrations are reported, because there is no single schema to compare with. Pending migrations are listed, and are
+    no problem: `status` tells whether a database is migrated.
 
         >>> evolve.check(engine).failed
         []
@@ -107,9 +110,10 @@ def check(engine: Engine) -> SchemaCheck:
         current = current_revisions(connection)
         edited = _edited(history, connection)
         found = catalogue.read(connection)
+        pending = [] if history.forked else [script.revision for script in history.pending(connection)]
     if history.forked:
-        return SchemaCheck(history.forked, [], [], edited, revision, [], [], [])
-    with scratch() as server:
+        return SchemaCheck(history.forked, None, None, edited, revision, pending, [], [], [])
+    with scratch() as server, on_scratch():
         wanted = models.build(server)
         with server.database("migrations") as migrations:
             reached: Catalogue = {}
@@ -126,6 +130,7 @@ def check(engine: Engine) -> SchemaCheck:
         database=_differences(reached, found, extra.children | extra.foreign),
         edited=edited,
         revision=revision,
+        pending=pending,
         undeclared=undeclared.names(undeclared.undeclared),
         foreign=extra.names(extra.foreign),
         not_compared=sorted(key for key in found.keys() & reached.keys() if not found[key].comparable),

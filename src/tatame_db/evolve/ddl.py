@@ -28,6 +28,16 @@ class Loss:
     column: str | None = None
     new_type: str | None = None
 
+    def __str__(self) -> str:
+        if self.column is None:
+            return f"table {self.table} is dropped with its rows"
+        if self.new_type:
+            return (
+                f"column {self.table}.{self.column} becomes {self.new_type}, which changes its values, or fails if one"
+                " cannot be converted"
+            )
+        return f"column {self.table}.{self.column} is dropped with its values"
+
 
 @dataclass(frozen=True)
 class Step:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,26 @@ if TYPE_CHECKING:
     from sqlalchemy.exc import StatementError
 
 
+# As in `invalid input syntax for type integer: "x"` and `Key (name)=(x) is duplicated`. A value may contain quotes.
+_QUOTED, _OF_KEY = re.compile(r'".*"', re.DOTALL), re.compile(r"=\(.*\)", re.DOTALL)
+
+
 def postgres_message(connection: Connection, error: StatementError) -> str:
-    """Join PostgreSQL's message, detail and hint. Reads the table for a NOT NULL violation, so roll back first."""
+    """Join PostgreSQL's message, detail and hint, without values of rows.
+
+    Reads the table for a NOT NULL violation, so roll back first.
+    """
     if not isinstance(error.orig, psycopg.Error):
         return str(error.orig)
     diagnostics = error.orig.diag
     parts = [diagnostics.message_primary, diagnostics.message_detail, diagnostics.message_hint]
+    if isinstance(error.orig, psycopg.DataError):
+        parts = [_QUOTED.sub('"…"', part or "") for part in parts]
+    elif isinstance(error.orig, psycopg.errors.NotNullViolation | psycopg.errors.CheckViolation):
+        # The detail is the row.
+        parts = [diagnostics.message_primary]
+    elif isinstance(error.orig, psycopg.IntegrityError):
+        parts = [_OF_KEY.sub("=(…)", part or "") for part in parts]
     if isinstance(error.orig, psycopg.errors.NotNullViolation) and diagnostics.table_name and diagnostics.column_name:
         parts.append(_nulls(connection, diagnostics.table_name, diagnostics.column_name))
     return "; ".join(part for part in parts if part) or str(error.orig)
@@ -48,17 +63,19 @@ def sqlstate(error: StatementError) -> str | None:
     return error.orig.sqlstate if isinstance(error.orig, psycopg.Error) else None
 
 
+DUPLICATE_TABLE = "42P07"
 _FIXES = {
     "55P03": "end the transaction that holds the lock (see `pg_stat_activity`), or allow more `--lock-timeout`",
     "57014": "allow more `--statement-timeout`, or split the {source} into smaller steps",
-    "42501": "connect as the owner of the tables",
+    "42501": "connect as the owner of the tables; an empty database needs a role with CREATE on the database and on the"
+    " schema `public`",
     # An object exists that depends on one that is dropped or changed.
     **dict.fromkeys(("2BP01", "0A000"), "drop what depends on it, or change the {source} so that it stays"),
     # A column, table or other object exists already.
     **dict.fromkeys(
-        ("42701", "42P07", "42710"),
-        "if `tatame-db push` made it, start with a new database: `tatame-db down --yes && tatame-db up`; otherwise drop"
-        " or rename the object that exists",
+        ("42701", DUPLICATE_TABLE, "42710"),
+        "find out what made the object that exists: another migration, a person, or `tatame-db push`, after which the"
+        " database has to be created anew. Change the {source}, or drop or rename the object if nothing needs it",
     ),
 }
 

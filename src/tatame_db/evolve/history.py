@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
 import traceback
 import warnings
@@ -60,7 +61,10 @@ class DatabaseAhead(TatameError):
     def advice(self) -> str:
         """The way to migrations that have the revision."""
         if self.is_checkout:
-            return f"check out the branch that has {self.revision}"
+            return (
+                f"`git log --all -- '*{self.revision}*'` finds the commits that have its file: check out their branch, or"
+                " restore the file; there, `tatame-db rollback` undoes it"
+            )
         return "install the version of the package that migrated the database, or a newer one"
 
 
@@ -122,8 +126,9 @@ class MigrationEdited(TatameError):
     what = "edited after it was applied to this database: {files}"
     means = f"{NOTHING_CHANGED} The database has the schema that the file described before the edit."
     fix = (
-        "restore the file with `git checkout`, and write the change as a new migration: "
-        '`tatame-db generate "the change"`'
+        "restore the file with `git checkout`, or undo the edit if it was never committed; then write the change as a"
+        ' new migration: `tatame-db generate "the change"`. If no other database has the migration: `tatame-db'
+        " rollback`, edit, `tatame-db migrate`"
     )
 
 
@@ -174,7 +179,9 @@ class History:
             file = Path(error.filename or "?").name
             raise MigrationUnreadable(problem=f"{file}, line {error.lineno}: {error.msg}") from error
         except (CommandError, RevisionError, UserWarning) as error:
-            raise MigrationUnreadable(problem=str(error)) from error
+            gone = re.match(r"Revision (\S+) referenced from .*-> (\S+?),? .*is not present", str(error))
+            problem = f"{gone[2]} continues from {gone[1]}, which no file has" if gone else str(error)
+            raise MigrationUnreadable(problem=problem) from error
         except (Exception, SystemExit) as error:
             # Alembic imports each file to read its revision.
             frames = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import time
 from dataclasses import dataclass, field
@@ -17,14 +18,14 @@ from tatame_db.database.driver import driver_connection
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.autocommit import IndexInvalid, invalid_indexes, refuse_mixed
 from tatame_db.evolve.blockers import blockers
-from tatame_db.evolve.failure import fix_for, indented, postgres_message, sqlstate
+from tatame_db.evolve.failure import DUPLICATE_TABLE, fix_for, indented, postgres_message, sqlstate
 from tatame_db.evolve.history import VERSION_SCHEMA, History, checksum, configuration, steps_before
 from tatame_db.evolve.lock import MIGRATION_LOCK_TIMEOUT_MS, Retry, Timeouts, exclusive, ignore
 from tatame_db.evolve.losses import losses_of
 from tatame_db.evolve.statements import ends_transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from alembic.config import Config
     from alembic.script import Script
@@ -62,7 +63,7 @@ class MigrationFailed(TatameError):
     stayed: list[str]
     """Statements of it that ran outside a transaction."""
     invalid: list[str]
-    """Invalid indexes that it left."""
+    """Invalid indexes that it left, or that an earlier attempt did."""
     what = "migration {revision} failed at\n\n{sql}\n\n{reporter} reports: {message}"
     means = "{rest}"
     fix = "{advice}, then run the command again"
@@ -85,15 +86,17 @@ class MigrationFailed(TatameError):
             steps = "\n\n".join(map(indented, self.stayed))
             parts = [f"These steps of it ran outside a transaction and stay:\n\n{steps}\n\n"]
         if self.invalid:
-            parts.append(f"It left an invalid index: {', '.join(self.invalid)}.")
+            parts.append(f"There is an invalid index: {', '.join(self.invalid)}.")
         return " ".join([*parts, _before(self.applied)])
 
     @property
     def advice(self) -> str:
         """The fix for the cause."""
         if self.invalid:
-            dropped = "; ".join(f"DROP INDEX CONCURRENTLY {index}" for index in self.invalid)
-            return f"{fix_for(self.sqlstate, 'migration')}, run `{dropped}`"
+            dropped = "run `{}`".format("; ".join(f"DROP INDEX CONCURRENTLY {index}" for index in self.invalid))
+            # What exists already is the invalid index itself.
+            exists = self.sqlstate == DUPLICATE_TABLE
+            return dropped if exists else f"{fix_for(self.sqlstate, 'migration')}, {dropped}"
         return fix_for(self.sqlstate, "migration")
 
 
@@ -134,6 +137,16 @@ class NeedsDatabase(TatameError):
     reason: str
     what = "the SQL of migration {revision} is not known without a database ({reason})"
     fix = "write the migration without reading, for example as `UPDATE … FROM` instead of a loop"
+
+
+@contextlib.contextmanager
+def on_scratch() -> Generator[None]:
+    """Let a failed migration state that the database of the caller was not touched."""
+    try:
+        yield
+    except MigrationFailed as error:
+        error.means = "It failed in an empty database that was built to compare; yours was not changed."
+        raise
 
 
 class _EndsTransaction(Exception):
@@ -312,8 +325,7 @@ def _run(
     pauses = iter(RETRY_PAUSES_SECONDS)
     steps = remaining()
     refuse_mixed(step.revision for step in steps)
-    if agree and (losses := _losses(connection, history, steps)):
-        agree(losses)
+    is_agreed = agree is None
     record.watch()
     while steps:
         # Alembic commits after each migration only if no transaction was open before.
@@ -324,6 +336,10 @@ def _run(
         limit_ms = timeouts.lock_timeout_ms or MIGRATION_LOCK_TIMEOUT_MS
         try:
             with blockers(connection.engine.url, _backend_pid(connection), limit_ms / 2_000) as blocking:
+                # Counting the rows waits for locks too.
+                if agree and not is_agreed and (losses := losses_of_steps(connection, history, steps)):
+                    agree(losses)
+                is_agreed = True
                 run_steps(config, history, steps)
         except _EndsTransaction as error:
             connection.rollback()
@@ -366,7 +382,8 @@ def _is_concurrent(error: StatementError) -> bool:
     return " CONCURRENTLY " in (error.statement or "").upper()
 
 
-def _losses(connection: Connection, history: History, steps: list[RevisionStep]) -> list[str]:
+def losses_of_steps(connection: Connection, history: History, steps: list[RevisionStep]) -> list[str]:
+    """Describe the tables and columns with values that steps drop, with their counts; rolls back."""
     losses: list[str] = []
     for step in steps:
         try:

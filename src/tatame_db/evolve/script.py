@@ -15,7 +15,7 @@ from tatame_db.database.driver import driver_connection
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.history import VERSION_SCHEMA, History, configuration, current_revisions
 from tatame_db.evolve.lock import LOCK_KEY, MIGRATION_LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS
-from tatame_db.evolve.migrate import Record, migrate, run_steps, upgrades
+from tatame_db.evolve.migrate import Record, losses_of_steps, migrate, run_steps, upgrades
 from tatame_db.server.scratch import scratch
 
 if TYPE_CHECKING:
@@ -77,13 +77,15 @@ def migration_sql(engine: Engine, revision: str = "head") -> str:
     with engine.connect() as connection:
         pending = history.pending(connection, revision)
         current = current_revisions(connection)
+        losses = losses_of_steps(connection, history, upgrades(history, pending))
     if not pending:
         return ""
+    title = "".join([_TITLE, *(f"-- Loses data: {loss}.\n" for loss in losses)])
     with scratch() as server, server.database("script") as copy:
         for applied in current:
             migrate(copy, applied)
         with copy.connect() as connection:
-            return _Recording(connection, history, sorted(current)).of(pending)
+            return "\n".join([title, *_Recording(connection, history, sorted(current)).of(pending)])
 
 
 @dataclass
@@ -102,8 +104,8 @@ class _Recording:
     last: str = ""
     """The last statement that was sent."""
 
-    def of(self, scripts: list[Script]) -> str:
-        """Run these migrations, and return their script. Raises `NoScript`."""
+    def of(self, scripts: list[Script]) -> list[str]:
+        """Run these migrations, and return the lines of their script. Raises `NoScript`."""
         driver_connection(self.connection).cursor_factory = _cursor_class(self)
         event.listen(self.connection, "commit", self._commit)
         event.listen(self.connection, "rollback", self._roll_back)
@@ -119,7 +121,7 @@ class _Recording:
             if self.has_read:
                 reason = "it reads from the database, and what it runs may depend on what it finds"
                 raise NoScript(revision=script.revision, reason=reason)
-        return "\n".join([_TITLE, *self.script])
+        return self.script
 
     def _run(self, script: Script) -> None:
         config = configuration()
@@ -151,7 +153,8 @@ class _Recording:
                 self.transaction += self._header()
             self.transaction.append(statement + end)
         else:
-            self.script += [statement + end, ""]
+            # Not in a transaction with the check of the revision, which is done before it.
+            self.script += [*self._header(), "COMMIT;", "", statement + end, ""]
 
     def read(self) -> None:
         """Note that the result of the last statement is read. What Alembic itself asks is no part of the script."""
