@@ -62,7 +62,7 @@ class DatabaseAhead(TatameError):
         """The way to migrations that have the revision."""
         if self.is_checkout:
             return (
-                f"`git log --all -- '*{self.revision}*'` finds the commits that have its file: check out their branch, or"
+                f"`git log --all -- '*{self.revision}*'` finds the commits with its file: check out their branch, or"
                 " restore the file; there, `tatame-db rollback` undoes it"
             )
         return "install the version of the package that migrated the database, or a newer one"
