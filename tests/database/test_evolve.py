@@ -17,7 +17,7 @@ from tatame_db import evolve, seed
 from tatame_db.database.address import readable
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.evolve import catalogue, history
-from tatame_db.evolve.migrate import TooFewMigrations
+from tatame_db.evolve.migration_errors import TooFewMigrations
 from tatame_db.evolve.push import PushFailed, PushRefused
 from tatame_db.schema import Base
 

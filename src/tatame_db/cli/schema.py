@@ -291,6 +291,7 @@ def _show(report: SchemaCheck) -> None:
         edited = [f"edited after it was applied to this database: {file}" for file in report.edited]
         _show_answer("no applied migration was edited", edited)
     for note, objects in (
+        ("applied without a checksum, so an edit of the file is not seen", report.unrecorded),
         ("made by a migration, not described by a model", report.undeclared),
         ("not made by a migration, left alone", report.foreign),
         ("exists as expected, definition not compared", report.not_compared),
@@ -323,6 +324,8 @@ def lint(
     found = evolve.lint(files)
     for linted in found:
         console.answer(linted.warnings or f"{linted.file}: no warnings")
+    if found and not files and not evolve.has_released():
+        console.say("no tag in this repository: every migration counts as unreleased")
     if warned := [linted.file for linted in found if linted.warnings]:
         raise evolve.LintFailed(files=warned)
     if not found:

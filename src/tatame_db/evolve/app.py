@@ -5,23 +5,21 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-import sysconfig
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import ArgumentError, InvalidRequestError
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import configure_mappers
 
 from tatame_db.errors import TatameError, fact
+from tatame_db.evolve.user_code import place_of, problem_of
 from tatame_db.schema import Base, is_of_package, load_modules, phases
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
 
-_PACKAGE = Path(__file__).parents[1]
 # With 17 digits and an underscore, the 32 characters that Alembic's table has for a revision.
 _PREFIX_LENGTH = 14
 _REVISION = re.compile(r"(\D.*)_\d{14,17}")
@@ -187,24 +185,7 @@ def _broken(module: str, error: BaseException) -> TatameError:
     taken = re.match(r"Table '(\w+)' is already defined", str(error))
     if isinstance(error, InvalidRequestError) and taken and taken[1] in phases():
         return TableNameTaken(module=module, table=taken[1])
-    problem = type(error).__name__
-    # Those of other classes may quote a setting or a row.
-    if isinstance(error, ImportError | NameError | AttributeError | TypeError | ArgumentError | InvalidRequestError):
-        problem += "".join(f": {line}" for line in str(error).splitlines()[:1])
-    elif isinstance(error, SyntaxError):
-        problem += f": {error.msg}"
-    return ModelsBroken(module=module, place=_place(error) or module, problem=problem)
-
-
-def _place(error: BaseException) -> str | None:
-    """Return the file and line of the app that the error leads to."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}, line {error.lineno}"
-    libraries = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith((*libraries, str(_PACKAGE), "<")):
-            return f"{frame.filename}, line {frame.lineno}"
-    return None
+    return ModelsBroken(module=module, place=place_of(error) or module, problem=problem_of(error))
 
 
 def _defines_table(module: ModuleType) -> bool:

@@ -10,7 +10,8 @@ from tatame_db.evolve import catalogue, models
 from tatame_db.evolve.difference import LeftAlone
 from tatame_db.evolve.history import History, MigrationEdited, current_revisions
 from tatame_db.evolve.made import made_by_migrations
-from tatame_db.evolve.migrate import migrate, on_scratch
+from tatame_db.evolve.migrate import migrate
+from tatame_db.evolve.migration_errors import on_scratch
 from tatame_db.server.scratch import scratch
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class SchemaCheck:
     """The revision that the database was compared with; `None` before the first migration."""
     pending: list[str]
     """The migrations that are not applied to the database. No problem: it is compared with its own revision."""
+    unrecorded: list[str]
+    """The applied migrations whose checksum is not on record, so that an edit is not seen. No problem by itself."""
     undeclared: list[str]
     """What migrations made and no model can describe, such as a view. No problem: it is compared with the database."""
     foreign: list[str]
@@ -108,11 +111,11 @@ def check(engine: Engine) -> SchemaCheck:
     with engine.connect() as connection:
         revision = history.reached(connection)
         current = current_revisions(connection)
-        edited = _edited(history, connection)
+        edited, unrecorded = _edited(history, connection), history.unrecorded(connection)
         found = catalogue.read(connection)
         pending = [] if history.forked else [script.revision for script in history.pending(connection)]
     if history.forked:
-        return SchemaCheck(history.forked, None, None, edited, revision, pending, [], [], [])
+        return SchemaCheck(history.forked, None, None, edited, revision, pending, unrecorded, [], [], [])
     with scratch() as server, on_scratch():
         wanted = models.build(server)
         with server.database("migrations") as migrations:
@@ -131,6 +134,7 @@ def check(engine: Engine) -> SchemaCheck:
         edited=edited,
         revision=revision,
         pending=pending,
+        unrecorded=unrecorded,
         undeclared=undeclared.names(undeclared.undeclared),
         foreign=extra.names(extra.foreign),
         not_compared=sorted(key for key in found.keys() & reached.keys() if not found[key].comparable),

@@ -55,6 +55,9 @@ def _nulls(connection: Connection, table: str, column: str) -> str:
     example = " || ', ' || ".join(f"'{name} = ' || {quoted(name)}::text" for name in key) or "NULL"
     query = f"SELECT count(*), min({example}) FROM {quoted(table)} WHERE {quoted(column)} IS NULL"
     rows, first = connection.execute(text(query)).one()
+    if not rows:
+        # The statement wrote the row itself.
+        return ""
     return f"{counted(rows, 'row')} with NULL, for example {first or 'a row without a key'}"
 
 
@@ -66,7 +69,10 @@ def sqlstate(error: StatementError) -> str | None:
 DUPLICATE_TABLE = "42P07"
 _FIXES = {
     "55P03": "end the transaction that holds the lock (see `pg_stat_activity`), or allow more `--lock-timeout`",
-    "57014": "allow more `--statement-timeout`, or split the {source} into smaller steps",
+    "57014": "if it took too long, allow more `--statement-timeout`, or split the {source} into smaller steps;"
+    " otherwise find out who or what canceled it",
+    "57P01": "an administrator or a shutdown of the server ended the connection: wait until the server is up",
+    "53100": "free some disk space on the server",
     "42501": "connect as the owner of the tables; an empty database needs a role with CREATE on the database and on the"
     " schema `public`",
     # An object exists that depends on one that is dropped or changed.

@@ -14,7 +14,8 @@ from tatame_db.evolve import catalogue, models
 from tatame_db.evolve.difference import Answers, Change, find_change
 from tatame_db.evolve.failure import indented, listed, postgres_message
 from tatame_db.evolve.history import History, is_project
-from tatame_db.evolve.migrate import migrate, on_scratch, rollback
+from tatame_db.evolve.migrate import migrate, rollback
+from tatame_db.evolve.migration_errors import on_scratch
 from tatame_db.evolve.migration_file import NO_FILE, STEPS, STEPS_BACK, Generated, file_name, one_at_a_time, write
 from tatame_db.evolve.plan import Plan, plan
 from tatame_db.schema import moved_tables

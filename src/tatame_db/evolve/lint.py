@@ -82,9 +82,18 @@ def lint(files: list[Path] | None = None) -> list[Linted]:
     return found
 
 
+def has_released() -> bool:
+    """Return whether the repository of the migrations has a tag."""
+    return bool(_newest_tag(History().own.folder))
+
+
+def _newest_tag(folder: Path) -> str:
+    return _git(folder, "describe", "--tags", "--abbrev=0").strip()
+
+
 def _released(folder: Path) -> set[str]:
     """Return the migrations in the newest tag of the repository that a folder is in; none if there is no tag."""
-    tag = _git(folder, "describe", "--tags", "--abbrev=0").strip()
+    tag = _newest_tag(folder)
     return set(_git(folder, "ls-tree", "--name-only", tag, ".").split()) if tag else set()
 
 

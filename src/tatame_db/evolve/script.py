@@ -179,6 +179,7 @@ class _Recording:
         expected = f"ARRAY[{', '.join(map(literal, self.revisions))}]::text[]"
         return [
             "BEGIN;",
+            "RESET ALL;",
             *(f"SET LOCAL {name} TO '{value}';" for name, value in _SETTINGS.items()),
             f"DO $path$ BEGIN PERFORM set_config('search_path', {SEARCH_PATH}, true); END $path$;",
             f"DO $lock$ BEGIN PERFORM pg_advisory_xact_lock({LOCK_KEY}); END $lock$;",
