@@ -318,6 +318,7 @@ REFUSED = [
     ("gymapi.models", MODELS.replace("Mapped[User]", 'Mapped["Usr"]'), "ModelsBroken", "Usr"),
     ("gymapi.models", "from tatame_db.schema import Base, User", "ModelsWithoutTable", "defines no table"),
     ("gymapi.models", MODELS.replace('"payments"', '"users"'), "TableNameTaken", "defines the table users, which is"),
+    ("gymapi.models", MODELS.replace('"payments"', '"users_id_seq"'), "SequenceNameTaken", "name of a sequence of the"),
     (
         "gymapi.models",
         MODELS.replace('"positive"),', '"positive"), {"schema": "shop"},'),

@@ -14,7 +14,7 @@ from sqlalchemy.orm import configure_mappers
 
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.user_code import place_of, problem_of
-from tatame_db.schema import Base, is_of_package, load_modules, phases
+from tatame_db.schema import Base, is_of_package, load_modules, moved_tables, phases
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,6 +66,16 @@ class TableNameTaken(TatameError):
     table: str
     what = "the module {module} defines the table {table}, which is a table of the package"
     fix = "choose another `__tablename__`; the model of the package is in `tatame_db.schema`"
+
+
+@fact
+class SequenceNameTaken(TatameError):
+    """The app defines a table that has the name of a sequence of the package."""
+
+    app: str
+    table: str
+    what = "{app} defines the table {table}, which is the name of a sequence of the package"
+    fix = "choose another `__tablename__`"
 
 
 @fact
@@ -143,8 +153,8 @@ def load_app(
         >>> evolve.load_app(["gymapi.models"])
         App(name='gymapi', migrations=PosixPath('/srv/gymapi/migrations'))
 
-    Raises `ModelsNotFound`, `ModelsBroken`, `ModelsWithoutTable`, `TableNameTaken`, `TablesOutsidePublic`,
-    `AppMigrationsMissing`.
+    Raises `ModelsNotFound`, `ModelsBroken`, `ModelsWithoutTable`, `TableNameTaken`, `SequenceNameTaken`,
+    `TablesOutsidePublic`, `AppMigrationsMissing`.
     """
     if root and str(root) not in sys.path:
         sys.path.insert(0, str(root))
@@ -155,7 +165,10 @@ def load_app(
             raise ModelsWithoutTable(module=module.__name__)
     if elsewhere := sorted(str(table) for table in Base.metadata.tables.values() if table.schema):
         raise TablesOutsidePublic(tables=elsewhere)
-    app = App(models[0].partition(".")[0], migrations or _folder(modules[0]) / "migrations")
+    name = models[0].partition(".")[0]
+    for sequence in sorted(_sequences_of_package() & Base.metadata.tables.keys()):
+        raise SequenceNameTaken(app=name, table=sequence)
+    app = App(name, migrations or _folder(modules[0]) / "migrations")
     if not may_be_new and not any(app.versions.glob("*.py")):
         raise AppMigrationsMissing(app=app.name, folder=app.versions)
     _loaded[:] = [app]
@@ -197,6 +210,12 @@ def _defines_table(module: ModuleType) -> bool:
     found += [getattr(value, "__table__", value) for value in vars(module).values()]
     tables = [table for table in Base.metadata.tables.values() if not is_of_package(table)]
     return any(value is table for value in found for table in tables)
+
+
+def _sequences_of_package() -> set[str]:
+    """Return the names that PostgreSQL gives to the sequences of the package's tables, unless they are taken."""
+    columns = [table.autoincrement_column for table in moved_tables()]
+    return {f"{column.table.name}_{column.name}_seq" for column in columns if column is not None}
 
 
 def _folder(module: ModuleType) -> Path:

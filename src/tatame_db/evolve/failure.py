@@ -45,13 +45,13 @@ def postgres_message(connection: Connection, error: StatementError) -> str:
 
 
 def _nulls(connection: Connection, table: str, column: str) -> str:
-    catalogue = inspect(connection)
-    if column not in {found["name"] for found in catalogue.get_columns(table)}:
+    is_column = "SELECT FROM pg_attribute WHERE attrelid = to_regclass(:table) AND attname = :column"
+    if not connection.execute(text(is_column), {"table": quoted(table), "column": column}).first():
         # The rejected statement added the column, and it is gone again.
         rows = connection.scalar(text(f"SELECT count(*) FROM {quoted(table)}"))
         return f"the new column would be NULL in the {counted(rows or 0, 'existing row')}"
     # Only the key is shown: the rest of the row may be personal data.
-    key = catalogue.get_pk_constraint(table)["constrained_columns"]
+    key = inspect(connection).get_pk_constraint(table)["constrained_columns"]
     example = " || ', ' || ".join(f"'{name} = ' || {quoted(name)}::text" for name in key) or "NULL"
     query = f"SELECT count(*), min({example}) FROM {quoted(table)} WHERE {quoted(column)} IS NULL"
     rows, first = connection.execute(text(query)).one()

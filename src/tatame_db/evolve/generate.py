@@ -22,7 +22,7 @@ from tatame_db.schema import moved_tables
 from tatame_db.server.scratch import Scratch, scratch
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
     from tatame_db.evolve.catalogue import Catalogue
     from tatame_db.evolve.history import Branch
@@ -89,7 +89,8 @@ class ChangeRejected(TatameError):
 
     statement: str
     message: str
-    what = "the change cannot be generated: PostgreSQL rejects\n\n{sql}\n\nwith: {message}"
+    direction: str
+    what = "the change cannot be generated: in the {direction}, PostgreSQL rejects\n\n{sql}\n\nwith: {message}"
     means = NO_FILE
     fix = _BY_HAND
 
@@ -176,7 +177,7 @@ def generate(sentence: str, answers: Answers | None = None) -> Generated | None:
             # A file that does not run would block every later command.
             written.path.unlink()
             raise
-    losses = [str(step.loss) for step in change.plan.steps if step.loss]
+    losses = [str(loss) for step in change.plan.steps for loss in step.losses]
     advice = losses + change.plan.advice + [f"in the rollback, {sentence}" for sentence in back.advice]
     return replace(written, advice=advice, left_alone=change.undeclared)
 
@@ -242,20 +243,29 @@ def _find_both_ways(
             return None
         if change.plan.refused:
             raise ChangeRefused(objects=change.plan.refused)
-        for step in change.plan.steps:
-            try:
-                catalogue.run_verbatim(connection, step.sql)
-            except DBAPIError as error:
-                connection.rollback()
-                raise ChangeRejected(statement=step.sql, message=postgres_message(connection, error)) from error
+        _try(connection, change.plan, "upgrade")
         reached = catalogue.read(connection)
         if rest := catalogue.differences(change.target, reached):
             raise UpgradeDiffers(path=None, differences=rest)
         back = plan(connection, reached, change.renamed)
         if back.refused:
-            raise ChangeRefused(objects=back.refused)
+            raise ChangeRefused(objects=[f"in the rollback, {sentence}" for sentence in back.refused])
+        # A label of an enum can be used once it is committed.
         connection.commit()
+        catalogue.pin_search_path(connection)
+        _try(connection, back, "rollback")
     return change, back
+
+
+def _try(connection: Connection, steps: Plan, direction: str) -> None:
+    """Run steps on a copy without rows. Raises `ChangeRejected`."""
+    for step in steps.steps:
+        try:
+            catalogue.run_verbatim(connection, step.sql)
+        except DBAPIError as error:
+            connection.rollback()
+            message = postgres_message(connection, error)
+            raise ChangeRejected(statement=step.sql, message=message, direction=direction) from error
 
 
 def _down(change: Change, back: Plan) -> list[str]:
