@@ -17,8 +17,10 @@ from sqlalchemy.exc import StatementError
 
 from tatame_db.database.driver import driver_connection
 from tatame_db.errors import TatameError
+from tatame_db.evolve import stored
 from tatame_db.evolve.autocommit import IndexInvalid, invalid_indexes, refuse_mixed
 from tatame_db.evolve.blockers import blockers
+from tatame_db.evolve.effects import effects_of
 from tatame_db.evolve.failure import postgres_message, sqlstate
 from tatame_db.evolve.history import VERSION_SCHEMA, History, checksum, configuration, steps_before
 from tatame_db.evolve.lock import MIGRATION_LOCK_TIMEOUT_MS, Retry, Timeouts, exclusive, ignore
@@ -340,17 +342,36 @@ def _is_concurrent(error: StatementError) -> bool:
 
 
 def losses_of_steps(connection: Connection, history: History, steps: list[RevisionStep]) -> list[str]:
-    """Describe the tables and columns with values that steps drop, with their counts; rolls back."""
+    """Describe the data that steps drop, empty or rewrite, with counts; rolls back.
+
+    They run on a scratch server first, unless the database has no tables: then there is nothing to lose.
+    """
+
+    def run(scratch: Connection, chosen: list[RevisionStep]) -> None:
+        config = configuration()
+        config.attributes |= {"connection": scratch, "on_version_apply": Record(scratch)}
+        run_steps(config, history, chosen)
+
+    storage = stored.read(connection)
     losses: list[str] = []
-    for step in steps:
-        try:
-            sql = offline_sql(history, step)
-        except NeedsDatabase:
-            losses.append(f"migration {step.revision.revision} reads the database, so what it drops is not known")
-        else:
-            losses += losses_of(connection, sql)
+    if steps and storage.tables:
+        effects = effects_of(upgrades(history, history.applied(connection)[::-1]), steps, run)
+        texts = {step.revision.revision: _text(history, step) for step in steps}
+        losses = losses_of(connection, storage, effects, filter(None, texts.values()))
+        losses += [
+            f"migration {revision} reads the database, so what it drops is not known"
+            for revision, sql in texts.items()
+            if sql is None and revision != effects.failed
+        ]
     connection.rollback()
-    return list(dict.fromkeys(losses))
+    return losses
+
+
+def _text(history: History, step: RevisionStep) -> str | None:
+    try:
+        return offline_sql(history, step)
+    except (NeedsDatabase, SystemExit):
+        return None
 
 
 def run_steps(

@@ -13,9 +13,12 @@ from tatame_db.database.connections import SEARCH_PATH, SESSION_SETTINGS
 from tatame_db.database.dialect import literal
 from tatame_db.database.driver import driver_connection
 from tatame_db.errors import TatameError, fact
+from tatame_db.evolve import stored
+from tatame_db.evolve.effects import Observation
 from tatame_db.evolve.history import VERSION_SCHEMA, History, configuration, current_revisions
 from tatame_db.evolve.lock import LOCK_KEY, MIGRATION_LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS
-from tatame_db.evolve.migrate import Record, losses_of_steps, migrate, run_steps, upgrades
+from tatame_db.evolve.losses import losses_of
+from tatame_db.evolve.migrate import Record, migrate, run_steps, upgrades
 from tatame_db.server.scratch import scratch
 
 if TYPE_CHECKING:
@@ -77,15 +80,19 @@ def migration_sql(engine: Engine, revision: str = "head") -> str:
     with engine.connect() as connection:
         pending = history.pending(connection, revision)
         current = current_revisions(connection)
-        losses = losses_of_steps(connection, history, upgrades(history, pending))
     if not pending:
         return ""
-    title = "".join([_TITLE, *(f"-- Loses data: {loss}.\n" for loss in losses)])
     with scratch() as server, server.database("script") as copy:
         for applied in current:
             migrate(copy, applied)
+        observation = Observation(copy)
         with copy.connect() as connection:
-            return "\n".join([title, *_Recording(connection, history, sorted(current)).of(pending)])
+            lines = _Recording(connection, history, sorted(current), observation).of(pending)
+        effects = observation.effects()
+    with engine.connect() as connection:
+        losses = losses_of(connection, stored.read(connection), effects, lines)
+    title = "".join([_TITLE, *(f"-- Loses data: {loss}.\n" for loss in losses)])
+    return "\n".join([title, *lines])
 
 
 @dataclass
@@ -96,6 +103,7 @@ class _Recording:
     history: History
     revisions: list[str]
     """The revisions of the database at this point of the script."""
+    observation: Observation
     script: list[str] = field(default_factory=list[str])
     transaction: list[str] = field(default_factory=list[str])
     is_migrating: bool = False
@@ -121,6 +129,7 @@ class _Recording:
             if self.has_read:
                 reason = "it reads from the database, and what it runs may depend on what it finds"
                 raise NoScript(revision=script.revision, reason=reason)
+            self.observation.look()
         return self.script
 
     def _run(self, script: Script) -> None:
