@@ -116,7 +116,7 @@ class _Losses:
         self.path: list[str] = connection.scalar(text("SELECT CAST(current_schemas(false) AS text[])")) or []
         self.parents: dict[Name, list[Name]] = {}
         for row in run_verbatim(connection, "SELECT inhrelid, inhparent FROM pg_inherits"):
-            child, parent = storage.tables.get(row[0]), storage.tables.get(row[1])
+            child, parent = (storage.tables.get(oid) for oid in tuple(row))
             if child and parent:
                 self.parents.setdefault(child, []).append(parent)
 
@@ -155,7 +155,7 @@ class _Losses:
         elif (found := _ALTERED.match(statement)) and (table := self._find("table", found["table"])):
             written = (plain_names(column)[-1] for column in _COLUMN.findall(statement, found.end()))
             names = {Name("column", table.schema, table.table, column) for column in written}
-        return {name for name in names if name in self.storage.addresses}
+        return {name for name in names if name and name in self.storage.addresses}
 
     def _find(self, kind: str, written: str) -> Name | None:
         *schema, name = plain_names(written)
