@@ -13,9 +13,8 @@ import psycopg
 from sqlalchemy.exc import StatementError
 
 from tatame_db.errors import TatameError
-from tatame_db.evolve import stored
-from tatame_db.evolve.catalogue import SchemaObject, run_verbatim
-from tatame_db.evolve.ddl import ColumnChange
+from tatame_db.evolve import casts, stored
+from tatame_db.evolve.catalogue import run_verbatim
 from tatame_db.evolve.history import VERSION_SCHEMA
 from tatame_db.evolve.stored import Name, Stored
 from tatame_db.evolve.user_code import problem_of
@@ -83,7 +82,7 @@ class Observation:
             now = stored.read(connection)
             for address, old in self.last.objects.items():
                 first, new = self.before.objects.get(address), now.objects.get(address)
-                if first and new and first.name.kind == "column" and not _keeps_values(connection, old, new):
+                if first and new and first.name.kind == "column" and not _keeps_values(old, new):
                     self.rewritten.setdefault(first.name, new.type)
         self.last = now
 
@@ -145,17 +144,11 @@ def _failure_of(
     return None
 
 
-def _keeps_values(connection: Connection, old: Stored, new: Stored) -> bool:
+def _keeps_values(old: Stored, new: Stored) -> bool:
     if old.type_id == new.type_id or old.underlying == new.underlying:
         return True
     if old.underlying.startswith("("):
         # Attributes that are appended are all that a row can get without another value trading places.
         return new.underlying.startswith(f"{old.underlying[:-1]}, ")
-    change = ColumnChange(_column(old), _column(new), None, None, rebuilt=False)
-    return not any(step.loss for step in change.steps(connection))
-
-
-def _column(found: Stored) -> SchemaObject:
-    facts = dict.fromkeys(("collation", "expression", "generated", "identity", "not_null"))
-    facts |= {"name": found.name.column, "type": found.underlying}
-    return SchemaObject("column", str(found.name), "", found.name.table, facts=facts)
+    enums = frozenset([old.underlying.removesuffix("[]")] if old.is_enum else ())
+    return casts.is_lossless(old.underlying, new.underlying, enums)

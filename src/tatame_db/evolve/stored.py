@@ -20,18 +20,18 @@ _QUERY = """
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'c') AND c.relpersistence <> 't'
     )
-    SELECT 'schema', 'pg_namespace'::regclass::oid, oid, 0, nspname::text, '', '', 0::oid, 0, 0::oid, '', ''
+    SELECT 'schema', 'pg_namespace'::regclass::oid, oid, 0, nspname::text, '', '', 0::oid, 0, 0::oid, false, '', ''
     FROM pg_namespace WHERE oid >= 16384 OR nspname = 'public'
     UNION ALL
-    SELECT 'type', 'pg_type'::regclass::oid, t.oid, 0, n.nspname, t.typname, '', 0, 0, 0, '', ''
+    SELECT 'type', 'pg_type'::regclass::oid, t.oid, 0, n.nspname, t.typname, '', 0, 0, 0, false, '', ''
     FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
     WHERE t.oid >= 16384 AND t.typcategory <> 'A' AND n.nspname !~ '^pg_t'
     UNION ALL
-    SELECT 'table', 'pg_class'::regclass::oid, oid, 0, nspname, relname, '', 0, 0, 0, '', ''
+    SELECT 'table', 'pg_class'::regclass::oid, oid, 0, nspname, relname, '', 0, 0, 0, false, '', ''
     FROM relations WHERE part = 'column'
     UNION ALL
     SELECT r.part, 'pg_class'::regclass::oid, r.oid, a.attnum, r.nspname, r.relname, a.attname,
-        a.atttypid, a.atttypmod, e.oid, format_type(a.atttypid, a.atttypmod),
+        a.atttypid, a.atttypmod, e.oid, e.typtype = 'e', format_type(a.atttypid, a.atttypmod),
         CASE e.typtype
             WHEN 'd' THEN format_type(e.typbasetype, e.typtypmod)
             WHEN 'c' THEN (SELECT '(' || string_agg(p.attname || ' ' || format_type(p.atttypid, p.atttypmod), ', '
@@ -76,6 +76,8 @@ class Stored:
     """The type of a column's values: the base of a domain, the attributes of a composite type."""
     element: int = 0
     """The type of a column, or of the elements of its array."""
+    is_enum: bool = False
+    """Whether that is an enum."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,9 @@ def read(connection: Connection) -> Storage:
     objects: dict[Address, Stored] = {}
     for row in run_verbatim(connection, _QUERY):
         kind, catalogue, oid, number, schema, table, column, *types = tuple(row)
-        type_oid, modifier, element, type_name, underlying = types
+        type_oid, modifier, element, is_enum, type_name, underlying = types
         name = Name(kind, schema, table, column)
-        objects[catalogue, oid, number] = Stored(name, (type_oid, modifier), type_name, underlying, element)
+        objects[catalogue, oid, number] = Stored(name, (type_oid, modifier), type_name, underlying, element, is_enum)
     addresses = {found.name: address for address, found in objects.items() if found.name.schema != VERSION_SCHEMA}
     tables = {address[1]: name for name, address in addresses.items() if name.kind == "table"}
     return Storage(objects, addresses, tables)
