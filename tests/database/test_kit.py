@@ -18,7 +18,7 @@ from typing import IO
 
 import psycopg
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import URL, func, select, text
 from sqlalchemy import inspect as mapper_of
 from sqlalchemy.exc import NotSupportedError
 from sqlalchemy.orm import Session
@@ -27,6 +27,7 @@ from tests.conftest import free_port, new_directory
 from tatame_db.database.address import readable
 from tatame_db.database.errors import DatabaseNotCreated, PasswordRejected, ServerNotRunning
 from tatame_db.database.pool import Database
+from tatame_db.evolve import DirectAddressNeeded
 from tatame_db.schema import Base, Checkin, Graduation, Gym, User
 from tatame_db.server import run_directory
 from tatame_db.server.embedded import EmbeddedServer
@@ -299,6 +300,19 @@ def test_two_runs_that_delete_the_same_dead_run_both_go_on(tmp_path: Path) -> No
         (found / "server").rmdir()
         found.rmdir()
     assert not dead.exists()
+
+
+def test_the_variable_with_the_address_of_a_pooler_is_named(
+    shared_server: EmbeddedServer,
+    postgres: psycopg.Connection,  # noqa: ARG001, drops what is left
+    pooler: Callable[..., URL],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    address = pooler(shared_server.address.set(database="*"))
+    monkeypatch.setenv("TEST_DATABASE_URL", readable(address.set(database="tatame_test")))
+    with pytest.raises(DirectAddressNeeded) as caught:
+        Run(run_directory.new_run_directory()).start()
+    assert caught.value.fix.startswith("set `TEST_DATABASE_URL` to the server's own address")
 
 
 def test_the_variable_with_a_rejected_password_is_named(

@@ -294,9 +294,11 @@ class Connections:
     def _put_back(self, connection: DBAPIConnection | None, entry: ConnectionPoolEntry) -> None:
         if connection is None:
             return
-        if self._closed or CHANGED in entry.info or _is_changed(driver_connection(entry).pgconn):
+        driver = driver_connection(entry)
+        if self._closed or driver.closed or CHANGED in entry.info or _is_changed(driver.pgconn):
             # A session may outlive the timeout of `close`, and no later `close` would end the connection it returns. Or
-            # it has changed its role or a setting without LOCAL, and the next caller would see other rows or values.
+            # it has changed its role or a setting without LOCAL, and the next caller would see other rows or values. A
+            # connection that is closed already, as when a test leaks a session, cannot be asked.
             entry.close()
         else:
             self._idle.add(entry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,6 @@ from tatame_db import evolve
 from tatame_db.database.address import parse_address
 from tatame_db.database.bulk import truncate
 from tatame_db.database.driver import driver_connection
-from tatame_db.database.errors import DatabaseUnavailable
 from tatame_db.database.pool import Database
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.blockers import blockers
@@ -25,6 +25,7 @@ from tatame_db.settings import Settings
 from tatame_db.testing.sandbox import SUFFIX, Sandbox
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
     from typing import IO
 
@@ -103,8 +104,9 @@ class Run:
             if not self.shared_server:
                 self.server.start()
                 self.sandbox = self._open_sandbox()
-            self.sandbox.drop_leftovers()
-            self.template = self._migrated_template()
+            with self._naming_its_setting():
+                self.sandbox.drop_leftovers()
+                self.template = self._migrated_template()
 
     def clone(self) -> URL:
         """Create a migrated, empty database."""
@@ -130,13 +132,20 @@ class Run:
     def _open_sandbox(self) -> Sandbox:
         name = run_directory.run_name(self.directory)
         if self.shared_server:
-            try:
+            with self._naming_its_setting():
                 return Sandbox(self.shared_server, name)
-            except DatabaseUnavailable as error:
-                error.fix = error.fix.replace("DATABASE_URL", "TEST_DATABASE_URL")
-                raise
         in_memory = run_directory.in_memory(self.directory)
         return Sandbox(self.server.address, name, own_server=True, in_memory=in_memory)
+
+    @contextmanager
+    def _naming_its_setting(self) -> Generator[None]:
+        """Let the hint of an error name the variable from which the address comes."""
+        try:
+            yield
+        except TatameError as error:
+            if self.shared_server:
+                error.fix = error.fix.replace("`DATABASE_URL`", "`TEST_DATABASE_URL`")
+            raise
 
     def _migrated_template(self) -> str:
         """Return the name of the template, which the file `template` keeps for the other processes."""
