@@ -20,6 +20,7 @@ from tests.acceptance.test_studio import started
 import tatame_db
 from tatame_db.database.address import readable
 
+REPOSITORY = Path(__file__).parents[2]
 PACKAGE_MIGRATIONS = Path(tatame_db.__file__).parent / "migrations" / "versions"
 HEAD = "20261123120000"
 PROJECT = '[tool.tatame-db]\nmodels = ["gymapi.models"]\n'
@@ -184,6 +185,24 @@ def test_the_tables_are_generated_linted_migrated_checked_and_rolled_back(app: A
     assert app.rows("SELECT to_regclass('payments'), to_regclass('users')") == [(None, "users")]
 
 
+@pytest.mark.long
+def test_the_commands_of_the_page_for_ci_pass(migrated: App) -> None:
+    page = (REPOSITORY / "docs" / "use-in-your-app.md").read_text()
+    [script] = re.findall(r"```sh\n(set -e\n.*?)```", page, re.DOTALL)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script.replace("\npytest\n", "\npytest --version\n")],
+        cwd=migrated.root,
+        env=migrated.environment | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "pytest" in done.stdout
+    assert "no tag in this repository" in done.stderr
+
+
 def test_the_variable_comes_before_the_file_and_names_several_modules(app: App) -> None:
     (app.root / "pyproject.toml").write_text(PROJECT.replace("gymapi", "nonsense"))
     (app.root / "shop.py").write_text(MODELS.replace("payments", "orders").replace("partners", "allies"))
@@ -205,8 +224,9 @@ def test_a_change_of_a_table_of_the_package_is_not_written(migrated: App) -> Non
     migrated.output("generate", "Add an index", "--empty")
     [file] = migrated.versions.glob("*_add_an_index.py")
     step = 'op.create_index("users_last_name_index", "users", ["last_name"])'
-    body = file.read_text().replace("\n\n", "\n\nfrom alembic import op\n\n", 1).replace("pass", step, 1)
-    file.write_text(body.replace("pass", 'op.drop_index("users_last_name_index", "users")'))
+    example = 'op.execute("SELECT 1")'
+    body = file.read_text().replace(example, step, 1)
+    file.write_text(body.replace(example, 'op.drop_index("users_last_name_index", "users")'))
     migrated.output("migrate")
     assert migrated.output("check").count("yes") == 4
 
@@ -293,11 +313,12 @@ REFUSED = [
     ("gymapi.models", "import stripe_of_ana", "ModelsBroken", "No module named 'stripe_of_ana', at "),
     ("gymapi.models", "\nraise RuntimeError('a secret')", "ModelsBroken", "RuntimeError, at {file}, line 2\n"),
     ("gymapi.models", "raise ImportError", "ModelsBroken", "imported: ImportError, at {file}, line 1\n"),
-    ("gymapi.models", "import sys\nsys.exit(0)", "ModelsBroken", "SystemExit, at {file}, line 2\n"),
+    ("gymapi.models", "import sys\nsys.exit(0)", "ModelsBroken", "SystemExit: 0, at {file}, line 2\n"),
     ("gymapi.models", "def broken(:", "ModelsBroken", "SyntaxError: invalid syntax, at {file}, line 1\n"),
     ("gymapi.models", MODELS.replace("Mapped[User]", 'Mapped["Usr"]'), "ModelsBroken", "Usr"),
     ("gymapi.models", "from tatame_db.schema import Base, User", "ModelsWithoutTable", "defines no table"),
     ("gymapi.models", MODELS.replace('"payments"', '"users"'), "TableNameTaken", "defines the table users, which is"),
+    ("gymapi.models", MODELS.replace('"payments"', '"users_id_seq"'), "SequenceNameTaken", "name of a sequence of the"),
     (
         "gymapi.models",
         MODELS.replace('"positive"),', '"positive"), {"schema": "shop"},'),

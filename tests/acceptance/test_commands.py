@@ -57,6 +57,7 @@ def test_up_on_a_server_by_url_starts_nothing(run: Run, bare_address_url: str, e
     done = run("up", DATABASE_URL=bare_address_url)
     assert done.returncode == 0, done.stderr
     assert "from DATABASE_URL" in done.stdout
+    assert "from --database-url" in run("status", "--database-url", bare_address_url).stdout
     assert not Path(environment["TATAME_DATA_DIR"]).exists()
 
 

@@ -25,8 +25,30 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, DOMAIN, JSONB, TIMESTAMP, UUID, ExcludeConstraint
 from sqlalchemy.sql.elements import quoted_name
+from sqlalchemy.types import UserDefinedType
 
 from tatame_db.schema import Base
+
+
+class Named(UserDefinedType[Any]):
+    """A type by its name, which exists before the tables."""
+
+    cache_ok = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get_col_spec(self, **_: object) -> str:
+        return self.name
+
+
+def sizes(metadata: MetaData, attributes: str) -> None:
+    """Change the attributes of the composite type that a column has."""
+    metadata.info["size"] = attributes
+
+
+def _create_size(metadata: MetaData, connection: sa.Connection, **_: object) -> None:
+    connection.exec_driver_sql(f"CREATE TYPE size AS ({metadata.info['size']})")
 
 
 def models() -> MetaData:
@@ -34,6 +56,8 @@ def models() -> MetaData:
     metadata = MetaData(naming_convention=Base.metadata.naming_convention)
     for table in Base.metadata.tables.values():
         table.to_metadata(metadata)
+    sizes(metadata, "width integer, height integer, note text")
+    sa.event.listen(metadata, "before_create", _create_size)
     plan_kind = sa.Enum("FREE", "GOLD", "BLACK", name="plan_kind")
     Table(
         "plans",
@@ -51,6 +75,9 @@ def models() -> MetaData:
         Column("doubled", sa.Integer, Computed("seats * 2", persisted=True)),
         Column("label", sa.String(40), server_default="x"),
         Column("amount", sa.Text),
+        Column("weight", DOMAIN("weight", sa.Numeric(10, 4), create_type=True)),
+        Column("size", Named("size")),
+        Column("sizes", ARRAY(Named("size"))),
         Column("month", sa.Integer),
         Column("starts", TIMESTAMP(timezone=False)),
         Column("email", sa.Text),
@@ -79,10 +106,12 @@ def models() -> MetaData:
 
 
 ROWS = """
-INSERT INTO plans (name, kind, others, price, code, tags, numbers, data, seats, label, amount, month, starts, email)
+INSERT INTO plans (name, kind, others, price, code, tags, numbers, data, seats, label, amount, month, starts, email,
+    weight, size, sizes)
 SELECT 'plan ' || n, (ARRAY['FREE', 'GOLD', 'BLACK'])[1 + n % 3]::plan_kind, '{FREE,GOLD}', n * 1.5, 'c' || n,
     ARRAY['a', 'b' || n], ARRAY['1', n::text], jsonb_build_object('n', n), n + 1, 'l' || n, (n * 10)::text, n,
-    '2026-01-31 23:30'::timestamp + n * interval '7 hours', 'p' || n || '@gym.example'
+    '2026-01-31 23:30'::timestamp + n * interval '7 hours', 'p' || n || '@gym.example',
+    n + 0.1234, (n, n * 2, 'n')::size, ARRAY[(n, n * 2, 'n')]::size[]
 FROM generate_series(1, 20) AS n;
 INSERT INTO subscriptions (plan_id, user_id, first, second, third, state)
 SELECT 1 + n % 20, (SELECT min(id) FROM users), 'f' || n, 's' || n, n, 'OPEN' FROM generate_series(1, 30) AS n;
@@ -99,6 +128,8 @@ class Edit:
     drops: frozenset[str] = frozenset()
     lost: frozenset[str] = frozenset()
     """The columns whose values are not the same after migrate and rollback."""
+    kept: frozenset[str] = frozenset()
+    """The columns whose values are the same after migrate, although their definition is another one."""
     refused: str | None = None
     """The reason why nothing is written; the way by hand is `--empty`."""
     fails: str | None = None
@@ -115,6 +146,7 @@ def edit(
     renames: dict[str, str] | None = None,
     drops: tuple[str, ...] = (),
     lost: tuple[str, ...] = (),
+    kept: tuple[str, ...] = (),
     refused: str | None = None,
     fails: str | None = None,
     stays: str | None = None,
@@ -123,7 +155,8 @@ def edit(
 
     def add(change: Callable[[MetaData], object]) -> Callable[[MetaData], object]:
         name = change.__name__.replace("_", " ").strip()
-        EDITS.append(Edit(name, change, renames or {}, frozenset(drops), frozenset(lost), refused, fails, stays))
+        sets = (frozenset(drops), frozenset(lost), frozenset(kept))
+        EDITS.append(Edit(name, change, renames or {}, *sets, refused, fails, stays))
         return change
 
     return add
@@ -398,9 +431,22 @@ def stored_to_virtual(metadata: MetaData) -> None:
     )
 
 
-@edit()
+@edit(kept=("plans.doubled",))
 def a_computed_column_to_a_plain_one(metadata: MetaData) -> None:
     metadata.tables["plans"].append_column(Column("doubled", sa.Integer), replace_existing=True)
+
+
+@edit(kept=("plans.seats", "plans.doubled"))
+def a_computed_column_to_a_plain_one_beside_another_type(metadata: MetaData) -> None:
+    column(metadata, "plans.seats").type = sa.BigInteger()
+    metadata.tables["plans"].append_column(Column("doubled", sa.BigInteger), replace_existing=True)
+
+
+@edit(drops=("plans.seats",), lost=("plans.seats", "plans.doubled"), kept=("plans.doubled",))
+def a_computed_column_that_stays_without_its_base(metadata: MetaData) -> None:
+    discard(metadata, "plans", "plans_seats_check")
+    metadata.tables["plans"].append_column(Column("doubled", sa.Integer), replace_existing=True)
+    remove(metadata, "plans.seats")
 
 
 @edit(lost=("plans.month",))
@@ -431,6 +477,20 @@ def identity_to_serial(metadata: MetaData) -> None:
 def identity_always(metadata: MetaData) -> None:
     metadata.tables["subscriptions"].append_column(
         Column("id", sa.Integer, Identity(always=True, increment=2), primary_key=True), replace_existing=True
+    )
+
+
+@edit()
+def an_identity_that_counts_down(metadata: MetaData) -> None:
+    identity = Identity(start=-1, increment=-1, minvalue=-1000, maxvalue=-1)
+    metadata.tables["plans"].append_column(Column("id", sa.Integer, identity, primary_key=True), replace_existing=True)
+
+
+@edit()
+def an_identity_that_turns_round(metadata: MetaData) -> None:
+    identity = Identity(start=500, increment=-1, minvalue=-1000, maxvalue=500)
+    metadata.tables["subscriptions"].append_column(
+        Column("id", sa.Integer, identity, primary_key=True), replace_existing=True
     )
 
 
@@ -570,7 +630,7 @@ def a_renamed_label(metadata: MetaData) -> None:
     kinds(metadata, "FREE", "PREMIUM", "BLACK")
 
 
-@edit(fails='invalid input value for enum plan_kind: "BLACK"')
+@edit(fails="invalid input value for enum plan_kind")
 def a_removed_label_that_rows_have(metadata: MetaData) -> None:
     kinds(metadata, "FREE", "GOLD")
 
@@ -583,6 +643,50 @@ def a_removed_label(metadata: MetaData) -> None:
 @edit()
 def a_renamed_enum(metadata: MetaData) -> None:
     column(metadata, "subscriptions.state").type.name = "sub_state"  # type: ignore[attr-defined]
+
+
+# Composite types and domains
+
+
+@edit()
+def attributes_at_the_end(metadata: MetaData) -> None:
+    sizes(metadata, 'width integer, height integer, note text, depth numeric(10,2), tag text COLLATE "C"')
+
+
+@edit(renames={"size.height": "depth"})
+def a_renamed_attribute(metadata: MetaData) -> None:
+    sizes(metadata, "width integer, depth integer, note text")
+
+
+@edit(drops=("size.note",), lost=("plans.size", "plans.sizes"))
+def a_replaced_attribute(metadata: MetaData) -> None:
+    sizes(metadata, "width integer, height integer, cpf text")
+
+
+@edit(refused="size does not change the order of its attributes: no cast keeps the values of plans.size, plans.sizes")
+def attributes_in_another_order(metadata: MetaData) -> None:
+    sizes(metadata, "height integer, width integer, note text")
+
+
+@edit(refused="size does not change the order")
+def an_attribute_in_the_middle(metadata: MetaData) -> None:
+    sizes(metadata, "width integer, depth integer, height integer, note text")
+
+
+@edit(refused="size does not change the type of width from integer to numeric")
+def an_attribute_with_another_type(metadata: MetaData) -> None:
+    sizes(metadata, "width numeric(10,1), height integer, note text")
+
+
+@edit(lost=("plans.weight",))
+def a_domain_that_rounds(metadata: MetaData) -> None:
+    column(metadata, "plans.weight").type.data_type = sa.Numeric(10, 1)  # type: ignore[attr-defined]
+
+
+@edit()
+def a_domain_with_more_room_and_a_check(metadata: MetaData) -> None:
+    domain: Any = column(metadata, "plans.weight").type
+    domain.data_type, domain.check, domain.constraint_name = sa.Numeric(12, 4), text("VALUE > 0"), "positive"
 
 
 # Keys, checks, indexes, comments

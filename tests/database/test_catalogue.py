@@ -76,14 +76,37 @@ CHANGES = [
     "COMMENT ON FUNCTION touch() IS 'touches'",
     "COMMENT ON TRIGGER touched ON other IS 'each'",
     "COMMENT ON TYPE mood IS 'moods'",
+    "COMMENT ON COLUMN ids.id IS 'of a view'",
+    "COMMENT ON COLUMN pair.a IS 'of a composite type'",
+    "COMMENT ON CONSTRAINT other_pkey ON other IS 'a key'",
+    "COMMENT ON CONSTRAINT other_note_not_null ON other IS 'must'",
+    "ALTER TABLE other ADD quiet integer CONSTRAINT quiet NOT NULL NO INHERIT",
+    "ALTER VIEW ids ALTER id SET DEFAULT 5",
+    "ALTER VIEW ids ALTER id SET DEFAULT 6",
+    "ALTER INDEX other_pkey SET (fillfactor = 60)",
+    "ALTER INDEX other_index ALTER 1 SET STATISTICS 50",
+    "ALTER TABLE gyms SET (toast.autovacuum_enabled = off)",
+    "ALTER SEQUENCE numbers SET UNLOGGED",
+    "ALTER SEQUENCE users_id_seq SET UNLOGGED",
+    "ALTER TABLE heir NO INHERIT gyms",
+    "ALTER TABLE parts DETACH PARTITION parts_old",
+    "ALTER TABLE parts ATTACH PARTITION parts_old FOR VALUES FROM ('2026-01-01') TO ('2027-01-01')",
+    "ALTER TABLE parts_old ADD CHECK (id > 0)",
+    "CREATE FUNCTION pick(integer) RETURNS integer LANGUAGE internal WINDOW AS 'window_row_number'",
+    "ALTER MATERIALIZED VIEW totals ALTER n SET STATISTICS 8",
+    "DROP COLLATION plain",
+    "CREATE COLLATION plain (PROVIDER = builtin, LOCALE = 'C.UTF-8')",
     "ALTER TABLE gyms ALTER CONSTRAINT gyms_manager_id_users_id_fk NOT DEFERRABLE",
     "ALTER TABLE users DROP COLUMN plan",
 ]
-# Objects of the database and not of a schema, which pg_dump of one schema leaves out.
+# Objects of the database and not of a schema, and the state of PostgreSQL's own triggers, which pg_dump leaves out.
 BESIDE = [
     "CREATE PUBLICATION feed FOR TABLE gyms",
     "CREATE FUNCTION noticed() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'",
     "CREATE EVENT TRIGGER watch ON ddl_command_end EXECUTE FUNCTION noticed()",
+    # Foreign keys from and to it are not enforced.
+    "ALTER TABLE gyms DISABLE TRIGGER ALL",
+    "ALTER TABLE users DISABLE TRIGGER ALL",
 ]
 
 

@@ -11,13 +11,15 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import DDL, URL, BigInteger, DefaultClause, Engine, String, event, inspect, text
+from sqlalchemy import DDL, URL, BigInteger, DefaultClause, Engine, String, Time, event, inspect, text
 
 from tatame_db import evolve, seed
 from tatame_db.database.address import readable
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.evolve import catalogue, history
-from tatame_db.evolve.migrate import TooFewMigrations
+from tatame_db.evolve.difference import AnswerInvalid
+from tatame_db.evolve.generate import ChangeRefused, ChangeRejected
+from tatame_db.evolve.migration_errors import TooFewMigrations
 from tatame_db.evolve.push import PushFailed, PushRefused
 from tatame_db.schema import Base
 
@@ -85,7 +87,8 @@ def test_a_migration_that_fails_half_way_is_rolled_back_and_explained(bare_engin
     error = caught.value
     assert (error.revision, error.applied) == ("29990101000000", [first])
     assert "INSERT INTO half" in error.statement
-    assert error.message == 'invalid input syntax for type integer: "seven"'
+    # Without the value, which may be one of a person.
+    assert error.message == 'invalid input syntax for type integer: "…"'
     assert not inspect(bare_engine).has_table("half")
     assert evolve.status(bare_engine).revision == first
     assert evolve.status(bare_engine).pending == ["29990101000000"]
@@ -447,6 +450,7 @@ def test_an_older_server_matches_and_takes_a_push(older_engine: Engine, monkeypa
         connection.execute(text("CREATE TABLE stripe_events (id integer)"))
         connection.execute(text("CREATE VIEW emails AS SELECT id, email FROM users WHERE email <> ''"))
     report = evolve.check(older_engine)
+    assert report.database
     assert "policy users.everyone is not expected: AS PERMISSIVE FOR ALL TO PUBLIC USING (true)" in report.database
     assert report.foreign == ["table stripe_events", "view emails"]
 
@@ -460,6 +464,7 @@ def test_a_partitioned_table_is_one_difference_and_its_partitions_are_none(engin
         ):
             connection.execute(text(statement))
     found = evolve.check(engine)
+    assert found.database
     assert any(difference.startswith("table versions differs") for difference in found.database)
     assert not [difference for difference in found.database if "versions_1" in difference]
     assert found.foreign == []
@@ -571,3 +576,92 @@ def test_what_the_models_create_beside_their_tables_is_generated_in_order(
     evolve.migrate(bare_engine)
     report = evolve.check(bare_engine)
     assert (report.failed, report.undeclared) == ([], [])
+
+
+# A migration's own partitions and children, and how a database may differ from them.
+FAMILY = (
+    "CREATE TABLE parts (id integer, day date) PARTITION BY RANGE (day)",
+    *(
+        f"CREATE TABLE parts_{year} PARTITION OF parts FOR VALUES FROM ('{year}-01-01') TO ('{year + 1}-01-01')"
+        for year in (2025, 2026, 2027)
+    ),
+    "CREATE TABLE heir () INHERITS (users)",
+    "CREATE VIEW emails AS SELECT id, email FROM users",
+)
+DRIFTS = {
+    "ALTER TABLE parts DETACH PARTITION parts_2025": "table parts_2025 differs",
+    "ALTER TABLE parts DETACH PARTITION parts_2026;"
+    "ALTER TABLE parts ATTACH PARTITION parts_2026 DEFAULT": "table parts_2026 differs",
+    "ALTER TABLE parts_2027 ADD CONSTRAINT late CHECK (id > 5)": "constraint parts_2027.late is not expected",
+    "ALTER TABLE heir NO INHERIT users": "table heir differs",
+    "ALTER VIEW emails ALTER id SET DEFAULT 5": "default emails.id is not expected",
+    "COMMENT ON COLUMN emails.id IS 'x'": "comment on view column public.emails.id is not expected",
+    "ALTER SEQUENCE users_id_seq SET UNLOGGED": "sequence users_id_seq differs",
+    "ALTER TABLE users SET (toast.autovacuum_enabled = off)": "storage parameters users is not expected",
+    "ALTER INDEX users_pkey SET (fillfactor = 50)": "index of a constraint users.users_pkey is not expected",
+    "ALTER TABLE gyms DISABLE TRIGGER ALL": "internal trigger gyms.gyms_manager_id_users_id_fk #1 is not expected",
+}
+
+
+def test_a_partition_or_a_setting_that_differs_is_found(bare_engine: Engine, add: Callable[..., str]) -> None:
+    drop = "DROP VIEW emails; DROP TABLE heir; DROP TABLE parts"
+    add(upgrade=f"op.execute({'; '.join(FAMILY)!r})", downgrade=f"op.execute({drop!r})")
+    evolve.migrate(bare_engine)
+    with bare_engine.begin() as connection:
+        connection.execute(
+            text("CREATE TABLE parts_2030 PARTITION OF parts FOR VALUES FROM ('2030-01-01') TO (MAXVALUE)")
+        )
+        connection.execute(text("ALTER TABLE parts_2030 ADD CHECK (id > 0)"))
+    assert evolve.check(bare_engine).database == []
+    with bare_engine.begin() as connection:
+        for statement in DRIFTS:
+            connection.exec_driver_sql(statement)
+    found = evolve.check(bare_engine).database
+    assert found
+    for statement, difference in DRIFTS.items():
+        assert any(line.startswith(difference) for line in found), statement
+    assert not [line for line in found if "parts_2030" in line]
+
+
+@pytest.mark.usefixtures("migrations")
+def test_a_change_without_a_way_back_is_refused_before_a_file_is_written(
+    migrations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = sorted((migrations / "versions").iterdir())
+    monkeypatch.setattr(Base.metadata.tables["users"].columns["created_at"], "type", Time())
+    monkeypatch.setattr(Base.metadata.tables["users"].columns["created_at"], "server_default", None)
+    with pytest.raises(
+        ChangeRejected, match=r"in the rollback, PostgreSQL rejects(?s:.*)ALTER COLUMN created_at TYPE timestamp"
+    ) as caught:
+        evolve.generate("only times")
+    assert "--empty" in caught.value.fix
+    assert sorted((migrations / "versions").iterdir()) == files
+
+
+@pytest.mark.usefixtures("migrations")
+def test_a_partition_beside_the_models_is_not_written_and_the_reason_is() -> None:
+    table = "CREATE TABLE {} (day date) PARTITION BY RANGE (day)"
+    elements = [DDL(table.format("days")), DDL("CREATE TABLE days_1 PARTITION OF days DEFAULT")]  # type: ignore[no-untyped-call]
+    for element in elements:
+        event.listen(Base.metadata, "after_create", element)
+    try:
+        with pytest.raises(
+            ChangeRefused, match="days_1 is not created: `generate` does not write a partition or a child"
+        ):
+            evolve.generate("days")
+    finally:
+        for element in elements:
+            event.remove(Base.metadata, "after_create", element)
+
+
+def test_a_column_of_a_renamed_table_has_the_new_name_of_the_table(engine: Engine, add: Callable[..., str]) -> None:
+    renames = "ALTER TABLE users RENAME TO people; ALTER TABLE people RENAME COLUMN plan TO tier"
+    add(upgrade=f"op.execute({renames!r})")
+    evolve.migrate(engine)
+    answers = {"people": "users", "people.tier": "plan"}
+    with pytest.raises(
+        AnswerInvalid, match=r"`--rename people.tier:plan`.* renamed to users: name its column users\.tier"
+    ):
+        evolve.push(engine, evolve.Answers(renames=answers), agree=lambda _: True)
+    right = {"people": "users", "users.tier": "plan"}
+    assert evolve.push(engine, evolve.Answers(renames=right), agree=lambda _: True)

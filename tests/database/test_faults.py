@@ -345,3 +345,15 @@ def on_a_port(fresh_server: EmbeddedServer) -> URL:
 def test_a_tls_failure_is_reported(on_a_port: URL) -> None:
     error = failure(on_a_port.update_query_dict({"sslmode": "require"}))
     assert isinstance(error, TlsFailed)
+
+
+def test_a_connection_that_is_closed_already_goes_back_without_an_error(address: URL) -> None:
+    with Database(address) as database:
+        # In autocommit there is no rollback that would find out first, and the test kit has none either.
+        connection = database.engine.raw_connection()
+        driver = driver_connection(connection)
+        driver.autocommit = True
+        driver.close()
+        connection.close()
+        assert database.statistics().idle == 0
+        database.ping()

@@ -18,15 +18,16 @@ from typing import IO
 
 import psycopg
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import URL, func, select, text
 from sqlalchemy import inspect as mapper_of
-from sqlalchemy.exc import NotSupportedError, OperationalError
+from sqlalchemy.exc import NotSupportedError
 from sqlalchemy.orm import Session
 from tests.conftest import free_port, new_directory
 
 from tatame_db.database.address import readable
 from tatame_db.database.errors import DatabaseNotCreated, PasswordRejected, ServerNotRunning
 from tatame_db.database.pool import Database
+from tatame_db.evolve import DirectAddressNeeded
 from tatame_db.schema import Base, Checkin, Graduation, Gym, User
 from tatame_db.server import run_directory
 from tatame_db.server.embedded import EmbeddedServer
@@ -301,6 +302,19 @@ def test_two_runs_that_delete_the_same_dead_run_both_go_on(tmp_path: Path) -> No
     assert not dead.exists()
 
 
+def test_the_variable_with_the_address_of_a_pooler_is_named(
+    shared_server: EmbeddedServer,
+    postgres: psycopg.Connection,  # noqa: ARG001, drops what is left
+    pooler: Callable[..., URL],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    address = pooler(shared_server.address.set(database="*"))
+    monkeypatch.setenv("TEST_DATABASE_URL", readable(address.set(database="tatame_test")))
+    with pytest.raises(DirectAddressNeeded) as caught:
+        Run(run_directory.new_run_directory()).start()
+    assert caught.value.fix.startswith("set `TEST_DATABASE_URL` to the server's own address")
+
+
 def test_the_variable_with_a_rejected_password_is_named(
     fresh_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -426,12 +440,14 @@ def test_clearing_does_not_delete_rows_of_other_tables_that_refer_to_the_models(
 def test_clearing_fails_in_time_if_a_test_left_a_session_open(
     set_up: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "_LOCK_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(runs, "_LOCK_TIMEOUT_SECONDS", 2)
     with set_up.session() as session:
         session.add(a_user())
         session.flush()
-        with pytest.raises(OperationalError, match="lock timeout"):
+        pid = session.scalar(text("SELECT pg_backend_pid()"))
+        with pytest.raises(runs.TestDataLocked, match=rf"pid {pid} \(.*idle in transaction"):
             clear_test_data()
+    clear_test_data()
 
 
 @pytest.mark.usefixtures("shared_url")

@@ -209,3 +209,27 @@ def test_no_repr_shows_a_value(database: Database) -> None:
     assert SECRET not in shown
     assert repr(found) == "<read User>"
     assert repr(events[0]) == f"StatementEvent('INSERT', seconds={events[0].seconds:.6f}, error=IntegrityError 23505)"
+
+
+BROKEN_RULES = [
+    "INSERT INTO users (clerk_user_id, email) VALUES ('c', :secret)",
+    "INSERT INTO users (email) VALUES (:secret)",
+    "UPDATE users SET clerk_user_id = :secret",
+]
+
+
+@pytest.mark.parametrize("statement", BROKEN_RULES)
+def test_a_plain_statement_of_a_session_that_breaks_a_rule_shows_no_row(statement: str, database: Database) -> None:
+    async def run_async() -> None:
+        async with AsyncDatabase(database.address) as asynchronous, asynchronous.session() as session:
+            await session.execute(text(statement), {"secret": SECRET})
+
+    with pytest.raises(IntegrityError) as raised, database.session() as session:
+        session.execute(text(statement), {"secret": SECRET})
+    with pytest.raises(IntegrityError) as raised_async:
+        asyncio.run(run_async())
+    for found in (raised, raised_async):
+        assert "constraint" in str(found.value)
+        assert isinstance(found.value.orig, psycopg.Error)
+        assert SECRET in str(found.value.orig.diag.message_detail)
+        assert_is_silent(found.value)

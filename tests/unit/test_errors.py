@@ -52,7 +52,7 @@ SAMPLES: dict[str, Any] = {
     "Home": Home.TARGET,
     "list[catalogue.SchemaDifference]": [SchemaDifference("column users.plan", "text", None)],
     "SchemaCheck": SchemaCheck(
-        ["left.py", "right.py"], ["table extra"], ["column users.plan"], ["first.py"], None, [], [], []
+        ["left.py", "right.py"], ["table extra"], ["column users.plan"], ["first.py"], None, [], [], [], [], []
     ),
     "URL": URL.create("postgresql+psycopg", "ana", "a secret", "db.example", 5432, "gym"),
 }

@@ -39,11 +39,15 @@ Renames = Annotated[
 ]
 Drops = Annotated[
     list[str] | None,
-    typer.Option("--drop", metavar="NAME", help="Drop a column or table with its data: `users.plan`, `assets`."),
+    typer.Option(
+        "--drop",
+        metavar="NAME",
+        help="Drop a column or table with its data, or what `generate` left alone: `users.plan`, `assets`.",
+    ),
 ]
 
 AcceptDataLoss = Annotated[
-    bool, typer.Option("--accept-data-loss", help="Drop or rewrite data if the change requires it.")
+    bool, typer.Option("--accept-data-loss", help="Run even if tables or columns with values are dropped.")
 ]
 
 
@@ -66,6 +70,10 @@ class NameNotConfirmed(TatameError):
 def say_step(step: MigrationStep) -> None:
     """Print a migration, its sentence and its time."""
     console.say(f"{step.revision}  {step.sentence}  {step.seconds:.2f} s")
+
+
+def _say_undone(step: MigrationStep) -> None:
+    console.say(f"{step.revision}  undone: {step.sentence}  {step.seconds:.2f} s")
 
 
 def _say_wait() -> None:
@@ -110,8 +118,10 @@ def _answers(renames: list[str] | None, drops: list[str] | None) -> Answers:
 
 
 def _ask(gone: str, candidates: list[str]) -> str | None:
-    answer = console.ask(f"{gone} is no longer in the models. Renamed to {' or '.join(candidates)}? (empty: drop)")
-    return answer or None
+    question = f"{gone} is no longer in the models. Type its new name ({' or '.join(candidates)}), or DROP to drop it"
+    while (answer := console.ask(question)) not in [*candidates, "DROP"]:
+        pass
+    return answer if answer in candidates else None
 
 
 @app.command()
@@ -156,7 +166,7 @@ def rollback(
         target.database.engine,
         steps,
         agree=accept_losses("rollback", accepted=accept_data_loss),
-        on_step=say_step,
+        on_step=_say_undone,
         timeouts=timeouts(lock_timeout, statement_timeout),
     )
 
@@ -275,10 +285,13 @@ def _show(report: SchemaCheck) -> None:
     _show_answer("the migrations have one head", report.heads)
     _show_answer("the migrations build the models", report.migrations)
     _show_answer(f"the database matches {schema}", report.database)
+    if report.pending:
+        console.answer(f"     not applied to it yet: {', '.join(report.pending)}")
     if report.edited:
         edited = [f"edited after it was applied to this database: {file}" for file in report.edited]
         _show_answer("no applied migration was edited", edited)
     for note, objects in (
+        ("applied without a checksum, so an edit of the file is not seen", report.unrecorded),
         ("made by a migration, not described by a model", report.undeclared),
         ("not made by a migration, left alone", report.foreign),
         ("exists as expected, definition not compared", report.not_compared),
@@ -287,7 +300,10 @@ def _show(report: SchemaCheck) -> None:
             console.answer(f"     {note}: {', '.join(objects)}")
 
 
-def _show_answer(statement: str, problems: list[str]) -> None:
+def _show_answer(statement: str, problems: list[str] | None) -> None:
+    if problems is None:
+        console.answer(f"?    not compared, because there is more than one head: {statement}")
+        return
     console.answer(f"{'no ' if problems else 'yes'}  {statement}")
     for problem in problems:
         console.answer(f"     {problem}")
@@ -308,6 +324,8 @@ def lint(
     found = evolve.lint(files)
     for linted in found:
         console.answer(linted.warnings or f"{linted.file}: no warnings")
+    if found and not files and not evolve.has_released():
+        console.say("no tag in this repository: every migration counts as unreleased")
     if warned := [linted.file for linted in found if linted.warnings]:
         raise evolve.LintFailed(files=warned)
     if not found:

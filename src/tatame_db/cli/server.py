@@ -55,11 +55,17 @@ def _say_whose(target: Target) -> None:
         console.say(f"using {target.server.directory}, not XDG_DATA_HOME={share}: {reason}")
 
 
-def _show(status: Status, *, embedded: bool) -> None:
+def _origin(target: Target, database_url: str | None) -> str:
+    if target.server:
+        return "embedded"
+    return "from --database-url" if database_url else "from DATABASE_URL"
+
+
+def _show(status: Status, origin: str) -> None:
     pending = counted(len(status.pending), "pending migration") if status.pending else "no pending migrations"
     names = f": {', '.join(status.pending)}" if status.pending else ""
     console.answer(f"database  {status.database}")
-    console.answer(f"server    PostgreSQL {status.server_version}, {'embedded' if embedded else 'from DATABASE_URL'}")
+    console.answer(f"server    PostgreSQL {status.server_version}, {origin}")
     console.answer(f"revision  {status.revision or 'none'}, {pending}{names}")
     if status.elsewhere:
         schemas = ", ".join(status.elsewhere)
@@ -99,6 +105,7 @@ def up(
     # In a transaction of its own. With a reader's lock still held, two simultaneous `up` would deadlock in `seed`.
     with engine.connect() as connection:
         evolve.refuse_incomplete(connection)
+        evolve.refuse_missing_columns(connection)
         empty = seed.is_empty(connection) and not no_seed
     if empty and is_local(target.database.address) and target.settings.environment != "production":
         # Another `up` may have seeded it since.
@@ -106,7 +113,7 @@ def up(
             console.say(f"seeded {sum(seed.seed(connection).values()):,} rows")
     elif empty:
         console.say("not seeded: `tatame-db up` seeds local databases only, and none in production")
-    _show(evolve.status(engine), embedded=target.server is not None)
+    _show(evolve.status(engine), _origin(target, database_url))
     console.answer("")
     stop = ", `tatame-db stop` stops the server" if target.server else ""
     console.answer(f"next: `tatame-db studio` shows the data, `tatame-db --help` lists all commands{stop}")
@@ -153,7 +160,7 @@ def stop(*, docker: Docker = False) -> None:
 
 @app.command()
 def down(*, yes: Yes = False) -> None:
-    """Stop the embedded server and delete its data."""
+    """Stop the embedded server and delete all its databases."""
     server = server_of().embedded("tatame-db down")
     confirm(f"`tatame-db down` deletes all databases in {server.directory}", yes=yes)
     console.say(
@@ -177,14 +184,13 @@ def status(
 
     target = target_of(database_url)
     found = evolve.status(target.database.engine)
-    embedded = target.server is not None
     with move.open_target(target.database.engine, check_schema=False) as opened:
         unfinished = move.unfinished(opened)
     if as_json:
-        console.answer_json(asdict(found) | {"embedded": embedded, "move": unfinished.names})
+        console.answer_json(asdict(found) | {"embedded": target.server is not None, "move": unfinished.names})
     else:
         _say_whose(target)
-        _show(found, embedded=embedded)
+        _show(found, _origin(target, database_url))
         if unfinished.names:
             names = ", ".join(unfinished.names)
             console.answer(f"\nNOT READY  a move is unfinished; not restored or not validated: {names}")
@@ -265,6 +271,7 @@ def seed(
     plan = seeding.SeedPlan(gyms=gyms, members=members, days=days, random_seed=random_seed, **last)
     with target.database.engine.connect() as connection:
         evolve.refuse_incomplete(connection)
+        evolve.refuse_missing_columns(connection)
     with target.database.engine.begin() as connection:
         if replace and not seeding.is_empty(connection):
             confirm(f"`tatame-db seed --replace` deletes all rows of {target.readable}", yes=yes)

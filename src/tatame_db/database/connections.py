@@ -16,7 +16,7 @@ from tatame_db.database.connecting import DatabasePool, PoolStatistics
 from tatame_db.database.dialect import OLDEST_SERVER, SCHEMA, qualify
 from tatame_db.database.driver import check_intervals, driver_connection, is_gone
 from tatame_db.database.errors import DatabaseClosed, ServerTooOld, TransactionAborted
-from tatame_db.database.failures import statement_error
+from tatame_db.database.failures import hide_row, statement_error
 from tatame_db.database.fork import survive_fork
 from tatame_db.database.health import Health, Probe
 from tatame_db.database.idle import IdleConnections
@@ -294,19 +294,28 @@ class Connections:
     def _put_back(self, connection: DBAPIConnection | None, entry: ConnectionPoolEntry) -> None:
         if connection is None:
             return
-        if self._closed or CHANGED in entry.info or _is_changed(driver_connection(entry).pgconn):
+        driver = driver_connection(entry)
+        if self._closed or driver.closed or CHANGED in entry.info or _is_changed(driver.pgconn):
             # A session may outlive the timeout of `close`, and no later `close` would end the connection it returns. Or
-            # it has changed its role or a setting without LOCAL, and the next caller would see other rows or values.
+            # it has changed its role or a setting without LOCAL, and the next caller would see other rows or values. A
+            # connection that is closed already, as when a test leaks a session, cannot be asked.
             entry.close()
         else:
             self._idle.add(entry)
 
     def _explain(self, context: ExceptionContext) -> BaseException | None:
-        """Replace the failure of a statement that the server refused to run; other errors stay SQLAlchemy's."""
-        if context.connection is None or not isinstance(context.original_exception, psycopg.Error):
+        """Replace the failure of a statement that the server refused to run; other errors stay SQLAlchemy's.
+
+        Those lose what may quote a row, as `hide_parameters` hides the parameters.
+        """
+        error, wrapped = context.original_exception, context.sqlalchemy_exception
+        if context.connection is None or not isinstance(error, psycopg.Error):
             return None
+        hide_row(error)
+        if wrapped:
+            wrapped.args = (f"({type(error).__module__}.{type(error).__name__}) {error}",)
         driver = driver_connection(context.connection)
-        return statement_error(self.address, context.original_exception, driver.pgconn)
+        return statement_error(self.address, error, driver.pgconn)
 
 
 def _mark_changed(

@@ -100,6 +100,14 @@ def statement_error(address: URL, error: psycopg.Error, connection: PGconn | Non
     return None
 
 
+def hide_row(error: psycopg.Error) -> None:
+    """Remove the detail and the context, which may quote a row, from the text of an error; `diag` keeps both."""
+    diagnosis = error.diag
+    if diagnosis.message_detail or diagnosis.context or diagnosis.internal_query:
+        hint = f"\nHINT:  {diagnosis.message_hint}" if diagnosis.message_hint else ""
+        error.args = (f"{diagnosis.message_primary}{hint}",)
+
+
 def _kind(
     texts: Mapping[type[DatabaseUnavailable], tuple[str, ...]], reason: str, default: type[DatabaseUnavailable]
 ) -> type[DatabaseUnavailable]:

@@ -4,20 +4,32 @@ from tatame_db.evolve.app import load_app
 from tatame_db.evolve.autocommit import AutocommitMixed, IndexInvalid
 from tatame_db.evolve.check import CheckFailed, SchemaCheck, check
 from tatame_db.evolve.difference import Answers
-from tatame_db.evolve.generate import Generated, generate, generate_empty, generate_merge
+from tatame_db.evolve.generate import generate, generate_empty, generate_merge
 from tatame_db.evolve.history import DatabaseAhead, MigrationEdited, MigrationUnreadable, RevisionUnknown, TwoHeads
-from tatame_db.evolve.lint import Linted, LintFailed, lint
+from tatame_db.evolve.lint import Linted, LintFailed, has_released, lint
 from tatame_db.evolve.lock import DirectAddressNeeded, Retry, Timeouts
 from tatame_db.evolve.losses import DataLoss
-from tatame_db.evolve.migrate import MigrationFailed, MigrationStep, NeedsDatabase, TransactionEnded, migrate, rollback
+from tatame_db.evolve.migrate import MigrationStep, migrate, rollback
+from tatame_db.evolve.migration_errors import MigrationFailed, MigrationRaised, NeedsDatabase, TransactionEnded
+from tatame_db.evolve.migration_file import Generated
 from tatame_db.evolve.push import Push, push
 from tatame_db.evolve.script import NoScript, migration_sql
-from tatame_db.evolve.status import SchemaBehind, Status, StatusCheckFailed, TablesMissing, refuse_incomplete, status
+from tatame_db.evolve.status import (
+    ColumnsMissing,
+    SchemaBehind,
+    Status,
+    StatusCheckFailed,
+    TablesMissing,
+    refuse_incomplete,
+    refuse_missing_columns,
+    status,
+)
 
 __all__ = [
     "Answers",
     "AutocommitMixed",
     "CheckFailed",
+    "ColumnsMissing",
     "DataLoss",
     "DatabaseAhead",
     "DirectAddressNeeded",
@@ -27,6 +39,7 @@ __all__ = [
     "Linted",
     "MigrationEdited",
     "MigrationFailed",
+    "MigrationRaised",
     "MigrationStep",
     "MigrationUnreadable",
     "NeedsDatabase",
@@ -46,12 +59,14 @@ __all__ = [
     "generate",
     "generate_empty",
     "generate_merge",
+    "has_released",
     "lint",
     "load_app",
     "migrate",
     "migration_sql",
     "push",
     "refuse_incomplete",
+    "refuse_missing_columns",
     "rollback",
     "status",
 ]

@@ -5,23 +5,21 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-import sysconfig
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import ArgumentError, InvalidRequestError
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import configure_mappers
 
 from tatame_db.errors import TatameError, fact
-from tatame_db.schema import Base, is_of_package, load_modules, phases
+from tatame_db.evolve.user_code import place_of, problem_of
+from tatame_db.schema import Base, is_of_package, load_modules, moved_tables, phases
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
 
-_PACKAGE = Path(__file__).parents[1]
 # With 17 digits and an underscore, the 32 characters that Alembic's table has for a revision.
 _PREFIX_LENGTH = 14
 _REVISION = re.compile(r"(\D.*)_\d{14,17}")
@@ -71,6 +69,16 @@ class TableNameTaken(TatameError):
 
 
 @fact
+class SequenceNameTaken(TatameError):
+    """The app defines a table that has the name of a sequence of the package."""
+
+    app: str
+    table: str
+    what = "{app} defines the table {table}, which is the name of a sequence of the package"
+    fix = "choose another `__tablename__`"
+
+
+@fact
 class TablesOutsidePublic(TatameError):
     """A table of the app is in a schema of its own."""
 
@@ -88,7 +96,7 @@ class AppMigrationsMissing(TatameError):
     what = "{app} has no migrations: there are none in {folder}"
     fix = (
         'write the first one with `tatame-db generate "…"`, or correct `migrations` in `[tool.tatame-db]`, or'
-        " `TATAME_MIGRATIONS`"
+        " `TATAME_MIGRATIONS`; an installed app needs the folder in its wheel"
     )
 
 
@@ -145,8 +153,8 @@ def load_app(
         >>> evolve.load_app(["gymapi.models"])
         App(name='gymapi', migrations=PosixPath('/srv/gymapi/migrations'))
 
-    Raises `ModelsNotFound`, `ModelsBroken`, `ModelsWithoutTable`, `TableNameTaken`, `TablesOutsidePublic`,
-    `AppMigrationsMissing`.
+    Raises `ModelsNotFound`, `ModelsBroken`, `ModelsWithoutTable`, `TableNameTaken`, `SequenceNameTaken`,
+    `TablesOutsidePublic`, `AppMigrationsMissing`.
     """
     if root and str(root) not in sys.path:
         sys.path.insert(0, str(root))
@@ -157,7 +165,10 @@ def load_app(
             raise ModelsWithoutTable(module=module.__name__)
     if elsewhere := sorted(str(table) for table in Base.metadata.tables.values() if table.schema):
         raise TablesOutsidePublic(tables=elsewhere)
-    app = App(models[0].partition(".")[0], migrations or _folder(modules[0]) / "migrations")
+    name = models[0].partition(".")[0]
+    for sequence in sorted(_sequences_of_package() & Base.metadata.tables.keys()):
+        raise SequenceNameTaken(app=name, table=sequence)
+    app = App(name, migrations or _folder(modules[0]) / "migrations")
     if not may_be_new and not any(app.versions.glob("*.py")):
         raise AppMigrationsMissing(app=app.name, folder=app.versions)
     _loaded[:] = [app]
@@ -187,24 +198,7 @@ def _broken(module: str, error: BaseException) -> TatameError:
     taken = re.match(r"Table '(\w+)' is already defined", str(error))
     if isinstance(error, InvalidRequestError) and taken and taken[1] in phases():
         return TableNameTaken(module=module, table=taken[1])
-    problem = type(error).__name__
-    # Those of other classes may quote a setting or a row.
-    if isinstance(error, ImportError | NameError | AttributeError | TypeError | ArgumentError | InvalidRequestError):
-        problem += "".join(f": {line}" for line in str(error).splitlines()[:1])
-    elif isinstance(error, SyntaxError):
-        problem += f": {error.msg}"
-    return ModelsBroken(module=module, place=_place(error) or module, problem=problem)
-
-
-def _place(error: BaseException) -> str | None:
-    """Return the file and line of the app that the error leads to."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}, line {error.lineno}"
-    libraries = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith((*libraries, str(_PACKAGE), "<")):
-            return f"{frame.filename}, line {frame.lineno}"
-    return None
+    return ModelsBroken(module=module, place=place_of(error) or module, problem=problem_of(error))
 
 
 def _defines_table(module: ModuleType) -> bool:
@@ -216,6 +210,12 @@ def _defines_table(module: ModuleType) -> bool:
     found += [getattr(value, "__table__", value) for value in vars(module).values()]
     tables = [table for table in Base.metadata.tables.values() if not is_of_package(table)]
     return any(value is table for value in found for table in tables)
+
+
+def _sequences_of_package() -> set[str]:
+    """Return the names that PostgreSQL gives to the sequences of the package's tables, unless they are taken."""
+    columns = [table.autoincrement_column for table in moved_tables()]
+    return {f"{column.table.name}_{column.name}_seq" for column in columns if column is not None}
 
 
 def _folder(module: ModuleType) -> Path:

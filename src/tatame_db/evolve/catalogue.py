@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from tatame_db.database.dialect import SCHEMA
-from tatame_db.evolve import kinds
+from tatame_db.evolve import addresses, kinds, settings_of_tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sqlalchemy import Connection, CursorResult
+
+_OBJECTS = " UNION ALL ".join((*kinds.ALL, *settings_of_tables.ALL))
 
 # The address of an object in `pg_depend`: catalogue, oid, and the number of a column or 0.
 Address = tuple[int, int, int]
@@ -87,7 +89,7 @@ def read(connection: Connection) -> Catalogue:
     pin_search_path(connection)
     connection.execute(text("SET LOCAL quote_all_identifiers = off"))
     reader = _Reader(connection)
-    for row in reader.rows(kinds.OBJECTS):
+    for row in reader.rows(_OBJECTS):
         reader.add(row)
     reader.add_comments()
     reader.add_everything_else()
@@ -101,10 +103,10 @@ class _Reader:
         self.connection = connection
         self.objects: Catalogue = {}
         self.by_address: dict[Address, SchemaObject] = {}
-        self.others = {(row[0], row[1]) for row in self.rows(kinds.OTHERS)}
-        self.parents = {row[0]: row[1] for row in self.rows(kinds.PARENTS)}
+        self.others = {(row[0], row[1]) for row in self.rows(addresses.OTHERS)}
+        self.parents = {row[0]: row[1] for row in self.rows(addresses.PARENTS)}
         self.part_of: dict[Address, Address] = {
-            (row[0], row[1], 0): (row[2], row[3], row[4]) for row in self.rows(kinds.PART_OF)
+            (row[0], row[1], 0): (row[2], row[3], row[4]) for row in self.rows(addresses.PART_OF)
         }
         self.tables_of_extensions: set[str] = set()
 
@@ -127,27 +129,31 @@ class _Reader:
         self.by_address.setdefault((address[0], address[1], address[2]), found)
 
     def add_comments(self) -> None:
-        for *address, comment, literal in self.rows(kinds.COMMENTS):
-            commented = self.by_address.get((address[0], address[1], address[2]))
-            if commented is None:
+        for *place, comment, literal, kind, identity in self.rows(addresses.COMMENTS):
+            address = (place[0], place[1], place[2])
+            whole = self._resolve(address)
+            if whole is None:
                 continue
-            sql = f"COMMENT ON {commented.handle} IS "
+            commented = self.by_address.get(address)
+            # A column of a view and an attribute of a type are no objects of their own.
+            handle = commented.handle if commented else f"COLUMN {identity}" if "column" in kind else None
+            sql = f"COMMENT ON {handle} IS "
             found = SchemaObject(
                 "comment",
-                f"on {commented.key}",
+                f"on {commented.key if commented else f'{kind} {identity}'}",
                 comment,
-                commented.table,
-                f"comment on {commented.handle}",
-                sql + literal,
-                {"drop": f"{sql}NULL"},
-                frozenset({commented.key}),
-                parent=commented.parent,
+                whole.table,
+                f"comment on {handle}",
+                sql + literal if handle else None,
+                {"drop": f"{sql}NULL"} if handle else {},
+                frozenset({whole.key}),
+                parent=whole.parent,
             )
             self.objects[found.key] = found
 
     def add_everything_else(self) -> None:
         """Name each object of a kind that no query reads."""
-        for *address, kind, identity, table in self.rows(kinds.EVERYTHING):
+        for *address, kind, identity, table in self.rows(addresses.EVERYTHING):
             place = (address[0], address[1], address[2])
             if self._known(place) or place[:2] in self.others or table in self.tables_of_extensions:
                 continue
@@ -169,7 +175,7 @@ class _Reader:
     def catalogue(self) -> Catalogue:
         """Return the objects with what they require."""
         requires: dict[str, set[str]] = defaultdict(set)
-        for row in self.rows(kinds.DEPENDENCIES):
+        for row in self.rows(addresses.DEPENDENCIES):
             dependent, required = self._resolve((row[0], row[1], row[2])), self._resolve((row[3], row[4], row[5]))
             # The parts of a table, such as the triggers of foreign keys, refer to what refers to the table.
             if dependent and required and dependent is not required and dependent.kind != "table":

@@ -11,6 +11,7 @@ from tatame_db.evolve.difference import LeftAlone
 from tatame_db.evolve.history import History, MigrationEdited, current_revisions
 from tatame_db.evolve.made import made_by_migrations
 from tatame_db.evolve.migrate import migrate
+from tatame_db.evolve.migration_errors import on_scratch
 from tatame_db.server.scratch import scratch
 
 if TYPE_CHECKING:
@@ -27,14 +28,18 @@ class SchemaCheck:
 
     heads: list[str]
     """The files of the heads, if there is more than one."""
-    migrations: list[str]
-    """The differences between the models and a database that the migrations build."""
-    database: list[str]
-    """The differences between the database and its revision."""
+    migrations: list[str] | None
+    """The differences between the models and a database that the migrations build; `None` if not compared."""
+    database: list[str] | None
+    """The differences between the database and its revision; `None` if not compared."""
     edited: list[str]
     """The applied migrations whose files were edited since."""
     revision: str | None
     """The revision that the database was compared with; `None` before the first migration."""
+    pending: list[str]
+    """The migrations that are not applied to the database. No problem: it is compared with its own revision."""
+    unrecorded: list[str]
+    """The applied migrations whose checksum is not on record, so that an edit is not seen. No problem by itself."""
     undeclared: list[str]
     """What migrations made and no model can describe, such as a view. No problem: it is compared with the database."""
     foreign: list[str]
@@ -60,8 +65,8 @@ _PROBLEMS = {
     ),
     "database": (
         "the database does not match its migrations",
-        "undo manual changes of the database, or write them as a migration; after `tatame-db push`, start with a new"
-        " database: `tatame-db down --yes && tatame-db up`",
+        "undo manual changes of the database, or write them as a migration; after `tatame-db push`, drop the database"
+        " and create it anew with `tatame-db up`",
     ),
     "edited": (
         "migrations were edited after they were applied",
@@ -94,7 +99,8 @@ def check(engine: Engine) -> SchemaCheck:
     """Check that migrations, models and database agree; changes nothing and takes seconds.
 
     The models and the migrations are built on a scratch server. With more than one head, only the heads and edited
-    migrations are reported, because there is no single schema to compare with.
+    migrations are reported, because there is no single schema to compare with. Pending migrations are listed, and are
+    no problem: `status` tells whether a database is migrated.
 
         >>> evolve.check(engine).failed
         []
@@ -105,11 +111,12 @@ def check(engine: Engine) -> SchemaCheck:
     with engine.connect() as connection:
         revision = history.reached(connection)
         current = current_revisions(connection)
-        edited = _edited(history, connection)
+        edited, unrecorded = _edited(history, connection), history.unrecorded(connection)
         found = catalogue.read(connection)
+        pending = [] if history.forked else [script.revision for script in history.pending(connection)]
     if history.forked:
-        return SchemaCheck(history.forked, [], [], edited, revision, [], [], [])
-    with scratch() as server:
+        return SchemaCheck(history.forked, None, None, edited, revision, pending, unrecorded, [], [], [])
+    with scratch() as server, on_scratch():
         wanted = models.build(server)
         with server.database("migrations") as migrations:
             reached: Catalogue = {}
@@ -126,6 +133,8 @@ def check(engine: Engine) -> SchemaCheck:
         database=_differences(reached, found, extra.children | extra.foreign),
         edited=edited,
         revision=revision,
+        pending=pending,
+        unrecorded=unrecorded,
         undeclared=undeclared.names(undeclared.undeclared),
         foreign=extra.names(extra.foreign),
         not_compared=sorted(key for key in found.keys() & reached.keys() if not found[key].comparable),

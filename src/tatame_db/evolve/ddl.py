@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tatame_db.database.dialect import quoted
+from tatame_db.evolve import casts
 from tatame_db.evolve.catalogue import Catalogue, SchemaObject, run_verbatim
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 _SERIAL = {"smallint": "smallserial", "integer": "serial", "bigint": "bigserial"}
 _IDENTITY = {"a": "ALWAYS", "d": "BY DEFAULT"}
-_TIMESTAMPS = {"timestamp without time zone", "timestamp with time zone"}
 _NUMBERS = {"smallint", "integer", "bigint", "numeric", "real", "double precision"}
 _TEXTS = {"text", "character varying", "character"}
 
@@ -28,13 +28,23 @@ class Loss:
     column: str | None = None
     new_type: str | None = None
 
+    def __str__(self) -> str:
+        if self.column is None:
+            return f"table {self.table} is dropped with its rows"
+        if self.new_type:
+            return (
+                f"column {self.table}.{self.column} becomes {self.new_type}, which changes its values, or fails if one"
+                " cannot be converted"
+            )
+        return f"column {self.table}.{self.column} is dropped with its values"
+
 
 @dataclass(frozen=True)
 class Step:
     """A statement without a semicolon, and the values that it may lose."""
 
     sql: str
-    loss: Loss | None = None
+    losses: tuple[Loss, ...] = ()
 
 
 def constant(text: str) -> str:
@@ -123,8 +133,18 @@ def retyped(old: SchemaObject, new: SchemaObject) -> bool:
 
 def same_family(old: SchemaObject, new: SchemaObject) -> bool:
     """Return whether PostgreSQL can keep the keys and checks of a column that gets another type."""
-    types = {_base(column.facts["type"]) for column in (old, new)}
+    types = {casts.parse(column.facts["type"]).base for column in (old, new)}
     return old.facts["collation"] == new.facts["collation"] and (types <= _NUMBERS or types <= _TEXTS)
+
+
+def keeps_computed_values(old: SchemaObject, new: SchemaObject) -> bool:
+    """Return whether a column is no longer computed, and has values that stay; a virtual one has none."""
+    return old.kind == "column" and old.facts["generated"] == "s" and not new.facts["generated"]
+
+
+def drop_expression(column: SchemaObject) -> Step:
+    """Stop computing a column."""
+    return Step(f"ALTER TABLE {quoted(str(column.table))} ALTER COLUMN {quoted(column.facts['name'])} DROP EXPRESSION")
 
 
 def replaced_by_new_column(old: SchemaObject, new: SchemaObject) -> bool:
@@ -138,6 +158,16 @@ def replaced_by_new_column(old: SchemaObject, new: SchemaObject) -> bool:
     return bool(before != after) or old.facts["expression"] != new.facts["expression"] or retyped(old, new)
 
 
+def past_rows(sequence: SchemaObject, column: SchemaObject) -> Step:
+    """Move a sequence past the ids of the rows that exist, which new rows must not get."""
+    facts, name = sequence.facts, quoted(column.facts["name"])
+    last, beyond = (f"max({name})", ">=") if facts["increment"] > 0 else (f"min({name})", "<=")
+    return Step(
+        f"SELECT setval({constant(quoted(sequence.name))}, {last}) FROM {quoted(str(column.table))}"
+        f" HAVING {last} {beyond} {facts['start']}"
+    )
+
+
 @dataclass(frozen=True)
 class ColumnChange:
     """A column before and after, with the sequence of each if it is serial or an identity."""
@@ -148,6 +178,9 @@ class ColumnChange:
     gets: SchemaObject | None
     rebuilt: bool
     """True if the type keeps its name and gets another definition."""
+    before: Catalogue = field(default_factory=Catalogue)
+    after: Catalogue = field(default_factory=Catalogue)
+    """The schemas, for domains and enums."""
 
     @property
     def alter(self) -> str:
@@ -172,15 +205,13 @@ class ColumnChange:
             (default_changes and (after["expression"] is None or conversion is not None))
             or (conversion is not None and bool(conversion.using))
         )
-        if before["generated"] and not after["generated"]:
-            yield Step(f"{self.alter} DROP EXPRESSION")
         if drop_default:
             yield Step(f"{self.alter} DROP DEFAULT")
         yield from self._let_go_of_sequence()
         if conversion is not None:
             collation = f" {after['collation']}" if after["collation"] else ""
-            loss = None if conversion.lossless else Loss(str(self.new.table), after["name"], after["type"])
-            yield Step(f"{self.alter} TYPE {after['type']}{collation}{conversion.using}", loss)
+            losses = () if conversion.lossless else (Loss(str(self.new.table), after["name"], after["type"]),)
+            yield Step(f"{self.alter} TYPE {after['type']}{collation}{conversion.using}", losses)
         if after["not_null"] != before["not_null"]:
             yield Step(f"{self.alter} {'SET' if after['not_null'] else 'DROP'} NOT NULL")
         if after["identity"] and after["identity"] != before["identity"]:
@@ -197,7 +228,6 @@ class ColumnChange:
             yield Step(f"DROP {self.had.handle}")
 
     def _take_sequence(self, *, set_default: bool) -> Iterator[Step]:
-        table, name = quoted(str(self.new.table)), quoted(self.new.facts["name"])
         gets = self.gets if self.other_sequence else None
         serial = gets is not None and not gets.facts["identity"]
         if gets and serial:
@@ -205,11 +235,10 @@ class ColumnChange:
         if set_default:
             yield Step(f"{self.alter} SET DEFAULT {self.new.facts['expression']}")
         if gets and serial:
-            yield Step(f"ALTER SEQUENCE {quoted(gets.name)} OWNED BY {table}.{name}")
+            name = f"{quoted(str(self.new.table))}.{quoted(self.new.facts['name'])}"
+            yield Step(f"ALTER SEQUENCE {quoted(gets.name)} OWNED BY {name}")
         if gets:
-            # New rows must not get the ids of those that exist.
-            sequence = constant(quoted(gets.name))
-            yield Step(f"SELECT setval({sequence}, max({name})) FROM {table} HAVING max({name}) > 0")
+            yield past_rows(gets, self.new)
 
 
 @dataclass(frozen=True)
@@ -225,41 +254,49 @@ def _conversion(connection: Connection, change: ColumnChange) -> _Conversion:
     name = quoted(change.new.facts["name"])
     if source == target and not change.rebuilt:
         return _Conversion("", lossless=True)
-    if change.rebuilt:
-        text = "text[]" if target.endswith("[]") else "text"
+    before, after = underlying(source, change.before), underlying(target, change.after)
+    if change.rebuilt and after.removesuffix("[]") in _enums(change.after):
+        # A label is the same text in both.
+        text = "text[]" if after.endswith("[]") else "text"
         return _Conversion(f" USING {name}::{text}::{target}", lossless=True)
-    if {source, target} == _TIMESTAMPS:
+    lossless = casts.is_lossless(before, after, _enums(change.before))
+    if casts.is_utc(before, after):
         # Otherwise the zone of the session decides which moment it is.
-        return _Conversion(f" USING {name} AT TIME ZONE 'UTC'", lossless=True)
-    context = _cast_context(connection, _base(source), _base(target))
-    arrays_agree = source.endswith("[]") == target.endswith("[]")
-    lossless = arrays_agree and context == "i" and "(" not in target
+        return _Conversion(f" USING {name} AT TIME ZONE 'UTC'", lossless)
+    old, new = casts.parse(before), casts.parse(after)
     # Without USING, PostgreSQL rejects a text that is too long; a cast would cut it.
-    if arrays_agree and context in {"i", "a"}:
+    if old.is_array == new.is_array and _is_assigned(connection, old.base, new.base):
         return _Conversion("", lossless)
     return _Conversion(f" USING {name}::{target}", lossless)
 
 
-def _base(name: str) -> str:
-    """Return a type without its length, precision and brackets."""
-    name = name.removesuffix("[]")
-    head, _, rest = name.partition("(")
-    return head + rest.partition(")")[2]
-
-
-def _cast_context(connection: Connection, source: str, target: str) -> str:
-    """Return `i` for an implicit cast, `a` for one in an assignment, `e` otherwise."""
+def _is_assigned(connection: Connection, source: str, target: str) -> bool:
+    """Return whether PostgreSQL converts a value that is assigned, without a cast."""
     if source == target:
-        return "i"
+        return True
     found = run_verbatim(
         connection,
         "SELECT castcontext::text FROM pg_cast"
         f" WHERE castsource = to_regtype({constant(source)}) AND casttarget = to_regtype({constant(target)})",
     ).scalar()
-    if found is None and target in _TEXTS:
-        # Every type can be written as text.
-        return "i" if target == "text" else "a"
-    return str(found or "e")
+    # Every type can be written as text.
+    return found in {"i", "a"} or (found is None and target in _TEXTS)
+
+
+def underlying(name: str, catalogue: Catalogue) -> str:
+    """Return the type below a domain, with its length; any other type as it is."""
+    element = name.removesuffix("[]")
+    for found in catalogue.values():
+        if found.kind == "domain" and found.handle == f"TYPE {element}":
+            base = underlying(found.facts["base"], catalogue)
+            # An array of a domain over an array has no other name.
+            return name if base.endswith("[]") and name != element else base + name[len(element) :]
+    return name
+
+
+def _enums(catalogue: Catalogue) -> frozenset[str]:
+    """Return the enums, named as in the type of a column."""
+    return frozenset(found.handle.removeprefix("TYPE ") for found in catalogue.values() if found.kind == "enum")
 
 
 def only_adds_labels(old: SchemaObject, new: SchemaObject) -> bool:
@@ -279,3 +316,39 @@ def label_steps(old: SchemaObject, new: SchemaObject) -> Iterator[Step]:
             f" AFTER {constant(labels[position - 1])}" if position else f" BEFORE {constant(kept[0])}" if kept else ""
         )
         yield Step(f"ALTER {new.handle} ADD VALUE {constant(label)}{place}")
+
+
+def attributes_refused(old: SchemaObject, new: SchemaObject, columns: Iterable[SchemaObject]) -> str | None:
+    """Return the reason why a composite type that columns have cannot get other attributes."""
+    before, after = dict(old.facts["attributes"]), dict(new.facts["attributes"])
+    kept = [name for name in before if name in after]
+    others = [f"{name} from {before[name]} to {after[name]}" for name in kept if before[name] != after[name]]
+    if not others and list(after)[: len(kept)] == kept:
+        return None
+    change = f"the type of {', '.join(others)}" if others else "the order of its attributes"
+    names = ", ".join(column.name for column in columns)
+    return f"{new.key} does not change {change}: no cast keeps the values of {names}"
+
+
+def attribute_steps(old: SchemaObject, new: SchemaObject, columns: Iterable[SchemaObject]) -> Iterator[Step]:
+    """Drop attributes of a composite type, and add others at its end; `columns` have the type."""
+    before, after = dict(old.facts["attributes"]), dict(new.facts["attributes"])
+    for name in [name for name in before if name not in after]:
+        losses = [Loss(str(column.table), column.facts["name"], f"{new.name} without {name}") for column in columns]
+        yield Step(f"ALTER {new.handle} DROP ATTRIBUTE {quoted(name)}", tuple(losses))
+    for name in [name for name in after if name not in before]:
+        yield Step(f"ALTER {new.handle} ADD ATTRIBUTE {quoted(name)} {after[name]}")
+
+
+def sequence_steps(old: SchemaObject, new: SchemaObject, catalogue: Catalogue) -> Iterator[Step]:
+    """Change the options of a sequence."""
+    alter = f"ALTER SEQUENCE {quoted(new.name)}"
+    if old.facts["persistence"] != new.facts["persistence"]:
+        table = catalogue.get(f"table {new.table}")
+        of_table = "UNLOGGED" if table and table.facts["unlogged"] else "LOGGED"
+        yield Step(f"{alter} SET {new.facts['persistence'] or of_table}")
+    owner = catalogue.get(f"column {new.table}.{new.facts['column']}")
+    turns = (old.facts["increment"] > 0) != (new.facts["increment"] > 0)
+    yield Step(f"{alter} {new.facts['full']}{' RESTART' if owner and turns else ''}")
+    if owner and turns:
+        yield past_rows(new, owner)

@@ -49,21 +49,21 @@ class AnswerInvalid(TatameError):
     problem: str
     what = "`{answer}` is not valid: {problem}"
     fix = (
-        "write `--rename table.column:new_column`, `--rename table:new_table`, `--rename enum.label:new_label`, or"
-        " `--drop` with the old name"
+        "write `--rename table.column:new_column`, `--rename table:new_table`, `--rename enum.label:new_label`,"
+        " `--rename type.attribute:new_attribute`, or `--drop` with the old name"
     )
 
 
 @dataclass(frozen=True)
 class Answers:
-    """The columns, tables and labels of enums that are no longer in the models: renamed, or dropped.
+    """What is no longer in the models: each column, table, label or attribute is renamed, or dropped.
 
     >>> evolve.generate("rename plan", evolve.Answers(renames={"users.plan": "tier"}))
     Generated(path=PosixPath('.../20261124090000_rename_plan.py'), ...)
     """
 
     renames: dict[str, str] = field(default_factory=dict[str, str])
-    """The new name of each renamed `table`, `table.column` or `enum.label`."""
+    """The new name of each renamed `table`, `table.column`, `enum.label` or `type.attribute`."""
     drops: frozenset[str] = frozenset()
     ask: Callable[[str, list[str]], str | None] | None = None
     """Called for anything else with its name and the possible new names; returns one of them, or `None` for a drop."""
@@ -162,6 +162,7 @@ def find_change(
         renaming = _next_rename(found, wanted, left, answers, decided) or _next_follower(found, wanted, left)
         if renaming is None:
             break
+        _refuse_old_names(answers, *renaming.tables)
         catalogue.run_verbatim(connection, renaming.up)
         renamings.append(renaming)
     decided |= {found[key].name for key in left.chosen}
@@ -177,6 +178,15 @@ def find_change(
         left.names(left.foreign),
         left.names(left.undeclared),
     )
+
+
+def _refuse_old_names(answers: Answers, old: str, new: str | None = None) -> None:
+    """Raise `AnswerInvalid` for a column that is named with the old name of its renamed table."""
+    for answer in sorted(answers.renames.keys() | answers.drops):
+        table, _, column = answer.rpartition(".")
+        if new and table == old:
+            option = f"--rename {answer}:{answers.renames[answer]}" if answer in answers.renames else f"--drop {answer}"
+            raise AnswerInvalid(answer=option, problem=f"the table is renamed to {new}: name its column {new}.{column}")
 
 
 def _problem(answer: str, answers: Answers, wanted: Catalogue) -> str:
@@ -213,7 +223,8 @@ class LeftAlone:
     ) -> None:
         self.found = found
         extra = found.keys() - wanted.keys()
-        self.children = {key for key in extra if found[key].parent}
+        # A partition that is expected has only what is expected.
+        self.children = {key for key in extra if found[key].parent and f"table {found[key].table}" in extra}
         self.chosen = {key for key in extra - self.children if {found[key].name, found[found[key].root].name} & drops}
         """Found, and dropped nevertheless because an answer says so."""
         undecided = extra - self.children - self.chosen
@@ -260,7 +271,7 @@ def _next_rename(
 def _renamable(
     found: Catalogue, wanted: Catalogue, left: LeftAlone
 ) -> Iterator[tuple[str, list[str], Callable[[str], Renaming]]]:
-    """Return each table, column and label that is gone, its possible new names, and the rename to one of them."""
+    """Return the name of all that is gone and may be renamed, its possible new names, and the rename to one of them."""
     gone, new = found.keys() - wanted.keys() - left.keys, wanted.keys() - found.keys()
 
     def names(keys: Set[str], kind: str, table: str | None = None) -> list[str]:
@@ -285,6 +296,13 @@ def _renamable(
             if label not in after:
                 sql = f"ALTER {found[key].handle} RENAME VALUE {{}} TO {{}}"
                 yield f"{found[key].name}.{label}", added, _rename(sql, label, found[key].name, write=constant)
+    for key in sorted(key for key in both if found[key].kind == "type" and "attributes" in found[key].facts):
+        old, wanted_names = (dict(catalogue_[key].facts["attributes"]) for catalogue_ in (found, wanted))
+        added = [name for name in wanted_names if name not in old]
+        for name in old:
+            if name not in wanted_names:
+                sql = f"ALTER {found[key].handle} RENAME ATTRIBUTE {{}} TO {{}}"
+                yield f"{found[key].name}.{name}", added, _rename(sql, name, found[key].name)
 
 
 def _rename(sql: str, old: str, *tables: str, write: Callable[[str], str] = quoted) -> Callable[[str], Renaming]:

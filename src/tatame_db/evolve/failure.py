@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -18,28 +19,45 @@ if TYPE_CHECKING:
     from sqlalchemy.exc import StatementError
 
 
+# As in `invalid input syntax for type integer: "x"` and `Key (name)=(x) is duplicated`. A value may contain quotes.
+_QUOTED, _OF_KEY = re.compile(r'".*"', re.DOTALL), re.compile(r"=\(.*\)", re.DOTALL)
+
+
 def postgres_message(connection: Connection, error: StatementError) -> str:
-    """Join PostgreSQL's message, detail and hint. Reads the table for a NOT NULL violation, so roll back first."""
+    """Join PostgreSQL's message, detail and hint, without values of rows.
+
+    Reads the table for a NOT NULL violation, so roll back first.
+    """
     if not isinstance(error.orig, psycopg.Error):
         return str(error.orig)
     diagnostics = error.orig.diag
     parts = [diagnostics.message_primary, diagnostics.message_detail, diagnostics.message_hint]
+    if isinstance(error.orig, psycopg.DataError):
+        parts = [_QUOTED.sub('"…"', part or "") for part in parts]
+    elif isinstance(error.orig, psycopg.errors.NotNullViolation | psycopg.errors.CheckViolation):
+        # The detail is the row.
+        parts = [diagnostics.message_primary]
+    elif isinstance(error.orig, psycopg.IntegrityError):
+        parts = [_OF_KEY.sub("=(…)", part or "") for part in parts]
     if isinstance(error.orig, psycopg.errors.NotNullViolation) and diagnostics.table_name and diagnostics.column_name:
         parts.append(_nulls(connection, diagnostics.table_name, diagnostics.column_name))
     return "; ".join(part for part in parts if part) or str(error.orig)
 
 
 def _nulls(connection: Connection, table: str, column: str) -> str:
-    catalogue = inspect(connection)
-    if column not in {found["name"] for found in catalogue.get_columns(table)}:
+    is_column = "SELECT FROM pg_attribute WHERE attrelid = to_regclass(:table) AND attname = :column"
+    if not connection.execute(text(is_column), {"table": quoted(table), "column": column}).first():
         # The rejected statement added the column, and it is gone again.
         rows = connection.scalar(text(f"SELECT count(*) FROM {quoted(table)}"))
         return f"the new column would be NULL in the {counted(rows or 0, 'existing row')}"
     # Only the key is shown: the rest of the row may be personal data.
-    key = catalogue.get_pk_constraint(table)["constrained_columns"]
+    key = inspect(connection).get_pk_constraint(table)["constrained_columns"]
     example = " || ', ' || ".join(f"'{name} = ' || {quoted(name)}::text" for name in key) or "NULL"
     query = f"SELECT count(*), min({example}) FROM {quoted(table)} WHERE {quoted(column)} IS NULL"
     rows, first = connection.execute(text(query)).one()
+    if not rows:
+        # The statement wrote the row itself.
+        return ""
     return f"{counted(rows, 'row')} with NULL, for example {first or 'a row without a key'}"
 
 
@@ -48,17 +66,22 @@ def sqlstate(error: StatementError) -> str | None:
     return error.orig.sqlstate if isinstance(error.orig, psycopg.Error) else None
 
 
+DUPLICATE_TABLE = "42P07"
 _FIXES = {
     "55P03": "end the transaction that holds the lock (see `pg_stat_activity`), or allow more `--lock-timeout`",
-    "57014": "allow more `--statement-timeout`, or split the {source} into smaller steps",
-    "42501": "connect as the owner of the tables",
+    "57014": "if it took too long, allow more `--statement-timeout`, or split the {source} into smaller steps;"
+    " otherwise find out who or what canceled it",
+    "57P01": "an administrator or a shutdown of the server ended the connection: wait until the server is up",
+    "53100": "free some disk space on the server",
+    "42501": "connect as the owner of the tables; an empty database needs a role with CREATE on the database and on the"
+    " schema `public`",
     # An object exists that depends on one that is dropped or changed.
     **dict.fromkeys(("2BP01", "0A000"), "drop what depends on it, or change the {source} so that it stays"),
     # A column, table or other object exists already.
     **dict.fromkeys(
-        ("42701", "42P07", "42710"),
-        "if `tatame-db push` made it, start with a new database: `tatame-db down --yes && tatame-db up`; otherwise drop"
-        " or rename the object that exists",
+        ("42701", DUPLICATE_TABLE, "42710"),
+        "find out what made the object that exists: another migration, a person, or `tatame-db push`, after which the"
+        " database has to be created anew. Change the {source}, or drop or rename the object if nothing needs it",
     ),
 }
 

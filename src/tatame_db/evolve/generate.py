@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
 import sysconfig
-import unicodedata
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,55 +13,19 @@ from tatame_db.errors import TatameError, fact
 from tatame_db.evolve import catalogue, models
 from tatame_db.evolve.difference import Answers, Change, find_change
 from tatame_db.evolve.failure import indented, listed, postgres_message
-from tatame_db.evolve.history import History, in_folder, is_project
-from tatame_db.evolve.migrate import migrate, offline_sql, rollback, upgrades
+from tatame_db.evolve.history import History, is_project
+from tatame_db.evolve.migrate import migrate, rollback
+from tatame_db.evolve.migration_errors import on_scratch
+from tatame_db.evolve.migration_file import NO_FILE, STEPS, STEPS_BACK, Generated, file_name, one_at_a_time, write
 from tatame_db.evolve.plan import Plan, plan
 from tatame_db.schema import moved_tables
 from tatame_db.server.scratch import Scratch, scratch
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
     from tatame_db.evolve.catalogue import Catalogue
     from tatame_db.evolve.history import Branch
-
-NO_FILE = "No file was written."
-_TEMPLATE = '''"""{sentence}"""
-
-from alembic import op
-
-revision = "{revision}"
-down_revision = {down_revision}
-{depends_on}
-
-def upgrade() -> None:
-    {upgrade}
-
-
-def downgrade() -> None:
-    {downgrade}
-'''
-
-
-@fact
-class SentenceInvalid(TatameError):
-    """The sentence has no letter or digit to name the file of a migration."""
-
-    sentence: str
-    what = "{sentence!r} cannot name a migration: it has no letter or digit"
-    means = NO_FILE
-    fix = 'describe the change: `tatame-db generate "add belt to graduations"`'
-
-
-@fact
-class FolderReadOnly(TatameError):
-    """The folder of the migrations cannot be written to."""
-
-    folder: Path
-    reason: str
-    what = "a migration cannot be written to {folder}: {reason}"
-    means = NO_FILE
-    fix = "make it a folder that you can write to"
 
 
 @fact
@@ -94,15 +53,6 @@ class PackageTablesChanged(TatameError):
         "change these models in the package and generate the migration there; for an index that only {app} needs, write"
         ' the step by hand: `tatame-db generate "…" --empty`'
     )
-
-
-@fact
-class ToolMissing(TatameError):
-    """A program of the development environment is not installed."""
-
-    tool: str
-    what = "`{tool}` is not installed"
-    fix = "`pip install 'tatame-db[develop]'`, or use the environment that `make` creates"
 
 
 @fact
@@ -139,7 +89,8 @@ class ChangeRejected(TatameError):
 
     statement: str
     message: str
-    what = "the change cannot be generated: PostgreSQL rejects\n\n{sql}\n\nwith: {message}"
+    direction: str
+    what = "the change cannot be generated: in the {direction}, PostgreSQL rejects\n\n{sql}\n\nwith: {message}"
     means = NO_FILE
     fix = _BY_HAND
 
@@ -193,19 +144,6 @@ class DowngradeDiffers(TatameError):
         return listed(self.differences)
 
 
-@dataclass(frozen=True)
-class Generated:
-    """A new migration file, and the SQL that it runs."""
-
-    path: Path
-    revision: str
-    sql: str
-    advice: list[str] = field(default_factory=list[str])
-    """The steps that fail on a table with rows, and the safe way, one sentence each."""
-    left_alone: list[str] = field(default_factory=list[str])
-    """The objects that earlier migrations made and no model describes."""
-
-
 def generate(sentence: str, answers: Answers | None = None) -> Generated | None:
     """Create the next migration and test it on a scratch server; return `None` if migrations and models agree.
 
@@ -221,16 +159,16 @@ def generate(sentence: str, answers: Answers | None = None) -> Generated | None:
     `FolderReadOnly`, `PackageInstalled`, `PackageTablesChanged`, `ToolMissing`, `ChangeRefused`, `ChangeRejected`,
     `UpgradeDiffers`, `DowngradeDiffers`.
     """
-    history = _writable_history()
-    _file_name(sentence)
-    with scratch() as server, server.database("before") as before:
+    file_name(sentence)
+    with one_at_a_time(), on_scratch(), scratch() as server, server.database("before") as before:
+        history = _writable_history()
         migrate(before)
         before.dispose()
         found = _find_both_ways(server, models.build(server), answers or Answers(), history)
         if found is None:
             return None
         change, back = found
-        written = _write(history, history.own, sentence, _code(change.statements), _code(_down(change, back)))
+        written = write(history, history.own, sentence, _code(change.statements), _code(_down(change, back)))
         try:
             _prove(before, written.path, change.target)
         except (UpgradeDiffers, DowngradeDiffers):
@@ -239,24 +177,38 @@ def generate(sentence: str, answers: Answers | None = None) -> Generated | None:
             # A file that does not run would block every later command.
             written.path.unlink()
             raise
-    advice = change.plan.advice + [f"in the rollback, {sentence}" for sentence in back.advice]
+    losses = [str(loss) for step in change.plan.steps for loss in step.losses]
+    advice = losses + change.plan.advice + [f"in the rollback, {sentence}" for sentence in back.advice]
     return replace(written, advice=advice, left_alone=change.undeclared)
 
 
 def generate_empty(sentence: str) -> Generated:
     """Create a migration without steps, to write by hand. Raises `TwoHeads`, `SentenceInvalid`, `PackageInstalled`."""
-    history = _writable_history()
-    return _write(history, history.own, sentence)
+    with one_at_a_time():
+        history = _writable_history()
+        return write(history, history.own, sentence, STEPS, STEPS_BACK)
 
 
 def generate_merge(sentence: str) -> Generated:
-    """Create a migration that joins all heads. Raises `NothingToMerge`, `SentenceInvalid`, `PackageInstalled`."""
-    history = History()
-    forked = next((branch for branch in history.branches if len(branch.heads) > 1), None)
-    if forked is None:
-        raise NothingToMerge(head=", ".join(history.newest))
-    _refuse_installed(forked)
-    return _write(history, forked, sentence)
+    """Create a migration that joins all heads, and run all of them on a scratch server.
+
+    Raises `NothingToMerge`, `SentenceInvalid`, `PackageInstalled`, `MigrationFailed` for heads that cannot be joined.
+    """
+    with one_at_a_time():
+        history = History()
+        forked = next((branch for branch in history.branches if len(branch.heads) > 1), None)
+        if forked is None:
+            raise NothingToMerge(head=", ".join(history.newest))
+        _refuse_installed(forked)
+        written = write(history, forked, sentence)
+        try:
+            with on_scratch(), scratch() as server, server.database("merged") as merged:
+                migrate(merged)
+        except BaseException:
+            # It would block every later command.
+            written.path.unlink()
+            raise
+        return written
 
 
 def _writable_history() -> History:
@@ -291,20 +243,29 @@ def _find_both_ways(
             return None
         if change.plan.refused:
             raise ChangeRefused(objects=change.plan.refused)
-        for step in change.plan.steps:
-            try:
-                catalogue.run_verbatim(connection, step.sql)
-            except DBAPIError as error:
-                connection.rollback()
-                raise ChangeRejected(statement=step.sql, message=postgres_message(connection, error)) from error
+        _try(connection, change.plan, "upgrade")
         reached = catalogue.read(connection)
         if rest := catalogue.differences(change.target, reached):
             raise UpgradeDiffers(path=None, differences=rest)
         back = plan(connection, reached, change.renamed)
         if back.refused:
-            raise ChangeRefused(objects=back.refused)
+            raise ChangeRefused(objects=[f"in the rollback, {sentence}" for sentence in back.refused])
+        # A label of an enum can be used once it is committed.
         connection.commit()
+        catalogue.pin_search_path(connection)
+        _try(connection, back, "rollback")
     return change, back
+
+
+def _try(connection: Connection, steps: Plan, direction: str) -> None:
+    """Run steps on a copy without rows. Raises `ChangeRejected`."""
+    for step in steps.steps:
+        try:
+            catalogue.run_verbatim(connection, step.sql)
+        except DBAPIError as error:
+            connection.rollback()
+            message = postgres_message(connection, error)
+            raise ChangeRejected(statement=step.sql, message=message, direction=direction) from error
 
 
 def _down(change: Change, back: Plan) -> list[str]:
@@ -334,70 +295,3 @@ def _prove(before: Engine, path: Path, wanted: Catalogue) -> None:
         raise UpgradeDiffers(path=path, differences=rest)
     if back:
         raise DowngradeDiffers(path=path, differences=back)
-
-
-def _file_name(sentence: str) -> str:
-    plain = unicodedata.normalize("NFKD", sentence).encode("ascii", "ignore").decode().lower()
-    name = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")[:60].rstrip("_")
-    if not name:
-        raise SentenceInvalid(sentence=sentence)
-    return name
-
-
-def _write(history: History, branch: Branch, sentence: str, upgrade: str = "", downgrade: str = "") -> Generated:
-    """Write the migration that follows the heads of a branch."""
-    revision = _new_revision(history, branch)
-    path = branch.folder / f"{revision}_{_file_name(sentence)}.py"
-    down_revision = branch.heads[0] if len(branch.heads) == 1 else tuple(branch.heads) or None
-    needed = _needed_of_package(history, branch)
-    text = _TEMPLATE.format(
-        sentence=_docstring(sentence),
-        revision=revision,
-        down_revision=repr(down_revision),
-        depends_on=f"depends_on = {needed!r}\n" if needed else "",
-        upgrade=upgrade or "pass",
-        downgrade=downgrade or "pass",
-    )
-    text = _formatted(text, path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    except OSError as error:
-        raise FolderReadOnly(folder=path.parent, reason=error.strerror or str(error)) from error
-    written = History()
-    [step] = upgrades(written, [written.script(revision)])
-    return Generated(path, revision, offline_sql(written, step))
-
-
-def _new_revision(history: History, branch: Branch) -> str:
-    # Milliseconds, because two branches of the code may each get a file in one second; the later file must sort last.
-    number = datetime.now(UTC).strftime("%Y%m%d%H%M%S%f")[:17]
-    scripts = in_folder(history.scripts.walk_revisions(), branch.folder)
-    last = max((script.revision.rpartition("_")[2] for script in scripts), default="")
-    if last.isdigit() and last >= number:
-        number = str(int(last) + 1)
-    return branch.app.revision(number) if branch.app else number
-
-
-def _needed_of_package(history: History, branch: Branch) -> str | None:
-    """Return the newest migration of the package, if the app's migrations do not follow it yet."""
-    newest = history.branches[0].heads[0]
-    if branch.app is None:
-        return None
-    followed = {script.revision for script in history.scripts.iterate_revisions(tuple(branch.heads) or "base", "base")}
-    return None if newest in followed else newest
-
-
-def _docstring(sentence: str) -> str:
-    words = " ".join(sentence.split()).replace("\\", "\\\\").replace('"', '\\"')
-    return words[0].upper() + words[1:] + ("" if words.endswith((".", "!", "?")) else ".")
-
-
-def _formatted(code: str, path: Path) -> str:
-    for arguments in (["check", "--fix", "--select", "F401,I,Q", "--quiet"], ["format", "--quiet"]):
-        command = [sys.executable, "-m", "ruff", *arguments, "--stdin-filename", str(path), "-"]
-        done = subprocess.run(command, check=False, input=code, capture_output=True, text=True)
-        if "No module named ruff" in done.stderr:
-            raise ToolMissing(tool="ruff")
-        code = done.stdout or code
-    return code

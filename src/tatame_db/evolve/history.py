@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import re
 import tomllib
 import traceback
 import warnings
@@ -11,18 +13,21 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import psycopg
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.script.revision import ResolutionError, RevisionError
 from alembic.util import CommandError, to_tuple
 from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError, fact
 from tatame_db.evolve.app import App, app_of, loaded_app
+from tatame_db.evolve.user_code import problem_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Generator, Iterable
 
     from alembic.script import Script
     from sqlalchemy import Connection
@@ -43,6 +48,20 @@ class RevisionUnknown(TatameError):
 
 
 @fact
+class HistoryUnreadable(TatameError):
+    """The role may not read which migrations are applied."""
+
+    role: str
+    reason: str
+    schema = VERSION_SCHEMA
+    what = "the role {role} may not read which migrations are applied: {reason}"
+    fix = (
+        "let the owner of the database run `GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON ALL TABLES IN"
+        " SCHEMA {schema} TO {role}`"
+    )
+
+
+@fact
 class DatabaseAhead(TatameError):
     """The database is at a revision that does not exist in the migrations at hand."""
 
@@ -60,7 +79,10 @@ class DatabaseAhead(TatameError):
     def advice(self) -> str:
         """The way to migrations that have the revision."""
         if self.is_checkout:
-            return f"check out the branch that has {self.revision}"
+            return (
+                f"`git log --all -- '*{self.revision}*'` finds the commits with its file: check out their branch, or"
+                " restore the file; there, `tatame-db rollback` undoes it"
+            )
         return "install the version of the package that migrated the database, or a newer one"
 
 
@@ -122,8 +144,9 @@ class MigrationEdited(TatameError):
     what = "edited after it was applied to this database: {files}"
     means = f"{NOTHING_CHANGED} The database has the schema that the file described before the edit."
     fix = (
-        "restore the file with `git checkout`, and write the change as a new migration: "
-        '`tatame-db generate "the change"`'
+        "restore the file with `git checkout`, or undo the edit if it was never committed; then write the change as a"
+        ' new migration: `tatame-db generate "the change"`. If no other database has the migration: `tatame-db'
+        " rollback`, edit, `tatame-db migrate`"
     )
 
 
@@ -174,7 +197,9 @@ class History:
             file = Path(error.filename or "?").name
             raise MigrationUnreadable(problem=f"{file}, line {error.lineno}: {error.msg}") from error
         except (CommandError, RevisionError, UserWarning) as error:
-            raise MigrationUnreadable(problem=str(error)) from error
+            gone = re.match(r"Revision (\S+) referenced from .*-> (\S+?),? .*is not present", str(error))
+            problem = f"{gone[2]} continues from {gone[1]}, which no file has" if gone else str(error)
+            raise MigrationUnreadable(problem=problem) from error
         except (Exception, SystemExit) as error:
             # Alembic imports each file to read its revision.
             frames = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
@@ -182,7 +207,7 @@ class History:
             if not files and not isinstance(error, AttributeError | ValueError):
                 raise
             # Alembic itself fails for a file without the variables of a migration.
-            problem = f"{files[0]} raises {type(error).__name__}: {error}" if files else str(error)
+            problem = f"{files[0]} raises {problem_of(error)}" if files else str(error)
             raise MigrationUnreadable(problem=problem) from error
         if incomplete := [Path(script.path).name for script in scripts if not _runs(script)]:
             raise MigrationUnreadable(problem=f"no `upgrade` or no `downgrade` in {', '.join(incomplete)}")
@@ -287,6 +312,11 @@ class History:
             return DatabaseDiverged(revision=revision, missing=missing[::-1])
         return DatabaseAhead(revision=revision, is_checkout=app is not None or is_project())
 
+    def unrecorded(self, connection: Connection) -> list[str]:
+        """Return the applied migrations of whose file no checksum is on record."""
+        recorded = _recorded(connection)
+        return [script.revision for script in self.applied(connection) if script.revision not in recorded]
+
     def refuse_edited(self, connection: Connection) -> None:
         """Raise `MigrationEdited` if an applied file has another checksum than when it was applied."""
         recorded = _recorded(connection)
@@ -317,10 +347,11 @@ def _heads(scripts: Collection[Script]) -> list[str]:
 
 def _recorded(connection: Connection) -> dict[str, str]:
     """Return the checksum of each applied migration as it was then, in the order in which they were applied."""
-    if connection.scalar(text(f"SELECT to_regclass('{VERSION_SCHEMA}.applied')")) is None:
-        return {}
-    applied = connection.execute(text(f"SELECT revision, checksum FROM {VERSION_SCHEMA}.applied ORDER BY applied_at"))
-    return {row.revision: row.checksum for row in applied}
+    query = text(f"SELECT revision, checksum FROM {VERSION_SCHEMA}.applied ORDER BY applied_at")
+    with _reading(connection):
+        if connection.scalar(text(f"SELECT to_regclass('{VERSION_SCHEMA}.applied')")) is None:
+            return {}
+        return {row.revision: row.checksum for row in connection.execute(query)}
 
 
 def _runs(script: Script) -> bool:
@@ -330,7 +361,20 @@ def _runs(script: Script) -> bool:
 def current_revisions(connection: Connection) -> tuple[str, ...]:
     """Return the revision of a database: none, one, or one for each branch that is not merged yet."""
     options = {"version_table_schema": VERSION_SCHEMA}
-    return MigrationContext.configure(connection, opts=options).get_current_heads()
+    with _reading(connection):
+        return MigrationContext.configure(connection, opts=options).get_current_heads()
+
+
+@contextlib.contextmanager
+def _reading(connection: Connection) -> Generator[None]:
+    try:
+        yield
+    except ProgrammingError as error:
+        if not isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+            raise
+        connection.rollback()
+        role = connection.scalar(text("SELECT quote_ident(current_user)"))
+        raise HistoryUnreadable(role=str(role), reason=str(error.orig.diag.message_primary)) from error
 
 
 def checksum(script: Script) -> str:

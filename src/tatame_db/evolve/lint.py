@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tatame_db.database.dialect import OLDEST_SERVER
 from tatame_db.errors import TatameError, fact
-from tatame_db.evolve.generate import ToolMissing
 from tatame_db.evolve.history import History, in_folder
 from tatame_db.evolve.migrate import offline_sql, upgrades
+from tatame_db.evolve.migration_file import ToolMissing
 
 SWITCHED_OFF = {
     "prefer-bigint-over-int": "the keys are integers, as in the database of Supabase",
@@ -33,8 +33,8 @@ class LintFailed(TatameError):
     files: list[str]
     what = "squawk warns about {files}"
     fix = (
-        "split the step as the warning suggests; to overrule a warning, put a comment before the statement: "
-        'op.execute("-- squawk-ignore rule-name")'
+        "change the step as the page of the rule explains, https://squawkhq.com/docs/rules; to overrule a warning,"
+        ' begin the statement itself with a comment: op.execute("-- squawk-ignore rule-name\\n" "ALTER TABLE …")'
     )
 
 
@@ -82,9 +82,18 @@ def lint(files: list[Path] | None = None) -> list[Linted]:
     return found
 
 
+def has_released() -> bool:
+    """Return whether the repository of the migrations has a tag."""
+    return bool(_newest_tag(History().own.folder))
+
+
+def _newest_tag(folder: Path) -> str:
+    return _git(folder, "describe", "--tags", "--abbrev=0").strip()
+
+
 def _released(folder: Path) -> set[str]:
     """Return the migrations in the newest tag of the repository that a folder is in; none if there is no tag."""
-    tag = _git(folder, "describe", "--tags", "--abbrev=0").strip()
+    tag = _newest_tag(folder)
     return set(_git(folder, "ls-tree", "--name-only", tag, ".").split()) if tag else set()
 
 

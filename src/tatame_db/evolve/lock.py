@@ -33,7 +33,7 @@ class DirectAddressNeeded(TatameError):
 
     address: URL
     what = "{where} is a pooler, and a schema change or a move needs a session of PostgreSQL for itself"
-    means = "Nothing was changed, and no session of the pooler was."
+    means = "Nothing was changed, and no setting of the pooler's sessions either."
     fix = (
         "set `DATABASE_URL` to the server's own address, usually on port 5432; that of a Supabase project has the host"
         " `db.<project>.supabase.co`"

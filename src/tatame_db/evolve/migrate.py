@@ -5,23 +5,35 @@ from __future__ import annotations
 import io
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import RevisionStep
+from alembic.util import CommandError
 from sqlalchemy import event, text
 from sqlalchemy.exc import StatementError
 
 from tatame_db.database.driver import driver_connection
-from tatame_db.errors import TatameError, fact
+from tatame_db.errors import TatameError
+from tatame_db.evolve import stored
 from tatame_db.evolve.autocommit import IndexInvalid, invalid_indexes, refuse_mixed
 from tatame_db.evolve.blockers import blockers
-from tatame_db.evolve.failure import fix_for, indented, postgres_message, sqlstate
+from tatame_db.evolve.effects import effects_of
+from tatame_db.evolve.failure import postgres_message, sqlstate
 from tatame_db.evolve.history import VERSION_SCHEMA, History, checksum, configuration, steps_before
 from tatame_db.evolve.lock import MIGRATION_LOCK_TIMEOUT_MS, Retry, Timeouts, exclusive, ignore
 from tatame_db.evolve.losses import losses_of
+from tatame_db.evolve.migration_errors import (
+    MigrationFailed,
+    MigrationRaised,
+    NeedsDatabase,
+    TooFewMigrations,
+    TransactionEnded,
+)
 from tatame_db.evolve.statements import ends_transaction
+from tatame_db.evolve.user_code import line_in, problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,107 +45,6 @@ if TYPE_CHECKING:
 
 # For half a minute in all; waiting for the lock itself is a sixth of it.
 RETRY_PAUSES_SECONDS = (0.5, 1.0, 2.0, 3.0, 4.0, 4.0, 4.0, 4.0, 4.0)
-
-
-@fact
-class TooFewMigrations(TatameError):
-    """A rollback asks for more steps than the database has applied migrations."""
-
-    steps: int
-    possible: int
-    what = "cannot undo {steps:migration}: the database has {possible:applied migration}"
-    fix = "{command}"
-
-    @property
-    def command(self) -> str:
-        """The longest possible rollback."""
-        return f"`tatame-db rollback --steps {self.possible}`" if self.possible else "there is nothing to roll back"
-
-
-@fact
-class MigrationFailed(TatameError):
-    """PostgreSQL rejected a migration; the migrations before it stay applied."""
-
-    revision: str
-    statement: str
-    message: str
-    sqlstate: str | None
-    applied: list[str]
-    stayed: list[str]
-    """Statements of it that ran outside a transaction."""
-    invalid: list[str]
-    """Invalid indexes that it left."""
-    what = "migration {revision} failed at\n\n{sql}\n\n{reporter} reports: {message}"
-    means = "{rest}"
-    fix = "{advice}, then run the command again"
-
-    @property
-    def sql(self) -> str:
-        """The rejected statement, indented."""
-        return indented(self.statement)
-
-    @property
-    def reporter(self) -> str:
-        """PostgreSQL, or SQLAlchemy for a statement that was never sent."""
-        return "PostgreSQL" if self.sqlstate else "SQLAlchemy"
-
-    @property
-    def rest(self) -> str:
-        """What of this migration and of those before it stays in the database."""
-        parts = ["The migration was rolled back."]
-        if self.stayed:
-            steps = "\n\n".join(map(indented, self.stayed))
-            parts = [f"These steps of it ran outside a transaction and stay:\n\n{steps}\n\n"]
-        if self.invalid:
-            parts.append(f"It left an invalid index: {', '.join(self.invalid)}.")
-        return " ".join([*parts, _before(self.applied)])
-
-    @property
-    def advice(self) -> str:
-        """The fix for the cause."""
-        if self.invalid:
-            dropped = "; ".join(f"DROP INDEX CONCURRENTLY {index}" for index in self.invalid)
-            return f"{fix_for(self.sqlstate, 'migration')}, run `{dropped}`"
-        return fix_for(self.sqlstate, "migration")
-
-
-@fact
-class TransactionEnded(TatameError):
-    """A migration contains a COMMIT or another end of its transaction."""
-
-    revision: str
-    statement: str
-    applied: list[str]
-    what = "migration {revision} begins or ends a transaction:\n\n{sql}"
-    means = "The statement was not run, and the migration was rolled back. {before}"
-    fix = (
-        "remove the statement: `migrate` runs each migration in a transaction. A step that cannot run in one belongs"
-        " alone into a migration with an `autocommit_block`"
-    )
-
-    @property
-    def sql(self) -> str:
-        """The statement, indented."""
-        return indented(self.statement)
-
-    @property
-    def before(self) -> str:
-        """The migrations of the same run that stay applied."""
-        return _before(self.applied)
-
-
-def _before(applied: list[str]) -> str:
-    return f"Applied before it: {', '.join(applied)}." if applied else "Nothing else was changed."
-
-
-@fact
-class NeedsDatabase(TatameError):
-    """A migration reads the database, so its SQL is not known without one."""
-
-    revision: str
-    reason: str
-    what = "the SQL of migration {revision} is not known without a database ({reason})"
-    fix = "write the migration without reading, for example as `UPDATE … FROM` instead of a loop"
 
 
 class _EndsTransaction(Exception):
@@ -161,19 +72,45 @@ class Record:
     started: float = field(default_factory=time.perf_counter)
     stayed: list[str] = field(default_factory=list[str])
     """The statements of this step that ran outside a transaction."""
+    is_in_step: bool = False
+    """Whether the code of a migration runs."""
+    has_run: bool = False
+    """Whether that code ran a statement in its transaction."""
+    rolled_back: bool = False
+    """Whether it rolled the transaction back."""
+    settings: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
+    """The settings of the session before the first step."""
+
+    def begin(self) -> None:
+        """Begin a step: Alembic calls it just before the code of the migration."""
+        self.is_in_step, self.has_run, self.rolled_back = True, False, False
+        self.started = time.perf_counter()
 
     def __call__(self, *, step: Any, **_: Any) -> None:
         """Record the step. Raises `IndexInvalid`."""
         script = step.up_revision
+        self.is_in_step = False
+        if self.rolled_back and not self.stayed:
+            raise _EndsTransaction("ROLLBACK")
         if self.stayed and (invalid := invalid_indexes(self.connection)):
             raise IndexInvalid(revision=script.revision, indexes=invalid)
         for applied in step.up_revisions if step.is_upgrade else (script,):
             self._insert(applied) if step.is_upgrade else self._delete(applied)
         done = MigrationStep(script.revision, script.doc, time.perf_counter() - self.started)
-        self.started = time.perf_counter()
         self.stayed.clear()
         self.steps.append(done)
         self.on_step(done)
+
+    def reset_settings(self) -> None:
+        """Give the session the settings that it had before the first step, whatever a step has set."""
+        self.is_in_step = False
+        if self.settings:
+            self.connection.execute(text("RESET ALL"))
+            self.connection.execute(text("SELECT set_config(:name, :value, false)"), self.settings)
+        else:
+            query = text("SELECT name, setting AS value FROM pg_settings WHERE source = 'session'")
+            self.settings = [dict(row) for row in self.connection.execute(query).mappings()]
+        self.connection.commit()
 
     def watch(self) -> None:
         """Refuse statements that end the transaction of a step, and note those that run outside of one."""
@@ -186,9 +123,21 @@ class Record:
         def after(*arguments: Any) -> None:
             if driver_connection(self.connection).autocommit:
                 self.stayed.append(arguments[2])
+            else:
+                self.has_run = True
+
+        def commit(_: Connection) -> None:
+            # An `autocommit_block` commits before it begins, and nothing was done by then.
+            if self.is_in_step and self.has_run:
+                raise _EndsTransaction("COMMIT")
+
+        def rollback(_: Connection) -> None:
+            self.rolled_back = self.rolled_back or self.is_in_step
 
         event.listen(self.connection, "before_cursor_execute", before)
         event.listen(self.connection, "after_cursor_execute", after)
+        event.listen(self.connection, "commit", commit)
+        event.listen(self.connection, "rollback", rollback)
 
     def _insert(self, script: Script) -> None:
         self.connection.execute(
@@ -307,31 +256,34 @@ def _run(
     agree: Callable[[list[str]], None] | None,
     timeouts: Timeouts,
 ) -> list[MigrationStep]:
-    """Run steps until none remains, again after a lock timeout; what remains is read from the database each time."""
+    """Run one step after the other, again after a lock timeout; what remains is read from the database each time."""
     connection = record.connection
     pauses = iter(RETRY_PAUSES_SECONDS)
     steps = remaining()
     refuse_mixed(step.revision for step in steps)
-    if agree and (losses := _losses(connection, history, steps)):
-        agree(losses)
+    is_agreed = agree is None
     record.watch()
     while steps:
-        # Alembic commits after each migration only if no transaction was open before.
+        # Alembic commits after a migration only if no transaction was open before.
         connection.rollback()
+        record.reset_settings()
         config = configuration()
         config.attributes |= {"connection": connection, "on_version_apply": record}
-        done, blocking = len(record.steps), list[str]()
+        failed, blocking = steps[0].revision, list[str]()
         limit_ms = timeouts.lock_timeout_ms or MIGRATION_LOCK_TIMEOUT_MS
         try:
             with blockers(connection.engine.url, _backend_pid(connection), limit_ms / 2_000) as blocking:
-                run_steps(config, history, steps)
+                # Counting the rows waits for locks too.
+                if agree and not is_agreed and (losses := losses_of_steps(connection, history, steps)):
+                    agree(losses)
+                is_agreed = True
+                run_steps(config, history, steps[:1], on_begin=record.begin)
         except _EndsTransaction as error:
             connection.rollback()
-            failed, applied = steps[len(record.steps) - done].revision, [step.revision for step in record.steps]
+            applied = [step.revision for step in record.steps]
             raise TransactionEnded(revision=failed.revision, statement=error.statement, applied=applied) from None
         except StatementError as error:
             connection.rollback()
-            failed = steps[len(record.steps) - done].revision
             pause = next(pauses, None)
             # What ran outside a transaction would not be undone before the next attempt.
             is_undone = isinstance(error.orig, psycopg.errors.LockNotAvailable) and not record.stayed
@@ -339,6 +291,29 @@ def _run(
                 raise _failure(record, failed, error, blocking) from error
             timeouts.on_retry(Retry(failed.revision, pause, blocking))
             time.sleep(pause)
+        except CommandError as error:
+            connection.rollback()
+            # It counts the rows of its own table.
+            raise MigrationRaised(
+                revision=failed.revision,
+                problem=str(error),
+                place=f"the table {VERSION_SCHEMA}.alembic_version, which a migration must not change",
+                applied=[step.revision for step in record.steps],
+            ) from error
+        except (TatameError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            connection.rollback()
+            file = Path(failed.path)
+            line = line_in(file, error)
+            if line is None:
+                raise
+            raise MigrationRaised(
+                revision=failed.revision,
+                problem=problem_of(error),
+                place=f"{file.name}, line {line}",
+                applied=[step.revision for step in record.steps],
+            ) from error
         steps = remaining()
     return record.steps
 
@@ -366,17 +341,37 @@ def _is_concurrent(error: StatementError) -> bool:
     return " CONCURRENTLY " in (error.statement or "").upper()
 
 
-def _losses(connection: Connection, history: History, steps: list[RevisionStep]) -> list[str]:
+def losses_of_steps(connection: Connection, history: History, steps: list[RevisionStep]) -> list[str]:
+    """Describe the data that steps drop, empty or rewrite, with counts; rolls back.
+
+    They run on a scratch server first, unless the database has no tables: then there is nothing to lose.
+    """
+
+    def run(scratch: Connection, chosen: list[RevisionStep]) -> None:
+        config = configuration()
+        config.attributes |= {"connection": scratch, "on_version_apply": Record(scratch)}
+        run_steps(config, history, chosen)
+
+    storage = stored.read(connection)
     losses: list[str] = []
-    for step in steps:
-        try:
-            sql = offline_sql(history, step)
-        except NeedsDatabase:
-            losses.append(f"migration {step.revision.revision} reads the database, so what it drops is not known")
-        else:
-            losses += losses_of(connection, sql)
+    if steps and storage.tables:
+        effects = effects_of(upgrades(history, history.applied(connection)[::-1]), steps, run)
+        texts = {step.revision.revision: _text(history, step) for step in steps}
+        losses = losses_of(connection, storage, effects, filter(None, texts.values()))
+        losses += [
+            f"migration {revision} reads the database, so what it drops is not known"
+            for revision, sql in texts.items()
+            if sql is None and revision != effects.failed
+        ]
     connection.rollback()
-    return list(dict.fromkeys(losses))
+    return losses
+
+
+def _text(history: History, step: RevisionStep) -> str | None:
+    try:
+        return offline_sql(history, step)
+    except (NeedsDatabase, SystemExit):
+        return None
 
 
 def run_steps(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _ORDER = (
     "extension",
+    "collation",
     "enum",
     "domain",
     "type",
@@ -36,6 +37,7 @@ _ORDER = (
     "index",
     "view",
     "materialized view",
+    "default",
     "statistics",
     "trigger",
     "rule",
@@ -44,7 +46,7 @@ _ORDER = (
 _TYPES = {"enum", "domain", "type"}
 _CONSTRAINT_ORDER = "pucxf"
 # Dropped last, because columns let go of them first.
-_DROPPED_LATE = _TYPES | {"extension", "sequence", "function", "procedure"}
+_DROPPED_LATE = _TYPES | {"extension", "collation", "sequence", "function", "procedure"}
 # Changed by the statement that creates them.
 _SET_AGAIN = {
     "comment",
@@ -56,7 +58,9 @@ _SET_AGAIN = {
     "procedure",
 }
 # Dropped and created again with what they depend on.
-_REPLACED = {"constraint", "index", "view", "materialized view", "statistics", "trigger", "rule", "policy"}
+_REPLACED = {"constraint", "index", "view", "materialized view", "default", "statistics", "trigger", "rule", "policy"}
+# Compared, and neither written nor dropped.
+_UNWRITTEN = {"storage", "internal trigger", "index of a constraint", "comment"}
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,9 @@ class _Planner:
     def _is_rebuilt(self, key: str) -> bool:
         """Return whether a type gets another definition that `ALTER TYPE … ADD VALUE` cannot reach."""
         old, new = self.old[key], self.new[key]
+        if old.kind == "type":
+            # No cast leads from a composite type to its successor.
+            return not self._columns_with(key)
         if old.kind != "enum":
             return old.kind in _TYPES
         added = [ddl.constant(label) for label in new.facts["labels"] if label not in old.facts["labels"]]
@@ -114,6 +121,13 @@ class _Planner:
             for label in added
         )
         return used or not ddl.only_adds_labels(old, new)
+
+    def _columns_with(self, key: str) -> list[SchemaObject]:
+        """Return the columns that have a type, also in an array, a domain or another composite type."""
+        types, before = {key}, 0
+        while before != (before := len(types)):
+            types |= {other.key for other in self.old.values() if other.kind in _TYPES and other.requires & types}
+        return [found for found in self.old.values() if found.kind == "column" and found.requires & types]
 
     def _propagate(self, untouchable: frozenset[str]) -> None:
         """Add what depends on an object that is dropped, replaced or rewritten."""
@@ -128,7 +142,7 @@ class _Planner:
                 found = self.old[key]
                 gone = bool(found.requires & (self.dropped | self.replaced))
                 altered = any(self._disturbs(required, found) for required in found.requires & self.rewritten)
-                generated = found.kind == "column" and found.facts["generated"]
+                generated = found.kind == "column" and found.facts["generated"] and self.new[key].facts["generated"]
                 if (gone and found.kind == "comment") or ((gone or altered) and (generated or found.kind in _REPLACED)):
                     self.replaced.add(key)
                 elif found.kind == "column" and found.requires & self.rebuilt:
@@ -211,6 +225,10 @@ class _Planner:
     # Drops
 
     def _drop_first(self) -> None:
+        for key in sorted(self.changed):
+            if ddl.keeps_computed_values(self.old[key], self.new[key]):
+                # Before the columns change that it is computed from.
+                self.result.steps.append(ddl.drop_expression(self.new[key]))
         first = {key for key in self.dropped | self.replaced if self.old[key].kind not in _DROPPED_LATE}
         for key in reversed(list(self._sorted(self.old, first))):
             if not self._goes_with_another(self.old[key]):
@@ -237,18 +255,20 @@ class _Planner:
 
     def _drop(self, found: SchemaObject) -> Iterator[Step]:
         table = quoted(str(found.table))
-        if not found.comparable or found.kind == "storage":
-            self.result.refused.append(f"{found.key} is not dropped: `generate` does not write this kind of object")
-        elif "drop" in found.facts:
+        if "drop" in found.facts:
             yield Step(found.facts["drop"])
+        elif not found.comparable or found.kind in _UNWRITTEN:
+            self.result.refused.append(f"{found.key} is not dropped: `generate` does not write this kind of object")
         elif found.kind == "constraint":
             yield Step(f"ALTER TABLE {table} DROP CONSTRAINT {quoted(found.facts['name'])}")
         elif found.kind == "column":
-            column = found.facts["name"]
-            loss = None if found.facts["generated"] else Loss(str(found.table), column)
-            yield Step(f"ALTER TABLE {table} DROP COLUMN {quoted(column)}", loss)
+            column, new = found.facts["name"], self.new.get(found.key)
+            # What is computed anew is not lost.
+            derived = found.facts["generated"] and (new is None or new.facts["generated"])
+            losses = () if derived else (Loss(str(found.table), column),)
+            yield Step(f"ALTER TABLE {table} DROP COLUMN {quoted(column)}", losses)
         else:
-            yield Step(f"DROP {found.handle}", Loss(found.name) if found.kind == "table" else None)
+            yield Step(f"DROP {found.handle}", (Loss(found.name),) if found.kind == "table" else ())
 
     # Creations and changes
 
@@ -280,7 +300,8 @@ class _Planner:
 
     def _create_table(self, table: SchemaObject) -> Iterator[Step]:
         if not table.facts["plain"] or table.parent:
-            self.result.refused.append(f"{table.key} is not created: {table.definition}")
+            what = f"a partition or a child of {table.parent}" if table.parent else f"a table {table.definition!r}"
+            self.result.refused.append(f"{table.key} is not created: `generate` does not write {what}")
             return
         exists = self.old.keys() | self.handled | {table.key}
         constraints = sorted(
@@ -303,13 +324,7 @@ class _Planner:
     def _add_column(self, column: SchemaObject) -> Iterator[Step]:
         sequence = ddl.owned_sequence(self.new, column)
         facts = column.facts
-        loss = None
-        if column.key in self.replaced and not self.old[column.key].facts["generated"]:
-            loss = Loss(str(column.table), facts["name"])
-        yield Step(
-            f"ALTER TABLE {quoted(str(column.table))} ADD COLUMN {ddl.column_sql(column, sequence)}",
-            loss,
-        )
+        yield Step(f"ALTER TABLE {quoted(str(column.table))} ADD COLUMN {ddl.column_sql(column, sequence)}")
         yield from self._own_sequence(column)
         filled = facts["expression"] is not None or facts["identity"] or facts["generated"]
         if facts["not_null"] and not filled:
@@ -333,8 +348,14 @@ class _Planner:
             yield Step(str(new.create))
         elif new.kind == "enum":
             yield from ddl.label_steps(old, new)
+        elif new.kind == "type":
+            columns = self._columns_with(new.key)
+            if reason := ddl.attributes_refused(old, new, columns):
+                self.result.refused.append(reason)
+            else:
+                yield from ddl.attribute_steps(old, new, columns)
         elif new.kind == "sequence":
-            yield Step(f"ALTER SEQUENCE {quoted(new.name)} {new.facts['full']}")
+            yield from ddl.sequence_steps(old, new, self.new)
         elif new.kind == "table" and old.facts == {**new.facts, "unlogged": old.facts["unlogged"]}:
             yield Step(f"ALTER TABLE {quoted(new.name)} SET {'UNLOGGED' if new.facts['unlogged'] else 'LOGGED'}")
         else:
@@ -345,7 +366,8 @@ class _Planner:
         if had and had.key in self.dropped:
             self.handled.add(had.key)
         rebuilt = bool(new.requires & self.rebuilt) and not ddl.retyped(old, new)
-        yield from ddl.ColumnChange(old, new, had, gets, rebuilt).steps(self.connection)
+        change = ddl.ColumnChange(old, new, had, gets, rebuilt, self.old, self.new)
+        yield from change.steps(self.connection)
         if new.facts["not_null"] and not old.facts["not_null"]:
             self.result.advice.append(
                 f"column {new.name} becomes NOT NULL, which fails if a row has no value: fill the rows first"

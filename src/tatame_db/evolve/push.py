@@ -118,7 +118,9 @@ def _plan(connection: Connection, answers: Answers) -> tuple[Change, Push]:
         wanted = models.build(server)
         try:
             change = find_change(connection, wanted, answers, lambda: made.made_by_migrations(server))
-            losses = [loss for step in change.plan.steps if step.loss for loss in _losses(connection, step.loss)]
+            losses = [
+                sentence for step in change.plan.steps for loss in step.losses for sentence in _losses(connection, loss)
+            ]
         except DBAPIError as error:
             connection.rollback()
             raise _failed(connection, error, error.statement or "") from error

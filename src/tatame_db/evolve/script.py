@@ -13,8 +13,11 @@ from tatame_db.database.connections import SEARCH_PATH, SESSION_SETTINGS
 from tatame_db.database.dialect import literal
 from tatame_db.database.driver import driver_connection
 from tatame_db.errors import TatameError, fact
+from tatame_db.evolve import stored
+from tatame_db.evolve.effects import Observation
 from tatame_db.evolve.history import VERSION_SCHEMA, History, configuration, current_revisions
 from tatame_db.evolve.lock import LOCK_KEY, MIGRATION_LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS
+from tatame_db.evolve.losses import losses_of
 from tatame_db.evolve.migrate import Record, migrate, run_steps, upgrades
 from tatame_db.server.scratch import scratch
 
@@ -82,8 +85,14 @@ def migration_sql(engine: Engine, revision: str = "head") -> str:
     with scratch() as server, server.database("script") as copy:
         for applied in current:
             migrate(copy, applied)
+        observation = Observation(copy)
         with copy.connect() as connection:
-            return _Recording(connection, history, sorted(current)).of(pending)
+            lines = _Recording(connection, history, sorted(current), observation).of(pending)
+        effects = observation.effects()
+    with engine.connect() as connection:
+        losses = losses_of(connection, stored.read(connection), effects, lines)
+    title = "".join([_TITLE, *(f"-- Loses data: {loss}.\n" for loss in losses)])
+    return "\n".join([title, *lines])
 
 
 @dataclass
@@ -94,6 +103,7 @@ class _Recording:
     history: History
     revisions: list[str]
     """The revisions of the database at this point of the script."""
+    observation: Observation
     script: list[str] = field(default_factory=list[str])
     transaction: list[str] = field(default_factory=list[str])
     is_migrating: bool = False
@@ -102,8 +112,8 @@ class _Recording:
     last: str = ""
     """The last statement that was sent."""
 
-    def of(self, scripts: list[Script]) -> str:
-        """Run these migrations, and return their script. Raises `NoScript`."""
+    def of(self, scripts: list[Script]) -> list[str]:
+        """Run these migrations, and return the lines of their script. Raises `NoScript`."""
         driver_connection(self.connection).cursor_factory = _cursor_class(self)
         event.listen(self.connection, "commit", self._commit)
         event.listen(self.connection, "rollback", self._roll_back)
@@ -119,7 +129,8 @@ class _Recording:
             if self.has_read:
                 reason = "it reads from the database, and what it runs may depend on what it finds"
                 raise NoScript(revision=script.revision, reason=reason)
-        return "\n".join([_TITLE, *self.script])
+            self.observation.look()
+        return self.script
 
     def _run(self, script: Script) -> None:
         config = configuration()
@@ -151,7 +162,8 @@ class _Recording:
                 self.transaction += self._header()
             self.transaction.append(statement + end)
         else:
-            self.script += [statement + end, ""]
+            # Not in a transaction with the check of the revision, which is done before it.
+            self.script += [*self._header(), "COMMIT;", "", statement + end, ""]
 
     def read(self) -> None:
         """Note that the result of the last statement is read. What Alembic itself asks is no part of the script."""
@@ -176,6 +188,7 @@ class _Recording:
         expected = f"ARRAY[{', '.join(map(literal, self.revisions))}]::text[]"
         return [
             "BEGIN;",
+            "RESET ALL;",
             *(f"SET LOCAL {name} TO '{value}';" for name, value in _SETTINGS.items()),
             f"DO $path$ BEGIN PERFORM set_config('search_path', {SEARCH_PATH}, true); END $path$;",
             f"DO $lock$ BEGIN PERFORM pg_advisory_xact_lock({LOCK_KEY}); END $lock$;",

@@ -35,6 +35,24 @@ def statements(sql: str) -> list[str]:
     return [statement for part in plain.split(_END) if (statement := part.strip())]
 
 
+def do_blocks(sql: str) -> list[str]:
+    """Return the bodies of DO statements, without comments: what they run may depend on rows.
+
+    >>> do_blocks("SELECT 1; DO $$ BEGIN /* x */ DROP TABLE a; END $$")
+    [' BEGIN   DROP TABLE a; END ']
+    """
+    bodies: list[str] = []
+    start = 0
+    for found in _TOKEN.finditer(sql):
+        if found["end"]:
+            start = found.end()
+        elif found["literal"] and re.match(r"DO\b", "".join(statements(sql[start : found.start()])), re.IGNORECASE):
+            tag = found["tag"] or "'"
+            body = found["literal"].removeprefix(tag).removesuffix(tag)
+            bodies.append(_TOKEN.sub(lambda part: part[0] if any(part.groups()) else " ", body))
+    return bodies
+
+
 def _plain(found: re.Match[str]) -> str:
     if found["literal"]:
         return "''"

@@ -50,6 +50,18 @@ class TablesMissing(TatameError):
 
 
 @fact
+class ColumnsMissing(TatameError):
+    """Every migration is applied, and the models have columns that the database lacks."""
+
+    columns: list[str]
+    what = "all migrations are applied, but the models have columns that the database lacks: {columns}"
+    fix = (
+        'if the models are right, write the migration with `tatame-db generate "…"`, then run `tatame-db migrate`; on a'
+        " development database, `tatame-db push` adds the columns"
+    )
+
+
+@fact
 class StatusCheckFailed(SchemaBehind):
     """Migrations are pending: the negative answer of `status --check`."""
 
@@ -98,6 +110,19 @@ def refuse_incomplete(connection: Connection) -> None:
         raise SchemaBehind(pending=[script.revision for script in pending])
     if missing := Base.metadata.tables.keys() - {row.name for row in connection.execute(estimated_rows())}:
         raise TablesMissing(tables=sorted(missing), elsewhere=_schemas_elsewhere(connection))
+
+
+def refuse_missing_columns(connection: Connection) -> None:
+    """Raise `ColumnsMissing` if existing tables lack columns of their models, so that no row can be written."""
+    query = text(
+        "SELECT relname, attname FROM pg_attribute JOIN pg_class c ON c.oid = attrelid"
+        " WHERE relnamespace = to_regnamespace(:schema) AND attnum > 0 AND NOT attisdropped"
+    )
+    found = {(table, column) for table, column in connection.execute(query, {"schema": SCHEMA})}
+    tables = {table for table, _ in found}
+    columns = [column for table in Base.metadata.tables.values() if table.name in tables for column in table.columns]
+    if missing := sorted(str(column) for column in columns if (column.table.name, column.name) not in found):
+        raise ColumnsMissing(columns=missing)
 
 
 def _schemas_elsewhere(connection: Connection) -> list[str]:

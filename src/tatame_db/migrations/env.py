@@ -6,16 +6,16 @@ from alembic import context
 
 attributes = context.config.attributes
 version_schema = attributes["version_schema"]
-preparation = (
-    f"CREATE SCHEMA IF NOT EXISTS {version_schema}",
-    f"""
+preparation = {
+    f"to_regnamespace('{version_schema}')": f"CREATE SCHEMA IF NOT EXISTS {version_schema}",
+    f"to_regclass('{version_schema}.applied')": f"""
     CREATE TABLE IF NOT EXISTS {version_schema}.applied (
         revision text PRIMARY KEY,
         checksum text NOT NULL,
         applied_at timestamptz NOT NULL DEFAULT now()
     )
     """,
-)
+}
 
 if context.is_offline_mode():
     context.configure(
@@ -28,11 +28,13 @@ if context.is_offline_mode():
     )
     # Migrations name no schema. Online, the connection sets the path.
     context.execute("SET search_path = public")
-    context.execute(preparation[0])
+    context.execute(next(iter(preparation.values())))
 else:
     connection = attributes["connection"]
-    for statement in preparation:
-        connection.exec_driver_sql(statement)
+    for existing, statement in preparation.items():
+        # Asked first, because it takes rights that a role with an existing schema may lack.
+        if connection.exec_driver_sql(f"SELECT {existing}").scalar() is None:
+            connection.exec_driver_sql(statement)
     connection.commit()
     context.configure(
         connection=connection,

@@ -355,7 +355,8 @@ def open_target(
             _refuse_incomplete(connection, source)
         try:
             opened = MoveConnection("target", target.url, driver_connection(connection))
-            _refuse_encoding(opened)
+            if check_schema:
+                _refuse_encoding(opened)
             with _read_only(opened, reads_tables=check_schema, on_locked=on_locked):
                 if check_schema:
                     refuse_hidden_rows(opened)

@@ -88,4 +88,4 @@ def drift(engine: Engine) -> dict[str, Any]:
     """Compare the database with its migrations on a scratch server, which takes seconds."""
     found = evolve.check(engine)
     edited = [f"edited after it was applied to this database: {file}" for file in found.edited]
-    return {"drift": edited + found.database, "migrations": found.migrations, "heads": found.heads}
+    return {"drift": edited + (found.database or []), "migrations": found.migrations or [], "heads": found.heads}

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import atexit
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import psycopg
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from tatame_db import evolve
 from tatame_db.database.address import parse_address
 from tatame_db.database.bulk import truncate
-from tatame_db.database.errors import DatabaseUnavailable
+from tatame_db.database.driver import driver_connection
 from tatame_db.database.pool import Database
 from tatame_db.errors import TatameError, fact
+from tatame_db.evolve.blockers import blockers
 from tatame_db.schema import tables_in_order
 from tatame_db.server import run_directory
 from tatame_db.server.scratch import delete_dead_runs, run_server
@@ -21,6 +25,7 @@ from tatame_db.settings import Settings
 from tatame_db.testing.sandbox import SUFFIX, Sandbox
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
     from typing import IO
 
@@ -37,6 +42,23 @@ class NotATestDatabase(TatameError):
     suffix = SUFFIX
     what = "`TEST_DATABASE_URL` names the database {name!r}, and only a name that ends in `{suffix}` is safe"
     fix = "use a name such as `tatame{suffix}`; the database need not exist, because tests create their own"
+
+
+@fact
+class TestDataLocked(TatameError):
+    """A session that a test left open holds a lock on a table."""
+
+    __test__ = False
+    seconds: int
+    blockers: list[str]
+    what = "the test data could not be cleared within {seconds} seconds, because another session holds a lock{holders}"
+    means = "The rows of every table are unchanged."
+    fix = "end the transaction or close the session in the test that leaves it open"
+
+    @property
+    def holders(self) -> str:
+        """The sessions, if the role may see them."""
+        return f": {', '.join(self.blockers)}" if self.blockers else ""
 
 
 @fact
@@ -82,8 +104,9 @@ class Run:
             if not self.shared_server:
                 self.server.start()
                 self.sandbox = self._open_sandbox()
-            self.sandbox.drop_leftovers()
-            self.template = self._migrated_template()
+            with self._naming_its_setting():
+                self.sandbox.drop_leftovers()
+                self.template = self._migrated_template()
 
     def clone(self) -> URL:
         """Create a migrated, empty database."""
@@ -109,13 +132,20 @@ class Run:
     def _open_sandbox(self) -> Sandbox:
         name = run_directory.run_name(self.directory)
         if self.shared_server:
-            try:
+            with self._naming_its_setting():
                 return Sandbox(self.shared_server, name)
-            except DatabaseUnavailable as error:
-                error.fix = error.fix.replace("DATABASE_URL", "TEST_DATABASE_URL")
-                raise
         in_memory = run_directory.in_memory(self.directory)
         return Sandbox(self.server.address, name, own_server=True, in_memory=in_memory)
+
+    @contextmanager
+    def _naming_its_setting(self) -> Generator[None]:
+        """Let the hint of an error name the variable from which the address comes."""
+        try:
+            yield
+        except TatameError as error:
+            if self.shared_server:
+                error.fix = error.fix.replace("`DATABASE_URL`", "`TEST_DATABASE_URL`")
+            raise
 
     def _migrated_template(self) -> str:
         """Return the name of the template, which the file `template` keeps for the other processes."""
@@ -160,13 +190,21 @@ def setup_test_database() -> Database:
 def clear_test_data() -> None:
     """Delete the rows of every table and restart the ids at 1; committed at once.
 
-    It fails after a few seconds if a session that a test left open holds a lock. Raises `NoTestDatabase`.
+    Raises `NoTestDatabase`, and after a few seconds `TestDataLocked` if a session that a test left open holds a lock.
     """
     if not _set_up:
         raise NoTestDatabase
-    with _set_up[0][1].engine.begin() as connection:
+    database = _set_up[0][1]
+    with database.engine.begin() as connection:
         connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT_SECONDS}s'"))
-        truncate(connection, tables_in_order())
+        pid = driver_connection(connection).info.backend_pid
+        with blockers(database.address, pid, _LOCK_TIMEOUT_SECONDS / 2) as found:
+            try:
+                truncate(connection, tables_in_order())
+            except OperationalError as error:
+                if not isinstance(error.orig, psycopg.errors.LockNotAvailable):
+                    raise
+                raise TestDataLocked(seconds=_LOCK_TIMEOUT_SECONDS, blockers=found) from error
 
 
 def teardown_test_database() -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tatame_db.database.dialect import DIALECT
 from tatame_db.database.errors import OutcomeUnknown, ServerDisconnected
-from tatame_db.database.failures import statement_error
+from tatame_db.database.failures import hide_row, statement_error
 from tatame_db.queries.errors import ValueDiffersFromModel, ValueNotReadable
 
 if TYPE_CHECKING:
@@ -45,9 +45,8 @@ def hide_values(error: psycopg.Error | msgspec.DecodeError) -> None:
     elif _may_quote_values(error):
         text = f"error {error.sqlstate}; its message may quote a value, and is only in the error's `orig.diag`"
         error.args = (text,)
-    elif (diagnosis := error.diag).message_detail or diagnosis.context or diagnosis.internal_query:
-        hint = f"\nHINT:  {diagnosis.message_hint}" if diagnosis.message_hint else ""
-        error.args = (f"{diagnosis.message_primary}{hint}",)
+    else:
+        hide_row(error)
 
 
 def _may_quote_values(error: psycopg.Error) -> bool:
