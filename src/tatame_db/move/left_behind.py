@@ -17,7 +17,7 @@ import psycopg
 
 from tatame_db.database.dialect import MOVE_SCHEMA, literal, quoted
 from tatame_db.errors import TatameError, counted
-from tatame_db.evolve.kinds import MOVE_PUBLICATIONS, MOVE_TRIGGERS
+from tatame_db.evolve.addresses import MOVE_PUBLICATIONS, MOVE_TRIGGERS
 from tatame_db.schema import phases
 
 if TYPE_CHECKING:

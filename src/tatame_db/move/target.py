@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tatame_db.database.dialect import quoted
-from tatame_db.evolve.kinds import MOVE_TRIGGERS
+from tatame_db.evolve.addresses import MOVE_TRIGGERS
 from tatame_db.move.choices import Obstacle
 from tatame_db.move.target_schema import types_of_models
 from tatame_db.schema import Base, moved_tables, phases
