@@ -15,8 +15,7 @@ from sqlalchemy.exc import StatementError
 from tatame_db.errors import TatameError
 from tatame_db.evolve import casts, stored
 from tatame_db.evolve.catalogue import run_verbatim
-from tatame_db.evolve.history import VERSION_SCHEMA
-from tatame_db.evolve.stored import Name, Stored
+from tatame_db.evolve.stored import NOTES_SCHEMA, OWN_SCHEMAS, Name, Stored
 from tatame_db.evolve.user_code import problem_of
 from tatame_db.server.scratch import scratch
 
@@ -26,12 +25,12 @@ if TYPE_CHECKING:
     from alembic.runtime.migration import RevisionStep
     from sqlalchemy import Connection, Engine
 
-# In the schema of the record, where no migration looks. The function runs as its owner, whatever role a step has set.
+# In a schema of its own, where no migration looks. The function runs as its owner, whatever role a step has set.
 _WATCH = f"""
-    CREATE TABLE {VERSION_SCHEMA}.emptied (id oid);
-    CREATE FUNCTION {VERSION_SCHEMA}.note_emptied() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $note$
+    CREATE TABLE {NOTES_SCHEMA}.emptied (id oid);
+    CREATE FUNCTION {NOTES_SCHEMA}.note_emptied() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $note$
     BEGIN
-        INSERT INTO {VERSION_SCHEMA}.emptied VALUES (TG_RELID);
+        INSERT INTO {NOTES_SCHEMA}.emptied VALUES (TG_RELID);
         RETURN NULL;
     END $note$;
     DO $watch$
@@ -39,10 +38,10 @@ _WATCH = f"""
         found regclass;
     BEGIN
         FOR found IN SELECT c.oid FROM pg_class c WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p')
-            AND c.relpersistence <> 't' AND c.relnamespace <> '{VERSION_SCHEMA}'::regnamespace
+            AND c.relpersistence <> 't' AND c.relnamespace::regnamespace::text NOT IN {OWN_SCHEMAS}
         LOOP
             EXECUTE format('CREATE TRIGGER tatame_note_emptied AFTER TRUNCATE ON %s'
-                ' EXECUTE FUNCTION {VERSION_SCHEMA}.note_emptied()', found);
+                ' EXECUTE FUNCTION {NOTES_SCHEMA}.note_emptied()', found);
             EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER tatame_note_emptied', found);
         END LOOP;
     END $watch$
@@ -71,7 +70,7 @@ class Observation:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         with engine.begin() as connection:
-            run_verbatim(connection, f"CREATE SCHEMA IF NOT EXISTS {VERSION_SCHEMA}")
+            run_verbatim(connection, f"CREATE SCHEMA {NOTES_SCHEMA}")
             run_verbatim(connection, _WATCH)
             self.before = self.last = stored.read(connection)
         self.rewritten: dict[Name, str] = {}
@@ -89,7 +88,7 @@ class Observation:
     def effects(self, unknown: Sequence[str] = (), failed: str | None = None) -> Effects:
         """Return what the steps did until now."""
         with self.engine.connect() as connection:
-            oids = set(connection.exec_driver_sql(f"SELECT id FROM {VERSION_SCHEMA}.emptied").scalars())
+            oids = set(connection.exec_driver_sql(f"SELECT id FROM {NOTES_SCHEMA}.emptied").scalars())
         before, after = self.before.addresses, self.last.objects
         gone = {name for name, address in before.items() if address not in after}
         emptied = {name for name, address in before.items() if name.kind == "table" and address[1] in oids}

@@ -45,7 +45,7 @@ def postgres_message(connection: Connection, error: StatementError) -> str:
 
 
 def _nulls(connection: Connection, table: str, column: str) -> str:
-    is_column = "SELECT FROM pg_attribute WHERE attrelid = to_regclass(:table) AND attname = :column"
+    is_column = "SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass(:table) AND attname = :column"
     if not connection.execute(text(is_column), {"table": quoted(table), "column": column}).first():
         # The rejected statement added the column, and it is gone again.
         rows = connection.scalar(text(f"SELECT count(*) FROM {quoted(table)}"))

@@ -13,6 +13,11 @@ from tatame_db.evolve.history import VERSION_SCHEMA
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+NOTES_SCHEMA = "tatame_effects"
+"""The schema of a scratch database in which the effects of steps are noted."""
+OWN_SCHEMAS = (VERSION_SCHEMA, NOTES_SCHEMA)
+"""The schemas that belong to migrations, and hold no value of an app."""
+
 # A column has the type of its array's elements, of its domain's base, or of its row's attributes, as far as values go.
 _QUERY = """
     WITH relations AS (
@@ -99,7 +104,7 @@ def read(connection: Connection) -> Storage:
         type_oid, modifier, element, is_enum, type_name, underlying = types
         name = Name(kind, schema, table, column)
         objects[catalogue, oid, number] = Stored(name, (type_oid, modifier), type_name, underlying, element, is_enum)
-    addresses = {found.name: address for address, found in objects.items() if found.name.schema != VERSION_SCHEMA}
+    addresses = {found.name: address for address, found in objects.items() if found.name.schema not in OWN_SCHEMAS}
     tables = {address[1]: name for name, address in addresses.items() if name.kind == "table"}
     return Storage(objects, addresses, tables)
 
