@@ -12,6 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from sqlalchemy import URL
+from tests.database.days import drop_slots
 
 from tatame_db.database.address import readable
 from tatame_db.move.rehearsal import run_statements
@@ -102,3 +103,42 @@ def test_supabase_is_closed_for_writing_and_opened_again(
         psql(reopen)
         with psycopg.connect(readable(bare_address), autocommit=True) as connection:
             connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
+
+
+def test_the_commands_of_the_page_about_the_switch_print_what_they_show(
+    invoke: Run, bare_address: URL, address: URL, directory: Path
+) -> None:
+    run_statements(bare_address, "supabase", 300)
+    run_statements(bare_address, "rows", 300)
+    page = (DOCS / "switch.md").read_text()
+    variables = {
+        "SUPABASE_DB_URL": readable(bare_address),
+        "DATABASE_URL": readable(address),
+        "TMPDIR": str(directory),
+    }
+    try:
+        assert invoke("move", "copy", **variables).returncode == 0
+        examples = EXAMPLE.findall(page)
+        assert [shlex.split(command)[2] for command, _ in examples] == [
+            *("follow", "switch", "switch", "status", "follow", "back", "finish"),
+        ]
+        for command, shown in examples:
+            target, source = readable(address), readable(bare_address)
+            with psycopg.connect(target if "back" in command else source, autocommit=True) as connection:
+                # The other database refuses it.
+                if "follow" in command:
+                    connection.execute("UPDATE users SET phone = phone || '1'")
+            done = invoke(*shlex.split(command)[1:], **variables)
+            assert done.returncode == 0, done.stderr
+            assert re.fullmatch(pattern(shown), done.stdout.rstrip("\n")), f"{command} printed:\n{done.stdout}"
+            if "--env" in command:
+                # The flags of the app say otherwise until they are set.
+                assert "USE_POSTGRES_USERS lets the app use users in the source" in invoke("status", **variables).stdout
+                flags = dict(line.split("=") for line in done.stdout.splitlines())
+                assert "WARNING" not in invoke("status", **variables, **flags).stdout
+                shown_homes = invoke("move", "status", **variables).stdout
+                assert re.search(r"users +\d+ +target +", shown_homes)
+                assert "and no process reads it" in shown_homes
+    finally:
+        for database in (bare_address, address):
+            drop_slots(database)

@@ -254,8 +254,14 @@ def show_status(status: MoveStatus) -> None:
             "foreign keys not validated", status.unvalidated_keys, f"`{status.finish_command}` validates them"
         )
     console.table(
-        ["table", "phase", "rows", "copied", "proven", "notes"], [_status_row(table) for table in status.tables]
+        ["table", "phase", "home", "rows", "copied", "proven", "notes"],
+        [_status_row(table) for table in status.tables],
     )
+    if status.home_problem:
+        console.answer(f"\nNOT READY  {status.home_problem}")
+    for slot in status.forgotten_slots:
+        held = f"{slot.wal_bytes / 1024 / 1024:,.1f} MB of WAL"
+        console.answer(f"\nthe slot {slot.name} of the database {slot.database} holds {held}, and no process reads it")
     if status.exclusions:
         console.answer("")
         _show_exclusions(status.exclusions)
@@ -267,11 +273,11 @@ def _show_not_ready(problem: str, names: list[str], remedy: str) -> None:
 
 def _status_row(table: TableStatus) -> tuple[object, ...]:
     if table.copied_at is None:
-        return table.table, table.phase, None, "no", "no", None
+        return table.table, table.phase, table.home, None, "no", "no", None
     notes = [f"{table.rejected:,} rejected"] if table.rejected else []
     notes += ["changed since, so the proof is out of date"] if table.stale else []
     proven = _minute(table.proven_at) if table.proven_at else "no"
-    return table.table, table.phase, table.rows, _minute(table.copied_at), proven, "; ".join(notes)
+    return table.table, table.phase, table.home, table.rows, _minute(table.copied_at), proven, "; ".join(notes)
 
 
 def _minute(moment: datetime) -> str:

@@ -186,8 +186,12 @@ def status(
     found = evolve.status(target.database.engine)
     with move.open_target(target.database.engine, check_schema=False) as opened:
         unfinished = move.unfinished(opened)
+        known = move.known_homes(opened)
+    flags = [str(flag) for flag in move.mismatches(target.settings.use_postgres, known.fenced)]
+    flags += [known.problem] if known.problem else []
     if as_json:
-        console.answer_json(asdict(found) | {"embedded": target.server is not None, "move": unfinished.names})
+        facts = {"embedded": target.server is not None, "move": unfinished.names, "flags": flags}
+        console.answer_json(asdict(found) | facts)
     else:
         _say_whose(target)
         _show(found, _origin(target, database_url))
@@ -195,6 +199,10 @@ def status(
             names = ", ".join(unfinished.names)
             console.answer(f"\nNOT READY  a move is unfinished; not restored or not validated: {names}")
             console.answer(f"           run `{unfinished.command}` to restore them")
+        for flag in flags:
+            console.answer(f"\nWARNING  {flag}")
+        if known.fenced and flags:
+            console.answer("         `tatame-db move status --env` prints the flags that fit")
     if check and found.pending:
         raise evolve.StatusCheckFailed(pending=found.pending)
     if check and (error := unfinished.error):

@@ -62,7 +62,7 @@ from tatame_db.move.sequences import IdsExhausted
 from tatame_db.move.snapshot import TablesChanging, TablesLocked
 from tatame_db.move.stages import Stage
 from tatame_db.move.status import MoveStatus, TableStatus, Unfinished, status, unfinished
-from tatame_db.move.switch.environment import environment_lines
+from tatame_db.move.switch.environment import environment_lines, mismatches
 from tatame_db.move.switch.errors import (
     ChangesPending,
     KeysMissing,
@@ -76,7 +76,15 @@ from tatame_db.move.switch.errors import (
 )
 from tatame_db.move.switch.fence import FenceDamaged, FenceForbidden, TablesNotFenceable, WritersNotStopped
 from tatame_db.move.switch.finish import Finished, FinishIncomplete, KeysStillParked, finish
-from tatame_db.move.switch.homes import BothHomesOpen, Home, MovedElsewhere, SwitchUnfinished, TablesMoved, homes
+from tatame_db.move.switch.homes import (
+    BothHomesOpen,
+    Home,
+    MovedElsewhere,
+    SwitchUnfinished,
+    TablesMoved,
+    homes,
+    known_homes,
+)
 from tatame_db.move.switch.steps import Step, SwitchedTable, SwitchReport
 from tatame_db.move.switch.switch import switch
 from tatame_db.move.target_schema import (
@@ -197,6 +205,8 @@ __all__ = [
     "follow_source",
     "follow_target",
     "homes",
+    "known_homes",
+    "mismatches",
     "open_both_for_writing",
     "open_for_reading",
     "open_for_writing",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -135,6 +135,8 @@ class KnownHomes:
 
     homes: dict[str, Home]
     problem: str | None = None
+    fenced: dict[str, Home] = field(default_factory=dict[str, Home])
+    """Those of the tables that have ever followed the source, as far as the target knows."""
 
     @property
     def moved(self) -> list[str]:
@@ -145,7 +147,8 @@ class KnownHomes:
 def known_homes(target: MoveConnection, source: MoveConnection | None = None) -> KnownHomes:
     """Return the homes for a command that only shows them, with the source if it is at hand."""
     try:
-        return KnownHomes(homes(Connections(source, target)) if source else homes_of_target(target))
+        fenced = {table: Home.SOURCE if fence.closed else Home.TARGET for table, fence in fences(target).items()}
+        return KnownHomes(homes(Connections(source, target)) if source else homes_of_target(target), fenced=fenced)
     except (BothHomesOpen, MovedElsewhere, FenceDamaged) as error:
         return KnownHomes({}, error.what)
 
