@@ -487,6 +487,8 @@ def test_two_heads_are_reported_and_merged(checkout: Checkout) -> None:
     assert done.returncode == 3
     assert "_left.py" in done.stdout
     assert "_right.py" in done.stdout
+    assert done.stdout.count("not compared, because there is more than one head") == 2
+    assert json.loads(checkout.run("check", "--json").stdout)["database"] is None
     refused = checkout.run("generate", "more", "--empty")
     assert refused.returncode == 1
     assert "--merge" in refused.stderr
@@ -494,6 +496,29 @@ def test_two_heads_are_reported_and_merged(checkout: Checkout) -> None:
     checkout.done("migrate")
     assert checkout.done("check").stdout.count("yes") == 4
     assert "nothing to merge" in checkout.run("generate", "again", "--merge").stderr
+
+
+def test_a_merge_that_cannot_be_run_is_not_written(checkout: Checkout) -> None:
+    checkout.edit("schema/users.py", PLAN, PLAN + TIER)
+    checkout.done("generate", "left")
+    left = checkout.versions[-1]
+    hidden = left.with_suffix(".hidden")
+    left.rename(hidden)
+    checkout.done("generate", "right")
+    hidden.rename(left)
+    refused = checkout.run("generate", "merge both", "--merge")
+    assert refused.returncode == 1
+    assert 'column "tier" of relation "users" already exists' in refused.stderr
+    assert "yours was not changed" in refused.stderr
+    assert not any("merge_both" in file.name for file in checkout.versions)
+
+
+def test_migrations_that_are_generated_at_once_follow_each_other(checkout: Checkout) -> None:
+    started = [checkout.start("generate", f"step {number}", "--empty") for number in range(3)]
+    for process in started:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    assert len(checkout.done("migrate").stderr.splitlines()) == 4
 
 
 def test_check_reports_an_edited_migration(migrated: Checkout) -> None:

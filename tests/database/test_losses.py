@@ -17,6 +17,7 @@ from tatame_db import evolve
 from tatame_db.database.pool import Database
 from tatame_db.evolve import history
 from tatame_db.evolve.catalogue import run_verbatim
+from tatame_db.evolve.losses import count_all
 from tatame_db.testing.runs import Run
 from tatame_db.testing.sandbox import Sandbox
 
@@ -418,6 +419,9 @@ def test_rows_that_a_policy_hides_are_a_loss(gym: Gym) -> None:
                 "table extra.logs is emptied, with an unknown number of rows",
                 "column visits.member_id is dropped, with values in an unknown number of rows",
             ]
+            # So does a push.
+            with database.engine.connect() as connection:
+                assert count_all(connection, "SELECT count(member_id) FROM visits") is None
     finally:
         with gym.engine.begin() as connection:
             run_verbatim(

@@ -102,10 +102,21 @@ def losses_of(connection: Connection, storage: Storage, effects: Effects, sql: I
     `sql` is the text of the steps, a second source: for objects that no migration made, and for DO blocks, whose path
     may depend on rows.
     """
-    # Otherwise PostgreSQL counts only the rows that a policy shows, without an error.
-    connection.execute(text("SET LOCAL row_security = off"))
     losses = _Losses(connection, storage, effects)
     return [*losses.found(sql), *effects.unknown]
+
+
+def count_all(connection: Connection, query: str) -> int | None:
+    """Return what a query counts, or `None` if the role may not read the rows or a policy hides some."""
+    try:
+        with connection.begin_nested():
+            # Otherwise PostgreSQL counts only the rows that a policy shows, without an error.
+            connection.execute(text("SET LOCAL row_security = off"))
+            return int(run_verbatim(connection, query).scalar() or 0)
+    except ProgrammingError as error:
+        if not isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+            raise
+        return None
 
 
 class _Losses:
@@ -219,11 +230,4 @@ class _Losses:
     def _count(self, tables: list[Name], expression: str) -> int | None:
         """Return the number of rows or values, or `None` if the role may not read them or a policy hides some."""
         parts = (f"SELECT count({expression}) AS n FROM ONLY {quoted(t.schema)}.{quoted(t.table)}" for t in tables)
-        query = f"SELECT CAST(sum(n) AS bigint) FROM ({' UNION ALL '.join(parts)}) AS parts"
-        try:
-            with self.connection.begin_nested():
-                return int(run_verbatim(self.connection, query).scalar() or 0)
-        except ProgrammingError as error:
-            if not isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
-                raise
-            return None
+        return count_all(self.connection, f"SELECT sum(n) FROM ({' UNION ALL '.join(parts)}) AS parts")

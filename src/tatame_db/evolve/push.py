@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db.database.dialect import quoted
-from tatame_db.errors import TatameError, counted, fact
+from tatame_db.errors import TatameError, fact
 from tatame_db.evolve import catalogue, made, models
 from tatame_db.evolve.catalogue import run_verbatim
 from tatame_db.evolve.difference import Answers, Change, find_change
 from tatame_db.evolve.failure import fix_for, indented, listed, postgres_message, sqlstate
 from tatame_db.evolve.lock import Timeouts, exclusive
-from tatame_db.evolve.losses import loss_of_column, loss_of_table
+from tatame_db.evolve.losses import count_all, loss_of_column, loss_of_table
 from tatame_db.server.scratch import scratch
 
 if TYPE_CHECKING:
@@ -139,12 +139,12 @@ def _failed(connection: Connection, error: DBAPIError, statement: str) -> PushFa
 def _losses(connection: Connection, loss: Loss) -> Iterator[str]:
     """Describe the data that a step drops or rewrites, with the number of rows; nothing if there are none."""
     expression = quoted(loss.column) if loss.column else "*"
-    rows = run_verbatim(connection, f"SELECT count({expression}) FROM {quoted(loss.table)}").scalar() or 0
-    if not rows:
+    rows = count_all(connection, f"SELECT count({expression}) FROM {quoted(loss.table)}")
+    if rows == 0:
         return
     if loss.column is None:
         yield loss_of_table(loss.table, rows)
     elif loss.new_type is None:
         yield loss_of_column(f"{loss.table}.{loss.column}", rows)
     else:
-        yield f"column {loss.table}.{loss.column} is rewritten as {loss.new_type} in {counted(rows, 'row')}"
+        yield loss_of_column(f"{loss.table}.{loss.column}", rows, f"is rewritten as {loss.new_type}")
