@@ -38,7 +38,12 @@ def words_of_queries() -> set[str]:
     """Return every word in the queries of the move: aliases, columns, functions, parameters and keywords."""
     words: set[str] = set()
     for file in Path(move.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
+        tree = ast.parse(file.read_text())
+        # Sentences are no queries.
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if id(node) in docstrings:
+                continue
             if isinstance(node, ast.JoinedStr | ast.Constant):
                 parts = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
                 text = " ".join(part for part in parts if isinstance(part, str))
