@@ -18,6 +18,7 @@ import psycopg
 import pytest
 from sqlalchemy import URL
 from tests.conftest import run_sql
+from tests.database.days import drop_slots
 
 from tatame_db import evolve
 from tatame_db.database.address import readable
@@ -257,8 +258,15 @@ def test_the_keys_of_every_answer_are_documented(move: Run, supabase: URL, addre
             check(answer, name)
             with psycopg.connect(readable(address)) as connection:
                 connection.execute("UPDATE users SET email = 'new@gym.example' WHERE id = 1")
+        assert move("copy", "--replace", *options).returncode == 0
+        for command in ("switch", "back", "finish"):
+            done = move(command, "--json", "--write-to-source")
+            assert done.returncode == 0, done.stderr
+            [name] = re.findall(rf"^\| `tatame-db move {command}` \| \[(\w+)\]", page, re.MULTILINE)
+            check(json.loads(done.stdout), name)
     finally:
-        run_sql(address, f"SELECT pg_drop_replication_slot('{slot}')")
+        for database in (supabase, address):
+            drop_slots(database)
     assert set(types) - seen <= {"Rehearsal", "RehearsedStep", "RestReading", "NotReadable", "TargetObject"}
 
 
