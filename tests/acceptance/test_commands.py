@@ -253,9 +253,14 @@ def test_ctrl_c_at_a_question_ends_with_130(run: Run, environment: dict[str, str
         output += (piece := os.read(asking.stderr.fileno(), 4096))
         assert piece, output
     asking.send_signal(signal.SIGINT)
-    assert "interrupted" in asking.stderr.read()
-    asking.stderr.close()
-    assert asking.wait(20) == 130
+    try:
+        _, errors = asking.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
+        # Python may notice the signal just before it begins to wait for the answer.
+        asking.send_signal(signal.SIGINT)
+        _, errors = asking.communicate(timeout=20)
+    assert "interrupted" in errors
+    assert asking.returncode == 130
     os.close(terminal)
     os.close(inside)
     assert Path(environment["TATAME_DATA_DIR"]).exists()

@@ -121,6 +121,9 @@ def wait_for_rollback(day: Day) -> None:
                 pytest.fail("a dead switch still holds locks")
 
 
+IN_PAUSE = [step for step in Step if list(Step).index(Step.CLOSE) < list(Step).index(step)]
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("way", ["kill -9", "lost connections"])
 def test_whatever_ends_a_switch_at_any_step_one_home_or_none_takes_writes_and_nothing_is_lost(
@@ -130,7 +133,7 @@ def test_whatever_ends_a_switch_at_any_step_one_home_or_none_takes_writes_and_no
     other = {Home.SOURCE: Home.TARGET, Home.TARGET: Home.SOURCE}
     home, turn = Home.SOURCE, 0
     try:
-        for step in [step for step in Step for _ in range(2)]:
+        for step in [step for step in Step if way == "kill -9" or step in IN_PAUSE]:
             turn += 1
             change(addresses[home is Home.TARGET], f"UPDATE users SET phone = 'turn {turn}' WHERE id = 1")
             to = other[home]

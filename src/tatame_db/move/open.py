@@ -17,6 +17,7 @@ from tatame_db.database.driver import driver_connection
 from tatame_db.database.errors import DatabaseUnavailable
 from tatame_db.database.pool import Database
 from tatame_db.errors import TatameError, fact
+from tatame_db.evolve.history import HistoryUnreadable
 from tatame_db.evolve.lock import LOCK_TIMEOUT_MS, exclusive, ignore, undo_when_killed
 from tatame_db.move.connection import Connections, MoveConnection, report_loss, report_loss_of_target
 from tatame_db.move.snapshot import fix_moment
@@ -467,6 +468,8 @@ def _refuse_incomplete(connection: Connection, source: URL | Source | None) -> N
         if source:
             _refuse_same(source, MoveConnection("target", connection.engine.url, driver_connection(connection)))
         raise
+    except HistoryUnreadable as error:
+        raise TargetNotOwned(role=error.role, reasons=[error.reason]) from error
     except ProgrammingError as error:
         if isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
             reason = str(error.orig.diag.message_primary)

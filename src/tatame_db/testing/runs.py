@@ -99,6 +99,13 @@ class Run:
         if self.shared_server:
             self.sandbox = self._open_sandbox()
         self._alive: IO[str] = run_directory.join(self.directory)
+        try:
+            self._prepare()
+        except BaseException:
+            self._alive.close()
+            raise
+
+    def _prepare(self) -> None:
         with run_directory.one_at_a_time(self.directory):
             delete_dead_runs(self.directory)
             if not self.shared_server:
