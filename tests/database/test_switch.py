@@ -19,9 +19,11 @@ from tests.conftest import on_both_versions
 from tests.database.days import Day, assert_equal, day, drop_slots
 from tests.database.moves import change
 
+from tatame_db import move
 from tatame_db.database.address import readable
 from tatame_db.errors import TatameError
 from tatame_db.move.open import open_both_for_writing
+from tatame_db.move.switch import fence
 from tatame_db.move.switch.homes import Home, homes
 from tatame_db.move.switch.steps import Step
 from tatame_db.move.switch.switch import switch
@@ -198,3 +200,84 @@ def test_no_acknowledged_write_is_lost_by_writers_that_go_on_throughout(day: Day
         switched(Home.SOURCE, day.engine.url, 1_000_000)
     finally:
         drop_slots(day.engine.url)
+
+
+def raise_at(wanted: Step, error: BaseException) -> Callable[[Step], None]:
+    def stop(step: Step) -> None:
+        if step is wanted:
+            raise error
+
+    return stop
+
+
+def slots_and_open_runs(day: Day) -> tuple[int, int]:
+    with psycopg.connect(readable(day.engine.url)) as target:
+        slots = target.execute("SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'tatame_move_%'")
+        [found] = slots.fetchall()
+        [runs] = target.execute("SELECT count(*) FROM tatame_move.runs WHERE outcome IS NULL").fetchall()
+        return found[0], runs[0]
+
+
+def test_ctrl_c_before_the_commit_undoes_a_switch_and_after_it_ends_it(day: Day) -> None:
+    for step in (Step.CATCH_UP, Step.PROVE, Step.COMMIT):
+        with pytest.raises(KeyboardInterrupt):
+            switch(day.source, day.engine, on_step=raise_at(step, KeyboardInterrupt()))
+        assert homes_of(day) == {Home.SOURCE}
+        assert takes_writes(day.source)
+        # A slot that nothing reads would fill the disk.
+        assert slots_and_open_runs(day) == (0, 0)
+    try:
+        switch(day.source, day.engine, on_step=raise_at(Step.OPEN, KeyboardInterrupt()))
+        assert homes_of(day) == {Home.TARGET}
+        assert slots_and_open_runs(day) == (1, 0)
+    finally:
+        drop_slots(day.engine.url)
+
+
+def test_a_switch_that_takes_too_long_is_undone(day: Day) -> None:
+    def wait(step: Step) -> None:
+        if step is Step.PROVE:
+            time.sleep(1.2)
+
+    for home in (Home.TARGET, Home.SOURCE):
+        with pytest.raises(move.PauseTooLong, match="within 1 seconds"):
+            switch(day.source, day.engine, to=home, pause_at_most_seconds=1.0, on_step=wait)
+        assert slots_and_open_runs(day)[1] == 0
+        switch(day.source, day.engine, to=home)
+        assert homes_of(day) == {home}
+    drop_slots(day.engine.url)
+
+
+def test_rows_that_something_changes_as_they_are_written_are_never_called_equal(day: Day) -> None:
+    change(
+        day.engine.url,
+        "CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN NEW.phone := 'spoiled'; RETURN NEW; END $$",
+        "CREATE TRIGGER spoil BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION spoil()",
+    )
+    change(day.source, "UPDATE users SET phone = 'true' WHERE id = 1")
+    with pytest.raises(TatameError) as caught:
+        switch(day.source, day.engine)
+    assert "users" in caught.value.what
+    assert takes_writes(day.source)
+    assert slots_and_open_runs(day) == (0, 0)
+
+
+def test_a_writer_that_does_not_end_is_named_and_nothing_waits_behind_the_switch_for_long(
+    day: Day, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fence, "RETRY_PAUSES_SECONDS", (0.1, 0.1))
+    retries: list[list[str]] = []
+    with psycopg.connect(readable(day.source), application_name="a long import") as writer:
+
+        def begin(step: Step) -> None:
+            if step is Step.CLOSE:
+                writer.execute("UPDATE users SET phone = 'x' WHERE id = 1")
+
+        with pytest.raises(move.WritersNotStopped, match="a long import"):
+            switch(day.source, day.engine, on_step=begin, on_retry=lambda _, blocking: retries.append(blocking))
+        writer.execute("UPDATE users SET phone = 'y' WHERE id = 1")
+        writer.commit()
+    assert len(retries) == 2
+    assert homes_of(day) == {Home.SOURCE}
+    assert slots_and_open_runs(day) == (0, 0)

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from tatame_db.move.choices import Choices
     from tatame_db.move.digest import Digest
     from tatame_db.move.fingerprint import Fingerprint
+    from tatame_db.move.follow.slot import Slot
 
 PAUSE_AT_MOST_SECONDS = 30.0
 # With a follower that is up to date, each takes moments.
@@ -100,9 +101,11 @@ class _Switch:
     on_retry: Callable[[float, list[str]], None]
     step: Step = Step.CHECK
     paused_at: float = 0.0
+    recorded: int = 0
+    """The number of the run in the record of the target."""
     has_new_slot: bool = False
     """Whether this run has created the slot of the way back."""
-    had_old_slot: bool = False
+    had_old_slot: bool = True
     no_slot_because: str | None = None
     following: Following | None = None
     tables: list[str] = field(default_factory=list[str])
@@ -113,11 +116,11 @@ class _Switch:
         way = self.way
         self._begin(Step.CHECK)
         self._check()
-        self._begin(Step.CATCH_UP)
-        self._catch_up()
-        self._begin(Step.RETURN)
-        self._prepare_return()
         try:
+            self._begin(Step.CATCH_UP)
+            self._catch_up()
+            self._begin(Step.RETURN)
+            self._prepare_return()
             self._begin(Step.CLOSE)
             self._close()
             self._begin(Step.DRAIN)
@@ -129,13 +132,13 @@ class _Switch:
             self._begin(Step.TRY)
             way.try_inserts(self.tables)
             self._begin(Step.RECORD)
-            run = self._record(proof)
+            self._record(proof)
             self._begin(Step.COMMIT)
             self._open_and_close()
         except (OutcomeNotKnown, NotOpened):
             raise
         except BaseException as error:
-            self._undo()
+            self._undo(error)
             if isinstance(error, ConnectionLost | psycopg.OperationalError) and self._is_late:
                 raise PauseTooLong(allowed=self.allowed, step=self.step.value) from error
             raise
@@ -149,8 +152,10 @@ class _Switch:
             no_slot_because=self.no_slot_because,
             left=self._clean(),
         )
-        Record(way.target).end_run(run, "proven", report=asdict(report))
-        way.target.driver.commit()
+        # The homes are changed, whether this can be stored or not.
+        with contextlib.suppress(psycopg.Error, TatameError):
+            Record(way.target).end_run(self.recorded, "proven", report=asdict(report))
+            way.target.driver.commit()
         return report
 
     def estimate(self) -> SwitchReport:
@@ -275,12 +280,12 @@ class _Switch:
             raise SwitchDiffers(tables=differing)
         return proof
 
-    def _record(self, proof: dict[str, tuple[Digest, Digest, Fingerprint]]) -> int:
+    def _record(self, proof: dict[str, tuple[Digest, Digest, Fingerprint]]) -> None:
         """Store the proof; on the way back in the transaction that closes the target."""
         way = self.way
         record, both = Record(way.target), way.flow.connections
         last = record.last_options() or {}
-        run = record.begin_run(
+        self.recorded = record.begin_run(
             source=both.source.readable,
             identity=identity_of(both.source),
             source_version=both.source.version,
@@ -289,11 +294,15 @@ class _Switch:
         )
         for name, (_, _, fingerprint) in proof.items():
             record.save_table(
-                name, run=run, identity=identity_of(both.source), fingerprint=fingerprint, copied=False, proven=True
+                name,
+                run=self.recorded,
+                identity=identity_of(both.source),
+                fingerprint=fingerprint,
+                copied=False,
+                proven=True,
             )
         if way.new_home is Home.TARGET:
             way.target.driver.commit()
-        return run
 
     def _open_and_close(self) -> None:
         way = self.way
@@ -316,15 +325,17 @@ class _Switch:
                 raise
             raise NotOpened(tables=self.tables, home=way.new_home, reason=str(error).splitlines()[0]) from error
         except KeyboardInterrupt:
-            if is_closed:
-                way.opening.driver.commit()
-            raise
+            if not is_closed:
+                raise
+            # Too late to go back.
+            way.opening.driver.commit()
 
     def _commit_old_home(self) -> None:
         closing_session = self.way.closing
         try:
             closing_session.driver.commit()
-        except psycopg.OperationalError as error:
+        except (psycopg.OperationalError, KeyboardInterrupt) as error:
+            # The server may have done it before its answer was lost, or not waited for.
             try:
                 is_closed = self._is_old_home_closed()
             except (psycopg.Error, TatameError) as unreachable:
@@ -342,24 +353,23 @@ class _Switch:
 
     # Afterwards
 
-    def _undo(self) -> None:
-        """Let the writers of the old home go on, and remove what this run has created for the new one."""
+    def _undo(self, error: BaseException) -> None:
+        """Let the writers of the old home go on, and remove what this run has created."""
         way = self.way
         for connection in (way.closing, way.opening):
             if not connection.driver.closed:
                 with contextlib.suppress(psycopg.Error):
                     connection.driver.rollback()
         if self.has_new_slot:
-            self._remove(way.new_slot.name)
-
-    def _remove(self, name: str) -> list[str]:
-        slot = self.way.new_slot if name == self.way.new_slot.name else self.way.old_slot
-        try:
-            slot.drop()
-            unpublish(slot.connection, slot.name)
-        except (psycopg.Error, TatameError) as error:
-            return [f"the slot {slot.name}: {str(error).splitlines()[0]}"]
-        return []
+            _remove(way.new_slot)
+        if not self.had_old_slot:
+            # It would hold WAL that nothing reads.
+            _remove(way.old_slot)
+        if self.recorded and way.new_home is Home.TARGET:
+            summary = error.what if isinstance(error, TatameError) else type(error).__name__
+            with contextlib.suppress(psycopg.Error, TatameError):
+                Record(way.target).end_run(self.recorded, "failed", error=summary)
+                way.target.driver.commit()
 
     def _clean(self) -> list[str]:
         """Drop the slot of the old home, unless it was there before for tables that stay."""
@@ -369,7 +379,17 @@ class _Switch:
         stay = set(phases()) - set(self.tables) - set(self.moved_before)
         if self.following is None or (self.had_old_slot and stay):
             return []
-        return self._remove(way.old_slot.name)
+        return _remove(way.old_slot)
+
+
+def _remove(slot: Slot) -> list[str]:
+    """Drop a slot and its publication; return what could not be removed."""
+    try:
+        slot.drop()
+        unpublish(slot.connection, slot.name)
+    except (psycopg.Error, TatameError) as error:
+        return [f"the slot {slot.name}: {str(error).splitlines()[0]}"]
+    return []
 
 
 def _facts(proof: tuple[Digest, Digest, Fingerprint]) -> tuple[int, str, str]:
