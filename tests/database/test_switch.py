@@ -22,7 +22,9 @@ from tests.database.moves import change
 from tatame_db import move
 from tatame_db.database.address import readable
 from tatame_db.errors import TatameError
+from tatame_db.move.follow.slot import slot_name
 from tatame_db.move.open import open_both_for_writing
+from tatame_db.move.record import identity_of
 from tatame_db.move.switch import fence
 from tatame_db.move.switch.homes import Home, homes
 from tatame_db.move.switch.steps import Step
@@ -281,3 +283,29 @@ def test_a_writer_that_does_not_end_is_named_and_nothing_waits_behind_the_switch
     assert len(retries) == 2
     assert homes_of(day) == {Home.SOURCE}
     assert slots_and_open_runs(day) == (0, 0)
+
+
+def test_a_follower_goes_on_with_all_tables_after_a_switch_of_some(day: Day) -> None:
+    day.name = slot_name_of(day)
+    with day.following() as steps:
+        with pytest.raises(KeyboardInterrupt):
+            switch(day.source, day.engine, ["users"], on_step=raise_at(Step.PROVE, KeyboardInterrupt()))
+        change(day.source, "UPDATE gyms SET name = 'renamed'")
+        assert [found.table for found in steps.until_applied()] == ["gyms"]
+        try:
+            switch(day.source, day.engine, ["users", "graduations"])
+            change(day.source, "UPDATE checkins SET date = '2026-02-03'")
+            assert [found.table for found in steps.until_applied()] == ["checkins"]
+            assert_equal(day.source, day.engine.url)
+            # Neither the other way nor a copy may touch what has moved.
+            change(day.engine.url, "UPDATE users SET phone = 'here' WHERE id = 1")
+            assert steps.until_applied() == []
+            switch(day.source, day.engine, ["users"], to=Home.SOURCE)
+            assert_equal(day.source, day.engine.url)
+        finally:
+            drop_slots(day.engine.url)
+
+
+def slot_name_of(day: Day) -> str:
+    with open_both_for_writing(day.source, day.engine) as connections:
+        return slot_name(identity_of(connections.target), "source")

@@ -25,6 +25,7 @@ from tatame_db.move.follow.publication import (
     PublicationChanged,
     coverage,
     is_intact,
+    lists,
     publish,
     table_states,
     unpublish,
@@ -206,6 +207,10 @@ class Following:
             states = table_states(flow.home, flow.tables)
         elif not is_intact(flow.home, self.slot.name):
             raise PublicationChanged(name=self.slot.name)
+        elif not lists(flow.home, self.slot.name, found.published):
+            # A switch of some tables that failed has left its own.
+            self._prepare(flow, found)
+            states = table_states(flow.home, flow.tables)
         reshaped = {name for name, state in states.items() if state != self.states.get(name)}
         moment, position = Moment.of(flow.home), self.slot.flushed()
         keys = {name: key for name, key in flow.home_keys.items() if name in found.published}

@@ -129,7 +129,7 @@ def publish(connection: MoveConnection, name: str, published: Mapping[str, tuple
 
     Raises `PublicationRefused`, `PublicationBlocked`.
     """
-    if is_intact(connection, name) and _listed(connection, name) == dict(published):
+    if is_intact(connection, name) and lists(connection, name, published):
         return True
     tables = ", ".join(
         only(table) + (f" ({', '.join(map(quoted, columns))})" if columns else "")
@@ -158,6 +158,11 @@ def is_intact(connection: MoveConnection, name: str) -> bool:
         f" WHERE pubname = '{name}')"
     )
     return state is not None and state == comment
+
+
+def lists(connection: MoveConnection, name: str, published: Mapping[str, tuple[str, ...]]) -> bool:
+    """Return whether the publication lists exactly these tables and columns."""
+    return _listed(connection, name) == dict(published)
 
 
 def unpublish(connection: MoveConnection, name: str) -> None:
