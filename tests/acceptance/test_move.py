@@ -284,7 +284,11 @@ def test_a_second_copy_writes_nothing_and_status_shows_the_proof(move: Run) -> N
     status = move("status")
     assert status.returncode == 0
     assert (
-        len(re.findall(r"^  [a-z_]+ +[1-5] +[1-3]  20[0-9-]+ [0-9:]+  20[0-9-]+ [0-9:]+$", status.stdout, re.MULTILINE))
+        len(
+            re.findall(
+                r"^  [a-z_]+ +[1-5]  source +[1-3]  20[0-9-]+ [0-9:]+  20[0-9-]+ [0-9:]+$", status.stdout, re.MULTILINE
+            )
+        )
         == 11
     )
     assert "NOT READY" not in status.stdout
@@ -464,7 +468,7 @@ def test_every_report_shows_what_was_excluded_by_choice(move: Run, supabase: URL
     }
     status = move("status")
     assert sorted(re.findall("^excluded .*$", status.stdout, flags=re.MULTILINE)) == excluded
-    assert re.search(r"^  notifications +5 +2 .*  1 rejected$", status.stdout, flags=re.MULTILINE)
+    assert re.search(r"^  notifications +5  source +2 .*  1 rejected$", status.stdout, flags=re.MULTILINE)
 
     counted = move("counts")
     assert counted.returncode == 3
