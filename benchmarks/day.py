@@ -62,6 +62,7 @@ class Writer(threading.Thread):
                 number += 1
                 self._write(connection, number)
             except psycopg.errors.ObjectNotInPrerequisiteState:
+                self.longest_wait = max(self.longest_wait, time.monotonic() - began)
                 self.home = 1 - self.home
                 connection = None
             except psycopg.Error:
