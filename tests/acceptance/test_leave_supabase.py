@@ -142,3 +142,14 @@ def test_the_commands_of_the_page_about_the_switch_print_what_they_show(
     finally:
         for database in (bare_address, address):
             drop_slots(database)
+
+
+def test_a_switch_without_an_address_of_the_source_says_which_setting_is_missing(invoke: Run, address: URL) -> None:
+    for command in ("switch", "back"):
+        done = invoke("move", command, "--dry-run", DATABASE_URL=readable(address))
+        assert done.returncode == 1
+        assert "no source configured" in done.stderr
+        over_rest = {"SUPABASE_URL": "https://project.supabase.co", "SUPABASE_SERVICE_ROLE_KEY": "key"}
+        done = invoke("move", command, "--dry-run", DATABASE_URL=readable(address), **over_rest)
+        assert done.returncode == 1
+        assert "it is read over REST" in done.stderr

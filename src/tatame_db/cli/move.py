@@ -90,13 +90,19 @@ def source_of(target: Target, *, anon_sees_all: bool = False, keep_unknown: bool
 
 
 def postgres_source(target: Target) -> URL:
-    """Return the address of the source's own PostgreSQL. Raises `SourceWithoutServer`."""
+    """Return the address of the source's own PostgreSQL. Raises `SourceWithoutServer`, `SourceNotConfigured`."""
     from tatame_db.database.address import parse_address
+    from tatame_db.move.open import SourceNotConfigured
     from tatame_db.move.switch.errors import SourceWithoutServer
 
-    address = target.settings.supabase_db_url
+    settings = target.settings
+    address = settings.supabase_db_url
     if address is None:
-        raise SourceWithoutServer
+        raise (
+            SourceWithoutServer
+            if settings.supabase_url or settings.supabase_rest_url
+            else SourceNotConfigured(rest_address=None)
+        )
     return parse_address(address.get_secret_value())
 
 
