@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import threading
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tatame_db.cli import console, day_report, move_json
 from tatame_db.cli.app import AsJson, DatabaseUrl, Target, target_of
-from tatame_db.cli.move import Misfits, Orphans, move, postgres_source, source_of
+from tatame_db.cli.move import Misfits, Orphans, chosen_tables, move, postgres_source, say_wait, source_of
 from tatame_db.errors import TatameError, fact
 
 if TYPE_CHECKING:
@@ -74,12 +73,6 @@ def _confirm(action: str, *, confirmed: bool) -> None:
         raise SourceNotToBeWritten(action=action)
 
 
-def _chosen(tables: list[str] | None, phase: int | None) -> list[str]:
-    from tatame_db import move as moving
-
-    return [*(tables or []), *(moving.tables_of_phase(phase) if phase else [])]
-
-
 @move.command("follow")
 def follow_(
     database_url: DatabaseUrl = None,
@@ -103,21 +96,20 @@ def follow_(
     from tatame_db import move as moving
 
     target = target_of(database_url)
-    stop = threading.Event()
     options = moving.FollowOptions(
-        once=once, until_equal=until_equal, keep_slot=keep_slot, wal_bytes_at_most=wal_at_most, stop=stop
+        once=once, until_equal=until_equal, keep_slot=keep_slot, wal_bytes_at_most=wal_at_most
     )
     report = day_report.LagReport()
     if back:
         address = postgres_source(target)
         _confirm("`tatame-db move follow --back` writes rows to the source", confirmed=write_to_source)
         choices = _choices(orphans, misfits, leave_unknown=leave_unknown)
-        moving.follow_target(address, target.database.engine, options, report, _say_wait, choices=choices)
+        moving.follow_target(address, target.database.engine, options, report, say_wait, choices=choices)
     else:
         action = "`tatame-db move follow` creates a publication and a replication slot in the source, until it ends"
         with source_of(target) as source:
             _confirm(action, confirmed=write_to_source)
-            moving.follow_source(source, target.database.engine, options, report, _say_wait)
+            moving.follow_source(source, target.database.engine, options, report, say_wait)
     report.end()
 
 
@@ -139,7 +131,7 @@ def switch_(
     _switch(
         target,
         moving.Home.TARGET,
-        _chosen(tables, phase),
+        chosen_tables(tables, phase),
         None,
         pause_at_most,
         dry_run=dry_run,
@@ -169,7 +161,7 @@ def back_(
     _switch(
         target,
         moving.Home.SOURCE,
-        _chosen(tables, phase),
+        chosen_tables(tables, phase),
         _choices(orphans, misfits, leave_unknown=leave_unknown),
         pause_at_most,
         dry_run=dry_run,
@@ -192,7 +184,7 @@ def finish_(
         " writes afterwards, and there is no way back"
     )
     _confirm(action, confirmed=write_to_source)
-    with moving.open_both_for_writing(source, target.database.engine, _say_wait) as connections:
+    with moving.open_both_for_writing(source, target.database.engine, say_wait) as connections:
         found = moving.finish(connections, lambda removed: console.say(f"removed {removed}"))
     if as_json:
         console.answer_json(move_json.as_json(found))
@@ -230,7 +222,7 @@ def _switch(
         pause_at_most_seconds=pause_at_most,
         on_step=_say_step,
         on_retry=_say_retry,
-        on_wait=_say_wait,
+        on_wait=say_wait,
         dry_run=dry_run,
     )
     if as_json:
@@ -252,7 +244,3 @@ def _say_step(step: Step) -> None:
 def _say_retry(pause: float, blockers: list[str]) -> None:
     holders = f", held by {', '.join(blockers)}" if blockers else ""
     console.say(f"the tables are in use{holders}; writers go on, next attempt in {pause:g} s")
-
-
-def _say_wait() -> None:
-    console.say("waiting for another schema change or move on the target")

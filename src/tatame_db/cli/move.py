@@ -174,10 +174,10 @@ def copy_(
 
     target = target_of(database_url)
     choices = move.Choices(orphans, misfits, duplicates, unknown, rejects)
-    chosen = [*(tables or ()), *(move.tables_of_phase(phase) if phase else ())]
+    chosen = chosen_tables(tables, phase)
     with (
         source_of(target, anon_sees_all=anon_sees_all, keep_unknown=unknown == "keep") as source,
-        move.open_for_writing(source, target.database.engine, _say_wait, _say_locked) as connections,
+        move.open_for_writing(source, target.database.engine, say_wait, _say_locked) as connections,
         console.Progress() as progress,
     ):
 
@@ -203,7 +203,15 @@ def copy_(
         move_report.show_copy(report)
 
 
-def _say_wait() -> None:
+def chosen_tables(tables: list[str] | None, phase: int | None) -> list[str]:
+    """Return the tables that a command names and those of a phase; none for all. Raises `PhaseUnknown`."""
+    from tatame_db import move
+
+    return [*(tables or ()), *(move.tables_of_phase(phase) if phase else ())]
+
+
+def say_wait() -> None:
+    """Print that another process holds the lock on schema changes."""
     console.say("another move or schema change is running on this database; waiting for it to end")
 
 

@@ -285,15 +285,6 @@ def reopen(connections: Connections, snapshot: str) -> Generator[Connections]:
 
 
 @contextlib.contextmanager
-def open_target_session(target: Engine) -> Generator[MoveConnection]:
-    """Open a session of the target by itself, outside of a transaction. Raises `DatabaseUnavailable`."""
-    with report_loss_of_target(), target.connect() as connection:
-        opened = MoveConnection("target", target.url, driver_connection(connection))
-        with report_loss(opened), open_second_session(opened) as second:
-            yield second
-
-
-@contextlib.contextmanager
 def open_second_session(target: MoveConnection) -> Generator[MoveConnection]:
     """Open another session of the target, outside of a transaction: for a slot, or to ask how a commit ended.
 

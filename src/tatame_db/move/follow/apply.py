@@ -31,7 +31,6 @@ from tatame_db.move.in_place import (
 )
 from tatame_db.move.keys import refuse_disabled_keys
 from tatame_db.move.mapping import Mapping, read_mapping
-from tatame_db.move.open import open_for_writing
 from tatame_db.move.plan import plan_of
 from tatame_db.move.prepare import refuse_unresolved
 from tatame_db.move.reach import refuse_reaching_changes
@@ -50,12 +49,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Sequence
     from collections.abc import Mapping as Keys
 
-    from sqlalchemy import URL, Engine
-
     from tatame_db.move.connection import Connections
     from tatame_db.move.digest import Digest, Hash
     from tatame_db.move.mapping import TableMap
-    from tatame_db.move.open import Source
     from tatame_db.move.snapshot import LockWait
 
 # Of one attempt to create the triggers of all tables, which takes some milliseconds.
@@ -369,22 +365,6 @@ class ForwardFlow:
     def _choices(self) -> Choices:
         options = Record(self.follower).last_options() or {}
         return Choices(**{choice.name: options.get(choice.name) for choice in fields(Choices)})
-
-
-@contextlib.contextmanager
-def open_forward(
-    source: URL | str | Source,
-    target: Engine,
-    tables: Sequence[str] = (),
-    on_wait: Callable[[], None] = ignore,
-    on_locked: Callable[[LockWait], None] = ignore,
-) -> Generator[ForwardFlow]:
-    """Open both databases for the way from the source to the target; holds the lock on schema changes.
-
-    Raises what `open_for_writing` raises.
-    """
-    with open_for_writing(source, target, on_wait, on_locked) as connections:
-        yield ForwardFlow(connections, tables, on_locked=on_locked)
 
 
 @contextlib.contextmanager

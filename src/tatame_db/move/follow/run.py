@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING
+
+from sqlalchemy import URL
 
 from tatame_db.evolve.lock import ignore
 from tatame_db.move.back.flow import BackFlow
@@ -15,7 +18,7 @@ from tatame_db.move.open import (
     open_for_writing,
     open_source_for_writing,
     open_target,
-    open_target_session,
+    open_target_for_slots,
 )
 from tatame_db.move.record import identity_of
 from tatame_db.move.switch.errors import NothingToFollow
@@ -25,7 +28,7 @@ from tatame_db.move.switch.token import make_token
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from sqlalchemy import URL, Engine
+    from sqlalchemy import Engine
 
     from tatame_db.move.choices import Choices
     from tatame_db.move.connection import Connections
@@ -54,7 +57,7 @@ def follow_source(
         with open_for_writing(source, target, on_wait) as connections:
             yield ForwardFlow(connections)
 
-    open_home = (lambda: open_source_for_writing(source)) if not _is_rest(source) else None  # type: ignore[arg-type]
+    open_home = partial(open_source_for_writing, source) if isinstance(source, URL) else None
     follow(open_flow, open_home, name, options, on_lag)
 
 
@@ -84,17 +87,9 @@ def follow_target(
         ):
             connections.source.pin_settings(for_transaction=True)
             tables = [name for name, home in homes(connections).items() if home is Home.TARGET]
-            flow = BackFlow(reading, connections.source, token=token, choices=choices, tables=tables)
-            if tables:
-                # So that it knows its tables.
-                flow.begin()
-            yield flow
+            yield BackFlow(reading, connections.source, token=token, choices=choices, tables=tables)
 
-    follow(open_flow, lambda: open_target_session(target), name, options, on_lag)
-
-
-def _is_rest(source: URL | Source) -> bool:
-    return not hasattr(source, "drivername")
+    follow(open_flow, lambda: open_target_for_slots(target), name, options, on_lag)
 
 
 def _refuse_nothing(home: Home, connections: Connections) -> None:

@@ -121,13 +121,10 @@ def open_way(
             token = token_for(connections.target)
             closing, opening = connections.target, connections.source
             flow = BackFlow(enter(open_target(target)), connections.source, token=token, choices=choices, tables=tables)
-        slots = {
-            "source": Slot(enter(open_source_for_writing(source)), ""),
-            "target": Slot(enter(open_second_session(connections.target)), ""),
-        }
         identity = identity_of(connections.target)
         connections.target.driver.rollback()
-        for slot in slots.values():
-            slot.connection.driver.autocommit = True
-        slots = {name: Slot(slot.connection, slot_name(identity, name)) for name, slot in slots.items()}
+        slots: dict[str, Slot] = {}
+        for session in (enter(open_source_for_writing(source)), enter(open_second_session(connections.target))):
+            session.driver.autocommit = True
+            slots[session.name] = Slot(session, slot_name(identity, session.name))
         yield Way(new_home, flow, closing, opening, connections.target, token, slots[closing.name], slots[opening.name])
