@@ -20,6 +20,7 @@ from tatame_db.move.open import (
     open_target,
     open_target_for_slots,
 )
+from tatame_db.move.progress import recording_lag
 from tatame_db.move.record import identity_of
 from tatame_db.move.switch.errors import NothingToFollow
 from tatame_db.move.switch.homes import Home, homes
@@ -58,7 +59,8 @@ def follow_source(
             yield ForwardFlow(connections)
 
     open_home = partial(open_source_for_writing, source) if isinstance(source, URL) else None
-    follow(open_flow, open_home, name, options, on_lag)
+    with _recording(target, Home.SOURCE, on_lag) as on_each_lag:
+        follow(open_flow, open_home, name, options, on_each_lag)
 
 
 def follow_target(
@@ -89,7 +91,20 @@ def follow_target(
             tables = [name for name, home in homes(connections).items() if home is Home.TARGET]
             yield BackFlow(reading, connections.source, token=token, choices=choices, tables=tables)
 
-    follow(open_flow, lambda: open_target_for_slots(target), name, options, on_lag)
+    with _recording(target, Home.TARGET, on_lag) as on_each_lag:
+        follow(open_flow, lambda: open_target_for_slots(target), name, options, on_each_lag)
+
+
+@contextlib.contextmanager
+def _recording(target: Engine, home: Home, on_lag: Callable[[Lag], None]) -> Generator[Callable[[Lag], None]]:
+    """Yield a function that records each lag, and calls `on_lag` with it."""
+    with recording_lag(target, home) as record:
+
+        def on_each_lag(lag: Lag) -> None:
+            record(lag)
+            on_lag(lag)
+
+        yield on_each_lag
 
 
 def _refuse_nothing(home: Home, connections: Connections) -> None:

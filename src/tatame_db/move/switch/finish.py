@@ -9,6 +9,7 @@ from tatame_db.database.dialect import literal, quoted
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.lock import ignore
 from tatame_db.move.follow.slot import slot_name
+from tatame_db.move.progress import PROGRESS_TABLES
 from tatame_db.move.record import SCHEMA, TABLES, Record, identity_of
 from tatame_db.move.switch.homes import Home, SwitchUnfinished, homes
 from tatame_db.move.switch.removal import Removal, drop_schema_if_empty, removal, remove
@@ -124,7 +125,7 @@ def _slot_removals(connection: MoveConnection, name: str) -> Iterator[Removal]:
 
 
 def _record_removals(target: MoveConnection, *, kept: bool) -> Iterator[Removal]:
-    names = ["token"] if kept else ["token", *TABLES]
+    names = ["token", *PROGRESS_TABLES, *([] if kept else TABLES)]
     found = target.rows(_EXISTING, {"schema": SCHEMA, "names": names})
     target.driver.rollback()
     if found:

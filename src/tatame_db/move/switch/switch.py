@@ -26,6 +26,7 @@ from tatame_db.move.follow.publication import coverage, publish, table_states, u
 from tatame_db.move.keys import refuse_disabled_keys, unvalidated_keys
 from tatame_db.move.missing import missing_keys_and_indexes
 from tatame_db.move.open import open_second_session, open_source_for_writing
+from tatame_db.move.progress import recording_switch
 from tatame_db.move.record import Record, identity_of
 from tatame_db.move.switch.errors import (
     ChangesPending,
@@ -86,8 +87,17 @@ def switch(
     `NotOpened`, `ConnectionLost`, and what `copy` and `homes` raise.
     """
     with open_way(source, target, to, tables, choices=choices, on_wait=on_wait, dry_run=dry_run) as way:
-        found = _Switch(way, source, pause_at_most_seconds, on_step, on_retry)
-        return found.estimate() if dry_run else found.run()
+        if dry_run:
+            return _Switch(way, source, pause_at_most_seconds, on_step, on_retry).estimate()
+        with recording_switch(target, to, tables) as record:
+
+            def on_each_step(step: Step) -> None:
+                record.begin_step(step)
+                on_step(step)
+
+            report = _Switch(way, source, pause_at_most_seconds, on_each_step, on_retry).run()
+            record.end(report)
+            return report
 
 
 @dataclass
