@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from sqlalchemy import URL
 from tests.conftest import on_both_versions
-from tests.database.days import Day, assert_equal, day
+from tests.database.days import Day, Steps, assert_equal, day
 from tests.database.moves import Row, ask, change
 
 from tatame_db.database.address import readable
@@ -71,8 +71,7 @@ def test_nothing_is_lost_or_torn_while_writers_go_on_and_connections_are_cut(
                     monkeypatch.setattr(type(steps.following.slot), "advance", _lose)
                     # A batch whose moment sees none of the pending transactions leaves the slot where it is.
                     with pytest.raises(ConnectionLost):
-                        for _ in range(100):
-                            steps.run()
+                        run_often(steps)
                     monkeypatch.undo()
                 assert steps.run().reason is None
                 assert torn(day) == []
@@ -86,6 +85,11 @@ def test_nothing_is_lost_or_torn_while_writers_go_on_and_connections_are_cut(
     change(day.source, "UPDATE users SET phone = 'the end'")
     day.follow(until_equal=True)
     assert_equal(day.source, day.engine.url)
+
+
+def run_often(steps: Steps) -> None:
+    for _ in range(100):
+        steps.run()
 
 
 def _lose(*_: object) -> None:
