@@ -93,12 +93,8 @@ def test_the_lag_of_a_follower_is_recorded_in_the_target_for_both_homes(day: Day
     drop_slots(day.engine.url)
 
 
-def test_a_follower_that_has_nothing_to_do_writes_nothing_that_would_wake_it(
-    day: Day, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_follower_that_has_nothing_to_do_writes_nothing_that_would_wake_it(day: Day) -> None:
     switch(day.source, day.engine)
-    # A clock that stands still: on a slow machine the batches take longer than this.
-    monkeypatch.setattr(progress, "QUIET_SECONDS", 3_600.0)
     versions = "SELECT xmin, ctid FROM tatame_move.lag WHERE home = 'target'"
     with followed(day, Home.TARGET) as lags:
         until(lambda: bool(ask(day.engine.url, versions)))
@@ -133,13 +129,16 @@ def test_the_record_of_lag_is_bounded_in_time_and_in_rows(day: Day) -> None:
         "::interval, 'x', 0, 0, 0, NULL FROM generate_series(1, 500) AS n",
     )
     assert len(saved(day, QUIET)) < 40
-    # What was pending is over, which a quiet batch says; the next ones say nothing new.
-    pending, no_slot = Lag(3, 2.0, 5, [], {}), Lag(None, 2.0, None, [], {}, reason="no slot")
+
+
+def test_a_batch_that_did_nothing_is_recorded_if_it_found_another_lag() -> None:
     written: list[Any] = []
     record = progress._LagRecord(written.append, Home.SOURCE)
-    for lag in (QUIET, QUIET, pending, pending, QUIET, QUIET, no_slot, no_slot, Lag(0, 0, 0, applied, {}), QUIET):
+    pending, no_slot = Lag(3, 2.0, 5, [], {}), Lag(None, 2.0, None, [], {}, reason="no slot")
+    held, applied = Lag(0, 0, 9 << 20, [], {}), Lag(0, 0, 9 << 20, [Applied("users", 0, 1)], {})
+    for lag in (QUIET, QUIET, pending, pending, QUIET, QUIET, no_slot, no_slot, held, held, applied, applied, held):
         record.save(lag)
-    assert [values["rows"] for _, values in written] == [0, 3, 0, None, 0]
+    assert [values["rows"] for _, values in written] == [0, 3, 0, None, 0, 0, 0]
 
 
 UNWRITABLE = {

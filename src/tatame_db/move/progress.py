@@ -43,8 +43,8 @@ SWITCH_NAME = "tatame-db move switch "
 
 HOURS_KEPT = 1
 SWITCHES_KEPT = 20
-# A batch that finds nothing to do is recorded that often at most.
-QUIET_SECONDS = 5.0
+# By how much the WAL that a slot holds has to change before a batch that does nothing is recorded.
+_WAL_STEP_BYTES = 1 << 20
 # The schema exists: the token of the move is in it. Two processes that create it at the same time would fail.
 _TABLES = f"""
 CREATE TABLE IF NOT EXISTS {SCHEMA}.lag (
@@ -72,7 +72,7 @@ CREATE TABLE IF NOT EXISTS {SCHEMA}.switches (
     -- NULL for a switch that is running or was killed.
     ended_at timestamptz,
     report jsonb,
-    -- The sentences of the error.
+    -- The class of the error, and its sentences.
     problem jsonb
 );
 """
@@ -138,20 +138,19 @@ class _LagRecord:
     write: Callable[[Write], None]
     home: Home
     follower: str = field(default_factory=lambda: secrets.token_hex(4))
-    saved: Lag | None = None
-    saved_at: float = 0.0
+    saved: tuple[object, ...] = ()
 
     def save(self, lag: Lag) -> None:
-        is_quiet = not lag.applied and self.saved is not None and _state(lag) == _state(self.saved)
-        if is_quiet and time.monotonic() < self.saved_at + QUIET_SECONDS:
+        """Record a batch, unless it did nothing and found what the last one found.
+
+        The record of a batch is WAL of the target, which the next batch of its follower reads: that one must be quiet.
+        """
+        found = (lag.rows, round(lag.seconds), (lag.wal_bytes or 0) // _WAL_STEP_BYTES, lag.reason)
+        if found == self.saved and not lag.applied:
             return
-        self.saved, self.saved_at = lag, time.monotonic()
+        self.saved = found
         values = {"rows": lag.rows, "seconds": lag.seconds, "wal_bytes": lag.wal_bytes, "reason": lag.reason}
         self.write((_SAVE_LAG, {"home": self.home, "follower": self.follower, **values}))
-
-
-def _state(lag: Lag) -> tuple[int | None, str | None]:
-    return lag.rows, lag.reason
 
 
 @dataclass
@@ -175,11 +174,15 @@ class SwitchRecord:
 
 def _problem(error: BaseException) -> dict[str, str]:
     if isinstance(error, TatameError):
-        return {"what": error.what, "means": error.means, "fix": error.fix}
+        return {"type": type(error).__name__, "what": error.what, "means": error.means, "fix": error.fix}
     # Its message may quote a value.
     what = "it was interrupted" if isinstance(error, KeyboardInterrupt) else f"it failed ({type(error).__name__})"
-    fix = "see the terminal of the command; `tatame-db move status` shows the home of each table"
-    return {"what": what, "means": "Whether the home of a table has changed is not recorded here.", "fix": fix}
+    return {
+        "type": type(error).__name__,
+        "what": what,
+        "means": "Whether the home of a table has changed is not recorded here.",
+        "fix": "see the terminal of the command; `tatame-db move status` shows the home of each table",
+    }
 
 
 # --- The thread that writes -------------------------------------------------------------------------------------------
