@@ -29,6 +29,7 @@ from tests.conftest import foreign_server
 
 from tatame_db.database.pool import Database
 from tatame_db.evolve import history
+from tatame_db.move.open import SourceNotConfigured
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.studio.access import Access, open_access
 from tatame_db.studio.serve import StudioServer
@@ -206,10 +207,15 @@ class Client:
         return self.run(text, **options)[-1]["error"]
 
 
+def no_source() -> URL:
+    """Stand for settings without a source."""
+    raise SourceNotConfigured(rest_address=None)
+
+
 @contextmanager
-def serving(access: Access) -> Generator[Client]:
+def serving(access: Access, source: Callable[[], URL] = no_source) -> Generator[Client]:
     """Serve the studio as the command does, and sign a client in."""
-    server = StudioServer(access, 0)
+    server = StudioServer(access, source, 0)
     thread = Thread(target=server.run)
     thread.start()
     try:
@@ -229,20 +235,20 @@ def _no_traceback(caplog: pytest.LogCaptureFixture) -> Generator[None]:
 
 
 @pytest.fixture
-def serve_studio(_no_traceback: None) -> Generator[Callable[[Access], Client]]:
-    """Serve the studio with the access that a test chooses."""
+def serve_studio(_no_traceback: None) -> Generator[Callable[..., Client]]:
+    """Serve the studio with the access, and the source, that a test chooses."""
     with ExitStack() as served:
-        yield lambda access: served.enter_context(serving(access))
+        yield lambda *options: served.enter_context(serving(*options))
 
 
 @pytest.fixture
-def studio(committed_database: Database, serve_studio: Callable[[Access], Client]) -> Client:
+def studio(committed_database: Database, serve_studio: Callable[..., Client]) -> Client:
     """Serve a migrated, empty database read-only, as on the embedded server."""
     return serve_studio(open_access(committed_database, embedded=True, write=False))
 
 
 @pytest.fixture
-def writing_studio(committed_database: Database, serve_studio: Callable[[Access], Client]) -> Client:
+def writing_studio(committed_database: Database, serve_studio: Callable[..., Client]) -> Client:
     """Serve a migrated, empty database for writing, as on the embedded server."""
     return serve_studio(open_access(committed_database, embedded=True, write=True))
 

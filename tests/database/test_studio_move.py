@@ -69,7 +69,11 @@ def test_drift_names_the_difference(studio: Client, committed_database: Database
 
 
 def test_without_a_move_the_status_is_empty(filled_studio: Client) -> None:
-    assert filled_studio.get("/api/move") == {"ever": False, "running": False, "runs": [], "tables": [], "parked": []}
+    assert filled_studio.get("/api/move") == {
+        **dict.fromkeys(("ever", "running"), False),
+        **{name: [] for name in ("runs", "tables", "parked", "unfinished", "followers", "switches")},
+        "home_problem": None,
+    }
 
 
 def test_a_copy_sends_events_and_fills_the_status(studio: Client, committed_database: Database, supabase: URL) -> None:

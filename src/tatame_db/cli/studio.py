@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from tatame_db.cli import console
 from tatame_db.cli.app import DatabaseUrl, app, target_of
+from tatame_db.cli.move import postgres_source
 
 
 @app.command()
@@ -38,4 +40,5 @@ def studio(
     )
     mode = "can write" if write else "read-only"
     console.say(f"studio of {target.readable}, {mode}, as {opened.role}; stop it with Ctrl-C")
-    serve.serve(opened, port=port, on_ready=console.answer, open_browser=not no_browser)
+    source = partial(postgres_source, target)
+    serve.serve(opened, source, port=port, on_ready=console.answer, open_browser=not no_browser)

@@ -20,6 +20,7 @@ from tatame_db.database.address import readable
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.errors import NOTHING_CHANGED
 from tatame_db.studio import changes, moves, overview, row, rows
+from tatame_db.studio.day import WayBack, summary
 from tatame_db.studio.errors import EXPECTED, BadInput, WritesDisabled
 from tatame_db.studio.export import MEDIA_TYPES, export
 from tatame_db.studio.filters import OPERATORS
@@ -31,6 +32,7 @@ from tatame_db.studio.transactions import PAGE_SECONDS, read_transaction, write_
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
+    from sqlalchemy import URL
     from starlette.requests import Request
 
     from tatame_db.studio.access import Access
@@ -49,12 +51,15 @@ class Studio:
     """The connections of the studio, and a method for each route."""
 
     access: Access
+    source: Callable[[], URL]
+    """Returns the address of the source of the move."""
 
     def __post_init__(self) -> None:
         self.database = AsyncDatabase(self.access.address)
         self.queries = Queries(self.database, self.access.write)
         # `evolve` and `move` are synchronous.
         self.engine = Database(self.access.address).engine
+        self.way_back = WayBack(self.engine, self.source)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -71,6 +76,7 @@ class Studio:
                 _get("/api/drift", self.drift, timeout_seconds=_COMPARISON_SECONDS),
                 _get("/api/move", self.move),
                 _get("/api/move/stale", self.stale, timeout_seconds=_COMPARISON_SECONDS),
+                _get("/api/move/back", self.move_back, timeout_seconds=_COMPARISON_SECONDS),
                 Route("/api/move/events", self.move_events),
                 _get("/api/count/{table}", self.count),
                 _get("/api/rows/{table}", self.rows),
@@ -120,7 +126,8 @@ class Studio:
         async with read_transaction(self.database) as connection:
             server = await overview.server_overview(connection)
         schema = await asyncio.to_thread(overview.schema_overview, self.engine)
-        return self._identity() | server | schema | {"pool": self._pool()}
+        move = await asyncio.to_thread(summary, self.engine)
+        return self._identity() | server | schema | {"pool": self._pool(), "move": move}
 
     def _pool(self) -> dict[str, int]:
         pool = self.database.engine.sync_engine.pool
@@ -132,16 +139,19 @@ class Studio:
 
     async def move(self, _: Request) -> dict[str, Any]:
         """Return the status of the move."""
-        async with read_transaction(self.database) as connection:
-            return await moves.move_status(connection)
+        return await moves.move_status(self.database, self.engine)
 
     async def stale(self, _: Request) -> dict[str, Any]:
         """Return which tables were written to since they were proven."""
         return await asyncio.to_thread(moves.stale_tables, self.engine)
 
+    async def move_back(self, _: Request) -> dict[str, Any]:
+        """Check whether the source could hold what was written to the target since the switch."""
+        return await self.way_back.check()
+
     async def move_events(self, _: Request) -> Response:
         """Stream the status of the move as it changes."""
-        return StreamedResponse(moves.events(self.database), "text/event-stream", open_ended=True)
+        return StreamedResponse(moves.events(self.database, self.engine), "text/event-stream", open_ended=True)
 
     # Rows
 

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from tatame_db import move
 from tatame_db.evolve.lock import LOCK_KEY
 from tatame_db.schema import phases
+from tatame_db.studio.day import day
 from tatame_db.studio.errors import EXPECTED, translated
 from tatame_db.studio.transactions import read_transaction
 
@@ -53,7 +54,24 @@ _LOCKED_TABLES = text(
 )
 
 
-async def move_status(connection: AsyncConnection) -> dict[str, Any]:
+_EXCLUDED = text(
+    "SELECT copied.name, count(*) FILTER (WHERE rejects.action = 'rejected'),"
+    " count(*) FILTER (WHERE rejects.action = 'nulled')"
+    " FROM tatame_move.tables AS copied JOIN tatame_move.rejects ON rejects.table_name = copied.name"
+    " AND rejects.source_identity = copied.source_identity WHERE copied.name = ANY(:tables) GROUP BY copied.name"
+)
+
+
+async def move_status(database: AsyncDatabase, engine: Engine) -> dict[str, Any]:
+    """Return the state of the copy and that of the day. Raises `RecordUnreadable`."""
+    today = await asyncio.to_thread(day, engine)
+    async with read_transaction(database) as connection:
+        copied = await _copy_status(connection)
+    homes = today.pop("homes")
+    return copied | today | {"tables": [table | {"home": homes.get(table["table"])} for table in copied["tables"]]}
+
+
+async def _copy_status(connection: AsyncConnection) -> dict[str, Any]:
     """Return the last runs, what was copied and proven of each table, and which tables a running copy writes."""
     if not await connection.scalar(_EXISTS):
         return {"ever": False, "running": False, "runs": [], "tables": [], "parked": []}
@@ -83,7 +101,15 @@ def _outcome(run: dict[str, Any], *, is_running: bool) -> str:
 
 
 async def _copied_tables(connection: AsyncConnection) -> dict[str, dict[str, Any]]:
-    copied = {row[0]: _table(row[1], row[2] or {}) for row in await connection.execute(_TABLES)}
+    reports: dict[str, dict[str, Any]] = {}
+    recorded: dict[str, dict[str, Any]] = {}
+    for name, row, report in await connection.execute(_TABLES):
+        recorded[name], reports[name] = row, report or {}
+    # The report of a switch says nothing about rows that the copy before it excluded.
+    if silent := [name for name, report in reports.items() if "rejected" not in report]:
+        for name, rejected, nulled in await connection.execute(_EXCLUDED, {"tables": silent}):
+            reports[name] |= {"rejected": rejected, "nulled": nulled}
+    copied = {name: _table(row, reports[name]) for name, row in recorded.items()}
     incomplete = [name for name, table in copied.items() if table["rejected"] or table.get("nulled")]
     if incomplete:
         for name, *exclusion in await connection.execute(_EXCLUSIONS, {"tables": incomplete}):
@@ -120,13 +146,12 @@ def stale_tables(engine: Engine) -> dict[str, Any]:
     return {"stale": {table.table: table.stale for table in found.tables}}
 
 
-async def events(database: AsyncDatabase) -> AsyncGenerator[bytes]:
+async def events(database: AsyncDatabase, engine: Engine) -> AsyncGenerator[bytes]:
     """Send the status as a server-sent event, and again whenever it changes."""
     sent = b""
     while True:
         try:
-            async with read_transaction(database) as connection:
-                event = b"data: " + msgspec.json.encode(await move_status(connection), enc_hook=str) + b"\n\n"
+            event = b"data: " + msgspec.json.encode(await move_status(database, engine), enc_hook=str) + b"\n\n"
         except EXPECTED as error:
             event = b"event: away\ndata: " + msgspec.json.encode({"what": translated(error).what}) + b"\n\n"
         yield b": no change\n\n" if event == sent else event

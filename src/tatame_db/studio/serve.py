@@ -19,6 +19,8 @@ from tatame_db.studio.guard import Guard
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sqlalchemy import URL
+
     from tatame_db.studio.access import Access
 
 DEFAULT_PORT = 4737
@@ -39,13 +41,14 @@ class StudioPortTaken(TatameError):
 class StudioServer(uvicorn.Server):
     """The web server of one run, with its own token; `run()` returns after an interrupt.
 
-    The constructor listens, and raises `StudioPortTaken`. A browser that connects before `run()` waits.
+    `source` returns the address of the source of the move. The constructor listens, and raises `StudioPortTaken`. A
+    browser that connects before `run()` waits.
     """
 
-    def __init__(self, access: Access, port: int | None = None) -> None:
+    def __init__(self, access: Access, source: Callable[[], URL], port: int | None = None) -> None:
         self._listener = _listen(port)
         self.port = int(self._listener.getsockname()[1])
-        self._studio = Studio(access)
+        self._studio = Studio(access, source)
         self.guard = Guard(self._studio.app(), port=self.port)
         super().__init__(
             uvicorn.Config(
@@ -78,9 +81,16 @@ class StudioServer(uvicorn.Server):
         await self._studio.close()
 
 
-def serve(access: Access, *, port: int | None, on_ready: Callable[[str], None], open_browser: bool) -> None:
+def serve(
+    access: Access,
+    source: Callable[[], URL],
+    *,
+    port: int | None,
+    on_ready: Callable[[str], None],
+    open_browser: bool,
+) -> None:
     """Serve until interrupted; `on_ready` gets the address that opens the studio. Raises `StudioPortTaken`."""
-    server = StudioServer(access, port)
+    server = StudioServer(access, source, port)
     on_ready(server.address(server.guard.token))
     if open_browser and _has_display():
         # All users of the machine can read the arguments of a process, so the browser gets a one-time token.

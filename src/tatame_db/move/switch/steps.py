@@ -26,6 +26,12 @@ class Step(Enum):
     OPEN = "opening the new home"
     CLEAN = "removing what followed the old home"
 
+    @property
+    def stops_writers(self) -> bool:
+        """Whether writers wait during the whole step."""
+        steps = list(Step)
+        return steps.index(Step.CLOSE) < steps.index(self) <= steps.index(Step.COMMIT)
+
 
 @dataclass(frozen=True)
 class SwitchedTable:
