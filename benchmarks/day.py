@@ -23,7 +23,7 @@ import psycopg
 
 from tatame_db import evolve
 from tatame_db.database.address import readable
-from tatame_db.move.rehearsal import run_statements
+from tatame_db.move.rehearsal.project import run_statements
 from tatame_db.server.scratch import scratch
 
 if TYPE_CHECKING:

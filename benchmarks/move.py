@@ -33,7 +33,7 @@ from tatame_db.move.mapping import TableMap, read_mapping
 from tatame_db.move.open import open_for_reading, open_for_writing
 from tatame_db.move.parked import restore
 from tatame_db.move.record import Record
-from tatame_db.move.rehearsal import run_statements
+from tatame_db.move.rehearsal.project import run_statements
 from tatame_db.server.scratch import Scratch, scratch
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from playwright.sync_api import Page, sync_playwright
 
-from tatame_db.move.rehearsal import SUPABASE_SCHEMA
+from tatame_db.move.rehearsal.project import SUPABASE_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -30,7 +30,7 @@ from sqlalchemy import URL, Engine
 from tatame_db import evolve
 from tatame_db.database.address import readable
 from tatame_db.database.pool import Database
-from tatame_db.move.rehearsal import SUPABASE_SCHEMA
+from tatame_db.move.rehearsal.project import SUPABASE_SCHEMA
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.server.run_directory import new_run_directory
 from tatame_db.server.scratch import Scratch, scratch

@@ -15,7 +15,7 @@ from sqlalchemy import URL
 from tests.database.days import drop_slots
 
 from tatame_db.database.address import readable
-from tatame_db.move.rehearsal import run_statements
+from tatame_db.move.rehearsal.project import run_statements
 from tatame_db.server.embedded import EmbeddedServer
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -24,7 +24,7 @@ from tatame_db import evolve
 from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
 from tatame_db.database.pool import Database
-from tatame_db.move.rehearsal import HERE
+from tatame_db.move.rehearsal.project import HERE
 from tatame_db.schema import phases
 from tatame_db.server.embedded import EmbeddedServer
 

@@ -13,8 +13,10 @@ import psycopg
 import pytest
 
 from tatame_db.cli.move import rehearse_
-from tatame_db.move import digest, rehearsal
-from tatame_db.move.rehearsal import RehearsalFailed
+from tatame_db.move import digest
+from tatame_db.move.rehearsal import copies
+from tatame_db.move.rehearsal import run as rehearsal
+from tatame_db.move.rehearsal.run import RehearsalFailed
 
 COMMAND = Path(sys.executable).with_name("tatame-db")
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -106,12 +108,12 @@ def test_an_interrupted_rehearsal_leaves_nothing_behind(
     [
         # A result other than the expected one, and an error of a command.
         (
-            (rehearsal, "CHANGED_TABLES", {"users"}),
+            (copies, "CHANGED_TABLES", {"users"}),
             "copy the changes",
             "expected changes in users; found changes in checkins, notifications, users",
         ),
         (
-            (rehearsal, "EXCLUSIONS", rehearsal.EXCLUSIONS | {("misfit", "nulled"): 3}),
+            (copies, "EXCLUSIONS", copies.EXCLUSIONS | {("misfit", "nulled"): 3}),
             "copy",
             "exclusions differ: misfit nulled: expected 3, found 2",
         ),
@@ -141,7 +143,7 @@ def test_a_failing_step_is_named_and_ends_the_rehearsal(
 
 def test_a_rehearsal_has_every_obstacle_of_the_page() -> None:
     page = (DOCS / "move-in-detail.md").read_text()
-    assert set(re.findall(r"^\| `([a-z-]+)` \|", page, flags=re.MULTILINE)) == rehearsal.OBSTACLES
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", page, flags=re.MULTILINE)) == copies.OBSTACLES
 
 
 @pytest.mark.parametrize("keep", [(), ("--keep",)])
@@ -153,7 +155,7 @@ def test_a_full_disk_is_named_and_leaves_nothing_behind(
     def fail(*_: object) -> str:
         raise psycopg.errors.DiskFull("could not write a file: No space left on device")
 
-    monkeypatch.setattr(rehearsal._Rehearsal, "_create_project", fail)
+    monkeypatch.setattr(copies.Copies, "_create_project", fail)
     done = rehearse(*keep)
     assert done.returncode == 1
     assert "error: no place for the databases of the rehearsal in" in done.stderr

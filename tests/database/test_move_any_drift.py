@@ -15,7 +15,7 @@ from sqlalchemy import URL, Engine
 from tatame_db import move
 from tatame_db.database.address import readable
 from tatame_db.database.pool import Database
-from tatame_db.move.rehearsal import SUPABASE_SCHEMA
+from tatame_db.move.rehearsal.project import SUPABASE_SCHEMA
 from tatame_db.testing.runs import Run
 from tatame_db.testing.sandbox import Sandbox
 

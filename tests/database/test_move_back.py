@@ -22,7 +22,7 @@ from tatame_db.move.connection import MoveConnection
 from tatame_db.move.flow import Flow
 from tatame_db.move.follow.loop import FollowOptions, follow
 from tatame_db.move.open import open_source_for_writing, open_target
-from tatame_db.move.rehearsal import SUPABASE_SCHEMA
+from tatame_db.move.rehearsal.project import SUPABASE_SCHEMA
 from tatame_db.move.switch.fence import open_
 from tatame_db.move.switch.token import token_hash
 from tatame_db.schema import phases

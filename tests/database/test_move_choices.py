@@ -12,7 +12,7 @@ from tests.database.moves import Copy, Killed, Row, ask, change, contents
 
 from tatame_db import move
 from tatame_db.database.creation import create_missing_database
-from tatame_db.move.rehearsal import SUPABASE_SCHEMA
+from tatame_db.move.rehearsal.project import SUPABASE_SCHEMA
 from tatame_db.schema import phases
 
 

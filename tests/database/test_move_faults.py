@@ -26,7 +26,7 @@ from tatame_db.database.creation import create_missing_database
 from tatame_db.database.pool import Database
 from tatame_db.errors import TatameError
 from tatame_db.evolve import catalogue
-from tatame_db.move.rehearsal import SUPABASE_SCHEMA
+from tatame_db.move.rehearsal.project import SUPABASE_SCHEMA
 from tatame_db.schema import phases
 from tatame_db.server.embedded import EmbeddedServer
 

@@ -16,7 +16,7 @@ from tatame_db.move import left_behind
 from tatame_db.move.connection import MoveConnection
 from tatame_db.move.left_behind import KINDS, Bucket, Links, NotReadable
 from tatame_db.move.open import open_source
-from tatame_db.move.rehearsal import HERE
+from tatame_db.move.rehearsal.project import HERE
 from tatame_db.schema import phases
 
 Read = Callable[..., move.LeftBehind]

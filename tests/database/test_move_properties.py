@@ -19,7 +19,7 @@ from tatame_db import move
 from tatame_db.database.address import readable
 from tatame_db.database.dialect import DIALECT
 from tatame_db.database.pool import Database
-from tatame_db.move.rehearsal import SUPABASE_SCHEMA
+from tatame_db.move.rehearsal.project import SUPABASE_SCHEMA
 from tatame_db.schema import Base
 from tatame_db.testing.runs import Run
 

@@ -23,7 +23,7 @@ from tatame_db.database.creation import create_missing_database
 from tatame_db.move import jobs, snapshot
 from tatame_db.move.connection import MoveConnection
 from tatame_db.move.open import reopen
-from tatame_db.move.rehearsal import SUPABASE_SCHEMA
+from tatame_db.move.rehearsal.project import SUPABASE_SCHEMA
 from tatame_db.move.snapshot import LockWait
 from tatame_db.schema import phases
 from tatame_db.server.embedded import EmbeddedServer

@@ -351,7 +351,7 @@ def rehearse_(
 ) -> None:
     """Rehearse the whole move offline, with generated rows. Exit with 3 if a step fails."""
     from tatame_db import move
-    from tatame_db.move.rehearsal import RehearsalFailed
+    from tatame_db.move.rehearsal.run import RehearsalFailed
 
     console.say("starting a temporary PostgreSQL for the rehearsal")
     print_step = console.say if as_json else console.answer

@@ -23,7 +23,7 @@ ANSWERS = {
     "back": "tatame_db.move.switch.steps.SwitchReport",
     "finish": "tatame_db.move.switch.finish.Finished",
     "rejects": "tatame_db.cli.move_json.Rejects",
-    "rehearse": "tatame_db.move.rehearsal.Rehearsal",
+    "rehearse": "tatame_db.move.rehearsal.run.Rehearsal",
 }
 # Properties that are keys too, by class.
 PROPERTIES: dict[str, tuple[str, ...]] = {

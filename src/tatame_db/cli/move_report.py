@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tatame_db.move.differences import RowDifference
     from tatame_db.move.left_behind import LeftBehind
     from tatame_db.move.plan import PlannedTable
-    from tatame_db.move.rehearsal import RehearsedStep
+    from tatame_db.move.rehearsal.steps import RehearsedStep
     from tatame_db.move.rest import RestReading
 
 # The labels of a report, `excluded` being the longest, and two spaces.

@@ -54,7 +54,7 @@ from tatame_db.move.proof import Comparison, Proof, TableCount, TableProof, comp
 from tatame_db.move.reach import ReferencesUnreadable, RowsStillReferenced
 from tatame_db.move.ready import TrialInsertFailed
 from tatame_db.move.refusals import OtherRowsInTarget, TablesEmptied
-from tatame_db.move.rehearsal import Rehearsal, rehearse
+from tatame_db.move.rehearsal.run import Rehearsal, rehearse
 from tatame_db.move.resolve import TooManyExcluded
 from tatame_db.move.rest_errors import RestError
 from tatame_db.move.restore import NotRejected, Rejected, RowsWithoutText, rejected_rows, restoring_script
