@@ -13,88 +13,24 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-
 from tatame_db import evolve
 from tatame_db.database.address import readable
-from tatame_db.move.rehearsal.project import run_statements
+from tatame_db.move.rehearsal.project import connect, run_statements
+from tatame_db.move.rehearsal.writer import Writer
 from tatame_db.server.scratch import scratch
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from sqlalchemy import URL
 
     from tatame_db.server.scratch import Scratch
 
-CHANGES_A_SECOND = 200
 COMMAND = [sys.executable, "-m", "tatame_db", "move"]
 CONFIRMED = "--write-to-source"
-MARK = 900_000
-
-
-class Writer(threading.Thread):
-    """An app that writes to whichever database lets it, and remembers what was acknowledged."""
-
-    def __init__(self, addresses: list[URL]) -> None:
-        super().__init__(daemon=True)
-        self.addresses, self.home = addresses, 0
-        self.acknowledged: dict[int, str] = {}
-        self.unknown: set[int] = set()
-        self.longest_wait = 0.0
-        self.stopped = threading.Event()
-
-    def run(self) -> None:
-        """Write until stopped: inserts, updates and deletes, and a mark with the time."""
-        number = 0
-        connection: psycopg.Connection[Any] | None = None
-        while not self.stopped.is_set():
-            began = time.monotonic()
-            try:
-                if connection is None or connection.closed:
-                    connection = psycopg.connect(readable(self.addresses[self.home]), autocommit=True)
-                number += 1
-                self._write(connection, number)
-            except psycopg.errors.ObjectNotInPrerequisiteState:
-                self.longest_wait = max(self.longest_wait, time.monotonic() - began)
-                self.home = 1 - self.home
-                connection = None
-            except psycopg.Error:
-                connection = None
-                time.sleep(0.05)
-            else:
-                self.longest_wait = max(self.longest_wait, time.monotonic() - began)
-            time.sleep(max(0, 1 / CHANGES_A_SECOND - (time.monotonic() - began)))
-
-    def _write(self, connection: psycopg.Connection[Any], number: int) -> None:
-        row = MARK + number % 500
-        text = f"{time.time():.3f} {number}"
-        # Until the answer comes, either value may be there.
-        self.unknown.add(row)
-        if number % 7 == 0:
-            connection.execute("DELETE FROM notifications WHERE id = %s", [row])
-            self.acknowledged[row] = ""
-        else:
-            connection.execute(
-                "INSERT INTO notifications (id, title) VALUES (%s, %s)"
-                " ON CONFLICT (id) DO UPDATE SET title = excluded.title",
-                [row, text],
-            )
-            self.acknowledged[row] = text
-        self.unknown.discard(row)
-
-    def lost(self, address: URL) -> list[int]:
-        """Return the rows of which a database does not have what was acknowledged."""
-        with psycopg.connect(readable(address)) as connection:
-            found = dict(connection.execute(f"SELECT id, title FROM notifications WHERE id >= {MARK}").fetchall())
-        wanted = {row: text for row, text in self.acknowledged.items() if row not in self.unknown}
-        return [row for row, text in wanted.items() if found.get(row, "") != text]
 
 
 class Day:
@@ -122,52 +58,41 @@ class Day:
             [*COMMAND, *arguments], env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
 
-    def mark(self, address: URL) -> float:
-        """Return the time of the newest row that the app wrote, as a database has it."""
-        with psycopg.connect(readable(address)) as connection:
-            found = connection.execute(
-                f"SELECT max(split_part(title, ' ', 1)::float) FROM notifications WHERE id >= {MARK}"
-            ).fetchone()
-        return float(found[0]) if found and found[0] else 0.0
-
-    @contextlib.contextmanager
-    def writing(self) -> Generator[Writer]:
-        """Let the app write."""
-        writer = Writer([self.source, self.target])
-        writer.start()
-        try:
-            yield writer
-        finally:
-            writer.stopped.set()
-            writer.join()
+    def newest(self, address: URL) -> float:
+        """Return the time of the newest row that the app wrote, as a database has it; 0 if it has none."""
+        with connect(address) as connection:
+            [(newest,)] = connection.execute(
+                "SELECT extract(epoch FROM max(created_at)) FROM users WHERE clerk_user_id LIKE 'rehearsal\\_%'"
+            )
+        return float(newest or 0)
 
 
 def measure(day: Day, seconds: int) -> None:
     """Print lag, pause and memory."""
     follow = day.start("follow", "--keep-slot", CONFIRMED)
     try:
-        with day.writing() as writer:
-            while day.mark(day.target) == 0:
+        with Writer(day.source, day.target) as writer:
+            while day.newest(day.target) == 0:
                 time.sleep(0.1)
             time.sleep(5)
             lags: list[float] = []
             until = time.monotonic() + seconds
             while time.monotonic() < until:
-                lags.append(max(0.0, day.mark(day.source) - day.mark(day.target)))
+                lags.append(max(0.0, day.newest(day.source) - day.newest(day.target)))
                 time.sleep(0.1)
             print(f"lag: median {median(lags):.2f} s, highest {max(lags):.2f} s, of {len(lags)} samples")
             peak = _peak_megabytes(follow.pid)
             print(f"memory of the follower: {peak:.0f} MB at most")
             digest = day.move("switch", "--dry-run", "--json")["pause_seconds"]
             for command in ("switch", "back"):
-                writer.longest_wait = 0.0
+                writer.longest_wait_seconds = 0.0
                 report = day.move(command, "--json", CONFIRMED)
                 time.sleep(1)
                 print(
                     f"{command}: pause {report['pause_seconds']:.2f} s, {report['pause_seconds'] / digest:.2f} of the"
-                    f" whole digest ({digest:.2f} s); the app waited for {writer.longest_wait:.2f} s at most"
+                    f" whole digest ({digest:.2f} s); the app waited for {writer.longest_wait_seconds:.2f} s at most"
                 )
-        print(f"lost: {len(writer.lost(day.source))} of {len(writer.acknowledged)} rows")
+        report_losses(writer, day.source)
     finally:
         follow.send_signal(signal.SIGINT)
         follow.communicate(timeout=60)
@@ -179,10 +104,10 @@ def _peak_megabytes(process: int) -> float:
 
 
 def kill_rounds(day: Day, rounds: int) -> None:
-    """Kill the client or a server at a random moment of following, switching and going back, and count losses."""
-    chance, lost, duplicated = random.Random(1), 0, 0  # noqa: S311, no secret
+    """Kill the client or a server at a random moment of following, switching and going back, and name what was lost."""
+    chance = random.Random(1)  # noqa: S311, no secret
     at_target = False
-    with day.writing() as writer:
+    with Writer(day.source, day.target) as writer:
         for number in range(1, rounds + 1):
             command = chance.choice(["follow", "switch"])
             if command == "follow":
@@ -213,12 +138,13 @@ def kill_rounds(day: Day, rounds: int) -> None:
             at_target = not at_target
             time.sleep(0.5)
             print(f"round {number}: {' '.join(arguments)}, {victim} killed", file=sys.stderr)
-    for address in (day.source, day.target):
-        lost += len(writer.lost(address)) if address is (day.target if at_target else day.source) else 0
-        with psycopg.connect(readable(address)) as connection:
-            row = connection.execute("SELECT count(*) - count(DISTINCT id) FROM notifications").fetchone()
-            duplicated += row[0] if row else 0
-    print(f"{rounds} rounds: {lost} lost and {duplicated} duplicated of {len(writer.acknowledged)} rows")
+    report_losses(writer, day.target if at_target else day.source)
+
+
+def report_losses(writer: Writer, home: URL) -> None:
+    """Print whether every acknowledged write is there, once."""
+    problems = "; ".join(writer.problems(home)) or "nothing is lost, nothing is there twice"
+    print(f"{writer.acknowledged} acknowledged transactions: {problems}")
 
 
 def main() -> None:

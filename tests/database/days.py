@@ -10,7 +10,6 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import URL, Engine
-from tests.database.moves import Row
 
 from tatame_db import move
 from tatame_db.database.address import readable
@@ -20,43 +19,15 @@ from tatame_db.move.follow import loop
 from tatame_db.move.follow.apply import ForwardFlow
 from tatame_db.move.follow.slot import Slot
 from tatame_db.move.open import open_for_writing, open_source_for_writing
-
-_RENAMED = {
-    ("versions", "app_version"): "appVersion",
-    ("gyms", "manager_id"): "managerId",
-    ("graduations", "user_id"): "userId",
-    ("checkins", "user_id"): "userId",
-    ("checkins", "class_id"): "classId",
-}
-_HOURS = {("class", "start"), ("class", "end")}
-_COLUMNS = (
-    "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'public'"
-    " AND table_name <> 'alembic_version' ORDER BY table_name, ordinal_position"
-)
+from tatame_db.move.rehearsal.comparer import compare_values
+from tatame_db.schema import phases
 
 
 def assert_equal(source: URL, target: URL) -> None:
-    """Compare all rows of both databases value by value."""
-    with psycopg.connect(readable(source)) as here, psycopg.connect(readable(target)) as there:
-        for connection in (here, there):
-            connection.execute("SET TimeZone = 'UTC'; SET DateStyle = 'ISO'")
-        tables: dict[str, list[tuple[str, str]]] = {}
-        for table, column, kind in there.execute(_COLUMNS):
-            tables.setdefault(table, []).append((column, kind))
-        for table, columns in tables.items():
-            expected = []
-            for column, kind in columns:
-                name = f'"{_RENAMED.get((table, column), column)}"'
-                at_utc = " AT TIME ZONE 'UTC'" if kind == "timestamp without time zone" else ""
-                text = f"({name}{at_utc})::text"
-                # The target stores hours and minutes as text.
-                expected.append(f"left({text}, 5)" if (table, column) in _HOURS else text)
-            found = [f'"{column}"::text' for column, _ in columns]
-            assert _rows(here, table, expected) == _rows(there, table, found), table
-
-
-def _rows(connection: psycopg.Connection[Row], table: str, values: list[str]) -> list[Row]:
-    return connection.execute(f'SELECT {", ".join(values)} FROM public."{table}" ORDER BY id::text'.encode()).fetchall()
+    """Compare all rows of both databases value by value, by code that shares nothing with the proof."""
+    compared = compare_values(source, target)
+    assert set(phases()) <= set(compared.tables)
+    assert (compared.not_compared, compared.discrepancies) == ([], [])
 
 
 @dataclass

@@ -14,6 +14,6 @@ INSERT INTO users (id, clerk_user_id) VALUES (2000000001, NULL), (2000000002, 'u
 INSERT INTO graduations (belt, "studentId") VALUES ('WHITE', 2000000001);
 ALTER TABLE checkins DROP CONSTRAINT "checkins_userId_fkey";
 INSERT INTO checkins (id, "userId", date) VALUES
-    (2000000001, 2000000099, '2024-02-29'), (2000000002, 1, 'infinity'), (2147483647, 1, NULL), (2147483648, 1, NULL);
+    (2000000001, 2100000000, '2024-02-29'), (2000000002, 1, 'infinity'), (2147483647, 1, NULL), (2147483648, 1, NULL);
 INSERT INTO class (description, start) VALUES ('Com segundos', '18:30:45');
 INSERT INTO assets (type) VALUES (repeat('ç', 3000));

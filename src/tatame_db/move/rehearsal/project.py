@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -31,11 +31,15 @@ def run_statements(address: URL, file: str, rows: int) -> None:
     others = 3 * users + gyms + 3 * numbers["classes"] + numbers["notifications"] + 18
     numbers["checkins"] = rows - others
     statements = (HERE / f"{file}.sql").read_text()
-    # A file is sent as one query, in which the server accepts no parameters: the client inserts the values.
-    with psycopg.connect(
-        make_conninfo(readable(address), **without_environment(address)), cursor_factory=psycopg.ClientCursor
-    ) as connection:
-        connection.execute(statements.encode(), numbers if "%(" in statements else None)
+    with connect(address) as connection:
+        # A file is sent as one query, in which the server accepts no parameters: the client inserts the values.
+        cursor = psycopg.ClientCursor(connection)
+        cursor.execute(statements.encode(), numbers if "%(" in statements else None)
+
+
+def connect(address: URL, *, autocommit: bool = False) -> psycopg.Connection[tuple[Any, ...]]:
+    """Connect as a client of its own, which shares nothing with the sessions of a move."""
+    return psycopg.connect(make_conninfo(readable(address), **without_environment(address)), autocommit=autocommit)
 
 
 def add_later_models(source: Engine) -> None:

@@ -6,8 +6,9 @@ SET TimeZone = 'America/Sao_Paulo';
 INSERT INTO roles (id, created_at)
 SELECT unnest('{STUDENT,INSTRUCTOR,MANAGER}'::text[]), '2022-01-10 09:00:00.000001';
 
-INSERT INTO versions (created_at, "appVersion", disabled_at)
-SELECT timestamptz '2022-02-01 12:00' + n * interval '97 days', '1.' || n || '.0', CASE WHEN n < 5 THEN date '2024-01-01' + n END
+-- With the lowest id, and with the highest that another one can follow; the app does not insert into this table all day.
+INSERT INTO versions (id, created_at, "appVersion", disabled_at)
+SELECT CASE n WHEN 5 THEN -2147483648 WHEN 6 THEN 2147483646 ELSE n END, timestamptz '2022-02-01 12:00' + n * interval '97 days', '1.' || n || '.0', CASE WHEN n < 5 THEN date '2024-01-01' + n END
 FROM generate_series(1, 6) AS n;
 
 INSERT INTO app_stores (store, url)
@@ -78,7 +79,7 @@ INSERT INTO users (clerk_user_id, role, email, first_name, last_name, profile_pi
 INSERT INTO notifications (recipients, viewed_by, content, sent_at) VALUES
     (ARRAY['1', NULL, 'NULL', '', 'a,b', 'c"d', '{e}', E'f\\g', ' '], '{}', repeat('ação ', 50000), '0001-01-01'),
     ('[0:1]={a,b}', ARRAY[ARRAY['1', NULL], ARRAY['', '4']], NULL, '9999-12-31');
-INSERT INTO checkins (id, date) VALUES (-2147483648, '0001-01-01'), (2147483646, '9999-12-31');
+INSERT INTO checkins (date) VALUES ('0001-01-01'), ('9999-12-31');
 
 -- As autovacuum does in a project that has been in use for some time.
 ANALYZE;

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tatame_db.database.address import readable
 from tatame_db.errors import TatameError, fact
 from tatame_db.move.rehearsal.copies import Copies
+from tatame_db.move.rehearsal.day import Day
 from tatame_db.move.rehearsal.steps import RehearsedStep, run_step
 from tatame_db.server.errors import DirectoryUnusable
 from tatame_db.server.scratch import persistent_scratch, scratch
@@ -92,7 +93,8 @@ def rehearse(
         started = time.perf_counter()
         steps = list[RehearsedStep]()
         source, target = (opened.enter_context(running.database(name)) for name in ("supabase", "tatame"))
-        for name, step in Copies(source, target, rows).steps().items():
+        day = opened.enter_context(Day(source.url, target, rows))
+        for name, step in (Copies(source, target, rows).steps() | day.steps()).items():
             steps.append(run_step(name, step))
             if not steps[-1].passed and shutil.disk_usage(directory).free < _NEEDED_BYTES:
                 raise NoPlaceForRehearsal(directory=directory.parent, reason="the disk is full")

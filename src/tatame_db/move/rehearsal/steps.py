@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import psycopg
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from tatame_db.errors import TatameError
 
@@ -46,7 +46,7 @@ def run_step(name: str, step: Callable[[], str]) -> RehearsedStep:
         summary = str(error)
     except TatameError as error:
         summary = error.what
-    except (psycopg.OperationalError, OperationalError) as error:
+    except (psycopg.Error, SQLAlchemyError) as error:
         # A full disk, for instance.
         summary = str(error).splitlines()[0]
     return RehearsedStep(name, summary, time.perf_counter() - started, passed)
