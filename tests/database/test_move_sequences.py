@@ -7,11 +7,17 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import URL, Engine
+from tests.database.days import Day, day, drop_slots
 from tests.database.moves import ask, change, copy_into
 
 from tatame_db import move
 from tatame_db.database.address import readable
+from tatame_db.move.switch.homes import Home
+from tatame_db.move.switch.steps import Step
+from tatame_db.move.switch.switch import switch
 from tatame_db.schema import phases
+
+__all__ = ["day"]
 
 
 @pytest.fixture
@@ -91,13 +97,36 @@ def test_the_sequence_of_the_target_is_never_set_back(rejected_user: URL, engine
 def test_ids_that_the_target_could_never_reach_do_not_use_up_its_own(supabase: URL, engine: Engine) -> None:
     change(
         supabase,
-        "INSERT INTO checkins (id) VALUES (2147483647), (2147483648), (-5)",
+        "INSERT INTO checkins (id) VALUES (2147483646), (2147483647), (2147483648), (-5)",
         "ALTER TABLE versions ALTER id DROP IDENTITY",
         "ALTER TABLE versions ALTER id TYPE text",
         "INSERT INTO versions (id) VALUES ('90'), ('later'), ('9000000000')",
     )
     copy_into(supabase, engine, choices=move.Choices(misfits="reject", rejects="keep"))()
     assert (next_ids(engine)["checkins"], next_ids(engine)["versions"]) == (70_001, 91)
+    # The app adds more than one row afterwards.
+    change(engine.url, *["INSERT INTO checkins DEFAULT VALUES"] * 2)
+
+
+def test_a_high_id_on_the_target_does_not_use_up_those_of_the_source(day: Day) -> None:
+    switch(day.source, day.engine)
+    change(day.engine.url, "INSERT INTO checkins (id) VALUES (2147483646)")
+    switch(day.source, day.engine, to=Home.SOURCE)
+    change(day.source, *["INSERT INTO checkins DEFAULT VALUES"] * 2)
+    assert ask(day.source, "SELECT max(id) FROM checkins WHERE id < 2000000000") == [(70_002,)]
+    drop_slots(day.engine.url)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_target_without_an_id_left_that_fits_the_source_does_not_go_back(day: Day, dry_run: bool) -> None:
+    change(day.source, "ALTER TABLE checkins ALTER id TYPE integer")
+    switch(day.source, day.engine)
+    change(day.engine.url, "SELECT setval('checkins_id_seq', 2147483647)")
+    steps: list[Step] = []
+    with pytest.raises(move.IdsExhausted):
+        switch(day.source, day.engine, to=Home.SOURCE, dry_run=dry_run, on_step=steps.append)
+    assert steps == [Step.CHECK]
+    drop_slots(day.engine.url)
 
 
 @pytest.mark.parametrize("last", [2**31 - 1, 2**40])

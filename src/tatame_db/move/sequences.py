@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tatame_db.database.dialect import literal, public, quoted
+from tatame_db.database.dialect import DIALECT, literal, public, quoted
 from tatame_db.errors import TatameError, fact
 from tatame_db.move.catalogue import SourceUnreadable
 from tatame_db.move.conversion import INTEGERS
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tatame_db.move.mapping import Mapping, TableMap
 
 LARGEST_IDS = {"smallint": 2**15 - 1, "integer": 2**31 - 1, "bigint": 2**63 - 1}
+# A row with an id that near to the largest one got it by hand: a sequence that continued after it would soon end.
+_LAST_IDS = 1_000_000
 
 
 @fact
@@ -30,12 +32,12 @@ class IdsExhausted(TatameError):
     last: int
     largest: int
     what = (
-        "no new row of {table} could get an id: the source's sequence {sequence} stands at {last:,}, and the largest id"
-        " is {largest:,}"
+        "no new row of {table} could get an id: the sequence {sequence} of the old home stands at {last:,}, and the"
+        " largest id that the other database can hold is {largest:,}"
     )
     fix = (
-        "if no row has ever had ids that large, set the sequence back at the source: `SELECT setval('{sequence}', …)`;"
-        " otherwise give the model a `BigInteger` id"
+        "if no row has ever had ids that large, set that sequence back: `SELECT setval('{sequence}', …)`; otherwise"
+        " make the id a `bigint` in the other database"
     )
 
 
@@ -51,11 +53,13 @@ def highest_ids(source: MoveConnection, mapping: Mapping) -> dict[str, int]:
 def advance_sequence(target: MoveConnection, table: Table, highest: int) -> None:
     """Let a table continue after this id, its own highest and the last that its sequence handed out.
 
-    Never sets the sequence back. PostgreSQL does not roll it back either.
+    The highest of its rows, except for some that are so high that hardly another one could follow. Never sets the
+    sequence back. PostgreSQL does not roll it back either.
     """
     column, sequence = table.autoincrement_column, sequence_of(target, table)
     if column is not None and sequence:
-        largest = f"(SELECT max({quoted(column.name)}) FROM {public(table.name)})"
+        key, kind = quoted(column.name), str(column.type.compile(DIALECT)).lower()
+        largest = f"(SELECT max({key}) FROM {public(table.name)} WHERE {key} <= {_highest_to_follow(kind)})"
         target.rows(
             f"SELECT setval({literal(sequence)}, ids.highest) FROM (SELECT greatest({highest}, {largest}) AS highest,"
             f" {_LAST} AS own FROM {sequence} AS q) AS ids WHERE ids.highest > ids.own"
@@ -65,21 +69,39 @@ def advance_sequence(target: MoveConnection, table: Table, highest: int) -> None
 def advance_source(source: MoveConnection, target: MoveConnection, table: TableMap) -> None:
     """Let a table of the source continue after the last id that the target has handed out, and the highest of its rows.
 
-    Never sets a sequence back. PostgreSQL does not roll it back either.
+    Never sets a sequence back. PostgreSQL does not roll it back either. Raises what `highest_of_target` raises.
     """
-    key = table.key
-    if key.source is None or key.type not in LARGEST_IDS:
+    highest = highest_of_target(target, table)
+    if table.key.source is None or not highest:
         return
-    sequence = sequence_of(target, table.table)
-    last = f", (SELECT {_LAST} FROM {sequence} AS q)" if sequence else ""
-    [highest] = target.row(f"SELECT greatest((SELECT max({key.target_value}) FROM {table.target_sql}){last})")
-    sequences = source.rows(_SEQUENCES, {"table": public(table.name), "column": key.source.name})
-    for schema, name, *_ in sequences if highest is not None else ():
+    sequences = source.rows(_SEQUENCES, {"table": public(table.name), "column": table.key.source.name})
+    for schema, name, *_ in sequences:
         own = f"{quoted(schema)}.{quoted(name)}"
         source.rows(
             f"SELECT setval({literal(own)}, least({highest}, p.seqmax)) FROM {own} AS q JOIN pg_sequence AS p"
             f" ON p.seqrelid = {literal(own)}::regclass WHERE p.seqincrement > 0 AND {highest} > {_LAST}"
         )
+
+
+def highest_of_target(target: MoveConnection, table: TableMap) -> int:
+    """Return the last id that the target has handed out, or the highest of its rows that the source can continue after.
+
+    0 if there is none. Raises `IdsExhausted` if no other one fits into the column of the source.
+    """
+    key = table.key
+    if key.source is None or key.type not in LARGEST_IDS:
+        return 0
+    kind = key.source.kind if key.source.kind in LARGEST_IDS else key.type
+    most = min(_highest_to_follow(kind), _highest_to_follow(key.type))
+    [highest] = target.row(
+        f"SELECT coalesce(max({key.target_value}), 0) FROM {table.target_sql} WHERE {key.target_value} <= {most}"
+    )
+    if sequence := sequence_of(target, table.table):
+        [last] = target.row(f"SELECT {_LAST} FROM {sequence} AS q")
+        if last >= LARGEST_IDS[kind]:
+            raise IdsExhausted(table=table.name, sequence=sequence, last=last, largest=LARGEST_IDS[kind])
+        highest = max(highest, last)
+    return int(highest)
 
 
 def sequence_of(target: MoveConnection, table: Table) -> str | None:
@@ -102,15 +124,20 @@ _LAST = "CASE WHEN q.is_called THEN q.last_value ELSE q.last_value - 1 END"
 
 
 def _of_rows(source: MoveConnection, table: TableMap) -> int:
-    """Return the largest id of all rows, with the rejected ones, except for ids that the target could never reach."""
+    """Return the largest id of all rows, with the rejected ones, after which the target can continue."""
     key, rows = table.key, table.with_all_rows.source_sql
     if key.source is None or key.type not in LARGEST_IDS:
         return 0
     value = key.source_value
     if key.source.kind not in INTEGERS:
         rows, value = f"(SELECT ({key.compared})::bigint AS id FROM {rows}) AS ids", "ids.id"
-    [largest] = source.row(f"SELECT max({value}) FROM {rows} WHERE {value} < {LARGEST_IDS[key.type]}")
+    [largest] = source.row(f"SELECT max({value}) FROM {rows} WHERE {value} <= {_highest_to_follow(key.type)}")
     return largest or 0
+
+
+def _highest_to_follow(kind: str) -> int:
+    """Return the highest id of a row after which a sequence of this type may continue."""
+    return LARGEST_IDS[kind] - min(_LAST_IDS, LARGEST_IDS[kind] // 100)
 
 
 def _of_sequences(source: MoveConnection, table: TableMap) -> int:

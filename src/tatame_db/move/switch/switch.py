@@ -84,7 +84,7 @@ def switch(
 
     Raises `NothingToSwitch`, `KeysMissing`, `WritersNotStopped`, `TablesNotFenceable`, `FenceForbidden`,
     `ChangesPending`, `SwitchDiffers`, `PauseTooLong`, `TrialInsertFailed`, `RowsNotReturnable`, `OutcomeNotKnown`,
-    `NotOpened`, `ConnectionLost`, and what `copy` and `homes` raise.
+    `NotOpened`, `IdsExhausted`, `ConnectionLost`, and what `copy` and `homes` raise.
     """
     with open_way(source, target, to, tables, choices=choices, on_wait=on_wait, dry_run=dry_run) as way:
         if dry_run:
@@ -217,6 +217,7 @@ class _Switch:
         self.moved_before = [name for name, home in found.items() if home is way.new_home]
         if not self.tables:
             raise NothingToSwitch(tables=self.moved_before, home=way.new_home)
+        way.refuse_exhausted(self.tables)
         target = way.target
         refuse_disabled_keys(target, parked := Record(target).parked())
         missing = [f"{key.table}.{key.name} is missing" for key in missing_keys_and_indexes(target)]

@@ -19,7 +19,7 @@ from tatame_db.move.open import (
 )
 from tatame_db.move.ready import prove_ready
 from tatame_db.move.record import identity_of
-from tatame_db.move.sequences import advance_sequence, highest_ids
+from tatame_db.move.sequences import advance_sequence, highest_ids, highest_of_target
 from tatame_db.move.switch.homes import Home
 from tatame_db.move.switch.token import make_token, token_hash, token_of
 
@@ -66,8 +66,16 @@ class Way:
             return {name: key.name for name, key in keys.items() if key.alike}
         return {name: key.source.name for name, key in keys.items() if key.source and key.alike}
 
+    def refuse_exhausted(self, tables: Sequence[str]) -> None:
+        """Raise `IdsExhausted` if the new home could hand out no id that the old one has not."""
+        if isinstance(self.flow, BackFlow):
+            for name in tables:
+                highest_of_target(self.flow.home, self.flow.maps[name])
+        else:
+            highest_ids(self.flow.home, self.flow.mapping)
+
     def set_sequences(self, tables: Sequence[str]) -> None:
-        """Let the new home hand out only ids that the old one has not."""
+        """Let the new home hand out only ids that the old one has not. Raises `IdsExhausted`."""
         if isinstance(self.flow, BackFlow):
             self.flow.advance_sequences()
             self.flow.follower.driver.commit()
