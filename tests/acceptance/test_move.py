@@ -314,7 +314,7 @@ def test_the_report_of_a_copy_states_the_proof_and_the_next_step(move: Run, supa
     assert "excluded  nothing, every row was copied\n" in done.stdout
     with psycopg.connect(readable(supabase)) as connection:
         connection.execute("UPDATE checkins SET date = 'infinity' WHERE id = 1")
-    assert "next      once Supabase is closed for writing: `tatame-db move copy` again, then " in done.stdout
+    assert "or, once Supabase is closed for writing: `tatame-db move copy` again, then " in done.stdout
     assert "`tatame-db move verify` and `tatame-db check`\n" in done.stdout
     rejected = move("copy", "--rejects", "keep")
     assert "next      review `tatame_move.rejects`" in rejected.stdout

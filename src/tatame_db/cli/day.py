@@ -111,6 +111,8 @@ def follow_(
             _confirm(action, confirmed=write_to_source)
             moving.follow_source(source, target.database.engine, options, report, say_wait)
     report.end()
+    if not (once or until_equal):
+        console.say(f"ended: no table has its home in the {'target' if back else 'source'} any more")
 
 
 @move.command("switch")

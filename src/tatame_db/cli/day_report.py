@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tatame_db.cli import console
@@ -11,20 +13,22 @@ from tatame_db.errors import counted
 if TYPE_CHECKING:
     from tatame_db.move import Finished, Lag, SwitchReport
 
-# A line for every batch would scroll the others away; a sign of life comes that often.
-_QUIET_SECONDS = 10.0
+# A busy app would fill the terminal with a line for every batch.
+_LINE_SECONDS = 10.0
 
 
 class LagReport:
-    """Prints a line for each batch that wrote something, and now and then one that shows the lag."""
+    """Prints a line now and then: the time, how far the follower is behind, and what was written since the last one."""
 
     def __init__(self) -> None:
         self.said_at = 0.0
         self.reason: str | None = None
-        self.written = self.deleted = 0
+        self.written: Counter[str] = Counter()
+        self.deleted: Counter[str] = Counter()
+        self.all_written = self.all_deleted = 0
 
     def __call__(self, lag: Lag) -> None:
-        """Print what a batch wrote, and how far the follower is behind."""
+        """Add a batch, and print a line if one is due."""
         if lag.reason and lag.reason != self.reason:
             self.reason = lag.reason
             console.say(f"no slot: {lag.reason}; comparing whole tables again and again")
@@ -32,31 +36,42 @@ class LagReport:
             for table, why in lag.compared.items():
                 if not lag.reason:
                     console.say(f"{table} is compared whole now and then, because {why}")
-        self.written += sum(found.written for found in lag.applied)
-        self.deleted += sum(found.deleted for found in lag.applied)
-        if lag.applied or time.monotonic() - self.said_at > _QUIET_SECONDS:
+        for found in lag.applied:
+            self.written[found.table] += found.written
+            self.deleted[found.table] += found.deleted
+            self.all_written += found.written
+            self.all_deleted += found.deleted
+        if not self.said_at or time.monotonic() - self.said_at > _LINE_SECONDS:
             self.said_at = time.monotonic()
-            console.say(_lag(lag))
+            console.say(f"{datetime.now():%H:%M:%S}  {_lag(lag)}  {self._carried_over()}")
+            self.written.clear()
+            self.deleted.clear()
+
+    def _carried_over(self) -> str:
+        parts = [
+            f"{table} {self.written[table]:,} written"
+            + (f" {self.deleted[table]:,} deleted" if self.deleted[table] else "")
+            for table in self.written
+        ]
+        return ", ".join(parts) or "nothing to carry over"
 
     def end(self) -> None:
         """Print what all batches wrote."""
-        console.answer(f"{counted(self.written, 'row')} written, {self.deleted:,} deleted")
+        console.answer(f"{counted(self.all_written, 'row')} written, {self.all_deleted:,} deleted")
 
 
 def _lag(lag: Lag) -> str:
-    applied = ", ".join(
-        f"{found.table} {found.written:,} written" + (f" {found.deleted:,} deleted" if found.deleted else "")
-        for found in lag.applied
-    )
     parts = [] if lag.rows is None else [f"{counted(lag.rows, 'row')} behind"]
     parts.append(f"{lag.seconds:.1f} s behind")
     if lag.wal_bytes is not None:
         parts.append(f"{lag.wal_bytes / 1024 / 1024:,.1f} MB of WAL held")
-    return f"{', '.join(parts)}  {applied or 'nothing to carry over'}"
+    return ", ".join(parts)
 
 
 def show_switch(report: SwitchReport) -> None:
     """Print the proof of each table, the pause, and what to do next."""
+    from tatame_db.move import environment_lines
+
     console.table(
         ["table", "rows", "digest", "proof"],
         [
@@ -71,6 +86,16 @@ def show_switch(report: SwitchReport) -> None:
         )
         if any(not table.is_equal for table in report.tables):
             console.answer("rows that are not equal yet are carried over first, while writers go on")
+        console.answer("flags of the app afterwards:")
+        for line in environment_lines(dict.fromkeys([table.table for table in report.tables], report.home)):
+            console.answer(f"  {line}")
+        return
+    if report.closed_again:
+        console.answer(
+            f"the source refuses writes to {', '.join(report.closed_again)} again: its triggers were gone or disabled;"
+            " rows that were written there meanwhile are overwritten by the way back"
+        )
+    if not report.tables:
         return
     console.answer(f"the home is the {report.home} now; writers waited for {report.pause_seconds:.2f} s")
     if report.no_slot_because:
@@ -89,7 +114,9 @@ def show_finished(found: Finished) -> None:
     for left in found.left:
         console.answer(f"not removed: {left}")
     if found.stayed_at_source:
-        console.answer(f"never switched, so the source has newer rows from now on: {', '.join(found.stayed_at_source)}")
+        console.answer(
+            f"their home is the source, which has newer rows from now on: {', '.join(found.stayed_at_source)}"
+        )
     if found.kept_rejects:
         console.answer(f"kept: {counted(found.kept_rejects, 'excluded row')} in tatame_move.rejects")
     if not found.left:

@@ -244,6 +244,8 @@ def status_(
         chosen = target_of(database_url)
         target = opened.enter_context(move.open_target(chosen.database.engine, on_locked=_say_locked))
         status = move.status(target, _source_if_reachable(opened, chosen))
+    if env and status.home_problem:
+        raise move.HomesUnknown(problem=status.home_problem)
     if env:
         homes = {table.table: table.home for table in status.tables if table.home}
         console.answer("\n".join(move.environment_lines(homes)))

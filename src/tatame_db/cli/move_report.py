@@ -233,8 +233,8 @@ def _next_steps(report: Report, *, waiting: bool) -> list[str]:
         steps.append("copy the later phases")
     elif not steps:
         steps.append(
-            "once Supabase is closed for writing: `tatame-db move copy` again, then `tatame-db move verify` and"
-            " `tatame-db check`"
+            "switch without a stop: `tatame-db move follow`, then `tatame-db move switch`; or, once Supabase is closed"
+            " for writing: `tatame-db move copy` again, then `tatame-db move verify` and `tatame-db check`"
         )
     return steps
 

@@ -188,9 +188,9 @@ def status(
         unfinished = move.unfinished(opened)
         known = move.known_homes(opened)
     flags = [str(flag) for flag in move.mismatches(target.settings.use_postgres, known.fenced)]
-    flags += [known.problem] if known.problem else []
+    problems = [known.problem] if known.problem else []
     if as_json:
-        facts = {"embedded": target.server is not None, "move": unfinished.names, "flags": flags}
+        facts = {"embedded": target.server is not None, "move": unfinished.names, "flags": [*flags, *problems]}
         console.answer_json(asdict(found) | facts)
     else:
         _say_whose(target)
@@ -199,9 +199,12 @@ def status(
             names = ", ".join(unfinished.names)
             console.answer(f"\nNOT READY  a move is unfinished; not restored or not validated: {names}")
             console.answer(f"           run `{unfinished.command}` to restore them")
-        for flag in flags:
-            console.answer(f"\nWARNING  {flag}")
-        if known.fenced and flags:
+        for problem in problems:
+            console.answer(f"\nWARNING  {problem}")
+        if flags:
+            console.answer("\nWARNING  the flags of the app do not fit the homes of the tables:")
+            for flag in flags:
+                console.answer(f"         {flag}")
             console.answer("         `tatame-db move status --env` prints the flags that fit")
     if check and found.pending:
         raise evolve.StatusCheckFailed(pending=found.pending)

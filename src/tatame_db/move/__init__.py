@@ -61,7 +61,7 @@ from tatame_db.move.restore import NotRejected, Rejected, RowsWithoutText, rejec
 from tatame_db.move.sequences import IdsExhausted
 from tatame_db.move.snapshot import TablesChanging, TablesLocked
 from tatame_db.move.stages import Stage
-from tatame_db.move.status import MoveStatus, TableStatus, Unfinished, status, unfinished
+from tatame_db.move.status import HomesUnknown, MoveStatus, TableStatus, Unfinished, status, unfinished
 from tatame_db.move.switch.environment import environment_lines, mismatches
 from tatame_db.move.switch.errors import (
     ChangesPending,
@@ -115,6 +115,7 @@ __all__ = [
     "FollowOptions",
     "ForeignKeyViolated",
     "Home",
+    "HomesUnknown",
     "IdsExhausted",
     "JobNotConnected",
     "KeysDisabled",

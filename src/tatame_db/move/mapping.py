@@ -315,13 +315,17 @@ class Mapping:
 
     def chosen(self, names: Sequence[str]) -> list[TableMap]:
         """Return the tables with these names, or all, in the order of the move. Raises `TableUnknown`."""
-        known = {table.name for table in self.tables}
-        if unknown := [name for name in names if name not in known]:
-            raise TableUnknown(names=unknown)
+        refuse_unknown(names)
         return [table for table in self.tables if not names or table.name in names]
 
     def __getitem__(self, name: str) -> TableMap:
         return next(table for table in self.tables if table.name == name)
+
+
+def refuse_unknown(names: Sequence[str]) -> None:
+    """Raise `TableUnknown` for names that are not those of tables of the models."""
+    if unknown := [name for name in names if name not in phases()]:
+        raise TableUnknown(names=unknown)
 
 
 def read_mapping(connections: Connections) -> Mapping:

@@ -114,7 +114,7 @@ class Plan:
     @property
     def unresolved(self) -> list[Obstacle]:
         """The obstacles without a choice."""
-        return [obstacle for obstacle in self.obstacles if obstacle.chosen is None]
+        return unresolved(self.obstacles)
 
     @property
     def empty(self) -> bool:
@@ -132,6 +132,11 @@ class Plan:
         if self.unresolved:
             return PlanIncomplete(obstacles=len(self.unresolved))
         return CopyWouldRefuse(refusals=self.refusals) if self.refusals else None
+
+
+def unresolved(obstacles: Iterable[Obstacle]) -> list[Obstacle]:
+    """Return the obstacles without a choice."""
+    return [obstacle for obstacle in obstacles if obstacle.chosen is None]
 
 
 def plan(connections: Connections, choices: Choices | None = None, addresses: Iterable[str] = ()) -> Plan:

@@ -11,7 +11,7 @@ from tatame_db.move.digest import Digest, Hash, TableDigests, common_hash
 from tatame_db.move.fingerprint import Fingerprint, fingerprint
 from tatame_db.move.keys import refuse_disabled_keys
 from tatame_db.move.mapping import read_mapping
-from tatame_db.move.plan import plan_of
+from tatame_db.move.plan import plan_of, unresolved
 from tatame_db.move.reach import refuse_references
 from tatame_db.move.record import Record, identity_of
 from tatame_db.move.refusals import refuse_emptied, refuse_other_rows
@@ -147,7 +147,7 @@ def prepare(
         hash_function=hash_function,
         fingerprints=fingerprints,
         digests=digests,
-        own_keys=own_keys(connections.target),
+        own_keys=own_keys(connections.target, moved),
         outdated=_outdated(connections.target, [*selected.names, *moved]),
         moved=moved,
         highest_ids=highest_ids(connections.source, resolution.mapping),
@@ -169,7 +169,11 @@ def prepare(
 def refuse_unresolved(plan: Plan) -> None:
     """Raise `ObstaclesUnresolved` if the plan has obstacles without a choice."""
     if not plan.complete:
-        raise ObstaclesUnresolved(kinds=sorted({obstacle.kind for obstacle in plan.unresolved}))
+        found = {
+            f"{obstacle.kind} in {table.table}" for table in plan.tables for obstacle in unresolved(table.obstacles)
+        }
+        found |= {obstacle.kind for obstacle in unresolved(plan.unknown_tables)}
+        raise ObstaclesUnresolved(kinds=sorted(found))
 
 
 def changes_of(preparation: Preparation, connections: Connections, table: TableMap) -> Changes:

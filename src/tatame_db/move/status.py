@@ -36,6 +36,16 @@ class MoveUnfinished(TatameError):
     fix = "run `{command}`, which restores them and proves the rows; then check again"
 
 
+@fact
+class HomesUnknown(TatameError):
+    """The homes of the tables contradict each other in the two databases."""
+
+    problem: str
+    what = "the homes of the tables are not known: {problem}"
+    means = f"{NOTHING_CHANGED} No flag of the app is certain."
+    fix = "`tatame-db move switch --dry-run` says what to do about it"
+
+
 @dataclass(frozen=True)
 class Unfinished:
     """The foreign keys and indexes that a move left dropped or unvalidated, and the command that restores them."""

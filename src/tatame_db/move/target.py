@@ -12,7 +12,7 @@ from tatame_db.move.target_schema import types_of_models
 from tatame_db.schema import Base, moved_tables, phases
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from tatame_db.move.connection import MoveConnection
     from tatame_db.move.mapping import TableMap
@@ -120,13 +120,17 @@ def keys_of_models() -> set[tuple[str, tuple[str, ...], str, tuple[str, ...]]]:
     }
 
 
-def own_keys(target: MoveConnection) -> list[OwnKey]:
-    """Return the foreign keys that refer to tables of the models, and that the models do not have."""
+def own_keys(target: MoveConnection, moved: Collection[str] = ()) -> list[OwnKey]:
+    """Return the foreign keys that refer to tables of the models, and that the models do not have.
+
+    With `moved`, tables whose home is the target, also their own keys: the rows there are not those of the source.
+    """
     of_models = keys_of_models()
     return [
         key
         for key in keys_to(target, list(phases()))
         if not key.is_of_models
+        or key.table in moved
         or (key.table, tuple(key.columns), key.parent, tuple(key.parent_columns)) not in of_models
     ]
 

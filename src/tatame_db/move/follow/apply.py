@@ -250,7 +250,7 @@ class ForwardFlow:
     def _write_in_order(self, every: list[_Rows], *, deletes_first: bool) -> list[Applied]:
         target = self.follower
         target.execute("SET CONSTRAINTS ALL DEFERRED")
-        found_keys = own_keys(target)
+        found_keys = own_keys(target, phases().keys() - self._tables)
         written: dict[str, int] = {}
         deleted: dict[str, int] = {}
         if deletes_first:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from tatame_db.errors import TatameError, fact
+from tatame_db.move.connection import is_refusal, reason_without_values
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -121,13 +122,38 @@ class SlotForeign(TatameError):
     fix = "drop it with `SELECT pg_drop_replication_slot('{name}')` if nothing reads it, then run the command again"
 
 
+@fact
+class ChangeRefused(TatameError):
+    """A function of the database raised an error as objects of the move were created, as an event trigger does."""
+
+    database: str
+    reason: str
+    what = "the {database} refused objects that the move needs: {reason}"
+    means = "What was to be created was rolled back; no row and no home of a table was changed."
+    fix = (
+        "`SELECT evtname, evtfoid::regproc FROM pg_event_trigger` shows event triggers; disable the one that refuses"
+        " changes of the schema, then run the command again"
+    )
+
+
+@contextlib.contextmanager
+def objects_in_words(connection: MoveConnection) -> Generator[None]:
+    """Raise `ChangeRefused` for an error of a function of the database; its transaction is of no use then."""
+    try:
+        yield
+    except psycopg.Error as error:
+        if not is_refusal(error):
+            raise
+        raise ChangeRefused(database=connection.name, reason=reason_without_values(error)) from error
+
+
 @contextlib.contextmanager
 def writing(connection: MoveConnection, *, lock_timeout_ms: int = 0, statement_timeout_ms: int = 0) -> Generator[None]:
-    """Run statements in a transaction of their own, with settings that end with it."""
+    """Run statements in a transaction of their own, with settings that end with it. Raises `ChangeRefused`."""
     driver = connection.driver
     # A role may begin its transactions read-only, which no setting within them changes.
     driver.read_only, driver.isolation_level = False, psycopg.IsolationLevel.READ_COMMITTED
-    with driver.transaction():
+    with objects_in_words(connection), driver.transaction():
         connection.pin_settings(for_transaction=True)
         for name, milliseconds in (("lock_timeout", lock_timeout_ms), ("statement_timeout", statement_timeout_ms)):
             if milliseconds:

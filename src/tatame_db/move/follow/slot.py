@@ -248,8 +248,9 @@ FROM pg_replication_slots WHERE slot_type = 'logical'
 """
 # Without the text of a query, which may contain values.
 _RUNNING = f"""
-SELECT concat('the process ', pid, ' (', coalesce(nullif(application_name, ''), 'no name'), ', user ', usename, ', ',
-    coalesce(state, backend_type), ', begun ', to_char(xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC'), ')')
+SELECT concat('the process ', pid, ' (', concat_ws(', ', nullif(application_name, ''), 'user ' || usename,
+    coalesce(state, backend_type),
+    'begun ' || to_char(xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC')), ')')
 FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
 UNION ALL
 SELECT concat('the prepared transaction ', gid) FROM pg_prepared_xacts

@@ -115,4 +115,10 @@ class NothingToFollow(TatameError):
     home: Home
     what = "no table has its home in the {home}, so there is nothing to follow"
     means = "No home was changed."
-    fix = "`tatame-db move status` shows the home of each table"
+    fix = "{advice}; `tatame-db move status` shows the home of each table"
+
+    @property
+    def advice(self) -> str:
+        """The command for the other direction."""
+        back = "" if self.home == "target" else " --back"
+        return f"`tatame-db move follow{back}` follows the tables whose home is the other database"

@@ -23,6 +23,7 @@ from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.blockers import blockers
 from tatame_db.evolve.lock import LOCK_TIMEOUT_MS, ignore
 from tatame_db.evolve.migrate import RETRY_PAUSES_SECONDS
+from tatame_db.move.follow.errors import objects_in_words
 from tatame_db.move.record import SCHEMA
 from tatame_db.move.switch.token import SETTING
 from tatame_db.schema import Base, optional_in_source, phases
@@ -372,7 +373,8 @@ def relations_of(connection: MoveConnection, tables: Collection[str]) -> list[Re
 @contextlib.contextmanager
 def _in_words(connection: MoveConnection) -> Generator[None]:
     try:
-        yield
+        with objects_in_words(connection):
+            yield
     except psycopg.errors.InsufficientPrivilege as error:
         connection.driver.rollback()
         [role] = connection.row("SELECT current_user")

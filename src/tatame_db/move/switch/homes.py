@@ -36,8 +36,8 @@ class BothHomesOpen(TatameError):
     what = "both databases take writes to {tables}: the triggers of the source that refuse them are gone or disabled"
     means = "Rows may have been written to both databases since then. Nothing was changed now."
     fix = (
-        "stop the app's writes to the source, run `tatame-db move verify`, and repair what differs; then run `tatame-db"
-        " move switch` again, which closes the source"
+        "stop the app's writes to the source, look with `tatame-db move verify` for rows that only the source has, and"
+        " write them to the target; then run `tatame-db move switch`, which closes the source again"
     )
 
 
@@ -62,7 +62,7 @@ class TablesMoved(TatameError):
     others: list[str]
     what = "the home of {tables} is the target: the source has only rows from before the switch"
     means = "Nothing was copied; a copy would overwrite what was written to the target since."
-    fix = "{advice}`tatame-db move back {arguments}` makes the source their home again, with all rows"
+    fix = "{advice}`{command}` makes the source their home again, with all rows"
 
     @property
     def advice(self) -> str:
@@ -70,9 +70,10 @@ class TablesMoved(TatameError):
         return f"copy the other tables with `tatame-db move copy {' '.join(self.others)}`; " if self.others else ""
 
     @property
-    def arguments(self) -> str:
-        """The tables, as they are typed."""
-        return " ".join(self.tables)
+    def command(self) -> str:
+        """The command, with the tables unless they are all."""
+        tables = [] if len(self.tables) == len(phases()) else self.tables
+        return " ".join(["tatame-db move back", *tables])
 
 
 @fact

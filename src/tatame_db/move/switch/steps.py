@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -64,4 +64,6 @@ class SwitchReport:
     """Why there is none: the way back compares whole tables then."""
     left: list[str]
     """What could not be removed of what followed the old home; `move finish` removes it."""
+    closed_again: list[str] = field(default_factory=list[str])
+    """Tables that had moved before, and whose triggers on the source were removed or disabled since: they are back."""
     is_dry_run: bool = False

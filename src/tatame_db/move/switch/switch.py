@@ -38,7 +38,7 @@ from tatame_db.move.switch.errors import (
     SwitchDiffers,
 )
 from tatame_db.move.switch.fence import closed_tables, closing, open_, refuse_unfenceable
-from tatame_db.move.switch.homes import Home, homes
+from tatame_db.move.switch.homes import BothHomesOpen, Home, homes
 from tatame_db.move.switch.steps import Step, SwitchedTable, SwitchReport
 from tatame_db.move.switch.way import Way, open_way
 from tatame_db.schema import phases
@@ -82,9 +82,12 @@ def switch(
     begins, `on_retry` as `closing` calls it, `on_wait` once if another process holds the lock on schema changes. With
     `dry_run`, nothing is written, no writer waits, and the digests in the report may differ.
 
-    Raises `NothingToSwitch`, `KeysMissing`, `WritersNotStopped`, `TablesNotFenceable`, `FenceForbidden`,
-    `ChangesPending`, `SwitchDiffers`, `PauseTooLong`, `TrialInsertFailed`, `RowsNotReturnable`, `OutcomeNotKnown`,
-    `NotOpened`, `IdsExhausted`, `ConnectionLost`, and what `copy` and `homes` raise.
+    Tables that have moved and whose triggers on the source are gone or disabled get them again.
+
+    Raises `TableUnknown`, `NothingToSwitch`, `BothHomesOpen`, `ChangeRefused`, `KeysMissing`, `WritersNotStopped`,
+    `TablesNotFenceable`, `FenceForbidden`, `ChangesPending`, `SwitchDiffers`, `PauseTooLong`, `TrialInsertFailed`,
+    `RowsNotReturnable`, `OutcomeNotKnown`, `NotOpened`, `IdsExhausted`, `ConnectionLost`, and what `copy` and `homes`
+    raise.
     """
     with open_way(source, target, to, tables, choices=choices, on_wait=on_wait, dry_run=dry_run) as way:
         if dry_run:
@@ -114,18 +117,22 @@ class _Switch:
     recorded: int = 0
     """The number of the run in the record of the target."""
     has_new_slot: bool = False
-    """Whether this run has created the slot of the way back."""
+    """Whether this run has created the slot of the way back, and none was there before."""
     had_old_slot: bool = True
     no_slot_because: str | None = None
     following: Following | None = None
     tables: list[str] = field(default_factory=list[str])
     moved_before: list[str] = field(default_factory=list[str])
     """The tables whose home was the new one already."""
+    closed_again: list[str] = field(default_factory=list[str])
+    """Tables that had moved, and that the source took writes to until this run."""
 
     def run(self) -> SwitchReport:
         way = self.way
         self._begin(Step.CHECK)
         self._check()
+        if not self.tables:
+            return self._report({}, 0.0)
         try:
             self._begin(Step.CATCH_UP)
             self._catch_up()
@@ -153,20 +160,27 @@ class _Switch:
                 raise PauseTooLong(allowed=self.allowed, step=self.step.value) from error
             raise
         pause = time.monotonic() - self.paused_at
-        report = SwitchReport(
+        report = self._report(proof, pause, self._clean())
+        # The homes are changed, whether this can be stored or not.
+        with contextlib.suppress(psycopg.Error, TatameError):
+            Record(way.target).end_run(self.recorded, "proven", report=asdict(report))
+            way.target.driver.commit()
+        return report
+
+    def _report(
+        self, proof: dict[str, tuple[Digest, Digest, Fingerprint]], pause: float, left: Sequence[str] = ()
+    ) -> SwitchReport:
+        way = self.way
+        return SwitchReport(
             home=way.new_home,
             tables=[SwitchedTable(name, *_facts(proof[name])) for name in self.tables],
             pause_seconds=pause,
             hash=way.flow.hash_function.name,
             slot=None if self.no_slot_because else way.new_slot.name,
             no_slot_because=self.no_slot_because,
-            left=self._clean(),
+            left=list(left),
+            closed_again=self.closed_again,
         )
-        # The homes are changed, whether this can be stored or not.
-        with contextlib.suppress(psycopg.Error, TatameError):
-            Record(way.target).end_run(self.recorded, "proven", report=asdict(report))
-            way.target.driver.commit()
-        return report
 
     def estimate(self) -> SwitchReport:
         """Check what can be checked while writers go on, and measure how long all rows take to compare."""
@@ -210,13 +224,14 @@ class _Switch:
         both = way.both
         both.source.driver.rollback()
         both.source.pin_settings(for_transaction=True)
-        found = homes(both)
+        found = self._homes()
         both.source.driver.rollback()
         way.flow.begin()
         self.tables = [name for name in way.flow.tables if found[name] is not way.new_home]
         self.moved_before = [name for name, home in found.items() if home is way.new_home]
-        if not self.tables:
-            raise NothingToSwitch(tables=self.moved_before, home=way.new_home)
+        if not self.tables and not self.closed_again:
+            named = [name for name in self.moved_before if name in way.names or not way.names]
+            raise NothingToSwitch(tables=named, home=way.new_home)
         way.refuse_exhausted(self.tables)
         target = way.target
         refuse_disabled_keys(target, parked := Record(target).parked())
@@ -225,6 +240,22 @@ class _Switch:
         if parked or missing:
             raise KeysMissing(names=[*(f"{name} is dropped for a copy" for name in parked), *missing])
         target.driver.rollback()
+
+    def _homes(self) -> dict[str, Home]:
+        """Return the homes; close the source again for tables that have moved and that it takes writes to."""
+        way = self.way
+        try:
+            return homes(way.both)
+        except BothHomesOpen as error:
+            if way.new_home is not Home.TARGET or way.is_dry_run:
+                raise
+            self.closed_again = error.tables
+        for connection in (way.both.source, way.both.target):
+            connection.driver.rollback()
+        closing(way.closing, self.closed_again, way.token_hash, pause_at_most_seconds=self.allowed)
+        way.closing.driver.commit()
+        way.both.source.pin_settings(for_transaction=True)
+        return homes(way.both)
 
     def _catch_up(self) -> None:
         way = self.way
@@ -255,7 +286,8 @@ class _Switch:
                 slot.drop()
             if not (exists and is_kept):
                 slot.create()
-                self.has_new_slot = True
+                # One that was there before stays if this fails: a process may follow by it, and notices the new one.
+                self.has_new_slot = not exists
         except TatameError as error:
             self.no_slot_because = error.what
 

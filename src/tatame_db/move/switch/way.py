@@ -10,6 +10,7 @@ from tatame_db.move.back.flow import BackFlow
 from tatame_db.move.connection import Connections, MoveConnection
 from tatame_db.move.follow.apply import ForwardFlow
 from tatame_db.move.follow.slot import Slot, slot_name
+from tatame_db.move.mapping import refuse_unknown
 from tatame_db.move.open import (
     open_both_for_writing,
     open_for_writing,
@@ -40,6 +41,8 @@ class Way:
     """
 
     new_home: Home
+    names: Sequence[str]
+    """The tables that were named; none for all."""
     flow: ForwardFlow | BackFlow
     closing: MoveConnection
     opening: MoveConnection
@@ -47,6 +50,7 @@ class Way:
     token: str
     old_slot: Slot
     new_slot: Slot
+    is_dry_run: bool
 
     @property
     def both(self) -> Connections:
@@ -111,8 +115,9 @@ def open_way(
 ) -> Generator[Way]:
     """Open all sessions of a switch; the lock on schema changes of the target is held until the end.
 
-    Raises what `open_for_writing` raises.
+    Raises `TableUnknown`, and what `open_for_writing` raises.
     """
+    refuse_unknown(tables)
     with contextlib.ExitStack() as opened:
         enter = opened.enter_context
 
@@ -135,4 +140,15 @@ def open_way(
         for session in (enter(open_source_for_writing(source)), enter(open_second_session(connections.target))):
             session.driver.autocommit = True
             slots[session.name] = Slot(session, slot_name(identity, session.name))
-        yield Way(new_home, flow, closing, opening, connections.target, token, slots[closing.name], slots[opening.name])
+        yield Way(
+            new_home=new_home,
+            names=tables,
+            flow=flow,
+            closing=closing,
+            opening=opening,
+            target=connections.target,
+            token=token,
+            old_slot=slots[closing.name],
+            new_slot=slots[opening.name],
+            is_dry_run=dry_run,
+        )

@@ -1,0 +1,120 @@
+"""What people and other programs do to a move of some tables: it goes on, or says what to do, and loses nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator
+
+import psycopg
+import pytest
+from sqlalchemy import URL
+from tests.database.days import Day, assert_equal, day, drop_slots
+from tests.database.moves import ask, change
+from tests.database.test_switch import homes_of, raise_at, takes_writes
+
+from tatame_db import move
+from tatame_db.database.address import readable
+from tatame_db.move.follow.errors import ChangeRefused
+from tatame_db.move.switch.homes import BothHomesOpen, Home
+from tatame_db.move.switch.steps import Step
+from tatame_db.move.switch.switch import switch
+
+__all__ = ["day"]
+
+CHILDREN = ["checkins"]
+
+
+@pytest.fixture
+def moved(day: Day) -> Generator[Day]:
+    """A move of which one table has its home on the target, and its parents on the source."""
+    switch(day.source, day.engine, CHILDREN)
+    yield day
+    drop_slots(day.engine.url)
+
+
+@pytest.mark.parametrize("home", [Home.TARGET, Home.SOURCE])
+def test_a_name_that_is_no_table_is_refused_among_others(day: Day, home: Home) -> None:
+    with pytest.raises(move.TableUnknown, match="there is no table chekins"):
+        switch(day.source, day.engine, ["users", "chekins"], to=home)
+    assert homes_of(day) == {Home.SOURCE}
+
+
+def test_only_the_named_tables_are_said_to_be_there_already(moved: Day) -> None:
+    with pytest.raises(move.NothingToSwitch, match=r"^the home of checkins is the target already"):
+        switch(moved.source, moved.engine, CHILDREN)
+    with pytest.raises(move.NothingToSwitch, match=r"^the home of users is the source already"):
+        switch(moved.source, moved.engine, ["users"], to=Home.SOURCE)
+
+
+def test_a_source_that_was_opened_by_hand_is_closed_again_by_a_switch(moved: Day) -> None:
+    change(
+        moved.source, "ALTER TABLE checkins DISABLE TRIGGER tatame_move_moved, DISABLE TRIGGER tatame_move_moved_row"
+    )
+    for way in (Home.SOURCE, Home.TARGET):
+        with pytest.raises(BothHomesOpen):
+            switch(moved.source, moved.engine, to=way, dry_run=way is Home.TARGET)
+    report = switch(moved.source, moved.engine, CHILDREN)
+    assert (report.closed_again, report.tables) == (CHILDREN, [])
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        change(moved.source, "DELETE FROM checkins")
+    change(
+        moved.source, "ALTER TABLE checkins DISABLE TRIGGER tatame_move_moved, DISABLE TRIGGER tatame_move_moved_row"
+    )
+    report = switch(moved.source, moved.engine)
+    assert report.closed_again == CHILDREN
+    assert "users" in [table.table for table in report.tables]
+    assert homes_of(moved) == {Home.TARGET}
+
+
+@contextlib.contextmanager
+def event_trigger(source: URL) -> Generator[None]:
+    change(
+        source,
+        "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'secret'; END $$",
+        "CREATE EVENT TRIGGER refuse ON ddl_command_end EXECUTE FUNCTION refuse()",
+    )
+    try:
+        yield
+    finally:
+        change(source, "DROP EVENT TRIGGER refuse")
+
+
+def test_an_event_trigger_that_refuses_changes_of_the_schema_is_named(day: Day) -> None:
+    with event_trigger(day.source):
+        for run in (lambda: day.follow(once=True), lambda: switch(day.source, day.engine)):
+            with pytest.raises(ChangeRefused) as caught:
+                run()
+            assert "raised by the function public.refuse()" in str(caught.value)
+            assert "secret" not in str(caught.value)
+        assert takes_writes(day.source)
+
+
+def test_a_parent_that_is_deleted_while_a_child_of_it_is_written_to_the_other_home(moved: Day) -> None:
+    valid = "SELECT convalidated FROM pg_constraint WHERE conname = 'checkins_class_id_class_id_fk'"
+    change(moved.source, "INSERT INTO class (id) VALUES (77)")
+    with moved.following() as steps:
+        steps.until_applied()
+        change(moved.engine.url, "INSERT INTO checkins (id, class_id) VALUES (900, 77)")
+        change(moved.source, "DELETE FROM class WHERE id = 77")
+        for _ in range(2):
+            with pytest.raises(move.RowsStillReferenced, match="to class, for example to the id 77"):
+                steps.run()
+            assert ask(moved.engine.url, valid) == [(True,)]
+            assert ask(moved.engine.url, "SELECT class_id FROM checkins WHERE id = 900") == [(77,)]
+        change(moved.engine.url, "DELETE FROM checkins WHERE id = 900")
+        steps.until_applied()
+    assert_equal(moved.source, moved.engine.url)
+
+
+def test_a_switch_that_fails_leaves_the_way_back_of_what_has_moved(moved: Day) -> None:
+    slots = "SELECT slot_name::text FROM pg_replication_slots WHERE database = current_database()"
+    publications = "SELECT pubname::text FROM pg_publication"
+    before = ask(moved.engine.url, slots)
+    with pytest.raises(KeyboardInterrupt):
+        switch(moved.source, moved.engine, ["users"], on_step=raise_at(Step.PROVE, KeyboardInterrupt()))
+    assert ask(moved.engine.url, slots) == ask(moved.engine.url, publications) == before
+    change(moved.engine.url, "UPDATE checkins SET date = '2026-11-27' WHERE id = 1")
+    move.follow_target(moved.source, moved.engine, move.FollowOptions(once=True, keep_slot=True))
+    assert ask(moved.source, "SELECT date::text FROM checkins WHERE id = 1") == [("2026-11-27",)]
+    with psycopg.connect(readable(moved.source)) as source:
+        source.execute("UPDATE users SET phone = 'x' WHERE id = 1")
