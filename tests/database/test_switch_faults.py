@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 from sqlalchemy import URL
 from tests.database.days import Day, assert_equal, day, drop_slots
 from tests.database.moves import ask, change
-from tests.database.test_switch import homes_of, raise_at, takes_writes
+from tests.database.test_switch import homes_of, raise_at, slot_name_of, takes_writes
 
 from tatame_db import move
 from tatame_db.database.address import readable
-from tatame_db.move.follow.errors import ChangeRefused
+from tatame_db.move.follow.errors import ObjectsRefused
 from tatame_db.move.switch.homes import BothHomesOpen, Home
 from tatame_db.move.switch.steps import Step
 from tatame_db.move.switch.switch import switch
@@ -82,7 +84,7 @@ def event_trigger(source: URL) -> Generator[None]:
 def test_an_event_trigger_that_refuses_changes_of_the_schema_is_named(day: Day) -> None:
     with event_trigger(day.source):
         for run in (lambda: day.follow(once=True), lambda: switch(day.source, day.engine)):
-            with pytest.raises(ChangeRefused) as caught:
+            with pytest.raises(ObjectsRefused) as caught:
                 run()
             assert "raised by the function public.refuse()" in str(caught.value)
             assert "secret" not in str(caught.value)
@@ -118,3 +120,40 @@ def test_a_switch_that_fails_leaves_the_way_back_of_what_has_moved(moved: Day) -
     assert ask(moved.source, "SELECT date::text FROM checkins WHERE id = 1") == [("2026-11-27",)]
     with psycopg.connect(readable(moved.source)) as source:
         source.execute("UPDATE users SET phone = 'x' WHERE id = 1")
+
+
+def test_a_missing_index_does_not_block_the_way_back(moved: Day) -> None:
+    change(moved.engine.url, "DROP INDEX checkins_user_id_date_index")
+    with pytest.raises(move.KeysMissing, match="create what is missing"):
+        switch(moved.source, moved.engine)
+    switch(moved.source, moved.engine, to=Home.SOURCE)
+    with pytest.raises(move.KeysMissing, match="run `tatame-db move copy`"):
+        switch(moved.source, moved.engine)
+
+
+def test_ctrl_c_after_both_commits_does_not_claim_that_anything_was_undone(day: Day) -> None:
+    report = switch(day.source, day.engine, on_step=raise_at(Step.CLEAN, KeyboardInterrupt()))
+    assert report.left == [f"the slot {slot_name_of(day)}, because of an interrupt"]
+    assert homes_of(day) == {Home.TARGET}
+    drop_slots(day.source)
+    drop_slots(day.engine.url)
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_second_process_that_follows_in_one_direction_is_refused(moved: Day, back: bool) -> None:
+    follow = move.follow_target if back else move.follow_source
+
+    other = move.follow_source if back else move.follow_target
+    options, began = move.FollowOptions(), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(follow, moved.source, moved.engine, options, lambda _: began.set())
+        try:
+            assert began.wait(60)
+            with pytest.raises(move.FollowRuns, match=r"--back. runs" if back else r"follow. runs") as caught:
+                follow(moved.source, moved.engine)
+            assert caught.value.process is not None
+            other(moved.source, moved.engine, move.FollowOptions(once=True))
+        finally:
+            options.stop.set()
+        first.result(60)
+    follow(moved.source, moved.engine, move.FollowOptions(once=True))

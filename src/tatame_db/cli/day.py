@@ -85,7 +85,13 @@ def follow_(
     ] = False,
     wal_at_most: Annotated[
         int,
-        typer.Option("--wal-at-most", metavar="SIZE", parser=_bytes, help="Drop the slot if it holds more WAL."),
+        typer.Option(
+            "--wal-at-most",
+            metavar="SIZE",
+            parser=_bytes,
+            show_default="2GB",
+            help="Drop the slot if it holds more WAL.",
+        ),
     ] = _bytes("2GB"),
     orphans: Orphans = None,
     misfits: Misfits = None,

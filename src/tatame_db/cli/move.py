@@ -244,6 +244,9 @@ def status_(
         chosen = target_of(database_url)
         target = opened.enter_context(move.open_target(chosen.database.engine, on_locked=_say_locked))
         status = move.status(target, _source_if_reachable(opened, chosen))
+        if env and not status.home_problem and not move.known_homes(target).fenced:
+            # Before the first switch, and after the end of a move, which has removed every trace of the homes.
+            raise move.HomesUnknown(problem="no table follows another database now, and no switch is on record")
     if env and status.home_problem:
         raise move.HomesUnknown(problem=status.home_problem)
     if env:

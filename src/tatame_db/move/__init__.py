@@ -28,7 +28,7 @@ from tatame_db.move.copy_errors import NotProven, NotReplicated, SchemaChanged, 
 from tatame_db.move.copy_table import CopyDiffers, RowsRefused, RowTooLarge, TableCopy
 from tatame_db.move.digest import NoCommonHash
 from tatame_db.move.final_proof import ChangedAfterProof
-from tatame_db.move.follow.errors import SlotBlocked, SlotForeign, SlotInUse, SlotLost, SlotMissing
+from tatame_db.move.follow.errors import FollowRuns, SlotBlocked, SlotForeign, SlotInUse, SlotLost, SlotMissing
 from tatame_db.move.follow.loop import FollowOptions, Lag, SlotTooLarge
 from tatame_db.move.follow.publication import PublicationBlocked, PublicationChanged
 from tatame_db.move.follow.run import follow_source, follow_target
@@ -113,6 +113,7 @@ __all__ = [
     "FinishIncomplete",
     "Finished",
     "FollowOptions",
+    "FollowRuns",
     "ForeignKeyViolated",
     "Home",
     "HomesUnknown",

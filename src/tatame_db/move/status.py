@@ -43,7 +43,7 @@ class HomesUnknown(TatameError):
     problem: str
     what = "the homes of the tables are not known: {problem}"
     means = f"{NOTHING_CHANGED} No flag of the app is certain."
-    fix = "`tatame-db move switch --dry-run` says what to do about it"
+    fix = "keep the app's flags as they are; `tatame-db move switch --dry-run` says what to do next"
 
 
 @dataclass(frozen=True)

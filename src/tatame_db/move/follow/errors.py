@@ -80,6 +80,16 @@ class SlotBlocked(TatameError):
 
 
 @fact
+class FollowRuns(TatameError):
+    """Another process follows in the same direction."""
+
+    direction: str
+    process: int | None
+    what = "another `tatame-db move follow{direction}` runs already; its session on the target is {process}"
+    fix = "let it run, or end it first; on the target, `SELECT pg_terminate_backend({process})` ends it"
+
+
+@fact
 class SlotInUse(TatameError):
     """Another process reads the slot."""
 
@@ -123,7 +133,7 @@ class SlotForeign(TatameError):
 
 
 @fact
-class ChangeRefused(TatameError):
+class ObjectsRefused(TatameError):
     """A function of the database raised an error as objects of the move were created, as an event trigger does."""
 
     database: str
@@ -138,18 +148,18 @@ class ChangeRefused(TatameError):
 
 @contextlib.contextmanager
 def objects_in_words(connection: MoveConnection) -> Generator[None]:
-    """Raise `ChangeRefused` for an error of a function of the database; its transaction is of no use then."""
+    """Raise `ObjectsRefused` for an error of a function of the database; its transaction is of no use then."""
     try:
         yield
     except psycopg.Error as error:
         if not is_refusal(error):
             raise
-        raise ChangeRefused(database=connection.name, reason=reason_without_values(error)) from error
+        raise ObjectsRefused(database=connection.name, reason=reason_without_values(error)) from error
 
 
 @contextlib.contextmanager
 def writing(connection: MoveConnection, *, lock_timeout_ms: int = 0, statement_timeout_ms: int = 0) -> Generator[None]:
-    """Run statements in a transaction of their own, with settings that end with it. Raises `ChangeRefused`."""
+    """Run statements in a transaction of their own, with settings that end with it. Raises `ObjectsRefused`."""
     driver = connection.driver
     # A role may begin its transactions read-only, which no setting within them changes.
     driver.read_only, driver.isolation_level = False, psycopg.IsolationLevel.READ_COMMITTED

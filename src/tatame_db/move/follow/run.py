@@ -11,6 +11,7 @@ from sqlalchemy import URL
 from tatame_db.evolve.lock import ignore
 from tatame_db.move.back.flow import BackFlow
 from tatame_db.move.follow.apply import ForwardFlow
+from tatame_db.move.follow.errors import FollowRuns
 from tatame_db.move.follow.loop import FollowOptions, follow
 from tatame_db.move.follow.slot import slot_name
 from tatame_db.move.open import (
@@ -47,7 +48,7 @@ def follow_source(
     """Carry the changes of all tables whose home is the source over to the target, until the end that options state.
 
     The target refuses other writers of these tables from the first batch on. Each batch is committed by itself. Raises
-    `NothingToFollow`, and what `follow`, `open_for_writing` and `closing` raise.
+    `NothingToFollow`, `FollowRuns`, and what `follow`, `open_for_writing` and `closing` raise.
     """
     with open_for_writing(source, target, on_wait) as connections:
         _refuse_nothing(Home.SOURCE, connections)
@@ -59,7 +60,7 @@ def follow_source(
             yield ForwardFlow(connections)
 
     open_home = partial(open_source_for_writing, source) if isinstance(source, URL) else None
-    with _recording(target, Home.SOURCE, on_lag) as on_each_lag:
+    with _alone(target, Home.SOURCE), _recording(target, Home.SOURCE, on_lag) as on_each_lag:
         follow(open_flow, open_home, name, options, on_each_lag)
 
 
@@ -91,7 +92,7 @@ def follow_target(
             tables = [name for name, home in homes(connections).items() if home is Home.TARGET]
             yield BackFlow(reading, connections.source, token=token, choices=choices, tables=tables)
 
-    with _recording(target, Home.TARGET, on_lag) as on_each_lag:
+    with _alone(target, Home.TARGET), _recording(target, Home.TARGET, on_lag) as on_each_lag:
         follow(open_flow, lambda: open_target_for_slots(target), name, options, on_each_lag)
 
 
@@ -105,6 +106,26 @@ def _recording(target: Engine, home: Home, on_lag: Callable[[Lag], None]) -> Gen
             on_lag(lag)
 
         yield on_each_lag
+
+
+@contextlib.contextmanager
+def _alone(target: Engine, home: Home) -> Generator[None]:
+    """Raise `FollowRuns` if another process follows this home; others find this one until the end.
+
+    Two would take publication and slot from each other.
+    """
+    lock = f"hashtext('tatame_move.follow.{home}')"
+    with open_target_for_slots(target) as connection:
+        connection.driver.autocommit = True
+        [is_alone] = connection.row(f"SELECT pg_try_advisory_lock({lock})")
+        if not is_alone:
+            rows = connection.rows(
+                "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND database ="
+                f" (SELECT oid FROM pg_database WHERE datname = current_database()) AND objid = {lock}::oid"
+            )
+            direction = " --back" if home is Home.TARGET else ""
+            raise FollowRuns(direction=direction, process=rows[0][0] if rows else None)
+        yield
 
 
 def _refuse_nothing(home: Home, connections: Connections) -> None:

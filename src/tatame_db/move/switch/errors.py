@@ -76,9 +76,19 @@ class KeysMissing(TatameError):
     """The target lacks keys or indexes of the models, or some were not validated."""
 
     names: list[str]
+    moved: list[str]
     what = "the target is not complete: {names}"
     means = _AS_BEFORE
-    fix = "run `tatame-db move copy`, which restores and validates them"
+    fix = "{advice}; `tatame-db check` shows what else differs from the models"
+
+    @property
+    def advice(self) -> str:
+        """A copy restores them, except for those of tables that no copy may write to."""
+        if not self.moved:
+            return "run `tatame-db move copy`, which restores and validates them"
+        return (
+            "create what is missing as the models have it, and validate keys with `ALTER TABLE … VALIDATE CONSTRAINT …`"
+        )
 
 
 @fact

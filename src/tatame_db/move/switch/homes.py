@@ -82,7 +82,10 @@ class SwitchUnfinished(TatameError):
 
     tables: list[str]
     what = "a switch of {tables} was interrupted: neither database takes writes to them"
-    means = "No row is lost, and nothing was changed now."
+    means = (
+        "The switch itself lost no row, and nothing was changed now. If a database was restored from a backup since,"
+        " compare first: `tatame-db move verify`."
+    )
     fix = (
         "run `tatame-db move switch {arguments}` to let the target take the writes, or `tatame-db move back"
         " {arguments}` to let the source take them"

@@ -19,7 +19,7 @@ from tatame_db.errors import TatameError
 from tatame_db.evolve.lock import ignore
 from tatame_db.move.back.errors import RowsNotReturnable
 from tatame_db.move.back.flow import BackFlow, back_obstacles
-from tatame_db.move.connection import ConnectionLost
+from tatame_db.move.connection import ConnectionLost, StatementCanceled
 from tatame_db.move.follow.errors import SlotLost, SlotRefused
 from tatame_db.move.follow.loop import Following, FollowOptions
 from tatame_db.move.follow.publication import coverage, publish, table_states, unpublish
@@ -84,7 +84,7 @@ def switch(
 
     Tables that have moved and whose triggers on the source are gone or disabled get them again.
 
-    Raises `TableUnknown`, `NothingToSwitch`, `BothHomesOpen`, `ChangeRefused`, `KeysMissing`, `WritersNotStopped`,
+    Raises `TableUnknown`, `NothingToSwitch`, `BothHomesOpen`, `ObjectsRefused`, `KeysMissing`, `WritersNotStopped`,
     `TablesNotFenceable`, `FenceForbidden`, `ChangesPending`, `SwitchDiffers`, `PauseTooLong`, `TrialInsertFailed`,
     `RowsNotReturnable`, `OutcomeNotKnown`, `NotOpened`, `IdsExhausted`, `ConnectionLost`, and what `copy` and `homes`
     raise.
@@ -156,11 +156,17 @@ class _Switch:
             raise
         except BaseException as error:
             self._undo(error)
-            if isinstance(error, ConnectionLost | psycopg.OperationalError) and self._is_late:
+            if isinstance(error, ConnectionLost | StatementCanceled | psycopg.OperationalError) and self._is_late:
                 raise PauseTooLong(allowed=self.allowed, step=self.step.value) from error
             raise
-        pause = time.monotonic() - self.paused_at
-        report = self._report(proof, pause, self._clean())
+        pause, self.paused_at = time.monotonic() - self.paused_at, 0.0
+        try:
+            self._begin(Step.CLEAN)
+            left = self._clean()
+        except KeyboardInterrupt:
+            # The homes are changed, and whoever reads that everything was undone would leave the app where it is.
+            left = [f"the slot {way.old_slot.name}, because of an interrupt"]
+        report = self._report(proof, pause, left)
         # The homes are changed, whether this can be stored or not.
         with contextlib.suppress(psycopg.Error, TatameError):
             Record(way.target).end_run(self.recorded, "proven", report=asdict(report))
@@ -233,12 +239,17 @@ class _Switch:
             named = [name for name in self.moved_before if name in way.names or not way.names]
             raise NothingToSwitch(tables=named, home=way.new_home)
         way.refuse_exhausted(self.tables)
-        target = way.target
+        if way.new_home is Home.TARGET:
+            self._refuse_incomplete_target()
+
+    def _refuse_incomplete_target(self) -> None:
+        target = self.way.target
         refuse_disabled_keys(target, parked := Record(target).parked())
         missing = [f"{key.table}.{key.name} is missing" for key in missing_keys_and_indexes(target)]
         missing += [f"{table}.{key} is not validated" for table, key in unvalidated_keys(target)]
         if parked or missing:
-            raise KeysMissing(names=[*(f"{name} is dropped for a copy" for name in parked), *missing])
+            names = [*(f"{name} is dropped for a copy" for name in parked), *missing]
+            raise KeysMissing(names=names, moved=self.moved_before)
         target.driver.rollback()
 
     def _homes(self) -> dict[str, Home]:
@@ -416,8 +427,6 @@ class _Switch:
 
     def _clean(self) -> list[str]:
         """Drop the slot of the old home, unless it was there before for tables that stay."""
-        self.paused_at = 0.0
-        self._begin(Step.CLEAN)
         way = self.way
         stay = set(phases()) - set(self.tables) - set(self.moved_before)
         if self.following is None or (self.had_old_slot and stay):
