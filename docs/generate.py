@@ -299,7 +299,8 @@ def json_page() -> str:
     parts = [
         "# JSON of the move",
         _NOTICE,
-        "With `--json`, each command of the move prints one object on stdout. A command that fails before it has begun"
+        "With `--json`, each command of the move prints one object on stdout; `follow` prints one for each batch, on a"
+        " line of its own. A command that fails before it has begun"
         " its answer prints the [object of an error](configuration.md#json). A time is a text such as"
         " `2026-03-01 10:00:00+00:00`.",
         _table(

@@ -95,6 +95,12 @@ def answer_json(facts: dict[str, Any]) -> None:
     answer("")
 
 
+def answer_json_line(facts: dict[str, Any]) -> None:
+    """Print one of many JSON objects, on a line of its own."""
+    JsonAnswer.begun = True
+    answer(json.dumps(facts, ensure_ascii=False))
+
+
 def say(text: str) -> None:
     """Print a message, above the progress that is shown."""
     if Progress.shown is not None:

@@ -97,6 +97,9 @@ def follow_(
     misfits: Misfits = None,
     leave_unknown: LeaveUnknown = False,
     write_to_source: WriteToSource = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object for each batch, on a line of its own.")
+    ] = False,
 ) -> None:
     """Keep the other database equal to each table's home, until Ctrl-C."""
     from tatame_db import move as moving
@@ -105,7 +108,7 @@ def follow_(
     options = moving.FollowOptions(
         once=once, until_equal=until_equal, keep_slot=keep_slot, wal_bytes_at_most=wal_at_most
     )
-    report = day_report.LagReport()
+    report = day_report.LagLines() if as_json else day_report.LagReport()
     if back:
         address = postgres_source(target)
         _confirm("`tatame-db move follow --back` writes rows to the source", confirmed=write_to_source)

@@ -7,7 +7,7 @@ from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from tatame_db.cli import console
+from tatame_db.cli import console, move_json
 from tatame_db.errors import counted
 
 if TYPE_CHECKING:
@@ -15,6 +15,17 @@ if TYPE_CHECKING:
 
 # A busy app would fill the terminal with a line for every batch.
 _LINE_SECONDS = 10.0
+
+
+class LagLines:
+    """Prints a JSON object for each batch."""
+
+    def __call__(self, lag: Lag) -> None:
+        """Print what a batch wrote, and how far the follower is behind."""
+        console.answer_json_line(move_json.as_json(lag))
+
+    def end(self) -> None:
+        """Print nothing: the lines say it all."""
 
 
 class LagReport:

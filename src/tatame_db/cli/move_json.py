@@ -19,6 +19,7 @@ ANSWERS = {
     "verify": "tatame_db.move.proof.Proof",
     "counts": "tatame_db.cli.move_json.Counts",
     "status": "tatame_db.move.status.MoveStatus",
+    "follow": "tatame_db.move.follow.loop.Lag",
     "switch": "tatame_db.move.switch.steps.SwitchReport",
     "back": "tatame_db.move.switch.steps.SwitchReport",
     "finish": "tatame_db.move.switch.finish.Finished",
