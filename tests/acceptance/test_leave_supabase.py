@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import shlex
+import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
 import pytest
 from sqlalchemy import URL
-from tests.database.days import drop_slots
+from tests.database.days import assert_equal, drop_slots
 
 from tatame_db.database.address import readable
 from tatame_db.move.rehearsal.project import run_statements
+from tatame_db.schema import phases
 from tatame_db.server.embedded import EmbeddedServer
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+COMMAND = Path(sys.executable).with_name("tatame-db")
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = "".join((DOCS / name).read_text() for name in ("leave-supabase.md", "move-in-detail.md"))
 EXAMPLE = re.compile(
@@ -143,6 +148,76 @@ def test_the_commands_of_the_page_about_the_switch_print_what_they_show(
     finally:
         for database in (bare_address, address):
             drop_slots(database)
+
+
+def test_the_commands_of_the_page_about_phases_print_what_they_show(
+    invoke: Run, environment: dict[str, str], bare_address: URL, address: URL, directory: Path
+) -> None:
+    run_statements(bare_address, "supabase", 300)
+    run_statements(bare_address, "rows", 300)
+    page = (DOCS / "by-phases.md").read_text()
+    source, target = readable(bare_address), readable(address)
+    variables = {"SUPABASE_DB_URL": source, "DATABASE_URL": target, "TMPDIR": str(directory)}
+    rows = re.findall(r"^\| (\d) \| (.*) \|$", page, re.MULTILINE)
+    assert {table: int(phase) for phase, names in rows for table in re.findall(r"`(\w+)`", names)} == phases()
+    # What the app does on the day before each command.
+    new_gym = "INSERT INTO gyms (name, address, manager_id, since) VALUES ('Dojô Novo', 'Rua 1', 1, '2026-03-01')"
+    new_user = "INSERT INTO users (clerk_user_id, gym_id) SELECT 'user_new', id FROM gyms WHERE name = 'Dojô Novo'"
+    writes = {
+        "follow --once": (source, "UPDATE users SET phone = phone || '1'"),
+        "follow --back --once": (target, new_gym),
+        "switch users graduations": (source, new_user),
+        "back --phase 2": (target, "UPDATE gyms SET since = '2026-03-02' WHERE name = 'Dojô Novo'"),
+    }
+    try:
+        assert invoke("move", "copy", **variables).returncode == 0
+        for command, shown in EXAMPLE.findall(page):
+            arguments = command.removeprefix("tatame-db move ").removesuffix(" --write-to-source")
+            if arguments in writes:
+                home, statement = writes.pop(arguments)
+                with psycopg.connect(home) as connection:
+                    assert connection.execute(statement.encode()).rowcount
+            if arguments == "switch users graduations":
+                assert both_follow(environment | variables) == {("gyms", 1), ("users", 1)}
+                refused = invoke("move", "copy", **variables)
+                [words] = re.findall(r"^ +(error: .*)$", page, re.MULTILINE)
+                assert (refused.returncode, words in refused.stderr) == (1, True)
+            done = invoke(*shlex.split(command)[1:], **variables)
+            assert done.returncode == 0, done.stderr
+            assert re.fullmatch(pattern(shown), done.stdout.rstrip("\n")), f"{command} printed:\n{done.stdout}"
+        assert writes == {}
+        assert_equal(bare_address, address)
+    finally:
+        for database in (bare_address, address):
+            drop_slots(database)
+
+
+def both_follow(environment: dict[str, str]) -> set[tuple[str, int]]:
+    """Follow in both directions at once, and return what each of them has written when it has written something."""
+    with psycopg.connect(environment["DATABASE_URL"], autocommit=True) as target:
+        target.execute("UPDATE gyms SET since = '2026-02-01' WHERE name = 'Dojô Novo'")
+    found: set[tuple[str, int]] = set()
+    following = [
+        subprocess.Popen(
+            [COMMAND, "move", "follow", *back, "--json", "--write-to-source"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        for back in ([], ["--back"])
+    ]
+    for process in following:
+        assert process.stdout
+        for line in process.stdout:
+            applied = json.loads(line)["applied"]
+            if applied:
+                found |= {(table["table"], table["written"]) for table in applied}
+                break
+    for process in following:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    return found
 
 
 def test_a_switch_without_an_address_of_the_source_says_which_setting_is_missing(invoke: Run, address: URL) -> None:
