@@ -157,3 +157,22 @@ def test_a_second_process_that_follows_in_one_direction_is_refused(moved: Day, b
             options.stop.set()
         first.result(60)
     follow(moved.source, moved.engine, move.FollowOptions(once=True))
+
+
+def test_a_crash_cannot_undo_that_the_old_home_is_closed(day: Day) -> None:
+    change(day.source, f'ALTER DATABASE "{day.source.database}" SET synchronous_commit = off')
+    for home in (Home.TARGET, Home.SOURCE):
+        old = day.engine.url if home is Home.SOURCE else day.source
+        before: list[str] = []
+
+        def look(step: Step, old: URL = old, before: list[str] = before) -> None:
+            if step is Step.COMMIT:
+                [(position,)] = ask(old, "SELECT pg_current_wal_insert_lsn()::text")
+                before.append(position)
+            elif step is Step.OPEN:
+                assert ask(old, f"SELECT pg_current_wal_flush_lsn() > '{before[0]}'") == [(True,)]
+
+        switch(day.source, day.engine, to=home, on_step=look)
+        assert before
+    drop_slots(day.engine.url)
+    drop_slots(day.source)

@@ -265,6 +265,10 @@ def _set(connection: MoveConnection, tables: Collection[str], token_hash: str, *
     if not names:
         return
     with _in_words(connection):
+        # A crash must not undo what the other database is about to build on, whatever the role prefers.
+        connection.rows(
+            "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
+        )
         connection.execute(_lock(names))
         # A partition may have been attached before the lock. Few messages, because writers wait meanwhile.
         statements = [_create_function(words)]
