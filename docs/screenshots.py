@@ -12,12 +12,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from tatame_db.move.rehearsal.project import SUPABASE_SCHEMA
 
@@ -28,6 +29,8 @@ ROOT = Path(__file__).parents[1]
 COMMAND = Path(sys.executable).with_name("tatame-db")
 STUDENTS = '{"all":[{"column":"role","op":"is","value":"STUDENT"},{"any":[{"column":"email","op":"null"},'
 STUDENTS += '{"column":"first_name","op":"starts","value":"A"}]}]}'
+# So that the line of the lag has a length.
+SECONDS_OF_WRITES = 20
 QUERY = """SELECT g.name AS gym, c.modality, count(*) AS visits, count(DISTINCT k.user_id) AS people
 FROM checkins k
 JOIN class c ON c.id = k.class_id
@@ -53,19 +56,31 @@ def studio(environment: dict[str, str], *options: str) -> Iterator[str]:
     process.communicate()
 
 
-def move_project(environment: dict[str, str]) -> None:
-    """Move a small Supabase project into a second database, for the picture of the move."""
+@contextmanager
+def moving_project(environment: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Yield the settings of the move of a small Supabase project into a second database, of which two tables moved."""
     seeded = run(environment, "url")
     source, target = (seeded.replace("/tatame?", f"/{name}?") for name in ("supabase", "moved"))
     with psycopg.connect(seeded, autocommit=True) as connection:
         connection.execute("CREATE DATABASE supabase")
         connection.execute("CREATE DATABASE moved")
+    moving = environment | {"SUPABASE_DB_URL": source, "DATABASE_URL": target}
     with psycopg.connect(source, autocommit=True) as connection:
         for file in (SUPABASE_SCHEMA, ROOT / "tests" / "supabase_rows.sql"):
             connection.execute(file.read_bytes())
-    environment |= {"SUPABASE_DB_URL": source, "DATABASE_URL": target}
-    run(environment, "migrate")
-    run(environment, "move", "copy")
+        run(moving, "migrate")
+        run(moving, "move", "copy")
+        follow = [str(COMMAND), "move", "follow", "--write-to-source"]
+        process = subprocess.Popen(follow, env=moving, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            for number in range(SECONDS_OF_WRITES * 2):
+                connection.execute("UPDATE notifications SET title = %s", [f"Open mat, round {number}"])
+                time.sleep(0.5)
+            run(moving, "move", "switch", "users", "gyms", "--write-to-source")
+            yield moving
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait()
 
 
 def edits(page: Page) -> None:
@@ -123,8 +138,33 @@ READING: list[tuple[str, str, Callable[[Page], None]]] = [
 ]
 WRITING: list[tuple[str, str, Callable[[Page], None]]] = [("edit", "/t/users", edits), ("review", "/t/users", review)]
 MOVE: list[tuple[str, str, Callable[[Page], None]]] = [
-    ("move", "/move", lambda page: page.locator(".state").last.wait_for())
+    ("move", "/move", lambda page: page.locator(".state").last.wait_for()),
 ]
+
+
+def take(
+    browser: Browser,
+    options: argparse.Namespace,
+    environment: dict[str, str],
+    mode: list[str],
+    pictures: list[tuple[str, str, Callable[[Page], None]]],
+) -> None:
+    """Take pictures of one studio, in both colour schemes."""
+    with studio(environment, *mode) as opening:
+        for scheme in ("light", "dark"):
+            for name, path, steps in pictures:
+                context = browser.new_context(
+                    viewport={"width": options.width, "height": options.height}, color_scheme=scheme
+                )
+                page = context.new_page()
+                page.goto(opening)
+                page.goto(opening.partition("/?")[0] + path)
+                page.locator("main h1").wait_for()
+                steps(page)
+                page.mouse.move(options.width - 1, options.height - 1)
+                wait_until_loaded(page)
+                page.screenshot(path=options.to / f"{name}-{scheme}.png", animations="disabled")
+                context.close()
 
 
 def main() -> None:
@@ -142,28 +182,10 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), chromium_sandbox=False)
         try:
             run(environment, "up")
-            move_environment = dict(environment)
-            move_project(move_environment)
-            for pictures, env, mode in (
-                (READING, environment, []),
-                (WRITING, environment, ["--write"]),
-                (MOVE, move_environment, ["--write"]),
-            ):
-                with studio(env, *mode) as opening:
-                    for scheme in ("light", "dark"):
-                        for name, path, steps in pictures:
-                            context = browser.new_context(
-                                viewport={"width": options.width, "height": options.height}, color_scheme=scheme
-                            )
-                            page = context.new_page()
-                            page.goto(opening)
-                            page.goto(opening.partition("/?")[0] + path)
-                            page.locator("main h1").wait_for()
-                            steps(page)
-                            page.mouse.move(options.width - 1, options.height - 1)
-                            wait_until_loaded(page)
-                            page.screenshot(path=options.to / f"{name}-{scheme}.png", animations="disabled")
-                            context.close()
+            take(browser, options, environment, [], READING)
+            take(browser, options, environment, ["--write"], WRITING)
+            with moving_project(environment) as moving:
+                take(browser, options, moving, ["--write"], MOVE)
         finally:
             browser.close()
             run(environment, "down", "--yes")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]  # it has no py.typed
 from playwright.sync_api import BrowserContext, expect
 from sqlalchemy import URL, Text
-from tests.browser.conftest import HOSTILE, Home, Visit, studio_of, visit_to
+from tests.browser.conftest import COMMAND, HOSTILE, Home, Visit, studio_of, visit_to
 
 from tatame_db.database.address import readable
 from tatame_db.schema import Base
@@ -286,3 +288,50 @@ def test_the_move_page_follows_a_running_copy(contexts: Contexts, home: Home, su
         expect(row.locator(".state")).to_have_text("changed since the proof")
         row.get_by_role("link", name="users").click()
         visit.cell(0, "id").wait_for()
+
+
+def test_the_move_page_shows_the_day_as_it_happens(contexts: Contexts, home: Home, supabase: URL, address: URL) -> None:
+    named = {"DATABASE_URL": readable(address), "SUPABASE_DB_URL": readable(supabase)}
+    target = Home(home.environment | named)
+    target.run("move", "copy")
+    with (
+        studio_of(target, "--write") as opening,
+        visit_to(contexts(viewport={"width": 800, "height": 900}), opening) as visit,
+    ):
+        page = visit.go("/move")
+        row = page.locator("table.list tbody tr", has_text="users")
+        # A button keeps the focus although everything around it is drawn again.
+        page.get_by_role("button", name="Check for later writes").focus()
+        following = subprocess.Popen(
+            [COMMAND, "move", "follow", "--write-to-source"], env=target.environment, stderr=subprocess.DEVNULL
+        )
+        try:
+            follower = page.get_by_role("region", name="Follower of the source")
+            expect(follower).to_contain_text("It runs: 0 rows and 0.0 s behind")
+            expect(follower.get_by_role("img", name="Seconds behind")).to_be_visible()
+            expect(follower.get_by_role("img", name="WAL held by the slot")).to_be_visible()
+        finally:
+            following.send_signal(signal.SIGINT)
+            following.wait()
+        expect(follower).to_contain_text("No follow runs.")
+        target.run("move", "switch", "users", "gyms", "--write-to-source")
+        switched = page.get_by_role("region", name="Last switch")
+        expect(switched).to_contain_text("Switch of users, gyms to the target")
+        expect(switched).to_contain_text("Done: the home is the target; writers waited for")
+        expect(row.locator("td").nth(1)).to_have_text("target")
+        expect(page.locator("main")).to_contain_text("2 of 11 tables have moved.")
+        expect(page.get_by_role("button", name="Check for later writes")).to_be_focused()
+        page.get_by_role("button", name="Check the way back").click()
+        back = page.get_by_role("region", name="Way back")
+        expect(back).to_contain_text("The source can hold every row of 2 tables.")
+        found = [
+            f"{violation['id']} {node['html'][:200]}"
+            for violation in Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+            if violation["impact"] in {"critical", "serious"}
+            for node in violation["nodes"]
+        ]
+        assert found == []
+        visit.go("/")
+        expect(page.get_by_label("Schema", exact=True)).to_contain_text("2 of 11 tables have moved; no follow runs")
+        target.run("move", "back", "--write-to-source")
+        target.run("move", "finish", "--write-to-source")

@@ -4,6 +4,7 @@ import { asRefused, countRows, get, type Problem, rowsPath } from "../api.ts";
 import { button, bytes, type Child, h, number, replace } from "../dom.ts";
 import { bar, barHeading, columnHeading, showing, timestamp } from "../parts.ts";
 import type { Page } from "../router.ts";
+import { behind, type Follower } from "./move/followers.ts";
 
 type Overview = {
   server: string;
@@ -21,6 +22,15 @@ type Overview = {
   connections: number;
   max_connections: number;
   tables: Table[];
+  /** Null if no table follows another database or has moved. */
+  move: Move | null;
+};
+type Move = {
+  moved: number;
+  tables: number;
+  problem: string | null;
+  unfinished: string[];
+  followers: Pick<Follower, "home" | "rows" | "seconds">[];
 };
 type Table = {
   name: string;
@@ -83,7 +93,7 @@ const database = (found: Overview): HTMLElement =>
     fact("Studio", `tatame-db ${found.version}`),
   );
 
-function schema({ revision, pending, problem }: Overview): HTMLElement {
+function schema({ revision, pending, problem, move }: Overview): HTMLElement {
   const compare = async (): Promise<void> => {
     replace(drift, "comparing…");
     await showing(drift, async () => {
@@ -103,8 +113,17 @@ function schema({ revision, pending, problem }: Overview): HTMLElement {
     problem && h("div", h("dt", "Problem"), h("dd.wrong", problem.what, " ", problem.fix ?? "")),
     fact("Pending", pending.length ? list(pending) : "none"),
     h("div", h("dt", "Drift"), drift),
+    move && fact("Move", moveFact(move)),
   );
 }
+
+const moveFact = ({ moved, tables: all, problem, unfinished, followers }: Move): Child => [
+  h("a", { href: "/move" }, `${number(moved)} of ${number(all)} tables have moved`),
+  problem || unfinished.length > 0
+    ? h("span.wrong", problem ? `; ${problem}` : `; maybe without a home: ${unfinished.join(", ")}`)
+    : followers.map((follower) => `; the follower of the ${follower.home} is ${behind(follower)}`),
+  !followers.length && "; no follow runs",
+];
 
 function tables(found: Table[]): HTMLElement[] {
   const largest = Math.max(1, ...found.map(({ size_bytes }) => size_bytes));

@@ -1,13 +1,17 @@
-// The tables of the move: rows in source and target, checksums, and states.
+// The tables of the move: homes, rows in source and target, digests, and states.
 
 import { rowPath, rowsPath } from "../../api.ts";
 import { bytes, type Child, h, number, plural } from "../../dom.ts";
-import { columnHeading, timestamp } from "../../parts.ts";
+import { columnHeading, redrawing, timestamp } from "../../parts.ts";
+
+export type Home = "source" | "target" | "neither";
 
 type Difference = { id: string | null; kind: string; values?: { column: string }[]; choice?: string | null };
 export type MovedTable = {
   table: string;
   phase: number;
+  /** As far as the target knows it; null if the triggers of the target contradict each other. */
+  home: Home | null;
   equal: boolean;
   /** True while a copy writes the table; `size_bytes` is its size by then. */
   working: boolean;
@@ -26,8 +30,11 @@ export type MovedTable = {
 /** By table, true if it was written to after its proof. Empty until that is checked. */
 export type Stale = Record<string, boolean>;
 
-export const moveTable = (tables: MovedTable[], stale: Stale): HTMLElement =>
-  h(
+/** Return the table, and the function that shows other values in it; a row that is the same stays as it is. */
+export function moveTable(): { element: HTMLElement; show: (tables: MovedTable[], stale: Stale) => void } {
+  const body = h("tbody");
+  const redraw = redrawing(body);
+  const element = h(
     "div.scroll",
     { tabindex: 0, role: "region", "aria-label": "Tables" },
     h(
@@ -36,23 +43,29 @@ export const moveTable = (tables: MovedTable[], stale: Stale): HTMLElement =>
         "thead",
         h(
           "tr",
-          ["Table", "Phase"].map((text) => columnHeading(text)),
+          ["Table", "Phase", "Home"].map((text) => columnHeading(text)),
           ["Source", "Target"].map((text) => columnHeading(text, "right")),
-          ["Checksum", "Speed", "State", "Proven"].map((text) => columnHeading(text)),
+          ["Digest", "Speed", "State", "Proven"].map((text) => columnHeading(text)),
         ),
       ),
-      h(
-        "tbody",
-        tables.map((table) => tableRow(table, stale[table.table])),
-      ),
+      body,
     ),
   );
+  return {
+    element,
+    show: (tables, stale) =>
+      redraw(
+        tables.map((table) => [table.table, [table, stale[table.table]], () => tableRow(table, stale[table.table])]),
+      ),
+  };
+}
 
 const tableRow = (table: MovedTable, stale: boolean | undefined): HTMLElement =>
   h(
     "tr",
     h("th", { scope: "row" }, h("a", { href: rowsPath(table.table) }, table.table)),
     h("td", table.phase),
+    h("td", table.home && h("span", { class: `home ${HOME_MOODS[table.home]}` }, table.home)),
     h("td.right", count(table.source_rows)),
     h("td.right", count(table.target_rows)),
     h("td.digest", digests(table.source_digest, table.target_digest)),
@@ -60,6 +73,8 @@ const tableRow = (table: MovedTable, stale: boolean | undefined): HTMLElement =>
     h("td", state(table, stale), losses(table), differences(table)),
     h("td.muted", table.proven_at ? timestamp(table.proven_at) : ""),
   );
+
+const HOME_MOODS = { source: "", target: "good", neither: "bad" };
 
 const count = (rows: number | null): string => (rows === null ? "" : number(rows));
 
