@@ -122,12 +122,13 @@ def last_switches(target: MoveConnection) -> list[RecordedSwitch]:
     if not _exists(target, "switches"):
         return []
     running = _running(target)
-    return [
-        RecordedSwitch(
-            number, began_at, Home(home), tables, f"{SWITCH_NAME}{number}" in running, ended_at, _steps(steps), *outcome
+    found: list[RecordedSwitch] = []
+    for number, began_at, home, tables, ended_at, steps, report, problem in target.rows(_LAST_SWITCHES):
+        runs = ended_at is None and f"{SWITCH_NAME}{number}" in running
+        found.append(
+            RecordedSwitch(number, began_at, Home(home), tables, runs, ended_at, _steps(steps), report, problem)
         )
-        for number, began_at, home, tables, ended_at, steps, *outcome in target.rows(_LAST_SWITCHES)
-    ]
+    return found
 
 
 def _steps(recorded: list[dict[str, Any]]) -> list[SwitchStep]:

@@ -18,10 +18,11 @@ from tatame_db.errors import fact
 from tatame_db.move.back.flow import BackFlow, back_obstacles
 from tatame_db.move.connection import MoveConnection, report_loss, report_loss_of_target
 from tatame_db.move.open import open_source_for_writing
+from tatame_db.move.progress import PROGRESS_TABLES
 from tatame_db.move.record import SCHEMA, TABLES
 from tatame_db.move.watch import followers, last_switches
 from tatame_db.schema import phases
-from tatame_db.studio.errors import Refused
+from tatame_db.studio.errors import Refused, StudioStopped
 from tatame_db.studio.transactions import PAGE_SECONDS
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
     from tatame_db.move.switch.homes import KnownHomes
     from tatame_db.move.watch import RecordedSwitch
 
-_READ = [*TABLES, "lag", "switches"]
+_READ = [*TABLES, *PROGRESS_TABLES]
 _UNREADABLE = """
-SELECT current_user, n.nspname, has_schema_privilege(n.oid, 'USAGE'), coalesce(
+SELECT quote_ident(current_user), n.nspname, has_schema_privilege(n.oid, 'USAGE'), coalesce(
     array_agg(c.relname::text ORDER BY c.relname) FILTER (WHERE NOT has_table_privilege(c.oid, 'SELECT')), '{}')
 FROM pg_namespace n LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = ANY(%(tables)s)
 WHERE n.nspname = %(schema)s GROUP BY n.oid, n.nspname
@@ -142,7 +143,6 @@ class WayBack:
     engine: Engine
     source: Callable[[], URL]
     _running: Lock = field(default_factory=Lock)
-    _opened: list[MoveConnection] = field(default_factory=list[MoveConnection])
 
     async def check(self) -> dict[str, Any]:
         """Return the homes as both databases have them, and the obstacles. Ends when it is cancelled.
@@ -152,29 +152,40 @@ class WayBack:
         address = self.source()
         if not self._running.acquire(blocking=False):
             raise CheckRunning
-        result: Future[dict[str, Any]] = Future()
+        found = _Check(self.engine, address)
         # The studio ends without this thread, which may wait for a server that does not answer.
-        Thread(target=self._check, args=(address, result), daemon=True).start()
+        Thread(target=self._run, args=(found,), daemon=True).start()
         try:
-            return await asyncio.wrap_future(result)
+            return await asyncio.wrap_future(found.result)
         except asyncio.CancelledError:
-            Thread(target=self._abort, daemon=True).start()
+            Thread(target=found.abort, daemon=True).start()
             raise
 
-    def _check(self, address: URL, result: Future[dict[str, Any]]) -> None:
+    def _run(self, check: _Check) -> None:
         try:
-            result.set_running_or_notify_cancel()
-            found = self._obstacles(address)
+            check.result.set_running_or_notify_cancel()
+            found = check.obstacles()
         except BaseException as error:  # noqa: BLE001, whoever waits for the result raises it
             self._running.release()
-            result.set_exception(error)
+            check.result.set_exception(error)
         else:
             self._running.release()
-            result.set_result(found)
+            check.result.set_result(found)
 
-    def _obstacles(self, address: URL) -> dict[str, Any]:
-        with move.open_target(self.engine) as target, open_source_for_writing(address) as source:
-            self._opened[:] = [target, source]
+
+@dataclass
+class _Check:
+    engine: Engine
+    address: URL
+    result: Future[dict[str, Any]] = field(default_factory=Future[dict[str, Any]])
+    opened: list[MoveConnection] = field(default_factory=list[MoveConnection])
+    is_aborted: bool = False
+
+    def obstacles(self) -> dict[str, Any]:
+        with move.open_target(self.engine) as target, open_source_for_writing(self.address) as source:
+            self.opened += [target, source]
+            if self.is_aborted:
+                raise StudioStopped
             flow = BackFlow(target, source)
             # Nothing is written for a trial: the source may be in use.
             obstacles, tried = back_obstacles(flow, most_tried=0)
@@ -187,8 +198,10 @@ class WayBack:
                 "tried": tried,
             }
 
-    def _abort(self) -> None:
-        for connection in list(self._opened):
+    def abort(self) -> None:
+        # Those that are opened later are closed at once.
+        self.is_aborted = True
+        for connection in self.opened:
             connection.abort()
 
 
