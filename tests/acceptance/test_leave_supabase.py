@@ -134,9 +134,23 @@ def test_the_commands_of_the_page_about_the_switch_print_what_they_show(
                 # The other database refuses it.
                 if "follow" in command:
                     connection.execute("UPDATE users SET phone = phone || '1'")
+                if "follow --back" in command:
+                    connection.execute("UPDATE checkins SET date = '2024-02-30' WHERE id = 41")
             done = invoke(*shlex.split(command)[1:], **variables)
             assert done.returncode == 0, done.stderr
             assert re.fullmatch(pattern(shown), done.stdout.rstrip("\n")), f"{command} printed:\n{done.stdout}"
+            if "move back" in command:
+                listed = invoke("move", "rejects", **variables).stdout
+                assert re.match(
+                    r"not written back:\n +table +column .*\n +checkins +date +1 +nulled +date has ", listed
+                )
+                assert listed.endswith(" 41\n\nthe rows themselves, as SQL: `tatame-db move rejects --sql`\n")
+                script = invoke("move", "rejects", "--sql", **variables).stdout
+                assert "\nCOPY tatame_not_returned.checkins (id, user_id, " in script
+                assert "2024-02-30" in script
+                assert "not written back: 1 value of checkins.date " in invoke("move", "status", **variables).stdout
+            if command.startswith("tatame-db move finish"):
+                assert "kept: 1 row in tatame_move.not_returned, of rows and values that" in done.stdout
             if "--env" in command:
                 # The flags of the app say otherwise until they are set.
                 assert "USE_POSTGRES_USERS lets the app use users in the source" in invoke("status", **variables).stdout

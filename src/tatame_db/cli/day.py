@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -54,6 +54,10 @@ DryRun = Annotated[
 WriteToSource = Annotated[
     bool, typer.Option("--write-to-source", help="Confirm what the command writes to the source, without a question.")
 ]
+RejectsBack = Annotated[
+    Literal["keep"] | None,
+    typer.Option("--rejects", help="Leave every other row that cannot be written back on the target only."),
+]
 LeaveUnknown = Annotated[
     bool, typer.Option("--leave-unknown", help="Leave the values of columns that the source lacks on the target.")
 ]
@@ -95,6 +99,7 @@ def follow_(
     ] = _bytes("2GB"),
     orphans: Orphans = None,
     misfits: Misfits = None,
+    rejects: RejectsBack = None,
     leave_unknown: LeaveUnknown = False,
     write_to_source: WriteToSource = False,
     as_json: Annotated[
@@ -112,7 +117,7 @@ def follow_(
     if back:
         address = postgres_source(target)
         _confirm("`tatame-db move follow --back` writes rows to the source", confirmed=write_to_source)
-        choices = _choices(orphans, misfits, leave_unknown=leave_unknown)
+        choices = _choices(orphans, misfits, rejects, leave_unknown=leave_unknown)
         moving.follow_target(address, target.database.engine, options, report, say_wait, choices=choices)
     else:
         action = "`tatame-db move follow` creates a publication and a replication slot in the source, until it ends"
@@ -160,6 +165,7 @@ def back_(
     pause_at_most: PauseAtMost = 30.0,
     orphans: Orphans = None,
     misfits: Misfits = None,
+    rejects: RejectsBack = None,
     leave_unknown: LeaveUnknown = False,
     dry_run: DryRun = False,
     write_to_source: WriteToSource = False,
@@ -173,7 +179,7 @@ def back_(
         target,
         moving.Home.SOURCE,
         chosen_tables(tables, phase),
-        _choices(orphans, misfits, leave_unknown=leave_unknown),
+        _choices(orphans, misfits, rejects, leave_unknown=leave_unknown),
         pause_at_most,
         dry_run=dry_run,
         confirmed=write_to_source,
@@ -242,10 +248,11 @@ def _switch(
         day_report.show_switch(report)
 
 
-def _choices(orphans: str | None, misfits: str | None, *, leave_unknown: bool) -> Choices:
+def _choices(orphans: str | None, misfits: str | None, rejects: str | None, *, leave_unknown: bool) -> Choices:
     from tatame_db import move as moving
 
-    return moving.Choices(orphans=orphans, misfits=misfits, unknown="leave" if leave_unknown else None)  # type: ignore[arg-type]  # Typer has checked them
+    unknown = "leave" if leave_unknown else None
+    return moving.Choices(orphans=orphans, misfits=misfits, unknown=unknown, rejects=rejects)  # type: ignore[arg-type]  # Typer has checked them
 
 
 def _say_step(step: Step) -> None:

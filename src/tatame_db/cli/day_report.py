@@ -8,10 +8,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tatame_db.cli import console, move_json
+from tatame_db.cli.kept_report import show_not_returned
 from tatame_db.errors import counted
 
 if TYPE_CHECKING:
-    from tatame_db.move import Finished, Lag, SwitchReport
+    from collections.abc import Iterable
+
+    from tatame_db.move import Exclusion, Finished, Lag, SwitchedTable, SwitchReport
 
 # A busy app would fill the terminal with a line for every batch.
 _LINE_SECONDS = 10.0
@@ -37,6 +40,7 @@ class LagReport:
         self.written: Counter[str] = Counter()
         self.deleted: Counter[str] = Counter()
         self.all_written = self.all_deleted = 0
+        self.not_returned: list[Exclusion] = []
 
     def __call__(self, lag: Lag) -> None:
         """Add a batch, and print a line if one is due."""
@@ -47,6 +51,7 @@ class LagReport:
             for table, why in lag.compared.items():
                 if not lag.reason:
                     console.say(f"{table} is compared whole now and then, because {why}")
+        self.not_returned = lag.not_returned
         for found in lag.applied:
             self.written[found.table] += found.written
             self.deleted[found.table] += found.deleted
@@ -67,8 +72,9 @@ class LagReport:
         return ", ".join(parts) or "nothing to carry over"
 
     def end(self) -> None:
-        """Print what all batches wrote."""
+        """Print what all batches wrote, and what stays on the target."""
         console.answer(f"{counted(self.all_written, 'row')} written, {self.all_deleted:,} deleted")
+        show_not_returned(self.not_returned)
 
 
 def _lag(lag: Lag) -> str:
@@ -76,7 +82,16 @@ def _lag(lag: Lag) -> str:
     parts.append(f"{lag.seconds:.1f} s behind")
     if lag.wal_bytes is not None:
         parts.append(f"{lag.wal_bytes / 1024 / 1024:,.1f} MB of WAL held")
+    if lag.not_returned:
+        parts.append(f"{_rows_and_values(lag.not_returned)} not written back")
     return ", ".join(parts)
+
+
+def _rows_and_values(exclusions: Iterable[Exclusion]) -> str:
+    numbers = {"row": 0, "value": 0}
+    for found in exclusions:
+        numbers["value" if found.column else "row"] += found.rows
+    return " and ".join(counted(number, noun) for noun, number in numbers.items() if number)
 
 
 def show_switch(report: SwitchReport) -> None:
@@ -85,12 +100,18 @@ def show_switch(report: SwitchReport) -> None:
 
     console.table(
         ["table", "rows", "digest", "proof"],
-        [
-            (table.table, table.rows, table.target_digest, "equal" if table.is_equal else "not equal yet")
-            for table in report.tables
-        ],
+        [(table.table, table.rows, table.target_digest, _proof(table, report.not_returned)) for table in report.tables],
     )
     console.answer("")
+    if report.not_returned:
+        show_not_returned(report.not_returned)
+        # Values of a column that the source lacks stay where they are.
+        if not report.is_dry_run and any(found.kind != "unknown-column" for found in report.not_returned):
+            console.answer(
+                "kept in tatame_move.not_returned, because a target that follows holds what its source holds:"
+            )
+            console.answer("`tatame-db move rejects` shows it")
+        console.answer("")
     if report.is_dry_run:
         console.answer(
             f"dry run: nothing was changed; writers would wait for about {report.pause_seconds:.1f} s or more"
@@ -120,6 +141,13 @@ def show_switch(report: SwitchReport) -> None:
     console.answer(f"`tatame-db move follow{back}` keeps the other database equal")
 
 
+def _proof(table: SwitchedTable, not_returned: list[Exclusion]) -> str:
+    if not table.is_equal:
+        return "not equal yet"
+    left = _rows_and_values(found for found in not_returned if found.table == table.table)
+    return f"equal, except for {left} not written back" if left else "equal"
+
+
 def show_finished(found: Finished) -> None:
     """Print what is left after the end of a move."""
     for left in found.left:
@@ -130,5 +158,8 @@ def show_finished(found: Finished) -> None:
         )
     if found.kept_rejects:
         console.answer(f"kept: {counted(found.kept_rejects, 'excluded row')} in tatame_move.rejects")
+    if found.kept_not_returned:
+        rows = counted(found.kept_not_returned, "row")
+        console.answer(f"kept: {rows} in tatame_move.not_returned, of rows and values that were not written back")
     if not found.left:
         console.answer("finished: both databases take writes, and nothing connects them any more")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tatame_db.cli import console, move_json, move_report
+from tatame_db.cli import console, kept_report, move_json, move_report
 from tatame_db.cli.app import AsJson, DatabaseUrl, Target, app, target_of
 from tatame_db.errors import counted
 
@@ -274,18 +274,16 @@ def _source_if_reachable(opened: contextlib.ExitStack, target: Target) -> MoveCo
 
 @move.command("rejects")
 def rejects_(
-    tables: Annotated[
-        list[str] | None, typer.Argument(metavar="[TABLE]...", help="Tables of the source; by default all.")
-    ] = None,
+    tables: Annotated[list[str] | None, typer.Argument(metavar="[TABLE]...", help="Tables; by default all.")] = None,
     database_url: DatabaseUrl = None,
     *,
     sql: Annotated[
         bool,
-        typer.Option("--sql", help="Print a script for psql that creates the rows exactly as the source had them."),
+        typer.Option("--sql", help="Print a script for psql that creates the rows exactly as they were."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show which rows and values were excluded by choice and are kept; with --sql, the rows themselves."""
+    """Show the rows and values that were excluded, or not written back, and are kept; with --sql, the rows."""
     from tatame_db import move
 
     if sql and as_json:
@@ -294,11 +292,11 @@ def rejects_(
         if sql:
             console.answer_parts(move.restoring_script(target, tables or ()))
             return
-        rejected = move.rejected_rows(target, tables or ())
+        kept = move.kept_rows(target, tables or ())
     if as_json:
-        console.answer_json(move_json.as_json(move_json.Rejects(rejected)))
+        console.answer_json(move_json.as_json(kept))
     else:
-        move_report.show_rejected(rejected)
+        kept_report.show_kept(kept)
 
 
 @move.command("counts")

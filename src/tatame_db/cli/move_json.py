@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tatame_db.move import Comparison, Rejected, TableCount, TableProof
+    from tatame_db.move import Comparison, TableCount, TableProof
     from tatame_db.move.rest import RestReading
 
 # The class of the object that each command prints, by its module.
@@ -23,7 +23,7 @@ ANSWERS = {
     "switch": "tatame_db.move.switch.steps.SwitchReport",
     "back": "tatame_db.move.switch.steps.SwitchReport",
     "finish": "tatame_db.move.switch.finish.Finished",
-    "rejects": "tatame_db.cli.move_json.Rejects",
+    "rejects": "tatame_db.move.restore.KeptRows",
     "rehearse": "tatame_db.move.rehearsal.run.Rehearsal",
 }
 # Properties that are keys too, by class.
@@ -44,13 +44,6 @@ class Counts:
     rest: RestReading | None
     """How the source was read, if over REST."""
     tables: list[TableCount]
-
-
-@dataclass(frozen=True)
-class Rejects:
-    """What was excluded by choice and is kept."""
-
-    rejects: list[Rejected]
 
 
 def as_json(value: object) -> Any:

@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from tatame_db.cli import console
+from tatame_db.cli.kept_report import show_not_returned
 from tatame_db.errors import counted
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
         Obstacle,
         Plan,
         Rehearsal,
-        Rejected,
         Report,
         TableCount,
         TableProof,
@@ -262,9 +262,10 @@ def show_status(status: MoveStatus) -> None:
     for slot in status.forgotten_slots:
         held = f"{slot.wal_bytes / 1024 / 1024:,.1f} MB of WAL"
         console.answer(f"\nthe slot {slot.name} of the database {slot.database} holds {held}, and no process reads it")
-    if status.exclusions:
+    if status.exclusions or status.not_returned:
         console.answer("")
         _show_exclusions(status.exclusions)
+        show_not_returned(status.not_returned)
 
 
 def _show_not_ready(problem: str, names: list[str], remedy: str) -> None:
@@ -282,25 +283,6 @@ def _status_row(table: TableStatus) -> tuple[object, ...]:
 
 def _minute(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M}"
-
-
-def show_rejected(rejected: list[Rejected]) -> None:
-    """Print what was excluded by choice, and the ids of some of the rows."""
-    if not rejected:
-        console.answer("no rows or values are excluded")
-        return
-    console.table(
-        ["table", "column", "rows", "action", "reason", "ids"],
-        [
-            (found.table, found.column, found.rows, found.action, found.reason, _listed(found.ids, found.rows))
-            for found in rejected
-        ],
-    )
-    console.answer("\nthe rows themselves, as SQL: `tatame-db move rejects --sql`")
-
-
-def _listed(ids: list[str], rows: int) -> str:
-    return ", ".join(ids) + (", …" if rows > len(ids) else "")
 
 
 def show_counts(counts: list[TableCount], rest: RestReading | None) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tatame_db.move.back.errors import RowsNotReturnable, SourceNotWritable
+from tatame_db.move.back.errors import LeftRowsReferenced, RowsNotReturnable, SourceNotWritable
 from tatame_db.move.catalogue import SourceUnreadable
 from tatame_db.move.choices import Choices, Exclusion, Obstacle
 from tatame_db.move.connection import (
@@ -57,7 +57,15 @@ from tatame_db.move.refusals import OtherRowsInTarget, TablesEmptied
 from tatame_db.move.rehearsal.run import Rehearsal, rehearse
 from tatame_db.move.resolve import TooManyExcluded
 from tatame_db.move.rest_errors import RestError
-from tatame_db.move.restore import NotRejected, Rejected, RowsWithoutText, rejected_rows, restoring_script
+from tatame_db.move.restore import (
+    KeptRows,
+    NotRejected,
+    NotReturned,
+    Rejected,
+    RowsWithoutText,
+    kept_rows,
+    restoring_script,
+)
 from tatame_db.move.sequences import IdsExhausted
 from tatame_db.move.snapshot import TablesChanging, TablesLocked
 from tatame_db.move.stages import Stage
@@ -119,6 +127,7 @@ __all__ = [
     "HomesUnknown",
     "IdsExhausted",
     "JobNotConnected",
+    "KeptRows",
     "KeysDisabled",
     "KeysMissing",
     "KeysNotEnforced",
@@ -126,6 +135,7 @@ __all__ = [
     "KeysStillParked",
     "Lag",
     "LeftBehind",
+    "LeftRowsReferenced",
     "Mirror",
     "MoveStatus",
     "MovedElsewhere",
@@ -134,6 +144,7 @@ __all__ = [
     "NotProven",
     "NotRejected",
     "NotReplicated",
+    "NotReturned",
     "NothingToFollow",
     "NothingToSwitch",
     "Obstacle",
@@ -207,6 +218,7 @@ __all__ = [
     "follow_source",
     "follow_target",
     "homes",
+    "kept_rows",
     "known_homes",
     "mismatches",
     "open_both_for_writing",
@@ -215,7 +227,6 @@ __all__ = [
     "open_target",
     "plan",
     "rehearse",
-    "rejected_rows",
     "restoring_script",
     "status",
     "switch",

@@ -20,7 +20,7 @@ from tatame_db.move.digest import TableDigests
 from tatame_db.move.final_proof import ChangedAfterProof, lock_and_find_changed
 from tatame_db.move.jobs import run_tasks
 from tatame_db.move.keys import count_keys, refuse_disabled_keys, validate_keys
-from tatame_db.move.mapping import read_mapping
+from tatame_db.move.own_columns import read_mapping_to_target
 from tatame_db.move.parked import clean_up, restore_with_missing, restoring
 from tatame_db.move.plan import plan_of
 from tatame_db.move.prepare import CopyOptions, changes_of, prepare
@@ -335,7 +335,7 @@ def _read_again(
 def _find_differing(preparation: Preparation, connections: Connections, copied: list[TableCopy]) -> list[str]:
     """Return the copied tables, and the tables that the models lack, that differ from a new reading of the source."""
     # The choices apply to the rows as they are now.
-    resolution = resolve(connections.source, read_mapping(connections), preparation.options.choices)
+    resolution = resolve(connections.source, read_mapping_to_target(connections), preparation.options.choices)
     if not plan_of(connections, resolution).complete:
         reason = "the source has obstacles now that it did not have before"
         raise NotProven(tables=[table.table for table in copied], reason=reason)

@@ -203,6 +203,10 @@ class TableMap:
     target_name: str
     """The name of the target's table in a query, which sees only its own rows."""
     excluded: ExcludedRows = field(default_factory=ExcludedRows)
+    hides_rows: bool = False
+    """Whether `target_name` is a query that leaves out rows or values."""
+    own: list[ColumnMap] = field(default_factory=list[ColumnMap])
+    """Columns that only the target has, and whose values stay as they are: nothing compares or writes them."""
 
     @property
     def name(self) -> str:
@@ -303,7 +307,17 @@ class TableMap:
 
     def column(self, name: str) -> ColumnMap:
         """Return the column of the target with this name."""
-        return next(column for column in self.columns if column.name == name)
+        return next(column for column in (*self.columns, *self.own) if column.name == name)
+
+    @property
+    def with_own_columns(self) -> TableMap:
+        """The same table, with the values that it has in columns that the source lacks left as they are."""
+        if self.source is None:
+            return self
+        columns, own = list[ColumnMap](), list[ColumnMap]()
+        for column in self.columns:
+            (columns if column.source else own).append(column)
+        return replace(self, columns=columns, own=own)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from tatame_db.errors import TatameError, fact
 from tatame_db.move.catalogue import read_views
 from tatame_db.move.choices import Choices, Exclusion, Obstacle, Resolution, summary
 from tatame_db.move.left_behind import LeftBehind, read_left_behind
-from tatame_db.move.mapping import read_mapping
+from tatame_db.move.own_columns import read_mapping_to_target
 from tatame_db.move.record import Record
 from tatame_db.move.refusals import refusals_of_copy
 from tatame_db.move.resolve import resolve
@@ -146,7 +146,7 @@ def plan(connections: Connections, choices: Choices | None = None, addresses: It
     `TargetTablesReplaced`, `SourceUnreadable`, `TooManyExcluded`, `IdsExhausted`.
     """
     refuse_replaced_tables(connections.target)
-    source, mapping = connections.source, read_mapping(connections)
+    source, mapping = connections.source, read_mapping_to_target(connections)
     # A copy reads them too, and refuses the same sources.
     highest_ids(source, mapping)
     choices = choices or Choices()

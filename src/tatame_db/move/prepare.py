@@ -10,7 +10,7 @@ from tatame_db.move.changes import Changes, bulk_changes, find_changes
 from tatame_db.move.digest import Digest, Hash, TableDigests, common_hash
 from tatame_db.move.fingerprint import Fingerprint, fingerprint
 from tatame_db.move.keys import refuse_disabled_keys
-from tatame_db.move.mapping import read_mapping
+from tatame_db.move.own_columns import read_mapping_to_target
 from tatame_db.move.plan import plan_of, unresolved
 from tatame_db.move.reach import refuse_references
 from tatame_db.move.record import Record, identity_of
@@ -118,7 +118,7 @@ def prepare(
     refuse_replaced_tables(connections.target)
     refuse_disabled_keys(connections.target, Record(connections.target).parked())
     refuse_missing_rights(connections.target)
-    mapping = read_mapping(connections)
+    mapping = read_mapping_to_target(connections)
     found_homes = homes(connections)
     refuse_moved(found_homes, [table.name for table in mapping.chosen(options.tables)])
     moved = [table for table, home in found_homes.items() if home is not Home.SOURCE]

@@ -10,7 +10,7 @@ from tatame_db.errors import TatameError, counted, fact
 from tatame_db.move.choices import REJECTED
 from tatame_db.move.differences import DifferenceReader, RowDifference
 from tatame_db.move.digest import NARROW_BITS, TableDigests, common_hash, number_first
-from tatame_db.move.mapping import read_mapping
+from tatame_db.move.own_columns import read_mapping_to_target
 from tatame_db.move.record import Record, identity_of
 from tatame_db.move.rejects import Rejects
 from tatame_db.move.switch.homes import known_homes
@@ -198,7 +198,7 @@ class Proof:
 
 def counts(connections: Connections) -> list[TableCount]:
     """Count the rows of each table in both databases. Raises `SourceUnreadable`."""
-    tables = read_mapping(connections).tables
+    tables = read_mapping_to_target(connections).tables
     exclusions = Record(connections.target).exclusions(identity_of(connections.source))
     return [replace(_count(connections, table), rejected=rejected(exclusions, table.name)) for table in tables]
 
@@ -231,7 +231,7 @@ def compare(
 
     Raises `TableUnknown`, `SourceUnreadable`, `TargetColumnsMissing`, `NoCommonHash`.
     """
-    mapping = read_mapping(connections)
+    mapping = read_mapping_to_target(connections)
     chosen = mapping.chosen(tables)
     refuse_replaced_tables(connections.target)
     refuse_missing_columns(connections.target, [table.table for table in chosen])

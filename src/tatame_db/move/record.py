@@ -84,6 +84,26 @@ CREATE TABLE IF NOT EXISTS {SCHEMA}.rejects (
 );
 -- A hash of the id, which may be too long for an index: that is one of the reasons to reject a row.
 CREATE INDEX IF NOT EXISTS rejects_id_index ON {SCHEMA}.rejects (table_name, ({REJECT_ID_HASH.format("id")}));
+-- Rows and values that a way back did not write to the source, as the target had them.
+CREATE TABLE IF NOT EXISTS {SCHEMA}.not_returned (
+    run integer NOT NULL REFERENCES {SCHEMA}.runs,
+    source_identity text NOT NULL,
+    table_name text NOT NULL,
+    id text NOT NULL,
+    -- Of the target; NULL for a whole row.
+    column_name text,
+    kind text NOT NULL,
+    reason text NOT NULL,
+    action text NOT NULL CHECK (action IN ('nulled', 'left', 'not deleted')),
+    -- As in `rejects`; both are NULL for a row that the target had deleted.
+    "row" jsonb,
+    row_text text,
+    shape integer NOT NULL REFERENCES {SCHEMA}.shapes,
+    -- NULL until a later way back writes the row, or another value in the column.
+    returned_at timestamptz
+);
+CREATE INDEX IF NOT EXISTS not_returned_id_index ON {SCHEMA}.not_returned
+    (table_name, ({REJECT_ID_HASH.format("id")}));
 """
 TABLES = re.findall(rf"CREATE TABLE IF NOT EXISTS {SCHEMA}[.](\w+)", _TABLES)
 """The tables of the record."""
@@ -95,7 +115,7 @@ DROP INDEX IF EXISTS {SCHEMA}.rejects_table_name_index;
 OF_LAST_SOURCE = f"""
 source_identity = coalesce((SELECT source_identity FROM {SCHEMA}.tables WHERE name = table_name), source_identity)
 """
-"""Of each table in `rejects`, the rows of the source that it was copied from last."""
+"""Of each table in `rejects` or `not_returned`, the rows of the source that it was copied from last."""
 
 Outcome = Literal["proven", "not equal", "failed"]
 
@@ -191,6 +211,15 @@ class Record:
         """Return the options of the newest run: the tables, and the choices by the names of their options."""
         rows = self._rows(f"SELECT options FROM {SCHEMA}.runs ORDER BY id DESC LIMIT 1")
         return rows[0][0] if rows else None
+
+    def tables_that_came_back(self, identity: str) -> set[str]:
+        """Return the tables that had their home on the target, and came back to this source."""
+        rows = self._rows(
+            f"SELECT DISTINCT jsonb_array_elements_text(options -> 'moved') FROM {SCHEMA}.runs"
+            " WHERE options ->> 'home' = 'source' AND source_identity = %(identity)s",
+            {"identity": identity},
+        )
+        return {name for (name,) in rows}
 
     def rows_per_second(self) -> dict[str, float]:
         """Return the speed of the last proven copy of each table; copies of less than a second do not count."""

@@ -51,7 +51,7 @@ class OtherRowsInTarget(TatameError):
     rows: dict[str, OtherRows]
     what = "these tables hold rows that did not come from this source, or were changed since: {tables}"
     means = "Nothing was copied."
-    fix = "to overwrite them with the rows of the source, run the command with `--replace`"
+    fix = "to overwrite them with the rows of the source, run `tatame-db move copy --replace`"
 
     @property
     def tables(self) -> list[str]:

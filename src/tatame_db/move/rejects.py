@@ -62,11 +62,11 @@ def rejects_digest(
     return count, int(digest)
 
 
-def declared_types(source: MoveConnection, table: str) -> dict[str, str]:
-    """Return the type of each column of a table of the source, with its length, as a CREATE TABLE has it."""
-    rows = source.rows(
+def declared_types(database: MoveConnection, table: str) -> dict[str, str]:
+    """Return the type of each column of a table, in their order, with its length, as a CREATE TABLE has it."""
+    rows = database.rows(
         "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
-        " WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped",
+        " WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
         {"table": public(table)},
     )
     return dict(rows)

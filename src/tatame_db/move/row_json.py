@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tatame_db.database.dialect import literal
-from tatame_db.move.sql import SOURCE_ROW
+from tatame_db.move.sql import SOURCE_ROW, TARGET_ROW
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,8 +55,16 @@ def jsonb_of(row: str, json: str, jsonb: str, kinds: Iterable[str]) -> str:
 
 def row_as_jsonb(table: SourceTable) -> str:
     """Return a whole row of a table of the source as `jsonb`."""
-    kinds = [column.kind for column in table.columns.values()]
-    return jsonb_of(SOURCE_ROW, f"to_json({SOURCE_ROW})", f"to_jsonb({SOURCE_ROW})", kinds)
+    return _row_as_jsonb(SOURCE_ROW, [column.kind for column in table.columns.values()])
+
+
+def target_row_as_jsonb(kinds: Iterable[str]) -> str:
+    """Return a whole row of a table of the target, whose columns have these types, as `jsonb`."""
+    return _row_as_jsonb(TARGET_ROW, kinds)
+
+
+def _row_as_jsonb(row: str, kinds: Iterable[str]) -> str:
+    return jsonb_of(row, f"to_json({row})", f"to_jsonb({row})", kinds)
 
 
 def _may_hold_json(kind: str) -> bool:

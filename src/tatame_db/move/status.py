@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from tatame_db.errors import NOTHING_CHANGED, TatameError, fact
+from tatame_db.move.back.stored import not_returned
 from tatame_db.move.choices import REJECTED, Choices
 from tatame_db.move.fingerprint import fingerprint
 from tatame_db.move.follow.slot import forgotten_slots
@@ -88,6 +89,8 @@ class MoveStatus:
     """Foreign keys that were not validated against the existing rows, are disabled or are not enforced."""
     exclusions: list[Exclusion]
     """The rows and values that were excluded by choice, and are kept in `tatame_move.rejects`."""
+    not_returned: list[Exclusion]
+    """The rows and values that a way back left on the target, and that are kept in `tatame_move.not_returned`."""
     last_run: RunStatus | None
     finish_command: str
     """The command that restores the keys and indexes that a killed run left dropped."""
@@ -121,6 +124,7 @@ def status(target: MoveConnection, source: MoveConnection | None = None) -> Move
         record.parked(),
         _unvalidated(target),
         exclusions,
+        not_returned(target),
         record.last_run(),
         _finish_command(record),
         known.problem,

@@ -47,6 +47,16 @@ def _examples(obstacle: Obstacle) -> str:
 
 
 @fact
+class LeftRowsReferenced(TatameError):
+    """Rows that would stay on the target only are no longer there once its copy follows, and others refer to them."""
+
+    references: list[str]
+    what = "rows of tables that stay on the target refer to rows that are not written back: {references}"
+    means = "The home of all tables is unchanged. A target that follows the source does not hold such rows."
+    fix = "move back the tables that refer to them in the same command, or let their rows refer to others"
+
+
+@fact
 class SourceNotWritable(TatameError):
     """The source does not let the move write."""
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from copy import deepcopy
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -12,16 +12,18 @@ from tatame_db.move.back import requirements
 from tatame_db.move.back.errors import SourceNotWritable, writing_in_words
 from tatame_db.move.back.excluded import without_excluded
 from tatame_db.move.back.found import FoundObstacles
-from tatame_db.move.back.left import LeftRows
+from tatame_db.move.back.left import NOT_DELETED, LeftRows, Why
 from tatame_db.move.back.proof import prove
-from tatame_db.move.back.staging import StagedTable, able_to_read, stage
-from tatame_db.move.back.target_only import is_writable, note_values_without_source, obstacles_of
+from tatame_db.move.back.staging import StagedTable, able_to_read, pending_ids, stage
+from tatame_db.move.back.stored import Places, StoredRows
+from tatame_db.move.back.target_only import is_writable, note_values_without_source, obstacles_of, own_values
 from tatame_db.move.back.write import Loosened, MustLoosen, RowsNotTaken, write
-from tatame_db.move.choices import Choices
+from tatame_db.move.choices import LEFT, NULLED, Choices
 from tatame_db.move.connection import Connections
 from tatame_db.move.digest import FEW_BITS, Hash, TableDigests, common_hash
 from tatame_db.move.mapping import Mapping as TableMapping
 from tatame_db.move.mapping import TableMap, read_mapping
+from tatame_db.move.record import identity_of
 from tatame_db.move.sequences import advance_source
 from tatame_db.move.snapshot import fix_moment
 from tatame_db.move.switch.homes import Home, homes
@@ -46,7 +48,7 @@ class BackFlow:
     `home` is opened for reading, `follower` is from `open_source_for_writing`. Each transaction there passes the
     fences by `token`; without it, by that of the record. Rows and values that the first direction excluded stay at the
     source as they are. A row that the source cannot hold stays on the target by choice, and is in `left` then; without
-    a choice, nothing is written.
+    a choice, nothing is written. `left` is that of an earlier flow, if this one continues it.
 
     The source's own triggers run, as for any other writer.
     """
@@ -59,6 +61,7 @@ class BackFlow:
         token: str | None = None,
         choices: Choices | None = None,
         tables: Sequence[str] = (),
+        left: dict[str, LeftRows] | None = None,
     ) -> None:
         self.home, self.follower = home, follower
         self.connections = Connections(source=follower, target=home)
@@ -66,7 +69,12 @@ class BackFlow:
         self.maps: dict[str, TableMap] = {}
         """All tables that the source has, without what the record excludes."""
         self.chosen: list[TableMap] = []
-        self.left: dict[str, LeftRows] = {}
+        self.left: dict[str, LeftRows] = {} if left is None else left
+        self.tried: dict[str, LeftRows] = {}
+        """What a trial would have left."""
+        self.returned: Places = defaultdict(set)
+        """What was stored as not returned, and is written to the source in the transaction there."""
+        self._stored: Places = {}
         self._hash: Hash | None = None
         follower.driver.rollback()
         # Whatever the role or the database prefers.
@@ -102,15 +110,11 @@ class BackFlow:
         found = homes(self.connections)
         # A source that other programs write to is never written to, not even for a trial.
         self.chosen = [table for table in mapping.chosen(self.names) if found[table.name] is not Home.SOURCE]
-        writable = [self._with_chosen_columns(table) for table in mapping.tables if is_writable(table)]
+        leaves = self.choices.unknown
+        writable = [table.with_own_columns if leaves else table for table in mapping.tables if is_writable(table)]
         self.maps = {table.name: table for table in without_excluded(self.connections, writable)}
+        self._stored = StoredRows(self.home, identity_of(self.follower)).places()
         self.follower.driver.rollback()
-
-    def _with_chosen_columns(self, table: TableMap) -> TableMap:
-        """Leave out the columns that only the target has, if their values stay there by choice."""
-        if not self.choices.unknown:
-            return table
-        return replace(table, columns=[column for column in table.columns if column.source])
 
     def _enter(self) -> None:
         """Let the transaction of the source depend on no setting, whoever began it, and pass the fences."""
@@ -132,7 +136,13 @@ class BackFlow:
         """Find the rows of these tables that differ, make them equal at the source, and commit."""
         applied = self.apply(self.differing(tables))
         self.follower.driver.commit()
+        self._count_own_values(tables)
         return applied
+
+    def _count_own_values(self, tables: Collection[str]) -> None:
+        for table in self._in_order(tables):
+            if table.own:
+                self.left.setdefault(table.name, LeftRows()).own = own_values(self.home, table)
 
     def differing(self, tables: Collection[str]) -> dict[str, set[str]]:
         """Return the ids of the rows in which the databases differ; those are all that is in memory."""
@@ -152,11 +162,22 @@ class BackFlow:
     def prove(self, tables: Collection[str]) -> dict[str, tuple[Digest, Digest, Fingerprint]]:
         """Return the digests of these tables in the source and in the target, and the fingerprint of the same rows.
 
-        Without what the record excludes, and what stays on the target by choice.
+        Without what the record excludes, and what stays on the target by choice; the fingerprint is of all rows.
         """
         self._enter()
         hidden = [self.left.get(table.name, LeftRows()).hidden(table) for table in self._in_order(tables)]
         return prove(self.connections, hidden, self.hash_function)
+
+    def mark_returned(self, target: MoveConnection) -> None:
+        """Store that what was not returned earlier was written meanwhile; the caller commits, after the source."""
+        StoredRows(target, identity_of(self.follower)).mark_returned(self._in_order(self.tables), self.returned)
+        self.returned.clear()
+
+    def store_left(self, target: MoveConnection, run: int, tables: Collection[str]) -> None:
+        """Store what of these tables stays on the target, which has to be closed to writers; the caller commits."""
+        stored = StoredRows(target, identity_of(self.follower))
+        for table in self._in_order(tables):
+            stored.store(run, table, self.left.get(table.name, LeftRows()))
 
     def advance_sequences(self) -> None:
         """Let the source hand out only ids that the target has not; sequences are never set back."""
@@ -173,9 +194,12 @@ class BackFlow:
         tried, left = sum(map(len, keys.values())) <= most, deepcopy(self.left)
         try:
             _, found = self._apply(keys, only_try=True, writes=tried)
+            self.tried = self.left
+            self._count_own_values(self.tables)
             return found.obstacles, tried and found.complete
         finally:
             self.left = left
+            self.returned.clear()
             self.follower.driver.rollback()
 
     def _in_order(self, names: Iterable[str]) -> list[TableMap]:
@@ -207,6 +231,7 @@ class BackFlow:
         while writes:
             if not only_try:
                 found.refuse_unresolved()
+            pending = self._pending(staged)
             try:
                 with self.follower.driver.transaction():
                     applied = write(self.follower, staged, loosened, tight, skipped)
@@ -229,8 +254,22 @@ class BackFlow:
                 self._exclude_orphans(staged, found)
             else:
                 self._drop(staged)
-                return applied
+                for place, ids in pending.items():
+                    self.returned[place] |= ids
+                return [table for table in applied if table.deleted or table.written]
         return []
+
+    def _pending(self, staged: list[StagedTable]) -> Places:
+        """Return what was not returned earlier, and is in rows that are about to be written."""
+        pending: Places = {}
+        for table in staged:
+            name = table.table.name
+            places = {column: ids for (its, column), ids in self._stored.items() if its == name}
+            written = pending_ids(self.follower, table, set[str]().union(*places.values())) if places else set[str]()
+            for column, ids in places.items():
+                nulled = self.left[name].nulled[column].keys() if column else set[str]()
+                pending[name, column] = (written & ids) - nulled
+        return pending
 
     def _stage(
         self, keys: Mapping[str, Collection[str]], found: FoundObstacles, *, only_try: bool
@@ -326,10 +365,19 @@ class BackFlow:
         for cell in staged.cells:
             if becomes_null and cell.column.name == requirement.column:
                 staged.empty(self.follower, cell, ids)
-                left.nulled[cell.map.name] |= ids
+                _note(left.nulled[cell.map.name], ids, requirement, NULLED)
         if not becomes_null:
+            query = f"SELECT id FROM {staged.gone}"
+            gone = {key for (key,) in self.follower.rows(query)} & ids if staged.deletes else set[str]()
             staged.remove(self.follower, ids)
-            left.ids |= ids
+            _note(left.ids, gone, requirement, NOT_DELETED)
+            _note(left.ids, ids - gone, requirement, LEFT)
+
+
+def _note(left: dict[str, Why], ids: Collection[str], requirement: Requirement, action: str) -> None:
+    why = Why(requirement.kind, requirement.reason, action)
+    for key in ids:
+        left.setdefault(key, why)
 
 
 def back_obstacles(flow: BackFlow, most_tried: int = 50_000) -> tuple[dict[str, list[Obstacle]], bool]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _LEFT = "the row stays on the target only, and the source's own row, if there is one, as it is"
 _NULL = "the value becomes NULL at the source, and stays on the target"
 UNKNOWN_COLUMN = "unknown-column"
+# The way back has no other choice about them.
+_LEAVE_UNKNOWN = "--leave-unknown"
 
 
 class FoundObstacles:
@@ -49,7 +51,7 @@ class FoundObstacles:
             rows=0,
             ids=[],
             choices=choices_for(requirement),
-            chosen=choice[1] if choice else None,
+            chosen=(_LEAVE_UNKNOWN if requirement.kind == UNKNOWN_COLUMN else choice[1]) if choice else None,
         )
         self._noted[table][requirement.reason] = replace(
             before,
@@ -76,7 +78,7 @@ def choices_for(requirement: Requirement) -> list[str]:
     options = {
         "misfit": [f"`--misfits null`: {null}", f"`--misfits reject`: {_LEFT}"],
         "orphan": [f"`--orphans null`: {null}", f"`--orphans reject`: {_LEFT}"],
-        UNKNOWN_COLUMN: ["`--unknown leave`: the values stay on the target only"],
+        UNKNOWN_COLUMN: [f"`{_LEAVE_UNKNOWN}`: the values stay on the target only"],
     }
     rejects = [] if requirement.kind == UNKNOWN_COLUMN else [f"`--rejects keep`: {_LEFT}"]
     return [*options.get(requirement.kind, []), *rejects, *requirement.fixes]

@@ -190,6 +190,17 @@ def stage(connections: Connections, table: TableMap, ids: Collection[str], posit
     return replace(staged, writes=writes, deletes=deletes)
 
 
+def pending_ids(source: MoveConnection, staged: StagedTable, ids: Collection[str]) -> set[str]:
+    """Return those of these ids whose rows a write changes, inserts or deletes."""
+    among = f"r.id = ANY({array(array_items(ids), TEXT)})"
+    rows = source.rows(
+        f"SELECT r.id FROM {staged.rows} AS r LEFT JOIN {staged.sql} AS s ON {staged.has_key('s', 'r.key')}"
+        f" WHERE {among} AND (r.key IS NULL OR NOT ({staged.is_kept(staged.cells)}))"
+        f" UNION ALL SELECT r.id FROM {staged.gone} AS r WHERE {among}"
+    )
+    return {key for (key,) in rows}
+
+
 def find_keys(source: MoveConnection, staged: StagedTable) -> None:
     """Note the keys of the staged rows that the source has by now."""
     source.execute(_find_keys(staged))

@@ -30,7 +30,8 @@ from tatame_db.move.in_place import (
     update_statement,
 )
 from tatame_db.move.keys import refuse_disabled_keys
-from tatame_db.move.mapping import Mapping, read_mapping
+from tatame_db.move.mapping import Mapping
+from tatame_db.move.own_columns import read_mapping_to_target
 from tatame_db.move.plan import plan_of
 from tatame_db.move.prepare import refuse_unresolved
 from tatame_db.move.reach import refuse_reaching_changes
@@ -142,7 +143,7 @@ class ForwardFlow:
         self._tables = [name for name in phases() if name in self._names and found[name] is not Home.TARGET]
         if self._closes_target:
             self._close_target()
-        self.mapping = read_mapping(self.connections)
+        self.mapping = read_mapping_to_target(self.connections)
         self.maps = {table.name: table for table in self.mapping.tables}
         refuse_disabled_keys(self.follower, Record(self.follower).parked())
         self.follower.driver.commit()

@@ -35,6 +35,7 @@ from tatame_db.move.follow.slot import Slot
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from tatame_db.move.choices import Exclusion
     from tatame_db.move.connection import MoveConnection
     from tatame_db.move.flow import Applied, Flow
     from tatame_db.move.follow.publication import TableState
@@ -79,6 +80,8 @@ class Lag:
     """The time since their last comparison began."""
     reason: str | None = None
     """Why there is no slot."""
+    not_returned: list[Exclusion] = field(default_factory=list["Exclusion"])
+    """On the way back, what stays on the target by choice so far."""
 
 
 @dataclass(frozen=True)

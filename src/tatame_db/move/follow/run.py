@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from sqlalchemy import URL
 
 from tatame_db.evolve.lock import ignore
 from tatame_db.move.back.flow import BackFlow
+from tatame_db.move.back.left import LeftRows, summary
 from tatame_db.move.follow.apply import ForwardFlow
 from tatame_db.move.follow.errors import FollowRuns
 from tatame_db.move.follow.loop import FollowOptions, follow
@@ -81,6 +83,8 @@ def follow_target(
         connections.source.pin_settings(for_transaction=True)
         _refuse_nothing(Home.TARGET, connections)
         name, token = _name(connections, Home.TARGET), make_token(connections.target)
+    # Of all batches: what one leaves, another may write.
+    left: dict[str, LeftRows] = {}
 
     @contextlib.contextmanager
     def open_flow() -> Generator[BackFlow]:
@@ -90,9 +94,17 @@ def follow_target(
         ):
             connections.source.pin_settings(for_transaction=True)
             tables = [name for name, home in homes(connections).items() if home is Home.TARGET]
-            yield BackFlow(reading, connections.source, token=token, choices=choices, tables=tables)
+            flow = BackFlow(reading, connections.source, token=token, choices=choices, tables=tables, left=left)
+            yield flow
+            for moved in left.keys() - {*flow.tables}:
+                del left[moved]
+            flow.mark_returned(connections.target)
+            connections.target.driver.commit()
 
-    with _alone(target, Home.TARGET), _recording(target, Home.TARGET, on_lag) as on_each_lag:
+    def report(lag: Lag) -> None:
+        on_lag(replace(lag, not_returned=summary(left)))
+
+    with _alone(target, Home.TARGET), _recording(target, Home.TARGET, report) as on_each_lag:
         follow(open_flow, lambda: open_target_for_slots(target), name, options, on_each_lag)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tatame_db.database.dialect import literal, quoted
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.lock import ignore
+from tatame_db.move.back.stored import NOT_RETURNED
 from tatame_db.move.follow.slot import slot_name
 from tatame_db.move.progress import PROGRESS_TABLES
 from tatame_db.move.record import SCHEMA, TABLES, Record, identity_of
@@ -52,6 +53,8 @@ class Finished:
     """Tables whose home is the source: nothing keeps the target equal to it any more."""
     kept_rejects: int
     """Excluded rows that exist only in the record, which is kept for them."""
+    kept_not_returned: int
+    """Rows and values that a way back did not write to the source, for which the record is kept too."""
 
     @property
     def error(self) -> FinishIncomplete | None:
@@ -62,7 +65,7 @@ class Finished:
 def finish(connections: Connections, on_removed: Callable[[Removal], None] = ignore) -> Finished:
     """Remove what the move created in both databases: slots, publications, triggers, functions, and the record.
 
-    Rows of tables stay as they are, and so does the record if it has excluded rows, which may exist nowhere else. What
+    Rows of tables stay as they are, and so does the record if it has rows, which may exist nowhere else. What
     cannot be removed is named, and the rest is removed nevertheless; a second call removes what is left, and finds
     nothing if nothing is.
 
@@ -81,8 +84,9 @@ def finish(connections: Connections, on_removed: Callable[[Removal], None] = ign
     token, identity = token_of(target), identity_of(target)
     source.driver.rollback()
     target.driver.rollback()
-    kept = _rejects(record)
-    finished = Finished([], [], [table for table, home in found.items() if home is Home.SOURCE], kept)
+    rejects = _count(target, f"{SCHEMA}.rejects")
+    left = _count(target, NOT_RETURNED)
+    finished = Finished([], [], [table for table, home in found.items() if home is Home.SOURCE], rejects, left)
 
     def report(steps: Iterator[Removal]) -> None:
         for step in steps:
@@ -101,7 +105,7 @@ def finish(connections: Connections, on_removed: Callable[[Removal], None] = ign
     report(drop_schema_if_empty(source))
     # By the token, the next call finds what is left.
     if not finished.left:
-        report(_record_removals(target, kept=kept > 0))
+        report(_record_removals(target, kept=rejects + left > 0))
     return finished
 
 
@@ -134,9 +138,11 @@ def _record_removals(target: MoveConnection, *, kept: bool) -> Iterator[Removal]
     yield from drop_schema_if_empty(target)
 
 
-def _rejects(record: Record) -> int:
-    rows = record.target.rows(f"SELECT count(*) FROM {SCHEMA}.rejects") if record.exists() else [(0,)]
-    record.target.driver.rollback()
+def _count(target: MoveConnection, table: str) -> int:
+    # Neither may exist: an older version created fewer tables.
+    exists = target.rows(f"SELECT to_regclass({literal(table)})") != [(None,)]
+    rows = target.rows(f"SELECT count(*) FROM {table}") if exists else [(0,)]
+    target.driver.rollback()
     return int(rows[0][0])
 
 

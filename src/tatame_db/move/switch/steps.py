@@ -7,6 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tatame_db.move.choices import Exclusion
     from tatame_db.move.switch.homes import Home
 
 
@@ -64,6 +65,8 @@ class SwitchReport:
     """Why there is none: the way back compares whole tables then."""
     left: list[str]
     """What could not be removed of what followed the old home; `move finish` removes it."""
+    not_returned: list[Exclusion]
+    """Rows and values of these tables that stay on the target by choice, and are stored there."""
     closed_again: list[str] = field(default_factory=list[str])
     """Tables that had moved before, and whose triggers on the source were removed or disabled since: they are back."""
     is_dry_run: bool = False

@@ -86,8 +86,8 @@ def switch(
 
     Raises `TableUnknown`, `NothingToSwitch`, `BothHomesOpen`, `ObjectsRefused`, `KeysMissing`, `WritersNotStopped`,
     `TablesNotFenceable`, `FenceForbidden`, `ChangesPending`, `SwitchDiffers`, `PauseTooLong`, `TrialInsertFailed`,
-    `RowsNotReturnable`, `OutcomeNotKnown`, `NotOpened`, `IdsExhausted`, `ConnectionLost`, and what `copy` and `homes`
-    raise.
+    `RowsNotReturnable`, `LeftRowsReferenced`, `OutcomeNotKnown`, `NotOpened`, `IdsExhausted`, `ConnectionLost`, and
+    what `copy` and `homes` raise.
     """
     with open_way(source, target, to, tables, choices=choices, on_wait=on_wait, dry_run=dry_run) as way:
         if dry_run:
@@ -185,6 +185,7 @@ class _Switch:
             slot=None if self.no_slot_because else way.new_slot.name,
             no_slot_because=self.no_slot_because,
             left=list(left),
+            not_returned=way.not_returned(self.tables),
             closed_again=self.closed_again,
         )
 
@@ -202,6 +203,9 @@ class _Switch:
             }
             if unresolved:
                 raise RowsNotReturnable(obstacles=unresolved)
+            # A comparison leaves out what a switch would leave.
+            flow.left = flow.tried
+            way.refuse_references(self.tables, self._staying)
         else:
             flow.refuse_obstacles()
         self._begin(Step.PROVE)
@@ -211,7 +215,17 @@ class _Switch:
         for connection in (way.closing, way.opening):
             connection.driver.rollback()
         tables = [SwitchedTable(name, *_facts(proof[name])) for name in self.tables]
-        return SwitchReport(way.new_home, tables, seconds, flow.hash_function.name, None, None, [], is_dry_run=True)
+        return SwitchReport(
+            way.new_home,
+            tables,
+            seconds,
+            flow.hash_function.name,
+            None,
+            None,
+            [],
+            way.not_returned(self.tables),
+            is_dry_run=True,
+        )
 
     def _begin(self, step: Step) -> None:
         self.step = step
@@ -270,6 +284,7 @@ class _Switch:
 
     def _catch_up(self) -> None:
         way = self.way
+        way.create_record()
         self.had_old_slot = way.old_slot.exists()
         following = Following(lambda: nullcontext(way.flow), way.old_slot, FollowOptions(), ignore)
         try:
@@ -282,6 +297,14 @@ class _Switch:
         except (SlotRefused, SlotLost):
             way.flow.begin()
             way.flow.compare_whole(self.tables)
+        way.mark_returned()
+        way.target.driver.commit()
+        way.refuse_references(self.tables, self._staying)
+
+    @property
+    def _staying(self) -> set[str]:
+        """The tables that stay at the old home."""
+        return set(phases()) - set(self.tables) - set(self.moved_before)
 
     def _prepare_return(self) -> None:
         """Create publication and slot on the new home, so that they hold whatever is written there."""
@@ -335,7 +358,7 @@ class _Switch:
         return proof
 
     def _record(self, proof: dict[str, tuple[Digest, Digest, Fingerprint]]) -> None:
-        """Store the proof; on the way back in the transaction that closes the target."""
+        """Store the proof; on the way back with what stays on the target, in the transaction that closes it."""
         way = self.way
         record, both = Record(way.target), way.flow.connections
         last = record.last_options() or {}
@@ -355,7 +378,11 @@ class _Switch:
                 copied=False,
                 proven=True,
             )
-        if way.new_home is Home.TARGET:
+        if isinstance(way.flow, BackFlow):
+            way.refuse_references(self.tables, self._staying)
+            way.mark_returned()
+            way.flow.store_left(way.target, self.recorded, self.tables)
+        else:
             way.target.driver.commit()
 
     def _open_and_close(self) -> None:
@@ -428,8 +455,7 @@ class _Switch:
     def _clean(self) -> list[str]:
         """Drop the slot of the old home, unless it was there before for tables that stay."""
         way = self.way
-        stay = set(phases()) - set(self.tables) - set(self.moved_before)
-        if self.following is None or (self.had_old_slot and stay):
+        if self.following is None or (self.had_old_slot and self._staying):
             return []
         return _remove(way.old_slot)
 

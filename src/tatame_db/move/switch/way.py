@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tatame_db.move.back.flow import BackFlow
+from tatame_db.move.back.left import summary
+from tatame_db.move.back.references import refuse_references
 from tatame_db.move.connection import Connections, MoveConnection
 from tatame_db.move.follow.apply import ForwardFlow
 from tatame_db.move.follow.slot import Slot, slot_name
@@ -19,17 +21,17 @@ from tatame_db.move.open import (
     open_target,
 )
 from tatame_db.move.ready import prove_ready
-from tatame_db.move.record import identity_of
+from tatame_db.move.record import Record, identity_of
 from tatame_db.move.sequences import advance_sequence, highest_ids, highest_of_target
 from tatame_db.move.switch.homes import Home
 from tatame_db.move.switch.token import make_token, token_hash, token_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Collection, Generator, Sequence
 
     from sqlalchemy import URL, Engine
 
-    from tatame_db.move.choices import Choices
+    from tatame_db.move.choices import Choices, Exclusion
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,29 @@ class Way:
                 highest_of_target(self.flow.home, self.flow.maps[name])
         else:
             highest_ids(self.flow.home, self.flow.mapping)
+
+    def create_record(self) -> None:
+        """Create what an older version's record lacks; a switch to the target writes nothing new there."""
+        if isinstance(self.flow, BackFlow):
+            # Its transaction may have locked what this changes.
+            self.flow.home.driver.rollback()
+            Record(self.target).create()
+            self.target.driver.commit()
+
+    def mark_returned(self) -> None:
+        """Store that what was not returned earlier was written meanwhile; the caller commits."""
+        if isinstance(self.flow, BackFlow):
+            self.flow.mark_returned(self.target)
+
+    def refuse_references(self, tables: Collection[str], staying: Collection[str]) -> None:
+        """Raise `LeftRowsReferenced` if a row that the new home does not get is needed at the old one."""
+        if isinstance(self.flow, BackFlow):
+            refuse_references(self.flow, tables, staying)
+
+    def not_returned(self, tables: Collection[str]) -> list[Exclusion]:
+        """Count what of these tables stays on the target by choice."""
+        left = summary(self.flow.left) if isinstance(self.flow, BackFlow) else []
+        return [found for found in left if found.table in tables]
 
     def set_sequences(self, tables: Sequence[str]) -> None:
         """Let the new home hand out only ids that the old one has not. Raises `IdsExhausted`."""
