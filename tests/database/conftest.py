@@ -109,7 +109,7 @@ def pooler(directory: Path) -> Generator[Callable[..., URL]]:
         )
         (home / "pgbouncer.ini").write_text(
             f"""[databases]
-{address.database} = host={address.query["host"]} user=postgres
+{address.database} = host={address.query["host"]} user={address.username}
 [pgbouncer]
 {chosen}
 auth_type = any

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 from sqlalchemy import URL
+from tests.conftest import on_both_versions
 from tests.database.days import Day, assert_equal, day, drop_slots
 from tests.database.moves import ask, change
 from tests.database.test_switch import homes_of, raise_at, slot_name_of, takes_writes
@@ -176,3 +177,37 @@ def test_a_crash_cannot_undo_that_the_old_home_is_closed(day: Day) -> None:
         assert before
     drop_slots(day.engine.url)
     drop_slots(day.source)
+
+
+@on_both_versions
+def test_the_role_of_a_project_and_a_session_pooler_are_enough_for_the_way_there_and_back(
+    day: Day, pooler: Callable[..., URL]
+) -> None:
+    role = f"project_{day.source.database}"
+    tables = [name for (name,) in ask(day.source, "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'")]
+    change(
+        day.source,
+        f"CREATE ROLE {role} LOGIN NOSUPERUSER BYPASSRLS REPLICATION",
+        f"ALTER DATABASE {day.source.database} OWNER TO {role}",
+        *(
+            f'ALTER TABLE "{table}" OWNER TO {role}; ALTER TABLE "{table}" ENABLE ROW LEVEL SECURITY'
+            for table in tables
+        ),
+        "CREATE SCHEMA audit; CREATE TABLE audit.noted (tag text)",
+        "CREATE FUNCTION note() RETURNS event_trigger SECURITY DEFINER LANGUAGE plpgsql"
+        " AS $$ BEGIN INSERT INTO audit.noted VALUES (tg_tag); END $$",
+        "CREATE EVENT TRIGGER note ON ddl_command_end EXECUTE FUNCTION note()",
+    )
+    through = pooler(day.source.set(username=role), pool_mode="session", default_pool_size=8)
+    try:
+        for home, old, new in ((Home.TARGET, day.source, day.engine.url), (Home.SOURCE, day.engine.url, day.source)):
+            change(old, f"UPDATE users SET phone = 'at {home}' WHERE id = 1")
+            report = switch(through, day.engine, to=home)
+            assert (report.no_slot_because, report.left) == (None, [])
+            assert (takes_writes(old), takes_writes(new)) == (False, True)
+            assert_equal(day.source, day.engine.url)
+        assert ("CREATE TRIGGER",) in ask(day.source, "SELECT tag FROM audit.noted")
+    finally:
+        drop_slots(day.source)
+        drop_slots(day.engine.url)
+        change(day.source, f"REASSIGN OWNED BY {role} TO postgres; DROP OWNED BY {role}; DROP ROLE {role}")
