@@ -259,11 +259,22 @@ def test_the_keys_of_every_answer_are_documented(move: Run, supabase: URL, addre
             with psycopg.connect(readable(address)) as connection:
                 connection.execute("UPDATE users SET email = 'new@gym.example' WHERE id = 1")
         assert move("copy", "--replace", *options).returncode == 0
-        for command in ("switch", "back", "finish"):
-            done = move(command, "--json", "--write-to-source")
+        run_sql(supabase, "UPDATE users SET email = 'newer@gym.example' WHERE id = 1")
+        for command, *chosen in (
+            ("follow", "--once"),
+            ("switch",),
+            ("back", "--misfits", "null"),
+            ("rejects",),
+            ("finish",),
+        ):
+            if command == "back":
+                run_sql(address, "UPDATE checkins SET date = '2024-02-30' WHERE id = 1")
+            confirmed = [] if command == "rejects" else ["--write-to-source"]
+            done = move(command, "--json", *chosen, *confirmed)
             assert done.returncode == 0, done.stderr
             [name] = re.findall(rf"^\| `tatame-db move {command}` \| \[(\w+)\]", page, re.MULTILINE)
-            check(json.loads(done.stdout), name)
+            for line in done.stdout.splitlines() if command == "follow" else [done.stdout]:
+                check(json.loads(line), name)
     finally:
         for database in (supabase, address):
             drop_slots(database)
