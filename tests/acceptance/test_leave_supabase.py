@@ -151,6 +151,7 @@ def test_the_commands_of_the_page_about_the_switch_print_what_they_show(
                 assert "not written back: 1 value of checkins.date " in invoke("move", "status", **variables).stdout
             if command.startswith("tatame-db move finish"):
                 assert "kept: 1 row in tatame_move.not_returned, of rows and values that" in done.stdout
+                assert "nothing to remove: " in invoke(*shlex.split(command)[1:], **variables).stdout
             if "--env" in command:
                 # The flags of the app say otherwise until they are set.
                 assert "USE_POSTGRES_USERS lets the app use users in the source" in invoke("status", **variables).stdout
@@ -228,6 +229,15 @@ def both_follow(environment: dict[str, str]) -> set[tuple[str, int]]:
             if applied:
                 found |= {(table["table"], table["written"]) for table in applied}
                 break
+    shown = subprocess.run(
+        [COMMAND, "move", "status"], env=environment, check=True, capture_output=True, text=True
+    ).stdout
+    assert re.search(
+        r"^the target follows the source: \d+ rows? and [\d.]+ s behind, .* of WAL held$", shown, re.MULTILINE
+    )
+    assert re.search(
+        r"^the source follows the target: \d+ rows? and [\d.]+ s behind, .* of WAL held$", shown, re.MULTILINE
+    )
     for process in following:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)

