@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
+from tests.database.scratches import shared_scratch
 
 from tatame_db import evolve
 from tatame_db.evolve import history
 from tatame_db.evolve.app import App
 from tatame_db.evolve.generate import PackageInstalled
 from tatame_db.evolve.history import AppNotLoaded, DatabaseAhead, DatabaseDiverged, TwoHeads
+
+__all__ = ["shared_scratch"]
 
 app_module = importlib.import_module("tatame_db.evolve.app")
 

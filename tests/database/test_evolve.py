@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import DDL, URL, BigInteger, DefaultClause, Engine, String, Time, event, inspect, text
+from tests.database.scratches import shared_scratch
 
 from tatame_db import evolve, seed
 from tatame_db.database.address import readable
@@ -22,6 +23,8 @@ from tatame_db.evolve.generate import ChangeRefused, ChangeRejected
 from tatame_db.evolve.migration_errors import TooFewMigrations
 from tatame_db.evolve.push import PushFailed, PushRefused
 from tatame_db.schema import Base
+
+__all__ = ["shared_scratch"]
 
 migrate_module = importlib.import_module("tatame_db.evolve.migrate")
 

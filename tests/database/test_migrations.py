@@ -10,12 +10,15 @@ from pathlib import Path
 import psycopg
 import pytest
 from sqlalchemy import Engine, inspect
+from tests.database.scratches import shared_scratch
 
 from tatame_db import evolve
 from tatame_db.database.address import readable
 from tatame_db.database.pool import Database
 from tatame_db.evolve import catalogue, history
 from tatame_db.server.wheel import installed_programs
+
+__all__ = ["shared_scratch"]
 
 Add = Callable[..., str]
 INDEX = """with op.get_context().autocommit_block():

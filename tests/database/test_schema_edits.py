@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import shutil
 import subprocess
 from collections.abc import Callable, Generator
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, Engine, MetaData, text
 from tests.database.edits import EDITS, ROWS, Edit, models
+from tests.database.scratches import shared_scratch
 
 from tatame_db import evolve, seed
 from tatame_db.database.address import readable
@@ -24,39 +24,25 @@ from tatame_db.errors import TatameError
 from tatame_db.evolve import catalogue, history
 from tatame_db.evolve import models as schema_models
 from tatame_db.server.embedded import EmbeddedServer
-from tatame_db.server.scratch import Scratch
 from tatame_db.testing.runs import Run
 
-
-@dataclass(frozen=True)
-class SharedScratch(Scratch):
-    """Scratch databases on the server of the run, dropped at once."""
-
-    @contextlib.contextmanager
-    def database(self, name: str, template: str = "template0") -> Generator[Engine]:
-        try:
-            with super().database(name, template) as engine:
-                yield engine
-        finally:
-            self.drop(name)
+__all__ = ["shared_scratch"]
 
 
 @dataclass(frozen=True)
 class Workshop:
     """A history that ends with the tables of `edits`, and a seeded database at its head."""
 
-    scratch: SharedScratch
     migrations: Path
     template: str
 
 
 @pytest.fixture(scope="module")
 def workshop(_tatame_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Generator[Workshop]:
-    scratch = SharedScratch(_tatame_run.server)
     migrations = tmp_path_factory.mktemp("workshop") / "migrations"
     shutil.copytree(history.MIGRATIONS, migrations, ignore=shutil.ignore_patterns("__pycache__"))
     with pytest.MonkeyPatch.context() as patch:
-        _share(patch, scratch, migrations, models())
+        _use(patch, migrations, models())
         assert evolve.generate("plans and subscriptions")
         address = _tatame_run.sandbox.create()
         with Database(address) as database:
@@ -64,17 +50,11 @@ def workshop(_tatame_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Gene
             with database.engine.begin() as connection:
                 seed.seed(connection, seed.SeedPlan(gyms=1, members=3, days=3))
                 catalogue.run_verbatim(connection, ROWS)
-    yield Workshop(scratch, migrations, str(address.database))
+    yield Workshop(migrations, str(address.database))
     _tatame_run.sandbox.drop(str(address.database))
 
 
-def _share(patch: pytest.MonkeyPatch, scratch: Scratch, migrations: Path, metadata: MetaData) -> None:
-    @contextlib.contextmanager
-    def shared(**_: object) -> Generator[Scratch]:
-        yield scratch
-
-    for module in ("check", "generate", "push", "script"):
-        patch.setattr(importlib.import_module(f"tatame_db.evolve.{module}"), "scratch", shared)
+def _use(patch: pytest.MonkeyPatch, migrations: Path, metadata: MetaData) -> None:
     patch.setattr(history, "MIGRATIONS", migrations)
     patch.setattr(schema_models, "metadata", lambda: metadata)
     # The models of a test are the same for all commands, and building them takes the longest.
@@ -112,7 +92,7 @@ def bench(
     shutil.copytree(workshop.migrations, migrations, ignore=shutil.ignore_patterns("__pycache__"))
     metadata = models()
     request.param.change(metadata)
-    _share(monkeypatch, workshop.scratch, migrations, metadata)
+    _use(monkeypatch, migrations, metadata)
     with contextlib.ExitStack() as stack:
 
         def clone() -> Engine:

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from sqlalchemy import URL, Column, Integer, MetaData, Table, func, insert, select, text
 from tests.conftest import run_sql
+from tests.database.scratches import shared_scratch
 
 from tatame_db import evolve, seed
 from tatame_db.database.address import readable
@@ -20,6 +21,8 @@ from tatame_db.schema import AppStore, Base, User
 from tatame_db.studio.changes import Insert, save
 from tatame_db.testing.databases import RolledBackDatabases
 from tatame_db.testing.sandbox import Sandbox
+
+__all__ = ["shared_scratch"]
 
 ROLE = "tatame_elsewhere"
 # A role that owns its tables and has no other right.
