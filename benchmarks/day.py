@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 COMMAND = [sys.executable, "-m", "tatame_db", "move"]
 CONFIRMED = "--write-to-source"
+SWITCHES = 5
 # The next writer begins anew.
 CLEAR = [
     "DELETE FROM notifications WHERE title LIKE 'rehearsal\\_%'",
@@ -145,19 +146,31 @@ def measure(day: Day, seconds: int) -> None:
             print(f"lag: median {median(lags):.2f} s, highest {max(lags):.2f} s, of {len(lags)} samples")
             peak = _peak_megabytes(follow.pid)
             print(f"memory of the follower: {peak:.0f} MB at most")
-            digest = day.move("switch", "--dry-run", "--json")["pause_seconds"]
-            for command in ("switch", "back"):
-                writer.longest_wait_seconds = 0.0
-                report = day.move(command, "--json", CONFIRMED)
-                time.sleep(1)
-                print(
-                    f"{command}: pause {report['pause_seconds']:.2f} s, {report['pause_seconds'] / digest:.2f} of the"
-                    f" whole digest ({digest:.2f} s); the app waited for {writer.longest_wait_seconds:.2f} s at most"
-                )
+            measure_pauses(day, writer)
         print(f"{writer.acknowledged} acknowledged transactions: {writer.problems(day.source) or 'none lost'}")
     finally:
         follow.send_signal(signal.SIGINT)
         follow.communicate(timeout=60)
+
+
+def measure_pauses(day: Day, writer: Writer) -> None:
+    """Print the pauses of switches and ways back in turns, each after a comparison of all rows without a pause."""
+    pauses: dict[str, list[float]] = {"switch": [], "back": []}
+    ratios: dict[str, list[float]] = {"switch": [], "back": []}
+    writer.longest_wait_seconds = 0.0
+    for _ in range(SWITCHES):
+        for command, found in pauses.items():
+            digest = day.move(command, "--dry-run", "--json")["pause_seconds"]
+            pause = day.move(command, "--json", CONFIRMED)["pause_seconds"]
+            found.append(pause)
+            ratios[command].append(pause / digest)
+            time.sleep(1)
+    for command, found in pauses.items():
+        print(
+            f"{command}: pause {median(found):.2f} s, {max(found):.2f} s at most; {median(ratios[command]):.2f} of a"
+            f" comparison of all rows, {min(ratios[command]):.2f} to {max(ratios[command]):.2f} in {SWITCHES} rounds"
+        )
+    print(f"the app waited for {writer.longest_wait_seconds:.2f} s at most")
 
 
 def _peak_megabytes(process: int) -> float:

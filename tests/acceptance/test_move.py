@@ -262,6 +262,7 @@ def test_the_keys_of_every_answer_are_documented(move: Run, supabase: URL, addre
         run_sql(supabase, "UPDATE users SET email = 'newer@gym.example' WHERE id = 1")
         for command, *chosen in (
             ("follow", "--once"),
+            ("status",),
             ("switch",),
             ("back", "--misfits", "null"),
             ("rejects",),
@@ -269,7 +270,7 @@ def test_the_keys_of_every_answer_are_documented(move: Run, supabase: URL, addre
         ):
             if command == "back":
                 run_sql(address, "UPDATE checkins SET date = '2024-02-30' WHERE id = 1")
-            confirmed = [] if command == "rejects" else ["--write-to-source"]
+            confirmed = [] if command in {"rejects", "status"} else ["--write-to-source"]
             done = move(command, "--json", *chosen, *confirmed)
             assert done.returncode == 0, done.stderr
             [name] = re.findall(rf"^\| `tatame-db move {command}` \| \[(\w+)\]", page, re.MULTILINE)
