@@ -69,7 +69,7 @@ from tatame_db.move.restore import (
 from tatame_db.move.sequences import IdsExhausted
 from tatame_db.move.snapshot import TablesChanging, TablesLocked
 from tatame_db.move.stages import Stage
-from tatame_db.move.status import FollowerStatus, HomesUnknown, MoveStatus, TableStatus, Unfinished, status, unfinished
+from tatame_db.move.status import HomesUnknown, MoveStatus, TableStatus, Unfinished, status, unfinished
 from tatame_db.move.switch.environment import environment_lines, mismatches
 from tatame_db.move.switch.errors import (
     ChangesPending,
@@ -100,6 +100,7 @@ from tatame_db.move.target_schema import (
     TargetNotOwned,
     TargetTablesReplaced,
 )
+from tatame_db.move.watch import FollowerStatus
 
 if TYPE_CHECKING:
     from tatame_db.move.mirror import Mirror

@@ -13,7 +13,7 @@ from tatame_db.move.follow.slot import forgotten_slots
 from tatame_db.move.keys import disabled_keys, not_enforced_keys, unvalidated_keys
 from tatame_db.move.record import Record, RunStatus
 from tatame_db.move.switch.homes import known_homes
-from tatame_db.move.watch import followers
+from tatame_db.move.watch import FollowerStatus, followers
 from tatame_db.schema import phases
 
 if TYPE_CHECKING:
@@ -80,21 +80,6 @@ class TableStatus:
 
 
 @dataclass(frozen=True)
-class FollowerStatus:
-    """What follows a home now, or did within the last hour, and how far it was behind after its last batch."""
-
-    home: Home
-    runs: bool
-    rows: int | None
-    seconds: float
-    wal_bytes: int | None
-    reason: str | None
-    """Why there is no slot."""
-    at: datetime | None
-    """The time of the last batch that did something; `None` before the first one."""
-
-
-@dataclass(frozen=True)
 class MoveStatus:
     """The state of a move."""
 
@@ -145,10 +130,7 @@ def status(target: MoveConnection, source: MoveConnection | None = None) -> Move
         record.last_run(),
         _finish_command(record),
         known.problem,
-        [
-            FollowerStatus(its.home, its.runs, its.rows, its.seconds, its.wal_bytes, its.reason, its.at)
-            for its in followers(target)
-        ],
+        [follower.status for follower in followers(target)],
         # Both may be databases of one server.
         list(dict.fromkeys(slot for server in (target, source) if server for slot in _forgotten_slots(server))),
     )

@@ -38,8 +38,8 @@ class LagPoint:
 
 
 @dataclass(frozen=True)
-class Follower:
-    """What follows a home, and how far it was behind after its last batch."""
+class FollowerStatus:
+    """What follows a home now, or did within the last hour, and how far it was behind after its last batch."""
 
     home: Home
     runs: bool
@@ -50,10 +50,21 @@ class Follower:
     """Why there is no slot."""
     at: datetime | None
     """The time of the last batch that did something; `None` before the first one."""
+
+
+@dataclass(frozen=True)
+class Follower(FollowerStatus):
+    """The same with its lag over time."""
+
     interval_seconds: int
     until: float
     """The end of the last interval: now, if it runs."""
     points: list[LagPoint]
+
+    @property
+    def status(self) -> FollowerStatus:
+        """What it is now, without its lag over time."""
+        return FollowerStatus(self.home, self.runs, self.rows, self.seconds, self.wal_bytes, self.reason, self.at)
 
 
 @dataclass(frozen=True)
