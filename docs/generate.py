@@ -21,7 +21,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import tatame_db
-from tatame_db import move
+from tatame_db import doctor, move
 from tatame_db.cli import move_json
 from tatame_db.cli.commands import app
 from tatame_db.database.dialect import DIALECT
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 _NOTICE = "<!-- Made by `make docs`; change the code it comes from instead. -->"
 _COMMANDS = re.compile(r"(<!-- commands: made by `make docs` -->\n).*?(<!-- end of commands -->)", re.DOTALL)
+_LINES = re.compile(r"(<!-- lines: made by `make docs` -->\n).*?(<!-- end of lines -->)", re.DOTALL)
 _HELP_WIDTH = 80
 
 
@@ -45,6 +46,7 @@ def generated() -> dict[Path, str]:
     readme = ROOT / "README.md"
     return {
         readme: with_commands(readme.read_text(encoding="utf-8")),
+        ROOT / "docs" / "doctor.md": with_lines((ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")),
         ROOT / "docs" / "errors.md": errors_page(),
         ROOT / "docs" / "json.md": json_page(),
         ROOT / "docs" / "reference.md": reference_page(),
@@ -88,10 +90,23 @@ def reference_page() -> str:
 def with_commands(readme: str) -> str:
     """Put the table of commands between its markers."""
     rows = [[f"`tatame-db {name}`", command.help or ""] for name, command in _commands().items()]
-    found = _COMMANDS.search(readme)
+    return _between(_COMMANDS, readme, _table(["Command", "What it does"], rows))
+
+
+def with_lines(page: str) -> str:
+    """Put the table of the doctor's lines between its markers."""
+    rows = [
+        [line.group, line.name, line.meaning, line.warns_when() or "never", line.bad_when() or "never"]
+        for line in doctor.LINES.values()
+    ]
+    return _between(_LINES, page, _table(["Group", "Line", "What it looks at", "Warns if", "Bad if"], rows))
+
+
+def _between(markers: re.Pattern[str], page: str, made: str) -> str:
+    found = markers.search(page)
     if not found:
-        raise SystemExit("README.md has lost the markers around its table of commands")
-    return readme[: found.end(1)] + "\n" + _table(["Command", "What it does"], rows) + "\n\n" + readme[found.start(2) :]
+        raise SystemExit(f"a page has lost the markers {markers.pattern}")
+    return page[: found.end(1)] + "\n" + made + "\n\n" + page[found.start(2) :]
 
 
 def _program() -> TyperGroup:
@@ -227,6 +242,7 @@ _AREAS = {
     "seed": "Seed data",
     "testing": "Tests",
     "move": "The move",
+    "doctor": "The doctor",
     "studio": "The studio",
     "cli": "The command line",
 }
@@ -297,16 +313,15 @@ def _with_facts(template: str) -> str:
 def json_page() -> str:
     """Write the keys of the objects that the commands of the move print, and of the objects in them."""
     parts = [
-        "# JSON of the move",
+        "# JSON",
         _NOTICE,
-        "With `--json`, each command of the move prints one object on stdout; `follow` prints one for each batch, on a"
-        " line of its own. A command that fails before it has begun"
-        " its answer prints the [object of an error](configuration.md#json). A time is a text such as"
+        "With `--json`, the doctor and each command of the move print one object on stdout; `move follow` prints one"
+        " for each batch, on a line of its own. A command that fails before it has begun its answer prints the [object of an error](configuration.md#json). A time is a text such as"
         " `2026-03-01 10:00:00+00:00`.",
         _table(
             ["Command", "Object"],
             [
-                [f"`tatame-db move {command}`", _linked(place.rpartition(".")[2])]
+                [f"`tatame-db {command}`", _linked(place.rpartition(".")[2])]
                 for command, place in move_json.ANSWERS.items()
             ],
         ),
@@ -337,7 +352,9 @@ def _objects() -> list[type]:
 def _dataclasses() -> dict[str, type]:
     modules = [importlib.import_module(place.rpartition(".")[0]) for place in move_json.ANSWERS.values()]
     modules += [
-        importlib.import_module(module.name) for module in pkgutil.walk_packages(move.__path__, f"{move.__name__}.")
+        importlib.import_module(module.name)
+        for package in (doctor, move)
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
     ]
     return {
         name: member
@@ -380,7 +397,7 @@ def _json_type(kind: str) -> str:
         (r"dict\[str, (.*)\]", r"object with values of \1"),
         (r" \| ", " or "),
         (r"Literal\[(.*)\]", r"one of \1"),
-        (r"\bstr\b|\bdatetime\b|\bOutcome\b", "text"),
+        (r"\bstr\b|\bdatetime\b|\bOutcome\b|\bVerdict\b", "text"),
         (r"\bint\b|\bfloat\b", "number"),
         (r"\bbool\b", "true or false"),
         (r"\bNone\b", "null"),

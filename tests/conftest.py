@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -169,7 +170,7 @@ OLDER_PROGRAMS = Path("/usr/lib/postgresql/15/bin")
 
 
 @contextlib.contextmanager
-def foreign_server(programs: Path, home: Path, wal_level: str = "logical") -> Generator[URL]:
+def foreign_server(programs: Path, home: Path, wal_level: str = "logical", **settings: str) -> Generator[URL]:
     """Start a server from other programs than ours, on a socket, with all its files in a new directory.
 
     Yields the address of a database that does not exist yet.
@@ -191,10 +192,9 @@ def foreign_server(programs: Path, home: Path, wal_level: str = "logical") -> Ge
         )
 
     run("initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
-    options = (
-        f"--options=-c listen_addresses='' -c unix_socket_directories={home} -c fsync=off -c wal_level={wal_level}"
-    )
-    run("pg_ctl", "start", "-w", f"--log={home}/log", options)
+    chosen = {"listen_addresses": "", "unix_socket_directories": str(home), "fsync": "off", "wal_level": wal_level}
+    options = shlex.join(part for name, value in (chosen | settings).items() for part in ("-c", f"{name}={value}"))
+    run("pg_ctl", "start", "-w", f"--log={home}/log", f"--options={options}")
     try:
         yield URL.create("postgresql+psycopg", "postgres", database="tatame", query={"host": str(home)})
     finally:

@@ -279,7 +279,15 @@ def test_the_keys_of_every_answer_are_documented(move: Run, supabase: URL, addre
     finally:
         for database in (supabase, address):
             drop_slots(database)
-    assert set(types) - seen <= {"Rehearsal", "RehearsedStep", "RestReading", "NotReadable", "TargetObject"}
+    assert set(types) - seen <= {
+        "Examined",
+        "Finding",
+        "Rehearsal",
+        "RehearsedStep",
+        "RestReading",
+        "NotReadable",
+        "TargetObject",
+    }
 
 
 def test_an_unknown_table_is_a_usage_error(move: Run) -> None:

@@ -13,7 +13,7 @@ from tatame_db.database.address import readable
 from tatame_db.evolve import catalogue
 from tatame_db.move.connection import MoveConnection
 from tatame_db.move.open import open_source_for_writing
-from tatame_db.move.switch.fence import close
+from tatame_db.move.switch import fence
 from tatame_db.move.switch.token import make_token, token_hash
 from tatame_db.schema import phases
 
@@ -65,6 +65,18 @@ def close_source(source: URL, engine: Engine) -> str:
         token = make_token(MoveConnection("target", engine.url, driver))
     with open_source_for_writing(source) as opened:
         opened.pin_settings(for_transaction=True)
-        close(opened, list(phases()), token_hash(token))
+        fence.close(opened, list(phases()), token_hash(token))
         opened.driver.commit()
     return token
+
+
+def set_fences(connections: move.Connections, table: str, *, source: str, target: str) -> None:
+    """Leave the fences of a table as a switch or a way back does."""
+    hashed = token_hash(make_token(connections.target))
+    changes = {"closed": fence.close, "opened": fence.open_}
+    for connection, state in ((connections.source, source), (connections.target, target)):
+        if state in changes:
+            connection.driver.rollback()
+            connection.pin_settings(for_transaction=True)
+            changes[state](connection, [table], hashed)
+            connection.driver.commit()

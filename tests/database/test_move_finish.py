@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from sqlalchemy import URL, Engine
 from tests.conftest import on_both_versions
-from tests.database.moves import ask, change, contents, copy_into
-from tests.database.test_move_homes import EVERYTHING, set_fences
+from tests.database.moves import ask, change, contents, copy_into, set_fences
+from tests.database.test_move_homes import EVERYTHING
 
 from tatame_db import move
 from tatame_db.database.address import readable

@@ -7,29 +7,17 @@ from collections.abc import Callable
 import psycopg
 import pytest
 from sqlalchemy import URL, Engine
-from tests.database.moves import ask, change, contents, copy_into, schema
+from tests.database.moves import ask, change, contents, copy_into, schema, set_fences
 
 from tatame_db import evolve, move, seed
 from tatame_db.database.pool import Database
 from tatame_db.move.open import open_both_for_writing
 from tatame_db.move.switch import fence, homes
 from tatame_db.move.switch.homes import Home
-from tatame_db.move.switch.token import make_token, token_hash, token_of
+from tatame_db.move.switch.token import make_token, token_of
 from tatame_db.schema import phases
 
 EVERYTHING = move.Choices(orphans="null", misfits="null", duplicates="last", unknown="keep", rejects="keep")
-
-
-def set_fences(connections: move.Connections, table: str, *, source: str, target: str) -> None:
-    """Leave the fences of a table as a switch or a way back does."""
-    hashed = token_hash(make_token(connections.target))
-    changes = {"closed": fence.close, "opened": fence.open_}
-    for connection, state in ((connections.source, source), (connections.target, target)):
-        if state in changes:
-            connection.driver.rollback()
-            connection.pin_settings(for_transaction=True)
-            changes[state](connection, [table], hashed)
-            connection.driver.commit()
 
 
 def found_homes(connections: move.Connections) -> dict[str, Home]:

@@ -36,8 +36,9 @@ MAY_IMPORT = {
     "seed": {"errors", "schema", "database"},
     "testing": {*DATABASE, "schema", "evolve"},
     "move": {"errors", "schema", "database", "server", "evolve"},
-    "studio": {"errors", "schema", "database", "evolve", "move"},
-    "cli": {*DATABASE, "schema", "evolve", "seed", "move", "studio", "queries", "testing"},
+    "doctor": {*DATABASE, "evolve", "move"},
+    "studio": {"errors", "schema", "database", "evolve", "move", "doctor"},
+    "cli": {*DATABASE, "schema", "evolve", "seed", "move", "doctor", "studio", "queries", "testing"},
     "__main__": {"cli"},
 }
 # The schema's models refer to each other, as SQLAlchemy wants it.

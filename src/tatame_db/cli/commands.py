@@ -12,6 +12,9 @@ from tatame_db.cli.app import app
 from tatame_db.cli import schema
 
 # isort: split
+from tatame_db.cli import doctor
+
+# isort: split
 from tatame_db.cli import move
 
 # isort: split
@@ -20,7 +23,7 @@ from tatame_db.cli import day
 # isort: split
 from tatame_db.cli import studio
 
-__all__ = ["app", "day", "main", "move", "schema", "server", "studio"]
+__all__ = ["app", "day", "doctor", "main", "move", "schema", "server", "studio"]
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The objects that the commands of the move print with `--json`; the page about their keys is made from them."""
+"""The objects that the doctor and the commands of the move print with `--json`, of which the page on them is made."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ if TYPE_CHECKING:
 
 # The class of the object that each command prints, by its module.
 ANSWERS = {
-    "plan": "tatame_db.move.plan.Plan",
-    "copy": "tatame_db.move.copy.Report",
-    "verify": "tatame_db.move.proof.Proof",
-    "counts": "tatame_db.cli.move_json.Counts",
-    "status": "tatame_db.move.status.MoveStatus",
-    "follow": "tatame_db.move.follow.loop.Lag",
-    "switch": "tatame_db.move.switch.steps.SwitchReport",
-    "back": "tatame_db.move.switch.steps.SwitchReport",
-    "finish": "tatame_db.move.switch.finish.Finished",
-    "rejects": "tatame_db.move.restore.KeptRows",
-    "rehearse": "tatame_db.move.rehearsal.run.Rehearsal",
+    "doctor": "tatame_db.doctor.examine.Examined",
+    "move plan": "tatame_db.move.plan.Plan",
+    "move copy": "tatame_db.move.copy.Report",
+    "move verify": "tatame_db.move.proof.Proof",
+    "move counts": "tatame_db.cli.move_json.Counts",
+    "move status": "tatame_db.move.status.MoveStatus",
+    "move follow": "tatame_db.move.follow.loop.Lag",
+    "move switch": "tatame_db.move.switch.steps.SwitchReport",
+    "move back": "tatame_db.move.switch.steps.SwitchReport",
+    "move finish": "tatame_db.move.switch.finish.Finished",
+    "move rejects": "tatame_db.move.restore.KeptRows",
+    "move rehearse": "tatame_db.move.rehearsal.run.Rehearsal",
 }
 # Properties that are keys too, by class.
 PROPERTIES: dict[str, tuple[str, ...]] = {
@@ -34,6 +35,7 @@ PROPERTIES: dict[str, tuple[str, ...]] = {
     "SwitchedTable": ("is_equal",),
     "TableCount": ("agrees", "by_choice"),
     "Rehearsal": ("passed",),
+    "Examined": ("counts",),
 }
 
 

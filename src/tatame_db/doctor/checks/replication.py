@@ -1,0 +1,129 @@
+"""What waits for another server or program: slots, prepared transactions, standbys, the archive."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tatame_db.doctor.finding import bad, duration, good, named, size, unknown, warn, worst
+from tatame_db.doctor.lines import line
+from tatame_db.move.follow.slot import PREFIX
+
+if TYPE_CHECKING:
+    from tatame_db.doctor.examination import Examination
+    from tatame_db.doctor.finding import Answer
+
+_GROUP = "Replication"
+_MB = 1024**2
+
+
+@line(
+    _GROUP,
+    warns="a slot is not read",
+    bad="it keeps {slot_bad_mb} MB of WAL or more, or the server may remove what it needs",
+)
+def slots(examination: Examination) -> Answer:
+    """Replication slots that nothing reads: the server keeps its WAL for them until its disk is full."""
+    answers: list[Answer | None] = []
+    for name, status, held in examination.rows(_UNREAD_SLOTS):
+        dropped = f"`SELECT pg_drop_replication_slot('{name}')` if nothing needs it any more"
+        fix = f"continue with `tatame-db move follow`, or {dropped}" if name.startswith(PREFIX) else dropped
+        text = f"nothing reads the slot {name}, which keeps {size(held)} of WAL"
+        worse = held >= examination.limits.slot_bad_mb * _MB or status in {"unreserved", "lost"}
+        answers.append((bad if worse else warn)(text, fix))
+    return worst(answers, good("the server keeps no WAL for a reader that is away"))
+
+
+# A move reads its slot only now and then, by a session of the slot's name.
+_UNREAD_SLOTS = """
+SELECT slot_name::text, wal_status, coalesce(pg_wal_lsn_diff(
+    CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, restart_lsn), 0)::bigint
+FROM pg_replication_slots
+WHERE NOT active AND NOT temporary AND (restart_lsn IS NOT NULL OR wal_status = 'lost')
+    AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = slot_name)
+ORDER BY 3 DESC, 1
+"""
+
+
+@line(
+    _GROUP,
+    warns="a transaction is prepared for {prepared_warn_minutes:g} min or longer",
+    bad="for {prepared_bad_minutes:g} min or longer",
+)
+def prepared_transactions(examination: Examination) -> Answer:
+    """Transactions that `PREPARE TRANSACTION` left open: they keep their locks, also after a restart."""
+    limits = examination.limits
+    number, oldest = examination.row(
+        "SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(prepared)), 0) FROM pg_prepared_xacts"
+        " WHERE database = current_database()"
+    )
+    if not number or oldest < limits.prepared_warn_minutes * 60:
+        return good(f"{number} open" if number else "none")
+    return (bad if oldest >= limits.prepared_bad_minutes * 60 else warn)(
+        f"{number} open, the oldest for {duration(oldest)}",
+        "`SELECT gid, prepared, owner FROM pg_prepared_xacts` lists them; end each with `COMMIT PREPARED '…'` or"
+        " `ROLLBACK PREPARED '…'`",
+    )
+
+
+@line(
+    _GROUP,
+    warns="a standby is {lag_warn_mb:g} MB of WAL behind",
+    bad="it is {lag_bad_mb:g} MB behind",
+    right="GRANT pg_read_all_stats TO {role}",
+)
+def standbys(examination: Examination) -> Answer | None:
+    """How far the standbys are behind; or this server, if it is one."""
+    limits = examination.limits
+    if examination.known.standby:
+        subject, behind = "this server is a standby, which refuses writes, and is", examination.value(_BEHIND)
+        lags: list[tuple[str, float | None]] = [(subject, float(behind))]
+    else:
+        lags = [(f"the standby {name} is", lag) for name, lag in examination.rows(_STANDBYS)]
+    if not lags:
+        return None
+    if any(lag is None for _, lag in lags):
+        return unknown(
+            f"{examination.known.role} may not see the standbys",
+            f"`GRANT pg_read_all_stats TO {examination.known.role}`",
+        )
+    known = [(subject, lag or 0) for subject, lag in lags]
+    answers = [
+        (bad if lag >= limits.lag_bad_mb * _MB else warn)(
+            f"{subject} {size(lag)} of WAL behind",
+            "look at the load, the disk and the network of the standby, and for a long query on it",
+        )
+        for subject, lag in known
+        if lag >= limits.lag_warn_mb * _MB
+    ]
+    return worst(answers, good(named([f"{subject} {size(lag)} behind" for subject, lag in known])))
+
+
+_BEHIND = "SELECT coalesce(pg_wal_lsn_diff(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()), 0)::bigint"
+_STANDBYS = """
+SELECT coalesce(nullif(application_name, ''), 'without a name'),
+    pg_wal_lsn_diff(pg_current_wal_lsn(), coalesce(replay_lsn, flush_lsn, write_lsn, sent_lsn))::bigint
+FROM pg_stat_replication ORDER BY 2 DESC NULLS FIRST
+"""
+
+
+@line(_GROUP, bad="the newest file of WAL could not be archived, or no command archives it")
+def archiving(examination: Examination) -> Answer | None:
+    """Whether the archive has all WAL, without which a backup cannot be restored up to now."""
+    row = examination.row(_ARCHIVE)
+    if row.mode == "off":
+        return None
+    fix = "run `archive_command` of the server by hand, as the user of the server, and read its log"
+    if row.nothing:
+        return bad("`archive_mode` is on without a command, so WAL is kept for ever", "set `archive_command`")
+    if row.failing:
+        return bad(f"archiving fails, last {duration(row.seconds)} ago; WAL is kept until it succeeds", fix)
+    return good("the newest file that is complete is archived")
+
+
+_ARCHIVE = """
+SELECT current_setting('archive_mode') AS mode,
+    last_failed_time > coalesce(last_archived_time, '-infinity') AS failing,
+    extract(epoch FROM clock_timestamp() - last_failed_time) AS seconds,
+    current_setting('archive_command') = '' AND coalesce(current_setting('archive_library', true), '') = '' AS nothing
+FROM pg_stat_archiver
+"""

@@ -1,0 +1,184 @@
+"""The schema: pending migrations, drift, and what does not apply although it exists."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tatame_db import evolve
+from tatame_db.doctor.finding import bad, good, named, unknown, warn, worst
+from tatame_db.doctor.lines import line
+from tatame_db.evolve.history import (
+    VERSION_SCHEMA,
+    DatabaseAhead,
+    History,
+    MigrationEdited,
+    MigrationUnreadable,
+    TwoHeads,
+    current_revisions,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from tatame_db.doctor.examination import Examination
+    from tatame_db.doctor.finding import Answer
+
+_GROUP = "Schema"
+_READ_HISTORY = (
+    f"GRANT USAGE ON SCHEMA {VERSION_SCHEMA} TO {{role}}; "
+    f"GRANT SELECT ON ALL TABLES IN SCHEMA {VERSION_SCHEMA} TO {{role}}"
+)
+
+
+@line(_GROUP, bad="migrations are pending, or the database has some that do not exist here", right=_READ_HISTORY)
+def migrations(examination: Examination) -> Answer:
+    """Whether every migration is applied."""
+    if problem := examination.setup.models_problem:
+        return bad(problem.what, problem.fix)
+    try:
+        history = History()
+        with examination.database.engine.connect() as connection:
+            pending = [script.revision for script in history.pending(connection)]
+            reached = history.reached(connection)
+    except (DatabaseAhead, MigrationUnreadable, TwoHeads) as error:
+        return bad(error.what, error.fix)
+    if pending:
+        where = f"the database is at {reached}" if reached else "the database was never migrated"
+        return bad(f"{where}; pending: {named(pending)}", "`tatame-db migrate`")
+    return good(f"all applied, up to {reached}")
+
+
+@line(
+    _GROUP,
+    warns="another table of Alembic exists, or an applied migration has no checksum",
+    bad="an applied migration was edited, or is recorded twice",
+    right=_READ_HISTORY,
+)
+def history(examination: Examination) -> Answer:
+    """Whether the record of the applied migrations is one, and fits their files."""
+    if examination.setup.models_problem:
+        return _without_models()
+    with examination.database.engine.connect() as connection:
+        answers = [*_problems_of_history(connection)]
+    others = examination.names(
+        "SELECT format('%I.%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace"
+        " WHERE relname = 'alembic_version' AND relkind IN ('r', 'p') AND nspname <> :schema ORDER BY 1",
+        schema=VERSION_SCHEMA,
+    )
+    if others:
+        answers.append(
+            warn(
+                f"{named(others)} is another record of migrations, by which another program may change the tables",
+                "if no program uses it any more, drop it",
+            )
+        )
+    return worst(answers, good("one record, and no applied migration was edited"))
+
+
+def _problems_of_history(connection: Connection) -> list[Answer]:
+    history = History()
+    answers: list[Answer] = []
+    try:
+        history.refuse_edited(connection)
+    except MigrationEdited as error:
+        answers.append(bad(error.what, error.fix))
+    if unrecorded := history.unrecorded(connection):
+        answers.append(
+            warn(
+                f"an edit of {named(unrecorded)} would not be seen, because no checksum is recorded",
+                "apply migrations with `tatame-db migrate` alone",
+            )
+        )
+    current = current_revisions(connection)
+    before = {
+        script.revision
+        for revision in current
+        for script in history.scripts.iterate_revisions(revision, "base")
+        if script.revision != revision
+    }
+    if twice := sorted(before & set(current)):
+        answers.append(
+            bad(
+                f"{named(twice)} is recorded beside a migration that follows it",
+                f"`DELETE FROM {VERSION_SCHEMA}.alembic_version WHERE version_num = '{twice[0]}'`",
+            )
+        )
+    return answers
+
+
+@line(_GROUP, bad="`tatame-db check` finds a difference", right=_READ_HISTORY, slow=True)
+def drift(examination: Examination) -> Answer:
+    """Whether migrations, models and database agree, by comparison with a database that the migrations build."""
+    if examination.setup.models_problem:
+        return _without_models()
+    try:
+        found = evolve.check(examination.database.engine)
+    except (DatabaseAhead, MigrationUnreadable) as error:
+        return unknown(error.what, error.fix)
+    if not found.failed:
+        return good("the database matches its migrations, and these the models")
+    failed = evolve.CheckFailed(check=found)
+    differences = [*(found.database or []), *(found.migrations or [])]
+    shown = [difference.splitlines()[0].partition(":")[0] for difference in differences]
+    return bad(f"{failed.what}: {named(shown)}" if shown else failed.what, f"`tatame-db check` lists all; {failed.fix}")
+
+
+def _without_models() -> Answer:
+    return unknown("the models of the app are not loaded", "fix what the line `migrations` reports")
+
+
+@line(_GROUP, warns="an index is invalid, so that it serves no query", bad="the invalid index is unique")
+def invalid_indexes(examination: Examination) -> Answer:
+    """Indexes that `CREATE INDEX CONCURRENTLY` left unfinished: every write pays for them."""
+    found = examination.rows(
+        "SELECT indisunique, format('%I', relname) AS name FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid"
+        " WHERE NOT indisvalid AND relnamespace = to_regnamespace('public') AND relkind = 'i'"
+        " AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index WHERE index_relid = indexrelid) ORDER BY 1 DESC, 2"
+    )
+    if not found:
+        return good("none")
+    names = [row.name for row in found]
+    fix = f"`REINDEX INDEX CONCURRENTLY {names[0]}`, or drop the index and create it again"
+    if found[0].indisunique:
+        return bad(f"{named(names)}: unique indexes among them may not keep duplicates out", fix)
+    return warn(f"{named(names)}: serves no query, and slows down every write", fix)
+
+
+@line(_GROUP, warns="a constraint is NOT VALID")
+def unvalidated_constraints(examination: Examination) -> Answer:
+    """Constraints that apply to new rows, and that old rows may violate."""
+    found = examination.names(
+        "SELECT format('%I.%I', relname, conname) FROM pg_constraint k JOIN pg_class c ON c.oid = conrelid"
+        " WHERE NOT convalidated AND relnamespace = to_regnamespace('public') AND conparentid = 0"
+        " AND coalesce((to_jsonb(k) ->> 'conenforced')::boolean, true) ORDER BY 1"
+    )
+    if not found:
+        return good("none")
+    table, _, name = found[0].partition(".")
+    return warn(
+        f"old rows may violate {named(found)}",
+        f"`ALTER TABLE {table} VALIDATE CONSTRAINT {name}`; it names the rows, and blocks no reader or writer",
+    )
+
+
+@line(_GROUP, bad="a foreign key is NOT ENFORCED, or its triggers are disabled")
+def disabled_keys(examination: Examination) -> Answer:
+    """Foreign keys that reject no row."""
+    found = examination.rows(_DISABLED)
+    if not found:
+        return good("none")
+    enforce = f"`ALTER TABLE {found[0].name} ALTER CONSTRAINT {found[0].key} ENFORCED`"
+    enable = f"`ALTER TABLE {found[0].name} ENABLE TRIGGER ALL`, as a superuser"
+    keys = [f"{row.name}.{row.key}" for row in found]
+    return bad(f"the database accepts rows that violate {named(keys)}", enable if found[0].disabled else enforce)
+
+
+# A key without enforcement has no triggers.
+_DISABLED = """
+SELECT DISTINCT format('%I', c.relname) AS name, format('%I', k.conname) AS key, t.oid IS NOT NULL AS disabled
+FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
+LEFT JOIN pg_trigger t ON t.tgconstraint = k.oid AND t.tgenabled NOT IN ('O', 'A')
+WHERE k.contype = 'f' AND c.relnamespace = to_regnamespace('public')
+    AND (t.oid IS NOT NULL OR NOT coalesce((to_jsonb(k) ->> 'conenforced')::boolean, true))
+ORDER BY 1, 2
+"""

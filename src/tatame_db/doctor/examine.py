@@ -1,0 +1,134 @@
+"""All lines, one after the other: one that fails, hangs or may not look does not stop the others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psycopg
+from sqlalchemy.exc import DBAPIError
+
+from tatame_db.doctor.checks import LINES
+from tatame_db.doctor.examination import Examination, Setup
+from tatame_db.doctor.finding import Answer, Finding, Verdict, unknown
+from tatame_db.doctor.limits import LIMITS
+from tatame_db.errors import TatameError, fact
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from sqlalchemy import URL
+
+    from tatame_db.doctor.limits import Limits
+    from tatame_db.doctor.lines import Line
+
+
+@fact
+class ProblemsFound(TatameError):
+    """Lines are bad: the negative answer of `doctor`."""
+
+    exit_code = 3
+    names: list[str]
+    what = "{number:line} bad: {names}"
+    fix = "do what each of these lines says, then run `tatame-db doctor` again"
+
+    @property
+    def number(self) -> int:
+        """The number of the lines."""
+        return len(self.names)
+
+
+@fact
+class NotExamined(TatameError):
+    """There is no connection to the database, so most lines could not be checked."""
+
+    problem: str
+    advice: str
+    what = "{problem}"
+    fix = "{advice}"
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What the doctor found."""
+
+    database: str
+    """The address, without its password."""
+    server_version: str | None
+    """`null` without a connection."""
+    embedded: bool
+    findings: list[Finding]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many lines have each verdict."""
+        found = Counter(finding.verdict for finding in self.findings)
+        return {verdict.value: found[verdict] for verdict in Verdict}
+
+    @property
+    def error(self) -> TatameError | None:
+        """The error that states what is bad; `None` if nothing is."""
+        found = [finding for finding in self.findings if finding.verdict is Verdict.BAD]
+        if not found:
+            return None
+        first = found[0]
+        if first.name == "reachable":
+            return NotExamined(problem=first.text, advice=first.fix or "")
+        return ProblemsFound(names=[finding.name for finding in found])
+
+
+def examine(
+    address: URL, setup: Setup | None = None, *, limits: Limits = LIMITS, names: Collection[str] | None = None
+) -> Examined:
+    """Examine a database, and the machine of an embedded server; changes nothing, and raises no failure of the server.
+
+        >>> doctor.examine(database.address).counts["bad"]
+        0
+
+    `names` are the lines to look at, all by default. A line that has no meaning for the database is left out.
+    """
+    chosen = [line for line in LINES.values() if names is None or line.name in names]
+    with Examination(address, setup or Setup(), limits) as examination:
+        answers = {line.name: _answer(line, examination) for line in sorted(chosen, key=lambda line: line.slow)}
+        return Examined(
+            database=examination.where,
+            server_version=examination.facts.version if examination.facts else None,
+            embedded=examination.embedded is not None,
+            findings=[
+                Finding(line.group, line.name, answer.verdict, answer.text, answer.fix)
+                for line in chosen
+                if (answer := answers[line.name])
+            ],
+        )
+
+
+def _answer(line: Line, examination: Examination) -> Answer | None:
+    if examination.failure and not line.offline and line.name != "reachable":
+        return unknown("there is no connection", "see the line `reachable`")
+    try:
+        return line.check(examination) if not examination.expired else _out_of_time(examination)
+    except (TatameError, DBAPIError, psycopg.Error, OSError) as error:
+        return _out_of_time(examination) if examination.expired else _not_checked(line, examination, error)
+
+
+def _out_of_time(examination: Examination) -> Answer:
+    return unknown(
+        f"the time of {examination.limits.whole_seconds} s had run out", "run it again when the server is less busy"
+    )
+
+
+def _not_checked(line: Line, examination: Examination, error: Exception) -> Answer:
+    if isinstance(error, TatameError):
+        return unknown(error.what, error.fix)
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, psycopg.errors.InsufficientPrivilege):
+        grant = line.right or "GRANT pg_monitor TO {role}"
+        return unknown(str(cause.diag.message_primary), f"`{grant.format(role=examination.known.role)}`")
+    if isinstance(cause, psycopg.errors.QueryCanceled | psycopg.errors.LockNotAvailable):
+        return unknown(
+            f"a query took longer than {examination.limits.line_seconds} s, or waited for a lock",
+            "run it again when the server is less busy",
+        )
+    reason = cause.diag.message_primary if isinstance(cause, psycopg.Error) else None
+    return unknown(reason or str(cause).splitlines()[0], "fix what the message says, and run it again")

@@ -1,0 +1,889 @@
+"""The doctor: on a database that is sick in each line, on a healthy one, and for a role that may see little."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import psycopg
+import pytest
+from sqlalchemy import URL
+from tests.conftest import OLDER_PROGRAMS
+from tests.database.doctors import (
+    BUNDLED,
+    OLDER,
+    Clinic,
+    Ward,
+    bundled_clinic,
+    database_of,
+    lagging_standby,
+    older_clinic,
+    until,
+)
+from tests.database.moves import set_fences
+
+from tatame_db import doctor, evolve
+from tatame_db.database.address import readable
+from tatame_db.database.pool import Database
+from tatame_db.doctor import LINES, Setup, Verdict
+from tatame_db.doctor.checks import connection as connection_checks
+from tatame_db.doctor.checks.tables import shown_statement
+from tatame_db.doctor.examination import Examination
+from tatame_db.doctor.finding import Answer, good
+from tatame_db.doctor.lines import Line
+from tatame_db.evolve.app import ModelsNotFound
+from tatame_db.move.connection import MoveConnection
+from tatame_db.move.open import open_both_for_writing
+from tatame_db.move.record import Record
+from tatame_db.server.embedded import EmbeddedServer
+
+Sicken = Callable[[Ward], None]
+
+BAD, GOOD, UNKNOWN, WARN = Verdict.BAD, Verdict.GOOD, Verdict.UNKNOWN, Verdict.WARN
+BOTH = (BUNDLED, OLDER)
+cases: dict[tuple[str, Verdict], list[tuple[str, Sicken]]] = defaultdict(list)
+
+
+def sick(name: str, *verdicts: Verdict, on: tuple[str, ...] = BOTH) -> Callable[[Sicken], Sicken]:
+    """Say that a function makes a line of a healthy database warn, or bad, on these servers."""
+
+    def add(sicken: Sicken) -> Sicken:
+        for verdict in verdicts:
+            cases[name, verdict] += [(server, sicken) for server in on]
+        return sicken
+
+    return add
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Generator[Clinic]:
+    with bundled_clinic() as clinic:
+        yield clinic
+
+
+@pytest.fixture(scope="module")
+def older() -> Generator[Clinic]:
+    if not (OLDER_PROGRAMS / "postgres").exists():
+        missing = "PostgreSQL 15 is not installed: `apt-get install postgresql-15`"
+        pytest.fail(missing) if os.environ.get("OLDER_POSTGRES_IS_THERE") else pytest.skip(missing)
+    with older_clinic() as clinic:
+        yield clinic
+
+
+@pytest.fixture
+def ward(request: pytest.FixtureRequest) -> Generator[Ward]:
+    """A healthy database on the server that the parameter names."""
+    clinic: Clinic = request.getfixturevalue(getattr(request, "param", BUNDLED))
+    with database_of(clinic) as address:
+        ward = Ward(clinic, address, clinic.setup, request)
+        with ward.stack:
+            yield ward
+
+
+on_both = pytest.mark.parametrize("ward", BOTH, indirect=True)
+
+
+# --- A sickness for each verdict of each line ------------------------------------------------------------------------
+
+
+@sick("reachable", WARN)
+def a_slow_network(ward: Ward) -> None:
+    ward.limit(round_trip_warn_ms=0)
+
+
+@sick("reachable", BAD)
+def a_port_without_a_server(ward: Ward) -> None:
+    ward.address = ward.address.set(port=1) if ward.address.host else ward.address.set(query={"host": "/nowhere"})
+
+
+@sick("version", WARN)
+def a_version_that_ends_soon(ward: Ward) -> None:
+    ward.limit(support_warn_days=100_000)
+
+
+@sick("version", BAD)
+def a_version_that_has_ended(ward: Ward) -> None:
+    ward.limit(support_bad_days=100_000)
+
+
+@sick("version", WARN)
+def a_version_with_a_newer_minor_version(ward: Ward) -> None:
+    patched_releases(ward, minor=99)
+
+
+@sick("version", WARN)
+def a_version_that_is_not_known_yet(ward: Ward) -> None:
+    patched_releases(ward, minor=None)
+
+
+def patched_releases(ward: Ward, minor: int | None) -> None:
+    releases = {
+        major: replace(release, minor=minor or 0)
+        for major, release in connection_checks.RELEASES.items()
+        if minor or major == 14
+    }
+    ward.request.getfixturevalue("monkeypatch").setattr(connection_checks, "RELEASES", releases)
+
+
+@sick("encryption", WARN, on=(OLDER,))
+def a_certificate_that_is_not_verified(ward: Ward) -> None:
+    ward.address = ward.address.set(query={"sslmode": "require"})
+
+
+@sick("encryption", BAD, on=(OLDER,))
+def a_network_in_the_clear(ward: Ward) -> None:
+    ward.address = ward.address.set(query={"sslmode": "disable"})
+
+
+@sick("time zone", WARN)
+def a_time_zone(ward: Ward) -> None:
+    ward.run(f"ALTER DATABASE {ward.address.database} SET timezone = 'America/Sao_Paulo'")
+
+
+def with_encoding(ward: Ward, name: str) -> None:
+    options = f"ENCODING '{name}' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0"
+    ward.address = ward.stack.enter_context(database_of(ward.clinic, options))
+
+
+@sick("encoding", WARN)
+def latin_1(ward: Ward) -> None:
+    with_encoding(ward, "LATIN1")
+
+
+@sick("encoding", BAD)
+def no_encoding(ward: Ward) -> None:
+    with_encoding(ward, "SQL_ASCII")
+
+
+@sick("collation", BAD, on=(BUNDLED,))
+def a_database_of_another_collation(ward: Ward) -> None:
+    ward.run(f"UPDATE pg_database SET datcollversion = '0' WHERE datname = '{ward.address.database}'")
+
+
+@sick("collation", BAD, on=(OLDER,))
+def a_column_of_another_collation(ward: Ward) -> None:
+    ward.run(
+        "CREATE COLLATION names (PROVIDER = icu, LOCALE = 'pt')",
+        "ALTER TABLE users ALTER email TYPE text COLLATE names",
+        "UPDATE pg_collation SET collversion = '0' WHERE collname = 'names'",
+    )
+
+
+def as_superuser(ward: Ward, *, production: bool) -> None:
+    ward.address, ward.setup = ward.direct, Setup(production=production)
+
+
+@sick("superuser", WARN)
+def a_superuser(ward: Ward) -> None:
+    as_superuser(ward, production=False)
+
+
+@sick("superuser", WARN, on=(OLDER,))
+def a_member_of_a_superuser(ward: Ward) -> None:
+    ward.run("GRANT postgres TO app")
+    ward.stack.callback(ward.run, "REVOKE postgres FROM app")
+
+
+@sick("superuser", BAD)
+def a_superuser_in_production(ward: Ward) -> None:
+    as_superuser(ward, production=True)
+
+
+@sick("ownership", WARN, on=(OLDER,))
+def an_app_that_owns_tables(ward: Ward) -> None:
+    ward.run("ALTER TABLE users OWNER TO app")
+
+
+@sick("backup", WARN, on=(OLDER,))
+def no_role_for_backups(ward: Ward) -> None:
+    ward.run("ALTER ROLE backup NOREPLICATION", "REVOKE pg_read_all_data FROM app")
+    ward.stack.callback(ward.run, "ALTER ROLE backup REPLICATION", "GRANT pg_read_all_data TO app")
+
+
+@sick("migrations", BAD)
+def a_pending_migration(ward: Ward) -> None:
+    ward.run("DELETE FROM tatame_migrations.alembic_version")
+
+
+@sick("migrations", BAD)
+def a_migration_from_the_future(ward: Ward) -> None:
+    ward.run("UPDATE tatame_migrations.alembic_version SET version_num = '29990101000000'")
+
+
+@sick("migrations", BAD, on=(BUNDLED,))
+def models_that_cannot_be_loaded(ward: Ward) -> None:
+    ward.setup = replace(ward.setup, models_problem=ModelsNotFound(module="gymapi.models", root="/srv"))
+
+
+@sick("history", WARN)
+def a_second_history(ward: Ward) -> None:
+    ward.run("CREATE TABLE public.alembic_version (version_num text)")
+
+
+@sick("history", WARN)
+def a_migration_without_checksum(ward: Ward) -> None:
+    ward.run("DELETE FROM tatame_migrations.applied")
+
+
+@sick("history", BAD)
+def an_edited_migration(ward: Ward) -> None:
+    ward.run("UPDATE tatame_migrations.applied SET checksum = 'another'")
+
+
+@sick("history", BAD, on=(BUNDLED,))
+def a_migration_that_is_recorded_twice(ward: Ward) -> None:
+    [[before]] = ward.ask("SELECT version_num FROM tatame_migrations.alembic_version")
+    ward.request.getfixturevalue("add")()
+    with Database(ward.direct) as database:
+        evolve.migrate(database.engine)
+    ward.run(f"INSERT INTO tatame_migrations.alembic_version VALUES ('{before}')")
+
+
+@sick("drift", BAD, on=(BUNDLED,))
+def a_manual_change(ward: Ward) -> None:
+    ward.run("ALTER TABLE users ADD COLUMN nickname text")
+
+
+ANA = "INSERT INTO users (clerk_user_id) VALUES ('ana')"
+
+
+def fail_to_create(ward: Ward, index: str) -> None:
+    ward.run(ANA, "INSERT INTO users (clerk_user_id) VALUES ('eva')")
+    with pytest.raises(psycopg.Error):
+        ward.run(index)
+
+
+@sick("invalid indexes", WARN)
+def an_index_that_failed(ward: Ward) -> None:
+    fail_to_create(ward, "CREATE INDEX CONCURRENTLY failed ON users ((1 / (length(clerk_user_id) - 3)))")
+
+
+@sick("invalid indexes", BAD)
+def a_unique_index_that_failed(ward: Ward) -> None:
+    fail_to_create(ward, "CREATE UNIQUE INDEX CONCURRENTLY failed ON users (length(clerk_user_id))")
+
+
+@sick("unvalidated constraints", WARN)
+def a_constraint_that_is_not_valid(ward: Ward) -> None:
+    ward.run("ALTER TABLE users ADD CONSTRAINT named CHECK (email <> '') NOT VALID")
+
+
+@sick("disabled keys", BAD)
+def disabled_triggers(ward: Ward) -> None:
+    ward.run("ALTER TABLE graduations DISABLE TRIGGER ALL")
+
+
+@sick("disabled keys", BAD, on=(BUNDLED,))
+def a_key_that_is_not_enforced(ward: Ward) -> None:
+    ward.run("ALTER TABLE graduations ALTER CONSTRAINT graduations_user_id_users_id_fk NOT ENFORCED")
+
+
+def record_a_move(ward: Ward) -> None:
+    with psycopg.connect(readable(ward.direct)) as driver:
+        Record(MoveConnection("target", ward.direct, driver)).create()
+    ward.run("GRANT USAGE ON SCHEMA tatame_move TO PUBLIC")
+
+
+@sick("unfinished move", BAD)
+def a_move_that_was_killed(ward: Ward) -> None:
+    record_a_move(ward)
+    ward.run(
+        "INSERT INTO tatame_move.parked (kind, table_name, name, definition) VALUES ('key', 'users', 'lost', 'CHECK')"
+    )
+
+
+def with_fences(ward: Ward, *, source: str, target: str) -> None:
+    record_a_move(ward)
+    ward.setup = replace(ward.setup, source=ward.clinic.maintenance.set(database=ward.another().database))
+    assert ward.setup.source
+    with Database(ward.direct) as database, open_both_for_writing(ward.setup.source, database.engine) as opened:
+        set_fences(opened, "roles", source=source, target=target)
+
+
+@sick("homes", BAD)
+def a_table_without_a_home(ward: Ward) -> None:
+    with_fences(ward, source="closed", target="closed")
+
+
+@sick("homes", BAD)
+def a_table_with_two_homes(ward: Ward) -> None:
+    with_fences(ward, source="opened", target="opened")
+
+
+@sick("homes", BAD)
+def a_fence_that_was_disabled(ward: Ward) -> None:
+    with_fences(ward, source="absent", target="closed")
+    ward.run("ALTER TABLE roles DISABLE TRIGGER tatame_move_follows")
+
+
+@sick("homes", BAD)
+def a_flag_that_names_the_other_database(ward: Ward) -> None:
+    with_fences(ward, source="absent", target="closed")
+    ward.setup = replace(ward.setup, use_postgres=lambda _: True)
+
+
+@sick("slots of source", WARN)
+def a_slot_of_the_source(ward: Ward) -> None:
+    record_a_move(ward)
+    ward.setup = replace(ward.setup, source=ward.clinic.maintenance.set(database=ward.another().database))
+    with_slot(ward, "SELECT pg_create_logical_replication_slot('tatame_move_00000000', 'pgoutput')")
+
+
+@sick("slots of source", BAD)
+def a_large_slot_of_the_source(ward: Ward) -> None:
+    a_slot_of_the_source(ward)
+    ward.limit(slot_bad_mb=0)
+
+
+def with_slot(ward: Ward, statement: str) -> None:
+    """Create a slot, which an unfinished transaction of another test would delay for ever."""
+    ward.run(statement)
+    ward.stack.callback(ward.run, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+
+
+@sick("slots", WARN)
+def a_slot_that_nothing_reads(ward: Ward) -> None:
+    with_slot(ward, "SELECT pg_create_physical_replication_slot('forgotten', true)")
+
+
+@sick("slots", BAD)
+def a_slot_that_keeps_much(ward: Ward) -> None:
+    a_slot_that_nothing_reads(ward)
+    ward.limit(slot_bad_mb=0)
+
+
+@sick("slots", BAD)
+def a_slot_whose_wal_is_gone(ward: Ward) -> None:
+    ward.reload(max_slot_wal_keep_size="1MB")
+    a_slot_that_nothing_reads(ward)
+    for _ in range(4):
+        ward.run("SELECT pg_logical_emit_message(false, 'x', 'x')", "SELECT pg_switch_wal()")
+    ward.run("CHECKPOINT")
+    until(lambda: ward.ask("SELECT FROM pg_replication_slots WHERE wal_status IN ('unreserved', 'lost')"))
+
+
+def prepare(ward: Ward) -> None:
+    ward.run(f"BEGIN; {ANA}; PREPARE TRANSACTION 'SECRET'")
+    ward.stack.callback(ward.run, "ROLLBACK PREPARED 'SECRET'")
+
+
+@sick("prepared transactions", WARN)
+def a_prepared_transaction(ward: Ward) -> None:
+    prepare(ward)
+    ward.limit(prepared_warn_minutes=0)
+
+
+@sick("prepared transactions", BAD)
+def an_old_prepared_transaction(ward: Ward) -> None:
+    prepare(ward)
+    ward.limit(prepared_warn_minutes=0, prepared_bad_minutes=0)
+
+
+@sick("standbys", WARN)
+def a_standby_that_lags(ward: Ward) -> None:
+    ward.stack.enter_context(lagging_standby(ward))
+    ward.limit(lag_warn_mb=1)
+
+
+@sick("standbys", BAD)
+def a_standby_that_lags_far(ward: Ward) -> None:
+    ward.stack.enter_context(lagging_standby(ward))
+    ward.limit(lag_warn_mb=1, lag_bad_mb=1)
+
+
+@sick("archiving", BAD)
+def an_archive_that_fails(ward: Ward) -> None:
+    archived = "SELECT FROM pg_stat_archiver WHERE last_archived_time > coalesce(last_failed_time, '-infinity')"
+    ward.clinic.reload(archive_command="false")
+
+    def heal() -> None:
+        ward.clinic.reload(archive_command="true")
+        ward.run("SELECT pg_logical_emit_message(false, 'x', 'x')", "SELECT pg_switch_wal()")
+        until(lambda: ward.ask(archived))
+
+    ward.stack.callback(heal)
+    ward.run("SELECT pg_logical_emit_message(false, 'x', 'x')", "SELECT pg_switch_wal()")
+    until(
+        lambda: ward.ask(
+            "SELECT FROM pg_stat_archiver WHERE last_failed_time > coalesce(last_archived_time, '-infinity')"
+        )
+    )
+
+
+@sick("archiving", BAD)
+def an_archive_without_a_command(ward: Ward) -> None:
+    ward.clinic.reload(archive_command="")
+    ward.run("ALTER SYSTEM SET archive_command = ''", "SELECT pg_reload_conf()")
+    ward.stack.callback(ward.clinic.reload, archive_command="true")
+    until(lambda: ward.ask("SHOW archive_command") == [("",)])
+
+
+@sick("ids", WARN)
+def ids_that_are_used_by_half(ward: Ward) -> None:
+    ward.run("SELECT setval('checkins_id_seq', 1200000000)")
+
+
+@sick("ids", BAD)
+def ids_that_are_nearly_used(ward: Ward) -> None:
+    ward.run("SELECT setval('checkins_id_seq', 2100000000)")
+
+
+def use_ids(ward: Ward, days: int) -> None:
+    ward.run(
+        f"INSERT INTO versions (id, created_at) VALUES (820000000, now() - interval '{days} days'), (900000000, now())",
+        "SELECT setval('versions_id_seq', 900000000)",
+    )
+
+
+@sick("ids", WARN)
+def ids_that_end_within_a_year(ward: Ward) -> None:
+    use_ids(ward, days=10)
+
+
+@sick("ids", BAD)
+def ids_that_end_within_weeks(ward: Ward) -> None:
+    use_ids(ward, days=1)
+
+
+@sick("ids", WARN)
+def a_large_id_with_a_small_reference(ward: Ward) -> None:
+    ward.run(
+        "ALTER TABLE class ALTER id TYPE bigint",
+        "ALTER SEQUENCE class_id_seq AS bigint",
+        "SELECT setval('class_id_seq', 1200000000)",
+    )
+
+
+@sick("ids", BAD)
+def a_key_without_a_sequence(ward: Ward) -> None:
+    ward.run("CREATE TABLE tags (id smallint PRIMARY KEY)", "INSERT INTO tags VALUES (32767)")
+
+
+@sick("transaction ids", WARN)
+@sick("multixact ids", WARN)
+def ids_of_transactions(ward: Ward) -> None:
+    ward.limit(transaction_ids_warn=0)
+
+
+@sick("transaction ids", BAD)
+@sick("multixact ids", BAD)
+def few_ids_of_transactions(ward: Ward) -> None:
+    ward.limit(transaction_ids_warn=0, transaction_ids_bad=0)
+
+
+@sick("connections", WARN)
+def many_connections(ward: Ward) -> None:
+    ward.limit(connections_warn=0)
+
+
+@sick("connections", BAD)
+def nearly_all_connections(ward: Ward) -> None:
+    ward.limit(connections_warn=0, connections_bad=0)
+
+
+@sick("connections", WARN)
+def a_pool_that_fits_once(ward: Ward) -> None:
+    ward.setup = replace(ward.setup, pool_size=60)
+
+
+@sick("connections", BAD)
+def a_pool_that_does_not_fit(ward: Ward) -> None:
+    ward.run(f"ALTER DATABASE {ward.address.database} CONNECTION LIMIT 19")
+
+
+@sick("space", WARN)
+def a_large_log_of_changes(ward: Ward) -> None:
+    ward.limit(wal_warn_times=0)
+
+
+def work(ward: Ward) -> None:
+    pid = ward.start("SELECT pg_sleep(600)").info.backend_pid
+    until(lambda: ward.ask(f"SELECT FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep'"))
+
+
+@sick("long transactions", WARN)
+def a_long_transaction(ward: Ward) -> None:
+    work(ward)
+    ward.limit(transaction_warn_minutes=0)
+
+
+@sick("long transactions", BAD)
+def a_very_long_transaction(ward: Ward) -> None:
+    work(ward)
+    ward.limit(transaction_warn_minutes=0, transaction_bad_minutes=0)
+
+
+@sick("idle transactions", WARN)
+def an_idle_transaction(ward: Ward) -> None:
+    ward.open().execute("BEGIN; SELECT 'SECRET'")
+    ward.limit(idle_warn_minutes=0)
+
+
+@sick("idle transactions", BAD)
+def a_transaction_that_is_idle_for_long(ward: Ward) -> None:
+    an_idle_transaction(ward)
+    ward.limit(idle_bad_minutes=0)
+
+
+@sick("blocked sessions", WARN)
+def a_session_that_waits(ward: Ward) -> None:
+    ward.open().execute("BEGIN; LOCK TABLE users")
+    ward.start("BEGIN; LOCK TABLE users")
+    until(lambda: ward.ask("SELECT FROM pg_locks WHERE NOT granted AND waitstart IS NOT NULL"))
+    ward.limit(blocked_warn_seconds=0)
+
+
+@sick("blocked sessions", BAD)
+def a_session_that_waits_for_long(ward: Ward) -> None:
+    a_session_that_waits(ward)
+    ward.limit(blocked_bad_seconds=0)
+
+
+@sick("time limits", WARN, on=(OLDER,))
+def no_time_limits(ward: Ward) -> None:
+    ward.run("ALTER ROLE app RESET idle_in_transaction_session_timeout")
+    ward.stack.callback(ward.run, "ALTER ROLE app SET idle_in_transaction_session_timeout = '60s'")
+
+
+def delete_rows(ward: Ward, number: int) -> None:
+    ward.run(
+        "ALTER TABLE versions SET (autovacuum_enabled = off)",
+        "INSERT INTO versions (app_version) SELECT 'x' FROM generate_series(1, 10)",
+        f"DELETE FROM versions WHERE id <= {number}",
+    )
+    until(lambda: ward.ask(f"SELECT FROM pg_stat_user_tables WHERE relname = 'versions' AND n_dead_tup = {number}"))
+    ward.limit(dead_rows=1)
+
+
+@sick("dead rows", WARN)
+def some_dead_rows(ward: Ward) -> None:
+    delete_rows(ward, 4)
+
+
+@sick("dead rows", BAD)
+def more_dead_rows_than_others(ward: Ward) -> None:
+    delete_rows(ward, 8)
+
+
+@sick("statistics", WARN)
+def a_table_that_was_never_analyzed(ward: Ward) -> None:
+    ward.run(ANA)
+    until(lambda: ward.ask("SELECT FROM pg_stat_user_tables WHERE relname = 'users' AND n_live_tup = 1"))
+    ward.limit(table_rows=1)
+
+
+@sick("keys without index", WARN)
+def a_key_without_an_index(ward: Ward) -> None:
+    ward.run("DROP INDEX graduations_user_id_created_at_index")
+
+
+def scan(ward: Ward) -> None:
+    ward.run(ANA, "SELECT * FROM users")
+    until(lambda: ward.ask("SELECT FROM pg_stat_user_tables WHERE relname = 'users' AND n_live_tup * seq_scan >= 1"))
+    ward.limit(table_rows=1, scans=1)
+
+
+@sick("whole scans", WARN)
+def a_table_that_is_read_as_a_whole(ward: Ward) -> None:
+    scan(ward)
+
+
+@sick("unused indexes", WARN)
+def an_index_that_is_not_used(ward: Ward) -> None:
+    scan(ward)
+    ward.limit(index_mb=0)
+
+
+@sick("duplicate indexes", WARN)
+def an_index_that_exists_twice(ward: Ward) -> None:
+    ward.run("CREATE INDEX again ON gyms (manager_id)")
+
+
+@sick("cache", WARN)
+def a_small_cache(ward: Ward) -> None:
+    ward.limit(cache_reads=0, cache_warn=1.1)
+
+
+@sick("slow statements", WARN, on=(OLDER,))
+def a_slow_statement(ward: Ward) -> None:
+    ward.run("SELECT count(*) FROM users WHERE email = 'SECRET'")
+    ward.limit(slow_ms=0, slow_calls=1)
+
+
+@sick("durability", BAD, on=(BUNDLED,))
+def no_fsync(ward: Ward) -> None:
+    ward.reload(fsync="off")
+
+
+@sick("durability", BAD, on=(BUNDLED,))
+def half_pages(ward: Ward) -> None:
+    ward.reload(full_page_writes="off")
+
+
+@sick("durability", BAD)
+def damaged_pages(ward: Ward) -> None:
+    ward.run(f"ALTER DATABASE {ward.address.database} SET zero_damaged_pages = on")
+
+
+@sick("durability", WARN)
+def commits_that_do_not_wait(ward: Ward) -> None:
+    ward.run(f"ALTER DATABASE {ward.address.database} SET synchronous_commit = off")
+
+
+@sick("checksums", WARN, on=(OLDER,))
+def no_checksums(ward: Ward) -> None:
+    """The server of Debian has none by default."""
+    assert ward.ask("SHOW data_checksums") == [("off",)]
+
+
+@sick("autovacuum", WARN)
+def a_table_without_autovacuum(ward: Ward) -> None:
+    ward.run("ALTER TABLE users SET (autovacuum_enabled = false)")
+
+
+@sick("autovacuum", BAD)
+def no_autovacuum(ward: Ward) -> None:
+    ward.reload(autovacuum="off")
+
+
+@sick("programs", WARN, on=(BUNDLED,))
+def a_server_of_other_programs(ward: Ward) -> None:
+    older: Clinic = ward.request.getfixturevalue("older")
+    ward.address = older.maintenance.set(database="healthy")
+
+
+@sick("programs", BAD, on=(BUNDLED,))
+def no_programs(ward: Ward) -> None:
+    ward.request.getfixturevalue("monkeypatch").setattr("importlib.util.find_spec", lambda *_: None)
+    assert ward.setup.server
+    ward.setup = replace(ward.setup, server=EmbeddedServer(ward.setup.server.directory))
+
+
+@sick("disk", WARN, on=(BUNDLED,))
+def little_space(ward: Ward) -> None:
+    ward.limit(disk_warn=1.1)
+
+
+@sick("disk", BAD, on=(BUNDLED,))
+def no_space(ward: Ward) -> None:
+    ward.limit(disk_warn=1.1, disk_bad=1.1)
+
+
+@sick("log", WARN, on=(BUNDLED,))
+def a_large_log(ward: Ward) -> None:
+    ward.limit(log_warn_mb=0)
+
+
+ALL = [(name, verdict, *case) for (name, verdict), found in cases.items() for case in found]
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict", "ward", "sicken"),
+    ALL,
+    ids=[f"{name}-{verdict}-{server}-{sicken.__name__}" for name, verdict, server, sicken in ALL],
+    indirect=["ward"],
+)
+def test_a_line_finds_a_sickness_and_says_what_to_do(name: str, verdict: Verdict, ward: Ward, sicken: Sicken) -> None:
+    sicken(ward)
+
+    finding = ward.finding(name)
+
+    assert finding.verdict == verdict, finding.text
+    assert finding.fix
+    assert "SECRET" not in finding.text + finding.fix
+
+
+def test_every_verdict_of_every_line_has_a_sickness() -> None:
+    promised = {
+        (line.name, verdict)
+        for line in LINES.values()
+        for verdict, when in ((WARN, line.warns), (BAD, line.bad))
+        if when
+    }
+    assert set(cases) == promised
+
+
+# --- A healthy database -----------------------------------------------------------------------------------------------
+
+# What only some databases have.
+NOT_FOR_ALL = {"unfinished move", "homes", "slots of source", "standbys"}
+OF_SERVERS = {"ownership", "backup", "time limits", "slow statements"}
+OF_EMBEDDED = {"programs", "disk", "log"}
+
+
+def test_an_embedded_server_in_order_is_good_in_every_line(ward: Ward) -> None:
+    examined = ward.examine()
+
+    assert {finding.name: finding.text for finding in examined.findings if finding.verdict != GOOD} == {}
+    assert {finding.name for finding in examined.findings} == LINES.keys() - NOT_FOR_ALL - OF_SERVERS
+    assert examined.error is None
+    assert examined.embedded
+
+
+@pytest.mark.parametrize("ward", [OLDER], indirect=True)
+def test_a_server_over_tls_with_a_role_of_few_rights_is_good(ward: Ward) -> None:
+    examined = ward.examine()
+
+    # Debian's has no checksums by default.
+    assert {finding.name: finding.text for finding in examined.findings if finding.verdict != GOOD} == {
+        "checksums": "a page that the disk damages is not noticed"
+    }
+    assert {finding.name for finding in examined.findings} == LINES.keys() - NOT_FOR_ALL - OF_EMBEDDED
+
+
+@on_both
+def test_a_finished_move_is_good(ward: Ward) -> None:
+    with_fences(ward, source="closed", target="opened")
+    ward.setup = replace(ward.setup, use_postgres=lambda table: table == "roles")
+
+    examined = ward.examine("unfinished move", "homes", "slots of source")
+
+    assert [(finding.name, finding.verdict) for finding in examined.findings] == [
+        ("unfinished move", GOOD),
+        ("homes", GOOD),
+        ("slots of source", GOOD),
+    ]
+
+
+# --- Not checked is not good ------------------------------------------------------------------------------------------
+
+
+@on_both
+def test_a_role_that_may_only_connect_reads_which_rights_it_lacks_and_they_suffice(ward: Ward) -> None:
+    ward.run("CREATE ROLE weak LOGIN")
+    ward.stack.callback(ward.run, "DROP OWNED BY weak", "DROP ROLE weak")
+    record_a_move(ward)
+    ward.run("REVOKE USAGE ON SCHEMA tatame_move FROM PUBLIC", ANA)
+    ward.stack.enter_context(lagging_standby(ward))
+    ward.open().execute("SELECT 'SECRET'")
+    if ward.clinic.kind == OLDER:
+        ward.run("SELECT pg_sleep(1.1)")
+        ward.limit(slow_calls=1)
+    ward.address = ward.address.set(username="weak")
+
+    unchecked = [finding for finding in ward.examine().findings if finding.verdict == UNKNOWN]
+
+    expected = {"migrations", "history", "drift", "ids", "space", "long transactions", "idle transactions"}
+    expected |= {"unfinished move", "homes", "standbys"}
+    expected |= {"slow statements"} if ward.clinic.kind == OLDER else set()
+    assert {finding.name for finding in unchecked} == expected
+    for finding in unchecked:
+        assert finding.text.startswith("not checked: ")
+        for statement in re.findall(r"`(GRANT [^`]*)`", finding.fix or ""):
+            ward.run(statement)
+    again = ward.examine(*expected - {"drift"}).findings
+    assert [(finding.name, finding.text) for finding in again if finding.verdict == UNKNOWN] == []
+
+
+def test_without_a_server_the_machine_is_examined_and_the_rest_is_not_good(ward: Ward, directory: Path) -> None:
+    server = EmbeddedServer(directory / "server")
+    ward.address, ward.setup = server.address, Setup(server=server)
+
+    examined = ward.examine()
+
+    verdicts = {finding.name: finding.verdict for finding in examined.findings}
+    assert verdicts.pop("reachable") == BAD
+    assert verdicts.pop("programs") == GOOD
+    assert set(verdicts.values()) == {UNKNOWN}
+    assert isinstance(examined.error, doctor.NotExamined)
+    assert "tatame-db start" in examined.error.fix
+
+
+def test_a_database_that_was_never_migrated_has_a_finding_and_no_failure(ward: Ward) -> None:
+    with database_of(ward.clinic, "TEMPLATE template0") as address:
+        ward.address = address
+        found = {finding.name: finding for finding in ward.examine().findings}
+
+    assert (found["migrations"].verdict, found["migrations"].fix) == (BAD, "`tatame-db migrate`")
+    assert [finding.name for finding in found.values() if finding.verdict == UNKNOWN] == []
+
+
+def test_behind_a_pooler_every_line_finds_the_same(ward: Ward, pooler: Callable[[URL], URL]) -> None:
+    ward.run("SELECT setval('checkins_id_seq', 2100000000)")
+    direct = ward.examine()
+    ward.address = pooler(ward.address)
+
+    pooled = ward.examine()
+
+    assert [(f.name, f.verdict) for f in pooled.findings] == [(f.name, f.verdict) for f in direct.findings]
+    assert "through a pooler" in pooled.findings[0].text
+
+
+# --- A line that fails or hangs --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_line(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Examination], Answer]], None]:
+    """Put a line before all others that need a connection."""
+
+    def put(check: Callable[[Examination], Answer]) -> None:
+        others = {name: line for name, line in LINES.items() if name not in ("reachable", "drift")}
+        line = Line("added", "Connection", check, "", "", right=None, offline=False, slow=False)
+        monkeypatch.setattr(sys.modules["tatame_db.doctor.examine"], "LINES", {"added": line} | others)
+
+    return put
+
+
+Put = Callable[[Callable[[Examination], Answer]], None]
+
+
+def test_a_slow_line_is_ended_and_the_others_go_on(ward: Ward, with_line: Put) -> None:
+    with_line(lambda examination: good(str(examination.value("SELECT pg_sleep(600)"))))
+    ward.limit(line_seconds=1)
+
+    first, *others = doctor.examine(ward.address, ward.setup, limits=ward.limits).findings
+
+    assert first.verdict == UNKNOWN
+    assert "took longer than 1 s" in first.text
+    assert {finding.verdict for finding in others} == {GOOD}
+
+
+def test_a_server_that_falls_silent_does_not_hold_the_doctor(ward: Ward, with_line: Put) -> None:
+    suspended = SimpleNamespace(process=None)
+
+    def hang(examination: Examination) -> Answer:
+        suspended.process = psutil.Process(examination.value("SELECT pg_backend_pid()"))
+        suspended.process.send_signal(signal.SIGSTOP)
+        return good(str(examination.value("SELECT 1")))
+
+    with_line(hang)
+    ward.limit(whole_seconds=2)
+    try:
+        findings = doctor.examine(ward.address, ward.setup, limits=ward.limits).findings
+    finally:
+        suspended.process.send_signal(signal.SIGCONT)
+
+    assert {finding.verdict for finding in findings} == {UNKNOWN}
+    assert {finding.text for finding in findings} == {"not checked: the time of 2 s had run out"}
+
+
+# --- What is shown of a statement ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ALTER ROLE ana PASSWORD 'SECRET'",
+        "SELECT $$SECRET$$",
+        "SELECT 1 /* SECRET */",
+        "SELECT $1 -- SECRET",
+        "SELECT E'it''s SECRET'",
+        "SELECT $tag$SECRET$tag$",
+        "FETCH 42 FROM c",
+    ],
+)
+def test_a_statement_that_may_contain_a_value_is_not_shown(text: str) -> None:
+    assert shown_statement(text) is None
+
+
+def test_a_normalised_statement_is_shown_on_one_line() -> None:
+    text = 'SELECT count(*)\n  FROM users AS u1 WHERE "user 2" = $1 AND b <> $12::text'
+    assert shown_statement(text) == f"`{text.replace(chr(10) + '  ', ' ')}`"
