@@ -201,6 +201,16 @@ def foreign_server(programs: Path, home: Path, wal_level: str = "logical", **set
         run("pg_ctl", "stop", "-w", "--mode=immediate")
 
 
+def tls_settings(home: Path, host: str) -> dict[str, str]:
+    """Make a certificate for a host, `server.crt` in this directory; return the settings of a server that has it."""
+    key, certificate = home / "server.key", home / "server.crt"
+    request = f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={host} -addext subjectAltName=DNS:{host}"
+    options = [*request.split(), "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(options, check=True, capture_output=True)
+    EmbeddedServer(home / "owner")._hand_over(key, 0o600)
+    return {"ssl": "on", "ssl_key_file": str(key), "ssl_cert_file": str(certificate)}
+
+
 @pytest.fixture(scope="session")
 def older_sandbox() -> Generator[Sandbox]:
     """Creates databases on a PostgreSQL 15, one server for all tests of the process."""

@@ -16,7 +16,7 @@ from threading import Thread
 import psycopg
 import pytest
 from sqlalchemy import URL
-from tests.conftest import OLDER_PROGRAMS, foreign_server, free_port, new_directory
+from tests.conftest import OLDER_PROGRAMS, foreign_server, free_port, new_directory, tls_settings
 from tests.database.moves import Row, ask, change
 
 from tatame_db import doctor, evolve
@@ -174,12 +174,7 @@ def older_clinic() -> Generator[Clinic]:
     """Start a PostgreSQL 15 with a certificate, which the app knows and reaches by a name."""
     home = new_directory()
     owner = EmbeddedServer(home / "owner")
-    key, certificate, port = home / "server.key", home / "server.crt", free_port()
-    request = f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={ELSEWHERE} -addext subjectAltName=DNS:"
-    options = [*f"{request}{ELSEWHERE}".split(), "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(options, check=True, capture_output=True)
-    owner._hand_over(key, 0o600)
-    settings = {"ssl": "on", "ssl_key_file": str(key), "ssl_cert_file": str(certificate)}
+    port, settings = free_port(), tls_settings(home, ELSEWHERE)
     settings |= {"listen_addresses": "127.0.0.1", "port": str(port), "fsync": "on", "timezone": "UTC"}
     settings |= {"max_prepared_transactions": "5", "archive_mode": "on", "log_timezone": "UTC"}
     settings |= {"shared_preload_libraries": "pg_stat_statements"}
@@ -195,7 +190,7 @@ def older_clinic() -> Generator[Clinic]:
             "ALTER SYSTEM SET archive_command = 'true'",
             "SELECT pg_reload_conf()",
         )
-        query = {"sslmode": "verify-full", "sslrootcert": str(certificate)}
+        query = {"sslmode": "verify-full", "sslrootcert": settings["ssl_cert_file"]}
         address = URL.create("postgresql+psycopg", "app", host=ELSEWHERE, port=port, query=query)
         clinic = Clinic(OLDER, maintenance, address, Setup(), OLDER_PROGRAMS, owner)
         _create_template(clinic)

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import text
 
 from tatame_db.database.pool import Database
-from tatame_db.studio.access import READER, Access, RoleTooPowerful, open_access
+from tatame_db.roles.script import TEMP_FILE_LIMIT
+from tatame_db.studio.access import READER, WRITER, Access, RoleTooPowerful, open_access
 
 Client = Any
 EVERYTHING = ["/", "/t/users", "/sql", "/static/studio.js", "/api/session", "/api/rows/users", "/api/export/users.csv"]
@@ -195,6 +196,8 @@ ATTACKS = {
     "COPY users FROM PROGRAM 'id'": "42501",
     "COPY users TO '/tmp/tatame-users'": "42501",
     "COPY users FROM '/etc/passwd'": "42501",
+    "SELECT * FROM pg_shadow": "42501",
+    "SELECT * FROM pg_authid": "42501",
     "SELECT pg_read_file('/etc/passwd')": "42501",
     "SELECT pg_ls_dir('/')": "42501",
     "SELECT lo_import('/etc/passwd')": "42501",
@@ -239,7 +242,7 @@ def test_sql_in_a_read_only_studio_changes_nothing(
         "RESET ALL",
         "RESET SESSION AUTHORIZATION",
         "DISCARD ALL",
-        "SET ROLE pg_read_all_data",
+        "SET ROLE NONE",
         "SET search_path = pg_catalog",
     ],
 )
@@ -331,6 +334,7 @@ def test_on_another_server_the_transaction_keeps_the_role_from_writing(
         ("GRANT pg_write_server_files TO {role}", "writes files"),
         ("GRANT pg_read_server_files TO {role}", "reads files"),
         ("GRANT pg_signal_backend TO {role}", "ends the sessions of others"),
+        ("GRANT pg_read_all_data TO {role}", "reads the password hashes of all roles"),
     ],
 )
 def test_a_too_powerful_role_is_refused_with_the_reason(
@@ -345,7 +349,7 @@ def test_a_too_powerful_role_is_refused_with_the_reason(
 def test_a_read_only_role_logs_in_by_itself(
     committed_database: Database, role: Callable[..., str], serve_studio: Callable[[Access], Client]
 ) -> None:
-    name = role("GRANT pg_read_all_data TO {role}")
+    name = role("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
     with Database(committed_database.address.set(password="the owner's")) as database:
         access = open_access(database, embedded=False, write=False, read_only_role=name)
     studio = serve_studio(access)
@@ -372,3 +376,57 @@ def test_an_option_that_the_role_of_the_studio_must_not_have_is_revoked(committe
         connection.execute(text(f"ALTER ROLE {READER} SUPERUSER"))
 
     assert open_access(committed_database, embedded=True, write=False).role == READER
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_the_role_of_an_older_version_loses_the_right_to_read_everything(
+    committed_database: Database, serve_studio: Callable[[Access], Client], write: bool
+) -> None:
+    name = WRITER if write else READER
+    open_access(committed_database, embedded=True, write=write)
+    with committed_database.engine.begin() as connection:
+        connection.execute(text(f"GRANT pg_read_all_data, pg_write_all_data TO {name}"))
+
+    studio = serve_studio(open_access(committed_database, embedded=True, write=write))
+    assert studio.error("SELECT * FROM pg_shadow")["code"] == "42501"
+    assert studio.run("SELECT 1 FROM users")[-1]["done"]["rows"] == 0
+    assert studio.run("SHOW temp_file_limit")[1]["rows"] == [[TEMP_FILE_LIMIT]]
+
+
+def test_a_table_of_a_later_migration_appears_in_a_running_studio(
+    committed_database: Database, role: Callable[..., str], serve_studio: Callable[[Access], Client]
+) -> None:
+    database = committed_database.address.database
+    name = role("GRANT CREATE ON SCHEMA public TO {role}", f'GRANT CREATE ON DATABASE "{database}" TO {{role}}')
+    with as_role(committed_database, name) as owner, owner.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE first (id serial PRIMARY KEY)"))
+    studio = serve_studio(open_access(committed_database, embedded=True, write=False))
+
+    for creator in ("postgres", name):
+        with as_role(committed_database, creator) as other, other.engine.begin() as connection:
+            connection.execute(text("CREATE TABLE later (id serial PRIMARY KEY)"))
+        assert studio.run("SELECT count(*) FROM later")[1]["rows"] == [["0"]]
+        with committed_database.engine.begin() as connection:
+            connection.execute(text("DROP TABLE later"))
+
+
+def test_a_right_that_a_page_lacks_is_named_with_the_grant(
+    committed_database: Database, role: Callable[..., str], serve_studio: Callable[[Access], Client]
+) -> None:
+    name = role("GRANT SELECT ON gyms TO {role}")
+    with as_role(committed_database, name) as database:
+        studio = serve_studio(open_access(database, embedded=False, write=False))
+
+    overview = studio.get("/api/overview")
+    assert f"the role {name} has too few rights" in overview["problem"]["what"]
+    assert len(overview["tables"]) == 11
+    for path in ("/api/rows/users", "/api/count/users", "/api/find?table=users&q=a", "/api/row/users/1"):
+        refused = studio.ask(path)
+        assert refused.status == 403
+        assert "SELECT on 10 tables of public" in refused.json["what"]
+    with committed_database.engine.begin() as connection:
+        for statement in re.findall("(GRANT [^`;]*)", refused.json["fix"]):
+            connection.execute(text(statement))
+    assert studio.get("/api/overview")["problem"] is None
+    assert studio.get("/api/rows/users")["rows"] == []
+    assert studio.get("/api/move")["ever"] is False

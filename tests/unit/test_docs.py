@@ -18,10 +18,9 @@ from tatame_db.cli import commands
 from tatame_db.database import errors as database_errors
 from tatame_db.database import options
 from tatame_db.database.address import parse_address
-from tatame_db.database.dialect import OLDEST_SERVER
+from tatame_db.database.dialect import OLDEST_SERVER, VERSION_SCHEMA
 from tatame_db.database.errors import DatabaseUnavailable
 from tatame_db.database.idle import IDLE_TIMEOUT_SECONDS
-from tatame_db.evolve import history
 from tatame_db.evolve.lock import MIGRATION_LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS
 from tatame_db.move.connection import SILENCE_SECONDS
 from tatame_db.move.http import READ_TIMEOUT_SECONDS
@@ -207,7 +206,7 @@ def test_the_design_says_what_each_index_is_for() -> None:
         f"{OLDEST_SERVER} is the oldest supported",
         f"at most {MIGRATION_LOCK_TIMEOUT_MS} ms for a lock",
         f"at most {STATEMENT_TIMEOUT_MS // 60_000} minutes",
-        f"`{history.VERSION_SCHEMA}.alembic_version`",
+        f"`{VERSION_SCHEMA}.alembic_version`",
         f"{len(Base.metadata.tables)} tables, not 13",
     ],
 )

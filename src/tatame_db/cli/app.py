@@ -38,7 +38,8 @@ class Group(TyperGroup):
         """Run a command and print its error, if it is an expected one."""
         try:
             return super().invoke(ctx)
-        except TatameError as error:
+        except TatameError as failure:
+            error = _explained(failure)
             _say_with_notes(f"error: {error}", error)
             _answer_error(type(error).__name__, error.what, error.means, error.fix, error)
             raise typer.Exit(error.exit_code) from None
@@ -51,6 +52,17 @@ class Group(TyperGroup):
             what = str(getattr(mistyped, "format_message", mistyped.__str__)())
             _answer_error("Mistyped", what, NOTHING_CHANGED, "see `--help` of the command", mistyped)
             raise
+
+
+def _explained(error: TatameError) -> TatameError:
+    """Return which right is missing, if a server refused a connection for a reason that its words alone tell."""
+    from tatame_db.database.errors import ConnectionRefused
+
+    if type(error) is not ConnectionRefused:
+        return error
+    from tatame_db.roles.missing import refused_login
+
+    return refused_login(error.address) or error
 
 
 def _say_with_notes(message: str, error: BaseException) -> None:

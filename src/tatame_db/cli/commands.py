@@ -21,9 +21,12 @@ from tatame_db.cli import move
 from tatame_db.cli import day
 
 # isort: split
+from tatame_db.cli import roles
+
+# isort: split
 from tatame_db.cli import studio
 
-__all__ = ["app", "day", "doctor", "main", "move", "schema", "server", "studio"]
+__all__ = ["app", "day", "doctor", "main", "move", "roles", "schema", "server", "studio"]
 
 
 def main() -> None:

@@ -104,7 +104,7 @@ def up(
     evolve.migrate(engine, agree=accept_losses("migrate", accepted=False), on_step=say_step, timeouts=timeouts())
     # In a transaction of its own. With a reader's lock still held, two simultaneous `up` would deadlock in `seed`.
     with engine.connect() as connection:
-        evolve.refuse_incomplete(connection)
+        evolve.refuse_incomplete(connection, "up")
         evolve.refuse_missing_columns(connection)
         empty = seed.is_empty(connection) and not no_seed
     if empty and is_local(target.database.address) and target.settings.environment != "production":
@@ -281,7 +281,7 @@ def seed(
     last: dict[str, date] = {"until": until.date()} if until else {}
     plan = seeding.SeedPlan(gyms=gyms, members=members, days=days, random_seed=random_seed, **last)
     with target.database.engine.connect() as connection:
-        evolve.refuse_incomplete(connection)
+        evolve.refuse_incomplete(connection, "seed")
         evolve.refuse_missing_columns(connection)
     with target.database.engine.begin() as connection:
         if replace and not seeding.is_empty(connection):

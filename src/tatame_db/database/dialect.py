@@ -18,6 +18,9 @@ OLDEST_SERVER = 14
 
 SCHEMA = "public"
 """The schema of all tables that name no other, whatever the `search_path` of a session is."""
+VERSION_SCHEMA = "tatame_migrations"
+"""The schema of the record of migrations. Tools that compare `public` with their own schema file find only tables of
+the app there."""
 MOVE_SCHEMA = "tatame_move"
 """The schema of everything that a move creates beside the tables: its record, and the function of its triggers."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tatame_db.database.address import is_local, readable
-from tatame_db.database.dialect import OLDEST_SERVER
+from tatame_db.database.dialect import OLDEST_SERVER, quoted
 from tatame_db.errors import TatameError, fact
 
 if TYPE_CHECKING:
@@ -219,7 +219,12 @@ class DatabaseNotCreated(DatabaseUnavailable):
 
     reason: str
     what = "the database {address.database!r} cannot be created at {where}: {reason}"
-    fix = "ask an administrator to create it, or to run `ALTER ROLE {address.username} CREATEDB`"
+    fix = "ask an administrator to create it, or to run `ALTER ROLE {user} CREATEDB`"
+
+    @property
+    def user(self) -> str:
+        """The user in the address, as SQL names it."""
+        return quoted(self.address.username or "CURRENT_USER")
 
 
 @fact

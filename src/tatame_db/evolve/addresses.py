@@ -75,7 +75,8 @@ EVERYTHING = f"""
     FROM pg_depend d
     LEFT JOIN pg_class t ON d.refclassid = 'pg_class'::regclass AND t.oid = d.refobjid
     CROSS JOIN LATERAL pg_identify_object(d.classid, d.objid, 0) i
-    WHERE d.deptype IN ('n', 'a', 'i') AND d.classid <> 'pg_namespace'::regclass
+    -- Default privileges belong to the server, as all privileges do.
+    WHERE d.deptype IN ('n', 'a', 'i') AND d.classid NOT IN ('pg_namespace'::regclass, 'pg_default_acl'::regclass)
         AND ((d.refclassid = 'pg_namespace'::regclass AND d.refobjid = {PUBLIC})
             OR (t.relnamespace = {PUBLIC} AND d.deptype <> 'n'))
         AND NOT (d.classid = 'pg_class'::regclass AND EXISTS (

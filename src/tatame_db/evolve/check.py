@@ -12,6 +12,7 @@ from tatame_db.evolve.history import History, MigrationEdited, current_revisions
 from tatame_db.evolve.made import made_by_migrations
 from tatame_db.evolve.migrate import migrate
 from tatame_db.evolve.migration_errors import on_scratch
+from tatame_db.roles import explained
 from tatame_db.server.scratch import scratch
 
 if TYPE_CHECKING:
@@ -105,10 +106,10 @@ def check(engine: Engine) -> SchemaCheck:
         >>> evolve.check(engine).failed
         []
 
-    Raises `MigrationUnreadable`, `ModelsInvalid`, `DatabaseAhead`.
+    Raises `MigrationUnreadable`, `ModelsInvalid`, `DatabaseAhead`, `RightsMissing`.
     """
     history = History()
-    with engine.connect() as connection:
+    with explained(engine.url, "check"), engine.connect() as connection:
         revision = history.reached(connection)
         current = current_revisions(connection)
         edited, unrecorded = _edited(history, connection), history.unrecorded(connection)

@@ -11,6 +11,8 @@ from sqlalchemy import inspect, text
 
 from tatame_db.database.dialect import quoted
 from tatame_db.errors import counted
+from tatame_db.roles.missing import is_refusal, refusal
+from tatame_db.roles.rights import rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -73,8 +75,7 @@ _FIXES = {
     " otherwise find out who or what canceled it",
     "57P01": "an administrator or a shutdown of the server ended the connection: wait until the server is up",
     "53100": "free some disk space on the server",
-    "42501": "connect as the owner of the tables; an empty database needs a role with CREATE on the database and on the"
-    " schema `public`",
+    "42501": "run the command as a superuser, or as the owner of the object that PostgreSQL names",
     # An object exists that depends on one that is dropped or changed.
     **dict.fromkeys(("2BP01", "0A000"), "drop what depends on it, or change the {source} so that it stays"),
     # A column, table or other object exists already.
@@ -90,6 +91,14 @@ def fix_for(code: str | None, source: str) -> str:
     """Return the fix for a rejected statement of a migration or of the models, by its SQLSTATE."""
     data = "fix the data or the {source}" if code and code.startswith(("22", "23")) else "fix the {source}"
     return _FIXES.get(code or "", data).format(source=source)
+
+
+def advice_about_rights(connection: Connection, error: StatementError, command: str) -> str | None:
+    """Return how the role gets the rights that a command lacks, if PostgreSQL refused a statement; roll back first."""
+    if not is_refusal(error):
+        return None
+    missing = refusal(rows_of(connection), command)
+    return missing.fix if missing else None
 
 
 def listed(sentences: Iterable[object]) -> str:

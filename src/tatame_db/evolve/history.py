@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
 import tomllib
@@ -13,28 +12,26 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-import psycopg
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.script.revision import ResolutionError, RevisionError
 from alembic.util import CommandError, to_tuple
 from sqlalchemy import text
-from sqlalchemy.exc import ProgrammingError
 
+from tatame_db.database.dialect import VERSION_SCHEMA
 from tatame_db.errors import NOTHING_CHANGED, TatameError, fact
 from tatame_db.evolve.app import App, app_of, loaded_app
 from tatame_db.evolve.user_code import problem_of
+from tatame_db.roles.script import shared_like_public
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Iterable
+    from collections.abc import Collection, Iterable
 
     from alembic.script import Script
     from sqlalchemy import Connection
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
-# Not `public`: tools that compare `public` with their own schema file must find the tables of the app alone.
-VERSION_SCHEMA = "tatame_migrations"
 
 
 @fact
@@ -45,20 +42,6 @@ class RevisionUnknown(TatameError):
     known: list[str]
     what = "there is no revision {revision!r}; the revisions are {known}"
     fix = "`tatame-db status` shows the revision of the database; `head` is the newest"
-
-
-@fact
-class HistoryUnreadable(TatameError):
-    """The role may not read which migrations are applied."""
-
-    role: str
-    reason: str
-    schema = VERSION_SCHEMA
-    what = "the role {role} may not read which migrations are applied: {reason}"
-    fix = (
-        "let the owner of the database run `GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON ALL TABLES IN"
-        " SCHEMA {schema} TO {role}`"
-    )
 
 
 @fact
@@ -175,6 +158,7 @@ def configuration() -> Config:
     folders = [MIGRATIONS / "versions", *([app.versions] if app and app.versions.is_dir() else [])]
     config = Config()
     config.attributes["version_schema"] = VERSION_SCHEMA
+    config.attributes["shared"] = shared_like_public(VERSION_SCHEMA)
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "newline")
     config.set_main_option("version_locations", "\n".join(map(str, folders)).replace("%", "%%"))
@@ -348,10 +332,9 @@ def _heads(scripts: Collection[Script]) -> list[str]:
 def _recorded(connection: Connection) -> dict[str, str]:
     """Return the checksum of each applied migration as it was then, in the order in which they were applied."""
     query = text(f"SELECT revision, checksum FROM {VERSION_SCHEMA}.applied ORDER BY applied_at")
-    with _reading(connection):
-        if connection.scalar(text(f"SELECT to_regclass('{VERSION_SCHEMA}.applied')")) is None:
-            return {}
-        return {row.revision: row.checksum for row in connection.execute(query)}
+    if connection.scalar(text(f"SELECT to_regclass('{VERSION_SCHEMA}.applied')")) is None:
+        return {}
+    return {row.revision: row.checksum for row in connection.execute(query)}
 
 
 def _runs(script: Script) -> bool:
@@ -361,20 +344,7 @@ def _runs(script: Script) -> bool:
 def current_revisions(connection: Connection) -> tuple[str, ...]:
     """Return the revision of a database: none, one, or one for each branch that is not merged yet."""
     options = {"version_table_schema": VERSION_SCHEMA}
-    with _reading(connection):
-        return MigrationContext.configure(connection, opts=options).get_current_heads()
-
-
-@contextlib.contextmanager
-def _reading(connection: Connection) -> Generator[None]:
-    try:
-        yield
-    except ProgrammingError as error:
-        if not isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
-            raise
-        connection.rollback()
-        role = connection.scalar(text("SELECT quote_ident(current_user)"))
-        raise HistoryUnreadable(role=str(role), reason=str(error.orig.diag.message_primary)) from error
+    return MigrationContext.configure(connection, opts=options).get_current_heads()
 
 
 def checksum(script: Script) -> str:

@@ -15,14 +15,15 @@ from alembic.util import CommandError
 from sqlalchemy import event, text
 from sqlalchemy.exc import StatementError
 
+from tatame_db.database.dialect import VERSION_SCHEMA
 from tatame_db.database.driver import driver_connection
 from tatame_db.errors import TatameError
 from tatame_db.evolve import stored
 from tatame_db.evolve.autocommit import IndexInvalid, invalid_indexes, refuse_mixed
 from tatame_db.evolve.blockers import blockers
 from tatame_db.evolve.effects import effects_of
-from tatame_db.evolve.failure import postgres_message, sqlstate
-from tatame_db.evolve.history import VERSION_SCHEMA, History, checksum, configuration, steps_before
+from tatame_db.evolve.failure import advice_about_rights, postgres_message, sqlstate
+from tatame_db.evolve.history import History, checksum, configuration, steps_before
 from tatame_db.evolve.lock import MIGRATION_LOCK_TIMEOUT_MS, Retry, Timeouts, exclusive, ignore
 from tatame_db.evolve.losses import losses_of
 from tatame_db.evolve.migration_errors import (
@@ -34,6 +35,7 @@ from tatame_db.evolve.migration_errors import (
 )
 from tatame_db.evolve.statements import ends_transaction
 from tatame_db.evolve.user_code import line_in, problem_of
+from tatame_db.roles import explained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -179,10 +181,13 @@ def migrate(
         []
 
     Raises `MigrationFailed`, `MigrationEdited`, `MigrationUnreadable`, `TwoHeads`, `RevisionUnknown`, `DatabaseAhead`,
-    `DirectAddressNeeded`, `AutocommitMixed`, `TransactionEnded`, `IndexInvalid`.
+    `DirectAddressNeeded`, `AutocommitMixed`, `TransactionEnded`, `IndexInvalid`, `RightsMissing`.
     """
     history, timeouts = History(), timeouts or Timeouts()
-    with exclusive(engine, timeouts, MIGRATION_LOCK_TIMEOUT_MS) as connection:
+    with (
+        explained(engine.url, "migrate"),
+        exclusive(engine, timeouts, MIGRATION_LOCK_TIMEOUT_MS) as connection,
+    ):
         history.refuse_edited(connection)
         return _run(
             Record(connection, on_step),
@@ -212,7 +217,10 @@ def rollback(
     Raises `TooFewMigrations`, and the errors of `migrate`.
     """
     history, timeouts = History(), timeouts or Timeouts()
-    with exclusive(engine, timeouts, MIGRATION_LOCK_TIMEOUT_MS) as connection:
+    with (
+        explained(engine.url, "rollback"),
+        exclusive(engine, timeouts, MIGRATION_LOCK_TIMEOUT_MS) as connection,
+    ):
         history.refuse_edited(connection)
         applied = history.applied(connection)
         if steps > len(applied):
@@ -334,6 +342,7 @@ def _failure(record: Record, failed: Script, error: StatementError, blocking: li
         applied=[step.revision for step in record.steps],
         stayed=record.stayed,
         invalid=invalid_indexes(record.connection) if _is_concurrent(error) or record.stayed else [],
+        rights=advice_about_rights(record.connection, error, "migrate"),
     )
 
 

@@ -40,6 +40,8 @@ class MigrationFailed(TatameError):
     """Statements of it that ran outside a transaction."""
     invalid: list[str]
     """Invalid indexes that it left, or that an earlier attempt did."""
+    rights: str | None
+    """How the role gets the rights that it lacks."""
     what = "migration {revision} failed at\n\n{sql}\n\n{reporter} reports: {message}"
     means = "{rest}"
     fix = "{advice}, then run the command again"
@@ -73,7 +75,7 @@ class MigrationFailed(TatameError):
             # What exists already is the invalid index itself.
             exists = self.sqlstate == DUPLICATE_TABLE
             return dropped if exists else f"{fix_for(self.sqlstate, 'migration')}, {dropped}"
-        return fix_for(self.sqlstate, "migration")
+        return self.rights or fix_for(self.sqlstate, "migration")
 
 
 @fact

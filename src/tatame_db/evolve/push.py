@@ -12,9 +12,10 @@ from tatame_db.errors import TatameError, fact
 from tatame_db.evolve import catalogue, made, models
 from tatame_db.evolve.catalogue import run_verbatim
 from tatame_db.evolve.difference import Answers, Change, find_change
-from tatame_db.evolve.failure import fix_for, indented, listed, postgres_message, sqlstate
+from tatame_db.evolve.failure import advice_about_rights, fix_for, indented, listed, postgres_message, sqlstate
 from tatame_db.evolve.lock import Timeouts, exclusive
 from tatame_db.evolve.losses import count_all, loss_of_column, loss_of_table
+from tatame_db.roles import explained
 from tatame_db.server.scratch import scratch
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class PushFailed(TatameError):
     statement: str
     message: str
     sqlstate: str | None
+    rights: str | None
+    """How the role gets the rights that it lacks."""
     what = "the push failed at\n\n{sql}\n\nPostgreSQL reports: {message}"
     means = "The push was rolled back; the database is unchanged."
     fix = "{advice}, then run the command again"
@@ -44,7 +47,7 @@ class PushFailed(TatameError):
     @property
     def advice(self) -> str:
         """The fix for the cause."""
-        return fix_for(self.sqlstate, "models")
+        return self.rights or fix_for(self.sqlstate, "models")
 
 
 @fact
@@ -90,9 +93,10 @@ def push(
         >>> evolve.push(engine, agree=lambda planned: not planned.losses)
         Push(statements=['ALTER TABLE users ADD COLUMN tier text'], losses=[], left_alone=[])
 
-    Raises `PushFailed`, `PushRefused`, `ModelsInvalid`, `RenameUndecided`, `AnswerInvalid`, `DirectAddressNeeded`.
+    Raises `PushFailed`, `PushRefused`, `ModelsInvalid`, `RenameUndecided`, `AnswerInvalid`, `DirectAddressNeeded`,
+    `RightsMissing`.
     """
-    with exclusive(engine, timeouts or Timeouts()) as connection:
+    with explained(engine.url, "push"), exclusive(engine, timeouts or Timeouts()) as connection:
         change, planned = _plan(connection, answers or Answers())
         if planned.statements and not agree(planned):
             return None
@@ -133,7 +137,12 @@ def _plan(connection: Connection, answers: Answers) -> tuple[Change, Push]:
 
 
 def _failed(connection: Connection, error: DBAPIError, statement: str) -> PushFailed:
-    return PushFailed(statement=statement, message=postgres_message(connection, error), sqlstate=sqlstate(error))
+    return PushFailed(
+        statement=statement,
+        message=postgres_message(connection, error),
+        sqlstate=sqlstate(error),
+        rights=advice_about_rights(connection, error, "push"),
+    )
 
 
 def _losses(connection: Connection, loss: Loss) -> Iterator[str]:

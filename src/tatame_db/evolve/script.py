@@ -10,15 +10,16 @@ from sqlalchemy import event
 from sqlalchemy.exc import StatementError
 
 from tatame_db.database.connections import SEARCH_PATH, SESSION_SETTINGS
-from tatame_db.database.dialect import literal
+from tatame_db.database.dialect import VERSION_SCHEMA, literal
 from tatame_db.database.driver import driver_connection
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve import stored
 from tatame_db.evolve.effects import Observation
-from tatame_db.evolve.history import VERSION_SCHEMA, History, configuration, current_revisions
+from tatame_db.evolve.history import History, configuration, current_revisions
 from tatame_db.evolve.lock import LOCK_KEY, MIGRATION_LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS
 from tatame_db.evolve.losses import losses_of
 from tatame_db.evolve.migrate import Record, migrate, run_steps, upgrades
+from tatame_db.roles import explained
 from tatame_db.server.scratch import scratch
 
 if TYPE_CHECKING:
@@ -74,10 +75,10 @@ def migration_sql(engine: Engine, revision: str = "head") -> str:
     has the same settings, the lock on schema changes, and the checksums. It can be run once: each transaction checks
     the revision first.
 
-    Raises `NoScript`, and what `migrate` raises for the files.
+    Raises `NoScript`, `RightsMissing`, and what `migrate` raises for the files.
     """
     history = History()
-    with engine.connect() as connection:
+    with explained(engine.url, "migrate --sql"), engine.connect() as connection:
         pending = history.pending(connection, revision)
         current = current_revisions(connection)
     if not pending:
@@ -89,7 +90,7 @@ def migration_sql(engine: Engine, revision: str = "head") -> str:
         with copy.connect() as connection:
             lines = _Recording(connection, history, sorted(current), observation).of(pending)
         effects = observation.effects()
-    with engine.connect() as connection:
+    with explained(engine.url, "migrate --sql"), engine.connect() as connection:
         losses = losses_of(connection, stored.read(connection), effects, lines)
     title = "".join([_TITLE, *(f"-- Loses data: {loss}.\n" for loss in losses)])
     return "\n".join([title, *lines])

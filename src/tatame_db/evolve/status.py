@@ -12,6 +12,7 @@ from tatame_db.database.address import readable
 from tatame_db.database.dialect import SCHEMA
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.history import History
+from tatame_db.roles import explained
 from tatame_db.schema import Base
 
 if TYPE_CHECKING:
@@ -89,10 +90,10 @@ def status(engine: Engine) -> Status:
         >>> evolve.status(engine).pending
         []
 
-    Raises `DatabaseAhead`, `TwoHeads`, `MigrationUnreadable`.
+    Raises `DatabaseAhead`, `TwoHeads`, `MigrationUnreadable`, `RightsMissing`.
     """
     history = History()
-    with engine.connect() as connection:
+    with explained(engine.url, "status"), engine.connect() as connection:
         return Status(
             database=readable(engine.url),
             server_version=str(connection.scalar(text("SELECT current_setting('server_version')"))).split()[0],
@@ -104,9 +105,14 @@ def status(engine: Engine) -> Status:
         )
 
 
-def refuse_incomplete(connection: Connection) -> None:
-    """Raise `SchemaBehind` if migrations are pending, `TablesMissing` if a table was dropped by other means."""
-    if pending := History().pending(connection):
+def refuse_incomplete(connection: Connection, command: str = "status") -> None:
+    """Raise `SchemaBehind` if migrations are pending, `TablesMissing` if a table was dropped by other means.
+
+    Raises `RightsMissing` with the needs of the command if the role may not read which migrations are applied.
+    """
+    with explained(connection.engine.url, command):
+        pending = History().pending(connection)
+    if pending:
         raise SchemaBehind(pending=[script.revision for script in pending])
     if missing := Base.metadata.tables.keys() - {row.name for row in connection.execute(estimated_rows())}:
         raise TablesMissing(tables=sorted(missing), elsewhere=_schemas_elsewhere(connection))

@@ -6,9 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from tatame_db.database.dialect import SCHEMA
+from tatame_db.database.dialect import SCHEMA, VERSION_SCHEMA
 from tatame_db.evolve.catalogue import Address, run_verbatim
-from tatame_db.evolve.history import VERSION_SCHEMA
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -35,6 +35,8 @@ else:
         # Asked first, because it takes rights that a role with an existing schema may lack.
         if connection.exec_driver_sql(f"SELECT {existing}").scalar() is None:
             connection.exec_driver_sql(statement)
+            if statement.startswith("CREATE SCHEMA"):
+                connection.exec_driver_sql(attributes["shared"])
     connection.commit()
     context.configure(
         connection=connection,

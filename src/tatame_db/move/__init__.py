@@ -97,7 +97,6 @@ from tatame_db.move.switch.steps import Step, SwitchedTable, SwitchReport
 from tatame_db.move.switch.switch import switch
 from tatame_db.move.target_schema import (
     TargetColumnsMissing,
-    TargetNotOwned,
     TargetTablesReplaced,
 )
 from tatame_db.move.watch import FollowerStatus
@@ -205,7 +204,6 @@ __all__ = [
     "TablesNotFenceable",
     "TargetBusy",
     "TargetColumnsMissing",
-    "TargetNotOwned",
     "TargetRefused",
     "TargetTablesReplaced",
     "TooManyExcluded",

@@ -104,7 +104,7 @@ def copy(
     called with each table that is committed; `on_rows` now and then with a table, the rows sent so far, and the rows
     to send at most; `on_stage` with each stage as it begins, and the table if it is about one.
 
-    Raises `TargetNotOwned`, `ObstaclesUnresolved`, `TablesEmptied`, `OtherRowsInTarget`, `RowsStillReferenced`,
+    Raises `RightsMissing`, `ObstaclesUnresolved`, `TablesEmptied`, `OtherRowsInTarget`, `RowsStillReferenced`,
     `ReferencesUnreadable`, `ParentsNotCopied`, `TablesLocked`, `TargetBusy`, `ResourceExhausted`, `CopyDiffers`,
     `ForeignKeyViolated`, `RowsRefused`, `KeysNotRestored`, `TrialInsertFailed`, `NotProven`, `ChangedAfterProof`,
     `TooManyExcluded`, `JobNotConnected`, `ConnectionLost`, `ServerFailed`, `StatementCanceled`,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
 from sqlalchemy import URL, text
-from sqlalchemy.exc import ProgrammingError
 
 from tatame_db import evolve
 from tatame_db.database.address import parse_address, readable, without_environment
@@ -17,12 +16,12 @@ from tatame_db.database.driver import driver_connection
 from tatame_db.database.errors import DatabaseUnavailable
 from tatame_db.database.pool import Database
 from tatame_db.errors import TatameError, fact
-from tatame_db.evolve.history import HistoryUnreadable
 from tatame_db.evolve.lock import LOCK_TIMEOUT_MS, exclusive, ignore, undo_when_killed
 from tatame_db.move.connection import Connections, MoveConnection, report_loss, report_loss_of_target
 from tatame_db.move.snapshot import fix_moment
 from tatame_db.move.switch.token import admit, token_of
-from tatame_db.move.target_schema import TargetNotOwned, refuse_hidden_rows
+from tatame_db.move.target_schema import refuse_missing_rights
+from tatame_db.roles import explained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -237,8 +236,12 @@ def open_both_for_writing(
 @contextlib.contextmanager
 def _target_for_writing(source: URL | Source, target: Engine, on_wait: Callable[[], None]) -> Generator[MoveConnection]:
     timeouts = evolve.Timeouts(statement_timeout_ms=0, on_wait=on_wait)
-    with report_loss_of_target(), exclusive(target, timeouts) as locked:
-        _refuse_incomplete(locked, source)
+    with (
+        explained(target.url, "move copy", alone=False),
+        report_loss_of_target(),
+        exclusive(target, timeouts) as locked,
+    ):
+        _refuse_incomplete(locked, source, "move copy")
         locked.rollback()
         opened = MoveConnection("target", target.url, driver_connection(locked))
         _refuse_encoding(opened)
@@ -337,21 +340,22 @@ def open_target(
     check_schema: bool = True,
     on_locked: Callable[[LockWait], None] = ignore,
 ) -> Generator[MoveConnection]:
-    """Open the target alone, in a read-only transaction. Raises `SchemaBehind`, `TargetNotOwned`, `ConnectionLost`.
+    """Open the target alone, in a read-only transaction. Raises `SchemaBehind`, `RightsMissing`, `ConnectionLost`.
 
     With `source`, raises `SameDatabase` for a target that is not migrated because it is the source. With
     `check_schema`, its tables are locked as those of a source are; otherwise only the record of the move can be read.
     """
-    with report_loss_of_target(), target.connect() as connection:
+    command = "move verify" if check_schema else "status"
+    with explained(target.url, command, alone=False), report_loss_of_target(), target.connect() as connection:
         if check_schema:
-            _refuse_incomplete(connection, source)
+            _refuse_incomplete(connection, source, command)
         try:
             opened = MoveConnection("target", target.url, driver_connection(connection))
             if check_schema:
                 _refuse_encoding(opened)
             with _read_only(opened, reads_tables=check_schema, on_locked=on_locked):
                 if check_schema:
-                    refuse_hidden_rows(opened)
+                    refuse_missing_rights(opened, command)
                 yield opened
         finally:
             # It is read-only for good, so it must not go back to the pool.
@@ -451,20 +455,13 @@ def _read_only(
         yield
 
 
-def _refuse_incomplete(connection: Connection, source: URL | Source | None) -> None:
+def _refuse_incomplete(connection: Connection, source: URL | Source | None, command: str) -> None:
     try:
-        evolve.refuse_incomplete(connection)
+        evolve.refuse_incomplete(connection, command)
     except (evolve.SchemaBehind, evolve.TablesMissing):
         # The hint says to migrate the target, which must not be Supabase's own database.
         if source:
             _refuse_same(source, MoveConnection("target", connection.engine.url, driver_connection(connection)))
-        raise
-    except HistoryUnreadable as error:
-        raise TargetNotOwned(role=error.role, reasons=[error.reason]) from error
-    except ProgrammingError as error:
-        if isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
-            reason = str(error.orig.diag.message_primary)
-            raise TargetNotOwned(role=str(connection.engine.url.username), reasons=[reason]) from error
         raise
 
 

@@ -109,7 +109,7 @@ def prepare(
 ) -> Preparation:
     """Read both databases and find out which tables differ; writes nothing.
 
-    Raises `TargetTablesReplaced`, `KeysDisabled`, `TargetNotOwned`, `ObstaclesUnresolved`, `TablesEmptied`,
+    Raises `TargetTablesReplaced`, `KeysDisabled`, `RightsMissing`, `ObstaclesUnresolved`, `TablesEmptied`,
     `OtherRowsInTarget`, `RowsStillReferenced`, `ReferencesUnreadable`, `ParentsNotCopied`, `SourceUnreadable`,
     `TableUnknown`, `TooManyExcluded`, `IdsExhausted`, `NoCommonHash`, `TablesMoved`, `SwitchUnfinished`, and what
     `homes` raises.
@@ -117,7 +117,7 @@ def prepare(
     on_stage(Stage.CHECK, None)
     refuse_replaced_tables(connections.target)
     refuse_disabled_keys(connections.target, Record(connections.target).parked())
-    refuse_missing_rights(connections.target)
+    refuse_missing_rights(connections.target, "move copy")
     mapping = read_mapping_to_target(connections)
     found_homes = homes(connections)
     refuse_moved(found_homes, [table.name for table in mapping.chosen(options.tables)])

@@ -12,6 +12,7 @@ from tatame_db.database.keys import KeyOrIndex
 from tatame_db.move.choices import UNKNOWN_TABLE, Exclusion
 from tatame_db.move.fingerprint import Fingerprint
 from tatame_db.move.keys import model_keys_and_indexes
+from tatame_db.roles.script import shared_like_public
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ SCHEMA = MOVE_SCHEMA
 REJECT_ID_HASH = """hashtextextended(coalesce({}, 'NULL') COLLATE "C", 0)"""
 _TABLES = f"""
 CREATE SCHEMA IF NOT EXISTS {SCHEMA};
+{shared_like_public(SCHEMA)};
 CREATE TABLE IF NOT EXISTS {SCHEMA}.runs (
     id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     started_at timestamptz NOT NULL DEFAULT now(),

@@ -120,7 +120,7 @@ def refusals_of_copy(connections: Connections, resolution: Resolution, choices: 
     held = [digests.table for digests, _ in differing]
     checks: list[Callable[[], None]] = [
         lambda: _refuse_pooler(target),
-        lambda: refuse_missing_rights(target),
+        lambda: refuse_missing_rights(target, "move copy"),
         lambda: refuse_disabled_keys(target, record.parked()),
         lambda: refuse_emptied(record, resolution, identity, [table.name for table in tables], choices),
         lambda: refuse_other_rows(record, identity, differing),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tatame_db.database.dialect import DIALECT
 from tatame_db.errors import TatameError, fact
+from tatame_db.roles.missing import refusal
 from tatame_db.schema import Base, phases
 
 if TYPE_CHECKING:
@@ -34,16 +35,6 @@ class TargetTablesReplaced(TatameError):
     what = "these are no tables on the target: {names}"
     means = "Nothing was read or written."
     fix = "run `tatame-db check`, create the tables that it misses, then run the command again"
-
-
-@fact
-class TargetNotOwned(TatameError):
-    """The role of the target may not read the migrations, drop and restore keys and indexes, or record the move."""
-
-    role: str
-    reasons: list[str]
-    what = "the role {role} may not use the target as a move does: {reasons}"
-    fix = "set `DATABASE_URL` to the role that owns the tables, the one that migrates them"
 
 
 def refuse_replaced_tables(target: MoveConnection) -> None:
@@ -92,51 +83,7 @@ def _type_of(column: Column[Any]) -> str:
     return str(column.type.compile(DIALECT)).lower()
 
 
-def refuse_hidden_rows(target: MoveConnection) -> None:
-    """Raise `TargetNotOwned` if row-level security hides rows of the tables of the models from the role."""
-    if hidden := _hidden(target):
-        [role] = target.row("SELECT current_user")
-        raise TargetNotOwned(role=role, reasons=[_hides(hidden)])
-
-
-def _hidden(target: MoveConnection) -> list[str]:
-    rows = target.rows(
-        "SELECT c.relname::text FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace"
-        " AND c.relname = ANY(%(tables)s) AND row_security_active(c.oid)"
-        " ORDER BY array_position(%(tables)s::text[], c.relname::text)",
-        {"tables": list(phases())},
-    )
-    return [name for (name,) in rows]
-
-
-def _hides(tables: list[str]) -> str:
-    return f"row-level security may hide rows of {', '.join(tables)}"
-
-
-def refuse_missing_rights(target: MoveConnection) -> None:
-    """Raise `TargetNotOwned` if the role may not drop and restore keys and indexes, or store the record of the move."""
-    [(role, others, creates_indexes, creates_temporary, records)] = target.rows(_RIGHTS, {"tables": list(phases())})
-    reasons = [f"it does not own {', '.join(others)}"] if others else []
-    reasons += [_hides(hidden)] if (hidden := _hidden(target)) else []
-    reasons += [] if creates_indexes else ["it may not create indexes in the schema public"]
-    reasons += [] if creates_temporary else ["it may not create temporary tables"]
-    reasons += [] if records else ["it may not create the schema tatame_move, or does not own it"]
-    if reasons:
-        raise TargetNotOwned(role=role, reasons=reasons)
-
-
-_RIGHTS = """
-SELECT current_user,
-    ARRAY(
-        SELECT c.relname::text FROM pg_class c
-        WHERE c.relnamespace = 'public'::regnamespace AND c.relname = ANY(%(tables)s)
-            AND NOT pg_has_role(c.relowner, 'USAGE')
-        ORDER BY array_position(%(tables)s::text[], c.relname::text)
-    ),
-    has_schema_privilege('public', 'CREATE'),
-    has_database_privilege(current_database(), 'TEMPORARY'),
-    coalesce(
-        (SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'tatame_move'),
-        has_database_privilege(current_database(), 'CREATE')
-    )
-"""
+def refuse_missing_rights(target: MoveConnection, command: str) -> None:
+    """Raise `RightsMissing` if the role lacks a right that the command needs, before anything is written."""
+    if error := refusal(target.rows, command):
+        raise error

@@ -15,6 +15,7 @@ from tatame_db.database.dialect import MOVE_SCHEMA, quoted, quoted_table
 from tatame_db.database.driver import driver_connection
 from tatame_db.database.keys import without_keys_and_indexes
 from tatame_db.errors import TatameError, counted, fact
+from tatame_db.roles import explained
 from tatame_db.schema import Base, Checkin, tables_in_order
 from tatame_db.seed.belts import graduations
 from tatame_db.seed.checkins import CHECKIN_COLUMNS, checkin_lines
@@ -60,9 +61,12 @@ class TableRefusesWrites(TatameError):
 
 
 @contextlib.contextmanager
-def _refused_in_words() -> Generator[None]:
+def _refused_in_words(connection: Connection) -> Generator[None]:
     try:
-        yield
+        with explained(connection.engine.url, "seed"):
+            # Otherwise PostgreSQL finds only the rows that a policy shows, without an error.
+            _execute(connection, "SET LOCAL row_security = off")
+            yield
     except (DBAPIError, psycopg.Error) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         # The triggers of a move are the only ones whose function is in its schema.
@@ -72,39 +76,48 @@ def _refused_in_words() -> Generator[None]:
 
 
 def is_empty(connection: Connection) -> bool:
-    """Return whether every table of the models is empty."""
+    """Return whether every table of the models is empty. Raises `RightsMissing`."""
+    with _refused_in_words(connection):
+        return _is_empty(connection)
+
+
+def _is_empty(connection: Connection) -> bool:
     return not connection.scalar(select(or_(*(table.select().exists() for table in tables_in_order()))))
 
 
-@_refused_in_words()
 def empty(connection: Connection) -> None:
     """Delete the rows of all tables of the models and restart their ids; the caller commits.
 
     It fails if a table outside of the models refers to one of them: the rows of that table are not deleted. Raises
-    `TableRefusesWrites`.
+    `RightsMissing` and `TableRefusesWrites`.
     """
-    truncate(connection, tables_in_order())
+    with _refused_in_words(connection):
+        truncate(connection, tables_in_order())
 
 
-@_refused_in_words()
 def seed(connection: Connection, plan: SeedPlan | None = None) -> dict[str, int]:
     """Fill an empty database and return the number of rows of each table; the caller commits, all or nothing.
 
     A table without sample data stays empty. Other writers wait until the commit, and while check-ins are written also
-    readers of some tables. The role of the connection must own the tables. Raises `DatabaseNotEmpty` and
-    `TableRefusesWrites`, having changed nothing.
+    readers of some tables. The role of the connection must own the tables. Raises `DatabaseNotEmpty`, `RightsMissing`
+    and `TableRefusesWrites`, having changed nothing.
 
     >>> with database.engine.begin() as connection:
     ...     seed(connection, SeedPlan(gyms=1, members=20))
     """
+    with _refused_in_words(connection):
+        return _seed(connection, plan or SeedPlan())
+
+
+def _seed(connection: Connection, plan: SeedPlan) -> dict[str, int]:
     driver = _driver(connection)
     tables = tables_in_order()
     names = ", ".join(map(quoted_table, tables))
     # Without the lock, two seeds at once would both find the database empty.
     _execute(connection, f"LOCK TABLE {names} IN SHARE ROW EXCLUSIVE MODE")
-    if not is_empty(connection):
+    if not _is_empty(connection):
         raise DatabaseNotEmpty(rows=_rows_by_table(connection))
-    written = _write(driver, plan or SeedPlan())
+    written = _write(driver, plan)
     for table in tables:
         if query := sequence_query(table):
             _execute(connection, query)

@@ -9,6 +9,8 @@ from sqlalchemy import text
 
 from tatame_db.database.pool import Database
 from tatame_db.errors import TatameError, fact
+from tatame_db.roles.needs import APP, READ_ONLY
+from tatame_db.roles.script import TEMP_FILE_LIMIT, whole_schemas
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine
@@ -16,12 +18,13 @@ if TYPE_CHECKING:
 READER, WRITER = "tatame_studio", "tatame_studio_writer"
 _ROLE_OPTIONS = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD NULL"
 
-# Each reaches beyond the data of this database, and works in a read-only transaction too.
+# Each reaches beyond the tables of this database, and works in a read-only transaction too.
 _HARMFUL_ROLES = {
     "pg_execute_server_program": "runs programs on the server",
     "pg_write_server_files": "writes files of the server",
     "pg_read_server_files": "reads files of the server",
     "pg_signal_backend": "ends the sessions of others",
+    "pg_read_all_data": "reads the password hashes of all roles",
 }
 
 
@@ -34,8 +37,8 @@ class RoleTooPowerful(TatameError):
     what = 'the role "{role}" is too powerful for a read-only studio: it {all_reasons}'
     means = "A read-only transaction does not restrict these rights, so the studio was not started."
     fix = (
-        "use a role that only reads, created with `CREATE ROLE reader LOGIN PASSWORD '…' IN ROLE pg_read_all_data`: "
-        "`tatame-db studio --read-only-role reader`; or start the studio with `--write` to change data"
+        "use a role that only reads: `tatame-db roles --apply` creates `tatame_read`, and `tatame-db studio"
+        " --read-only-role tatame_read` logs in as it; or start the studio with `--write` to change data"
     )
 
     @property
@@ -56,7 +59,8 @@ class Access:
 def create_role(engine: Engine, *, write: bool) -> URL:
     """Create the role of the studio on the embedded server, or reset its options; return the address with it.
 
-    The role is no superuser and has no password, so it can log in through the socket only. Committed at once.
+    The role is no superuser and has no password, so it can log in through the socket only. It reads, or with `write`
+    writes, the tables of this package's schemas, also those of a later migration. Committed at once.
     """
     role = WRITER if write else READER
     with engine.begin() as connection:
@@ -65,9 +69,11 @@ def create_role(engine: Engine, *, write: bool) -> URL:
         if not connection.scalar(text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role}):
             connection.execute(text(f"CREATE ROLE {role}"))
         connection.execute(text(f"ALTER ROLE {role} {_ROLE_OPTIONS}"))
-        connection.execute(text(f"GRANT pg_read_all_data TO {role}"))
-        if write:
-            connection.execute(text(f"GRANT pg_write_all_data TO {role}"))
+        # What an older version of this package granted: it reads the passwords of all roles.
+        connection.execute(text(f"REVOKE pg_read_all_data, pg_write_all_data FROM {role}"))
+        connection.execute(text(f"ALTER ROLE {role} SET temp_file_limit = '{TEMP_FILE_LIMIT}'"))
+        for statement in whole_schemas(connection, APP if write else READ_ONLY, role):
+            connection.execute(text(statement))
     return engine.url.set(username=role)._replace(password=None)
 
 

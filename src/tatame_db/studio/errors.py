@@ -10,6 +10,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from tatame_db.database.errors import DatabaseUnavailable
 from tatame_db.errors import TatameError, fact
+from tatame_db.roles.missing import RightsMissing, StatementForbidden
 
 EXPECTED = (TatameError, DBAPIError, psycopg.Error, PoolTimeout, TimeoutError)
 """The errors that `translated` puts into words; any other error is a bug."""
@@ -135,7 +136,10 @@ _REJECTIONS = {
     "22": (400, "write the value in the form of the column's type"),
     "42P01": (422, _SCHEMA_BEHIND),
     "42703": (422, _SCHEMA_BEHIND),
-    "42501": (403, "start the studio with `--write`, or as a role with this privilege"),
+    "42501": (
+        403,
+        "start the studio with `--write`, or as a role with this privilege: `tatame-db roles` shows which has it",
+    ),
     "25006": (403, "start the studio with `--write`"),
 }
 
@@ -182,6 +186,8 @@ def status_of(error: TatameError) -> int:
     """Return the HTTP status of the response to a request that failed with this error."""
     if isinstance(error, Refused):
         return error.status
+    if isinstance(error, RightsMissing | StatementForbidden):
+        return 403
     return 503 if isinstance(error, DatabaseUnavailable) else 422
 
 

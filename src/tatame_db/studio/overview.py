@@ -23,13 +23,18 @@ _SERVER = text(
     " (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections,"
     " current_setting('max_connections')::int AS max_connections"
 )
+_READABLE = text(
+    "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+    " AND has_schema_privilege(relnamespace, 'USAGE') AND has_table_privilege(oid, 'SELECT')"
+)
 
 
 @dataclass(frozen=True)
 class TableOverview:
     """The size of a table; `last_activity` is when the row with the highest key was created, in UTC.
 
-    The size and the estimate are `None` for a missing table, and the estimate for a table that was never counted.
+    The size and the estimate are `None` for a missing table, and the estimate for a table that was never counted or
+    that the role may not read.
     """
 
     name: str
@@ -44,8 +49,13 @@ async def server_overview(connection: AsyncConnection) -> dict[str, Any]:
     facts = dict((await connection.execute(_SERVER)).mappings().one())
     facts["server_version"] = facts["server_version"].split()[0]
     found = (await connection.execute(table_sizes())).all()
-    sizes = {row.name: (row.size_bytes, await _rows_estimated(connection, row)) for row in found}
-    activities = await _last_activities(connection, list(sizes))
+    # A table that the role may not read has a size too, and must not hide the others.
+    readable = set(await connection.scalars(_READABLE))
+    sizes = {
+        row.name: (row.size_bytes, await _rows_estimated(connection, row) if row.name in readable else None)
+        for row in found
+    }
+    activities = await _last_activities(connection, [name for name in sizes if name in readable])
     tables = [
         TableOverview(name, *sizes.get(name, (None, None)), activities.get(name), missing=name not in sizes)
         for name in shown_tables()

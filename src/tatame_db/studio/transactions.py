@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from typing import TYPE_CHECKING
 
+from sqlalchemy.exc import DBAPIError
+
 from tatame_db.database.driver import async_driver_connection
 from tatame_db.database.text_output import TEXT_OUTPUT
+from tatame_db.roles.missing import error_of_refusal, is_refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -38,12 +42,22 @@ def _settings(timeout_seconds: int) -> dict[str, str]:
 
 
 @contextlib.asynccontextmanager
+async def _explained(database: AsyncDatabase, command: str) -> AsyncGenerator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        if not is_refusal(error):
+            raise
+        raise await asyncio.to_thread(error_of_refusal, database.address, command) from error
+
+
+@contextlib.asynccontextmanager
 async def read_transaction(
     database: AsyncDatabase, timeout_seconds: int = PAGE_SECONDS
 ) -> AsyncGenerator[AsyncConnection]:
     """Open a read-only transaction in which all statements see one snapshot."""
     engine = database.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-    async with engine.connect() as connection:
+    async with _explained(database, "studio"), engine.connect() as connection:
         await connection.exec_driver_sql(_SET, _settings(timeout_seconds))
         yield connection
 
@@ -51,7 +65,8 @@ async def read_transaction(
 @contextlib.asynccontextmanager
 async def write_transaction(database: AsyncDatabase) -> AsyncGenerator[AsyncConnection]:
     """Open a transaction that is committed at the end, and rolled back after an error."""
-    async with database.engine.execution_options(postgresql_readonly=False).begin() as connection:
+    engine = database.engine.execution_options(postgresql_readonly=False)
+    async with _explained(database, "studio --write"), engine.begin() as connection:
         await connection.exec_driver_sql(_SET, _settings(PAGE_SECONDS))
         yield connection
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tatame_db import evolve
+from tatame_db.database.dialect import VERSION_SCHEMA
 from tatame_db.doctor.finding import bad, good, named, unknown, warn, worst
 from tatame_db.doctor.lines import line
 from tatame_db.evolve.history import (
-    VERSION_SCHEMA,
     DatabaseAhead,
     History,
     MigrationEdited,

@@ -20,12 +20,13 @@ CREATE TABLE IF NOT EXISTS {_TABLE} (
     value text NOT NULL
 );
 """
-# Default privileges may let others read every new table.
+# Default privileges may let others read every new table. A role that replicates can read the whole server.
 _READERS = f"""
 SELECT DISTINCT coalesce(quote_ident(r.rolname), 'PUBLIC')
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace CROSS JOIN LATERAL aclexplode(c.relacl) a
 LEFT JOIN pg_roles r ON r.oid = a.grantee
 WHERE n.nspname = {SCHEMA!r} AND c.relname = 'token' AND a.grantee <> c.relowner
+    AND NOT coalesce(r.rolreplication, false)
 """
 # Without the right to use the schema, looking a name up in it is an error.
 _IS_OWNED = f"""
