@@ -16,7 +16,7 @@ import psutil
 import psycopg
 import pytest
 from sqlalchemy import URL
-from tests.conftest import OLDER_PROGRAMS
+from tests.conftest import OLDER_PROGRAMS, postmaster_pid
 from tests.database.doctors import (
     BUNDLED,
     OLDER,
@@ -667,6 +667,14 @@ def no_programs(ward: Ward) -> None:
     ward.setup = replace(ward.setup, server=EmbeddedServer(ward.setup.server.directory))
 
 
+@sick("programs", BAD, on=(BUNDLED,))
+def data_of_another_version(ward: Ward) -> None:
+    directory: Path = ward.request.getfixturevalue("directory")
+    (directory / "data").mkdir()
+    (directory / "data" / "PG_VERSION").write_text("17\n")
+    ward.setup = Setup(server=EmbeddedServer(directory))
+
+
 @sick("disk", WARN, on=(BUNDLED,))
 def little_space(ward: Ward) -> None:
     ward.limit(disk_warn=1.1)
@@ -726,6 +734,7 @@ def test_an_embedded_server_in_order_is_good_in_every_line(ward: Ward) -> None:
     assert {finding.name for finding in examined.findings} == LINES.keys() - NOT_FOR_ALL - OF_SERVERS
     assert examined.error is None
     assert examined.embedded
+    until(lambda: not ward.ask("SELECT FROM pg_stat_activity WHERE application_name = 'tatame-db doctor'"))
 
 
 @pytest.mark.parametrize("ward", [OLDER], indirect=True)
@@ -797,6 +806,28 @@ def test_without_a_server_the_machine_is_examined_and_the_rest_is_not_good(ward:
     assert "tatame-db start" in examined.error.fix
 
 
+def test_a_key_that_the_role_may_read_counts_although_others_are_hidden(ward: Ward) -> None:
+    ward.run("CREATE ROLE partly LOGIN", "GRANT SELECT ON checkins, checkins_id_seq TO partly")
+    ward.stack.callback(ward.run, "DROP OWNED BY partly", "DROP ROLE partly")
+    ward.address = ward.address.set(username="partly")
+    assert ward.finding("ids").verdict == UNKNOWN
+    ward.run("SELECT setval('checkins_id_seq', 2100000000)")
+
+    finding = ward.finding("ids")
+
+    assert finding.verdict == BAD
+    assert "checkins.id has used 98%" in finding.text
+    assert "not checked: partly may not read" in finding.text
+
+
+def test_a_source_that_cannot_be_reached_does_not_hide_what_the_target_knows(ward: Ward) -> None:
+    with_fences(ward, source="absent", target="closed")
+    ward.setup = replace(ward.setup, source=ward.direct.set(query={"host": "/nowhere"}))
+    assert ward.finding("homes").verdict == UNKNOWN
+    ward.setup = replace(ward.setup, use_postgres=lambda _: True)
+    assert ward.finding("homes").verdict == BAD
+
+
 def test_a_database_that_was_never_migrated_has_a_finding_and_no_failure(ward: Ward) -> None:
     with database_of(ward.clinic, "TEMPLATE template0") as address:
         ward.address = address
@@ -844,6 +875,31 @@ def test_a_slow_line_is_ended_and_the_others_go_on(ward: Ward, with_line: Put) -
     assert first.verdict == UNKNOWN
     assert "took longer than 1 s" in first.text
     assert {finding.verdict for finding in others} == {GOOD}
+
+
+def test_a_locked_table_is_not_waited_for(ward: Ward) -> None:
+    ward.run("INSERT INTO versions (app_version) VALUES ('1')")
+    ward.open().execute("BEGIN; LOCK TABLE versions")
+
+    found = {finding.name: finding for finding in ward.examine().findings}
+
+    unchecked = {name for name, finding in found.items() if finding.verdict != GOOD}
+    assert unchecked == {"ids", "drift", "duplicate indexes"}
+    assert "waited for a lock" in found["ids"].text
+
+
+def test_a_suspended_server_is_named(ward: Ward) -> None:
+    assert ward.setup.server
+    postmaster = psutil.Process(postmaster_pid(ward.setup.server))
+    ward.limit(line_seconds=2)
+    postmaster.send_signal(signal.SIGSTOP)
+    try:
+        finding = ward.finding("reachable")
+    finally:
+        postmaster.send_signal(signal.SIGCONT)
+
+    assert finding.verdict == BAD
+    assert f"process {postmaster.pid} is suspended" in finding.text
 
 
 def test_a_server_that_falls_silent_does_not_hold_the_doctor(ward: Ward, with_line: Put) -> None:

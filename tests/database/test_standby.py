@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL, text
 
-from tatame_db import evolve
+from tatame_db import doctor, evolve
 from tatame_db.database.address import parse_address
 from tatame_db.database.creation import create_missing_database
 from tatame_db.database.errors import ServerNotReady, ServerNotRunning, ServerReadOnly, TooManyConnections
 from tatame_db.database.pool import AsyncDatabase, Database
+from tatame_db.doctor import Limits, Verdict
 from tatame_db.errors import TatameError
 from tatame_db.queries.read import read
 from tatame_db.queries.write import insert_many
@@ -194,3 +195,25 @@ def test_a_server_without_a_connection_left_says_so(fresh_server: EmbeddedServer
         with pytest.raises(TooManyConnections):
             read(User).all(database)
         asyncio.run(main())
+
+
+def test_the_doctor_examines_a_standby_in_every_line(pair: Pair) -> None:
+    found = {finding.name: finding for finding in doctor.examine(pair.standby).findings}
+
+    # To the doctor this is a server of its own, with the settings of tests and the role of a superuser.
+    assert {name for name, finding in found.items() if finding.verdict != Verdict.GOOD} == {
+        "backup",
+        "durability",
+        "superuser",
+        "time limits",
+    }
+    assert "this server is a standby" in found["standbys"].text
+    with Database(pair.standby) as database, database.engine.connect() as connection:
+        connection.execute(text("SELECT pg_wal_replay_pause()"))
+    with Database(pair.primary.address) as database, database.engine.begin() as connection:
+        connection.execute(text("SELECT pg_logical_emit_message(true, 'x', repeat('x', 2097152))"))
+    lagging = Limits(lag_warn_mb=1)
+    deadline = time.monotonic() + 20
+    while doctor.examine(pair.standby, limits=lagging, names=["standbys"]).findings[0].verdict != Verdict.WARN:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -102,6 +102,8 @@ class Examination:
             statement_timeout_ms=self.limits.line_seconds * 1000,
             application_name="tatame-db doctor",
         )
+        self.engine = self.database.engine.execution_options(postgresql_readonly=True)
+        """The engine, in whose transactions PostgreSQL refuses every change."""
         self._watched: list[MoveConnection] = []
         event.listen(self.database.engine, "checkout", self._note)
         self._timer = threading.Timer(self.limits.whole_seconds, self._expire)
@@ -134,9 +136,10 @@ class Examination:
     # Queries
 
     def rows(self, query: str, **parameters: Any) -> list[Row[*tuple[Any, ...]]]:
-        """Run a query and return its rows. Raises SQLAlchemy's errors."""
-        engine = self.database.engine.execution_options(postgresql_readonly=True)
-        with engine.connect() as connection:
+        """Run a query and return its rows. Raises SQLAlchemy's errors, and `TimeoutError` when the time has run out."""
+        if self.expired:
+            raise TimeoutError
+        with self.engine.connect() as connection:
             connection.execute(_LIMIT, {"limit": f"{self.limits.line_seconds}s"})
             return list(connection.execute(text(query), parameters).all())
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from tatame_db.doctor.finding import bad, good, size, warn
 from tatame_db.doctor.lines import line
-from tatame_db.server.errors import PostgresMissing
+from tatame_db.server.errors import DataOfOtherVersion, PostgresMissing
+from tatame_db.server.wheel import MAJOR_VERSION
 
 if TYPE_CHECKING:
     from tatame_db.doctor.examination import Examination
@@ -20,7 +21,7 @@ _GROUP = "Machine"
 @line(
     _GROUP,
     warns="the server runs other programs than the installed ones",
-    bad="the programs are not installed",
+    bad="the programs are not installed, or are of another major version than the data",
     offline=True,
 )
 def programs(examination: Examination) -> Answer | None:
@@ -34,6 +35,10 @@ def programs(examination: Examination) -> Answer | None:
         return bad(error.what, error.fix)
     # `postgres (PostgreSQL) 18.4`
     installed = subprocess.run([program, "--version"], check=True, capture_output=True, text=True).stdout.split()[2]
+    version = server.data / "PG_VERSION"
+    if version.exists() and (data := version.read_text().strip()) != MAJOR_VERSION:
+        other = DataOfOtherVersion(data=server.data, version=data, expected=MAJOR_VERSION)
+        return bad(other.what, other.fix)
     if examination.facts is None:
         return good(f"PostgreSQL {installed} is installed")
     if examination.facts.version == installed:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from tatame_db import move
 from tatame_db.database.dialect import MOVE_SCHEMA
-from tatame_db.doctor.finding import bad, good, named, size, warn, worst
+from tatame_db.doctor.finding import bad, good, named, size, unknown, warn, worst
 from tatame_db.doctor.lines import line
+from tatame_db.errors import TatameError
 from tatame_db.move.follow.slot import forgotten_slots
 from tatame_db.move.open import open_source
 from tatame_db.move.record import Record
+from tatame_db.move.switch.fence import FenceDamaged
 from tatame_db.move.switch.homes import BothHomesOpen, MovedElsewhere
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ _READ_RECORD = (
 @contextlib.contextmanager
 def _target(examination: Examination) -> Generator[MoveConnection | None]:
     """Open the database for reading; yield `None` if there was never a move into it."""
-    with move.open_target(examination.database.engine, check_schema=False) as target:
+    with move.open_target(examination.engine, check_schema=False) as target:
         yield target if Record(target).exists() else None
 
 
@@ -70,31 +72,31 @@ def homes(examination: Examination) -> Answer | None:
         known = move.known_homes(target)
         if not (known.fenced or known.problem):
             return None
-        answers = [_homeless(known.problem)] if known.problem else []
+        answers: list[Answer | None] = []
+        if known.problem:
+            answers.append(bad(known.problem, "`tatame-db move status` shows the home of each table"))
         if use := examination.setup.use_postgres:
             answers += [
                 bad(str(flag), "`tatame-db move status --env` prints the flags that fit")
                 for flag in move.mismatches(use, known.fenced)
             ]
-        with _source(examination) as source:
-            if source and not known.problem:
-                answers += _homes_of_both(target, source)
+        try:
+            with _source(examination) as source:
+                answers += _homes_of_both(target, source) if source and not known.problem else []
+        except TatameError as error:
+            answers.append(unknown(error.what, error.fix))
     return worst(answers, good("one database takes the writes of each table"))
 
 
 def _homes_of_both(target: MoveConnection, source: MoveConnection) -> list[Answer]:
     try:
         found = move.homes(move.Connections(source, target))
-    except (BothHomesOpen, MovedElsewhere) as error:
+    except (BothHomesOpen, FenceDamaged, MovedElsewhere) as error:
         return [bad(error.what, error.fix)]
     if neither := [table for table, home in found.items() if home is move.Home.NEITHER]:
         unfinished = move.SwitchUnfinished(tables=neither)
         return [bad(unfinished.what, unfinished.fix)]
     return []
-
-
-def _homeless(problem: str) -> Answer:
-    return bad(problem, "`tatame-db move status` shows the home of each table")
 
 
 @line(
@@ -112,7 +114,7 @@ def slots_of_source(examination: Examination) -> Answer | None:
             return None
         with _source(examination) as source:
             found = forgotten_slots(source) if source else []
-    answers = [
+    answers: list[Answer | None] = [
         (bad if slot.wal_bytes >= examination.limits.slot_bad_mb * 1024**2 or slot.wal_status == "lost" else warn)(
             f"the source keeps {size(slot.wal_bytes)} of WAL for the slot {slot.name}, which nothing reads",
             "continue with `tatame-db move follow`, or drop it at the source:"

@@ -32,14 +32,13 @@ def ids(examination: Examination) -> Answer | None:
     keys = examination.rows(_KEYS)
     if not keys:
         return None
-    if hidden := [row.name for row in keys if not row.readable]:
-        return unknown(
-            f"{examination.known.role} may not read {named(hidden)}",
-            f"`{_READ_ALL.format(role=examination.known.role)}`",
-        )
-    used = [(_last_id(examination, row), row) for row in keys]
+    role, hidden = examination.known.role, [row.name for row in keys if not row.readable]
+    used = [(_last_id(examination, row), row) for row in keys if row.readable]
     used.sort(key=lambda pair: pair[0] / pair[1].largest, reverse=True)
     answers = [_answer_of_key(examination, last, row) for last, row in used]
+    if hidden:
+        unread = unknown(f"{role} may not read {named(hidden)}", f"`{_READ_ALL.format(role=role)}`")
+        return worst([*answers, unread], unread)
     last, row = used[0]
     return worst(answers, good(f"{row.name} has used the most: {last / row.largest:.1%} of {row.largest:,}"))
 
@@ -72,18 +71,19 @@ def _days_left(examination: Examination, last: int, key: Any) -> float:
     """
     if not (key.timed and last):
         return _FOREVER_DAYS
-    found = examination.row(
-        f"SELECT newest.id - older.id AS ids, extract(epoch FROM newest.at - older.at) AS seconds"
-        f" FROM (SELECT {key.column}::bigint AS id, created_at AS at FROM {key.place} ORDER BY 1 DESC LIMIT 1) newest,"
-        f" LATERAL (SELECT {key.column}::bigint AS id, created_at AS at FROM {key.place}"
-        f" WHERE {key.column} >= newest.id - greatest(newest.id / 10, 1) ORDER BY 1 LIMIT 1) older"
-        " UNION ALL SELECT 0, 0 ORDER BY 1 DESC LIMIT 1"
-    )
+    found = examination.row(_RATE.format(key=key.column, place=key.place))
     if found.ids <= 0 or found.seconds <= 0:
         return _FOREVER_DAYS
     return min(_FOREVER_DAYS, float((key.largest - last) / (found.ids / found.seconds) / 86_400))
 
 
+_RATE = """
+SELECT newest.key - older.key AS ids, extract(epoch FROM newest.at - older.at) AS seconds
+FROM (SELECT t.{key}::bigint AS key, t.created_at AS at FROM {place} t ORDER BY t.{key} DESC LIMIT 1) newest,
+    LATERAL (SELECT t.{key}::bigint AS key, t.created_at AS at FROM {place} t
+        WHERE t.{key} >= newest.key - greatest(newest.key / 10, 1) ORDER BY t.{key} LIMIT 1) older
+UNION ALL SELECT 0, 0 ORDER BY 1 DESC LIMIT 1
+"""
 # For each key of one column and each sequence: the largest id that the sequence, its column and all columns that refer
 # to it can hold. A sequence that starts again, or counts down, does not end in this sense.
 _KEYS = """

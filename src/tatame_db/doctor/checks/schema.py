@@ -37,7 +37,7 @@ def migrations(examination: Examination) -> Answer:
         return bad(problem.what, problem.fix)
     try:
         history = History()
-        with examination.database.engine.connect() as connection:
+        with examination.engine.connect() as connection:
             pending = [script.revision for script in history.pending(connection)]
             reached = history.reached(connection)
     except (DatabaseAhead, MigrationUnreadable, TwoHeads) as error:
@@ -58,7 +58,7 @@ def history(examination: Examination) -> Answer:
     """Whether the record of the applied migrations is one, and fits their files."""
     if examination.setup.models_problem:
         return _without_models()
-    with examination.database.engine.connect() as connection:
+    with examination.engine.connect() as connection:
         answers = [*_problems_of_history(connection)]
     others = examination.names(
         "SELECT format('%I.%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace"
@@ -112,7 +112,7 @@ def drift(examination: Examination) -> Answer:
     if examination.setup.models_problem:
         return _without_models()
     try:
-        found = evolve.check(examination.database.engine)
+        found = evolve.check(examination.engine)
     except (DatabaseAhead, MigrationUnreadable) as error:
         return unknown(error.what, error.fix)
     if not found.failed:
