@@ -32,6 +32,25 @@ def test_the_overview_shows_the_server_the_schema_and_the_tables(visit: Visit, d
     expect(page.locator("main")).to_contain_text("none: the database matches the models")
 
 
+def test_the_doctor_examines_on_request_and_shows_what_is_not_good(visit: Visit, database: psycopg.Connection) -> None:
+    database.execute(
+        "ALTER TABLE app_stores ADD CONSTRAINT <hostile>".replace("<hostile>", '"<b>x" CHECK (id > 0) NOT VALID')
+    )
+    try:
+        page = visit.go("/")
+        card = page.get_by_label("Doctor")
+        card.get_by_role("button", name="Examine the database").click()
+        expect(card).to_contain_text("1 warn")
+        for words in ("not checked", "unvalidated constraints: old rows may violate", '"<b>x"', "GRANT", "Fix: "):
+            expect(card).to_contain_text(words)
+        expect(card).not_to_contain_text("time zone")
+        database.execute('ALTER TABLE app_stores DROP CONSTRAINT "<b>x"')
+        card.get_by_role("button", name="Examine again").click()
+        expect(card).not_to_contain_text("unvalidated constraints")
+    finally:
+        database.execute('ALTER TABLE app_stores DROP CONSTRAINT IF EXISTS "<b>x"')
+
+
 def test_every_table_is_found_by_name_with_the_keyboard_alone(visit: Visit) -> None:
     page = visit.go("/")
     for table in Base.metadata.tables:

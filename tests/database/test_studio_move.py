@@ -60,6 +60,17 @@ def test_an_unknown_revision_is_a_problem_of_the_overview(studio: Client, commit
     assert "unheard_of" in found["problem"]["what"]
 
 
+def test_the_doctor_says_what_the_role_of_the_studio_may_not_see(studio: Client, committed_database: Database) -> None:
+    with committed_database.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE graduations DISABLE TRIGGER ALL"))
+
+    found = {finding["name"]: finding for finding in studio.get("/api/doctor")["findings"]}
+
+    assert found["disabled keys"]["verdict"] == "bad"
+    assert found["space"]["verdict"] == "unknown"
+    assert found["space"]["fix"] == "`GRANT pg_monitor TO tatame_studio`"
+
+
 def test_drift_names_the_difference(studio: Client, committed_database: Database) -> None:
     with committed_database.engine.begin() as connection:
         connection.execute(text("ALTER TABLE users ADD COLUMN shoe_size int"))

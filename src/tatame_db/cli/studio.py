@@ -9,6 +9,7 @@ import typer
 
 from tatame_db.cli import console
 from tatame_db.cli.app import DatabaseUrl, app, target_of
+from tatame_db.cli.doctor import setup_of
 from tatame_db.cli.move import postgres_source
 
 
@@ -41,4 +42,4 @@ def studio(
     mode = "can write" if write else "read-only"
     console.say(f"studio of {target.readable}, {mode}, as {opened.role}; stop it with Ctrl-C")
     source = partial(postgres_source, target)
-    serve.serve(opened, source, port=port, on_ready=console.answer, open_browser=not no_browser)
+    serve.serve(opened, source, setup_of(target), port=port, on_ready=console.answer, open_browser=not no_browser)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from starlette.staticfiles import StaticFiles
 
 from tatame_db.database.address import readable
 from tatame_db.database.pool import AsyncDatabase, Database
+from tatame_db.doctor import Setup
 from tatame_db.errors import NOTHING_CHANGED
 from tatame_db.studio import changes, moves, overview, row, rows
 from tatame_db.studio.day import WayBack, summary
@@ -53,6 +54,8 @@ class Studio:
     access: Access
     source: Callable[[], URL]
     """Returns the address of the source of the move."""
+    setup: Setup = field(default_factory=Setup)
+    """What the settings say for the doctor."""
 
     def __post_init__(self) -> None:
         self.database = AsyncDatabase(self.access.address)
@@ -74,6 +77,7 @@ class Studio:
                 _get("/api/health", self.health, timeout_seconds=_HEALTH_SECONDS),
                 _get("/api/overview", self.overview),
                 _get("/api/drift", self.drift, timeout_seconds=_COMPARISON_SECONDS),
+                _get("/api/doctor", self.doctor, timeout_seconds=_COMPARISON_SECONDS),
                 _get("/api/move", self.move),
                 _get("/api/move/stale", self.stale, timeout_seconds=_COMPARISON_SECONDS),
                 _get("/api/move/back", self.move_back, timeout_seconds=_COMPARISON_SECONDS),
@@ -136,6 +140,10 @@ class Studio:
     async def drift(self, _: Request) -> dict[str, Any]:
         """Compare the database with its migrations."""
         return await asyncio.to_thread(overview.drift, self.engine)
+
+    async def doctor(self, _: Request) -> dict[str, Any]:
+        """Examine the database and the machine."""
+        return await asyncio.to_thread(overview.examination, self.access.address, self.setup)
 
     async def move(self, _: Request) -> dict[str, Any]:
         """Return the status of the move."""

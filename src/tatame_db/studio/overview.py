@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Text, cast, literal, select, text, union_all
 
-from tatame_db import evolve
+from tatame_db import doctor, evolve
 from tatame_db.errors import TatameError
 from tatame_db.evolve.status import has_rows, table_sizes
 from tatame_db.studio.tables import key_of, shown_tables
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine, Select, Table
+    from sqlalchemy import URL, Engine, Select, Table
     from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from tatame_db.doctor import Setup
 
 _SERVER = text(
     "SELECT current_setting('server_version') AS server_version,"
@@ -92,6 +94,12 @@ def schema_overview(engine: Engine) -> dict[str, Any]:
     except TatameError as error:
         return {"revision": None, "pending": [], "problem": {"what": error.what, "fix": error.fix}}
     return {"revision": found.revision, "pending": found.pending, "problem": None}
+
+
+def examination(address: URL, setup: Setup) -> dict[str, Any]:
+    """Examine the database as the role of the studio, which may see less than the app; takes seconds."""
+    examined = doctor.examine(address, setup)
+    return asdict(examined) | {"counts": examined.counts}
 
 
 def drift(engine: Engine) -> dict[str, Any]:

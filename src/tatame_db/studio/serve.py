@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from tatame_db.doctor import Setup
 from tatame_db.errors import TatameError, fact
 from tatame_db.studio.app import Studio
 from tatame_db.studio.guard import Guard
@@ -45,10 +46,12 @@ class StudioServer(uvicorn.Server):
     browser that connects before `run()` waits.
     """
 
-    def __init__(self, access: Access, source: Callable[[], URL], port: int | None = None) -> None:
+    def __init__(
+        self, access: Access, source: Callable[[], URL], port: int | None = None, setup: Setup | None = None
+    ) -> None:
         self._listener = _listen(port)
         self.port = int(self._listener.getsockname()[1])
-        self._studio = Studio(access, source)
+        self._studio = Studio(access, source, setup or Setup())
         self.guard = Guard(self._studio.app(), port=self.port)
         super().__init__(
             uvicorn.Config(
@@ -84,13 +87,14 @@ class StudioServer(uvicorn.Server):
 def serve(
     access: Access,
     source: Callable[[], URL],
+    setup: Setup,
     *,
     port: int | None,
     on_ready: Callable[[str], None],
     open_browser: bool,
 ) -> None:
     """Serve until interrupted; `on_ready` gets the address that opens the studio. Raises `StudioPortTaken`."""
-    server = StudioServer(access, source, port)
+    server = StudioServer(access, source, port, setup)
     on_ready(server.address(server.guard.token))
     if open_browser and _has_display():
         # All users of the machine can read the arguments of a process, so the browser gets a one-time token.

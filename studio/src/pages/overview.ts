@@ -39,6 +39,9 @@ type Table = {
   last_activity: string | null;
   missing: boolean;
 };
+type Finding = { group: string; name: string; verdict: Verdict; text: string; fix: string | null };
+type Verdict = "good" | "unknown" | "warn" | "bad";
+type Examined = { counts: Record<Verdict, number>; findings: Finding[] };
 type Drift = { drift: string[]; migrations: string[]; heads: string[] };
 
 export function overviewPage(): Page {
@@ -46,7 +49,8 @@ export function overviewPage(): Page {
   const load = (): Promise<void> =>
     showing(body, async () => {
       const overview = await get<Overview>("/api/overview");
-      replace(body, h("div.cards", server(overview), database(overview), schema(overview)), tables(overview.tables));
+      const cards = h("div.cards", server(overview), database(overview), schema(overview));
+      replace(body, cards, doctor(), tables(overview.tables));
     });
   void load();
   return {
@@ -124,6 +128,43 @@ const moveFact = ({ moved, tables: all, problem, unfinished, followers }: Move):
     : followers.map((follower) => `; the follower of the ${follower.home} is ${behind(follower)}`),
   !followers.length && "; no follow runs",
 ];
+
+/** The examination of `tatame-db doctor`, on request: it takes seconds. */
+function doctor(): HTMLElement {
+  const examine = async (): Promise<void> => {
+    replace(found, "examining…");
+    await showing(found, async () => {
+      const { counts, findings } = await get<Examined>("/api/doctor");
+      const rest = findings.filter(({ verdict }) => verdict !== "good").sort((one, other) => rank(other) - rank(one));
+      replace(
+        found,
+        h(
+          "p",
+          VERDICTS.filter((verdict) => counts[verdict]).map((verdict) => [state(verdict, counts[verdict]), " "]),
+        ),
+        h(
+          "ul.plain",
+          rest.map(({ name, verdict, text, fix }) =>
+            h("li", state(verdict), " ", h("strong", name), ": ", text, fix && h("div.muted", "Fix: ", fix)),
+          ),
+        ),
+        button("Examine again", () => void examine(), { class: "inline" }),
+      );
+    });
+  };
+  const found = h(
+    "dd",
+    button("Examine the database", () => void examine(), { class: "inline" }),
+  );
+  return h("dl.card.doctor", { "aria-label": "Doctor" }, h("div", h("dt", "Doctor"), found));
+}
+
+const VERDICTS: Verdict[] = ["good", "unknown", "warn", "bad"];
+const rank = ({ verdict }: Finding): number => VERDICTS.indexOf(verdict);
+const state = (verdict: Verdict, count?: number): HTMLElement => {
+  const word = verdict === "unknown" ? (count === undefined ? "?" : "not checked") : verdict;
+  return h(`span.state.${verdict}`, count === undefined ? word : `${count} ${word}`);
+};
 
 function tables(found: Table[]): HTMLElement[] {
   const largest = Math.max(1, ...found.map(({ size_bytes }) => size_bytes));
