@@ -19,11 +19,12 @@ from sqlalchemy import URL
 from tests.conftest import OLDER_PROGRAMS, foreign_server, free_port, new_directory, tls_settings
 from tests.database.moves import Row, ask, change
 
-from tatame_db import doctor, evolve
+from tatame_db import doctor, evolve, roles
 from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
 from tatame_db.database.pool import Database
 from tatame_db.doctor import Examined, Finding, Limits, Setup
+from tatame_db.roles import Names
 from tatame_db.server.embedded import EmbeddedServer
 
 BUNDLED, OLDER = "bundled", "older"
@@ -182,16 +183,11 @@ def older_clinic() -> Generator[Clinic]:
         maintenance = socket.set(database="postgres").update_query_dict({"port": str(port)})
         change(
             maintenance,
-            "CREATE ROLE app LOGIN",
-            "CREATE ROLE backup LOGIN REPLICATION",
-            "GRANT pg_monitor, pg_read_all_data, pg_write_all_data TO app",
-            "ALTER ROLE app SET statement_timeout = '15s'",
-            "ALTER ROLE app SET idle_in_transaction_session_timeout = '60s'",
             "ALTER SYSTEM SET archive_command = 'true'",
             "SELECT pg_reload_conf()",
         )
         query = {"sslmode": "verify-full", "sslrootcert": settings["ssl_cert_file"]}
-        address = URL.create("postgresql+psycopg", "app", host=ELSEWHERE, port=port, query=query)
+        address = URL.create("postgresql+psycopg", Names.app, host=ELSEWHERE, port=port, query=query)
         clinic = Clinic(OLDER, maintenance, address, Setup(), OLDER_PROGRAMS, owner)
         _create_template(clinic)
         yield clinic
@@ -203,7 +199,15 @@ def _create_template(clinic: Clinic) -> None:
     with Database(address) as database:
         evolve.migrate(database.engine)
         if clinic.kind == OLDER:
-            change(address, "CREATE EXTENSION pg_stat_statements")
+            with database.engine.connect() as connection:
+                roles.apply(connection)
+            change(
+                address,
+                "CREATE EXTENSION pg_stat_statements",
+                f"GRANT pg_monitor TO {Names.app}",
+                f"ALTER ROLE {Names.app} SET statement_timeout = '15s'",
+                f"ALTER ROLE {Names.app} SET idle_in_transaction_session_timeout = '60s'",
+            )
 
 
 @contextlib.contextmanager

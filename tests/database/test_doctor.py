@@ -42,7 +42,8 @@ from tatame_db.doctor.lines import Line
 from tatame_db.evolve.app import ModelsNotFound
 from tatame_db.move.connection import MoveConnection
 from tatame_db.move.open import open_both_for_writing
-from tatame_db.move.record import Record
+from tatame_db.move.record import TABLES, Record
+from tatame_db.move.switch.token import make_token
 from tatame_db.server.embedded import EmbeddedServer
 
 Sicken = Callable[[Ward], None]
@@ -188,8 +189,8 @@ def a_superuser(ward: Ward) -> None:
 
 @sick("superuser", WARN, on=(OLDER,))
 def a_member_of_a_superuser(ward: Ward) -> None:
-    ward.run("GRANT postgres TO app")
-    ward.stack.callback(ward.run, "REVOKE postgres FROM app")
+    ward.run("GRANT postgres TO tatame_app")
+    ward.stack.callback(ward.run, "REVOKE postgres FROM tatame_app")
 
 
 @sick("superuser", BAD)
@@ -199,13 +200,14 @@ def a_superuser_in_production(ward: Ward) -> None:
 
 @sick("ownership", WARN, on=(OLDER,))
 def an_app_that_owns_tables(ward: Ward) -> None:
-    ward.run("ALTER TABLE users OWNER TO app")
+    ward.run("ALTER TABLE users OWNER TO tatame_app")
 
 
 @sick("backup", WARN, on=(OLDER,))
 def no_role_for_backups(ward: Ward) -> None:
-    ward.run("ALTER ROLE backup NOREPLICATION", "REVOKE pg_read_all_data FROM app")
-    ward.stack.callback(ward.run, "ALTER ROLE backup REPLICATION", "GRANT pg_read_all_data TO app")
+    ward.run(
+        "REVOKE SELECT ON users FROM tatame_app, tatame_read, tatame_backup", "ALTER TABLE users OWNER TO postgres"
+    )
 
 
 @sick("migrations", BAD)
@@ -289,7 +291,8 @@ def a_key_that_is_not_enforced(ward: Ward) -> None:
 def record_a_move(ward: Ward) -> None:
     with psycopg.connect(readable(ward.direct)) as driver:
         Record(MoveConnection("target", ward.direct, driver)).create()
-    ward.run("GRANT USAGE ON SCHEMA tatame_move TO PUBLIC")
+    tables = ", ".join(f"tatame_move.{table}" for table in TABLES)
+    ward.run("GRANT USAGE ON SCHEMA tatame_move TO PUBLIC", f"GRANT SELECT ON {tables} TO PUBLIC")
 
 
 @sick("unfinished move", BAD)
@@ -464,7 +467,11 @@ def a_large_id_with_a_small_reference(ward: Ward) -> None:
 
 @sick("ids", BAD)
 def a_key_without_a_sequence(ward: Ward) -> None:
-    ward.run("CREATE TABLE tags (id smallint PRIMARY KEY)", "INSERT INTO tags VALUES (32767)")
+    ward.run(
+        "CREATE TABLE tags (id smallint PRIMARY KEY)",
+        "INSERT INTO tags VALUES (32767)",
+        "GRANT SELECT ON tags TO PUBLIC",
+    )
 
 
 @sick("transaction ids", WARN)
@@ -549,8 +556,8 @@ def a_session_that_waits_for_long(ward: Ward) -> None:
 
 @sick("time limits", WARN, on=(OLDER,))
 def no_time_limits(ward: Ward) -> None:
-    ward.run("ALTER ROLE app RESET idle_in_transaction_session_timeout")
-    ward.stack.callback(ward.run, "ALTER ROLE app SET idle_in_transaction_session_timeout = '60s'")
+    ward.run("ALTER ROLE tatame_app RESET idle_in_transaction_session_timeout")
+    ward.stack.callback(ward.run, "ALTER ROLE tatame_app SET idle_in_transaction_session_timeout = '60s'")
 
 
 def delete_rows(ward: Ward, number: int) -> None:
@@ -771,6 +778,8 @@ def test_a_role_that_may_only_connect_reads_which_rights_it_lacks_and_they_suffi
     ward.stack.callback(ward.run, "DROP OWNED BY weak", "DROP ROLE weak")
     record_a_move(ward)
     ward.run("REVOKE USAGE ON SCHEMA tatame_move FROM PUBLIC", ANA)
+    with psycopg.connect(readable(ward.direct)) as driver:
+        make_token(MoveConnection("target", ward.direct, driver))
     ward.stack.enter_context(lagging_standby(ward))
     ward.open().execute("SELECT 'SECRET'")
     if ward.clinic.kind == OLDER:
@@ -788,6 +797,8 @@ def test_a_role_that_may_only_connect_reads_which_rights_it_lacks_and_they_suffi
         assert finding.text.startswith("not checked: ")
         for statement in re.findall(r"`(GRANT [^`]*)`", finding.fix or ""):
             ward.run(statement)
+    # What passes a move's triggers stays a secret.
+    assert ward.ask("SELECT has_table_privilege('weak', 'tatame_move.token', 'SELECT')") == [(False,)]
     again = ward.examine(*expected - {"drift"}).findings
     assert [(finding.name, finding.text) for finding in again if finding.verdict == UNKNOWN] == []
 
@@ -857,7 +868,7 @@ def with_line(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Examinatio
 
     def put(check: Callable[[Examination], Answer]) -> None:
         others = {name: line for name, line in LINES.items() if name not in ("reachable", "drift")}
-        line = Line("added", "Connection", check, "", "", right=None, offline=False, slow=False)
+        line = Line("added", "Connection", check, "", "", right=None, command=None, offline=False, slow=False)
         monkeypatch.setattr(sys.modules["tatame_db.doctor.examine"], "LINES", {"added": line} | others)
 
     return put

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "seed": {"errors", "schema", "database", "roles"},
     "testing": {*DATABASE, "schema", "evolve"},
     "move": {"errors", "schema", "database", "server", "roles", "evolve"},
-    "doctor": {*DATABASE, "evolve", "move"},
+    "doctor": {*DATABASE, "roles", "evolve", "move"},
     "studio": {"errors", "schema", "database", "roles", "evolve", "move", "doctor"},
     "cli": {*DATABASE, "schema", "roles", "evolve", "seed", "move", "doctor", "studio", "queries", "testing"},
     "__main__": {"cli"},

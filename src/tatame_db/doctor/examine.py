@@ -14,6 +14,8 @@ from tatame_db.doctor.examination import Examination, Setup
 from tatame_db.doctor.finding import Answer, Finding, Verdict, unknown
 from tatame_db.doctor.limits import LIMITS
 from tatame_db.errors import TatameError, fact
+from tatame_db.roles.missing import refusal
+from tatame_db.roles.rights import rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -118,13 +120,23 @@ def _out_of_time(examination: Examination) -> Answer:
     )
 
 
+def _without_right(line: Line, examination: Examination, reason: str) -> Answer:
+    if line.command:
+        with examination.engine.connect() as connection:
+            refused = refusal(rows_of(connection), line.command)
+        if refused:
+            return unknown(refused.what, refused.fix)
+    role = examination.known.role
+    statement = (line.right or "GRANT pg_monitor TO {role}").format(role=role)
+    return unknown(reason, f"let a superuser run `{statement}`, so that {role} may look")
+
+
 def _not_checked(line: Line, examination: Examination, error: Exception) -> Answer:
     if isinstance(error, TatameError):
         return unknown(error.what, error.fix)
     cause = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(cause, psycopg.errors.InsufficientPrivilege):
-        grant = line.right or "GRANT pg_monitor TO {role}"
-        return unknown(str(cause.diag.message_primary), f"`{grant.format(role=examination.known.role)}`")
+        return _without_right(line, examination, str(cause.diag.message_primary))
     if isinstance(cause, psycopg.errors.QueryCanceled | psycopg.errors.LockNotAvailable):
         return unknown(
             f"a query took longer than {examination.limits.line_seconds} s, or waited for a lock",

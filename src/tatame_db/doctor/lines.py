@@ -32,6 +32,8 @@ class Line:
     bad: str
     right: str | None
     """The statement that gives a role the right to look, with `{role}` in it; `None` if every role may."""
+    command: str | None
+    """The command that needs the same rights on tables, as `roles.needs` has them."""
     offline: bool
     """Whether it looks at the machine alone, so that it needs no connection."""
     slow: bool
@@ -61,6 +63,7 @@ def line(
     warns: str = "",
     bad: str = "",
     right: str | None = None,
+    command: str | None = None,
     offline: bool = False,
     slow: bool = False,
 ) -> Callable[[Check], Check]:
@@ -68,7 +71,7 @@ def line(
 
     def add(check: Check) -> Check:
         name = check.__name__.replace("_", " ")
-        registered[name] = Line(name, group, check, warns, bad, right, offline, slow)
+        registered[name] = Line(name, group, check, warns, bad, right, command, offline, slow)
         return check
 
     return add

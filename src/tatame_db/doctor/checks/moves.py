@@ -6,7 +6,6 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from tatame_db import move
-from tatame_db.database.dialect import MOVE_SCHEMA
 from tatame_db.doctor.finding import bad, good, named, size, unknown, warn, worst
 from tatame_db.doctor.lines import line
 from tatame_db.errors import TatameError
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from tatame_db.move.connection import MoveConnection
 
 _GROUP = "Move"
-_READ_RECORD = (
-    f"GRANT USAGE ON SCHEMA {MOVE_SCHEMA} TO {{role}}; GRANT SELECT ON ALL TABLES IN SCHEMA {MOVE_SCHEMA} TO {{role}}"
-)
 
 
 @contextlib.contextmanager
@@ -47,7 +43,7 @@ def _source(examination: Examination) -> Generator[MoveConnection | None]:
         yield source
 
 
-@line(_GROUP, bad="keys or indexes that a move dropped are missing, or not validated", right=_READ_RECORD)
+@line(_GROUP, bad="keys or indexes that a move dropped are missing, or not validated", command="status")
 def unfinished_move(examination: Examination) -> Answer | None:
     """Whether a move that was killed left foreign keys or indexes dropped."""
     with _target(examination) as target:
@@ -62,7 +58,7 @@ def unfinished_move(examination: Examination) -> Answer | None:
 @line(
     _GROUP,
     bad="a table has no home, both databases take its writes, or the app uses the other one",
-    right=_READ_RECORD,
+    command="status",
 )
 def homes(examination: Examination) -> Answer | None:
     """Whether exactly one database takes the writes of each table, and the app uses that one."""
@@ -103,7 +99,7 @@ def _homes_of_both(target: MoveConnection, source: MoveConnection) -> list[Answe
     _GROUP,
     warns="a slot of a move at the source is not read",
     bad="it keeps {slot_bad_mb} MB of WAL or more, or is lost",
-    right=_READ_RECORD,
+    command="status",
 )
 def slots_of_source(examination: Examination) -> Answer | None:
     """Whether the source keeps WAL for a move that does not follow any more, until its disk is full."""

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 
 from tatame_db.doctor.finding import bad, good, warn
 from tatame_db.doctor.lines import line
+from tatame_db.errors import counted
+from tatame_db.roles.listing import list_roles
 
 if TYPE_CHECKING:
     from tatame_db.doctor.examination import Examination
     from tatame_db.doctor.finding import Answer
+    from tatame_db.roles.listing import Roles
 
 _GROUP = "Rights"
-_LESS = "create a role that only reads and writes rows, and put it into the `DATABASE_URL` of the app"
+_FOUR_ROLES = "`tatame-db roles --apply` creates a role for the app, which owns nothing: put it into its `DATABASE_URL`"
 
 
 @line(_GROUP, warns="the role is a superuser", bad="the role is a superuser, and `TATAME_ENV` is `production`")
@@ -29,7 +32,7 @@ def superuser(examination: Examination) -> Answer:
     text = f"{role} is a superuser, who can run programs on the server and read its files"
     if not examination.known.superuser:
         text = f"{role} is a member of {above[0]}, a superuser"
-    return bad(text, _LESS) if examination.setup.production else warn(text, _LESS)
+    return bad(text, _FOUR_ROLES) if examination.setup.production else warn(text, _FOUR_ROLES)
 
 
 @line(_GROUP, warns="the role owns tables")
@@ -37,15 +40,12 @@ def ownership(examination: Examination) -> Answer | None:
     """Whether the role of the app may drop and change tables, which only migrations need."""
     if examination.embedded or examination.known.superuser:
         return None
-    owned, tables = examination.row(
-        "SELECT count(*) FILTER (WHERE pg_has_role(relowner, 'USAGE')), count(*) FROM pg_class"
-        " WHERE relnamespace = to_regnamespace('public') AND relkind IN ('r', 'p')"
-    )
+    found = _roles(examination)
+    role, owned = examination.known.role, found.current.owns
     if not owned:
-        return good(f"{examination.known.role} owns none of the {tables} tables")
+        return good(f"{role} owns none of the {counted(found.tables, 'table')}")
     return warn(
-        f"{examination.known.role} owns {owned} of {tables} tables, so a flaw of the app can drop them",
-        "let another role own the tables and migrate, and grant this one SELECT, INSERT, UPDATE and DELETE",
+        f"{role} owns {owned} of {counted(found.tables, 'table')}, so a flaw of the app can drop them", _FOUR_ROLES
     )
 
 
@@ -54,13 +54,12 @@ def backup(examination: Examination) -> Answer | None:
     """Whether a role can back the database up that can do no harm."""
     if examination.embedded:
         return None
-    found = examination.value(
-        "SELECT count(*) FROM pg_roles r WHERE rolcanlogin AND NOT rolsuper"
-        " AND (rolreplication OR pg_has_role(oid, 'pg_read_all_data', 'USAGE'))"
-    )
-    if found:
-        return good("a role that is no superuser can read or replicate all data")
-    return warn(
-        "only superusers can read or replicate all data",
-        "`CREATE ROLE backup LOGIN REPLICATION IN ROLE pg_read_all_data`, and back up with it",
-    )
+    able = [role for role in _roles(examination).roles if role.can_login and role.backs_up != "no"]
+    if harmless := [role.name for role in able if not role.is_superuser]:
+        return good(f"{harmless[0]} can, and is no superuser")
+    return warn("only superusers can", "`tatame-db roles --apply` creates a role for backups")
+
+
+def _roles(examination: Examination) -> Roles:
+    with examination.engine.connect() as connection:
+        return list_roles(connection)

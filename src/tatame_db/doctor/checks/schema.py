@@ -24,13 +24,9 @@ if TYPE_CHECKING:
     from tatame_db.doctor.finding import Answer
 
 _GROUP = "Schema"
-_READ_HISTORY = (
-    f"GRANT USAGE ON SCHEMA {VERSION_SCHEMA} TO {{role}}; "
-    f"GRANT SELECT ON ALL TABLES IN SCHEMA {VERSION_SCHEMA} TO {{role}}"
-)
 
 
-@line(_GROUP, bad="migrations are pending, or the database has some that do not exist here", right=_READ_HISTORY)
+@line(_GROUP, bad="migrations are pending, or the database has some that do not exist here", command="check")
 def migrations(examination: Examination) -> Answer:
     """Whether every migration is applied."""
     if problem := examination.setup.models_problem:
@@ -52,7 +48,7 @@ def migrations(examination: Examination) -> Answer:
     _GROUP,
     warns="another table of Alembic exists, or an applied migration has no checksum",
     bad="an applied migration was edited, or is recorded twice",
-    right=_READ_HISTORY,
+    command="check",
 )
 def history(examination: Examination) -> Answer:
     """Whether the record of the applied migrations is one, and fits their files."""
@@ -106,7 +102,7 @@ def _problems_of_history(connection: Connection) -> list[Answer]:
     return answers
 
 
-@line(_GROUP, bad="`tatame-db check` finds a difference", right=_READ_HISTORY, slow=True)
+@line(_GROUP, bad="`tatame-db check` finds a difference", command="check", slow=True)
 def drift(examination: Examination) -> Answer:
     """Whether migrations, models and database agree, by comparison with a database that the migrations build."""
     if examination.setup.models_problem:
