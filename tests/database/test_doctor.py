@@ -848,7 +848,9 @@ def test_a_database_that_was_never_migrated_has_a_finding_and_no_failure(ward: W
     assert [finding.name for finding in found.values() if finding.verdict == UNKNOWN] == []
 
 
-def test_behind_a_pooler_every_line_finds_the_same(ward: Ward, pooler: Callable[[URL], URL]) -> None:
+def test_behind_a_pooler_every_line_finds_the_same(
+    ward: Ward, pooler: Callable[[URL], URL], caplog: pytest.LogCaptureFixture
+) -> None:
     ward.run("SELECT setval('checkins_id_seq', 2100000000)")
     direct = ward.examine()
     ward.address = pooler(ward.address)
@@ -857,6 +859,7 @@ def test_behind_a_pooler_every_line_finds_the_same(ward: Ward, pooler: Callable[
 
     assert [(f.name, f.verdict) for f in pooled.findings] == [(f.name, f.verdict) for f in direct.findings]
     assert "through a pooler" in pooled.findings[0].text
+    assert caplog.messages == []
 
 
 # --- A line that fails or hangs --------------------------------------------------------------------------------------

@@ -31,7 +31,12 @@ def doctor(database_url: DatabaseUrl = None, *, as_json: AsJson = False) -> None
     from tatame_db import doctor as examining
 
     target = server_of(database_url)
-    examined = examining.examine(target.database.address, setup_of(target))
+    with console.Progress() as progress:
+        examined = examining.examine(
+            target.database.address,
+            setup_of(target),
+            on_line=lambda name: progress.stage(f"examining: {name}"),
+        )
     if as_json:
         console.answer_json(json_of(examined))
     else:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
-    from sqlalchemy import URL, Row
+    from sqlalchemy import URL, Connection, Row
     from sqlalchemy.pool import ConnectionPoolEntry
 
     from tatame_db.errors import TatameError
@@ -70,7 +70,7 @@ _FACTS = text(
     " current_setting('is_superuser') = 'on' AS superuser, pg_is_in_recovery() AS standby,"
     " coalesce((SELECT encrypted FROM pg_stat_gssapi WHERE pid = pg_backend_pid()), false) AS gss"
 )
-_LIMIT = text("SELECT set_config('statement_timeout', :limit, true), set_config('lock_timeout', '1s', true)")
+_LOCK_SECONDS = 1
 
 
 @dataclass
@@ -99,13 +99,13 @@ class Examination:
             pool_size=1,
             pool_timeout_seconds=self.limits.line_seconds,
             connect_timeout_seconds=max(2, self.limits.line_seconds),
-            statement_timeout_ms=self.limits.line_seconds * 1000,
             application_name="tatame-db doctor",
         )
         self.engine = self.database.engine.execution_options(postgresql_readonly=True)
         """The engine, in whose transactions PostgreSQL refuses every change."""
         self._watched: list[MoveConnection] = []
         event.listen(self.database.engine, "checkout", self._note)
+        event.listen(self.database.engine, "begin", self._limit)
         self._timer = threading.Timer(self.limits.whole_seconds, self._expire)
         self._timer.daemon = True
 
@@ -128,6 +128,11 @@ class Examination:
     def _note(self, _: object, entry: ConnectionPoolEntry, __: object) -> None:
         self._watched[:1] = [MoveConnection("database", self.address, driver_connection(entry))]
 
+    def _limit(self, connection: Connection) -> None:
+        # For each transaction, because a pooler keeps no setting for a session.
+        for name, seconds in (("statement_timeout", self.limits.line_seconds), ("lock_timeout", _LOCK_SECONDS)):
+            connection.exec_driver_sql(f"SET LOCAL {name} = '{seconds}s'")
+
     def _expire(self) -> None:
         self.expired = True
         for connection in self._watched:
@@ -140,7 +145,6 @@ class Examination:
         if self.expired:
             raise TimeoutError
         with self.engine.connect() as connection:
-            connection.execute(_LIMIT, {"limit": f"{self.limits.line_seconds}s"})
             return list(connection.execute(text(query), parameters).all())
 
     def row(self, query: str, **parameters: Any) -> Any:
@@ -179,7 +183,7 @@ class Examination:
         return self.setup.server
 
     def _read_facts(self) -> Facts:
-        with self.database.engine.connect() as connection:
+        with self.engine.connect() as connection:
             driver = driver_connection(connection)
             row = connection.execute(_FACTS).one()
             options = {option.keyword: option.val for option in driver.pgconn.info}

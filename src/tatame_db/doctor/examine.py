@@ -14,11 +14,12 @@ from tatame_db.doctor.examination import Examination, Setup
 from tatame_db.doctor.finding import Answer, Finding, Verdict, unknown
 from tatame_db.doctor.limits import LIMITS
 from tatame_db.errors import TatameError, fact
+from tatame_db.evolve.lock import ignore
 from tatame_db.roles.missing import refusal
 from tatame_db.roles.rights import rows_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from sqlalchemy import URL
 
@@ -81,18 +82,27 @@ class Examined:
 
 
 def examine(
-    address: URL, setup: Setup | None = None, *, limits: Limits = LIMITS, names: Collection[str] | None = None
+    address: URL,
+    setup: Setup | None = None,
+    *,
+    limits: Limits = LIMITS,
+    names: Collection[str] | None = None,
+    on_line: Callable[[str], None] = ignore,
 ) -> Examined:
     """Examine a database, and the machine of an embedded server; changes nothing, and raises no failure of the server.
 
         >>> doctor.examine(database.address).counts["bad"]
         0
 
-    `names` are the lines to look at, all by default. A line that has no meaning for the database is left out.
+    `names` are the lines to look at, all by default; `on_line` is called with the name of each before it. A line that
+    has no meaning for the database is left out.
     """
     chosen = [line for line in LINES.values() if names is None or line.name in names]
     with Examination(address, setup or Setup(), limits) as examination:
-        answers = {line.name: _answer(line, examination) for line in sorted(chosen, key=lambda line: line.slow)}
+        answers: dict[str, Answer | None] = {}
+        for line in sorted(chosen, key=lambda line: line.slow):
+            on_line(line.name)
+            answers[line.name] = _answer(line, examination)
         return Examined(
             database=examination.where,
             server_version=examination.facts.version if examination.facts else None,

@@ -44,7 +44,7 @@ def durability(examination: Examination) -> Answer:
 
 @line(_GROUP, warns="the pages have no checksums")
 def checksums(examination: Examination) -> Answer:
-    """Whether PostgreSQL notices that a disk returns another page than it was given."""
+    """Whether PostgreSQL notices that a disk returns another page than was written to it."""
     if examination.setting("data_checksums") == "on":
         return good("a damaged page is noticed")
     return warn("a page that the disk damages is not noticed", "stop the server, and run `pg_checksums --enable`")

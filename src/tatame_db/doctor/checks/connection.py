@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from tatame_db.database.address import is_local
+from tatame_db.database.driver import driver_connection
 from tatame_db.doctor.finding import bad, good, named, warn
 from tatame_db.doctor.lines import line
 
@@ -44,15 +45,12 @@ def reachable(examination: Examination) -> Answer:
     """Whether the server answers, and how fast."""
     if examination.failure:
         return bad(examination.failure.what, examination.failure.fix)
-    driver = examination.database.engine.raw_connection()
-    try:
-        cursor, fastest = driver.cursor(), float("inf")
+    fastest = float("inf")
+    with examination.engine.connect() as connection, driver_connection(connection).cursor() as cursor:
         for _ in range(_ROUND_TRIPS):
             started = time.perf_counter()
             cursor.execute("SELECT 1")
             fastest = min(fastest, (time.perf_counter() - started) * 1000)
-    finally:
-        driver.close()
     text = f"answers in {fastest:.2f} ms" + (", through a pooler" if examination.known.pooled else "")
     if fastest < examination.limits.round_trip_warn_ms:
         return good(text)
@@ -104,7 +102,7 @@ def encryption(examination: Examination) -> Answer:
             "add `sslmode=verify-full` to the address, and `sslrootcert` with the provider's certificate or `system`",
         )
     return bad(
-        "the password's proof and all rows cross the network in the clear",
+        "all that the app sends and reads crosses the network unencrypted",
         "add `sslmode=verify-full` to the address; if the server has no certificate, set `ssl = on` there",
     )
 

@@ -114,9 +114,11 @@ def archiving(examination: Examination) -> Answer | None:
         return None
     fix = "run `archive_command` of the server by hand, as the user of the server, and read its log"
     if row.nothing:
-        return bad("`archive_mode` is on without a command, so WAL is kept for ever", "set `archive_command`")
+        return bad("`archive_mode` is on without a command, so the server keeps all WAL", "set `archive_command`")
     if row.failing:
-        return bad(f"archiving fails, last {duration(row.seconds)} ago; WAL is kept until it succeeds", fix)
+        return bad(
+            f"archiving fails, last {duration(row.seconds)} ago; the server keeps its WAL until it succeeds", fix
+        )
     return good("the newest file that is complete is archived")
 
 
