@@ -201,6 +201,13 @@ def foreign_server(programs: Path, home: Path, wal_level: str = "logical", **set
         run("pg_ctl", "stop", "-w", "--mode=immediate")
 
 
+def require_older_programs() -> None:
+    """Skip a test if PostgreSQL 15 is not installed, and fail it where it has to be."""
+    if not (OLDER_PROGRAMS / "postgres").exists():
+        missing = "PostgreSQL 15 is not installed: `apt-get install postgresql-15`"
+        pytest.fail(missing) if os.environ.get("OLDER_POSTGRES_IS_THERE") else pytest.skip(missing)
+
+
 def tls_settings(home: Path, host: str) -> dict[str, str]:
     """Make a certificate for a host, `server.crt` in this directory; return the settings of a server that has it."""
     key, certificate = home / "server.key", home / "server.crt"
@@ -214,9 +221,7 @@ def tls_settings(home: Path, host: str) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def older_sandbox() -> Generator[Sandbox]:
     """Creates databases on a PostgreSQL 15, one server for all tests of the process."""
-    if not (OLDER_PROGRAMS / "postgres").exists():
-        missing = "PostgreSQL 15 is not installed: `apt-get install postgresql-15`"
-        pytest.fail(missing) if os.environ.get("OLDER_POSTGRES_IS_THERE") else pytest.skip(missing)
+    require_older_programs()
     directory = new_directory()
     try:
         with foreign_server(OLDER_PROGRAMS, directory / "server") as address:

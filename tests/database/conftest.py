@@ -25,7 +25,14 @@ from urllib.parse import urlencode
 import pytest
 from filelock import FileLock
 from sqlalchemy import URL, text
-from tests.conftest import foreign_server
+from tests.conftest import (
+    OLDER_PROGRAMS,
+    foreign_server,
+    free_port,
+    new_directory,
+    require_older_programs,
+    tls_settings,
+)
 
 from tatame_db.database.pool import Database
 from tatame_db.evolve import history
@@ -34,6 +41,7 @@ from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.studio.access import Access, open_access
 from tatame_db.studio.serve import StudioServer
 from tatame_db.testing.runs import Run
+from tatame_db.testing.sandbox import Sandbox
 
 HERE = Path(__file__).parent
 
@@ -73,6 +81,22 @@ def other_postgres(directory: Path) -> Generator[Callable[[Path], URL]]:
     with ExitStack() as servers:
         homes = (directory / f"other-{number}" for number in count())
         yield lambda programs: servers.enter_context(foreign_server(programs, next(homes)))
+
+
+@pytest.fixture(scope="session")
+def tls_sandbox() -> Generator[Sandbox]:
+    """A PostgreSQL 15 that only encrypted connections reach."""
+    require_older_programs()
+    directory = new_directory()
+    try:
+        port = free_port()
+        settings = {"listen_addresses": "127.0.0.1", "port": str(port)} | tls_settings(directory, "localhost")
+        with foreign_server(OLDER_PROGRAMS, directory / "server", **settings) as socket:
+            address = socket.set(host="127.0.0.1", port=port, query={"sslmode": "require"})
+            with closing(Sandbox(address, "0" * 12, own_server=True)) as sandbox:
+                yield sandbox
+    finally:
+        shutil.rmtree(directory)
 
 
 # --- A pooler --------------------------------------------------------------------------------------------------------

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Callable, Generator
-from contextlib import closing
 from pathlib import Path
 
 import psycopg
 import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.exc import ProgrammingError
-from tests.conftest import OLDER_PROGRAMS, foreign_server, free_port, new_directory, tls_settings
+from tests.conftest import OLDER_PROGRAMS
 from tests.database.roles import Roled, with_roles
 
 from tatame_db import evolve, roles, seed
@@ -23,27 +21,9 @@ from tatame_db.roles.needs import APP, BACKUP, DUTIES, OWNING, READ_ONLY, Duty, 
 from tatame_db.roles.rights import missing_rights, rows_of
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.testing.runs import Run
-from tatame_db.testing.sandbox import Sandbox
 
 Add = Callable[..., str]
 HOSTILE = Names('ow"ner', "app'; DROP TABLE users; --", "$do0$ %s :name", "Back up")
-
-
-@pytest.fixture(scope="module")
-def tls_sandbox() -> Generator[Sandbox]:
-    """A PostgreSQL 15 that only encrypted connections reach."""
-    if not (OLDER_PROGRAMS / "postgres").exists():
-        pytest.skip("PostgreSQL 15 is not installed: `apt-get install postgresql-15`")
-    directory = new_directory()
-    try:
-        port = free_port()
-        settings = {"listen_addresses": "127.0.0.1", "port": str(port)} | tls_settings(directory, "localhost")
-        with foreign_server(OLDER_PROGRAMS, directory / "server", **settings) as socket:
-            address = socket.set(host="127.0.0.1", port=port, query={"sslmode": "require"})
-            with closing(Sandbox(address, "0" * 12, own_server=True)) as sandbox:
-                yield sandbox
-    finally:
-        shutil.rmtree(directory)
 
 
 @pytest.fixture(params=["bundled", "older over TLS"])

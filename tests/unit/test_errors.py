@@ -21,6 +21,7 @@ from tatame_db.move.choices import Obstacle
 from tatame_db.move.copy_errors import LockHolder
 from tatame_db.move.refusals import OtherRows
 from tatame_db.move.switch.homes import Home
+from tatame_db.roles import RightsMissing
 
 for found in pkgutil.walk_packages(tatame_db.__path__, "tatame_db."):
     if "__main__" not in found.name and ".migrations" not in found.name:
@@ -53,6 +54,9 @@ SAMPLES: dict[str, Any] = {
     "list[catalogue.SchemaDifference]": [SchemaDifference("column users.plan", "text", None)],
     "SchemaCheck": SchemaCheck(
         ["left.py", "right.py"], ["table extra"], ["column users.plan"], ["first.py"], None, [], [], [], [], []
+    ),
+    "RightsMissing | None": RightsMissing(
+        role="ana", rights=["SELECT on users"], grants=["GRANT SELECT ON TABLE users TO ana"], hints=[], owners=["bea"]
     ),
     "URL": URL.create("postgresql+psycopg", "ana", "a secret", "db.example", 5432, "gym"),
 }

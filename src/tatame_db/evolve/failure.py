@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.exc import StatementError
 
+    from tatame_db.roles import RightsMissing
+
 
 # As in `invalid input syntax for type integer: "x"` and `Key (name)=(x) is duplicated`. A value may contain quotes.
 _QUOTED, _OF_KEY = re.compile(r'".*"', re.DOTALL), re.compile(r"=\(.*\)", re.DOTALL)
@@ -93,12 +95,9 @@ def fix_for(code: str | None, source: str) -> str:
     return _FIXES.get(code or "", data).format(source=source)
 
 
-def advice_about_rights(connection: Connection, error: StatementError, command: str) -> str | None:
-    """Return how the role gets the rights that a command lacks, if PostgreSQL refused a statement; roll back first."""
-    if not is_refusal(error):
-        return None
-    missing = refusal(rows_of(connection), command)
-    return missing.fix if missing else None
+def missing_rights_of(connection: Connection, error: StatementError, command: str) -> RightsMissing | None:
+    """Return the rights that the role lacks for a command, if PostgreSQL refused a statement; roll back first."""
+    return refusal(rows_of(connection), command) if is_refusal(error) else None
 
 
 def listed(sentences: Iterable[object]) -> str:

@@ -11,6 +11,8 @@ from tatame_db.evolve.failure import DUPLICATE_TABLE, fix_for, indented
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from tatame_db.roles import RightsMissing
+
 
 @fact
 class TooFewMigrations(TatameError):
@@ -40,9 +42,9 @@ class MigrationFailed(TatameError):
     """Statements of it that ran outside a transaction."""
     invalid: list[str]
     """Invalid indexes that it left, or that an earlier attempt did."""
-    rights: str | None
-    """How the role gets the rights that it lacks."""
-    what = "migration {revision} failed at\n\n{sql}\n\n{reporter} reports: {message}"
+    rights: RightsMissing | None
+    """The rights that the role lacks."""
+    what = "migration {revision} failed at\n\n{sql}\n\n{reporter} reports: {message}{lacks}"
     means = "{rest}"
     fix = "{advice}, then run the command again"
 
@@ -75,7 +77,12 @@ class MigrationFailed(TatameError):
             # What exists already is the invalid index itself.
             exists = self.sqlstate == DUPLICATE_TABLE
             return dropped if exists else f"{fix_for(self.sqlstate, 'migration')}, {dropped}"
-        return self.rights or fix_for(self.sqlstate, "migration")
+        return self.rights.fix if self.rights else fix_for(self.sqlstate, "migration")
+
+    @property
+    def lacks(self) -> str:
+        """The rights that the role lacks."""
+        return f"; {self.rights.what}" if self.rights else ""
 
 
 @fact

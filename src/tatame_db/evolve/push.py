@@ -12,7 +12,7 @@ from tatame_db.errors import TatameError, fact
 from tatame_db.evolve import catalogue, made, models
 from tatame_db.evolve.catalogue import run_verbatim
 from tatame_db.evolve.difference import Answers, Change, find_change
-from tatame_db.evolve.failure import advice_about_rights, fix_for, indented, listed, postgres_message, sqlstate
+from tatame_db.evolve.failure import fix_for, indented, listed, missing_rights_of, postgres_message, sqlstate
 from tatame_db.evolve.lock import Timeouts, exclusive
 from tatame_db.evolve.losses import count_all, loss_of_column, loss_of_table
 from tatame_db.roles import explained
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from tatame_db.evolve.ddl import Loss
+    from tatame_db.roles import RightsMissing
 
 
 @fact
@@ -33,9 +34,9 @@ class PushFailed(TatameError):
     statement: str
     message: str
     sqlstate: str | None
-    rights: str | None
-    """How the role gets the rights that it lacks."""
-    what = "the push failed at\n\n{sql}\n\nPostgreSQL reports: {message}"
+    rights: RightsMissing | None
+    """The rights that the role lacks."""
+    what = "the push failed at\n\n{sql}\n\nPostgreSQL reports: {message}{lacks}"
     means = "The push was rolled back; the database is unchanged."
     fix = "{advice}, then run the command again"
 
@@ -47,7 +48,12 @@ class PushFailed(TatameError):
     @property
     def advice(self) -> str:
         """The fix for the cause."""
-        return self.rights or fix_for(self.sqlstate, "models")
+        return self.rights.fix if self.rights else fix_for(self.sqlstate, "models")
+
+    @property
+    def lacks(self) -> str:
+        """The rights that the role lacks."""
+        return f"; {self.rights.what}" if self.rights else ""
 
 
 @fact
@@ -141,7 +147,7 @@ def _failed(connection: Connection, error: DBAPIError, statement: str) -> PushFa
         statement=statement,
         message=postgres_message(connection, error),
         sqlstate=sqlstate(error),
-        rights=advice_about_rights(connection, error, "push"),
+        rights=missing_rights_of(connection, error, "push"),
     )
 
 
