@@ -76,7 +76,7 @@ def version(examination: Examination) -> Answer:
     until = f"{release.end:%-d %B %Y}"
     upgrade = f"upgrade to PostgreSQL {max(RELEASES)} with `pg_upgrade`, or with the provider's own tool"
     if days < limits.support_bad_days:
-        return bad(f"PostgreSQL {known.version} gets no fixes: the support of {known.major} ends on {until}", upgrade)
+        return bad(f"PostgreSQL {known.version} gets no fixes after {until}", upgrade)
     if days < limits.support_warn_days:
         return warn(f"PostgreSQL {known.version} gets fixes until {until} only", upgrade)
     if known.version_number % 10_000 < release.minor:

@@ -29,7 +29,7 @@ def superuser(examination: Examination) -> Answer:
     )
     if not above:
         return good(f"{role} is no superuser")
-    text = f"{role} is a superuser, who can run programs on the server and read its files"
+    text = f"{role} is a superuser, so a flaw of the app can run programs on the server"
     if not examination.known.superuser:
         text = f"{role} is a member of {above[0]}, a superuser"
     return bad(text, _FOUR_ROLES) if examination.setup.production else warn(text, _FOUR_ROLES)
