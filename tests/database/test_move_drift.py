@@ -159,7 +159,7 @@ ANY_CASE = (
 NO_KEY = "ALTER TABLE users DROP CONSTRAINT users_role_fkey;"
 
 
-# The bundled server has neither ICU nor extensions.
+# The bundled server has no ICU.
 on_a_server_with_icu = pytest.mark.parametrize("supabase", ["older"], indirect=True)
 TEXTS_IN_ANY_CASE = pytest.mark.parametrize("kind", ["text COLLATE any_case", "citext"])
 

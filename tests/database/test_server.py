@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -318,14 +318,14 @@ def test_only_the_owner_can_enter_the_directory(fresh_server: EmbeddedServer) ->
     assert fresh_server.password_file.stat().st_mode & 0o077 == 0
 
 
-def test_data_of_another_version_is_refused_and_untouched(fresh_server: EmbeddedServer) -> None:
+def test_data_of_another_version_is_refused_and_untouched(
+    fresh_server: EmbeddedServer, postgres_programs: Callable[[int], Path]
+) -> None:
     fresh_server.start()
     fresh_server.stop()
-    # A data directory of PostgreSQL 16, which the wheel contains too.
-    sixteen = fresh_server._programs.parents[1] / "pginstall" / "bin" / "initdb"
     older = fresh_server.directory / "older"
     subprocess.run(
-        [sixteen, "--username=postgres", "--auth=trust", "--no-sync", f"--pgdata={older}"],
+        [postgres_programs(14) / "initdb", "--username=postgres", "--auth=trust", "--no-sync", f"--pgdata={older}"],
         check=True,
         cwd=fresh_server.directory,
         stdout=subprocess.DEVNULL,
@@ -336,8 +336,8 @@ def test_data_of_another_version_is_refused_and_untouched(fresh_server: Embedded
 
     with pytest.raises(DataOfOtherVersion) as caught:
         fresh_server.start()
-    assert caught.value.version == "16"
-    assert (fresh_server.data / "PG_VERSION").read_text() == "16\n"
+    assert caught.value.version == "14"
+    assert (fresh_server.data / "PG_VERSION").read_text() == "14\n"
 
 
 @pytest.mark.parametrize("missing", ["PG_VERSION", "global/pg_control"])

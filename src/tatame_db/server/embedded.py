@@ -12,6 +12,7 @@ import secrets
 import shlex
 import shutil
 import socket
+import stat
 import subprocess
 import tempfile
 import time
@@ -37,7 +38,14 @@ from tatame_db.server.errors import (
 )
 from tatame_db.server.owner import server_owner
 from tatame_db.server.postmaster import DEFAULT_PORT, SOCKET, Postmaster, read_lock
-from tatame_db.server.wheel import MAJOR_VERSION, copy_programs, installed_programs
+from tatame_db.server.wheel import (
+    COPIES,
+    MAJOR_VERSION,
+    copy_programs,
+    describe_damage,
+    installed_programs,
+    postgres_missing,
+)
 
 if TYPE_CHECKING:
     import pwd
@@ -111,7 +119,7 @@ class EmbeddedServer:
 
     def program(self, name: str) -> Path:
         """Return the path of a program of PostgreSQL, such as `psql`. Raises `PostgresMissing`."""
-        return self._programs / name
+        return _existing(self._programs / name)
 
     # Start, stop, delete
 
@@ -130,6 +138,7 @@ class EmbeddedServer:
                     raise PortNotOpen(port=port)
                 return False
             self._check_data()
+            self._check_programs()
             if port and not _is_free(port):
                 raise PortTaken(port=port)
             if not self.data.exists():
@@ -199,7 +208,7 @@ class EmbeddedServer:
 
     def _files(self) -> list[Path]:
         return [
-            *self.directory.glob("programs-*"),
+            *self.directory.glob(COPIES),
             *self._sockets(),
             *(self.directory / name for name in ("data", "data.new", "password", "postgres.log", MARK)),
         ]
@@ -277,28 +286,52 @@ class EmbeddedServer:
     @cached_property
     def _server_programs(self) -> Path:
         """The programs, or a copy of them if they are in root's home, where the server's user cannot run them."""
-        try:
-            subprocess.run([self.program("postgres"), "--version"], check=True, capture_output=True, **self._as_owner)
-        except (PermissionError, subprocess.CalledProcessError):
-            return copy_programs(self.directory)
+        # `_run` reports other errors.
+        with contextlib.suppress(OSError):
+            try:
+                subprocess.run(
+                    [self.program("postgres"), "--version"], check=True, capture_output=True, **self._as_owner
+                )
+            except (PermissionError, subprocess.CalledProcessError):
+                return self._copied_programs()
         return self._programs
+
+    def _copied_programs(self) -> Path:
+        try:
+            return copy_programs(self.directory)
+        except OSError as error:
+            # `shutil` lists an error for each file.
+            reason = error.args[0][0][-1] if isinstance(error, shutil.Error) else error.strerror
+            raise self._unusable(f"PostgreSQL's programs cannot be copied into it: {reason}") from error
+
+    def _check_programs(self) -> None:
+        done = self._run("postgres", "--version")
+        if done.returncode:
+            raise self._failure("running PostgreSQL", done.stdout)
+        if f"(PostgreSQL) {MAJOR_VERSION}." not in done.stdout:
+            program = self._server_programs / "postgres"
+            raise postgres_missing(f"{program} is of another version: {done.stdout.strip()}")
 
     def _run(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         # The caller's PGDATA, PGHOST or LANG must not change how the server is created and found.
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "LC_", "LANG"))}
+        program = _existing(self._server_programs / name)
         with tempfile.TemporaryFile("w+") as output:
             # A file, because the server that `pg_ctl` leaves running would hold a pipe open for ever.
-            done = subprocess.run(
-                [self._server_programs / name, *arguments],
-                check=False,
-                cwd=self.directory,
-                env=environment | {"LC_ALL": "C"},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                text=True,
-                **self._as_owner,
-            )
+            try:
+                done = subprocess.run(
+                    [program, *arguments],
+                    check=False,
+                    cwd=self.directory,
+                    env=environment | {"LC_ALL": "C"},
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    **self._as_owner,
+                )
+            except OSError as error:
+                raise postgres_missing(f"{program}: {error.strerror}") from error
             output.seek(0)
             done.stdout = output.read()
         return done
@@ -348,6 +381,8 @@ class EmbeddedServer:
             return SharedMemoryFull()
         if os.strerror(errno.ENOSPC) in output:
             return self._unusable(os.strerror(errno.ENOSPC))
+        if damage := describe_damage():
+            return postgres_missing(damage)
         lines = [f"  {line}" for line in output.splitlines() if line.strip()]
         return ProgramFailed(action=action, output="\n".join(lines[-8:]), log=self.log)
 
@@ -443,6 +478,13 @@ class EmbeddedServer:
     def _listens_on(self, port: int) -> bool:
         process = read_lock(self._lock_file)
         return process is not None and process.port == port and process.listens
+
+
+def _existing(program: Path) -> Path:
+    # Not `os.access`: a copy of a program runs that is on a file system mounted with `noexec`.
+    if not program.exists() or not program.stat().st_mode & stat.S_IXUSR:
+        raise postgres_missing(f"there is no program {program}")
+    return program
 
 
 def _is_free(port: int) -> bool:

