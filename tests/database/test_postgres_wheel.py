@@ -23,7 +23,7 @@ from tatame_db.database.pool import Database
 from tatame_db.schema import Base
 from tatame_db.seed import SeedPlan, seed
 from tatame_db.server.embedded import EmbeddedServer
-from tatame_db.server.errors import PostgresMissing, ProgramFailed
+from tatame_db.server.errors import PostgresMissing, ProgramFailed, ProgramsUninstalled
 from tatame_db.server.wheel import installed_programs
 
 REPOSITORY = Path(__file__).parents[2]
@@ -311,3 +311,47 @@ def test_data_of_the_earlier_wheel_opens_and_goes_back(
     with started(server):
         assert version(server) == "18.4"
         assert contents(address) == after
+
+
+def test_a_running_server_whose_programs_were_uninstalled_is_restarted_by_its_owner(
+    fresh_server: EmbeddedServer, earlier_programs: Path, directory: Path
+) -> None:
+    earlier = EmbeddedServer(fresh_server.directory, durable=False)
+    earlier._programs = copied(earlier_programs, directory / "environment")
+    earlier.start()
+    create_missing_database(earlier.address)
+    assert not fresh_server.start()
+
+    shutil.rmtree(directory / "environment")
+    with pytest.raises(ProgramsUninstalled, match="tatame-db stop") as caught:
+        fresh_server.start()
+    assert caught.value.program == earlier._programs / "postgres"
+    with pytest.raises(psycopg.errors.UndefinedFile):
+        ask(earlier.address, "DO 'BEGIN END'")
+    command = [sys.executable, "-m", "tatame_db", "status"]
+    environment = os.environ | {"TATAME_DATA_DIR": str(fresh_server.directory)}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    assert "PostgreSQL 18.4, embedded" in done.stdout
+    assert f"warning: {caught.value}" in done.stderr
+
+    assert fresh_server.stop()
+    assert fresh_server.start()
+    assert fresh_server.uninstalled_program is None
+    ask(fresh_server.address, "DO 'BEGIN END'")
+
+
+def test_a_copy_of_other_programs_stays_while_a_server_runs_it_and_is_deleted_by_the_next_start(
+    fresh_server: EmbeddedServer, earlier_programs: Path
+) -> None:
+    with fresh_server._locked():
+        pass
+    copy = fresh_server.directory / "programs-0.6.0"
+    earlier = EmbeddedServer(fresh_server.directory, durable=False)
+    earlier._programs = copied(earlier_programs, copy)
+    earlier.start()
+    assert not fresh_server.start()
+    assert copy.exists()
+    assert fresh_server.stop()
+    assert fresh_server.start()
+    assert not copy.exists()
+    assert version(fresh_server) != "18.4"

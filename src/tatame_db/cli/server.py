@@ -42,7 +42,8 @@ class NoLog(TatameError):
 
 
 def _say_whose(target: Target) -> None:
-    """Say which embedded server is used, if it is not obvious: it was started elsewhere, or lies elsewhere."""
+    """Say what is not obvious about the embedded server: it was started elsewhere, lies elsewhere, or is outdated."""
+    from tatame_db.server.errors import ProgramsUninstalled
     from tatame_db.settings import unusable_data_home
 
     if target.server is None:
@@ -53,6 +54,8 @@ def _say_whose(target: Target) -> None:
     if "data_directory" not in target.settings.model_fields_set and (share := unusable_data_home()):
         reason = "PostgreSQL does not run as root, and its user cannot enter it"
         console.say(f"using {target.server.directory}, not XDG_DATA_HOME={share}: {reason}")
+    if program := target.server.uninstalled_program:
+        console.say(f"warning: {ProgramsUninstalled(program=program)}")
 
 
 def _origin(target: Target, database_url: str | None) -> str:

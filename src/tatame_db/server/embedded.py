@@ -34,6 +34,7 @@ from tatame_db.server.errors import (
     PortNotOpen,
     PortTaken,
     ProgramFailed,
+    ProgramsUninstalled,
     SharedMemoryFull,
 )
 from tatame_db.server.owner import server_owner
@@ -117,6 +118,15 @@ class EmbeddedServer:
         except OSError:
             return None
 
+    @property
+    def uninstalled_program(self) -> Path | None:
+        """The program that runs the server, if it was uninstalled meanwhile, as by an upgrade of the package."""
+        with contextlib.suppress(OSError):
+            program = Path((self.data / "postmaster.opts").read_text().partition(' "')[0])
+            if not program.exists():
+                return program
+        return None
+
     def program(self, name: str) -> Path:
         """Return the path of a program of PostgreSQL, such as `psql`. Raises `PostgresMissing`."""
         return _existing(self._programs / name)
@@ -129,11 +139,13 @@ class EmbeddedServer:
         It listens on the socket, and with `port` also on 127.0.0.1. Two simultaneous starts result in one server.
 
         Raises `PostgresMissing`, `ServerUserMissing`, `DirectoryUnusable`, `DataIncomplete`, `DataOfOtherVersion`,
-        `DataInUse`, `PortTaken`, `PortNotOpen`, `ServerSilent`, `ProgramFailed`.
+        `DataInUse`, `PortTaken`, `PortNotOpen`, `ProgramsUninstalled`, `ServerSilent`, `ProgramFailed`.
         """
         with self._locked():
             if self.is_running:
                 self._refuse_silent()
+                if program := self.uninstalled_program:
+                    raise ProgramsUninstalled(program=program)
                 if port and not self._listens_on(port):
                     raise PortNotOpen(port=port)
                 return False
@@ -144,6 +156,7 @@ class EmbeddedServer:
             if not self.data.exists():
                 self._create_data()
             self._launch(port)
+            self._delete_other_copies()
             (self.directory / MARK).write_text(f"{getpass.getuser()} in {Path.cwd()}")
             return True
 
@@ -311,6 +324,12 @@ class EmbeddedServer:
         if f"(PostgreSQL) {MAJOR_VERSION}." not in done.stdout:
             program = self._server_programs / "postgres"
             raise postgres_missing(f"{program} is of another version: {done.stdout.strip()}")
+
+    def _delete_other_copies(self) -> None:
+        """Delete copies of earlier versions, which no server of this directory runs: this one has just started."""
+        for copy in self.directory.glob(COPIES):
+            if copy not in self._server_programs.parents:
+                shutil.rmtree(copy, ignore_errors=True)
 
     def _run(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         # The caller's PGDATA, PGHOST or LANG must not change how the server is created and found.

@@ -109,6 +109,16 @@ class PortNotOpen(TatameError):
 
 
 @fact
+class ProgramsUninstalled(TatameError):
+    """The running server's programs were uninstalled, as by an upgrade of the package that contains PostgreSQL."""
+
+    program: Path
+    what = "the embedded server runs a program that was uninstalled: {program}"
+    means = "Its data is safe, and it keeps running; what it has not loaded yet fails, such as PL/pgSQL and time zones."
+    fix = "restart it with `tatame-db stop`, then `tatame-db start`"
+
+
+@fact
 class SharedMemoryFull(TatameError):
     """The file system in which PostgreSQL shares memory between its processes is too small."""
 
