@@ -22,7 +22,7 @@ from tatame_db.cli import commands
 from tatame_db.database.address import readable
 from tatame_db.database.errors import DatabaseNotCreated
 from tatame_db.database.pool import Database
-from tatame_db.move.rehearsal import SUPABASE_SCHEMA
+from tatame_db.move.rehearsal.project import SUPABASE_SCHEMA
 from tatame_db.roles import RightsMissing
 from tatame_db.roles.needs import COMMANDS, DUTIES
 from tatame_db.testing.runs import Run
