@@ -316,9 +316,9 @@ def json_page() -> str:
     parts = [
         "# JSON",
         _NOTICE,
-        "With `--json`, the doctor and each command of the move print one object on stdout; `move follow` prints one"
-        " for each batch, on a line of its own. A command that fails before it has begun its answer prints the [object"
-        " of an error](configuration.md#json). A time is a text such as"
+        "With `--json`, the doctor, `roles` and each command of the move print one object on stdout; `move follow`"
+        " prints one for each batch, on a line of its own. A command that fails before it has begun its answer prints"
+        " the [object of an error](configuration.md#json). A time is a text such as"
         " `2026-03-01 10:00:00+00:00`.",
         _table(
             ["Command", "Object"],

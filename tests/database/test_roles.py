@@ -16,7 +16,7 @@ from tests.database.roles import Roled, with_roles
 from tatame_db import evolve, roles, seed
 from tatame_db.database.address import readable
 from tatame_db.database.pool import Database
-from tatame_db.roles import Names, RightsNotGranted, RoleNameInvalid, RoleUnsuitable
+from tatame_db.roles import Names, RightsNotGranted, RoleNameInvalid, RolesBusy, RoleUnsuitable
 from tatame_db.roles.needs import APP, BACKUP, DUTIES, OWNING, READ_ONLY, Duty, Need
 from tatame_db.roles.rights import missing_rights, rows_of
 from tatame_db.server.embedded import EmbeddedServer
@@ -334,6 +334,20 @@ def test_a_right_that_the_role_only_has_itself_is_not_taken_for_granted(bundled:
     ):
         roles.apply(connection, bundled.names)
     assert bundled.apply().changes == [f"{bundled.names.app} has USAGE on the schema public"]
+
+
+def test_a_lock_that_is_not_free_in_time_changes_nothing(bare: Roled) -> None:
+    before = state(bare)
+    with (
+        psycopg.connect(readable(bare.address)) as holder,
+        Database(bare.address) as database,
+        database.engine.connect() as connection,
+    ):
+        holder.execute("SELECT FROM users")
+        connection.execute(text("SET lock_timeout = '100ms'"))
+        with pytest.raises(RolesBusy, match=r"ALTER TABLE public\.users OWNER TO"):
+            roles.apply(connection, bare.names)
+    assert state(bare) == before
 
 
 @pytest.mark.parametrize(

@@ -410,6 +410,23 @@ def test_a_table_of_a_later_migration_appears_in_a_running_studio(
             connection.execute(text("DROP TABLE later"))
 
 
+def test_a_right_that_a_change_lacks_is_named_with_the_grant(
+    committed_database: Database, role: Callable[..., str], serve_studio: Callable[[Access], Client]
+) -> None:
+    with as_role(committed_database, role("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")) as database:
+        studio = serve_studio(open_access(database, embedded=False, write=True))
+    insert = {"changes": [{"op": "insert", "table": "versions", "values": {}}]}
+
+    refused = studio.ask("/api/changes", insert)
+    assert refused.status == 403
+    for lacked in ("DELETE, INSERT, UPDATE on 11 tables of public", "USAGE on 10 sequences of public"):
+        assert lacked in refused.json["what"]
+    with committed_database.engine.begin() as connection:
+        for statement in re.findall("(GRANT [^`;]*)", refused.json["fix"]):
+            connection.execute(text(statement))
+    assert studio.ask("/api/changes", insert).status == 200
+
+
 def test_a_right_that_a_page_lacks_is_named_with_the_grant(
     committed_database: Database, role: Callable[..., str], serve_studio: Callable[[Access], Client]
 ) -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # The class of the object that each command prints, by its module.
 ANSWERS = {
     "doctor": "tatame_db.doctor.examine.Examined",
+    "roles": "tatame_db.roles.listing.Roles",
+    "roles --apply": "tatame_db.roles.apply.RolesApplied",
     "move plan": "tatame_db.move.plan.Plan",
     "move copy": "tatame_db.move.copy.Report",
     "move verify": "tatame_db.move.proof.Proof",

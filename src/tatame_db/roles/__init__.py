@@ -1,6 +1,6 @@
 """Who may do what: the four roles of an app, their grants, and the rights that a command lacks."""
 
-from tatame_db.roles.apply import RightsNotGranted, RolesApplied, apply
+from tatame_db.roles.apply import RightsNotGranted, RolesApplied, RolesBusy, apply
 from tatame_db.roles.listing import RoleRights, Roles, list_roles
 from tatame_db.roles.missing import RightsMissing, StatementForbidden, explained
 from tatame_db.roles.names import Names, RoleNameInvalid, RoleUnsuitable
@@ -15,6 +15,7 @@ __all__ = [
     "RoleUnsuitable",
     "Roles",
     "RolesApplied",
+    "RolesBusy",
     "StatementForbidden",
     "apply",
     "as_text",

@@ -73,7 +73,8 @@ def create_role(engine: Engine, *, write: bool) -> URL:
         connection.execute(text(f"REVOKE pg_read_all_data, pg_write_all_data FROM {role}"))
         connection.execute(text(f"ALTER ROLE {role} SET temp_file_limit = '{TEMP_FILE_LIMIT}'"))
         for statement in whole_schemas(connection, APP if write else READ_ONLY, role):
-            connection.execute(text(statement))
+            # Verbatim: the name of a database may look like a parameter.
+            connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
     return engine.url.set(username=role)._replace(password=None)
 
 
