@@ -29,6 +29,7 @@ from tests.database.doctors import (
     until,
 )
 from tests.database.moves import set_fences
+from tests.database.scratches import shared_scratch
 
 from tatame_db import doctor, evolve
 from tatame_db.database.address import readable
@@ -45,6 +46,8 @@ from tatame_db.move.open import open_both_for_writing
 from tatame_db.move.record import TABLES, Record
 from tatame_db.move.switch.token import make_token
 from tatame_db.server.embedded import EmbeddedServer
+
+__all__ = ["shared_scratch"]
 
 Sicken = Callable[[Ward], None]
 

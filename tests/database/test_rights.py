@@ -14,6 +14,7 @@ import typer
 from sqlalchemy import URL
 from tests.conftest import run_sql
 from tests.database.roles import Roled, with_roles
+from tests.database.scratches import shared_scratch
 from typer.core import TyperGroup
 from typer.testing import CliRunner
 
@@ -27,6 +28,8 @@ from tatame_db.roles import RightsMissing
 from tatame_db.roles.needs import COMMANDS, DUTIES
 from tatame_db.testing.runs import Run
 from tatame_db.testing.sandbox import Sandbox
+
+__all__ = ["shared_scratch"]
 
 Add = Callable[..., str]
 _CHOICES = "--orphans null --misfits null --duplicates first --unknown keep --rejects keep"

@@ -12,6 +12,7 @@ from sqlalchemy import URL, text
 from sqlalchemy.exc import ProgrammingError
 from tests.conftest import OLDER_PROGRAMS
 from tests.database.roles import Roled, with_roles
+from tests.database.scratches import shared_scratch
 
 from tatame_db import evolve, roles, seed
 from tatame_db.database.address import readable
@@ -21,6 +22,8 @@ from tatame_db.roles.needs import APP, BACKUP, DUTIES, OWNING, READ_ONLY, Duty, 
 from tatame_db.roles.rights import missing_rights, rows_of
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.testing.runs import Run
+
+__all__ = ["shared_scratch"]
 
 Add = Callable[..., str]
 HOSTILE = Names('ow"ner', "app'; DROP TABLE users; --", "$do0$ %s :name", "Back up")
