@@ -21,7 +21,8 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from sqlalchemy import URL, text
+from sqlalchemy import URL, Engine, text
+from sqlalchemy.exc import ProgrammingError
 from tests.acceptance.conftest import COMMAND
 from tests.acceptance.test_tutorial import wait_for
 from tests.conftest import free_port, run_sql
@@ -92,8 +93,8 @@ def plain(output: str) -> str:
 
 
 @pytest.fixture
-def server(directory: Path) -> Generator[EmbeddedServer]:
-    """A durable server, because the doctor would miss that."""
+def durable_server(directory: Path) -> Generator[EmbeddedServer]:
+    """A server that keeps what it commits, as the doctor demands of one in production."""
     server = EmbeddedServer(directory / "data")
     yield server
     server.delete()
@@ -101,9 +102,9 @@ def server(directory: Path) -> Generator[EmbeddedServer]:
 
 @pytest.mark.long
 def test_the_commands_of_the_page_print_what_it_shows(
-    app: Path, server: EmbeddedServer, environment: dict[str, str], directory: Path
+    app: Path, durable_server: EmbeddedServer, environment: dict[str, str], directory: Path
 ) -> None:
-    port = free_port()
+    server, port = durable_server, free_port()
     server.start(port)
     create_missing_database(server.address)
     with Database(server.address) as database:
@@ -145,12 +146,13 @@ def test_the_commands_of_the_page_print_what_it_shows(
                     **as_user,
                 )
                 assert plain(done.stdout) == plain(shown), command
+                # After `echo $?`, the code is in what is shown.
+                fails = "\nerror: " in f"\n{shown}" and "echo $?" not in command
+                assert done.returncode == (3 if fails else 0), command
 
     for_app, heading, for_server = PAGE.partition("### Copy the whole server")
     assert heading
     follow(for_app, app)
-    _assert_that_the_pooler_works(app, directory / "pgbouncer", port, server)
-
     home = directory / "copy"
     home.mkdir()
     server._hand_over(home, 0o755)
@@ -159,6 +161,8 @@ def test_the_commands_of_the_page_print_what_it_shows(
     finally:
         if (home / "base" / "postmaster.pid").exists():
             os.kill(int((home / "base" / "postmaster.pid").read_text().split()[0]), signal.SIGQUIT)
+    # Last, because it is skipped where there is no PgBouncer.
+    _assert_that_the_pooler_works(app, directory / "pgbouncer", port, server)
 
 
 def _assert_that_the_pooler_works(app: Path, home: Path, port: int, server: EmbeddedServer) -> None:
@@ -189,6 +193,35 @@ def _assert_that_the_pooler_works(app: Path, home: Path, port: int, server: Embe
     finally:
         process.terminate()
         process.wait(30)
+
+
+def test_each_step_of_a_rename_leaves_a_schema_for_two_versions(bare_engine: Engine) -> None:
+    table = "CREATE TABLE payments (id serial PRIMARY KEY, cents integer NOT NULL)"
+    # What each version writes, and which of it it reads.
+    versions = [(["cents"], "cents"), (["cents", "amount"], "cents"), (["cents", "amount"], "amount")]
+    versions.append((["amount"], "amount"))
+
+    def use(number: int) -> None:
+        written, read = versions[number]
+        with bare_engine.begin() as connection:
+            values = ", ".join("100" for _ in written)
+            connection.execute(text(f"INSERT INTO payments ({', '.join(written)}) VALUES ({values})"))
+            assert set(connection.scalars(text(f"SELECT {read} FROM payments"))) == {100}
+
+    for step, running in [
+        (table, [0]),
+        ("ALTER TABLE payments ADD COLUMN amount integer", [0, 1]),
+        ("UPDATE payments SET amount = cents WHERE amount IS NULL", [1]),
+        ("ALTER TABLE payments ALTER amount SET NOT NULL, ALTER cents DROP NOT NULL", [1, 2]),
+        ("SELECT", [2, 3]),
+        ("ALTER TABLE payments DROP COLUMN cents", [3]),
+    ]:
+        with bare_engine.begin() as connection:
+            connection.execute(text(step))
+        for number in running * 2:
+            use(number)
+    with pytest.raises(ProgrammingError, match="cents"):
+        use(2)
 
 
 def test_the_connections_of_the_page_add_up() -> None:
