@@ -279,9 +279,13 @@ def test_the_keys_of_every_answer_are_documented(move: Run, supabase: URL, addre
     finally:
         for database in (supabase, address):
             drop_slots(database)
+    # Those of other commands have tests of their own.
     assert set(types) - seen <= {
         "Examined",
         "Finding",
+        "Roles",
+        "RoleRights",
+        "RolesApplied",
         "Rehearsal",
         "RehearsedStep",
         "RestReading",
