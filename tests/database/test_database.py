@@ -8,8 +8,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import psycopg
 import pytest
@@ -21,8 +22,9 @@ from sqlalchemy.orm import Session
 from tests.conftest import free_port, postmaster_pid
 
 import tatame_db.database.idle
+from tatame_db.database import creation
 from tatame_db.database.address import readable
-from tatame_db.database.creation import create_missing_database
+from tatame_db.database.creation import create_database, create_missing_database, maintenance
 from tatame_db.database.dialect import OLDEST_SERVER, quoted
 from tatame_db.database.errors import (
     ConnectionRefused,
@@ -348,6 +350,23 @@ def test_a_created_database_is_in_utc_for_every_client(server: EmbeddedServer, o
 
 
 # Logged statements
+
+
+def test_a_database_that_another_process_creates_first_is_no_error(
+    server: EmbeddedServer, observer: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = server.address.set(database="twice")
+
+    @contextmanager
+    def late(address: URL) -> Generator[psycopg.Connection[Any]]:
+        with maintenance(address) as connection:
+            create_database(connection, address)
+            yield connection
+
+    monkeypatch.setattr(creation, "maintenance", late)
+    assert create_missing_database(address) is False
+    with observer.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("DROP DATABASE twice"))
 
 
 def test_statements_are_logged_with_their_time_and_without_values(

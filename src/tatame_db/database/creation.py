@@ -27,15 +27,17 @@ def create_missing_database(address: URL) -> bool:
     try:
         with Database(address) as database:
             database.ping()
-    except (DatabaseMissing, ConnectionRefused) as error:
+    except (DatabaseMissing, ConnectionRefused):
         with maintenance(address) as connection:
             # A server may report a missing database in any language, so its catalogue decides.
-            if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [address.database]).fetchone():
-                raise error from None
-            # Another `up` may create it between the question and the statement.
-            with contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
-                create_database(connection, address)
-        return True
+            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [address.database]).fetchone():
+                # Another `up` may create it between the question and the statement.
+                with contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                    create_database(connection, address)
+                return True
+        # Or it did so before the question.
+        with Database(address) as database:
+            database.ping()
     return False
 
 
