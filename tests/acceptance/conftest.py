@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Generator
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import psycopg
@@ -26,51 +27,78 @@ COMMAND = Path(sys.executable).with_name("tatame-db")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-# What a forked command finds loaded; the package itself it imports from its own path.
+# What a forked command finds loaded. A command of a copy of the package loads the copy itself.
 LIBRARIES = [
     *("alembic.autogenerate", "alembic.runtime.environment", "httpx", "msgspec", "psycopg", "pydantic_settings"),
     *("rich.progress", "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.ext.asyncio", "sqlalchemy.orm", "typer"),
 ]
-FORKED = """
-import os, runpy, sys
-for number, file in enumerate(output, start=1):
-    os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
-os.chdir(cwd)
-os.environ.clear()
-os.environ.update(environment)
-sys.argv[1:] = arguments
-sys.path[:0] = path
-sys.dont_write_bytecode = False
-runpy.run_module("tatame_db", run_name="__main__", alter_sys=True)
-"""
+PACKAGE = [
+    *LIBRARIES,
+    *(f"tatame_db.{name}" for name in ("cli.commands", "doctor", "evolve", "evolve.app", "move", "roles", "seed")),
+]
+
+
+class Zygote:
+    """A process whose forks run `tatame-db`: processes of their own, without the second that Python takes to start."""
+
+    def __init__(self, modules: list[str], directory: Path) -> None:
+        self._directory = directory
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", Path(__file__).with_name("zygote.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            cwd=directory,
+            env={"PATH": os.environ["PATH"]},
+        )
+        self._send(modules)
+
+    def _send(self, message: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(message) + "\n")
+
+    def run(
+        self, *arguments: str, cwd: Path, environment: dict[str, str], path: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command without input. Raises `TimeoutExpired` after two minutes."""
+        output = [Path(tempfile.mkdtemp(dir=self._directory)) / name for name in ("stdout", "stderr")]
+        files = [str(file) for file in output]
+        self._send({"arguments": arguments, "cwd": str(cwd), "environment": environment, "path": path, "output": files})
+        assert self._process.stdout is not None
+        process = int(self._process.stdout.readline())
+        expired: list[int] = []
+
+        def kill() -> None:
+            expired.append(process)
+            os.kill(process, signal.SIGKILL)
+
+        timer = threading.Timer(120, kill)
+        timer.start()
+        code = int(self._process.stdout.readline())
+        timer.cancel()
+        if expired:
+            raise subprocess.TimeoutExpired(arguments, 120)
+        return subprocess.CompletedProcess(arguments, code, *(file.read_text() for file in output))
+
+    def end(self) -> None:
+        """Stop the process."""
+        self._process.communicate()
 
 
 @pytest.fixture(scope="session")
-def fork_server() -> ForkServerContext:
-    """Make processes as copies of one that has loaded the libraries, which takes most of a command's second."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(LIBRARIES)
-    return context
+def _zygote(tmp_path_factory: pytest.TempPathFactory) -> Generator[Zygote]:
+    zygote = Zygote(PACKAGE, tmp_path_factory.mktemp("zygote"))
+    yield zygote
+    zygote.end()
 
 
-@pytest.fixture
-def fork(fork_server: ForkServerContext, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Run `tatame-db` as a process of its own, forked: for tests of a command, and not of its start."""
-
-    def fork(
-        *arguments: str, cwd: Path, environment: dict[str, str], path: list[str]
-    ) -> subprocess.CompletedProcess[str]:
-        output = [tmp_path_factory.mktemp("forked") / name for name in ("stdout", "stderr")]
-        facts = {"arguments": arguments, "cwd": cwd, "environment": environment, "path": path, "output": output}
-        process = fork_server.Process(target=exec, args=(FORKED, facts))
-        process.start()
-        process.join(120)
-        if process.exitcode is None:
-            process.kill()
-            raise subprocess.TimeoutExpired(arguments, 120)
-        return subprocess.CompletedProcess(arguments, process.exitcode, *(file.read_text() for file in output))
-
-    return fork
+@pytest.fixture(scope="session")
+def fork(tmp_path_factory: pytest.TempPathFactory) -> Generator[Run]:
+    """Run `tatame-db` from the package in a path, for tests of a command, and not of its start."""
+    zygote = Zygote(LIBRARIES, tmp_path_factory.mktemp("zygote"))
+    yield zygote.run
+    zygote.end()
 
 
 @pytest.fixture
@@ -80,20 +108,11 @@ def environment(directory: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def run(environment: dict[str, str], tmp_path: Path) -> Generator[Run]:
+def run(environment: dict[str, str], tmp_path: Path, _zygote: Zygote) -> Generator[Run]:
     """A function that runs `tatame-db` in an empty directory, with an embedded server that is deleted afterwards."""
 
     def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [COMMAND, *arguments],
-            check=False,
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=environment | variables,
-            stdin=subprocess.DEVNULL,
-            timeout=120,
-        )
+        return _zygote.run(*arguments, cwd=tmp_path, environment=environment | variables)
 
     yield run
     run("down", "--yes")

@@ -114,7 +114,7 @@ class App:
         return self.root / "gymapi" / "migrations" / "versions"
 
     def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        done = self.fork(*arguments, cwd=self.root, environment=self.environment | variables, path=[])
+        done = self.fork(*arguments, cwd=self.root, environment=self.environment | variables, path=())
         assert "Traceback" not in done.stderr, done.stderr
         return done
 

@@ -56,7 +56,7 @@ class Checkout:
         )
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        path = [str(self.root / "src")]
+        path = (str(self.root / "src"),)
         finished = self.fork(*arguments, cwd=self.root, environment=self.environment, path=path)
         assert "Traceback" not in finished.stderr, finished.stderr
         return finished

@@ -112,7 +112,7 @@ def test_the_table_of_the_tutorial_is_generated_migrated_and_tested(
     environment = dict(os.environ) | {"DATABASE_URL": readable(engine.url)}
 
     def run(*arguments: str) -> str:
-        done = fork(*arguments, cwd=app, environment=environment, path=[])
+        done = fork(*arguments, cwd=app, environment=environment, path=())
         assert done.returncode == 0, done.stderr
         # As on the page: the answer follows what is said, without times, paths and the spaces at the ends of lines.
         return plain(done.stderr + done.stdout)
