@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -27,6 +28,8 @@ import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, Phase, settings
 from sqlalchemy import URL, Engine
+from tests.forks import PACKAGE, Zygote
+from typer.main import get_command
 
 from tatame_db import evolve
 from tatame_db.database.address import readable
@@ -88,6 +91,14 @@ def _isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Generator
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _command_line() -> Generator[None]:
+    """Build the command line once in each process; Typer's runner builds it again for every command."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.testing._get_command", cache(get_command))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _working_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Start each test in an empty directory."""
@@ -120,6 +131,14 @@ def _tatame_run() -> Generator[Run]:
     yield run
     run.leave()
     run.end()
+
+
+@pytest.fixture(scope="session")
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Generator[Zygote]:
+    """A process whose forks run the package."""
+    zygote = Zygote(PACKAGE, tmp_path_factory.mktemp("zygote"))
+    yield zygote
+    zygote.end()
 
 
 @pytest.fixture(scope="session")

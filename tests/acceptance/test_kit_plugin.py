@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import re
 import shutil
@@ -393,36 +392,3 @@ def test_the_example_without_pytest_passes_without_it(project: Project) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert project.left() == []
-
-
-SAMPLE = """
-from tatame_db.testing.factories import a_class, a_gym, a_role, a_user, a_version
-from tatame_db.schema import Gym, User
-
-gyms: list[Gym] = [a_gym(), a_gym(name="Academia")]
-found = [a_user(gym=gyms[0], email=None)]
-users: list[User] = found
-a_class(gym_id=1), a_role(), a_version(app_version="1.0.0")
-
-a_gym(nmae="Academia")  # wrong
-a_user(gym="Academia")  # wrong
-a_user("Ana")  # wrong
-a_version(app_version=1)  # wrong
-"""
-WRONG = {number for number, line in enumerate(SAMPLE.splitlines(), start=1) if line.endswith("# wrong")}
-
-
-def test_a_misspelled_keyword_is_an_error_to_mypy(tmp_path: Path) -> None:
-    (tmp_path / "sample.py").write_text(SAMPLE)
-    command = ["mypy", "--strict", "--config-file=", "--output=json", f"--cache-dir={tmp_path}", "sample.py"]
-    done = subprocess.run([sys.executable, "-m", *command], check=False, capture_output=True, text=True)
-    errors = map(json.loads, done.stdout.splitlines())
-    assert {error["line"] for error in errors if error["severity"] == "error"} == WRONG
-
-
-def test_a_misspelled_keyword_is_an_error_to_pyright(tmp_path: Path) -> None:
-    (tmp_path / "sample.py").write_text(f"# pyright: strict, reportUnusedExpression=false\n{SAMPLE}")
-    command = ["pyright", "--pythonpath", sys.executable, "--outputjson", "sample.py"]
-    done = subprocess.run([sys.executable, "-m", *command], check=False, capture_output=True, text=True)
-    errors = json.loads(done.stdout)["generalDiagnostics"]
-    assert {error["range"]["start"]["line"] for error in errors if error["severity"] == "error"} == WRONG

@@ -22,6 +22,7 @@ from sqlalchemy import URL
 
 import tatame_db
 from tatame_db.database.address import readable
+from tatame_db.server.embedded import EmbeddedServer
 
 HEAD = "20261123120000"
 
@@ -33,6 +34,7 @@ class Checkout:
     root: Path
     url: str
     fork: Callable[..., subprocess.CompletedProcess[str]]
+    scratch: Path
 
     @property
     def environment(self) -> dict[str, str]:
@@ -56,8 +58,8 @@ class Checkout:
         )
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        path = (str(self.root / "src"),)
-        finished = self.fork(*arguments, cwd=self.root, environment=self.environment, path=path)
+        path, here = (str(self.root / "src"),), {"cwd": self.root, "environment": self.environment}
+        finished = self.fork(*arguments, **here, path=path, scratch=self.scratch)
         assert "Traceback" not in finished.stderr, finished.stderr
         return finished
 
@@ -82,23 +84,30 @@ class Checkout:
         return sorted((self.root / "src" / "tatame_db" / "migrations" / "versions").glob("*.py"))
 
 
-def checked_out(root: Path, address: URL, fork: Callable[..., subprocess.CompletedProcess[str]]) -> Checkout:
+CheckOut = Callable[[URL], Checkout]
+
+
+@pytest.fixture
+def check_out(
+    tmp_path: Path, fork: Callable[..., subprocess.CompletedProcess[str]], server: EmbeddedServer
+) -> CheckOut:
+    """Copy the sources, for a database."""
     # With the compiled files: compiling the package takes longer than most commands.
-    shutil.copytree(Path(tatame_db.__file__).parent, root / "src" / "tatame_db")
-    shutil.copy(Path(__file__).parents[2] / "pyproject.toml", root)
-    return Checkout(root, readable(address), fork)
+    shutil.copytree(Path(tatame_db.__file__).parent, tmp_path / "src" / "tatame_db")
+    shutil.copy(Path(__file__).parents[2] / "pyproject.toml", tmp_path)
+    return lambda address: Checkout(tmp_path, readable(address), fork, server.directory)
 
 
 @pytest.fixture
-def checkout(tmp_path: Path, bare_address: URL, fork: Callable[..., subprocess.CompletedProcess[str]]) -> Checkout:
+def checkout(check_out: CheckOut, bare_address: URL) -> Checkout:
     """Copy the sources, for an empty database."""
-    return checked_out(tmp_path, bare_address, fork)
+    return check_out(bare_address)
 
 
 @pytest.fixture
-def migrated(tmp_path: Path, address: URL, fork: Callable[..., subprocess.CompletedProcess[str]]) -> Checkout:
+def migrated(check_out: CheckOut, address: URL) -> Checkout:
     """Copy the sources, for a migrated, empty database."""
-    return checked_out(tmp_path, address, fork)
+    return check_out(address)
 
 
 PLAN = "    plan: Mapped[str | None] = mapped_column(default=None)\n"

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -46,6 +47,7 @@ MAY_IMPORT = {
 MAY_BE_CIRCLES = "tatame_db.schema."
 
 
+@cache
 def imports(module: str) -> set[str]:
     """Return the modules of the package that a module imports, wherever in its text."""
     found = set()

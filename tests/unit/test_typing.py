@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[1] / "typing"
-SAMPLES = [FOLDER / "right.py", FOLDER / "wrong.py"]
+SAMPLES = sorted(FOLDER.glob("*.py"))
 
 
 def marked() -> set[tuple[str, int]]:

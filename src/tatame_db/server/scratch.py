@@ -32,8 +32,9 @@ class Scratch:
     def database(self, name: str, template: str = "template0") -> Generator[Engine]:
         """Create a database, empty or as a copy of a template without sessions, and connect to it."""
         address = self.server.address.set(database=name)
+        in_memory = run_directory.in_memory(self.server.directory)
         with maintenance(address) as connection:
-            create_database(connection, address, template=template)
+            create_database(connection, address, template=template, file_copy=in_memory)
         with Database(address) as database:
             yield database.engine
 

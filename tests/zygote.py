@@ -1,4 +1,4 @@
-"""Run `tatame-db` in forks of this process, which has loaded what a command takes most of its time to load.
+"""Run `tatame-db` or Python code in forks of this process, which has loaded what takes most of their time to load.
 
 The first line of the input names the modules to load. Each other line is a request; its answer is the id of the new
 process, then its exit code.
@@ -11,6 +11,7 @@ import json
 import os
 import runpy
 import sys
+import warnings
 
 for module in json.loads(sys.stdin.readline()):
     importlib.import_module(module)
@@ -26,7 +27,16 @@ for line in sys.stdin:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])
-    sys.argv = ["tatame-db", *request["arguments"]]
     sys.path[:0] = request["path"]
+    if request["code"] is not None:
+        warnings.simplefilter("error")
+        exec(compile(request["code"], "<example>", "exec"), {"__name__": "__main__"})  # noqa: S102, a test's own code
+        break
+    if request["scratch"] is not None:
+        # Not at the top: the path decides which package it imports.
+        from tests.sharing import share
+
+        share(request["scratch"], setattr)
+    sys.argv = ["tatame-db", *request["arguments"]]
     runpy.run_module("tatame_db", run_name="__main__", alter_sys=True)
     break
