@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import subprocess
 import time
@@ -23,7 +24,7 @@ from tatame_db import doctor, evolve, roles
 from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
 from tatame_db.database.pool import Database
-from tatame_db.doctor import Examined, Finding, Limits, Setup
+from tatame_db.doctor import Examined, Finding, Limits, Setup, Verdict
 from tatame_db.roles import Names
 from tatame_db.server.embedded import EmbeddedServer
 
@@ -89,7 +90,9 @@ class Ward:
 
     def open(self) -> psycopg.Connection[Row]:
         """Open a session that lasts as long as the test."""
-        return self.stack.enter_context(psycopg.connect(readable(self.direct), autocommit=True))
+        connection = psycopg.connect(readable(self.direct), autocommit=True)
+        self.stack.callback(connection.close)
+        return connection
 
     def start(self, statement: str) -> psycopg.Connection[Row]:
         """Start a statement in a session of its own, which is cancelled at the end."""
@@ -118,10 +121,44 @@ class Ward:
         """Examine these lines, or all."""
         return doctor.examine(self.address, self.setup, limits=self.limits, names=names or None)
 
+    def cure(self, name: str) -> None:
+        """Type in the advice of a line until it is good, which it must become."""
+        deadline = time.monotonic() + 60
+        while (finding := self.finding(name)).verdict is not Verdict.GOOD:
+            assert time.monotonic() < deadline, finding
+            for statement, role in statements(finding.fix or ""):
+                address = self.direct.set(username=role or self.address.username)
+                with psycopg.connect(readable(address), autocommit=True) as connection:
+                    cursor = connection.execute(statement.encode())
+                    printed = cursor.fetchall() if statement.startswith(_PRINTS) else []
+                    for [another] in printed:
+                        connection.execute(another.encode())
+
     def finding(self, name: str) -> Finding:
         """Return one line."""
         [finding] = self.examine(name).findings
         return finding
+
+
+_CODE = re.compile(r"((?:`[^`]*`(?:; )?)+)(?:, as ([^;,]+))?")
+_VERBS = {"ALTER", "ANALYZE", "CREATE", "DELETE", "DROP", "REINDEX", "SELECT", "VACUUM"}
+_PRINTS = "SELECT format("
+_ACTS = (_PRINTS, "SELECT pg_")
+
+
+def statements(fix: str) -> list[tuple[str, str | None]]:
+    """Return the statements of an advice, and as which role to type them; `None` is that of the address."""
+    return [
+        (statement, role.replace("a superuser", "postgres") or None)
+        for code, role in _CODE.findall(fix)
+        for statement in re.findall("`([^`]*)`", code)
+        if statement.split()[0] in _VERBS
+    ]
+
+
+def cures(fix: str) -> list[str]:
+    """Return the statements of an advice that are no question."""
+    return [found for found, _ in statements(fix) if not found.startswith("SELECT") or found.startswith(_ACTS)]
 
 
 def until(condition: Callable[[], object]) -> None:

@@ -23,12 +23,14 @@ from tests.database.doctors import (
     Clinic,
     Ward,
     bundled_clinic,
+    cures,
     database_of,
     lagging_standby,
     older_clinic,
+    statements,
     until,
 )
-from tests.database.moves import set_fences
+from tests.database.moves import Row, ask, set_fences
 from tests.database.scratches import shared_scratch
 
 from tatame_db import doctor, evolve
@@ -150,6 +152,13 @@ def a_network_in_the_clear(ward: Ward) -> None:
 @sick("time zone", WARN)
 def a_time_zone(ward: Ward) -> None:
     ward.run(f"ALTER DATABASE {ward.address.database} SET timezone = 'America/Sao_Paulo'")
+
+
+@sick("time zone", WARN, on=(OLDER,))
+def a_time_zone_of_a_role(ward: Ward) -> None:
+    a_time_zone(ward)
+    ward.run("ALTER ROLE tatame_app SET timezone = 'America/Manaus'")
+    ward.stack.callback(ward.run, "ALTER ROLE tatame_app RESET timezone")
 
 
 def with_encoding(ward: Ward, name: str) -> None:
@@ -276,6 +285,15 @@ def a_unique_index_that_failed(ward: Ward) -> None:
     fail_to_create(ward, "CREATE UNIQUE INDEX CONCURRENTLY failed ON users (length(clerk_user_id))")
 
 
+@sick("invalid indexes", BAD)
+def indexes_of_a_reindex_that_failed(ward: Ward) -> None:
+    a_unique_index_that_failed(ward)
+    for _ in range(3):
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            ward.run("REINDEX INDEX CONCURRENTLY failed")
+    assert ward.ask("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [(4,)]
+
+
 @sick("unvalidated constraints", WARN)
 def a_constraint_that_is_not_valid(ward: Ward) -> None:
     ward.run("ALTER TABLE users ADD CONSTRAINT named CHECK (email <> '') NOT VALID")
@@ -284,6 +302,11 @@ def a_constraint_that_is_not_valid(ward: Ward) -> None:
 @sick("disabled keys", BAD)
 def disabled_triggers(ward: Ward) -> None:
     ward.run("ALTER TABLE graduations DISABLE TRIGGER ALL")
+
+
+@sick("disabled keys", BAD)
+def disabled_triggers_of_a_parent(ward: Ward) -> None:
+    ward.run("ALTER TABLE users DISABLE TRIGGER ALL")
 
 
 @sick("disabled keys", BAD, on=(BUNDLED,))
@@ -378,7 +401,12 @@ def a_slot_whose_wal_is_gone(ward: Ward) -> None:
 
 def prepare(ward: Ward) -> None:
     ward.run(f"BEGIN; {ANA}; PREPARE TRANSACTION 'SECRET'")
-    ward.stack.callback(ward.run, "ROLLBACK PREPARED 'SECRET'")
+
+    def heal() -> None:
+        if ward.ask("SELECT FROM pg_prepared_xacts WHERE gid = 'SECRET'"):
+            ward.run("ROLLBACK PREPARED 'SECRET'")
+
+    ward.stack.callback(heal)
 
 
 @sick("prepared transactions", WARN)
@@ -659,6 +687,13 @@ def a_table_without_autovacuum(ward: Ward) -> None:
     ward.run("ALTER TABLE users SET (autovacuum_enabled = false)")
 
 
+@sick("autovacuum", WARN)
+def tables_without_autovacuum(ward: Ward) -> None:
+    ward.run("CREATE TABLE tags ()")
+    for table in ("tags", "users", "gyms", "class", "checkins"):
+        ward.run(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
+
+
 @sick("autovacuum", BAD)
 def no_autovacuum(ward: Ward) -> None:
     ward.reload(autovacuum="off")
@@ -700,6 +735,15 @@ def a_large_log(ward: Ward) -> None:
     ward.limit(log_warn_mb=0)
 
 
+# Lines whose advice is a statement.
+CURED_BY_SQL = {"time zone", "collation", "history", "invalid indexes", "unvalidated constraints", "disabled keys"}
+CURED_BY_SQL |= {"slots of source", "slots", "prepared transactions", "ids", "transaction ids", "multixact ids"}
+CURED_BY_SQL |= {"long transactions", "idle transactions", "blocked sessions", "time limits", "dead rows", "statistics"}
+CURED_BY_SQL |= {"keys without index", "unused indexes", "duplicate indexes", "durability", "autovacuum"}
+CURED_OTHERWISE = {a_migration_without_checksum, an_edited_migration}
+# Their limits are 0.
+NEVER_GOOD = {ids_of_transactions, few_ids_of_transactions}
+
 ALL = [(name, verdict, *case) for (name, verdict), found in cases.items() for case in found]
 
 
@@ -717,6 +761,9 @@ def test_a_line_finds_a_sickness_and_says_what_to_do(name: str, verdict: Verdict
     assert finding.verdict == verdict, finding.text
     assert finding.fix
     assert "SECRET" not in finding.text + finding.fix
+    assert bool(cures(finding.fix)) is (name in CURED_BY_SQL and sicken not in CURED_OTHERWISE)
+    if cures(finding.fix) and sicken not in NEVER_GOOD:
+        ward.cure(name)
 
 
 def test_every_verdict_of_every_line_has_a_sickness() -> None:
@@ -727,6 +774,59 @@ def test_every_verdict_of_every_line_has_a_sickness() -> None:
         if when
     }
     assert set(cases) == promised
+
+
+@pytest.mark.parametrize(
+    ("constraint", "violating"),
+    [
+        ("CHECK (email <> '' OR clerk_user_id IS NULL)", "INSERT INTO users (clerk_user_id, email) VALUES ('eva', '')"),
+        ("FOREIGN KEY (email) REFERENCES gyms (name)", "INSERT INTO users (clerk_user_id, email) VALUES ('eva', 'x')"),
+    ],
+)
+@on_both
+def test_the_rows_that_violate_a_constraint_are_found(ward: Ward, constraint: str, violating: str) -> None:
+    ward.run("ALTER TABLE gyms ADD UNIQUE (name)", ANA, violating)
+    ward.run(f"ALTER TABLE users ADD CONSTRAINT named {constraint} NOT VALID")
+
+    finding = ward.finding("unvalidated constraints")
+
+    (look_up, _), _ = statements(finding.fix or "")
+    [found] = ask(ward.direct, look_up)
+    assert "eva" in found
+    ward.run("DELETE FROM users WHERE clerk_user_id = 'eva'")
+    ward.cure("unvalidated constraints")
+
+
+@pytest.mark.parametrize(
+    ("index", "duplicates"),
+    [
+        ("ON users (email)", []),
+        ("ON users (length(clerk_user_id), coalesce(phone, '-')) WHERE phone IS NULL OR role = 'x'", [(3, "-", 2)]),
+        pytest.param("ON users (email) NULLS NOT DISTINCT", [(None, 3)], id="nulls-not-distinct"),
+    ],
+)
+@on_both
+def test_the_duplicates_that_fail_a_unique_index_are_found(ward: Ward, index: str, duplicates: list[Row]) -> None:
+    ward.run("INSERT INTO users (clerk_user_id) VALUES ('ana'), ('eva'), ('maria')")
+    if not duplicates:
+        ward.run("UPDATE users SET email = 'same@example.com' WHERE clerk_user_id <> 'maria'")
+        duplicates = [("same@example.com", 2)]
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        ward.run(f"CREATE UNIQUE INDEX CONCURRENTLY failed {index}")
+
+    _, (look_up, _) = statements(ward.finding("invalid indexes").fix or "")
+
+    assert ward.ask(look_up) == duplicates
+
+
+@pytest.mark.parametrize("ward", [OLDER], indirect=True)
+def test_only_the_app_needs_time_limits(ward: Ward) -> None:
+    no_time_limits(ward)
+    assert ward.finding("time limits").verdict == WARN
+
+    for role in ("tatame_owner", "tatame_backup", "tatame_read", "postgres"):
+        ward.address = ward.direct.set(username=role)
+        assert ward.examine("time limits").findings == []
 
 
 # --- A healthy database -----------------------------------------------------------------------------------------------

@@ -53,6 +53,8 @@ class Facts:
     role: str
     """Quoted for SQL."""
     superuser: bool
+    roles: frozenset[str]
+    """Those whose rights the role has, itself among them, quoted for SQL."""
     standby: bool
     pooled: bool
     """Whether a pooler is between here and the server."""
@@ -68,6 +70,7 @@ class Facts:
 _FACTS = text(
     "SELECT split_part(current_setting('server_version'), ' ', 1) AS version, quote_ident(current_user) AS role,"
     " current_setting('is_superuser') = 'on' AS superuser, pg_is_in_recovery() AS standby,"
+    " ARRAY(SELECT quote_ident(rolname) FROM pg_roles WHERE pg_has_role(oid, 'USAGE')) AS roles,"
     " coalesce((SELECT encrypted FROM pg_stat_gssapi WHERE pid = pg_backend_pid()), false) AS gss"
 )
 _LOCK_SECONDS = 1
@@ -192,6 +195,7 @@ class Examination:
                 version_number=driver.info.server_version,
                 role=row.role,
                 superuser=row.superuser,
+                roles=frozenset(row.roles),
                 standby=row.standby,
                 pooled=bool(connection.info.get("pooled")),
                 encrypted=driver.pgconn.ssl_in_use or row.gss,

@@ -153,4 +153,4 @@ def _not_checked(line: Line, examination: Examination, error: Exception) -> Answ
             "run it again when the server is less busy",
         )
     reason = cause.diag.message_primary if isinstance(cause, psycopg.Error) else None
-    return unknown(reason or str(cause).splitlines()[0], "fix what the message says, and run it again")
+    return unknown(reason or str(cause).splitlines()[0], "fix the problem that PostgreSQL reports, and run it again")

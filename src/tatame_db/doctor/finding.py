@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-_NAMED = 3
+NAMED = 3
+"""How many names or statements are shown."""
 
 
 class Verdict(StrEnum):
@@ -77,8 +78,8 @@ def worst(answers: Iterable[Answer | None], otherwise: Answer) -> Answer:
 
 def named(names: Collection[str]) -> str:
     """Write a few names, and how many others there are: `a, b, c and 4 more`."""
-    more = len(names) - _NAMED
-    listed = ", ".join(list(names)[:_NAMED])
+    more = len(names) - NAMED
+    listed = ", ".join(list(names)[:NAMED])
     return f"{listed} and {more} more" if more > 0 else listed
 
 

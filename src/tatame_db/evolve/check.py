@@ -66,8 +66,8 @@ _PROBLEMS = {
     ),
     "database": (
         "the database does not match its migrations",
-        "undo manual changes of the database, or write them as a migration; after `tatame-db push`, drop the database"
-        " and create it anew with `tatame-db up`",
+        "undo in the database what was changed by hand or with `tatame-db push`; or write it as a migration with"
+        " `tatame-db generate`, with `IF NOT EXISTS` for what is already there",
     ),
     "edited": (
         "migrations were edited after they were applied",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
+from tatame_db.doctor import advice
 from tatame_db.doctor.finding import bad, good, named, warn, worst
 from tatame_db.doctor.lines import line
 
 if TYPE_CHECKING:
     from tatame_db.doctor.examination import Examination
-    from tatame_db.doctor.finding import Answer
+from tatame_db.doctor.finding import Answer
 
 _GROUP = "Settings"
 _MUST_BE = {
@@ -28,7 +30,7 @@ _MUST_BE = {
 def durability(examination: Examination) -> Answer:
     """Whether what was committed is still there after a power cut."""
     answers: list[Answer | None] = [
-        bad(f"`{name}` is not {wanted}: {effect}", f"`ALTER SYSTEM SET {name} = {wanted}`, then reload the server")
+        bad(f"`{name}` is not {wanted}: {effect}", advice.setting(examination, name, wanted))
         for name, (wanted, effect) in _MUST_BE.items()
         if examination.setting(name) != wanted
     ]
@@ -36,7 +38,7 @@ def durability(examination: Examination) -> Answer:
         answers.append(
             warn(
                 "`synchronous_commit` is off: a crash loses the commits of the last moments",
-                "remove it from the settings of the server, the database and the role",
+                advice.setting(examination, "synchronous_commit", "on"),
             )
         )
     return worst(answers, good("what is committed survives a power cut"))
@@ -47,7 +49,15 @@ def checksums(examination: Examination) -> Answer:
     """Whether PostgreSQL notices that a disk returns another page than was written to it."""
     if examination.setting("data_checksums") == "on":
         return good("a damaged page is noticed")
-    return warn("a page that the disk damages is not noticed", "stop the server, and run `pg_checksums --enable`")
+    # Only some roles may see it.
+    visible = examination.names("SELECT setting FROM pg_settings WHERE name = 'data_directory'")
+    directory = shlex.quote(visible[0]) if visible else "…"
+    where = "" if visible else "; a superuser sees its data directory with `SHOW data_directory`"
+    return warn(
+        "a page that the disk damages is not noticed",
+        "stop the server, and run, as the user of its files,"
+        f" `pg_checksums --enable --progress --pgdata={directory}`{where}",
+    )
 
 
 @line(_GROUP, warns="it is off for a table", bad="it is off for the server")
@@ -55,12 +65,19 @@ def autovacuum(examination: Examination) -> Answer:
     """Whether dead rows are removed, and old rows frozen, without a person."""
     off = [name for name in ("autovacuum", "track_counts") if examination.setting(name) != "on"]
     if off:
-        return bad(f"`{off[0]}` is off: tables grow without end", f"`ALTER SYSTEM SET {off[0]} = on`, then reload")
-    tables = examination.names(
-        "SELECT format('%I', relname) FROM pg_class WHERE relnamespace = to_regnamespace('public')"
-        " AND EXISTS (SELECT FROM pg_options_to_table(reloptions)"
-        " WHERE option_name = 'autovacuum_enabled' AND NOT option_value::boolean) ORDER BY 1"
+        fix = "; ".join(advice.setting(examination, name, "on") for name in off)
+        return bad(f"`{'` and `'.join(off)}` {'are' if off[1:] else 'is'} off: tables grow without end", fix)
+    tables = examination.rows(
+        "SELECT format('%I', relname) AS name, quote_ident(pg_get_userbyid(relowner)) AS owner"
+        " FROM pg_class WHERE relnamespace = to_regnamespace('public')"
+        " AND EXISTS (SELECT FROM pg_options_to_table(reloptions) WHERE option_name = 'autovacuum_enabled'"
+        " AND NOT option_value::boolean) ORDER BY 1"
     )
     if not tables:
         return good("on")
-    return warn(f"off for {named(tables)}", f"`ALTER TABLE {tables[0]} RESET (autovacuum_enabled)`")
+    return warn(
+        f"off for {named([table.name for table in tables])}",
+        advice.sql(
+            examination, *((f"ALTER TABLE {table.name} RESET (autovacuum_enabled)", table.owner) for table in tables)
+        ),
+    )

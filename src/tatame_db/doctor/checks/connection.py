@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tatame_db.database.address import is_local
 from tatame_db.database.driver import driver_connection
+from tatame_db.doctor import advice
 from tatame_db.doctor.finding import bad, good, named, warn
 from tatame_db.doctor.lines import line
 
@@ -115,8 +116,12 @@ def time_zone(examination: Examination) -> Answer:
         return good(f"sessions begin with {zone}")
     return warn(
         f"sessions begin with {zone}, so psql and other programs store `now()` in this zone",
-        "`ALTER DATABASE {} SET timezone TO 'UTC'`".format(examination.value("SELECT quote_ident(current_database())")),
+        advice.setting(examination, "TimeZone", "'UTC'", otherwise=f"ALTER DATABASE {_database(examination)}"),
     )
+
+
+def _database(examination: Examination) -> str:
+    return str(examination.value("SELECT quote_ident(current_database())"))
 
 
 @line(_GROUP, warns="it is not UTF8", bad="it is SQL_ASCII, which checks nothing")
@@ -136,27 +141,30 @@ def encoding(examination: Examination) -> Answer:
 @line(_GROUP, bad="a version differs from the one with which the indexes were built")
 def collation(examination: Examination) -> Answer:
     """Whether text still sorts as it did when the indexes were built, or an update of the system has changed that."""
-    found = examination.names(_COLLATIONS_15 if examination.known.major >= 15 else _COLLATIONS)
+    has_version = examination.known.major >= 15
+    found = examination.rows(_COLLATIONS_15 if has_version else _COLLATIONS)
     if not found:
         return good("text sorts as it did when the indexes were built")
+    database = _database(examination)
+    refreshed = [row.statement or f"ALTER DATABASE {database} REFRESH COLLATION VERSION" for row in found]
     return bad(
-        f"the order of text has changed since the indexes were built ({named(found)}), so they may miss rows",
-        "`REINDEX DATABASE CONCURRENTLY`, then {}".format(
-            "`ALTER DATABASE … REFRESH COLLATION VERSION`"
-            if examination.known.major >= 15
-            else "`ALTER COLLATION … REFRESH VERSION`"
-        ),
+        f"the order of text has changed since the indexes were built ({named([row.name for row in found])}), so they"
+        " may miss rows",
+        advice.sql(examination, (f"REINDEX DATABASE CONCURRENTLY {database}", advice.SUPERUSER))
+        + "; then "
+        + advice.sql(examination, *((statement, advice.SUPERUSER) for statement in refreshed)),
     )
 
 
 # Those that an index or a column of the schema uses; a server has hundreds.
 _COLLATIONS = """
-SELECT DISTINCT c.collname FROM pg_collation c JOIN pg_attribute a ON a.attcollation = c.oid
+SELECT DISTINCT c.collname::text AS name, format('ALTER COLLATION %s REFRESH VERSION', c.oid::regcollation) AS statement
+FROM pg_collation c JOIN pg_attribute a ON a.attcollation = c.oid
 JOIN pg_class r ON r.oid = a.attrelid AND r.relnamespace = to_regnamespace('public')
 WHERE c.collversion <> pg_collation_actual_version(c.oid)
 """
 _COLLATIONS_15 = f"""
-SELECT 'the database' FROM pg_database
+SELECT 'the database' AS name, NULL AS statement FROM pg_database
 WHERE datname = current_database() AND datcollversion <> pg_database_collation_actual_version(oid)
 UNION ALL {_COLLATIONS}
 """

@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from tatame_db import move
+from tatame_db.doctor import advice
 from tatame_db.doctor.finding import bad, good, named, size, unknown, warn, worst
 from tatame_db.doctor.lines import line
 from tatame_db.errors import TatameError
@@ -114,7 +115,7 @@ def slots_of_source(examination: Examination) -> Answer | None:
         (bad if slot.wal_bytes >= examination.limits.slot_bad_mb * 1024**2 or slot.wal_status == "lost" else warn)(
             f"the source keeps {size(slot.wal_bytes)} of WAL for the slot {slot.name}, which nothing reads",
             "continue with `tatame-db move follow`, or drop it at the source:"
-            f" `SELECT pg_drop_replication_slot('{slot.name}')`",
+            f" `SELECT pg_drop_replication_slot('{slot.name}')`, as {advice.SUPERUSER}",
         )
         for slot in found
     ]

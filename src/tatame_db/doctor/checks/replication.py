@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tatame_db.doctor import advice
 from tatame_db.doctor.finding import bad, duration, good, named, size, unknown, warn, worst
 from tatame_db.doctor.lines import line
 from tatame_db.move.follow.slot import PREFIX
 
 if TYPE_CHECKING:
     from tatame_db.doctor.examination import Examination
-    from tatame_db.doctor.finding import Answer
+from tatame_db.doctor.finding import Answer
 
 _GROUP = "Replication"
 _MB = 1024**2
@@ -25,8 +26,9 @@ def slots(examination: Examination) -> Answer:
     """Replication slots that nothing reads: the server keeps its WAL for them until its disk is full."""
     answers: list[Answer | None] = []
     for name, status, held in examination.rows(_UNREAD_SLOTS):
-        dropped = f"`SELECT pg_drop_replication_slot('{name}')` if nothing needs it any more"
-        fix = f"continue with `tatame-db move follow`, or {dropped}" if name.startswith(PREFIX) else dropped
+        dropped = advice.sql(examination, (f"SELECT pg_drop_replication_slot('{name}')", advice.SUPERUSER))
+        others = "continue with `tatame-db move follow`, or " if name.startswith(PREFIX) else ""
+        fix = f"{others}if nothing needs it any more, {dropped}"
         text = f"nothing reads the slot {name}, which keeps {size(held)} of WAL"
         worse = held >= examination.limits.slot_bad_mb * _MB or status in {"unreserved", "lost"}
         answers.append((bad if worse else warn)(text, fix))
@@ -60,9 +62,15 @@ def prepared_transactions(examination: Examination) -> Answer:
         return good(f"{number} open" if number else "none")
     return (bad if oldest >= limits.prepared_bad_minutes * 60 else warn)(
         f"{number} open, the oldest for {duration(oldest)}",
-        "`SELECT gid, prepared, owner FROM pg_prepared_xacts` lists them; end each with `COMMIT PREPARED '…'` or"
-        " `ROLLBACK PREPARED '…'`",
+        "finish them with the program that prepared them; if it has forgotten them, run the statements that are printed"
+        f" by {advice.sql(examination, (_PREPARED, advice.SUPERUSER))}",
     )
+
+
+_PREPARED = (
+    "SELECT format('ROLLBACK PREPARED %L', gid) FROM pg_prepared_xacts WHERE database = current_database()"
+    " ORDER BY prepared"
+)
 
 
 @line(
@@ -84,7 +92,7 @@ def standbys(examination: Examination) -> Answer | None:
     if any(lag is None for _, lag in lags):
         return unknown(
             f"{examination.known.role} may not see the standbys",
-            f"`GRANT pg_read_all_stats TO {examination.known.role}`",
+            advice.sql(examination, (f"GRANT pg_read_all_stats TO {examination.known.role}", advice.SUPERUSER)),
         )
     known = [(subject, lag or 0) for subject, lag in lags]
     answers = [
@@ -114,7 +122,11 @@ def archiving(examination: Examination) -> Answer | None:
         return None
     fix = "run `archive_command` of the server by hand, as the user of the server, and read its log"
     if row.nothing:
-        return bad("`archive_mode` is on without a command, so the server keeps all WAL", "set `archive_command`")
+        return bad(
+            "`archive_mode` is on without a command, so the server keeps all WAL",
+            "set `archive_command` to that of the backup tool and reload the server; without such a tool, turn"
+            " `archive_mode` off and restart it",
+        )
     if row.failing:
         return bad(
             f"archiving fails, last {duration(row.seconds)} ago; the server keeps its WAL until it succeeds", fix

@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from tatame_db.doctor import advice
 from tatame_db.doctor.finding import bad, good, named, size, unknown, warn, worst
 from tatame_db.doctor.lines import line
 
 if TYPE_CHECKING:
     from tatame_db.doctor.examination import Examination
-    from tatame_db.doctor.finding import Answer
+from tatame_db.doctor.finding import Answer
 
 _GROUP = "Room"
 # A vacuum freezes what is older; beyond it, PostgreSQL refuses writes.
@@ -37,7 +38,8 @@ def ids(examination: Examination) -> Answer | None:
     used.sort(key=lambda pair: pair[0] / pair[1].largest, reverse=True)
     answers = [_answer_of_key(examination, last, row) for last, row in used]
     if hidden:
-        unread = unknown(f"{role} may not read {named(hidden)}", f"`{_READ_ALL.format(role=role)}`")
+        grant = _READ_ALL.format(role=role), advice.SUPERUSER
+        unread = unknown(f"{role} may not read {named(hidden)}", advice.sql(examination, grant))
         return worst([*answers, unread], unread)
     last, row = used[0]
     return worst(answers, good(f"{row.name} has used the most: {last / row.largest:.1%} of {row.largest:,}"))
@@ -60,7 +62,9 @@ def _answer_of_key(examination: Examination, last: int, key: Any) -> Answer | No
         text += f", which end about {datetime.now(UTC) + timedelta(days=days):%B %Y} at the present rate"
     worse = share >= limits.ids_bad or days < limits.ids_bad_days
     return (bad if worse else warn)(
-        text, "change the key, and the columns that refer to it, to bigint before that; a new row fails afterwards"
+        text,
+        "before they end and each new row fails, change the key and what refers to it to bigint by a migration, which"
+        f" rewrites the tables while nothing can read them: {advice.sql(examination, (key.enlarge, key.owner))}",
     )
 
 
@@ -90,7 +94,9 @@ _KEYS = """
 WITH number (oid, largest) AS (VALUES
     ('smallint'::regtype, 32767), ('integer'::regtype, 2147483647), ('bigint'::regtype, 9223372036854775807)
 ), key AS (
-    SELECT c.oid AS relid, c.relname, a.attnum, a.attname, n.largest,
+    SELECT c.oid AS relid, c.relname, c.relowner, a.attnum, a.attname, n.largest,
+        CASE WHEN a.atttypid <> 'bigint'::regtype
+            THEN format('ALTER TABLE %s ALTER COLUMN %I TYPE bigint', c.oid::regclass, a.attname) END AS enlarge,
         EXISTS (SELECT FROM pg_attribute t WHERE t.attrelid = c.oid AND t.attname = 'created_at'
             AND t.atttypid IN ('timestamp'::regtype, 'timestamptz'::regtype)) AS timed
     FROM pg_constraint k
@@ -100,13 +106,18 @@ WITH number (oid, largest) AS (VALUES
     WHERE k.contype = 'p' AND cardinality(k.conkey) = 1 AND k.conparentid = 0
         AND c.relnamespace = to_regnamespace('public')
 ), referring AS (
-    SELECT k.confrelid AS relid, k.confkey[1] AS attnum, min(n.largest) AS largest
+    SELECT k.confrelid AS relid, k.confkey[1] AS attnum, min(n.largest) AS largest,
+        string_agg(format('ALTER TABLE %s ALTER COLUMN %I TYPE bigint', k.conrelid::regclass, a.attname), '; '
+            ORDER BY k.oid) FILTER (WHERE a.atttypid <> 'bigint'::regtype) AS enlarge
     FROM pg_constraint k
     JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = k.conkey[1]
     JOIN number n ON n.oid = a.atttypid
     WHERE k.contype = 'f' AND cardinality(k.conkey) = 1 GROUP BY 1, 2
 ), sequence AS (
-    SELECT s.seqrelid, c.relname, s.seqmax, s.seqincrement > 0 AND NOT s.seqcycle AS ends,
+    SELECT s.seqrelid, c.relname, c.relowner, s.seqmax,
+        CASE WHEN s.seqmax < 9223372036854775807
+            THEN format('ALTER SEQUENCE %s AS bigint NO MAXVALUE', s.seqrelid::regclass) END AS enlarge,
+        s.seqincrement > 0 AND NOT s.seqcycle AS ends,
         has_sequence_privilege(s.seqrelid, 'SELECT, USAGE') AS readable, d.refobjid AS relid, d.refobjsubid AS attnum
     FROM pg_sequence s
     JOIN pg_class c ON c.oid = s.seqrelid AND c.relnamespace = to_regnamespace('public') AND c.relpersistence <> 't'
@@ -117,14 +128,17 @@ SELECT format('%s.%s', key.relname, key.attname) AS name, format('public.%I', ke
     format('%I', key.attname) AS column, key.timed, sequence.seqrelid IS NOT NULL AS sequence,
     least(key.largest, referring.largest, sequence.seqmax) AS largest,
     CASE WHEN sequence.readable THEN pg_sequence_last_value(sequence.seqrelid) END AS last,
-    coalesce(sequence.readable, true) AND has_table_privilege(key.relid, 'SELECT') AS readable
+    coalesce(sequence.readable, true) AND has_table_privilege(key.relid, 'SELECT') AS readable,
+    concat_ws('; ', referring.enlarge, key.enlarge, sequence.enlarge) AS enlarge,
+    quote_ident(pg_get_userbyid(key.relowner)) AS owner
 FROM key
 LEFT JOIN sequence ON (sequence.relid, sequence.attnum) = (key.relid, key.attnum)
 LEFT JOIN referring ON (referring.relid, referring.attnum) = (key.relid, key.attnum)
 WHERE coalesce(sequence.ends, true)
 UNION ALL
 SELECT relname, NULL, NULL, false, true, seqmax,
-    CASE WHEN readable THEN pg_sequence_last_value(seqrelid) END, readable
+    CASE WHEN readable THEN pg_sequence_last_value(seqrelid) END, readable, enlarge,
+    quote_ident(pg_get_userbyid(relowner))
 FROM sequence WHERE ends AND NOT EXISTS (
     SELECT FROM key WHERE (key.relid, key.attnum) = (sequence.relid, sequence.attnum))
 ORDER BY 1
@@ -159,7 +173,7 @@ def _ages(examination: Examination, age: str, noun: str) -> Answer:
     return (bad if share >= limits.transaction_ids_bad else warn)(
         f"{text}, in the database {database}",
         "find what holds vacuum back (a long transaction, a slot, a prepared transaction), then run"
-        " `VACUUM (FREEZE, VERBOSE)` in that database",
+        f" `VACUUM (FREEZE, VERBOSE)` in that database{advice.as_role(examination, advice.SUPERUSER)}",
     )
 
 
@@ -172,7 +186,9 @@ def connections(examination: Examination) -> Answer:
     """How many connections the server has for this role, how many are in use, and how many pools fit."""
     limits, pool = examination.limits, examination.setup.pool_size
     row = examination.row(_CONNECTIONS)
-    text = f"{row.used} of {row.available} are in use; {row.available // pool} processes with a pool of {pool} fit"
+    fitting = row.available // pool
+    fit = f"{fitting} {'process' if fitting == 1 else 'processes'} with a pool of {pool} fit{'s' * (fitting == 1)}"
+    text = f"{row.used} of {row.available} are in use; {fit}"
     if row.used >= row.available * limits.connections_warn:
         return (bad if row.used >= row.available * limits.connections_bad else warn)(
             text, "lower `TATAME_POOL_SIZE`, put PgBouncer between the app and the server, or raise `max_connections`"

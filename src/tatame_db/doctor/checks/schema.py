@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tatame_db import evolve
 from tatame_db.database.dialect import VERSION_SCHEMA
+from tatame_db.doctor import advice
 from tatame_db.doctor.finding import bad, good, named, unknown, warn, worst
 from tatame_db.doctor.lines import line
 from tatame_db.evolve.history import (
@@ -40,8 +41,23 @@ def migrations(examination: Examination) -> Answer:
         return bad(error.what, error.fix)
     if pending:
         where = f"the database is at {reached}" if reached else "the database was never migrated"
-        return bad(f"{where}; pending: {named(pending)}", "`tatame-db migrate`")
+        role = advice.as_role(examination, _migrating_role(examination))
+        return bad(f"{where}; pending: {named(pending)}", f"`tatame-db migrate`{role}")
     return good(f"all applied, up to {reached}")
+
+
+def _migrating_role(examination: Examination) -> str:
+    """The owner of the record of migrations; before the first one, of the database."""
+    return str(
+        examination.value(
+            "SELECT quote_ident(pg_get_userbyid(coalesce("
+            " (SELECT relowner FROM pg_class WHERE oid = to_regclass(:record)),"
+            " (SELECT nspowner FROM pg_namespace WHERE oid = to_regnamespace(:schema)),"
+            " (SELECT datdba FROM pg_database WHERE datname = current_database()))))",
+            record=f"{VERSION_SCHEMA}.alembic_version",
+            schema=VERSION_SCHEMA,
+        )
+    )
 
 
 @line(
@@ -54,24 +70,31 @@ def history(examination: Examination) -> Answer:
     """Whether the record of the applied migrations is one, and fits their files."""
     if examination.setup.models_problem:
         return _without_models()
+    role = _migrating_role(examination)
     with examination.engine.connect() as connection:
-        answers = [*_problems_of_history(connection)]
-    others = examination.names(
-        "SELECT format('%I.%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace"
+        answers = [*_problems_of_history(connection, examination, role)]
+    others = examination.rows(
+        "SELECT format('%I.%I', nspname, relname) AS name, quote_ident(pg_get_userbyid(relowner)) AS owner"
+        " FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace"
         " WHERE relname = 'alembic_version' AND relkind IN ('r', 'p') AND nspname <> :schema ORDER BY 1",
         schema=VERSION_SCHEMA,
     )
     if others:
         answers.append(
             warn(
-                f"{named(others)} is another record of migrations, by which another program may change the tables",
-                "if no program uses it any more, drop it",
+                f"{named([other.name for other in others])} is another record of migrations, by which another program"
+                " may change the tables",
+                "if no program uses it any more, "
+                + advice.sql(examination, *((f"DROP TABLE {other.name}", other.owner) for other in others)),
             )
         )
     return worst(answers, good("one record, and no applied migration was edited"))
 
 
-def _problems_of_history(connection: Connection) -> list[Answer]:
+_DELETE = f"DELETE FROM {VERSION_SCHEMA}.alembic_version WHERE version_num = '{{}}'"
+
+
+def _problems_of_history(connection: Connection, examination: Examination, role: str) -> list[Answer]:
     history = History()
     answers: list[Answer] = []
     try:
@@ -96,7 +119,7 @@ def _problems_of_history(connection: Connection) -> list[Answer]:
         answers.append(
             bad(
                 f"{named(twice)} is recorded beside a migration that follows it",
-                f"`DELETE FROM {VERSION_SCHEMA}.alembic_version WHERE version_num = '{twice[0]}'`",
+                advice.sql(examination, *((_DELETE.format(revision), role) for revision in twice)),
             )
         )
     return answers
@@ -126,35 +149,63 @@ def _without_models() -> Answer:
 @line(_GROUP, warns="an index is invalid, so that it serves no query", bad="the invalid index is unique")
 def invalid_indexes(examination: Examination) -> Answer:
     """Indexes that `CREATE INDEX CONCURRENTLY` left unfinished: every write pays for them."""
-    found = examination.rows(
-        "SELECT indisunique, format('%I', relname) AS name FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid"
-        " WHERE NOT indisvalid AND relnamespace = to_regnamespace('public') AND relkind = 'i'"
-        " AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index WHERE index_relid = indexrelid) ORDER BY 1 DESC, 2"
-    )
+    found = examination.rows(_INVALID)
     if not found:
         return good("none")
     names = [row.name for row in found]
-    fix = f"`REINDEX INDEX CONCURRENTLY {names[0]}`, or drop the index and create it again"
-    if found[0].indisunique:
-        return bad(f"{named(names)}: unique indexes among them may not keep duplicates out", fix)
-    return warn(f"{named(names)}: serves no query, and slows down every write", fix)
+    fix = advice.sql(examination, *((row.statement, row.owner) for row in found))
+    again = "create the index again: `tatame-db migrate` does it if a migration had failed"
+    if found[0].duplicates is None:
+        return warn(f"{named(names)}: serves no query, and slows down every write", f"{fix}; then {again}")
+    return bad(
+        f"{named(names)}: unique indexes among them may not keep duplicates out",
+        f"{fix}; then remove the duplicates that `{found[0].duplicates}` finds, and {again}",
+    )
+
+
+# An index that an interrupted REINDEX CONCURRENTLY left behind has its name with `_ccnew` or `_ccold`.
+_INVALID = """
+SELECT format('%I', c.relname) AS name, quote_ident(pg_get_userbyid(c.relowner)) AS owner,
+    format(CASE WHEN EXISTS (SELECT FROM pg_constraint WHERE conindid = c.oid)
+        THEN 'REINDEX INDEX CONCURRENTLY %I' ELSE 'DROP INDEX CONCURRENTLY %I' END, c.relname) AS statement,
+    CASE WHEN indisunique THEN format('SELECT %s, count(*) FROM %s%s GROUP BY %1$s HAVING count(*) > 1',
+        keys.list, indrelid::regclass, ' WHERE ' || nullif(concat_ws(' AND ',
+            '(' || pg_get_expr(indpred, indrelid, true) || ')',
+            CASE WHEN coalesce(to_jsonb(i) ->> 'indnullsnotdistinct', 'false') = 'false' THEN keys.present END), ''))
+    END AS duplicates
+FROM pg_index i JOIN pg_class c ON c.oid = indexrelid
+CROSS JOIN LATERAL (
+    SELECT string_agg(key, ', ' ORDER BY n) AS list, string_agg(key || ' IS NOT NULL', ' AND ' ORDER BY n) AS present
+    FROM generate_series(1, indnkeyatts) AS n CROSS JOIN pg_get_indexdef(indexrelid, n, true) AS key
+) keys
+WHERE NOT indisvalid AND relnamespace = to_regnamespace('public') AND relkind = 'i'
+    AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index WHERE index_relid = indexrelid)
+ORDER BY indisunique DESC, 1
+"""
 
 
 @line(_GROUP, warns="a constraint is NOT VALID")
 def unvalidated_constraints(examination: Examination) -> Answer:
     """Constraints that apply to new rows, and that old rows may violate."""
-    found = examination.names(
-        "SELECT format('%I.%I', relname, conname) FROM pg_constraint k JOIN pg_class c ON c.oid = conrelid"
-        " WHERE NOT convalidated AND relnamespace = to_regnamespace('public') AND conparentid = 0"
-        " AND coalesce((to_jsonb(k) ->> 'conenforced')::boolean, true) ORDER BY 1"
-    )
+    found = examination.rows(_UNVALIDATED)
     if not found:
         return good("none")
-    table, _, name = found[0].partition(".")
     return warn(
-        f"old rows may violate {named(found)}",
-        f"`ALTER TABLE {table} VALIDATE CONSTRAINT {name}`; it names the rows, and blocks no reader or writer",
+        f"old rows may violate {named([f'{row.name}.{row.key}' for row in found])}",
+        f"remove or correct the rows that `{found[0].violations}` finds; then"
+        f" {advice.sql(examination, *((row.statement, row.owner) for row in found))}, which blocks no reader or writer",
     )
+
+
+_UNVALIDATED = f"""
+SELECT format('%I', relname) AS name, format('%I', conname) AS key, quote_ident(pg_get_userbyid(relowner)) AS owner,
+    format('ALTER TABLE %I VALIDATE CONSTRAINT %I', relname, conname) AS statement,
+    {advice.violations("k")} AS violations
+FROM pg_constraint k JOIN pg_class c ON c.oid = conrelid
+WHERE NOT convalidated AND relnamespace = to_regnamespace('public') AND conparentid = 0
+    AND coalesce((to_jsonb(k) ->> 'conenforced')::boolean, true)
+ORDER BY 1, 2
+"""
 
 
 @line(_GROUP, bad="a foreign key is NOT ENFORCED, or its triggers are disabled")
@@ -163,15 +214,24 @@ def disabled_keys(examination: Examination) -> Answer:
     found = examination.rows(_DISABLED)
     if not found:
         return good("none")
-    enforce = f"`ALTER TABLE {found[0].name} ALTER CONSTRAINT {found[0].key} ENFORCED`"
-    enable = f"`ALTER TABLE {found[0].name} ENABLE TRIGGER ALL`, as a superuser"
-    keys = [f"{row.name}.{row.key}" for row in found]
-    return bad(f"the database accepts rows that violate {named(keys)}", enable if found[0].disabled else enforce)
+    keys = dict.fromkeys(f"{row.name}.{row.key}" for row in found)
+    statements = dict.fromkeys((row.statement, row.owner or advice.SUPERUSER) for row in found)
+    parts = [
+        f"remove or correct the rows that `{found[0].violations}` finds",
+        advice.sql(examination, *statements),
+    ]
+    if found[0].owner is None:
+        # Triggers do not look at older rows, so they can stop new ones first.
+        parts.reverse()
+    return bad(f"the database accepts rows that violate {named(keys)}", "; then ".join(parts))
 
 
-# A key without enforcement has no triggers.
-_DISABLED = """
-SELECT DISTINCT format('%I', c.relname) AS name, format('%I', k.conname) AS key, t.oid IS NOT NULL AS disabled
+# A key without enforcement has no triggers. Those of a key are on both tables, and only a superuser can change them.
+_DISABLED = f"""
+SELECT DISTINCT format('%I', c.relname) AS name, format('%I', k.conname) AS key, {advice.violations("k")} AS violations,
+    CASE WHEN t.oid IS NULL THEN quote_ident(pg_get_userbyid(c.relowner)) END AS owner,
+    CASE WHEN t.oid IS NULL THEN format('ALTER TABLE %I ALTER CONSTRAINT %I ENFORCED', c.relname, k.conname)
+        ELSE format('ALTER TABLE %s ENABLE TRIGGER ALL', t.tgrelid::regclass) END AS statement
 FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
 LEFT JOIN pg_trigger t ON t.tgconstraint = k.oid AND t.tgenabled NOT IN ('O', 'A')
 WHERE k.contype = 'f' AND c.relnamespace = to_regnamespace('public')

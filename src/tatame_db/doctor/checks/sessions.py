@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tatame_db.doctor import advice
 from tatame_db.doctor.finding import bad, duration, good, unknown, warn
 from tatame_db.doctor.lines import line
 
 if TYPE_CHECKING:
     from tatame_db.doctor.examination import Examination
-    from tatame_db.doctor.finding import Answer
+from tatame_db.doctor.finding import Answer
 
 _GROUP = "Sessions"
 _SEE_SESSIONS = "GRANT pg_read_all_stats TO {role}"
@@ -48,13 +49,15 @@ def _oldest(examination: Examination, since: str, condition: str, minutes: float
 def _answer(examination: Examination, found: Any, does: str, bad_minutes: float) -> Answer:
     if found.pid is None and found.hidden:
         role = examination.known.role
-        return unknown(f"{role} may not see the sessions of other roles", f"`{_SEE_SESSIONS.format(role=role)}`")
+        grant = _SEE_SESSIONS.format(role=role), advice.SUPERUSER
+        return unknown(f"{role} may not see the sessions of other roles", advice.sql(examination, grant))
     if found.pid is None:
         return good("none")
     others = f", and {found.number - 1} more" if found.number > 1 else ""
     return (bad if found.seconds >= bad_minutes * 60 else warn)(
         f"the process {found.pid} of {found.role} {does} for {duration(found.seconds)}{others}",
-        f"if it is not needed, `SELECT pg_terminate_backend({found.pid})`; fix the program that left it open",
+        "fix the program that left it open; to end it,"
+        f" {advice.sql(examination, (f'SELECT pg_terminate_backend({found.pid})', found.role))}",
     )
 
 
@@ -89,15 +92,20 @@ def blocked_sessions(examination: Examination) -> Answer:
     first = found[0]
     holders = ", ".join(map(str, first.blockers))
     others = f"; {len(found) - 1} more wait too" if len(found) > 1 else ""
+    pairs = zip(first.blockers, first.roles, strict=True)
+    ends = [(f"SELECT pg_terminate_backend({pid})", role) for pid, role in pairs]
     return (bad if first.seconds >= limits.blocked_bad_seconds else warn)(
         f"the process {first.pid} waits for {duration(first.seconds)} for a lock of {holders}{others}",
-        f"look at the process {holders} in `pg_stat_activity`; `SELECT pg_terminate_backend({first.blockers[0]})` ends"
-        " its transaction",
+        f"look at the process {holders} in `pg_stat_activity`; to end its transaction,"
+        f" {advice.sql(examination, *ends)}",
     )
 
 
 _BLOCKED = """
-SELECT pid, seconds, blockers FROM (
+SELECT pid, seconds, blockers, ARRAY(
+    SELECT coalesce(quote_ident(usename), 'a superuser') FROM unnest(blockers) WITH ORDINALITY AS b(pid, n)
+    LEFT JOIN pg_stat_activity USING (pid) ORDER BY n) AS roles
+FROM (
     SELECT l.pid, extract(epoch FROM clock_timestamp() - min(l.waitstart)) AS seconds,
         array_remove(pg_blocking_pids(l.pid), 0) AS blockers
     FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
@@ -106,10 +114,18 @@ SELECT pid, seconds, blockers FROM (
 """
 
 
+# A migration or a backup must not be ended, and a role that owns tables or is a superuser may be theirs.
+_IS_APP = """
+SELECT current_setting('is_superuser') = 'off' AND bool_or(has_table_privilege(oid, 'INSERT'))
+    AND NOT bool_or(pg_has_role(relowner, 'USAGE'))
+FROM pg_class WHERE relnamespace = to_regnamespace('public') AND relkind IN ('r', 'p')
+"""
+
+
 @line(_GROUP, warns="nothing limits a statement, or an idle transaction")
 def time_limits(examination: Examination) -> Answer | None:
-    """Whether the server ends the statements and idle transactions of this role that last too long."""
-    if examination.embedded:
+    """Whether the server ends the statements and idle transactions of the app that last too long."""
+    if examination.embedded or not examination.value(_IS_APP):
         return None
     missing = {
         name: meaning

@@ -5,15 +5,20 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import psycopg
+from sqlalchemy.exc import DBAPIError
+
+from tatame_db.doctor import advice
 from tatame_db.doctor.finding import bad, duration, good, named, size, unknown, warn
 from tatame_db.doctor.lines import line
 
 if TYPE_CHECKING:
     from tatame_db.doctor.examination import Examination
-    from tatame_db.doctor.finding import Answer
+from tatame_db.doctor.finding import Answer
 
 _GROUP = "Tables"
 _STATEMENT_LENGTH = 100
+_OWNER = "(SELECT quote_ident(pg_get_userbyid(relowner)) FROM pg_class WHERE oid = relid)"
 
 
 @line(
@@ -25,10 +30,11 @@ def dead_rows(examination: Examination) -> Answer:
     """Rows that were deleted or updated, and that vacuum has not removed yet: every scan reads them."""
     limits = examination.limits
     found = examination.rows(
-        "SELECT format('%I', relname) AS name, n_dead_tup::float / (n_live_tup + n_dead_tup) AS share, n_dead_tup,"
+        f"SELECT format('%I', relname) AS name, {_OWNER} AS owner,"
+        " n_dead_tup::float / (n_live_tup + n_dead_tup) AS share,"
         " extract(epoch FROM clock_timestamp() - greatest(last_vacuum, last_autovacuum)) AS seconds"
         " FROM pg_stat_user_tables WHERE schemaname = 'public' AND n_dead_tup >= greatest(:rows, 1)"
-        " AND n_dead_tup::float / (n_live_tup + n_dead_tup) >= :share ORDER BY 2 DESC",
+        " AND n_dead_tup::float / (n_live_tup + n_dead_tup) >= :share ORDER BY 3 DESC",
         rows=limits.dead_rows,
         share=limits.dead_warn,
     )
@@ -39,21 +45,27 @@ def dead_rows(examination: Examination) -> Answer:
     others = f"; also {named([row.name for row in found[1:]])}" if found[1:] else ""
     return (bad if first.share >= limits.dead_bad else warn)(
         f"{first.share:.0%} of the rows of {first.name} are dead, and it was last vacuumed {last}{others}",
-        f"find what holds vacuum back (a long transaction, a slot), then `VACUUM (VERBOSE) {first.name}`",
+        "find what holds vacuum back (a long transaction, a slot); then "
+        + advice.of_tables(examination, "VACUUM (VERBOSE)", [(row.name, row.owner) for row in found]),
     )
 
 
 @line(_GROUP, warns="a table of {table_rows:,} rows or more was never analyzed")
 def statistics(examination: Examination) -> Answer:
     """Whether the planner knows the tables: without statistics it guesses."""
-    found = examination.names(
-        "SELECT format('%I', relname) FROM pg_stat_user_tables WHERE schemaname = 'public' AND n_live_tup >= :rows"
+    found = examination.rows(
+        f"SELECT format('%I', relname) AS name, {_OWNER} AS owner FROM pg_stat_user_tables"
+        " WHERE schemaname = 'public' AND n_live_tup >= :rows"
         " AND last_analyze IS NULL AND last_autoanalyze IS NULL ORDER BY n_live_tup DESC",
         rows=examination.limits.table_rows,
     )
     if not found:
         return good("every large table was analyzed")
-    return warn(f"never analyzed: {named(found)}", "`ANALYZE`, and see why autovacuum has not done it")
+    return warn(
+        f"never analyzed: {named([row.name for row in found])}",
+        advice.of_tables(examination, "ANALYZE", [(row.name, row.owner) for row in found])
+        + "; see why autovacuum has not done it",
+    )
 
 
 @line(_GROUP, warns="a foreign key has no index")
@@ -62,23 +74,23 @@ def keys_without_index(examination: Examination) -> Answer:
     found = examination.rows(_KEYS_WITHOUT_INDEX)
     if not found:
         return good("none")
-    first = found[0]
+    statements = ((f"CREATE INDEX CONCURRENTLY ON {row.name} ({row.columns})", row.owner) for row in found)
     return warn(
         named([f"{row.name} ({row.columns})" for row in found]),
-        "add `index=True` to the column of the model, then `tatame-db generate`; by hand,"
-        f" `CREATE INDEX CONCURRENTLY ON {first.name} ({first.columns})`",
+        "add `index=True` to the column of the model, then `tatame-db generate`; without a model,"
+        f" {advice.sql(examination, *statements)}",
     )
 
 
 _KEYS_WITHOUT_INDEX = """
-SELECT format('%I', c.relname) AS name, (
+SELECT format('%I', c.relname) AS name, quote_ident(pg_get_userbyid(c.relowner)) AS owner, (
     SELECT string_agg(format('%I', attname), ', ' ORDER BY array_position(k.conkey, attnum))
     FROM pg_attribute WHERE attrelid = c.oid AND attnum = ANY(k.conkey)) AS columns
 FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
 WHERE k.contype = 'f' AND k.conparentid = 0 AND c.relnamespace = to_regnamespace('public') AND NOT EXISTS (
     SELECT FROM pg_index i WHERE i.indrelid = k.conrelid AND i.indisvalid AND i.indpred IS NULL
         AND (string_to_array(i.indkey::text, ' ')::smallint[])[1:cardinality(k.conkey)] @> k.conkey)
-ORDER BY c.reltuples DESC, 1, 2
+ORDER BY c.reltuples DESC, 1, columns
 """
 
 
@@ -112,13 +124,15 @@ def unused_indexes(examination: Examination) -> Answer:
         return good("none")
     return warn(
         named([f"{row.name} ({size(row.size)})" for row in found]),
-        f"if no standby and no rare report uses it, `DROP INDEX CONCURRENTLY {found[0].name}`, in a migration",
+        "if no standby and no rare report uses it, take it out of its model, then `tatame-db generate`; without a"
+        f" model, {_drop_indexes(examination, [(row.name, row.owner) for row in found])}",
     )
 
 
 # The size as the last vacuum found it: to measure it now would wait for a lock.
 _UNUSED = """
-SELECT format('%I', i.indexrelname) AS name, c.relpages::bigint * current_setting('block_size')::bigint AS size
+SELECT format('%I', i.indexrelname) AS name, quote_ident(pg_get_userbyid(c.relowner)) AS owner,
+    c.relpages::bigint * current_setting('block_size')::bigint AS size
 FROM pg_stat_user_indexes i
 JOIN pg_stat_user_tables t USING (relid)
 JOIN pg_index x USING (indexrelid)
@@ -126,7 +140,7 @@ JOIN pg_class c ON c.oid = i.indexrelid
 WHERE i.schemaname = 'public' AND i.idx_scan = 0 AND NOT x.indisunique AND x.indisvalid
     AND t.seq_scan + coalesce(t.idx_scan, 0) >= :scans
     AND c.relpages::bigint * current_setting('block_size')::bigint >= :size
-ORDER BY 2 DESC, 1
+ORDER BY size DESC, 1
 """
 
 
@@ -138,14 +152,20 @@ def duplicate_indexes(examination: Examination) -> Answer:
         return good("none")
     return warn(
         named([" = ".join(row.names) for row in found]),
-        f"`DROP INDEX CONCURRENTLY {found[0].names[-1]}`, in a migration",
+        "take the younger one out of its model, then `tatame-db generate`; without a model,"
+        f" {_drop_indexes(examination, [(name, row.owner) for row in found for name in row.names[1:]])}",
     )
 
 
-# The last is the one to drop: not that of a constraint, and the younger of two.
+def _drop_indexes(examination: Examination, indexes: list[tuple[str, str]]) -> str:
+    return advice.sql(examination, *((f"DROP INDEX CONCURRENTLY {name}", owner) for name, owner in indexes))
+
+
+# The first is the one to keep: that of a constraint, and the older of two.
 _DUPLICATES = """
 SELECT array_agg(format('%I', c.relname)
-    ORDER BY EXISTS (SELECT FROM pg_constraint WHERE conindid = c.oid) DESC, indisunique DESC, c.oid) AS names
+    ORDER BY EXISTS (SELECT FROM pg_constraint WHERE conindid = c.oid) DESC, indisunique DESC, c.oid) AS names,
+    min(quote_ident(pg_get_userbyid(c.relowner))) AS owner
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
 WHERE c.relnamespace = to_regnamespace('public') AND indisvalid
 GROUP BY indrelid, indkey::text, indclass::text, indcollation::text, indoption::text, indnkeyatts, c.relam,
@@ -185,12 +205,22 @@ def slow_statements(examination: Examination) -> Answer | None:
     if not extension:
         return None
     limits = examination.limits
-    found = examination.rows(_SLOW.format(schema=extension[0][0]), slow=limits.slow_ms, calls=limits.slow_calls)
+    schema = extension[0][0]
+    try:
+        found = examination.rows(_SLOW.format(schema=schema), slow=limits.slow_ms, calls=limits.slow_calls)
+    except DBAPIError as error:
+        if not isinstance(error.orig, psycopg.errors.ObjectNotInPrerequisiteState):
+            raise
+        return unknown(
+            "the server has not loaded `pg_stat_statements`",
+            "add it to `shared_preload_libraries` of the server and restart it, or `DROP EXTENSION pg_stat_statements`",
+        )
     hidden = bool(found and found[0].hidden)
     slow = [row for row in found if row.queryid is not None]
     if not slow and hidden:
         role = examination.known.role
-        return unknown(f"{role} may not see the statements of other roles", f"`GRANT pg_read_all_stats TO {role}`")
+        grant = f"GRANT pg_read_all_stats TO {role}", advice.SUPERUSER
+        return unknown(f"{role} may not see the statements of other roles", advice.sql(examination, grant))
     if not slow:
         return good("none")
     texts = [
@@ -199,8 +229,8 @@ def slow_statements(examination: Examination) -> Answer | None:
     ]
     return warn(
         named(texts),
-        "read its plan with `EXPLAIN (ANALYZE, BUFFERS)`; `SELECT query FROM pg_stat_statements WHERE queryid ="
-        f" {slow[0].queryid}` shows the whole text",
+        "read its plan with `EXPLAIN (ANALYZE, BUFFERS)`; `SELECT query FROM"
+        f" {schema}.pg_stat_statements WHERE queryid = {slow[0].queryid}` shows the whole text",
     )
 
 
