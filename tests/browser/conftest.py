@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,12 @@ class Home:
             [COMMAND, *arguments], env=self.environment, check=True, capture_output=True, text=True, timeout=120
         ).stdout.strip()
 
+    @cached_property
+    def url(self) -> str:
+        return self.run("url")
+
     def connect(self) -> psycopg.Connection:
-        return psycopg.connect(self.run("url"), autocommit=True)
+        return psycopg.connect(self.url, autocommit=True)
 
 
 @dataclass
