@@ -28,6 +28,7 @@ for line in sys.stdin:
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.path[:0] = request["path"]
+    sys.argv = ["tatame-db", *request["arguments"]]
     if request["code"] is not None:
         warnings.simplefilter("error")
         exec(compile(request["code"], "<example>", "exec"), {"__name__": "__main__"})  # noqa: S102, a test's own code
@@ -37,6 +38,5 @@ for line in sys.stdin:
         from tests.sharing import share
 
         share(request["scratch"], setattr)
-    sys.argv = ["tatame-db", *request["arguments"]]
     runpy.run_module("tatame_db", run_name="__main__", alter_sys=True)
     break

@@ -19,6 +19,7 @@ import psycopg
 import pytest
 from sqlalchemy import URL
 from tests.database.moves import ask, change, contents
+from tests.forks import Zygote
 
 from tatame_db import evolve, move
 from tatame_db.database.address import readable
@@ -347,10 +348,12 @@ with Database(sys.argv[2]) as database:
 
 
 @pytest.mark.long
-def test_a_client_killed_at_any_stage_leaves_each_table_unchanged_or_complete(supabase: URL, address: URL) -> None:
+def test_a_client_killed_at_any_stage_leaves_each_table_unchanged_or_complete(
+    supabase: URL, address: URL, zygote: Zygote, tmp_path: Path
+) -> None:
     def kill(stage: move.Stage) -> None:
         addresses = [each.render_as_string(hide_password=False) for each in (supabase, address)]
-        done = subprocess.run([sys.executable, "-c", CLIENT, *addresses, stage.name], check=False)
+        done = zygote.run(*addresses, stage.name, cwd=tmp_path, environment=dict(os.environ), code=CLIENT)
         assert done.returncode == -signal.SIGKILL
         raise move.ConnectionLost(database="client", reason="killed")
 
