@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -24,11 +25,23 @@ def test_the_page_shows_what_the_commands_print(run: Run, environment: dict[str,
         re.findall(r"^```console\n(\$ (?:DATABASE_URL=\$app )?tatame-db .*?)^```$", PAGE.read_text(), re.S | re.M)
     )
     shown = re.findall(r"^\$ (DATABASE_URL=\$app )?tatame-db (.*)\n((?:(?!\$ ).*\n)*)", console, flags=re.MULTILINE)
-    assert [command for _, command, _ in shown] == ["roles --apply --yes", "roles", "seed"]
+    assert [command.split(" -c")[0] for _, command, _ in shown] == [
+        "roles --apply --yes",
+        "roles",
+        "psql",
+        "roles --apply --yes",
+        "seed",
+    ]
+    codes: list[int] = []
     for as_app, command, output in shown:
-        done = run(*command.split(), **({"DATABASE_URL": app} if as_app else {}))
-        assert (done.stderr if as_app else done.stdout) == output
+        done = run(*shlex.split(command), **({"DATABASE_URL": app} if as_app else {}))
+        codes.append(done.returncode)
+        assert (done.stderr if done.returncode else done.stdout) == output
+    assert codes == [0, 0, 0, 3, 1]
 
+    assert run("roles").stdout.count("WARNING") == 2
+    [taken] = re.findall("`(REVOKE .*)`", shown[3][2])
+    assert run("psql", "-c", taken).returncode == 0
     again = run("roles", "--apply", "--yes")
     assert (again.returncode, again.stdout) == (0, "")
     assert "nothing changed" in again.stderr

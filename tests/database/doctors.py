@@ -177,6 +177,13 @@ def database_of(clinic: Clinic, options: str = f"TEMPLATE {_TEMPLATE}") -> Gener
     """Create a database, and drop it at the end."""
     name = f"patient_{next(_names)}"
     change(clinic.maintenance, f"CREATE DATABASE {name} {options}")
+    if clinic.kind == OLDER:
+        # A copy has the rights of its template on tables, and not those on the database.
+        change(
+            clinic.maintenance,
+            f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC",
+            f"GRANT CREATE, TEMPORARY ON DATABASE {name} TO {Names.owner}",
+        )
     yield clinic.address.set(database=name)
     change(clinic.maintenance, f"DROP DATABASE {name} WITH (FORCE)")
 

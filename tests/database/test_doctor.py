@@ -205,6 +205,12 @@ def a_member_of_a_superuser(ward: Ward) -> None:
     ward.stack.callback(ward.run, "REVOKE postgres FROM tatame_app")
 
 
+@sick("superuser", WARN, on=(OLDER,))
+def a_member_of_a_role_that_runs_programs(ward: Ward) -> None:
+    ward.run("GRANT pg_execute_server_program TO tatame_app")
+    ward.stack.callback(ward.run, "REVOKE pg_execute_server_program FROM tatame_app")
+
+
 @sick("superuser", BAD)
 def a_superuser_in_production(ward: Ward) -> None:
     as_superuser(ward, production=True)
@@ -215,11 +221,37 @@ def an_app_that_owns_tables(ward: Ward) -> None:
     ward.run("ALTER TABLE users OWNER TO tatame_app")
 
 
+@sick("ownership", WARN, on=(OLDER,))
+def an_app_that_owns_the_database(ward: Ward) -> None:
+    ward.run(f"ALTER DATABASE {ward.address.database} OWNER TO tatame_app")
+
+
 @sick("backup", WARN, on=(OLDER,))
 def no_role_for_backups(ward: Ward) -> None:
     ward.run(
         "REVOKE SELECT ON users FROM tatame_app, tatame_read, tatame_backup", "ALTER TABLE users OWNER TO postgres"
     )
+
+
+@sick("backup", WARN, on=(OLDER,))
+def a_schema_that_no_role_for_backups_reads(ward: Ward) -> None:
+    ward.run("CREATE SCHEMA other", "CREATE TABLE other.things ()")
+
+
+@sick("roles", WARN, on=(OLDER,))
+def a_table_that_a_superuser_made(ward: Ward) -> None:
+    ward.run("REVOKE ALL ON users FROM tatame_app", "ALTER TABLE users OWNER TO postgres")
+
+
+@sick("roles", BAD, on=(OLDER,))
+def rights_of_everybody(ward: Ward) -> None:
+    ward.run("GRANT TRUNCATE ON users TO PUBLIC")
+
+
+@sick("roles", BAD, on=(OLDER,))
+def a_read_only_role_that_writes(ward: Ward) -> None:
+    ward.run("GRANT tatame_app TO tatame_read")
+    ward.stack.callback(ward.run, "REVOKE tatame_app FROM tatame_read")
 
 
 @sick("migrations", BAD)
@@ -833,7 +865,7 @@ def test_only_the_app_needs_time_limits(ward: Ward) -> None:
 
 # What only some databases have.
 NOT_FOR_ALL = {"unfinished move", "homes", "slots of source", "standbys"}
-OF_SERVERS = {"ownership", "backup", "time limits", "slow statements"}
+OF_SERVERS = {"roles", "ownership", "backup", "time limits", "slow statements"}
 OF_EMBEDDED = {"programs", "disk", "log"}
 
 

@@ -96,7 +96,7 @@ def test_each_role_has_its_rights_and_those_of_no_other(roled: Roled) -> None:
 
 
 def test_applying_twice_changes_nothing(roled: Roled) -> None:
-    assert roled.apply() == roles.RolesApplied([], [])
+    assert roled.apply() == roles.RolesApplied([], [], [])
     owner = Database(roled.at(roled.names.owner))
     with owner, owner.engine.connect() as connection:
         # The owner, who may create no role, finds nothing to do either.
@@ -194,7 +194,7 @@ def test_the_printed_sql_does_what_apply_does(bare: Roled, server: EmbeddedServe
         psql = [str(program), "--no-psqlrc", "--set=ON_ERROR_STOP=1", readable(bare.address)]
         done = subprocess.run(psql, input=script, check=False, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-    assert bare.apply() == roles.RolesApplied([], [])
+    assert bare.apply() == roles.RolesApplied([], [], [])
     assert bare.ask("SELECT count(*) FROM users") == [(0,)]
 
 

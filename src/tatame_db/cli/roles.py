@@ -57,7 +57,7 @@ def roles(
         _apply(target, names, replication=not no_replication, as_json=as_json)
     else:
         with target.database.engine.connect() as connection:
-            found = list_roles(connection)
+            found = list_roles(connection, names)
         if as_json:
             console.answer_json(asdict(found))
         else:
@@ -66,6 +66,7 @@ def roles(
 
 def _apply(target: Target, names: Names, *, replication: bool, as_json: bool) -> None:
     from tatame_db import roles as rights
+    from tatame_db.database.dialect import quoted
     from tatame_db.evolve.lock import exclusive
 
     with exclusive(target.database.engine, timeouts()) as connection:
@@ -75,10 +76,12 @@ def _apply(target: Target, names: Names, *, replication: bool, as_json: bool) ->
     else:
         for change in applied.changes:
             console.answer(change)
-    if not applied.changes:
-        console.say("nothing changed: every role has its rights")
     for role in applied.created:
-        console.say(f"{role} has no password yet: set one with `tatame-db psql` and `\\password {role}`")
+        console.say(f"{role} has no password yet: set one with `tatame-db psql` and `\\password {quoted(role)}`")
+    if applied.remaining:
+        raise rights.RightsRemain(rights=applied.remaining)
+    if not applied.changes:
+        console.say("nothing changed: every role has its rights, and no more")
 
 
 def _show(found: Roles) -> None:
@@ -109,3 +112,11 @@ def _show(found: Roles) -> None:
     console.answer("\n* the role of the address")
     if found.current.is_superuser:
         console.answer(f"WARNING  {found.current.name} is a superuser: an app needs less, see `tatame-db roles --sql`")
+    for sentence in found.beyond:
+        console.answer(f"WARNING  beyond its part, {sentence}")
+    for sentence in [*found.lacking, *found.unable]:
+        console.answer(f"WARNING  {sentence}")
+    if found.beyond or found.lacking:
+        console.answer(
+            "`tatame-db roles --apply` gives the roles their parts; it does not touch what may concern others"
+        )

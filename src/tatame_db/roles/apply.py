@@ -10,9 +10,11 @@ import psycopg
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from tatame_db.errors import TatameError, fact
+from tatame_db.errors import TatameError, counted, fact
+from tatame_db.roles.excess import Held, excess, in_sentences, rights_held
+from tatame_db.roles.facts import facts_of
 from tatame_db.roles.names import Names
-from tatame_db.roles.needs import DUTIES, SCHEMAS
+from tatame_db.roles.needs import DUTIES
 from tatame_db.roles.rights import Right, in_words, missing_rights, rows_of
 from tatame_db.roles.script import script
 
@@ -61,6 +63,28 @@ class RolesBusy(TatameError):
     fix = "run the command again when long transactions have ended (see `pg_stat_activity`)"
 
 
+@fact
+class RightsRemain(TatameError):
+    """The roles have their rights, and more."""
+
+    rights: list[str]
+    """What each role has beyond its part, with the statements that take it away."""
+    exit_code = 3
+    what = "{number} that `tatame-db roles --apply` does not take away:\n{sentences}"
+    means = "The four roles have their rights; these go beyond their parts."
+    fix = "let a superuser run these statements, if no other program needs them, and then the command again"
+
+    @property
+    def number(self) -> str:
+        """How many groups of rights there are."""
+        return f"{counted(len(self.rights), 'right')} remain{'s' if len(self.rights) == 1 else ''}"
+
+    @property
+    def sentences(self) -> str:
+        """One a line."""
+        return "\n".join(f"  {sentence}" for sentence in self.rights)
+
+
 @dataclass(frozen=True)
 class RolesApplied:
     """What changed; nothing if the roles had their rights already."""
@@ -69,10 +93,15 @@ class RolesApplied:
     """The new roles, which have no password yet."""
     changes: list[str]
     """Each role with what it gained or lost, in words."""
+    remaining: list[str]
+    """What roles still have beyond their parts, with the statements that take it away: those may concern others."""
 
 
 def apply(connection: Connection, names: Names | None = None, *, replication: bool = True) -> RolesApplied:
-    """Create the roles that do not exist, and give all four exactly the rights of their declaration. Commits.
+    """Create the roles that do not exist, and give all four the rights of their declaration. Commits.
+
+    What they have beyond it is revoked, with what PUBLIC has on the tables. What comes from ownership or from a group
+    of others remains, and is returned.
 
     Existing roles keep their passwords and logins. Rights are read back before the commit: a role that may not grant
     one gets no error from PostgreSQL if it has that right itself. Raises `RightsNotGranted`, `RolesBusy`,
@@ -91,7 +120,9 @@ def apply(connection: Connection, names: Names | None = None, *, replication: bo
 def _apply(connection: Connection, names: Names, *, replication: bool) -> RolesApplied:
     roles = list(names.by_duty.values())
     parts = script(connection, names, replication=replication)
-    before, existing = _state(connection, roles), _existing(connection, roles)
+    duties = {names.by_duty[duty.name]: duty for duty in DUTIES}
+    held, existing = rights_held(connection, facts_of(connection, roles), roles), _existing(connection, roles)
+    before = _of_interest(held, roles)
     user = str(connection.scalar(text("SELECT current_user")))
     for statement in (statement for _, statements in parts for statement in statements if statement.needed):
         try:
@@ -104,10 +135,13 @@ def _apply(connection: Connection, names: Names, *, replication: bool) -> RolesA
                 raise RolesBusy(statement=statement.sql) from error
             raise
     _refuse_silent_failure(connection, names, user, replication=replication)
-    after = _state(connection, roles)
+    facts = facts_of(connection, roles)
+    held = rights_held(connection, facts, roles)
+    after = _of_interest(held, roles)
     changes = [f"{role} has {what}" for role, what in _described(after - before)]
     changes += [f"{role} no longer has {what}" for role, what in _described(before - after)]
-    return RolesApplied([role for role in roles if role not in existing], changes)
+    remaining = in_sentences(excess(held, duties, facts))
+    return RolesApplied([role for role in roles if role not in existing], changes, remaining)
 
 
 def _refuse_silent_failure(connection: Connection, names: Names, user: str, *, replication: bool) -> None:
@@ -125,53 +159,16 @@ def _existing(connection: Connection, roles: list[str]) -> set[str]:
     return set(connection.scalars(text("SELECT rolname FROM pg_roles WHERE rolname = ANY(:roles)"), {"roles": roles}))
 
 
-_STATE = """
-WITH object AS (
-    SELECT CASE relkind WHEN 'S' THEN 'sequence' ELSE 'table' END AS kind, n.nspname AS schema, relname::text AS name,
-        relowner AS owner,
-        coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", relowner)) AS acl
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE n.nspname = ANY(:schemas) AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
-    UNION ALL SELECT 'schema', nspname, NULL, nspowner, coalesce(nspacl, acldefault('n', nspowner))
-    FROM pg_namespace WHERE nspname = ANY(:schemas)
-    UNION ALL SELECT 'database', NULL, NULL, datdba, coalesce(datacl, acldefault('d', datdba))
-    FROM pg_database WHERE datname = current_database()
-    UNION ALL SELECT CASE defaclobjtype WHEN 'S' THEN 'future sequences' ELSE 'future tables' END, n.nspname, NULL,
-        defaclrole, defaclacl
-    FROM pg_default_acl JOIN pg_namespace n ON n.oid = defaclnamespace
-    WHERE n.nspname = ANY(:schemas) AND defaclobjtype IN ('r', 'S')
-    UNION ALL SELECT 'function', n.nspname, p.oid::regprocedure::text, proowner, NULL
-    FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE n.nspname = ANY(:schemas)
-    UNION ALL SELECT 'type', n.nspname, typname, typowner, NULL
-    FROM pg_type JOIN pg_namespace n ON n.oid = typnamespace
-    WHERE n.nspname = ANY(:schemas) AND typtype IN ('d', 'e', 'r')
-)
-SELECT r.rolname, 'OWNER', kind, schema, name FROM object JOIN pg_roles r ON r.oid = owner
-WHERE kind <> 'database' AND kind !~ '^future'
-UNION ALL
-SELECT coalesce(r.rolname, 'PUBLIC'), a.privilege_type, kind, schema, name
-FROM object CROSS JOIN LATERAL aclexplode(acl) a LEFT JOIN pg_roles r ON r.oid = a.grantee WHERE a.grantee <> owner
-UNION ALL
-SELECT rolname, attribute, 'role', NULL, NULL FROM pg_roles CROSS JOIN LATERAL unnest(array_remove(ARRAY[
-    CASE WHEN rolcanlogin THEN 'LOGIN' END, CASE WHEN rolreplication THEN 'REPLICATION' END,
-    CASE WHEN rolbypassrls THEN 'BYPASSRLS' END], NULL) || coalesce(rolconfig, '{}')) AS attribute
-WHERE rolname = ANY(:roles)
-UNION ALL
-SELECT m.rolname, 'membership', 'member', NULL, g.rolname
-FROM pg_auth_members a JOIN pg_roles m ON m.oid = a.member JOIN pg_roles g ON g.oid = a.roleid
-WHERE m.rolname = ANY(:roles) OR g.rolname = ANY(:roles)
-"""
-
-_Fact = tuple[str, Right]
+def _of_interest(held: Iterable[Held], roles: list[str]) -> set[tuple[str, Right]]:
+    """Leave out the attributes and groups of roles that are not among the four."""
+    return {
+        (one.role, one.right)
+        for one in held
+        if one.role in roles or (one.right.kind != "role" and (one.right.kind != "member" or one.right.name in roles))
+    }
 
 
-def _state(connection: Connection, roles: list[str]) -> set[_Fact]:
-    """Return who has which right now."""
-    rows = connection.execute(text(_STATE), {"schemas": list(SCHEMAS), "roles": roles})
-    return {(role, Right(privilege, kind, schema, name)) for role, privilege, kind, schema, name in rows}
-
-
-def _described(facts: Iterable[_Fact]) -> list[tuple[str, str]]:
+def _described(facts: Iterable[tuple[str, Right]]) -> list[tuple[str, str]]:
     by_role: dict[str, list[Right]] = defaultdict(list)
     for role, right in sorted(facts, key=str):
         by_role[role].append(right)

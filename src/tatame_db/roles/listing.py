@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Literal
 from sqlalchemy import text
 
 from tatame_db.database.dialect import SCHEMA
-from tatame_db.roles.needs import DUMP, MIGRATE, OWNER, WRITE_ROWS, Need
-from tatame_db.roles.rights import missing_rights, rows_of
+from tatame_db.roles.dump import undumpable
+from tatame_db.roles.excess import duties_in_use, excess, in_sentences, rights_held
+from tatame_db.roles.facts import facts_of
+from tatame_db.roles.names import Names
+from tatame_db.roles.needs import BACKUP, MIGRATE, OWNER, WRITE_ROWS, Need
+from tatame_db.roles.rights import in_words, missing_rights, rows_of
 from tatame_db.schema import Base
 
 if TYPE_CHECKING:
@@ -18,9 +22,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from tatame_db.roles.needs import Duty
     from tatame_db.roles.rights import Right
 
-_ASKED = (*WRITE_ROWS, *MIGRATE, *DUMP, Need("REPLICATION", "role"))
+_ASKED = (*WRITE_ROWS, *MIGRATE, Need("REPLICATION", "role"))
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class RoleRights:
     migrates: bool
     """Whether it may run every migration: it owns all tables, and may write the record of migrations."""
     backs_up: Literal["yes", "pg_dump", "no"]
-    """Whether it may run pg_dump of the tables of the models, and with `yes` pg_basebackup too."""
+    """Whether it may run pg_dump of the whole database, and with `yes` pg_basebackup too."""
 
     @property
     def is_superuser(self) -> bool:
@@ -61,6 +66,14 @@ class Roles:
     tables: int
     """The number of existing tables of the models."""
     roles: list[RoleRights]
+    in_use: bool
+    """Whether the four roles have rights in this database."""
+    beyond: list[str]
+    """What the four roles and PUBLIC can do beyond their parts, with the statements that take it away."""
+    lacking: list[str]
+    """What the four roles lack of their parts."""
+    unable: list[str]
+    """What keeps the roles for backups from running pg_dump, with the statements that let them."""
 
     @property
     def current(self) -> RoleRights:
@@ -68,16 +81,18 @@ class Roles:
         return next(role for role in self.roles if role.is_current)
 
 
-def list_roles(connection: Connection) -> Roles:
+def list_roles(connection: Connection, names: Names | None = None) -> Roles:
     """Return the roles that can log in, groups with members, and owners of tables, with their rights; changes nothing.
 
-    It asks the catalogue alone, so any role that may connect can call it. PostgreSQL's own roles are left out.
+    It asks the catalogue alone, so any role that may connect can call it. PostgreSQL's own roles are left out. Where
+    the four roles have their rights, it says whether they have more or less than their parts.
 
         >>> with db.engine.connect() as connection:
         ...     list_roles(connection).current.is_superuser
         False
     """
-    found = connection.execute(text(_ROLES), {"tables": list(Base.metadata.tables)}).all()
+    duties = duties_in_use(connection, names or Names())
+    found = connection.execute(text(_ROLES), {"tables": list(Base.metadata.tables), "duties": list(duties)}).all()
     database, tables = connection.execute(
         text(
             "SELECT current_database(), (SELECT count(*) FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace"
@@ -85,7 +100,9 @@ def list_roles(connection: Connection) -> Roles:
         ),
         {"tables": list(Base.metadata.tables)},
     ).one()
-    missing = missing_rights(rows_of(connection), _ASKED, [row.rolname for row in found])
+    listed = [row.rolname for row in found]
+    missing = missing_rights(rows_of(connection), _ASKED, listed)
+    obstacles = undumpable(connection, listed)
     return Roles(
         database,
         tables,
@@ -93,6 +110,7 @@ def list_roles(connection: Connection) -> Roles:
             _rights(
                 missing[row.rolname],
                 tables,
+                dumps=not obstacles[row.rolname],
                 name=row.rolname,
                 is_current=row.is_current,
                 can_login=row.rolcanlogin,
@@ -100,13 +118,37 @@ def list_roles(connection: Connection) -> Roles:
             )
             for row in found
         ],
+        in_use=bool(duties),
+        beyond=_beyond(connection, duties),
+        lacking=_lacking(connection, duties),
+        unable=[
+            one.sentence(role) for role, duty in duties.items() if duty is BACKUP for one in obstacles.get(role, [])
+        ],
     )
+
+
+def _beyond(connection: Connection, duties: dict[str, Duty]) -> list[str]:
+    if not duties:
+        return []
+    facts = facts_of(connection, duties)
+    return in_sentences(excess(rights_held(connection, facts, duties), duties, facts))
+
+
+def _lacking(connection: Connection, duties: dict[str, Duty]) -> list[str]:
+    rows = rows_of(connection)
+    # A server may allow no replication.
+    missing = {
+        role: missing_rights(rows, [need for need in duty.needs if need.kind != "role"], [role])[role]
+        for role, duty in duties.items()
+    }
+    return [f"{role} lacks {'; '.join(in_words(rights))}" for role, rights in missing.items() if rights]
 
 
 def _rights(
     missing: Sequence[Right],
     tables: int,
     *,
+    dumps: bool,
     name: str,
     is_current: bool,
     can_login: bool,
@@ -120,7 +162,6 @@ def _rights(
         if right.kind == "table" and right.schema == SCHEMA and right.privilege in {"INSERT", "UPDATE", "DELETE"}
     }
     enters = ("USAGE", "schema", SCHEMA) not in lacks
-    dumps = not any(_concerns(right, DUMP) for right in missing)
     replicates = ("REPLICATION", "role", None) not in lacks
     return RoleRights(
         name,
@@ -151,7 +192,7 @@ SELECT r.rolname, r.rolname = current_user AS is_current, r.rolcanlogin, array_r
     CASE WHEN r.rolbypassrls THEN 'bypassrls' END, CASE WHEN r.rolcreatedb THEN 'createdb' END,
     CASE WHEN r.rolcreaterole THEN 'createrole' END], NULL) AS attributes
 FROM pg_roles r
-WHERE r.rolname !~ '^pg_' AND (r.rolcanlogin OR r.rolname = current_user
+WHERE r.rolname !~ '^pg_' AND (r.rolcanlogin OR r.rolname = current_user OR r.rolname = ANY(:duties)
     OR EXISTS (SELECT FROM pg_auth_members m WHERE m.roleid = r.oid)
     OR EXISTS (SELECT FROM pg_class c WHERE c.relowner = r.oid AND c.relnamespace = to_regnamespace('{SCHEMA}')
         AND c.relname = ANY(:tables)))

@@ -45,6 +45,11 @@ CONNECT = (Need("CONNECT", "database"),)
 READ_HISTORY = _reading(VERSION_SCHEMA)
 READ_RECORD = _reading(MOVE_SCHEMA)
 READ_ROWS = _reading(SCHEMA)
+_RECORDS = (
+    *READ_HISTORY,
+    *READ_RECORD,
+    *(Need("SELECT", "sequence", schema) for schema in (VERSION_SCHEMA, MOVE_SCHEMA)),
+)
 WRITE_ROWS = (*READ_ROWS, *_tables("INSERT", "UPDATE", "DELETE"), Need("USAGE", "sequence", SCHEMA))
 _OWN_TABLES = (Need("USAGE", "schema", SCHEMA), Need("CREATE", "schema", SCHEMA), *_tables(OWNER))
 MIGRATE = (
@@ -97,13 +102,13 @@ APP = Duty(
     "app",
     "tatame_app",
     "reads and writes rows",
-    (*CONNECT, *WRITE_ROWS, Need("SELECT", "sequence", SCHEMA), *READ_HISTORY, *READ_RECORD),
+    (*CONNECT, *WRITE_ROWS, Need("SELECT", "sequence", SCHEMA), *_RECORDS),
 )
 READ_ONLY = Duty(
     "read-only",
     "tatame_read",
     "reads, as the studio and reports do",
-    (*CONNECT, *READ_ROWS, Need("SELECT", "sequence", SCHEMA), *READ_HISTORY, *READ_RECORD),
+    (*CONNECT, *READ_ROWS, Need("SELECT", "sequence", SCHEMA), *_RECORDS),
 )
 BACKUP = Duty(
     "backup",

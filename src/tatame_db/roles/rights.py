@@ -207,7 +207,7 @@ def _phrase(kind: str, schema: str | None, privileges: str, names: list[str]) ->
     if kind in {"role", "member"}:
         return privileges if kind == "role" else f"{privileges} of {', '.join(names)}"
     if kind.startswith("future"):
-        return f"{privileges} on {kind} of {schema}"
+        return f"{privileges} on {kind}{f' of {schema}' if schema else ''}"
     if kind == "database":
         return f"{privileges} {of} the database"
     if len(names) > _MOST_NAMED:

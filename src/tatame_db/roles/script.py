@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from tatame_db.database.dialect import MOVE_SCHEMA, SCHEMA, literal, quoted
+from tatame_db.errors import TatameError, fact
+from tatame_db.roles.excess import excess, revocations, rights_held
 from tatame_db.roles.facts import facts_of
 from tatame_db.roles.names import refuse_unsuitable
 from tatame_db.roles.needs import BACKUP, DUTIES, OWNER, OWNING, READ_ONLY, SCHEMAS, SECRET
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
 
 TEMP_FILE_LIMIT = "2GB"
 """What a statement of the studio may write to the server's disk beside tables: a sort of all rows, but no full disk."""
-# They see or change more than the tables: the first shows the passwords of all roles, as hashes.
-_TOO_WIDE = ("pg_read_all_data", "pg_write_all_data")
 
 
 @dataclass(frozen=True)
@@ -41,22 +41,18 @@ def script(connection: Connection, names: Names, *, replication: bool = True) ->
     Raises `RoleNameInvalid`, `RoleUnsuitable`.
     """
     names.refuse_invalid()
-    facts = facts_of(connection, names)
+    facts = facts_of(connection, names.by_duty.values())
     refuse_unsuitable(connection, names)
-    parts = [("everybody", list(_of_public(facts)))]
+    parts: list[tuple[str, list[Statement]]] = []
     for duty in DUTIES:
         role = names.by_duty[duty.name]
         statements = [*_role(facts, duty, role, replication=replication)]
         statements += _ownership(facts, role) if duty is OWNING else _privileges(facts, duty, role, names.owner)
         parts.append((f"{duty.name}: {duty.purpose}", statements))
-    return parts
-
-
-def _of_public(facts: Facts) -> Iterator[Statement]:
-    # CONNECT stays: a role that has nothing else reads no row, and the monitoring of the server may depend on it.
-    yield Statement(f"REVOKE CREATE ON SCHEMA {SCHEMA} FROM PUBLIC", facts.public_creates)
-    database = quoted(facts.database)
-    yield Statement(f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC", facts.public_has_temporary)
+    duties = {names.by_duty[duty.name]: duty for duty in DUTIES}
+    found = excess(rights_held(connection, facts, duties), duties, facts)
+    statements = [Statement(sql) for sql in revocations(one.remedy for one in found if one.remedy.is_applied)]
+    return [*parts, ("what roles have beyond their parts", statements)] if statements else parts
 
 
 def _role(facts: Facts, duty: Duty, role: str, *, replication: bool) -> Iterator[Statement]:
@@ -65,13 +61,10 @@ def _role(facts: Facts, duty: Duty, role: str, *, replication: bool) -> Iterator
         f"IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {literal(role)}) THEN CREATE ROLE {name} LOGIN; END IF;"
     )
     yield Statement(_do(create), facts.lacks(role))
-    replicates, acts, groups = facts.existing.get(role, (False, False, ()))
-    if duty is OWNING:
-        if not facts.is_superuser and facts.user != role:
-            # Only a member may hand tables over to it, and change its default privileges.
-            yield Statement(f"GRANT {name} TO CURRENT_USER", not acts)
-    else:
-        yield from (Statement(f"REVOKE {group} FROM {name}") for group in _TOO_WIDE if group in groups)
+    replicates, acts = facts.existing.get(role, (False, False))
+    if duty is OWNING and not facts.is_superuser and facts.user != role:
+        # Only a member may hand tables over to it, and change its default privileges.
+        yield Statement(f"GRANT {name} TO CURRENT_USER", not acts)
     if duty is READ_ONLY and facts.limits_temp_files:
         yield Statement(f"ALTER ROLE {name} SET temp_file_limit = '{TEMP_FILE_LIMIT}'")
     if duty is BACKUP:
@@ -110,7 +103,7 @@ _KINDS: Mapping[str, tuple[str, ...]] = {
 
 
 def _privileges(facts: Facts, duty: Duty, role: str, owner: str) -> Iterator[Statement]:
-    """Grant a role exactly its privileges on the tables and sequences that exist and that the owner will create."""
+    """Grant a role its privileges on the tables and sequences that exist and that the owner will create."""
     name = quoted(role)
     for schema in facts.schemas:
         for kind, types in _KINDS.items():
@@ -118,13 +111,10 @@ def _privileges(facts: Facts, duty: Duty, role: str, owner: str) -> Iterator[Sta
             reads_secret = any(need.is_secret for need in duty.needs)
             found = [thing for thing in facts.objects if thing.schema == schema and thing.type in types]
             readable = ", ".join(thing.name for thing in found if reads_secret or not thing.is_secret)
-            if found:
-                yield Statement(f"REVOKE ALL ON {kind.upper()} {', '.join(thing.name for thing in found)} FROM {name}")
             if granted and readable:
                 yield Statement(f"GRANT {granted} ON {kind.upper()} {readable} TO {name}")
-            future = f"ALTER DEFAULT PRIVILEGES FOR ROLE {quoted(owner)} IN SCHEMA {schema}"
-            yield Statement(f"{future} REVOKE ALL ON {kind.upper()}S FROM {name}")
             if granted:
+                future = f"ALTER DEFAULT PRIVILEGES FOR ROLE {quoted(owner)} IN SCHEMA {schema}"
                 yield Statement(f"{future} GRANT {granted} ON {kind.upper()}S TO {name}")
 
 
@@ -196,8 +186,20 @@ def _do(body: str, declared: str = "") -> str:
     return f"DO $do{number}$ {declared}BEGIN {body} END $do{number}$"
 
 
+@fact
+class ScriptUnprintable(TatameError):
+    """A name contains a character that a terminal would obey."""
+
+    name: str
+    what = "the SQL cannot be printed: {name!r} contains a character that is not printable"
+    fix = "run `tatame-db roles --apply`, which prints no SQL"
+
+
 def as_text(parts: list[tuple[str, list[Statement]]]) -> str:
-    """Write a script for psql: one transaction."""
+    """Write a script for psql: one transaction. Raises `ScriptUnprintable`."""
+    for statement in (statement.sql for _, statements in parts for statement in statements):
+        if not statement.isprintable():
+            raise ScriptUnprintable(name=statement)
     lines = ["BEGIN;"]
     for title, statements in parts:
         lines += ["", f"-- {title}", *(f"{statement.sql};" for statement in statements)]
