@@ -232,6 +232,17 @@ def test_seed_refuses_a_database_on_another_machine(run: Run) -> None:
     assert "secret" not in done.stderr
 
 
+@pytest.mark.parametrize("options", [[], ["--replace", "--yes"]])
+def test_seed_refuses_production(run: Run, bare_address_url: str, options: list[str]) -> None:
+    run("migrate", DATABASE_URL=bare_address_url)
+    with psycopg.connect(bare_address_url, autocommit=True) as connection:
+        connection.execute("INSERT INTO users (clerk_user_id) VALUES ('real')")
+        done = run("seed", *options, DATABASE_URL=bare_address_url, TATAME_ENV="production")
+        assert done.returncode == 1
+        assert "production" in done.stderr
+        assert connection.execute("SELECT clerk_user_id FROM users").fetchall() == [("real",)]
+
+
 def test_a_table_dropped_without_a_migration_is_reported(run: Run, bare_address_url: str) -> None:
     run("migrate", DATABASE_URL=bare_address_url)
     with psycopg.connect(bare_address_url, autocommit=True) as connection:

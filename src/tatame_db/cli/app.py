@@ -142,6 +142,16 @@ class NotLocal(TatameError):
 
 
 @fact
+class NotInProduction(TatameError):
+    """The command writes sample data, and the settings say that the data is real."""
+
+    command: str
+    where: str
+    what = "`{command}` does not run in production, and `TATAME_ENV` is `production`; the database is {where}"
+    fix = "run it with another `TATAME_ENV`, if this database has no real data"
+
+
+@fact
 class NotConfirmed(TatameError):
     """A command that destroys data or changes a schema was not confirmed."""
 

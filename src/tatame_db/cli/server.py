@@ -17,6 +17,7 @@ from tatame_db.cli.app import (
     AsJson,
     DatabaseUrl,
     Docker,
+    NotInProduction,
     NotLocal,
     Port,
     Target,
@@ -281,6 +282,8 @@ def seed(
     target = target_of(database_url)
     if not is_local(target.database.address):
         raise NotLocal(command="tatame-db seed", where=target.readable)
+    if target.settings.environment == "production":
+        raise NotInProduction(command="tatame-db seed", where=target.readable)
     last: dict[str, date] = {"until": until.date()} if until else {}
     plan = seeding.SeedPlan(gyms=gyms, members=members, days=days, random_seed=random_seed, **last)
     with target.database.engine.connect() as connection:
