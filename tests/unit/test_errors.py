@@ -56,7 +56,7 @@ SAMPLES: dict[str, Any] = {
         ["left.py", "right.py"], ["table extra"], ["column users.plan"], ["first.py"], None, [], [], [], [], []
     ),
     "RightsMissing | None": RightsMissing(
-        role="ana", rights=["SELECT on users"], grants=["GRANT SELECT ON TABLE users TO ana"], hints=[], owners=["bea"]
+        role="ana", rights=["SELECT on users"], grants=["GRANT SELECT ON TABLE users TO ana"], hints=[], able=["bea"]
     ),
     "URL": URL.create("postgresql+psycopg", "ana", "a secret", "db.example", 5432, "gym"),
 }

@@ -36,6 +36,8 @@ from tatame_db.evolve.migration_errors import (
 from tatame_db.evolve.statements import ends_transaction
 from tatame_db.evolve.user_code import line_in, problem_of
 from tatame_db.roles import explained
+from tatame_db.roles.missing import refuse_missing
+from tatame_db.roles.rights import rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -283,6 +285,8 @@ def _run(
             with blockers(connection.engine.url, _backend_pid(connection), limit_ms / 2_000) as blocking:
                 # Counting the rows waits for locks too.
                 if agree and not is_agreed and (losses := losses_of_steps(connection, history, steps)):
+                    # Otherwise consent to a loss would be asked of a role that can cause none.
+                    refuse_missing(rows_of(connection), "migrate")
                     agree(losses)
                 is_agreed = True
                 run_steps(config, history, steps[:1], on_begin=record.begin)

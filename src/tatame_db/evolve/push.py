@@ -16,6 +16,8 @@ from tatame_db.evolve.failure import fix_for, indented, listed, missing_rights_o
 from tatame_db.evolve.lock import Timeouts, exclusive
 from tatame_db.evolve.losses import count_all, loss_of_column, loss_of_table
 from tatame_db.roles import explained
+from tatame_db.roles.missing import refuse_missing
+from tatame_db.roles.rights import rows_of
 from tatame_db.server.scratch import scratch
 
 if TYPE_CHECKING:
@@ -104,6 +106,9 @@ def push(
     """
     with explained(engine.url, "push"), exclusive(engine, timeouts or Timeouts()) as connection:
         change, planned = _plan(connection, answers or Answers())
+        if planned.losses:
+            # Otherwise consent to a loss would be asked of a role that can cause none.
+            refuse_missing(rows_of(connection), "push")
         if planned.statements and not agree(planned):
             return None
         statement = ""

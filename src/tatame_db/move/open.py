@@ -20,8 +20,8 @@ from tatame_db.evolve.lock import LOCK_TIMEOUT_MS, exclusive, ignore, undo_when_
 from tatame_db.move.connection import Connections, MoveConnection, report_loss, report_loss_of_target
 from tatame_db.move.snapshot import fix_moment
 from tatame_db.move.switch.token import admit, token_of
-from tatame_db.move.target_schema import refuse_missing_rights
 from tatame_db.roles import explained
+from tatame_db.roles.missing import refuse_missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -355,7 +355,7 @@ def open_target(
                 _refuse_encoding(opened)
             with _read_only(opened, reads_tables=check_schema, on_locked=on_locked):
                 if check_schema:
-                    refuse_missing_rights(opened, command)
+                    refuse_missing(opened.rows, command)
                 yield opened
         finally:
             # It is read-only for good, so it must not go back to the pool.

@@ -20,7 +20,8 @@ from tatame_db.move.sequences import highest_ids
 from tatame_db.move.stages import Stage
 from tatame_db.move.switch.homes import Home, homes, refuse_moved
 from tatame_db.move.target import OwnKey, own_keys
-from tatame_db.move.target_schema import refuse_missing_rights, refuse_replaced_tables
+from tatame_db.move.target_schema import refuse_replaced_tables
+from tatame_db.roles.missing import refuse_missing
 from tatame_db.schema import phases
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def prepare(
     on_stage(Stage.CHECK, None)
     refuse_replaced_tables(connections.target)
     refuse_disabled_keys(connections.target, Record(connections.target).parked())
-    refuse_missing_rights(connections.target, "move copy")
+    refuse_missing(connections.target.rows, "move copy")
     mapping = read_mapping_to_target(connections)
     found_homes = homes(connections)
     refuse_moved(found_homes, [table.name for table in mapping.chosen(options.tables)])

@@ -16,7 +16,7 @@ from tatame_db.move.reach import refuse_references
 from tatame_db.move.record import Record, identity_of
 from tatame_db.move.switch.homes import homes, refuse_moved
 from tatame_db.move.target import own_keys
-from tatame_db.move.target_schema import refuse_missing_rights
+from tatame_db.roles.missing import refuse_missing
 from tatame_db.schema import phases
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def refusals_of_copy(connections: Connections, resolution: Resolution, choices: 
     held = [digests.table for digests, _ in differing]
     checks: list[Callable[[], None]] = [
         lambda: _refuse_pooler(target),
-        lambda: refuse_missing_rights(target, "move copy"),
+        lambda: refuse_missing(target.rows, "move copy"),
         lambda: refuse_disabled_keys(target, record.parked()),
         lambda: refuse_emptied(record, resolution, identity, [table.name for table in tables], choices),
         lambda: refuse_other_rows(record, identity, differing),

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from tatame_db.database.dialect import DIALECT
 from tatame_db.errors import TatameError, fact
-from tatame_db.roles.missing import refusal
 from tatame_db.schema import Base, phases
 
 if TYPE_CHECKING:
@@ -81,9 +80,3 @@ def types_of_models(target: MoveConnection) -> dict[tuple[str, str], tuple[str, 
 
 def _type_of(column: Column[Any]) -> str:
     return str(column.type.compile(DIALECT)).lower()
-
-
-def refuse_missing_rights(target: MoveConnection, command: str) -> None:
-    """Raise `RightsMissing` if the role lacks a right that the command needs, before anything is written."""
-    if error := refusal(target.rows, command):
-        raise error

@@ -13,7 +13,7 @@ import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db.database.creation import maintenance
-from tatame_db.database.dialect import quoted
+from tatame_db.database.dialect import SCHEMA, quoted
 from tatame_db.database.errors import DatabaseUnavailable
 from tatame_db.database.pool import Database
 from tatame_db.errors import TatameError, fact
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
+    from tatame_db.roles.needs import Need
     from tatame_db.roles.rights import Holder, Right, Rows
 
 
@@ -36,23 +37,22 @@ class RightsMissing(TatameError):
     rights: list[str]
     """The missing rights, in words."""
     grants: list[str]
-    """The statements that give them."""
+    """The statements that give them; none if they are not the part of the role."""
     hints: list[str]
     """What the role has, and is of no help."""
-    owners: list[str]
-    """The roles whose objects it would have to own."""
+    able: list[str]
+    """The roles that may run the command: the owners of the tables, or one that has this part."""
     what = "the role {role} has too few rights; it lacks {rights}{notes}"
     fix = "{advice}; `tatame-db roles` shows who may do what, and `tatame-db roles --apply` gives an app its four roles"
 
     @property
     def advice(self) -> str:
         """Who should run the command, or which rights let the role run it."""
-        granted = f"let the owner of the tables or a superuser run `{self.statements}`"
-        return (
-            f"run the command as {' or '.join(self.owners)}, who owns the tables; or {granted}"
-            if self.owners
-            else granted
-        )
+        # Only a superuser grants attributes, and roles that it has not made.
+        is_theirs = all(statement.startswith("GRANT ") and " ON " in statement for statement in self.grants)
+        granted = f"let {'the owner of the object or ' if is_theirs else ''}a superuser run `{self.statements}`"
+        run_as = f"run the command with the address of {' or '.join(self.able)} in `DATABASE_URL`"
+        return "; or ".join([*([run_as] if self.able else []), *([granted] if self.grants else [])])
 
     @property
     def statements(self) -> str:
@@ -79,11 +79,47 @@ class StatementForbidden(TatameError):
 
 def refusal(rows: Rows, command: str) -> RightsMissing | None:
     """Return which rights the role of a connection lacks for a command; `None` if it has all."""
-    [rights] = missing_rights(rows, COMMANDS[command]).values()
-    return _in_words(holder_of(rows), rights) if rights else None
+    needs = COMMANDS[command]
+    [rights] = missing_rights(rows, needs).values()
+    if not rights:
+        return None
+    holder = holder_of(rows)
+    if able := _part_of_another(rows, needs, rights):
+        return _in_words(holder, rights, grants=[], able=[able])
+    owners = {str(right.owner) for right in rights if right.privilege == OWNER and not right.owner_is_unusable}
+    return _in_words(holder, rights, grants=grants(holder, rights), able=sorted(owners))
 
 
-def _in_words(holder: Holder, rights: Sequence[Right]) -> RightsMissing:
+def refuse_missing(rows: Rows, command: str) -> None:
+    """Raise `RightsMissing` if the role of a connection lacks a right for a command."""
+    if found := refusal(rows, command):
+        raise found
+
+
+def _part_of_another(rows: Rows, needs: Sequence[Need], rights: Sequence[Right]) -> str | None:
+    """Return which of the four roles has the rights, if they go beyond the part of this one or of its groups.
+
+    The default privileges of the owner say which roles these are, and what they may do with tables.
+    """
+    parts = rows(
+        "SELECT pg_get_userbyid(defaclrole), g.rolname, array_agg(a.privilege_type),"
+        " pg_has_role(current_user, g.oid, 'MEMBER')"
+        " FROM pg_default_acl CROSS JOIN LATERAL aclexplode(defaclacl) a JOIN pg_roles g ON g.oid = a.grantee"
+        f" WHERE defaclnamespace = (SELECT oid FROM pg_namespace WHERE nspname = '{SCHEMA}') AND defaclobjtype = 'r'"
+        " AND a.grantee <> defaclrole AND NOT pg_has_role(current_user, defaclrole, 'MEMBER')"
+        " AND NOT (SELECT rolsuper FROM pg_roles o WHERE o.oid = defaclrole) GROUP BY 1, 2, g.oid",
+        {},
+    )
+    own = {privilege for _, _, privileges, is_own in parts if is_own for privilege in privileges}
+    allowed = own | {"USAGE", "CONNECT"}
+    if not own or all(right.privilege in allowed for right in rights):
+        return None
+    owner, peers = parts[0][0], [role for _, role, _, is_own in parts if not is_own]
+    missing = missing_rights(rows, needs, peers)
+    return str(next((role for role in peers if not missing[role]), owner))
+
+
+def _in_words(holder: Holder, rights: Sequence[Right], *, grants: list[str], able: list[str]) -> RightsMissing:
     hints: list[str] = []
     if holder.uninherited:
         hints.append(f"it is a member of {', '.join(holder.uninherited)} without inheriting its rights")
@@ -92,9 +128,9 @@ def _in_words(holder: Holder, rights: Sequence[Right]) -> RightsMissing:
     return RightsMissing(
         role=holder.role,
         rights=in_words(rights),
-        grants=grants(holder, rights),
+        grants=grants,
         hints=hints,
-        owners=sorted({str(right.owner) for right in rights if right.privilege == OWNER}),
+        able=able,
     )
 
 
@@ -124,7 +160,7 @@ def refused_login(address: URL) -> RightsMissing | None:
     role, database = row
     statement = f"GRANT CONNECT ON DATABASE {database} TO {quoted(role)}"
     return RightsMissing(
-        role=role, rights=[f"CONNECT on the database {database}"], grants=[statement], hints=[], owners=[]
+        role=role, rights=[f"CONNECT on the database {database}"], grants=[statement], hints=[], able=[]
     )
 
 
