@@ -14,10 +14,17 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.conftest import OLDER_PROGRAMS
+from tests.database.conftest import tls_sandbox
 from typer.main import get_command
 
 from tatame_db.cli import commands
+from tatame_db.database.address import readable
 from tatame_db.schema import Base
+from tatame_db.server.embedded import EmbeddedServer
+from tatame_db.testing.sandbox import Sandbox
+
+__all__ = ["tls_sandbox"]
 
 COMMAND = Path(sys.executable).with_name("tatame-db")
 REPOSITORY = Path(__file__).parents[2]
@@ -137,6 +144,21 @@ def test_psql_gets_its_arguments_and_uses_utc(run: Run) -> None:
     done = run("psql", "-At", "-c", "SHOW timezone", "-c", "SELECT count(*) FROM roles")
     assert (done.returncode, done.stdout) == (0, "UTC\n3\n")
     assert run("psql", "-c", "SELECT nonsense").returncode == 1
+
+
+def test_psql_encrypts_where_the_app_does(run: Run, tls_sandbox: Sandbox) -> None:
+    address = readable(tls_sandbox.address.set(database="postgres"))
+    query = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+    bundled = str(EmbeddedServer(Path("unused")).program("psql").parent)
+
+    encrypted = run("psql", "-Atc", query, DATABASE_URL=address, PATH=f"{OLDER_PROGRAMS}:{bundled}")
+    without = run("psql", "-Atc", query, DATABASE_URL=address, PATH=bundled)
+    missing = run("psql", "-Atc", query, DATABASE_URL=address, PATH="/nowhere")
+
+    assert (encrypted.returncode, encrypted.stdout) == (0, "t\n")
+    for refused in (without, missing):
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "the psql of this package has no TLS" in refused.stderr
 
 
 def test_psql_gets_the_password_without_showing_it(run: Run, guarded_url: str) -> None:

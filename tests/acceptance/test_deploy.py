@@ -25,10 +25,18 @@ from sqlalchemy import URL, Engine, text
 from sqlalchemy.exc import ProgrammingError
 from tests.acceptance.conftest import COMMAND
 from tests.acceptance.test_tutorial import wait_for
-from tests.conftest import free_port, run_sql
+from tests.conftest import (
+    OLDER_PROGRAMS,
+    foreign_server,
+    free_port,
+    require_older_programs,
+    run_sql,
+    tls_settings,
+)
 from tests.database.conftest import pgbouncer_program
+from tests.database.moves import ask, change
 
-from tatame_db import Database, evolve, roles, seed
+from tatame_db import Database, seed
 from tatame_db.database.address import parse_address, readable
 from tatame_db.database.creation import create_missing_database
 from tatame_db.server.embedded import EmbeddedServer
@@ -37,7 +45,8 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "deploy.md").read_text()
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.DOTALL | re.MULTILINE)
-FIRST = "payments_20261127101500123"
+FIRST = "migrations/versions/payments_20261127101500123_add_payments.py"
+PASSWORD = "as long as it is secret"
 PLAN = seed.SeedPlan(gyms=1, members=30, days=7, until=date(2026, 3, 1))
 
 
@@ -49,31 +58,10 @@ def titled(page: str) -> dict[str, str]:
 def app(tmp_path: Path) -> Path:
     """The app of the tutorial, with its table and its migration."""
     app = tmp_path / "checkin-app"
-    app.mkdir()
-    for name, content in titled(TUTORIAL).items():
+    (app / "migrations" / "versions").mkdir(parents=True)
+    files = titled(TUTORIAL) | {name: titled(PAGE)[name] for name in ("pyproject.toml", "payments.py", FIRST)}
+    for name, content in files.items():
         (app / name).write_text(content)
-    statements = re.findall(r"^(CREATE (?:TABLE|INDEX) .*?);$", TUTORIAL, flags=re.DOTALL | re.MULTILINE)
-    assert len(statements) == 2
-    steps = "".join(f"    op.execute({statement!r})\n" for statement in statements)
-    versions = app / "migrations" / "versions"
-    versions.mkdir(parents=True)
-    (versions / f"{FIRST}_add_payments.py").write_text(
-        f"""\"\"\"Add payments.\"\"\"
-
-from alembic import op
-
-revision = "{FIRST}"
-down_revision = None
-depends_on = "20261123120000"
-
-
-def upgrade() -> None:
-{steps}
-
-def downgrade() -> None:
-    op.execute("DROP TABLE payments")
-"""
-    )
     return app
 
 
@@ -100,59 +88,62 @@ def durable_server(directory: Path) -> Generator[EmbeddedServer]:
     server.delete()
 
 
+def addresses(page: str, server: URL) -> dict[str, str]:
+    """Return the variables of the page, with a server of this machine in place of the example's."""
+    found = re.findall(r"^(\w+)=postgresql://(\w+)@db\.example/(\w+)\?sslmode=verify-full$", page, re.MULTILINE)
+    return {name: readable(server.set(username=role, database=database)) for name, role, database in found}
+
+
 @pytest.mark.long
-def test_the_commands_of_the_page_print_what_it_shows(
-    app: Path, durable_server: EmbeddedServer, environment: dict[str, str], directory: Path
+def test_the_commands_of_the_page_print_what_it_shows_in_an_empty_folder(
+    durable_server: EmbeddedServer, environment: dict[str, str], directory: Path, tmp_path: Path
 ) -> None:
-    server, port = durable_server, free_port()
-    server.start(port)
-    create_missing_database(server.address)
-    with Database(server.address) as database:
-        evolve.migrate(database.engine)
-        with database.engine.begin() as connection:
-            seed.seed(connection, PLAN)
-        with database.engine.connect() as connection:
-            roles.apply(connection)
-    names = {"admin": "postgres", "owner": "tatame_owner", "app": "tatame_app", "backup": "tatame_backup"}
-    addresses = {name: readable(server.address.set(username=role)) for name, role in names.items()}
-    restored = server.address.set(database="tatame_restored")
-    addresses |= {"restored": readable(restored), "restored_app": readable(restored.set(username="tatame_app"))}
+    server = durable_server
+    server.start()
     programs = f"{COMMAND.parent}:{server._server_programs}:{environment['PATH']}"
-    run_sql(server.address, "ALTER ROLE tatame_app PASSWORD 'as long as it is secret'")
+    variables: dict[str, str] = {}
+
+    def sh(command: str, cwd: Path, typed: str = "", **as_user: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-uc", command],
+            check=False,
+            cwd=cwd,
+            # Unbuffered, both outputs have the order that they have at a terminal.
+            env=environment | variables | {"PATH": programs, "PYTHONUNBUFFERED": "1"},
+            input=typed,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+            # psql asks at the terminal, if there is one.
+            start_new_session=True,
+            **as_user,
+        )
 
     def follow(page: str, cwd: Path, **as_user: Any) -> None:
         for language, title, content in BLOCK.findall(page):
             if language == "diff":
                 (cwd / title).write_text(edited((cwd / title).read_text(), content))
             elif title:
+                (cwd / title).parent.mkdir(parents=True, exist_ok=True)
                 (cwd / title).write_text(content)
-            if title == "backfill.py":
-                rows = "SELECT (SELECT min(id) FROM users), 100 FROM generate_series(1, 2500)"
-                run_sql(server.address, f"INSERT INTO payments (user_id, cents) {rows}")
+            elif language == "sh" and "=postgresql://" in content:
+                variables.update(addresses(content, server.address))
+            elif language == "sh" and r"\password" in content:
+                done = sh(content, cwd, f"{PASSWORD}\n" * 2 * content.count("password"), **as_user)
+                assert done.returncode == 0, done.stdout
             if language != "console":
                 continue
             for command, shown in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", content, flags=re.MULTILINE):
-                done = subprocess.run(
-                    ["bash", "-c", command],
-                    check=False,
-                    cwd=cwd,
-                    # Unbuffered, both outputs have the order that they have at a terminal.
-                    env=environment | addresses | {"PATH": programs, "PYTHONUNBUFFERED": "1"},
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                    timeout=120,
-                    **as_user,
-                )
-                assert plain(done.stdout) == plain(shown), command
+                done = sh(command, cwd, **as_user)
+                assert plain(done.stdout) == plain(shown), f"{command}\n{done.stdout}"
                 # After `echo $?`, the code is in what is shown.
                 fails = "\nerror: " in f"\n{shown}" and "echo $?" not in command
                 assert done.returncode == (3 if fails else 0), command
 
     for_app, heading, for_server = PAGE.partition("### Copy the whole server")
     assert heading
-    follow(for_app, app)
+    follow(for_app, tmp_path)
     home = directory / "copy"
     home.mkdir()
     server._hand_over(home, 0o755)
@@ -161,38 +152,48 @@ def test_the_commands_of_the_page_print_what_it_shows(
     finally:
         if (home / "base" / "postmaster.pid").exists():
             os.kill(int((home / "base" / "postmaster.pid").read_text().split()[0]), signal.SIGQUIT)
-    # Last, because it is skipped where there is no PgBouncer.
-    _assert_that_the_pooler_works(app, directory / "pgbouncer", port, server)
+    hashes = "SELECT bool_and(rolpassword LIKE 'SCRAM%') FROM pg_authid WHERE rolname LIKE 'tatame%'"
+    assert ask(server.address, hashes) == [(True,)]
 
 
-def _assert_that_the_pooler_works(app: Path, home: Path, port: int, server: EmbeddedServer) -> None:
+def test_the_pooler_of_the_page_reaches_a_server_that_demands_tls(directory: Path) -> None:
+    require_older_programs()
+    program, home, owner = pgbouncer_program(), directory / "pgbouncer", EmbeddedServer(directory / "owner")
     home.mkdir()
-    shutil.copy(app / "userlist.txt", home)
-    listens = free_port()
-    changed = {"port=5432": f"port={port}", "6432": str(listens), "/etc/pgbouncer": str(home)}
-    settings = titled(PAGE)["pgbouncer.ini"]
-    for old, new in changed.items():
-        assert old in settings
-        settings = settings.replace(old, new)
-    (home / "pgbouncer.ini").write_text(settings)
-    for path in (home, *home.iterdir()):
-        server._hand_over(path, 0o700)
-    log = home / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [pgbouncer_program(), home / "pgbouncer.ini"], cwd=home, stdout=output, stderr=output, **server._as_owner
+    port, listens = free_port(), free_port()
+    tls = tls_settings(directory, "localhost")
+    settings = {"listen_addresses": "127.0.0.1", "port": str(port), "password_encryption": "scram-sha-256"} | tls
+    with foreign_server(OLDER_PROGRAMS, directory / "server", **settings) as socket:
+        admin = socket.update_query_dict({"port": str(port)})
+        create_missing_database(admin)
+        change(admin, f"CREATE ROLE tatame_app LOGIN PASSWORD '{PASSWORD}'")
+        (directory / "server" / "data" / "pg_hba.conf").write_text(
+            "local all postgres trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n"
         )
-    try:
-        wait_for(listens, process, log)
-        pooled = parse_address(f"postgresql://tatame_app:as long as it is secret@127.0.0.1:{listens}/tatame")
-        with Database(pooled) as database, database.session() as session:
-            assert session.scalar(text("SHOW statement_timeout")) == "15s"
-            assert session.scalar(text("SELECT count(*) FROM payments")) == 2500
-        with pytest.raises(psycopg.OperationalError, match=r"password|SASL"):
-            psycopg.connect(readable(pooled.set(password="another")))
-    finally:
-        process.terminate()
-        process.wait(30)
+        change(admin, "SELECT pg_reload_conf()")
+        [command] = re.findall(r"^\$ (.*userlist\.txt\))$", PAGE, re.MULTILINE)
+        path = f"{OLDER_PROGRAMS}:{os.environ['PATH']}"
+        subprocess.run(["bash", "-c", command], check=True, cwd=home, env={"PATH": path, "admin": readable(admin)})
+        changed = {"db.example port=5432": f"localhost port={port}", "6432": str(listens)}
+        changed |= {"/etc/ssl/certs/ca-certificates.crt": tls["ssl_cert_file"]}
+        changed |= dict.fromkeys(("/etc/pgbouncer", "/var/log/postgresql", "/var/run/postgresql"), str(home))
+        configuration = titled(PAGE)["pgbouncer.ini"]
+        for old, new in changed.items():
+            assert old in configuration
+            configuration = configuration.replace(old, new)
+        (home / "pgbouncer.ini").write_text(configuration)
+        for file in (home, *home.iterdir()):
+            owner._hand_over(file, 0o700)
+        [start] = re.findall(r"^sudo -u postgres pgbouncer (.*) /etc/pgbouncer/pgbouncer.ini$", PAGE, re.MULTILINE)
+        subprocess.run([program, start, home / "pgbouncer.ini"], check=True, cwd=home, **owner._as_owner)
+        try:
+            pooled = parse_address(f"postgresql://tatame_app:{PASSWORD}@127.0.0.1:{listens}/tatame")
+            with Database(pooled) as database, database.session() as session:
+                assert session.scalar(text("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")) is True
+            with pytest.raises(psycopg.OperationalError, match=r"password|SASL"):
+                psycopg.connect(readable(pooled.set(password="another")))
+        finally:
+            os.kill(int((home / "pgbouncer.pid").read_text()), signal.SIGINT)
 
 
 def test_each_step_of_a_rename_leaves_a_schema_for_two_versions(bare_engine: Engine) -> None:

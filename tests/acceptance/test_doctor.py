@@ -77,6 +77,15 @@ def test_the_keys_of_the_answer_are_documented(invoke: Run, address: URL) -> Non
     assert sum(answer["counts"].values()) == len(answer["findings"])
 
 
+def test_a_closed_output_is_no_failure_of_the_page(environment: dict[str, str], address: URL) -> None:
+    variables = environment | {"DATABASE_URL": readable(address.set(query={"host": "/nowhere"}))}
+    done = subprocess.run(
+        ["bash", "-c", f"{COMMAND} doctor <&- >&-"], check=False, env=variables, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
 def test_a_hostile_name_cannot_command_the_terminal(invoke: Run, address: URL) -> None:
     run_sql(address, 'CREATE INDEX "\x1b[31mred" ON users (email); CREATE INDEX "\x1b[32mgreen" ON users (email)')
 

@@ -121,6 +121,7 @@ def test_a_read_only_role_has_its_own_password(run: Run, guarded_url: str) -> No
     wrong = run("studio", "--no-browser", "--read-only-role", "bia", DATABASE_URL=guarded_url, PGPASSWORD="wrong")
     assert (wrong.returncode, wrong.stdout) == (1, "")
     assert "rejected the login of bia" in wrong.stderr
+    assert "hint: check the role after `--read-only-role`" in wrong.stderr
     assert "p%@" not in wrong.stderr
 
 

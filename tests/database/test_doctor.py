@@ -772,7 +772,8 @@ CURED_BY_SQL = {"time zone", "collation", "history", "invalid indexes", "unvalid
 CURED_BY_SQL |= {"slots of source", "slots", "prepared transactions", "ids", "transaction ids", "multixact ids"}
 CURED_BY_SQL |= {"long transactions", "idle transactions", "blocked sessions", "time limits", "dead rows", "statistics"}
 CURED_BY_SQL |= {"keys without index", "unused indexes", "duplicate indexes", "durability", "autovacuum"}
-CURED_OTHERWISE = {a_migration_without_checksum, an_edited_migration}
+CURED_BY_SQL |= {"ownership"}
+CURED_OTHERWISE = {a_migration_without_checksum, an_edited_migration, an_app_that_owns_tables}
 # Their limits are 0.
 NEVER_GOOD = {ids_of_transactions, few_ids_of_transactions}
 
@@ -995,6 +996,15 @@ def test_behind_a_pooler_every_line_finds_the_same(
     assert [(f.name, f.verdict) for f in pooled.findings] == [(f.name, f.verdict) for f in direct.findings]
     assert "through a pooler" in pooled.findings[0].text
     assert caplog.messages == []
+
+
+def test_the_administration_of_a_pooler_is_no_database(ward: Ward, pooler: Callable[..., URL]) -> None:
+    ward.address = pooler(ward.address, admin_users="postgres").set(database="pgbouncer")
+
+    examined = ward.examine()
+
+    assert "is the console of PgBouncer, and no database" in examined.findings[0].text
+    assert isinstance(examined.error, doctor.NotExamined)
 
 
 # --- A line that fails or hangs --------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import psycopg
 import pytest
 from sqlalchemy import URL
 
+from tatame_db.database.address import parse_address
 from tatame_db.database.errors import (
     ConnectionRefused,
     DatabaseMissing,
@@ -66,6 +67,27 @@ def test_a_message_has_its_class(message: str, kind: type[DatabaseUnavailable]) 
     assert type(error) is kind
     assert "\n" not in error.what
     assert "a secret" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("address", "advice"),
+    [
+        ("postgresql://postgres@/tatame?host=/nowhere/tatame-db", "start it with `tatame-db start`"),
+        ("postgresql://postgres@/tatame?host=/tmp", "start the server, or the pooler, of this address"),
+        ("postgresql://tatame_app@127.0.0.1:6432/tatame", "start the server, or the pooler, of this address"),
+        ("postgresql://tatame_app@db.example/tatame", "check the host and the port"),
+    ],
+)
+def test_only_the_embedded_server_is_started_with_our_command(address: str, advice: str) -> None:
+    error = connection_error(parse_address(address), psycopg.OperationalError(f"{PREFIX}Connection refused"))
+    assert error.fix.startswith(advice)
+
+
+def test_what_is_silent_at_a_port_may_be_a_pooler() -> None:
+    silent = psycopg.errors.ConnectionTimeout("connection timeout expired")
+    error = connection_error(parse_address("postgresql://tatame_app@127.0.0.1:6432/tatame"), silent)
+    assert error.what.startswith("a server or a pooler listens at postgresql://tatame_app@127.0.0.1:6432/tatame")
+    assert "it has logged in to PostgreSQL itself" in error.fix
 
 
 @pytest.mark.parametrize(

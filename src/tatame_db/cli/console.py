@@ -212,4 +212,5 @@ def ask(question: str) -> str:
 
 def is_terminal() -> bool:
     """Return whether a person can answer a question."""
-    return sys.stdin.isatty()
+    # `<&-` closes it.
+    return bool(sys.stdin and sys.stdin.isatty())

@@ -107,6 +107,7 @@ def _show_line(name: str, finding: Finding) -> None:
 
 def _coloured(verdict: str) -> str:
     text = f"{'?' if verdict == _UNKNOWN else verdict:<4}"
-    if not sys.stdout.isatty() or "NO_COLOR" in os.environ:
+    # `>&-` closes it.
+    if not (sys.stdout and sys.stdout.isatty()) or "NO_COLOR" in os.environ:
         return text
     return typer.style(text, fg=_COLOURS.get(verdict), bold=verdict == "bad")

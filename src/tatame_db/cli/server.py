@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import subprocess
 import sys
 from dataclasses import asdict
 from datetime import date, datetime
@@ -40,6 +42,18 @@ class NoLog(TatameError):
     log: Path
     what = "there is no log at {log}"
     fix = "start the server with `tatame-db start`"
+
+
+@fact
+class PsqlWithoutTls(TatameError):
+    """The server requires TLS, and there is only the psql of the package, which has none."""
+
+    where: str
+    what = "the connection to {where} is encrypted, and the psql of this package has no TLS"
+    fix = (
+        "install PostgreSQL's own, for example with `apt-get install postgresql-client`: `tatame-db psql` then runs"
+        " that one, if it is on the PATH"
+    )
 
 
 def _say_whose(target: Target) -> None:
@@ -243,12 +257,10 @@ def psql(
 ) -> None:
     """Run psql, PostgreSQL's client, on the database."""
     from tatame_db.database.address import is_embedded, libpq_variables
-    from tatame_db.server.embedded import EmbeddedServer
 
     target = server_of(database_url)
-    target.database.ping()
     address = target.database.address
-    program = str(EmbeddedServer(target.settings.data_directory).program("psql"))
+    program = _psql_for(target)
     ignored = libpq_variables() if is_embedded(address) else set[str]()
     environment = {name: value for name, value in os.environ.items() if name not in ignored}
     environment = {"PGTZ": "UTC", "PGAPPNAME": "tatame-db psql"} | environment
@@ -257,6 +269,30 @@ def psql(
         environment["PGPASSWORD"] = str(address.password)
     sys.stdout.flush()
     os.execve(program, ["psql", target.readable, *(arguments or [])], environment)  # noqa: S606
+
+
+def _psql_for(target: Target) -> str:
+    """Return the path of the package's psql, or of that of the system if the connection is encrypted.
+
+    Raises `PsqlWithoutTls` and `DatabaseUnavailable`.
+    """
+    from tatame_db.database.driver import driver_connection
+    from tatame_db.server.embedded import EmbeddedServer
+
+    with target.database.engine.connect() as connection:
+        is_encrypted = driver_connection(connection).pgconn.ssl_in_use
+    if not is_encrypted:
+        return str(EmbeddedServer(target.settings.data_directory).program("psql"))
+    found = shutil.which("psql")
+    # A psql checks the address before it connects, so one without TLS fails at once, and so does any at this socket.
+    probe = [found or "", "host=/nonexistent sslmode=require"]
+    if (
+        found is None
+        or "not compiled in"
+        in subprocess.run(probe, check=False, capture_output=True, text=True, env={"LC_ALL": "C"}).stderr
+    ):
+        raise PsqlWithoutTls(where=target.readable)
+    return found
 
 
 @app.command()

@@ -156,6 +156,12 @@ def is_embedded(address: URL) -> bool:
     return directory.startswith("/") and os.path.exists(f"{directory}/{MARK}")  # noqa: PTH110, other users may not look
 
 
+def may_be_embedded(address: URL) -> bool:
+    """Return whether an address is that of an embedded server, or of one that was never started."""
+    directory = str(address.query.get("host") or address.host or "")
+    return directory.startswith("/") and (is_embedded(address) or not os.path.exists(directory))  # noqa: PTH110, as above
+
+
 def libpq_variables() -> set[str]:
     """Return the names of the variables with which a shell sets libpq's options."""
     from psycopg import pq  # noqa: PLC0415, as above

@@ -75,7 +75,7 @@ class DatabasePool(KeepingPool):
             if ended is not None and (silence := ended.error(self.address)):
                 raise silence from error
             # SQLAlchemy asks a new server for its version and more, and wraps the failures of these statements.
-            cause = error.orig if isinstance(error, exc.DBAPIError) and error.connection_invalidated else error
+            cause = error.orig if isinstance(error, exc.DBAPIError) and _refuses_all(error) else error
             if isinstance(cause, psycopg.Error):
                 raise connection_error(self.address, cause) from error
             raise
@@ -105,6 +105,11 @@ class DatabasePool(KeepingPool):
         assert isinstance(pool, DatabasePool)  # noqa: S101, for the type checker
         pool.belong_to(self.address, self.idle)
         return pool
+
+
+def _refuses_all(error: exc.DBAPIError) -> bool:
+    """Return whether a statement failed with its connection, or reached a pooler that runs none."""
+    return error.connection_invalidated or isinstance(error.orig, psycopg.errors.ProtocolViolation)
 
 
 class AsyncDatabasePool(DatabasePool, AsyncAdaptedQueuePool):

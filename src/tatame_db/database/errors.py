@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tatame_db.database.address import is_local, readable
+from tatame_db.database.address import is_local, may_be_embedded, readable
 from tatame_db.database.dialect import OLDEST_SERVER, quoted
 from tatame_db.errors import TatameError, fact
 
@@ -36,9 +36,11 @@ class ServerNotRunning(DatabaseUnavailable):
 
     @property
     def first_step(self) -> str:
-        """The advice for a server on this machine, or for one on another."""
-        if is_local(self.address):
+        """The advice for the embedded server, for another one on this machine, or for one elsewhere."""
+        if may_be_embedded(self.address):
             return "start it with `tatame-db start`, or set `DATABASE_URL` to a running server"
+        if is_local(self.address):
+            return "start the server, or the pooler, of this address; or check the host and the port in `DATABASE_URL`"
         return "check the host and the port in `DATABASE_URL`, and the network between here and there"
 
 
@@ -50,21 +52,32 @@ class ServerSilent(ServerNotRunning):
     """Its main process, if it is known."""
     suspended: bool
     """Whether a signal or a debugger has stopped the process."""
-    what = "PostgreSQL runs at {where} and does not answer: {state}"
+    what = "{subject} and does not answer: {state}"
     means = "Nothing was sent to it; what it has committed is stored."
     fix = "{first_step}"
 
     @property
+    def subject(self) -> str:
+        """What accepts connections: only a socket tells that it is a server, and a port may be that of a pooler."""
+        return (
+            f"a server or a pooler listens at {self.where}" if self.pid is None else f"PostgreSQL runs at {self.where}"
+        )
+
+    @property
     def state(self) -> str:
-        """The process, and why it may be silent."""
-        process = "its process" if self.pid is None else f"process {self.pid}"
-        return f"{process} is suspended" if self.suspended else f"{process} exists; {self.reason}"
+        """The process, if it is known, and why it may be silent."""
+        if self.pid is None:
+            return self.reason
+        return f"process {self.pid} is suspended" if self.suspended else f"process {self.pid} exists; {self.reason}"
 
     @property
     def first_step(self) -> str:
         """The command that continues or ends the process."""
         if self.pid is None:
-            return "read the log of the server; `ps -o pid,stat,args -C postgres` shows its processes"
+            return (
+                "read its log; a pooler answers only after it has logged in to PostgreSQL itself, so check that with"
+                " `psql` and the server's own address"
+            )
         if self.suspended:
             return f"continue it with `kill -CONT {self.pid}`"
         return f"wait and try again, or end it with `kill -QUIT {self.pid}` and start it again"
@@ -143,6 +156,15 @@ class PoolerModeUnsupported(ConnectionRefused):
     what = "the pooler at {where} is in statement mode: {reason}"
     means = "Nothing was changed; sessions and writes of several statements cannot work there."
     fix = "set `pool_mode = transaction` or `pool_mode = session` for this database in PgBouncer"
+
+
+@fact
+class PoolerConsole(ConnectionRefused):
+    """The address leads to the console of PgBouncer, which knows its own commands alone."""
+
+    what = "{where} is the console of PgBouncer, and no database: {reason}"
+    means = "Nothing was changed."
+    fix = "set the database of the app in `DATABASE_URL`"
 
 
 @fact

@@ -15,6 +15,7 @@ from tatame_db.database.errors import (
     HostUnknown,
     PasswordRejected,
     PoolerBusy,
+    PoolerConsole,
     PoolerModeUnsupported,
     PoolerWithoutServer,
     ServerNotReady,
@@ -46,6 +47,7 @@ _ANSWERS: dict[type[DatabaseUnavailable], tuple[str, ...]] = {
         "max clients reached",
     ),
     PoolerBusy: ("query_wait_timeout",),
+    PoolerConsole: ("use show help",),
     PoolerModeUnsupported: ("statement pooling mode",),
     PoolerWithoutServer: ("server login", "server_login_retry", "cannot connect to server"),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from tatame_db.database.dialect import VERSION_SCHEMA
 from tatame_db.doctor.finding import NAMED
 
 if TYPE_CHECKING:
@@ -87,6 +88,20 @@ LEFT JOIN LATERAL (
 ) AS place ON true
 WHERE name = :name
 """
+
+
+def migrating_role(examination: Examination) -> str:
+    """Return the owner of the record of migrations, before the first one of the database, quoted for SQL."""
+    return str(
+        examination.value(
+            "SELECT quote_ident(pg_get_userbyid(coalesce("
+            " (SELECT relowner FROM pg_class WHERE oid = to_regclass(:record)),"
+            " (SELECT nspowner FROM pg_namespace WHERE oid = to_regnamespace(:schema)),"
+            " (SELECT datdba FROM pg_database WHERE datname = current_database()))))",
+            record=f"{VERSION_SCHEMA}.alembic_version",
+            schema=VERSION_SCHEMA,
+        )
+    )
 
 
 def violations(constraint: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from tatame_db.database.errors import ConnectionRefused, PasswordRejected
 from tatame_db.database.pool import Database
 from tatame_db.errors import TatameError, fact
 from tatame_db.roles.needs import APP, READ_ONLY
@@ -45,6 +46,16 @@ class RoleTooPowerful(TatameError):
     def all_reasons(self) -> str:
         """Write the reasons with the same subject."""
         return ", it ".join(self.reasons)
+
+
+@fact
+class ReadOnlyRoleRejected(PasswordRejected):
+    """The server rejected the login of the role that an option names."""
+
+    fix = (
+        "check the role after `--read-only-role`, and its password in `PGPASSWORD` or `~/.pgpass`; `tatame-db roles`"
+        " lists the roles"
+    )
 
 
 @dataclass(frozen=True)
@@ -89,8 +100,14 @@ def open_access(database: Database, *, embedded: bool, write: bool, read_only_ro
         address = address.set(username=read_only_role)._replace(password=None)
     elif embedded:
         address = create_role(database.engine, write=write)
-    with Database(address) as studio_database, studio_database.engine.connect() as connection:
-        return _checked_access(connection, write=write)
+    try:
+        with Database(address) as studio_database, studio_database.engine.connect() as connection:
+            return _checked_access(connection, write=write)
+    except (PasswordRejected, ConnectionRefused) as error:
+        # Any other refusal does not concern the role.
+        if read_only_role is None or read_only_role not in error.reason:
+            raise
+        raise ReadOnlyRoleRejected(address=error.address, reason=error.reason) from error
 
 
 def _checked_access(connection: Connection, *, write: bool) -> Access:

@@ -2,7 +2,7 @@
 
 import { asRefused, countRows, get, type Problem, rowsPath } from "../api.ts";
 import { button, bytes, type Child, h, number, replace } from "../dom.ts";
-import { bar, barHeading, columnHeading, showing, timestamp } from "../parts.ts";
+import { bar, barHeading, columnHeading, marked, showing, timestamp } from "../parts.ts";
 import type { Page } from "../router.ts";
 import { behind, type Follower } from "./move/followers.ts";
 
@@ -145,7 +145,7 @@ function doctor(): HTMLElement {
         h(
           "ul.plain",
           rest.map(({ name, verdict, text, fix }) =>
-            h("li", state(verdict), " ", h("strong", name), ": ", text, fix && h("div.muted", "Fix: ", fix)),
+            h("li", state(verdict), " ", h("strong", name), ": ", marked(text), fix && h("div.muted", "Fix: ", marked(fix))),
           ),
         ),
         button("Examine again", () => void examine(), { class: "inline" }),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tatame_db.doctor import advice
 from tatame_db.doctor.finding import bad, good, warn
 from tatame_db.doctor.lines import line
 from tatame_db.errors import counted
@@ -45,14 +46,26 @@ def ownership(examination: Examination) -> Answer | None:
         return None
     found = _roles(examination)
     role, owned = examination.known.role, found.current.owns
-    if examination.value("SELECT pg_has_role(datdba, 'MEMBER') FROM pg_database WHERE datname = current_database()"):
-        text = f"{role} owns the database, so a flaw of the app can drop what is in it"
-        return warn(text, "let a superuser give it another owner: `ALTER DATABASE … OWNER TO …`")
+    database, is_owner, superuser = examination.row(_OWNER)
+    if is_owner:
+        migrating = advice.migrating_role(examination)
+        another = superuser if migrating in examination.known.roles else migrating
+        return warn(
+            f"{role} owns the database, so a flaw of the app can drop what is in it",
+            advice.sql(examination, (f"ALTER DATABASE {database} OWNER TO {another}", advice.SUPERUSER)),
+        )
     if not owned:
         return good(f"{role} owns none of the {counted(found.tables, 'table')}")
     return warn(
         f"{role} owns {owned} of {counted(found.tables, 'table')}, so a flaw of the app can drop them", _FOUR_ROLES
     )
+
+
+# The oldest superuser exists on every server.
+_OWNER = (
+    "SELECT quote_ident(datname), pg_has_role(datdba, 'MEMBER'), quote_ident(pg_get_userbyid(10))"
+    " FROM pg_database WHERE datname = current_database()"
+)
 
 
 @line(_GROUP, warns="only roles that change rows can, or the role for backups cannot read all of the database")

@@ -41,23 +41,9 @@ def migrations(examination: Examination) -> Answer:
         return bad(error.what, error.fix)
     if pending:
         where = f"the database is at {reached}" if reached else "the database was never migrated"
-        role = advice.as_role(examination, _migrating_role(examination))
+        role = advice.as_role(examination, advice.migrating_role(examination))
         return bad(f"{where}; pending: {named(pending)}", f"`tatame-db migrate`{role}")
     return good(f"all applied, up to {reached}")
-
-
-def _migrating_role(examination: Examination) -> str:
-    """The owner of the record of migrations; before the first one, of the database."""
-    return str(
-        examination.value(
-            "SELECT quote_ident(pg_get_userbyid(coalesce("
-            " (SELECT relowner FROM pg_class WHERE oid = to_regclass(:record)),"
-            " (SELECT nspowner FROM pg_namespace WHERE oid = to_regnamespace(:schema)),"
-            " (SELECT datdba FROM pg_database WHERE datname = current_database()))))",
-            record=f"{VERSION_SCHEMA}.alembic_version",
-            schema=VERSION_SCHEMA,
-        )
-    )
 
 
 @line(
@@ -70,7 +56,7 @@ def history(examination: Examination) -> Answer:
     """Whether the record of the applied migrations is one, and fits their files."""
     if examination.setup.models_problem:
         return _without_models()
-    role = _migrating_role(examination)
+    role = advice.migrating_role(examination)
     with examination.engine.connect() as connection:
         answers = [*_problems_of_history(connection, examination, role)]
     others = examination.rows(
