@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import typer
 from sqlalchemy import URL
@@ -205,6 +206,27 @@ def test_a_role_that_may_not_migrate_is_not_asked_about_losses(
     assert "accept-data-loss" not in refused.stderr
 
 
+def test_a_migration_of_a_superuser_says_how_its_tables_get_their_owner(
+    changed: Roled, bundled: tuple[Roled, URL], request: pytest.FixtureRequest
+) -> None:
+    request.getfixturevalue("pending")
+    superuser = str(changed.address.username)
+    warned = run(changed, bundled[1], superuser, "migrate")
+    assert warned.exit_code == 0
+    assert f"{superuser} has migrated, not {changed.names.owner}; to it belong public.extra" in warned.stderr
+    with psycopg.connect(readable(changed.at(changed.names.app)), autocommit=True) as connection:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("SELECT FROM extra")
+        checked = run(changed, bundled[1], changed.names.app, "check")
+        assert checked.exit_code == 3
+        assert f"public.extra belongs to {superuser}" in checked.stdout
+        changed.run(*granted(warned.stderr))
+        changed.apply()
+        connection.execute("SELECT FROM extra")
+    again = run(changed, bundled[1], changed.names.app, "check")
+    assert "belongs to" not in again.stdout
+
+
 def _undo(roled: Roled) -> None:
     with Database(roled.address) as database:
         if len(evolve.status(database.engine).pending) == 0:
@@ -218,7 +240,10 @@ def _undo(roled: Roled) -> None:
     ("taken", "command"),
     [
         ("REVOKE CONNECT ON DATABASE {database} FROM PUBLIC, {app}", "status"),
-        ("REVOKE USAGE ON SCHEMA public FROM PUBLIC, {app}", "move verify"),
+        *(
+            ("REVOKE USAGE ON SCHEMA public FROM PUBLIC, {app}", command)
+            for command in ("check", "status", "move verify")
+        ),
         ("REVOKE SELECT ON tatame_migrations.alembic_version FROM {app}", "status"),
         ("REVOKE SELECT ON tatame_migrations.applied FROM {app}", "check"),
         ("REVOKE SELECT ON users FROM {app}; GRANT SELECT (id, email) ON users TO {app}", "move verify"),

@@ -10,14 +10,17 @@ from pathlib import Path
 import psycopg
 import pytest
 from tests.database.roles import Roled, with_roles
+from tests.database.scratches import shared_scratch
 
 from tatame_db import evolve
 from tatame_db.database.address import readable
 from tatame_db.database.pool import Database
-from tatame_db.roles import Names, Roles, ScriptUnprintable, as_text, list_roles, script
+from tatame_db.roles import Names, Roles, RolesRejected, ScriptUnprintable, as_text, list_roles, script
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.testing.runs import Run
 from tatame_db.testing.sandbox import Sandbox
+
+__all__ = ["shared_scratch"]
 
 PAGE = Path(__file__).parents[2] / "docs" / "run-in-production.md"
 _TABLES = "ALL TABLES IN SCHEMA public"
@@ -233,6 +236,16 @@ def test_groups_that_only_read_statistics_are_left_alone(bundled: Roled) -> None
     assert (applied.changes, applied.remaining) == ([], [])
 
 
+def test_an_event_trigger_that_refuses_a_grant_ends_in_words(bare: Roled) -> None:
+    bare.run(
+        "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no grants''; END'",
+        "CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('GRANT') EXECUTE FUNCTION refuse()",
+    )
+    with pytest.raises(RolesRejected, match=r"PostgreSQL rejected `GRANT .*`: no grants"):
+        bare.apply()
+    assert bare.ask(f"SELECT FROM pg_roles WHERE rolname = '{bare.names.app}'") == []
+
+
 def test_the_page_says_how_no_role_stores_large_objects(bundled: Roled) -> None:
     [statement] = re.findall("`(REVOKE EXECUTE ON FUNCTION .*?)`", PAGE.read_text(), re.DOTALL)
     harms = [
@@ -303,3 +316,13 @@ def test_sql_with_what_a_terminal_would_obey_is_not_printed(bare: Roled) -> None
     with pytest.raises(ScriptUnprintable, match=r"\\x1b"):
         as_text(found)
     assert bare.apply().remaining == []
+
+
+def test_default_privileges_of_another_program_make_no_app_with_four_roles(bare: Roled) -> None:
+    maker, reader = bare.role("GRANT CREATE ON SCHEMA public TO {role}"), bare.role()
+    bare.run(f"ALTER DEFAULT PRIVILEGES FOR ROLE {maker} IN SCHEMA public GRANT ALL ON TABLES TO {reader}")
+    with Database(bare.address) as database:
+        with database.engine.connect() as connection:
+            found = list_roles(connection)
+        assert (found.in_use, found.beyond, found.lacking) == (False, [], [])
+        assert evolve.check(database.engine).failed == []

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import typer
 
@@ -175,7 +175,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     laid_out = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
     for number, heading in enumerate(columns):
         right = any(_is_number(row[number]) for row in rows)
-        laid_out.add_column(Text(heading), justify="right" if right else "left", overflow="fold")
+        # The first column names the row: a name in two pieces is none.
+        justify: Literal["left", "right"] = "right" if right else "left"
+        laid_out.add_column(Text(heading), justify=justify, overflow="fold", no_wrap=number == 0)
     for row in rows:
         laid_out.add_row(*(Text(_cell(value)) for value in row))
     indent = "  "

@@ -86,13 +86,13 @@ def _apply(target: Target, names: Names, *, replication: bool, as_json: bool) ->
 
 def _show(found: Roles) -> None:
     def of_tables(number: int) -> str:
-        return f"{number} of {found.tables}"
+        return f"{number}/{found.tables}"
 
     def yes_or_no(answer: bool) -> str:
         return "yes" if answer else "no"
 
     console.table(
-        ["role", "owns", "reads", "writes", "creates", "migrates", "backs up", "is"],
+        ["role", "owns", "reads", "writes", "creates", "migrates", "backup", "is"],
         [
             (
                 f"{role.name} *" if role.is_current else role.name,

@@ -136,14 +136,19 @@ def migrate(
 ) -> None:
     """Apply the pending migrations, each in its own transaction."""
     from tatame_db import evolve
+    from tatame_db.roles.owners import tables_of_another
 
     engine, agree = target_of(database_url).database.engine, accept_losses("migrate", accepted=accept_data_loss)
     if sql:
         script = evolve.migration_sql(engine, revision)
         console.answer(script) if script else console.say("nothing to migrate")
-    elif not evolve.migrate(
+    elif evolve.migrate(
         engine, revision, agree=agree, on_step=say_step, timeouts=timeouts(lock_timeout, statement_timeout)
     ):
+        with engine.connect() as connection:
+            if found := tables_of_another(connection):
+                console.say(f"warning: {found}")
+    else:
         console.say("nothing to migrate")
 
 

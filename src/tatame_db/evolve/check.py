@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sqlalchemy import text
+
+from tatame_db.database.dialect import SCHEMA
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve import catalogue, models
 from tatame_db.evolve.difference import LeftAlone
@@ -13,6 +16,9 @@ from tatame_db.evolve.made import made_by_migrations
 from tatame_db.evolve.migrate import migrate
 from tatame_db.evolve.migration_errors import on_scratch
 from tatame_db.roles import explained
+from tatame_db.roles.missing import refuse_missing
+from tatame_db.roles.owners import strangers
+from tatame_db.roles.rights import rows_of
 from tatame_db.server.scratch import scratch
 
 if TYPE_CHECKING:
@@ -110,10 +116,14 @@ def check(engine: Engine) -> SchemaCheck:
     """
     history = History()
     with explained(engine.url, "check"), engine.connect() as connection:
+        if not connection.scalar(text(f"SELECT has_schema_privilege('{SCHEMA}', 'USAGE')")):
+            # It would read definitions with other names, which look like differences.
+            refuse_missing(rows_of(connection), "check")
         revision = history.reached(connection)
         current = current_revisions(connection)
         edited, unrecorded = _edited(history, connection), history.unrecorded(connection)
         found = catalogue.read(connection)
+        others = strangers(connection)
         pending = [] if history.forked else [script.revision for script in history.pending(connection)]
     if history.forked:
         return SchemaCheck(history.forked, None, None, edited, revision, pending, unrecorded, [], [], [])
@@ -128,10 +138,14 @@ def check(engine: Engine) -> SchemaCheck:
             built = _read(migrations)
         extra = LeftAlone(found, reached, lambda: built.keys() | made_by_migrations(server))
     undeclared = LeftAlone(built, wanted, None)
+    made = {found.name for found in reached.values()}
     return SchemaCheck(
         heads=[],
         migrations=_differences(wanted, built, undeclared.keys),
-        database=_differences(reached, found, extra.children | extra.foreign),
+        database=[
+            *_differences(reached, found, extra.children | extra.foreign),
+            *(stranger.sentence for stranger in others if stranger.table in made),
+        ],
         edited=edited,
         revision=revision,
         pending=pending,

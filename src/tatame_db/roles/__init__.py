@@ -1,6 +1,6 @@
 """Who may do what: the four roles of an app, their grants, and the rights that a command lacks."""
 
-from tatame_db.roles.apply import RightsNotGranted, RightsRemain, RolesApplied, RolesBusy, apply
+from tatame_db.roles.apply import RightsNotGranted, RightsRemain, RolesApplied, RolesBusy, RolesRejected, apply
 from tatame_db.roles.listing import RoleRights, Roles, list_roles
 from tatame_db.roles.missing import RightsMissing, StatementForbidden, explained
 from tatame_db.roles.names import Names, RoleNameInvalid, RoleUnsuitable
@@ -17,6 +17,7 @@ __all__ = [
     "Roles",
     "RolesApplied",
     "RolesBusy",
+    "RolesRejected",
     "ScriptUnprintable",
     "StatementForbidden",
     "apply",

@@ -64,6 +64,16 @@ class RolesBusy(TatameError):
 
 
 @fact
+class RolesRejected(TatameError):
+    """PostgreSQL rejected a statement for another reason than a missing right."""
+
+    statement: str
+    reason: str
+    what = "PostgreSQL rejected `{statement}`: {reason}"
+    fix = "fix the problem PostgreSQL reports above, such as an event trigger that refuses grants"
+
+
+@fact
 class RightsRemain(TatameError):
     """The roles have their rights, and more."""
 
@@ -105,7 +115,7 @@ def apply(connection: Connection, names: Names | None = None, *, replication: bo
 
     Existing roles keep their passwords and logins. Rights are read back before the commit: a role that may not grant
     one gets no error from PostgreSQL if it has that right itself. Raises `RightsNotGranted`, `RolesBusy`,
-    `RoleNameInvalid`, `RoleUnsuitable`; nothing is changed then.
+    `RolesRejected`, `RoleNameInvalid`, `RoleUnsuitable`; nothing is changed then.
     """
     names = names or Names()
     try:
@@ -133,7 +143,10 @@ def _apply(connection: Connection, names: Names, *, replication: bool) -> RolesA
                 raise RightsNotGranted(role=user, statement=statement.sql, reason=reason) from error
             if isinstance(error.orig, psycopg.errors.LockNotAvailable):
                 raise RolesBusy(statement=statement.sql) from error
-            raise
+            if error.connection_invalidated or not isinstance(error.orig, psycopg.Error):
+                raise
+            reason = error.orig.diag.message_primary or str(error.orig)
+            raise RolesRejected(statement=statement.sql, reason=reason) from error
     _refuse_silent_failure(connection, names, user, replication=replication)
     facts = facts_of(connection, roles)
     held = rights_held(connection, facts, roles)

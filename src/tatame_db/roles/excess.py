@@ -6,7 +6,7 @@ Rights that a role has by ownership, by an attribute of its own or of a group, a
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,8 @@ _HARMLESS_GROUPS = {
 # Without it, pg_dump fails on a schema of another program. It shows hashes of passwords, as pg_basebackup does.
 _GROUPS = {BACKUP: {"pg_read_all_data"}}
 _ATTRIBUTES = {OWNING: {"CREATEDB", "REPLICATION", "BYPASSRLS"}, BACKUP: {"REPLICATION", "BYPASSRLS"}}
+_OTHER_ROLES = 3
+"""How many roles beside the owner have default privileges, of which one with other default privileges is no sign."""
 _GRANT_OPTION = "GRANT OPTION FOR "
 _GRANTED_BY = 160_000
 """The first version in which a membership is revoked for each role that granted it."""
@@ -162,9 +164,11 @@ def duties_in_use(connection: Connection, names: Names) -> dict[str, Duty]:
             " AND EXISTS (SELECT FROM pg_roles o WHERE o.oid = defaclrole AND NOT o.rolsuper) GROUP BY 1, 2"
         )
     ).all()
-    found = {role: APP if writes else READ_ONLY if is_limited else BACKUP for _, role, writes, is_limited in rows}
-    found |= {owner: OWNING for owner, *_ in rows}
     named = {names.by_duty[duty.name]: duty for duty in DUTIES}
+    owned = Counter(owner for owner, *_ in rows)
+    known = {owner for owner, role, *_ in rows if owner in named or role in named or owned[owner] >= _OTHER_ROLES}
+    found = {role: APP if w else READ_ONLY if limited else BACKUP for owner, role, w, limited in rows if owner in known}
+    found |= dict.fromkeys(known, OWNING)
     return {role: named.get(role, duty) for role, duty in found.items()}
 
 

@@ -51,7 +51,8 @@ _RECORDS = (
     *(Need("SELECT", "sequence", schema) for schema in (VERSION_SCHEMA, MOVE_SCHEMA)),
 )
 WRITE_ROWS = (*READ_ROWS, *_tables("INSERT", "UPDATE", "DELETE"), Need("USAGE", "sequence", SCHEMA))
-_OWN_TABLES = (Need("USAGE", "schema", SCHEMA), Need("CREATE", "schema", SCHEMA), *_tables(OWNER))
+_ENTER = Need("USAGE", "schema", SCHEMA)
+_OWN_TABLES = (_ENTER, Need("CREATE", "schema", SCHEMA), *_tables(OWNER))
 MIGRATE = (
     *READ_HISTORY,
     *_tables("INSERT", "UPDATE", "DELETE", schema=VERSION_SCHEMA),
@@ -123,7 +124,7 @@ COMMANDS: dict[str, tuple[Need, ...]] = {
     "start": CONNECT,
     "stop": (),
     "down": (),
-    "status": (*READ_HISTORY, *READ_RECORD),
+    "status": (*READ_HISTORY, *READ_RECORD, _ENTER),
     "logs": (),
     "url": (),
     "psql": CONNECT,
@@ -133,7 +134,7 @@ COMMANDS: dict[str, tuple[Need, ...]] = {
     "rollback": MIGRATE,
     "generate": (),
     "push": MIGRATE,
-    "check": (*READ_HISTORY, *READ_RECORD),
+    "check": (*READ_HISTORY, *READ_RECORD, _ENTER),
     "lint": (),
     "doctor": CONNECT,
     "roles": CONNECT,
