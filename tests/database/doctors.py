@@ -143,7 +143,7 @@ class Ward:
 _CODE = re.compile(r"((?:`[^`]*`(?:; )?)+)(?:, as ([^;,]+))?")
 _VERBS = {"ALTER", "ANALYZE", "CREATE", "DELETE", "DROP", "REINDEX", "SELECT", "VACUUM"}
 _PRINTS = "SELECT format("
-_ACTS = (_PRINTS, "SELECT pg_")
+_ACTS = (_PRINTS, "SELECT pg_", "SELECT setval(")
 
 
 def statements(fix: str) -> list[tuple[str, str | None]]:

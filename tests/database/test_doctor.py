@@ -522,9 +522,10 @@ def ids_that_end_within_weeks(ward: Ward) -> None:
 @sick("ids", WARN)
 def a_large_id_with_a_small_reference(ward: Ward) -> None:
     ward.run(
-        "ALTER TABLE class ALTER id TYPE bigint",
-        "ALTER SEQUENCE class_id_seq AS bigint",
-        "SELECT setval('class_id_seq', 1200000000)",
+        "ALTER TABLE users ALTER id TYPE bigint",
+        "ALTER SEQUENCE users_id_seq AS bigint",
+        "SELECT setval('users_id_seq', 1200000000)",
+        "INSERT INTO users (id, clerk_user_id) VALUES (1200000000, 'ana')",
     )
 
 
@@ -937,6 +938,19 @@ def test_a_role_that_may_only_connect_reads_which_rights_it_lacks_and_they_suffi
     assert ward.ask("SELECT has_table_privilege('weak', 'tatame_move.token', 'SELECT')") == [(False,)]
     again = ward.examine(*expected - {"drift"}).findings
     assert [(finding.name, finding.text) for finding in again if finding.verdict == UNKNOWN] == []
+
+
+def test_an_extension_that_the_server_has_not_loaded_is_named_with_the_statement(ward: Ward) -> None:
+    ward.run("CREATE EXTENSION pg_stat_statements")
+
+    finding = ward.finding("slow statements")
+
+    assert (finding.verdict, finding.text) == (
+        UNKNOWN,
+        "not checked: the server has not loaded `pg_stat_statements`",
+    )
+    (load, role), _ = statements(finding.fix or "")
+    assert (load, role) == ("ALTER SYSTEM SET shared_preload_libraries = pg_stat_statements", None)
 
 
 def test_without_a_server_the_machine_is_examined_and_the_rest_is_not_good(ward: Ward, directory: Path) -> None:

@@ -48,6 +48,10 @@ def ids(examination: Examination) -> Answer | None:
 def _last_id(examination: Examination, key: Any) -> int:
     if key.sequence:
         return int(key.last or 0)
+    return _largest_id(examination, key)
+
+
+def _largest_id(examination: Examination, key: Any) -> int:
     # The index of the key finds it at once.
     return int(examination.value(f"SELECT coalesce(max({key.column}), 0) FROM {key.place}"))
 
@@ -61,6 +65,14 @@ def _answer_of_key(examination: Examination, last: int, key: Any) -> Answer | No
     if days < _FOREVER_DAYS:
         text += f", which end about {datetime.now(UTC) + timedelta(days=days):%B %Y} at the present rate"
     worse = share >= limits.ids_bad or days < limits.ids_bad_days
+    if key.place and last > (largest := _largest_id(examination, key)) * 2:
+        # By hand, or by an import that skipped ids.
+        statement = f"SELECT setval({key.sequence_name}, {max(largest, 1)}, {str(largest > 0).lower()})"
+        back = advice.sql(examination, (statement, key.owner))
+        return (bad if worse else warn)(
+            f"{text}, and the largest id of a row is {largest:,}",
+            f"if no row ever had a larger one, set the sequence back: {back}",
+        )
     return (bad if worse else warn)(
         text,
         "before they end and each new row fails, change the key and what refers to it to bigint by a migration, which"
@@ -130,7 +142,7 @@ SELECT format('%s.%s', key.relname, key.attname) AS name, format('public.%I', ke
     CASE WHEN sequence.readable THEN pg_sequence_last_value(sequence.seqrelid) END AS last,
     coalesce(sequence.readable, true) AND has_table_privilege(key.relid, 'SELECT') AS readable,
     concat_ws('; ', referring.enlarge, key.enlarge, sequence.enlarge) AS enlarge,
-    quote_ident(pg_get_userbyid(key.relowner)) AS owner
+    quote_ident(pg_get_userbyid(key.relowner)) AS owner, quote_literal(sequence.seqrelid::regclass) AS sequence_name
 FROM key
 LEFT JOIN sequence ON (sequence.relid, sequence.attnum) = (key.relid, key.attnum)
 LEFT JOIN referring ON (referring.relid, referring.attnum) = (key.relid, key.attnum)
@@ -138,7 +150,7 @@ WHERE coalesce(sequence.ends, true)
 UNION ALL
 SELECT relname, NULL, NULL, false, true, seqmax,
     CASE WHEN readable THEN pg_sequence_last_value(seqrelid) END, readable, enlarge,
-    quote_ident(pg_get_userbyid(relowner))
+    quote_ident(pg_get_userbyid(relowner)), NULL
 FROM sequence WHERE ends AND NOT EXISTS (
     SELECT FROM key WHERE (key.relid, key.attnum) = (sequence.relid, sequence.attnum))
 ORDER BY 1

@@ -213,7 +213,8 @@ def slow_statements(examination: Examination) -> Answer | None:
             raise
         return unknown(
             "the server has not loaded `pg_stat_statements`",
-            "add it to `shared_preload_libraries` of the server and restart it, or `DROP EXTENSION pg_stat_statements`",
+            f"{_load(examination)}, then restart the server; if you need no statistics, `DROP EXTENSION"
+            " pg_stat_statements`",
         )
     hidden = bool(found and found[0].hidden)
     slow = [row for row in found if row.queryid is not None]
@@ -232,6 +233,15 @@ def slow_statements(examination: Examination) -> Answer | None:
         "read its plan with `EXPLAIN (ANALYZE, BUFFERS)`; `SELECT query FROM"
         f" {schema}.pg_stat_statements WHERE queryid = {slow[0].queryid}` shows the whole text",
     )
+
+
+def _load(examination: Examination) -> str:
+    # Only some roles may see which libraries the server loads.
+    loaded = examination.names("SELECT setting FROM pg_settings WHERE name = 'shared_preload_libraries'")
+    if not loaded:
+        return "add it to `shared_preload_libraries` of the server"
+    libraries = ", ".join(filter(None, (*loaded, "pg_stat_statements")))
+    return advice.sql(examination, (f"ALTER SYSTEM SET shared_preload_libraries = {libraries}", advice.SUPERUSER))
 
 
 _SLOW = """
