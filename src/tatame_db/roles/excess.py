@@ -92,9 +92,8 @@ WITH object AS (
     FROM pg_namespace WHERE nspname = ANY(:schemas)
     UNION ALL SELECT 'database', NULL, NULL, datdba, '', coalesce(datacl, acldefault('d', datdba))
     FROM pg_database WHERE datname = current_database()
-    UNION ALL SELECT CASE WHEN prokind = 'p' THEN 'procedure' ELSE 'function' END, n.nspname,
-        p.oid::regprocedure::text, proowner, '', NULL
-    FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE p.oid = ANY(CAST(:objects AS oid[]))
+    UNION ALL SELECT 'routine', NULL, p.oid::regprocedure::text, proowner, '', NULL
+    FROM pg_proc p WHERE p.oid = ANY(CAST(:objects AS oid[]))
     UNION ALL SELECT 'type', n.nspname, typname, typowner, '', NULL
     FROM pg_type t JOIN pg_namespace n ON n.oid = typnamespace
     WHERE t.oid = ANY(CAST(:objects AS oid[])) AND typtype IN ('d', 'e', 'r')
@@ -226,7 +225,9 @@ class _Search:
         if group.startswith("pg_") or (group in self.duties and duty is not OWNING):
             is_direct = group == entry
             right = Right("membership", "member", None, group)
-            yield Excess(role, right, None if is_direct else entry, Remedy(leave, is_applied=is_direct))
+            # The owner may be the administrator of a service.
+            is_applied = is_direct and duty is not OWNING
+            yield Excess(role, right, None if is_direct else entry, Remedy(leave, is_applied=is_applied))
         elif group not in self.duties:
             for held in self.held.get(group, []):
                 if held.right.kind != "member" and not _allowed(duty, held.right):
@@ -235,6 +236,8 @@ class _Search:
     def _remedy(self, role: str, duty: Duty, held: Held) -> Remedy:
         right, name = held.right, role if role == PUBLIC else quoted(role)
         target = quoted(self.facts.database) if right.kind == "database" else right.object
+        # It is quoted already.
+        target = str(right.name) if right.kind == "routine" else target
         if right.privilege == OWNER:
             owner = next((owner for owner, duty in self.duties.items() if duty is OWNING), OWNING.role)
             return Remedy(f"ALTER {right.kind.upper()} {target} OWNER TO {quoted(owner)}", is_applied=False)
