@@ -211,6 +211,12 @@ def a_member_of_a_role_that_runs_programs(ward: Ward) -> None:
     ward.stack.callback(ward.run, "REVOKE pg_execute_server_program FROM tatame_app")
 
 
+@sick("superuser", WARN, on=(OLDER,))
+def a_role_that_makes_roles(ward: Ward) -> None:
+    ward.run("ALTER ROLE tatame_app CREATEROLE")
+    ward.stack.callback(ward.run, "ALTER ROLE tatame_app NOCREATEROLE")
+
+
 @sick("superuser", BAD)
 def a_superuser_in_production(ward: Ward) -> None:
     as_superuser(ward, production=True)

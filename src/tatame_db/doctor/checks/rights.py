@@ -27,15 +27,20 @@ def superuser(examination: Examination) -> Answer:
     if examination.embedded:
         return good("the owner of the embedded server alone can open its socket")
     above = examination.names(
-        "SELECT quote_ident(rolname) || CASE WHEN rolsuper THEN ', a superuser' ELSE ', which can run programs on the"
-        " server' END FROM pg_roles WHERE pg_has_role(current_user, oid, 'MEMBER')"
-        " AND (rolsuper OR rolname IN ('pg_execute_server_program', 'pg_write_server_files')) ORDER BY 1"
+        "SELECT CASE WHEN rolname = current_user THEN 'has CREATEROLE, with which it can join roles that run programs"
+        " on the server' WHEN rolsuper THEN 'is a member of ' || quote_ident(rolname) || ', a superuser'"
+        " ELSE 'is a member of ' || quote_ident(rolname) || ', which can run programs on the server' END"
+        " FROM pg_roles WHERE pg_has_role(current_user, oid, 'MEMBER')"
+        " AND (rolsuper OR rolname IN ('pg_execute_server_program', 'pg_write_server_files')"
+        # Later, it can only grant the roles that it has made.
+        " OR rolname = current_user AND rolcreaterole AND current_setting('server_version_num')::integer < 160000)"
+        " ORDER BY 1"
     )
     if not above:
         return good(f"{role} is no superuser")
     text = f"{role} is a superuser, so a flaw of the app can run programs on the server"
     if not examination.known.superuser:
-        text = f"{role} is a member of {above[0]}"
+        text = f"{role} {above[0]}"
     return bad(text, _FOUR_ROLES) if examination.setup.production else warn(text, _FOUR_ROLES)
 
 
