@@ -173,7 +173,7 @@ _names = iter(range(1_000_000))
 
 
 @contextlib.contextmanager
-def database_of(clinic: Clinic, options: str = f"TEMPLATE {_TEMPLATE}") -> Generator[URL]:
+def database_of(clinic: Clinic, options: str = f"TEMPLATE {_TEMPLATE} STRATEGY FILE_COPY") -> Generator[URL]:
     """Create a database, and drop it at the end."""
     name = f"patient_{next(_names)}"
     change(clinic.maintenance, f"CREATE DATABASE {name} {options}")
