@@ -65,19 +65,19 @@ def _answer_of_key(examination: Examination, last: int, key: Any) -> Answer | No
     if days < _FOREVER_DAYS:
         text += f", which end about {datetime.now(UTC) + timedelta(days=days):%B %Y} at the present rate"
     worse = share >= limits.ids_bad or days < limits.ids_bad_days
+    enlarge = (
+        "before they end and each new row fails, change the key and what refers to it to bigint by a migration, which"
+        f" rewrites the tables while nothing can read them: {advice.sql(examination, (key.enlarge, key.owner))}"
+    )
     if key.place and last > (largest := _largest_id(examination, key)) * 2:
         # By hand, or by an import that skipped ids.
         statement = f"SELECT setval({key.sequence_name}, {max(largest, 1)}, {str(largest > 0).lower()})"
         back = advice.sql(examination, (statement, key.owner))
         return (bad if worse else warn)(
             f"{text}, and the largest id of a row is {largest:,}",
-            f"if no row ever had a larger one, set the sequence back: {back}",
+            f"if no row ever had a larger one, set the sequence back: {back}; otherwise, {enlarge}",
         )
-    return (bad if worse else warn)(
-        text,
-        "before they end and each new row fails, change the key and what refers to it to bigint by a migration, which"
-        f" rewrites the tables while nothing can read them: {advice.sql(examination, (key.enlarge, key.owner))}",
-    )
+    return (bad if worse else warn)(text, enlarge)
 
 
 def _days_left(examination: Examination, last: int, key: Any) -> float:
