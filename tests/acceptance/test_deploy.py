@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -163,8 +164,8 @@ def test_the_pooler_of_the_page_reaches_a_server_that_demands_tls(directory: Pat
     port, listens = free_port(), free_port()
     tls = tls_settings(directory, "localhost")
     settings = {"listen_addresses": "127.0.0.1", "port": str(port), "password_encryption": "scram-sha-256"} | tls
-    with foreign_server(OLDER_PROGRAMS, directory / "server", **settings) as socket:
-        admin = socket.update_query_dict({"port": str(port)})
+    with foreign_server(OLDER_PROGRAMS, directory / "server", **settings) as address:
+        admin = address.update_query_dict({"port": str(port)})
         create_missing_database(admin)
         change(admin, f"CREATE ROLE tatame_app LOGIN PASSWORD '{PASSWORD}'")
         (directory / "server" / "data" / "pg_hba.conf").write_text(
@@ -186,6 +187,9 @@ def test_the_pooler_of_the_page_reaches_a_server_that_demands_tls(directory: Pat
             owner._hand_over(file, 0o700)
         [start] = re.findall(r"^sudo -u postgres pgbouncer (.*) /etc/pgbouncer/pgbouncer.ini$", PAGE, re.MULTILINE)
         subprocess.run([program, start, home / "pgbouncer.ini"], check=True, cwd=home, **owner._as_owner)
+        # The daemon listens and writes its number after the program has ended.
+        process = home / "pgbouncer.pid"
+        _wait(lambda: process.exists() and process.read_text().strip() and _listens(listens))
         try:
             pooled = parse_address(f"postgresql://tatame_app:{PASSWORD}@127.0.0.1:{listens}/tatame")
             with Database(pooled) as database, database.session() as session:
@@ -193,7 +197,7 @@ def test_the_pooler_of_the_page_reaches_a_server_that_demands_tls(directory: Pat
             with pytest.raises(psycopg.OperationalError, match=r"password|SASL"):
                 psycopg.connect(readable(pooled.set(password="another")))
         finally:
-            os.kill(int((home / "pgbouncer.pid").read_text()), signal.SIGINT)
+            os.kill(int(process.read_text()), signal.SIGINT)
 
 
 def test_each_step_of_a_rename_leaves_a_schema_for_two_versions(bare_engine: Engine) -> None:
@@ -350,7 +354,12 @@ def _sessions(address: URL, condition: str) -> int:
     return int(row[0])
 
 
-def _wait(condition: Callable[[], bool]) -> None:
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _wait(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
