@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import psycopg
 import pytest
 from sqlalchemy import URL, Engine, text
@@ -197,7 +198,9 @@ def test_the_pooler_of_the_page_reaches_a_server_that_demands_tls(directory: Pat
             with pytest.raises(psycopg.OperationalError, match=r"password|SASL"):
                 psycopg.connect(readable(pooled.set(password="another")))
         finally:
-            os.kill(int(process.read_text()), signal.SIGINT)
+            daemon = psutil.Process(int(process.read_text()))
+            daemon.terminate()
+            daemon.wait(30)
 
 
 def test_each_step_of_a_rename_leaves_a_schema_for_two_versions(bare_engine: Engine) -> None:
