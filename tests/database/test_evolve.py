@@ -489,7 +489,7 @@ def test_a_role_that_owns_nothing_can_check_and_its_push_changes_nothing(
             monkeypatch.setattr(Base.metadata.tables["users"].columns["plan"], "server_default", DefaultClause("x"))
             with pytest.raises(PushFailed, match="must be owner of table users") as caught:
                 evolve.push(reader.engine, agree=lambda _: True)
-            assert "run the command as postgres, who owns the tables" in caught.value.fix
+            assert "run the command with the address of postgres in `DATABASE_URL`; or let" in caught.value.fix
             # A name that says nothing of its rows: they cannot be asked.
             assert evolve.status(reader.engine).tables["users"] is None
     finally:

@@ -126,6 +126,8 @@ SELECT rolname, attribute, 'role', NULL, NULL, NULL, NULL FROM pg_roles CROSS JO
 UNION ALL
 SELECT m.rolname, 'membership', 'member', NULL, g.rolname, NULL, pg_get_userbyid(grantor)
 FROM pg_auth_members a JOIN pg_roles m ON m.oid = a.member JOIN pg_roles g ON g.oid = a.roleid
+-- A table before its sequence, which has the owner of the table.
+ORDER BY 1, 3 DESC, 4, 5, 2
 """
 
 

@@ -86,7 +86,7 @@ def refusal(rows: Rows, command: str) -> RightsMissing | None:
     holder = holder_of(rows)
     if able := _part_of_another(rows, needs, rights):
         return _in_words(holder, rights, grants=[], able=[able])
-    owners = {str(right.owner) for right in rights if right.privilege == OWNER and not right.owner_is_unusable}
+    owners = {str(right.owner) for right in rights if right.privilege == OWNER}
     return _in_words(holder, rights, grants=grants(holder, rights), able=sorted(owners))
 
 
