@@ -145,7 +145,15 @@ function doctor(): HTMLElement {
         h(
           "ul.plain",
           rest.map(({ name, verdict, text, fix }) =>
-            h("li", state(verdict), " ", h("strong", name), ": ", marked(text), fix && h("div.muted", "Fix: ", marked(fix))),
+            h(
+              "li",
+              state(verdict),
+              " ",
+              h("strong", name),
+              ": ",
+              marked(text),
+              fix && h("div.muted", "Fix: ", marked(fix)),
+            ),
           ),
         ),
         button("Examine again", () => void examine(), { class: "inline" }),
