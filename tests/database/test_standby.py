@@ -205,7 +205,6 @@ def test_the_doctor_examines_a_standby_in_every_line(pair: Pair) -> None:
         "backup",
         "durability",
         "superuser",
-        "time limits",
     }
     assert "this server is a standby" in found["standbys"].text
     with Database(pair.standby) as database, database.engine.connect() as connection:
