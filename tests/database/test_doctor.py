@@ -232,6 +232,12 @@ def an_app_that_owns_the_database(ward: Ward) -> None:
     ward.run(f"ALTER DATABASE {ward.address.database} OWNER TO tatame_app")
 
 
+@sick("ownership", WARN, on=(OLDER,))
+def an_app_that_owns_the_database_and_may_not_see_its_history(ward: Ward) -> None:
+    an_app_that_owns_the_database(ward)
+    ward.run("REVOKE USAGE ON SCHEMA tatame_migrations FROM tatame_app")
+
+
 @sick("backup", WARN, on=(OLDER,))
 def no_role_for_backups(ward: Ward) -> None:
     ward.run(

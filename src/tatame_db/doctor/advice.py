@@ -95,10 +95,11 @@ def migrating_role(examination: Examination) -> str:
     return str(
         examination.value(
             "SELECT quote_ident(pg_get_userbyid(coalesce("
-            " (SELECT relowner FROM pg_class WHERE oid = to_regclass(:record)),"
+            # A look-up by `to_regclass` is an error without USAGE.
+            " (SELECT relowner FROM pg_class WHERE relnamespace = to_regnamespace(:schema)"
+            " AND relname = 'alembic_version'),"
             " (SELECT nspowner FROM pg_namespace WHERE oid = to_regnamespace(:schema)),"
             " (SELECT datdba FROM pg_database WHERE datname = current_database()))))",
-            record=f"{VERSION_SCHEMA}.alembic_version",
             schema=VERSION_SCHEMA,
         )
     )
