@@ -63,6 +63,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def listed(sentences: Iterable[object]) -> str:
+    """Write sentences of an error one a line."""
+    return "\n".join(f"  {sentence}" for sentence in sentences)
+
+
 class _Sentences(Formatter):
     """Fills a template with the attributes of an error."""
 

@@ -15,8 +15,6 @@ from tatame_db.roles.missing import is_refusal, refusal
 from tatame_db.roles.rights import rows_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from sqlalchemy import Connection
     from sqlalchemy.exc import StatementError
 
@@ -98,11 +96,6 @@ def fix_for(code: str | None, source: str) -> str:
 def missing_rights_of(connection: Connection, error: StatementError, command: str) -> RightsMissing | None:
     """Return the rights that the role lacks for a command, if PostgreSQL refused a statement; roll back first."""
     return refusal(rows_of(connection), command) if is_refusal(error) else None
-
-
-def listed(sentences: Iterable[object]) -> str:
-    """Write sentences of an error one a line."""
-    return "\n".join(f"  {sentence}" for sentence in sentences)
 
 
 def indented(statement: str) -> str:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import DBAPIError
 
-from tatame_db.errors import TatameError, fact
+from tatame_db.errors import TatameError, fact, listed
 from tatame_db.evolve import catalogue, models
 from tatame_db.evolve.difference import Answers, Change, find_change
-from tatame_db.evolve.failure import indented, listed, postgres_message
+from tatame_db.evolve.failure import indented, postgres_message
 from tatame_db.evolve.history import History, is_project
 from tatame_db.evolve.migrate import migrate, rollback
 from tatame_db.evolve.migration_errors import on_scratch

@@ -10,9 +10,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
 from tatame_db.database.dialect import quoted
-from tatame_db.errors import TatameError, counted, fact
+from tatame_db.errors import TatameError, counted, fact, listed
 from tatame_db.evolve.catalogue import run_verbatim
-from tatame_db.evolve.failure import listed
 from tatame_db.evolve.statements import QUALIFIED, do_blocks, statements
 from tatame_db.evolve.stored import Name, Storage, plain_names
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db.database.dialect import quoted
-from tatame_db.errors import TatameError, fact
+from tatame_db.errors import TatameError, fact, listed
 from tatame_db.evolve import catalogue, made, models
 from tatame_db.evolve.catalogue import run_verbatim
 from tatame_db.evolve.difference import Answers, Change, find_change
-from tatame_db.evolve.failure import fix_for, indented, listed, missing_rights_of, postgres_message, sqlstate
+from tatame_db.evolve.failure import fix_for, indented, missing_rights_of, postgres_message, sqlstate
 from tatame_db.evolve.lock import Timeouts, exclusive
 from tatame_db.evolve.losses import count_all, loss_of_column, loss_of_table
 from tatame_db.roles import explained

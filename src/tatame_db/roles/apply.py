@@ -10,11 +10,10 @@ import psycopg
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from tatame_db.errors import TatameError, counted, fact
+from tatame_db.errors import TatameError, counted, fact, listed
 from tatame_db.roles.excess import Held, excess, in_sentences, rights_held
 from tatame_db.roles.facts import facts_of
 from tatame_db.roles.names import Names
-from tatame_db.roles.needs import DUTIES
 from tatame_db.roles.rights import Right, in_words, missing_rights, rows_of
 from tatame_db.roles.script import script
 
@@ -92,7 +91,7 @@ class RightsRemain(TatameError):
     @property
     def sentences(self) -> str:
         """One a line."""
-        return "\n".join(f"  {sentence}" for sentence in self.rights)
+        return listed(self.rights)
 
 
 @dataclass(frozen=True)
@@ -128,11 +127,11 @@ def apply(connection: Connection, names: Names | None = None, *, replication: bo
 
 
 def _apply(connection: Connection, names: Names, *, replication: bool) -> RolesApplied:
-    roles = list(names.by_duty.values())
     parts = script(connection, names, replication=replication)
-    duties = {names.by_duty[duty.name]: duty for duty in DUTIES}
-    held, existing = rights_held(connection, facts_of(connection, roles), roles), _existing(connection, roles)
-    before = _of_interest(held, roles)
+    roles = list(names.duties)
+    facts = facts_of(connection, roles)
+    created = [role for role in roles if facts.lacks(role)]
+    before = _of_interest(rights_held(connection, facts, roles), roles)
     user = str(connection.scalar(text("SELECT current_user")))
     for statement in (statement for _, statements in parts for statement in statements if statement.needed):
         try:
@@ -153,23 +152,17 @@ def _apply(connection: Connection, names: Names, *, replication: bool) -> RolesA
     after = _of_interest(held, roles)
     changes = [f"{role} has {what}" for role, what in _described(after - before)]
     changes += [f"{role} no longer has {what}" for role, what in _described(before - after)]
-    remaining = in_sentences(excess(held, duties, facts))
-    return RolesApplied([role for role in roles if role not in existing], changes, remaining)
+    return RolesApplied(created, changes, in_sentences(excess(held, names.duties, facts)))
 
 
 def _refuse_silent_failure(connection: Connection, names: Names, user: str, *, replication: bool) -> None:
-    for duty in DUTIES:
-        role = names.by_duty[duty.name]
+    for role, duty in names.duties.items():
         needs = [need for need in duty.needs if replication or need.kind != "role"]
         if missing := missing_rights(rows_of(connection), needs, [role])[role]:
             granted = f"GRANT {missing[0].privilege} ON {missing[0].object or 'DATABASE'} TO {role}"
             raise RightsNotGranted(
                 role=user, statement=granted, reason=f"{role} has no {', '.join(in_words(missing))} afterwards"
             )
-
-
-def _existing(connection: Connection, roles: list[str]) -> set[str]:
-    return set(connection.scalars(text("SELECT rolname FROM pg_roles WHERE rolname = ANY(:roles)"), {"roles": roles}))
 
 
 def _of_interest(held: Iterable[Held], roles: list[str]) -> set[tuple[str, Right]]:

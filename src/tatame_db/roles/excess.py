@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from tatame_db.database.dialect import SCHEMA, quoted
-from tatame_db.roles.needs import APP, BACKUP, CONNECT, DUTIES, OWNER, OWNING, READ_ONLY, SCHEMAS, SECRET, Duty, Need
+from tatame_db.roles.needs import APP, BACKUP, CONNECT, OWNER, OWNING, READ_ONLY, SCHEMAS, SECRET, Duty, Need
 from tatame_db.roles.rights import Right, in_words
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def duties_in_use(connection: Connection, names: Names) -> dict[str, Duty]:
             " AND EXISTS (SELECT FROM pg_roles o WHERE o.oid = defaclrole AND NOT o.rolsuper) GROUP BY 1, 2"
         )
     ).all()
-    named = {names.by_duty[duty.name]: duty for duty in DUTIES}
+    named = names.duties
     owned = Counter(owner for owner, *_ in rows)
     known = {owner for owner, role, *_ in rows if owner in named or role in named or owned[owner] >= _OTHER_ROLES}
     found = {role: APP if w else READ_ONLY if limited else BACKUP for owner, role, w, limited in rows if owner in known}

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from tatame_db.errors import TatameError, fact
-from tatame_db.roles.needs import APP, BACKUP, OWNING, READ_ONLY
+from tatame_db.roles.needs import APP, BACKUP, DUTIES, OWNING, READ_ONLY
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+    from tatame_db.roles.needs import Duty
 
 _LONGEST_NAME_BYTES = 63
 
@@ -50,6 +52,11 @@ class Names:
     def by_duty(self) -> dict[str, str]:
         """The name of each role by the name of its duty."""
         return {OWNING.name: self.owner, APP.name: self.app, READ_ONLY.name: self.read_only, BACKUP.name: self.backup}
+
+    @property
+    def duties(self) -> dict[str, Duty]:
+        """The duty of each role by the name of the role, in the order in which they are granted."""
+        return {self.by_duty[duty.name]: duty for duty in DUTIES}
 
     def refuse_invalid(self) -> None:
         """Raise `RoleNameInvalid`."""

@@ -12,7 +12,7 @@ from tatame_db.errors import TatameError, fact
 from tatame_db.roles.excess import excess, revocations, rights_held
 from tatame_db.roles.facts import facts_of
 from tatame_db.roles.names import refuse_unsuitable
-from tatame_db.roles.needs import BACKUP, DUTIES, OWNER, OWNING, READ_ONLY, SCHEMAS, SECRET
+from tatame_db.roles.needs import BACKUP, OWNER, OWNING, READ_ONLY, SCHEMAS, SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -44,13 +44,11 @@ def script(connection: Connection, names: Names, *, replication: bool = True) ->
     facts = facts_of(connection, names.by_duty.values())
     refuse_unsuitable(connection, names)
     parts: list[tuple[str, list[Statement]]] = []
-    for duty in DUTIES:
-        role = names.by_duty[duty.name]
+    for role, duty in names.duties.items():
         statements = [*_role(facts, duty, role, replication=replication)]
         statements += _ownership(facts, role) if duty is OWNING else _privileges(facts, duty, role, names.owner)
         parts.append((f"{duty.name}: {duty.purpose}", statements))
-    duties = {names.by_duty[duty.name]: duty for duty in DUTIES}
-    found = excess(rights_held(connection, facts, duties), duties, facts)
+    found = excess(rights_held(connection, facts, names.duties), names.duties, facts)
     statements = [Statement(sql) for sql in revocations(one.remedy for one in found if one.remedy.is_applied)]
     return [*parts, ("what roles have beyond their parts", statements)] if statements else parts
 
