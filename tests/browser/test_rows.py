@@ -122,8 +122,11 @@ def test_each_operator_matches_its_sql_condition(
 
 def test_a_click_sorts_and_a_shift_click_adds_a_sort_column(visit: Visit, database: psycopg.Connection) -> None:
     page = visit.go("/t/graduations")
+    visit.cell(0, "id").wait_for()
     page.locator('.ag-header-cell[col-id="belt"]').click()
+    expect(page).to_have_url(re.compile(r"sort=belt$"))
     page.locator('.ag-header-cell[col-id="id"]').click(modifiers=["Shift"])
+    expect(page).to_have_url(re.compile(r"sort=belt%2Cid$"))
     page.locator('.ag-header-cell[col-id="id"]').click(modifiers=["Shift"])
     expect(page).to_have_url(re.compile(r"sort=belt%2C-id$"))
     first = count(database, "SELECT id FROM graduations ORDER BY belt, id DESC LIMIT 1")

@@ -812,6 +812,21 @@ def test_a_line_finds_a_sickness_and_says_what_to_do(name: str, verdict: Verdict
         ward.cure(name)
 
 
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pytest.param((1, 2, 3), id="by-hand"),
+        pytest.param((1, 10_000_000), id="an-import"),
+    ],
+)
+@on_both
+def test_rows_created_within_minutes_are_no_rate_of_ids(ward: Ward, ids: tuple[int, ...]) -> None:
+    ward.run(*(f"INSERT INTO versions (id, created_at) VALUES ({i}, now() - interval '59 min' / {i})" for i in ids))
+    ward.run(f"SELECT setval('versions_id_seq', {ids[-1]})")
+
+    assert ward.finding("ids").verdict == GOOD
+
+
 def test_every_verdict_of_every_line_has_a_sickness() -> None:
     promised = {
         (line.name, verdict)

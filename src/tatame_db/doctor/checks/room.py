@@ -17,6 +17,8 @@ _GROUP = "Room"
 # A vacuum freezes what is older; beyond it, PostgreSQL refuses writes.
 _TRANSACTION_IDS = 2**31
 _FOREVER_DAYS = 36_500
+# An import, or a few rows added by hand, are faster than any app for a moment.
+_SHORTEST_RATE_SECONDS = 3_600
 _READ_ALL = (
     "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}; GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO {role}"
 )
@@ -83,12 +85,13 @@ def _answer_of_key(examination: Examination, last: int, key: Any) -> Answer | No
 def _days_left(examination: Examination, last: int, key: Any) -> float:
     """Return the days until the last id, at the rate of the newest tenth of the rows, or a century if it is not known.
 
-    There is an index on the key and none on the time, so the rows are found by the key.
+    It is known if these rows were created over an hour or more. There is an index on the key and none on the time, so
+    the rows are found by the key.
     """
     if not (key.timed and last):
         return _FOREVER_DAYS
     found = examination.row(_RATE.format(key=key.column, place=key.place))
-    if found.ids <= 0 or found.seconds <= 0:
+    if found.ids <= 0 or found.seconds < _SHORTEST_RATE_SECONDS:
         return _FOREVER_DAYS
     return min(_FOREVER_DAYS, float((key.largest - last) / (found.ids / found.seconds) / 86_400))
 
