@@ -1,8 +1,8 @@
 // Bundle src/ into the package's static folder, with the licenses of the bundled libraries and the digests that a test compares.
 
 import { createHash } from "node:crypto";
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { dirname, join, relative } from "node:path";
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { basename, dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
@@ -10,20 +10,64 @@ const here = dirname(fileURLToPath(import.meta.url));
 const out = process.argv[2] ?? join(here, "../src/tatame_db/studio/static");
 const digest = (content) => createHash("sha256").update(content).digest("hex");
 
+// The frame is loaded at the start. Each of these pages is loaded when it is first shown.
+const PAGES = { rows: "src/pages/rows/page.ts", sql: "src/pages/sql/page.ts", schema: "src/pages/schema/page.ts" };
+
+// A page runs inside the frame. If it imports the frame too, all that both use is in one file, and not in one for each
+// set of pages that use it.
+const insideTheFrame = {
+  name: "inside the frame",
+  setup: ({ onLoad }) =>
+    onLoad({ filter: /\/page\.ts$/ }, ({ path }) => {
+      const isPage = Object.values(PAGES).some((page) => join(here, page) === path);
+      const frame = isPage ? `import ${JSON.stringify(join(here, "src/shell.ts"))};\n` : "";
+      return { contents: frame + readFileSync(path, "utf8"), loader: "ts" };
+    }),
+};
+
 rmSync(out, { recursive: true, force: true });
 mkdirSync(out, { recursive: true });
 const result = await build({
   absWorkingDir: here,
-  entryPoints: { studio: "src/main.ts" },
+  entryPoints: { studio: "src/main.ts", ...PAGES },
   outdir: out,
   bundle: true,
+  splitting: true,
   minify: true,
   format: "esm",
   target: "es2022",
   legalComments: "none",
   metafile: true,
   logLevel: "warning",
+  plugins: [insideTheFrame],
 });
+
+// The files of each page: its own, and those that they import.
+const outputs = Object.fromEntries(
+  Object.entries(result.metafile.outputs).map(([path, output]) => [
+    basename(path),
+    output.imports.filter(({ kind }) => kind === "import-statement").map(({ path }) => basename(path)),
+  ]),
+);
+const filesOf = (name, found = new Set()) => {
+  if (!found.has(name)) for (const file of found.add(name) && outputs[name]) filesOf(file, found);
+  return [...found];
+};
+const files = Object.fromEntries(["studio", ...Object.keys(PAGES)].map((page) => [page, filesOf(`${page}.js`)]));
+
+// A file that several pages share has their names, because a digest in the name would change with each build.
+const shared = Object.keys(outputs).filter((name) => name.startsWith("chunk-"));
+const sharedName = (chunk) => {
+  const users = Object.keys(files).filter((page) => files[page].includes(chunk));
+  return users.length === Object.keys(files).length ? "frame.js" : `${users.join("-")}.js`;
+};
+const names = Object.fromEntries(shared.map((chunk) => [chunk, sharedName(chunk)]));
+const renamed = (text) => text.replace(/chunk-[A-Z0-9]{8}\.js/g, (chunk) => names[chunk] ?? chunk);
+for (const name of Object.keys(outputs).filter((name) => name.endsWith(".js"))) {
+  writeFileSync(join(out, name), renamed(readFileSync(join(out, name), "utf8")));
+  if (names[name]) renameSync(join(out, name), join(out, names[name]));
+}
+
 for (const name of ["index.html", "icon.svg"]) cpSync(join(here, "src", name), join(out, name));
 
 const packages = new Set(
@@ -50,9 +94,7 @@ const sources = ["build.js", "package.json", "package-lock.json", "tsconfig.json
       .map((entry) => relative(here, join(entry.parentPath, entry.name))),
   )
   .sort();
-const files = readdirSync(out).sort();
-const of = (folder, names) => Object.fromEntries(names.map((name) => [name, digest(readFileSync(join(folder, name)))]));
-writeFileSync(
-  join(out, "build.json"),
-  `${JSON.stringify({ sources: of(here, sources), files: of(out, files) }, null, 1)}\n`,
-);
+const of = (folder, paths) => Object.fromEntries(paths.map((path) => [path, digest(readFileSync(join(folder, path)))]));
+const pages = Object.fromEntries(Object.entries(files).map(([page, found]) => [page, found.map(renamed).sort()]));
+const built = { pages, sources: of(here, sources), files: of(out, readdirSync(out).sort()) };
+writeFileSync(join(out, "build.json"), `${JSON.stringify(built, null, 1)}\n`);

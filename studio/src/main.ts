@@ -4,11 +4,12 @@ import { h } from "./dom.ts";
 import { movePage } from "./pages/move/page.ts";
 import { overviewPage } from "./pages/overview.ts";
 import { rowPage } from "./pages/row.ts";
-import { rowsPage } from "./pages/rows/page.ts";
-import { schemaPage } from "./pages/schema/page.ts";
-import { sqlPage } from "./pages/sql/page.ts";
-import type { Pages } from "./router.ts";
+import { lazily, type Pages } from "./router.ts";
 import { start } from "./shell.ts";
+
+const rowsPage = lazily(async () => (await import("./pages/rows/page.ts")).rowsPage);
+const schemaPage = lazily(async () => (await import("./pages/schema/page.ts")).schemaPage);
+const sqlPage = lazily(async () => (await import("./pages/sql/page.ts")).sqlPage);
 
 const pages: Pages = {
   places: [

@@ -1,7 +1,8 @@
 // The router: which page an address shows, and the browser's history.
 
-import type { Table } from "./api.ts";
-import { h, replace } from "./dom.ts";
+import { get, type Table } from "./api.ts";
+import { button, h, replace } from "./dom.ts";
+import { problemBox } from "./parts.ts";
 import { tableNamed } from "./session.ts";
 
 export type Page = {
@@ -16,14 +17,32 @@ export type Page = {
   keys?: Record<string, () => void>;
 };
 
-export type Place = { path: string; name: string; page: () => Page };
+/** A page, or the promise of one whose code is not loaded yet. */
+type Coming = Page | Promise<Page>;
+
+export type Place = { path: string; name: string; page: () => Coming };
 
 export type Pages = {
   /** The pages in the bar, in order. */
   places: Place[];
-  rows: (table: Table, url: URL) => Page;
-  row: (table: Table, key: string) => Page;
+  rows: (table: Table, url: URL) => Coming;
+  row: (table: Table, key: string) => Coming;
 };
+
+/** Return the function that makes a page, and loads its code before the first one. */
+export function lazily<Arguments extends unknown[]>(
+  load: () => Promise<(...its: Arguments) => Page>,
+): (...its: Arguments) => Coming {
+  let make: ((...its: Arguments) => Page) | undefined;
+  return (...its) => {
+    if (make) return make(...its);
+    const loaded = (made: typeof make & object): Page => {
+      make = made;
+      return make(...its);
+    };
+    return load().then(loaded, notLoaded);
+  };
+}
 
 export const main = h("main", { id: "main", tabindex: -1 });
 
@@ -33,15 +52,15 @@ let current: (Page & { path: string }) | undefined;
 /** Show the page of the current address, and follow the browser's history from now on. */
 export function startRouter(table: Pages): void {
   pages = table;
-  addEventListener("popstate", show);
+  addEventListener("popstate", () => void show());
   addEventListener("click", onLink);
-  show();
+  void show();
 }
 
 /** Go to a page of the studio. */
 export function go(to: string): void {
   if (to !== location.pathname + location.search + location.hash) history.pushState(null, "", to);
-  show();
+  void show();
 }
 
 /** Read the current page's data again. `arrived` is called once, before the new data is shown. */
@@ -53,7 +72,7 @@ export function reload(arrived = (): void => {}): void {
 /** Return the shortcut of the current page for a key. */
 export const pageKey = (name: string): (() => void) | undefined => current?.keys?.[name];
 
-function pageAt(url: URL): Page {
+function pageAt(url: URL): Coming {
   const [first, name, key] = url.pathname.split("/").slice(1).map(decodeURIComponent);
   const table = first === "t" && name ? tableNamed(name) : undefined;
   if (table) return key ? pages.row(table, key) : pages.rows(table, url);
@@ -75,20 +94,65 @@ const notFound = (table: string | undefined): Page => ({
   ),
 });
 
-function show(): void {
+const loading = (): Page => ({ title: "Loading", element: h("section.page", h("p.muted", "Loading…")) });
+
+function notLoaded(): Page {
+  // If the studio is not responding, the banner says so, and the page is loaded once it is.
+  void get("/api/health").catch(() => {});
+  const problem = {
+    what: "This page could not be loaded",
+    means: "The studio sent no code for it. Staged changes are still here.",
+    fix: "check the terminal running `tatame-db studio`, then try again",
+  };
+  return {
+    title: "Not loaded",
+    element: h(
+      "section.page",
+      problemBox(problem),
+      h(
+        "p",
+        button("Try again", () => void show()),
+      ),
+    ),
+    reload: (arrived) => {
+      arrived();
+      void show();
+    },
+  };
+}
+
+let shown = 0;
+
+async function show(): Promise<void> {
   const url = new URL(location.href);
   for (const open of document.querySelectorAll<HTMLDialogElement>("dialog[open]")) open.close();
   if (current?.update && current.path === url.pathname) {
     current.update(url);
-  } else {
-    current?.leave?.();
-    const page = pageAt(url);
-    current = { ...page, path: url.pathname };
-    replace(main, page.element);
-    main.scrollTop = 0;
-    if (!main.contains(document.activeElement)) main.focus();
+    named(current, url);
+    return;
   }
-  document.title = `${current.title} · Tatame studio`;
+  current?.leave?.();
+  const turn = ++shown;
+  let page = pageAt(url);
+  if (page instanceof Promise) {
+    enter(loading(), url);
+    page = await page;
+    // Another page was chosen meanwhile.
+    if (turn !== shown) return void page.leave?.();
+  }
+  enter(page, url);
+}
+
+function enter(page: Page, url: URL): void {
+  current = { ...page, path: url.pathname };
+  replace(main, page.element);
+  main.scrollTop = 0;
+  if (!main.contains(document.activeElement)) main.focus();
+  named(page, url);
+}
+
+function named(page: Page, url: URL): void {
+  document.title = `${page.title} · Tatame studio`;
   markLinks(url.pathname);
 }
 

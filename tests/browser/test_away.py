@@ -47,3 +47,8 @@ def test_the_page_reports_a_stopped_studio(contexts: Callable[..., BrowserContex
         visit.expected.append("ERR_")
         visit.page.get_by_role("button", name="Reload").click()
         expect(visit.page.locator(".banner")).to_contain_text("The studio is not responding")
+        # Its code is loaded when it is first shown.
+        visit.page.get_by_role("navigation", name="Pages").get_by_role("link", name="SQL").click()
+        expect(visit.page.get_by_role("alert").last).to_contain_text("This page could not be loaded")
+        visit.page.get_by_role("navigation", name="Pages").get_by_role("link", name="Move").click()
+        expect(visit.page.get_by_role("heading", level=1)).to_have_text("Move out of Supabase")

