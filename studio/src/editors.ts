@@ -224,3 +224,11 @@ export class ArrayEditor extends Editor {
     return this.touched ? this.items : this.original;
   }
 }
+
+/** Create the editor of a column outside a grid, with an empty text; `finish` is called when it is closed by a choice. */
+export function editorFor(column: Column, place: HTMLElement, finish: () => void): TextEditor | ArrayEditor {
+  const editor = column.kind === "array" ? new ArrayEditor() : new TextEditor();
+  const value = column.kind === "array" ? [] : "";
+  editor.init({ value, eventKey: null, eGridCell: place, stopEditing: finish, column_: column } as unknown as Params);
+  return editor;
+}

@@ -8,12 +8,15 @@ export function keyName(event: Pressed): string {
   return [
     event.ctrlKey || event.metaKey ? "Ctrl+" : "",
     event.altKey ? "Alt+" : "",
-    event.shiftKey && key.length > 1 ? "Shift+" : "",
+    event.shiftKey && (key.length > 1 || key === " ") ? "Shift+" : "",
     key.length === 1 ? key.toLowerCase() : key,
   ].join("");
 }
 
-const PAGE_KEYS = new Set(["/", "?", "F4", " ", "Delete", "Backspace", "Insert"]);
+const PAGE_KEYS = new Set([
+  ...["/", "?", "F4", " ", "Delete", "Backspace", "Insert"],
+  ...["Shift+ArrowDown", "Shift+ArrowUp", "Shift+ "],
+]);
 
 /** True if a grid of rows must leave a key to the page. Enter on a cut cell first reads its full value. */
 export const isPageKey = (name: string, canEdit: boolean): boolean =>

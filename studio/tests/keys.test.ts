@@ -20,6 +20,7 @@ test("Cmd is named Ctrl", () => {
 test("a capital letter is the same key, and a shifted character is named by itself", () => {
   assert.equal(name("Z", { ctrlKey: true, shiftKey: true }), "Ctrl+z");
   assert.equal(name("?", { shiftKey: true }), "?");
+  assert.equal(name(" ", { shiftKey: true }), "Shift+ ");
 });
 
 test("with Alt the physical key is named, whatever character Option types", () => {
@@ -30,7 +31,7 @@ test("with Alt the physical key is named, whatever character Option types", () =
 });
 
 test("the grid leaves the page's shortcuts to the page", () => {
-  for (const key of ["/", "?", "F4", " ", "Delete", "Insert", "Ctrl+Delete", "Alt+PageDown"])
+  for (const key of ["/", "?", "F4", " ", "Delete", "Insert", "Ctrl+Delete", "Alt+PageDown", "Shift+ArrowDown"])
     assert.ok(isPageKey(key, true), key);
   for (const key of ["a", "ArrowDown", "Tab", "Escape", "Home"]) assert.ok(!isPageKey(key, true), key);
 });

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import {
+  change,
   changeOf,
   changes,
   discard,
@@ -13,6 +14,7 @@ import {
   reject,
   stage,
   stageDelete,
+  stageDeletions,
   stageInsert,
   takeTheirs,
   toWire,
@@ -181,4 +183,47 @@ test("listeners are called after every step until they stop", () => {
   stop();
   discardAll();
   assert.equal(heard, 3);
+});
+
+test("changes of many rows are one step", () => {
+  stage("users", "1", "plan", null, "yearly");
+  let calls = 0;
+  const stop = onChanges(() => calls++);
+  change(() => {
+    for (const key of ["1", "2", "3"]) stage("users", key, "plan", null, "monthly");
+  });
+  stop();
+  assert.equal(calls, 1);
+  assert.equal(changes.size, 3);
+  assert.ok(undo());
+  assert.deepEqual([...changes.keys()], ["users/1"]);
+  assert.equal(staged("users", "1").values.plan, "yearly");
+});
+
+test("a step that fails can be undone, and the next one is a step of its own", () => {
+  assert.throws(() =>
+    change(() => {
+      stage("users", "1", "plan", null, "monthly");
+      throw new Error("broken");
+    }),
+  );
+  stage("users", "2", "plan", null, "monthly");
+  assert.ok(undo());
+  assert.deepEqual([...changes.keys()], ["users/1"]);
+  assert.ok(undo());
+  assert.equal(changes.size, 0);
+});
+
+test("deleting several rows deletes those that are not staged for deletion yet", () => {
+  const rows = ["1", "2"].map((key) => ({ key, cells: { plan: null } }));
+  stageDelete("users", "1", {});
+  stageDeletions("users", rows);
+  assert.deepEqual(
+    [...changes.values()].map(({ op }) => op),
+    ["delete", "delete"],
+  );
+  stageDeletions("users", rows);
+  assert.equal(changes.size, 0);
+  assert.ok(undo());
+  assert.equal(changes.size, 2);
 });

@@ -27,6 +27,7 @@ const listeners = new Set<() => void>();
 const STEPS = 100;
 const past: string[] = [];
 let newRows = 0;
+let isInStep = false;
 
 /** Call `listener` whenever the staged changes change. Returns a function that stops it. */
 export function onChanges(listener: () => void): () => void {
@@ -40,12 +41,21 @@ function notify(): void {
 
 const place = (table: string, key: string): string => `${table}/${key}`;
 
-/** Apply a step to the staged changes so that `undo` can revert it. */
-function change(step: () => void): void {
+/** Apply a step to the staged changes so that `undo` can revert it. Steps inside a step are a part of it. */
+export function change(step: () => void): void {
+  if (isInStep) {
+    step();
+    return;
+  }
   past.push(JSON.stringify([...changes]));
   if (past.length > STEPS) past.shift();
-  step();
-  notify();
+  isInStep = true;
+  try {
+    step();
+  } finally {
+    isInStep = false;
+    notify();
+  }
 }
 
 export const changeOf = (table: string, key: string): Change | undefined => changes.get(place(table, key));
@@ -92,6 +102,15 @@ export function stageDelete(table: string, key: string, row: Record<string, Cell
     if (before?.op === "delete" || before?.op === "insert") return;
     const was = Object.fromEntries(Object.entries(row).filter((entry): entry is [string, Whole] => !isCut(entry[1])));
     changes.set(place(table, key), { table, op: "delete", key, values: {}, was, errors: {} });
+  });
+}
+
+/** Stage the deletion of rows, in one step. If all of them are staged for deletion, this removes the deletions. */
+export function stageDeletions(table: string, rows: { key: string; cells: Record<string, Cell> }[]): void {
+  const isStaged = (key: string): boolean => changeOf(table, key)?.op === "delete";
+  const left = rows.filter(({ key }) => !isStaged(key));
+  change(() => {
+    for (const { key, cells } of left.length ? left : rows) stageDelete(table, key, cells);
   });
 }
 

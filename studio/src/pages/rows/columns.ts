@@ -11,6 +11,7 @@ import { shortType, textOf } from "../../text.ts";
 import { oneLine } from "../../values.ts";
 import { canEdit, columnNamed, linkOf, type Row, shownValue } from "./cells.ts";
 import { put } from "./edits.ts";
+import { isInRange } from "./selection.ts";
 
 export type Layout = { colId: string; width?: number; hide?: boolean }[];
 type Show = (row: Row, column: Column) => void;
@@ -76,6 +77,7 @@ const reading = (table: Table, column: Column, show: Show): ColDef<Row> => ({
   cellRenderer: ({ data }: ICellRendererParams<Row>) => (data ? drawCell(table, data, column, show) : h("span")),
   cellClassRules: {
     staged: ({ data }) => !!data && column.name in (changeOf(table.name, data.key)?.values ?? {}),
+    ranged: ({ api, rowIndex }) => isInRange(api, rowIndex, column.name),
     bad: ({ data }) => !!data && column.name in (changeOf(table.name, data.key)?.errors ?? {}),
   },
   suppressKeyboardEvent: ({ event, editing, data }) => {

@@ -1,11 +1,12 @@
 // Stages changes from the grid: values, NULL, new rows, deletions, and pasted text.
 
 import type { GridApi } from "ag-grid-community";
-import { type Column, isCut, type Table, type Whole, wholeValue } from "../../api.ts";
-import { changeOf, stage, stageDelete, stageInsert } from "../../changes/staged.ts";
-import { announce } from "../../dom.ts";
+import { asRefused, type Column, isCut, type Table, type Whole, wholeValue } from "../../api.ts";
+import { change, changeOf, stage, stageDeletions, stageInsert } from "../../changes/staged.ts";
+import { announce, plural } from "../../dom.ts";
 import { writable } from "../../session.ts";
-import { canEdit, columnNamed, isDeleted, type Row, shownValue } from "./cells.ts";
+import { canEdit, columnNamed, isDeleted, type Row, shownValue, wholeShownValue } from "./cells.ts";
+import { activeColumn, activeRow, selectedRows } from "./selection.ts";
 
 export type Focus = { row?: Row | undefined; column?: Column | undefined };
 
@@ -72,12 +73,47 @@ export function newRow(table: Table, grid: GridApi<Row>): void {
 /** Stage or undo the deletion of the selected rows, or of the focused cell's row if none is selected. */
 export function deleteRows(table: Table, grid: GridApi<Row>): void {
   if (!mayWrite()) return;
-  const selected = grid.getSelectedRows();
-  const { row } = focused(table, grid);
-  const targets = selected.length ? selected : row ? [row] : [];
-  if (!targets.length) announce("Select rows, or a cell of the row to delete.");
-  for (const target of targets) stageDelete(table.name, target.key, target.cells);
+  const targets = selectedRows(grid);
+  if (!targets.length) announce("Tick rows, or select a cell of the row to delete.");
+  else stageDeletions(table.name, targets);
   grid.deselectAll();
+}
+
+/** Stage a value for a column of several rows, in one step. Rows that are staged for deletion are left out. */
+export async function putInAll(table: Table, rows: Row[], column: Column, value: Whole): Promise<void> {
+  const targets = rows.filter((row) => !isDeleted(table, row));
+  try {
+    for (const row of targets) await readWhole(table, row, column);
+  } catch (error) {
+    announce(asRefused(error).problem.what);
+    return;
+  }
+  change(() => {
+    for (const row of targets) put(table, row, column, value);
+  });
+  announce(`${column.name} is staged in ${plural(targets.length, "row")}. Ctrl+Z undoes it.`);
+}
+
+/** Stage the value of the first selected row in the others, in the column of the focused cell. */
+export async function fillDown(table: Table, grid: GridApi<Row>): Promise<void> {
+  if (!document.activeElement?.matches(".ag-cell") || !mayWrite()) return;
+  const column = columnNamed(table, activeColumn(grid));
+  const selected = new Set(selectedRows(grid));
+  const focus = activeRow(grid);
+  if (focus) selected.add(focus);
+  const shown: Row[] = [];
+  grid.forEachNode(({ data }) => data && shown.push(data));
+  let [first, ...others] = shown.filter((row) => selected.has(row));
+  // As in a spreadsheet, a single cell gets the value above it.
+  const above = first && shown[shown.indexOf(first) - 1];
+  if (first && !others.length && above) [first, others] = [above, [first]];
+  if (!column || !first || !others.length) {
+    announce("Select a cell, and tick the rows below it that get its value.");
+    return;
+  }
+  const value = await wholeShownValue(table, first, column);
+  if (value === undefined) announce("The first cell has no value yet.");
+  else await putInAll(table, others, column, value);
 }
 
 /** Stage the text of the clipboard, unchanged, for the focused cell. */

@@ -11,6 +11,7 @@ import { columnDefinitions, forgetLayout, readLayout, rememberLayout } from "./c
 import { focused } from "./edits.ts";
 import { editOrShow, onCellKey } from "./keys.ts";
 import type { ValuePanel } from "./panel.ts";
+import { noteFocus } from "./selection.ts";
 
 export function rowsGrid(place: HTMLElement, table: Table, address: RowsAddress, panel: ValuePanel): GridApi<Row> {
   return makeGrid<Row>(place, {
@@ -54,6 +55,7 @@ const cellEvents = (table: Table, panel: ValuePanel): GridOptions<Row> => ({
     if (data && column && !canEdit(table, data, column)) void editOrShow(table, api, panel, data, column);
   },
   onCellFocused: ({ api }) => {
+    noteFocus(table, api);
     const { row, column } = focused(table, api);
     if (panel.isOpen && row && column) void panel.show(row, column);
   },

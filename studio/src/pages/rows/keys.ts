@@ -5,10 +5,12 @@ import type { Column, Table } from "../../api.ts";
 import { announce, copyText } from "../../dom.ts";
 import { keyName } from "../../keys.ts";
 import { go } from "../../router.ts";
+import { writable } from "../../session.ts";
 import { plain } from "../../text.ts";
 import { canEdit, columnNamed, linkOf, type Row, wholeShownValue } from "./cells.ts";
 import { editCut, setNull } from "./edits.ts";
 import type { ValuePanel } from "./panel.ts";
+import { extendBy, tick } from "./selection.ts";
 
 /** Open the editor of a cut cell, or show the full value of a cell that cannot be edited. */
 export async function editOrShow(
@@ -46,6 +48,10 @@ function actions(
     F4: () => (link ? go(link) : announce("This cell references no row.")),
     Delete: () => void setNull(table, row, column),
     "Ctrl+c": () => void wholeShownValue(table, row, column).then((value) => copyText(plain(value))),
+    "Shift+ArrowDown": () => extendBy(grid, 1),
+    "Shift+ArrowUp": () => extendBy(grid, -1),
+    "Shift+ ": () => tick(grid),
+    "Ctrl+a": writable() ? () => grid.selectAll() : undefined,
     Escape: () => panel.close(),
   };
 }

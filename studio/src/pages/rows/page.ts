@@ -8,11 +8,12 @@ import type { Page } from "../../router.ts";
 import { writable } from "../../session.ts";
 import { RowsAddress } from "./address.ts";
 import type { Row } from "./cells.ts";
-import { deleteRows, newRow, paste } from "./edits.ts";
+import { deleteRows, fillDown, newRow, paste } from "./edits.ts";
 import { fitColumns, resetColumns, restoreFocus, rowsGrid, showSort } from "./grid.ts";
 import { Paging } from "./paging.ts";
 import { ValuePanel } from "./panel.ts";
 import { type Answer, readRows, rowsOf } from "./reading.ts";
+import { clearRange, onMouseDown } from "./selection.ts";
 import { Toolbar } from "./toolbar.ts";
 
 export function rowsPage(table: Table, url: URL): Page {
@@ -35,6 +36,7 @@ export function rowsPage(table: Table, url: URL): Page {
       Insert: () => newRow(table, grid),
       "Ctrl+Delete": () => deleteRows(table, grid),
       "Ctrl+Backspace": () => deleteRows(table, grid),
+      "Ctrl+d": () => void fillDown(table, grid),
       ...(writable() ? { "Ctrl+z": undoLast } : {}),
     },
   };
@@ -72,6 +74,7 @@ class RowsView {
       () => void this.load(),
       () => this.resetColumns(),
     );
+    this.place.addEventListener("mousedown", (event) => onMouseDown(this.grid, event), { capture: true });
     this.place.addEventListener("paste", (event) => paste(table, this.grid, event));
     const split = h("div.split", this.place, this.panel.element);
     this.element = h("section.rows", this.toolbar.element, this.problem, split, this.paging.element);
@@ -105,6 +108,7 @@ class RowsView {
 
   private show(answer: Answer): void {
     const isFirst = this.rows.length === 0;
+    clearRange(this.grid);
     this.problem.hidden = true;
     this.rows = rowsOf(answer);
     if (isFirst) fitColumns(this.grid, this.table, this.panel, this.rows);

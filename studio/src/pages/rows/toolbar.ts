@@ -12,6 +12,7 @@ import { columnNamed, type Row } from "./cells.ts";
 import { chooseColumns } from "./chooser.ts";
 import { deleteRows, focused, newRow } from "./edits.ts";
 import { type Answer, exportPath } from "./reading.ts";
+import { setColumn } from "./set-column.ts";
 
 export class Toolbar {
   readonly element: HTMLElement;
@@ -70,7 +71,12 @@ export class Toolbar {
   }
 
   private editTools(): HTMLElement[] {
+    const setter = button("Set column…", () => setColumn(setter, this.table, this.grid), {
+      "aria-haspopup": "dialog",
+      title: "Set a column in all ticked rows",
+    });
     return [
+      setter,
       button("New row", () => newRow(this.table, this.grid), { title: "Insert" }),
       button("Delete", () => deleteRows(this.table, this.grid), {
         title: "Ctrl+Delete",

@@ -1,0 +1,107 @@
+"""Jobs over many rows at once: set a column, fill down, delete, undo, paste, import."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import psycopg
+import pytest
+from playwright.sync_api import Page, expect
+from tests.browser.conftest import Visit
+
+Keys = list[int]
+
+
+@pytest.fixture
+def members(database: psycopg.Connection) -> Generator[Keys]:
+    """Yield the keys of ten members who wait for their approval."""
+    found = database.execute(
+        "INSERT INTO users (clerk_user_id, first_name)"
+        " SELECT 'many ' || n, 'Member ' || n FROM generate_series(1, 10) AS n RETURNING id"
+    ).fetchall()
+    keys = [int(key) for (key,) in found]
+    yield keys
+    database.execute("DELETE FROM users WHERE clerk_user_id LIKE 'many %'")
+
+
+def members_page(visit: Visit) -> Page:
+    page = visit.go('/t/users?sort=id&filter={"column":"clerk_user_id","op":"starts","value":"many "}')
+    expect(visit.cell(9, "id")).to_be_visible()
+    return page
+
+
+def column(database: psycopg.Connection, name: str, condition: str = "clerk_user_id LIKE 'many %'") -> list[object]:
+    return [value for (value,) in database.execute(f"SELECT {name} FROM users WHERE {condition} ORDER BY id")]
+
+
+def box(key: int) -> str:
+    return f'.ag-row[row-id="{key}"] .ag-selection-checkbox input'
+
+
+def save(page: Page) -> None:
+    page.keyboard.press("Control+s")
+    dialog = page.get_by_role("dialog", name="Staged changes")
+    expect(dialog.locator(".statements pre").first).to_be_visible()
+    page.keyboard.press("Control+s")
+    expect(dialog).to_be_hidden()
+
+
+def test_ten_members_are_approved_in_four_steps(edit: Visit, database: psycopg.Connection, members: Keys) -> None:
+    page = members_page(edit)
+    page.get_by_role("checkbox", name="Column with Header Selection").check()
+    page.get_by_role("button", name="Set column…").click()
+    form = page.get_by_role("dialog", name="Set column")
+    expect(form).to_contain_text("Set a column in 10 rows")
+    form.get_by_role("combobox", name="Column").select_option("approved_at")
+    form.get_by_role("button", name="Now").click()
+    expect(page.get_by_text("10 changes staged")).to_be_visible()
+    save(page)
+    assert column(database, "now() AT TIME ZONE 'UTC' - approved_at BETWEEN '0' AND '1 hour'") == [True] * 10
+
+    # The fourth to the sixth member, by a range of boxes; a typed value; then all of it undone at once.
+    page.get_by_role("checkbox", name="Column with Header Selection").uncheck()
+    page.locator(box(members[3])).check()
+    page.locator(box(members[5])).click(modifiers=["Shift"])
+    page.get_by_role("button", name="Set column…").click()
+    expect(form).to_contain_text("Set a column in 3 rows")
+    form.get_by_role("combobox", name="Column").select_option("plan")
+    form.get_by_role("textbox", name="plan").fill("monthly")
+    form.get_by_role("textbox", name="plan").press("Enter")
+    expect(page.get_by_text("3 changes staged")).to_be_visible()
+    expect(edit.cell_of(members[4], "plan")).to_have_text("monthly")
+    page.get_by_role("button", name="Delete selected rows").click()
+    expect(page.locator(".ag-row.gone")).to_have_count(3)
+    edit.cell_of(members[0], "plan").click()
+    page.keyboard.press("Control+z")
+    expect(page.locator(".ag-row.gone")).to_have_count(0)
+    expect(page.get_by_text("3 changes staged")).to_be_visible()
+    page.keyboard.press("Control+z")
+    expect(page.get_by_text("staged, not saved")).to_be_hidden()
+    expect(edit.cell_of(members[4], "plan")).to_have_text("NULL")
+
+
+def test_the_first_of_the_selected_cells_fills_the_others(
+    edit: Visit, database: psycopg.Connection, members: Keys
+) -> None:
+    database.execute("UPDATE users SET plan = 'yearly' WHERE id = %s", [members[1]])
+    page = members_page(edit)
+    edit.cell_of(members[1], "plan").click()
+    for _ in range(2):
+        page.keyboard.press("Shift+ArrowDown")
+    expect(page.locator(".ag-cell.ranged")).to_have_count(3)
+    page.keyboard.press("Control+d")
+    expect(page.get_by_text("2 changes staged")).to_be_visible()
+
+    # A range by mouse, below the first; then the rows that are ticked by keyboard.
+    edit.cell_of(members[6], "plan").click(modifiers=["Shift"])
+    expect(page.locator(".ag-cell.ranged")).to_have_count(6)
+    page.keyboard.press("Control+d")
+    expect(page.get_by_text("5 changes staged")).to_be_visible()
+    edit.cell_of(members[6], "plan").click()
+    page.keyboard.press("Shift+Space")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Shift+Space")
+    page.keyboard.press("Control+d")
+    expect(page.get_by_text("6 changes staged")).to_be_visible()
+    save(page)
+    assert column(database, "plan") == [None, *["yearly"] * 7, None, None]
