@@ -21,7 +21,7 @@ const KEYS: [string, [string, string][]][] = [
       ["Enter", "Edit the cell, or show its value if it cannot be edited"],
       ["Space", "Show the full value"],
       ["F4", "Follow the reference; on the primary key, open the row"],
-      ["Ctrl C, Ctrl V", "Copy the full value, paste a value"],
+      ["Ctrl C, Ctrl V", "Copy the full value, paste a value or a block"],
       ["Alt F", "Add a filter"],
       ["Shift click, Shift Enter", "Add a column to the sort order"],
       ["Alt PgUp, Alt PgDn", "Previous page, next page"],

@@ -105,3 +105,34 @@ def test_the_first_of_the_selected_cells_fills_the_others(
     expect(page.get_by_text("6 changes staged")).to_be_visible()
     save(page)
     assert column(database, "plan") == [None, *["yearly"] * 7, None, None]
+
+
+def paste(page: Page, text: str) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.evaluate("text => navigator.clipboard.writeText(text)", text)
+    page.keyboard.press("Control+v")
+
+
+def test_a_block_is_pasted_after_a_preview(edit: Visit, database: psycopg.Connection, members: Keys) -> None:
+    page = members_page(edit)
+    edit.cell_of(members[7], "plan").click()
+    paste(page, 'yearly\t26/11/2026 10:00\r\n"two\nlines"\t11/26/2026\r\n\t\r\nbeyond\tthe page\r\n')
+    preview = page.get_by_role("dialog", name="Paste a block")
+    expect(preview.get_by_role("status")).to_have_text(
+        "3 cells change, 1 cell does not fit, 2 cells beyond the last row or column of the page are left out"
+    )
+    expect(preview.locator("td.bad")).to_contain_text("the day comes first, as in 26/11/2026")
+    expect(preview.locator("ins")).to_have_text(["yearly", "2026-11-26 10:00:00", "two\nlines"])
+    preview.get_by_role("combobox", name="Empty cells").select_option("Empty text")
+    expect(preview.get_by_role("status")).to_contain_text("4 cells change, 2 cells do not fit")
+    expect(page.get_by_text("staged, not saved")).to_be_hidden()
+    preview.get_by_role("button", name="Stage 4 cells").click()
+    expect(page.get_by_text("3 changes staged")).to_be_visible()
+    page.keyboard.press("Control+z")
+    expect(page.get_by_text("staged, not saved")).to_be_hidden()
+
+    paste(page, "yearly\t26/11/2026 10:00\n")
+    preview.get_by_role("button", name="Stage 2 cells").click()
+    save(page)
+    assert column(database, "plan")[7] == "yearly"
+    assert column(database, "approved_at::text")[7] == "2026-11-26 10:00:00"

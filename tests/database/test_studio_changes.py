@@ -261,3 +261,22 @@ def test_malformed_changes_get_a_problem(writing_studio: Client, changes: Any, m
 def test_a_malformed_body_gets_a_problem(writing_studio: Client, body: str) -> None:
     response = writing_studio.ask("/api/changes", body.encode("utf-8", "replace").decode())
     assert (response.status, "is malformed" in response.json["what"]) == (400, True), response.text
+
+
+def test_a_check_returns_the_rows_as_they_would_be_stored_and_saves_nothing(
+    writing_studio: Client, database: Database
+) -> None:
+    before = rows(database, "SELECT users\\:\\:text FROM users ORDER BY id")
+    good = update("1", {"approved_at": "26/11/2026 10:00"}, {"approved_at": None})
+    assert save(writing_studio, good, check=True)["rows"][0]["row"]["approved_at"] == "2026-11-26 10:00:00"
+    bad = [
+        update("1", {"approved_at": "11/26/2026"}, {"approved_at": None}),
+        update("2", {"gym_id": "1,5"}, {"gym_id": "1"}),
+    ]
+    errors = save(writing_studio, good, *bad, check=True)["errors"]
+    assert [(error["index"], error["column"]) for error in errors] == [(1, "approved_at"), (2, "gym_id")]
+    assert "the day comes first" in errors[0]["what"]
+    assert "write decimals with a point" in errors[1]["what"]
+    assert rows(database, "SELECT users\\:\\:text FROM users ORDER BY id") == before
+    save(writing_studio, good)
+    assert rows(database, "SELECT approved_at\\:\\:text FROM users WHERE id = 1") == [("2026-11-26 10:00:00",)]

@@ -216,6 +216,9 @@ class Studio:
             raise WritesDisabled
         if body.preview:
             return json_response({"sql": changes.preview(body.changes)})
+        if body.check:
+            async with asyncio.timeout(_SAVE_SECONDS), write_transaction(self.database) as connection:
+                return json_response(await changes.check(connection, body.changes))
         # A disconnect does not cancel this: the browser would not know whether its changes were saved.
         async with asyncio.timeout(_SAVE_SECONDS), write_transaction(self.database) as connection:
             saved = await changes.save(connection, body.changes)

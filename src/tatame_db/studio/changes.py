@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,10 +60,11 @@ Change = Update | Insert | Delete
 
 
 class Changes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of `/api/changes`; a preview returns the statements and runs none."""
+    """The body of `/api/changes`; a preview returns the statements and runs none, and a check saves nothing."""
 
     changes: list[Change]
     preview: bool = False
+    check: bool = False
 
 
 # --- Changes bound to the models --------------------------------------------------------------------------------------
@@ -194,6 +196,24 @@ async def save(connection: AsyncConnection, changes: list[Change]) -> list[Saved
     return saved
 
 
+@dataclass(frozen=True)
+class Check:
+    """The rows as PostgreSQL would store them, or the reasons for which it would reject some of the changes."""
+
+    rows: list[SavedRow]
+    errors: list[Rejection]
+
+
+async def check(connection: AsyncConnection, changes: list[Change]) -> Check:
+    """Save changes and roll them back. Raises what `save` raises, except `ChangesRejected`."""
+    try:
+        return Check(await save(connection, changes), [])
+    except ChangesRejected as rejected:
+        return Check([], rejected.errors)
+    finally:
+        await connection.rollback()
+
+
 async def _save(connection: AsyncConnection, bound: BoundChange) -> SavedRow:
     columns = list(bound.table.columns)
     shown = cell_expressions(columns, MAX_CELL_CHARACTERS)
@@ -313,10 +333,22 @@ async def _rejection(connection: AsyncConnection, index: int, bound: BoundChange
         case psycopg.errors.NotNullViolation():
             what = f"{column} must have a value"
         case psycopg.DataError():
-            what, column = message_of(error), await _unreadable_column(connection, bound)
+            message = message_of(error)
+            what, column = message + _advice(message), await _unreadable_column(connection, bound)
         case _:
             what = message_of(error)
     return Rejection(index, column, constraint, what.strip())
+
+
+_ADVICE = {
+    r'type [a-z ]+: "\s*[+-]?[\d.]*,\d+\s*"$': "write decimals with a point, not a comma",
+    r'date/time field value out of range: "\s*\d+/\d+/': "the day comes first, as in 26/11/2026",
+}
+
+
+def _advice(message: str) -> str:
+    """Explain the commonest mistakes in values of spreadsheets."""
+    return next((f"; {advice}" for pattern, advice in _ADVICE.items() if re.search(pattern, message)), "")
 
 
 def _columns_of(table: Table, constraint: str | None) -> list[str]:

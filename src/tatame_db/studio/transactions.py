@@ -37,8 +37,12 @@ _SETTINGS = {
 _SET = "SELECT set_config(name, value, true) FROM json_each_text(CAST(%(settings)s AS json)) AS setting(name, value)"
 
 
-def _settings(timeout_seconds: int) -> dict[str, str]:
-    return {"settings": json.dumps(_SETTINGS | {"statement_timeout": f"{timeout_seconds}s"})}
+# Spreadsheets of the countries where the app is used write `26/11/2026`. Texts in ISO form mean the same.
+_DAY_FIRST = {"DateStyle": "ISO, DMY"}
+
+
+def _settings(timeout_seconds: int, **others: str) -> dict[str, str]:
+    return {"settings": json.dumps(_SETTINGS | others | {"statement_timeout": f"{timeout_seconds}s"})}
 
 
 @contextlib.asynccontextmanager
@@ -64,10 +68,10 @@ async def read_transaction(
 
 @contextlib.asynccontextmanager
 async def write_transaction(database: AsyncDatabase) -> AsyncGenerator[AsyncConnection]:
-    """Open a transaction that is committed at the end, and rolled back after an error."""
+    """Open a transaction that is committed at the end, and rolled back after an error; it reads dates day first."""
     engine = database.engine.execution_options(postgresql_readonly=False)
     async with _explained(database, "studio --write"), engine.begin() as connection:
-        await connection.exec_driver_sql(_SET, _settings(PAGE_SECONDS))
+        await connection.exec_driver_sql(_SET, _settings(PAGE_SECONDS, **_DAY_FIRST))
         yield connection
 
 

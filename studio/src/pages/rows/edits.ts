@@ -5,7 +5,7 @@ import { asRefused, type Column, isCut, type Table, type Whole, wholeValue } fro
 import { change, changeOf, stage, stageDeletions, stageInsert } from "../../changes/staged.ts";
 import { announce, plural } from "../../dom.ts";
 import { writable } from "../../session.ts";
-import { canEdit, columnNamed, isDeleted, type Row, shownValue, wholeShownValue } from "./cells.ts";
+import { columnNamed, isDeleted, type Row, shownValue, wholeShownValue } from "./cells.ts";
 import { activeColumn, activeRow, selectedRows } from "./selection.ts";
 
 export type Focus = { row?: Row | undefined; column?: Column | undefined };
@@ -31,7 +31,7 @@ export function put(table: Table, row: Row, column: Column, value: Whole): void 
 }
 
 /** Read the full value of a cut cell into the row, because a staged change holds the original value. */
-async function readWhole(table: Table, row: Row, column: Column): Promise<void> {
+export async function readWhole(table: Table, row: Row, column: Column): Promise<void> {
   const cell = row.cells[column.name];
   if (isCut(cell)) row.cells[column.name] = await wholeValue(table.name, column.name, row.key, cell);
 }
@@ -114,14 +114,4 @@ export async function fillDown(table: Table, grid: GridApi<Row>): Promise<void> 
   const value = await wholeShownValue(table, first, column);
   if (value === undefined) announce("The first cell has no value yet.");
   else await putInAll(table, others, column, value);
-}
-
-/** Stage the text of the clipboard, unchanged, for the focused cell. */
-export function paste(table: Table, grid: GridApi<Row>, event: ClipboardEvent): void {
-  const { row, column } = focused(table, grid);
-  const text = event.clipboardData?.getData("text/plain");
-  if (!text || !row || !column || grid.getEditingCells().length || column.kind === "array") return;
-  if (!canEdit(table, row, column)) return;
-  event.preventDefault();
-  put(table, row, column, text);
 }

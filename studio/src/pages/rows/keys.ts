@@ -8,6 +8,7 @@ import { go } from "../../router.ts";
 import { writable } from "../../session.ts";
 import { plain } from "../../text.ts";
 import { canEdit, columnNamed, linkOf, type Row, wholeShownValue } from "./cells.ts";
+import { rememberCopied } from "./copied.ts";
 import { editCut, setNull } from "./edits.ts";
 import type { ValuePanel } from "./panel.ts";
 import { extendBy, tick } from "./selection.ts";
@@ -47,7 +48,7 @@ function actions(
     Enter: canEdit(table, row, column) ? undefined : () => void editOrShow(table, grid, panel, row, column),
     F4: () => (link ? go(link) : announce("This cell references no row.")),
     Delete: () => void setNull(table, row, column),
-    "Ctrl+c": () => void wholeShownValue(table, row, column).then((value) => copyText(plain(value))),
+    "Ctrl+c": () => void wholeShownValue(table, row, column).then((value) => copyText(rememberCopied(plain(value)))),
     "Shift+ArrowDown": () => extendBy(grid, 1),
     "Shift+ArrowUp": () => extendBy(grid, -1),
     "Shift+ ": () => tick(grid),
