@@ -22,6 +22,7 @@ const KEYS: [string, [string, string][]][] = [
       ["Space", "Show the full value"],
       ["F4", "Follow the reference; on the primary key, open the row"],
       ["Ctrl C, Ctrl V", "Copy the full value, paste a value or a block"],
+      ["Shift F10, menu key", "Open the menu of the cell"],
       ["Alt F", "Add a filter"],
       ["Shift click, Shift Enter", "Add a column to the sort order"],
       ["Alt PgUp, Alt PgDn", "Previous page, next page"],

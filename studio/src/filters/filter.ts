@@ -1,5 +1,7 @@
 // A filter: conditions joined by AND or OR, in nested groups. The address of a page holds it as JSON.
 
+import type { Whole } from "../api.ts";
+
 export type Condition = { column: string; op: string; value?: string | string[] };
 export type Group = { all: Filter[] } | { any: Filter[] };
 export type Filter = Condition | Group;
@@ -66,6 +68,18 @@ export function conditionOf(column: string, op: string, fields: string[]): Condi
 /** Return the initial values of the form of a condition. */
 export const fieldsOf = ({ value }: Condition): string[] =>
   Array.isArray(value) ? value : value === undefined ? [] : [value];
+
+type Valued = { name: string; kind: string };
+
+/** Build the condition that a column has a value. */
+export const equalTo = ({ name, kind }: Valued, value: Whole): Condition =>
+  value === null
+    ? { column: name, op: "null" }
+    : { column: name, op: kind === "array" ? "has any" : "is", value: value as string | string[] };
+
+/** Build the condition that a column has another value, or NULL. */
+export const unequalTo = ({ name }: Valued, value: Whole): Condition =>
+  value === null ? { column: name, op: "not null" } : { column: name, op: "is not", value: value as string };
 
 /** Describe a condition, without its column. */
 export function describe({ op, value }: Condition): string {

@@ -4,12 +4,12 @@ import type { CellKeyDownEvent, CellPosition, GridApi, GridOptions } from "ag-gr
 import type { Table } from "../../api.ts";
 import { makeGrid } from "../../grid.ts";
 import { go } from "../../router.ts";
-import { writable } from "../../session.ts";
 import type { RowsAddress } from "./address.ts";
 import { canEdit, columnNamed, isDeleted, type Row } from "./cells.ts";
 import { columnDefinitions, forgetLayout, readLayout, rememberLayout } from "./columns.ts";
 import { focused } from "./edits.ts";
 import { editOrShow, onCellKey } from "./keys.ts";
+import { openCellMenu } from "./menu.ts";
 import type { ValuePanel } from "./panel.ts";
 import { noteFocus } from "./selection.ts";
 
@@ -18,7 +18,7 @@ export function rowsGrid(place: HTMLElement, table: Table, address: RowsAddress,
     columnDefs: columnDefinitions(table, readLayout(table), [], (row, column) => void panel.show(row, column)),
     rowData: [],
     getRowId: ({ data }) => data.key,
-    ...(writable() ? SELECTION : {}),
+    ...SELECTION,
     rowClassRules: {
       gone: ({ data }) => !!data && isDeleted(table, data),
       fresh: ({ data }) => !!data?.isNew,
@@ -27,7 +27,7 @@ export function rowsGrid(place: HTMLElement, table: Table, address: RowsAddress,
     loading: true,
     overlayNoRowsTemplate: "<span>No rows</span>",
     ...layoutEvents(table, address),
-    ...cellEvents(table, panel),
+    ...cellEvents(table, address, panel),
   });
 }
 
@@ -48,8 +48,15 @@ const layoutEvents = (table: Table, address: RowsAddress): GridOptions<Row> => (
   onColumnVisible: ({ api }) => rememberLayout(table, api),
 });
 
-const cellEvents = (table: Table, panel: ValuePanel): GridOptions<Row> => ({
-  onCellKeyDown: (event) => onCellKey(table, panel, event as CellKeyDownEvent<Row>),
+const cellEvents = (table: Table, address: RowsAddress, panel: ValuePanel): GridOptions<Row> => ({
+  onCellKeyDown: (event) => onCellKey({ table, grid: event.api, panel, address }, event as CellKeyDownEvent<Row>),
+  // Shift and the right button open the browser's own menu.
+  onCellContextMenu: ({ event, data, colDef, api }) => {
+    const column = columnNamed(table, colDef.colId);
+    if (!data || !column || !(event instanceof MouseEvent) || event.shiftKey || api.getEditingCells().length) return;
+    event.preventDefault();
+    openCellMenu({ table, grid: api, panel, address }, data, column, event);
+  },
   onCellDoubleClicked: ({ data, colDef, api }) => {
     const column = columnNamed(table, colDef.colId);
     if (data && column && !canEdit(table, data, column)) void editOrShow(table, api, panel, data, column);

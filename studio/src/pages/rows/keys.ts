@@ -2,6 +2,7 @@
 
 import type { CellKeyDownEvent, GridApi } from "ag-grid-community";
 import type { Column, Table } from "../../api.ts";
+import { MENU_KEYS } from "../../context-menu.ts";
 import { announce, copyText } from "../../dom.ts";
 import { keyName } from "../../keys.ts";
 import { go } from "../../router.ts";
@@ -10,6 +11,7 @@ import { plain } from "../../text.ts";
 import { canEdit, columnNamed, linkOf, type Row, wholeShownValue } from "./cells.ts";
 import { rememberCopied } from "./copied.ts";
 import { editCut, setNull } from "./edits.ts";
+import { type CellPlace, openMenuBelow } from "./menu.ts";
 import type { ValuePanel } from "./panel.ts";
 import { extendBy, tick } from "./selection.ts";
 
@@ -24,20 +26,22 @@ export async function editOrShow(
   if (!(await editCut(table, grid, row, column))) await panel.show(row, column);
 }
 
-export function onCellKey(table: Table, panel: ValuePanel, pressed: CellKeyDownEvent<Row>): void {
-  const { data: row, colDef, event, api: grid } = pressed;
-  const column = columnNamed(table, colDef.colId);
-  if (!row || !column || !(event instanceof KeyboardEvent) || grid.getEditingCells().length) return;
-  const act = actions(table, grid, panel, row, column)[keyName(event)];
+export function onCellKey(place: CellPlace, { data: row, colDef, event }: CellKeyDownEvent<Row>): void {
+  const column = columnNamed(place.table, colDef.colId);
+  if (!row || !column || !(event instanceof KeyboardEvent) || place.grid.getEditingCells().length) return;
+  const name = keyName(event);
+  const cell = (event.target as Element).closest(".ag-cell");
+  const act =
+    cell && MENU_KEYS.includes(name)
+      ? () => openMenuBelow(place, row, column, cell)
+      : actions(place, row, column)[name];
   if (!act) return;
   event.preventDefault();
   act();
 }
 
 function actions(
-  table: Table,
-  grid: GridApi<Row>,
-  panel: ValuePanel,
+  { table, grid, panel }: CellPlace,
   row: Row,
   column: Column,
 ): Record<string, (() => void) | undefined> {

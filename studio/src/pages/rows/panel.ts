@@ -3,7 +3,7 @@
 import { asRefused, type Column, type Table, type Whole } from "../../api.ts";
 import { changeOf } from "../../changes/staged.ts";
 import { button, copyText, h, number, replace } from "../../dom.ts";
-import type { Condition } from "../../filters/filter.ts";
+import { equalTo } from "../../filters/filter.ts";
 import { go } from "../../router.ts";
 import { plain } from "../../text.ts";
 import { oneLine, whole } from "../../values.ts";
@@ -68,8 +68,3 @@ export class ValuePanel {
     );
   }
 }
-
-const equalTo = ({ name, kind }: Column, value: Whole): Condition =>
-  value === null
-    ? { column: name, op: "null" }
-    : { column: name, op: kind === "array" ? "has any" : "is", value: value as string | string[] };
