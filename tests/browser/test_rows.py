@@ -180,6 +180,10 @@ def test_hidden_moved_and_resized_columns_are_stored(visit: Visit) -> None:
     assert len(page.evaluate(order)) == 7
 
 
+def quoted(value: str | None) -> str:
+    return r"\N" if value is None else '"' + value.replace('"', '""') + '"'
+
+
 def test_the_export_has_the_filter_order_and_columns_of_the_page(
     visit: Visit, database: psycopg.Connection, tmp_path: Path
 ) -> None:
@@ -190,15 +194,31 @@ def test_the_export_has_the_filter_order_and_columns_of_the_page(
     page.get_by_role("checkbox", name="email").check()
     page.keyboard.press("Escape")
     wanted = database.execute("SELECT id, email FROM users WHERE role = 'STUDENT' ORDER BY id DESC").fetchall()
-    for name in ("CSV", "JSON"):
+    for name in ("CSV", "JSON array"):
         page.get_by_role("button", name="Export").click()
+        page.get_by_label("Format").select_option(name)
         with page.expect_download() as download:
-            page.get_by_role("menuitem", name=name).click()
+            page.get_by_role("button", name="Download").click()
         download.value.save_as(tmp_path / name)
     rows = list(csv.reader(io.StringIO((tmp_path / "CSV").read_text(), newline="")))
     assert rows == [["id", "email"], *([str(key), email or ""] for key, email in wanted)]
-    exported = json.loads((tmp_path / "JSON").read_text())
+    exported = json.loads((tmp_path / "JSON array").read_text())
     assert [(int(row["id"]), row["email"]) for row in exported] == wanted
+    page.get_by_role("button", name="Export").click()
+    expect(page.get_by_label("Separator")).to_be_hidden()
+    page.get_by_label("Format").select_option("CSV")
+    page.get_by_label("Separator").select_option("Semicolon")
+    page.get_by_label("NULL").select_option("\\N")
+    page.get_by_label("Byte order mark").check()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download").click()
+    text = download.value.path().read_bytes()
+    assert text.startswith(b"\xef\xbb\xbfid;email\r\n")
+    assert text.decode().splitlines()[1:] == [f"{key};{quoted(email)}" for key, email in wanted]
+    page.reload()
+    page.get_by_role("button", name="Export").click()
+    expect(page.get_by_label("Separator")).to_have_value(";")
+    expect(page.get_by_label("Byte order mark")).to_be_checked()
 
 
 def test_a_reference_is_followed_by_click_and_a_value_becomes_a_filter(visit: Visit) -> None:

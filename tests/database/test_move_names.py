@@ -21,7 +21,7 @@ from tatame_db.database.pool import AsyncDatabase
 from tatame_db.move.sequences import next_id, sequence_of
 from tatame_db.schema import Base
 from tatame_db.schema.forms import TIME
-from tatame_db.studio.export import export
+from tatame_db.studio.export import Form, export
 from tatame_db.studio.rows import read_selection
 
 # Quotes, what Python and the driver replace, what ends a statement, capitals, and the longest names.
@@ -194,7 +194,7 @@ def test_an_export_of_the_studio_may_have_columns_of_any_name(engine: Engine, na
 
     async def exported() -> bytes:
         async with AsyncDatabase(engine.url) as database:
-            return b"".join([part async for part in export(database, read_selection(table), "json")])
+            return b"".join([part async for part in export(database, read_selection(table), Form("json"))])
 
     assert json.loads(asyncio.run(exported())) == [as_json(engine.url, "t", 1)]
 

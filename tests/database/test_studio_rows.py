@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
 from sqlalchemy import text
@@ -299,6 +299,8 @@ def test_rows_to_refer_to_are_found_by_key_and_by_label(
         ("/api/cell/users/nothing/1", 400, 'column "nothing" of table "users" does not exist'),
         ("/api/find?q=ana", 404, 'table "" does not exist'),
         ("/api/export/users.exe", 400, '"exe" is not an export format'),
+        ("/api/export/users.csv?separator=|", 400, '"|" cannot separate values'),
+        ("/api/export/users.csv?null=none", 400, 'NULL cannot be written as "none"'),
         ("/api/export/nothing.csv", 404, 'table "nothing" does not exist'),
         ('/api/export/users.csv?filter={"column":"id","op":"is","value":"ana"}', 400, "invalid input syntax"),
         ("/api/nothing", 404, "/api/nothing does not exist"),
@@ -351,6 +353,40 @@ def test_postgresql_reads_a_csv_export_back_unchanged(filled_studio: Client, fil
         assert connection.scalar(text(differing.replace("::", r"\:\:"))) == 0
         assert connection.scalar(text("SELECT count(*) FROM back")) == 60
         connection.rollback()
+
+
+def test_postgresql_reads_a_csv_export_with_other_options_back(
+    filled_studio: Client, filled_database: Database
+) -> None:
+    exported = filled_studio.ask("/api/export/users.csv?" + urlencode({"separator": "\t", "null": "\\N", "mark": ""}))
+    assert exported.headers["Content-Disposition"] == 'attachment; filename="users.tsv"'
+    assert exported.text.startswith("\ufeffid\t")
+    with filled_database.engine.connect() as connection:
+        connection.execute(text("CREATE TEMP TABLE back (LIKE users)"))
+        options = r"FORMAT csv, HEADER match, DELIMITER E'\t', NULL '\N'"
+        with driver_connection(connection).cursor().copy(f"COPY back FROM STDIN ({options})") as copy:
+            copy.write(exported.text[1:])
+        differing = "SELECT count(*) FROM users u FULL JOIN back b USING (id) WHERE u.* IS DISTINCT FROM b.*"
+        assert connection.scalar(text(differing)) == 0
+        connection.rollback()
+
+
+def test_a_harmless_export_has_no_text_that_a_spreadsheet_computes(
+    studio: Client, committed_database: Database
+) -> None:
+    texts = ["=1+1", "+351", "-5", "@SUM(A1)", "\t=1", "\r\n=1", "\uff1d1", "a=b", "", None, "'x", 'say "=1"']
+    with committed_database.engine.begin() as connection:
+        for number, shown in enumerate(texts, start=-3):
+            connection.execute(
+                text("INSERT INTO versions (id, app_version, created_at) VALUES (:id, :shown, '-infinity')"),
+                {"id": number, "shown": shown},
+            )
+    query = "?columns=id,app_version,created_at&sort=id"
+    rows = list(csv.reader(io.StringIO(studio.ask(f"/api/export/versions.csv{query}&harmless").text, newline="")))
+    changed = [f"'{shown}" if index < 7 else shown or "" for index, shown in enumerate(texts)]
+    assert rows[1:] == [[str(number), shown, "-infinity"] for number, shown in enumerate(changed, start=-3)]
+    lines = studio.ask(f"/api/export/versions.jsonl{query}&harmless").lines
+    assert [line["app_version"] for line in lines] == texts
 
 
 def test_an_export_has_the_rows_columns_and_order_of_its_selection(filled_studio: Client) -> None:

@@ -22,7 +22,7 @@ from tatame_db.errors import NOTHING_CHANGED
 from tatame_db.studio import changes, moves, overview, row, rows
 from tatame_db.studio.day import WayBack, summary
 from tatame_db.studio.errors import EXPECTED, BadInput, WritesDisabled
-from tatame_db.studio.export import MEDIA_TYPES, export
+from tatame_db.studio.export import attachment, export, read_form
 from tatame_db.studio.filters import OPERATORS
 from tatame_db.studio.index import STATIC, index_page
 from tatame_db.studio.query import Queries, SqlStatement
@@ -203,11 +203,9 @@ class Studio:
 
     async def export(self, request: Request) -> Response:
         """Download all rows of a selection."""
-        selection, form = _selection(request), request.path_params["form"]
-        if form not in MEDIA_TYPES:
-            raise BadInput(problem=f'"{form}" is not an export format', advice=f"use {' or '.join(MEDIA_TYPES)}")
-        headers = {"Content-Disposition": f'attachment; filename="{selection.table}.{form}"'}
-        return StreamedResponse(export(self.database, selection, form), MEDIA_TYPES[form], headers)
+        selection, form = _selection(request), read_form(request.path_params["form"], request.query_params)
+        headers = attachment(f"{selection.table.name}.{form.suffix}")
+        return StreamedResponse(export(self.database, selection, form), form.media_type, headers)
 
     async def changes(self, request: Request) -> Response:
         """Save changes, or return the statements that saving would run."""

@@ -2,31 +2,108 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import sqlalchemy
-from sqlalchemy import ColumnElement, Select, Text, func, literal_column, select
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Date,
+    DateTime,
+    Integer,
+    Numeric,
+    Select,
+    Text,
+    Uuid,
+    case,
+    func,
+    literal_column,
+    select,
+)
 
 from tatame_db.database.driver import async_driver_connection
+from tatame_db.studio.errors import BadInput
 from tatame_db.studio.rows import sorted_by
 from tatame_db.studio.tables import kind_of
 from tatame_db.studio.transactions import EXPORT_SECONDS, read_transaction
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from sqlalchemy import Column
 
     from tatame_db.database.pool import AsyncDatabase
     from tatame_db.studio.rows import Selection
 
-MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
+MEDIA_TYPES = {
+    "csv": "text/csv; charset=utf-8",
+    "json": "application/json",
+    "jsonl": "application/x-ndjson",
+}
+FORMULA_CHARACTERS = "=+@\t\r\n\uff1d\uff0b\uff0d\uff20-"
+"""The first characters, in both widths, of what a spreadsheet may compute; OWASP lists them under "CSV injection"."""
+_SEPARATORS = {",": "csv", ";": "csv", "\t": "tsv"}
+_NULLS = {"", "\\N"}
+_PLAIN = (Integer, Numeric, Boolean, Date, DateTime, Uuid)
 _PIECE_CHARACTERS = 64_000
+# A function of PostgreSQL takes at most 100 arguments.
+_FIELDS_AT_ONCE = 90
 
 
-async def export(database: AsyncDatabase, selection: Selection, form: str) -> AsyncGenerator[bytes]:
-    """Write the rows as CSV, where a text is quoted and NULL is empty, or as a JSON array of objects."""
-    lines = _csv(database, selection) if form == "csv" else _json(database, selection)
+@dataclass(frozen=True)
+class Form:
+    """The form of an export; all but `name` applies to CSV."""
+
+    name: str
+    separator: str = ","
+    null: str = ""
+    harmless: bool = False
+    """Put an apostrophe before a text that a spreadsheet would take for a formula."""
+    mark: bool = False
+    """Start with a byte order mark, by which Excel recognizes UTF-8."""
+
+    @property
+    def media_type(self) -> str:
+        """Return the content type of the response."""
+        return MEDIA_TYPES[self.name]
+
+    @property
+    def suffix(self) -> str:
+        """Return the end of the file's name."""
+        return _SEPARATORS[self.separator] if self.name == "csv" else self.name
+
+
+def read_form(name: str, query: Mapping[str, str]) -> Form:
+    """Read the form of an export from the address of its request. Raises `BadInput`."""
+    if name not in MEDIA_TYPES:
+        raise BadInput(problem=f'"{name}" is not an export format', advice=f"use {' or '.join(MEDIA_TYPES)}")
+    form = Form(name, query.get("separator", ","), query.get("null", ""), "harmless" in query, "mark" in query)
+    if form.separator not in _SEPARATORS:
+        raise BadInput(problem=f'"{form.separator}" cannot separate values', advice="use a comma, a semicolon or a tab")
+    if form.null not in _NULLS:
+        raise BadInput(problem=f'NULL cannot be written as "{form.null}"', advice=r"use an empty field or \N")
+    return form
+
+
+def attachment(name: str) -> dict[str, str]:
+    """Write the header that makes the browser store a response under this name."""
+    plain = "".join(character if character.isascii() and character.isprintable() else "_" for character in name)
+    plain = plain.replace('"', "_").replace("\\", "_")
+    encoded = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"
+    return {"Content-Disposition": f'attachment; filename="{plain}"{encoded}'}
+
+
+async def export(database: AsyncDatabase, selection: Selection, form: Form) -> AsyncGenerator[bytes]:
+    """Write the rows as CSV, as a JSON array of objects, or as lines with an object each."""
+    lines = _csv(database, selection, form) if form.name == "csv" else _json(database, selection, form)
+    async for piece in in_pieces(lines):
+        yield piece
+
+
+async def in_pieces(lines: AsyncGenerator[str]) -> AsyncGenerator[bytes]:
+    """Join lines into pieces of a size that is worth sending."""
     pending: list[str] = []
     characters = 0
     async for line in lines:
@@ -38,29 +115,73 @@ async def export(database: AsyncDatabase, selection: Selection, form: str) -> As
     yield "".join(pending).encode()
 
 
-async def _csv(database: AsyncDatabase, selection: Selection) -> AsyncGenerator[str]:
-    yield ",".join(column.name for column in selection.columns) + "\r\n"
+# --- CSV --------------------------------------------------------------------------------------------------------------
+
+
+async def _csv(database: AsyncDatabase, selection: Selection, form: Form) -> AsyncGenerator[str]:
+    yield csv_heading([column.name for column in selection.columns], form)
     # PostgreSQL joins the values of a line faster than Python does.
-    line = func.concat_ws(",", *(func.coalesce(_csv_value(column), "") for column in selection.columns))
+    fields = [func.coalesce(_csv_value(column, form), form.null) for column in selection.columns]
+    starts = range(0, len(fields), _FIELDS_AT_ONCE)
+    parts = (func.concat_ws(form.separator, *fields[start : start + _FIELDS_AT_ONCE]) for start in starts)
+    line = func.concat_ws(form.separator, *parts)
     async for text in _lines(database, _query(selection, [line])):
         yield text + "\r\n"
 
 
-def _csv_value(column: Column[Any]) -> ColumnElement[Any]:
-    whole = sqlalchemy.cast(column, Text)
-    return '"' + func.replace(whole, '"', '""') + '"' if kind_of(column) in {"text", "array"} else whole
+def csv_heading(names: Sequence[str], form: Form) -> str:
+    """Write the first line of a CSV file."""
+    shown = (f"'{name}" if form.harmless and name.startswith(tuple(FORMULA_CHARACTERS)) else name for name in names)
+    fields = (quoted(name) if set(name) & {form.separator, '"', "\r", "\n"} else name for name in shown)
+    return ("\ufeff" if form.mark else "") + form.separator.join(fields) + "\r\n"
 
 
-async def _json(database: AsyncDatabase, selection: Selection) -> AsyncGenerator[str]:
+def quoted(text: str) -> str:
+    """Write a field in quotation marks."""
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _csv_value(column: Column[Any], form: Form) -> ColumnElement[Any]:
+    whole: ColumnElement[Any] = sqlalchemy.cast(column, Text)
+    if isinstance(column.type, _PLAIN):
+        return whole
+    # An array starts with a bracket.
+    if form.harmless and kind_of(column) != "array":
+        whole = func.regexp_replace(whole, f"^([{FORMULA_CHARACTERS}])", r"'\1")
+    field = '"' + func.replace(whole, '"', '""') + '"'
+    if kind_of(column) in {"text", "array"}:
+        return field
+    return case((whole.op("~")(f'[{form.separator}"\r\n]'), field), else_=whole)
+
+
+# --- JSON -------------------------------------------------------------------------------------------------------------
+
+
+async def _json(database: AsyncDatabase, selection: Selection, form: Form) -> AsyncGenerator[str]:
     # Labelled, because SQLAlchemy shortens a name that has nearly the greatest length.
     rows = _query(selection, [column.label(column.name) for column in selection.columns]).subquery("exported")
     # Not the bare alias, which would be the column of that name if the table has one.
     row = func.row_to_json(literal_column("exported.*"))
+    lines = _lines(database, select(sqlalchemy.cast(row, Text)).select_from(rows))
+    async for line in json_lines(lines, form):
+        yield line
+
+
+async def json_lines(objects: AsyncGenerator[str], form: Form) -> AsyncGenerator[str]:
+    """Join objects into an array, or into lines."""
+    if form.name == "jsonl":
+        async for text in objects:
+            # Only between its tokens can a JSON text have line ends.
+            yield text.replace("\n", " ").replace("\r", " ") + "\n"
+        return
     before = "[\n"
-    async for text in _lines(database, select(sqlalchemy.cast(row, Text)).select_from(rows)):
+    async for text in objects:
         yield f"{before}{text}"
         before = ",\n"
     yield "[]\n" if before == "[\n" else "\n]\n"
+
+
+# --- Rows -------------------------------------------------------------------------------------------------------------
 
 
 def _query(selection: Selection, columns: Sequence[ColumnElement[Any]]) -> Select[Any]:

@@ -83,7 +83,11 @@ function copies({ table, grid }: CellPlace, row: Row, column: Column): Choice[] 
       ? [...jsonLines(shown, values, true)].join("")
       : values.map((one) => jsonObject(shown, one)).join("");
   return [
-    ["Copy value", () => void wholeShownValue(table, row, column).then((value) => copyText(rememberCopied(plain(value)))), "Ctrl C"],
+    [
+      "Copy value",
+      () => void wholeShownValue(table, row, column).then((value) => copyText(rememberCopied(plain(value)))),
+      "Ctrl C",
+    ],
     [`Copy ${name} as TSV`, copy(shown, tabSeparated)],
     [`Copy ${name} as CSV`, copy(shown, (values) => [...csvLines(shown, values)].join(""))],
     [`Copy ${name} as JSON`, copy(shown, json)],

@@ -1,6 +1,7 @@
 // Reads a page of rows, and exports the rows of a filter.
 
 import { type Cell, get, type Table, withQuery } from "../../api.ts";
+import { type ExportOptions, exportQuery } from "../../export-form.ts";
 import type { RowsAddress } from "./address.ts";
 import type { Row } from "./cells.ts";
 
@@ -33,9 +34,15 @@ export const rowsOf = ({ rows, columns, keys }: Answer): Row[] =>
   }));
 
 /** Return the address of an export: all rows of the filter, in the sort order, with these columns. */
-export const exportPath = (table: Table, { parameters }: RowsAddress, columns: string[], format: string): string =>
-  withQuery(`/api/export/${table.name}.${format}`, {
+export const exportPath = (
+  table: Table,
+  { parameters }: RowsAddress,
+  columns: string[],
+  options: ExportOptions,
+): string =>
+  withQuery(`/api/export/${table.name}.${options.format}`, {
     sort: parameters.get("sort"),
     filter: parameters.get("filter"),
     columns: columns.join(","),
+    ...exportQuery(options),
   });

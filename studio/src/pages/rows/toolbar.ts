@@ -2,7 +2,8 @@
 
 import type { GridApi } from "ag-grid-community";
 import { asRefused, countRows, type Table } from "../../api.ts";
-import { announce, button, h, menu, number, replace } from "../../dom.ts";
+import { announce, button, h, number, replace } from "../../dom.ts";
+import { type ExportOptions, exportDialog } from "../../export-form.ts";
 import { filterBar } from "../../filters/bar.ts";
 import { conditionForm } from "../../filters/form.ts";
 import { go } from "../../router.ts";
@@ -86,24 +87,17 @@ export class Toolbar {
   }
 
   private exporter(): HTMLElement {
-    const opener = button(
-      "Export",
-      () =>
-        menu(opener, "Export", [
-          ["CSV", () => this.download("csv")],
-          ["JSON", () => this.download("json")],
-        ]),
-      { "aria-haspopup": "menu" },
-    );
-    return opener;
+    const about = `All rows of ${this.table.name} that the filter selects, with the columns and the order of this page.`;
+    const show = (): void => exportDialog([about], [["Download", (options) => this.download(options)]]);
+    return button("Export", show, { "aria-haspopup": "dialog" });
   }
 
-  private download(format: "csv" | "json"): void {
+  private download(options: ExportOptions): void {
     const columns = this.grid
       .getAllDisplayedColumns()
       .map((column) => column.getColId())
       .filter((name) => columnNamed(this.table, name));
-    h("a", { href: exportPath(this.table, this.address, columns, format), download: "" }).click();
-    announce(`Exporting all rows of this filter as ${format.toUpperCase()}.`);
+    h("a", { href: exportPath(this.table, this.address, columns, options), download: "" }).click();
+    announce("Exporting all rows of this filter.");
   }
 }
