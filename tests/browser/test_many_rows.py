@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import psycopg
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FilePayload, Page, expect
 from tests.browser.conftest import Visit
 
 Keys = list[int]
@@ -136,3 +136,42 @@ def test_a_block_is_pasted_after_a_preview(edit: Visit, database: psycopg.Connec
     save(page)
     assert column(database, "plan")[7] == "yearly"
     assert column(database, "approved_at::text")[7] == "2026-11-26 10:00:00"
+
+
+def test_ten_members_are_imported_from_csv(edit: Visit, database: psycopg.Connection, members: Keys) -> None:
+    database.execute("DELETE FROM users WHERE id = ANY(%s)", [members])
+    page = edit.go('/t/users?sort=id&filter={"column":"clerk_user_id","op":"starts","value":"many "}')
+    expect(page.get_by_text("No rows")).to_be_visible()
+    page.get_by_role("button", name="Import").click()
+    dialog = page.get_by_role("dialog", name="Import into users")
+    lines = [f"many {n};João {n};26/11/2026 10:00;{n}" for n in range(1, 11)]
+    content = "CLERK user id;First Name;approved;shoe size\r\n" + "\r\n".join(lines)
+    file: FilePayload = {
+        "name": "members.csv",
+        "mimeType": "text/csv",
+        "buffer": (content + "\r\nmany 1;again;;").encode("cp1252"),
+    }
+    dialog.get_by_label("File").set_input_files([file])
+    expect(dialog.get_by_label("Column for First Name")).to_have_value("first_name")
+    expect(dialog.get_by_label("Encoding")).to_have_value("cp1252")
+    expect(dialog.get_by_label("Separator")).to_have_value(";")
+    expect(dialog).to_contain_text("Not imported: approved, shoe size.")
+    dialog.get_by_label("Column for approved").select_option("approved_at")
+    dialog.get_by_role("button", name="Add one value for all rows").click()
+    dialog.get_by_role("combobox", name="Column", exact=True).select_option("plan")
+    dialog.get_by_role("textbox", name="Value for all rows").fill("monthly")
+    dialog.get_by_role("button", name="Check the rows").click()
+    expect(dialog.get_by_text("10 rows fit, 1 does not. Nothing is imported yet.")).to_be_visible()
+    expect(dialog.get_by_role("row", name="12 clerk_user_id")).to_contain_text("another row already has this")
+    save_button = dialog.get_by_role("button", name="Import 10 rows")
+    expect(save_button).to_be_disabled()
+    assert column(database, "id") == []
+
+    dialog.get_by_role("checkbox", name="Import only the rows that fit").check()
+    save_button.click()
+    expect(dialog.get_by_text("Imported 10 rows.")).to_be_visible()
+    assert column(database, "first_name || ' ' || plan || ' ' || approved_at") == [
+        f"João {n} monthly 2026-11-26 10:00:00" for n in range(1, 11)
+    ]
+    dialog.get_by_role("button", name="Close").last.click()
+    expect(edit.cell(9, "first_name")).to_have_text("João 10")

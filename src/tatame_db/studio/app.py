@@ -24,6 +24,9 @@ from tatame_db.studio.day import WayBack, summary
 from tatame_db.studio.errors import EXPECTED, BadInput, WritesDisabled
 from tatame_db.studio.export import attachment, export, read_form
 from tatame_db.studio.filters import OPERATORS
+from tatame_db.studio.imports import transaction
+from tatame_db.studio.imports.source import sample
+from tatame_db.studio.imports.upload import uploaded
 from tatame_db.studio.index import STATIC, index_page
 from tatame_db.studio.query import Queries, SqlStatement
 from tatame_db.studio.responses import StreamedResponse, json_response, problem_response, until_disconnect
@@ -88,6 +91,7 @@ class Studio:
                 _get("/api/cell/{table}/{column}/{key:path}", self.cell),
                 Route("/api/export/{table}.{form}", self.export),
                 Route("/api/changes", self.changes, methods=["POST"]),
+                Route("/api/import/{table}/{mode}", self.imports, methods=["POST"]),
                 Route("/api/sql", self.sql, methods=["POST"]),
                 Route("/api/sql/cancel", self.cancel, methods=["POST"]),
                 Mount("/static", StaticFiles(directory=str(STATIC), check_dir=False)),
@@ -221,6 +225,19 @@ class Studio:
         async with asyncio.timeout(_SAVE_SECONDS), write_transaction(self.database) as connection:
             saved = await changes.save(connection, body.changes)
         return json_response({"saved": len(saved), "rows": saved})
+
+    async def imports(self, request: Request) -> Response:
+        """Describe the file in the body, check its rows, or import them."""
+        table, mode = request.path_params["table"], request.path_params["mode"]
+        if mode not in {"sample", "check", "run"}:
+            return await _unknown_route(request)
+        if not self.access.write:
+            raise WritesDisabled
+        async with uploaded(request) as (plan, file):
+            if mode == "sample":
+                return json_response(sample(plan, file) | {"keys": await transaction.keys(self.database, table)})
+            check = mode == "check"
+            return json_response(await transaction.run(self.database, request.receive, table, plan, file, check=check))
 
     # SQL
 

@@ -190,7 +190,7 @@ async def save(connection: AsyncConnection, changes: list[Change]) -> list[Saved
         except DBAPIError as error:
             if not isinstance(error.orig, psycopg.IntegrityError | psycopg.DataError):
                 raise
-            rejections.append(await _rejection(connection, index, bound, error.orig))
+            rejections.append(await rejection(connection, index, bound, error.orig))
     if rejections:
         raise ChangesRejected(errors=rejections)
     return saved
@@ -315,7 +315,8 @@ class ChangesRejected(Refused):
         return {"errors": self.errors}
 
 
-async def _rejection(connection: AsyncConnection, index: int, bound: BoundChange, error: psycopg.Error) -> Rejection:
+async def rejection(connection: AsyncConnection, index: int, bound: BoundChange, error: psycopg.Error) -> Rejection:
+    """Explain why PostgreSQL rejected a change, after a rollback to the savepoint before it."""
     constraint, detail = error.diag.constraint_name, error.diag.message_detail or ""
     # A row that is still referenced breaks a constraint of another table.
     table = Base.metadata.tables.get(error.diag.table_name or "", bound.table)

@@ -12,6 +12,7 @@ import type { RowsAddress } from "./address.ts";
 import { columnNamed, type Row } from "./cells.ts";
 import { chooseColumns } from "./chooser.ts";
 import { deleteRows, focused, newRow } from "./edits.ts";
+import { importRows } from "./import/dialog.ts";
 import { type Answer, exportPath } from "./reading.ts";
 import { setColumn } from "./set-column.ts";
 
@@ -77,6 +78,7 @@ export class Toolbar {
       title: "Set a column in all ticked rows",
     });
     return [
+      button("Import", () => importRows(this.table), { "aria-haspopup": "dialog" }),
       setter,
       button("New row", () => newRow(this.table, this.grid), { title: "Insert" }),
       button("Delete", () => deleteRows(this.table, this.grid), {

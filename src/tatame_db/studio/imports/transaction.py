@@ -1,0 +1,90 @@
+"""One import in one transaction: committed, or rolled back after a check and where rows do not fit."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from typing import IO, TYPE_CHECKING, Any
+
+from sqlalchemy import PrimaryKeyConstraint, UniqueConstraint
+
+from tatame_db.studio.errors import BadInput
+from tatame_db.studio.imports.encoding import detect
+from tatame_db.studio.imports.insert import Import
+from tatame_db.studio.imports.sequence import advance
+from tatame_db.studio.imports.source import opened_source
+from tatame_db.studio.responses import until_disconnect
+from tatame_db.studio.tables import column_named, table_named
+from tatame_db.studio.transactions import read_transaction, write_transaction
+
+if TYPE_CHECKING:
+    from sqlalchemy import Column, Table
+    from sqlalchemy.ext.asyncio import AsyncConnection
+    from starlette.types import Receive
+
+    from tatame_db.database.pool import AsyncDatabase
+    from tatame_db.studio.imports.insert import Outcome
+    from tatame_db.studio.imports.plan import Assignment, Plan
+
+
+async def run(
+    database: AsyncDatabase, receive: Receive, address: str, plan: Plan, file: IO[bytes], *, check: bool
+) -> dict[str, Any]:
+    """Insert the rows of a file; return what became of them, and whether that is committed.
+
+    A client that leaves cancels it, unless the commit has begun. Raises what concerns the file or the table as a whole.
+    """
+    async with write_transaction(database) as connection:
+        outcome, encoding = await until_disconnect(receive, _insert(connection, address, plan, file))
+        committed = not check and not outcome.stopped and (plan.only_fitting or not outcome.bad)
+        if not committed:
+            await connection.rollback()
+    return asdict(outcome) | {"committed": committed, "encoding": encoding}
+
+
+async def _insert(connection: AsyncConnection, address: str, plan: Plan, file: IO[bytes]) -> tuple[Outcome, str]:
+    table = table_named(address)
+    columns = _columns(plan, table)
+    # All of a file must be read to know its encoding.
+    codec: str | None = plan.encoding
+    if codec is None:
+        codec = await asyncio.to_thread(detect, file)
+    with opened_source(plan, file, codec) as source:
+        _refuse_places(plan, source.names)
+        outcome = await Import(connection, table, plan, columns).run(source)
+    if outcome.inserted:
+        outcome.sequence = await advance(connection, [column for _, column in columns])
+    return outcome, codec
+
+
+def _columns(plan: Plan, table: Table) -> list[tuple[Assignment, Column[Any]]]:
+    columns = [(assignment, column_named(table, assignment.column)) for assignment in plan.columns]
+    names = [assignment.column for assignment in plan.columns]
+    if not names or len(set(names)) < len(names):
+        raise BadInput(problem="an import needs at least one column, and each of them once")
+    if plan.existing != "refuse" and plan.key not in keys_of(table):
+        raise BadInput(
+            problem="existing rows are not recognized by these columns", advice="choose the columns of a unique key"
+        )
+    if not set(plan.key) <= set(names):
+        raise BadInput(problem="a column by which existing rows are recognized is not imported")
+    return columns
+
+
+def keys_of(table: Table) -> list[list[str]]:
+    """Return the columns of each key: the primary key first, then unique constraints."""
+    kinds = (PrimaryKeyConstraint, UniqueConstraint)
+    found = [known for kind in kinds for known in table.constraints if isinstance(known, kind)]
+    return [[column.name for column in key.columns] for key in found if len(key.columns)]
+
+
+def _refuse_places(plan: Plan, names: list[str]) -> None:
+    for assignment in plan.columns:
+        if isinstance(assignment.source, int) and not 0 <= assignment.source < len(names):
+            raise BadInput(problem=f"the file has no value for {assignment.column}: it has {len(names)} columns")
+
+
+async def keys(database: AsyncDatabase, address: str) -> list[list[str]]:
+    """Return the keys of a table by which an import may recognize a row."""
+    async with read_transaction(database):
+        return keys_of(table_named(address))
