@@ -231,6 +231,22 @@ def test_a_change_of_a_table_of_the_package_is_not_written(migrated: App) -> Non
     assert migrated.output("check").count("yes") == 4
 
 
+def test_the_search_of_the_page_is_migrated_checked_and_rolled_back(migrated: App) -> None:
+    page = (REPOSITORY / "docs" / "see-your-data.md").read_text()
+    [declared, steps] = re.findall(r'^```py title="gymapi/.*?"\n(.*?)^```', page, re.DOTALL | re.MULTILINE)
+    (migrated.models.parent / "search.py").write_text(declared)
+    imports, _, functions = steps.partition("\n\n\n")
+    revisions = f'revision = "gymapi_20261127100000"\ndown_revision = "{FIRST}"'
+    (migrated.versions / "gymapi_20261127100000_add_the_search.py").write_text(
+        f'"""Add the search."""\n\n{imports}\n\n{revisions}\n\n\n{functions}'
+    )
+    migrated.output("migrate")
+    assert migrated.output("check").count("yes") == 4
+    assert migrated.rows("SELECT folded('João Conceição')") == [("joao conceicao",)]
+    migrated.output("rollback", "--yes")
+    assert migrated.rows("SELECT count(*) FROM pg_extension") == [(1,)]
+
+
 def test_the_tables_stay_empty_when_the_others_are_filled(migrated: App) -> None:
     few = ("--members", "5", "--days", "3")
     assert re.search(r"^ *payments +0$", migrated.output("seed", *few), flags=re.MULTILINE)

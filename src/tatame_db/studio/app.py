@@ -6,7 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from starlette.applications import Starlette
@@ -19,7 +19,7 @@ from tatame_db.database.address import readable
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.doctor import Setup
 from tatame_db.errors import NOTHING_CHANGED
-from tatame_db.studio import changes, moves, overview, row, rows
+from tatame_db.studio import changes, find, moves, names, overview, row, rows, search
 from tatame_db.studio.day import WayBack, summary
 from tatame_db.studio.errors import EXPECTED, BadInput, WritesDisabled
 from tatame_db.studio.export import attachment, export, read_form
@@ -28,6 +28,7 @@ from tatame_db.studio.imports import transaction
 from tatame_db.studio.imports.source import sample
 from tatame_db.studio.imports.upload import uploaded
 from tatame_db.studio.index import STATIC, index_page
+from tatame_db.studio.page import Place, read_page
 from tatame_db.studio.query import Queries, SqlStatement
 from tatame_db.studio.responses import StreamedResponse, json_response, problem_response, until_disconnect
 from tatame_db.studio.tables import describe_tables, table_named
@@ -40,13 +41,16 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from tatame_db.studio.access import Access
-    from tatame_db.studio.row import Candidate, Row
-    from tatame_db.studio.rows import RowsPage, Selection
+    from tatame_db.studio.find import Candidate, FoundRow
+    from tatame_db.studio.page import Page
+    from tatame_db.studio.row import Row
+    from tatame_db.studio.rows import Selection
 
 _HEALTH_SECONDS = 3
 _SAVE_SECONDS = 60
 _COMPARISON_SECONDS = 600
 _MAX_BODY_BYTES = 16_000_000
+_Keys = Annotated[list[str], msgspec.Meta(max_length=rows.MAX_PAGE_ROWS)]
 
 
 @dataclass
@@ -88,6 +92,8 @@ class Studio:
                 _get("/api/rows/{table}", self.rows),
                 _get("/api/row/{table}/{key:path}", self.row),
                 _get("/api/find", self.find),
+                _get("/api/search", self.search),
+                _get("/api/names/{table}", self.names),
                 _get("/api/cell/{table}/{column}/{key:path}", self.cell),
                 Route("/api/export/{table}.{form}", self.export),
                 Route("/api/changes", self.changes, methods=["POST"]),
@@ -166,23 +172,30 @@ class Studio:
 
     # Rows
 
-    async def rows(self, request: Request) -> RowsPage:
+    async def rows(self, request: Request) -> Page:
         """Return a page of rows."""
-        selection, query = _selection(request), request.query_params
+        query = request.query_params
+        place = Place(
+            limit=_number_of_rows(query.get("limit", "100")),
+            after=query.get("after"),
+            before=query.get("before"),
+            last="last" in query,
+        )
         async with read_transaction(self.database) as connection:
-            return await rows.page(
+            return await read_page(
                 connection,
-                selection,
-                limit=_number_of_rows(query.get("limit", "100")),
-                after=query.get("after"),
-                before=query.get("before"),
-                last="last" in query,
+                _selection(request),
+                place,
+                typed=query.get("q", ""),
+                is_sorted=bool(query.get("sort")),
+                is_named=query.get("names") != "0",
             )
 
     async def count(self, request: Request) -> dict[str, int]:
         """Count the rows of a selection exactly."""
         selection = _selection(request)
         async with read_transaction(self.database) as connection:
+            selection = await search.searched(connection, selection, request.query_params.get("q", ""))
             return {"rows": await rows.count(connection, selection)}
 
     async def row(self, request: Request) -> Row:
@@ -202,12 +215,26 @@ class Studio:
         """Find the rows that a reference may name."""
         query = request.query_params
         table = table_named(query.get("table", ""))
+        async with find.find_transaction(self.database) as connection:
+            return await find.find(connection, table, query.get("q", ""))
+
+    async def search(self, request: Request) -> list[FoundRow]:
+        """Find rows of several tables for the palette."""
+        async with find.find_transaction(self.database) as connection:
+            return await find.find_anywhere(connection, request.query_params.get("q", ""))
+
+    async def names(self, request: Request) -> dict[str, str]:
+        """Return the names of rows."""
+        table = table_named(request.path_params["table"])
         async with read_transaction(self.database) as connection:
-            return await row.find(connection, table, query.get("q", ""))
+            return await names.names_of(connection, table, _keys(request.query_params.get("keys", "[]")))
 
     async def export(self, request: Request) -> Response:
         """Download all rows of a selection."""
         selection, form = _selection(request), read_form(request.path_params["form"], request.query_params)
+        if typed := request.query_params.get("q"):
+            async with read_transaction(self.database) as connection:
+                selection = await search.searched(connection, selection, typed)
         headers = attachment(f"{selection.table.name}.{form.suffix}")
         return StreamedResponse(export(self.database, selection, form), form.media_type, headers)
 
@@ -291,6 +318,14 @@ def _selection(request: Request) -> Selection:
         sort=query.get("sort", ""),
         filters=query.get("filter", ""),
     )
+
+
+def _keys(text: str) -> list[str]:
+    try:
+        keys: list[str] = msgspec.json.decode(text, type=_Keys)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadInput(problem=f"the keys are malformed: {error}", advice='write ["1", "2"]') from None
+    return keys
 
 
 def _number_of_rows(text: str) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Text, case, cast, func, literal, or_, select
+from sqlalchemy import Text, case, cast, func, literal, select
 
 from tatame_db.studio.cells import Cell, cell_expressions, cells_of
 from tatame_db.studio.errors import BadInput, RowNotFound
-from tatame_db.studio.filters import escape_pattern
-from tatame_db.studio.tables import column_named, has_key, key_of, kind_of, label_columns, references_to, typed_value
+from tatame_db.studio.names import name_expression
+from tatame_db.studio.tables import column_named, has_key, kind_of, references_to, typed_value
 
 if TYPE_CHECKING:
     from sqlalchemy import Column, Table
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 MAX_CELL_CHARACTERS = 100_000
 MAX_VALUE_CHARACTERS = 8_000_000
 MAX_COUNTED_REFERENCES = 1000
-_LABEL_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,10 @@ class Referrers:
 
 @dataclass(frozen=True)
 class Row:
-    """A row and its surroundings; `references` is by column."""
+    """A row and its surroundings; `references` is by column, and `label` is the row's own name."""
 
     row: dict[str, Cell]
+    label: str | None
     references: dict[str, Reference]
     referenced_by: list[Referrers]
 
@@ -53,13 +53,15 @@ class Row:
 async def read_row(connection: AsyncConnection, table: Table, key: str) -> Row:
     """Read a row and its surroundings. Raises `RowNotFound`."""
     columns = list(table.columns)
-    query = select(*cell_expressions(columns, MAX_CELL_CHARACTERS)).where(has_key(table, key))
-    values = (await connection.execute(query)).first()
-    if values is None:
+    query = select(name_expression(table), *cell_expressions(columns, MAX_CELL_CHARACTERS)).where(has_key(table, key))
+    found = (await connection.execute(query)).first()
+    if found is None:
         raise RowNotFound(table=table.name, key=key)
+    label, *values = found
     cells = dict(zip(table.columns.keys(), cells_of(columns, values), strict=True))
     return Row(
         cells,
+        label,
         references={
             column.name: await _reference(connection, reference.column, str(cells[column.name]))
             for column in columns
@@ -71,7 +73,7 @@ async def read_row(connection: AsyncConnection, table: Table, key: str) -> Row:
 
 
 async def _reference(connection: AsyncConnection, column: Column[Any], value: str) -> Reference:
-    query = select(_label(column.table)).where(column == typed_value(column, value))
+    query = select(name_expression(column.table)).where(column == typed_value(column, value))
     return Reference(column.table.name, value, await connection.scalar(query))
 
 
@@ -81,11 +83,6 @@ async def _referrers(connection: AsyncConnection, column: Column[Any], key: str)
     return Referrers(
         column.table.name, column.name, min(rows, MAX_COUNTED_REFERENCES), more=rows > MAX_COUNTED_REFERENCES
     )
-
-
-def _label(table: Table) -> ColumnElement[Any]:
-    parts = [func.left(column, _LABEL_CHARACTERS) for column in label_columns(table)]
-    return func.nullif(func.concat_ws(" ", *parts), "") if parts else literal(None, Text)
 
 
 async def read_value(connection: AsyncConnection, table: Table, key: str, name: str) -> Cell:
@@ -105,22 +102,3 @@ async def read_value(connection: AsyncConnection, table: Table, key: str, name: 
         )
     whole: Cell = value
     return whole
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A row that a reference may name."""
-
-    key: str
-    label: str | None
-
-
-async def find(connection: AsyncConnection, table: Table, prefix: str, limit: int = 20) -> list[Candidate]:
-    """Find the rows whose key, or one of whose labels, starts with a text; case does not matter."""
-    key = key_of(table)
-    query = select(cast(key, Text), _label(table)).order_by(key).limit(limit)
-    if prefix:
-        pattern = f"{escape_pattern(prefix)}%"
-        columns = [cast(key, Text), *label_columns(table)]
-        query = query.where(or_(*(column.ilike(pattern, escape="\\") for column in columns)))
-    return [Candidate(found, label) for found, label in await connection.execute(query)]

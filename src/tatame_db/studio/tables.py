@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Column, ColumnElement, Table
 
 _KINDS: dict[type[Any], str] = {ARRAY: "array", Integer: "integer", TIMESTAMP: "timestamp", Text: "text"}
-_LABELS = ("name", "title", "first_name", "email", "file_name", "modality", "belt", "app_version", "store", "date")
 
 
 # --- Found by name ----------------------------------------------------------------------------------------------------
@@ -62,14 +61,6 @@ def typed_value(column: Column[Any], value: str | None) -> ColumnElement[Any]:
 def kind_of(column: ColumnElement[Any]) -> str:
     """Return the kind of a column, by which the browser shows, filters and edits it."""
     return next((kind for known, kind in _KINDS.items() if isinstance(column.type, known)), "other")
-
-
-def label_columns(table: Table) -> list[Column[Any]]:
-    """Return the columns by which a person recognizes a row; may be empty."""
-    found = [table.columns[name] for name in _LABELS if name in table.columns][:1]
-    if found and found[0].name == "first_name" and "last_name" in table.columns:
-        found.append(table.columns["last_name"])
-    return found
 
 
 def references_to(table: Table) -> list[Column[Any]]:

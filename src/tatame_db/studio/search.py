@@ -1,0 +1,325 @@
+"""Search: the rows in which every word occurs, without case and accents, in any of several columns."""
+
+from __future__ import annotations
+
+import re
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Integer,
+    SmallInteger,
+    Text,
+    and_,
+    any_,
+    bindparam,
+    cast,
+    false,
+    func,
+    literal_column,
+    or_,
+    select,
+    text,
+)
+
+from tatame_db.database.dialect import SCHEMA, quoted
+from tatame_db.studio import folding
+from tatame_db.studio.errors import BadInput, OutOfRange
+from tatame_db.studio.filters import escape_pattern
+from tatame_db.studio.rows import Selection, estimate
+from tatame_db.studio.tables import kind_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from sqlalchemy import Column, Table
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+MAX_CHARACTERS = 200
+MAX_WORDS = 10
+MAX_COLUMNS = 16
+MAX_MATCHES = 1000
+"""Of more matches, a page without a sort order shows this many."""
+_SMALL_TABLE_BYTES = 8_000_000
+"""A table of this size is read within some milliseconds."""
+_COMMON_SHARE = 0.25
+_COMMON_SHARE_OF_SEVERAL = 0.5
+"""Of a product of at least a half, about a third of the rows has all words, however they depend on each other."""
+_TRIGRAM = re.compile(r"\w{3}")
+"""A trigram index serves words with three letters or digits in a row."""
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,19}")
+_SECRET = re.compile(r"passw|secret|token|hash|salt|api_?key|private_?key", re.IGNORECASE)
+_PHONE = re.compile(r"phone|mobile|whatsapp|telefone|celular", re.IGNORECASE)
+_PHONE_PUNCTUATION = " -().+/"
+_PHONE_DIGITS = 4
+
+
+# --- The words --------------------------------------------------------------------------------------------------------
+
+
+def words_of(typed: str) -> list[str]:
+    """Split a search into its words. Raises `BadInput`, `OutOfRange`."""
+    if "\0" in typed:
+        raise BadInput(problem="the search contains a NUL character, which no text in PostgreSQL has")
+    if len(typed) > MAX_CHARACTERS:
+        raise OutOfRange(container="a search", noun="characters", number=len(typed), maximum=MAX_CHARACTERS)
+    words = list(dict.fromkeys(word for word in typed.split() if folding.folded(word)))
+    if len(words) > MAX_WORDS:
+        raise OutOfRange(container="a search", noun="words", number=len(words), maximum=MAX_WORDS)
+    return words
+
+
+def text_columns(table: Table) -> list[Column[Any]]:
+    """Return the columns that a search without an index reads: texts that are no secrets, the first of many."""
+    found = [column for column in table.columns if kind_of(column) == "text" and not _SECRET.search(column.name)]
+    return found[:MAX_COLUMNS]
+
+
+# --- An index ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TextIndex:
+    """A trigram index on one expression of a table."""
+
+    name: str
+    expression: str
+    columns: list[str]
+    function: str | None
+    """The function of a text around the expression, which folds the words too."""
+
+
+# An expression is written for the search path of the session that reads it, so it is valid there.
+_INDEXES = text(
+    """
+    SELECT c.relname AS name, pg_get_indexdef(x.indexrelid, 1, true) AS expression, columns.names
+    FROM pg_index x JOIN pg_class c ON c.oid = x.indexrelid JOIN pg_opclass o ON o.oid = x.indclass[0]
+    CROSS JOIN LATERAL (
+        SELECT array_agg(CAST(a.attname AS text) ORDER BY a.attnum) AS names,
+            bool_and(has_column_privilege(x.indrelid, a.attnum, 'SELECT')) AS readable
+        FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+        WHERE d.classid = 'pg_class'::regclass AND d.objid = x.indexrelid
+        AND d.refclassid = 'pg_class'::regclass AND d.refobjid = x.indrelid AND d.refobjsubid > 0
+    ) AS columns
+    WHERE x.indrelid = to_regclass(:table) AND o.opcname = 'gin_trgm_ops' AND x.indnkeyatts = 1 AND x.indkey[0] = 0
+    AND x.indisvalid AND x.indpred IS NULL AND columns.readable
+    ORDER BY cardinality(columns.names) DESC, c.relname LIMIT 1
+    """.replace("::", r"\:\:")
+)
+_IS_SMALL = text(
+    "SELECT count(*) > 0 FROM pg_class WHERE oid = to_regclass(:table) AND relkind IN ('r', 'm')"
+    " AND has_table_privilege(oid, 'SELECT') AND pg_table_size(oid) <= :bytes"
+)
+_FOLDS = text(
+    "SELECT EXISTS (SELECT FROM pg_proc WHERE oid = to_regprocedure(:signature) AND provolatile = 'i'"
+    " AND prorettype = CAST('text' AS regtype) AND has_function_privilege(oid, 'EXECUTE'))"
+)
+
+
+async def text_index(connection: AsyncConnection, table: Table) -> TextIndex | None:
+    """Find the trigram index over the most columns of a table, whatever its name."""
+    found = (await connection.execute(_INDEXES, {"table": _qualified(table)})).first()
+    if found is None:
+        return None
+    function = outer_function(found.expression)
+    if function and not await connection.scalar(_FOLDS, {"signature": f"{function}(text)"}):
+        function = None
+    return TextIndex(found.name, found.expression, found.names, function)
+
+
+async def is_small(connection: AsyncConnection, table: Table) -> bool:
+    """Return whether a search may read the whole table without a word about it."""
+    return bool(await connection.scalar(_IS_SMALL, {"table": _qualified(table), "bytes": _SMALL_TABLE_BYTES}))
+
+
+async def is_quick(connection: AsyncConnection, table: Table) -> bool:
+    """Return whether a search in the table is worth a try while the user types."""
+    return await is_small(connection, table) or await text_index(connection, table) is not None
+
+
+def _qualified(table: Table) -> str:
+    return f"{quoted(table.schema or SCHEMA)}.{quoted(table.name)}"
+
+
+_CALL = re.compile(r'((?:[\w$]+|"(?:[^"]|"")+")(?:\.(?:[\w$]+|"(?:[^"]|"")+"))?)\(')
+_TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|[()]""")
+
+
+def outer_function(expression: str) -> str | None:
+    """Return the name of the function whose call is the whole expression."""
+    call = _CALL.match(expression)
+    if call is None:
+        return None
+    depth = 0
+    for token in _TOKEN.finditer(expression, call.end() - 1):
+        depth += {"(": 1, ")": -1}.get(token[0], 0)
+        if depth == 0:
+            return call[1] if token.end() == len(expression) else None
+    return None
+
+
+# --- The condition ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search in a table: its condition, and how PostgreSQL can find the rows."""
+
+    condition: ColumnElement[bool]
+    columns: list[str]
+    index: str | None
+    words: int
+    is_served: bool
+    """Whether the index serves at least one of the words."""
+
+
+async def read_search(connection: AsyncConnection, table: Table, typed: str) -> Search | None:
+    """Read a search as it was typed; `None` if it has no word. Raises `BadInput`, `OutOfRange`."""
+    words = words_of(typed)
+    if not words:
+        return None
+    index = await text_index(connection, table)
+    if index:
+        columns, matches = index.columns, await _in_index(connection, index, words)
+    else:
+        searched = text_columns(table)
+        columns, matches = [column.name for column in searched], _in_columns(searched, words)
+    key = _key_is(table, typed.strip())
+    return Search(
+        condition=and_(*matches) if key is None else or_(and_(*matches), key),
+        columns=columns,
+        index=index.name if index else None,
+        words=len(words),
+        is_served=index is not None and any(_TRIGRAM.search(word) for word in words),
+    )
+
+
+async def _in_index(connection: AsyncConnection, index: TextIndex, words: list[str]) -> list[ColumnElement[bool]]:
+    whole: ColumnElement[str] = literal_column(index.expression, Text)
+    forms = [_forms(word) for word in words]
+    plain = iter(await _folded(connection, index.function, [form for either in forms for form in either]))
+    return [or_(*(whole.ilike(f"%{escape_pattern(next(plain))}%", escape="\\") for _ in either)) for either in forms]
+
+
+async def _folded(connection: AsyncConnection, function: str | None, words: list[str]) -> list[str]:
+    """Let PostgreSQL fold the words as it folded the texts."""
+    if function is None:
+        return words
+    fold = literal_column(f"{function}(word)", Text)
+    query = select(fold).select_from(text("unnest(CAST(:words AS text[])) WITH ORDINALITY AS typed (word, place)"))
+    return list(await connection.scalars(query.order_by(text("place")), {"words": words}))
+
+
+def _in_columns(columns: list[Column[Any]], words: list[str]) -> list[ColumnElement[bool]]:
+    if not columns:
+        return [false()]
+    phones = [func.translate(column, _PHONE_PUNCTUATION, "") for column in columns if _PHONE.search(column.name)]
+    whole = func.concat_ws(" ", *columns, *phones)
+    return [
+        or_(*(whole.op("~*", is_comparison=True)(folding.expression(written)) for written in _forms(word)))
+        for word in words
+    ]
+
+
+def _forms(word: str) -> list[str]:
+    """Return the word, and if it may be a phone number, the word without punctuation."""
+    digits = word.translate(str.maketrans("", "", _PHONE_PUNCTUATION))
+    return [word, digits] if digits != word and len(digits) >= _PHONE_DIGITS and digits.isdigit() else [word]
+
+
+def _key_is(table: Table, typed: str) -> ColumnElement[bool] | None:
+    """Write the condition that a number is the key of the row."""
+    [*keys] = table.primary_key.columns
+    if len(keys) != 1 or not isinstance(keys[0].type, Integer) or not _WHOLE_NUMBER.fullmatch(typed):
+        return None
+    bits = 63 if isinstance(keys[0].type, BigInteger) else 15 if isinstance(keys[0].type, SmallInteger) else 31
+    return keys[0] == int(typed) if -(2**bits) <= int(typed) < 2**bits else None
+
+
+# --- The rows of a page -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Found:
+    """How a search was done, for the page; `rows` is the number of matches if it is known."""
+
+    columns: list[str]
+    index: str | None
+    rows: int | None
+    more: bool
+    """Whether there are more matches than the page shows."""
+    reads_all: bool
+    """Whether the search reads the whole of a table that is not small."""
+
+
+def with_condition(selection: Selection, condition: ColumnElement[bool]) -> Selection:
+    """Add a condition to a selection."""
+    both = condition if selection.condition is None else and_(selection.condition, condition)
+    return replace(selection, condition=both)
+
+
+async def searched(connection: AsyncConnection, selection: Selection, typed: str) -> Selection:
+    """Restrict a selection to all rows that a search finds."""
+    search = await read_search(connection, selection.table, typed)
+    return selection if search is None else with_condition(selection, search.condition)
+
+
+async def searched_page(
+    connection: AsyncConnection, selection: Selection, typed: str, *, is_sorted: bool
+) -> tuple[Selection, Found | None]:
+    """Restrict a selection to the rows that a page shows of a search.
+
+    Up to `MAX_MATCHES` rows are found by the index first and then put into order. Of more, the first ones that the
+    index finds are shown, unless the page names a sort order, for which PostgreSQL reads all of them.
+    """
+    search = await read_search(connection, selection.table, typed)
+    if search is None:
+        return selection, None
+    whole = with_condition(selection, search.condition)
+    if len(selection.table.primary_key.columns) != 1 or not search.is_served:
+        reads_all = not await is_small(connection, selection.table)
+        return whole, Found(search.columns, search.index, None, more=False, reads_all=reads_all)
+    table_rows = await estimate(connection, replace(selection, condition=None))
+    keys = await _matches(connection, whole, search, table_rows, MAX_MATCHES + 1)
+    has_more = len(keys) > MAX_MATCHES
+    found = Found(
+        search.columns, search.index, None if has_more else len(keys), has_more and not is_sorted, reads_all=False
+    )
+    if has_more and is_sorted:
+        return whole, found
+    [key] = selection.table.primary_key.columns
+    chosen = key == any_(cast(bindparam(None, keys[:MAX_MATCHES], ARRAY(Text)), ARRAY(key.type)))
+    return replace(selection, condition=chosen), found
+
+
+async def _matches(
+    connection: AsyncConnection, whole: Selection, search: Search, table_rows: int | None, limit: int
+) -> list[str]:
+    """Return the keys of the first matches in any order."""
+    [key] = whole.table.primary_key.columns
+    query = whole.filtered(select(cast(key, Text))).limit(limit)
+    async with by_index(connection, whole, search, table_rows):
+        return list(await connection.scalars(query))
+
+
+@asynccontextmanager
+async def by_index(
+    connection: AsyncConnection, whole: Selection, search: Search, table_rows: int | None
+) -> AsyncGenerator[None]:
+    """Make PostgreSQL use the index, unless so many rows match that reading the table finds enough of them at once.
+
+    Left alone it would also read the table if it expects many matches and there are none, because it takes the words
+    as independent of each other: a search for two frequent names that no person has together would take seconds.
+    """
+    expected = await estimate(connection, whole)
+    share = _COMMON_SHARE if search.words == 1 else _COMMON_SHARE_OF_SEVERAL
+    if expected is not None and table_rows and expected >= share * table_rows:
+        yield
+        return
+    await connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+    yield
+    await connection.exec_driver_sql("SET LOCAL enable_seqscan = on")
