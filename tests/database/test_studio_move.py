@@ -32,7 +32,7 @@ def test_the_overview_describes_server_schema_and_tables(filled_studio: Client, 
     with filled_database.engine.connect() as connection:
         version = str(connection.scalar(text("SHOW server_version"))).split()[0]
     assert (found["server_version"], found["mode"], found["role"]) == (version, "read-only", "tatame_studio")
-    assert (found["pending"], found["problem"]) == ([], None)
+    assert (found["pending"], found["problems"]) == ([], {})
     assert found["revision"]
     assert found["size_bytes"] > 1_000_000
     assert found["pool"] == {"size": 20, "in_use": 0}
@@ -57,7 +57,7 @@ def test_an_unknown_revision_is_a_problem_of_the_overview(studio: Client, commit
     with committed_database.engine.begin() as connection:
         connection.execute(text("UPDATE tatame_migrations.alembic_version SET version_num = 'unheard_of'"))
     found = studio.get("/api/overview")
-    assert "unheard_of" in found["problem"]["what"]
+    assert "unheard_of" in found["problems"]["schema"]["what"]
 
 
 def test_the_doctor_says_what_the_role_of_the_studio_may_not_see(studio: Client, committed_database: Database) -> None:

@@ -435,7 +435,7 @@ def test_a_right_that_a_page_lacks_is_named_with_the_grant(
         studio = serve_studio(open_access(database, embedded=False, write=False))
 
     overview = studio.get("/api/overview")
-    assert f"the role {name} has too few rights" in overview["problem"]["what"]
+    assert f"the role {name} has too few rights" in overview["problems"]["schema"]["what"]
     assert len(overview["tables"]) == 11
     for path in ("/api/rows/users", "/api/count/users", "/api/find?table=users&q=a", "/api/row/users/1"):
         refused = studio.ask(path)
@@ -444,6 +444,6 @@ def test_a_right_that_a_page_lacks_is_named_with_the_grant(
     with committed_database.engine.begin() as connection:
         for statement in re.findall("(GRANT [^`;]*)", refused.json["fix"]):
             connection.execute(text(statement))
-    assert studio.get("/api/overview")["problem"] is None
+    assert studio.get("/api/overview")["problems"] == {}
     assert studio.get("/api/rows/users")["rows"] == []
     assert studio.get("/api/move")["ever"] is False

@@ -20,7 +20,7 @@ from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.doctor import Setup
 from tatame_db.errors import NOTHING_CHANGED
 from tatame_db.studio import changes, find, moves, names, overview, row, rows, search
-from tatame_db.studio.day import WayBack, summary
+from tatame_db.studio.day import WayBack
 from tatame_db.studio.errors import EXPECTED, BadInput, WritesDisabled
 from tatame_db.studio.export import attachment, export, read_form
 from tatame_db.studio.filters import OPERATORS
@@ -136,11 +136,7 @@ class Studio:
 
     async def overview(self, _: Request) -> dict[str, Any]:
         """Describe the server, the schema and the tables."""
-        async with read_transaction(self.database) as connection:
-            server = await overview.server_overview(connection)
-        schema = await asyncio.to_thread(overview.schema_overview, self.engine)
-        move = await asyncio.to_thread(summary, self.engine)
-        return self._identity() | server | schema | {"pool": self._pool(), "move": move}
+        return self._identity() | await overview.cards(self.database, self.engine) | {"pool": self._pool()}
 
     def _pool(self) -> dict[str, int]:
         pool = self.database.engine.sync_engine.pool

@@ -24,6 +24,7 @@ from tatame_db.move.watch import followers, last_switches
 from tatame_db.schema import phases
 from tatame_db.studio.errors import Refused, StudioStopped
 from tatame_db.studio.transactions import PAGE_SECONDS
+from tatame_db.studio.views import refuse_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -75,6 +76,7 @@ def _reading(engine: Engine) -> Generator[MoveConnection]:
         with report_loss(opened):
             opened.pin_settings(for_transaction=True)
             opened.execute(f"SET LOCAL statement_timeout = '{PAGE_SECONDS}s'")
+            refuse_unreadable(opened.rows, "pg_stat_activity")
             yield opened
 
 

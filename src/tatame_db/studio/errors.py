@@ -14,6 +14,8 @@ from tatame_db.roles.missing import RightsMissing, StatementForbidden
 
 EXPECTED = (TatameError, DBAPIError, psycopg.Error, PoolTimeout, TimeoutError)
 """The errors that `translated` puts into words; any other error is a bug."""
+UNAVAILABLE = 503
+"""The HTTP status of a response without a database."""
 
 
 class Refused(TatameError):
@@ -99,7 +101,7 @@ class DatabaseNotResponding(Refused):
     """The database cannot be used at the moment."""
 
     reason: str
-    status = 503
+    status = UNAVAILABLE
     what = "{reason}"
     means = "No data is lost; unsaved changes were not written."
     fix = (
@@ -111,7 +113,7 @@ class DatabaseNotResponding(Refused):
 class StudioStopped(Refused):
     """The client has disconnected, or the studio is stopping."""
 
-    status = 503
+    status = UNAVAILABLE
     what = "the studio has stopped"
     fix = "start it again with `tatame-db studio`"
 
@@ -188,7 +190,7 @@ def status_of(error: TatameError) -> int:
         return error.status
     if isinstance(error, RightsMissing | StatementForbidden):
         return 403
-    return 503 if isinstance(error, DatabaseUnavailable) else 422
+    return UNAVAILABLE if isinstance(error, DatabaseUnavailable) else 422
 
 
 def problem_of(error: TatameError) -> dict[str, Any]:

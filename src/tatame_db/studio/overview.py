@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Text, cast, literal, select, text, union_all
 
 from tatame_db import doctor, evolve
-from tatame_db.errors import TatameError
 from tatame_db.evolve.status import has_rows, table_sizes
+from tatame_db.studio.day import summary
+from tatame_db.studio.errors import UNAVAILABLE, problem_of, status_of, translated
 from tatame_db.studio.tables import key_of, shown_tables
+from tatame_db.studio.transactions import read_transaction
+from tatame_db.studio.views import refuse_unreadable_async
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from sqlalchemy import URL, Engine, Select, Table
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from tatame_db.database.pool import AsyncDatabase
     from tatame_db.doctor import Setup
+
+T = TypeVar("T")
 
 _SERVER = text(
     "SELECT current_setting('server_version') AS server_version,"
@@ -46,10 +55,45 @@ class TableOverview:
     missing: bool
 
 
-async def server_overview(connection: AsyncConnection) -> dict[str, Any]:
-    """Return facts about the server and the database, and all tables of the models."""
+async def cards(database: AsyncDatabase, engine: Engine) -> dict[str, Any]:
+    """Return what all cards show; `problems` says why a card is empty, such as a right that the role lacks.
+
+    Raises what makes the database unreachable, because then there is no card.
+    """
+    found = await asyncio.gather(
+        _read(database, server_facts),
+        _read(database, table_overviews),
+        asyncio.to_thread(schema_overview, engine),
+        asyncio.to_thread(move_overview, engine),
+        return_exceptions=True,
+    )
+    shown: dict[str, Any] = {"move": None}
+    problems: dict[str, Any] = {}
+    for card, answer in zip(("server", "tables", "schema", "move"), found, strict=True):
+        if not isinstance(answer, BaseException):
+            shown |= answer
+        elif isinstance(answer, Exception) and status_of(problem := translated(answer)) != UNAVAILABLE:
+            problems[card] = problem_of(problem)
+        else:
+            raise answer
+    return shown | {"problems": problems}
+
+
+async def _read(database: AsyncDatabase, function: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async with read_transaction(database) as connection:
+        return await function(connection)
+
+
+async def server_facts(connection: AsyncConnection) -> dict[str, Any]:
+    """Return facts about the server and the database. Raises `ViewsUnreadable`."""
+    await refuse_unreadable_async(connection, "pg_stat_activity")
     facts = dict((await connection.execute(_SERVER)).mappings().one())
-    facts["server_version"] = facts["server_version"].split()[0]
+    return facts | {"server_version": facts["server_version"].split()[0]}
+
+
+async def table_overviews(connection: AsyncConnection) -> dict[str, Any]:
+    """Return all tables of the models. Waits only a moment for a lock, because the other cards are ready."""
+    await connection.exec_driver_sql("SET LOCAL lock_timeout = '500ms'")
     found = (await connection.execute(table_sizes())).all()
     # A table that the role may not read has a size too, and must not hide the others.
     readable = set(await connection.scalars(_READABLE))
@@ -62,7 +106,7 @@ async def server_overview(connection: AsyncConnection) -> dict[str, Any]:
         TableOverview(name, *sizes.get(name, (None, None)), activities.get(name), missing=name not in sizes)
         for name in shown_tables()
     ]
-    return facts | {"tables": tables}
+    return {"tables": tables}
 
 
 async def _rows_estimated(connection: AsyncConnection, row: Any) -> int | None:
@@ -88,12 +132,14 @@ def _last_activity(table: Table) -> Select[str, str]:
 
 
 def schema_overview(engine: Engine) -> dict[str, Any]:
-    """Return the revision of the database and its pending migrations, or the problem that hides them."""
-    try:
-        found = evolve.status(engine)
-    except TatameError as error:
-        return {"revision": None, "pending": [], "problem": {"what": error.what, "fix": error.fix}}
-    return {"revision": found.revision, "pending": found.pending, "problem": None}
+    """Return the revision of the database and its pending migrations. Raises what hides them."""
+    found = evolve.status(engine)
+    return {"revision": found.revision, "pending": found.pending}
+
+
+def move_overview(engine: Engine) -> dict[str, Any]:
+    """Return how far the move is, if one runs."""
+    return {"move": summary(engine)}
 
 
 def examination(address: URL, setup: Setup) -> dict[str, Any]:

@@ -2,28 +2,31 @@
 
 import { asRefused, countRows, get, type Problem, rowsPath } from "../api.ts";
 import { button, bytes, type Child, h, number, replace } from "../dom.ts";
-import { bar, barHeading, columnHeading, marked, showing, timestamp } from "../parts.ts";
+import { bar, barHeading, columnHeading, marked, problemBox, showing, timestamp } from "../parts.ts";
 import type { Page } from "../router.ts";
 import { behind, type Follower } from "./move/followers.ts";
 
-type Overview = {
+type Server = {
+  server_version: string;
+  uptime_seconds: number;
+  size_bytes: number;
+  connections: number;
+  max_connections: number;
+};
+type Schema = { revision: string | null; pending: string[] };
+type Card = "server" | "tables" | "schema" | "move";
+/** A card that has a problem lacks its facts. */
+type Overview = Partial<Server & Schema> & {
   server: string;
   database: string;
   role: string;
   mode: string;
   version: string;
-  server_version: string;
-  uptime_seconds: number;
-  size_bytes: number;
-  revision: string | null;
-  pending: string[];
-  problem: Problem | null;
   pool: { size: number; in_use: number };
-  connections: number;
-  max_connections: number;
-  tables: Table[];
+  tables?: Table[];
   /** Null if no table follows another database or has moved. */
   move: Move | null;
+  problems: Partial<Record<Card, Problem>>;
 };
 type Move = {
   moved: number;
@@ -50,7 +53,8 @@ export function overviewPage(): Page {
     showing(body, async () => {
       const overview = await get<Overview>("/api/overview");
       const cards = h("div.cards", server(overview), database(overview), schema(overview));
-      replace(body, cards, doctor(), tables(overview.tables));
+      const { problems } = overview;
+      replace(body, cards, doctor(), problems.tables ? problemBox(problems.tables) : tables(overview.tables ?? []));
     });
   void load();
   return {
@@ -71,16 +75,23 @@ const list = (lines: string[]): HTMLElement =>
     lines.map((line) => h("li.wrong", line)),
   );
 
-const server = ({ pool, ...found }: Overview): HTMLElement =>
+const server = ({ pool, problems, ...found }: Overview): HTMLElement =>
   h(
     "dl.card",
     { "aria-label": "Server" },
     fact("Server", found.server),
-    fact("PostgreSQL", found.server_version),
-    fact("Uptime", duration(found.uptime_seconds)),
+    problems.server ? problem(problems.server) : serverFacts(found as Server),
     fact("Pool", `${pool.in_use} of ${pool.size} in use`),
-    fact("Connections", `${number(found.connections)} of ${number(found.max_connections)}`),
   );
+
+const serverFacts = (found: Server): HTMLElement[] => [
+  fact("PostgreSQL", found.server_version),
+  fact("Uptime", duration(found.uptime_seconds)),
+  fact("Connections", `${number(found.connections)} of ${number(found.max_connections)}`),
+];
+
+const problem = ({ what, fix }: Problem): HTMLElement =>
+  h("div", h("dt", "Problem"), h("dd.wrong", marked(what), ". ", fix && ["Fix: ", marked(fix), "."]));
 
 const database = (found: Overview): HTMLElement =>
   h(
@@ -93,11 +104,11 @@ const database = (found: Overview): HTMLElement =>
       h("span.mode", found.mode),
       found.mode === "write" ? " changes are staged until you save them" : " the database rejects every change",
     ),
-    fact("Size", bytes(found.size_bytes)),
+    found.size_bytes !== undefined && fact("Size", bytes(found.size_bytes)),
     fact("Studio", `tatame-db ${found.version}`),
   );
 
-function schema({ revision, pending, problem, move }: Overview): HTMLElement {
+function schema({ revision, pending = [], problems, move }: Overview): HTMLElement {
   const compare = async (): Promise<void> => {
     replace(drift, "comparing…");
     await showing(drift, async () => {
@@ -113,11 +124,11 @@ function schema({ revision, pending, problem, move }: Overview): HTMLElement {
   return h(
     "dl.card",
     { "aria-label": "Schema" },
-    fact("Revision", revision ?? "none"),
-    problem && h("div", h("dt", "Problem"), h("dd.wrong", problem.what, " ", problem.fix ?? "")),
-    fact("Pending", pending.length ? list(pending) : "none"),
+    problems.schema
+      ? problem(problems.schema)
+      : [fact("Revision", revision ?? "none"), fact("Pending", pending.length ? list(pending) : "none")],
     h("div", h("dt", "Drift"), drift),
-    move && fact("Move", moveFact(move)),
+    problems.move ? problem(problems.move) : move && fact("Move", moveFact(move)),
   );
 }
 
