@@ -9,7 +9,7 @@ const KEYS: [string, [string, string][]][] = [
       ["/", "Find a table, column or page"],
       ["?", "Show these shortcuts"],
       ["Ctrl S", "Review the staged changes; press again to save them"],
-      ["Alt 1 – 4", "Overview, SQL, schema, move"],
+      ["Alt 1 – 5", "Overview, SQL, schema, move, activity"],
       ["Alt ←", "Back"],
       ["Esc", "Close the dialog or menu"],
     ],

@@ -1,6 +1,7 @@
 import "./studio.css";
 import { asRefused, get, type Session } from "./api.ts";
 import { h } from "./dom.ts";
+import { activityPage } from "./pages/activity/page.ts";
 import { movePage } from "./pages/move/page.ts";
 import { overviewPage } from "./pages/overview.ts";
 import { rowPage } from "./pages/row.ts";
@@ -17,6 +18,7 @@ const pages: Pages = {
     { path: "/sql", name: "SQL", page: sqlPage },
     { path: "/schema", name: "Schema", page: schemaPage },
     { path: "/move", name: "Move", page: movePage },
+    { path: "/activity", name: "Activity", page: activityPage },
   ],
   rows: rowsPage,
   row: rowPage,

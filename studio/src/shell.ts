@@ -4,6 +4,7 @@ import { onTrouble, type Problem, rowsPath, type Session, watchHealth } from "./
 import { review } from "./changes/review.ts";
 import { changes, isRejected, onChanges } from "./changes/staged.ts";
 import { button, h, plural, replace } from "./dom.ts";
+import { drawerButton } from "./drawer.ts";
 import { showKeys } from "./help.ts";
 import { keyName } from "./keys.ts";
 import { showPalette } from "./palette.ts";
@@ -17,6 +18,8 @@ const pending = h("div.pending", { role: "region", "aria-label": "Staged changes
 export function start(answer: Session, pages: Pages): void {
   startSession(answer);
   const find = (): void => showPalette(pages.places);
+  const list = tables();
+  const below = h("div.below", list, main);
   document.documentElement.dataset.mode = session.mode;
   document.body.append(
     h(
@@ -30,9 +33,9 @@ export function start(answer: Session, pages: Pages): void {
       },
       "Skip to content",
     ),
-    bar(pages.places, find),
+    bar(pages.places, find, drawerButton(list, below, main)),
     banner,
-    h("div.below", tables(), main),
+    below,
     pending,
   );
   onTrouble(drawTrouble);
@@ -43,12 +46,13 @@ export function start(answer: Session, pages: Pages): void {
   startRouter(pages);
 }
 
-function bar(places: Place[], find: () => void): HTMLElement {
+function bar(places: Place[], find: () => void, drawer: HTMLElement): HTMLElement {
   const write = session.mode === "write";
   const finder = button("Find a table", find, { class: "find", "aria-keyshortcuts": "/" });
   finder.append(h("kbd", { "aria-hidden": true }, "/"));
   return h(
     "header.bar",
+    drawer,
     h(
       "a.brand",
       { href: "/", "aria-label": "Tatame studio, overview" },

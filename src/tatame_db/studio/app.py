@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -19,7 +20,7 @@ from tatame_db.database.address import readable
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.doctor import Setup
 from tatame_db.errors import NOTHING_CHANGED
-from tatame_db.studio import changes, find, moves, names, overview, row, rows, search
+from tatame_db.studio import activity, changes, find, moves, names, overview, row, rows, search
 from tatame_db.studio.day import WayBack
 from tatame_db.studio.errors import EXPECTED, BadInput, WritesDisabled
 from tatame_db.studio.export import attachment, export, read_form
@@ -64,10 +65,13 @@ class Studio:
     """What the settings say for the doctor."""
 
     def __post_init__(self) -> None:
-        self.database = AsyncDatabase(self.access.address)
+        self.own = f"tatame-db studio {os.getpid()}"
+        # Also where the address has a name, because the sessions of this studio must be known.
+        address = self.access.address.update_query_dict({"application_name": self.own})
+        self.database = AsyncDatabase(address)
         self.queries = Queries(self.database, self.access.write)
         # `evolve` and `move` are synchronous.
-        self.engine = Database(self.access.address).engine
+        self.engine = Database(address).engine
         self.way_back = WayBack(self.engine, self.source)
 
     async def close(self) -> None:
@@ -82,6 +86,9 @@ class Studio:
                 _get("/api/session", self.session),
                 _get("/api/health", self.health, timeout_seconds=_HEALTH_SECONDS),
                 _get("/api/overview", self.overview),
+                _get("/api/activity", self.sessions),
+                _get("/api/activity/statements", self.statements),
+                Route("/api/activity/cancel", self.cancel_session, methods=["POST"]),
                 _get("/api/drift", self.drift, timeout_seconds=_COMPARISON_SECONDS),
                 _get("/api/doctor", self.doctor, timeout_seconds=_COMPARISON_SECONDS),
                 _get("/api/move", self.move),
@@ -141,6 +148,24 @@ class Studio:
     def _pool(self) -> dict[str, int]:
         pool = self.database.engine.sync_engine.pool
         return {"size": pool.size(), "in_use": pool.checkedout()}  # type: ignore[attr-defined]  # a QueuePool's
+
+    async def sessions(self, _: Request) -> list[dict[str, Any]]:
+        """Return the sessions of the server."""
+        async with read_transaction(self.database) as connection:
+            return await activity.sessions(connection, self.own)
+
+    async def statements(self, _: Request) -> activity.Statements:
+        """Return the slow statements."""
+        async with read_transaction(self.database) as connection:
+            return await activity.statements(connection)
+
+    async def cancel_session(self, request: Request) -> Response:
+        """Cancel the statement of a session that is not the studio's own."""
+        session = await _body(request, activity.Cancel)
+        if not self.access.write:
+            raise WritesDisabled
+        async with read_transaction(self.database) as connection:
+            return json_response({"cancelled": await activity.cancel(connection, session, self.own)})
 
     async def drift(self, _: Request) -> dict[str, Any]:
         """Compare the database with its migrations."""
