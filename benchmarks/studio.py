@@ -1,11 +1,12 @@
 """The studio over a million users and a million check-ins: its response times beside plain SQL, and its memory.
 
-Run it by hand: `python benchmarks/studio.py [DIRECTORY]`. A DIRECTORY keeps the data for the next run. Recorded results
-are in `README.md`.
+Run it by hand: `python benchmarks/studio.py [DIRECTORY]`. A DIRECTORY keeps the data for the next run, and
+`ROWS=20000` in the environment makes fewer rows, to try it. Recorded results are in `README.md`.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import platform
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from functools import partial
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from statistics import median
@@ -22,18 +24,20 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import psycopg
+from playwright.sync_api import sync_playwright
 
 from tatame_db import evolve
 from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
 from tatame_db.database.pool import Database
 from tatame_db.server.embedded import EmbeddedServer
+from tatame_db.studio.index import STATIC, scripts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
 ROUNDS = 15
-MILLION = 1_000_000
+MILLION = int(os.environ.get("ROWS", "1_000_000"))
 COMMAND = Path(sys.executable).with_name("tatame-db")
 
 ROWS = f"""
@@ -65,6 +69,7 @@ class Studio:
         if not self.process.stdout:
             raise SystemExit("the studio prints no address")
         address = self.process.stdout.readline().strip()
+        self.base, self.sign_in = address.split("/?")[0], f"?{address.split('/?')[1]}"
         self.headers: dict[str, str] = {}
         with self.responding(address.partition("4799")[2]) as signed_in:
             cookie = signed_in.headers["Set-Cookie"].partition(";")[0]
@@ -100,6 +105,11 @@ class Studio:
         [line] = [line for line in status.splitlines() if line.startswith(kind)]
         return int(line.split()[1]) / 1024
 
+    def cpu_ms(self) -> float:
+        """Return the time on a processor so far, which other programs on the machine do not lengthen."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+
     def reset_peak(self) -> None:
         """Let the peak of memory be measured from now on."""
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
@@ -114,8 +124,14 @@ def filled_server(directory: Path) -> EmbeddedServer:
             evolve.migrate(database.engine)
         with psycopg.connect(readable(server.address), autocommit=True) as connection:
             connection.execute(ROWS.encode())
+            connection.execute("CREATE EXTENSION pg_stat_statements")
+            connection.execute("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'")
+            connection.execute("ALTER SYSTEM SET pg_stat_statements.track_planning = on")
             connection.execute("VACUUM (ANALYZE)")
             connection.execute("CHECKPOINT")
+        # The statements of the studio are measured apart from the studio itself.
+        server.stop()
+        server.start()
     return server
 
 
@@ -124,6 +140,83 @@ def timed(function: Callable[[], object]) -> float:
     started = time.perf_counter()
     function()
     return (time.perf_counter() - started) * 1000
+
+
+def walk(studio: Studio, connection: psycopg.Connection[Any]) -> None:
+    """Send each kind of request, with the time that it takes beside the time of its statements in PostgreSQL."""
+    row = studio.ask("/api/rows/users", limit=1)["keys"][0]
+    requests: dict[str, tuple[str, Any]] = {
+        "the page itself": ("/", None),
+        "session": ("/api/session", None),
+        "overview": ("/api/overview", None),
+        "a page of users": ("/api/rows/users", None),
+        "a page of check-ins": ("/api/rows/checkins", None),
+        "a user": (f"/api/row/users/{row}", None),
+        "a value": (f"/api/cell/users/email/{row}", None),
+        "a user to refer to": ("/api/find?table=users&q=Ana", None),
+        "SQL: `select 1`": ("/api/sql", {"id": "a", "text": "select 1"}),
+        "move": ("/api/move", None),
+        "activity": ("/api/activity", None),
+        "slow statements": ("/api/activity/statements", None),
+        "all users counted": ("/api/count/users", None),
+        "drift": ("/api/drift", None),
+        "doctor": ("/api/doctor", None),
+    }
+    once = {"drift", "doctor"}
+    print("\n| Request | Response, ms | In PostgreSQL, ms | Own time, ms | CPU, ms | Memory at most, MB |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for name, (path, body) in requests.items():
+        rounds = 1 if name in once else ROUNDS
+        studio.drain(path, body)
+        before, cpu_before = in_postgres(connection), studio.cpu_ms()
+        response = [timed(partial(studio.drain, path, body)) for _ in range(rounds)]
+        cpu = (studio.cpu_ms() - cpu_before) / rounds
+        sql = (in_postgres(connection) - before) / rounds
+        own = median(response) - sql
+        print(f"| {name} | {median(response):.1f} | {sql:.1f} | {own:.1f} | {cpu:.1f} | {studio.memory_mb():.0f} |")
+
+
+def in_postgres(connection: psycopg.Connection[Any]) -> float:
+    """Return the milliseconds that the statements of the studio's role have taken, planning included."""
+    query = (
+        "SELECT coalesce(sum(total_exec_time + total_plan_time), 0) FROM pg_stat_statements"
+        " JOIN pg_roles ON pg_roles.oid = userid WHERE rolname LIKE 'tatame_studio%'"
+    )
+    [[milliseconds]] = connection.execute(query).fetchall()
+    return float(milliseconds)
+
+
+PAINT = """() => new Promise((done) => new PerformanceObserver((list) => {
+    const [paint] = list.getEntriesByName("first-contentful-paint");
+    if (paint) done(paint.startTime);
+}).observe({ type: "paint", buffered: true }))"""
+
+
+def first_paint(studio: Studio) -> None:
+    """Open the printed address in Chromium, with nothing in its cache."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium:
+        print("\nno Chromium: the first paint was not measured")
+        return
+    print("\n| Page | JavaScript, kB compressed | First paint, ms | Content, ms |\n| --- | --- | --- | --- |")
+    pages = {"/": "table.list", "/t/users": ".ag-row", "/sql": ".cm-content", "/schema": "svg.diagram a.table"}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, chromium_sandbox=False)
+        for path, content in pages.items():
+            paints: list[float] = []
+            contents: list[float] = []
+            for _ in range(5):
+                context = browser.new_context()
+                page = context.new_page()
+                started = time.perf_counter()
+                page.goto(studio.base + path + studio.sign_in)
+                page.locator(content).first.wait_for()
+                contents.append((time.perf_counter() - started) * 1000)
+                paints.append(page.evaluate(PAINT))
+                context.close()
+            size = sum(len(gzip.compress((STATIC / name).read_bytes())) for name in scripts_of(path)) / 1000
+            print(f"| {path} | {size:.0f} | {median(paints):.0f} | {median(contents):.0f} |")
+        browser.close()
 
 
 def pages(studio: Studio, connection: psycopg.Connection[Any]) -> None:
@@ -139,7 +232,7 @@ def pages(studio: Studio, connection: psycopg.Connection[Any]) -> None:
         return lambda: connection.execute(query.encode()).fetchall()
 
     clerk = "user_" + connection.execute("SELECT md5('4711')").fetchall()[0][0]
-    beyond = where("id", ">", "500000")
+    beyond = where("id", ">", str(MILLION // 2))
     middle = {
         table: studio.ask(f"/api/rows/{table}", filter=beyond, limit=1)["next"] for table in ("users", "checkins")
     }
@@ -149,11 +242,11 @@ def pages(studio: Studio, connection: psycopg.Connection[Any]) -> None:
             f"{table}, first page": (page(table), plain(f"SELECT * FROM {table} ORDER BY id LIMIT 100")),
             f"{table}, last page": (
                 page(table, last=1),
-                plain(f"SELECT * FROM {table} ORDER BY id OFFSET 999900 LIMIT 100"),
+                plain(f"SELECT * FROM {table} ORDER BY id OFFSET {MILLION - 100} LIMIT 100"),
             ),
             f"{table}, a page in the middle": (
                 page(table, after=middle[table]),
-                plain(f"SELECT * FROM {table} ORDER BY id OFFSET 500000 LIMIT 100"),
+                plain(f"SELECT * FROM {table} ORDER BY id OFFSET {MILLION // 2} LIMIT 100"),
             ),
             f"{table}, last page by `created_at`, no index": (
                 page(table, sort="created_at", last=1),
@@ -163,7 +256,7 @@ def pages(studio: Studio, connection: psycopg.Connection[Any]) -> None:
     compared |= {
         "checkins, last page by `user_id,date`": (
             page("checkins", sort="user_id,date", last=1),
-            plain("SELECT * FROM checkins ORDER BY user_id, date, id OFFSET 999900 LIMIT 100"),
+            plain(f"SELECT * FROM checkins ORDER BY user_id, date, id OFFSET {MILLION - 100} LIMIT 100"),
         ),
         "`clerk_user_id` is": (
             page("users", filter=where("clerk_user_id", "is", clerk)),
@@ -270,6 +363,8 @@ def main() -> None:
         print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
         print(f"memory at the start: {studio.memory_mb('VmRSS'):.0f} MB")
         with psycopg.connect(readable(server.address), autocommit=True) as connection:
+            walk(studio, connection)
+            first_paint(studio)
             pages(studio, connection)
             streams(studio, connection)
     finally:

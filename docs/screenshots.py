@@ -15,6 +15,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -83,6 +84,22 @@ def moving_project(environment: dict[str, str]) -> Iterator[dict[str, str]]:
             process.wait()
 
 
+@contextmanager
+def waiting_sessions(environment: dict[str, str]) -> Iterator[None]:
+    """Let a session wait for another one, both of the role that the studio logs in as."""
+    url = run(environment, "url")
+    with (
+        psycopg.connect(url, user="tatame_studio_writer", application_name="evening-import") as holder,
+        psycopg.connect(url, user="tatame_studio_writer", application_name="check-in kiosk") as waiter,
+    ):
+        holder.execute("UPDATE gyms SET name = name WHERE id = 1")
+        waiting = Thread(target=waiter.execute, args=["UPDATE gyms SET since = now() WHERE id = 1"])
+        waiting.start()
+        yield
+        holder.rollback()
+        waiting.join()
+
+
 def edits(page: Page) -> None:
     """Stage two edits and a new row."""
     page.locator('.ag-row[row-index="1"] .ag-cell[col-id="first_name"]').click()
@@ -137,6 +154,9 @@ READING: list[tuple[str, str, Callable[[Page], None]]] = [
     ("schema", "/schema", wait_until_loaded),
 ]
 WRITING: list[tuple[str, str, Callable[[Page], None]]] = [("edit", "/t/users", edits), ("review", "/t/users", review)]
+ACTIVITY: list[tuple[str, str, Callable[[Page], None]]] = [
+    ("activity", "/activity", lambda page: page.locator(".waits li li").first.wait_for()),
+]
 MOVE: list[tuple[str, str, Callable[[Page], None]]] = [
     ("move", "/move", lambda page: page.locator(".state").last.wait_for()),
 ]
@@ -184,6 +204,8 @@ def main() -> None:
             run(environment, "up")
             take(browser, options, environment, [], READING)
             take(browser, options, environment, ["--write"], WRITING)
+            with waiting_sessions(environment):
+                take(browser, options, environment, ["--write"], ACTIVITY)
             with moving_project(environment) as moving:
                 take(browser, options, moving, ["--write"], MOVE)
         finally:

@@ -2,6 +2,7 @@
 
 import { get, type Table } from "./api.ts";
 import { button, h, replace } from "./dom.ts";
+import type { Shortcut, Shortcuts } from "./help.ts";
 import { problemBox } from "./parts.ts";
 import { tableNamed } from "./session.ts";
 
@@ -13,8 +14,8 @@ export type Page = {
   /** Read the data again, after a save or once the database is back. Call `arrived` before the new data is shown. */
   reload?: (arrived: () => void) => void;
   leave?: () => void;
-  /** The page's keyboard shortcuts, by the names that `keyName` gives. */
-  keys?: Record<string, () => void>;
+  /** The page's keyboard shortcuts. */
+  keys?: Shortcuts;
 };
 
 /** A page, or the promise of one whose code is not loaded yet. */
@@ -70,7 +71,7 @@ export function reload(arrived = (): void => {}): void {
 }
 
 /** Return the shortcut of the current page for a key. */
-export const pageKey = (name: string): (() => void) | undefined => current?.keys?.[name];
+export const pageKey = (name: string): (() => void) | undefined => current?.keys?.[name as Shortcut];
 
 function pageAt(url: URL): Coming {
   const [first, name, key] = url.pathname.split("/").slice(1).map(decodeURIComponent);

@@ -76,7 +76,7 @@ function bar(places: Place[], find: () => void, drawer: HTMLElement): HTMLElemen
       { title: write ? "Changes are staged until you save them" : "Start the studio with --write to change data" },
       session.mode,
     ),
-    button("?", showKeys, { "aria-label": "Keyboard shortcuts", class: "quiet" }),
+    button("?", () => showKeys(places), { "aria-label": "Keyboard shortcuts", class: "quiet" }),
   );
 }
 
@@ -140,7 +140,7 @@ function onKey(event: KeyboardEvent, places: Place[], find: () => void): void {
   const place = places[Number(/^Alt\+([1-9])$/.exec(name)?.[1]) - 1];
   const act = place
     ? () => go(place.path)
-    : (pageKey(name) ?? (isTyped(event) ? undefined : { "/": find, "?": showKeys }[name]));
+    : (pageKey(name) ?? (isTyped(event) ? undefined : { "/": find, "?": () => showKeys(places) }[name]));
   if (!act) return;
   event.preventDefault();
   act();

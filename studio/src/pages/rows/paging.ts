@@ -1,6 +1,7 @@
 // The bar below the rows: buttons for paging, the page size, and the time that the last read took.
 
 import { button, h, memory, number } from "../../dom.ts";
+import type { Shortcuts } from "../../help.ts";
 import { go } from "../../router.ts";
 import type { RowsAddress } from "./address.ts";
 import type { Answer } from "./reading.ts";
@@ -44,7 +45,7 @@ export class Paging {
     return this.sizes.value;
   }
 
-  get keys(): Record<string, () => void> {
+  get keys(): Shortcuts {
     return {
       "Alt+Home": () => this.toFirst.click(),
       "Alt+PageUp": () => this.toPrevious.click(),

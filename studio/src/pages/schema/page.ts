@@ -1,6 +1,7 @@
 // The schema page: the tables and their references, as a diagram and as an outline.
 
 import { button, h, s } from "../../dom.ts";
+import type { Shortcuts } from "../../help.ts";
 import type { Page } from "../../router.ts";
 import { session } from "../../session.ts";
 import { drawScene } from "./diagram.ts";
@@ -50,7 +51,7 @@ export function schemaPage(): Page {
   };
 }
 
-const keys = (view: View): Record<string, () => void> => ({
+const keys = (view: View): Shortcuts => ({
   "+": () => view.zoomBy(ZOOM),
   "=": () => view.zoomBy(ZOOM),
   "-": () => view.zoomBy(1 / ZOOM),

@@ -1,0 +1,125 @@
+"""Five jobs by the keyboard alone: no click, and no focus but by keys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+
+import psycopg
+import pytest
+from playwright.sync_api import Locator, Page, expect
+from tests.browser.conftest import Visit
+
+
+@pytest.fixture
+def version(database: psycopg.Connection) -> Generator[int]:
+    row = database.execute("INSERT INTO versions (app_version) VALUES ('by keyboard') RETURNING id").fetchone()
+    assert row
+    yield row[0]
+    database.execute("DELETE FROM versions WHERE id = %s", row)
+
+
+def press(page: Page, *keys: str) -> None:
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def tab_to(page: Page, wanted: Locator, key: str = "Tab") -> None:
+    """Press Tab until an element, or one within it, has the focus."""
+    for _ in range(40):
+        if wanted.evaluate("(element) => element.contains(document.activeElement)"):
+            return
+        page.keyboard.press(key)
+    pytest.fail(f"{key} does not reach {wanted}")
+
+
+def to_cell(visit: Visit, column: str) -> None:
+    """Move the focus to a cell of the first row."""
+    tab_to(visit.page, visit.page.locator(".rows-grid .ag-root"))
+    press(visit.page, "Control+Home")
+    for _ in range(10):
+        if visit.cell(0, column).evaluate("(cell) => cell === document.activeElement"):
+            return
+        press(visit.page, "ArrowRight")
+    pytest.fail(f"the arrows do not reach {column}")
+
+
+def test_five_jobs_are_done_by_keyboard_alone(edit: Visit, version: int, database: psycopg.Connection) -> None:
+    edit.go("/")
+    find_a_table(edit)
+    filter_and_open_a_row(edit, version)
+    edit_and_save_a_cell(edit, version)
+    saved = database.execute("SELECT app_version FROM versions WHERE id = %s", [version]).fetchone()
+    assert saved == ("by keyboard, saved",)
+    run_a_query(edit.page)
+    read_the_activity(edit.page)
+
+
+def find_a_table(visit: Visit) -> None:
+    press(visit.page, "/")
+    visit.page.keyboard.type("versions")
+    press(visit.page, "Enter")
+    expect(visit.page.get_by_role("heading", level=1)).to_have_text("versions")
+    visit.cell(0, "id").wait_for()
+
+
+def filter_and_open_a_row(visit: Visit, version: int) -> None:
+    page = visit.page
+    press(page, "Alt+f")
+    form = page.get_by_role("dialog", name="Filter")
+    expect(form).to_be_visible()
+    tab_to(page, form.get_by_label("Column"), "Shift+Tab")
+    page.keyboard.type("app_v")
+    tab_to(page, form.get_by_label("Value"))
+    page.keyboard.type("by keyboard")
+    press(page, "Enter")
+    expect(visit.cell(0, "id")).to_have_text(str(version))
+    expect(visit.cell(1, "id")).to_have_count(0)
+    to_cell(visit, "id")
+    press(page, "F4")
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"versions {version}")
+
+
+def edit_and_save_a_cell(visit: Visit, version: int) -> None:
+    page = visit.page
+    # Alt+Left belongs to the browser, which has no window here.
+    page.go_back()
+    expect(visit.cell(0, "id")).to_have_text(str(version))
+    to_cell(visit, "app_version")
+    press(page, "Enter")
+    expect(page.locator(".editor textarea")).to_be_focused()
+    press(page, "Control+a")
+    page.keyboard.type("by keyboard, saved")
+    press(page, "Enter")
+    expect(page.get_by_text("1 change staged")).to_be_visible()
+    press(page, "Control+s")
+    review = page.get_by_role("dialog", name="Staged changes")
+    expect(review.locator(".statements pre").first).to_be_visible()
+    press(page, "Control+s")
+    expect(review).to_have_count(0)
+
+
+def run_a_query(page: Page) -> None:
+    press(page, "Alt+2")
+    editor = page.locator(".cm-content")
+    editor.wait_for()
+    tab_to(page, editor)
+    press(page, "Control+a")
+    page.keyboard.type("SELECT 6 * 7 AS answer")
+    press(page, "Control+Enter")
+    expect(page.locator(".result-grid .ag-row").first).to_contain_text("42")
+    press(page, "Escape", "Tab")
+    expect(editor).not_to_be_focused()
+
+
+def read_the_activity(page: Page) -> None:
+    press(page, "Alt+5")
+    sessions = page.get_by_role("region", name="Sessions")
+    expect(sessions.get_by_role("rowheader").first).to_be_visible()
+    tab_to(page, sessions)
+    press(page, "?")
+    keys = page.get_by_role("dialog", name="Keyboard shortcuts")
+    expect(keys).to_contain_text(re.compile("Alt 5\\s*Activity"))
+    expect(keys).to_contain_text("Fill down")
+    press(page, "Escape")
+    expect(sessions).to_be_focused()
