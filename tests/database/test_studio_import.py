@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,18 @@ def test_an_import_needs_write_mode_a_plan_and_columns(studio: Client, writing_s
         refused = send(writing_studio, "run", plan_, "a,b\n1,2\n")
         assert refused["status"] == 400
         assert words in refused["what"]
+
+
+def test_a_running_import_reports_how_many_rows_it_has_read(writing_studio: Client, database: Database) -> None:
+    with ThreadPoolExecutor() as pool, database.engine.begin() as connection:
+        # The import waits for the end of this transaction to know whether the key is taken.
+        connection.execute(text("INSERT INTO users (clerk_user_id) VALUES ('1')"))
+        answer = pool.submit(send, writing_studio, "run", {**CSV, "id": "running"}, "id,n,a\n1,b,\n2,c,\n")
+        while writing_studio.get("/api/import-progress/running") != {"rows": 2}:
+            assert not answer.done()
+        connection.rollback()
+        assert answer.result()["inserted"] == 2
+    assert writing_studio.get("/api/import-progress/running") == {"rows": None}
 
 
 def test_a_client_that_leaves_during_the_upload_leaves_nothing_behind(

@@ -25,8 +25,8 @@ from tatame_db.studio.day import WayBack
 from tatame_db.studio.errors import EXPECTED, BadInput, WritesDisabled
 from tatame_db.studio.export import attachment, export, read_form
 from tatame_db.studio.filters import OPERATORS
-from tatame_db.studio.imports import transaction
 from tatame_db.studio.imports.source import sample
+from tatame_db.studio.imports.transaction import Imports
 from tatame_db.studio.imports.upload import uploaded
 from tatame_db.studio.index import STATIC, index_page
 from tatame_db.studio.page import Place, read_page
@@ -70,6 +70,7 @@ class Studio:
         address = self.access.address.update_query_dict({"application_name": self.own})
         self.database = AsyncDatabase(address)
         self.queries = Queries(self.database, self.access.write)
+        self.imports = Imports(self.database)
         # `evolve` and `move` are synchronous.
         self.engine = Database(address).engine
         self.way_back = WayBack(self.engine, self.source)
@@ -104,7 +105,8 @@ class Studio:
                 _get("/api/cell/{table}/{column}/{key:path}", self.cell),
                 Route("/api/export/{table}.{form}", self.export),
                 Route("/api/changes", self.changes, methods=["POST"]),
-                Route("/api/import/{table}/{mode}", self.imports, methods=["POST"]),
+                _get("/api/import-progress/{id}", self.import_progress),
+                Route("/api/import/{table}/{mode}", self.import_file, methods=["POST"]),
                 Route("/api/sql", self.sql, methods=["POST"]),
                 Route("/api/sql/cancel", self.cancel, methods=["POST"]),
                 Mount("/static", StaticFiles(directory=str(STATIC), check_dir=False)),
@@ -274,7 +276,11 @@ class Studio:
             saved = await changes.save(connection, body.changes)
         return json_response({"saved": len(saved), "rows": saved})
 
-    async def imports(self, request: Request) -> Response:
+    async def import_progress(self, request: Request) -> dict[str, int | None]:
+        """Return how many rows a running import has read."""
+        return {"rows": self.imports.progress(request.path_params["id"])}
+
+    async def import_file(self, request: Request) -> Response:
         """Describe the file in the body, check its rows, or import them."""
         table, mode = request.path_params["table"], request.path_params["mode"]
         if mode not in {"sample", "check", "run"}:
@@ -283,9 +289,9 @@ class Studio:
             raise WritesDisabled
         async with uploaded(request) as (plan, file):
             if mode == "sample":
-                return json_response(sample(plan, file) | {"keys": await transaction.keys(self.database, table)})
+                return json_response(sample(plan, file) | {"keys": await self.imports.keys(table)})
             check = mode == "check"
-            return json_response(await transaction.run(self.database, request.receive, table, plan, file, check=check))
+            return json_response(await self.imports.run(request.receive, table, plan, file, check=check))
 
     # SQL
 

@@ -23,6 +23,8 @@ class Assignment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How to read a file and where its values go. What is `None` is found out from the file."""
 
+    id: str = ""
+    """A name that the browser chooses, under which it asks for the progress."""
     form: Literal["csv", "json"] | None = None
     encoding: Literal["utf-8", "utf-8-sig", "utf-16", "cp1252", "latin-1"] | None = None
     separator: str | None = None

@@ -27,34 +27,55 @@ if TYPE_CHECKING:
     from tatame_db.studio.imports.plan import Assignment, Plan
 
 
-async def run(
-    database: AsyncDatabase, receive: Receive, address: str, plan: Plan, file: IO[bytes], *, check: bool
-) -> dict[str, Any]:
-    """Insert the rows of a file; return what became of them, and whether that is committed.
+class Imports:
+    """The imports of a studio, which run one beside another."""
 
-    A client that leaves cancels it, unless the commit has begun. Raises what concerns the file or the table as a whole.
-    """
-    async with write_transaction(database) as connection:
-        outcome, encoding = await until_disconnect(receive, _insert(connection, address, plan, file))
-        committed = not check and not outcome.stopped and (plan.only_fitting or not outcome.bad)
-        if not committed:
-            await connection.rollback()
-    return asdict(outcome) | {"committed": committed, "encoding": encoding}
+    def __init__(self, database: AsyncDatabase) -> None:
+        self._database = database
+        self._running: dict[str, Import] = {}
 
+    def progress(self, id: str) -> int | None:  # noqa: A002, the name of the field
+        """Return how many rows of a running import were read; `None` if it is not running."""
+        running = self._running.get(id)
+        return None if running is None else running.outcome.rows
 
-async def _insert(connection: AsyncConnection, address: str, plan: Plan, file: IO[bytes]) -> tuple[Outcome, str]:
-    table = table_named(address)
-    columns = _columns(plan, table)
-    # All of a file must be read to know its encoding.
-    codec: str | None = plan.encoding
-    if codec is None:
-        codec = await asyncio.to_thread(detect, file)
-    with opened_source(plan, file, codec) as source:
-        _refuse_places(plan, source.names)
-        outcome = await Import(connection, table, plan, columns).run(source)
-    if outcome.inserted:
-        outcome.sequence = await advance(connection, [column for _, column in columns])
-    return outcome, codec
+    async def keys(self, address: str) -> list[list[str]]:
+        """Return the keys of a table by which an import may recognize a row."""
+        async with read_transaction(self._database):
+            return keys_of(table_named(address))
+
+    async def run(self, receive: Receive, address: str, plan: Plan, file: IO[bytes], *, check: bool) -> dict[str, Any]:
+        """Insert the rows of a file; return what became of them, and whether that is committed.
+
+        A client that leaves cancels it, unless the commit has begun. Raises what concerns the file or the table as a
+        whole.
+        """
+        async with write_transaction(self._database) as connection:
+            try:
+                outcome, encoding = await until_disconnect(receive, self._insert(connection, address, plan, file))
+            finally:
+                self._running.pop(plan.id, None)
+            committed = not check and not outcome.stopped and (plan.only_fitting or not outcome.bad)
+            if not committed:
+                await connection.rollback()
+        return asdict(outcome) | {"committed": committed, "encoding": encoding}
+
+    async def _insert(
+        self, connection: AsyncConnection, address: str, plan: Plan, file: IO[bytes]
+    ) -> tuple[Outcome, str]:
+        table = table_named(address)
+        columns = _columns(plan, table)
+        # All of a file must be read to know its encoding.
+        codec: str | None = plan.encoding
+        if codec is None:
+            codec = await asyncio.to_thread(detect, file)
+        work = self._running[plan.id] = Import(connection, table, plan, columns)
+        with opened_source(plan, file, codec) as source:
+            _refuse_places(plan, source.names)
+            outcome = await work.run(source)
+        if outcome.inserted:
+            outcome.sequence = await advance(connection, [column for _, column in columns])
+        return outcome, codec
 
 
 def _columns(plan: Plan, table: Table) -> list[tuple[Assignment, Column[Any]]]:
@@ -82,9 +103,3 @@ def _refuse_places(plan: Plan, names: list[str]) -> None:
     for assignment in plan.columns:
         if isinstance(assignment.source, int) and not 0 <= assignment.source < len(names):
             raise BadInput(problem=f"the file has no value for {assignment.column}: it has {len(names)} columns")
-
-
-async def keys(database: AsyncDatabase, address: str) -> list[list[str]]:
-    """Return the keys of a table by which an import may recognize a row."""
-    async with read_transaction(database):
-        return keys_of(table_named(address))

@@ -1,6 +1,6 @@
 // The import of CSV and JSON: choose a file, say where its values go, let PostgreSQL check the rows, then import them.
 
-import { ask, asRefused, type Problem, type Table } from "../../../api.ts";
+import { ask, asRefused, get, type Problem, type Table } from "../../../api.ts";
 import { announce, button, dialog, h, number, plural, replace } from "../../../dom.ts";
 import { problemBox } from "../../../parts.ts";
 import { reload } from "../../../router.ts";
@@ -109,14 +109,19 @@ class ImportDialog {
     if (!file || !mapping) return;
     const { signal } = this.running;
     const plan = { ...this.options.reading, ...mapping.plan, only_fitting: mode === "run" && this.only.checked };
+    const id = crypto.randomUUID();
     this.check.disabled = this.save.disabled = true;
-    replace(this.result, h("p", mode === "check" ? "PostgreSQL checks the rows…" : "Importing…"));
+    // A screen reader would read each of the numbers.
+    const count = h("span", { "aria-hidden": "true" });
+    replace(this.result, h("p", mode === "check" ? "PostgreSQL checks the rows… " : "Importing… ", count));
+    const timer = setInterval(() => void showProgress(id, count), 500);
     try {
-      const outcome = (await this.post(mode, plan, file)) as Outcome;
+      const outcome = (await this.post(mode, { ...plan, id }, file)) as Outcome;
       if (!signal.aborted) this.show(outcome, mode);
     } catch (error) {
       if (!signal.aborted) replace(this.result, problemOf(error));
     } finally {
+      clearInterval(timer);
       if (!signal.aborted) this.check.disabled = this.checked?.committed ?? false;
     }
   }
@@ -140,6 +145,11 @@ class ImportDialog {
     const body = new Blob([`${JSON.stringify(plan)}\n`, file]);
     return (await ask(path, { method: "POST", body, signal: this.running.signal })).json();
   }
+}
+
+async function showProgress(id: string, count: HTMLElement): Promise<void> {
+  const { rows } = await get<{ rows: number | null }>(`/api/import-progress/${id}`).catch(() => ({ rows: null }));
+  if (rows) count.textContent = number(rows);
 }
 
 function problemOf(error: unknown): HTMLElement | null {
