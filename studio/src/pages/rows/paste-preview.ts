@@ -198,5 +198,5 @@ function drawCell(cell: PastedCell): HTMLElement {
   const { before, value, text, problem } = cell;
   if (problem !== undefined) return h("td.bad", shown(text), h("p.wrong", problem));
   if (!changesCell(cell)) return h("td.muted", shown(before));
-  return h("td.changes", h("del", shown(before)), " ", h("ins", shown(value)));
+  return h("td", h("del", shown(before)), " ", h("ins", shown(value)));
 }

@@ -101,7 +101,7 @@ class ImportDialog {
     const left = (this.checked?.rows ?? 0) - bad;
     this.onlyFitting.hidden = isFinal || bad === 0 || left === 0;
     this.save.disabled = isFinal || left === 0 || (bad > 0 && !this.only.checked);
-    this.save.textContent = isFinal ? "Import" : `Import ${plural(left, "row")}`;
+    this.save.textContent = isFinal || left === 0 ? "Import" : `Import ${plural(left, "row")}`;
   }
 
   private async send(mode: "check" | "run"): Promise<void> {

@@ -16,6 +16,7 @@ export class Mapping {
   private readonly note = h("p.muted");
   private readonly existing: HTMLSelectElement;
   private readonly key: HTMLSelectElement;
+  private readonly byKey: HTMLElement;
 
   constructor(table: Table, sample: Sample, changed: () => void) {
     this.table = table;
@@ -34,7 +35,8 @@ export class Mapping {
       h("option", { value: "update" }, "are updated"),
     ]);
     const keys = sample.keys.map((key, index) => h("option", { value: index }, key.join(", ")));
-    this.key = h("select", { onchange: this.changed, "aria-label": "Key of existing rows" }, keys);
+    this.key = h("select", { onchange: this.changed }, keys);
+    this.byKey = h("label", "by ", this.key);
     this.element = h(
       "div.mapping",
       h("div.scroll", { tabindex: 0, role: "region", "aria-label": "Columns" }, this.drawTable()),
@@ -43,7 +45,7 @@ export class Mapping {
         "div.row",
         button("Add one value for all rows", () => this.addConstant()),
         keys.length > 0 && h("label", "Rows that exist ", this.existing),
-        keys.length > 0 && h("label", "by ", this.key),
+        this.byKey,
       ),
       this.note,
     );
@@ -94,7 +96,7 @@ export class Mapping {
 
   private addConstant(): void {
     const used = new Set([...this.columns, ...this.constantValues.map(({ column }) => column)]);
-    const free = this.table.columns.find(({ name }) => !used.has(name))?.name ?? "";
+    const free = this.table.columns.find(({ name, primary }) => !primary && !used.has(name))?.name ?? "";
     const value = h("input", { type: "text", "aria-label": "Value for all rows", oninput: () => this.changed() });
     const isNull = h("input", { type: "checkbox", onchange: () => this.changed() });
     const column = this.columnSelect("Column", [], free);
@@ -113,6 +115,7 @@ export class Mapping {
   }
 
   private drawNote(): void {
+    this.byKey.hidden = this.existing.value === "refuse";
     const { names, required } = leftOut(this.sample.names, this.columns, this.constantValues, this.table.columns);
     replace(
       this.note,
