@@ -92,19 +92,25 @@ def test_the_first_of_the_selected_cells_fills_the_others(
     page.keyboard.press("Control+d")
     expect(page.get_by_text("2 changes staged")).to_be_visible()
 
-    # A range by mouse, below the first; then the rows that are ticked by keyboard.
+    # A range by mouse, from the same first cell.
     edit.cell_of(members[6], "plan").click(modifiers=["Shift"])
     expect(page.locator(".ag-cell.ranged")).to_have_count(6)
     page.keyboard.press("Control+d")
     expect(page.get_by_text("5 changes staged")).to_be_visible()
-    edit.cell_of(members[6], "plan").click()
-    page.keyboard.press("Shift+Space")
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("Shift+Space")
+
+    # Rows that are ticked, by mouse and by keyboard, below the cell that had the focus before.
+    edit.cell_of(members[5], "plan").click()
+    expect(page.locator(".ag-cell.ranged")).to_have_count(0)
+    page.locator(box(members[7])).check()
     page.keyboard.press("Control+d")
     expect(page.get_by_text("6 changes staged")).to_be_visible()
+    edit.cell_of(members[8], "plan").click()
+    page.keyboard.press("Shift+Space")
+    expect(page.locator(box(members[8]))).to_be_checked()
+    page.keyboard.press("Control+d")
+    expect(page.get_by_text("7 changes staged")).to_be_visible()
     save(page)
-    assert column(database, "plan") == [None, *["yearly"] * 7, None, None]
+    assert column(database, "plan") == [None, *["yearly"] * 8, None]
 
 
 def paste(page: Page, text: str) -> None:

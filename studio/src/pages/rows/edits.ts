@@ -94,9 +94,11 @@ export async function putInAll(table: Table, rows: Row[], column: Column, value:
   announce(`${column.name} is staged in ${plural(targets.length, "row")}. Ctrl+Z undoes it.`);
 }
 
+const isTyping = (): boolean => !!document.activeElement?.matches("textarea, select, input:not([type=checkbox])");
+
 /** Stage the value of the first selected row in the others, in the column of the focused cell. */
 export async function fillDown(table: Table, grid: GridApi<Row>): Promise<void> {
-  if (!document.activeElement?.matches(".ag-cell") || !mayWrite()) return;
+  if (isTyping() || !mayWrite()) return;
   const column = columnNamed(table, activeColumn(grid));
   const selected = new Set(selectedRows(grid));
   const focus = activeRow(grid);

@@ -3,6 +3,7 @@
 import type { CellKeyDownEvent, CellPosition, GridApi, GridOptions } from "ag-grid-community";
 import type { Table } from "../../api.ts";
 import { makeGrid } from "../../grid.ts";
+import { keyName } from "../../keys.ts";
 import { go } from "../../router.ts";
 import type { RowsAddress } from "./address.ts";
 import { canEdit, columnNamed, isDeleted, type Row } from "./cells.ts";
@@ -33,7 +34,11 @@ export function rowsGrid(place: HTMLElement, table: Table, address: RowsAddress,
 
 const SELECTION: GridOptions<Row> = {
   rowSelection: { mode: "multiRow", enableClickSelection: false, checkboxes: true, headerCheckbox: true },
-  selectionColumnDef: { width: 40, minWidth: 40, maxWidth: 40, pinned: "left", resizable: false },
+  selectionColumnDef: {
+    ...{ width: 40, minWidth: 40, maxWidth: 40, pinned: "left", resizable: false },
+    // The grid would take these keys, and do nothing.
+    suppressKeyboardEvent: ({ event }) => /^Ctrl\+[dz]$/.test(keyName(event)),
+  },
 };
 
 const layoutEvents = (table: Table, address: RowsAddress): GridOptions<Row> => ({
