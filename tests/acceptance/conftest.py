@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -27,10 +28,13 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
-def fork(tmp_path_factory: pytest.TempPathFactory) -> Generator[Run]:
-    """Run `tatame-db` from the package in a path, for tests of a command, and not of its start."""
+def fork(tmp_path_factory: pytest.TempPathFactory, server: EmbeddedServer) -> Generator[Run]:
+    """Run `tatame-db` from the package in a path, for tests of a command, and not of its start.
+
+    The scratch databases of the commands for the schema are on the server of the run.
+    """
     zygote = Zygote(LIBRARIES, tmp_path_factory.mktemp("zygote"))
-    yield zygote.run
+    yield partial(zygote.run, scratch=server.directory)
     zygote.end()
 
 

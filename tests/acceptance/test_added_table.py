@@ -18,6 +18,7 @@ import httpx
 import psycopg
 import pytest
 from sqlalchemy import URL
+from tests.acceptance.conftest import Run
 
 import tatame_db
 from tatame_db.database.address import readable
@@ -80,19 +81,12 @@ class Package:
     """A copy of the package with the new model and the new column, and its command."""
 
     root: Path
+    fork: Run
     environment: dict[str, str] = field(default_factory=dict[str, str])
 
     def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "tatame_db", *arguments],
-            cwd=self.root,
-            env=self.environment | variables,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+        environment = self.environment | variables
+        done = self.fork(*arguments, cwd=self.root, environment=environment, path=(str(self.root / "src"),))
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
@@ -103,10 +97,10 @@ class Package:
 
 
 @pytest.fixture
-def package(tmp_path: Path, directory: Path, bare_address: URL) -> Generator[Package]:
+def package(tmp_path: Path, directory: Path, bare_address: URL, fork: Run) -> Generator[Package]:
     """Create the edited copy, with an empty database."""
     copy = tmp_path / "src" / "tatame_db"
-    shutil.copytree(Path(tatame_db.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(Path(tatame_db.__file__).parent, copy)
     shutil.copy(Path(__file__).parents[2] / "pyproject.toml", tmp_path)
     # No other module imports it.
     (copy / "schema" / "payments.py").write_text(PAYMENT)
@@ -119,7 +113,7 @@ def package(tmp_path: Path, directory: Path, bare_address: URL) -> Generator[Pac
         "DATABASE_URL": readable(bare_address),
         "TATAME_DATA_DIR": str(directory / "data"),
     }
-    package = Package(tmp_path, environment)
+    package = Package(tmp_path, fork, environment)
     yield package
     if (directory / "data").exists():
         package.run("down", "--yes", DATABASE_URL="")

@@ -22,7 +22,6 @@ from sqlalchemy import URL
 
 import tatame_db
 from tatame_db.database.address import readable
-from tatame_db.server.embedded import EmbeddedServer
 
 HEAD = "20261123120000"
 
@@ -34,7 +33,6 @@ class Checkout:
     root: Path
     url: str
     fork: Callable[..., subprocess.CompletedProcess[str]]
-    scratch: Path
 
     @property
     def environment(self) -> dict[str, str]:
@@ -59,7 +57,7 @@ class Checkout:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         path, here = (str(self.root / "src"),), {"cwd": self.root, "environment": self.environment}
-        finished = self.fork(*arguments, **here, path=path, scratch=self.scratch)
+        finished = self.fork(*arguments, **here, path=path)
         assert "Traceback" not in finished.stderr, finished.stderr
         return finished
 
@@ -88,14 +86,12 @@ CheckOut = Callable[[URL], Checkout]
 
 
 @pytest.fixture
-def check_out(
-    tmp_path: Path, fork: Callable[..., subprocess.CompletedProcess[str]], server: EmbeddedServer
-) -> CheckOut:
+def check_out(tmp_path: Path, fork: Callable[..., subprocess.CompletedProcess[str]]) -> CheckOut:
     """Copy the sources, for a database."""
     # With the compiled files: compiling the package takes longer than most commands.
     shutil.copytree(Path(tatame_db.__file__).parent, tmp_path / "src" / "tatame_db")
     shutil.copy(Path(__file__).parents[2] / "pyproject.toml", tmp_path)
-    return lambda address: Checkout(tmp_path, readable(address), fork, server.directory)
+    return lambda address: Checkout(tmp_path, readable(address), fork)
 
 
 @pytest.fixture
