@@ -58,6 +58,9 @@ SETTINGS = (
     ),
 )
 
+# PostgreSQL's releases of November 2026 count changes of a column in an option of their own, also of a new column.
+_COLUMN_OPTIONS = "(SELECT o FROM unnest(a.attoptions) AS o WHERE NOT starts_with(o, 'pg_attver='))"
+
 # The columns of an index have a target for statistics; the rest follows from its table. Those of a materialized view
 # are no objects, so the setting has the address of the view.
 COLUMN_SETTINGS = f"""
@@ -73,7 +76,8 @@ COLUMN_SETTINGS = f"""
         CASE WHEN i.indexrelid IS NULL AND a.attstorage <> t.typstorage THEN 'storage ' || a.attstorage::text END,
         CASE WHEN i.indexrelid IS NULL THEN 'compression ' || nullif(a.attcompression, '')::text END,
         CASE WHEN a.attstattarget >= 0 THEN 'statistics ' || a.attstattarget END,
-        CASE WHEN i.indexrelid IS NULL THEN array_to_string(a.attoptions, ', ') END), '') AS definition) s
+        CASE WHEN i.indexrelid IS NULL THEN (SELECT string_agg(o, ', ') FROM {_COLUMN_OPTIONS} AS options (o)) END), '')
+        AS definition) s
     WHERE c.relnamespace = {PUBLIC} AND c.relkind IN ('r', 'p', 'f', 'm', 'i', 'I') AND s.definition IS NOT NULL
 """
 
