@@ -87,7 +87,7 @@ class Studio:
                 _get("/api/session", self.session),
                 _get("/api/health", self.health, timeout_seconds=_HEALTH_SECONDS),
                 _get("/api/overview", self.overview),
-                _get("/api/activity", self.sessions),
+                _get("/api/activity", self.server_sessions),
                 _get("/api/activity/statements", self.statements),
                 Route("/api/activity/cancel", self.cancel_session, methods=["POST"]),
                 _get("/api/drift", self.drift, timeout_seconds=_COMPARISON_SECONDS),
@@ -151,7 +151,7 @@ class Studio:
         pool = self.database.engine.sync_engine.pool
         return {"size": pool.size(), "in_use": pool.checkedout()}  # type: ignore[attr-defined]  # a QueuePool's
 
-    async def sessions(self, _: Request) -> list[dict[str, Any]]:
+    async def server_sessions(self, _: Request) -> list[dict[str, Any]]:
         """Return the sessions of the server."""
         async with read_transaction(self.database) as connection:
             return await activity.sessions(connection, self.own)

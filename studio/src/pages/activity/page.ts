@@ -95,7 +95,7 @@ function unseen(sessions: Session[]): Child {
   return h(
     "p.muted",
     `The role ${studio.role} does not see the state and the statement of ${plural(hidden, "session")} of other roles. `,
-    "A superuser lets it: ",
+    "To show them, a superuser runs ",
     h("code", grant),
   );
 }
@@ -122,7 +122,9 @@ function waitItem({ pid, session, waiting }: Wait): HTMLElement {
       "div.wait",
       h("strong", nameOf(session)),
       session.lock !== null && h("span.wrong", `waits for ${session.lock}`),
-      session.visible && seconds !== null && h("span.muted", `${session.state}, in a transaction for ${age(seconds)}`),
+      session.visible &&
+        seconds !== null &&
+        h("span.muted", `${session.state}, its transaction runs for ${age(seconds)}`),
       cancelButton(session),
     ),
     h("div", statementOf(session)),
