@@ -386,8 +386,11 @@ def test_a_read_only_studio_offers_no_edits(visit: Visit) -> None:
     visit.cell(0, "first_name").click()
     page.keyboard.press("Delete")
     expect(page.get_by_text("The studio is read-only.")).to_be_visible()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.evaluate("navigator.clipboard.writeText('a\\tb\\nc\\td')")
+    page.keyboard.press("Control+v")
     page.keyboard.press("x")
-    expect(page.locator(".editor")).to_have_count(0)
+    expect(page.locator(".editor, dialog")).to_have_count(0)
     expect(page.get_by_role("button", name="New row")).to_have_count(0)
 
 

@@ -53,8 +53,8 @@ function valueForm(place: HTMLElement, column: Column, done: (value: Whole) => v
     if (value === "" && column.kind !== "text") announce(`Type a value for ${column.name}.`);
     else done(value);
   };
-  const now =
-    column.kind === "timestamp" && button("Now", () => done("now"), { title: "The time of the save, in UTC" });
+  const hasNow = ["timestamp", "date", "time"].includes(column.kind);
+  const now = hasNow && button("Now", () => done("now"), { title: "The time of the save, in UTC" });
   replace(place, editor.getGui(), now);
   return accept;
 }
