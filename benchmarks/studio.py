@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
 ROUNDS = 15
+_SECONDS_OF_A_SEARCH = 10
 MILLION = int(os.environ.get("ROWS", "1_000_000"))
 COMMAND = Path(sys.executable).with_name("tatame-db")
 
@@ -90,6 +91,13 @@ class Studio:
             content = json.loads(response.read())
             assert response.status == 200, content
         return content
+
+    def answered(self, path: str, **query: Any) -> int:
+        """Return the status of a response; a search without an index may end in words."""
+        with self.responding(f"{path}?{urlencode(query)}") as response:
+            response.read()
+            assert response.status in {200, 422}, path
+            return response.status
 
     def drain(self, path: str, body: Any = None) -> int:
         """Read a stream to its end and count its bytes."""
@@ -313,6 +321,54 @@ def pages(studio: Studio, connection: psycopg.Connection[Any]) -> None:
     print(f"\nmemory afterwards: {studio.memory_mb('VmRSS'):.0f} MB, at most {studio.memory_mb():.0f} MB")
 
 
+# As `docs/see-your-data.md` describes it.
+INDEX = """
+CREATE EXTENSION pg_trgm;
+CREATE EXTENSION unaccent;
+CREATE FUNCTION folded(text) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN lower(unaccent('unaccent', $1));
+CREATE INDEX users_search_index ON users USING gin (folded(
+    coalesce(first_name, '') || ' ' || coalesce(last_name, '') || ' ' || coalesce(email, '') || ' ' ||
+    coalesce(phone, '') || ' ' || translate(coalesce(phone, ''), ' -().+/', '')) gin_trgm_ops);
+ANALYZE users;
+"""
+
+
+def searches(studio: Studio, connection: psycopg.Connection[Any]) -> None:
+    """Search without an index and with one, and leave the database as it was."""
+    middle = MILLION // 2
+    words = connection.execute(f"SELECT md5('{middle}')".encode()).fetchall()[0][0]
+    questions: dict[str, tuple[str, dict[str, str]]] = {
+        "one person, by first name and a part of the last": ("/api/rows/users", {"q": f"davi {words[:9]}"}),
+        "one person, by a part of the phone number": ("/api/rows/users", {"q": f"55119{middle:08}"}),
+        "a quarter of all rows, `davi`": ("/api/rows/users", {"q": "davi"}),
+        "all rows, `silva`": ("/api/rows/users", {"q": "silva"}),
+        "two frequent words that no row has together": ("/api/rows/users", {"q": "davi caio"}),
+        "no row": ("/api/rows/users", {"q": "quixadá"}),
+        "no row, two letters": ("/api/rows/users", {"q": "qy zq"}),
+        "a reference, one row": ("/api/find", {"table": "users", "q": words[:9]}),
+        "a reference, no row": ("/api/find", {"table": "users", "q": "quixadá"}),
+        "the palette, no row": ("/api/search", {"q": "quixadá"}),
+    }
+    times: dict[str, list[float]] = {name: [] for name in questions}
+    seconds = 0.0
+    for is_indexed in (False, True):
+        if is_indexed:
+            seconds = timed(lambda: connection.execute(INDEX.encode())) / 1000
+        for name, (path, query) in questions.items():
+            rounds: list[float] = []
+            while len(rounds) < ROUNDS and (not rounds or sum(rounds) < _SECONDS_OF_A_SEARCH * 1000):
+                rounds.append(timed(partial(studio.answered, path, **query)))
+            times[name].append(median(rounds))
+    print("\n| Search | Without an index, ms | With one, ms |\n| --- | --- | --- |")
+    for name, (without, indexed) in times.items():
+        print(f"| {name} | {without:.1f} | {indexed:.1f} |")
+    size = connection.execute("SELECT pg_relation_size('users_search_index') / 1e6").fetchall()[0][0]
+    print(f"\nthe index: {seconds:.0f} s, {size:.0f} MB")
+    connection.execute("DROP FUNCTION folded(text) CASCADE")
+    connection.execute("DROP EXTENSION pg_trgm, unaccent")
+
+
 def streams(studio: Studio, connection: psycopg.Connection[Any]) -> None:
     """Read whole tables through the studio and watch its memory."""
     wide = "SELECT repeat('x', 1000000) AS a, repeat('y', 1000000) AS b FROM generate_series(1, 300)"
@@ -366,6 +422,7 @@ def main() -> None:
             walk(studio, connection)
             first_paint(studio)
             pages(studio, connection)
+            searches(studio, connection)
             streams(studio, connection)
     finally:
         studio.process.terminate()

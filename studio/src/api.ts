@@ -136,8 +136,12 @@ export async function ask(path: string, init: RequestInit = {}): Promise<Respons
   throw new Refused(answer.status, problem);
 }
 
-export async function get<T>(path: string, query: Record<string, string | null | undefined> = {}): Promise<T> {
-  return (await ask(withQuery(path, query))).json();
+export async function get<T>(
+  path: string,
+  query: Record<string, string | null | undefined> = {},
+  init: RequestInit = {},
+): Promise<T> {
+  return (await ask(withQuery(path, query), init)).json();
 }
 
 export async function post<T>(path: string, body: unknown): Promise<T> {
@@ -168,6 +172,6 @@ export async function wholeValue(table: string, column: string, key: string, cel
 }
 
 /** Return the exact number of rows of a table that match a filter. */
-export async function countRows(table: string, filter: string | null = null): Promise<number> {
-  return (await get<{ rows: number }>(`/api/count/${table}`, { filter })).rows;
+export async function countRows(table: string, filter: string | null = null, q: string | null = null): Promise<number> {
+  return (await get<{ rows: number }>(`/api/count/${table}`, { filter, q })).rows;
 }

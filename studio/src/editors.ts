@@ -1,81 +1,25 @@
 // The editors that open over a cell. They keep everything that the user does not touch, to the character.
 
-import type { ICellEditorComp, ICellEditorParams } from "ag-grid-community";
-import { type Column, get, type Whole } from "./api.ts";
+import type { Column, Whole } from "./api.ts";
 import { button, h, replace } from "./dom.ts";
+import { Editor, type Params } from "./editor.ts";
+import { ReferenceEditor } from "./picker.ts";
 import { begins, restoreLineEnds } from "./text.ts";
 import { chips, visible } from "./values.ts";
-
-type Params = ICellEditorParams<unknown, Whole> & { column_: Column };
 
 const HINTS: Record<string, string> = {
   timestamp: "2026-03-01 18:30:00.123456",
   integer: "Whole number",
 };
 
-abstract class Editor implements ICellEditorComp {
-  protected params!: Params;
-  protected original: Whole = null;
-  protected column!: Column;
-  private nulled = false;
-  protected readonly box = h("div.editor");
-  protected abstract readonly field: HTMLElement;
-
-  init(params: Params): void {
-    this.params = params;
-    this.column = params.column_;
-    this.original = params.value ?? null;
-    this.build(params.eventKey && params.eventKey.length === 1 ? params.eventKey : null);
-    this.box.style.minWidth = `${Math.max(params.eGridCell.offsetWidth, 260)}px`;
-    // Ctrl+S stages the open editor's value before the review opens.
-    this.box.addEventListener("finish", () => params.stopEditing());
-  }
-  protected abstract build(typed: string | null): void;
-  protected abstract value(): Whole;
-  protected foot(...hints: string[]): HTMLElement {
-    return h(
-      "div.foot",
-      hints.map((hint) => h("span", hint)),
-      h("span.grow"),
-      this.column.nullable &&
-        button(
-          "NULL",
-          () => {
-            this.nulled = true;
-            this.params.stopEditing();
-          },
-          { tabindex: -1 },
-        ),
-    );
-  }
-  getGui(): HTMLElement {
-    return this.box;
-  }
-  isPopup(): boolean {
-    return true;
-  }
-  getPopupPosition(): "over" {
-    return "over";
-  }
-  getValue(): Whole {
-    return this.nulled ? null : this.value();
-  }
-  afterGuiAttached(): void {
-    this.box.closest("[role=dialog]")?.setAttribute("aria-label", `Edit ${this.column.name}`);
-    this.field.focus();
-  }
-}
-
-/** Edits text, numbers, timestamps, and foreign keys, for which it lists matching rows. */
+/** Edits text, numbers and timestamps. */
 export class TextEditor extends Editor {
   protected field!: HTMLTextAreaElement;
   private start = "";
-  private readonly list = h("ul.offers", { role: "listbox", "aria-label": "Matching rows" });
-  private chosen = -1;
 
   protected build(typed: string | null): void {
     const text = typeof this.original === "string" ? this.original : "";
-    const { name, kind, references } = this.column;
+    const { name, kind } = this.column;
     this.field = h("textarea", {
       "aria-label": name,
       spellcheck: "false",
@@ -84,37 +28,21 @@ export class TextEditor extends Editor {
     });
     this.field.value = text;
     this.start = this.field.value;
-    this.field.rows = Math.min(12, Math.max(kind === "text" && !references ? 2 : 1, this.start.split("\n").length));
+    this.field.rows = Math.min(12, Math.max(kind === "text" ? 2 : 1, this.start.split("\n").length));
     if (typed !== null) this.field.value = typed;
     this.field.addEventListener("keydown", (event) => this.onKey(event));
-    this.field.addEventListener("input", () => {
-      this.chosen = -1;
-      void this.offer();
-    });
-    this.box.append(this.field);
-    if (references) this.box.append(this.list);
     this.box.append(
+      this.field,
       kind === "text"
         ? this.foot("Enter: accept", "Shift+Enter: new line", "Esc: discard")
         : this.foot("Enter: accept", "Esc: discard"),
     );
-    if (references) void this.offer();
   }
   override afterGuiAttached(): void {
     super.afterGuiAttached();
     if (this.field.value === this.start) this.field.select();
   }
   private onKey(event: KeyboardEvent): void {
-    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (step && this.list.children.length) {
-      this.chosen = Math.max(-1, Math.min(this.chosen + step, this.list.children.length - 1));
-      [...this.list.children].forEach((item, at) => {
-        item.setAttribute("aria-selected", String(at === this.chosen));
-      });
-      const key = (this.list.children[this.chosen] as HTMLElement | undefined)?.dataset.key;
-      if (key !== undefined) this.field.value = key;
-      event.preventDefault();
-    }
     // Otherwise the grid handles these keys itself.
     if (
       (event.key === "Enter" && event.shiftKey) ||
@@ -124,34 +52,6 @@ export class TextEditor extends Editor {
       event.key.startsWith("Page")
     )
       event.stopPropagation();
-  }
-  private async offer(): Promise<void> {
-    const { references } = this.column;
-    if (!references) return;
-    const q = this.field.value;
-    const asked = { table: references.table, q: q === this.start ? "" : q };
-    const rows = await get<{ key: string; label: string | null }[]>("/api/find", asked).catch(() => []);
-    if (this.field.value !== q) return;
-    replace(
-      this.list,
-      rows.slice(0, 8).map(({ key, label }) =>
-        h(
-          "li",
-          {
-            role: "option",
-            "aria-selected": "false",
-            "data-key": key,
-            onmousedown: (event: Event) => {
-              event.preventDefault();
-              this.field.value = key;
-              this.params.stopEditing();
-            },
-          },
-          h("span", key),
-          label !== null && h("span.muted", visible(label)),
-        ),
-      ),
-    );
   }
   protected value(): Whole {
     const text = this.field.value;
@@ -225,9 +125,13 @@ export class ArrayEditor extends Editor {
   }
 }
 
+/** Return the editor of a column. */
+export const editorOf = ({ kind, references }: Column): (new () => TextEditor | ArrayEditor | ReferenceEditor) =>
+  kind === "array" ? ArrayEditor : references ? ReferenceEditor : TextEditor;
+
 /** Create the editor of a column outside a grid, with an empty text; `finish` is called when it is closed by a choice. */
-export function editorFor(column: Column, place: HTMLElement, finish: () => void): TextEditor | ArrayEditor {
-  const editor = column.kind === "array" ? new ArrayEditor() : new TextEditor();
+export function editorFor(column: Column, place: HTMLElement, finish: () => void): Editor {
+  const editor = new (editorOf(column))();
   const value = column.kind === "array" ? [] : "";
   editor.init({ value, eventKey: null, eGridCell: place, stopEditing: finish, column_: column } as unknown as Params);
   return editor;

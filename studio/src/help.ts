@@ -7,7 +7,7 @@ const KEYS = [
   [
     "All pages",
     [
-      ["/", "Find a table, column or page"],
+      ["/", "Find a table, column or page, or a row by its name"],
       ["?", "Show these shortcuts"],
       ["Ctrl S", "Review the staged changes; press again to save them"],
       ["Alt ←", "Back"],
@@ -24,6 +24,7 @@ const KEYS = [
       ["Ctrl C, Ctrl V", "Copy the full value, paste a value or a block"],
       ["Shift F10, menu key", "Open the menu of the cell"],
       ["Alt F", "Add a filter", "Alt+f"],
+      ["Ctrl F", "Search the rows", "Ctrl+f"],
       ["Shift click, Shift Enter", "Add a column to the sort order"],
       ["Alt PgUp, Alt PgDn", "Previous page, next page", "Alt+PageUp", "Alt+PageDown"],
       ["Alt Home, Alt End", "First page, last page", "Alt+Home", "Alt+End"],

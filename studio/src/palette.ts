@@ -1,10 +1,13 @@
 // The palette: find a page, a table or a column by part of its name.
 
-import { rowsPath } from "./api.ts";
+import { get, rowPath, rowsPath } from "./api.ts";
 import { dialog, h, replace } from "./dom.ts";
 import { type Choice, matching } from "./find.ts";
+import { rememberLabel } from "./labels.ts";
+import { Latest } from "./latest.ts";
 import { go, main, type Place } from "./router.ts";
 import { session } from "./session.ts";
+import { visible } from "./values.ts";
 
 const all = (places: Place[]): Choice[] => [
   ...session.tables.map((table) => ({ name: table.name, hint: "table", to: rowsPath(table.name) })),
@@ -18,23 +21,42 @@ const all = (places: Place[]): Choice[] => [
   ),
 ];
 
-export function showPalette(places: Place[]): void {
-  const choices = all(places);
-  let found: Choice[] = [];
-  let chosen = 0;
-  const list = h("ul", { role: "listbox", id: "found", "aria-label": "Results" });
-  const input = h("input", {
+type FoundRow = { table: string; key: string; label: string | null };
+
+/** Return the rows to offer below the tables and pages. A search that takes too long, or is none, offers nothing. */
+async function findRows(q: string, signal: AbortSignal): Promise<Choice[]> {
+  if (q.length < 2) return [];
+  const found = await get<FoundRow[]>("/api/search", { q }, { signal }).catch(() => []);
+  return found.map(asChoice);
+}
+
+function asChoice({ table, key, label }: FoundRow): Choice {
+  rememberLabel(table, key, label);
+  return { name: label ?? key, hint: `${table} ${key}`, to: rowPath(table, key) };
+}
+
+const field = (): HTMLInputElement =>
+  h("input", {
     type: "text",
     role: "combobox",
     "aria-expanded": "true",
     "aria-controls": "found",
-    "aria-label": "Find a table, column or page",
-    placeholder: "Find a table, column or page",
+    "aria-label": "Find a table, column or page, or a row by its name",
+    placeholder: "Find a table, column or page, or a row by its name",
     autocomplete: "off",
     spellcheck: "false",
   });
+
+export function showPalette(places: Place[]): void {
+  const choices = all(places);
+  let found: Choice[] = [];
+  let chosen = 0;
+  let rows: Choice[] = [];
+  const latest = new Latest();
+  const list = h("ul", { role: "listbox", id: "found", "aria-label": "Results" });
+  const input = field();
   const draw = (): void => {
-    found = matching(choices, input.value);
+    found = [...matching(choices, input.value), ...rows];
     chosen = Math.max(0, Math.min(chosen, found.length - 1));
     replace(
       list,
@@ -49,7 +71,7 @@ export function showPalette(places: Place[]): void {
             "aria-selected": String(index === chosen),
             onclick: () => open(found[index]),
           },
-          h("span", name),
+          h("bdi", visible(name)),
           h("span.muted", hint),
         ),
       ),
@@ -65,6 +87,13 @@ export function showPalette(places: Place[]): void {
   };
   input.addEventListener("input", () => {
     chosen = 0;
+    rows = [];
+    latest.afterPause(async (signal) => {
+      const offered = await findRows(input.value.trim(), signal);
+      if (signal.aborted) return;
+      rows = offered;
+      draw();
+    });
     draw();
   });
   input.addEventListener("keydown", (event) => {
@@ -76,6 +105,7 @@ export function showPalette(places: Place[]): void {
     draw();
   });
   const box = dialog("Find", [input, list], { class: "palette" });
+  box.addEventListener("close", () => latest.stop());
   input.focus();
   draw();
 }

@@ -58,9 +58,12 @@ export function startRouter(table: Pages): void {
   void show();
 }
 
-/** Go to a page of the studio. */
-export function go(to: string): void {
-  if (to !== location.pathname + location.search + location.hash) history.pushState(null, "", to);
+/** Go to a page of the studio; with `replace`, the current address is no step of the history. */
+export function go(to: string, { replace = false } = {}): void {
+  if (to !== location.pathname + location.search + location.hash) {
+    if (replace) history.replaceState(null, "", to);
+    else history.pushState(null, "", to);
+  }
   void show();
 }
 

@@ -148,6 +148,8 @@ def test_null_and_an_empty_text_look_different(visit: Visit, database: psycopg.C
 
 
 def test_hidden_moved_and_resized_columns_are_stored(visit: Visit) -> None:
+    # Wide enough for the grid to draw all columns.
+    visit.page.set_viewport_size({"width": 2400, "height": 900})
     page = visit.go("/t/gyms")
     order = (
         "[...document.querySelectorAll('.ag-header-cell:not([col-id^=ag-])')]"

@@ -183,18 +183,19 @@ async def read_search(connection: AsyncConnection, table: Table, typed: str) -> 
     if not words:
         return None
     index = await text_index(connection, table)
-    if index:
-        columns, matches = index.columns, await _in_index(connection, index, words)
+    is_served = index is not None and any(_TRIGRAM.search(word) for word in words)
+    if index and is_served:
+        names, matches = index.columns, await _in_index(connection, index, words)
     else:
-        searched = text_columns(table)
-        columns, matches = [column.name for column in searched], _in_columns(searched, words)
+        columns = [table.columns[name] for name in index.columns] if index else text_columns(table)
+        names, matches = [column.name for column in columns], _in_columns(columns, words)
     key = _key_is(table, typed.strip())
     return Search(
         condition=and_(*matches) if key is None else or_(and_(*matches), key),
-        columns=columns,
+        columns=names,
         index=index.name if index else None,
         words=len(words),
-        is_served=index is not None and any(_TRIGRAM.search(word) for word in words),
+        is_served=is_served,
     )
 
 

@@ -4,7 +4,7 @@ import { asRefused, post } from "../api.ts";
 import { announce, button, dialog, h, plural, replace } from "../dom.ts";
 import { reload } from "../router.ts";
 import { type Conflict, decideConflicts } from "./conflicts.ts";
-import { diff } from "./diff.ts";
+import { diff, readNames } from "./diff.ts";
 import { type Change, type ChangeError, changes, discard, discardAll, forgetSaved, reject, toWire } from "./staged.ts";
 
 type Preview = { sql: { statement: string; parameters: unknown }[] };
@@ -49,6 +49,7 @@ class Review {
 
   async draw(): Promise<void> {
     this.drawList();
+    void readNames([...changes.values()]).then(() => this.box.open && this.drawList());
     try {
       const { sql } = await post<Preview>("/api/changes", {
         changes: [...changes.values()].map(toWire),

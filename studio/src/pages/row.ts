@@ -2,30 +2,36 @@
 
 import { type Cell, type Column, get, isCut, rowPath, rowsPath, type Table, wholeValue } from "../api.ts";
 import { button, type Child, copyText, h, number, plural, replace } from "../dom.ts";
+import { drawLabel } from "../labels.ts";
 import { showing } from "../parts.ts";
 import type { Page } from "../router.ts";
 import { writable } from "../session.ts";
 import { plain, SHOWN_LENGTH, shortType } from "../text.ts";
-import { oneLine, visible, whole } from "../values.ts";
+import { oneLine, whole } from "../values.ts";
 
 type Reference = { table: string; key: string; label: string | null };
 type Answer = {
   row: Record<string, Cell>;
+  label: string | null;
   references: Record<string, Reference | null>;
   referenced_by: { table: string; column: string; rows: number; more?: boolean }[];
 };
 
 export function rowPage(table: Table, key: string): Page {
   const tools = h("span.row");
+  const name = h("span");
   const body = h("div");
   const load = (): Promise<void> =>
     showing(body, async () => {
-      const { row, references, referenced_by } = await get<Answer>(`/api/row/${table.name}/${encodeURIComponent(key)}`);
+      const { row, label, references, referenced_by } = await get<Answer>(
+        `/api/row/${table.name}/${encodeURIComponent(key)}`,
+      );
+      replace(name, drawLabel(label, key));
       replace(tools, actions(table, key, row));
       replace(body, h("div.row-parts", values(table, key, row, references), incoming(key, referenced_by)));
     });
   void load();
-  const title = h("h1", h("a", { href: rowsPath(table.name) }, table.name), " ", h("span.key", key));
+  const title = h("h1", h("a", { href: rowsPath(table.name) }, table.name), " ", h("span.key", key), name);
   return {
     title: `${table.name} ${key}`,
     element: h("section.page.row-page", h("div.toolbar", title, h("span.grow"), tools), body),
@@ -93,12 +99,7 @@ function value(table: Table, key: string, column: Column, cell: Cell, reference:
 }
 
 const link = ({ table, key, label }: Reference): HTMLElement =>
-  h(
-    "a.follow",
-    { href: rowPath(table, key) },
-    `${table} ${key}`,
-    label !== null && label !== key && h("bdi", " ", visible(label)),
-  );
+  h("a.follow", { href: rowPath(table, key) }, `${table} ${key}`, drawLabel(label, key));
 
 /** The rows that reference this one, by column. */
 function incoming(key: string, references: Answer["referenced_by"]): HTMLElement {

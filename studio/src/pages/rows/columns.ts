@@ -4,9 +4,10 @@ import type { ColDef, GridApi, ICellRendererParams } from "ag-grid-community";
 import type { Column, Table, Whole } from "../../api.ts";
 import { changeOf } from "../../changes/staged.ts";
 import { h, memory } from "../../dom.ts";
-import { ArrayEditor, TextEditor } from "../../editors.ts";
+import { editorOf } from "../../editors.ts";
 import { fittingWidth, Heading } from "../../grid.ts";
 import { isPageKey, keyName } from "../../keys.ts";
+import { drawLabel, labels, referenceLabel } from "../../labels.ts";
 import { shortType, textOf } from "../../text.ts";
 import { oneLine } from "../../values.ts";
 import { canEdit, columnNamed, linkOf, type Row, shownValue } from "./cells.ts";
@@ -43,8 +44,10 @@ export function columnDefinitions(table: Table, layout: Layout, sample: Row[], s
       return {
         colId: column.name,
         headerName: column.name,
-        width: width ?? sampleWidth(column, sample),
+        width: width ?? sampleWidth(table, column, sample),
         hide,
+        // On a phone the key would leave no room for the other columns.
+        pinned: column.primary && innerWidth >= WIDE ? "left" : null,
         ...heading(column),
         ...reading(table, column, show),
         ...editing(table, column),
@@ -52,11 +55,16 @@ export function columnDefinitions(table: Table, layout: Layout, sample: Row[], s
     });
 }
 
-const sampleWidth = (column: Column, sample: Row[]): number =>
+const WIDE = 700;
+
+const sampleWidth = (table: Table, column: Column, sample: Row[]): number =>
   fittingWidth(
     column.primary || column.references ? `${column.name} ◆` : column.name,
     shortType(column.type),
-    sample.map((row) => textOf(row.cells[column.name])),
+    sample.map(({ cells: { [column.name]: cell } }) => {
+      const label = labels.shown ? referenceLabel(table, column.name, cell) : null;
+      return label === null ? textOf(cell) : `${textOf(cell)} · ${label}`;
+    }),
   );
 
 const heading = ({ type, primary, references }: Column): ColDef<Row> => ({
@@ -91,7 +99,7 @@ const reading = (table: Table, column: Column, show: Show): ColDef<Row> => ({
 
 const editing = (table: Table, column: Column): ColDef<Row> => ({
   editable: ({ data }) => !!data && canEdit(table, data, column),
-  cellEditor: column.kind === "array" ? ArrayEditor : TextEditor,
+  cellEditor: editorOf(column),
   cellEditorParams: { column_: column },
   cellEditorPopup: true,
   valueSetter: ({ data, newValue }) => {
@@ -102,9 +110,13 @@ const editing = (table: Table, column: Column): ColDef<Row> => ({
 
 function drawCell(table: Table, row: Row, column: Column, show: Show): HTMLElement {
   const link = linkOf(table, row, column);
-  const line = oneLine(shownValue(table, row, column));
+  const cell = shownValue(table, row, column);
+  const line = oneLine(cell);
+  const label = labels.shown && drawLabel(referenceLabel(table, column.name, cell));
   line.querySelector(".more")?.addEventListener("click", () => show(row, column));
-  const shown = link ? h("a.follow", { href: link, tabindex: -1, title: "F4" }, line) : line;
+  const value = link ? h("a.follow", { href: link, tabindex: -1, title: "F4" }, line) : line;
+  // The name is no part of the link, so that a click on it selects the cell.
+  const shown = label ? h("span.named", value, label) : value;
   const why = changeOf(table.name, row.key)?.errors[column.name];
   return why ? h("span.refused", { title: why }, shown, h("span.sr", ` Rejected: ${why}`)) : shown;
 }

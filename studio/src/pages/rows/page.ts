@@ -4,6 +4,7 @@ import type { GridApi } from "ag-grid-community";
 import { asRefused, type Problem, type Table } from "../../api.ts";
 import { changeOf, inserted, onChanges, undo } from "../../changes/staged.ts";
 import { announce, h, replace } from "../../dom.ts";
+import { rememberLabels } from "../../labels.ts";
 import type { Page } from "../../router.ts";
 import { writable } from "../../session.ts";
 import { RowsAddress } from "./address.ts";
@@ -34,6 +35,7 @@ export function rowsPage(table: Table, url: URL): Page {
     keys: {
       ...paging.keys,
       "Alt+f": () => toolbar.addFilter(),
+      "Ctrl+f": () => toolbar.search.focus(),
       Insert: () => newRow(table, grid),
       "Ctrl+Delete": () => deleteRows(table, grid),
       "Ctrl+Backspace": () => deleteRows(table, grid),
@@ -60,6 +62,7 @@ class RowsView {
   private readonly problem = h("p.wrong", { role: "alert", hidden: true });
   private rows: Row[] = [];
   private readings = 0;
+  private request = new AbortController();
   private deleted = "";
 
   constructor(table: Table, address: RowsAddress) {
@@ -78,32 +81,44 @@ class RowsView {
     this.place.addEventListener("mousedown", (event) => onMouseDown(this.grid, event), { capture: true });
     this.place.addEventListener("paste", (event) => paste(table, this.grid, event));
     const split = h("div.split", this.place, this.panel.element);
-    this.element = h("section.rows", this.toolbar.element, this.problem, split, this.paging.element);
+    this.element = h(
+      "section.rows",
+      this.toolbar.element,
+      this.toolbar.search.note,
+      this.problem,
+      split,
+      this.paging.element,
+    );
   }
 
   update(url: URL): void {
     this.address.parameters = url.searchParams;
     this.toolbar.drawFilters();
+    this.toolbar.search.update();
     void this.load();
   }
 
   leave(): void {
     this.readings++; // A response that arrives later is ignored.
+    this.request.abort();
+    this.toolbar.search.leave();
     this.grid.destroy();
   }
 
   async load(arrived = (): void => {}): Promise<void> {
     const reading = ++this.readings;
+    // The server cancels the statement of an earlier request.
+    this.request.abort();
+    this.request = new AbortController();
     // The grid's loading overlay takes the focus away, so only the first load shows it.
     this.place.classList.toggle("busy", this.rows.length > 0);
     try {
-      const answer = await readRows(this.table, this.address, this.paging.size);
+      const answer = await readRows(this.table, this.address, this.paging.size, this.request.signal);
       arrived();
       if (reading === this.readings) this.show(answer);
     } catch (error) {
-      const { problem } = asRefused(error);
       arrived();
-      if (reading === this.readings) this.showProblem(problem);
+      if (reading === this.readings) this.showProblem(asRefused(error).problem);
     }
   }
 
@@ -111,6 +126,7 @@ class RowsView {
     const isFirst = this.rows.length === 0;
     clearRange(this.grid);
     this.problem.hidden = true;
+    rememberLabels(answer.names);
     this.rows = rowsOf(answer);
     if (isFirst) fitColumns(this.grid, this.table, this.panel, this.rows);
     showSort(this.grid, this.address);
@@ -125,6 +141,7 @@ class RowsView {
       this.grid.ensureIndexVisible(isWalking ? (focus?.rowIndex ?? 0) : 0);
     }
     this.toolbar.showEstimate(answer);
+    this.toolbar.search.show(answer.search);
     this.paging.show(answer);
   }
 

@@ -2,10 +2,11 @@
 
 import type { GridApi } from "ag-grid-community";
 import { asRefused, countRows, type Table } from "../../api.ts";
-import { announce, button, h, number, replace } from "../../dom.ts";
+import { announce, button, h, number, plural, replace } from "../../dom.ts";
 import { type ExportOptions, exportDialog } from "../../export-form.ts";
 import { filterBar } from "../../filters/bar.ts";
 import { conditionForm } from "../../filters/form.ts";
+import { labels } from "../../labels.ts";
 import { go } from "../../router.ts";
 import { writable } from "../../session.ts";
 import type { RowsAddress } from "./address.ts";
@@ -14,6 +15,8 @@ import { chooseColumns } from "./chooser.ts";
 import { deleteRows, focused, newRow } from "./edits.ts";
 import { importRows } from "./import/dialog.ts";
 import { type Answer, exportPath } from "./reading.ts";
+import { showViews } from "./saved.ts";
+import { SearchBox } from "./search.ts";
 import { setColumn } from "./set-column.ts";
 
 export class Toolbar {
@@ -23,20 +26,32 @@ export class Toolbar {
   private readonly grid: GridApi<Row>;
   private readonly count: HTMLButtonElement;
   private readonly filters = h("div.filter-bar");
+  readonly search: SearchBox;
 
   constructor(table: Table, address: RowsAddress, grid: GridApi<Row>, load: () => void, reset: () => void) {
     this.table = table;
     this.address = address;
     this.grid = grid;
     this.count = button("", () => void this.countExactly(), { class: "quiet count", title: "Count exactly" });
+    this.search = new SearchBox(table, address, () => focusFirst(table, grid));
+    const viewer = button("Saved", () => showViews(viewer, table, grid, address), { "aria-haspopup": "dialog" });
     const chooser = button("Columns", () => chooseColumns(chooser, table, grid, reset), { "aria-haspopup": "dialog" });
     const tools = [
       writable() ? this.editTools() : [],
+      table.columns.some(({ references }) => references) && namesSwitch(load),
+      viewer,
       chooser,
       this.exporter(),
       button("⟳", load, { "aria-label": "Reload", title: "Reload", class: "quiet" }),
     ];
-    this.element = h("div.toolbar", h("h1", table.name), this.count, this.filters, h("div.tools", tools));
+    this.element = h(
+      "div.toolbar",
+      h("h1", table.name),
+      this.count,
+      this.search.element,
+      this.filters,
+      h("div.tools", tools),
+    );
   }
 
   drawFilters(): void {
@@ -55,8 +70,14 @@ export class Toolbar {
       conditionForm(this.table, anchor, null, (condition) => go(this.address.narrowed(condition)), column?.name);
   }
 
-  /** Show the estimated number of rows. A filter has no estimate. */
-  showEstimate({ estimated }: Answer): void {
+  /** Show the estimated number of rows, or the exact one of a search. A filter has no estimate. */
+  showEstimate({ estimated, search, rows, next, previous }: Answer): void {
+    if (search) {
+      const found = search.rows ?? (next || previous || search.more ? null : rows.length);
+      this.count.textContent =
+        found !== null ? plural(found, "row") : search.more ? "more than 1,000 rows" : "count rows";
+      return;
+    }
     const isUnknown = estimated === null || this.address.parameters.get("filter");
     this.count.textContent = isUnknown ? "count rows" : `≈ ${number(estimated)} rows`;
   }
@@ -64,7 +85,11 @@ export class Toolbar {
   private async countExactly(): Promise<void> {
     this.count.textContent = "counting…";
     try {
-      const rows = await countRows(this.table.name, this.address.parameters.get("filter"));
+      const rows = await countRows(
+        this.table.name,
+        this.address.parameters.get("filter"),
+        this.address.parameters.get("q"),
+      );
       this.count.textContent = `${number(rows)} rows`;
     } catch (error) {
       this.count.textContent = "count failed";
@@ -102,4 +127,23 @@ export class Toolbar {
     h("a", { href: exportPath(this.table, this.address, columns, options), download: "" }).click();
     announce("Exporting all rows of this filter.");
   }
+}
+
+/** The button that shows or hides the names beside keys. */
+function namesSwitch(load: () => void): HTMLElement {
+  const element = button(
+    "Names",
+    () => {
+      labels.shown = !labels.shown;
+      element.setAttribute("aria-pressed", String(labels.shown));
+      load();
+    },
+    { "aria-pressed": String(labels.shown), title: "Show the names of rows beside their keys" },
+  );
+  return element;
+}
+
+function focusFirst(table: Table, grid: GridApi<Row>): void {
+  const column = grid.getAllDisplayedColumns().find((shown) => columnNamed(table, shown.getColId()));
+  if (column && grid.getDisplayedRowCount()) grid.setFocusedCell(0, column);
 }

@@ -1,0 +1,61 @@
+// What all editors that open over a cell share: the box, its foot with NULL, and how they are closed.
+
+import type { ICellEditorComp, ICellEditorParams } from "ag-grid-community";
+import type { Column, Whole } from "./api.ts";
+import { button, h } from "./dom.ts";
+
+export type Params = ICellEditorParams<unknown, Whole> & { column_: Column };
+
+/** An editor of the grid, over its cell. */
+export abstract class Editor implements ICellEditorComp {
+  protected params!: Params;
+  protected original: Whole = null;
+  protected column!: Column;
+  private nulled = false;
+  protected readonly box = h("div.editor");
+  protected abstract readonly field: HTMLElement;
+
+  init(params: Params): void {
+    this.params = params;
+    this.column = params.column_;
+    this.original = params.value ?? null;
+    this.build(params.eventKey && params.eventKey.length === 1 ? params.eventKey : null);
+    this.box.style.minWidth = `${Math.max(params.eGridCell.offsetWidth, 260)}px`;
+    // Ctrl+S stages the open editor's value before the review opens.
+    this.box.addEventListener("finish", () => params.stopEditing());
+  }
+  protected abstract build(typed: string | null): void;
+  protected abstract value(): Whole;
+  protected foot(...hints: string[]): HTMLElement {
+    return h(
+      "div.foot",
+      hints.map((hint) => h("span", hint)),
+      h("span.grow"),
+      this.column.nullable &&
+        button(
+          "NULL",
+          () => {
+            this.nulled = true;
+            this.params.stopEditing();
+          },
+          { tabindex: -1 },
+        ),
+    );
+  }
+  getGui(): HTMLElement {
+    return this.box;
+  }
+  isPopup(): boolean {
+    return true;
+  }
+  getPopupPosition(): "over" {
+    return "over";
+  }
+  getValue(): Whole {
+    return this.nulled ? null : this.value();
+  }
+  afterGuiAttached(): void {
+    this.box.closest("[role=dialog]")?.setAttribute("aria-label", `Edit ${this.column.name}`);
+    this.field.focus();
+  }
+}
