@@ -52,6 +52,7 @@ const KEYS = [
       ["Ctrl Space", "Show completions"],
       ["Alt .", "Cancel the running statement", "Alt+."],
       ["Alt T, Alt W", "New tab, close tab", "Alt+t", "Alt+w"],
+      ["Alt S, Alt Q", "Save the query in a file, show the saved queries", "Alt+s", "Alt+q"],
       ["Alt H", "Show the history", "Alt+h"],
       ["Esc then Tab", "Move the focus out of the editor"],
     ],

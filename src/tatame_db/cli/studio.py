@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,6 +30,14 @@ def studio(
         str | None,
         typer.Option(metavar="ROLE", help="Log in as this role, with the password from PGPASSWORD or `~/.pgpass`."),
     ] = None,
+    queries: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The directory of the saved queries; by default `queries` beside the nearest pyproject.toml or .git.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Browse and query the data in a browser, and edit it with `--write`; stop with Ctrl-C."""
     from tatame_db.studio import access, serve
@@ -42,4 +51,13 @@ def studio(
     mode = "can write" if write else "read-only"
     console.say(f"studio of {target.readable}, {mode}, as {opened.role}; stop it with Ctrl-C")
     source = partial(postgres_source, target)
-    serve.serve(opened, source, setup_of(target), port=port, on_ready=console.answer, open_browser=not no_browser)
+    serve.serve(
+        opened,
+        source,
+        setup_of(target),
+        port=port,
+        # A link that the user names is followed, one in the project is not.
+        queries=queries.resolve() if queries else None,
+        on_ready=console.answer,
+        open_browser=not no_browser,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +18,6 @@ from starlette.staticfiles import StaticFiles
 
 from tatame_db.database.address import readable
 from tatame_db.database.pool import AsyncDatabase, Database
-from tatame_db.doctor import Setup
 from tatame_db.errors import NOTHING_CHANGED
 from tatame_db.studio import activity, changes, find, moves, names, overview, row, rows, search
 from tatame_db.studio.day import WayBack
@@ -31,26 +30,30 @@ from tatame_db.studio.imports.upload import uploaded
 from tatame_db.studio.index import STATIC, index_page
 from tatame_db.studio.page import Place, read_page
 from tatame_db.studio.query import Queries, SqlStatement
-from tatame_db.studio.responses import StreamedResponse, json_response, problem_response, until_disconnect
+from tatame_db.studio.requests import get_route as _get
+from tatame_db.studio.requests import json_body as _body
+from tatame_db.studio.responses import StreamedResponse, json_response, problem_response
+from tatame_db.studio.saved_routes import saved_query_routes
 from tatame_db.studio.tables import describe_tables, table_named
-from tatame_db.studio.transactions import PAGE_SECONDS, read_transaction, write_transaction
+from tatame_db.studio.transactions import read_transaction, write_transaction
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from sqlalchemy import URL
     from starlette.requests import Request
 
+    from tatame_db.doctor import Setup
     from tatame_db.studio.access import Access
     from tatame_db.studio.find import Candidate, FoundRow
     from tatame_db.studio.page import Page
     from tatame_db.studio.row import Row
     from tatame_db.studio.rows import Selection
+    from tatame_db.studio.saved import SavedQueries
 
 _HEALTH_SECONDS = 3
 _SAVE_SECONDS = 60
 _COMPARISON_SECONDS = 600
-_MAX_BODY_BYTES = 16_000_000
 _Keys = Annotated[list[str], msgspec.Meta(max_length=rows.MAX_PAGE_ROWS)]
 
 
@@ -61,8 +64,9 @@ class Studio:
     access: Access
     source: Callable[[], URL]
     """Returns the address of the source of the move."""
-    setup: Setup = field(default_factory=Setup)
+    setup: Setup
     """What the settings say for the doctor."""
+    saved: SavedQueries
 
     def __post_init__(self) -> None:
         self.own = f"tatame-db studio {os.getpid()}"
@@ -107,6 +111,7 @@ class Studio:
                 Route("/api/changes", self.changes, methods=["POST"]),
                 _get("/api/import-progress/{id}", self.import_progress),
                 Route("/api/import/{table}/{mode}", self.import_file, methods=["POST"]),
+                *saved_query_routes(self.saved),
                 Route("/api/sql", self.sql, methods=["POST"]),
                 Route("/api/sql/cancel", self.cancel, methods=["POST"]),
                 Mount("/static", StaticFiles(directory=str(STATIC), check_dir=False)),
@@ -310,31 +315,7 @@ class _Cancel(msgspec.Struct, forbid_unknown_fields=True):
     id: str
 
 
-def _get(path: str, method: Callable[[Request], Awaitable[Any]], *, timeout_seconds: int = PAGE_SECONDS + 5) -> Route:
-    async def respond(request: Request) -> Response:
-        async def work() -> Any:
-            return await method(request)
-
-        return json_response(await until_disconnect(request.receive, work(), timeout_seconds))
-
-    return Route(path, respond)
-
-
 # --- Requests ---------------------------------------------------------------------------------------------------------
-
-
-async def _body(request: Request, kind: type[Any]) -> Any:
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise BadInput(problem="the request is not JSON", advice="send it as `Content-Type: application/json`")
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > _MAX_BODY_BYTES:
-            raise BadInput(problem=f"the request is larger than {_MAX_BODY_BYTES:,} bytes")
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadInput(problem=f"the request is malformed: {error}") from None
 
 
 def _selection(request: Request) -> Selection:

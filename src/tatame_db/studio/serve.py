@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import webbrowser
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -16,6 +17,7 @@ from tatame_db.doctor import Setup
 from tatame_db.errors import TatameError, fact
 from tatame_db.studio.app import Studio
 from tatame_db.studio.guard import Guard
+from tatame_db.studio.saved import SavedQueries, project_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,16 +44,23 @@ class StudioPortTaken(TatameError):
 class StudioServer(uvicorn.Server):
     """The web server of one run, with its own token; `run()` returns after an interrupt.
 
-    `source` returns the address of the source of the move. The constructor listens, and raises `StudioPortTaken`. A
+    `source` returns the address of the source of the move, `queries` is the directory of the saved queries, by default
+    that of the project. The constructor listens, and raises `StudioPortTaken`. A
     browser that connects before `run()` waits.
     """
 
     def __init__(
-        self, access: Access, source: Callable[[], URL], port: int | None = None, setup: Setup | None = None
+        self,
+        access: Access,
+        source: Callable[[], URL],
+        port: int | None = None,
+        setup: Setup | None = None,
+        queries: Path | None = None,
     ) -> None:
         self._listener = _listen(port)
         self.port = int(self._listener.getsockname()[1])
-        self._studio = Studio(access, source, setup or Setup())
+        saved = SavedQueries(queries or project_directory(Path.cwd()))
+        self._studio = Studio(access, source, setup or Setup(), saved)
         self.guard = Guard(self._studio.app(), port=self.port)
         super().__init__(
             uvicorn.Config(
@@ -90,11 +99,12 @@ def serve(
     setup: Setup,
     *,
     port: int | None,
+    queries: Path | None,
     on_ready: Callable[[str], None],
     open_browser: bool,
 ) -> None:
     """Serve until interrupted; `on_ready` gets the address that opens the studio. Raises `StudioPortTaken`."""
-    server = StudioServer(access, source, port, setup)
+    server = StudioServer(access, source, port, setup, queries)
     on_ready(server.address(server.guard.token))
     if open_browser and _has_display():
         # All users of the machine can read the arguments of a process, so the browser gets a one-time token.

@@ -2,12 +2,12 @@
 
 import { button, h, s } from "../../dom.ts";
 import type { Shortcuts } from "../../help.ts";
+import { pictureOf, saveSvg } from "../../picture.ts";
 import type { Page } from "../../router.ts";
 import { session } from "../../session.ts";
 import { drawScene } from "./diagram.ts";
 import { layOut } from "./layout.ts";
 import { outlineOf } from "./outline.ts";
-import { savePicture } from "./picture.ts";
 import { View } from "./view.ts";
 
 const STEP = 60;
@@ -34,7 +34,7 @@ export function schemaPage(): Page {
     button("+", () => view.zoomBy(ZOOM), { "aria-label": "Zoom in" }),
     button("Fit to window", () => view.showAll()),
     outlineButton,
-    button("Export SVG", () => savePicture(svg, layout, `${session.database}-schema.svg`)),
+    button("Export SVG", () => saveSvg(pictureOf(svg, layout, "g"), `${session.database}-schema.svg`)),
   ];
   const legend = h("span.muted.legend", "◆ primary key · → reference · ◇ unique · bold: not null");
   const resizes = new ResizeObserver(() => view.showAll());

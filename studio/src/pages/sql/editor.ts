@@ -72,6 +72,20 @@ export class Editor {
       : { text: state.doc.toString(), from: 0 };
   }
 
+  /** The name of the tab. */
+  get name(): string {
+    return this.tab.name;
+  }
+
+  text(): string {
+    return this.view.state.doc.toString();
+  }
+
+  /** Replace a part of the text. */
+  replace(from: number, to: number, insert: string): void {
+    this.view.dispatch({ changes: { from, to, insert } });
+  }
+
   clearError(): void {
     this.view.dispatch(setDiagnostics(this.view.state, []));
   }

@@ -6,8 +6,9 @@ import { Editor } from "./editor.ts";
 import { showHistory } from "./history.ts";
 import { Results } from "./results.ts";
 import { Runner } from "./run.ts";
-import { drawStrip, stripButtons } from "./strip.ts";
-import { Tabs } from "./tabs.ts";
+import { SavedQueries } from "./saved.ts";
+import { drawStrip, markChanged, stripButtons } from "./strip.ts";
+import { type SavedQuery, Tabs } from "./tabs.ts";
 
 export function sqlPage(): Page {
   const tabs = new Tabs();
@@ -18,6 +19,7 @@ export function sqlPage(): Page {
     onEdit: (text) => {
       tabs.open.text = text;
       tabs.remember();
+      markChanged(strip, tabs);
     },
   });
   const runner = new Runner(editor, results);
@@ -27,10 +29,17 @@ export function sqlPage(): Page {
     drawStrip(strip, tabs, actions);
     if (focus) editor.focus();
   };
-  const add = (text = ""): void => {
-    tabs.add(text);
+  const add = (text = "", saved?: SavedQuery): void => {
+    tabs.add(text, saved);
     showOpen();
   };
+  const open = (query: SavedQuery): void => {
+    tabs.openSaved(query);
+    editor.show(tabs.open);
+    if (editor.text() !== tabs.open.text) editor.replace(0, editor.text().length, tabs.open.text);
+    showOpen();
+  };
+  const saved = new SavedQueries(tabs, open, () => drawStrip(strip, tabs, actions));
   const close = (index: number): void => {
     tabs.close(index);
     showOpen();
@@ -40,11 +49,17 @@ export function sqlPage(): Page {
     showOpen(focus);
   };
   const actions = { add: () => add(), close, choose };
-  const openHistory = (): void => showHistory(add);
+  const openHistory = (): void => showHistory((text) => add(text));
   drawStrip(strip, tabs, actions);
-  const history = button("History", openHistory, { title: "Alt+H" });
+  const save = (): void => void saved.save(tabs.open);
+  const showSaved = (): void => void saved.showList();
+  const files = [
+    button("Save", save, { title: "Alt+S" }),
+    button("Queries", showSaved, { title: "Alt+Q", "aria-haspopup": "dialog" }),
+    button("History", openHistory, { title: "Alt+H" }),
+  ];
   const { controls, outcome } = runner;
-  const toolbar = h("div.toolbar", controls, h("span.grow"), outcome, h("span.grow"), history);
+  const toolbar = h("div.toolbar", controls, h("span.grow"), outcome, h("span.grow"), files);
   const tabButtons = stripButtons(tabs, actions);
   return {
     title: "SQL",
@@ -58,6 +73,8 @@ export function sqlPage(): Page {
       "Alt+t": () => add(),
       "Alt+w": () => close(tabs.index),
       "Alt+h": openHistory,
+      "Alt+s": save,
+      "Alt+q": showSaved,
       "Alt+.": () => void runner.stop(),
       "Ctrl+Enter": () => void runner.run("rows"),
     },

@@ -7,9 +7,12 @@ import { fittingWidth, Heading, makeGrid } from "../../grid.ts";
 import { keyName } from "../../keys.ts";
 import { plain, textOf } from "../../text.ts";
 import { oneLine, whole } from "../../values.ts";
+import type { ChartStore } from "./chart/store.ts";
 import type { Place } from "./editor.ts";
 import type { Plan } from "./plan.ts";
 import { planTable } from "./plan-table.ts";
+import type { ResultView } from "./result.ts";
+import { ResultTools } from "./result-tools.ts";
 import type { ColumnHead, SqlProblem } from "./stream.ts";
 
 /** The types whose values are right-aligned. */
@@ -20,18 +23,25 @@ export class Results {
   private grid: GridApi<Cell[]> | null = null;
   private heads: ColumnHead[] = [];
   private count = 0;
+  private view: ResultView | null = null;
+  private tools: ResultTools | null = null;
 
   clear(): void {
     this.grid?.destroy();
     this.grid = null;
     this.count = 0;
+    this.tools?.destroy();
+    this.tools = null;
     replace(this.element);
   }
 
-  showColumns(heads: ColumnHead[]): void {
+  showColumns(heads: ColumnHead[], about: { name: string; statement: string }, store: ChartStore): void {
     const place = h("div.result-grid");
     const value = new Value();
-    replace(this.element, h("div.split", place, value.element));
+    const split = h("div.split", place, value.element);
+    this.view = { ...about, heads, rows: [], hasMore: false };
+    this.tools = new ResultTools(this.view, split, store);
+    replace(this.element, heads.length > 0 && this.tools.element, split);
     this.heads = heads;
     this.grid = makeGrid<Cell[]>(place, {
       columnDefs: heads.map(columnDefinition),
@@ -44,8 +54,15 @@ export class Results {
 
   addRows(rows: Cell[][]): void {
     this.grid?.applyTransaction({ add: rows });
+    for (const row of rows) this.view?.rows.push(row);
     if (this.count === 0) this.fit(rows);
     this.count += rows.length;
+  }
+
+  /** Show what needs all rows. */
+  complete(hasMore: boolean): void {
+    if (this.view) this.view.hasMore = hasMore;
+    this.tools?.complete();
   }
 
   showPlan(plan: Plan, measured: boolean): void {

@@ -2,6 +2,7 @@
 
 import { ask, post, posted, Refused } from "../../api.ts";
 import { announce, button, h, memory, number } from "../../dom.ts";
+import { chartStore } from "./chart/store.ts";
 import type { Editor, Statement } from "./editor.ts";
 import { type Past, remember } from "./history.ts";
 import type { Results } from "./results.ts";
@@ -104,14 +105,18 @@ export class Runner {
   }
 
   private show({ columns, rows, plan, done, error }: Line, running: Running): void {
-    const { how, past } = running;
-    if (columns) this.results.showColumns(columns);
+    const { how, past, statement } = running;
+    if (columns) {
+      const about = { name: this.editor.name, statement: statement.text };
+      this.results.showColumns(columns, about, chartStore(this.editor, statement));
+    }
     if (rows) this.results.addRows(rows);
     if (plan) this.results.showPlan(plan, how === "analyze");
     if (done) {
       past.ms = done.ms;
       past.rows = done.rows;
       this.outcome.textContent = describeDone(done, how);
+      this.results.complete(done.more ?? false);
       this.results.showNotices(done.notices ?? []);
     }
     if (error) this.fail(error, running);

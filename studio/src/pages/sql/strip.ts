@@ -1,7 +1,7 @@
 // The strip of tabs above the editor.
 
 import { button, h, replace } from "../../dom.ts";
-import type { Tab, Tabs } from "./tabs.ts";
+import { isChanged, type Tab, type Tabs } from "./tabs.ts";
 
 type Actions = {
   /** Open a tab, and move the focus to its editor if `focus` is true. */
@@ -17,7 +17,7 @@ export function drawStrip(strip: HTMLElement, tabs: Tabs, actions: Actions): voi
     strip,
     tabs.list.map((tab, index) => {
       const isOpen = index === tabs.index;
-      const label = button(tab.name, () => actions.choose(index, true), {
+      const label = button(labelOf(tab), () => actions.choose(index, true), {
         role: "tab",
         "aria-selected": String(isOpen),
         "aria-controls": "query",
@@ -35,6 +35,15 @@ export function drawStrip(strip: HTMLElement, tabs: Tabs, actions: Actions): voi
       return label;
     }),
   );
+}
+
+/** A dot marks a tab whose text differs from its file. */
+const labelOf = (tab: Tab): string => (isChanged(tab) ? `${tab.name} •` : tab.name);
+
+/** Mark the open tab after its text has changed. */
+export function markChanged(strip: HTMLElement, tabs: Tabs): void {
+  const label = strip.children[tabs.index];
+  if (label && label.textContent !== labelOf(tabs.open)) label.textContent = labelOf(tabs.open);
 }
 
 /** The buttons next to the strip. */

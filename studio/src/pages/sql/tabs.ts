@@ -2,7 +2,13 @@
 
 import { memory } from "../../dom.ts";
 
-export type Tab = { name: string; text: string };
+/** The file of a tab, as it was read or written last. */
+export type SavedQuery = { name: string; version: string; text: string };
+export type Tab = { name: string; text: string; saved?: SavedQuery };
+
+/** True if the text of a tab differs from its file. */
+export const isChanged = ({ text, saved }: Tab): boolean =>
+  saved !== undefined && saved.text.trimEnd() !== text.trimEnd();
 
 const FIRST = `SELECT u.first_name, u.last_name, g.name AS gym, count(c.id) AS visits
 FROM users u
@@ -35,11 +41,27 @@ export class Tabs {
     memory.set("sql:tabs", this.list);
   }
 
-  /** Append a tab and open it. */
-  add(text: string): void {
-    this.list.push({ name: nextName(this.list), text });
+  /** Append a tab and open it; a saved query names its tab. */
+  add(text: string, saved?: SavedQuery): void {
+    this.list.push({ name: saved?.name ?? nextName(this.list), text, ...(saved ? { saved } : {}) });
     this.remember();
     this.choose(this.list.length - 1);
+  }
+
+  /**
+   * Open a saved query: in the tab that shows its file already, unless the texts differ, otherwise in a new one. A tab
+   * whose text was not changed gets the text of the file.
+   */
+  openSaved(query: SavedQuery): void {
+    const index = this.list.findIndex(({ saved }) => saved?.name === query.name);
+    const tab = this.list[index];
+    if (!tab || (isChanged(tab) && tab.saved?.version !== query.version)) {
+      this.add(query.text, query);
+      return;
+    }
+    if (!isChanged(tab)) Object.assign(tab, { text: query.text, saved: query });
+    this.remember();
+    this.choose(index);
   }
 
   /** Close a tab. The last tab is replaced by an empty one; closing another tab leaves the open one open. */

@@ -1,0 +1,49 @@
+"""Requests of several modules: routes that return data, and bodies of JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from starlette.routing import Route
+
+from tatame_db.studio.errors import BadInput
+from tatame_db.studio.responses import json_response, until_disconnect
+from tatame_db.studio.transactions import PAGE_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+_MAX_BODY_BYTES = 16_000_000
+
+
+def get_route(
+    path: str, method: Callable[[Request], Awaitable[Any]], *, timeout_seconds: int = PAGE_SECONDS + 5
+) -> Route:
+    """Respond to GET with what a method returns, and cancel it when the client disconnects."""
+
+    async def respond(request: Request) -> Response:
+        async def work() -> Any:
+            return await method(request)
+
+        return json_response(await until_disconnect(request.receive, work(), timeout_seconds))
+
+    return Route(path, respond)
+
+
+async def json_body(request: Request, kind: type[Any]) -> Any:
+    """Read the body of a request. Raises `BadInput`."""
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise BadInput(problem="the request is not JSON", advice="send it as `Content-Type: application/json`")
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _MAX_BODY_BYTES:
+            raise BadInput(problem=f"the request is larger than {_MAX_BODY_BYTES:,} bytes")
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadInput(problem=f"the request is malformed: {error}") from None
