@@ -11,7 +11,12 @@ const out = process.argv[2] ?? join(here, "../src/tatame_db/studio/static");
 const digest = (content) => createHash("sha256").update(content).digest("hex");
 
 // The frame is loaded at the start. Each of these pages is loaded when it is first shown.
-const PAGES = { rows: "src/pages/rows/page.ts", sql: "src/pages/sql/page.ts", schema: "src/pages/schema/page.ts" };
+const PAGES = {
+  row: "src/pages/row/page.ts",
+  rows: "src/pages/rows/page.ts",
+  sql: "src/pages/sql/page.ts",
+  schema: "src/pages/schema/page.ts",
+};
 
 // A page runs inside the frame. If it imports the frame too, all that both use is in one file, and not in one for each
 // set of pages that use it.

@@ -1,5 +1,7 @@
 // Requests to the server: their types, and what happens while the server does not respond.
 
+import { encodedName } from "./names.ts";
+
 export type Cut = { cut: string; length: number };
 export type Whole = null | string | (string | null)[];
 export type Cell = Whole | Cut;
@@ -14,13 +16,30 @@ export type Column = {
   default: string | null;
   unique: boolean;
   primary: boolean;
-  references: { table: string; column: string } | null;
+  /** The column that it refers to, and whether that is the key of its table. */
+  references: { table: string; column: string; is_key: boolean } | null;
+  /** The values of an enum. */
+  values: string[] | null;
+  sortable: boolean;
+  editable: boolean;
+  insertable: boolean;
 };
 
-export type Table = {
-  name: string;
+/** A table in the list of all of them. `name` is its address, and `title` its name as people read it. */
+export type TableName = { name: string; schema: string; title: string; kind: string; readable: boolean };
+
+export type Table = Omit<TableName, "readable"> & {
+  comment: string | null;
   columns: Column[];
-  primary_key: string;
+  /** The columns that identify a row; none if nothing does. */
+  key: string[];
+  /** The columns that the role may not read. */
+  hidden: string[];
+  /** The reason for which no row can be changed. */
+  obstacle: string | null;
+  may_insert: boolean;
+  may_update: boolean;
+  may_delete: boolean;
   referenced_by: { table: string; column: string }[];
 };
 
@@ -165,13 +184,19 @@ export const rowPath = (table: string, key: string): string =>
 export const rowsPath = (table: string, filter?: unknown): string =>
   withQuery(`/t/${encodeURIComponent(table)}`, { filter: filter ? JSON.stringify(filter) : null });
 
+/** Return the address of the row that a value refers to: its page, or a filter if the value is not its key. */
+export function referencePath({ table, column, is_key }: NonNullable<Column["references"]>, value: string): string {
+  return is_key ? rowPath(table, value) : rowsPath(table, { all: [{ column, op: "is", value }] });
+}
+
 /** Return the full value of a cell; one that arrived cut is read again. */
 export async function wholeValue(table: string, column: string, key: string, cell: Cell): Promise<Whole> {
   if (!isCut(cell)) return cell;
-  return (await get<{ value: Whole }>(`/api/cell/${table}/${column}/${encodeURIComponent(key)}`)).value;
+  const place = [table, encodedName(column), key].map(encodeURIComponent).join("/");
+  return (await get<{ value: Whole }>(`/api/cell/${place}`)).value;
 }
 
 /** Return the exact number of rows of a table that match a filter. */
 export async function countRows(table: string, filter: string | null = null, q: string | null = null): Promise<number> {
-  return (await get<{ rows: number }>(`/api/count/${table}`, { filter, q })).rows;
+  return (await get<{ rows: number }>(`/api/count/${encodeURIComponent(table)}`, { filter, q })).rows;
 }

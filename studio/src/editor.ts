@@ -42,6 +42,8 @@ export abstract class Editor implements ICellEditorComp {
         ),
     );
   }
+  /** The editor is closed. */
+  destroy(): void {}
   getGui(): HTMLElement {
     return this.box;
   }

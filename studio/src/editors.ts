@@ -1,25 +1,24 @@
 // The editors that open over a cell. They keep everything that the user does not touch, to the character.
 
+import type { ICellEditorComp } from "ag-grid-community";
 import type { Column, Whole } from "./api.ts";
 import { button, h, replace } from "./dom.ts";
 import { Editor, type Params } from "./editor.ts";
+import { parseJson, printJson } from "./json.ts";
 import { ReferenceEditor } from "./picker.ts";
 import { begins, restoreLineEnds } from "./text.ts";
+import { asTyped, HINTS, pickerOf, problemOf } from "./typed.ts";
 import { chips, visible } from "./values.ts";
 
-const HINTS: Record<string, string> = {
-  timestamp: "2026-03-01 18:30:00.123456",
-  integer: "Whole number",
-};
-
-/** Edits text, numbers and timestamps. */
+/** Edits text, numbers, dates and JSON. */
 export class TextEditor extends Editor {
   protected field!: HTMLTextAreaElement;
   private start = "";
+  private readonly problem = h("p.wrong", { role: "status", hidden: true });
 
   protected build(typed: string | null): void {
-    const text = typeof this.original === "string" ? this.original : "";
-    const { name, kind } = this.column;
+    const { name, kind, type } = this.column;
+    const text = typeof this.original === "string" ? shownText(type, this.original) : "";
     this.field = h("textarea", {
       "aria-label": name,
       spellcheck: "false",
@@ -31,9 +30,11 @@ export class TextEditor extends Editor {
     this.field.rows = Math.min(12, Math.max(kind === "text" ? 2 : 1, this.start.split("\n").length));
     if (typed !== null) this.field.value = typed;
     this.field.addEventListener("keydown", (event) => this.onKey(event));
+    this.field.addEventListener("input", () => this.check());
+    this.box.append(this.field, this.problem);
+    this.addPicker();
     this.box.append(
-      this.field,
-      kind === "text"
+      kind === "text" || kind === "json"
         ? this.foot("Enter: accept", "Shift+Enter: new line", "Esc: discard")
         : this.foot("Enter: accept", "Esc: discard"),
     );
@@ -42,7 +43,46 @@ export class TextEditor extends Editor {
     super.afterGuiAttached();
     if (this.field.value === this.start) this.field.select();
   }
+  /** Say why the text is no value of the column's type, or how a date is read. Returns false in the first case. */
+  private check(): boolean {
+    const { kind } = this.column;
+    const why = this.field.value === this.start ? null : problemOf(kind, this.field.value);
+    const read = asTyped(kind, this.field.value);
+    const isRead = (kind === "date" || kind === "timestamp") && read !== this.field.value.trim();
+    this.problem.textContent = why ?? (isRead ? `= ${read}` : "");
+    this.problem.hidden = why === null && !isRead;
+    this.problem.className = why === null ? "muted read" : "wrong";
+    return why === null;
+  }
+  /** Add the browser's own picker of dates and times. Microseconds that were not picked stay as they are. */
+  private addPicker(): void {
+    const { kind, name } = this.column;
+    const shown = pickerOf(kind, this.field.value);
+    if (!shown) return;
+    const picker = h("input.picker", {
+      type: shown.type,
+      value: shown.value,
+      step: 1,
+      "aria-label": `Pick ${name}`,
+      oninput: () => {
+        if (picker.value === "") return;
+        this.field.value = picker.value.replace("T", " ");
+        this.check();
+      },
+      // Enter in the picker accepts; the arrows change the part that has the focus.
+      onkeydown: (event: KeyboardEvent) => event.key.startsWith("Arrow") && event.stopPropagation(),
+    });
+    this.field.addEventListener("input", () => {
+      picker.value = pickerOf(kind, this.field.value)?.value ?? "";
+    });
+    this.box.append(picker);
+  }
   private onKey(event: KeyboardEvent): void {
+    if (event.key === "Enter" && !event.shiftKey && !this.check()) {
+      // The editor stays open.
+      event.stopPropagation();
+      event.preventDefault();
+    }
     // Otherwise the grid handles these keys itself.
     if (
       (event.key === "Enter" && event.shiftKey) ||
@@ -56,7 +96,8 @@ export class TextEditor extends Editor {
   protected value(): Whole {
     const text = this.field.value;
     if (text === this.start) return this.original;
-    if (this.column.kind !== "text") return text.trim() === "" ? null : text.trim();
+    const { kind } = this.column;
+    if (kind !== "text") return asTyped(kind, text) || null;
     return restoreLineEnds(typeof this.original === "string" ? this.original : "", text);
   }
 }
@@ -125,14 +166,88 @@ export class ArrayEditor extends Editor {
   }
 }
 
-/** Return the editor of a column. */
-export const editorOf = ({ kind, references }: Column): (new () => TextEditor | ArrayEditor | ReferenceEditor) =>
-  kind === "array" ? ArrayEditor : references ? ReferenceEditor : TextEditor;
+/** Edits an enum or a boolean as a list of its values. */
+export class ChoiceEditor extends Editor {
+  protected field!: HTMLSelectElement;
 
-/** Create the editor of a column outside a grid, with an empty text; `finish` is called when it is closed by a choice. */
-export function editorFor(column: Column, place: HTMLElement, finish: () => void): Editor {
-  const editor = new (editorOf(column))();
-  const value = column.kind === "array" ? [] : "";
+  protected build(): void {
+    const { name, values, kind } = this.column;
+    const choices = kind === "boolean" ? ["true", "false"] : (values ?? []);
+    const options = choices.map((value) => h("option", { value }, value === "" ? "(empty text)" : value));
+    this.field = h("select", { "aria-label": name, size: Math.min(10, Math.max(2, options.length)) }, options);
+    // Nothing is chosen for NULL.
+    this.field.selectedIndex = typeof this.original === "string" ? choices.indexOf(this.original) : -1;
+    this.field.addEventListener("click", (event) => {
+      if (event.target instanceof HTMLOptionElement) this.params.stopEditing();
+    });
+    this.field.addEventListener("keydown", (event) => {
+      // Otherwise the grid handles these keys itself.
+      if (/^(Arrow|Home|End|Page)/.test(event.key)) event.stopPropagation();
+    });
+    this.box.append(this.field, this.foot("Enter: accept", "Esc: discard"));
+  }
+  protected value(): Whole {
+    return this.field.selectedIndex < 0 ? this.original : this.field.value;
+  }
+}
+
+/** PostgreSQL stores `jsonb` without its spaces, so the editor may show it with a line for each member. */
+function shownText(type: string, text: string): string {
+  if (type !== "jsonb" || text.length > LONGEST_PRINTED) return text;
+  try {
+    return printJson(parseJson(text));
+  } catch {
+    return text;
+  }
+}
+
+const LONGEST_PRINTED = 100_000;
+
+/** Return the editor for a value of a column. */
+function editorOf({ kind, values, references }: Column, value: Whole): new () => Editor {
+  if (kind === "boolean" || (kind === "enum" && values)) return ChoiceEditor;
+  // An array of several dimensions, or one that does not start at 1, is edited as PostgreSQL writes it.
+  if (kind === "array") return typeof value === "string" ? TextEditor : ArrayEditor;
+  // A search finds the keys of rows. A reference to another column has its own values.
+  return references?.is_key ? ReferenceEditor : TextEditor;
+}
+
+/** Opens over a cell of the grid the editor that its value needs. */
+export class CellEditor implements ICellEditorComp {
+  private editor!: Editor;
+
+  init(params: Params): void {
+    this.editor = new (editorOf(params.column_, params.value ?? null))();
+    this.editor.init(params);
+  }
+  getGui(): HTMLElement {
+    return this.editor.getGui();
+  }
+  getValue(): Whole {
+    return this.editor.getValue();
+  }
+  isPopup(): boolean {
+    return this.editor.isPopup();
+  }
+  getPopupPosition(): "over" {
+    return this.editor.getPopupPosition();
+  }
+  afterGuiAttached(): void {
+    this.editor.afterGuiAttached();
+  }
+  destroy(): void {
+    this.editor.destroy();
+  }
+}
+
+/** Create the editor of a column outside a grid; `finish` is called when it is closed by a choice. */
+export function editorFor(
+  column: Column,
+  place: HTMLElement,
+  finish: () => void,
+  value: Whole = column.kind === "array" ? [] : "",
+): Editor {
+  const editor = new (editorOf(column, value))();
   editor.init({ value, eventKey: null, eGridCell: place, stopEditing: finish, column_: column } as unknown as Params);
   return editor;
 }

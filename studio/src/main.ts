@@ -4,10 +4,10 @@ import { h } from "./dom.ts";
 import { activityPage } from "./pages/activity/page.ts";
 import { movePage } from "./pages/move/page.ts";
 import { overviewPage } from "./pages/overview.ts";
-import { rowPage } from "./pages/row.ts";
 import { lazily, type Pages } from "./router.ts";
 import { start } from "./shell.ts";
 
+const rowPage = lazily(async () => (await import("./pages/row/page.ts")).rowPage);
 const rowsPage = lazily(async () => (await import("./pages/rows/page.ts")).rowsPage);
 const schemaPage = lazily(async () => (await import("./pages/schema/page.ts")).schemaPage);
 const sqlPage = lazily(async () => (await import("./pages/sql/page.ts")).sqlPage);

@@ -5,12 +5,13 @@ import { dialog, h, replace } from "./dom.ts";
 import { type Choice, matching } from "./find.ts";
 import { rememberLabel } from "./labels.ts";
 import { Latest } from "./latest.ts";
+import { shownName } from "./names.ts";
 import { go, main, type Place } from "./router.ts";
-import { session } from "./session.ts";
+import { session, tables } from "./session.ts";
 import { visible } from "./values.ts";
 
 const all = (places: Place[]): Choice[] => [
-  ...session.tables.map((table) => ({ name: table.name, hint: "table", to: rowsPath(table.name) })),
+  ...tables.map(({ name, kind }) => ({ name: shownName(name), hint: kind, to: rowsPath(name), isTable: true })),
   ...places.map(({ path, name }) => ({ name, hint: "page", to: path })),
   ...session.tables.flatMap((table) =>
     table.columns.map((column) => ({

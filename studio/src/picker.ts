@@ -5,6 +5,7 @@ import { announce, h, replace } from "./dom.ts";
 import { Editor } from "./editor.ts";
 import { drawLabel, rememberLabel } from "./labels.ts";
 import { Latest } from "./latest.ts";
+import { shownName } from "./names.ts";
 import { type Choice, chosenOf, type Offer } from "./offers.ts";
 
 const SHOWN = 8;
@@ -34,7 +35,7 @@ export class ReferenceEditor extends Editor {
       "aria-controls": this.name,
       "aria-expanded": "true",
       "aria-autocomplete": "list",
-      placeholder: this.original === null ? "NULL" : `Name or key of ${this.table}`,
+      placeholder: this.original === null ? "NULL" : `Name or key of ${shownName(this.table)}`,
       autocomplete: "off",
       spellcheck: "false",
       value: typed ?? this.start,
@@ -54,7 +55,7 @@ export class ReferenceEditor extends Editor {
   }
 
   /** The grid calls this when the editor is closed. */
-  destroy(): void {
+  override destroy(): void {
     this.latest.stop();
   }
 
@@ -150,7 +151,7 @@ export class ReferenceEditor extends Editor {
     const typed = this.field.value.trim();
     if (typed === this.start) return { value: this.original };
     const offers = this.asked === typed ? this.offers : [];
-    return chosenOf(typed, this.column.kind, this.table, offers);
+    return chosenOf(typed, this.column.kind, shownName(this.table), offers);
   }
 
   protected value(): Whole {

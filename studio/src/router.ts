@@ -1,10 +1,11 @@
 // The router: which page an address shows, and the browser's history.
 
-import { get, type Table } from "./api.ts";
+import { asRefused, get, type Problem, type Table } from "./api.ts";
 import { button, h, replace } from "./dom.ts";
 import type { Shortcut, Shortcuts } from "./help.ts";
+import { shownName } from "./names.ts";
 import { problemBox } from "./parts.ts";
-import { tableNamed } from "./session.ts";
+import { describeTable } from "./session.ts";
 
 export type Page = {
   title: string;
@@ -78,10 +79,28 @@ export const pageKey = (name: string): (() => void) | undefined => current?.keys
 
 function pageAt(url: URL): Coming {
   const [first, name, key] = url.pathname.split("/").slice(1).map(decodeURIComponent);
-  const table = first === "t" && name ? tableNamed(name) : undefined;
-  if (table) return key ? pages.row(table, key) : pages.rows(table, url);
-  return pages.places.find(({ path }) => path === url.pathname)?.page() ?? notFound(first === "t" ? name : undefined);
+  if (first === "t" && name) return pageOfTable(name, key, url);
+  return pages.places.find(({ path }) => path === url.pathname)?.page() ?? notFound(undefined);
 }
+
+async function pageOfTable(name: string, key: string | undefined, url: URL): Promise<Page> {
+  try {
+    const table = await describeTable(name);
+    return await (key ? pages.row(table, key) : pages.rows(table, url));
+  } catch (error) {
+    const { status, problem } = asRefused(error);
+    return status === 404 ? notFound(shownName(name)) : failed(shownName(name), problem);
+  }
+}
+
+const failed = (title: string, problem: Problem): Page => ({
+  title,
+  element: h("section.page", h("h1", title), problemBox(problem)),
+  reload: (arrived) => {
+    arrived();
+    void show();
+  },
+});
 
 const notFound = (table: string | undefined): Page => ({
   title: "Not found",
@@ -132,7 +151,7 @@ async function show(): Promise<void> {
   for (const open of document.querySelectorAll<HTMLDialogElement>("dialog[open]")) open.close();
   if (current?.update && current.path === url.pathname) {
     current.update(url);
-    named(current, url);
+    named(current);
     return;
   }
   current?.leave?.();
@@ -152,16 +171,17 @@ function enter(page: Page, url: URL): void {
   replace(main, page.element);
   main.scrollTop = 0;
   if (!main.contains(document.activeElement)) main.focus();
-  named(page, url);
+  named(page);
 }
 
-function named(page: Page, url: URL): void {
+function named(page: Page): void {
   document.title = `${page.title} · Tatame studio`;
-  markLinks(url.pathname);
+  markCurrent();
 }
 
 /** Mark the links in the frame that lead to the current page or to its table. */
-function markLinks(here: string): void {
+export function markCurrent(): void {
+  const here = location.pathname;
   for (const link of document.querySelectorAll<HTMLAnchorElement>("nav.places a, nav.tables a")) {
     const path = new URL(link.href).pathname;
     if (here === path || (path !== "/" && here.startsWith(`${path}/`))) link.setAttribute("aria-current", "page");

@@ -1,6 +1,6 @@
 // The frame around every page: the bar, the tables, the banner, the staged changes and the keys.
 
-import { onTrouble, type Problem, rowsPath, type Session, watchHealth } from "./api.ts";
+import { onTrouble, type Problem, type Session, watchHealth } from "./api.ts";
 import { review } from "./changes/review.ts";
 import { changes, isRejected, onChanges } from "./changes/staged.ts";
 import { button, h, plural, replace } from "./dom.ts";
@@ -8,8 +8,9 @@ import { drawerButton } from "./drawer.ts";
 import { showKeys } from "./help.ts";
 import { keyName } from "./keys.ts";
 import { showPalette } from "./palette.ts";
-import { go, main, type Pages, type Place, pageKey, reload, startRouter } from "./router.ts";
+import { go, main, markCurrent, type Pages, type Place, pageKey, reload, startRouter } from "./router.ts";
 import { session, startSession } from "./session.ts";
+import { tableList } from "./tables.ts";
 
 const banner = h("div.banner", { role: "alert", hidden: true });
 const pending = h("div.pending", { role: "region", "aria-label": "Staged changes", hidden: true });
@@ -18,7 +19,7 @@ const pending = h("div.pending", { role: "region", "aria-label": "Staged changes
 export function start(answer: Session, pages: Pages): void {
   startSession(answer);
   const find = (): void => showPalette(pages.places);
-  const list = tables();
+  const list = tableList(markCurrent);
   const below = h("div.below", list, main);
   document.documentElement.dataset.mode = session.mode;
   document.body.append(
@@ -79,14 +80,6 @@ function bar(places: Place[], find: () => void, drawer: HTMLElement): HTMLElemen
     button("?", () => showKeys(places), { "aria-label": "Keyboard shortcuts", class: "quiet" }),
   );
 }
-
-const tables = (): HTMLElement =>
-  h(
-    "nav.tables",
-    { "aria-label": "Tables" },
-    h("h2", "Tables"),
-    session.tables.map((table) => h("a", { href: rowsPath(table.name) }, table.name)),
-  );
 
 function drawTrouble(problem: Problem | null): void {
   const isBack = !banner.hidden && problem === null;

@@ -12,6 +12,10 @@ const column = (name: string, changed: Partial<Column> = {}): Column => ({
   unique: false,
   primary: false,
   references: null,
+  values: null,
+  sortable: true,
+  editable: true,
+  insertable: true,
   ...changed,
 });
 const columns = [column("id", { nullable: false, default: "the next number" }), column("first_name"), column("ação")];

@@ -5,7 +5,7 @@ import { curve, layOut } from "../src/pages/schema/layout.ts";
 
 const column = (
   name: string,
-  references: { table: string; column: string } | null = null,
+  references: { table: string; column: string; is_key: boolean } | null = null,
 ): Table["columns"][number] => ({
   name,
   type: "integer",
@@ -15,18 +15,36 @@ const column = (
   unique: false,
   primary: name === "id",
   references,
+  values: null,
+  sortable: true,
+  editable: true,
+  insertable: true,
+});
+const refers = (name: string): { table: string; column: string; is_key: boolean } => ({
+  table: name,
+  column: "id",
+  is_key: true,
 });
 const table = (name: string, ...columns: Table["columns"]): Table => ({
   name,
+  schema: "public",
+  title: name,
+  kind: "table",
+  comment: null,
   columns: [column("id"), ...columns],
-  primary_key: "id",
+  key: ["id"],
+  hidden: [],
+  obstacle: null,
+  may_insert: true,
+  may_update: true,
+  may_delete: true,
   referenced_by: [],
 });
 const tables = [
-  table("gyms", column("manager_id", { table: "users", column: "id" })),
-  table("users", column("gym_id", { table: "gyms", column: "id" })),
+  table("gyms", column("manager_id", refers("users"))),
+  table("users", column("gym_id", refers("gyms"))),
   table("alone"),
-  table("tree", column("parent_id", { table: "tree", column: "id" })),
+  table("tree", column("parent_id", refers("tree"))),
 ];
 
 test("every table has a position, and every reference has a line", () => {

@@ -12,6 +12,10 @@ const column = (changed: Partial<Column>): Column => ({
   unique: false,
   primary: false,
   references: null,
+  values: null,
+  sortable: true,
+  editable: true,
+  insertable: true,
   ...changed,
 });
 const count = column({ name: "count", type: "integer", kind: "integer" });

@@ -18,7 +18,8 @@ from tatame_db.evolve import TablesMissing
 from tatame_db.queries.read import Read, query, read
 from tatame_db.queries.write import insert_many, update_many, upsert
 from tatame_db.schema import AppStore, Base, User
-from tatame_db.studio.changes import Insert, save
+from tatame_db.studio.bound import Insert
+from tatame_db.studio.changes import save
 from tatame_db.testing.databases import RolledBackDatabases
 from tatame_db.testing.sandbox import Sandbox
 

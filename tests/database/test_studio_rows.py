@@ -323,7 +323,7 @@ def test_the_tables_are_described_from_the_models(filled_studio: Client) -> None
     assert described.keys() == Base.metadata.tables.keys()
     columns = {column["name"]: column for column in described["users"]["columns"]}
     assert list(columns) == Base.metadata.tables["users"].columns.keys()
-    assert columns["gym_id"]["references"] == {"table": "gyms", "column": "id"}
+    assert columns["gym_id"]["references"] == {"table": "gyms", "column": "id", "is_key": True}
     assert columns["created_at"] | {"default": None} == {
         "name": "created_at",
         "type": "timestamp without time zone",
@@ -333,6 +333,10 @@ def test_the_tables_are_described_from_the_models(filled_studio: Client) -> None
         "unique": False,
         "primary": False,
         "references": None,
+        "values": None,
+        "sortable": True,
+        "editable": True,
+        "insertable": True,
     }
     assert {"table": "gyms", "column": "manager_id"} in described["users"]["referenced_by"]
 

@@ -10,10 +10,12 @@ from sqlalchemy import text
 from tatame_db.database.errors import ConnectionRefused, PasswordRejected
 from tatame_db.database.pool import Database
 from tatame_db.errors import TatameError, fact
-from tatame_db.roles.needs import APP, READ_ONLY
+from tatame_db.roles.needs import APP, READ_ONLY, SCHEMAS
 from tatame_db.roles.script import TEMP_FILE_LIMIT, whole_schemas
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy import URL, Connection, Engine
 
 READER, WRITER = "tatame_studio", "tatame_studio_writer"
@@ -71,7 +73,8 @@ def create_role(engine: Engine, *, write: bool) -> URL:
     """Create the role of the studio on the embedded server, or reset its options; return the address with it.
 
     The role is no superuser and has no password, so it can log in through the socket only. It reads, or with `write`
-    writes, the tables of this package's schemas, also those of a later migration. Committed at once.
+    writes, the tables of this package's schemas, also those of a later migration, and those of the app's schemas.
+    Committed at once.
     """
     role = WRITER if write else READER
     with engine.begin() as connection:
@@ -83,10 +86,26 @@ def create_role(engine: Engine, *, write: bool) -> URL:
         # What an older version of this package granted: it reads the passwords of all roles.
         connection.execute(text(f"REVOKE pg_read_all_data, pg_write_all_data FROM {role}"))
         connection.execute(text(f"ALTER ROLE {role} SET temp_file_limit = '{TEMP_FILE_LIMIT}'"))
-        for statement in whole_schemas(connection, APP if write else READ_ONLY, role):
+        own = whole_schemas(connection, APP if write else READ_ONLY, role)
+        for statement in [*own, *_other_schemas(connection, role, write=write)]:
             # Verbatim: the name of a database may look like a parameter.
             connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
     return engine.url.set(username=role)._replace(password=None)
+
+
+def _other_schemas(connection: Connection, role: str, *, write: bool) -> Iterator[str]:
+    """Grant the tables that exist in the schemas of the app; a later one is granted when the studio starts again."""
+    privileges = "SELECT, INSERT, UPDATE, DELETE" if write else "SELECT"
+    for schema in connection.scalars(
+        text(
+            "SELECT quote_ident(nspname) FROM pg_namespace WHERE nspname <> ALL(:known)"
+            " AND nspname <> 'information_schema' AND nspname !~ '^pg_'"
+        ),
+        {"known": list(SCHEMAS)},
+    ):
+        yield f"GRANT USAGE ON SCHEMA {schema} TO {role}"
+        yield f"GRANT {privileges} ON ALL TABLES IN SCHEMA {schema} TO {role}"
+        yield f"GRANT {'USAGE, SELECT' if write else 'SELECT'} ON ALL SEQUENCES IN SCHEMA {schema} TO {role}"
 
 
 def open_access(database: Database, *, embedded: bool, write: bool, read_only_role: str | None = None) -> Access:

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import unquote
 
 import msgspec
 from starlette.applications import Starlette
@@ -20,6 +21,7 @@ from tatame_db.database.address import readable
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.errors import NOTHING_CHANGED
 from tatame_db.studio import activity, changes, find, moves, names, overview, row, rows, search
+from tatame_db.studio.catalogue import list_tables
 from tatame_db.studio.day import WayBack
 from tatame_db.studio.errors import EXPECTED, BadInput, WritesDisabled
 from tatame_db.studio.export import attachment, export, read_form
@@ -34,22 +36,25 @@ from tatame_db.studio.requests import get_route as _get
 from tatame_db.studio.requests import json_body as _body
 from tatame_db.studio.responses import StreamedResponse, json_response, problem_response
 from tatame_db.studio.saved_routes import saved_query_routes
-from tatame_db.studio.tables import describe_tables, table_named
+from tatame_db.studio.tables import describe, describe_models, table_named
 from tatame_db.studio.transactions import read_transaction, write_transaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from sqlalchemy import URL
+    from sqlalchemy.ext.asyncio import AsyncConnection
     from starlette.requests import Request
 
     from tatame_db.doctor import Setup
     from tatame_db.studio.access import Access
+    from tatame_db.studio.catalogue import TableName
     from tatame_db.studio.find import Candidate, FoundRow
     from tatame_db.studio.page import Page
     from tatame_db.studio.row import Row
     from tatame_db.studio.rows import Selection
     from tatame_db.studio.saved import SavedQueries
+    from tatame_db.studio.tables import TableDescription
 
 _HEALTH_SECONDS = 3
 _SAVE_SECONDS = 60
@@ -101,6 +106,8 @@ class Studio:
                 _get("/api/move/back", self.move_back, timeout_seconds=_COMPARISON_SECONDS),
                 Route("/api/move/events", self.move_events),
                 _get("/api/count/{table}", self.count),
+                _get("/api/tables", self.tables),
+                _get("/api/table/{table}", self.table),
                 _get("/api/rows/{table}", self.rows),
                 _get("/api/row/{table}/{key:path}", self.row),
                 _get("/api/find", self.find),
@@ -130,7 +137,7 @@ class Studio:
     async def session(self, _: Request) -> dict[str, Any]:
         """Return the server, the role, the tables and the filter operators, without asking the database."""
         operators = {kind: list(known) for kind, known in OPERATORS.items()}
-        return self._identity() | {"tables": describe_tables(), "operators": operators}
+        return self._identity() | {"tables": describe_models(), "operators": operators}
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -200,6 +207,16 @@ class Studio:
 
     # Rows
 
+    async def tables(self, _: Request) -> list[TableName]:
+        """Return the names of all tables of the database."""
+        async with read_transaction(self.database) as connection:
+            return await list_tables(connection)
+
+    async def table(self, request: Request) -> TableDescription:
+        """Describe a table."""
+        async with read_transaction(self.database) as connection:
+            return describe(await table_named(connection, request.path_params["table"]))
+
     async def rows(self, request: Request) -> Page:
         """Return a page of rows."""
         query = request.query_params
@@ -212,7 +229,7 @@ class Studio:
         async with read_transaction(self.database) as connection:
             return await read_page(
                 connection,
-                _selection(request),
+                await _selection(connection, request),
                 place,
                 typed=query.get("q", ""),
                 is_sorted=bool(query.get("sort")),
@@ -221,29 +238,29 @@ class Studio:
 
     async def count(self, request: Request) -> dict[str, int]:
         """Count the rows of a selection exactly."""
-        selection = _selection(request)
         async with read_transaction(self.database) as connection:
+            selection = await _selection(connection, request)
             selection = await search.searched(connection, selection, request.query_params.get("q", ""))
             return {"rows": await rows.count(connection, selection)}
 
     async def row(self, request: Request) -> Row:
         """Return a row, its references and its referrers."""
-        table = table_named(request.path_params["table"])
         async with read_transaction(self.database) as connection:
+            table = await table_named(connection, request.path_params["table"])
             return await row.read_row(connection, table, request.path_params["key"])
 
     async def cell(self, request: Request) -> dict[str, Any]:
         """Return a whole value."""
         path = request.path_params
-        table = table_named(path["table"])
         async with read_transaction(self.database) as connection:
-            return {"value": await row.read_value(connection, table, path["key"], path["column"])}
+            table = await table_named(connection, path["table"])
+            return {"value": await row.read_value(connection, table, path["key"], unquote(path["column"]))}
 
     async def find(self, request: Request) -> list[Candidate]:
         """Find the rows that a reference may name."""
         query = request.query_params
-        table = table_named(query.get("table", ""))
         async with find.find_transaction(self.database) as connection:
+            table = await table_named(connection, query.get("table", ""))
             return await find.find(connection, table, query.get("q", ""))
 
     async def search(self, request: Request) -> list[FoundRow]:
@@ -253,16 +270,16 @@ class Studio:
 
     async def names(self, request: Request) -> dict[str, str]:
         """Return the names of rows."""
-        table = table_named(request.path_params["table"])
         async with read_transaction(self.database) as connection:
+            table = await table_named(connection, request.path_params["table"])
             return await names.names_of(connection, table, _keys(request.query_params.get("keys", "[]")))
 
     async def export(self, request: Request) -> Response:
         """Download all rows of a selection."""
-        selection, form = _selection(request), read_form(request.path_params["form"], request.query_params)
-        if typed := request.query_params.get("q"):
-            async with read_transaction(self.database) as connection:
-                selection = await search.searched(connection, selection, typed)
+        form = read_form(request.path_params["form"], request.query_params)
+        async with read_transaction(self.database) as connection:
+            selection = await _selection(connection, request)
+            selection = await search.searched(connection, selection, request.query_params.get("q", ""))
         headers = attachment(f"{selection.table.name}.{form.suffix}")
         return StreamedResponse(export(self.database, selection, form), form.media_type, headers)
 
@@ -272,7 +289,8 @@ class Studio:
         if not self.access.write:
             raise WritesDisabled
         if body.preview:
-            return json_response({"sql": changes.preview(body.changes)})
+            async with read_transaction(self.database) as connection:
+                return json_response({"sql": await changes.preview(connection, body.changes)})
         if body.check:
             async with asyncio.timeout(_SAVE_SECONDS), write_transaction(self.database) as connection:
                 return json_response(await changes.check(connection, body.changes))
@@ -318,10 +336,10 @@ class _Cancel(msgspec.Struct, forbid_unknown_fields=True):
 # --- Requests ---------------------------------------------------------------------------------------------------------
 
 
-def _selection(request: Request) -> Selection:
+async def _selection(connection: AsyncConnection, request: Request) -> Selection:
     query = request.query_params
     return rows.read_selection(
-        table_named(request.path_params["table"]),
+        await table_named(connection, request.path_params["table"]),
         columns=query.get("columns", ""),
         sort=query.get("sort", ""),
         filters=query.get("filter", ""),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Text, case, cast, func
+from sqlalchemy import ARRAY, ColumnElement, Text, and_, case, cast, func, not_, true
 
-from tatame_db.studio.tables import kind_of
+from tatame_db.studio.kinds import SHORT_KINDS, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -29,20 +29,35 @@ def cell_expressions(columns: Iterable[ColumnElement[Any]], max_characters: int)
 
 
 def _expressions(column: ColumnElement[Any], limit: int) -> list[ColumnElement[Any]]:
-    whole = cast(column, Text)
+    whole: ColumnElement[Any] = cast(column, Text)
+    length: ColumnElement[int]
     match kind_of(column):
-        case "text":
-            length = func.length(column)
-            return [func.left(column, limit).label(None), case((length > limit, length)).label(None)]
+        case kind if kind in SHORT_KINDS:
+            return [whole.label(None)]
         case "array":
             length = func.length(whole)
+            is_list = and_(length <= limit, is_plain_list(column))
             return [
-                case((length <= limit, column)).label(None),
-                case((length > limit, func.left(whole, limit))).label(None),
+                case((is_list, cast(column, ARRAY(Text)))).label(None),
+                case((not_(is_list), func.left(whole, limit))).label(None),
+                case((length > limit, length)).label(None),
+            ]
+        case "bytea":
+            # Two digits for each byte, after `\\x`; not written for a whole value that may have a gigabyte.
+            length = func.octet_length(column) * 2 + 2
+            return [
+                cast(func.substring(column, 1, limit // 2), Text).label(None),
                 case((length > limit, length)).label(None),
             ]
         case _:
-            return [whole.label(None)]
+            whole = column if isinstance(column.type, Text) else whole
+    length = func.length(whole)
+    return [func.left(whole, limit).label(None), case((length > limit, length)).label(None)]
+
+
+def is_plain_list(column: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Write whether an array is empty or a list that starts at 1; only the text of any other array is exact."""
+    return func.coalesce(and_(func.array_ndims(column) == 1, func.array_lower(column, 1) == 1), true())
 
 
 def cells_of(columns: Sequence[ColumnElement[Any]], values: Sequence[Any]) -> list[Cell]:
@@ -58,12 +73,11 @@ def rows_of_cells(columns: Sequence[ColumnElement[Any]], rows: Iterable[Sequence
 
 
 def _cell(kind: str, values: Iterator[Any]) -> Cell:
-    match kind:
-        case "text":
-            shown, length = next(values), next(values)
-        case "array":
-            whole, start, length = next(values), next(values), next(values)
-            shown = start if length else whole
-        case _:
-            shown, length = next(values), None
+    if kind in SHORT_KINDS:
+        shown, length = next(values), None
+    elif kind == "array":
+        whole, start, length = next(values), next(values), next(values)
+        shown = whole if start is None else start
+    else:
+        shown, length = next(values), next(values)
     return Cut(shown, length) if length else shown

@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import psycopg
 from sqlalchemy import ARRAY, ColumnElement, Text, bindparam, cast, delete, insert, literal, select, update
 from sqlalchemy.dialects.postgresql.base import PGDialect
@@ -15,116 +14,21 @@ from sqlalchemy.schema import ColumnCollectionConstraint
 
 from tatame_db.database.dialect import qualify
 from tatame_db.errors import fact
-from tatame_db.schema import Base
+from tatame_db.studio.bound import BoundChange, BoundValue, Change, Changes, Delete, Insert, Update, Value, bind_all
+from tatame_db.studio.catalogue import address
 from tatame_db.studio.cells import Cell, cell_expressions, cells_of
-from tatame_db.studio.errors import BadInput, OutOfRange, Refused, message_of
+from tatame_db.studio.errors import OutOfRange, Refused, message_of
+from tatame_db.studio.kinds import COMPARED_KINDS, kind_of
 from tatame_db.studio.row import MAX_CELL_CHARACTERS
-from tatame_db.studio.tables import column_named, has_key, key_of, table_named, typed_value
+from tatame_db.studio.tables import address_of, has_key, key_columns, key_expression
 
 if TYPE_CHECKING:
-    from sqlalchemy import Column, Table
+    from sqlalchemy import Table
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+__all__ = ["Changes", "check", "preview", "save"]
+
 MAX_CHANGES = 1000
-Value = str | list[str | None] | None
-
-
-# --- Changes as the browser sends them --------------------------------------------------------------------------------
-
-
-class Update(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag="update"):
-    """New values for some columns of a row, and the values that they replace."""
-
-    table: str
-    key: str
-    values: dict[str, Value]
-    was: dict[str, Value]
-
-
-class Insert(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag="insert"):
-    """A new row; a column without a value gets its default."""
-
-    table: str
-    values: dict[str, Value]
-
-
-class Delete(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag="delete"):
-    """A row to delete, and the values that it had."""
-
-    table: str
-    key: str
-    was: dict[str, Value]
-
-
-Change = Update | Insert | Delete
-
-
-class Changes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of `/api/changes`; a preview returns the statements and runs none, and a check saves nothing."""
-
-    changes: list[Change]
-    preview: bool = False
-    check: bool = False
-
-
-# --- Changes bound to the models --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class BoundValue:
-    """A value of a column, as the browser sent it and as an expression."""
-
-    column: Column[Any]
-    value: Value
-    expression: ColumnElement[Any]
-
-
-@dataclass(frozen=True)
-class BoundChange:
-    """A change with its table, columns and values resolved: no name is looked up after this."""
-
-    change: Change
-    table: Table
-    values: tuple[BoundValue, ...]
-    """The values to write."""
-    seen: tuple[BoundValue, ...]
-    """The values that the browser has seen."""
-
-    @property
-    def key(self) -> str | None:
-        """The primary key of the row; a new row has none yet."""
-        return None if isinstance(self.change, Insert) else self.change.key
-
-
-def bind(change: Change) -> BoundChange:
-    """Resolve the table, the columns and the values of a change.
-
-    Raises `TableNotFound`, `ColumnNotFound` and `BadInput`.
-    """
-    table = table_named(change.table)
-    values = {} if isinstance(change, Delete) else change.values
-    was = {} if isinstance(change, Insert) else change.was
-    columns = {name: column_named(table, name) for name in values | was}
-    if isinstance(change, Update):
-        if not values:
-            raise BadInput(problem="an update sets no columns")
-        if not values.keys() <= was.keys():
-            raise BadInput(problem="an update lacks the previous value of a column")
-    return BoundChange(change, table, _bind_values(columns, values), _bind_values(columns, was))
-
-
-def _bind_values(columns: dict[str, Column[Any]], values: dict[str, Value]) -> tuple[BoundValue, ...]:
-    return tuple(BoundValue(columns[name], value, _expression(columns[name], value)) for name, value in values.items())
-
-
-def _expression(column: Column[Any], value: Value) -> ColumnElement[Any]:
-    if isinstance(column.type, ARRAY):
-        if isinstance(value, str):
-            raise BadInput(problem=f'the value for "{column.name}" is not a list')
-        return bindparam(None, value, ARRAY(Text))
-    if isinstance(value, list):
-        raise BadInput(problem=f'the value for "{column.name}" is a list')
-    return typed_value(column, value)
 
 
 def _statement(bound: BoundChange) -> Any:
@@ -163,23 +67,30 @@ _NUMBERED = PGDialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-ca
 qualify(_NUMBERED)
 
 
-def preview(changes: list[Change]) -> list[PreviewedStatement]:
-    """Write the statements that saving would run. Raises what `bind` raises."""
-    compiled = [_statement(bind(change)).compile(dialect=_NUMBERED) for change in changes]
+async def preview(connection: AsyncConnection, changes: list[Change]) -> list[PreviewedStatement]:
+    """Write the statements that saving would run. Raises what `bind_all` raises."""
+    compiled = [_statement(bound).compile(dialect=_NUMBERED) for bound in await bind_all(connection, changes)]
     return [
         PreviewedStatement(str(statement), [statement.params[name] for name in statement.positiontup or ()])
         for statement in compiled
     ]
 
 
+class _NoRowWritten(Exception):
+    """The statement of a change wrote no row."""
+
+
+_NOT_WRITTEN = "PostgreSQL wrote no row: an earlier change of the batch removed it, or a trigger prevented this one"
+
+
 async def save(connection: AsyncConnection, changes: list[Change]) -> list[SavedRow]:
     """Write all changes and return the new state of each row; the caller commits.
 
-    Raises `OutOfRange`, what `bind` raises, and `ChangesConflict` or `ChangesRejected` with all their causes.
+    Raises `OutOfRange`, what `bind_all` raises, and `ChangesConflict` or `ChangesRejected` with all their causes.
     """
     if not 1 <= len(changes) <= MAX_CHANGES:
         raise OutOfRange(container="a request", noun="changes", number=len(changes), maximum=MAX_CHANGES)
-    all_bound = [bind(change) for change in changes]
+    all_bound = await bind_all(connection, changes)
     await _refuse_conflicts(connection, all_bound)
     saved: list[SavedRow] = []
     rejections: list[Rejection] = []
@@ -191,6 +102,8 @@ async def save(connection: AsyncConnection, changes: list[Change]) -> list[Saved
             if not isinstance(error.orig, psycopg.IntegrityError | psycopg.DataError):
                 raise
             rejections.append(await rejection(connection, index, bound, error.orig))
+        except _NoRowWritten:
+            rejections.append(Rejection(index, None, None, _NOT_WRITTEN))
     if rejections:
         raise ChangesRejected(errors=rejections)
     return saved
@@ -217,12 +130,15 @@ async def check(connection: AsyncConnection, changes: list[Change]) -> Check:
 async def _save(connection: AsyncConnection, bound: BoundChange) -> SavedRow:
     columns = list(bound.table.columns)
     shown = cell_expressions(columns, MAX_CELL_CHARACTERS)
-    result = await connection.execute(_statement(bound).returning(cast(key_of(bound.table), Text), *shown))
-    [[key, *values]] = result.all()
+    key_of_row = key_expression(key_columns(bound.table))
+    found = (await connection.execute(_statement(bound).returning(key_of_row, *shown))).first()
+    if found is None:
+        raise _NoRowWritten
+    key, *values = found
     if isinstance(bound.change, Delete):
-        return SavedRow(bound.table.name, key, None)
+        return SavedRow(bound.change.table, key, None)
     return SavedRow(
-        bound.table.name, key, dict(zip(bound.table.columns.keys(), cells_of(columns, values), strict=True))
+        bound.change.table, key, dict(zip(bound.table.columns.keys(), cells_of(columns, values), strict=True))
     )
 
 
@@ -261,7 +177,7 @@ class ChangesConflict(Refused):
 async def _refuse_conflicts(connection: AsyncConnection, changes: list[BoundChange]) -> None:
     conflicts: list[Conflict] = []
     # Rows are locked in one order, so that two requests cannot deadlock.
-    for index, bound in sorted(enumerate(changes), key=lambda item: (item[1].table.name, item[1].key or "")):
+    for index, bound in sorted(enumerate(changes), key=lambda item: (item[1].change.table, item[1].key or "")):
         if bound.key is not None:
             conflicts += await _conflicts(connection, index, bound, bound.key)
     if conflicts:
@@ -271,7 +187,7 @@ async def _refuse_conflicts(connection: AsyncConnection, changes: list[BoundChan
 async def _conflicts(connection: AsyncConnection, index: int, bound: BoundChange, key: str) -> list[Conflict]:
     """Lock the row, and let PostgreSQL compare its values with those that the browser has seen."""
     columns = [seen.column for seen in bound.seen]
-    equal = [seen.column.is_not_distinct_from(seen.expression) for seen in bound.seen]
+    equal = [_is_as_seen(seen) for seen in bound.seen]
     query = select(literal(value=True), *equal, *cell_expressions(columns, MAX_CELL_CHARACTERS))
     found = (await connection.execute(query.where(has_key(bound.table, key)).with_for_update())).first()
     if found is None:
@@ -284,6 +200,15 @@ async def _conflicts(connection: AsyncConnection, index: int, bound: BoundChange
         for seen, agrees, now in zip(bound.seen, agreements, cells, strict=True)
         if not agrees
     ]
+
+
+def _is_as_seen(seen: BoundValue) -> ColumnElement[bool]:
+    if isinstance(seen.value, list):
+        return cast(seen.column, ARRAY(Text)).is_not_distinct_from(bindparam(None, seen.value, ARRAY(Text)))
+    if kind_of(seen.column) in COMPARED_KINDS:
+        return seen.column.is_not_distinct_from(seen.expression)
+    # Not every type has an operator for equality, and `=` calls values equal that are written differently.
+    return cast(seen.column, Text).is_not_distinct_from(bindparam(None, seen.value, Text))
 
 
 # --- Rejections -------------------------------------------------------------------------------------------------------
@@ -319,7 +244,9 @@ async def rejection(connection: AsyncConnection, index: int, bound: BoundChange,
     """Explain why PostgreSQL rejected a change, after a rollback to the savepoint before it."""
     constraint, detail = error.diag.constraint_name, error.diag.message_detail or ""
     # A row that is still referenced breaks a constraint of another table.
-    table = Base.metadata.tables.get(error.diag.table_name or "", bound.table)
+    place = address(error.diag.schema_name, error.diag.table_name or "")
+    known = {address_of(other): other for other in bound.table.metadata.tables.values()}
+    table = known.get(place, bound.table)
     columns = _columns_of(table, constraint)
     names = " and ".join(columns) or "value"
     column = error.diag.column_name or next(iter(columns), None)
@@ -328,7 +255,7 @@ async def rejection(connection: AsyncConnection, index: int, bound: BoundChange,
         case psycopg.errors.UniqueViolation():
             what = f"another row already has this {names}. {detail}"
         case psycopg.errors.ForeignKeyViolation() if is_delete or "is still referenced" in detail:
-            what, column = f"rows of {table.name} still refer to this row by {names}. {detail}", None
+            what, column = f"rows of {address_of(table)} still refer to this row by {names}. {detail}", None
         case psycopg.errors.ForeignKeyViolation():
             what = f"{names} refers to a row that does not exist. {detail}"
         case psycopg.errors.NotNullViolation():

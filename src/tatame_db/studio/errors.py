@@ -56,7 +56,7 @@ class OutOfRange(Refused):
 
 @fact
 class TableNotFound(Refused):
-    """No model has this table name."""
+    """The database has no table of this name."""
 
     table: str
     tables: list[str]
@@ -66,8 +66,36 @@ class TableNotFound(Refused):
 
 
 @fact
+class TableNotReadable(Refused):
+    """The role may read no column of a table."""
+
+    table: str
+    role: str
+    grant: str
+    status = 403
+    what = "the role {role} may not read {table}"
+    fix = "let the owner of the table run `{grant}`, or start the studio as a role that may read it"
+
+
+@fact
+class TableReadOnly(Refused):
+    """No row of the table can be changed."""
+
+    table: str
+    obstacle: str
+    what = "the rows of {table} cannot be changed: {reason}"
+    means = "Nothing was saved."
+    fix = "use SQL with a condition that names the rows"
+
+    @property
+    def reason(self) -> str:
+        """The obstacle as a part of a sentence."""
+        return self.obstacle[:1].lower() + self.obstacle[1:].rstrip(".")
+
+
+@fact
 class ColumnNotFound(Refused):
-    """The model of a table has no such column."""
+    """The table has no such column, or the role may not read it."""
 
     table: str
     column: str

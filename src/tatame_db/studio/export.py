@@ -7,26 +7,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import sqlalchemy
-from sqlalchemy import (
-    Boolean,
-    ColumnElement,
-    Date,
-    DateTime,
-    Integer,
-    Numeric,
-    Select,
-    Text,
-    Uuid,
-    case,
-    func,
-    literal_column,
-    select,
-)
+from sqlalchemy import ColumnElement, Select, Text, case, func, literal_column, select
 
 from tatame_db.database.driver import async_driver_connection
 from tatame_db.studio.errors import BadInput
+from tatame_db.studio.kinds import kind_of
 from tatame_db.studio.rows import sorted_by
-from tatame_db.studio.tables import kind_of
 from tatame_db.studio.transactions import EXPORT_SECONDS, read_transaction
 
 if TYPE_CHECKING:
@@ -46,7 +32,7 @@ FORMULA_CHARACTERS = "=+@\t\r\n\uff1d\uff0b\uff0d\uff20-"
 """The first characters, in both widths, of what a spreadsheet may compute; OWASP lists them under "CSV injection"."""
 _SEPARATORS = {",": "csv", ";": "csv", "\t": "tsv"}
 _NULLS = {"", "\\N"}
-_PLAIN = (Integer, Numeric, Boolean, Date, DateTime, Uuid)
+_PLAIN = {"integer", "number", "boolean", "date", "time", "timestamp", "uuid"}
 _PIECE_CHARACTERS = 64_000
 # A function of PostgreSQL takes at most 100 arguments.
 _FIELDS_AT_ONCE = 90
@@ -143,7 +129,7 @@ def quoted(text: str) -> str:
 
 def _csv_value(column: Column[Any], form: Form) -> ColumnElement[Any]:
     whole: ColumnElement[Any] = sqlalchemy.cast(column, Text)
-    if isinstance(column.type, _PLAIN):
+    if kind_of(column) in _PLAIN:
         return whole
     # An array starts with a bracket.
     if form.harmless and kind_of(column) != "array":

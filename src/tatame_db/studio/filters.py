@@ -10,7 +10,8 @@ import msgspec
 from sqlalchemy import ARRAY, ColumnElement, Text, and_, any_, bindparam, cast, false, func, or_, true
 
 from tatame_db.studio.errors import BadInput
-from tatame_db.studio.tables import column_named, kind_of, typed_value
+from tatame_db.studio.kinds import kind_of
+from tatame_db.studio.tables import column_facts, column_named, typed_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +56,7 @@ class _Reader:
         return [self.read(node) for node in _as(list[Any], nodes, _malformed())]
 
     def _comparison(self, column: Column[Any], name: str, value: Any) -> ColumnElement[bool]:
-        operators = OPERATORS[kind_of(column)]
+        operators = OPERATORS[kind_of(column)] if column_facts(column).sortable else _AS_TEXT
         if name not in operators:
             raise BadInput(
                 problem=f'column "{column.name}" has no operator "{name}"',
@@ -91,6 +92,10 @@ def _texts(column: Column[Any], value: Any) -> ColumnElement[Any]:
     return bindparam(None, _as(list[str], value, BadInput(problem=problem, advice='write ["1", "2"]')), ARRAY(Text))
 
 
+def _list(column: Column[Any], value: Any) -> ColumnElement[Any]:
+    return cast(_texts(column, value), column.type)
+
+
 def _pair(column: Column[Any], value: Any) -> tuple[str, str]:
     problem = f'the value for "{column.name}" is not a pair of strings'
     return _as(tuple[str, str], value, BadInput(problem=problem, advice='write ["1", "9"]'))
@@ -105,6 +110,10 @@ def _compare(operation: Callable[[Any, Any], Any]) -> Compare:
         return found
 
     return compare
+
+
+def _contains(column: ColumnElement[Any], value: str) -> ColumnElement[bool]:
+    return column.ilike(f"%{escape_pattern(value)}%", escape="\\")
 
 
 def _like(before: str, after: str, *, exact: bool = False) -> Compare:
@@ -141,6 +150,25 @@ _ORDERED: dict[str, Compare] = {
     "in": lambda column, value: column == any_(cast(_texts(column, value), ARRAY(column.type))),
     **_NULLS,
 }
+_AS_TEXT: dict[str, Compare] = {
+    "contains": lambda column, value: _contains(cast(column, Text), _text(column, value)),
+    "is": lambda column, value: cast(column, Text) == _text(column, value),
+    **_NULLS,
+}
+"""The operators of a type whose values PostgreSQL cannot compare."""
+_BY_ORDER = (
+    "integer",
+    "timestamp",
+    "other",
+    "number",
+    "enum",
+    "date",
+    "time",
+    "uuid",
+    "interval",
+    "range",
+    "bytea",
+)
 OPERATORS: dict[str, dict[str, Compare]] = {
     "text": {
         "contains": _like("%", "%"),
@@ -150,12 +178,12 @@ OPERATORS: dict[str, dict[str, Compare]] = {
         "contains exact": _like("%", "%", exact=True),
         "starts exact": _like("", "%", exact=True),
     },
-    "integer": _ORDERED,
-    "timestamp": _ORDERED,
-    "other": _ORDERED,
+    **dict.fromkeys(_BY_ORDER, _ORDERED),
+    "boolean": {name: _ORDERED[name] for name in ("is", "is not", "null", "not null")},
+    "json": _AS_TEXT,
     "array": {
-        "has": lambda column, value: column.contains(_texts(column, [value])),
-        "has any": lambda column, value: column.overlap(_texts(column, value)),
+        "has": lambda column, value: column.contains(_list(column, [value])),
+        "has any": lambda column, value: column.overlap(_list(column, value)),
         "empty": lambda column, _: func.cardinality(column) == 0,
         **_NULLS,
     },

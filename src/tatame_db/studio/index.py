@@ -35,7 +35,7 @@ async def index_page(request: Request) -> Response:
 def scripts_of(path: str) -> list[str]:
     """Return the scripts of the page at an address."""
     first, *rest = path.strip("/").split("/")
-    page = "rows" if first == "t" and len(rest) == 1 else first
+    page = ("rows" if len(rest) == 1 else "row") if first == "t" else first
     built = _built().pages
     return sorted({*built["studio"], *built.get(page, [])})
 

@@ -9,6 +9,8 @@ import psycopg
 from sqlalchemy import ARRAY, ColumnElement, Text, any_, bindparam, cast, func, literal, select
 from sqlalchemy.exc import DBAPIError
 
+from tatame_db.studio.tables import address_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -76,5 +78,5 @@ async def page_names(connection: AsyncConnection, selection: Selection, rows: li
         for target in (reference.column for reference in column.foreign_keys):
             if target.primary_key:
                 wanted[target.table] |= {cell for row in rows if isinstance(cell := row[place], str)}
-    named = {table.name: await names_of(connection, table, keys) for table, keys in wanted.items()}
+    named = {address_of(table): await names_of(connection, table, keys) for table, keys in wanted.items()}
     return {table: names for table, names in named.items() if names}

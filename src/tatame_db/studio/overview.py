@@ -12,7 +12,7 @@ from tatame_db import doctor, evolve
 from tatame_db.evolve.status import has_rows, table_sizes
 from tatame_db.studio.day import summary
 from tatame_db.studio.errors import UNAVAILABLE, problem_of, status_of, translated
-from tatame_db.studio.tables import key_of, shown_tables
+from tatame_db.studio.tables import key_columns, shown_tables
 from tatame_db.studio.transactions import read_transaction
 from tatame_db.studio.views import refuse_unreadable_async
 
@@ -119,7 +119,11 @@ async def _rows_estimated(connection: AsyncConnection, row: Any) -> int | None:
 
 async def _last_activities(connection: AsyncConnection, names: list[str]) -> dict[str, str | None]:
     # The index of the key finds the newest row at once; there is none on `created_at`.
-    tables = [table for name, table in shown_tables().items() if name in names and "created_at" in table.columns]
+    tables = [
+        table
+        for name, table in shown_tables().items()
+        if name in names and "created_at" in table.columns and len(key_columns(table)) == 1
+    ]
     if not tables:
         return {}
     found = await connection.execute(union_all(*map(_last_activity, tables)))
@@ -127,7 +131,12 @@ async def _last_activities(connection: AsyncConnection, names: list[str]) -> dic
 
 
 def _last_activity(table: Table) -> Select[str, str]:
-    newest = select(cast(table.columns["created_at"], Text)).order_by(key_of(table).desc()).limit(1).scalar_subquery()
+    newest = (
+        select(cast(table.columns["created_at"], Text))
+        .order_by(*(key.desc() for key in key_columns(table)))
+        .limit(1)
+        .scalar_subquery()
+    )
     return select(literal(str(table.name)), newest)
 
 

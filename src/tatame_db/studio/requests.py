@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
-from tatame_db.studio.errors import BadInput
+from tatame_db.studio.errors import BadInput, StudioStopped
 from tatame_db.studio.responses import json_response, until_disconnect
 from tatame_db.studio.transactions import PAGE_SECONDS
 
@@ -35,14 +36,17 @@ def get_route(
 
 
 async def json_body(request: Request, kind: type[Any]) -> Any:
-    """Read the body of a request. Raises `BadInput`."""
+    """Read the body of a request. Raises `BadInput`, and `StudioStopped` if the client leaves meanwhile."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise BadInput(problem="the request is not JSON", advice="send it as `Content-Type: application/json`")
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > _MAX_BODY_BYTES:
-            raise BadInput(problem=f"the request is larger than {_MAX_BODY_BYTES:,} bytes")
+    try:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > _MAX_BODY_BYTES:
+                raise BadInput(problem=f"the request is larger than {_MAX_BODY_BYTES:,} bytes")
+    except ClientDisconnect:
+        raise StudioStopped from None
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

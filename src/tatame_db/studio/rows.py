@@ -1,20 +1,34 @@
-"""Pages of rows: sorted, filtered, and continued from the values of their first or last row."""
+"""Pages of rows: sorted, filtered, and continued from the values of their first or last row.
+
+The rows of a table without a key have no order that continues, so their pages are counted.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import msgspec
 from sqlalchemy import ColumnElement, Select, Text, and_, cast, func, select, text
 
+from tatame_db.database.dialect import quoted_table
+from tatame_db.studio.catalogue import encoded
 from tatame_db.studio.cells import Cell, cell_expressions, rows_of_cells
 from tatame_db.studio.errors import BadInput, OutOfRange
 from tatame_db.studio.filters import condition
-from tatame_db.studio.tables import column_named, has_key, key_of, kind_of, typed_value
+from tatame_db.studio.kinds import SHORT_KINDS, kind_of
+from tatame_db.studio.tables import (
+    column_facts,
+    column_named,
+    has_key,
+    key_columns,
+    key_expression,
+    typed_value,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,7 +41,7 @@ _CELL_CHARACTERS = 200
 _CURSOR_CHARACTERS = 500
 
 Order = tuple[tuple["Column[Any]", bool], ...]
-"""Columns and whether each descends; the last one is the key. NULL is greater than everything, as in PostgreSQL."""
+"""Columns and whether each descends, the whole key among them. NULL is greater than everything, as in PostgreSQL."""
 
 
 # --- Selections -------------------------------------------------------------------------------------------------------
@@ -49,18 +63,24 @@ class Selection:
 
 def read_selection(table: Table, *, columns: str = "", sort: str = "", filters: str = "") -> Selection:
     """Read a selection as the address of a page writes it. Raises `BadInput`, `ColumnNotFound`."""
-    named = [column_named(table, name) for name in columns.split(",")] if columns else list(table.columns)
+    named = [column_named(table, unquote(name)) for name in columns.split(",")] if columns else list(table.columns)
     return Selection(table, named, _read_order(table, sort), condition(table, filters) if filters else None)
 
 
 def _read_order(table: Table, sort: str) -> Order:
     order: dict[Column[Any], bool] = {}
+    keys = key_columns(table)
     for word in sort.split(",") if sort else []:
-        order.setdefault(column_named(table, word.removeprefix("-")), word.startswith("-"))
-        if key_of(table) in order:
+        column = column_named(table, unquote(word.removeprefix("-")))
+        if not column_facts(column).sortable:
+            raise BadInput(problem=f'PostgreSQL cannot sort by "{column.name}", because its type has no order')
+        order.setdefault(column, word.startswith("-"))
+        if keys and all(key in order for key in keys):
             break
     # The key continues in the last direction, so that an index serves the order backwards too.
-    order.setdefault(key_of(table), next(reversed(order.values()), False))
+    last = next(reversed(order.values()), False)
+    for key in keys:
+        order.setdefault(key, last)
     return tuple(order.items())
 
 
@@ -74,7 +94,10 @@ def sorted_by(order: Iterable[tuple[ColumnElement[Any], bool]]) -> list[ColumnEl
 
 @dataclass(frozen=True)
 class RowsPage:
-    """A page; `next` and `previous` are cursors, and `estimated` is the number of rows of the whole selection."""
+    """A page; `next` and `previous` are cursors, and `estimated` is the number of rows of the whole selection.
+
+    There are no `keys` in a table without a key.
+    """
 
     columns: list[str]
     rows: list[list[Cell]]
@@ -99,6 +122,10 @@ async def page(
         raise OutOfRange(container="a page", noun="rows", number=limit, maximum=MAX_PAGE_ROWS)
     started = time.perf_counter()
     cursor = after or before
+    if not key_columns(selection.table):
+        counted = await _counted_page(connection, selection, limit, cursor, last=last)
+        ms = round((time.perf_counter() - started) * 1000, 1)
+        return replace(counted, estimated=await estimate(connection, selection), ms=ms)
     start = await _read_cursor(connection, selection, cursor) if cursor else None
     backwards = last or (start is not None and not after)
     found = await _read_rows(connection, selection, start, limit + 1, backwards=backwards)
@@ -110,15 +137,39 @@ async def page(
         found.reverse()
         has_next, has_previous = has_previous, has_next
     width = len(selection.order)
-    positions = [row[:width] for row in found]
     return RowsPage(
         columns=[column.name for column in selection.columns],
-        rows=rows_of_cells(selection.columns, [row[width:] for row in found]),
-        keys=[position[-1] for position in positions],
-        next=_write_cursor(selection.order, positions[-1]) if has_next and positions else None,
-        previous=_write_cursor(selection.order, positions[0]) if has_previous and positions else None,
+        rows=rows_of_cells(selection.columns, [row[width + 1 :] for row in found]),
+        keys=[row[0] for row in found],
+        next=_write_cursor(selection, found[-1]) if has_next and found else None,
+        previous=_write_cursor(selection, found[0]) if has_previous and found else None,
         estimated=await estimate(connection, selection),
         ms=round((time.perf_counter() - started) * 1000, 1),
+    )
+
+
+async def _counted_page(
+    connection: AsyncConnection, selection: Selection, limit: int, cursor: str | None, *, last: bool
+) -> RowsPage:
+    """Read a page of a table without a key: its cursor is the number of rows before it."""
+    # Several processes would return the rows in another order each time.
+    await connection.exec_driver_sql("SET LOCAL max_parallel_workers_per_gather = 0")
+    skipped = _read_number(selection, cursor) if cursor else 0
+    if last:
+        skipped = max(0, (await count(connection, selection) - 1) // limit * limit)
+    query = selection.filtered(select(*selection.columns).order_by(*sorted_by(selection.order)))
+    inner = query.offset(skipped).limit(limit + 1).subquery()
+    cells = cell_expressions((inner.c[column.name] for column in selection.columns), _CELL_CHARACTERS)
+    # PostgreSQL has tables without columns, and a query of nothing has one row.
+    found: list[Any] = list(await connection.execute(select(*cells))) if cells else []
+    return RowsPage(
+        columns=[str(column.name) for column in selection.columns],
+        rows=rows_of_cells(selection.columns, found[:limit]),
+        keys=[],
+        next=_write_number(selection, skipped + limit) if len(found) > limit else None,
+        previous=_write_number(selection, max(0, skipped - limit)) if skipped else None,
+        estimated=None,
+        ms=0,
     )
 
 
@@ -141,18 +192,19 @@ async def _read_rows(
 
 
 def _shown(selection: Selection, order: Order, query: Select[Any]) -> Select[Any]:
-    """Select the position of each row in the order, then its cells."""
+    """Select the key of each row and its position in the order, then its cells."""
     # Around the limit: otherwise PostgreSQL would cut the cells of all rows before it sorts them.
     inner = query.subquery()
     inner_order = [(inner.c[column.name], descends) for column, descends in order]
     positions = [_position(column).label(None) for column, _ in inner_order]
     cells = cell_expressions((inner.c[column.name] for column in selection.columns), _CELL_CHARACTERS)
-    return select(*positions, *cells).order_by(*sorted_by(inner_order))
+    key = key_expression([inner.c[column.name] for column in key_columns(selection.table)])
+    return select(key.label(None), *positions, *cells).order_by(*sorted_by(inner_order))
 
 
 def _position(column: ColumnElement[Any]) -> ColumnElement[Any]:
     written = cast(column, Text)
-    return written if kind_of(column) in {"integer", "timestamp"} else func.left(written, _CURSOR_CHARACTERS + 1)
+    return written if kind_of(column) in SHORT_KINDS else func.left(written, _CURSOR_CHARACTERS + 1)
 
 
 def _branches(order: Order, start: list[str | None]) -> list[ColumnElement[bool]]:
@@ -178,30 +230,51 @@ def _beyond(column: Column[Any], descends: bool, value: str | None) -> list[Colu
 # --- Cursors ----------------------------------------------------------------------------------------------------------
 
 
-def _write_cursor(order: Order, position: Sequence[str | None]) -> str:
-    # A value that does not fit into an address is read again by the key, which comes last.
+def _write_cursor(selection: Selection, row: Sequence[Any]) -> str:
+    key, position = row[0], row[1 : len(selection.order) + 1]
+    # A value that does not fit into an address is read again by the key.
     is_long = any(value is not None and len(value) > _CURSOR_CHARACTERS for value in position)
-    state = [_order_name(order), [position[-1]] if is_long else list(position)]
+    return _written(selection, [key] if is_long else list(position))
+
+
+def _written(selection: Selection, values: list[Any]) -> str:
+    state = [_order_name(selection.order), values]
     return base64.urlsafe_b64encode(msgspec.json.encode(state)).decode().rstrip("=")
 
 
+def _write_number(selection: Selection, number: int) -> str:
+    return _written(selection, [str(number)])
+
+
+def _read_number(selection: Selection, cursor: str) -> int:
+    order_name, values = _decoded(cursor)
+    number = values[0] if len(values) == 1 else None
+    if order_name != _order_name(selection.order) or number is None or not (number.isascii() and number.isdigit()):
+        raise _bad_cursor("the cursor belongs to another order")
+    return int(number[:18])
+
+
 def _order_name(order: Order) -> str:
-    return ",".join(f"{'-' if descends else ''}{column.name}" for column, descends in order)
+    return ",".join(f"{'-' if descends else ''}{encoded(column.name)}" for column, descends in order)
+
+
+def _decoded(cursor: str) -> tuple[str, list[str | None]]:
+    try:
+        raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        return msgspec.json.decode(raw, type=tuple[str, list[str | None]])
+    except (binascii.Error, msgspec.DecodeError, ValueError):
+        raise _bad_cursor("the cursor is malformed") from None
 
 
 async def _read_cursor(connection: AsyncConnection, selection: Selection, cursor: str) -> list[str | None]:
     """Return the values of a row in the columns of the order."""
-    try:
-        raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        order_name, values = msgspec.json.decode(raw, type=tuple[str, list[str | None]])
-    except (binascii.Error, msgspec.DecodeError, ValueError):
-        raise _bad_cursor("the cursor is malformed") from None
-    key, order = values[-1] if values else None, selection.order
-    if order_name != _order_name(order) or len(values) not in {1, len(order)} or key is None:
+    order = selection.order
+    order_name, values = _decoded(cursor)
+    if order_name != _order_name(order) or len(values) not in {1, len(order)} or values[-1] is None:
         raise _bad_cursor("the cursor belongs to another order")
     if len(values) == len(order):
         return values
-    query = select(*(cast(column, Text) for column, _ in order)).where(has_key(selection.table, key))
+    query = select(*(cast(column, Text) for column, _ in order)).where(has_key(selection.table, values[-1]))
     row = (await connection.execute(query)).first()
     if row is None:
         raise _bad_cursor("the row at the end of that page was deleted")
@@ -217,11 +290,16 @@ def _bad_cursor(problem: str) -> BadInput:
 
 async def estimate(connection: AsyncConnection, selection: Selection) -> int | None:
     """Return how many rows the planner expects, or `None` for a whole table that was never analyzed."""
+    table = selection.table
     if selection.condition is None:
-        query = text("SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(:name)")
-        found = await connection.scalar(query, {"name": f"public.{selection.table.name}"})
+        # A view has no statistics, and a partitioned table only after it was analyzed by itself.
+        query = text(
+            "SELECT nullif(reltuples, CASE WHEN relkind IN ('r', 'm') THEN -1 ELSE 0 END)::bigint FROM pg_class"
+            " WHERE oid = to_regclass(:name)"
+        )
+        found = await connection.scalar(query, {"name": quoted_table(table)})
         return found if found is not None and found >= 0 else None
-    compiled = selection.filtered(select(key_of(selection.table))).compile(dialect=connection.dialect)
+    compiled = selection.filtered(select(func.now()).select_from(table)).compile(dialect=connection.dialect)
     plan = await connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {compiled}", compiled.params)
     return int(plan.scalar_one()[0]["Plan"]["Plan Rows"])
 

@@ -30,8 +30,8 @@ from tatame_db.database.dialect import SCHEMA, quoted
 from tatame_db.studio import folding
 from tatame_db.studio.errors import BadInput, OutOfRange
 from tatame_db.studio.filters import escape_pattern
+from tatame_db.studio.kinds import kind_of
 from tatame_db.studio.rows import Selection, estimate
-from tatame_db.studio.tables import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -1,56 +1,121 @@
-"""The tables and columns as the models declare them: found by name, and described for the browser."""
+"""The tables and columns that a page names: found by address, and described for the browser."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ARRAY, Computed, DefaultClause, Integer, Text, bindparam, cast
-from sqlalchemy.types import TIMESTAMP
+import msgspec
+from sqlalchemy import (
+    Computed,
+    DefaultClause,
+    PrimaryKeyConstraint,
+    Text,
+    UniqueConstraint,
+    and_,
+    bindparam,
+    cast,
+    func,
+)
 
-from tatame_db.database.dialect import DIALECT
+from tatame_db.database.dialect import DIALECT, SCHEMA
 from tatame_db.schema import Base, is_of_package, phase
-from tatame_db.studio.errors import ColumnNotFound, TableNotFound
+from tatame_db.studio.catalogue import ColumnFacts, TableFacts, address, read_table
+from tatame_db.studio.errors import BadInput, ColumnNotFound, TableNotFound, TableNotReadable
+from tatame_db.studio.kinds import kind_of
 
 if TYPE_CHECKING:
-    from sqlalchemy import Column, ColumnElement, Table
+    from collections.abc import Sequence
 
-_KINDS: dict[type[Any], str] = {ARRAY: "array", Integer: "integer", TIMESTAMP: "timestamp", Text: "text"}
+    from sqlalchemy import Column, ColumnElement, ForeignKey, Table
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 
 # --- Found by name ----------------------------------------------------------------------------------------------------
 
 
 def shown_tables() -> dict[str, Table]:
-    """Return the tables of the models by name, without those of an app whose key is not one column."""
-    return {name: table for name, table in Base.metadata.tables.items() if len(table.primary_key.columns) == 1}
+    """Return the tables of the models by name, whether the database has them or not."""
+    return dict(Base.metadata.tables)
 
 
-def table_named(name: str) -> Table:
-    """Find a table. Raises `TableNotFound`."""
-    tables = shown_tables()
-    if name not in tables:
-        raise TableNotFound(table=name, tables=list(tables))
-    return tables[name]
+async def table_named(connection: AsyncConnection, written: str) -> Table:
+    """Find a table by its address. Raises `TableNotFound`, `TableNotReadable`."""
+    try:
+        return await read_table(connection, written)
+    except (TableNotFound, TableNotReadable):
+        # The statement on a table of the models fails with advice on migrations or on the rights of the whole schema.
+        if written not in Base.metadata.tables:
+            raise
+        return Base.metadata.tables[written]
+
+
+def address_of(table: Table) -> str:
+    """Return the address of a table."""
+    return address(table.schema, table.name)
 
 
 def column_named(table: Table, name: str) -> Column[Any]:
     """Find a column. Raises `ColumnNotFound`."""
     if name not in table.columns:
-        raise ColumnNotFound(table=table.name, column=name, columns=table.columns.keys())
+        raise ColumnNotFound(table=address_of(table), column=name, columns=table.columns.keys())
     return table.columns[name]
 
 
-def key_of(table: Table) -> Column[Any]:
-    """Return the primary key, which is one column in each table that is shown."""
-    [key] = table.primary_key.columns
-    return key
+def facts_of(table: Table) -> TableFacts:
+    """Return what the catalogue says of a table beside its columns."""
+    found: TableFacts = table.info.get("facts", TableFacts())
+    return found
+
+
+def column_facts(column: Column[Any]) -> ColumnFacts:
+    """Return what the catalogue says of a column beside its type."""
+    found: ColumnFacts | None = column.info.get("facts")
+    return found or ColumnFacts(column.type.compile(DIALECT).lower(), _default_of_model(column))
+
+
+# --- Keys -------------------------------------------------------------------------------------------------------------
+
+
+def key_columns(table: Table) -> list[Column[Any]]:
+    """Return the columns that identify a row, in the order of the key; none if nothing does."""
+    return list(table.primary_key.columns)
+
+
+def key_expression(columns: Sequence[ColumnElement[Any]]) -> ColumnElement[Any]:
+    """Write the key of a row as one text: the value of the only column, or a JSON array such as `["7", "BLUE"]`."""
+    if len(columns) == 1:
+        return cast(columns[0], Text)
+    return cast(func.json_build_array(*(cast(column, Text) for column in columns)), Text)
+
+
+def key_of_values(columns: Sequence[Column[Any]], values: list[str]) -> str:
+    """Write the key that `key_expression` reads, from the texts of its columns."""
+    return values[0] if len(columns) == 1 else json.dumps(values, ensure_ascii=False)
 
 
 def has_key(table: Table, key: str) -> ColumnElement[bool]:
-    """Write the condition that selects the row with this primary key."""
-    return key_of(table) == typed_value(key_of(table), key)
+    """Write the condition that selects the row with this key. Raises `BadInput`."""
+    columns = key_columns(table)
+    if not columns:
+        raise BadInput(
+            problem=f"{address_of(table)} has no key, so no row of it has an address",
+            advice="show it in the list of rows",
+        )
+    values = [key] if len(columns) == 1 else _parts_of(key, len(columns))
+    return and_(*(column == typed_value(column, value) for column, value in zip(columns, values, strict=True)))
+
+
+def _parts_of(key: str, number: int) -> list[str]:
+    try:
+        parts = msgspec.json.decode(key, type=list[str])
+    except (msgspec.DecodeError, RecursionError):
+        parts = []
+    if len(parts) != number:
+        raise BadInput(problem=f'the key "{key}" is not a list of {number} texts', advice='write ["7", "BLUE"]')
+    return parts
 
 
 def typed_value(column: Column[Any], value: str | None) -> ColumnElement[Any]:
@@ -58,15 +123,20 @@ def typed_value(column: Column[Any], value: str | None) -> ColumnElement[Any]:
     return cast(bindparam(None, value, Text), column.type)
 
 
-def kind_of(column: ColumnElement[Any]) -> str:
-    """Return the kind of a column, by which the browser shows, filters and edits it."""
-    return next((kind for known, kind in _KINDS.items() if isinstance(column.type, known)), "other")
-
-
 def references_to(table: Table) -> list[Column[Any]]:
-    """Return the columns of all tables that refer to this one."""
-    keys = (key for other in shown_tables().values() for key in other.foreign_keys)
+    """Return the columns of all tables that refer to this one, each alone."""
+    keys = (key for other in table.metadata.tables.values() for key in _single_references(other))
     return sorted((key.parent for key in keys if key.column.table is table), key=str)
+
+
+def _single_references(table: Table) -> list[ForeignKey]:
+    return [constraint.elements[0] for constraint in table.foreign_key_constraints if len(constraint.elements) == 1]
+
+
+def reference_of(column: Column[Any]) -> Column[Any] | None:
+    """Return the column that a column refers to by itself, not as one of several."""
+    own = (key for key in column.foreign_keys if key.constraint is None or len(key.constraint.elements) == 1)
+    return next((key.column for key in own), None)
 
 
 # --- Described --------------------------------------------------------------------------------------------------------
@@ -74,15 +144,22 @@ def references_to(table: Table) -> list[Column[Any]]:
 
 @dataclass(frozen=True)
 class ColumnName:
-    """A column of a table, by name."""
+    """A column of a table, by the address of the table and its name."""
 
     table: str
     column: str
 
 
 @dataclass(frozen=True)
+class ReferenceTarget(ColumnName):
+    """The column that a column refers to, and whether it is the key of its table."""
+
+    is_key: bool
+
+
+@dataclass(frozen=True)
 class ColumnDescription:
-    """A column; `default` is what PostgreSQL fills in."""
+    """A column; `default` is what PostgreSQL fills in, and `values` are those of an enum."""
 
     name: str
     type: str
@@ -91,51 +168,94 @@ class ColumnDescription:
     default: str | None
     unique: bool
     primary: bool
-    references: ColumnName | None
+    references: ReferenceTarget | None
+    values: list[str] | None
+    sortable: bool
+    editable: bool
+    insertable: bool
 
 
 @dataclass(frozen=True)
 class TableDescription:
-    """A table; `phase` is the phase of the move in which it is copied, `None` for an app's."""
+    """A table; `name` is its address, and `phase` that of the move in which it is copied, `None` for an app's.
+
+    `hidden` are the columns that the role may not read, and `obstacle` says why no row can be changed.
+    """
 
     name: str
+    schema: str
+    title: str
+    kind: str
+    comment: str | None
     columns: list[ColumnDescription]
-    primary_key: str
+    key: list[str]
+    hidden: tuple[str, ...]
+    obstacle: str | None
+    may_insert: bool
+    may_update: bool
+    may_delete: bool
     referenced_by: list[ColumnName]
     phase: int | None
 
 
 @cache
-def describe_tables() -> list[TableDescription]:
-    """Describe all tables, in the order of the models."""
-    return [
-        TableDescription(
-            name=table.name,
-            columns=[_describe(column) for column in table.columns],
-            primary_key=key_of(table).name,
-            referenced_by=[ColumnName(column.table.name, column.name) for column in references_to(table)],
-            phase=phase(table) if is_of_package(table) else None,
-        )
-        for table in shown_tables().values()
-    ]
+def describe_models() -> list[TableDescription]:
+    """Describe the tables of the models, in their order, without asking the database."""
+    return [describe(table) for table in shown_tables().values()]
+
+
+def describe(table: Table) -> TableDescription:
+    """Describe a table for the browser."""
+    facts, model = facts_of(table), Base.metadata.tables.get(address_of(table))
+    return TableDescription(
+        name=address_of(table),
+        schema=table.schema or SCHEMA,
+        title=str(table.name),
+        kind=facts.kind,
+        comment=facts.comment,
+        columns=[_describe(column) for column in table.columns],
+        key=[column.name for column in key_columns(table)],
+        hidden=facts.hidden,
+        obstacle=facts.obstacle,
+        may_insert=facts.may_insert,
+        may_update=facts.may_update,
+        may_delete=facts.may_delete,
+        referenced_by=[ColumnName(address_of(column.table), column.name) for column in references_to(table)],
+        phase=phase(model) if model is not None and is_of_package(model) else None,
+    )
 
 
 def _describe(column: Column[Any]) -> ColumnDescription:
-    default: str | None = None
-    if isinstance(column.server_default, DefaultClause):
-        default = str(column.server_default.arg)
-    elif isinstance(column.server_default, Computed):
-        default = str(column.server_default.sqltext)
-    elif column.identity is not None or column is column.table.autoincrement_column:
-        default = "the next number"
-    target = next((key.column for key in column.foreign_keys), None)
+    facts, target = column_facts(column), reference_of(column)
     return ColumnDescription(
         name=column.name,
-        type=column.type.compile(DIALECT).lower(),
+        type=facts.type,
         kind=kind_of(column),
         nullable=bool(column.nullable),
-        default=default,
-        unique=bool(column.unique) or column.primary_key,
+        default=facts.default,
+        unique=_is_unique(column),
         primary=column.primary_key,
-        references=None if target is None else ColumnName(target.table.name, target.name),
+        references=None if target is None else _described_target(target),
+        values=facts.values,
+        sortable=facts.sortable,
+        editable=facts.editable,
+        insertable=facts.insertable,
     )
+
+
+def _described_target(target: Column[Any]) -> ReferenceTarget:
+    return ReferenceTarget(address_of(target.table), target.name, is_key=key_columns(target.table) == [target])
+
+
+def _is_unique(column: Column[Any]) -> bool:
+    unique = (known for known in column.table.constraints if isinstance(known, UniqueConstraint | PrimaryKeyConstraint))
+    return any(list(known.columns) == [column] for known in unique)
+
+
+def _default_of_model(column: Column[Any]) -> str | None:
+    if isinstance(column.server_default, DefaultClause):
+        return str(column.server_default.arg)
+    if isinstance(column.server_default, Computed):
+        return str(column.server_default.sqltext)
+    is_numbered = column.identity is not None or column is column.table.autoincrement_column
+    return "the next number" if is_numbered else None

@@ -5,7 +5,17 @@ import { announce, button, dialog, h, plural, replace } from "../dom.ts";
 import { reload } from "../router.ts";
 import { type Conflict, decideConflicts } from "./conflicts.ts";
 import { diff, readNames } from "./diff.ts";
-import { type Change, type ChangeError, changes, discard, discardAll, forgetSaved, reject, toWire } from "./staged.ts";
+import {
+  type Change,
+  type ChangeError,
+  changes,
+  discard,
+  discardAll,
+  forgetSaved,
+  reject,
+  toWire,
+  undo,
+} from "./staged.ts";
 
 type Preview = { sql: { statement: string; parameters: unknown }[] };
 
@@ -16,6 +26,11 @@ export async function review(): Promise<void> {
     return;
   }
   await new Review().draw();
+}
+
+/** Undo the last step, or say that there is none. */
+export function undoLast(): void {
+  if (!undo()) announce("Nothing to undo.");
 }
 
 class Review {

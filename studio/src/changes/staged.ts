@@ -1,6 +1,7 @@
 // The staged changes: edits that are not saved yet. They stay while pages change, and every step can be undone.
 
 import { type Cell, isCut, type Whole } from "../api.ts";
+import { shownKey, shownName } from "../names.ts";
 import { same } from "../text.ts";
 
 export type Change = {
@@ -166,4 +167,4 @@ export function toWire({ op, table, key, values, was }: Change): object {
 }
 
 export const changeName = ({ op, table, key }: Change): string =>
-  op === "insert" ? `${table}: new row` : `${table} ${key}`;
+  op === "insert" ? `${shownName(table)}: new row` : `${shownName(table)} ${shownKey(key)}`;

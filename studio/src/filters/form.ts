@@ -2,7 +2,7 @@
 
 import type { Table } from "../api.ts";
 import { h, popover } from "../dom.ts";
-import { session } from "../session.ts";
+import { operatorsOf } from "../session.ts";
 import { type Condition, conditionOf, fieldsOf, valuesOf } from "./filter.ts";
 
 /** Open the form below `anchor`, filled with the condition to change, or with a column for a new one. */
@@ -21,8 +21,9 @@ export function conditionForm(
   const op = h("select", { "aria-label": "Operator", onchange: () => drawFields() });
   const fields = h("span.values");
   const drawOperators = (): void => {
-    const kind = table.columns.find(({ name }) => name === column.value)?.kind ?? "text";
-    const known = session.operators[kind] ?? [];
+    const chosen = table.columns.find(({ name }) => name === column.value);
+    const kind = chosen?.kind ?? "text";
+    const known = chosen ? operatorsOf(chosen) : [];
     op.replaceChildren(...known.map((name) => h("option", { value: name }, name)));
     if (before && known.includes(before.op)) op.value = before.op;
     else if (kind === "text" && known.includes("contains")) op.value = "contains";

@@ -11,7 +11,8 @@ from sqlalchemy import ARRAY, Text, and_, bindparam, cast, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 
-from tatame_db.studio.changes import BoundChange, BoundValue, Insert, rejection
+from tatame_db.studio.bound import BoundChange, BoundValue, Insert
+from tatame_db.studio.changes import rejection
 from tatame_db.studio.imports.plan import MAX_BAD_ROWS
 from tatame_db.studio.imports.values import Row, ValueUnfit, row_of
 

@@ -41,8 +41,8 @@ class Imports:
 
     async def keys(self, address: str) -> list[list[str]]:
         """Return the keys of a table by which an import may recognize a row."""
-        async with read_transaction(self._database):
-            return keys_of(table_named(address))
+        async with read_transaction(self._database) as connection:
+            return keys_of(await table_named(connection, address))
 
     async def run(self, receive: Receive, address: str, plan: Plan, file: IO[bytes], *, check: bool) -> dict[str, Any]:
         """Insert the rows of a file; return what became of them, and whether that is committed.
@@ -63,7 +63,7 @@ class Imports:
     async def _insert(
         self, connection: AsyncConnection, address: str, plan: Plan, file: IO[bytes]
     ) -> tuple[Outcome, str]:
-        table = table_named(address)
+        table = await table_named(connection, address)
         columns = _columns(plan, table)
         # All of a file must be read to know its encoding.
         codec: str | None = plan.encoding

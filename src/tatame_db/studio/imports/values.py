@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from sqlalchemy import ARRAY
 
-from tatame_db.studio.tables import kind_of
+from tatame_db.studio.kinds import kind_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Column

@@ -1,6 +1,7 @@
 // The address of the page: the filter, the sort order, and the page of rows.
 
 import { type Condition, type Group, narrowed, readFilter, writeFilter } from "../../filters/filter.ts";
+import { encodedName } from "../../names.ts";
 
 export type Sort = { column: string; descending: boolean };
 
@@ -25,7 +26,7 @@ export class RowsAddress {
     return (this.parameters.get("sort") ?? "")
       .split(",")
       .filter((name) => name !== "")
-      .map((name) => ({ column: name.replace(/^-/, ""), descending: name.startsWith("-") }));
+      .map((name) => ({ column: decodeURIComponent(name.replace(/^-/, "")), descending: name.startsWith("-") }));
   }
 
   /** Return the address with parameters changed, or removed by null. It shows the first page unless one is selected. */
@@ -36,12 +37,12 @@ export class RowsAddress {
       if (value === null) search.delete(name);
       else search.set(name, value);
     }
-    return `/t/${this.table}${search.size ? `?${search}` : ""}`;
+    return `/t/${encodeURIComponent(this.table)}${search.size ? `?${search}` : ""}`;
   }
 
   sorted(sort: Sort[]): string {
     return this.with({
-      sort: sort.map(({ column, descending }) => (descending ? `-${column}` : column)).join(",") || null,
+      sort: sort.map(({ column, descending }) => `${descending ? "-" : ""}${encodedName(column)}`).join(",") || null,
     });
   }
 

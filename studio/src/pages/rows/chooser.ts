@@ -32,7 +32,7 @@ export function chooseColumns(anchor: HTMLElement, table: Table, grid: GridApi<R
   };
   const showAll = (shown: boolean): void => {
     const names = table.columns.map(({ name }) => name);
-    grid.setColumnsVisible(shown ? names : names.filter((name) => name !== table.primary_key), shown);
+    grid.setColumnsVisible(shown ? names : names.filter((name) => !table.key.includes(name)), shown);
     draw();
   };
   draw();

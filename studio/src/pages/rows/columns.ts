@@ -4,12 +4,13 @@ import type { ColDef, GridApi, ICellRendererParams } from "ag-grid-community";
 import type { Column, Table, Whole } from "../../api.ts";
 import { changeOf } from "../../changes/staged.ts";
 import { h, memory } from "../../dom.ts";
-import { editorOf } from "../../editors.ts";
+import { CellEditor } from "../../editors.ts";
 import { fittingWidth, Heading } from "../../grid.ts";
 import { isPageKey, keyName } from "../../keys.ts";
 import { drawLabel, labels, referenceLabel } from "../../labels.ts";
+import { shownName } from "../../names.ts";
 import { shortType, textOf } from "../../text.ts";
-import { oneLine } from "../../values.ts";
+import { guarded, oneLine } from "../../values.ts";
 import { canEdit, columnNamed, linkOf, type Row, shownValue } from "./cells.ts";
 import { put } from "./edits.ts";
 import { isInRange } from "./selection.ts";
@@ -67,22 +68,28 @@ const sampleWidth = (table: Table, column: Column, sample: Row[]): number =>
     }),
   );
 
-const heading = ({ type, primary, references }: Column): ColDef<Row> => ({
-  sortable: true,
+const heading = ({ type, primary, references, sortable }: Column): ColDef<Row> => ({
+  sortable,
   // The server sorts. The grid only marks the sort columns.
   comparator: () => 0,
   headerComponentParams: {
     innerHeaderComponent: Heading,
-    innerHeaderComponentParams: { type: shortType(type), mark: primary ? "key" : references?.table },
+    innerHeaderComponentParams: {
+      type: shortType(type),
+      mark: primary ? "key" : references && shownName(references.table),
+    },
   },
 });
 
 const reading = (table: Table, column: Column, show: Show): ColDef<Row> => ({
-  ...(column.kind === "integer" && !column.references && !column.primary ? { type: "right" } : {}),
+  ...((column.kind === "integer" || column.kind === "number") && !column.references && !column.primary
+    ? { type: "right" }
+    : {}),
   valueGetter: ({ data }) => data && shownValue(table, data, column),
   // Otherwise the grid does not redraw a cell when its staged change is rejected or undone.
   equals: () => false,
-  cellRenderer: ({ data }: ICellRendererParams<Row>) => (data ? drawCell(table, data, column, show) : h("span")),
+  cellRenderer: ({ data }: ICellRendererParams<Row>) =>
+    data ? guarded(() => drawCell(table, data, column, show)) : h("span"),
   cellClassRules: {
     staged: ({ data }) => !!data && column.name in (changeOf(table.name, data.key)?.values ?? {}),
     ranged: ({ api, rowIndex }) => isInRange(api, rowIndex, column.name),
@@ -99,7 +106,7 @@ const reading = (table: Table, column: Column, show: Show): ColDef<Row> => ({
 
 const editing = (table: Table, column: Column): ColDef<Row> => ({
   editable: ({ data }) => !!data && canEdit(table, data, column),
-  cellEditor: editorOf(column),
+  cellEditor: CellEditor,
   cellEditorParams: { column_: column },
   cellEditorPopup: true,
   valueSetter: ({ data, newValue }) => {
@@ -111,7 +118,7 @@ const editing = (table: Table, column: Column): ColDef<Row> => ({
 function drawCell(table: Table, row: Row, column: Column, show: Show): HTMLElement {
   const link = linkOf(table, row, column);
   const cell = shownValue(table, row, column);
-  const line = oneLine(cell);
+  const line = oneLine(cell, column.kind);
   const label = labels.shown && drawLabel(referenceLabel(table, column.name, cell));
   line.querySelector(".more")?.addEventListener("click", () => show(row, column));
   const value = link ? h("a.follow", { href: link, tabindex: -1, title: "F4" }, line) : line;

@@ -5,7 +5,7 @@ import { asRefused, type Column, isCut, type Table, type Whole, wholeValue } fro
 import { change, changeOf, stage, stageDeletions, stageInsert } from "../../changes/staged.ts";
 import { announce, plural } from "../../dom.ts";
 import { writable } from "../../session.ts";
-import { columnNamed, isDeleted, type Row, shownValue, wholeShownValue } from "./cells.ts";
+import { columnNamed, isDeleted, mayEdit, type Row, shownValue, wholeShownValue } from "./cells.ts";
 import { activeColumn, activeRow, selectedRows } from "./selection.ts";
 
 export type Focus = { row?: Row | undefined; column?: Column | undefined };
@@ -21,6 +21,9 @@ function mayWrite(): boolean {
   if (!writable()) announce("The studio is read-only. Start it with --write to change data.");
   return writable();
 }
+
+const notEditable = (table: Table, column: Column): string =>
+  table.obstacle ?? `${column.name} cannot be edited: PostgreSQL writes it, or the role may not.`;
 
 /** Stage a value for a cell. Setting NULL where a new row has no value yet does nothing. */
 export function put(table: Table, row: Row, column: Column, value: Whole): void {
@@ -38,6 +41,10 @@ export async function readWhole(table: Table, row: Row, column: Column): Promise
 
 export async function setNull(table: Table, row: Row, column: Column): Promise<void> {
   if (!mayWrite()) return;
+  if (!mayEdit(table, row, column)) {
+    announce(notEditable(table, column));
+    return;
+  }
   if (!column.nullable) {
     announce(`${column.name} cannot be NULL.`);
     return;
@@ -48,7 +55,8 @@ export async function setNull(table: Table, row: Row, column: Column): Promise<v
 
 /** Read the full value of a cut cell and open its editor. Returns false if the cell is not cut or cannot be edited. */
 export async function editCut(table: Table, grid: GridApi<Row>, row: Row, column: Column): Promise<boolean> {
-  if (!writable() || isDeleted(table, row) || !isCut(shownValue(table, row, column))) return false;
+  if (!writable() || !mayEdit(table, row, column) || isDeleted(table, row) || !isCut(shownValue(table, row, column)))
+    return false;
   await readWhole(table, row, column);
   const rowIndex = grid.getRowNode(row.key)?.rowIndex;
   if (rowIndex !== null && rowIndex !== undefined) grid.startEditingCell({ rowIndex, colKey: column.name });
@@ -57,6 +65,10 @@ export async function editCut(table: Table, grid: GridApi<Row>, row: Row, column
 
 export function newRow(table: Table, grid: GridApi<Row>): void {
   if (!mayWrite()) return;
+  if (!table.may_insert) {
+    announce(table.obstacle ?? "The role may not insert rows into this table.");
+    return;
+  }
   const key = stageInsert(table.name);
   grid.ensureIndexVisible(0, "top");
   const shown = grid.getAllDisplayedColumns();
@@ -73,6 +85,10 @@ export function newRow(table: Table, grid: GridApi<Row>): void {
 /** Stage or undo the deletion of the selected rows, or of the focused cell's row if none is selected. */
 export function deleteRows(table: Table, grid: GridApi<Row>): void {
   if (!mayWrite()) return;
+  if (!table.may_delete) {
+    announce(table.obstacle ?? "The role may not delete rows of this table.");
+    return;
+  }
   const targets = selectedRows(grid);
   if (!targets.length) announce("Tick rows, or select a cell of the row to delete.");
   else stageDeletions(table.name, targets);
@@ -81,7 +97,11 @@ export function deleteRows(table: Table, grid: GridApi<Row>): void {
 
 /** Stage a value for a column of several rows, in one step. Rows that are staged for deletion are left out. */
 export async function putInAll(table: Table, rows: Row[], column: Column, value: Whole): Promise<void> {
-  const targets = rows.filter((row) => !isDeleted(table, row));
+  const targets = rows.filter((row) => !isDeleted(table, row) && mayEdit(table, row, column));
+  if (!targets.length) {
+    announce(notEditable(table, column));
+    return;
+  }
   try {
     for (const row of targets) await readWhole(table, row, column);
   } catch (error) {

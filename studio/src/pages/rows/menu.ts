@@ -5,12 +5,13 @@ import { type Column, isCut, rowPath, type Table, type Whole } from "../../api.t
 import { type Choice, contextMenu } from "../../context-menu.ts";
 import { copyText, plural } from "../../dom.ts";
 import { equalTo, unequalTo } from "../../filters/filter.ts";
+import { shownName } from "../../names.ts";
 import { go } from "../../router.ts";
-import { session, writable } from "../../session.ts";
+import { operatorsOf, writable } from "../../session.ts";
 import { plain } from "../../text.ts";
 import { csvLines, insertStatement, jsonLines, jsonObject, tabSeparated, type Values } from "../../written.ts";
 import type { RowsAddress } from "./address.ts";
-import { columnNamed, isDeleted, linkOf, type Row, shownValue, wholeShownValue } from "./cells.ts";
+import { columnNamed, isDeleted, linkOf, mayEdit, type Row, shownValue, wholeShownValue } from "./cells.ts";
 import { rememberCopied } from "./copied.ts";
 import { setNull } from "./edits.ts";
 import type { ValuePanel } from "./panel.ts";
@@ -24,14 +25,21 @@ export function openCellMenu(place: CellPlace, row: Row, column: Column, at: { x
   const { table, grid, panel } = place;
   const rowIndex = grid.getRowNode(row.key)?.rowIndex ?? 0;
   grid.setFocusedCell(rowIndex, column.name);
-  const canBeNull = writable() && column.nullable && !isDeleted(table, row) && shownValue(table, row, column) !== null;
+  const canBeNull =
+    writable() &&
+    column.nullable &&
+    mayEdit(table, row, column) &&
+    !isDeleted(table, row) &&
+    shownValue(table, row, column) !== null;
   const groups: Choice[][] = [
     filters(place, row, column),
     copies(place, row, column),
     [["Show value", () => void panel.show(row, column), "Space"], ...links(table, row, column)],
     canBeNull ? [["Set NULL", () => void setNull(table, row, column), "Del"]] : [],
   ];
-  contextMenu(`${column.name} of ${table.name}`, at, groups, () => grid.setFocusedCell(rowIndex, column.name));
+  contextMenu(`${column.name} of ${shownName(table.name)}`, at, groups, () =>
+    grid.setFocusedCell(rowIndex, column.name),
+  );
 }
 
 /** Open the menu below the focused cell. */
@@ -42,7 +50,7 @@ export function openMenuBelow(place: CellPlace, row: Row, column: Column, cell: 
 
 function filters({ table, address }: CellPlace, row: Row, column: Column): Choice[] {
   const value = shownValue(table, row, column);
-  const operators = session.operators[column.kind] ?? [];
+  const operators = operatorsOf(column);
   const found: Choice[] = [];
   const offer = (label: string, condition: ReturnType<typeof equalTo>): void => {
     if (operators.includes(condition.op)) found.push([label, () => go(address.narrowed(condition))]);
@@ -63,9 +71,9 @@ function links(table: Table, row: Row, column: Column): Choice[] {
   const link = linkOf(table, row, column);
   if (column.references && link) {
     const key = plain(shownValue(table, row, column) as Whole);
-    found.push([`Open ${column.references.table} ${key.slice(0, 30)}`, () => go(link), "F4"]);
+    found.push([`Open ${shownName(column.references.table)} ${key.slice(0, 30)}`, () => go(link), "F4"]);
   }
-  if (!row.isNew) found.push(["Open the row", () => go(rowPath(table.name, row.key))]);
+  if (!row.isNew && table.key.length) found.push(["Open the row", () => go(rowPath(table.name, row.key))]);
   return found;
 }
 
@@ -91,9 +99,11 @@ function copies({ table, grid }: CellPlace, row: Row, column: Column): Choice[] 
     [`Copy ${name} as TSV`, copy(shown, tabSeparated)],
     [`Copy ${name} as CSV`, copy(shown, (values) => [...csvLines(shown, values)].join(""))],
     [`Copy ${name} as JSON`, copy(shown, json)],
-    [`Copy ${name} as INSERT`, copy(table.columns, (values) => insertStatement([table.name], table.columns, values))],
+    [`Copy ${name} as INSERT`, copy(table.columns, (values) => insertStatement(placeOf(table), table.columns, values))],
   ];
 }
+
+const placeOf = ({ schema, title }: Table): string[] => (schema === "public" ? [title] : [schema, title]);
 
 const wholeValues = (table: Table, row: Row, columns: Column[]): Promise<Values> =>
   Promise.all(columns.map((column) => wholeShownValue(table, row, column)));

@@ -2,9 +2,12 @@
 
 import type { GridApi } from "ag-grid-community";
 import { asRefused, type Problem, type Table } from "../../api.ts";
-import { changeOf, inserted, onChanges, undo } from "../../changes/staged.ts";
-import { announce, h, replace } from "../../dom.ts";
+import { undoLast } from "../../changes/review.ts";
+import { changeOf, inserted, onChanges } from "../../changes/staged.ts";
+import { h, replace } from "../../dom.ts";
 import { rememberLabels } from "../../labels.ts";
+import { shownName } from "../../names.ts";
+import { note } from "../../notes.ts";
 import type { Page } from "../../router.ts";
 import { writable } from "../../session.ts";
 import { RowsAddress } from "./address.ts";
@@ -24,7 +27,7 @@ export function rowsPage(table: Table, url: URL): Page {
   const stopListening = onChanges(() => view.showChanges());
   view.update(url);
   return {
-    title: table.name,
+    title: shownName(table.name),
     element: view.element,
     update: (next) => view.update(next),
     reload: (arrived) => void view.load(arrived),
@@ -43,10 +46,6 @@ export function rowsPage(table: Table, url: URL): Page {
       ...(writable() ? { "Ctrl+z": undoLast } : {}),
     },
   };
-}
-
-function undoLast(): void {
-  if (!undo()) announce("Nothing to undo.");
 }
 
 /** The parts of the page and the rows that they show. */
@@ -85,6 +84,7 @@ class RowsView {
       "section.rows",
       this.toolbar.element,
       this.toolbar.search.note,
+      note(table),
       this.problem,
       split,
       this.paging.element,

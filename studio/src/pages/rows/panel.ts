@@ -2,11 +2,14 @@
 
 import { asRefused, type Column, type Table, type Whole } from "../../api.ts";
 import { changeOf } from "../../changes/staged.ts";
-import { button, copyText, h, number, replace } from "../../dom.ts";
+import { button, copyText, h, number, plural, replace } from "../../dom.ts";
 import { equalTo } from "../../filters/filter.ts";
+import { wholeOf } from "../../json-tree.ts";
+import { shownName } from "../../names.ts";
 import { go } from "../../router.ts";
 import { plain } from "../../text.ts";
-import { oneLine, whole } from "../../values.ts";
+import { byteLength } from "../../typed.ts";
+import { oneLine } from "../../values.ts";
 import type { RowsAddress } from "./address.ts";
 import { linkOf, type Row, wholeShownValue } from "./cells.ts";
 
@@ -45,11 +48,11 @@ export class ValuePanel {
     const why = change?.errors[column.name];
     return [
       why !== undefined && h("p.wrong", why),
-      value === undefined ? oneLine(value) : whole(value),
-      typeof value === "string" && value !== "" && h("p.muted", `${number([...value].length)} characters`),
+      value === undefined ? oneLine(value) : wholeOf(value, column),
+      typeof value === "string" && value !== "" && h("p.muted", sizeOf(value, column)),
       change &&
         column.name in change.was &&
-        h("div", h("h3", "Original value"), whole(change.was[column.name] ?? null)),
+        h("div", h("h3", "Original value"), wholeOf(change.was[column.name] ?? null, column)),
       this.actions(row, column, value),
     ];
   }
@@ -57,7 +60,7 @@ export class ValuePanel {
   private actions(row: Row, column: Column, value: Whole | undefined): HTMLElement {
     const text = plain(value);
     const link = linkOf(this.table, row, column);
-    const target = column.references ? `Open ${column.references.table} ${text}` : "Open the row";
+    const target = column.references ? `Open ${shownName(column.references.table)} ${text}` : "Open the row";
     return h(
       "div.row",
       link && h("a.button", { href: link }, target),
@@ -68,3 +71,6 @@ export class ValuePanel {
     );
   }
 }
+
+const sizeOf = (value: string, { kind }: Column): string =>
+  kind === "bytea" ? plural(byteLength(value.length), "byte") : `${number([...value].length)} characters`;

@@ -3,6 +3,7 @@
 import { type Cell, get, type Table, withQuery } from "../../api.ts";
 import { type ExportOptions, exportQuery } from "../../export-form.ts";
 import { labels } from "../../labels.ts";
+import { encodedName } from "../../names.ts";
 import type { RowsAddress } from "./address.ts";
 import type { Row } from "./cells.ts";
 
@@ -41,7 +42,7 @@ export const readRows = (
   signal: AbortSignal,
 ): Promise<Answer> =>
   get<Answer>(
-    `/api/rows/${name}`,
+    `/api/rows/${encodeURIComponent(name)}`,
     {
       q: parameters.get("q"),
       sort: parameters.get("sort"),
@@ -57,7 +58,8 @@ export const readRows = (
 
 export const rowsOf = ({ rows, columns, keys }: Answer): Row[] =>
   rows.map((cells, index) => ({
-    key: keys[index] ?? "",
+    // Rows of a table without a key are told apart by their place on the page.
+    key: keys[index] ?? `row ${index}`,
     cells: Object.fromEntries(columns.map((name, column) => [name, cells[column] ?? null])),
   }));
 
@@ -68,10 +70,10 @@ export const exportPath = (
   columns: string[],
   options: ExportOptions,
 ): string =>
-  withQuery(`/api/export/${table.name}.${options.format}`, {
+  withQuery(`/api/export/${encodeURIComponent(table.name)}.${options.format}`, {
     q: parameters.get("q"),
     sort: parameters.get("sort"),
     filter: parameters.get("filter"),
-    columns: columns.join(","),
+    columns: columns.map(encodedName).join(","),
     ...exportQuery(options),
   });

@@ -11,7 +11,7 @@ import { activeColumn, selectedRows } from "./selection.ts";
 /** Open the form below `anchor`, on the column of the focused cell. */
 export function setColumn(anchor: HTMLElement, table: Table, grid: GridApi<Row>): void {
   const rows = selectedRows(grid);
-  const columns = table.columns.filter(({ primary }) => !primary);
+  const columns = table.columns.filter(({ primary, editable }) => !primary && editable);
   if (!rows.length || !columns.length) {
     announce("Tick the rows to change first.");
     return;

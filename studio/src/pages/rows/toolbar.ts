@@ -7,6 +7,7 @@ import { type ExportOptions, exportDialog } from "../../export-form.ts";
 import { filterBar } from "../../filters/bar.ts";
 import { conditionForm } from "../../filters/form.ts";
 import { labels } from "../../labels.ts";
+import { shownName } from "../../names.ts";
 import { go } from "../../router.ts";
 import { writable } from "../../session.ts";
 import type { RowsAddress } from "./address.ts";
@@ -46,7 +47,7 @@ export class Toolbar {
     ];
     this.element = h(
       "div.toolbar",
-      h("h1", table.name),
+      h("h1", shownName(table.name)),
       this.count,
       this.search.element,
       this.filters,
@@ -55,6 +56,8 @@ export class Toolbar {
   }
 
   drawFilters(): void {
+    // Otherwise the estimate of rows that arrive later would replace an exact number.
+    this.count.disabled = true;
     const changed = (filter: Parameters<RowsAddress["filtered"]>[0]): void => {
       go(this.address.filtered(filter));
       this.filters.querySelector<HTMLElement>("button.add")?.focus();
@@ -72,6 +75,7 @@ export class Toolbar {
 
   /** Show the estimated number of rows, or the exact one of a search. A filter has no estimate. */
   showEstimate({ estimated, search, rows, next, previous }: Answer): void {
+    this.count.disabled = false;
     if (search) {
       const found = search.rows ?? (next || previous || search.more ? null : rows.length);
       this.count.textContent =
@@ -114,7 +118,7 @@ export class Toolbar {
   }
 
   private exporter(): HTMLElement {
-    const about = `All rows of ${this.table.name} that the filter selects, with the columns and the order of this page.`;
+    const about = `All rows of ${shownName(this.table.name)} that the filter selects, with the columns and the order of this page.`;
     const show = (): void => exportDialog([about], [["Download", (options) => this.download(options)]]);
     return button("Export", show, { "aria-haspopup": "dialog" });
   }
