@@ -40,7 +40,7 @@ def type_into(visit: Visit, key: object, column: str, text: str) -> None:
     cell = visit.cell_of(key, column)
     cell.click()
     visit.page.keyboard.press("Enter")
-    visit.page.locator(".editor textarea, .editor input").wait_for()
+    visit.page.locator(".editor textarea, .editor input:not(.picker)").wait_for()
     visit.page.keyboard.press("Control+a")
     visit.page.keyboard.type(text)
     visit.page.keyboard.press("Enter")
