@@ -48,6 +48,7 @@ const KEYS = [
     "SQL",
     [
       ["Ctrl Enter", "Run the selection, or the statement at the cursor", "Ctrl+Enter"],
+      ["Alt Enter", "Run all statements of the tab", "Alt+Enter"],
       ["Ctrl Shift Enter", "Show the query plan"],
       ["Ctrl Space", "Show completions"],
       ["Alt .", "Cancel the running statement", "Alt+."],

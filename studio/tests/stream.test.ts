@@ -1,6 +1,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { describeDone, type Line, offsetOf, readLines } from "../src/pages/sql/stream.ts";
+import {
+  charactersBefore,
+  describeDone,
+  describeRun,
+  type Line,
+  offsetOf,
+  readLines,
+} from "../src/pages/sql/stream.ts";
 
 async function read(...chunks: (string | Uint8Array<ArrayBuffer>)[]): Promise<Line[]> {
   const encoder = new TextEncoder();
@@ -33,15 +40,19 @@ test("the last line needs no line end, and empty lines are skipped", async () =>
 });
 
 test("a position counts an emoji as one character", () => {
-  assert.equal(offsetOf("SELECT '😀', x", 1), 0);
-  assert.equal(offsetOf("SELECT '😀', x", 13), 13);
-  assert.equal(offsetOf("SELECT 'aa', x", 13), 12);
+  assert.equal(offsetOf("SELECT '😀', x", 0), 0);
+  assert.equal(offsetOf("SELECT '😀', x", 12), 13);
+  assert.equal(offsetOf("SELECT 'aa', x", 12), 12);
   assert.equal(offsetOf("short", 100), 5);
+  for (let at = 0; at <= 12; at++) assert.equal(charactersBefore("SELECT '😀', x", offsetOf("SELECT '😀', x", at)), at);
 });
 
 test("the summary names a command other than SELECT", () => {
   assert.equal(describeDone({ rows: 3, ms: 1.25, command: "SELECT 3" }, "rows"), "3 rows in 1.3 ms");
-  assert.equal(describeDone({ rows: 0, ms: 12.3, command: "UPDATE 0" }, "rows"), "UPDATE 0 · 0 rows in 12 ms");
+  assert.equal(describeDone({ rows: 0, ms: 12.3, command: "UPDATE 0" }, "rows"), "UPDATE 0 in 12 ms");
+  assert.equal(describeDone({ rows: 2, ms: 12.3, command: "DELETE 2" }, "rows"), "DELETE 2 · 2 rows in 12 ms");
+  assert.equal(describeDone({ rows: 0, ms: 1, command: "SELECT 0" }, "rows"), "0 rows in 1.0 ms");
+  assert.equal(describeRun(3, 12.3), "3 statements in 12 ms");
   assert.equal(describeDone({ rows: 1000, ms: 12.3, more: true }, "rows"), "1,000 rows in 12 ms; more are available");
   assert.equal(describeDone({ rows: 0, ms: 0.26 }, "plan"), "explained in 0.3 ms");
 });

@@ -14,6 +14,11 @@ def write(page: Page, text: str) -> None:
     page.keyboard.insert_text(text)
 
 
+def run_all(page: Page, text: str) -> None:
+    write(page, text)
+    page.keyboard.press("Alt+Enter")
+
+
 def run(page: Page, text: str) -> None:
     write(page, text)
     page.keyboard.press("Control+Enter")
@@ -138,3 +143,71 @@ def test_two_tabs_run_at_once(contexts: Callable[..., BrowserContext], reading: 
         expect(two.cell(0, "0")).to_have_text("not blocked")
         one.page.keyboard.press("Alt+.")
         expect(one.page.locator(".results .problem")).to_contain_text("cancel")
+
+
+def test_a_tab_has_a_session_with_transactions_and_questions(edit: Visit, database: psycopg.Connection) -> None:
+    database.execute("CREATE TABLE sessions_of_tabs AS SELECT n FROM generate_series(1, 60) AS n")
+    database.execute("GRANT ALL ON sessions_of_tabs TO PUBLIC")
+    count = "SELECT count(*) FROM sessions_of_tabs"
+    page = edit.go("/sql")
+    session = page.locator(".session")
+
+    run_all(page, "BEGIN; DELETE FROM sessions_of_tabs WHERE n > 10; SELECT count(*) FROM sessions_of_tabs;")
+    expect(page.locator(".outcome")).to_contain_text("3 statements in")
+    expect(session).to_contain_text("A transaction is open.")
+    expect(edit.cell(0, "0")).to_have_text("10")
+    page.locator(".result-list").get_by_role("button", name="DELETE 50").click()
+    expect(page.locator(".result .command")).to_have_text("DELETE 50")
+    page.get_by_role("navigation", name="Pages").get_by_role("link", name="Overview").click()
+    expect(page.locator(".sql")).to_have_count(0)
+    page.go_back()
+    page.locator(".result-list").get_by_role("button", name="1 rows").click()
+    expect(edit.cell(0, "0")).to_have_text("10")
+    session.get_by_role("button", name="Roll back").click()
+    expect(session).to_be_hidden()
+    assert database.execute(count).fetchone() == (60,)
+
+    run(page, "DELETE FROM sessions_of_tabs")
+    question = page.get_by_role("dialog", name="Do you want this?")
+    expect(question).to_contain_text("deletes 60 rows of sessions_of_tabs")
+    assert database.execute(count).fetchone() == (60,)
+    question.get_by_role("button", name="No, change nothing").click()
+    expect(page.locator(".results .problem")).to_contain_text("Not done, as you chose")
+    run(page, "DELETE FROM sessions_of_tabs")
+    question.get_by_role("button", name="Yes, do it").click()
+    expect(page.locator(".outcome")).to_contain_text("DELETE 60")
+    assert database.execute(count).fetchone() == (0,)
+
+    run_all(page, "SELECT 1;\nBEGIN;\nSELECT '😀', nothing_there FROM users; SELECT 2")
+    expect(page.locator(".outcome")).to_have_text("statement 3 of 4 failed")
+    expect(page.locator(".cm-lintRange-error")).to_have_text("nothing_there")
+    expect(page.get_by_role("button", name="Line 3, column 14")).to_be_visible()
+    expect(session).to_contain_text("The transaction has failed.")
+    edit.expected.append("dialog:")
+    page.reload()
+    assert [text for text in edit.wrong if text.startswith("dialog:")] == ["dialog: "]
+    database.execute("DROP TABLE sessions_of_tabs")
+
+
+def test_notices_notifications_and_the_end_of_a_session_are_shown(visit: Visit, database: psycopg.Connection) -> None:
+    page = visit.go("/sql")
+    run(page, "DO $$ BEGIN RAISE WARNING 'careful <b>'; END $$")
+    expect(page.locator(".notices li")).to_have_text("Warning: careful <b>")
+    run(page, "LISTEN gossip")
+    expect(page.locator(".outcome")).to_contain_text("LISTEN")
+    database.execute("NOTIFY gossip, 'a new belt'")
+    expect(page.locator(".notifications")).to_contain_text("gossip: a new belt")
+    run_all(page, "BEGIN; SELECT pg_backend_pid()")
+    pid = visit.cell(0, "0").inner_text()
+    expect(page.locator(".session")).to_contain_text("A transaction is open.")
+    database.execute(f"SELECT pg_terminate_backend({pid})")
+    expect(page.locator(".session")).to_contain_text("Its open transaction was rolled back.")
+    run(page, "SELECT pg_sleep(60)")
+    expect(page.locator(".results .problem")).to_contain_text("the session of this tab has ended")
+    run(page, "SELECT pg_sleep(60)")
+    expect(page.get_by_role("button", name="Cancel")).to_be_visible()
+    page.get_by_role("navigation", name="Pages").get_by_role("link", name="Schema").click()
+    expect(page.locator(".sql")).to_have_count(0)
+    page.go_back()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator(".results .problem")).to_contain_text("cancel")

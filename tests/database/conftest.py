@@ -221,8 +221,13 @@ class Client:
         return response.json
 
     def run(self, text: str, **options: Any) -> list[Any]:
-        """Run a statement and return the lines of the response."""
-        response = self.ask("/api/sql", {"id": secrets.token_hex(8), "text": text, **options})
+        """Run statements in a tab and return the results, without the places of the statements and the session."""
+        return [line for line in self.script(text, **options) if not {"statement", "session"} & set(line)]
+
+    def script(self, text: str, **options: Any) -> list[Any]:
+        """Run statements in a tab and return the lines of the response."""
+        body = {"id": secrets.token_hex(8), "tab": "one", "text": text} | options
+        response = self.ask("/api/sql", body)
         assert response.status == 200, response.text
         return response.lines
 

@@ -15,7 +15,7 @@ from tatame_db.studio.access import READER, WRITER, Access, RoleTooPowerful, ope
 
 Client = Any
 EVERYTHING = ["/", "/t/users", "/sql", "/static/studio.js", "/api/session", "/api/rows/users", "/api/export/users.csv"]
-ASK = {"id": "one", "text": "SELECT 1"}
+ASK = {"id": "one", "tab": "one", "text": "SELECT 1"}
 
 
 # --- Signing in -------------------------------------------------------------------------------------------------------
@@ -174,8 +174,6 @@ def test_only_static_files_are_served(filled_studio: Client) -> None:
 # --- SQL --------------------------------------------------------------------------------------------------------------
 
 ATTACKS = {
-    "commit; UPDATE users SET email = 'x'": "42601",
-    "SELECT 1; SELECT 2": "42601",
     "UPDATE users SET email = 'x'": "25006",
     "INSERT INTO roles VALUES ('x')": "25006",
     "DELETE FROM users": "25006",
@@ -215,54 +213,19 @@ ATTACKS = {
     "ALTER SYSTEM SET fsync = off": "25001",
     "LOAD 'plpgsql'": "42501",
     "VACUUM": "25001",
-    "PREPARE TRANSACTION 'x'": "55000",
+    "PREPARE TRANSACTION 'x'": "25006",
 }
 
 
-@pytest.mark.parametrize(("statement", "code"), ATTACKS.items())
-def test_sql_in_a_read_only_studio_changes_nothing(
-    filled_studio: Client, filled_database: Database, statement: str, code: str
-) -> None:
+def test_sql_in_a_read_only_studio_changes_nothing(filled_studio: Client, filled_database: Database) -> None:
+    everything = text("SELECT string_agg(email, ',' ORDER BY id), count(*) FROM users")
     # A session of the superuser, which some of the statements try to end.
     with filled_database.engine.connect() as other:
-        before = other.execute(text("SELECT string_agg(email, ',' ORDER BY id), count(*) FROM users")).all()
-        assert filled_studio.error(statement)["code"] == code
-        assert other.execute(text("SELECT string_agg(email, ',' ORDER BY id), count(*) FROM users")).all() == before
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "COMMIT",
-        "ROLLBACK",
-        "BEGIN READ WRITE",
-        "SET default_transaction_read_only = off",
-        "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE",
-        "SELECT set_config('default_transaction_read_only', 'off', false)",
-        "RESET ALL",
-        "RESET SESSION AUTHORIZATION",
-        "DISCARD ALL",
-        "SET ROLE NONE",
-        "SET search_path = pg_catalog",
-    ],
-)
-def test_a_statement_cannot_prepare_a_write_by_the_next_one(filled_studio: Client, statement: str) -> None:
-    filled_studio.run(statement)
-
-    assert filled_studio.error("UPDATE users SET email = 'x'")["code"] == "25006"
-    assert filled_studio.run("SELECT session_user, current_user, current_setting('search_path')")[1]["rows"] == [
-        [READER, READER, 'public, "$user", public']
-    ]
-
-
-def test_a_statement_leaves_nothing_in_a_session(filled_studio: Client) -> None:
-    filled_studio.run("SELECT pg_advisory_lock(7)")
-    filled_studio.run("PREPARE mine AS SELECT 1")
-    filled_studio.run("LISTEN gossip")
-
-    assert filled_studio.error("EXECUTE mine")["code"] == "26000"
-    assert filled_studio.run("SELECT pg_listening_channels()")[-1]["done"]["rows"] == 0
-    assert filled_studio.run("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'")[-1]["done"]["rows"] == 0
+        before = other.execute(everything).all()
+        for statement, code in ATTACKS.items():
+            assert filled_studio.error(statement)["code"] == code, statement
+            assert other.execute(everything).all() == before, statement
+            assert filled_studio.error("UPDATE users SET email = 'x'")["code"] == "25006", statement
 
 
 @pytest.mark.parametrize("statement", ["COPY users TO STDOUT", "COPY roles FROM STDIN"])
@@ -275,6 +238,7 @@ def test_copy_to_the_client_neither_hangs_nor_breaks_the_studio(writing_studio: 
     "statement",
     [
         "COPY roles TO PROGRAM 'id'",
+        "SELECT setval('users_id_seq', 1)",
         "SELECT pg_read_file('/etc/passwd')",
         "SET ROLE postgres",
         "ALTER ROLE tatame_studio_writer SUPERUSER",
@@ -319,7 +283,7 @@ def test_on_another_server_the_transaction_keeps_the_role_from_writing(
 
     assert studio.get("/api/session")["role"] == name
     for statement, code in ATTACKS.items():
-        if code in {"25006", "25001", "2D000", "42601"} and "EXTENSION" not in statement:
+        if code in {"25006", "25001", "2D000"} and "EXTENSION" not in statement:
             assert studio.error(statement)["code"] in {code, "42501"}, statement
     assert studio.run("SELECT 1 FROM roles")[-1]["done"]["rows"] == 0
 

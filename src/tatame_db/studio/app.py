@@ -31,16 +31,17 @@ from tatame_db.studio.imports.transaction import Imports
 from tatame_db.studio.imports.upload import uploaded
 from tatame_db.studio.index import STATIC, index_page
 from tatame_db.studio.page import Place, read_page
-from tatame_db.studio.query import Queries, SqlStatement
 from tatame_db.studio.requests import get_route as _get
 from tatame_db.studio.requests import json_body as _body
 from tatame_db.studio.responses import StreamedResponse, json_response, problem_response
 from tatame_db.studio.saved_routes import saved_query_routes
+from tatame_db.studio.sql.routes import sql_routes
+from tatame_db.studio.sql.sessions import Sessions
 from tatame_db.studio.tables import describe, describe_models, table_named
 from tatame_db.studio.transactions import read_transaction, write_transaction
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import Callable
 
     from sqlalchemy import URL
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -78,7 +79,7 @@ class Studio:
         # Also where the address has a name, because the sessions of this studio must be known.
         address = self.access.address.update_query_dict({"application_name": self.own})
         self.database = AsyncDatabase(address)
-        self.queries = Queries(self.database, self.access.write)
+        self.sql_sessions = Sessions(self.database, write=self.access.write)
         self.imports = Imports(self.database)
         # `evolve` and `move` are synchronous.
         self.engine = Database(address).engine
@@ -86,6 +87,7 @@ class Studio:
 
     async def close(self) -> None:
         """Close all connections."""
+        await self.sql_sessions.close_all()
         await self.database.engine.dispose()
         self.engine.dispose()
 
@@ -119,8 +121,7 @@ class Studio:
                 _get("/api/import-progress/{id}", self.import_progress),
                 Route("/api/import/{table}/{mode}", self.import_file, methods=["POST"]),
                 *saved_query_routes(self.saved),
-                Route("/api/sql", self.sql, methods=["POST"]),
-                Route("/api/sql/cancel", self.cancel, methods=["POST"]),
+                *sql_routes(self.sql_sessions),
                 Mount("/static", StaticFiles(directory=str(STATIC), check_dir=False)),
                 Route("/api/{path:path}", _unknown_route, methods=["GET", "POST"]),
                 Route("/{path:path}", index_page),
@@ -316,22 +317,6 @@ class Studio:
             check = mode == "check"
             return json_response(await self.imports.run(request.receive, table, plan, file, check=check))
 
-    # SQL
-
-    async def sql(self, request: Request) -> Response:
-        """Run a statement and stream its result as lines of JSON."""
-        statement = await _body(request, SqlStatement)
-        return StreamedResponse(_lines(self.queries.run(statement)), "application/x-ndjson", open_ended=True)
-
-    async def cancel(self, request: Request) -> Response:
-        """Cancel a statement."""
-        body = await _body(request, _Cancel)
-        return json_response({"cancelled": await self.queries.cancel(body.id)})
-
-
-class _Cancel(msgspec.Struct, forbid_unknown_fields=True):
-    id: str
-
 
 # --- Requests ---------------------------------------------------------------------------------------------------------
 
@@ -361,14 +346,6 @@ def _number_of_rows(text: str) -> int:
 
 
 # --- Responses --------------------------------------------------------------------------------------------------------
-
-
-async def _lines(pieces: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[bytes]:
-    try:
-        async for piece in pieces:
-            yield msgspec.json.encode(piece) + b"\n"
-    finally:
-        await pieces.aclose()
 
 
 async def _expected_error(_: Request, error: Exception) -> Response:

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import DBAPIError
 
-from tatame_db.database.driver import async_driver_connection
 from tatame_db.database.text_output import TEXT_OUTPUT
 from tatame_db.roles.missing import error_of_refusal, is_refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    import psycopg
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from tatame_db.database.pool import AsyncDatabase
@@ -25,14 +23,16 @@ PAGE_SECONDS = 30
 QUERY_SECONDS = 300
 EXPORT_SECONDS = 3600
 _LOCK_SECONDS = 5
-_SETTINGS = {
+_COMMON_SETTINGS = {
     **TEXT_OUTPUT,
-    # A generic plan cannot use an index for `starts`.
-    "plan_cache_mode": "force_custom_plan",
     "lock_timeout": f"{_LOCK_SECONDS}s",
     # An idle transaction holds its locks.
     "idle_in_transaction_session_timeout": f"{QUERY_SECONDS}s",
 }
+# A generic plan cannot use an index for `starts`.
+_SETTINGS = {**_COMMON_SETTINGS, "plan_cache_mode": "force_custom_plan"}
+SESSION_SETTINGS = {**_COMMON_SETTINGS, "statement_timeout": f"{QUERY_SECONDS}s"}
+"""The settings with which the session of a SQL tab begins; its statements may change them."""
 # The first query of each transaction: after a query, `SET TRANSACTION READ WRITE` is rejected.
 _SET = "SELECT set_config(name, value, true) FROM json_each_text(CAST(%(settings)s AS json)) AS setting(name, value)"
 
@@ -73,16 +73,3 @@ async def write_transaction(database: AsyncDatabase) -> AsyncGenerator[AsyncConn
     async with _explained(database, "studio --write"), engine.begin() as connection:
         await connection.exec_driver_sql(_SET, _settings(PAGE_SECONDS, **_DAY_FIRST))
         yield connection
-
-
-@contextlib.asynccontextmanager
-async def disposable_connection(database: AsyncDatabase, *, write: bool) -> AsyncGenerator[psycopg.AsyncConnection]:
-    """Open a transaction on a connection that is closed afterwards, whatever a statement has left in its session."""
-    engine = database.engine.execution_options(postgresql_readonly=not write)
-    async with engine.connect() as connection:
-        try:
-            driver = async_driver_connection(await connection.get_raw_connection())
-            await driver.execute(_SET, _settings(QUERY_SECONDS))
-            yield driver
-        finally:
-            await connection.invalidate()

@@ -1,21 +1,20 @@
 // The SQL editor: a state for each tab, the statement to run, and error markers.
 
 import { closeCompletion } from "@codemirror/autocomplete";
-import { ensureSyntaxTree } from "@codemirror/language";
 import { setDiagnostics } from "@codemirror/lint";
 import { EditorState, type Extension } from "@codemirror/state";
 import { EditorView } from "@codemirror/view";
 import { h } from "../../dom.ts";
 import { extensions } from "./extensions.ts";
-import { offsetOf } from "./stream.ts";
+import { charactersBefore, offsetOf } from "./stream.ts";
 import type { Tab } from "./tabs.ts";
 
-/** A statement and its offset in the text of the tab. */
-export type Statement = { text: string; from: number };
+/** A text to run and its offset in the tab. With a cursor, in characters, only the statement there runs. */
+export type Script = { text: string; from: number; cursor?: number };
 /** The location of an error, counted from 1. */
 export type Place = { line: number; column: number; goTo: () => void };
 
-type Actions = { run: () => void; explain: () => void; onEdit: (text: string) => void };
+type Actions = { run: () => void; runAll: () => void; explain: () => void; onEdit: (text: string) => void };
 
 export class Editor {
   readonly element = h("div.editor-place", { id: "query", role: "tabpanel", "aria-label": "Query" });
@@ -24,12 +23,12 @@ export class Editor {
   private readonly extensions: Extension[];
   private tab: Tab;
 
-  constructor(tab: Tab, { run, explain, onEdit }: Actions) {
+  constructor(tab: Tab, { onEdit, ...keys }: Actions) {
     this.tab = tab;
     const listener = EditorView.updateListener.of(({ docChanged, state }) => {
       if (docChanged) onEdit(state.doc.toString());
     });
-    this.extensions = [...extensions(run, explain), listener];
+    this.extensions = [...extensions(keys), listener];
     this.view = new EditorView({ state: this.stateOf(tab), parent: this.element });
   }
 
@@ -50,26 +49,23 @@ export class Editor {
     this.view.focus();
   }
 
-  destroy(): void {
-    this.view.destroy();
+  /** Return the selection, or the whole text with the cursor; the server finds the statement there. */
+  script(): Script {
+    const { doc, selection } = this.view.state;
+    const { main } = selection;
+    if (!main.empty) return { text: this.view.state.sliceDoc(main.from, main.to), from: main.from };
+    const text = doc.toString();
+    return { text, from: 0, cursor: charactersBefore(text, main.head) };
   }
 
-  /** Return the statement to run: the selection, or the statement at the cursor. */
-  statement(): Statement {
-    const { state } = this.view;
-    const { main } = state.selection;
-    if (!main.empty) return { text: state.sliceDoc(main.from, main.to), from: main.from };
-    const statements: { from: number; to: number }[] = [];
-    ensureSyntaxTree(state, state.doc.length, 500)
-      ?.topNode.cursor()
-      .iterate(({ name, from, to, type }) => {
-        if (name === "Statement") statements.push({ from, to });
-        return name === "Script" || type.isTop;
-      });
-    const found = statements.find(({ to }) => main.head <= to) ?? statements.at(-1);
-    return found
-      ? { text: state.sliceDoc(found.from, found.to), from: found.from }
-      : { text: state.doc.toString(), from: 0 };
+  /** Return all statements of the tab. */
+  whole(): Script {
+    return { text: this.view.state.doc.toString(), from: 0 };
+  }
+
+  /** Measure the editor again, after its page was away. */
+  measure(): void {
+    this.view.requestMeasure();
   }
 
   /** The name of the tab. */
@@ -90,8 +86,8 @@ export class Editor {
     this.view.dispatch(setDiagnostics(this.view.state, []));
   }
 
-  /** Underline the word at a position that PostgreSQL reported, and return its location. */
-  markError({ text, from }: Statement, position: number, message: string): Place {
+  /** Underline the word at a position in a script, in characters from 0, and return its location. */
+  markError({ text, from }: Script, position: number, message: string): Place {
     const { doc } = this.view.state;
     const offset = Math.min(from + offsetOf(text, position), doc.length);
     const word = /^[\p{L}\p{N}_]+|^./su.exec(this.view.state.sliceDoc(offset, offset + 100))?.[0] ?? " ";

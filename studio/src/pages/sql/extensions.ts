@@ -12,7 +12,9 @@ import { cspNonce } from "../../grid.ts";
 import { session } from "../../session.ts";
 import { shortType } from "../../text.ts";
 
-export const extensions = (run: () => void, explain: () => void): Extension[] => [
+type Keys = { run: () => void; runAll: () => void; explain: () => void };
+
+export const extensions = ({ run, runAll, explain }: Keys): Extension[] => [
   lineNumbers(),
   history(),
   drawSelection(),
@@ -26,7 +28,9 @@ export const extensions = (run: () => void, explain: () => void): Extension[] =>
   EditorView.domEventHandlers({ beforeinput: replaceSelection }),
   EditorView.contentAttributes.of({ "aria-label": "SQL", spellcheck: "false" }),
   ...(cspNonce() ? [EditorView.cspNonce.of(cspNonce())] : []),
-  Prec.highest(keymap.of([binding("Mod-Enter", run), binding("Mod-Shift-Enter", explain)])),
+  Prec.highest(
+    keymap.of([binding("Mod-Enter", run), binding("Alt-Enter", runAll), binding("Mod-Shift-Enter", explain)]),
+  ),
   keymap.of([
     ...closeBracketsKeymap,
     ...defaultKeymap,

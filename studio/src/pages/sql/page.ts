@@ -1,82 +1,134 @@
-// The SQL page: tabs, an editor, and the results of one statement at a time.
+// The SQL page: tabs, an editor, and for each tab a session on the server with its results.
 
-import { button, h } from "../../dom.ts";
+import { button, h, replace } from "../../dom.ts";
 import type { Page } from "../../router.ts";
 import { Editor } from "./editor.ts";
 import { showHistory } from "./history.ts";
-import { Results } from "./results.ts";
 import { Runner } from "./run.ts";
 import { SavedQueries } from "./saved.ts";
+import { watchSessions } from "./session-bar.ts";
 import { drawStrip, markChanged, stripButtons } from "./strip.ts";
-import { type SavedQuery, Tabs } from "./tabs.ts";
+import { type SavedQuery, type Tab, Tabs } from "./tabs.ts";
 
+let kept: SqlPage | undefined;
+
+/** Return the page, which is made once: its results, sessions and running statements stay while others are shown. */
 export function sqlPage(): Page {
-  const tabs = new Tabs();
-  const results = new Results();
-  const editor = new Editor(tabs.open, {
-    run: () => void runner.run("rows"),
-    explain: () => void runner.run("plan"),
-    onEdit: (text) => {
-      tabs.open.text = text;
-      tabs.remember();
-      markChanged(strip, tabs);
+  if (kept) requestAnimationFrame(() => kept?.editor.measure());
+  kept ??= new SqlPage();
+  return kept.page;
+}
+
+class SqlPage {
+  readonly page: Page;
+  readonly editor: Editor;
+  private readonly tabs = new Tabs();
+  private readonly runners = new Map<Tab, Runner>();
+  private readonly saved = new SavedQueries(
+    this.tabs,
+    (query) => this.openSaved(query),
+    () => this.drawStrip(),
+  );
+  private readonly strip = h("div.tabs", { role: "tablist", "aria-label": "Queries" });
+  private readonly toolbar = h("div.toolbar");
+  private readonly below = h("div.tab-results");
+  private readonly files: HTMLButtonElement[];
+  private readonly actions = {
+    add: (): void => this.add(),
+    close: (index: number): void => this.close(index),
+    choose: (index: number, focus: boolean): void => {
+      this.tabs.choose(index);
+      this.showOpen(focus);
     },
-  });
-  const runner = new Runner(editor, results);
-  const strip = h("div.tabs", { role: "tablist", "aria-label": "Queries" });
-  const showOpen = (focus = true): void => {
-    editor.show(tabs.open);
-    drawStrip(strip, tabs, actions);
-    if (focus) editor.focus();
   };
-  const add = (text = "", saved?: SavedQuery): void => {
-    tabs.add(text, saved);
-    showOpen();
-  };
-  const open = (query: SavedQuery): void => {
-    tabs.openSaved(query);
-    editor.show(tabs.open);
-    if (editor.text() !== tabs.open.text) editor.replace(0, editor.text().length, tabs.open.text);
-    showOpen();
-  };
-  const saved = new SavedQueries(tabs, open, () => drawStrip(strip, tabs, actions));
-  const close = (index: number): void => {
-    tabs.close(index);
-    showOpen();
-  };
-  const choose = (index: number, focus: boolean): void => {
-    tabs.choose(index);
-    showOpen(focus);
-  };
-  const actions = { add: () => add(), close, choose };
-  const openHistory = (): void => showHistory((text) => add(text));
-  drawStrip(strip, tabs, actions);
-  const save = (): void => void saved.save(tabs.open);
-  const showSaved = (): void => void saved.showList();
-  const files = [
-    button("Save", save, { title: "Alt+S" }),
-    button("Queries", showSaved, { title: "Alt+Q", "aria-haspopup": "dialog" }),
-    button("History", openHistory, { title: "Alt+H" }),
-  ];
-  const { controls, outcome } = runner;
-  const toolbar = h("div.toolbar", controls, h("span.grow"), outcome, h("span.grow"), files);
-  const tabButtons = stripButtons(tabs, actions);
-  return {
-    title: "SQL",
-    element: h("section.sql", h("h1.sr", "SQL"), strip, tabButtons, editor.element, toolbar, results.element),
-    leave: () => {
-      void runner.stop();
-      results.clear();
-      editor.destroy();
-    },
-    keys: {
-      "Alt+t": () => add(),
-      "Alt+w": () => close(tabs.index),
+
+  constructor() {
+    const openHistory = (): void => showHistory((text) => this.add(text));
+    const save = (): void => void this.saved.save(this.tabs.open);
+    const showSaved = (): void => void this.saved.showList();
+    this.files = [
+      button("Save", save, { title: "Alt+S" }),
+      button("Queries", showSaved, { title: "Alt+Q", "aria-haspopup": "dialog" }),
+      button("History", openHistory, { title: "Alt+H" }),
+    ];
+    this.editor = new Editor(this.tabs.open, {
+      run: () => void this.runner.run("rows"),
+      runAll: () => void this.runner.runAll(),
+      explain: () => void this.runner.run("plan"),
+      onEdit: (text) => this.onEdit(text),
+    });
+    this.drawStrip();
+    this.drawRunner();
+    watchSessions(() => [...this.runners.values()].map(({ session }) => session));
+    const keys = {
+      "Alt+t": () => this.add(),
+      "Alt+w": () => this.close(this.tabs.index),
       "Alt+h": openHistory,
       "Alt+s": save,
       "Alt+q": showSaved,
-      "Alt+.": () => void runner.stop(),
-      "Ctrl+Enter": () => void runner.run("rows"),
-    },
-  };
+      "Alt+.": () => void this.runner.stop(),
+      "Ctrl+Enter": () => void this.runner.run("rows"),
+      "Alt+Enter": () => void this.runner.runAll(),
+    };
+    this.page = { title: "SQL", element: this.draw(), keys };
+  }
+
+  private draw(): HTMLElement {
+    const { strip, editor, toolbar, below } = this;
+    const tabButtons = stripButtons(this.tabs, this.actions);
+    return h("section.sql", h("h1.sr", "SQL"), strip, tabButtons, editor.element, toolbar, below);
+  }
+
+  /** The runner of the open tab. */
+  private get runner(): Runner {
+    const tab = this.tabs.open;
+    const runner = this.runners.get(tab) ?? new Runner(tab, () => (this.tabs.open === tab ? this.editor : null));
+    this.runners.set(tab, runner);
+    return runner;
+  }
+
+  private onEdit(text: string): void {
+    this.tabs.open.text = text;
+    this.tabs.remember();
+    markChanged(this.strip, this.tabs);
+  }
+
+  private drawStrip(): void {
+    drawStrip(this.strip, this.tabs, this.actions);
+  }
+
+  private drawRunner(): void {
+    const { controls, outcome, session, results } = this.runner;
+    replace(this.toolbar, controls, h("span.grow"), outcome, h("span.grow"), this.files);
+    for (const runner of this.runners.values()) runner.results.visible = runner.results === results;
+    replace(this.below, session.element, results.element);
+  }
+
+  private showOpen(focus = true): void {
+    this.editor.show(this.tabs.open);
+    this.drawStrip();
+    this.drawRunner();
+    if (focus) this.editor.focus();
+  }
+
+  private add(text = "", saved?: SavedQuery): void {
+    this.tabs.add(text, saved);
+    this.showOpen();
+  }
+
+  private openSaved(query: SavedQuery): void {
+    this.tabs.openSaved(query);
+    this.editor.show(this.tabs.open);
+    const text = this.editor.text();
+    if (text !== this.tabs.open.text) this.editor.replace(0, text.length, this.tabs.open.text);
+    this.showOpen();
+  }
+
+  private close(index: number): void {
+    const tab = this.tabs.list[index];
+    if (tab) this.runners.get(tab)?.close();
+    if (tab) this.runners.delete(tab);
+    this.tabs.close(index);
+    this.showOpen();
+  }
 }

@@ -1,36 +1,69 @@
-// Runs and cancels statements, and shows their outcome.
+// Runs and cancels the statements of one tab, and shows their results.
 
 import { ask, post, posted, Refused } from "../../api.ts";
 import { announce, button, h, memory, number } from "../../dom.ts";
 import { chartStore } from "./chart/store.ts";
-import type { Editor, Statement } from "./editor.ts";
+import type { Editor, Script } from "./editor.ts";
 import { type Past, remember } from "./history.ts";
-import type { Results } from "./results.ts";
-import { describeDone, type How, type Line, readLines, type SqlProblem } from "./stream.ts";
+import { askAbout } from "./question.ts";
+import { ResultPane } from "./result-pane.ts";
+import { Results } from "./results.ts";
+import { closeSessions, SessionBar } from "./session-bar.ts";
+import {
+  describeDone,
+  describeRun,
+  type How,
+  type Line,
+  offsetOf,
+  type Place,
+  readLines,
+  type SqlProblem,
+} from "./stream.ts";
+import type { Tab } from "./tabs.ts";
 
 const CAPS = ["100", "1000", "10000", "50000"];
 const BROKEN_OFF: SqlProblem = {
   what: "The response was interrupted",
   means: "The studio or the database stopped while the statement was running.",
 };
+const undone = (inTime: boolean): SqlProblem => ({
+  what: inTime ? "Not done, as you chose" : "Not done: there was no answer in time",
+  means: "The statement changed nothing.",
+});
 
-type Running = { id: string; abort: AbortController; statement: Statement; how: How; past: Past };
+type Running = {
+  id: string;
+  abort: AbortController;
+  script: Script;
+  how: How;
+  past: Past;
+  place: Place | null;
+  ms: number;
+  closeQuestion: (() => void) | null;
+};
 
+/** The controls of a tab, its session and its results. They live on while another tab or page is shown. */
 export class Runner {
   readonly controls: HTMLElement[];
   readonly outcome = h("div.outcome", { role: "status", "aria-live": "polite" });
-  private readonly editor: Editor;
-  private readonly results: Results;
+  readonly results = new Results();
+  readonly session = new SessionBar((text) => void this.execute({ text, from: -1 }, "rows"));
+  private readonly tab: Tab;
+  private readonly editor: () => Editor | null;
   private readonly starters: HTMLButtonElement[];
   private readonly cancel = button("Cancel", () => void this.stop(), { class: "danger", title: "Alt+.", hidden: true });
   private readonly cap: HTMLSelectElement;
   private running: Running | null = null;
 
-  constructor(editor: Editor, results: Results) {
+  /** `editor` returns the editor while it shows the tab. */
+  constructor(tab: Tab, editor: () => Editor | null) {
+    this.tab = tab;
     this.editor = editor;
-    this.results = results;
     this.starters = [
       button("Run", () => void this.run("rows"), { class: "primary", title: "Ctrl+Enter" }),
+      button("Run all", () => void this.runAll(), {
+        title: "Alt+Enter: all statements of the tab, one after the other",
+      }),
       button("Explain", () => void this.run("plan"), { title: "Ctrl+Shift+Enter" }),
       button("Explain analyze", () => void this.run("analyze"), { title: "Run the statement and measure each step" }),
     ];
@@ -44,10 +77,13 @@ export class Runner {
   }
 
   async run(how: How): Promise<void> {
-    const statement = this.editor.statement();
-    if (this.running) announce("A statement is already running. Cancel it first.");
-    else if (!statement.text.trim()) announce("No statement to run.");
-    else await this.execute(statement, how);
+    const script = this.editor()?.script();
+    if (script) await this.execute(script, how);
+  }
+
+  async runAll(): Promise<void> {
+    const script = this.editor()?.whole();
+    if (script) await this.execute(script, "rows");
   }
 
   /** Cancel the running statement on the server, or stop reading if the server does not respond. */
@@ -57,18 +93,32 @@ export class Runner {
     await post("/api/sql/cancel", { id: this.running.id }).catch(() => this.running?.abort.abort());
   }
 
-  private async execute(statement: Statement, how: How): Promise<void> {
-    const past = { text: statement.text, at: new Date().toISOString() };
-    const running: Running = { id: crypto.randomUUID(), abort: new AbortController(), statement, how, past };
+  /** Cancel what runs and end the session, because the tab closes. */
+  close(): void {
+    void this.stop();
+    closeSessions([this.session]);
+  }
+
+  private async execute(script: Script, how: How): Promise<void> {
+    if (this.running) announce("A statement is already running. Cancel it first.");
+    else if (!script.text.trim()) announce("No statement to run.");
+    else await this.start(script, how);
+  }
+
+  private async start(script: Script, how: How): Promise<void> {
+    const past = { text: script.text, at: new Date().toISOString() };
+    const abort = new AbortController();
+    const running = { id: crypto.randomUUID(), abort, script, how, past, place: null, ms: 0, closeQuestion: null };
     const stopClock = this.begin(running);
     try {
       await this.read(running);
     } catch (error) {
       if (error instanceof Refused) this.fail(error.problem, running);
-      else if (running.abort.signal.aborted) this.outcome.textContent = "stopped";
+      else if (abort.signal.aborted) this.outcome.textContent = "stopped";
       else this.fail(BROKEN_OFF, running);
     } finally {
       stopClock();
+      (running as Running).closeQuestion?.();
       this.running = null;
       this.enable(true);
       remember(running.past);
@@ -78,7 +128,7 @@ export class Runner {
   /** Show that a statement is running, and for how long. Returns a function that stops the clock. */
   private begin(running: Running): () => void {
     this.running = running;
-    this.editor.clearError();
+    this.editor()?.clearError();
     this.results.clear();
     this.enable(false);
     this.outcome.textContent = "running";
@@ -96,37 +146,82 @@ export class Runner {
   }
 
   private async read(running: Running): Promise<void> {
-    const { id, statement, how, abort } = running;
+    const { id, script, how, abort } = running;
+    const { text, cursor } = script;
     const explain = how === "rows" ? {} : { explain: how };
-    const question = { id, text: statement.text, ...explain, limit: Number(this.cap.value) };
+    const question = {
+      id,
+      tab: this.session.id,
+      text,
+      cursor: cursor ?? null,
+      ...explain,
+      limit: Number(this.cap.value),
+    };
     const { body } = await ask("/api/sql", { ...posted(question), signal: abort.signal });
     if (!body) return;
-    for await (const line of readLines(body)) this.show(line, running);
+    let isComplete = false;
+    for await (const line of readLines(body)) {
+      this.show(line, running);
+      isComplete ||= line.session !== undefined;
+    }
+    if (!isComplete) this.fail(BROKEN_OFF, running);
   }
 
-  private show({ columns, rows, plan, done, error }: Line, running: Running): void {
-    const { how, past, statement } = running;
-    if (columns) {
-      const about = { name: this.editor.name, statement: statement.text };
-      this.results.showColumns(columns, about, chartStore(this.editor, statement));
-    }
-    if (rows) this.results.addRows(rows);
-    if (plan) this.results.showPlan(plan, how === "analyze");
-    if (done) {
-      past.ms = done.ms;
-      past.rows = done.rows;
-      this.outcome.textContent = describeDone(done, how);
-      this.results.complete(done.more ?? false);
-      this.results.showNotices(done.notices ?? []);
-    }
+  private show(line: Line, running: Running): void {
+    const { how } = running;
+    const { statement, columns, rows, plan, question, done, error, undone: notDone, session } = line;
+    if (statement) this.beginStatement(statement, running);
+    const view = this.results.last;
+    if (columns) view?.showColumns(columns);
+    if (rows) view?.addRows(rows);
+    if (plan) view?.showPlan(plan, how === "analyze");
+    if (question) running.closeQuestion = askAbout(question, view?.statement ?? "", running.id);
+    if (done && view) this.endStatement(done, view, running);
+    if (notDone) this.fail(undone(notDone.in_time), running);
     if (error) this.fail(error, running);
+    if (session) this.session.set(session);
   }
 
-  private fail(problem: SqlProblem, { statement, past }: Running): void {
+  private beginStatement(place: Place, running: Running): void {
+    const { text, cursor } = running.script;
+    running.place = place;
+    const statement = text.slice(offsetOf(text, place.start), offsetOf(text, place.end));
+    if (cursor !== undefined) running.past.text = statement;
+    this.results.add(this.pane(statement, running.script.from + offsetOf(text, place.start)));
+  }
+
+  private pane(statement: string, from: number): ResultPane {
+    const text = (): string => this.editor()?.text() ?? "";
+    const replace = (start: number, end: number, insert: string): void => this.editor()?.replace(start, end, insert);
+    return new ResultPane({ name: this.tab.name, statement }, chartStore({ text, replace }, { text: statement, from }));
+  }
+
+  private endStatement(done: NonNullable<Line["done"]>, view: ResultPane, running: Running): void {
+    const { past, how, place } = running;
+    running.ms += done.ms;
+    past.ms = running.ms;
+    past.rows = done.rows;
+    view.summary = describeDone(done, how);
+    if (how === "rows" && !view.heads.length && !view.rows.length) view.showText(done.command ?? "Done");
+    view.complete(done.more ?? false);
+    view.showNotices(done.notices ?? []);
+    const isScript = place !== null && place.of > 1;
+    this.outcome.textContent = isScript ? describeRun(place.index + 1, running.ms) : view.summary;
+    this.results.drawList();
+  }
+
+  private fail(problem: SqlProblem, { script, past, place }: Running): void {
     past.failed = problem.what;
-    this.outcome.textContent = "failed";
+    this.outcome.textContent = place && place.of > 1 ? `statement ${place.index + 1} of ${place.of} failed` : "failed";
     this.outcome.classList.add("wrong");
-    const { position, what } = problem;
-    this.results.showProblem(problem, position ? this.editor.markError(statement, position, what) : null);
+    const view = this.results.last ?? this.results.add(this.pane(script.text, script.from));
+    const { position, what, notices } = problem;
+    view.failed = true;
+    view.summary = "failed";
+    const editor = script.from < 0 ? null : this.editor();
+    const at = position && place ? place.start + position - 1 : null;
+    view.showNotices(notices ?? []);
+    view.showProblem(problem, at === null ? null : (editor?.markError(script, at, what) ?? null));
+    this.results.drawList();
   }
 }

@@ -1,0 +1,148 @@
+"""Statements that destroy more than a slip of the finger should: found by their words, measured by their effects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psycopg import errors
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from tatame_db.studio.sql.split import Statement
+
+_MAY_WRITE = {"WITH", "DELETE", "UPDATE", "INSERT", "MERGE", "EXPLAIN", "COPY"}
+_NOT_A_STATEMENT = {"FOR", "KEY", "ON", "DO", "THEN"}
+_KEEPS_ROWS = {"CONSTRAINT", "NOT", "DEFAULT", "EXPRESSION", "IDENTITY"}
+_COUNT_TIMEOUT = "5s"
+
+
+def is_dangerous(statement: Statement) -> bool:
+    """Return whether to ask before the statement takes effect."""
+    words = statement.words
+    match words[:1]:
+        case ("DROP",) | ("TRUNCATE",) | ("VACUUM",):
+            return True
+        case ("ALTER",):
+            # `ALTER TABLE … DROP COLUMN`, in which COLUMN may be left out.
+            return any(
+                word == "DROP" and words[at + 1 : at + 2] not in {(kept,) for kept in _KEEPS_ROWS}
+                for at, word in enumerate(words)
+            )
+        case (first,):
+            return first in _MAY_WRITE and _lacks_where(words)
+        case _:
+            return False
+
+
+def _lacks_where(words: tuple[str, ...]) -> bool:
+    """Return whether a DELETE or an UPDATE has no WHERE between the parentheses in which it stands."""
+    for at, word in enumerate(words):
+        deletes = word == "DELETE" and words[at + 1 : at + 2] == ("FROM",)
+        updates = word == "UPDATE" and not (at and words[at - 1] in _NOT_A_STATEMENT)
+        if (deletes or updates) and not _has_where(words[at:]):
+            return True
+    return False
+
+
+def _has_where(words: tuple[str, ...]) -> bool:
+    depth = 0
+    for word in words:
+        depth += (word == "(") - (word == ")")
+        if depth < 0:
+            return False
+        if word == "WHERE" and depth == 0:
+            return True
+    return False
+
+
+# --- Effects ----------------------------------------------------------------------------------------------------------
+
+# By a name with its schema where the session does not find it without. Counted by the server for the transaction, so
+# the rows that foreign keys and triggers delete are included.
+_TABLES = """
+SELECT c.oid, c.oid::pg_catalog.regclass::text, c.relfilenode,
+    pg_catalog.pg_stat_get_xact_tuples_updated(c.oid), pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid),
+    (SELECT count(*) FROM pg_catalog.pg_attribute WHERE attrelid = c.oid AND attisdropped), c.reltuples::bigint
+FROM pg_catalog.pg_class AS c WHERE c.relkind IN ('r', 'p', 'm') AND c.relnamespace <> 'pg_catalog'::regnamespace
+"""
+
+
+@dataclass(frozen=True)
+class _Table:
+    name: str
+    file: int
+    updated: int
+    deleted: int
+    dropped_columns: int
+    estimated_rows: int
+
+
+Tables = dict[int, _Table]
+
+
+async def tables_now(driver: psycopg.AsyncConnection) -> Tables:
+    """Read the state of all tables, to compare it after a statement."""
+    return {row[0]: _Table(*row[1:]) for row in await (await driver.execute(_TABLES)).fetchall()}
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What a statement did to tables, by the name of each table: rows, or the tables whose rows are lost."""
+
+    updated: dict[str, int]
+    deleted: dict[str, int]
+    emptied: list[int]
+    dropped: list[int]
+    narrowed: list[int]
+    """Tables that lost a column."""
+
+    @property
+    def lost(self) -> list[int]:
+        """The tables whose rows have to be counted before the statement."""
+        return [*self.dropped, *self.emptied, *self.narrowed]
+
+    def describe(self, before: Tables, rows: dict[int, str]) -> list[str]:
+        """Write a line for each effect; `rows` are those of the tables that are `lost`."""
+        lines = [f"deletes {_rows(count)} of {name}" for name, count in self.deleted.items()]
+        lines += [f"updates {_rows(count)} of {name}" for name, count in self.updated.items()]
+        lines += [f"drops {before[oid].name}, which has {rows[oid]}" for oid in self.dropped]
+        lines += [f"empties {before[oid].name}, which has {rows[oid]}" for oid in self.emptied]
+        return lines + [f"drops a column of {before[oid].name}, which has {rows[oid]}" for oid in self.narrowed]
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
+
+
+def compare(before: Tables, after: Tables) -> Effects:
+    """Return the effects of what ran in between."""
+    both = {oid: (before[oid], after[oid]) for oid in before.keys() & after.keys()}
+    return Effects(
+        updated={new.name: new.updated - old.updated for old, new in both.values() if new.updated > old.updated},
+        deleted={new.name: new.deleted - old.deleted for old, new in both.values() if new.deleted > old.deleted},
+        emptied=[oid for oid, (old, new) in both.items() if old.file != new.file],
+        dropped=[oid for oid in before if oid not in after],
+        narrowed=[oid for oid, (old, new) in both.items() if old.dropped_columns != new.dropped_columns],
+    )
+
+
+async def count_rows(driver: psycopg.AsyncConnection, before: Tables, oids: list[int]) -> dict[int, str]:
+    """Count the rows of tables, in the open transaction; estimate those that take long, and all that are not readable.
+
+    The statements run inside a savepoint, which also takes back their time limit.
+    """
+    counted: dict[int, str] = {}
+    for oid in oids:
+        table = before[oid]
+        await driver.execute("SAVEPOINT tatame_studio_count")
+        try:
+            await driver.execute(f"SET LOCAL statement_timeout = '{_COUNT_TIMEOUT}'")
+            count = f"SELECT count(*) FROM {table.name}"  # noqa: S608, the server wrote the name, with quotes
+            row = await (await driver.execute(count.encode())).fetchone()
+            counted[oid] = _rows(row[0]) if row else "rows"
+        except (errors.QueryCanceled, errors.InsufficientPrivilege, errors.LockNotAvailable):
+            counted[oid] = f"about {_rows(table.estimated_rows)}" if table.estimated_rows >= 0 else "rows not counted"
+        await driver.execute("ROLLBACK TO SAVEPOINT tatame_studio_count")
+    return counted

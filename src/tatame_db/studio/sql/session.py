@@ -1,0 +1,354 @@
+"""A session on the server in which statements run as in psql; in read-only mode none of them can make it write.
+
+In read-only mode the studio itself opens each transaction, READ ONLY, and runs a query in it before the first statement
+of the user: after a query PostgreSQL rejects READ WRITE. It checks that after each statement, and rolls the transaction
+back at its end, unless nothing ran in it but settings: a commit would send notifications.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import psycopg
+from psycopg.pq import ExecStatus, TransactionStatus
+
+from tatame_db.studio.sql.dangers import Effects, compare, count_rows, is_dangerous, tables_now
+from tatame_db.studio.sql.results import Notices, Outcome, Refusal, describe_error
+from tatame_db.studio.sql.wire import Wire, copy_unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from tatame_db.database.pool import AsyncDatabase
+    from tatame_db.studio.sql.split import Statement
+
+    Pieces = AsyncGenerator[dict[str, Any]]
+    Ask = Callable[[], Awaitable[bool | None]]
+
+QUESTION_SECONDS = 60
+_EXPLAIN = {"plan": "EXPLAIN (FORMAT JSON) ", "analyze": "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "}
+_BEGIN = re.compile(
+    r"(?:BEGIN(?: WORK| TRANSACTION)?|START TRANSACTION)"
+    r"(?:(?P<isolation> ISOLATION LEVEL (?:SERIALIZABLE|REPEATABLE READ|READ COMMITTED|READ UNCOMMITTED))"
+    r"|(?P<write> READ WRITE)| READ ONLY|(?P<deferrable> (?:NOT )?DEFERRABLE))*"
+)
+_END = re.compile(r"(COMMIT|END|ROLLBACK|ABORT)(?: WORK| TRANSACTION)?(?: AND (?P<no>NO )?(?P<chain>CHAIN))?")
+_NEEDS_BLOCK = {"SAVEPOINT": "SAVEPOINT", "RELEASE": "RELEASE SAVEPOINT", "ROLLBACK": "ROLLBACK TO SAVEPOINT"}
+# Tags of statements that run no function and no query: their commit changes nothing but the session.
+_SETTINGS = {"SET", "RESET", "LISTEN", "UNLISTEN", "SHOW", "SAVEPOINT", "RELEASE", "ROLLBACK", "DEALLOCATE"}
+_BLOCKING_LOCKS = {
+    "ShareUpdateExclusiveLock",
+    "ShareLock",
+    "ShareRowExclusiveLock",
+    "ExclusiveLock",
+    "AccessExclusiveLock",
+}
+# A hostile `search_path` finds no other functions and operators than these.
+_GUARD = """
+SELECT pg_catalog.current_setting('transaction_read_only'), pg_catalog.pg_advisory_unlock_all()::pg_catalog.text,
+    ARRAY(SELECT mode FROM pg_catalog.pg_locks
+        WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND locktype OPERATOR(pg_catalog.=) 'relation')
+"""
+_READ_ONLY_ADVICE = "start the studio with `--write`"
+_SAVEPOINT = "tatame_studio"
+_INNER = "tatame_studio_inner"
+
+
+class Session:
+    """The session of one tab. It runs one statement at a time."""
+
+    def __init__(self, wire: Wire, *, write: bool) -> None:
+        self.wire, self.write = wire, write
+        self.has_block = False
+        """Whether the user has opened a transaction block, in read-only mode."""
+        self._only_settings = True
+
+    @classmethod
+    async def open(cls, database: AsyncDatabase, *, write: bool) -> Session:
+        """Connect. Raises `DatabaseUnavailable`."""
+        return cls(await Wire.open(database, write=write), write=write)
+
+    @property
+    def transaction(self) -> str:
+        """The transaction block of the user: `none`, `open` or `failed`."""
+        status = self.wire.status
+        if not (self.has_block or (self.write and status in {TransactionStatus.INTRANS, TransactionStatus.INERROR})):
+            return "none"
+        return "failed" if status == TransactionStatus.INERROR else "open"
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection is gone."""
+        return bool(self.wire.driver.closed)
+
+    async def run(self, statement: Statement, explain: str | None, limit: int, ask: Ask) -> Pieces:
+        """Run a statement and yield its columns, its rows in batches, and `done`, `error` or `undone` at the end.
+
+        In write mode a statement outside a block is committed before `done`. A dangerous one yields `question` before,
+        and awaits `ask()`: yes, no, or `None` for no answer in time.
+        """
+        outcome = Outcome()
+        notices = self.wire.notices = Notices()
+        work = self._write if self.write else self._read
+        is_undone = is_finished = False
+        try:
+            async with aclosing(work(statement, explain, limit, outcome, ask)) as pieces:
+                async for piece in pieces:
+                    is_undone = "undone" in piece
+                    is_finished = is_undone
+                    yield piece
+            is_finished = True
+            if not is_undone:
+                done = {"rows": outcome.rows, "more": outcome.more, "ms": outcome.ms, "command": outcome.command}
+                yield {"done": done | {"notices": notices.found}}
+        except psycopg.Error as error:
+            is_finished = True
+            prefix = len(_EXPLAIN[explain]) if explain else 0
+            described = describe_error(error, statement.text, prefix)
+            yield {"error": described | {"notices": notices.found}}
+        finally:
+            # The reader of the result has gone: what runs is cancelled, and what is open is rolled back.
+            if not is_finished:
+                await self.wire.close()
+
+    async def _result(
+        self, statement: Statement, explain: str | None, limit: int, outcome: Outcome, *, stops: bool
+    ) -> Pieces:
+        if not explain:
+            async with aclosing(self.wire.table(statement.text, outcome, limit=limit, stops=stops)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            return
+        async with aclosing(self.wire.results(_EXPLAIN[explain] + statement.text, outcome)) as results:
+            async for result in results:
+                if result.status == ExecStatus.SINGLE_TUPLE:
+                    plan = result.get_value(0, 0) or b"null"
+                    yield {"plan": msgspec.Raw(msgspec.json.format(plan, indent=-1))}
+
+    # --- Read-only mode -----------------------------------------------------------------------------------------------
+
+    async def _read(self, statement: Statement, explain: str | None, limit: int, outcome: Outcome, _: Ask) -> Pieces:
+        if not explain and await self._control(statement, outcome):
+            return
+        self._refuse(statement)
+        if not self.has_block:
+            await self._open_transaction()
+        try:
+            # In a block, a cancel would fail the transaction.
+            pieces = self._result(statement, explain, limit, outcome, stops=not self.has_block)
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    yield piece
+            await self._guard()
+            if not self.has_block and (outcome.command or "").startswith("DECLARE CURSOR"):
+                raise _needs_block("DECLARE CURSOR")
+        except psycopg.Error:
+            if not self.has_block:
+                await self._close_transaction(commit=False)
+            raise
+        self._only_settings = self._only_settings and outcome.command in _SETTINGS
+        if not self.has_block:
+            await self._close_transaction(commit=self._only_settings)
+
+    def _refuse(self, statement: Statement) -> None:
+        if statement.begins("LOCK"):
+            raise Refusal("cannot lock a table in a read-only studio", code="25006", fix=_READ_ONLY_ADVICE)
+        if statement.begins("PREPARE", "TRANSACTION"):
+            raise Refusal("cannot prepare a transaction in a read-only studio", code="25006", fix=_READ_ONLY_ADVICE)
+        if statement.begins("COPY") and {"STDIN", "STDOUT"} & set(statement.words):
+            raise copy_unsupported()
+        name = _NEEDS_BLOCK.get(statement.words[0] if statement.words else "")
+        if name and not self.has_block:
+            raise _needs_block(name)
+
+    async def _control(self, statement: Statement, outcome: Outcome) -> bool:
+        """Do what a statement that begins or ends a block asks for; return whether it was one."""
+        words = " ".join(statement.words)
+        if words == "DISCARD ALL" and not self.has_block:
+            # Outside a transaction, as PostgreSQL demands; the text is our own, so nothing else can run here.
+            await self.wire.driver.execute("DISCARD ALL")
+            await self.wire.prepare()
+            outcome.command = "DISCARD ALL"
+        elif begin := _BEGIN.fullmatch(words):
+            if begin["write"]:
+                raise Refusal("cannot begin a transaction that writes", code="25006", fix=_READ_ONLY_ADVICE)
+            if self.has_block:
+                self.wire.notices.add("Warning", "there is already a transaction in progress")
+            else:
+                await self._open_transaction((begin["isolation"] or "") + (begin["deferrable"] or ""))
+                self.has_block = True
+            outcome.command = words.split(" ISOLATION")[0]
+        elif end := _END.fullmatch(words):
+            await self._end_block(end, outcome)
+        else:
+            return False
+        return True
+
+    async def _end_block(self, end: re.Match[str], outcome: Outcome) -> None:
+        commits = end[1] in {"COMMIT", "END"} and self.wire.status != TransactionStatus.INERROR
+        outcome.command = "COMMIT" if commits else "ROLLBACK"
+        if not self.has_block:
+            if end["chain"] and not end["no"]:
+                raise _needs_block(f"{outcome.command} AND CHAIN")
+            self.wire.notices.add("Warning", "there is no transaction in progress")
+            return
+        await self._close_transaction(commit=commits and self._only_settings)
+        self.has_block = False
+        if end["chain"] and not end["no"]:
+            await self._open_transaction()
+            self.has_block = True
+
+    async def _open_transaction(self, options: str = "") -> None:
+        await self.wire.driver.execute(f"BEGIN READ ONLY{options}".encode())
+        try:
+            await self._guard()
+        except psycopg.Error:
+            await self._close_transaction(commit=False)
+            raise
+        self._only_settings = True
+
+    async def _close_transaction(self, *, commit: bool) -> None:
+        if self.is_closed:
+            self.has_block = False
+            return
+        if commit:
+            await self.wire.driver.execute("COMMIT")
+        # A cancel request may arrive late and hit the rollback.
+        while self.wire.status != TransactionStatus.IDLE:
+            await self.wire.driver.execute("ROLLBACK")
+
+    async def _guard(self) -> None:
+        """Check the transaction, and run a query in it, after which it cannot become one that writes."""
+        if self.wire.status == TransactionStatus.INERROR:
+            return
+        if self.wire.driver.pgconn.parameter_status(b"client_encoding") != b"UTF8":
+            await self.wire.driver.execute("SET client_encoding TO 'UTF8'")
+            self.wire.notices.add("Notice", "client_encoding stays UTF8, which the browser reads")
+        row = await (await self.wire.driver.execute(_GUARD)).fetchone()
+        read_only: str = row[0] if row else ""
+        locks: list[str] = row[2] if row else []
+        if read_only != "on" or self.wire.status == TransactionStatus.IDLE:
+            await self.wire.close()
+            what = "the statement left the read-only transaction, so its session was ended and rolled back"
+            raise Refusal(what, code="25006", fix=_READ_ONLY_ADVICE)
+        if _BLOCKING_LOCKS & set(locks):
+            await self._close_transaction(commit=False)
+            self.has_block = False
+            what = "the statement locked a table against other sessions, so the transaction was rolled back"
+            raise Refusal(what, code="25006", fix=_READ_ONLY_ADVICE)
+
+    # --- Write mode ---------------------------------------------------------------------------------------------------
+
+    async def _write(self, statement: Statement, explain: str | None, limit: int, outcome: Outcome, ask: Ask) -> Pieces:
+        if statement.begins("COPY") and {"STDIN", "STDOUT"} & set(statement.words):
+            raise copy_unsupported()
+        if explain == "analyze":
+            pieces = self._undone(statement, limit, outcome)
+        elif not explain and is_dangerous(statement) and self.wire.status != TransactionStatus.INERROR:
+            pieces = self._asked(statement, limit, outcome, ask)
+        else:
+            pieces = self._result(statement, explain, limit, outcome, stops=False)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece
+
+    async def _undone(self, statement: Statement, limit: int, outcome: Outcome) -> Pieces:
+        """Measure a statement, and undo its effects."""
+        attempt = await _Attempt.begin(self.wire)
+        try:
+            async with aclosing(self._result(statement, "analyze", limit, outcome, stops=False)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        finally:
+            await attempt.undo()
+
+    async def _asked(self, statement: Statement, limit: int, outcome: Outcome, ask: Ask) -> Pieces:
+        """Run a statement in a transaction or behind a savepoint, show its effects, and keep them after a yes."""
+        attempt = await _Attempt.begin(self.wire)
+        cannot_be_undone = False
+        lines: list[str] = []
+        try:
+            before = await tables_now(self.wire.driver)
+            await self.wire.driver.execute(f"SAVEPOINT {_INNER}".encode())
+            async with aclosing(self._result(statement, None, limit, outcome, stops=False)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            lines = await self._effects(statement, before)
+        except psycopg.errors.ActiveSqlTransaction:
+            if attempt.is_in_block:
+                raise
+            await attempt.undo()
+            cannot_be_undone = True
+        except psycopg.Error:
+            # A block fails, as in psql.
+            if not attempt.is_in_block:
+                await attempt.undo()
+            raise
+        if cannot_be_undone:
+            command = " ".join(statement.words[:2])
+            lines = [f"runs {command}, which PostgreSQL cannot undo; its effect is not known before"]
+        if lines:
+            question = {"lines": lines, "notices": self.wire.notices.found, "seconds": QUESTION_SECONDS}
+            yield {"question": question | {"command": " ".join(statement.words[:1])}}
+            agreed = await ask()
+            if not agreed:
+                if not cannot_be_undone:
+                    await attempt.undo()
+                yield {"undone": {"in_time": agreed is not None}}
+                return
+        if not cannot_be_undone:
+            await attempt.keep()
+            return
+        async with aclosing(self._result(statement, None, limit, outcome, stops=False)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _effects(self, statement: Statement, before: dict[int, Any]) -> list[str]:
+        """Describe what the statement did; for lost rows, take it back to count them, and run it again."""
+        driver = self.wire.driver
+        effects: Effects = compare(before, await tables_now(driver))
+        rows: dict[int, str] = {}
+        if effects.lost:
+            await driver.execute(f"ROLLBACK TO SAVEPOINT {_INNER}".encode())
+            rows = await count_rows(driver, before, effects.lost)
+            notices, self.wire.notices = self.wire.notices, Notices()
+            async with aclosing(self.wire.results(statement.text, Outcome())) as results:
+                async for _ in results:
+                    pass
+            self.wire.notices = notices
+        lines = effects.describe(before, rows)
+        if not lines and statement.words[:1] == ("DROP",):
+            lines = [f"runs {' '.join(statement.words[:2])}"]
+        return lines
+
+
+class _Attempt:
+    """Work in write mode that can be undone: a transaction, or a savepoint in the block of the user."""
+
+    def __init__(self, wire: Wire, *, is_in_block: bool) -> None:
+        self.wire, self.is_in_block = wire, is_in_block
+
+    @classmethod
+    async def begin(cls, wire: Wire) -> _Attempt:
+        attempt = cls(wire, is_in_block=wire.status != TransactionStatus.IDLE)
+        await wire.driver.execute(f"SAVEPOINT {_SAVEPOINT}".encode() if attempt.is_in_block else b"BEGIN")
+        return attempt
+
+    async def undo(self) -> None:
+        if self.wire.driver.closed or self.wire.status == TransactionStatus.ACTIVE:
+            return
+        if self.is_in_block:
+            for command in ("ROLLBACK TO", "RELEASE"):
+                await self.wire.driver.execute(f"{command} SAVEPOINT {_SAVEPOINT}".encode())
+        elif self.wire.status != TransactionStatus.IDLE:
+            await self.wire.driver.execute("ROLLBACK")
+
+    async def keep(self) -> None:
+        await self.wire.driver.execute(f"RELEASE SAVEPOINT {_SAVEPOINT}".encode() if self.is_in_block else b"COMMIT")
+
+
+def _needs_block(name: str) -> Refusal:
+    return Refusal(f"{name} can only be used in transaction blocks", code="25P01", fix="run BEGIN before it")

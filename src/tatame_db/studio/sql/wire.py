@@ -1,0 +1,180 @@
+"""A connection of a SQL tab: opened beside the pool, behind a relay, with statements of the user on the wire."""
+
+from __future__ import annotations
+
+import json
+from contextlib import aclosing, suppress
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import generators
+from psycopg.pq import ExecStatus, TransactionStatus
+
+from tatame_db.database.address import without_environment
+from tatame_db.database.connecting import connect_async
+from tatame_db.database.failures import connection_error
+from tatame_db.studio.sql.relay import MAX_MESSAGE_BYTES, Relay
+from tatame_db.studio.sql.results import Batch, Notices, Outcome, Refusal, columns_of
+from tatame_db.studio.transactions import SESSION_SETTINGS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator
+
+    from psycopg.pq.abc import PGconn, PGresult
+
+    from tatame_db.database.pool import AsyncDatabase
+
+_CANCEL_SECONDS = 5
+_RESET_CHECKED = 160_000
+"""Before this version, `RESET transaction_read_only` was not checked: it has to find `on` as the default."""
+_READ_ONLY = "-c transaction_read_only=on -c default_transaction_read_only=on"
+_SET = "SELECT pg_catalog.set_config(name, value, false) FROM json_each_text(CAST(%s AS json)) AS setting(name, value)"
+COPY_UNSUPPORTED = "COPY to or from the client is not supported here"
+_COPY_ADVICE = "export the rows, or use `tatame-db psql`"
+
+
+class RowTooLarge(Refusal):
+    """The relay has ended the connection."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"a row or a message is larger than {MAX_MESSAGE_BYTES // 1_000_000} MB, so the session was ended",
+            code="54000",
+            fix="read a part of the value, such as `left(column, 1000)`, or use `tatame-db psql`",
+        )
+
+
+class Wire:
+    """The connection, in autocommit, and what is sent on it."""
+
+    def __init__(self, driver: psycopg.AsyncConnection[Any]) -> None:
+        self.driver = driver
+        self.relay = Relay(driver)
+        self.notices = Notices()
+        driver.add_notice_handler(self._add_notice)
+
+    @classmethod
+    async def open(cls, database: AsyncDatabase, *, write: bool) -> Wire:
+        """Connect. Raises `DatabaseUnavailable`."""
+        driver = await _connect(database)
+        if not write and driver.info.server_version < _RESET_CHECKED:
+            await driver.close()
+            driver = await _connect(database, options=_READ_ONLY)
+        # `DISCARD ALL` of the user would drop statements that psycopg has prepared.
+        driver.prepare_threshold = None
+        wire = cls(driver)
+        await wire.prepare()
+        return wire
+
+    async def prepare(self) -> None:
+        """Set what each session of the studio begins with."""
+        await self.driver.execute(_SET, [json.dumps(SESSION_SETTINGS)])
+
+    def _add_notice(self, notice: psycopg.errors.Diagnostic) -> None:
+        self.relay.message_complete()
+        self.notices.add_of_server(notice)
+
+    @property
+    def status(self) -> TransactionStatus:
+        """The state of the transaction on the server, as it reported it last."""
+        return TransactionStatus(self.driver.pgconn.transaction_status)
+
+    async def cancel(self) -> None:
+        """Cancel the running statement."""
+        # A server that is gone or hangs cannot cancel.
+        with suppress(psycopg.Error):
+            await self.driver.cancel_safe(timeout=_CANCEL_SECONDS)
+
+    async def close(self) -> None:
+        """End the session on the server, and a statement that runs in it."""
+        if self.status == TransactionStatus.ACTIVE and not self.driver.closed:
+            await self.cancel()
+        await self.driver.close()
+        await self.relay.closed()
+
+    async def table(self, text: str, outcome: Outcome, *, limit: int, stops: bool) -> AsyncGenerator[dict[str, Any]]:
+        """Run a statement and yield its columns and rows; with `stops`, cancel it at the limit.
+
+        Otherwise the rest is read and forgotten, because a statement that may write has to run to its end.
+        """
+        batch, has_columns, is_stopped = Batch(), False, False
+        try:
+            async with aclosing(self.results(text, outcome)) as results:
+                async for result in results:
+                    if not has_columns:
+                        has_columns = True
+                        yield {"columns": columns_of(result)}
+                    if result.status != ExecStatus.SINGLE_TUPLE:
+                        continue
+                    if outcome.rows >= limit or outcome.is_full:
+                        outcome.more = True
+                        if stops and not is_stopped:
+                            is_stopped = True
+                            await self.cancel()
+                        continue
+                    outcome.rows += 1
+                    outcome.characters += batch.add(result)
+                    if batch.is_full:
+                        yield {"rows": batch.rows}
+                        batch = Batch()
+        except psycopg.errors.QueryCanceled:
+            if not is_stopped:
+                raise
+        if batch.rows:
+            yield {"rows": batch.rows}
+
+    async def results(self, text: str, outcome: Outcome) -> AsyncGenerator[PGresult]:
+        """Send a statement; yield one result for each row, and at the end one without rows. Reads to the end."""
+        started = perf_counter()
+        failure: psycopg.Error | None = None
+        try:
+            await self.driver.wait(_send(self.driver.pgconn, text))
+            while result := await self.driver.wait(generators.fetch(self.driver.pgconn)):
+                self.relay.message_complete()
+                match result.status:
+                    case ExecStatus.SINGLE_TUPLE:
+                        yield result
+                    case ExecStatus.TUPLES_OK | ExecStatus.COMMAND_OK:
+                        outcome.command = (result.command_status or b"").decode()
+                        yield result
+                    case ExecStatus.EMPTY_QUERY:
+                        failure = psycopg.ProgrammingError("the text contains no statement")
+                    case ExecStatus.COPY_OUT | ExecStatus.COPY_IN | ExecStatus.COPY_BOTH:
+                        self.driver.pgconn.finish()
+                        raise copy_unsupported()
+                    case _:
+                        failure = psycopg.errors.error_from_result(result, encoding="utf-8")
+        except psycopg.OperationalError as error:
+            if self.relay.has_ended_connection:
+                raise RowTooLarge from error
+            # The server's own words, if it ended the session with some.
+            raise failure or error from None
+        outcome.ms = round((perf_counter() - started) * 1000, 1)
+        if failure:
+            raise failure
+
+
+def copy_unsupported() -> Refusal:
+    """Return the refusal of `COPY … FROM STDIN`, which needs a subprotocol that a browser does not speak."""
+    return Refusal(f"{COPY_UNSUPPORTED}; {_COPY_ADVICE}", code="0A000", fix=_COPY_ADVICE)
+
+
+async def _connect(database: AsyncDatabase, options: str = "") -> psycopg.AsyncConnection[Any]:
+    _, parameters = database.engine.dialect.create_connect_args(database.address)
+    # psycopg's adapters, which belong to SQLAlchemy.
+    parameters.pop("context", None)
+    parameters = {**without_environment(database.address), **parameters, **database.options.beside(database.address)}
+    if options:
+        parameters["options"] = f"{parameters.get('options') or ''} {options}".strip()
+    try:
+        return await connect_async(**parameters, autocommit=True)
+    except psycopg.Error as error:
+        raise connection_error(database.address, error) from error
+
+
+def _send(connection: PGconn, statement: str) -> Generator[Any, Any, None]:
+    # With parameters, even none, the protocol takes a single statement: PostgreSQL rejects `commit; update …`.
+    connection.send_query_params(statement.encode(), None)
+    connection.set_single_row_mode()
+    yield from generators.send(connection)
