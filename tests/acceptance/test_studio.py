@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import re
@@ -181,3 +182,36 @@ def test_the_help_loads_no_web_server() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert "tatame_db.cli.studio" in loaded
     assert {"starlette", "uvicorn", "sqlalchemy", "psycopg", "tatame_db.studio"}.isdisjoint(loaded)
+
+
+WIDE = ", ".join(f"repeat('x', 20000) AS c{number}" for number in range(300))
+HUGE = {
+    "one value": "SELECT repeat(repeat('x', 10000), 10000)",
+    "values below the limit": "SELECT repeat('é', 3000000) FROM generate_series(1, 10)",
+    "wide rows": f"SELECT {WIDE} FROM generate_series(1, 20)",
+    "many rows": "SELECT repeat('x', 9000) FROM generate_series(1, 8000)",
+    "a notice": "DO $$ BEGIN RAISE NOTICE '%', repeat(repeat('x', 10000), 10000); END $$",
+    "an error": "DO $$ BEGIN RAISE EXCEPTION '%', repeat(repeat('x', 10000), 700); END $$",
+    "a long text": "SELECT '" + "😀" * 900_000 + "'",
+}
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux reports the most memory of a process")
+def test_no_statement_fills_the_memory_of_the_studio(home: dict[str, str]) -> None:
+    with started(home, "--no-browser") as (process, address):
+        host, _, path = address.removeprefix("http://").partition("/")
+        with contextlib.closing(HTTPConnection(host, timeout=60)) as connection:
+            connection.request("GET", f"/{path}")
+            response = connection.getresponse()
+            response.read()
+            cookie = response.headers["Set-Cookie"].partition(";")[0]
+            headers = {"Cookie": cookie, "Content-Type": "application/json", "Origin": f"http://{host}"}
+            for name, statement in HUGE.items():
+                body = {"id": name, "tab": "one", "text": statement, "limit": 20_000}
+                connection.request("POST", "/api/sql", json.dumps(body), headers)
+                response = connection.getresponse()
+                assert response.status == 200
+                while response.read(100_000):
+                    pass
+                [most] = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+                assert int(most) < 250_000, name

@@ -68,6 +68,21 @@ def test_tables_and_columns_are_completed(visit: Visit) -> None:
     expect(page.locator(".cm-tooltip-autocomplete li").first).to_contain_text("clerk_user_id")
     page.locator(".cm-tooltip-autocomplete li").first.click()
     expect(page.locator(".cm-content")).to_contain_text("u.clerk_user_id")
+    first = page.locator(".cm-tooltip-autocomplete li").first
+    write(page, "SE")
+    page.keyboard.press("Control+Space")
+    expect(first).to_have_text("SELECT")
+    page.keyboard.press("Escape")
+    for typed, label, completed in (
+        ("SELECT regexp_repl", "regexp_replace", "regexp_replace()"),
+        ("SELECT * FROM pg_stat_activ", "pg_catalog.pg_stat_activity", "pg_catalog.pg_stat_activity"),
+        ("UPDATE gyms SET addr", "address", "SET address"),
+    ):
+        write(page, typed)
+        page.keyboard.press("Control+Space")
+        expect(first).to_contain_text(label)
+        first.click()
+        expect(page.locator(".cm-content")).to_contain_text(completed)
 
 
 def test_a_plan_is_a_tree_with_times(visit: Visit) -> None:

@@ -204,10 +204,9 @@ def test_a_disconnect_cancels_a_query(filled_studio: Client, filled_database: Da
 def test_a_disconnect_cancels_the_reading_of_a_page(studio: Client, committed_database: Database) -> None:
     with committed_database.engine.begin() as other:
         other.execute(text("LOCK TABLE users"))
-        connection = studio.begin("/api/rows/users")
-        until(lambda: running(committed_database, "anon_1"))
-        connection.close()
-        until(lambda: not running(committed_database, "anon_1"))
+        with closing(studio.begin("/api/rows/users")):
+            until(lambda: running(committed_database, "."))
+        until(lambda: not running(committed_database, "."))
 
 
 def test_a_disconnect_ends_an_export(filled_studio: Client) -> None:

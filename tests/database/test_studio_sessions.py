@@ -403,3 +403,13 @@ def test_a_value_that_would_fill_the_memory_ends_the_session(writer: Client) -> 
     assert writer.run("SELECT repeat('x', 100000) FROM generate_series(1, 300)", limit=1)[-1]["done"]["more"]
     assert writer.ask("/api/sql", {"id": "x", "tab": "one", "text": "x" * 1_000_001}).status == 400
     assert writer.ask("/api/sql", {"id": "x", "tab": "one", "text": "TABLE a;" * 1001}).status == 400
+
+
+def test_the_names_for_completion_are_those_that_the_role_can_use(reader: Client) -> None:
+    found = reader.get("/api/sql/names")
+    [belts] = [table for table in found["tables"] if table["name"] == "belts"]
+    assert belts == {"schema": "public", "name": "belts", "columns": [["id", "integer"], ["name", "text"]]}
+    functions = {function["name"]: function for function in found["functions"]}
+    assert functions["wipe"] == {"schema": "public", "name": "wipe", "arguments": [""], "result": "integer"}
+    assert len(functions["round"]["arguments"]) > 1
+    assert not {"int4eq", "btint4cmp", "int4_avg_accum"} & set(functions)

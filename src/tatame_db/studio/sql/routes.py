@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from starlette.routing import Route
 
-from tatame_db.studio.requests import json_body
+from tatame_db.studio.requests import get_route, json_body
 from tatame_db.studio.responses import StreamedResponse, json_response
+from tatame_db.studio.sql.names import names
 from tatame_db.studio.sql.sessions import Script, Sessions
+from tatame_db.studio.transactions import read_transaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -55,8 +57,13 @@ def sql_routes(sessions: Sessions) -> list[Route]:
         await sessions.close(body.tabs)
         return json_response({})
 
+    async def completions(_: Request) -> dict[str, Any]:
+        async with read_transaction(sessions.database) as connection:
+            return await names(connection)
+
     named = {"": run, "/cancel": cancel, "/answer": answer, "/states": states, "/close": close}
-    return [Route(f"/api/sql{path}", endpoint, methods=["POST"]) for path, endpoint in named.items()]
+    posted = [Route(f"/api/sql{path}", endpoint, methods=["POST"]) for path, endpoint in named.items()]
+    return [get_route("/api/sql/names", completions), *posted]
 
 
 async def _lines(pieces: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[bytes]:

@@ -1,16 +1,14 @@
-// The editor's extensions: PostgreSQL's SQL, completion of tables and columns, keys and colours.
+// The editor's extensions: PostgreSQL's SQL, completion, keys and colours.
 
 import { autocompletion, closeBrackets, closeBracketsKeymap, completionKeymap } from "@codemirror/autocomplete";
 import { defaultKeymap, history, historyKeymap, indentWithTab } from "@codemirror/commands";
-import { PostgreSQL, sql } from "@codemirror/lang-sql";
 import { bracketMatching, HighlightStyle, syntaxHighlighting } from "@codemirror/language";
 import { lintKeymap } from "@codemirror/lint";
 import { type Extension, Prec, type Transaction } from "@codemirror/state";
 import { drawSelection, EditorView, highlightActiveLine, keymap, lineNumbers } from "@codemirror/view";
 import { tags } from "@lezer/highlight";
 import { cspNonce } from "../../grid.ts";
-import { session } from "../../session.ts";
-import { shortType } from "../../text.ts";
+import { sqlWithCompletion } from "./completion.ts";
 
 type Keys = { run: () => void; runAll: () => void; explain: () => void };
 
@@ -22,7 +20,7 @@ export const extensions = ({ run, runAll, explain }: Keys): Extension[] => [
   closeBrackets(),
   highlightActiveLine(),
   autocompletion({ icons: false }),
-  sql({ dialect: PostgreSQL, schema: completions(), upperCaseKeywords: true }),
+  sqlWithCompletion(),
   syntaxHighlighting(colours),
   EditorView.lineWrapping,
   EditorView.domEventHandlers({ beforeinput: replaceSelection }),
@@ -48,14 +46,6 @@ const binding = (key: string, act: () => void): { key: string; run: () => boolea
     return true;
   },
 });
-
-const completions = (): Record<string, { label: string; type: string; detail: string }[]> =>
-  Object.fromEntries(
-    session.tables.map(({ name, columns }) => [
-      name,
-      columns.map((column) => ({ label: column.name, type: "property", detail: shortType(column.type) })),
-    ]),
-  );
 
 const colours = HighlightStyle.define([
   { tag: tags.keyword, color: "var(--accent)", fontWeight: "600" },

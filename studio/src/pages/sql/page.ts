@@ -2,6 +2,7 @@
 
 import { button, h, replace } from "../../dom.ts";
 import type { Page } from "../../router.ts";
+import { loadNames } from "./completion.ts";
 import { Editor } from "./editor.ts";
 import { showHistory } from "./history.ts";
 import { Runner } from "./run.ts";
@@ -59,6 +60,7 @@ class SqlPage {
     });
     this.drawStrip();
     this.drawRunner();
+    loadNames();
     watchSessions(() => [...this.runners.values()].map(({ session }) => session));
     const keys = {
       "Alt+t": () => this.add(),
