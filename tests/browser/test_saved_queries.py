@@ -147,3 +147,11 @@ def test_the_queries_of_this_project_are_drawn_and_exported(
         expect(page.get_by_role("tab", name="check-ins-by-week")).to_be_visible()
         page.keyboard.press("Control+Enter")
         expect(page.locator(".chart svg path").first).to_be_visible()
+        page.get_by_role("combobox", name="Row limit").select_option("100")
+        write(page, "SELECT n FROM generate_series(1, 150) AS n")
+        page.keyboard.press("Control+Enter")
+        expect(page.locator(".outcome")).to_contain_text("100 rows")
+        page.get_by_role("button", name="Export").click()
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Download all rows").click()
+        assert content(download.value).decode().splitlines() == ["n", *map(str, range(1, 151))]

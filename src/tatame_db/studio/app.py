@@ -35,6 +35,7 @@ from tatame_db.studio.requests import get_route as _get
 from tatame_db.studio.requests import json_body as _body
 from tatame_db.studio.responses import StreamedResponse, json_response, problem_response
 from tatame_db.studio.saved_routes import saved_query_routes
+from tatame_db.studio.sql.export import ResultExport, export_result
 from tatame_db.studio.sql.routes import sql_routes
 from tatame_db.studio.sql.sessions import Sessions
 from tatame_db.studio.tables import describe, describe_models, table_named
@@ -122,6 +123,7 @@ class Studio:
                 Route("/api/import/{table}/{mode}", self.import_file, methods=["POST"]),
                 *saved_query_routes(self.saved),
                 *sql_routes(self.sql_sessions),
+                Route("/api/sql/export/{form}", self.export_result, methods=["POST"]),
                 Mount("/static", StaticFiles(directory=str(STATIC), check_dir=False)),
                 Route("/api/{path:path}", _unknown_route, methods=["GET", "POST"]),
                 Route("/{path:path}", index_page),
@@ -283,6 +285,11 @@ class Studio:
             selection = await search.searched(connection, selection, request.query_params.get("q", ""))
         headers = attachment(f"{selection.table.name}.{form.suffix}")
         return StreamedResponse(export(self.database, selection, form), form.media_type, headers)
+
+    async def export_result(self, request: Request) -> Response:
+        """Download all rows of a statement, which runs again, read-only."""
+        form, body = read_form(request.path_params["form"], request.query_params), await _body(request, ResultExport)
+        return StreamedResponse(export_result(self.database, body.text, form), form.media_type)
 
     async def changes(self, request: Request) -> Response:
         """Save changes, or return the statements that saving would run."""

@@ -1,8 +1,9 @@
 // The tools of a result: its chart, and its export.
 
-import { isCut, type Whole } from "../../api.ts";
-import { button, h, plural } from "../../dom.ts";
-import { type Exporter, type ExportOptions, exportDialog } from "../../export-form.ts";
+import { ask, isCut, posted, Refused, type Whole, withQuery } from "../../api.ts";
+import { announce, button, dialog, h, plural } from "../../dom.ts";
+import { type Exporter, type ExportOptions, exportDialog, exportQuery } from "../../export-form.ts";
+import { problemBox } from "../../parts.ts";
 import { saveBlob } from "../../picture.ts";
 import { csvLines, jsonLines } from "../../written.ts";
 import { firstSpec } from "./chart/data.ts";
@@ -10,6 +11,11 @@ import { ChartPanel } from "./chart/panel.ts";
 import type { Spec } from "./chart/spec.ts";
 import type { ChartStore } from "./chart/store.ts";
 import type { ResultView } from "./result.ts";
+
+const BROKEN_OFF = {
+  what: "The export was interrupted",
+  means: "The studio or the database stopped while the statement was running. No file was written.",
+};
 
 export class ResultTools {
   readonly element: HTMLElement;
@@ -76,15 +82,34 @@ export class ResultTools {
       isCutShort && " Long values are cut.",
     ];
     const exporters: Exporter[] = [[`Download ${plural(rows.length, "row")}`, (options) => this.download(options)]];
+    if (hasMore || isCutShort) {
+      about.push(" All rows: the statement runs again, in a read-only transaction outside the session of the tab.");
+      exporters.push(["Download all rows", (options) => void this.downloadAll(options)]);
+    }
     exportDialog(about, exporters);
   }
 
   private download(options: ExportOptions): void {
-    const { heads, rows, name } = this.view;
+    const { heads, rows } = this.view;
     const values = rows.map((row) => row.map((cell): Whole => (isCut(cell) ? `${cell.cut}…` : cell)));
     const lines =
       options.format === "csv" ? csvLines(heads, values, options) : jsonLines(heads, values, options.format === "json");
-    const suffix = options.format === "csv" && options.separator === "\t" ? "tsv" : options.format;
-    saveBlob(new Blob([...lines]), `${name}.${suffix}`);
+    saveBlob(new Blob([...lines]), this.fileName(options));
+  }
+
+  private async downloadAll(options: ExportOptions): Promise<void> {
+    const name = this.fileName(options);
+    const path = withQuery(`/api/sql/export/${options.format}`, exportQuery(options));
+    announce("Exporting all rows.");
+    try {
+      const answer = await ask(path, posted({ text: this.view.statement }));
+      saveBlob(await answer.blob(), name);
+    } catch (error) {
+      dialog("Not exported", [problemBox(error instanceof Refused ? error.problem : BROKEN_OFF)]);
+    }
+  }
+
+  private fileName({ format, separator }: ExportOptions): string {
+    return `${this.view.name}.${format === "csv" && separator === "\t" ? "tsv" : format}`;
   }
 }
