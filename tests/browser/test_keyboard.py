@@ -77,7 +77,7 @@ def filter_and_open_a_row(visit: Visit, version: int) -> None:
     expect(visit.cell(1, "id")).to_have_count(0)
     to_cell(visit, "id")
     press(page, "F4")
-    expect(page.get_by_role("heading", level=1)).to_have_text(f"versions {version}")
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"versions {version} · by keyboard")
 
 
 def edit_and_save_a_cell(visit: Visit, version: int) -> None:
