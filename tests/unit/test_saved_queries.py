@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,6 @@ import pytest
 from tatame_db.studio import saved
 from tatame_db.studio.errors import Refused
 from tatame_db.studio.saved import SavedQueries, description, project_directory
-
-IS_ROOT = os.geteuid() == 0
 
 
 @pytest.fixture
@@ -151,11 +151,23 @@ def test_a_directory_that_cannot_be_used_is_explained(tmp_path: Path) -> None:
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-@pytest.mark.skipif(IS_ROOT, reason="root may write anywhere")
-def test_a_directory_without_the_right_to_write_is_explained(queries: SavedQueries) -> None:
-    queries.directory.mkdir(mode=0o500)
-    with pytest.raises(saved.QueryFileFailed, match="Permission denied"):
+def test_a_directory_without_the_right_to_write_is_explained(directory: Path) -> None:
+    queries = SavedQueries(directory / "queries")
+    queries.directory.mkdir(mode=0o555)
+    with ordinary_user(), pytest.raises(saved.QueryFileFailed, match="Permission denied"):
         queries.save("a", "SELECT 1", None)
+    assert list(queries.directory.iterdir()) == []
+
+
+@contextmanager
+def ordinary_user() -> Generator[None]:
+    """Lose the right of root to write anywhere."""
+    if os.getuid() == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(os.getuid())
 
 
 def test_a_failed_write_leaves_the_file_as_it_was(queries: SavedQueries, monkeypatch: pytest.MonkeyPatch) -> None:
