@@ -125,7 +125,7 @@ def test_the_studio_cancels_nothing_of_its_own_and_nothing_in_read_only_mode(
     role = roled.role()
     reading = serve_studio(Access(roled.at(role), role, write=False))
     writing = serve_studio(Access(roled.at(role), role, write=True))
-    running = writing.begin("/api/sql", {"id": "a", "text": "SELECT pg_sleep(600)"})
+    running = writing.begin("/api/sql", {"id": "a", "tab": "a", "text": "SELECT pg_sleep(600)"})
     try:
         until(lambda: sleeping(writing))
         session = sleeping(writing)
