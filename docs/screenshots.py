@@ -129,7 +129,7 @@ def query(page: Page) -> None:
     page.locator(".cm-content").click()
     page.keyboard.press("Control+a")
     page.keyboard.insert_text(QUERY)
-    page.get_by_role("button", name="Run").click()
+    page.get_by_role("button", name="Run", exact=True).click()
     page.locator(".result-grid .ag-row").first.wait_for()
 
 

@@ -24,7 +24,7 @@ def test_the_page_reconnects_when_the_database_is_back(
         banner = page.locator(".banner")
         expect(banner).to_contain_text("reconnects automatically")
         page.get_by_role("navigation", name="Pages").get_by_role("link", name="SQL").click()
-        page.get_by_role("button", name="Run").click()
+        page.get_by_role("button", name="Run", exact=True).click()
         expect(page.locator(".results .problem")).to_be_visible()
         page.go_back()
         home.run("start")

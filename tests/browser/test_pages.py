@@ -228,7 +228,7 @@ def test_axe_finds_nothing_serious_on_any_page(contexts: Contexts, writing: str,
         page.locator(".cm-content").click()
         page.keyboard.press("Control+a")
         page.keyboard.insert_text("SELECT * FROM gyms")
-        page.get_by_role("button", name="Run").click()
+        page.get_by_role("button", name="Run", exact=True).click()
         page.locator(".result-grid .ag-row").first.wait_for()
         look("results")
         visit.go("/schema")
