@@ -242,3 +242,15 @@ def test_an_invalid_filter_is_explained(visit: Visit) -> None:
     visit.expected.append("400")
     page = visit.go('/t/users?filter={"all":[{"column":"gym_id","op":"is","value":"many"}]}')
     expect(page.get_by_role("alert").last).to_contain_text("many")
+
+
+def test_the_rows_of_another_filter_are_not_shown_below_one_that_failed(visit: Visit) -> None:
+    visit.expected.append("400")
+    page = visit.go("/t/users")
+    visit.cell(0, "id").wait_for()
+    follow = "(address) => Object.assign(document.querySelector('nav.tables a'), { href: address }).click()"
+    page.evaluate(follow, '/t/users?filter={"all":[{"column":"gym_id","op":"is","value":"many"}]}')
+    expect(page.get_by_role("alert").last).to_contain_text("many")
+    expect(visit.cell(0, "id")).to_be_hidden()
+    page.get_by_role("button", name="Remove").click()
+    expect(visit.cell(0, "id")).to_be_visible()

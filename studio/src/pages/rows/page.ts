@@ -63,6 +63,8 @@ class RowsView {
   private readings = 0;
   private request = new AbortController();
   private deleted = "";
+  /** The parameters of the address whose rows are shown. */
+  private shown = "";
 
   constructor(table: Table, address: RowsAddress) {
     this.table = table;
@@ -126,6 +128,8 @@ class RowsView {
     const isFirst = this.rows.length === 0;
     clearRange(this.grid);
     this.problem.hidden = true;
+    this.place.hidden = false;
+    this.shown = this.address.parameters.toString();
     rememberLabels(answer.names);
     this.rows = rowsOf(answer);
     if (isFirst) fitColumns(this.grid, this.table, this.panel, this.rows);
@@ -147,6 +151,8 @@ class RowsView {
 
   private showProblem({ what, means, fix }: Problem): void {
     this.showIdle();
+    // Rows of another filter would look like those of this one.
+    this.place.hidden = this.rows.length > 0 && this.shown !== this.address.parameters.toString();
     this.problem.hidden = false;
     replace(this.problem, h("strong", what), " ", means ?? "", " ", fix ?? "");
   }
