@@ -73,9 +73,9 @@ export function announce(text: string): void {
   fading = setTimeout(() => status?.classList.remove("shown"), 4000);
 }
 
-export async function copyText(text: string): Promise<void> {
+export async function copyText(text: string, done = "Copied."): Promise<void> {
   await navigator.clipboard.writeText(text);
-  announce("Copied.");
+  announce(done);
 }
 
 /** Open a modal dialog. Escape and its button close it and return the focus to the element that had it. */

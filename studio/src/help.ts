@@ -21,7 +21,7 @@ const KEYS = [
       ["Enter", "Edit the cell, or show its value if it cannot be edited"],
       ["Space", "Show the full value"],
       ["F4", "Follow the reference; on the primary key, open the row"],
-      ["Ctrl C, Ctrl V", "Copy the full value, paste a value or a block"],
+      ["Ctrl C, Ctrl V", "Copy the value or the selected cells, paste a value or a block"],
       ["Shift F10, menu key", "Open the menu of the cell"],
       ["Alt F", "Add a filter", "Alt+f"],
       ["Ctrl F", "Search the rows", "Ctrl+f"],

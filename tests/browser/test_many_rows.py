@@ -91,6 +91,10 @@ def test_the_first_of_the_selected_cells_fills_the_others(
     expect(page.locator(".ag-cell.ranged")).to_have_count(3)
     page.keyboard.press("Control+d")
     expect(page.get_by_text("2 changes staged")).to_be_visible()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.keyboard.press("Control+c")
+    expect(page.get_by_text("Copied 3 values.")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()").splitlines() == ["yearly"] * 3
 
     # A range by mouse, from the same first cell.
     edit.cell_of(members[6], "plan").click(modifiers=["Shift"])

@@ -435,6 +435,47 @@ def test_a_batch_that_contradicts_itself_is_refused_with_words(writing: Client, 
     assert scalar(databases, "SELECT count(*) FROM kinds.composite_key") == 12
 
 
+def test_no_change_writes_a_second_row_with_the_key(writing: Client, databases: Database) -> None:
+    with databases.engine.begin() as connection:
+        connection.execute(
+            text(
+                "CREATE TABLE kinds.parent (id integer PRIMARY KEY, note text);"
+                "CREATE TABLE kinds.heir () INHERITS (kinds.parent);"
+                "INSERT INTO kinds.parent VALUES (1, 'parent'); INSERT INTO kinds.heir VALUES (1, 'heir');"
+                "CREATE TABLE kinds.postponed (id integer PRIMARY KEY DEFERRABLE INITIALLY DEFERRED, note text);"
+                "INSERT INTO kinds.postponed VALUES (1, 'a'), (2, 'b');"
+                "GRANT ALL ON kinds.parent, kinds.heir, kinds.postponed TO PUBLIC"
+            )
+        )
+    change = update("kinds.parent", "1", {"note": "x"}, {"note": "parent"})
+    assert "tables inherit from it" in save(writing, change, status=400)["what"]
+    assert len(page(writing, "kinds.parent")["rows"]) == 2
+
+    moved = update("kinds.postponed", "1", {"id": "2"}, {"id": "1", "note": "a"})
+    [error] = save(writing, moved, delete("kinds.postponed", "2"), status=422)["errors"]
+    assert (error["index"], "several rows" in error["what"]) == (1, True)
+    query = "SELECT string_agg(id || note, ' ' ORDER BY note) FROM kinds."
+    assert scalar(databases, query + "postponed") == "1a 2b"
+    assert scalar(databases, query + "parent") == "1heir 1parent"
+
+
+def test_a_connection_lost_at_the_commit_is_not_called_unsaved(writing: Client, databases: Database) -> None:
+    with databases.engine.begin() as connection:
+        connection.execute(
+            text(
+                "CREATE TABLE kinds.killing (id integer PRIMARY KEY);"
+                "CREATE FUNCTION kinds.kill() RETURNS trigger LANGUAGE plpgsql AS"
+                " 'BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END';"
+                "CREATE CONSTRAINT TRIGGER kill AFTER INSERT ON kinds.killing DEFERRABLE INITIALLY DEFERRED"
+                " FOR EACH ROW EXECUTE FUNCTION kinds.kill();"
+                "GRANT ALL ON kinds.killing TO PUBLIC"
+            )
+        )
+    lost = save(writing, {"op": "insert", "table": "kinds.killing", "values": {"id": "1"}}, status=503)
+    assert lost["means"] == "They may have been saved."
+    assert "terminating connection" in lost["what"]
+
+
 def test_a_client_that_leaves_during_an_upload_leaves_no_traceback(writing: Client) -> None:
     connection = writing.begin("/api/changes", '{"changes":', Content_Length="1000")
     connection.close()

@@ -105,6 +105,8 @@ class _Described(msgspec.Struct, frozen=True):
     kind: str
     role: str
     comment: str | None
+    has_heirs: bool
+    """Whether tables inherit from it, whose rows are among its own and may have the same key."""
     may_delete: bool
     columns: list[_Column]
     keys: list[_Key]
@@ -145,6 +147,7 @@ _TABLE = text(
     SELECT CAST(json_build_object(
         'schema', n.nspname, 'name', c.relname, 'kind', c.relkind, 'role', current_user,
         'comment', obj_description(c.oid, 'pg_class'),
+        'has_heirs', c.relkind <> 'p' AND EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = c.oid),
         'may_delete', has_table_privilege(c.oid, 'DELETE'),
         'columns', coalesce((
             SELECT json_agg(json_build_object(
@@ -289,7 +292,7 @@ def _built(description: str) -> Table:
         if found.schema != SCHEMA:
             grants.insert(0, f"GRANT USAGE ON SCHEMA {schema} TO {role}")
         raise TableNotReadable(table=address(found.schema, found.name), role=found.role, grant="; ".join(grants))
-    key = next((key for key in found.keys if key.identifies), None)
+    key = None if found.has_heirs else next((key for key in found.keys if key.identifies), None)
     metadata = MetaData()
     table = Table(
         _name(found.name),
@@ -355,6 +358,8 @@ def _facts(found: _Described, *, has_key: bool) -> TableFacts:
 def _obstacle(found: _Described, *, has_key: bool, may_write: bool) -> str | None:
     if found.kind == "m":
         return "A materialized view is read-only: `REFRESH MATERIALIZED VIEW` fills it again."
+    if found.has_heirs:
+        return "The table is read-only here: tables inherit from it, and their rows may have the same key."
     if not has_key and found.kind in {"v", "f"}:
         return f"A {KINDS[found.kind]} has no key, so no statement can name one of its rows."
     if not has_key:

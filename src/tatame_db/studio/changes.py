@@ -76,11 +76,12 @@ async def preview(connection: AsyncConnection, changes: list[Change]) -> list[Pr
     ]
 
 
-class _NoRowWritten(Exception):
-    """The statement of a change wrote no row."""
+class _NotOneRow(Exception):
+    """The statement of a change wrote no row, or several."""
 
 
 _NOT_WRITTEN = "PostgreSQL wrote no row: an earlier change of the batch removed it, or a trigger prevented this one"
+_SEVERAL = "the key selects several rows at the moment: an earlier change of the batch has set it in another row"
 
 
 async def save(connection: AsyncConnection, changes: list[Change]) -> list[SavedRow]:
@@ -102,8 +103,8 @@ async def save(connection: AsyncConnection, changes: list[Change]) -> list[Saved
             if not isinstance(error.orig, psycopg.IntegrityError | psycopg.DataError):
                 raise
             rejections.append(await rejection(connection, index, bound, error.orig))
-        except _NoRowWritten:
-            rejections.append(Rejection(index, None, None, _NOT_WRITTEN))
+        except _NotOneRow as error:
+            rejections.append(Rejection(index, None, None, str(error)))
     if rejections:
         raise ChangesRejected(errors=rejections)
     return saved
@@ -131,10 +132,10 @@ async def _save(connection: AsyncConnection, bound: BoundChange) -> SavedRow:
     columns = list(bound.table.columns)
     shown = cell_expressions(columns, MAX_CELL_CHARACTERS)
     key_of_row = key_expression(key_columns(bound.table))
-    found = (await connection.execute(_statement(bound).returning(key_of_row, *shown))).first()
-    if found is None:
-        raise _NoRowWritten
-    key, *values = found
+    found = (await connection.execute(_statement(bound).returning(key_of_row, *shown))).all()
+    if len(found) != 1:
+        raise _NotOneRow(_SEVERAL if found else _NOT_WRITTEN)
+    [[key, *values]] = found
     if isinstance(bound.change, Delete):
         return SavedRow(bound.change.table, key, None)
     return SavedRow(

@@ -138,6 +138,17 @@ class DatabaseNotResponding(Refused):
 
 
 @fact
+class CommitUnconfirmed(Refused):
+    """The connection was lost between COMMIT and its answer."""
+
+    reason: str
+    status = UNAVAILABLE
+    what = "the connection was lost while the changes were committed: {reason}"
+    means = "They may have been saved."
+    fix = "look at the rows before you save or import them again"
+
+
+@fact
 class StudioStopped(Refused):
     """The client has disconnected, or the studio is stopping."""
 

@@ -7,10 +7,12 @@ import contextlib
 import json
 from typing import TYPE_CHECKING
 
+import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db.database.text_output import TEXT_OUTPUT
 from tatame_db.roles.missing import error_of_refusal, is_refusal
+from tatame_db.studio.errors import CommitUnconfirmed, is_unavailable, message_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -68,8 +70,19 @@ async def read_transaction(
 
 @contextlib.asynccontextmanager
 async def write_transaction(database: AsyncDatabase) -> AsyncGenerator[AsyncConnection]:
-    """Open a transaction that is committed at the end, and rolled back after an error; it reads dates day first."""
+    """Open a transaction that is committed at the end, and rolled back after an error; it reads dates day first.
+
+    Raises `CommitUnconfirmed` if the connection is lost while it is committed.
+    """
     engine = database.engine.execution_options(postgresql_readonly=False)
-    async with _explained(database, "studio --write"), engine.begin() as connection:
+    async with _explained(database, "studio --write"), engine.connect() as connection:
         await connection.exec_driver_sql(_SET, _settings(PAGE_SECONDS, **_DAY_FIRST))
         yield connection
+        try:
+            await connection.commit()
+        except DBAPIError as error:
+            if not (isinstance(error.orig, psycopg.Error) and is_unavailable(error.orig)):
+                raise
+            raise CommitUnconfirmed(reason=message_of(error.orig)) from error
+        except asyncio.CancelledError:
+            raise CommitUnconfirmed(reason="no answer arrived in time") from None

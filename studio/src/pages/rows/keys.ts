@@ -8,12 +8,13 @@ import { keyName } from "../../keys.ts";
 import { go } from "../../router.ts";
 import { writable } from "../../session.ts";
 import { plain } from "../../text.ts";
+import { tabSeparated } from "../../written.ts";
 import { canEdit, columnNamed, linkOf, type Row, wholeShownValue } from "./cells.ts";
 import { rememberCopied } from "./copied.ts";
 import { editCut, setNull } from "./edits.ts";
 import { type CellPlace, openMenuBelow } from "./menu.ts";
 import type { ValuePanel } from "./panel.ts";
-import { extendBy, tick } from "./selection.ts";
+import { extendBy, rangedRows, tick } from "./selection.ts";
 
 /** Open the editor of a cut cell, or show the full value of a cell that cannot be edited. */
 export async function editOrShow(
@@ -52,11 +53,19 @@ function actions(
     Enter: canEdit(table, row, column) ? undefined : () => void editOrShow(table, grid, panel, row, column),
     F4: () => (link ? go(link) : announce("This cell references no row.")),
     Delete: () => void setNull(table, row, column),
-    "Ctrl+c": () => void wholeShownValue(table, row, column).then((value) => copyText(rememberCopied(plain(value)))),
+    "Ctrl+c": () => void copyCells(table, grid, row, column),
     "Shift+ArrowDown": () => extendBy(grid, 1),
     "Shift+ArrowUp": () => extendBy(grid, -1),
     "Shift+ ": () => tick(grid),
     "Ctrl+a": writable() ? () => grid.selectAll() : undefined,
     Escape: () => panel.close(),
   };
+}
+
+/** Copy the value of a cell, or those of the range that it ends, one on each line. */
+async function copyCells(table: Table, grid: GridApi<Row>, row: Row, column: Column): Promise<void> {
+  const rows = rangedRows(grid);
+  if (rows.length < 2) return copyText(rememberCopied(plain(await wholeShownValue(table, row, column))));
+  const values = await Promise.all(rows.map((one) => wholeShownValue(table, one, column)));
+  await copyText(tabSeparated(values.map((value) => [value])), `Copied ${rows.length} values.`);
 }

@@ -57,6 +57,16 @@ export function isInRange(grid: GridApi<Row>, row: number | null, column: string
   return Math.min(range.from, range.to) <= row && row <= Math.max(range.from, range.to);
 }
 
+/** Return the rows of the range; none without a range. */
+export function rangedRows(grid: GridApi<Row>): Row[] {
+  const column = ranges.get(grid)?.column;
+  const rows: Row[] = [];
+  grid.forEachNode(({ data, rowIndex }) => {
+    if (data && column && isInRange(grid, rowIndex, column)) rows.push(data);
+  });
+  return rows;
+}
+
 /** The column of the focused cell, or the one that had the focus before a row was ticked. */
 export const activeColumn = (grid: GridApi<Row>): string | undefined => active.get(grid)?.column;
 
