@@ -162,7 +162,7 @@ def walk(studio: Studio, connection: psycopg.Connection[Any]) -> None:
         "a user": (f"/api/row/users/{row}", None),
         "a value": (f"/api/cell/users/email/{row}", None),
         "a user to refer to": ("/api/find?table=users&q=Ana", None),
-        "SQL: `select 1`": ("/api/sql", {"id": "a", "text": "select 1"}),
+        "SQL: `select 1`": ("/api/sql", {"id": "a", "tab": "a", "text": "select 1"}),
         "move": ("/api/move", None),
         "activity": ("/api/activity", None),
         "slow statements": ("/api/activity/statements", None),
@@ -375,13 +375,13 @@ def streams(studio: Studio, connection: psycopg.Connection[Any]) -> None:
     requests: dict[str, tuple[str, Any]] = {
         "SQL: `select * from checkins`, limit of 1,000": (
             "/api/sql",
-            {"id": "a", "text": "select * from checkins"},
+            {"id": "a", "tab": "a", "text": "select * from checkins"},
         ),
         "SQL: `select * from checkins`, limit of 100,000": (
             "/api/sql",
-            {"id": "b", "text": "select * from checkins", "limit": 100_000},
+            {"id": "b", "tab": "a", "text": "select * from checkins", "limit": 100_000},
         ),
-        "SQL: 300 rows of two cells of 1 MB": ("/api/sql", {"id": "c", "text": wide}),
+        "SQL: 300 rows of two cells of 1 MB": ("/api/sql", {"id": "c", "tab": "a", "text": wide}),
         "export of all check-ins as CSV": ("/api/export/checkins.csv", None),
         "export of all users as CSV": ("/api/export/users.csv", None),
         "export of all users as JSON": ("/api/export/users.json", None),

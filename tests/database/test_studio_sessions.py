@@ -287,6 +287,7 @@ def test_a_statement_without_where_asks_with_its_effects(
         "DELETE FROM belts": deletes,
         "WITH gone AS (DELETE FROM belts RETURNING id) SELECT count(*) FROM gone WHERE true": deletes,
         "EXPLAIN ANALYZE DELETE FROM belts": deletes,
+        "DELETE FROM belts WHERE (1 = 1) OR NOT true RETURNING id": deletes,
         "UPDATE belts SET name = (SELECT 'x' WHERE true)": ["updates 60 rows of belts"],
         "TRUNCATE wins, belts": ["empties belts, which has 60 rows", "empties wins, which has 3 rows"],
         "DROP TABLE belts CASCADE": ["drops belts, which has 60 rows"],
@@ -298,7 +299,7 @@ def test_a_statement_without_where_asks_with_its_effects(
         assert (sorted(lines), end) == (question, {"undone": {"in_time": True}}), statement
         assert writer.run("SELECT count(name) FROM belts")[1]["rows"] == [["60"]], statement
     # Nothing asks that keeps all rows, or has a condition.
-    for statement in ("DELETE FROM wins WHERE belt = 2", "UPDATE belts SET id = id WHERE id = 1"):
+    for statement in ('DELETE FROM wins WHERE "belt" = 2', "UPDATE belts SET id = id WHERE (id) = 1"):
         assert asked(writer, statement, yes=None)[0] == [], statement
     lines, end = asked(writer, "DELETE FROM belts" if not in_block else "SELECT 1", yes=True)
     if in_block:

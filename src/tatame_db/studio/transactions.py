@@ -31,8 +31,13 @@ _COMMON_SETTINGS = {
     # An idle transaction holds its locks.
     "idle_in_transaction_session_timeout": f"{QUERY_SECONDS}s",
 }
-# A generic plan cannot use an index for `starts`.
-_SETTINGS = {**_COMMON_SETTINGS, "plan_cache_mode": "force_custom_plan"}
+_SETTINGS = {
+    **_COMMON_SETTINGS,
+    # A generic plan cannot use an index for `starts`.
+    "plan_cache_mode": "force_custom_plan",
+    # The names of types are compared with known ones.
+    "quote_all_identifiers": "off",
+}
 SESSION_SETTINGS = {**_COMMON_SETTINGS, "statement_timeout": f"{QUERY_SECONDS}s"}
 """The settings with which the session of a SQL tab begins; its statements may change them."""
 # The first query of each transaction: after a query, `SET TRANSACTION READ WRITE` is rejected.

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _MAY_WRITE = {"WITH", "DELETE", "UPDATE", "INSERT", "MERGE", "EXPLAIN", "COPY"}
 _NOT_A_STATEMENT = {"FOR", "KEY", "ON", "DO", "THEN"}
 _KEEPS_ROWS = {"CONSTRAINT", "NOT", "DEFAULT", "EXPRESSION", "IDENTITY"}
+_SELECTS_NOTHING = {"WHERE", "TRUE", "FALSE", "NULL", "NOT", "AND", "OR", "IS", "(", ")"}
+"""The words of a condition on no column, such as `WHERE true` and `WHERE 1 = 1`, which all rows meet."""
 _COUNT_TIMEOUT = "5s"
 
 
@@ -37,7 +39,7 @@ def is_dangerous(statement: Statement) -> bool:
 
 
 def _lacks_where(words: tuple[str, ...]) -> bool:
-    """Return whether a DELETE or an UPDATE has no WHERE between the parentheses in which it stands."""
+    """Return whether a DELETE or an UPDATE has no condition between the parentheses in which it stands."""
     for at, word in enumerate(words):
         deletes = word == "DELETE" and words[at + 1 : at + 2] == ("FROM",)
         updates = word == "UPDATE" and not (at and words[at - 1] in _NOT_A_STATEMENT)
@@ -47,12 +49,14 @@ def _lacks_where(words: tuple[str, ...]) -> bool:
 
 
 def _has_where(words: tuple[str, ...]) -> bool:
-    depth = 0
+    """Return whether a WHERE follows that names something."""
+    depth, is_condition = 0, False
     for word in words:
         depth += (word == "(") - (word == ")")
-        if depth < 0:
+        if depth < 0 or (word == "RETURNING" and depth == 0):
             return False
-        if word == "WHERE" and depth == 0:
+        is_condition |= word == "WHERE" and depth == 0
+        if is_condition and word not in _SELECTS_NOTHING:
             return True
     return False
 

@@ -32,7 +32,7 @@ class Statement:
     end: int
     text: str
     words: tuple[str, ...]
-    """Its words in upper case and its parentheses, without comments, quoted names and values."""
+    """Its words in upper case, its parentheses and `"` for each quoted name, without comments and values."""
 
     def begins(self, *words: str) -> bool:
         """Return whether the first words are these."""
@@ -91,6 +91,8 @@ class _Splitter:
             if self.may_have_body and not self.parentheses:
                 self.blocks += word == "BEGIN" or (word == "CASE" and self.blocks > 0)
                 self.blocks -= word == "END" and self.blocks > 0
+        elif kind == "quoted":
+            self.words.append('"')
         elif part in {"(", ")"}:
             self.words.append(part)
             self.parentheses = max(0, self.parentheses + (1 if part == "(" else -1))
