@@ -143,8 +143,12 @@ def test_a_block_is_pasted_after_a_preview(edit: Visit, database: psycopg.Connec
 
     paste(page, "yearly\t26/11/2026 10:00\n")
     preview.get_by_role("button", name="Stage 2 cells").click()
+    # A column of a spreadsheet has lines, and no tab.
+    edit.cell_of(members[8], "plan").click()
+    paste(page, "monthly\nweekly")
+    preview.get_by_role("button", name="Stage 2 cells").click()
     save(page)
-    assert column(database, "plan")[7] == "yearly"
+    assert column(database, "plan")[7:10] == ["yearly", "monthly", "weekly"]
     assert column(database, "approved_at::text")[7] == "2026-11-26 10:00:00"
 
 

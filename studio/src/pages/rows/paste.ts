@@ -18,8 +18,8 @@ export function paste(table: Table, grid: GridApi<Row>, event: ClipboardEvent): 
   const isSheet = /<table[\s>]/i.test(event.clipboardData?.getData("text/html") ?? "");
   const block = parseBlock(text);
   const isBlock = block.length > 1 || (block[0]?.length ?? 0) > 1;
-  // A text with tabs that was copied from a cell of the studio is one value.
-  if (isBlock && text !== copiedValue() && (isSheet || text.includes("\t") || column.kind !== "text")) {
+  // A text with tabs or lines that was copied from a cell of the studio is one value; of another, the preview asks.
+  if (isBlock && text !== copiedValue()) {
     event.preventDefault();
     previewPaste(table, grid, block, () => canEdit(table, row, column) && pasteValue(table, row, column, text));
   } else if (canEdit(table, row, column)) {
