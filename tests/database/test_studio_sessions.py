@@ -309,6 +309,19 @@ def test_a_statement_without_where_asks_with_its_effects(
         assert state(database, "SELECT count(*) FROM belts") == (0,)
 
 
+def test_no_statement_runs_outside_a_transaction_of_a_studio_that_is_gone(
+    writer: Client, belts: tuple[Database, str]
+) -> None:
+    [state_of_tab] = writer.ask("/api/sql/states", {"tabs": ["earlier"]}).json.values()
+    assert (state_of_tab["open"], state_of_tab["ended"]) == (False, "the studio was started again")
+    body = {"id": "x", "tab": "earlier", "text": "INSERT INTO belts VALUES (61, 'red')", "in_transaction": True}
+    [first, last] = writer.ask("/api/sql", body).lines
+    assert first["error"]["means"] == "Its open transaction was rolled back, and this statement was not run."
+    assert last["session"]["lost_transaction"] is False
+    assert state(belts[0], "SELECT count(*) FROM belts WHERE id = 61") == (0,)
+    assert writer.ask("/api/sql", body | {"in_transaction": False}).lines[-2]["done"]["command"] == "INSERT 0 1"
+
+
 def test_a_question_without_an_answer_rolls_back(
     writer: Client, belts: tuple[Database, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,12 +30,14 @@ IDLE_SECONDS = 15 * 60
 _CONNECT_SECONDS = 30
 _MAX_NOTIFICATIONS = 100
 _LONG_TEXT = 20_000
+_RESTARTED = "the studio was started again"
 
 
 class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of `/api/sql`; the browser chooses the id, by which it can cancel the run, and the name of the tab.
 
-    With a `cursor`, a number of characters, only the statement there runs; otherwise all of them.
+    With a `cursor`, a number of characters, only the statement there runs; otherwise all of them. `in_transaction` says
+    that the browser knows of an open transaction, and not of its end.
     """
 
     id: str
@@ -44,6 +46,7 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cursor: int | None = None
     explain: Literal["plan", "analyze"] | None = None
     limit: int = 1000
+    in_transaction: bool = False
 
 
 @fact
@@ -116,7 +119,7 @@ class Sessions:
         if tab.timer:
             tab.timer.cancel()
         try:
-            notice = await self._connect(tab)
+            notice = await self._connect(tab, in_transaction=script.in_transaction)
             statements = await self._statements(script, tab)
             async with aclosing(self._run_all(script, statements, tab, run)) as pieces:
                 async for piece in pieces:
@@ -152,11 +155,13 @@ class Sessions:
         if not (known and known.session) and sum(1 for tab in self._tabs.values() if tab.session) >= MAX_SESSIONS:
             raise TooManySessions(sessions=MAX_SESSIONS)
 
-    async def _connect(self, tab: _Tab) -> dict[str, Any] | None:
+    async def _connect(self, tab: _Tab, *, in_transaction: bool) -> dict[str, Any] | None:
         """Open the session of a tab that has none; return a notice if it had one before."""
         self._look(tab)
         if tab.session:
             return None
+        if in_transaction and not tab.lost_transaction:
+            tab.ended, tab.lost_transaction = tab.ended or _RESTARTED, True
         async with asyncio.timeout(_CONNECT_SECONDS):
             tab.session = await Session.open(self.database, write=self.write)
         tab.session.wire.driver.add_notify_handler(lambda notify: self._notify(tab, notify))
@@ -244,7 +249,9 @@ class Sessions:
         """Return the state of some tabs, and the notifications that have arrived since the last call."""
         found: dict[str, dict[str, Any]] = {}
         for name in names:
-            if (tab := self._tabs.get(name)) and not tab.run:
+            # The browser asks about tabs with a session. An unknown one had it with an earlier process.
+            tab = self._tabs.get(name) or _Tab(ended=_RESTARTED)
+            if not tab.run:
                 self._look(tab)
                 found[name] = self._state(tab)
         return found

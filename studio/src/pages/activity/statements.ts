@@ -20,7 +20,7 @@ export function slowStatements({ statements, advice }: Statements, sessions: Ses
   if (advice === null)
     return table("Recorded statements", ["Mean", "Calls", "Total", "Rows", "Statement"], statements.map(recorded));
   const running = sessions
-    .filter(({ state, own }) => state === "active" && !own)
+    .filter(({ state }) => state === "active")
     .sort((one, other) => (other.seconds ?? 0) - (one.seconds ?? 0));
   return [
     h("p.muted", "The server records no statements, so these are the ones that run now. ", marked(advice)),

@@ -1,8 +1,8 @@
 // The history of the statements run in this browser, the latest first.
 
-import { button, type Child, dialog, h, memory, number, replace } from "../../dom.ts";
+import { button, type Child, dialog, h, memory, replace } from "../../dom.ts";
 
-export type Past = { text: string; at: string; ms?: number; rows?: number; failed?: string };
+export type Past = { text: string; at: string; outcome?: string; failed?: string };
 
 const NAME = "sql:history";
 const LONGEST = 200;
@@ -46,11 +46,11 @@ const item = (past: Past, onclick: () => void): HTMLElement =>
       "button",
       { type: "button", onclick },
       h("code", past.text.length > 300 ? `${past.text.slice(0, 300)}…` : past.text),
-      h("span.muted", past.at.replace("T", " ").slice(0, 16), outcome(past)),
+      h("span.muted", past.at.replace("T", " ").slice(0, 16), described(past)),
     ),
   );
 
-function outcome({ failed, ms, rows = 0 }: Past): Child {
+function described({ failed, outcome }: Past): Child {
   if (failed) return h("span.wrong", ` · ${failed}`);
-  return ms === undefined ? "" : ` · ${number(rows)} rows · ${ms.toFixed(1)} ms`;
+  return outcome ? ` · ${outcome}` : "";
 }

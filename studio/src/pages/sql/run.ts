@@ -156,6 +156,7 @@ export class Runner {
       cursor: cursor ?? null,
       ...explain,
       limit: Number(this.cap.value),
+      in_transaction: this.session.inTransaction,
     };
     const { body } = await ask("/api/sql", { ...posted(question), signal: abort.signal });
     if (!body) return;
@@ -199,14 +200,13 @@ export class Runner {
   private endStatement(done: NonNullable<Line["done"]>, view: ResultPane, running: Running): void {
     const { past, how, place } = running;
     running.ms += done.ms;
-    past.ms = running.ms;
-    past.rows = done.rows;
     view.summary = describeDone(done, how);
     if (how === "rows" && !view.heads.length && !view.rows.length) view.showText(done.command ?? "Done");
     view.complete(done.more ?? false);
     view.showNotices(done.notices ?? []);
     const isScript = place !== null && place.of > 1;
-    this.outcome.textContent = isScript ? describeRun(place.index + 1, running.ms) : view.summary;
+    past.outcome = isScript ? describeRun(place.index + 1, running.ms) : view.summary;
+    this.outcome.textContent = past.outcome;
     this.results.drawList();
   }
 

@@ -31,13 +31,19 @@ export class SessionBar {
     return this.state.open;
   }
 
+  /** Whether a transaction is open, or was when the session ended: the next statement must not run outside of it. */
+  get inTransaction(): boolean {
+    return this.state.transaction !== "none" || this.state.lost_transaction;
+  }
+
   /** Whether something is lost when the page closes. */
   get hasWork(): boolean {
     return writable() && this.state.transaction !== "none";
   }
 
   set(state: SessionState): void {
-    this.state = state;
+    const lost_transaction = state.lost_transaction || (this.inTransaction && !!state.ended);
+    this.state = { ...state, lost_transaction };
     this.notifications = [...this.notifications, ...state.notifications].slice(-MOST_NOTIFICATIONS);
     this.draw();
   }

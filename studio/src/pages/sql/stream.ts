@@ -1,7 +1,7 @@
 // The response to a run of statements: lines of JSON that arrive one after another.
 
 import type { Cell } from "../../api.ts";
-import { number, plural } from "../../dom.ts";
+import { plural } from "../../dom.ts";
 import type { Plan } from "./plan.ts";
 
 export type ColumnHead = { name: string; type: string };
@@ -82,7 +82,7 @@ export function describeDone({ rows, ms, more, command }: Done, how: How): strin
   // A statement without rows of its own has only its name, and the number of rows that it changed.
   if (rows === 0 && command && !/^(SELECT|FETCH|SHOW)/.test(command)) return `${command} ${time}`;
   const tag = command && !command.startsWith("SELECT") ? `${command} · ` : "";
-  return `${tag}${number(rows)} rows ${time}${more ? "; more are available" : ""}`;
+  return `${tag}${plural(rows, "row")} ${time}${more ? "; more are available" : ""}`;
 }
 
 /** Summarize a run of several statements. */
