@@ -213,6 +213,7 @@ def test_notices_notifications_and_the_end_of_a_session_are_shown(visit: Visit, 
     database.execute("NOTIFY gossip, 'a new belt'")
     expect(page.locator(".notifications")).to_contain_text("gossip: a new belt")
     run_all(page, "BEGIN; SELECT pg_backend_pid()")
+    expect(visit.cell(0, "0")).to_have_text(re.compile(r"^\d+$"))
     pid = visit.cell(0, "0").inner_text()
     expect(page.locator(".session")).to_contain_text("A transaction is open.")
     database.execute(f"SELECT pg_terminate_backend({pid})")

@@ -9,9 +9,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import URL, text
 
+from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
 from tatame_db.database.pool import Database
 from tatame_db.studio.access import Access, open_access
@@ -427,3 +429,18 @@ def test_the_names_for_completion_are_those_that_the_role_can_use(reader: Client
     assert functions["wipe"] == {"schema": "public", "name": "wipe", "arguments": [""], "result": "integer"}
     assert len(functions["round"]["arguments"]) > 1
     assert not {"int4eq", "btint4cmp", "int4_avg_accum"} & set(functions)
+
+
+def test_a_tab_behind_a_pooler_is_refused_and_leaves_no_setting(
+    committed_database: Database, pooler: Callable[[URL], URL], serve_studio: Callable[..., Client]
+) -> None:
+    pooled = pooler(committed_database.address)
+    client = serve_studio(Access(pooled, "postgres", write=True))
+    refused = client.ask("/api/sql", {"id": "x", "tab": "one", "text": "SET work_mem = '7MB'"})
+    assert (refused.status, "is a pooler" in refused.json["what"]) == (422, True), refused.text
+    assert client.get("/api/rows/users")["rows"] == []
+    with psycopg.connect(readable(pooled)) as connection:
+        assert connection.execute("SELECT current_setting('lock_timeout'), current_setting('work_mem')").fetchone() == (
+            "0",
+            "4MB",
+        )

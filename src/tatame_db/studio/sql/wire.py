@@ -11,9 +11,11 @@ import psycopg
 from psycopg import generators
 from psycopg.pq import ExecStatus, TransactionStatus
 
-from tatame_db.database.address import without_environment
+from tatame_db.database.address import readable, without_environment
 from tatame_db.database.connecting import connect_async
 from tatame_db.database.failures import connection_error
+from tatame_db.errors import fact
+from tatame_db.studio.errors import Refused
 from tatame_db.studio.sql.relay import MAX_MESSAGE_BYTES, Relay
 from tatame_db.studio.sql.results import Batch, Notices, Outcome, Refusal, columns_of
 from tatame_db.studio.transactions import SESSION_SETTINGS
@@ -32,6 +34,17 @@ _READ_ONLY = "-c transaction_read_only=on -c default_transaction_read_only=on"
 _SET = "SELECT pg_catalog.set_config(name, value, false) FROM json_each_text(CAST(%s AS json)) AS setting(name, value)"
 COPY_UNSUPPORTED = "COPY to or from the client is not supported here"
 _COPY_ADVICE = "export the rows, or use `tatame-db psql`"
+
+
+@fact
+class SessionUnavailable(Refused):
+    """The address leads to a pooler, which lends each transaction another session."""
+
+    where: str
+    status = 422
+    what = "{where} is a pooler, and each SQL tab needs a session of PostgreSQL for itself"
+    means = "The statement was not run, and no setting of the pooler's sessions was changed. The other pages work."
+    fix = "set `DATABASE_URL` to the server's own address, usually on port 5432, and start the studio again"
 
 
 class RowTooLarge(Refusal):
@@ -56,8 +69,13 @@ class Wire:
 
     @classmethod
     async def open(cls, database: AsyncDatabase, *, write: bool) -> Wire:
-        """Connect. Raises `DatabaseUnavailable`."""
+        """Connect. Raises `DatabaseUnavailable`, `SessionUnavailable`."""
         driver = await _connect(database)
+        row = await (await driver.execute("SELECT pg_catalog.pg_backend_pid()")).fetchone()
+        if row != (driver.info.backend_pid,):
+            # What a tab sets would stay in a session that a pooler lends to others, and what begins a tab as well.
+            await driver.close()
+            raise SessionUnavailable(where=readable(database.address))
         if not write and driver.info.server_version < _RESET_CHECKED:
             await driver.close()
             driver = await _connect(database, options=_READ_ONLY)
