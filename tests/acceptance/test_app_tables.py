@@ -290,8 +290,8 @@ def test_the_studio_shows_the_tables(migrated: App) -> None:
         described = {table["name"]: table for table in client.get("/api/session").json()["tables"]}
         columns = {column["name"]: column["default"] for column in described["payments"]["columns"]}
         assert (columns["id"], columns["doubled"]) == ("the next number", "amount * 2")
-        # A table whose key has two columns is not shown, and hides no other one.
-        assert described.keys() == {*tatame_db.schema.phases(), "payments"}
+        assert described.keys() == {*tatame_db.schema.phases(), "payments", "partners"}
+        assert described["partners"]["key"] == ["gym_id", "other_id"]
         overview = client.get("/api/overview").json()
         assert {table["name"] for table in overview["tables"]} == described.keys()
         assert overview["pending"] == []

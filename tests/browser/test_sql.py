@@ -132,7 +132,7 @@ def test_a_read_only_studio_rejects_writing_statements(visit: Visit, database: p
 def test_tabs_and_history_are_stored(visit: Visit) -> None:
     page = visit.go("/sql")
     run(page, "SELECT 'first' AS tab")
-    expect(page.locator(".outcome")).to_contain_text("1 rows")
+    expect(page.locator(".outcome")).to_contain_text("1 row in")
     page.keyboard.press("Alt+t")
     expect(page.get_by_role("tab", name="Query 2")).to_have_attribute("aria-selected", "true")
     page.keyboard.insert_text("SELECT 'second'")
@@ -176,7 +176,7 @@ def test_a_tab_has_a_session_with_transactions_and_questions(edit: Visit, databa
     page.get_by_role("navigation", name="Pages").get_by_role("link", name="Overview").click()
     expect(page.locator(".sql")).to_have_count(0)
     page.go_back()
-    page.locator(".result-list").get_by_role("button", name="1 rows").click()
+    page.locator(".result-list").get_by_role("button", name="1 row in").click()
     expect(edit.cell(0, "0")).to_have_text("10")
     session.get_by_role("button", name="Roll back").click()
     expect(session).to_be_hidden()
