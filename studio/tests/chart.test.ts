@@ -135,7 +135,7 @@ test("the values of a series column become series, with gaps where a place has n
   assert.equal(data.series[1]?.values[1]?.text, "9007199254740993");
 });
 
-test("a chart leaves out what nobody could see, and says how much", () => {
+test("a chart leaves out bars and series beyond its limit, and says how many there are", () => {
   const rows = Array.from({ length: 1000 }, (_, index) => [null, `g${index}`, "1", String(index), null]);
   const bars = arrange({ kind: "bar", x: "gym", y: ["visits"], series: null }, HEADS, rows);
   assert.equal(bars.places.length, MOST_BARS);

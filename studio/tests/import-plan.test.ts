@@ -1,23 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Column } from "../src/api.ts";
 import { assignments, folded, leftOut, matched, type Sample } from "../src/pages/rows/import/plan.ts";
+import { column } from "./column.ts";
 
-const column = (name: string, changed: Partial<Column> = {}): Column => ({
-  name,
-  type: "text",
-  kind: "text",
-  nullable: true,
-  default: null,
-  unique: false,
-  primary: false,
-  references: null,
-  values: null,
-  sortable: true,
-  editable: true,
-  insertable: true,
-  ...changed,
-});
 const columns = [column("id", { nullable: false, default: "the next number" }), column("first_name"), column("ação")];
 const sample = (form: "csv" | "json", names: string[]): Sample => ({
   form,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -89,11 +88,6 @@ def key_expression(columns: Sequence[ColumnElement[Any]]) -> ColumnElement[Any]:
     if len(columns) == 1:
         return cast(columns[0], Text)
     return cast(func.json_build_array(*(cast(column, Text) for column in columns)), Text)
-
-
-def key_of_values(columns: Sequence[Column[Any]], values: list[str]) -> str:
-    """Write the key that `key_expression` reads, from the texts of its columns."""
-    return values[0] if len(columns) == 1 else json.dumps(values, ensure_ascii=False)
 
 
 def has_key(table: Table, key: str) -> ColumnElement[bool]:

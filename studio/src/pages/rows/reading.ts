@@ -58,7 +58,7 @@ export const readRows = (
 
 export const rowsOf = ({ rows, columns, keys }: Answer): Row[] =>
   rows.map((cells, index) => ({
-    // Rows of a table without a key are told apart by their place on the page.
+    // Rows of a table without a key are distinguished by their place on the page.
     key: keys[index] ?? `row ${index}`,
     cells: Object.fromEntries(columns.map((name, column) => [name, cells[column] ?? null])),
   }));
