@@ -86,8 +86,15 @@ def test_the_first_of_the_selected_cells_fills_the_others(
     database.execute("UPDATE users SET plan = 'yearly' WHERE id = %s", [members[1]])
     page = members_page(edit)
     edit.cell_of(members[1], "plan").click()
-    for _ in range(2):
-        page.keyboard.press("Shift+ArrowDown")
+    page.evaluate(
+        """() => {
+            const cell = document.activeElement;
+            for (const _ of [1, 2])
+                cell.dispatchEvent(
+                    new KeyboardEvent("keydown", { key: "ArrowDown", shiftKey: true, bubbles: true, cancelable: true }),
+                );
+        }"""
+    )
     expect(page.locator(".ag-cell.ranged")).to_have_count(3)
     page.keyboard.press("Control+d")
     expect(page.get_by_text("2 changes staged")).to_be_visible()

@@ -14,7 +14,7 @@ import { rememberCopied } from "./copied.ts";
 import { editCut, setNull } from "./edits.ts";
 import { type CellPlace, openMenuBelow } from "./menu.ts";
 import type { ValuePanel } from "./panel.ts";
-import { extendBy, rangedRows, tick } from "./selection.ts";
+import { extendBy, noteFocus, rangedRows, tick } from "./selection.ts";
 
 /** Open the editor of a cut cell, or show the full value of a cell that cannot be edited. */
 export async function editOrShow(
@@ -30,6 +30,8 @@ export async function editOrShow(
 export function onCellKey(place: CellPlace, { data: row, colDef, event }: CellKeyDownEvent<Row>): void {
   const column = columnNamed(place.table, colDef.colId);
   if (!row || !column || !(event instanceof KeyboardEvent) || place.grid.getEditingCells().length) return;
+  // The grid reports a new focus later than the next key, if keys follow each other quickly.
+  noteFocus(place.table, place.grid);
   const name = keyName(event);
   const cell = (event.target as Element).closest(".ag-cell");
   const act =
