@@ -74,7 +74,16 @@ def test_the_studio_listens_on_the_loopback_address_only(filled_studio: Client) 
 
 @pytest.mark.parametrize(
     "host",
-    [None, "", "evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "127.0.0.1.evil.example:{port}"],
+    [
+        None,
+        "",
+        "evil.example",
+        "evil.example:{port}",
+        "127.0.0.1",
+        "127.0.0.1:1",
+        "127.0.0.1.evil.example:{port}",
+        "[::1]:{port}",
+    ],
 )
 @pytest.mark.parametrize("path", ["/?token={token}", "/api/session"])
 def test_a_rebound_host_is_refused(filled_studio: Client, host: str | None, path: str) -> None:

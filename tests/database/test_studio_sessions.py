@@ -332,6 +332,14 @@ def test_a_question_without_an_answer_rolls_back(
     locks = "SELECT count(*) FROM pg_locks WHERE relation = 'belts'::regclass AND mode = 'RowExclusiveLock'"
     while state(belts[0], locks) != (0,):
         time.sleep(0.01)
+    # The tab is closed, although its page is still there.
+    with closing(writer.begin("/api/sql", {"id": "x", "tab": "two", "text": "DELETE FROM belts"})) as connection:
+        response = connection.getresponse()
+        while b"question" not in response.readline():
+            pass
+        assert writer.ask("/api/sql/close", {"tabs": ["two"]}).status == 200
+        assert json.loads(response.readline()) == {"undone": {"in_time": True}}
+        response.read()
     # The time is over.
     monkeypatch.setattr(sessions, "QUESTION_SECONDS", 0.01)
     assert writer.run("DELETE FROM belts")[-1] == {"undone": {"in_time": False}}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -39,6 +41,27 @@ def test_a_query_is_saved_listed_changed_renamed_and_deleted(queries: SavedQueri
     assert queries.read("Mês") == renamed
     queries.delete("Mês", renamed.version)
     assert list(queries.directory.iterdir()) == []
+
+
+def test_of_simultaneous_saves_of_a_file_exactly_one_succeeds(queries: SavedQueries) -> None:
+    opened = queries.save("a", "SELECT 0", None)
+    together = Barrier(8)
+
+    def save(number: int) -> str:
+        # Half of them are another studio on the same directory.
+        studio = queries if number % 2 else SavedQueries(queries.directory)
+        together.wait()
+        try:
+            return studio.save("a", f"{opened.text}, {number}", opened.version).text
+        except saved.QueryChanged:
+            return "changed"
+
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(20):
+            outcomes = list(threads.map(save, range(1, 9)))
+            assert outcomes.count("changed") == 7
+            opened = queries.read("a")
+            assert opened.text in outcomes
 
 
 def test_a_file_that_changed_on_disk_is_not_overwritten(queries: SavedQueries) -> None:

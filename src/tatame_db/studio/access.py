@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from tatame_db.database.dialect import quoted
 from tatame_db.database.errors import ConnectionRefused, PasswordRejected
 from tatame_db.database.pool import Database
 from tatame_db.errors import TatameError, fact
 from tatame_db.roles.needs import APP, READ_ONLY, SCHEMAS
 from tatame_db.roles.script import TEMP_FILE_LIMIT, whole_schemas
+from tatame_db.studio.transactions import SILENT_IN_THE_LOG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +21,10 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine
 
 READER, WRITER = "tatame_studio", "tatame_studio_writer"
-_ROLE_OPTIONS = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD NULL"
+# PostgreSQL lets each role set its own password, but not its end: a password that has expired opens nothing.
+_ROLE_OPTIONS = (
+    "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD NULL VALID UNTIL '-infinity'"
+)
 
 # Each reaches beyond the tables of this database, and works in a read-only transaction too.
 _HARMFUL_ROLES = {
@@ -85,12 +90,21 @@ def create_role(engine: Engine, *, write: bool) -> URL:
         connection.execute(text(f"ALTER ROLE {role} {_ROLE_OPTIONS}"))
         # What an older version of this package granted: it reads the passwords of all roles.
         connection.execute(text(f"REVOKE pg_read_all_data, pg_write_all_data FROM {role}"))
-        connection.execute(text(f"ALTER ROLE {role} SET temp_file_limit = '{TEMP_FILE_LIMIT}'"))
+        for statement in _settings(connection, role):
+            connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
         own = whole_schemas(connection, APP if write else READ_ONLY, role)
         for statement in [*own, *_other_schemas(connection, role, write=write)]:
             # Verbatim: the name of a database may look like a parameter.
             connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
     return engine.url.set(username=role)._replace(password=None)
+
+
+def _settings(connection: Connection, role: str) -> Iterator[str]:
+    """Write the settings of the role, without those that it has set for itself."""
+    yield f"ALTER ROLE {role} RESET ALL"
+    yield f"ALTER ROLE {role} IN DATABASE {quoted(connection.engine.url.database or '')} RESET ALL"
+    for name, value in {"temp_file_limit": TEMP_FILE_LIMIT, **SILENT_IN_THE_LOG}.items():
+        yield f"ALTER ROLE {role} SET {name} = '{value}'"
 
 
 def _other_schemas(connection: Connection, role: str, *, write: bool) -> Iterator[str]:

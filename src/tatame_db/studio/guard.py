@@ -71,7 +71,7 @@ class Guard:
         self._cookie_name = f"tatame_studio_{port}"
         self._cookie_value = secrets.token_urlsafe(32)
         self._one_time_tokens: set[str] = set()
-        names = ("127.0.0.1", "localhost", "[::1]")
+        names = ("127.0.0.1", "localhost")
         self._hosts = {f"{name}:{port}" for name in names} | {name for name in names if port == 80}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
 import stat
+import threading
 import unicodedata
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -171,6 +173,7 @@ class SavedQueries:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._writing = threading.Lock()
 
     def listing(self) -> Listing:
         """Return the queries in the order of their names."""
@@ -212,20 +215,23 @@ class SavedQueries:
         path, mode = self._path(name), 0o666
         text = text if text.endswith("\n") else f"{text}\n"
         content = text.encode()
-        if version is not None:
-            before = self._unchanged(name, version)
-            mode = stat.S_IMODE(path.stat(follow_symlinks=False).st_mode)
-            content = content.replace(b"\n", b"\r\n") if b"\r\n" in before else content
-        with _explained("written", self._shown(name)):
-            self.directory.mkdir(parents=True, exist_ok=True)
-            _write(path, content, mode=mode, is_new=version is None)
+        if version is None:
+            with _explained("written", self._shown(name)):
+                self.directory.mkdir(parents=True, exist_ok=True)
+        with self._one_at_a_time():
+            if version is not None:
+                before = self._unchanged(name, version)
+                mode = stat.S_IMODE(path.stat(follow_symlinks=False).st_mode)
+                content = content.replace(b"\n", b"\r\n") if b"\r\n" in before else content
+            with _explained("written", self._shown(name)):
+                _write(path, content, mode=mode, is_new=version is None)
         return SavedQuery(name, text, _version(content))
 
     def rename(self, name: str, to: str, version: str) -> SavedQuery:
         """Rename a query that has this version on disk."""
         path, target = self._path(name), self._path(to)
-        content = self._unchanged(name, version)
-        with _explained("renamed", self._shown(to)):
+        with self._one_at_a_time(), _explained("renamed", self._shown(to)):
+            content = self._unchanged(name, version)
             # Unlike a rename, a link does not replace a file that exists.
             _link(path, target)
             path.unlink()
@@ -233,9 +239,20 @@ class SavedQueries:
 
     def delete(self, name: str, version: str) -> None:
         """Delete a query that has this version on disk."""
-        self._unchanged(name, version)
-        with _explained("deleted", self._shown(name)):
+        with self._one_at_a_time(), _explained("deleted", self._shown(name)):
+            self._unchanged(name, version)
             self._path(name).unlink()
+
+    @contextlib.contextmanager
+    def _one_at_a_time(self) -> Generator[None]:
+        """Let no other studio of this machine write between the comparison of a file and its replacement."""
+        with self._writing, contextlib.ExitStack() as opened:
+            # Some network file systems have no locks, and a directory that does not exist has no files to compare.
+            with contextlib.suppress(OSError):
+                descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                opened.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
 
     def _unchanged(self, name: str, version: str) -> bytes:
         content = self._content(self._path(name))

@@ -25,8 +25,16 @@ PAGE_SECONDS = 30
 QUERY_SECONDS = 300
 EXPORT_SECONDS = 3600
 _LOCK_SECONDS = 5
+SILENT_IN_THE_LOG = {
+    "log_min_messages": "fatal",
+    "log_min_error_statement": "panic",
+    "log_parameter_max_length_on_error": "0",
+}
+"""Keeps failed statements out of the log of the server: they and their errors contain values of rows. A role of the
+embedded server has these settings; elsewhere only a superuser may set them."""
 _COMMON_SETTINGS = {
     **TEXT_OUTPUT,
+    **SILENT_IN_THE_LOG,
     "lock_timeout": f"{_LOCK_SECONDS}s",
     # An idle transaction holds its locks.
     "idle_in_transaction_session_timeout": f"{QUERY_SECONDS}s",
@@ -40,16 +48,23 @@ _SETTINGS = {
 }
 SESSION_SETTINGS = {**_COMMON_SETTINGS, "statement_timeout": f"{QUERY_SECONDS}s"}
 """The settings with which the session of a SQL tab begins; its statements may change them."""
-# The first query of each transaction: after a query, `SET TRANSACTION READ WRITE` is rejected.
-_SET = "SELECT set_config(name, value, true) FROM json_each_text(CAST(%(settings)s AS json)) AS setting(name, value)"
+# A hostile `search_path` finds no other functions and operators than these.
+APPLY_SETTINGS = """
+SELECT pg_catalog.set_config(name, value, %(local)s)
+FROM pg_catalog.json_each_text(CAST(%(settings)s AS pg_catalog.json)) AS setting(name, value)
+WHERE NOT pg_catalog.starts_with(name, 'log_') OR pg_catalog.current_setting('is_superuser')::pg_catalog.bool
+"""
+"""Sets what the role may set. The first query of each transaction: after it, `SET TRANSACTION READ WRITE` is rejected.
+"""
 
 
 # Spreadsheets of the countries where the app is used write `26/11/2026`. Texts in ISO form mean the same.
 _DAY_FIRST = {"DateStyle": "ISO, DMY"}
 
 
-def _settings(timeout_seconds: int, **others: str) -> dict[str, str]:
-    return {"settings": json.dumps(_SETTINGS | others | {"statement_timeout": f"{timeout_seconds}s"})}
+def _settings(timeout_seconds: int, **others: str) -> dict[str, str | bool]:
+    settings = _SETTINGS | others | {"statement_timeout": f"{timeout_seconds}s"}
+    return {"settings": json.dumps(settings), "local": True}
 
 
 @contextlib.asynccontextmanager
@@ -69,7 +84,7 @@ async def read_transaction(
     """Open a read-only transaction in which all statements see one snapshot."""
     engine = database.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     async with _explained(database, "studio"), engine.connect() as connection:
-        await connection.exec_driver_sql(_SET, _settings(timeout_seconds))
+        await connection.exec_driver_sql(APPLY_SETTINGS, _settings(timeout_seconds))
         yield connection
 
 
@@ -81,7 +96,7 @@ async def write_transaction(database: AsyncDatabase) -> AsyncGenerator[AsyncConn
     """
     engine = database.engine.execution_options(postgresql_readonly=False)
     async with _explained(database, "studio --write"), engine.connect() as connection:
-        await connection.exec_driver_sql(_SET, _settings(PAGE_SECONDS, **_DAY_FIRST))
+        await connection.exec_driver_sql(APPLY_SETTINGS, _settings(PAGE_SECONDS, **_DAY_FIRST))
         yield connection
         try:
             await connection.commit()

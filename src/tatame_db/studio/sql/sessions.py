@@ -325,6 +325,9 @@ class Sessions:
             if session:
                 if tab.run:
                     tab.run.is_cancelled = True
+                    # Nothing waits for an answer any more.
+                    if not tab.run.answer.done():
+                        tab.run.answer.set_result(False)
                 self._start_closing(session)
         await self._closed()
 

@@ -18,7 +18,7 @@ from tatame_db.errors import fact
 from tatame_db.studio.errors import Refused
 from tatame_db.studio.sql.relay import MAX_MESSAGE_BYTES, Relay
 from tatame_db.studio.sql.results import Batch, Notices, Outcome, Refusal, columns_of
-from tatame_db.studio.transactions import SESSION_SETTINGS
+from tatame_db.studio.transactions import APPLY_SETTINGS, SESSION_SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -31,7 +31,6 @@ _CANCEL_SECONDS = 5
 _RESET_CHECKED = 160_000
 """Before this version, `RESET transaction_read_only` was not checked: it has to find `on` as the default."""
 _READ_ONLY = "-c transaction_read_only=on -c default_transaction_read_only=on"
-_SET = "SELECT pg_catalog.set_config(name, value, false) FROM json_each_text(CAST(%s AS json)) AS setting(name, value)"
 COPY_UNSUPPORTED = "COPY to or from the client is not supported here"
 _COPY_ADVICE = "export the rows, or use `tatame-db psql`"
 
@@ -87,7 +86,7 @@ class Wire:
 
     async def prepare(self) -> None:
         """Set what each session of the studio begins with."""
-        await self.driver.execute(_SET, [json.dumps(SESSION_SETTINGS)])
+        await self.driver.execute(APPLY_SETTINGS, {"settings": json.dumps(SESSION_SETTINGS), "local": False})
 
     def _add_notice(self, notice: psycopg.errors.Diagnostic) -> None:
         self.relay.message_complete()
