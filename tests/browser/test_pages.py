@@ -184,6 +184,33 @@ def look_at_tools(page: Page, look: Callable[[str], None]) -> None:
     page.keyboard.press("Escape")
 
 
+def look_at_sql(visit: Visit, look: Callable[[str], None]) -> None:
+    page = visit.go("/sql")
+    page.get_by_role("button", name="Explain analyze").click()
+    page.locator(".plan").wait_for()
+    look("plan")
+    write_statement(page, "SELECT * FROM gyms")
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.locator(".result-grid .ag-row").first.wait_for()
+    look("results")
+    write_statement(page, "DELETE FROM app_stores")
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_role("dialog", name="Do you want this?").wait_for()
+    look("question")
+    page.get_by_role("button", name="No, change nothing").click()
+    write_statement(page, "SELECT 'a' AS gym, 7 AS visits")
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_role("button", name="Chart", exact=True).click()
+    page.locator(".chart svg").wait_for()
+    look("chart")
+
+
+def write_statement(page: Page, text: str) -> None:
+    page.locator(".cm-content").click()
+    page.keyboard.press("Control+a")
+    page.keyboard.insert_text(text)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious_on_any_page(contexts: Contexts, writing: str, scheme: str) -> None:
     found: list[str] = []
@@ -221,16 +248,7 @@ def test_axe_finds_nothing_serious_on_any_page(contexts: Contexts, writing: str,
         visit.go("/t/users/1")
         page.locator(".incoming").wait_for()
         look("row")
-        visit.go("/sql")
-        page.get_by_role("button", name="Explain analyze").click()
-        page.locator(".plan").wait_for()
-        look("plan")
-        page.locator(".cm-content").click()
-        page.keyboard.press("Control+a")
-        page.keyboard.insert_text("SELECT * FROM gyms")
-        page.get_by_role("button", name="Run", exact=True).click()
-        page.locator(".result-grid .ag-row").first.wait_for()
-        look("results")
+        look_at_sql(visit, look)
         visit.go("/schema")
         page.get_by_role("button", name="Outline").click()
         look("schema")

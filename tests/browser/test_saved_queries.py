@@ -17,6 +17,14 @@ SELECT * FROM (VALUES
 ) AS gyms (gym, checkins, "Odd ""Hours""")'''
 CHART = '\n-- chart: bar x=gym y=checkins y="Odd ""Hours"""\n'
 
+CUT_OFF = """svg => {
+    const area = svg.getBoundingClientRect();
+    return [...svg.querySelectorAll("text")].filter(text => {
+        const box = text.getBoundingClientRect();
+        return box.left < area.left || box.right > area.right || box.bottom > area.bottom;
+    }).map(text => text.textContent);
+}"""
+
 
 def write(page: Page, text: str) -> None:
     page.locator(".cm-content").click()
@@ -135,6 +143,7 @@ def test_the_queries_of_this_project_are_drawn_and_exported(
         expect(page.get_by_role("tab", name="who-trained-most")).to_be_visible()
         page.keyboard.press("Control+Enter")
         expect(page.locator(".chart svg g.series-1 rect")).to_have_count(20)
+        assert page.locator(".chart svg").evaluate(CUT_OFF) == []
         page.get_by_role("button", name="Export").click()
         with page.expect_download() as download:
             page.get_by_role("button", name="Download 20 rows").click()

@@ -187,7 +187,11 @@ def test_a_tab_has_a_session_with_transactions_and_questions(edit: Visit, databa
     expect(question).to_contain_text("deletes 60 rows of sessions_of_tabs")
     assert database.execute(count).fetchone() == (60,)
     question.get_by_role("button", name="No, change nothing").click()
-    expect(page.locator(".results .problem")).to_contain_text("Not done, as you chose")
+    expect(page.locator(".result .command")).to_have_text(
+        "The statement was rolled back, as you chose. It changed nothing."
+    )
+    expect(page.locator(".outcome:not(.wrong)")).to_have_text("rolled back, as you chose")
+    assert database.execute(count).fetchone() == (60,)
     run(page, "DELETE FROM sessions_of_tabs")
     question.get_by_role("button", name="Yes, do it").click()
     expect(page.locator(".outcome")).to_contain_text("DELETE 60")
@@ -202,6 +206,38 @@ def test_a_tab_has_a_session_with_transactions_and_questions(edit: Visit, databa
     page.reload()
     assert [text for text in edit.wrong if text.startswith("dialog:")] == ["dialog: "]
     database.execute("DROP TABLE sessions_of_tabs")
+
+
+def test_a_tab_with_an_open_transaction_is_closed_after_a_question(edit: Visit, database: psycopg.Connection) -> None:
+    database.execute("CREATE TABLE closed_tabs (n int); GRANT ALL ON closed_tabs TO PUBLIC")
+    numbers = "SELECT array_agg(n) FROM closed_tabs"
+    page = edit.go("/sql")
+    tabs = page.get_by_role("tab")
+    question = page.get_by_role("dialog", name="Close Query")
+
+    def begin(statement: str) -> None:
+        page.keyboard.press("Alt+t")
+        run_all(page, f"BEGIN; {statement}")
+        expect(page.locator(".outcome")).to_contain_text("statement")
+        page.keyboard.press("Alt+w")
+        expect(question).to_contain_text("Closing the tab rolls it back")
+
+    begin("INSERT INTO closed_tabs VALUES (1)")
+    question.get_by_role("button", name="Keep the tab open").click()
+    expect(page.locator(".session")).to_contain_text("A transaction is open.")
+    page.keyboard.press("Alt+w")
+    question.get_by_role("button", name="Commit and close").click()
+    expect(tabs).to_have_count(1)
+    assert database.execute(numbers).fetchone() == ([1],)
+    begin("INSERT INTO closed_tabs VALUES (2)")
+    question.get_by_role("button", name="Roll back and close").click()
+    expect(tabs).to_have_count(1)
+    begin("SELECT 1/0")
+    expect(question.get_by_role("button", name="Commit and close")).to_have_count(0)
+    question.get_by_role("button", name="Roll back and close").click()
+    expect(tabs).to_have_count(1)
+    assert database.execute(numbers).fetchone() == ([1],)
+    database.execute("DROP TABLE closed_tabs")
 
 
 def test_notices_notifications_and_the_end_of_a_session_are_shown(visit: Visit, database: psycopg.Connection) -> None:

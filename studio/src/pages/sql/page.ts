@@ -2,6 +2,7 @@
 
 import { button, h, replace } from "../../dom.ts";
 import type { Page } from "../../router.ts";
+import { askToClose } from "./closing.ts";
 import { loadNames } from "./completion.ts";
 import { Editor } from "./editor.ts";
 import { showHistory } from "./history.ts";
@@ -126,10 +127,22 @@ class SqlPage {
     this.showOpen();
   }
 
+  /** Close a tab; ask before its open transaction is rolled back. */
   private close(index: number): void {
     const tab = this.tabs.list[index];
-    if (tab) this.runners.get(tab)?.close();
-    if (tab) this.runners.delete(tab);
+    const runner = tab && this.runners.get(tab);
+    if (!tab) return;
+    if (runner?.session.hasWork) {
+      this.actions.choose(index, false);
+      askToClose(tab, runner, () => this.drop(tab));
+    } else this.drop(tab);
+  }
+
+  private drop(tab: Tab): void {
+    const index = this.tabs.list.indexOf(tab);
+    if (index < 0) return;
+    this.runners.get(tab)?.close();
+    this.runners.delete(tab);
     this.tabs.close(index);
     this.showOpen();
   }

@@ -26,10 +26,8 @@ const BROKEN_OFF: SqlProblem = {
   what: "The response was interrupted",
   means: "The studio or the database stopped while the statement was running.",
 };
-const undone = (inTime: boolean): SqlProblem => ({
-  what: inTime ? "Not done, as you chose" : "Not done: there was no answer in time",
-  means: "The statement changed nothing.",
-});
+const undone = (inTime: boolean): string =>
+  inTime ? "rolled back, as you chose" : "rolled back: there was no answer in time";
 
 type Running = {
   id: string;
@@ -91,6 +89,12 @@ export class Runner {
     if (!this.running) return;
     this.outcome.textContent = "cancelling";
     await post("/api/sql/cancel", { id: this.running.id }).catch(() => this.running?.abort.abort());
+  }
+
+  /** Run COMMIT or ROLLBACK; return whether the transaction is over. */
+  async end(text: string): Promise<boolean> {
+    await this.execute({ text, from: -1 }, "rows");
+    return !this.session.hasWork;
   }
 
   /** Cancel what runs and end the session, because the tab closes. */
@@ -178,7 +182,7 @@ export class Runner {
     if (plan) view?.showPlan(plan, how === "analyze");
     if (question) running.closeQuestion = askAbout(question, view?.statement ?? "", running.id);
     if (done && view) this.endStatement(done, view, running);
-    if (notDone) this.fail(undone(notDone.in_time), running);
+    if (notDone) this.notDone(notDone.in_time, running);
     if (error) this.fail(error, running);
     if (session) this.session.set(session);
   }
@@ -207,6 +211,18 @@ export class Runner {
     const isScript = place !== null && place.of > 1;
     past.outcome = isScript ? describeRun(place.index + 1, running.ms) : view.summary;
     this.outcome.textContent = past.outcome;
+    this.results.drawList();
+  }
+
+  /** A statement that was rolled back after its question has not failed. */
+  private notDone(inTime: boolean, { past }: Running): void {
+    const view = this.results.last;
+    past.outcome = undone(inTime);
+    this.outcome.textContent = past.outcome;
+    if (!view) return;
+    view.summary = past.outcome;
+    view.showText(`The statement was ${past.outcome}. It changed nothing.`);
+    view.complete(false);
     this.results.drawList();
   }
 

@@ -41,6 +41,10 @@ export class SessionBar {
     return writable() && this.state.transaction !== "none";
   }
 
+  get hasFailed(): boolean {
+    return this.state.transaction === "failed";
+  }
+
   set(state: SessionState): void {
     const lost_transaction = state.lost_transaction || (this.inTransaction && !!state.ended);
     this.state = { ...state, lost_transaction };

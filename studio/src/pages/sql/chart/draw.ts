@@ -21,20 +21,26 @@ const RIGHT = 16;
 const LABEL_PX = 6.6;
 const TICK_PX = 48;
 const LEGEND_PX = 18;
-const MOST_LABEL_PX = 90;
+const MOST_LABEL_PX = 120;
+const SLANT = 40;
+const SLANTED_LETTERS = 18;
+const [SIN_OF_SLANT, COS_OF_SLANT] = [Math.sin((SLANT * Math.PI) / 180), Math.cos((SLANT * Math.PI) / 180)];
 /** The share of its place that a bar takes. */
 const BAR_SHARE = 0.82;
 
 export function drawChart(spec: Spec, data: ChartData, { width, height }: Size): Drawing {
   const legend = data.series.length > 1 ? legendOf(data, width) : { rows: 0, parts: [] };
   const isSlanted = data.axis === "category" && slants(data.places, width);
-  const longest = Math.max(...data.places.map(({ label }) => [...label].length), 1);
-  const under = isSlanted ? Math.min(MOST_LABEL_PX, longest * LABEL_PX * 0.75 + 18) : 22;
+  const widest = Math.max(...data.places.map(({ label }) => widthOf(labelOf(label, SLANTED_LETTERS))), 1);
+  const under = isSlanted ? Math.min(MOST_LABEL_PX, widest * SIN_OF_SLANT + 18) : 22;
   const top = TOP + legend.rows * LEGEND_PX;
   const bottom = height - under - 14;
   const ticks = valueTicks(spec, data, bottom - top);
   // The first slanted name ends below the first bar, so it starts left of it.
-  const left = Math.max(isSlanted ? 60 : 30, ...ticks.map(({ label }) => label.length * LABEL_PX + 14));
+  const left = Math.max(
+    isSlanted ? widest * COS_OF_SLANT : 30,
+    ...ticks.map(({ label }) => label.length * LABEL_PX + 14),
+  );
   const [low, high] = [ticks[0]?.at ?? 0, ticks.at(-1)?.at ?? 1];
   const y = (value: number): number => bottom - ((value - low) / (high - low || 1)) * (bottom - top);
   const across = acrossOf(data, left, width - RIGHT, spec.kind === "bar");
@@ -56,6 +62,10 @@ export function drawChart(spec: Spec, data: ChartData, { width, height }: Size):
   const svg = s("svg", { viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" }, ...parts);
   return { svg, size: { width, height }, centres, top, bottom };
 }
+
+/** Estimate the width of a label. Chinese, Japanese and Korean letters are nearly twice as wide as others. */
+const widthOf = (label: string): number =>
+  [...label].reduce((width, letter) => width + (letter > "\u2e80" ? 1.8 : 1) * LABEL_PX, 0);
 
 const clamped = (value: number, low: number, high: number): number => Math.min(high, Math.max(low, value));
 
@@ -115,7 +125,7 @@ function axisTicks({ axis, places }: ChartData, x: (at: number) => number, left:
   // As many names as have room.
   const step = Math.max(1, Math.ceil((places.length * (slants(places, right - left) ? 16 : 70)) / (right - left)));
   const room = (right - left) / Math.max(1, places.length);
-  const fits = slants(places, right - left) ? 18 : Math.max(4, Math.floor((room * step) / LABEL_PX));
+  const fits = slants(places, right - left) ? SLANTED_LETTERS : Math.max(4, Math.floor((room * step) / LABEL_PX));
   return places
     .filter((_, index) => index % step === 0)
     .map(({ at, label }) => ({ at, label: labelOf(label, Math.max(fits, 6)) }))
@@ -128,7 +138,7 @@ const slants = (places: Place[], width: number): boolean =>
 
 function axisTick({ label }: Tick, x: number, bottom: number, isSlanted: boolean): SVGElement {
   const place = isSlanted
-    ? { transform: `translate(${x + 4} ${bottom + 12}) rotate(-40)`, "text-anchor": "end" }
+    ? { transform: `translate(${x + 4} ${bottom + 12}) rotate(-${SLANT})`, "text-anchor": "end" }
     : { x, y: bottom + 16, "text-anchor": "middle" };
   return s("g", s("line", { class: "tick", x1: x, x2: x, y1: bottom, y2: bottom + 4 }), s("text", place, label));
 }
