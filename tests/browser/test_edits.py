@@ -66,6 +66,7 @@ def test_an_edit_is_staged_shown_with_its_sql_and_saved(edit: Visit, database: p
     expect(dialog.locator("del")).to_have_text("edited")
     expect(dialog.locator("ins")).to_have_text("Zoë")
     expect(dialog.locator(".statements")).to_contain_text("UPDATE public.users SET first_name")
+    expect(dialog).to_contain_text("The studio keeps no history")
     assert value(database, "users", key, "first_name") == "edited"
     dialog.get_by_role("button", name="Save 1 change").click()
     expect(page.get_by_text("Saved 1 change.")).to_be_visible()

@@ -185,14 +185,38 @@ def test_no_statement_writes_on_the_oldest_server(
 def test_a_read_only_session_blocks_no_other(reader: Client, belts: tuple[Database, str]) -> None:
     reader.run("BEGIN")
     assert reader.error("DO $$ BEGIN LOCK TABLE belts; END $$")["what"].startswith("the statement locked a table")
-    reader.run("SELECT pg_advisory_lock(7)")
-    assert reader.run("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'")[-1]["done"]["rows"] == 0
     with belts[0].engine.begin() as connection:
         connection.execute(text("LOCK TABLE belts NOWAIT"))
         connection.execute(text("LISTEN gossip"))
         reader.run("BEGIN; SELECT pg_notify('gossip', 'x'); COMMIT; SELECT pg_notify('gossip', 'y'); NOTIFY gossip")
     with belts[0].engine.begin() as connection:
         assert list(connection.connection.driver_connection.notifies(timeout=0)) == []  # type: ignore[union-attr]
+
+
+def test_a_read_only_session_holds_no_advisory_lock_after_a_statement(
+    reader: Client, belts: tuple[Database, str]
+) -> None:
+    names = ["lock", "lock_shared", "xact_lock", "xact_lock_shared"]
+    calls = [f"pg_{prefix}advisory_{name}(7)" for name in names for prefix in ("", "try_")]
+    free = "SELECT pg_try_advisory_lock(7) AND pg_advisory_unlock(7)"
+    for call in calls:
+        # Outside a block, in a block, and in one that fails: there a lock of the session would outlast the rollback.
+        assert "done" in reader.run(f"SELECT {call}")[-1]
+        assert state(belts[0], free) == (True,), call
+        reader.run("BEGIN")
+        outcome = reader.run(f"SELECT {call}")[-1]
+        assert ("error" in outcome) == ("xact" in call)
+        assert state(belts[0], free) == (True,), call
+        reader.run("ROLLBACK")
+        assert reader.error(f"SELECT {call}::text::int")["code"] == "22P02"
+        assert state(belts[0], free) == (True,), call
+        reader.run("BEGIN; SAVEPOINT a")
+        error = reader.error(f"SELECT {call}, 1 / (pg_backend_pid() - pg_backend_pid())")
+        assert "advisory number" in error["what"] if "xact" not in call else error["code"] == "22012"
+        assert state(belts[0], free) == (True,), call
+        reader.run("ROLLBACK")
+    # A block that fails without a lock stays as it was.
+    assert reader.script("BEGIN; SELECT 1/0")[-1]["session"]["transaction"] == "failed"
 
 
 def test_a_read_only_session_has_blocks_savepoints_settings_and_cursors(reader: Client) -> None:
@@ -309,6 +333,55 @@ def test_a_statement_without_where_asks_with_its_effects(
     else:
         assert end["done"]["command"] == "DELETE 60"
         assert state(database, "SELECT count(*) FROM belts") == (0,)
+
+
+def test_a_statement_that_changes_many_rows_asks_whatever_its_words_are(
+    writer: Client, belts: tuple[Database, str]
+) -> None:
+    database = belts[0]
+    writer.run("PREPARE gone AS DELETE FROM belts WHERE id > 20; ANALYZE belts; CREATE TEMP TABLE mine AS TABLE belts")
+    expected = {
+        "EXECUTE gone": "deletes 40 rows of belts",
+        "DELETE FROM belts WHERE id > 20": "deletes 40 rows of belts",
+        "CREATE TABLE x AS WITH d AS (DELETE FROM belts WHERE id > 20 RETURNING *) SELECT * FROM d": (
+            "deletes 40 rows of belts"
+        ),
+        "MERGE INTO belts USING (VALUES (20)) AS v (n) ON id > n WHEN MATCHED THEN DELETE": "deletes 40 rows of belts",
+        "MERGE INTO belts USING (VALUES (20)) AS v (n) ON id > n WHEN MATCHED THEN UPDATE SET name = 'x'": (
+            "updates 40 rows of belts"
+        ),
+        "SELECT wipe()": "deletes 60 rows of belts",
+        "DO $$ BEGIN PERFORM wipe(); END $$": "deletes 60 rows of belts",
+        "EXPLAIN ANALYZE DELETE FROM belts WHERE id > 20": "deletes 40 rows of belts",
+        "INSERT INTO belts SELECT n FROM generate_series(1, 21) n ON CONFLICT (id) DO UPDATE SET name = 'x'": (
+            "updates 21 rows of belts"
+        ),
+        "DO $$ BEGIN TRUNCATE belts; END $$": "empties belts, which has about 60 rows",
+        "DO $$ BEGIN TRUNCATE belts; INSERT INTO belts VALUES (1, 'x'); END $$": (
+            "empties belts, which has about 60 rows"
+        ),
+        "DO $$ BEGIN DROP TABLE belts; END $$": "drops belts, which has about 60 rows",
+        "DO $$ BEGIN ALTER TABLE belts DROP name; END $$": "drops a column of belts, which has about 60 rows",
+    }
+    for statement, question in expected.items():
+        assert asked(writer, statement, yes=False) == ([question], {"undone": {"in_time": True}}), statement
+        assert state(database)[0] == "white" * 60, statement
+    # Few rows, new rows, rows of a temporary table, the same rows in another file, and statements outside transactions.
+    for statement in (
+        "DELETE FROM belts WHERE id > 40",
+        "DELETE FROM belts WHERE id > 20",
+        "INSERT INTO belts SELECT n, 'white' FROM generate_series(21, 60) AS n",
+        "UPDATE mine SET name = 'x' WHERE id > 0",
+        "ALTER TABLE belts ALTER id TYPE bigint",
+        "CREATE INDEX CONCURRENTLY ON belts (name)",
+        "CALL commits()",
+    ):
+        lines, end = asked(writer, statement, yes=True)
+        assert (lines, "done" in end) == ([], True), (statement, end)
+    assert state(database, "SELECT count(*) FROM belts") == (0,)
+    writer.run("INSERT INTO belts SELECT n, 'white' FROM generate_series(1, 60) AS n")
+    assert asked(writer, "SELECT wipe()", yes=True)[1]["done"]["command"] == "SELECT 1"
+    assert state(database, "SELECT count(*) FROM belts") == (0,)
 
 
 def test_no_statement_runs_outside_a_transaction_of_a_studio_that_is_gone(

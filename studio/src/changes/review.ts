@@ -52,6 +52,10 @@ class Review {
       [
         this.problem,
         this.list,
+        h(
+          "p.muted",
+          "The studio keeps no history: after you save, neither the earlier values nor the author of a change are recorded.",
+        ),
         h("h3", "SQL, in one transaction"),
         this.sql,
         h("footer", discardButton, h("span.grow"), back, this.save),

@@ -1,18 +1,27 @@
-"""Statements that destroy more than a slip of the finger should: found by their words, measured by their effects."""
+"""Statements that destroy more than a slip of the finger should: found by their words and by their effects."""
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psycopg import errors
 
+from tatame_db.studio.sql.results import Notices, Outcome
+
 if TYPE_CHECKING:
     import psycopg
 
+    from tatame_db.studio.sql.attempt import Attempt
     from tatame_db.studio.sql.split import Statement
+    from tatame_db.studio.sql.wire import Wire
 
+MOST_UNASKED = 20
+"""Outside a block, a statement that changes or deletes more rows than this asks, whatever its words are."""
 _MAY_WRITE = {"WITH", "DELETE", "UPDATE", "INSERT", "MERGE", "EXPLAIN", "COPY"}
+_MAY_CALL = {"SELECT", "VALUES", "TABLE", "(", "EXECUTE", "DO", "CALL", "CREATE", "ALTER", "REFRESH"}
+"""The first words of statements that may run a function, or a statement inside of them."""
 _NOT_A_STATEMENT = {"FOR", "KEY", "ON", "DO", "THEN"}
 _KEEPS_ROWS = {"CONSTRAINT", "NOT", "DEFAULT", "EXPRESSION", "IDENTITY"}
 _SELECTS_NOTHING = {"WHERE", "TRUE", "FALSE", "NULL", "NOT", "AND", "OR", "IS", "(", ")"}
@@ -36,6 +45,11 @@ def is_dangerous(statement: Statement) -> bool:
             return first in _MAY_WRITE and _lacks_where(words)
         case _:
             return False
+
+
+def may_change(statement: Statement) -> bool:
+    """Return whether the effects of the statement have to be looked at, because its words do not show them."""
+    return bool(set(statement.words[:1]) & (_MAY_WRITE | _MAY_CALL))
 
 
 def _lacks_where(words: tuple[str, ...]) -> bool:
@@ -64,12 +78,15 @@ def _has_where(words: tuple[str, ...]) -> bool:
 # --- Effects ----------------------------------------------------------------------------------------------------------
 
 # By a name with its schema where the session does not find it without. Counted by the server for the transaction, so
-# the rows that foreign keys and triggers delete are included.
+# the rows that foreign keys and triggers delete are included. Temporary tables hold no rows of others.
 _TABLES = """
-SELECT c.oid, c.oid::pg_catalog.regclass::text, c.relfilenode,
-    pg_catalog.pg_stat_get_xact_tuples_updated(c.oid), pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid),
+SELECT c.oid, c.oid::pg_catalog.regclass::pg_catalog.text,
+    CASE c.relkind WHEN 'm' THEN 0 ELSE c.relfilenode END,
+    pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid), pg_catalog.pg_stat_get_xact_tuples_updated(c.oid),
+    pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid),
     (SELECT count(*) FROM pg_catalog.pg_attribute WHERE attrelid = c.oid AND attisdropped), c.reltuples::bigint
-FROM pg_catalog.pg_class AS c WHERE c.relkind IN ('r', 'p', 'm') AND c.relnamespace <> 'pg_catalog'::regnamespace
+FROM pg_catalog.pg_class AS c WHERE c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't'
+    AND c.relnamespace <> 'pg_catalog'::regnamespace
 """
 
 
@@ -77,6 +94,7 @@ FROM pg_catalog.pg_class AS c WHERE c.relkind IN ('r', 'p', 'm') AND c.relnamesp
 class _Table:
     name: str
     file: int
+    inserted: int
     updated: int
     deleted: int
     dropped_columns: int
@@ -104,8 +122,13 @@ class Effects:
 
     @property
     def lost(self) -> list[int]:
-        """The tables whose rows have to be counted before the statement."""
+        """The tables of which something is lost that only a look at them before the statement can count."""
         return [*self.dropped, *self.emptied, *self.narrowed]
+
+    @property
+    def are_many(self) -> bool:
+        """Whether to ask about a statement whose words do not show them."""
+        return bool(self.lost) or sum([*self.updated.values(), *self.deleted.values()]) > MOST_UNASKED
 
     def describe(self, before: Tables, rows: dict[int, str]) -> list[str]:
         """Write a line for each effect; `rows` are those of the tables that are `lost`."""
@@ -120,19 +143,59 @@ def _rows(count: int) -> str:
     return f"{count:,} row{'' if count == 1 else 's'}"
 
 
-def compare(before: Tables, after: Tables) -> Effects:
-    """Return the effects of what ran in between."""
+def _estimate(table: _Table) -> str:
+    return f"about {_rows(table.estimated_rows)}" if table.estimated_rows >= 0 else "rows not counted"
+
+
+async def _compare(driver: psycopg.AsyncConnection, before: Tables) -> Effects:
+    """Return the effects of what ran since then."""
+    after = await tables_now(driver)
     both = {oid: (before[oid], after[oid]) for oid in before.keys() & after.keys()}
+    emptied: list[int] = []
+    for oid, (old, new) in both.items():
+        # ALTER TABLE and CLUSTER write the rows of a table to another file too.
+        if old.file != new.file and (new.inserted > old.inserted or not await _has_pages(driver, oid)):
+            emptied.append(oid)
     return Effects(
         updated={new.name: new.updated - old.updated for old, new in both.values() if new.updated > old.updated},
         deleted={new.name: new.deleted - old.deleted for old, new in both.values() if new.deleted > old.deleted},
-        emptied=[oid for oid, (old, new) in both.items() if old.file != new.file],
+        emptied=emptied,
         dropped=[oid for oid in before if oid not in after],
         narrowed=[oid for oid, (old, new) in both.items() if old.dropped_columns != new.dropped_columns],
     )
 
 
-async def count_rows(driver: psycopg.AsyncConnection, before: Tables, oids: list[int]) -> dict[int, str]:
+async def _has_pages(driver: psycopg.AsyncConnection, oid: int) -> bool:
+    row = await (await driver.execute("SELECT pg_catalog.pg_relation_size(%s::oid) > 0", [oid])).fetchone()
+    return bool(row and row[0])
+
+
+async def effects_of(wire: Wire, statement: Statement, before: Tables, attempt: Attempt) -> list[str]:
+    """Describe the effects of a statement that has run since the mark of an attempt, as far as it asks about them.
+
+    If its words show that rows are lost, it is undone to count them, and run again. Another may do more than to change
+    tables, so it does not run twice, and the rows that it loses are estimated.
+    """
+    effects = await _compare(wire.driver, before)
+    if not is_dangerous(statement):
+        estimates = {oid: _estimate(before[oid]) for oid in effects.lost}
+        return effects.describe(before, estimates) if effects.are_many else []
+    rows: dict[int, str] = {}
+    if effects.lost:
+        await attempt.return_to_mark()
+        rows = await _count_rows(wire.driver, before, effects.lost)
+        notices, wire.notices = wire.notices, Notices()
+        async with aclosing(wire.results(statement.text, Outcome())) as results:
+            async for _ in results:
+                pass
+        wire.notices = notices
+    lines = effects.describe(before, rows)
+    if not lines and statement.words[:1] == ("DROP",):
+        lines = [f"runs {' '.join(statement.words[:2])}"]
+    return lines
+
+
+async def _count_rows(driver: psycopg.AsyncConnection, before: Tables, oids: list[int]) -> dict[int, str]:
     """Count the rows of tables, in the open transaction; estimate those that take long, and all that are not readable.
 
     The statements run inside a savepoint, which also takes back their time limit.
@@ -147,6 +210,6 @@ async def count_rows(driver: psycopg.AsyncConnection, before: Tables, oids: list
             row = await (await driver.execute(count.encode())).fetchone()
             counted[oid] = _rows(row[0]) if row else "rows"
         except (errors.QueryCanceled, errors.InsufficientPrivilege, errors.LockNotAvailable):
-            counted[oid] = f"about {_rows(table.estimated_rows)}" if table.estimated_rows >= 0 else "rows not counted"
+            counted[oid] = _estimate(table)
         await driver.execute("ROLLBACK TO SAVEPOINT tatame_studio_count")
     return counted

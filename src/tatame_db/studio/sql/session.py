@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import psycopg
 from psycopg.pq import ExecStatus, TransactionStatus
+from sqlalchemy import text
 
-from tatame_db.studio.sql.dangers import Effects, compare, count_rows, is_dangerous, tables_now
+from tatame_db.studio.errors import EXPECTED
+from tatame_db.studio.sql.attempt import Attempt
+from tatame_db.studio.sql.dangers import MOST_UNASKED, effects_of, is_dangerous, may_change, tables_now
 from tatame_db.studio.sql.results import Notices, Outcome, Refusal, describe_error
 from tatame_db.studio.sql.wire import Wire, copy_unsupported
+from tatame_db.studio.transactions import read_transaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -49,19 +53,20 @@ _BLOCKING_LOCKS = {
 # A hostile `search_path` finds no other functions and operators than these.
 _GUARD = """
 SELECT pg_catalog.current_setting('transaction_read_only'), pg_catalog.pg_advisory_unlock_all()::pg_catalog.text,
-    ARRAY(SELECT mode FROM pg_catalog.pg_locks
-        WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND locktype OPERATOR(pg_catalog.=) 'relation')
+    ARRAY(SELECT CASE WHEN locktype OPERATOR(pg_catalog.=) 'advisory' THEN locktype ELSE mode END
+        FROM pg_catalog.pg_locks WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()
+        AND locktype OPERATOR(pg_catalog.=) ANY ('{relation,advisory}'))
 """
+_UNLOCK = "SELECT pg_catalog.pg_advisory_unlock_all()"
+_HOLDS_LOCKS = "SELECT count(*) FROM pg_locks WHERE pid = :pid AND locktype = 'advisory'"
 _READ_ONLY_ADVICE = "start the studio with `--write`"
-_SAVEPOINT = "tatame_studio"
-_INNER = "tatame_studio_inner"
 
 
 class Session:
     """The session of one tab. It runs one statement at a time."""
 
-    def __init__(self, wire: Wire, *, write: bool) -> None:
-        self.wire, self.write = wire, write
+    def __init__(self, database: AsyncDatabase, wire: Wire, *, write: bool) -> None:
+        self.database, self.wire, self.write = database, wire, write
         self.has_block = False
         """Whether the user has opened a transaction block, in read-only mode."""
         self._only_settings = True
@@ -69,7 +74,7 @@ class Session:
     @classmethod
     async def open(cls, database: AsyncDatabase, *, write: bool) -> Session:
         """Connect. Raises `DatabaseUnavailable`."""
-        return cls(await Wire.open(database, write=write), write=write)
+        return cls(database, await Wire.open(database, write=write), write=write)
 
     @property
     def transaction(self) -> str:
@@ -146,8 +151,7 @@ class Session:
             if not self.has_block and (outcome.command or "").startswith("DECLARE CURSOR"):
                 raise _needs_block("DECLARE CURSOR")
         except psycopg.Error:
-            if not self.has_block:
-                await self._close_transaction(commit=False)
+            await self._end_after_failure()
             raise
         self._only_settings = self._only_settings and outcome.command in _SETTINGS
         if not self.has_block:
@@ -234,11 +238,34 @@ class Session:
             await self.wire.close()
             what = "the statement left the read-only transaction, so its session was ended and rolled back"
             raise Refusal(what, code="25006", fix=_READ_ONLY_ADVICE)
-        if _BLOCKING_LOCKS & set(locks):
+        # Those of the session are released by now, so this one would last as long as the block.
+        if _BLOCKING_LOCKS & set(locks) or (self.has_block and "advisory" in locks):
             await self._close_transaction(commit=False)
             self.has_block = False
-            what = "the statement locked a table against other sessions, so the transaction was rolled back"
-            raise Refusal(what, code="25006", fix=_READ_ONLY_ADVICE)
+            raise _held_lock("a table" if _BLOCKING_LOCKS & set(locks) else "an advisory number")
+
+    async def _end_after_failure(self) -> None:
+        """End the transaction of a statement that failed, or leave the failed block of the user as it is.
+
+        A failed statement keeps its advisory locks, and a failed block runs nothing that releases them.
+        """
+        is_left = self.has_block and not self.is_closed and not await self._holds_advisory_locks()
+        if is_left:
+            return
+        had_block, self.has_block = self.has_block, False
+        await self._close_transaction(commit=False)
+        if not self.is_closed:
+            await self.wire.driver.execute(_UNLOCK)
+            if had_block:
+                raise _held_lock("an advisory number")
+
+    async def _holds_advisory_locks(self) -> bool:
+        pid = self.wire.driver.info.backend_pid
+        try:
+            async with read_transaction(self.database) as another:
+                return bool(await another.scalar(text(_HOLDS_LOCKS), {"pid": pid}))
+        except EXPECTED:
+            return True
 
     # --- Write mode ---------------------------------------------------------------------------------------------------
 
@@ -247,7 +274,7 @@ class Session:
             raise copy_unsupported()
         if explain == "analyze":
             pieces = self._undone(statement, limit, outcome)
-        elif not explain and is_dangerous(statement) and self.wire.status != TransactionStatus.INERROR:
+        elif not explain and self._may_ask(statement):
             pieces = self._asked(statement, limit, outcome, ask)
         else:
             pieces = self._result(statement, explain, limit, outcome, stops=False)
@@ -255,9 +282,16 @@ class Session:
             async for piece in pieces:
                 yield piece
 
+    def _may_ask(self, statement: Statement) -> bool:
+        """Return whether the statement is undone before the question; in a block the user can roll back himself."""
+        status = self.wire.status
+        if status == TransactionStatus.INERROR:
+            return False
+        return is_dangerous(statement) or (status == TransactionStatus.IDLE and may_change(statement))
+
     async def _undone(self, statement: Statement, limit: int, outcome: Outcome) -> Pieces:
         """Measure a statement, and undo its effects."""
-        attempt = await _Attempt.begin(self.wire)
+        attempt = await Attempt.begin(self.wire)
         try:
             async with aclosing(self._result(statement, "analyze", limit, outcome, stops=False)) as pieces:
                 async for piece in pieces:
@@ -267,18 +301,19 @@ class Session:
 
     async def _asked(self, statement: Statement, limit: int, outcome: Outcome, ask: Ask) -> Pieces:
         """Run a statement in a transaction or behind a savepoint, show its effects, and keep them after a yes."""
-        attempt = await _Attempt.begin(self.wire)
-        cannot_be_undone = False
+        attempt = await Attempt.begin(self.wire)
+        cannot_be_undone = has_result = False
         lines: list[str] = []
         try:
             before = await tables_now(self.wire.driver)
-            await self.wire.driver.execute(f"SAVEPOINT {_INNER}".encode())
+            await attempt.mark()
             async with aclosing(self._result(statement, None, limit, outcome, stops=False)) as pieces:
                 async for piece in pieces:
+                    has_result = True
                     yield piece
-            lines = await self._effects(statement, before)
-        except psycopg.errors.ActiveSqlTransaction:
-            if attempt.is_in_block:
+            lines = await effects_of(self.wire, statement, before, attempt)
+        except (psycopg.errors.ActiveSqlTransaction, psycopg.errors.InvalidTransactionTermination):
+            if attempt.is_in_block or has_result:
                 raise
             await attempt.undo()
             cannot_be_undone = True
@@ -288,11 +323,13 @@ class Session:
                 await attempt.undo()
             raise
         if cannot_be_undone:
+            self.wire.notices.found.clear()
             command = " ".join(statement.words[:2])
-            lines = [f"runs {command}, which PostgreSQL cannot undo; its effect is not known before"]
+            unknown = f"runs {command}, which PostgreSQL cannot undo; its effect is not known before"
+            lines = [unknown] if is_dangerous(statement) else []
         if lines:
             question = {"lines": lines, "notices": self.wire.notices.found, "seconds": QUESTION_SECONDS}
-            yield {"question": question | {"command": " ".join(statement.words[:1])}}
+            yield {"question": question | {"command": " ".join(statement.words[:1]), "most_unasked": MOST_UNASKED}}
             agreed = await ask()
             if not agreed:
                 if not cannot_be_undone:
@@ -306,48 +343,10 @@ class Session:
             async for piece in pieces:
                 yield piece
 
-    async def _effects(self, statement: Statement, before: dict[int, Any]) -> list[str]:
-        """Describe what the statement did; for lost rows, take it back to count them, and run it again."""
-        driver = self.wire.driver
-        effects: Effects = compare(before, await tables_now(driver))
-        rows: dict[int, str] = {}
-        if effects.lost:
-            await driver.execute(f"ROLLBACK TO SAVEPOINT {_INNER}".encode())
-            rows = await count_rows(driver, before, effects.lost)
-            notices, self.wire.notices = self.wire.notices, Notices()
-            async with aclosing(self.wire.results(statement.text, Outcome())) as results:
-                async for _ in results:
-                    pass
-            self.wire.notices = notices
-        lines = effects.describe(before, rows)
-        if not lines and statement.words[:1] == ("DROP",):
-            lines = [f"runs {' '.join(statement.words[:2])}"]
-        return lines
 
-
-class _Attempt:
-    """Work in write mode that can be undone: a transaction, or a savepoint in the block of the user."""
-
-    def __init__(self, wire: Wire, *, is_in_block: bool) -> None:
-        self.wire, self.is_in_block = wire, is_in_block
-
-    @classmethod
-    async def begin(cls, wire: Wire) -> _Attempt:
-        attempt = cls(wire, is_in_block=wire.status != TransactionStatus.IDLE)
-        await wire.driver.execute(f"SAVEPOINT {_SAVEPOINT}".encode() if attempt.is_in_block else b"BEGIN")
-        return attempt
-
-    async def undo(self) -> None:
-        if self.wire.driver.closed or self.wire.status == TransactionStatus.ACTIVE:
-            return
-        if self.is_in_block:
-            for command in ("ROLLBACK TO", "RELEASE"):
-                await self.wire.driver.execute(f"{command} SAVEPOINT {_SAVEPOINT}".encode())
-        elif self.wire.status != TransactionStatus.IDLE:
-            await self.wire.driver.execute("ROLLBACK")
-
-    async def keep(self) -> None:
-        await self.wire.driver.execute(f"RELEASE SAVEPOINT {_SAVEPOINT}".encode() if self.is_in_block else b"COMMIT")
+def _held_lock(locked: str) -> Refusal:
+    what = f"the statement locked {locked} against other sessions, so the transaction was rolled back"
+    return Refusal(what, code="25006", fix=_READ_ONLY_ADVICE)
 
 
 def _needs_block(name: str) -> Refusal:

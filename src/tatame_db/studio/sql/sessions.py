@@ -28,6 +28,7 @@ MAX_TEXT_CHARACTERS = 1_000_000
 MAX_STATEMENTS = 1_000
 IDLE_SECONDS = 15 * 60
 _CONNECT_SECONDS = 30
+_REFUSAL_SECONDS = 5
 _MAX_NOTIFICATIONS = 100
 _LONG_TEXT = 20_000
 _RESTARTED = "the studio was started again"
@@ -84,17 +85,29 @@ class _Tab:
 class _Run:
     id: str
     is_cancelled: bool = False
+    is_asking: bool = False
+    is_over: asyncio.Event = field(default_factory=asyncio.Event)
     answer: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     async def wait_for_answer(self) -> bool | None:
         """Return the answer to a question, or `None` if there is none in time."""
+        self.is_asking = True
         try:
             async with asyncio.timeout(QUESTION_SECONDS):
                 return await self.answer
         except TimeoutError:
             return None
         finally:
+            self.is_asking = False
             self.answer = asyncio.get_running_loop().create_future()
+
+    async def refuse(self) -> None:
+        """Answer the question with no, and wait until the run has rolled back."""
+        if not self.answer.done():
+            self.answer.set_result(False)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_REFUSAL_SECONDS):
+                await self.is_over.wait()
 
 
 class Sessions:
@@ -130,6 +143,7 @@ class Sessions:
             yield {"session": self._state(tab)}
         finally:
             tab.run = None
+            run.is_over.set()
             self._note_end(tab)
             if tab.session:
                 loop = asyncio.get_running_loop()
@@ -308,8 +322,13 @@ class Sessions:
         if session:
             self._start_closing(session)
 
-    def _start_closing(self, session: Session) -> None:
-        task = asyncio.get_running_loop().create_task(session.wire.close())
+    def _start_closing(self, session: Session, run: _Run | None = None) -> None:
+        async def close() -> None:
+            if run and run.is_asking:
+                await run.refuse()
+            await session.wire.close()
+
+        task = asyncio.get_running_loop().create_task(close())
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
@@ -325,10 +344,7 @@ class Sessions:
             if session:
                 if tab.run:
                     tab.run.is_cancelled = True
-                    # Nothing waits for an answer any more.
-                    if not tab.run.answer.done():
-                        tab.run.answer.set_result(False)
-                self._start_closing(session)
+                self._start_closing(session, tab.run)
         await self._closed()
 
     async def close_all(self) -> None:

@@ -7,7 +7,7 @@ import type { Question } from "./stream.ts";
 
 /** Ask about the effects of a statement. Returns a function that closes the dialog, for when nothing waits any more. */
 export function askAbout(question: Question, statement: string, runId: string): () => void {
-  const { lines, notices, seconds } = question;
+  const { lines, notices, seconds, most_unasked } = question;
   let isAnswered = false;
   const answer = (yes: boolean): void => {
     if (isAnswered) return;
@@ -25,7 +25,12 @@ export function askAbout(question: Question, statement: string, runId: string): 
       ),
       h("pre.statement", statement.length > 500 ? `${statement.slice(0, 500)}…` : statement),
       notices.length > 0 && noticeList(notices),
-      h("p.muted", `No answer within ${seconds} seconds means no.`),
+      h(
+        "p.muted",
+        `The studio asks before DROP, TRUNCATE, and a DELETE or UPDATE without a condition, and outside a transaction ` +
+          `before a statement changes or deletes more than ${most_unasked} rows. `,
+        `No answer within ${seconds} seconds means no.`,
+      ),
       h(
         "footer",
         h("span.grow"),

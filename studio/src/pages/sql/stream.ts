@@ -23,7 +23,7 @@ export type Done = { rows: number; more?: boolean; ms: number; command?: string 
 /** A statement in the text that was sent: its first and its last character, counted from 0. */
 export type Place = { index: number; of: number; start: number; end: number; text: string };
 /** The effects of a statement that is not committed yet. */
-export type Question = { lines: string[]; notices: Notice[]; seconds: number; command: string };
+export type Question = { lines: string[]; notices: Notice[]; seconds: number; command: string; most_unasked: number };
 export type Notification = { channel: string; payload: string; pid: number };
 export type SessionState = {
   transaction: "none" | "open" | "failed";
