@@ -4,6 +4,9 @@ import type { ICellEditorComp, ICellEditorParams } from "ag-grid-community";
 import type { Column, Whole } from "./api.ts";
 import { button, h } from "./dom.ts";
 
+/** Asks the editors of an element to close; `detail` collects whether they did. */
+export type Finishing = CustomEvent<Promise<boolean>[]>;
+
 export type Params = ICellEditorParams<unknown, Whole> & { column_: Column };
 
 /** An editor of the grid, over its cell. */
@@ -22,7 +25,23 @@ export abstract class Editor implements ICellEditorComp {
     this.build(params.eventKey && params.eventKey.length === 1 ? params.eventKey : null);
     this.box.style.minWidth = `${Math.max(params.eGridCell.offsetWidth, 260)}px`;
     // Ctrl+S stages the open editor's value before the review opens.
-    this.box.addEventListener("finish", () => params.stopEditing());
+    this.box.addEventListener("finish", (event) => (event as Finishing).detail.push(this.finish()));
+    this.box.addEventListener("keydown", (event) => {
+      if (event.key !== "Tab" || this.isReady()) return;
+      event.preventDefault();
+      event.stopPropagation();
+      void this.finish().then((closed) => closed && params.api?.tabToNextCell());
+    });
+  }
+  /** True if the editor can be closed at once with the value that it shows. */
+  protected isReady(): boolean {
+    return true;
+  }
+  /** Accept the value and close the editor. One without a value stays open, says why, and returns false. */
+  async finish(): Promise<boolean> {
+    if (this.isReady()) this.params.stopEditing();
+    else this.field.focus();
+    return this.isReady();
   }
   protected abstract build(typed: string | null): void;
   protected abstract value(): Whole;
@@ -41,6 +60,10 @@ export abstract class Editor implements ICellEditorComp {
           { tabindex: -1 },
         ),
     );
+  }
+  /** True if the editor was closed by its button for NULL. */
+  get isNulled(): boolean {
+    return this.nulled;
   }
   /** The editor is closed. */
   destroy(): void {}

@@ -43,6 +43,9 @@ export class TextEditor extends Editor {
     super.afterGuiAttached();
     if (this.field.value === this.start) this.field.select();
   }
+  protected override isReady(): boolean {
+    return this.check();
+  }
   /** Say why the text is no value of the column's type, or how a date is read. Returns false in the first case. */
   private check(): boolean {
     const { kind } = this.column;
@@ -208,8 +211,7 @@ function editorOf({ kind, values, references }: Column, value: Whole): new () =>
   if (kind === "boolean" || (kind === "enum" && values)) return ChoiceEditor;
   // An array of several dimensions, or one that does not start at 1, is edited as PostgreSQL writes it.
   if (kind === "array") return typeof value === "string" ? TextEditor : ArrayEditor;
-  // A search finds the keys of rows. A reference to another column has its own values.
-  return references?.is_key ? ReferenceEditor : TextEditor;
+  return references ? ReferenceEditor : TextEditor;
 }
 
 /** Opens over a cell of the grid the editor that its value needs. */

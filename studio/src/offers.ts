@@ -14,7 +14,5 @@ export function chosenOf(typed: string, kind: string, table: string, offers: Off
   if (another) return { problem: `${offers.length} rows of ${table} are offered for “${typed}”: choose one.` };
   if (only) return { value: only.key };
   // A text may be the key of a row that is staged and not saved yet.
-  return kind === "integer"
-    ? { problem: `“${typed}” names no row of ${table}. Nothing was staged.` }
-    : { value: typed };
+  return kind === "integer" ? { problem: `“${typed}” names no row of ${table}.` } : { value: typed };
 }

@@ -3,7 +3,7 @@
 import { asRefused, get, type Whole } from "./api.ts";
 import { announce, h, replace } from "./dom.ts";
 import { Editor } from "./editor.ts";
-import { drawLabel, rememberLabel } from "./labels.ts";
+import { drawLabel, placeOf, rememberLabel } from "./labels.ts";
 import { Latest } from "./latest.ts";
 import { shownName } from "./names.ts";
 import { type Choice, chosenOf, type Offer } from "./offers.ts";
@@ -18,6 +18,7 @@ export class ReferenceEditor extends Editor {
   private readonly note = h("p.offers-note", { role: "status" });
   private start = "";
   private table = "";
+  private place = "";
   private offers: Offer[] = [];
   private chosen = -1;
   private taken: string | undefined;
@@ -27,7 +28,9 @@ export class ReferenceEditor extends Editor {
 
   protected build(typed: string | null): void {
     this.start = typeof this.original === "string" ? this.original : "";
-    this.table = this.column.references?.table ?? "";
+    const target = this.column.references;
+    this.table = target?.table ?? "";
+    this.place = target ? placeOf(target) : "";
     this.field = h("input", {
       type: "text",
       role: "combobox",
@@ -62,7 +65,7 @@ export class ReferenceEditor extends Editor {
   private onKey(event: KeyboardEvent): void {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (step) this.choose(Math.max(-1, Math.min(this.chosen + step, this.offers.length - 1)));
-    else if (event.key === "Enter") void this.accept();
+    else if (event.key === "Enter") void this.finish();
     else if (!event.key.startsWith("Arrow") && event.key !== "Home" && event.key !== "End") return;
     if (step || event.key === "Enter") event.preventDefault();
     // Otherwise the grid handles these keys itself.
@@ -87,7 +90,9 @@ export class ReferenceEditor extends Editor {
     const typed = this.field.value.trim();
     const q = typed === this.start ? "" : typed;
     try {
-      const found = await get<Offer[]>("/api/find", { table: this.table, q }, { signal });
+      const { references } = this.column;
+      const column = references?.is_key ? null : references?.column;
+      const found = await get<Offer[]>("/api/find", { table: this.table, column, q }, { signal });
       this.offers = found.slice(0, SHOWN);
       this.asked = typed;
       const left = found.length - this.offers.length;
@@ -106,7 +111,7 @@ export class ReferenceEditor extends Editor {
   }
 
   private draw(): void {
-    for (const { key, label } of this.offers) rememberLabel(this.table, key, label);
+    for (const { key, label } of this.offers) rememberLabel(this.place, key, label);
     replace(
       this.list,
       this.offers.map(({ key, label }, index) =>
@@ -134,20 +139,30 @@ export class ReferenceEditor extends Editor {
     this.params.stopEditing();
   }
 
-  private async accept(): Promise<void> {
-    const offer = this.offers[this.chosen];
-    if (offer) {
-      this.take(offer.key);
-      return;
-    }
-    const typed = this.field.value.trim();
-    if (typed !== this.start && typed !== "" && this.asked !== typed) await this.searchNow();
+  protected override isReady(): boolean {
+    return !this.isUnasked() && "value" in this.choice();
+  }
+
+  override async finish(): Promise<boolean> {
+    if (this.isUnasked()) await this.searchNow();
     const choice = this.choice();
-    if ("problem" in choice) this.say(choice.problem);
-    else this.take(undefined);
+    if ("value" in choice) this.take(this.offers[this.chosen]?.key);
+    else {
+      this.say(choice.problem);
+      this.field.focus();
+    }
+    return "value" in choice;
+  }
+
+  /** True if the offers do not belong to the typed text yet. */
+  private isUnasked(): boolean {
+    const typed = this.field.value.trim();
+    return !this.offers[this.chosen] && typed !== this.start && typed !== "" && this.asked !== typed;
   }
 
   private choice(): Choice {
+    const offer = this.offers[this.chosen];
+    if (offer) return { value: offer.key };
     const typed = this.field.value.trim();
     if (typed === this.start) return { value: this.original };
     const offers = this.asked === typed ? this.offers : [];
@@ -159,7 +174,7 @@ export class ReferenceEditor extends Editor {
     const choice = this.choice();
     if ("value" in choice) return choice.value;
     // The editor was left by a click or by Tab.
-    announce(choice.problem);
+    announce(`${choice.problem} Nothing was staged.`);
     return this.original;
   }
 }

@@ -5,12 +5,14 @@ import { review } from "./changes/review.ts";
 import { changes, isRejected, onChanges } from "./changes/staged.ts";
 import { button, h, plural, replace } from "./dom.ts";
 import { drawerButton } from "./drawer.ts";
+import type { Finishing } from "./editor.ts";
 import { showKeys } from "./help.ts";
 import { keyName } from "./keys.ts";
 import { showPalette } from "./palette.ts";
 import { go, main, markCurrent, type Pages, type Place, pageKey, reload, startRouter } from "./router.ts";
 import { session, startSession } from "./session.ts";
 import { tableList } from "./tables.ts";
+import { onTransactions, openTransactions } from "./transactions.ts";
 
 const banner = h("div.banner", { role: "alert", hidden: true });
 const pending = h("div.pending", { role: "region", "aria-label": "Staged changes", hidden: true });
@@ -63,7 +65,9 @@ function bar(places: Place[], find: () => void, drawer: HTMLElement): HTMLElemen
     h(
       "nav.places",
       { "aria-label": "Pages" },
-      places.map(({ path, name }, index) => h("a", { href: path, title: `Alt+${index + 1}` }, name)),
+      places.map(({ path, name }, index) =>
+        h("a", { href: path, title: `Alt+${index + 1}` }, name, path === "/sql" && openMark()),
+      ),
     ),
     finder,
     h(
@@ -79,6 +83,18 @@ function bar(places: Place[], find: () => void, drawer: HTMLElement): HTMLElemen
     ),
     button("?", () => showKeys(places), { "aria-label": "Keyboard shortcuts", class: "quiet" }),
   );
+}
+
+/** The mark of open transactions, which hold locks while other pages are shown. */
+function openMark(): HTMLElement {
+  const mark = h("span.open-transaction", { hidden: true });
+  onTransactions(() => {
+    const open = openTransactions().length;
+    mark.hidden = open === 0;
+    mark.title = `Open: ${plural(open, "transaction")}`;
+    replace(mark, h("span.sr", `, ${plural(open, "open transaction")}`));
+  });
+  return mark;
 }
 
 function drawTrouble(problem: Problem | null): void {
@@ -119,14 +135,20 @@ const isTyped = ({ target }: KeyboardEvent): boolean =>
   (target as HTMLElement).isContentEditable ||
   (target as HTMLElement).matches("input:not([type=checkbox]), textarea, select");
 
+/** Review the staged changes, with the value of an open editor. One without a value stays open and says why. */
+async function finishAndReview(): Promise<void> {
+  const open = document.activeElement?.closest(".editor") ?? document.querySelector(".editor:not(.popover .editor)");
+  const finishing: Finishing = new CustomEvent("finish", { detail: [] });
+  open?.dispatchEvent(finishing);
+  if ((await Promise.all(finishing.detail)).every(Boolean)) await review();
+}
+
 function onKey(event: KeyboardEvent, places: Place[], find: () => void): void {
   const name = keyName(event);
   const isOpen = document.querySelector("dialog[open]") !== null;
   if (name === "Ctrl+s" && !event.shiftKey) {
     event.preventDefault();
-    // An open cell editor stages its value first, so that the review includes it.
-    document.activeElement?.dispatchEvent(new CustomEvent("finish", { bubbles: true }));
-    if (!isOpen) void review();
+    if (!isOpen) void finishAndReview();
     return;
   }
   if (event.defaultPrevented || isOpen) return;

@@ -7,7 +7,7 @@ const two: Offer[] = [...one, { key: "8", label: "Ana Souza" }];
 
 test("a text that names no row is never the value of a number", () => {
   const choice = chosenOf("Aurora", "integer", "users", []);
-  assert.deepEqual(choice, { problem: "“Aurora” names no row of users. Nothing was staged." });
+  assert.deepEqual(choice, { problem: "“Aurora” names no row of users." });
 });
 
 test("digits are a key, also of a row that is not offered", () => {

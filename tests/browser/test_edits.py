@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -402,3 +403,33 @@ def test_a_copied_value_is_pasted_unchanged(edit: Visit, database: psycopg.Conne
     page.keyboard.press("Control+v")
     save(page)
     assert value(database, "users", key, "first_name") == " a\tb "
+
+
+def test_a_save_that_waits_for_an_sql_tab_names_it(edit: Visit, database: psycopg.Connection) -> None:
+    key = a_user(database, "locked")
+    page = rows_of(edit, "users", key)
+    type_into(edit, key, "first_name", "staged")
+    places, review = page.get_by_role("navigation", name="Pages"), page.get_by_role("dialog", name="Staged changes")
+    places.get_by_role("link", name="SQL").click()
+    page.locator(".cm-content").click()
+    page.keyboard.press("Control+a")
+    page.keyboard.insert_text(f"BEGIN; UPDATE users SET last_name = 'tab' WHERE id = {key}")
+    page.keyboard.press("Alt+Enter")
+    expect(places.get_by_role("link", name=re.compile("SQL.*1 open transaction"))).to_be_visible()
+    page.go_back()
+    edit.cell_of(key, "first_name").wait_for()
+    page.keyboard.press("Control+s")
+    expect(review.locator(".statements pre").first).to_be_visible()
+    edit.expected.append("422")
+    page.keyboard.press("Control+s")
+    expect(review.get_by_role("alert")).to_contain_text("a SQL tab of this studio has locks on users")
+    expect(review.get_by_role("alert")).to_contain_text("Nothing was saved.")
+    review.get_by_role("link", name="SQL tab “Query 1”").click()
+    page.get_by_role("button", name="Roll back").click()
+    expect(places.get_by_role("link", name="SQL", exact=True)).to_be_visible()
+    page.go_back()
+    edit.cell_of(key, "first_name").wait_for()
+    save(page)
+    assert value(database, "users", key, "first_name") == "staged"
+    assert value(database, "users", key, "last_name") is None
+    database.execute("DELETE FROM users WHERE id = %s", [key])

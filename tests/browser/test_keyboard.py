@@ -116,6 +116,46 @@ def run_a_query(page: Page) -> None:
     expect(editor).not_to_be_focused()
 
 
+def test_a_new_row_is_filled_by_tab_and_shown_after_the_save(edit: Visit, database: psycopg.Connection) -> None:
+    page = edit.go('/t/versions?filter={"all":[{"column":"app_version","op":"is","value":"no version"}]}')
+    expect(page.get_by_text("No rows")).to_be_visible()
+    press(page, "Insert")
+    page.keyboard.type("unwanted")
+    press(page, "Enter", "Insert")
+    page.keyboard.type("by Tab")
+    press(page, "Tab")
+    expect(page.get_by_role("textbox", name="created_at", exact=True)).to_be_focused()
+    page.keyboard.type("26/11/2026 10:00")
+    press(page, "Shift+Tab")
+    expect(page.get_by_role("textbox", name="app_version", exact=True)).to_be_focused()
+    press(page, "Tab", "Tab")
+    expect(page.get_by_role("textbox", name="disabled_at", exact=True)).to_be_focused()
+    page.keyboard.type("31/02/2026")
+    press(page, "Control+s")
+    expect(page.get_by_text("2026-02 has no day 31.")).to_be_visible()
+    expect(page.get_by_role("dialog", name="Staged changes")).to_have_count(0)
+    press(page, "Control+a")
+    page.keyboard.type("30/11/2026")
+    press(page, "Control+s")
+    review = page.get_by_role("dialog", name="Staged changes")
+    expect(review.locator(".statements pre").first).to_be_visible()
+    review.get_by_role("button", name="Undo").first.click()
+    expect(review.locator("li.change")).to_have_count(1)
+    review.get_by_role("heading", name="SQL").click()
+    press(page, "Control+s")
+    expect(review).to_have_count(0)
+    [[key, *moments]] = database.execute(
+        "DELETE FROM versions WHERE app_version = 'by Tab' RETURNING id, created_at::text, disabled_at::text"
+    ).fetchall()
+    assert moments == ["2026-11-26 10:00:00", "2026-11-30 00:00:00"]
+    database.execute("INSERT INTO versions (id, app_version) VALUES (%s, 'by Tab')", [key])
+    expect(page.get_by_text(f"The new row {key} is not on this page: show it")).to_be_visible()
+    page.get_by_role("link", name="show it").click()
+    expect(edit.cell_of(key, "app_version")).to_have_text("by Tab")
+    expect(page.get_by_text("is not on this page")).to_be_hidden()
+    database.execute("DELETE FROM versions WHERE id = %s", [key])
+
+
 def read_the_activity(page: Page) -> None:
     press(page, "Alt+5")
     sessions = page.get_by_role("region", name="Sessions")

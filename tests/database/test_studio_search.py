@@ -104,7 +104,7 @@ def fill(database: Database, *, indexed: bool) -> None:
         connection.execute(
             text("INSERT INTO gyms (name, address, since) VALUES ('São João', '', '2019'), ('Norte', '', '')")
         )
-        connection.execute(text("UPDATE users SET gym_id = 1 WHERE id < 9"))
+        connection.execute(text("UPDATE users SET gym_id = 2 WHERE id < 9"))
         for statement in statements() if indexed else []:
             connection.exec_driver_sql(statement)
         connection.execute(text("ANALYZE"))
@@ -139,6 +139,50 @@ def test_a_search_combines_with_filter_sort_export_and_paging(people: tuple[Clie
     assert (after["keys"], after["next"]) == (["3"], None)
     assert client.ask("/api/export/users.csv?columns=id&q=joao%20gomes").text == "id\r\n1\r\n4\r\n"
     assert client.ask("/api/rows/users?q=secret-token").json["rows"] == []
+
+
+def test_rows_are_found_by_the_names_that_their_references_show(people: tuple[Client, Database]) -> None:
+    client, database = people
+    with database.engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO class (modality, gym_id, instructor_id) VALUES ('Kids', 1, 3), ('No-Gi', 2, 1)")
+        )
+        connection.execute(text("INSERT INTO checkins (user_id, class_id) VALUES (1, 1), (2, 2), (NULL, 2)"))
+    found = {
+        (table, typed): client.get(f"/api/rows/{table}", q=typed, columns="id")["keys"]
+        for table, typed in [
+            ("users", "norte"),
+            ("users", "NORTE gomes"),
+            ("class", "conceicao"),
+            ("class", "sao joao"),
+            ("class", "gomes"),
+            ("checkins", "joao silva"),
+            ("checkins", "no-gi"),
+            ("checkins", "joao kids"),
+            ("checkins", "joaosilva@gym"),
+        ]
+    }
+    assert found == {
+        ("users", "norte"): [str(key) for key in range(1, 9)],
+        ("users", "NORTE gomes"): [],
+        ("class", "conceicao"): ["1"],
+        ("class", "sao joao"): ["1"],
+        ("class", "gomes"): ["2"],
+        ("checkins", "joao silva"): ["2"],
+        ("checkins", "no-gi"): ["2", "3"],
+        ("checkins", "joao kids"): [],
+        # A name is what a reference shows, and nothing else of the row.
+        ("checkins", "joaosilva@gym"): [],
+    }
+    assert client.get("/api/count/checkins", q="silva") == {"rows": 1}
+    assert "user_id (names)" in client.get("/api/rows/checkins", q="silva")["search"]["columns"]
+    with database.engine.begin() as connection:
+        connection.execute(text("REVOKE SELECT ON gyms FROM tatame_studio"))
+    try:
+        assert client.get("/api/rows/users", q="norte")["keys"] == []
+    finally:
+        with database.engine.begin() as connection:
+            connection.execute(text("GRANT SELECT ON gyms TO tatame_studio; DELETE FROM checkins; DELETE FROM class"))
 
 
 @pytest.mark.parametrize(
@@ -237,10 +281,10 @@ def test_a_reference_offers_rows_by_name_and_the_typed_key_first(people: tuple[C
 
 def test_a_page_names_the_rows_that_it_refers_to_unless_they_are_off(people: tuple[Client, Database]) -> None:
     client, database = people
-    assert client.get("/api/rows/users", limit="2")["names"] == {"gyms": {"1": "São João"}}
+    assert client.get("/api/rows/users", limit="2")["names"] == {"gyms": {"2": "Norte"}}
     assert client.get("/api/rows/users", limit="2", names="0")["names"] == {}
     assert client.get("/api/row/users/3")["label"] == "JOÃO Da Conceição"
-    assert client.get("/api/row/users/3")["references"]["gym_id"]["label"] == "São João"
+    assert client.get("/api/row/users/3")["references"]["gym_id"]["label"] == "Norte"
     assert client.get("/api/names/users", keys='["3","8","99"]') == {"3": "JOÃO Da Conceição", "8": "محمد علي"}
     for keys in ("x", '["a"', "[1]", "[" + ",".join(['"1"'] * 1001) + "]"):
         assert client.ask(f"/api/names/users?keys={quote(keys)}").status == 400

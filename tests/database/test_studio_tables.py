@@ -225,6 +225,13 @@ def test_a_unique_constraint_identifies_a_row_and_a_reference_names_it(reading: 
     assert referrers == [{"table": "kinds.refers_to_code", "column": "code", "value": "x", "rows": 1, "more": False}]
     columns = described(reading, "kinds.refers_to_code")["columns"]
     assert columns[1]["references"] == {"table": "kinds.by_unique", "column": "code", "is_key": False}
+    page = reading.get("/api/rows/kinds.refers_to_code", q="ana")
+    assert (page["keys"], page["names"]) == (["1"], {"kinds.by_unique/code": {"x": "Ana"}})
+    assert reading.get("/api/names/kinds.by_unique", column="code", keys='["y"]') == {"y": "Bia"}
+    offered = reading.get("/api/find", table="kinds.by_unique", column="code", q="bia")
+    assert offered == [{"key": "y", "label": "Bia"}]
+    assert reading.get("/api/find", table="kinds.by_unique", column="other", q="") == []
+    assert reading.ask("/api/find?table=kinds.by_unique&column=none&q=").status == 400
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 from tatame_db.database.address import readable
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.errors import NOTHING_CHANGED
-from tatame_db.studio import activity, changes, find, moves, names, overview, row, rows, search
+from tatame_db.studio import activity, changes, find, moves, names, overview, row, rows, searched
 from tatame_db.studio.catalogue import list_tables
 from tatame_db.studio.day import WayBack
 from tatame_db.studio.errors import EXPECTED, BadInput, WritesDisabled
@@ -30,6 +30,7 @@ from tatame_db.studio.imports.source import sample
 from tatame_db.studio.imports.transaction import Imports
 from tatame_db.studio.imports.upload import uploaded
 from tatame_db.studio.index import STATIC, index_page
+from tatame_db.studio.locks import explained_locks
 from tatame_db.studio.page import Place, read_page
 from tatame_db.studio.requests import get_route as _get
 from tatame_db.studio.requests import json_body as _body
@@ -243,7 +244,7 @@ class Studio:
         """Count the rows of a selection exactly."""
         async with read_transaction(self.database) as connection:
             selection = await _selection(connection, request)
-            selection = await search.searched(connection, selection, request.query_params.get("q", ""))
+            selection = await searched.searched(connection, selection, request.query_params.get("q", ""))
             return {"rows": await rows.count(connection, selection)}
 
     async def row(self, request: Request) -> Row:
@@ -264,7 +265,7 @@ class Studio:
         query = request.query_params
         async with find.find_transaction(self.database) as connection:
             table = await table_named(connection, query.get("table", ""))
-            return await find.find(connection, table, query.get("q", ""))
+            return await find.find(connection, table, query.get("q", ""), by=query.get("column"))
 
     async def search(self, request: Request) -> list[FoundRow]:
         """Find rows of several tables for the palette."""
@@ -275,14 +276,15 @@ class Studio:
         """Return the names of rows."""
         async with read_transaction(self.database) as connection:
             table = await table_named(connection, request.path_params["table"])
-            return await names.names_of(connection, table, _keys(request.query_params.get("keys", "[]")))
+            key = names.named_column(table, request.query_params.get("column"))
+            return await names.names_of(connection, key, _keys(request.query_params.get("keys", "[]")))
 
     async def export(self, request: Request) -> Response:
         """Download all rows of a selection."""
         form = read_form(request.path_params["form"], request.query_params)
         async with read_transaction(self.database) as connection:
             selection = await _selection(connection, request)
-            selection = await search.searched(connection, selection, request.query_params.get("q", ""))
+            selection = await searched.searched(connection, selection, request.query_params.get("q", ""))
         headers = attachment(f"{selection.table.name}.{form.suffix}")
         return StreamedResponse(export(self.database, selection, form), form.media_type, headers)
 
@@ -302,8 +304,13 @@ class Studio:
         if body.check:
             async with asyncio.timeout(_SAVE_SECONDS), write_transaction(self.database) as connection:
                 return json_response(await changes.check(connection, body.changes))
+        tables = {change.table for change in body.changes}
         # A disconnect does not cancel this: the browser would not know whether its changes were saved.
-        async with asyncio.timeout(_SAVE_SECONDS), write_transaction(self.database) as connection:
+        async with (
+            explained_locks(self.database, self.sql_sessions, tables),
+            asyncio.timeout(_SAVE_SECONDS),
+            write_transaction(self.database) as connection,
+        ):
             saved = await changes.save(connection, body.changes)
         return json_response({"saved": len(saved), "rows": saved})
 

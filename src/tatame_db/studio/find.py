@@ -15,7 +15,7 @@ from tatame_db.studio.errors import Refused
 from tatame_db.studio.names import is_looked_for, name_expression
 from tatame_db.studio.rows import estimate, read_selection
 from tatame_db.studio.search import by_index, is_quick, read_search, with_condition, words_of
-from tatame_db.studio.tables import key_columns, key_expression, shown_tables
+from tatame_db.studio.tables import column_named, key_columns, key_expression, shown_tables
 from tatame_db.studio.transactions import read_transaction
 
 if TYPE_CHECKING:
@@ -63,19 +63,26 @@ async def find_transaction(database: AsyncDatabase) -> AsyncGenerator[AsyncConne
         raise SearchTooSlow(seconds=FIND_SECONDS) from error
 
 
-async def find(connection: AsyncConnection, table: Table, typed: str, limit: int = _OFFERS) -> list[Candidate]:
-    """Find rows by a search; the one with the typed key comes first, the others by name."""
-    keys = key_columns(table)
+async def find(
+    connection: AsyncConnection, table: Table, typed: str, limit: int = _OFFERS, *, by: str | None = None
+) -> list[Candidate]:
+    """Find rows by a search; the one with the typed key comes first, the others by name.
+
+    `by` is the unique column that is returned as the key. Raises `ColumnNotFound`.
+    """
+    keys = [column_named(table, by)] if by else key_columns(table)
     if not keys:
         return []
     key = key_expression(keys)
     selection = read_selection(table)
+    if by:
+        selection = with_condition(selection, keys[0].is_not(None))
     search = await read_search(connection, table, typed)
     columns: list[ColumnElement[Any]] = [key.label("key"), name_expression(table).label("name")]
     # The key as itself too, because as a text 10 precedes 9.
     query = select(*columns, keys[0].label("order"))
     if search is None:
-        return await _candidates(connection, query.order_by(*keys).limit(limit))
+        return await _candidates(connection, selection.filtered(query).order_by(*keys).limit(limit))
     whole = with_condition(selection, search.condition)
     gathered = whole.filtered(query).limit(_GATHERED).subquery()
     found = (

@@ -9,7 +9,8 @@ import psycopg
 from sqlalchemy import ARRAY, ColumnElement, Text, any_, bindparam, cast, func, literal, select
 from sqlalchemy.exc import DBAPIError
 
-from tatame_db.studio.tables import address_of
+from tatame_db.studio.catalogue import encoded
+from tatame_db.studio.tables import address_of, column_named, key_columns, reference_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from tatame_db.studio.rows import Selection
 
 Names = dict[str, dict[str, str]]
-"""The names of rows, by table and key."""
+"""The names of rows, by place and key."""
 
 _NAMING = (("name",), ("title",), ("first_name", "last_name"), ("full_name",), ("email",), ("file_name",))
 _DESCRIBING = (("modality",), ("belt",), ("app_version",), ("store",), ("date",))
@@ -53,14 +54,27 @@ def name_expression(table: Table) -> ColumnElement[Any]:
     return func.coalesce(*names, literal(None, Text)) if names else literal(None, Text)
 
 
-async def names_of(connection: AsyncConnection, table: Table, keys: Iterable[str]) -> dict[str, str]:
+def place_of(target: Column[Any]) -> str:
+    """Return the place of names: the table if its key is referred to, otherwise the table and the column."""
+    is_key = key_columns(target.table) == [target]
+    return address_of(target.table) if is_key else f"{address_of(target.table)}/{encoded(target.name)}"
+
+
+def named_column(table: Table, name: str | None) -> Column[Any] | None:
+    """Return the column by which the rows of a table are named: this one, or the only one of the key."""
+    if name is not None:
+        return column_named(table, name)
+    keys = key_columns(table)
+    return keys[0] if len(keys) == 1 else None
+
+
+async def names_of(connection: AsyncConnection, key: Column[Any] | None, keys: Iterable[str]) -> dict[str, str]:
     """Return the names of the rows with these keys; a role that may not read the table gets none."""
-    wanted, key_columns = sorted(set(keys)), list(table.primary_key.columns)
-    if not wanted or len(key_columns) != 1 or not label_columns(table):
+    wanted = sorted(set(keys))
+    if key is None or not wanted or not label_columns(key.table):
         return {}
-    [key] = key_columns
     among = key == any_(cast(bindparam(None, wanted, ARRAY(Text)), ARRAY(key.type)))
-    name = name_expression(table).label("name")
+    name = name_expression(key.table).label("name")
     try:
         async with connection.begin_nested():
             found = await connection.execute(select(cast(key, Text), name).where(among, name.is_not(None)))
@@ -73,10 +87,9 @@ async def names_of(connection: AsyncConnection, table: Table, keys: Iterable[str
 
 async def page_names(connection: AsyncConnection, selection: Selection, rows: list[list[Cell]]) -> Names:
     """Return the names of all rows that a page refers to, with one query for each table."""
-    wanted: dict[Table, set[str]] = defaultdict(set)
+    wanted: dict[Column[Any], set[str]] = defaultdict(set)
     for place, column in enumerate(selection.columns):
-        for target in (reference.column for reference in column.foreign_keys):
-            if target.primary_key:
-                wanted[target.table] |= {cell for row in rows if isinstance(cell := row[place], str)}
-    named = {address_of(table): await names_of(connection, table, keys) for table, keys in wanted.items()}
-    return {table: names for table, names in named.items() if names}
+        if (target := reference_of(column)) is not None:
+            wanted[target] |= {cell for row in rows if isinstance(cell := row[place], str)}
+    named = {place_of(target): await names_of(connection, target, keys) for target, keys in wanted.items()}
+    return {place: names for place, names in named.items() if names}

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from tatame_db.studio import rows
 from tatame_db.studio.names import page_names
-from tatame_db.studio.search import searched_page
+from tatame_db.studio.searched import searched_page
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from tatame_db.studio.names import Names
     from tatame_db.studio.rows import Selection
-    from tatame_db.studio.search import Found
+    from tatame_db.studio.searched import Found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,16 +8,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
-    ARRAY,
     BigInteger,
     ColumnElement,
     Integer,
     SmallInteger,
     Text,
     and_,
-    any_,
-    bindparam,
-    cast,
     false,
     func,
     literal_column,
@@ -31,6 +27,7 @@ from tatame_db.studio import folding
 from tatame_db.studio.errors import BadInput, OutOfRange
 from tatame_db.studio.filters import escape_pattern
 from tatame_db.studio.kinds import kind_of
+from tatame_db.studio.names import label_columns, name_expression
 from tatame_db.studio.rows import Selection, estimate
 
 if TYPE_CHECKING:
@@ -42,8 +39,6 @@ if TYPE_CHECKING:
 MAX_CHARACTERS = 200
 MAX_WORDS = 10
 MAX_COLUMNS = 16
-MAX_MATCHES = 1000
-"""Of more matches, a page without a sort order shows this many."""
 _SMALL_TABLE_BYTES = 8_000_000
 """A table of this size is read within some milliseconds."""
 _COMMON_SHARE = 0.25
@@ -183,7 +178,7 @@ async def read_search(connection: AsyncConnection, table: Table, typed: str) -> 
     if not words:
         return None
     index = await text_index(connection, table)
-    is_served = index is not None and any(_TRIGRAM.search(word) for word in words)
+    is_served = index is not None and _has_trigram(words)
     if index and is_served:
         names, matches = index.columns, await _in_index(connection, index, words)
     else:
@@ -199,11 +194,32 @@ async def read_search(connection: AsyncConnection, table: Table, typed: str) -> 
     )
 
 
+async def read_name_search(connection: AsyncConnection, table: Table, typed: str) -> Search | None:
+    """Read a search in the names of the rows of a table, which references to them show; `None` if nothing names them.
+
+    Raises `BadInput`, `OutOfRange`.
+    """
+    words, naming = words_of(typed), {column.name for columns in label_columns(table) for column in columns}
+    if not words or not naming:
+        return None
+    matches = _in_text(name_expression(table), words)
+    index = await text_index(connection, table)
+    is_served = index is not None and naming.issubset(index.columns) and _has_trigram(words)
+    if index and is_served:
+        matches += await _in_index(connection, index, words)
+    return Search(and_(*matches), sorted(naming), index.name if index else None, len(words), is_served)
+
+
 async def _in_index(connection: AsyncConnection, index: TextIndex, words: list[str]) -> list[ColumnElement[bool]]:
     whole: ColumnElement[str] = literal_column(index.expression, Text)
     forms = [_forms(word) for word in words]
     plain = iter(await _folded(connection, index.function, [form for either in forms for form in either]))
     return [or_(*(whole.ilike(f"%{escape_pattern(next(plain))}%", escape="\\") for _ in either)) for either in forms]
+
+
+def _has_trigram(words: list[str]) -> bool:
+    """Return whether a trigram index serves at least one of the words."""
+    return any(_TRIGRAM.search(word) for word in words)
 
 
 async def _folded(connection: AsyncConnection, function: str | None, words: list[str]) -> list[str]:
@@ -219,7 +235,10 @@ def _in_columns(columns: list[Column[Any]], words: list[str]) -> list[ColumnElem
     if not columns:
         return [false()]
     phones = [func.translate(column, _PHONE_PUNCTUATION, "") for column in columns if _PHONE.search(column.name)]
-    whole = func.concat_ws(" ", *columns, *phones)
+    return _in_text(func.concat_ws(" ", *columns, *phones), words)
+
+
+def _in_text(whole: ColumnElement[Any], words: list[str]) -> list[ColumnElement[bool]]:
     return [
         or_(*(whole.op("~*", is_comparison=True)(folding.expression(written)) for written in _forms(word)))
         for word in words
@@ -241,70 +260,13 @@ def _key_is(table: Table, typed: str) -> ColumnElement[bool] | None:
     return keys[0] == int(typed) if -(2**bits) <= int(typed) < 2**bits else None
 
 
-# --- The rows of a page -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Found:
-    """How a search was done, for the page; `rows` is the number of matches if it is known."""
-
-    columns: list[str]
-    index: str | None
-    rows: int | None
-    more: bool
-    """Whether there are more matches than the page shows."""
-    reads_all: bool
-    """Whether the search reads the whole of a table that is not small."""
+# --- How the rows are found -------------------------------------------------------------------------------------------
 
 
 def with_condition(selection: Selection, condition: ColumnElement[bool]) -> Selection:
     """Add a condition to a selection."""
     both = condition if selection.condition is None else and_(selection.condition, condition)
     return replace(selection, condition=both)
-
-
-async def searched(connection: AsyncConnection, selection: Selection, typed: str) -> Selection:
-    """Restrict a selection to all rows that a search finds."""
-    search = await read_search(connection, selection.table, typed)
-    return selection if search is None else with_condition(selection, search.condition)
-
-
-async def searched_page(
-    connection: AsyncConnection, selection: Selection, typed: str, *, is_sorted: bool
-) -> tuple[Selection, Found | None]:
-    """Restrict a selection to the rows that a page shows of a search.
-
-    Up to `MAX_MATCHES` rows are found by the index first and then put into order. Of more, the first ones that the
-    index finds are shown, unless the page names a sort order, for which PostgreSQL reads all of them.
-    """
-    search = await read_search(connection, selection.table, typed)
-    if search is None:
-        return selection, None
-    whole = with_condition(selection, search.condition)
-    if len(selection.table.primary_key.columns) != 1 or not search.is_served:
-        reads_all = not await is_small(connection, selection.table)
-        return whole, Found(search.columns, search.index, None, more=False, reads_all=reads_all)
-    table_rows = await estimate(connection, replace(selection, condition=None))
-    keys = await _matches(connection, whole, search, table_rows, MAX_MATCHES + 1)
-    has_more = len(keys) > MAX_MATCHES
-    found = Found(
-        search.columns, search.index, None if has_more else len(keys), has_more and not is_sorted, reads_all=False
-    )
-    if has_more and is_sorted:
-        return whole, found
-    [key] = selection.table.primary_key.columns
-    chosen = key == any_(cast(bindparam(None, keys[:MAX_MATCHES], ARRAY(Text)), ARRAY(key.type)))
-    return replace(selection, condition=chosen), found
-
-
-async def _matches(
-    connection: AsyncConnection, whole: Selection, search: Search, table_rows: int | None, limit: int
-) -> list[str]:
-    """Return the keys of the first matches in any order."""
-    [key] = whole.table.primary_key.columns
-    query = whole.filtered(select(cast(key, Text))).limit(limit)
-    async with by_index(connection, whole, search, table_rows):
-        return list(await connection.scalars(query))
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
 import type { Cell, Table, Whole } from "../api.ts";
 import { button, type Child, h } from "../dom.ts";
-import { drawLabel, labelOf, readLabels, referenceLabel } from "../labels.ts";
+import { drawLabel, labelOf, placeOf, readLabels, referenceLabel } from "../labels.ts";
 import { session } from "../session.ts";
 import { oneLine, whole } from "../values.ts";
 import { type Change, changeName } from "./staged.ts";
@@ -52,7 +52,7 @@ export async function readNames(changes: Change[]): Promise<void> {
     if (op !== "insert") want(table, key);
     for (const { name, references } of tableOf(table)?.columns ?? [])
       for (const value of [was[name], values[name]])
-        if (references && typeof value === "string") want(references.table, value);
+        if (references && typeof value === "string") want(placeOf(references), value);
   }
   await Promise.all([...wanted].map(([table, keys]) => readLabels(table, keys)));
 }

@@ -1,8 +1,9 @@
 // The review of the staged changes: a diff and its SQL, saved in one transaction.
 
 import { asRefused, post } from "../api.ts";
-import { announce, button, dialog, h, plural, replace } from "../dom.ts";
+import { announce, button, type Child, dialog, h, plural, replace } from "../dom.ts";
 import { reload } from "../router.ts";
+import { transactionOf } from "../transactions.ts";
 import { type Conflict, decideConflicts } from "./conflicts.ts";
 import { diff, readNames } from "./diff.ts";
 import {
@@ -17,6 +18,8 @@ import {
   undo,
 } from "./staged.ts";
 
+/** The rows of the changes, in their order, after the save. */
+type Saved = { rows: { key: string }[] };
 type Preview = { sql: { statement: string; parameters: unknown }[] };
 
 /** Show the staged changes and their SQL. Ctrl+S in the dialog saves them. */
@@ -62,7 +65,10 @@ class Review {
       ],
       { class: "review" },
     );
-    this.box.addEventListener("keydown", (event) => this.onKey(event));
+    // On the document, because a click on a text takes the focus out of the dialog.
+    const onKey = (event: KeyboardEvent): void => this.onKey(event);
+    document.addEventListener("keydown", onKey);
+    this.box.addEventListener("close", () => document.removeEventListener("keydown", onKey));
     this.save.focus();
   }
 
@@ -89,8 +95,11 @@ class Review {
       [...changes.values()].map((change) =>
         diff(change, () => {
           discard(change);
-          if (changes.size) void this.draw();
-          else this.box.close();
+          if (!changes.size) this.box.close();
+          else {
+            void this.draw();
+            this.save.focus();
+          }
         }),
       ),
     );
@@ -99,14 +108,18 @@ class Review {
   private async commit(): Promise<void> {
     const sent = [...changes.values()];
     this.save.disabled = true;
+    let saved: Saved;
     try {
-      await post("/api/changes", { changes: sent.map(toWire) });
+      saved = await post<Saved>("/api/changes", { changes: sent.map(toWire) });
     } catch (error) {
       this.save.disabled = false;
       this.onRefused(asRefused(error), sent);
       return;
     }
-    forgetSaved();
+    forgetSaved(
+      sent,
+      saved.rows.map(({ key }) => key),
+    );
     announce(`Saved ${plural(sent.length, "change")}.`);
     // An edit of a row that still shows its old values would be a conflict, so the dialog covers them until the new ones
     // arrive.
@@ -125,9 +138,30 @@ class Review {
     this.showProblem(problem);
   }
 
-  private showProblem({ what, means, fix }: ReturnType<typeof asRefused>["problem"]): void {
-    replace(this.problem, h("strong", what), h("p", means ?? ""), h("p", fix ?? ""));
+  private showProblem({ what, means, fix, tabs }: ReturnType<typeof asRefused>["problem"]): void {
+    replace(
+      this.problem,
+      h("strong", what),
+      h("p", means ?? ""),
+      h("p", fix ?? ""),
+      Array.isArray(tabs) &&
+        h(
+          "p",
+          "Open transaction: ",
+          tabs.map((tab) => this.linkTo(tab)),
+        ),
+    );
     this.problem.scrollIntoView({ block: "nearest" });
+  }
+
+  private linkTo(session: string): Child {
+    const transaction = transactionOf(session);
+    if (!transaction) return "in another window of this studio ";
+    const onclick = (): void => {
+      this.box.close();
+      transaction.show();
+    };
+    return [h("a", { href: "/sql", onclick }, `SQL tab “${transaction.title()}”`), " "];
   }
 
   private onKey(event: KeyboardEvent): void {

@@ -153,8 +153,21 @@ export function reject(sent: Change[], errors: ChangeError[]): void {
   notify();
 }
 
-/** Clear the staged changes after a save. This cannot be undone. */
-export function forgetSaved(): void {
+const savedRows = new Map<string, string[]>();
+
+/** Return the keys of the new rows of a table that were saved since the last call. */
+export function takeSavedRows(table: string): string[] {
+  const keys = savedRows.get(table) ?? [];
+  savedRows.delete(table);
+  return keys;
+}
+
+/** Clear the staged changes after a save, which gave the rows these keys. This cannot be undone. */
+export function forgetSaved(sent: Change[], keys: string[]): void {
+  sent.forEach(({ op, table }, index) => {
+    const key = keys[index];
+    if (op === "insert" && key !== undefined) savedRows.set(table, [...(savedRows.get(table) ?? []), key]);
+  });
   changes.clear();
   past.length = 0;
   notify();

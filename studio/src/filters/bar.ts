@@ -1,13 +1,15 @@
 // The chips of a filter.
 
 import type { Table } from "../api.ts";
-import { button, h, menu } from "../dom.ts";
+import { button, h, menu, replace } from "../dom.ts";
+import { drawLabel, labels, placeOf, readLabels, referenceLabel } from "../labels.ts";
 import {
   type Condition,
   describe,
   type Filter,
   type Group,
   groupOf,
+  isEquality,
   isGroup,
   joinerOf,
   otherJoiner,
@@ -86,16 +88,26 @@ function chip(
   replaced: (condition: Condition) => void,
   removed: () => void,
 ): HTMLElement {
-  const text = describe(condition);
   const edit = button("", () => conditionForm(table, edit, condition, replaced), {
     class: "condition",
     "aria-haspopup": "dialog",
-    "aria-label": `Filter: ${condition.column} ${text}`,
   });
-  edit.append(h("b", condition.column), h("bdi", ` ${text}`));
-  const remove = button("×", removed, {
-    class: "quiet",
-    "aria-label": `Remove filter: ${condition.column} ${text}`,
-  });
+  const remove = button("×", removed, { class: "quiet" });
+  const draw = (label: string | null): void => {
+    const text = label === null ? describe(condition) : `${describe(condition)} · ${label}`;
+    edit.setAttribute("aria-label", `Filter: ${condition.column} ${text}`);
+    replace(edit, h("b", condition.column), h("bdi", ` ${describe(condition)}`), drawLabel(label));
+    remove.setAttribute("aria-label", `Remove filter: ${condition.column} ${text}`);
+  };
+  draw(null);
+  void readName(table, condition).then(draw);
   return h("span.chip", edit, remove);
+}
+
+/** Read the name of the row that a condition compares a reference with. */
+async function readName(table: Table, { column, op, value }: Condition): Promise<string | null> {
+  const target = table.columns.find(({ name }) => name === column)?.references;
+  if (!labels.shown || !target || !isEquality(op) || typeof value !== "string") return null;
+  await readLabels(placeOf(target), [value]);
+  return referenceLabel(table, column, value);
 }

@@ -1,6 +1,7 @@
 // A filter: conditions joined by AND or OR, in nested groups. The address of a page holds it as JSON.
 
 import type { Whole } from "../api.ts";
+import { keyParts } from "../names.ts";
 
 export type Condition = { column: string; op: string; value?: string | string[] };
 export type Group = { all: Filter[] } | { any: Filter[] };
@@ -19,6 +20,9 @@ export const partsOf = (group: Group): Filter[] => ("all" in group ? group.all :
 export const joinerOf = (group: Group): Joiner => ("all" in group ? "and" : "or");
 export const groupOf = (joiner: Joiner, parts: Filter[]): Group => (joiner === "and" ? { all: parts } : { any: parts });
 export const otherJoiner = (joiner: Joiner): Joiner => (joiner === "and" ? "or" : "and");
+
+/** True for the operators that compare with one value of the column. */
+export const isEquality = (op: string): boolean => op === "is" || op === "is not";
 
 /** Parse the filter of an address. Invalid text gives an empty filter. */
 export function readFilter(text: string | null): Group {
@@ -80,6 +84,21 @@ export const equalTo = ({ name, kind }: Valued, value: Whole): Condition =>
 /** Build the condition that a column has another value, or NULL. */
 export const unequalTo = ({ name }: Valued, value: Whole): Condition =>
   value === null ? { column: name, op: "not null" } : { column: name, op: "is not", value: value as string };
+
+/** Build the condition that selects rows by their keys. */
+export function keysAre(columns: Valued[], keys: string[]): Filter {
+  const [only, another] = columns;
+  if (only && !another)
+    return keys.length === 1 ? equalTo(only, keys[0] ?? "") : { column: only.name, op: "in", value: keys };
+  const parts = keys.map((key) =>
+    keyParts(
+      columns.map(({ name }) => name),
+      key,
+    ),
+  );
+  const rows = parts.map((values): Group => ({ all: columns.map((column, at) => equalTo(column, values[at] ?? "")) }));
+  return { any: rows };
+}
 
 /** Describe a condition, without its column. */
 export function describe({ op, value }: Condition): string {

@@ -1,9 +1,11 @@
 // The form of one condition: a column, an operator that fits its type, and values.
 
 import type { Table } from "../api.ts";
-import { h, popover } from "../dom.ts";
+import { announce, h, popover } from "../dom.ts";
+import type { Editor } from "../editor.ts";
+import { editorFor } from "../editors.ts";
 import { operatorsOf } from "../session.ts";
-import { type Condition, conditionOf, fieldsOf, valuesOf } from "./filter.ts";
+import { type Condition, conditionOf, equalTo, fieldsOf, isEquality, unequalTo, valuesOf } from "./filter.ts";
 
 /** Open the form below `anchor`, filled with the condition to change, or with a column for a new one. */
 export function conditionForm(
@@ -20,6 +22,7 @@ export function conditionForm(
   );
   const op = h("select", { "aria-label": "Operator", onchange: () => drawFields() });
   const fields = h("span.values");
+  let picker: Editor | null = null;
   const drawOperators = (): void => {
     const chosen = table.columns.find(({ name }) => name === column.value);
     const kind = chosen?.kind ?? "text";
@@ -29,10 +32,31 @@ export function conditionForm(
     else if (kind === "text" && known.includes("contains")) op.value = "contains";
     drawFields();
   };
-  const drawFields = (): void =>
-    fields.replaceChildren(...valueFields(op.value, before?.op === op.value ? fieldsOf(before) : []));
+  const drawFields = (): void => {
+    const values = before?.op === op.value ? fieldsOf(before) : [];
+    const chosen = table.columns.find(({ name }) => name === column.value);
+    picker?.destroy();
+    // A reference is found by the name of its row, as in the editor of a cell.
+    picker = chosen?.references && isEquality(op.value) ? editorFor(chosen, fields, () => pick(), values[0]) : null;
+    fields.replaceChildren(...(picker ? [picker.getGui()] : valueFields(op.value, values)));
+  };
+  const pick = (): void => {
+    const chosen = table.columns.find(({ name }) => name === column.value);
+    const value = picker?.getValue();
+    if (!picker || !chosen || value === undefined) return;
+    if (!value?.length && !picker.isNulled && chosen.kind !== "text") {
+      announce(`Type a value for ${chosen.name}.`);
+      return;
+    }
+    panel.hidePopover();
+    done(op.value === "is" ? equalTo(chosen, value) : unequalTo(chosen, value));
+  };
   const apply = (event: Event): void => {
     event.preventDefault();
+    if (picker) {
+      void picker.finish();
+      return;
+    }
     const filled = [...fields.querySelectorAll<HTMLInputElement | HTMLTextAreaElement>("input, textarea")];
     panel.hidePopover();
     done(
@@ -51,6 +75,7 @@ export function conditionForm(
   panel.addEventListener("keydown", (event) => {
     if (isApply(event)) apply(event);
   });
+  panel.addEventListener("toggle", () => panel.matches(":popover-open") || picker?.destroy());
   if (first !== undefined) fields.querySelector<HTMLElement>("input, textarea")?.focus();
 }
 

@@ -270,6 +270,15 @@ class Sessions:
                 found[name] = self._state(tab)
         return found
 
+    def in_transaction(self) -> dict[int, str]:
+        """Return the tabs that have an open transaction, by the process of their session on the server."""
+        open_tabs = ((name, tab.session) for name, tab in self._tabs.items() if tab.session)
+        return {
+            session.wire.driver.info.backend_pid: name
+            for name, session in open_tabs
+            if not session.is_closed and session.transaction != "none"
+        }
+
     def _state(self, tab: _Tab) -> dict[str, Any]:
         notifications, tab.notifications = tab.notifications, []
         is_open = tab.session is not None and not tab.session.is_closed

@@ -1,6 +1,6 @@
 // The grid of rows: its options, its sort marks, its columns, and its focus.
 
-import type { CellKeyDownEvent, CellPosition, GridApi, GridOptions } from "ag-grid-community";
+import type { CellKeyDownEvent, CellPosition, GridApi, GridOptions, TabToNextCellParams } from "ag-grid-community";
 import type { Table } from "../../api.ts";
 import { makeGrid } from "../../grid.ts";
 import { keyName } from "../../keys.ts";
@@ -25,11 +25,33 @@ export function rowsGrid(place: HTMLElement, table: Table, address: RowsAddress,
       fresh: ({ data }) => !!data?.isNew,
     },
     enterNavigatesVerticallyAfterEdit: true,
+    tabToNextCell: (step) => tabbed(table, step),
     loading: true,
     overlayNoRowsTemplate: "<span>No rows</span>",
     ...layoutEvents(table, address),
     ...cellEvents(table, address, panel),
   });
+}
+
+/** In a new row, Tab edits the next cell and leaves the row at its end. Elsewhere it leaves the grid, or the editor. */
+function tabbed(
+  table: Table,
+  { api, backwards, editing, previousCellPosition, nextCellPosition }: TabToNextCellParams<Row>,
+): CellPosition | boolean {
+  const row = api.getDisplayedRowAtIndex(previousCellPosition.rowIndex)?.data;
+  if (!row?.isNew) return editing && nextCellPosition ? nextCellPosition : false;
+  const columns = api.getAllDisplayedColumns();
+  const rest = backwards
+    ? columns.slice(0, columns.indexOf(previousCellPosition.column)).reverse()
+    : columns.slice(columns.indexOf(previousCellPosition.column) + 1);
+  const next = rest.find((shown) => {
+    const column = columnNamed(table, shown.getColId());
+    return column && canEdit(table, row, column);
+  });
+  if (!next) return false;
+  const position = { ...previousCellPosition, column: next };
+  if (!editing) queueMicrotask(() => api.startEditingCell({ rowIndex: position.rowIndex, colKey: next }));
+  return position;
 }
 
 const SELECTION: GridOptions<Row> = {

@@ -3,7 +3,7 @@
 import type { GridApi } from "ag-grid-community";
 import { asRefused, type Problem, type Table } from "../../api.ts";
 import { undoLast } from "../../changes/review.ts";
-import { changeOf, inserted, onChanges } from "../../changes/staged.ts";
+import { changeOf, inserted, onChanges, takeSavedRows } from "../../changes/staged.ts";
 import { h, replace } from "../../dom.ts";
 import { rememberLabels } from "../../labels.ts";
 import { shownName } from "../../names.ts";
@@ -18,6 +18,7 @@ import { Paging } from "./paging.ts";
 import { ValuePanel } from "./panel.ts";
 import { paste } from "./paste.ts";
 import { type Answer, readRows, rowsOf } from "./reading.ts";
+import { SavedNote } from "./saved-note.ts";
 import { clearRange, onMouseDown } from "./selection.ts";
 import { Toolbar } from "./toolbar.ts";
 
@@ -59,6 +60,7 @@ class RowsView {
   private readonly panel: ValuePanel;
   private readonly place = h("div.rows-grid");
   private readonly problem = h("p.wrong", { role: "alert", hidden: true });
+  private readonly saved: SavedNote;
   private rows: Row[] = [];
   private readings = 0;
   private request = new AbortController();
@@ -79,6 +81,7 @@ class RowsView {
       () => void this.load(),
       () => this.resetColumns(),
     );
+    this.saved = new SavedNote(table);
     this.place.addEventListener("mousedown", (event) => onMouseDown(this.grid, event), { capture: true });
     this.place.addEventListener("paste", (event) => paste(table, this.grid, event));
     const split = h("div.split", this.place, this.panel.element);
@@ -86,6 +89,7 @@ class RowsView {
       "section.rows",
       this.toolbar.element,
       this.toolbar.search.note,
+      this.saved.element,
       note(table),
       this.problem,
       split,
@@ -97,6 +101,7 @@ class RowsView {
     this.address.parameters = url.searchParams;
     this.toolbar.drawFilters();
     this.toolbar.search.update();
+    this.saved.hide();
     void this.load();
   }
 
@@ -144,6 +149,7 @@ class RowsView {
       if (isWalking) restoreFocus(this.grid, this.table, focus, this.rows.length);
       this.grid.ensureIndexVisible(isWalking ? (focus?.rowIndex ?? 0) : 0);
     }
+    this.saved.show(takeSavedRows(this.table.name), this.grid);
     this.toolbar.showEstimate(answer);
     this.toolbar.search.show(answer.search);
     this.paging.show(answer);

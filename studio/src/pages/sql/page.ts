@@ -85,7 +85,9 @@ class SqlPage {
   /** The runner of the open tab. */
   private get runner(): Runner {
     const tab = this.tabs.open;
-    const runner = this.runners.get(tab) ?? new Runner(tab, () => (this.tabs.open === tab ? this.editor : null));
+    const show = (): void => this.actions.choose(this.tabs.list.indexOf(tab), false);
+    const editor = (): Editor | null => (this.tabs.open === tab ? this.editor : null);
+    const runner = this.runners.get(tab) ?? new Runner(tab, editor, show);
     this.runners.set(tab, runner);
     return runner;
   }

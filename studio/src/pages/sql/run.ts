@@ -45,7 +45,7 @@ export class Runner {
   readonly controls: HTMLElement[];
   readonly outcome = h("div.outcome", { role: "status", "aria-live": "polite" });
   readonly results = new Results();
-  readonly session = new SessionBar((text) => void this.execute({ text, from: -1 }, "rows"));
+  readonly session: SessionBar;
   private readonly tab: Tab;
   private readonly editor: () => Editor | null;
   private readonly starters: HTMLButtonElement[];
@@ -53,9 +53,11 @@ export class Runner {
   private readonly cap: HTMLSelectElement;
   private running: Running | null = null;
 
-  /** `editor` returns the editor while it shows the tab. */
-  constructor(tab: Tab, editor: () => Editor | null) {
+  /** `editor` returns the editor while it shows the tab, and `show` makes the page show it. */
+  constructor(tab: Tab, editor: () => Editor | null, show: () => void) {
     this.tab = tab;
+    const run = (text: string): void => void this.execute({ text, from: -1 }, "rows");
+    this.session = new SessionBar(run, { title: () => tab.name, show });
     this.editor = editor;
     this.starters = [
       button("Run", () => void this.run("rows"), { class: "primary", title: "Ctrl+Enter" }),

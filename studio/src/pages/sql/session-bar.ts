@@ -3,6 +3,7 @@
 import { post } from "../../api.ts";
 import { button, h, plural, replace } from "../../dom.ts";
 import { writable } from "../../session.ts";
+import { noteTransaction, type OpenTransaction } from "../../transactions.ts";
 import type { Notification, SessionState } from "./stream.ts";
 
 const POLL_MS = 2000;
@@ -22,9 +23,12 @@ export class SessionBar {
   private notifications: Notification[] = [];
   private drawn = "";
   private readonly run: (text: string) => void;
+  private readonly opened: OpenTransaction;
 
-  constructor(run: (text: string) => void) {
+  /** `opened` describes the tab while it has an open transaction. */
+  constructor(run: (text: string) => void, opened: OpenTransaction) {
     this.run = run;
+    this.opened = opened;
   }
 
   get isOpen(): boolean {
@@ -48,6 +52,7 @@ export class SessionBar {
   set(state: SessionState): void {
     const lost_transaction = state.lost_transaction || (this.inTransaction && !!state.ended);
     this.state = { ...state, lost_transaction };
+    noteTransaction(this.id, this.hasWork ? this.opened : null);
     this.notifications = [...this.notifications, ...state.notifications].slice(-MOST_NOTIFICATIONS);
     this.draw();
   }
@@ -124,6 +129,7 @@ export function watchSessions(bars: () => SessionBar[]): void {
 /** End sessions on the server. It works while the page closes, too. */
 export const closeSessions = (bars: SessionBar[]): void => {
   const tabs = bars.map(({ id }) => id);
+  for (const id of tabs) noteTransaction(id, null);
   const headers = { "Content-Type": "application/json" };
   void fetch("/api/sql/close", { method: "POST", keepalive: true, headers, body: JSON.stringify({ tabs }) }).catch(
     () => {},
