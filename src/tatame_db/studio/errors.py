@@ -169,12 +169,23 @@ class StatementRejected(Refused):
     fix = "{advice}"
 
 
+ENCODING_ADVICE = {
+    # Sent to the database.
+    "22P05": "write the value without this character, which the encoding of the database lacks",
+    # Read from the database: whatever the studio sends is UTF-8.
+    "22021": (
+        "the database has no encoding (SQL_ASCII), and a text in it is not UTF-8: hide its column with *Columns*, or"
+        " read its bytes in the SQL page with `convert_to(column, 'SQL_ASCII')`"
+    ),
+}
+"""By SQLSTATE, what to do about a text that a database cannot store, or that cannot be read."""
 # By SQLSTATE, or by its class: the HTTP status, and what to do.
 _SCHEMA_BEHIND = "the schema may be behind: `tatame-db status`, then `tatame-db migrate`"
 _REJECTIONS = {
     "57014": (422, "narrow the request so that it takes less time"),
     "55P03": (422, "another session is changing the same rows; try again in a moment"),
     "22": (400, "write the value in the form of the column's type"),
+    **{state: (422, advice) for state, advice in ENCODING_ADVICE.items()},
     "42P01": (422, _SCHEMA_BEHIND),
     "42703": (422, _SCHEMA_BEHIND),
     "42501": (

@@ -178,12 +178,13 @@ async def read_search(connection: AsyncConnection, table: Table, typed: str) -> 
     if not words:
         return None
     index = await text_index(connection, table)
+    alphabet = await _alphabet(connection)
     is_served = index is not None and _has_trigram(words)
     if index and is_served:
-        names, matches = index.columns, await _in_index(connection, index, words)
+        names, matches = index.columns, await _in_index(connection, index, words, alphabet)
     else:
         columns = [table.columns[name] for name in index.columns] if index else text_columns(table)
-        names, matches = [column.name for column in columns], _in_columns(columns, words)
+        names, matches = [column.name for column in columns], _in_columns(columns, words, alphabet)
     key = _key_is(table, typed.strip())
     return Search(
         condition=and_(*matches) if key is None else or_(and_(*matches), key),
@@ -202,19 +203,32 @@ async def read_name_search(connection: AsyncConnection, table: Table, typed: str
     words, naming = words_of(typed), {column.name for columns in label_columns(table) for column in columns}
     if not words or not naming:
         return None
-    matches = _in_text(name_expression(table), words)
+    alphabet = await _alphabet(connection)
+    matches = _in_text(name_expression(table), words, alphabet)
     index = await text_index(connection, table)
     is_served = index is not None and naming.issubset(index.columns) and _has_trigram(words)
     if index and is_served:
-        matches += await _in_index(connection, index, words)
+        matches += await _in_index(connection, index, words, alphabet)
     return Search(and_(*matches), sorted(naming), index.name if index else None, len(words), is_served)
 
 
-async def _in_index(connection: AsyncConnection, index: TextIndex, words: list[str]) -> list[ColumnElement[bool]]:
+async def _alphabet(connection: AsyncConnection) -> folding.Alphabet:
+    """Return the letters that the database can store, which the server has named when the session began."""
+    driver: Any = (await connection.get_raw_connection()).driver_connection
+    return folding.Alphabet(driver.info.parameter_status("server_encoding") or "UTF8")
+
+
+async def _in_index(
+    connection: AsyncConnection, index: TextIndex, words: list[str], alphabet: folding.Alphabet
+) -> list[ColumnElement[bool]]:
     whole: ColumnElement[str] = literal_column(index.expression, Text)
-    forms = [_forms(word) for word in words]
+    # PostgreSQL rejects a parameter with a letter that it cannot store.
+    forms = [[form for form in _forms(word) if alphabet.has(form)] for word in words]
     plain = iter(await _folded(connection, index.function, [form for either in forms for form in either]))
-    return [or_(*(whole.ilike(f"%{escape_pattern(next(plain))}%", escape="\\") for _ in either)) for either in forms]
+    return [
+        or_(false(), *(whole.ilike(f"%{escape_pattern(next(plain))}%", escape="\\") for _ in either))
+        for either in forms
+    ]
 
 
 def _has_trigram(words: list[str]) -> bool:
@@ -231,18 +245,17 @@ async def _folded(connection: AsyncConnection, function: str | None, words: list
     return list(await connection.scalars(query.order_by(text("place")), {"words": words}))
 
 
-def _in_columns(columns: list[Column[Any]], words: list[str]) -> list[ColumnElement[bool]]:
+def _in_columns(columns: list[Column[Any]], words: list[str], alphabet: folding.Alphabet) -> list[ColumnElement[bool]]:
     if not columns:
         return [false()]
     phones = [func.translate(column, _PHONE_PUNCTUATION, "") for column in columns if _PHONE.search(column.name)]
-    return _in_text(func.concat_ws(" ", *columns, *phones), words)
+    return _in_text(func.concat_ws(" ", *columns, *phones), words, alphabet)
 
 
-def _in_text(whole: ColumnElement[Any], words: list[str]) -> list[ColumnElement[bool]]:
-    return [
-        or_(*(whole.op("~*", is_comparison=True)(folding.expression(written)) for written in _forms(word)))
-        for word in words
-    ]
+def _in_text(whole: ColumnElement[Any], words: list[str], alphabet: folding.Alphabet) -> list[ColumnElement[bool]]:
+    matches = whole.op("~*", is_comparison=True)
+    expressions = [[folding.expression(written, alphabet) for written in _forms(word)] for word in words]
+    return [or_(false(), *(matches(found) for found in either if found is not None)) for either in expressions]
 
 
 def _forms(word: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from tatame_db.studio.cells import Cut
-from tatame_db.studio.errors import is_unavailable
+from tatame_db.studio.errors import ENCODING_ADVICE, is_unavailable
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -84,7 +84,7 @@ def describe_error(error: psycopg.Error, text: str, prefix: int = 0) -> dict[str
         "detail": _shortened(diag.message_detail),
         "hint": _shortened(diag.message_hint),
         "context": _shortened(diag.context),
-        "fix": getattr(error, "fix", None),
+        "fix": getattr(error, "fix", ENCODING_ADVICE.get(error.sqlstate or "")),
         # An error without a position, such as one of a constraint, belongs to no place in the text.
         "position": position if 0 < position <= len(text) + 1 else None,
         "code": error.sqlstate,
