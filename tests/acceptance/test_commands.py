@@ -195,13 +195,17 @@ def test_status_as_json_is_one_object_and_nothing_else(run: Run) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     report = json.loads(done.stdout)
     fields = ["database", "server_version", "revision", "head", "pending", "tables", "elsewhere"]
-    fields += ["embedded", "move", "flags"]
+    fields += ["ids", "embedded", "move", "flags"]
     assert list(report) == fields
     assert report["embedded"] is True
     assert report["pending"] == []
     assert report["revision"] == report["head"]
     assert report["tables"].keys() == Base.metadata.tables.keys()
     assert report["tables"]["checkins"] > 1000
+    assert {"name": "checkins.id", "largest": 2**31 - 1, "last": report["tables"]["checkins"], "end": None} in (
+        report["ids"]
+    )
+    assert "\n  table           rows  ids used  ids end about\n" in run("status").stdout
 
 
 def test_status_check_exits_with_3_if_migrations_are_pending(run: Run, bare_address_url: str) -> None:

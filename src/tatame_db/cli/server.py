@@ -32,7 +32,9 @@ from tatame_db.cli.app import (
 from tatame_db.errors import TatameError, counted, fact
 
 if TYPE_CHECKING:
-    from tatame_db.evolve import Status
+    from collections.abc import Sequence
+
+    from tatame_db.evolve import IdUse, Status
 
 
 @fact
@@ -79,7 +81,7 @@ def _origin(target: Target, database_url: str | None) -> str:
     return "from --database-url" if database_url else "from DATABASE_URL"
 
 
-def _show(status: Status, origin: str) -> None:
+def _show(status: Status, origin: str, uses: Sequence[IdUse] = ()) -> None:
     pending = counted(len(status.pending), "pending migration") if status.pending else "no pending migrations"
     names = f": {', '.join(status.pending)}" if status.pending else ""
     console.answer(f"database  {status.database}")
@@ -90,8 +92,27 @@ def _show(status: Status, origin: str) -> None:
         console.answer(f"schema    public; tables of the same names in {schemas} are not used")
     if status.tables:
         console.answer("")
-        tables = ((name, "unknown" if rows is None else rows) for name, rows in status.tables.items())
-        console.table(["table", "rows"], tables)
+        tables = [(name, "unknown" if rows is None else rows) for name, rows in status.tables.items()]
+        if uses:
+            _show_with_ids(tables, uses)
+        else:
+            console.table(["table", "rows"], tables)
+
+
+def _show_with_ids(tables: Sequence[tuple[str, object]], uses: Sequence[IdUse]) -> None:
+    """Print the tables with the ids that their keys have used, then the other keys and sequences."""
+    of_tables = {use.table: use for use in uses if use.table in dict(tables)}
+    rows = [(name, rows, *_id_cells(of_tables.get(name))) for name, rows in tables]
+    others = [(use.name, None, *_id_cells(use)) for use in uses if use.table not in of_tables]
+    console.table(["table", "rows", "ids used", "ids end about"], [*rows, *others])
+
+
+def _id_cells(use: IdUse | None) -> tuple[str | None, str | None]:
+    if use is None:
+        return None, None
+    if not use.readable:
+        return "unknown", None
+    return f"{use.share:.1%}", f"{use.end:%B %Y}" if use.end else None
 
 
 @app.command()
@@ -197,22 +218,32 @@ def status(
         bool, typer.Option("--check", help="Exit with 3 if migrations are pending or a move is unfinished.")
     ] = False,
 ) -> None:
-    """Show the database, its revision, pending migrations and row counts."""
+    """Show the database, its revision, pending migrations, row counts and used ids."""
     from tatame_db import evolve, move
 
     target = target_of(database_url)
     found = evolve.status(target.database.engine)
+    uses = evolve.id_uses(target.database.engine)
     with move.open_target(target.database.engine, check_schema=False) as opened:
         unfinished = move.unfinished(opened)
         known = move.known_homes(opened)
     flags = [str(flag) for flag in move.mismatches(target.settings.use_postgres, known.fenced)]
     problems = [known.problem] if known.problem else []
     if as_json:
-        facts = {"embedded": target.server is not None, "move": unfinished.names, "flags": [*flags, *problems]}
+        ids = [
+            {"name": use.name, "largest": use.largest, "last": use.last if use.readable else None, "end": use.end}
+            for use in uses
+        ]
+        facts = {
+            "ids": ids,
+            "embedded": target.server is not None,
+            "move": unfinished.names,
+            "flags": [*flags, *problems],
+        }
         console.answer_json(asdict(found) | facts)
     else:
         _say_whose(target)
-        _show(found, _origin(target, database_url))
+        _show(found, _origin(target, database_url), uses)
         if unfinished.names:
             names = ", ".join(unfinished.names)
             console.answer(f"\nNOT READY  a move is unfinished; not restored or not validated: {names}")

@@ -6,6 +6,7 @@ from tatame_db.evolve.check import CheckFailed, SchemaCheck, check
 from tatame_db.evolve.difference import Answers
 from tatame_db.evolve.generate import generate, generate_empty, generate_merge
 from tatame_db.evolve.history import DatabaseAhead, MigrationEdited, MigrationUnreadable, RevisionUnknown, TwoHeads
+from tatame_db.evolve.ids import IdUse, id_uses
 from tatame_db.evolve.lint import Linted, LintFailed, has_released, lint
 from tatame_db.evolve.lock import DirectAddressNeeded, Retry, Timeouts
 from tatame_db.evolve.losses import DataLoss
@@ -34,6 +35,7 @@ __all__ = [
     "DatabaseAhead",
     "DirectAddressNeeded",
     "Generated",
+    "IdUse",
     "IndexInvalid",
     "LintFailed",
     "Linted",
@@ -60,6 +62,7 @@ __all__ = [
     "generate_empty",
     "generate_merge",
     "has_released",
+    "id_uses",
     "lint",
     "load_app",
     "migrate",

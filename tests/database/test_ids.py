@@ -1,0 +1,67 @@
+"""How many ids the keys and sequences have used, and when they end."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Engine, text
+
+from tatame_db import evolve
+from tatame_db.schema import Base
+
+WEEK = 7 * 86_400
+
+
+def run(engine: Engine, *statements: str) -> None:
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+
+
+def use(engine: Engine, name: str) -> evolve.IdUse:
+    [found] = [found for found in evolve.id_uses(engine) if found.name == name]
+    return found
+
+
+def test_every_numbered_key_of_the_models_is_among_them(engine: Engine) -> None:
+    numbered = {f"{table.name}.id" for table in Base.metadata.sorted_tables if table.name != "roles"}
+    assert numbered == {found.name for found in evolve.id_uses(engine)}
+    assert {(found.share, found.end) for found in evolve.id_uses(engine)} == {(0.0, None)}
+
+
+def test_the_end_follows_from_the_newest_rows(engine: Engine) -> None:
+    run(
+        engine,
+        "INSERT INTO versions (id, created_at) VALUES (820000000, now() - interval '10 days'), (900000000, now())",
+        "SELECT setval('versions_id_seq', 900000000)",
+    )
+    found = use(engine, "versions.id")
+    assert (found.last, found.largest) == (900_000_000, 2**31 - 1)
+    assert found.end
+    expected = datetime.now(UTC) + timedelta(days=10 * (2**31 - 1 - 900_000_000) / 80_000_000)
+    assert abs((found.end - expected).total_seconds()) < WEEK
+
+
+def test_a_partitioned_table_counts_by_the_column_with_the_sequence(engine: Engine) -> None:
+    run(
+        engine,
+        "CREATE TABLE visits (id serial, created_at timestamp NOT NULL, PRIMARY KEY (id, created_at))"
+        " PARTITION BY RANGE (created_at)",
+        "CREATE TABLE visits_old PARTITION OF visits FOR VALUES FROM (MINVALUE) TO ('2026-01-01')",
+        "CREATE TABLE visits_new PARTITION OF visits FOR VALUES FROM ('2026-01-01') TO (MAXVALUE)",
+        "INSERT INTO visits SELECT 1000000000 + n * 1000000, timestamp '2025-12-01' + n * interval '1 day'"
+        " FROM generate_series(1, 100) AS n",
+        "SELECT setval('visits_id_seq', 1100000000)",
+    )
+    assert "visits_old.id" not in {found.name for found in evolve.id_uses(engine)}
+    days_left = use(engine, "visits.id").days_left
+    assert days_left is not None
+    assert abs(days_left - (2**31 - 1 - 1_100_000_000) / 1_000_000) < 1
+
+
+def test_a_locked_table_is_not_readable_and_is_not_waited_for(engine: Engine) -> None:
+    run(engine, "CREATE TABLE tags (id smallint PRIMARY KEY)", "INSERT INTO tags VALUES (300)")
+    assert use(engine, "tags.id").last == 300
+    with engine.begin() as connection:
+        connection.execute(text("LOCK TABLE tags"))
+        assert not use(engine, "tags.id").readable
