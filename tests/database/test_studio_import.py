@@ -91,6 +91,13 @@ FILES: dict[str, tuple[dict[str, Any], str | bytes, list[tuple[int, str | None]]
     "infinity and BC": (CSV, "id,n,a\n1,b,infinity\n2,c,0044-03-15 00:00:00 BC\n", [], ["b", "c"]),
     "an array": (JSON, '[{"id": "1", "name": null, "gym": 1}, {"id": "2", "name": "b"}]', [], [None, "b"]),
     "lines of JSON": (JSON, '{"id":"1","name":"b"}\n\n{"id":"2",\n{"id":"3","name":"c"}\n', [(3, None)], ["b", "c"]),
+    "values across the pieces in which a file is read": (
+        JSON,
+        '[{"id": "1", "name": "' + "\\\\" * 50_000 + '\\""}, {"id": "2", "x": [{"]": 1}], "name": "b"}]',
+        [],
+        ["\\" * 50_000 + '"', "b"],
+    ),
+    "a broken object among others": (JSON, '[{"id" 1},\n{"id": "2", "name": "b"}]', [(1, None)], ["b"]),
     "escapes and numbers": (JSON, '[{"id": 9007199254740993, "name": "\\u00e3\\n"}]', [], ["ã\n"]),
     "half a surrogate": (
         JSON,
@@ -130,7 +137,8 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
     "a missing comma": ('[{"id": "1"}\n{"id": "2"}]', "line 2 of the file"),
     "text after the array": ("[] x", "text follows"),
     "nested without end": ("[" * 100_000, "nested too deeply"),
-    "a row without end": ('id,n,a\n1,"' + ("x" * 1000 + "\n") * 17_000, "16,000,000 characters"),
+    "a row without end": ('id,n,a\n1,"' + ("x" * 1000 + "\n") * 9_000, "larger than 8 MB"),
+    "an object that is too large": ('[{"id": "1"},\n{"id": "' + '😀\\\\\\"' * 1_100_000 + '"}]', "line 2 of the file"),
     "another encoding": (b"id,n,a\n1,\xff,\n", "encoding utf-8"),
 }
 

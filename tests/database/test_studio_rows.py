@@ -217,7 +217,7 @@ def test_a_value_that_is_too_long_for_the_browser_gets_a_problem(studio: Client,
     with committed_database.engine.begin() as connection:
         connection.execute(text("INSERT INTO assets (content) VALUES (repeat('x', 8000001))"))
     response = studio.ask("/api/cell/assets/content/1")
-    assert (response.status, response.json["what"][:34]) == (400, "the value has 8,000,001 characters")
+    assert (response.status, response.json["what"][:29]) == (400, "the value has 8,000,001 bytes")
 
 
 def test_a_row_has_its_references_and_its_referrers(filled_studio: Client) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from sqlalchemy import exc
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
     from tatame_db.database.idle import IdleConnections
+
+C = TypeVar("C", bound="psycopg.AsyncConnection[Any]")
 
 
 @dataclass(frozen=True)
@@ -119,11 +121,17 @@ class AsyncDatabasePool(DatabasePool, AsyncAdaptedQueuePool):
 
 
 async def connect_async(*arguments: Any, **options: Any) -> psycopg.AsyncConnection[tuple[Any, ...]]:
-    """Connect, and leave no session on the server if the caller is cancelled meanwhile.
+    """Connect, and leave no session on the server if the caller is cancelled meanwhile."""
+    return await connect_as(psycopg.AsyncConnection, *arguments, **options)
 
-    psycopg forgets a half-made connection then. The server keeps its session until the garbage collector finds it.
+
+async def connect_as(kind: type[C], *arguments: Any, **options: Any) -> C:
+    """Connect as `connect_async` does, with a class of its own.
+
+    psycopg forgets a half-made connection if the caller is cancelled. The server keeps its session until the garbage
+    collector finds it.
     """
-    connecting = asyncio.ensure_future(psycopg.AsyncConnection.connect(*arguments, **options))
+    connecting = asyncio.ensure_future(kind.connect(*arguments, **options))
     try:
         return await asyncio.shield(connecting)
     except asyncio.CancelledError:
@@ -131,7 +139,7 @@ async def connect_async(*arguments: Any, **options: Any) -> psycopg.AsyncConnect
         raise
 
 
-def _close_unused(connecting: asyncio.Future[psycopg.AsyncConnection[tuple[Any, ...]]]) -> None:
+def _close_unused(connecting: asyncio.Future[C]) -> None:
     if not connecting.cancelled() and connecting.exception() is None:
         # Nothing can be awaited in a callback; this sends the farewell and closes the socket.
         connecting.result().pgconn.finish()

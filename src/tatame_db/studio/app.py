@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,12 +32,13 @@ from tatame_db.studio.imports.transaction import Imports
 from tatame_db.studio.imports.upload import uploaded
 from tatame_db.studio.index import STATIC, index_page
 from tatame_db.studio.locks import explained_locks
+from tatame_db.studio.memory import Budget
 from tatame_db.studio.page import Place, read_page
 from tatame_db.studio.requests import get_route as _get
 from tatame_db.studio.requests import json_body as _body
 from tatame_db.studio.responses import StreamedResponse, json_response, problem_response
 from tatame_db.studio.saved_routes import saved_query_routes
-from tatame_db.studio.sql.export import ResultExport, export_result
+from tatame_db.studio.sql.export import Exports, ResultExport
 from tatame_db.studio.sql.routes import sql_routes
 from tatame_db.studio.sql.sessions import Sessions
 from tatame_db.studio.tables import describe, describe_models, table_named
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from tatame_db.doctor import Setup
     from tatame_db.studio.access import Access
     from tatame_db.studio.catalogue import TableName
+    from tatame_db.studio.changes import Changes
     from tatame_db.studio.find import Candidate, FoundRow
     from tatame_db.studio.page import Page
     from tatame_db.studio.row import Row
@@ -81,7 +84,9 @@ class Studio:
         # Also where the address has a name, because the sessions of this studio must be known.
         address = self.access.address.update_query_dict({"application_name": self.own})
         self.database = AsyncDatabase(address)
-        self.sql_sessions = Sessions(self.database, write=self.access.write)
+        budget = Budget()
+        self.sql_sessions = Sessions(self.database, budget, write=self.access.write)
+        self.exports = Exports(self.database, budget)
         self.imports = Imports(self.database)
         # `evolve` and `move` are synchronous.
         self.engine = Database(address).engine
@@ -95,7 +100,7 @@ class Studio:
 
     def app(self) -> Starlette:
         """Build the application."""
-        return Starlette(
+        app = Starlette(
             routes=[
                 _get("/api/session", self.session),
                 _get("/api/health", self.health, timeout_seconds=_HEALTH_SECONDS),
@@ -117,7 +122,7 @@ class Studio:
                 _get("/api/find", self.find),
                 _get("/api/search", self.search),
                 _get("/api/names/{table}", self.names),
-                _get("/api/cell/{table}/{column}/{key:path}", self.cell),
+                Route("/api/cell/{table}/{column}/{key:path}", self.cell),
                 Route("/api/export/{table}.{form}", self.export),
                 Route("/api/changes", self.changes, methods=["POST"]),
                 _get("/api/import-progress/{id}", self.import_progress),
@@ -135,6 +140,8 @@ class Studio:
                 Exception: _internal_error,
             },
         )
+        app.state.large_body = asyncio.Semaphore(1)
+        return app
 
     # Server, schema and move
 
@@ -253,12 +260,11 @@ class Studio:
             table = await table_named(connection, request.path_params["table"])
             return await row.read_row(connection, table, request.path_params["key"])
 
-    async def cell(self, request: Request) -> dict[str, Any]:
+    async def cell(self, request: Request) -> Response:
         """Return a whole value."""
         path = request.path_params
-        async with read_transaction(self.database) as connection:
-            table = await table_named(connection, path["table"])
-            return {"value": await row.read_value(connection, table, path["key"], unquote(path["column"]))}
+        value = row.whole_value(self.database, path["table"], path["key"], unquote(path["column"]))
+        return StreamedResponse(value, "application/json")
 
     async def find(self, request: Request) -> list[Candidate]:
         """Find the rows that a reference may name."""
@@ -291,11 +297,14 @@ class Studio:
     async def export_result(self, request: Request) -> Response:
         """Download all rows of a statement, which runs again, read-only."""
         form, body = read_form(request.path_params["form"], request.query_params), await _body(request, ResultExport)
-        return StreamedResponse(export_result(self.database, body.text, form), form.media_type)
+        return StreamedResponse(self.exports.run(body.text, form), form.media_type)
 
     async def changes(self, request: Request) -> Response:
         """Save changes, or return the statements that saving would run."""
-        body = await _body(request, changes.Changes)
+        async with AsyncExitStack() as turn:
+            return await self._changed(await _body(request, changes.Changes, turn))
+
+    async def _changed(self, body: Changes) -> Response:
         if not self.access.write:
             raise WritesDisabled
         if body.preview:

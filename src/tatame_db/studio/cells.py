@@ -20,6 +20,15 @@ class Cut(msgspec.Struct, frozen=True):
     length: int
 
 
+_RESPONSE_CHARACTERS = 4_000_000
+_LEAST_CHARACTERS = 20
+
+
+def characters_of_a_cell(most: int, cells: int) -> int:
+    """Return where to cut each cell of a response that has so many of them."""
+    return max(_LEAST_CHARACTERS, min(most, _RESPONSE_CHARACTERS // max(1, cells)))
+
+
 Cell = None | str | list[str | None] | Cut
 
 

@@ -16,7 +16,7 @@ from tatame_db.database.dialect import qualify
 from tatame_db.errors import fact
 from tatame_db.studio.bound import BoundChange, BoundValue, Change, Changes, Delete, Insert, Update, Value, bind_all
 from tatame_db.studio.catalogue import address
-from tatame_db.studio.cells import Cell, cell_expressions, cells_of
+from tatame_db.studio.cells import Cell, cell_expressions, cells_of, characters_of_a_cell
 from tatame_db.studio.errors import OutOfRange, Refused, message_of
 from tatame_db.studio.kinds import COMPARED_KINDS, kind_of
 from tatame_db.studio.row import MAX_CELL_CHARACTERS
@@ -98,7 +98,7 @@ async def save(connection: AsyncConnection, changes: list[Change]) -> list[Saved
     for index, bound in enumerate(all_bound):
         try:
             async with connection.begin_nested():
-                saved.append(await _save(connection, bound))
+                saved.append(await _save(connection, bound, len(changes)))
         except DBAPIError as error:
             if not isinstance(error.orig, psycopg.IntegrityError | psycopg.DataError):
                 raise
@@ -128,9 +128,9 @@ async def check(connection: AsyncConnection, changes: list[Change]) -> Check:
         await connection.rollback()
 
 
-async def _save(connection: AsyncConnection, bound: BoundChange) -> SavedRow:
+async def _save(connection: AsyncConnection, bound: BoundChange, changes: int) -> SavedRow:
     columns = list(bound.table.columns)
-    shown = cell_expressions(columns, MAX_CELL_CHARACTERS)
+    shown = cell_expressions(columns, characters_of_a_cell(MAX_CELL_CHARACTERS, changes * len(columns)))
     key_of_row = key_expression(key_columns(bound.table))
     found = (await connection.execute(_statement(bound).returning(key_of_row, *shown))).all()
     if len(found) != 1:
@@ -180,16 +180,19 @@ async def _refuse_conflicts(connection: AsyncConnection, changes: list[BoundChan
     # Rows are locked in one order, so that two requests cannot deadlock.
     for index, bound in sorted(enumerate(changes), key=lambda item: (item[1].change.table, item[1].key or "")):
         if bound.key is not None:
-            conflicts += await _conflicts(connection, index, bound, bound.key)
+            conflicts += await _conflicts(connection, index, bound, bound.key, len(changes))
     if conflicts:
         raise ChangesConflict(conflicts=sorted(conflicts, key=lambda conflict: conflict.index))
 
 
-async def _conflicts(connection: AsyncConnection, index: int, bound: BoundChange, key: str) -> list[Conflict]:
+async def _conflicts(
+    connection: AsyncConnection, index: int, bound: BoundChange, key: str, changes: int
+) -> list[Conflict]:
     """Lock the row, and let PostgreSQL compare its values with those that the browser has seen."""
     columns = [seen.column for seen in bound.seen]
     equal = [_is_as_seen(seen) for seen in bound.seen]
-    query = select(literal(value=True), *equal, *cell_expressions(columns, MAX_CELL_CHARACTERS))
+    characters = characters_of_a_cell(MAX_CELL_CHARACTERS, changes * len(columns))
+    query = select(literal(value=True), *equal, *cell_expressions(columns, characters))
     found = (await connection.execute(query.where(has_key(bound.table, key)).with_for_update())).first()
     if found is None:
         return [Conflict(index, key, deleted=True)]

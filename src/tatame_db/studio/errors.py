@@ -219,6 +219,8 @@ def _rejection(error: psycopg.Error) -> Refused:
     status, advice = (
         _REJECTIONS.get(state) or _REJECTIONS.get(state[:2]) or (422, "fix the problem that PostgreSQL reports")
     )
+    # An error of the studio itself brings its own advice.
+    advice = getattr(error, "fix", advice)
     return StatementRejected(message=message_of(error), code=error.sqlstate, status=status, advice=advice)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -9,14 +10,14 @@ from urllib.parse import quote
 import sqlalchemy
 from sqlalchemy import ColumnElement, Select, Text, case, func, literal_column, select
 
-from tatame_db.database.driver import async_driver_connection
 from tatame_db.studio.errors import BadInput
 from tatame_db.studio.kinds import kind_of
+from tatame_db.studio.pieces import read_pieces
 from tatame_db.studio.rows import sorted_by
 from tatame_db.studio.transactions import EXPORT_SECONDS, read_transaction
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 
     from sqlalchemy import Column
 
@@ -33,7 +34,7 @@ FORMULA_CHARACTERS = "=+@\t\r\n\uff1d\uff0b\uff0d\uff20-"
 _SEPARATORS = {",": "csv", ";": "csv", "\t": "tsv"}
 _NULLS = {"", "\\N"}
 _PLAIN = {"integer", "number", "boolean", "date", "time", "timestamp", "uuid"}
-_PIECE_CHARACTERS = 64_000
+PIECE_BYTES = 64_000
 # A function of PostgreSQL takes at most 100 arguments.
 _FIELDS_AT_ONCE = 90
 
@@ -83,36 +84,37 @@ def attachment(name: str) -> dict[str, str]:
 
 async def export(database: AsyncDatabase, selection: Selection, form: Form) -> AsyncGenerator[bytes]:
     """Write the rows as CSV, as a JSON array of objects, or as lines with an object each."""
-    lines = _csv(database, selection, form) if form.name == "csv" else _json(database, selection, form)
-    async for piece in in_pieces(lines):
+    rows = _csv(database, selection, form) if form.name == "csv" else _json(database, selection, form)
+    async for piece in in_pieces(rows):
         yield piece
 
 
-async def in_pieces(lines: AsyncGenerator[str]) -> AsyncGenerator[bytes]:
-    """Join lines into pieces of a size that is worth sending."""
-    pending: list[str] = []
-    characters = 0
-    async for line in lines:
-        pending.append(line)
-        characters += len(line)
-        if characters > _PIECE_CHARACTERS:
-            yield "".join(pending).encode()
-            pending, characters = [], 0
-    yield "".join(pending).encode()
+async def in_pieces(rows: AsyncGenerator[Iterable[bytes]]) -> AsyncGenerator[bytes]:
+    """Join the parts of rows into pieces of a size that is worth sending; a long row is never joined as a whole."""
+    pending: list[bytes] = []
+    size = 0
+    async for parts in rows:
+        for part in parts:
+            pending.append(part)
+            size += len(part)
+            if size > PIECE_BYTES:
+                yield b"".join(pending)
+                pending, size = [], 0
+    yield b"".join(pending)
 
 
 # --- CSV --------------------------------------------------------------------------------------------------------------
 
 
-async def _csv(database: AsyncDatabase, selection: Selection, form: Form) -> AsyncGenerator[str]:
-    yield csv_heading([column.name for column in selection.columns], form)
+async def _csv(database: AsyncDatabase, selection: Selection, form: Form) -> AsyncGenerator[Iterable[bytes]]:
+    yield [csv_heading([column.name for column in selection.columns], form).encode()]
     # PostgreSQL joins the values of a line faster than Python does.
     fields = [func.coalesce(_csv_value(column, form), form.null) for column in selection.columns]
     starts = range(0, len(fields), _FIELDS_AT_ONCE)
     parts = (func.concat_ws(form.separator, *fields[start : start + _FIELDS_AT_ONCE]) for start in starts)
-    line = func.concat_ws(form.separator, *parts)
-    async for text in _lines(database, _query(selection, [line])):
-        yield text + "\r\n"
+    line = func.concat(func.concat_ws(form.separator, *parts), "\r\n")
+    async for piece in _pieces(database, _query(selection, [line.label("line")])):
+        yield [piece]
 
 
 def csv_heading(names: Sequence[str], form: Form) -> str:
@@ -143,28 +145,22 @@ def _csv_value(column: Column[Any], form: Form) -> ColumnElement[Any]:
 # --- JSON -------------------------------------------------------------------------------------------------------------
 
 
-async def _json(database: AsyncDatabase, selection: Selection, form: Form) -> AsyncGenerator[str]:
+async def _json(database: AsyncDatabase, selection: Selection, form: Form) -> AsyncGenerator[Iterable[bytes]]:
     # Labelled, because SQLAlchemy shortens a name that has nearly the greatest length.
     rows = _query(selection, [column.label(column.name) for column in selection.columns]).subquery("exported")
     # Not the bare alias, which would be the column of that name if the table has one.
-    row = func.row_to_json(literal_column("exported.*"))
-    lines = _lines(database, select(sqlalchemy.cast(row, Text)).select_from(rows))
-    async for line in json_lines(lines, form):
-        yield line
-
-
-async def json_lines(objects: AsyncGenerator[str], form: Form) -> AsyncGenerator[str]:
-    """Join objects into an array, or into lines."""
+    row: ColumnElement[Any] = sqlalchemy.cast(func.row_to_json(literal_column("exported.*")), Text)
     if form.name == "jsonl":
-        async for text in objects:
-            # Only between its tokens can a JSON text have line ends.
-            yield text.replace("\n", " ").replace("\r", " ") + "\n"
+        # Only between its tokens can a JSON text have line ends.
+        line = func.concat(func.translate(row, "\r\n", "  "), "\n")
+        async for piece in _pieces(database, select(line.label("line")).select_from(rows)):
+            yield [piece]
         return
-    before = "[\n"
-    async for text in objects:
-        yield f"{before}{text}"
-        before = ",\n"
-    yield "[]\n" if before == "[\n" else "\n]\n"
+    is_empty = True
+    async for piece in _pieces(database, select(func.concat(",\n", row).label("line")).select_from(rows)):
+        yield [b"[" + piece[1:] if is_empty else piece]
+        is_empty = False
+    yield [b"[]\n" if is_empty else b"\n]\n"]
 
 
 # --- Rows -------------------------------------------------------------------------------------------------------------
@@ -174,11 +170,8 @@ def _query(selection: Selection, columns: Sequence[ColumnElement[Any]]) -> Selec
     return selection.filtered(select(*columns).order_by(*sorted_by(selection.order)))
 
 
-async def _lines(database: AsyncDatabase, query: Select[Any]) -> AsyncGenerator[str]:
-    async with read_transaction(database, EXPORT_SECONDS) as connection:
-        compiled = query.compile(dialect=connection.dialect)
-        driver = async_driver_connection(await connection.get_raw_connection())
-        async with driver.cursor() as cursor:
-            # One row at a time: a single row may have megabytes.
-            async for (line,) in cursor.stream(str(compiled).encode(), compiled.params):
-                yield line
+async def _pieces(database: AsyncDatabase, lines: Select[Any]) -> AsyncGenerator[bytes]:
+    transaction = read_transaction(database, EXPORT_SECONDS)
+    async with transaction as connection, aclosing(read_pieces(connection, lines)) as pieces:
+        async for piece in pieces:
+            yield piece

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 _MAX_BODY_BYTES = 16_000_000
+_LARGE_BODY_BYTES = 1_000_000
 
 
 def get_route(
@@ -35,14 +37,23 @@ def get_route(
     return Route(path, respond)
 
 
-async def json_body(request: Request, kind: type[Any]) -> Any:
-    """Read the body of a request. Raises `BadInput`, and `StudioStopped` if the client leaves meanwhile."""
+async def json_body(request: Request, kind: type[Any], turn: AsyncExitStack | None = None) -> Any:
+    """Read the body of a request. Raises `BadInput`, and `StudioStopped` if the client leaves meanwhile.
+
+    Only one large body at a time is in memory: until it was read, or with a `turn`, until that ends.
+    """
+    if turn is None:
+        async with AsyncExitStack() as reading:
+            return await json_body(request, kind, reading)
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise BadInput(problem="the request is not JSON", advice="send it as `Content-Type: application/json`")
-    body = bytearray()
+    body, is_large = bytearray(), False
     try:
         async for piece in request.stream():
             body += piece
+            if len(body) > _LARGE_BODY_BYTES and not is_large:
+                is_large = True
+                await turn.enter_async_context(request.app.state.large_body)
             if len(body) > _MAX_BODY_BYTES:
                 raise BadInput(problem=f"the request is larger than {_MAX_BODY_BYTES:,} bytes")
     except ClientDisconnect:

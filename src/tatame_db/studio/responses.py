@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
+_CUT_OFF = "A download was broken off by an error of the database (%s); its file is incomplete."
 
 
 def json_response(content: Any, status: int = 200) -> Response:
@@ -94,14 +97,22 @@ class StreamedResponse(Response):
             first = await until_disconnect(receive, anext(pieces, b""))
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             await send({"type": "http.response.body", "body": first, "more_body": True})
-            with contextlib.suppress(DBAPIError, psycopg.Error):
-                try:
-                    await until_disconnect(receive, self._send_rest(pieces, send))
-                except StudioStopped:
-                    if not self.open_ended:
-                        return
-                await send({"type": "http.response.body", "body": b""})
+            try:
+                await until_disconnect(receive, self._send_rest(pieces, send))
+            except StudioStopped:
+                if not self.open_ended:
+                    return
+            except (DBAPIError, psycopg.Error) as error:
+                _log.warning(_CUT_OFF, _state_of(error))
+                return
+            await send({"type": "http.response.body", "body": b""})
 
     async def _send_rest(self, pieces: AsyncGenerator[bytes], send: Send) -> None:
         async for piece in pieces:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+
+def _state_of(error: DBAPIError | psycopg.Error) -> str:
+    """Return the SQLSTATE, because a message may contain values of rows."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return (isinstance(cause, psycopg.Error) and cause.sqlstate) or "the connection was lost"

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ARRAY, Text, and_, case, cast, false, func, literal, not_, null, select
+from sqlalchemy import ARRAY, Text, case, cast, func, literal, select
 
-from tatame_db.studio.cells import Cell, cell_expressions, cells_of, is_plain_list
+from tatame_db.studio.cells import Cell, cell_expressions, cells_of, characters_of_a_cell, is_plain_list
 from tatame_db.studio.errors import BadInput, RowNotFound
 from tatame_db.studio.kinds import kind_of
 from tatame_db.studio.names import name_expression
-from tatame_db.studio.tables import address_of, column_named, has_key, reference_of, references_to, typed_value
+from tatame_db.studio.pieces import read_pieces
+from tatame_db.studio.tables import (
+    address_of,
+    column_named,
+    has_key,
+    reference_of,
+    references_to,
+    table_named,
+    typed_value,
+)
+from tatame_db.studio.transactions import read_transaction
 
 if TYPE_CHECKING:
-    from sqlalchemy import Column, Table
+    from collections.abc import AsyncGenerator
+
+    from sqlalchemy import Column, ColumnElement, Table
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from tatame_db.database.pool import AsyncDatabase
+
 MAX_CELL_CHARACTERS = 100_000
-MAX_VALUE_CHARACTERS = 8_000_000
+MAX_VALUE_BYTES = 8_000_000
 MAX_COUNTED_REFERENCES = 1000
 
 
@@ -55,7 +70,8 @@ class Row:
 async def read_row(connection: AsyncConnection, table: Table, key: str) -> Row:
     """Read a row and its surroundings. Raises `RowNotFound`."""
     columns = list(table.columns)
-    query = select(name_expression(table), *cell_expressions(columns, MAX_CELL_CHARACTERS)).where(has_key(table, key))
+    shown = cell_expressions(columns, characters_of_a_cell(MAX_CELL_CHARACTERS, len(columns)))
+    query = select(name_expression(table), *shown).where(has_key(table, key))
     found = (await connection.execute(query)).first()
     if found is None:
         raise RowNotFound(table=address_of(table), key=key)
@@ -94,25 +110,28 @@ async def _referrers(connection: AsyncConnection, column: Column[Any], value: st
     )
 
 
-async def read_value(connection: AsyncConnection, table: Table, key: str, name: str) -> Cell:
-    """Read a whole value, however long. Raises `RowNotFound`, `ColumnNotFound`, `BadInput`."""
-    column = column_named(table, name)
-    whole = cast(column, Text)
-    is_array = kind_of(column) == "array"
-    # The hexadecimal text of a large value is not written just to be counted.
-    length = func.octet_length(column) * 2 + 2 if kind_of(column) == "bytea" else func.length(whole)
-    fits = func.coalesce(length, 0) <= MAX_VALUE_CHARACTERS
-    is_list = and_(fits, is_plain_list(column)) if is_array else false()
-    elements = cast(column, ARRAY(Text)) if is_array else null()
-    query = select(length, case((is_list, elements)), case((and_(fits, not_(is_list)), whole)))
-    found = (await connection.execute(query.where(has_key(table, key)))).first()
-    if found is None:
-        raise RowNotFound(table=address_of(table), key=key)
-    characters, listed, written = found
-    if listed is None and written is None and characters is not None:
-        raise BadInput(
-            problem=f"the value has {characters:,} characters; the browser shows at most {MAX_VALUE_CHARACTERS:,}",
-            advice="read it with `tatame-db psql`",
-        )
-    value: Cell = written if listed is None else listed
-    return value
+async def whole_value(database: AsyncDatabase, address: str, key: str, name: str) -> AsyncGenerator[bytes]:
+    """Write a whole value as JSON, in pieces. Raises `RowNotFound`, `ColumnNotFound`, `BadInput`."""
+    async with read_transaction(database) as connection:
+        table = await table_named(connection, address)
+        column = column_named(table, name)
+        whole: ColumnElement[Any] = column if isinstance(column.type, Text) else cast(column, Text)
+        # The hexadecimal text of a large value is not written just to be counted.
+        size = func.octet_length(column) * 2 + 2 if kind_of(column) == "bytea" else func.octet_length(whole)
+        found = (await connection.execute(select(size).where(has_key(table, key)))).first()
+        if found is None:
+            raise RowNotFound(table=address_of(table), key=key)
+        if (found[0] or 0) > MAX_VALUE_BYTES:
+            raise BadInput(
+                problem=f"the value has {found[0]:,} bytes; the browser shows at most {MAX_VALUE_BYTES:,}",
+                advice="read it with `tatame-db psql`",
+            )
+        written: ColumnElement[Any] = func.to_json(whole)
+        if kind_of(column) == "array":
+            written = case((is_plain_list(column), func.array_to_json(cast(column, ARRAY(Text)))), else_=written)
+        line = func.coalesce(cast(written, Text), "null").label("line")
+        yield b'{"value":'
+        async with aclosing(read_pieces(connection, select(line).where(has_key(table, key)))) as pieces:
+            async for piece in pieces:
+                yield piece
+        yield b"}"

@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Select, Text, and_, cast, func, select, te
 
 from tatame_db.database.dialect import quoted_table
 from tatame_db.studio.catalogue import encoded
-from tatame_db.studio.cells import Cell, cell_expressions, rows_of_cells
+from tatame_db.studio.cells import Cell, cell_expressions, characters_of_a_cell, rows_of_cells
 from tatame_db.studio.errors import BadInput, OutOfRange
 from tatame_db.studio.filters import condition
 from tatame_db.studio.kinds import SHORT_KINDS, kind_of
@@ -159,7 +159,7 @@ async def _counted_page(
         skipped = max(0, (await count(connection, selection) - 1) // limit * limit)
     query = selection.filtered(select(*selection.columns).order_by(*sorted_by(selection.order)))
     inner = query.offset(skipped).limit(limit + 1).subquery()
-    cells = cell_expressions((inner.c[column.name] for column in selection.columns), _CELL_CHARACTERS)
+    cells = cell_expressions((inner.c[column.name] for column in selection.columns), _characters(selection, limit))
     # PostgreSQL has tables without columns, and a query of nothing has one row.
     found: list[Any] = list(await connection.execute(select(*cells))) if cells else []
     return RowsPage(
@@ -179,25 +179,30 @@ async def _read_rows(
     order: Order = tuple((column, descends is not backwards) for column, descends in selection.order)
     needed = {column.name: column for column in [*selection.columns, *(column for column, _ in order)]}
     query = selection.filtered(select(*needed.values()).order_by(*sorted_by(order)))
+    characters = _characters(selection, limit)
     if start is None:
-        return list(await connection.execute(_shown(selection, order, query.limit(limit))))
+        return list(await connection.execute(_shown(selection, order, query.limit(limit), characters)))
     found: list[Any] = []
     # Each branch is one range of an index; one query with an OR of all branches would read the index from its start.
     for branch in _branches(order, start):
         branch_query = query.where(branch).limit(limit - len(found))
-        found += await connection.execute(_shown(selection, order, branch_query))
+        found += await connection.execute(_shown(selection, order, branch_query, characters))
         if len(found) == limit:
             break
     return found
 
 
-def _shown(selection: Selection, order: Order, query: Select[Any]) -> Select[Any]:
+def _characters(selection: Selection, limit: int) -> int:
+    return characters_of_a_cell(_CELL_CHARACTERS, limit * len(selection.columns))
+
+
+def _shown(selection: Selection, order: Order, query: Select[Any], characters: int) -> Select[Any]:
     """Select the key of each row and its position in the order, then its cells."""
     # Around the limit: otherwise PostgreSQL would cut the cells of all rows before it sorts them.
     inner = query.subquery()
     inner_order = [(inner.c[column.name], descends) for column, descends in order]
     positions = [_position(column).label(None) for column, _ in inner_order]
-    cells = cell_expressions((inner.c[column.name] for column in selection.columns), _CELL_CHARACTERS)
+    cells = cell_expressions((inner.c[column.name] for column in selection.columns), characters)
     key = key_expression([inner.c[column.name] for column in key_columns(selection.table)])
     return select(key.label(None), *positions, *cells).order_by(*sorted_by(inner_order))
 

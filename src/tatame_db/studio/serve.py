@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import sys
@@ -17,6 +18,7 @@ from tatame_db.doctor import Setup
 from tatame_db.errors import TatameError, fact
 from tatame_db.studio.app import Studio
 from tatame_db.studio.guard import Guard
+from tatame_db.studio.memory import return_large_blocks
 from tatame_db.studio.saved import SavedQueries, project_directory
 
 if TYPE_CHECKING:
@@ -76,6 +78,7 @@ class StudioServer(uvicorn.Server):
                 timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
             )
         )
+        logging.getLogger("uvicorn.error").addFilter(_is_news)
 
     def address(self, token: str) -> str:
         """Write the address that opens the studio."""
@@ -104,6 +107,7 @@ def serve(
     open_browser: bool,
 ) -> None:
     """Serve until interrupted; `on_ready` gets the address that opens the studio. Raises `StudioPortTaken`."""
+    return_large_blocks()
     server = StudioServer(access, source, port, setup, queries)
     on_ready(server.address(server.guard.token))
     if open_browser and _has_display():
@@ -113,6 +117,11 @@ def serve(
     # uvicorn raises the interrupt again after a graceful shutdown.
     with contextlib.suppress(KeyboardInterrupt):
         server.run()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    # A response that is broken off on purpose, so that no client takes a part of a file for the whole.
+    return "returned without completing response" not in record.getMessage()
 
 
 def _listen(port: int | None) -> socket.socket:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tatame_db.studio.imports.source import Source
 
 _BATCH_ROWS = 1000
-_BATCH_CHARACTERS = 2_000_000
+_BATCH_BYTES = 2_000_000
 _MAX_UNKNOWN = 20
 # What one row may cause by itself. Other errors, such as a missing right, concern all rows.
 _OF_A_ROW = (psycopg.IntegrityError, psycopg.DataError, psycopg.errors.CardinalityViolation)
@@ -84,7 +84,7 @@ class Import:
 
     def _batches(self, source: Source) -> Iterator[list[Row]]:
         batch: list[Row] = []
-        characters = 0
+        size_bytes = 0
         used = {assignment.source for assignment, _ in self.columns}
         unknown: dict[str, None] = {}
         for record in source.records:
@@ -100,10 +100,10 @@ class Import:
                     break
                 continue
             batch.append(row)
-            characters += row.characters
-            if len(batch) >= _BATCH_ROWS or characters > _BATCH_CHARACTERS:
+            size_bytes += row.size_bytes
+            if len(batch) >= _BATCH_ROWS or size_bytes > _BATCH_BYTES:
                 yield batch
-                batch, characters = [], 0
+                batch, size_bytes = [], 0
         self.outcome.unknown = list(unknown)
         yield batch
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
@@ -15,11 +14,13 @@ from tatame_db.studio.imports.plan import FileUnreadable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-MAX_RECORD_CHARACTERS = 16_000_000
+MAX_RECORD_BYTES = 8_000_000
+"""In UTF-8, whatever the encoding of the file is."""
+_MAX_DEPTH = 900
 _PIECE_CHARACTERS = 65_536
 _NOT_SPACE = re.compile(r"[^ \t\r\n]")
 
-csv.field_size_limit(MAX_RECORD_CHARACTERS)
+csv.field_size_limit(MAX_RECORD_BYTES)
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Record:
     values: list[str] = field(default_factory=list[str])
     keys: dict[str, msgspec.Raw] = field(default_factory=dict[str, msgspec.Raw])
     problem: str | None = None
+    size_bytes: int = 0
 
 
 class Lines:
@@ -39,11 +41,12 @@ class Lines:
         self.text = text
         self.number = 0
         self.start = 1
-        self._characters = 0
+        self.size_bytes = 0
+        """The size of the record so far."""
 
     def begin_record(self) -> None:
-        """Start to count the characters of the next record."""
-        self.start, self._characters = self.number + 1, 0
+        """Start to count the bytes of the next record."""
+        self.start, self.size_bytes = self.number + 1, 0
 
     def __iter__(self) -> Lines:
         """Return itself."""
@@ -51,18 +54,28 @@ class Lines:
 
     def __next__(self) -> str:
         """Return the next line with its end."""
-        line = read(self.text.readline, MAX_RECORD_CHARACTERS, self.start)
-        if not line:
+        parts: list[str] = []
+        while part := read(self.text.readline, _PIECE_CHARACTERS, self.start):
+            parts.append(part)
+            self.size_bytes = checked(self.size_bytes + len(part.encode()), self.start)
+            if len(part) < _PIECE_CHARACTERS or part.endswith(("\r", "\n")):
+                break
+        if not parts:
             raise StopIteration
-        self._characters += len(line)
-        if self._characters >= MAX_RECORD_CHARACTERS:
-            raise FileUnreadable(
-                line=self.start,
-                problem=f"the row that begins here has more than {MAX_RECORD_CHARACTERS:,} characters",
-                advice="look for a quote that is never closed, or for missing line ends",
-            )
         self.number += 1
-        return line
+        return "".join(parts)
+
+
+def checked(size_bytes: int, line: int) -> int:
+    """Return the size of a record. Raises `FileUnreadable` if it is too large."""
+    if size_bytes > MAX_RECORD_BYTES:
+        raise FileUnreadable(
+            line=line,
+            problem=f"the row that begins here is larger than {MAX_RECORD_BYTES / 1_000_000:g} MB",
+            advice="look for a quote that is never closed, or for missing line ends; import a large value with"
+            " `\\copy` in `tatame-db psql`",
+        )
+    return size_bytes
 
 
 def read(function: Callable[[int], str], characters: int, line: int) -> str:
@@ -99,7 +112,7 @@ def csv_records(lines: Lines, separator: str, quote: str) -> Iterator[Record]:
             yield Record(lines.start, problem=problem)
         else:
             if values:
-                yield Record(lines.start, values)
+                yield Record(lines.start, values, size_bytes=lines.size_bytes)
 
 
 def separator_of(start: str) -> str:
@@ -125,21 +138,22 @@ def json_lines(lines: Lines) -> Iterator[Record]:
         if line is None:
             return
         if line.strip():
-            yield _record(lines.start, line)
+            yield _record(lines.start, line.encode())
 
 
-def _record(line: int, text: str) -> Record:
+def _record(line: int, written: bytes) -> Record:
     try:
-        return Record(line, keys=msgspec.json.decode(text, type=dict[str, msgspec.Raw]))
+        keys = msgspec.json.decode(written, type=dict[str, msgspec.Raw])
+        return Record(line, keys=keys, size_bytes=len(written))
     except (msgspec.DecodeError, RecursionError) as error:
         return Record(line, problem=f"not a JSON object: {error}")
 
 
 class JsonArray:
-    """Reads the objects of one JSON array, without holding the array in memory."""
+    """Reads the objects of one JSON array, without holding the array in memory.
 
-    # The numbers are not needed, and Python refuses to read very long ones.
-    _decoder = json.JSONDecoder(parse_int=str, parse_float=str)
+    It only looks for the end of each value. The value itself is read as a record, which says whether it is valid.
+    """
 
     def __init__(self, text: TextIO) -> None:
         self._text = text
@@ -161,11 +175,9 @@ class JsonArray:
             raise FileUnreadable(line=self._line, problem="text follows the end of the JSON array")
 
     def _more(self) -> bool:
-        """Read on: as much again as there is, so that a long object is not decoded for each piece of it."""
-        rest = self._buffer[self._at :]
-        piece = read(self._text.read, max(_PIECE_CHARACTERS, len(rest)), self._line)
-        self._buffer, self._at = rest + piece, 0
-        return bool(piece)
+        """Read on, after all of the buffer was used."""
+        self._buffer, self._at = read(self._text.read, _PIECE_CHARACTERS, self._line), 0
+        return bool(self._buffer)
 
     def _peek(self) -> str:
         """Return the next character that is not a space; empty at the end of the file."""
@@ -192,24 +204,73 @@ class JsonArray:
         self._at += 1
         return found
 
-    def _value(self) -> str:
+    def _value(self) -> bytes:
+        first, parts, size_bytes = self._line, [], 0
+        end = _ValueEnd(self._line)
         while True:
-            at = self._at
-            try:
-                _, end = self._decoder.raw_decode(self._buffer, at)
-            except RecursionError:
-                raise FileUnreadable(line=self._line, problem="a value is nested too deeply") from None
-            except json.JSONDecodeError as error:
-                is_too_long = len(self._buffer) - at > MAX_RECORD_CHARACTERS
-                if not is_too_long and self._more():
-                    continue
-                line = self._line + error.doc.count("\n", at, error.pos)
-                raise FileUnreadable(line=line, problem=f"not JSON: {error.msg}") from None
-            # A number at the end of the piece may go on in the next one.
-            if end == len(self._buffer) and self._more():
+            start, found = self._at, end.find(self._buffer, self._at)
+            self._advance(len(self._buffer) if found is None else found)
+            part = self._buffer[start : self._at].encode()
+            parts.append(part)
+            size_bytes = checked(size_bytes + len(part), first)
+            if found is None and self._more():
                 continue
-            # Reading on removes what is before the value.
-            end -= at - self._at
-            value = self._buffer[self._at : end]
-            self._advance(end)
-            return value
+            # A number may be the end of the file, after which a bracket is missing.
+            if not size_bytes or (found is None and not end.is_scalar):
+                raise FileUnreadable(line=self._line, problem="not JSON: a value is missing or has no end")
+            return b"".join(parts)
+
+
+class _ValueEnd:
+    """The search for the end of a value, in one piece of text after the other."""
+
+    def __init__(self, line: int) -> None:
+        self.is_scalar = False
+        self._line = line
+        self._depth, self._begun, self._in_string, self._escaped = 0, False, False, False
+
+    def find(self, text: str, at: int) -> int | None:
+        """Return the place behind the value, or `None` if it goes on in the next piece."""
+        if not self._begun:
+            self._begun, self.is_scalar = True, text[at] not in '"[{'
+        if self.is_scalar:
+            found = _AFTER_SCALAR.search(text, at)
+            return None if found is None else found.start()
+        while at < len(text):
+            if self._in_string:
+                at = self._end_of_string(text, at)
+            elif token := _TOKEN.search(text, at):
+                at = token.end()
+                self._see(token[0])
+            else:
+                return None
+            if not self._depth and not self._in_string:
+                return at
+        return None
+
+    def _see(self, mark: str) -> None:
+        if mark == '"':
+            self._in_string = True
+        elif mark in "[{":
+            self._depth += 1
+            if self._depth > _MAX_DEPTH:
+                raise FileUnreadable(line=self._line, problem="a value is nested too deeply")
+        elif mark in "]}":
+            self._depth -= 1
+
+    def _end_of_string(self, text: str, at: int) -> int:
+        """Return the place behind the string that was open at the beginning, or the end of the text."""
+        at, self._escaped = at + self._escaped, False
+        found = _IN_STRING.match(text, at)
+        at = found.end() if found else at
+        if at < len(text):
+            # A quote, or a backslash before the end of the piece.
+            self._in_string, self._escaped = text[at] != '"', text[at] == "\\"
+            at += 1
+        return at
+
+
+_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}"]', re.DOTALL)
+"""A whole string, a bracket, or the quote of a string that goes on in the next piece."""
+_IN_STRING = re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_AFTER_SCALAR = re.compile(r'[\s,\[\]{}"]')

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _START_CHARACTERS = 65_536
 _SAMPLE = 20
+_SAMPLE_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,19 @@ def _csv(plan: Plan, codec: str, start: str, text: TextIO) -> Source:
 
 def _json(codec: str, start: str, text: TextIO) -> Source:
     records = JsonArray(text).records() if start.lstrip().startswith("[") else json_lines(Lines(text))
-    first = list(itertools.islice(records, _SAMPLE))
+    first = _first(records)
     names = list(dict.fromkeys(name for record in first for name in record.keys))
     return Source("json", codec, None, names, itertools.chain(first, records))
+
+
+def _first(records: Iterator[Record]) -> list[Record]:
+    """Read the first records, fewer if they are large."""
+    found: list[Record] = []
+    for record in itertools.islice(records, _SAMPLE):
+        found.append(record)
+        if sum(known.size_bytes for known in found) > _SAMPLE_BYTES:
+            break
+    return found
 
 
 def sample(plan: Plan, file: IO[bytes]) -> dict[str, Any]:
@@ -77,7 +88,7 @@ def sample(plan: Plan, file: IO[bytes]) -> dict[str, Any]:
     if plan.partial:
         drop_last_line(file)
     with opened_source(plan, file, plan.encoding or detect(file)) as source:
-        found = list(itertools.islice(source.records, _SAMPLE))
+        found = _first(source.records)
     shown = [
         record.values if source.form == "csv" else [_shown(record.keys.get(name)) for name in source.names]
         for record in found

@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 
 
 class Imports:
-    """The imports of a studio, which run one beside another."""
+    """The imports of a studio. They run one after the other, because each takes memory for a batch of rows."""
 
     def __init__(self, database: AsyncDatabase) -> None:
         self._database = database
         self._running: dict[str, Import] = {}
+        self._turn = asyncio.Semaphore(1)
 
     def progress(self, id: str) -> int | None:  # noqa: A002, the name of the field
         """Return how many rows of a running import were read; `None` if it is not running."""
@@ -50,6 +51,13 @@ class Imports:
         A client that leaves cancels it, unless the commit has begun. Raises what concerns the file or the table as a
         whole.
         """
+        await until_disconnect(receive, self._turn.acquire())
+        try:
+            return await self._run(receive, address, plan, file, check=check)
+        finally:
+            self._turn.release()
+
+    async def _run(self, receive: Receive, address: str, plan: Plan, file: IO[bytes], *, check: bool) -> dict[str, Any]:
         async with write_transaction(self._database) as connection:
             try:
                 outcome, encoding = await until_disconnect(receive, self._insert(connection, address, plan, file))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +28,9 @@ class Row:
     values: tuple[str | None, ...]
 
     @property
-    def characters(self) -> int:
-        """The number of characters of all values."""
-        return sum(len(value) for value in self.values if value is not None)
+    def size_bytes(self) -> int:
+        """The memory of all values, of which Python writes each character with up to four bytes."""
+        return sum(map(sys.getsizeof, self.values))
 
 
 class ValueUnfit(Exception):

@@ -23,6 +23,7 @@ _BATCH_ROWS = 500
 _BATCH_SECONDS = 0.2
 _MAX_NOTICES = 100
 _UTF8_BYTES = 4
+_PIECE_BYTES = 65_536
 _CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
 _SEVERITIES = {"DEBUG": "Debug", "LOG": "Log", "INFO": "Info", "NOTICE": "Notice", "WARNING": "Warning"}
 
@@ -132,7 +133,10 @@ def _cell(value: bytes | None, longest: int) -> str | Cut | None:
         return value.decode(errors="replace")
     # The bytes are cut first: a text in Python may take four times as much memory.
     text = value[: longest * _UTF8_BYTES].decode(errors="replace")
-    length = len(value.translate(None, _CONTINUATION_BYTES))
+    length = sum(
+        len(value[at : at + _PIECE_BYTES].translate(None, _CONTINUATION_BYTES))
+        for at in range(0, len(value), _PIECE_BYTES)
+    )
     return text if length <= longest else Cut(text[:longest], length)
 
 

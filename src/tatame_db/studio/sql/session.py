@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from tatame_db.database.pool import AsyncDatabase
+    from tatame_db.studio.memory import Budget
     from tatame_db.studio.sql.split import Statement
 
     Pieces = AsyncGenerator[dict[str, Any]]
@@ -72,9 +73,9 @@ class Session:
         self._only_settings = True
 
     @classmethod
-    async def open(cls, database: AsyncDatabase, *, write: bool) -> Session:
+    async def open(cls, database: AsyncDatabase, budget: Budget, *, write: bool) -> Session:
         """Connect. Raises `DatabaseUnavailable`."""
-        return cls(database, await Wire.open(database, write=write), write=write)
+        return cls(database, await Wire.open(database, budget, write=write), write=write)
 
     @property
     def transaction(self) -> str:
@@ -99,6 +100,7 @@ class Session:
         notices = self.wire.notices = Notices()
         work = self._write if self.write else self._read
         is_undone = is_finished = False
+        described: dict[str, Any] | None = None
         try:
             async with aclosing(work(statement, explain, limit, outcome, ask)) as pieces:
                 async for piece in pieces:
@@ -113,11 +115,13 @@ class Session:
             is_finished = True
             prefix = len(_EXPLAIN[explain]) if explain else 0
             described = describe_error(error, statement.text, prefix)
-            yield {"error": described | {"notices": notices.found}}
         finally:
             # The reader of the result has gone: what runs is cancelled, and what is open is rolled back.
             if not is_finished:
                 await self.wire.close()
+        # After the error itself was forgotten, which may have megabytes.
+        if described is not None:
+            yield {"error": described | {"notices": notices.found}}
 
     async def _result(
         self, statement: Statement, explain: str | None, limit: int, outcome: Outcome, *, stops: bool

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from tatame_db.database.pool import AsyncDatabase
+    from tatame_db.studio.memory import Budget
     from tatame_db.studio.sql.split import Statement
 
 MAX_ROWS = 100_000
 MAX_SESSIONS = 20
-MAX_TEXT_CHARACTERS = 1_000_000
+MAX_TEXT_BYTES = 1_000_000
 MAX_STATEMENTS = 1_000
 IDLE_SECONDS = 15 * 60
 _CONNECT_SECONDS = 30
@@ -113,8 +114,10 @@ class _Run:
 class Sessions:
     """The sessions, by the name that the browser gives each tab."""
 
-    def __init__(self, database: AsyncDatabase, *, write: bool, idle_seconds: float = IDLE_SECONDS) -> None:
-        self.database, self.write, self.idle_seconds = database, write, idle_seconds
+    def __init__(
+        self, database: AsyncDatabase, budget: Budget, *, write: bool, idle_seconds: float = IDLE_SECONDS
+    ) -> None:
+        self.database, self.budget, self.write, self.idle_seconds = database, budget, write, idle_seconds
         self._tabs: dict[str, _Tab] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -154,9 +157,10 @@ class Sessions:
     def _refuse(self, script: Script) -> None:
         if "\0" in script.text:
             raise BadInput(problem="the statement contains a NUL character")
-        if len(script.text) > MAX_TEXT_CHARACTERS:
+        size_bytes = len(script.text.encode(errors="replace"))
+        if size_bytes > MAX_TEXT_BYTES:
             raise BadInput(
-                problem=f"the text has {len(script.text):,} characters, and {MAX_TEXT_CHARACTERS:,} are the limit",
+                problem=f"the text has {size_bytes:,} bytes, and {MAX_TEXT_BYTES:,} are the limit",
                 advice="run it with `tatame-db psql -f FILE`",
             )
         if not 1 <= script.limit <= MAX_ROWS:
@@ -177,7 +181,7 @@ class Sessions:
         if in_transaction and not tab.lost_transaction:
             tab.ended, tab.lost_transaction = tab.ended or _RESTARTED, True
         async with asyncio.timeout(_CONNECT_SECONDS):
-            tab.session = await Session.open(self.database, write=self.write)
+            tab.session = await Session.open(self.database, self.budget, write=self.write)
         tab.session.wire.driver.add_notify_handler(lambda notify: self._notify(tab, notify))
         if not tab.ended or tab.lost_transaction:
             return None
@@ -235,6 +239,7 @@ class Sessions:
     def _note_end(self, tab: _Tab) -> None:
         """Forget the session of a tab if its connection has ended while a statement ran."""
         if tab.session and tab.session.is_closed:
+            self._start_closing(tab.session)
             tab.session = None
 
     async def cancel(self, run_id: str) -> bool:
@@ -309,9 +314,7 @@ class Sessions:
             self._end(tab, f"the server ended it ({reason})", lost_transaction=transaction != "none")
             return
         session.wire.relay.message_complete()
-        while notify := connection.notifies():
-            payload = notify.extra.decode(errors="replace")
-            self._notify(tab, psycopg.Notify(notify.relname.decode(errors="replace"), payload, notify.be_pid))
+        session.wire.driver.hand_out_notifications()
 
     def _notify(self, tab: _Tab, notify: psycopg.Notify) -> None:
         if len(tab.notifications) < _MAX_NOTIFICATIONS:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from contextlib import aclosing, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from psycopg import generators
 from psycopg.pq import ExecStatus, TransactionStatus
 
 from tatame_db.database.address import readable, without_environment
-from tatame_db.database.connecting import connect_async
+from tatame_db.database.connecting import connect_as
 from tatame_db.database.failures import connection_error
 from tatame_db.errors import fact
 from tatame_db.studio.errors import Refused
@@ -21,12 +21,14 @@ from tatame_db.studio.sql.results import Batch, Notices, Outcome, Refusal, colum
 from tatame_db.studio.transactions import APPLY_SETTINGS, SESSION_SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import AsyncGenerator, Callable, Generator
 
     from psycopg.pq.abc import PGconn, PGresult
 
     from tatame_db.database.pool import AsyncDatabase
+    from tatame_db.studio.memory import Budget
 
+T = TypeVar("T")
 _CANCEL_SECONDS = 5
 _RESET_CHECKED = 160_000
 """Before this version, `RESET transaction_read_only` was not checked: it has to find `on` as the default."""
@@ -49,39 +51,80 @@ class SessionUnavailable(Refused):
 class RowTooLarge(Refusal):
     """The relay has ended the connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit_bytes: int) -> None:
+        what, fix = f"a row or a message is larger than {limit_bytes / 1_000_000:g} MB", "read a part of the value"
+        if limit_bytes < MAX_MESSAGE_BYTES:
+            what += ", and other tabs and exports hold the memory for larger ones"
+            fix = "close tabs that have shown large rows, read a part of the value"
         super().__init__(
-            f"a row or a message is larger than {MAX_MESSAGE_BYTES // 1_000_000} MB, so the session was ended",
+            f"{what}, so the session was ended",
             code="54000",
-            fix="read a part of the value, such as `left(column, 1000)`, or use `tatame-db psql`",
+            fix=f"{fix}, such as `left(column, 1000)`, or use `tatame-db psql`",
         )
+
+
+class Connection(psycopg.AsyncConnection[Any]):
+    """A connection that hands out notifications while it waits.
+
+    psycopg does so only at the end of a result, until when libpq would gather all of them.
+    """
+
+    on_notified: Callable[[], None] | None = None
+
+    async def wait(self, gen: Generator[Any, Any, T], *arguments: Any, **options: Any) -> T:
+        """Run a generator of psycopg."""
+        return await super().wait(self._handing_out(gen), *arguments, **options)
+
+    def _handing_out(self, work: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+        ready = None
+        while True:
+            try:
+                state = work.send(ready)
+            except StopIteration as done:
+                found: T = done.value
+                return found
+            self.hand_out_notifications()
+            ready = yield state
+
+    def hand_out_notifications(self) -> None:
+        """Call the handlers of the notifications that have arrived."""
+        while notification := self.pgconn.notifies():
+            if self.on_notified:
+                self.on_notified()
+            if self.pgconn.notify_handler:
+                self.pgconn.notify_handler(notification)
 
 
 class Wire:
     """The connection, in autocommit, and what is sent on it."""
 
-    def __init__(self, driver: psycopg.AsyncConnection[Any]) -> None:
+    def __init__(self, driver: Connection, budget: Budget) -> None:
         self.driver = driver
-        self.relay = Relay(driver)
+        self.relay = Relay(driver, budget)
         self.notices = Notices()
+        driver.on_notified = self.relay.message_complete
         driver.add_notice_handler(self._add_notice)
 
     @classmethod
-    async def open(cls, database: AsyncDatabase, *, write: bool) -> Wire:
-        """Connect. Raises `DatabaseUnavailable`, `SessionUnavailable`."""
+    async def open(cls, database: AsyncDatabase, budget: Budget, *, write: bool) -> Wire:
+        """Connect; large rows take from the budget. Raises `DatabaseUnavailable`, `SessionUnavailable`."""
         driver = await _connect(database)
-        row = await (await driver.execute("SELECT pg_catalog.pg_backend_pid()")).fetchone()
-        if row != (driver.info.backend_pid,):
-            # What a tab sets would stay in a session that a pooler lends to others, and what begins a tab as well.
-            await driver.close()
-            raise SessionUnavailable(where=readable(database.address))
-        if not write and driver.info.server_version < _RESET_CHECKED:
-            await driver.close()
-            driver = await _connect(database, options=_READ_ONLY)
-        # `DISCARD ALL` of the user would drop statements that psycopg has prepared.
-        driver.prepare_threshold = None
-        wire = cls(driver)
-        await wire.prepare()
+        async with AsyncExitStack() as unused:
+            unused.push_async_callback(driver.close)
+            row = await (await driver.execute("SELECT pg_catalog.pg_backend_pid()")).fetchone()
+            if row != (driver.info.backend_pid,):
+                # What a tab sets would stay in a session that a pooler lends to others, and what begins a tab as well.
+                raise SessionUnavailable(where=readable(database.address))
+            if not write and driver.info.server_version < _RESET_CHECKED:
+                await driver.close()
+                driver = await _connect(database, options=_READ_ONLY)
+                unused.push_async_callback(driver.close)
+            # `DISCARD ALL` of the user would drop statements that psycopg has prepared.
+            driver.prepare_threshold = None
+            wire = cls(driver, budget)
+            unused.push_async_callback(wire.close)
+            await wire.prepare()
+            unused.pop_all()
         return wire
 
     async def prepare(self) -> None:
@@ -108,6 +151,8 @@ class Wire:
         if self.status == TransactionStatus.ACTIVE and not self.driver.closed:
             await self.cancel()
         await self.driver.close()
+        # psycopg leaves the memory of a connection that was lost to the garbage collector.
+        self.driver.pgconn.finish()
         await self.relay.closed()
 
     async def table(self, text: str, outcome: Outcome, *, limit: int, stops: bool) -> AsyncGenerator[dict[str, Any]]:
@@ -132,6 +177,8 @@ class Wire:
                         continue
                     outcome.rows += 1
                     outcome.characters += batch.add(result)
+                    # Not only once the browser has read the batch.
+                    result.clear()
                     if batch.is_full:
                         yield {"rows": batch.rows}
                         batch = Batch()
@@ -163,13 +210,18 @@ class Wire:
                     case _:
                         failure = psycopg.errors.error_from_result(result, encoding="utf-8")
         except psycopg.OperationalError as error:
-            if self.relay.has_ended_connection:
-                raise RowTooLarge from error
+            if self.relay.ended_at_bytes is not None:
+                self.driver.pgconn.finish()
+                raise RowTooLarge(self.relay.ended_at_bytes) from error
             # The server's own words, if it ended the session with some.
             raise failure or error from None
         outcome.ms = round((perf_counter() - started) * 1000, 1)
         if failure:
-            raise failure
+            try:
+                raise failure
+            finally:
+                # Otherwise its traceback refers to this frame, so that a large error waits for the garbage collector.
+                del failure
 
 
 def copy_unsupported() -> Refusal:
@@ -177,7 +229,7 @@ def copy_unsupported() -> Refusal:
     return Refusal(f"{COPY_UNSUPPORTED}; {_COPY_ADVICE}", code="0A000", fix=_COPY_ADVICE)
 
 
-async def _connect(database: AsyncDatabase, options: str = "") -> psycopg.AsyncConnection[Any]:
+async def _connect(database: AsyncDatabase, options: str = "") -> Connection:
     _, parameters = database.engine.dialect.create_connect_args(database.address)
     # psycopg's adapters, which belong to SQLAlchemy.
     parameters.pop("context", None)
@@ -185,7 +237,7 @@ async def _connect(database: AsyncDatabase, options: str = "") -> psycopg.AsyncC
     if options:
         parameters["options"] = f"{parameters.get('options') or ''} {options}".strip()
     try:
-        return await connect_async(**parameters, autocommit=True)
+        return await connect_as(Connection, **parameters, autocommit=True)
     except psycopg.Error as error:
         raise connection_error(database.address, error) from error
 
