@@ -53,7 +53,8 @@ def _answer_of_key(examination: Examination, use: IdUse) -> Answer | None:
     worse = use.share >= limits.ids_bad or days < limits.ids_bad_days
     enlarge = (
         "before they end and each new row fails, change the key and what refers to it to bigint by a migration, which"
-        f" rewrites the tables while nothing can read them: {advice.sql(examination, (use.enlarge, use.owner))}"
+        f" rewrites the tables while nothing can read them: {advice.sql(examination, (use.enlarge, use.owner))};"
+        ' the page "From int to bigint" shows the change without a stop'
     )
     if use.sequence and use.place and use.last > (largest := int(examination.value(use.largest_id))) * 2:
         # By hand, or by an import that skipped ids.
