@@ -7,13 +7,15 @@ import { button, h } from "./dom.ts";
 /** Asks the editors of an element to close; `detail` collects whether they did. */
 export type Finishing = CustomEvent<Promise<boolean>[]>;
 
-export type Params = ICellEditorParams<unknown, Whole> & { column_: Column };
+export type Params = ICellEditorParams<unknown, Whole> & { column_: Column; table_: string };
 
 /** An editor of the grid, over its cell. */
 export abstract class Editor implements ICellEditorComp {
   protected params!: Params;
   protected original: Whole = null;
   protected column!: Column;
+  /** The address of the table. */
+  protected table = "";
   private nulled = false;
   protected readonly box = h("div.editor");
   protected abstract readonly field: HTMLElement;
@@ -21,6 +23,7 @@ export abstract class Editor implements ICellEditorComp {
   init(params: Params): void {
     this.params = params;
     this.column = params.column_;
+    this.table = params.table_;
     this.original = params.value ?? null;
     this.build(params.eventKey && params.eventKey.length === 1 ? params.eventKey : null);
     this.box.style.minWidth = `${Math.max(params.eGridCell.offsetWidth, 260)}px`;

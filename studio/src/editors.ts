@@ -4,106 +4,10 @@ import type { ICellEditorComp } from "ag-grid-community";
 import type { Column, Whole } from "./api.ts";
 import { button, h, replace } from "./dom.ts";
 import { Editor, type Params } from "./editor.ts";
-import { parseJson, printJson } from "./json.ts";
 import { ReferenceEditor } from "./picker.ts";
-import { begins, restoreLineEnds } from "./text.ts";
-import { asTyped, HINTS, pickerOf, problemOf } from "./typed.ts";
+import { begins } from "./text.ts";
+import { TextEditor } from "./text-editor.ts";
 import { chips, visible } from "./values.ts";
-
-/** Edits text, numbers, dates and JSON. */
-export class TextEditor extends Editor {
-  protected field!: HTMLTextAreaElement;
-  private start = "";
-  private readonly problem = h("p.wrong", { role: "status", hidden: true });
-
-  protected build(typed: string | null): void {
-    const { name, kind, type } = this.column;
-    const text = typeof this.original === "string" ? shownText(type, this.original) : "";
-    this.field = h("textarea", {
-      "aria-label": name,
-      spellcheck: "false",
-      placeholder: this.original === null ? (HINTS[kind] ?? "NULL") : HINTS[kind],
-      dir: "auto",
-    });
-    this.field.value = text;
-    this.start = this.field.value;
-    this.field.rows = Math.min(12, Math.max(kind === "text" ? 2 : 1, this.start.split("\n").length));
-    if (typed !== null) this.field.value = typed;
-    this.field.addEventListener("keydown", (event) => this.onKey(event));
-    this.field.addEventListener("input", () => this.check());
-    this.box.append(this.field, this.problem);
-    this.addPicker();
-    this.box.append(
-      kind === "text" || kind === "json"
-        ? this.foot("Enter: accept", "Shift+Enter: new line", "Esc: discard")
-        : this.foot("Enter: accept", "Esc: discard"),
-    );
-  }
-  override afterGuiAttached(): void {
-    super.afterGuiAttached();
-    if (this.field.value === this.start) this.field.select();
-  }
-  protected override isReady(): boolean {
-    return this.check();
-  }
-  /** Say why the text is no value of the column's type, or how a date is read. Returns false in the first case. */
-  private check(): boolean {
-    const { kind } = this.column;
-    const why = this.field.value === this.start ? null : problemOf(kind, this.field.value);
-    const read = asTyped(kind, this.field.value);
-    const isRead = (kind === "date" || kind === "timestamp") && read !== this.field.value.trim();
-    this.problem.textContent = why ?? (isRead ? `= ${read}` : "");
-    this.problem.hidden = why === null && !isRead;
-    this.problem.className = why === null ? "muted read" : "wrong";
-    return why === null;
-  }
-  /** Add the browser's own picker of dates and times. Microseconds that were not picked stay as they are. */
-  private addPicker(): void {
-    const { kind, name } = this.column;
-    const shown = pickerOf(kind, this.field.value);
-    if (!shown) return;
-    const picker = h("input.picker", {
-      type: shown.type,
-      value: shown.value,
-      step: 1,
-      "aria-label": `Pick ${name}`,
-      oninput: () => {
-        if (picker.value === "") return;
-        this.field.value = picker.value.replace("T", " ");
-        this.check();
-      },
-      // Enter in the picker accepts; the arrows change the part that has the focus.
-      onkeydown: (event: KeyboardEvent) => event.key.startsWith("Arrow") && event.stopPropagation(),
-    });
-    this.field.addEventListener("input", () => {
-      picker.value = pickerOf(kind, this.field.value)?.value ?? "";
-    });
-    this.box.append(picker);
-  }
-  private onKey(event: KeyboardEvent): void {
-    if (event.key === "Enter" && !event.shiftKey && !this.check()) {
-      // The editor stays open.
-      event.stopPropagation();
-      event.preventDefault();
-    }
-    // Otherwise the grid handles these keys itself.
-    if (
-      (event.key === "Enter" && event.shiftKey) ||
-      event.key.startsWith("Arrow") ||
-      event.key === "Home" ||
-      event.key === "End" ||
-      event.key.startsWith("Page")
-    )
-      event.stopPropagation();
-  }
-  protected value(): Whole {
-    const text = this.field.value;
-    if (text === this.start) return this.original;
-    const { kind } = this.column;
-    if (kind !== "text") return asTyped(kind, text) || null;
-    return restoreLineEnds(typeof this.original === "string" ? this.original : "", text);
-  }
-}
 
 /** Edits an array as chips. Enter adds an element; Backspace moves the last one back into the field. */
 export class ArrayEditor extends Editor {
@@ -194,18 +98,6 @@ export class ChoiceEditor extends Editor {
   }
 }
 
-/** PostgreSQL stores `jsonb` without its spaces, so the editor may show it with a line for each member. */
-function shownText(type: string, text: string): string {
-  if (type !== "jsonb" || text.length > LONGEST_PRINTED) return text;
-  try {
-    return printJson(parseJson(text));
-  } catch {
-    return text;
-  }
-}
-
-const LONGEST_PRINTED = 100_000;
-
 /** Return the editor for a value of a column. */
 function editorOf({ kind, values, references }: Column, value: Whole): new () => Editor {
   if (kind === "boolean" || (kind === "enum" && values)) return ChoiceEditor;
@@ -242,14 +134,16 @@ export class CellEditor implements ICellEditorComp {
   }
 }
 
-/** Create the editor of a column outside a grid; `finish` is called when it is closed by a choice. */
+/** Create the editor of a column of a table outside a grid; `finish` is called when it is closed by a choice. */
 export function editorFor(
   column: Column,
+  table: string,
   place: HTMLElement,
   finish: () => void,
   value: Whole = column.kind === "array" ? [] : "",
 ): Editor {
   const editor = new (editorOf(column, value))();
-  editor.init({ value, eventKey: null, eGridCell: place, stopEditing: finish, column_: column } as unknown as Params);
+  const own = { column_: column, table_: table };
+  editor.init({ value, eventKey: null, eGridCell: place, stopEditing: finish, ...own } as unknown as Params);
   return editor;
 }

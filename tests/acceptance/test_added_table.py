@@ -292,8 +292,8 @@ def test_the_studio_shows_filters_and_changes_the_table(migrated: Package) -> No
         assert {"table": "payments", "column": "user_id"} in tables["users"]["referenced_by"]
 
         shown = {table["name"]: table for table in answer("/api/overview")["tables"]}
-        assert shown["payments"] == shown["payments"] | {"missing": False, "last_activity": None}
-        assert shown["users"]["last_activity"]
+        assert shown["payments"] == shown["payments"] | {"missing": False, "newest_row": None}
+        assert shown["users"]["newest_row"]
 
         page = answer("/api/rows/payments", sort="-amount", columns="id,amount,refunded")
         assert page["rows"] == [["3", "12.5", "false"], ["2", "11.5", "true"], ["1", "10.5", "false"]]

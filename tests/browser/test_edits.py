@@ -433,3 +433,54 @@ def test_a_save_that_waits_for_an_sql_tab_names_it(edit: Visit, database: psycop
     assert value(database, "users", key, "first_name") == "staged"
     assert value(database, "users", key, "last_name") is None
     database.execute("DELETE FROM users WHERE id = %s", [key])
+
+
+def test_values_in_use_are_offered_and_dates_in_texts_are_read(edit: Visit, database: psycopg.Connection) -> None:
+    key = a_user(database, "belted", birth="1990-01-02")
+    [[graduation]] = database.execute(
+        "INSERT INTO graduations (user_id, belt) VALUES (%s, 'WHITE') RETURNING id", [key]
+    ).fetchall()
+    page = rows_of(edit, "graduations", graduation)
+    edit.cell_of(graduation, "belt").click()
+    page.keyboard.press("Enter")
+    offers, note = page.locator(".offers li"), page.locator(".offers-note")
+    expect(offers.first).to_be_visible()
+    page.keyboard.type("YELOW")
+    expect(note).to_have_text("No other row has “YELOW”.")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("bla")
+    expect(offers).to_have_text(["BLACK"])
+    page.keyboard.press("ArrowDown")
+    expect(offers.first).to_have_attribute("aria-selected", "true")
+    page.keyboard.press("Enter")
+    expect(edit.cell_of(graduation, "belt")).to_have_text("BLACK")
+    page.keyboard.press("Control+z")
+    type_into(edit, graduation, "belt", "purple, maybe")
+    expect(edit.cell_of(graduation, "belt")).to_have_text("purple, maybe")
+    page.keyboard.press("Control+z")
+    expect(page.get_by_text("staged, not saved")).to_be_hidden()
+
+    rows_of(edit, "users", key)
+    cell = edit.cell_of(key, "birth")
+    cell.click()
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Pick birth")).to_have_value("1990-01-02")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("31/02/1980")
+    expect(page.locator(".editor .read")).to_have_text("1980-02 has no day 31.")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("26/11/1980")
+    expect(page.locator(".editor .read")).to_have_text("= 1980-11-26")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("26/11/1980 is staged as 1980-11-26")).to_be_visible()
+    expect(cell).to_have_text("1980-11-26")
+    # Typed before the studio knows that the texts are dates.
+    type_into(edit, key, "birth", "1/2/1981")
+    expect(cell).to_have_text("1981-02-01")
+    type_into(edit, key, "birth", "unknown")
+    expect(cell).to_have_text("unknown")
+    page.keyboard.press("Control+z")
+    save(page)
+    assert value(database, "users", key, "birth") == "1981-02-01"
+    database.execute("DELETE FROM graduations WHERE id = %s", [graduation])
+    database.execute("DELETE FROM users WHERE id = %s", [key])

@@ -56,6 +56,7 @@ def test_chips_join_conditions_by_and_and_or_and_the_address_holds_them(
 ) -> None:
     page = visit.go("/t/users")
     add_filter(page, page.get_by_role("button", name="+ Filter"), "role", "is", "STUDENT")
+    expect(page.get_by_role("button", name="Filter: role is STUDENT", exact=True)).to_be_visible()
     students = count(database, "SELECT count(*) FROM users WHERE role = 'STUDENT'")
     shows(page, min(students, 100))
     add_filter(page, page.get_by_role("button", name="+ Filter"), "first_name", "starts", "a")
@@ -221,6 +222,16 @@ def test_the_export_has_the_filter_order_and_columns_of_the_page(
     page.get_by_role("button", name="Export").click()
     expect(page.get_by_label("Separator")).to_have_value(";")
     expect(page.get_by_label("Byte order mark")).to_be_checked()
+    page.get_by_label("Format").select_option("CSV for Excel")
+    expect(page.get_by_label("Separator")).to_be_hidden()
+    page.get_by_label("Names beside references").check()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download").click()
+    assert download.value.path().read_bytes().startswith(b"\xef\xbb\xbfid;email\r\n")
+    assert download.value.url.endswith("columns=id%2Cemail&names=1&separator=%3B&mark=1&harmless=1")
+    page.get_by_role("button", name="Export").click()
+    expect(page.get_by_label("Format")).to_have_value("excel")
+    expect(page.get_by_label("Names beside references")).to_be_checked()
 
 
 def test_a_reference_is_followed_by_click_and_a_value_becomes_a_filter(visit: Visit) -> None:

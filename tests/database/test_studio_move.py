@@ -39,8 +39,8 @@ def test_the_overview_describes_server_schema_and_tables(filled_studio: Client, 
     tables = {table["name"]: table for table in found["tables"]}
     assert tables.keys() == Base.metadata.tables.keys()
     assert tables["users"]["rows_estimated"] == 60
-    assert tables["users"]["last_activity"] == "2026-01-01 10:00:00.000001"
-    assert tables["versions"]["last_activity"] is None
+    assert tables["users"]["newest_row"] == "2026-01-01 10:00:00.000001"
+    assert tables["versions"]["newest_row"] is None
 
 
 def test_rows_that_were_never_counted_are_an_unknown_number(studio: Client, committed_database: Database) -> None:

@@ -404,6 +404,23 @@ def test_an_export_has_the_rows_columns_and_order_of_its_selection(filled_studio
     ]
 
 
+def test_the_estimate_follows_what_is_written_since_the_table_was_analyzed(
+    committed_database: Database, serve_studio: Callable[[Access], Client]
+) -> None:
+    client = serve_studio(open_access(committed_database, embedded=True, write=False))
+    statements = [
+        "INSERT INTO versions (app_version) SELECT 'v' || n FROM generate_series(1, 500) n",
+        "ANALYZE versions",
+    ]
+    for statement in [*statements, "DELETE FROM versions WHERE id > 400"]:
+        with committed_database.engine.begin() as connection:
+            connection.execute(text(statement))
+            connection.execute(text("SELECT pg_stat_force_next_flush()"))
+    assert client.get("/api/rows/versions", limit="1")["estimated"] == 400
+    [versions] = [table for table in client.get("/api/overview")["tables"] if table["name"] == "versions"]
+    assert versions["rows_estimated"] == 400
+
+
 def test_an_export_without_rows_is_complete(filled_studio: Client) -> None:
     assert filled_studio.ask("/api/export/versions.json").json == []
     assert filled_studio.ask("/api/export/versions.csv").text == "id,app_version,created_at,disabled_at\r\n"

@@ -175,6 +175,14 @@ def test_rows_are_found_by_the_names_that_their_references_show(people: tuple[Cl
         ("checkins", "joaosilva@gym"): [],
     }
     assert client.get("/api/count/checkins", q="silva") == {"rows": 1}
+    exported = client.ask("/api/export/class.csv?columns=id,gym_id,instructor_id&names=1").text.splitlines()
+    assert exported == [
+        "id,gym_id,gym_id (name),instructor_id,instructor_id (name)",
+        '1,1,"São João",3,"JOÃO Da Conceição"',
+        '2,2,"Norte",1,"João Gomes"',
+    ]
+    [first, _] = client.ask("/api/export/class.json?columns=gym_id&names=1").json
+    assert first == {"gym_id": 1, "gym_id (name)": "São João"}
     assert "user_id (names)" in client.get("/api/rows/checkins", q="silva")["search"]["columns"]
     with database.engine.begin() as connection:
         connection.execute(text("REVOKE SELECT ON gyms FROM tatame_studio"))

@@ -198,8 +198,12 @@ def _existing_tables(size: str) -> TextClause:
         JOIN pg_class c ON c.oid = part.oid
         CROSS JOIN LATERAL (SELECT
             -- A table that was never analyzed has no estimate yet; the statistics count its rows meanwhile.
-            CASE WHEN c.relkind = 'p' THEN 0 ELSE coalesce(nullif(greatest(c.reltuples, 0), 0),
-                nullif(pg_stat_get_live_tuples(c.oid), 0)) END AS rows,
+            -- Afterwards they count what is written to it, and `reltuples` stays as it was.
+            CASE WHEN c.relkind = 'p' THEN 0 ELSE coalesce(
+                CASE WHEN coalesce(
+                    pg_stat_get_last_analyze_time(c.oid), pg_stat_get_last_autoanalyze_time(c.oid)
+                ) IS NOT NULL THEN nullif(pg_stat_get_live_tuples(c.oid), 0) END,
+                nullif(greatest(c.reltuples, 0), 0), nullif(pg_stat_get_live_tuples(c.oid), 0)) END AS rows,
             CASE WHEN c.relhassubclass THEN 'ONLY ' ELSE '' END
                 || format('%I.%I', (SELECT nspname FROM pg_namespace n WHERE n.oid = c.relnamespace), c.relname) AS name
         ) known

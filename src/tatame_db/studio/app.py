@@ -8,10 +8,9 @@ import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
@@ -21,12 +20,13 @@ from starlette.staticfiles import StaticFiles
 from tatame_db.database.address import readable
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.errors import NOTHING_CHANGED
-from tatame_db.studio import activity, changes, find, moves, names, overview, row, rows, searched
+from tatame_db.studio import activity, changes, moves, overview, row, rows, searched
 from tatame_db.studio.catalogue import list_tables
 from tatame_db.studio.day import WayBack
 from tatame_db.studio.errors import EXPECTED, BadInput, WritesDisabled
 from tatame_db.studio.export import attachment, export, read_form
 from tatame_db.studio.filters import OPERATORS
+from tatame_db.studio.find_routes import find_routes
 from tatame_db.studio.imports.source import sample
 from tatame_db.studio.imports.transaction import Imports
 from tatame_db.studio.imports.upload import uploaded
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     from tatame_db.studio.access import Access
     from tatame_db.studio.catalogue import TableName
     from tatame_db.studio.changes import Changes
-    from tatame_db.studio.find import Candidate, FoundRow
     from tatame_db.studio.page import Page
     from tatame_db.studio.row import Row
     from tatame_db.studio.rows import Selection
@@ -65,7 +64,6 @@ if TYPE_CHECKING:
 _HEALTH_SECONDS = 3
 _SAVE_SECONDS = 60
 _COMPARISON_SECONDS = 600
-_Keys = Annotated[list[str], msgspec.Meta(max_length=rows.MAX_PAGE_ROWS)]
 
 
 @dataclass
@@ -119,9 +117,7 @@ class Studio:
                 _get("/api/table/{table}", self.table),
                 _get("/api/rows/{table}", self.rows),
                 _get("/api/row/{table}/{key:path}", self.row),
-                _get("/api/find", self.find),
-                _get("/api/search", self.search),
-                _get("/api/names/{table}", self.names),
+                *find_routes(self.database),
                 Route("/api/cell/{table}/{column}/{key:path}", self.cell),
                 Route("/api/export/{table}.{form}", self.export),
                 Route("/api/changes", self.changes, methods=["POST"]),
@@ -266,25 +262,6 @@ class Studio:
         value = row.whole_value(self.database, path["table"], path["key"], unquote(path["column"]))
         return StreamedResponse(value, "application/json")
 
-    async def find(self, request: Request) -> list[Candidate]:
-        """Find the rows that a reference may name."""
-        query = request.query_params
-        async with find.find_transaction(self.database) as connection:
-            table = await table_named(connection, query.get("table", ""))
-            return await find.find(connection, table, query.get("q", ""), by=query.get("column"))
-
-    async def search(self, request: Request) -> list[FoundRow]:
-        """Find rows of several tables for the palette."""
-        async with find.find_transaction(self.database) as connection:
-            return await find.find_anywhere(connection, request.query_params.get("q", ""))
-
-    async def names(self, request: Request) -> dict[str, str]:
-        """Return the names of rows."""
-        async with read_transaction(self.database) as connection:
-            table = await table_named(connection, request.path_params["table"])
-            key = names.named_column(table, request.query_params.get("column"))
-            return await names.names_of(connection, key, _keys(request.query_params.get("keys", "[]")))
-
     async def export(self, request: Request) -> Response:
         """Download all rows of a selection."""
         form = read_form(request.path_params["form"], request.query_params)
@@ -352,14 +329,6 @@ async def _selection(connection: AsyncConnection, request: Request) -> Selection
         sort=query.get("sort", ""),
         filters=query.get("filter", ""),
     )
-
-
-def _keys(text: str) -> list[str]:
-    try:
-        keys: list[str] = msgspec.json.decode(text, type=_Keys)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise BadInput(problem=f"the keys are malformed: {error}", advice='write ["1", "2"]') from None
-    return keys
 
 
 def _number_of_rows(text: str) -> int:

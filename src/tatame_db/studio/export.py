@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Select, Text, case, func, literal_column, 
 
 from tatame_db.studio.errors import BadInput
 from tatame_db.studio.kinds import kind_of
+from tatame_db.studio.names import with_names
 from tatame_db.studio.pieces import read_pieces
 from tatame_db.studio.rows import sorted_by
 from tatame_db.studio.transactions import EXPORT_SECONDS, read_transaction
@@ -41,7 +42,7 @@ _FIELDS_AT_ONCE = 90
 
 @dataclass(frozen=True)
 class Form:
-    """The form of an export; all but `name` applies to CSV."""
+    """The form of an export; all but `name` and `names` applies to CSV."""
 
     name: str
     separator: str = ","
@@ -50,6 +51,8 @@ class Form:
     """Put an apostrophe before a text that a spreadsheet would take for a formula."""
     mark: bool = False
     """Start with a byte order mark, by which Excel recognizes UTF-8."""
+    names: bool = False
+    """Write the name of the row behind each reference; in every form."""
 
     @property
     def media_type(self) -> str:
@@ -66,7 +69,14 @@ def read_form(name: str, query: Mapping[str, str]) -> Form:
     """Read the form of an export from the address of its request. Raises `BadInput`."""
     if name not in MEDIA_TYPES:
         raise BadInput(problem=f'"{name}" is not an export format', advice=f"use {' or '.join(MEDIA_TYPES)}")
-    form = Form(name, query.get("separator", ","), query.get("null", ""), "harmless" in query, "mark" in query)
+    form = Form(
+        name,
+        query.get("separator", ","),
+        query.get("null", ""),
+        harmless="harmless" in query,
+        mark="mark" in query,
+        names="names" in query,
+    )
     if form.separator not in _SEPARATORS:
         raise BadInput(problem=f'"{form.separator}" cannot separate values', advice="use a comma, a semicolon or a tab")
     if form.null not in _NULLS:
@@ -84,6 +94,8 @@ def attachment(name: str) -> dict[str, str]:
 
 async def export(database: AsyncDatabase, selection: Selection, form: Form) -> AsyncGenerator[bytes]:
     """Write the rows as CSV, as a JSON array of objects, or as lines with an object each."""
+    if form.names:
+        selection = with_names(selection)
     rows = _csv(database, selection, form) if form.name == "csv" else _json(database, selection, form)
     async for piece in in_pieces(rows):
         yield piece

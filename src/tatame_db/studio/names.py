@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -15,8 +16,9 @@ from tatame_db.studio.tables import address_of, column_named, key_columns, refer
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sqlalchemy import Column, Table
+    from sqlalchemy import Column, FromClause, Table
     from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlalchemy.sql.elements import KeyedColumnElement
 
     from tatame_db.studio.cells import Cell
     from tatame_db.studio.rows import Selection
@@ -30,7 +32,7 @@ _DESCRIBING = (("modality",), ("belt",), ("app_version",), ("store",), ("date",)
 _CHARACTERS = 100
 
 
-def label_columns(table: Table) -> list[list[Column[Any]]]:
+def label_columns(table: FromClause) -> list[list[KeyedColumnElement[Any]]]:
     """Return the columns that name a row: those of one list together; the next list if all of them are empty."""
     known = [[table.columns[name] for name in names if name in table.columns] for names in _NAMING + _DESCRIBING]
     # A second list helps where people have no name yet but an address.
@@ -42,7 +44,7 @@ def is_looked_for(table: Table) -> bool:
     return any(name in table.columns for names in _NAMING for name in names)
 
 
-def name_expression(table: Table) -> ColumnElement[Any]:
+def name_expression(table: FromClause) -> ColumnElement[Any]:
     """Write the expression of a row's name, which is NULL if nothing names it."""
     names = [
         func.nullif(
@@ -52,6 +54,24 @@ def name_expression(table: Table) -> ColumnElement[Any]:
         for columns in label_columns(table)
     ]
     return func.coalesce(*names, literal(None, Text)) if names else literal(None, Text)
+
+
+def with_names(selection: Selection) -> Selection:
+    """Add to a selection the name of the row behind each reference, as a column after it."""
+    columns: list[Any] = []
+    for column in selection.columns:
+        columns.append(column)
+        if (target := reference_of(column)) is not None and label_columns(target.table):
+            # An alias, because a table may refer to itself.
+            other = target.table.alias()
+            named = select(name_expression(other)).where(other.c[target.name] == column).scalar_subquery()
+            columns.append(named.label(_shortened(column.name)))
+    return replace(selection, columns=columns)
+
+
+def _shortened(name: str) -> str:
+    """Write the heading of the names, which as a name in PostgreSQL has at most 63 bytes."""
+    return f"{name.encode()[:56].decode(errors='ignore')} (name)"
 
 
 def place_of(target: Column[Any]) -> str:

@@ -42,7 +42,7 @@ _READABLE = text(
 
 @dataclass(frozen=True)
 class TableOverview:
-    """The size of a table; `last_activity` is when the row with the highest key was created, in UTC.
+    """The size of a table; `newest_row` is when the row with the highest key was created, in UTC.
 
     The size and the estimate are `None` for a missing table, and the estimate for a table that was never counted or
     that the role may not read.
@@ -51,7 +51,7 @@ class TableOverview:
     name: str
     size_bytes: int | None
     rows_estimated: int | None
-    last_activity: str | None
+    newest_row: str | None
     missing: bool
 
 
@@ -101,9 +101,9 @@ async def table_overviews(connection: AsyncConnection) -> dict[str, Any]:
         row.name: (row.size_bytes, await _rows_estimated(connection, row) if row.name in readable else None)
         for row in found
     }
-    activities = await _last_activities(connection, [name for name in sizes if name in readable])
+    newest = await _newest_rows(connection, [name for name in sizes if name in readable])
     tables = [
-        TableOverview(name, *sizes.get(name, (None, None)), activities.get(name), missing=name not in sizes)
+        TableOverview(name, *sizes.get(name, (None, None)), newest.get(name), missing=name not in sizes)
         for name in shown_tables()
     ]
     return {"tables": tables}
@@ -117,7 +117,7 @@ async def _rows_estimated(connection: AsyncConnection, row: Any) -> int | None:
     return int(row.rows_estimated or 0)
 
 
-async def _last_activities(connection: AsyncConnection, names: list[str]) -> dict[str, str | None]:
+async def _newest_rows(connection: AsyncConnection, names: list[str]) -> dict[str, str | None]:
     # The index of the key finds the newest row at once; there is none on `created_at`.
     tables = [
         table
@@ -126,11 +126,11 @@ async def _last_activities(connection: AsyncConnection, names: list[str]) -> dic
     ]
     if not tables:
         return {}
-    found = await connection.execute(union_all(*map(_last_activity, tables)))
+    found = await connection.execute(union_all(*map(_newest_row, tables)))
     return {row[0]: row[1] for row in found.all()}  # pyright: ignore[reportGeneralTypeIssues]  # pairs
 
 
-def _last_activity(table: Table) -> Select[str, str]:
+def _newest_row(table: Table) -> Select[str, str]:
     newest = (
         select(cast(table.columns["created_at"], Text))
         .order_by(*(key.desc() for key in key_columns(table)))

@@ -293,16 +293,24 @@ def _bad_cursor(problem: str) -> BadInput:
 # --- Counts -----------------------------------------------------------------------------------------------------------
 
 
+# Since a table was analyzed, the cumulative statistics count what is written to it, and `reltuples` stays as it was. In
+# the seconds after the first write they count nothing yet.
+_ROWS = text(
+    "SELECT coalesce("
+    "CASE WHEN relkind IN ('r', 'm')"
+    " AND coalesce(pg_stat_get_last_analyze_time(oid), pg_stat_get_last_autoanalyze_time(oid)) IS NOT NULL"
+    " THEN nullif(pg_stat_get_live_tuples(oid), 0) END,"
+    " nullif(reltuples, CASE WHEN relkind IN ('r', 'm') THEN -1 ELSE 0 END)::bigint)"
+    " FROM pg_class WHERE oid = to_regclass(:name)"
+)
+
+
 async def estimate(connection: AsyncConnection, selection: Selection) -> int | None:
     """Return how many rows the planner expects, or `None` for a whole table that was never analyzed."""
     table = selection.table
     if selection.condition is None:
         # A view has no statistics, and a partitioned table only after it was analyzed by itself.
-        query = text(
-            "SELECT nullif(reltuples, CASE WHEN relkind IN ('r', 'm') THEN -1 ELSE 0 END)::bigint FROM pg_class"
-            " WHERE oid = to_regclass(:name)"
-        )
-        found = await connection.scalar(query, {"name": quoted_table(table)})
+        found = await connection.scalar(_ROWS, {"name": quoted_table(table)})
         return found if found is not None and found >= 0 else None
     compiled = selection.filtered(select(func.now()).select_from(table)).compile(dialect=connection.dialect)
     plan = await connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {compiled}", compiled.params)

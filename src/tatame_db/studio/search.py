@@ -70,8 +70,12 @@ def words_of(typed: str) -> list[str]:
 
 def text_columns(table: Table) -> list[Column[Any]]:
     """Return the columns that a search without an index reads: texts that are no secrets, the first of many."""
-    found = [column for column in table.columns if kind_of(column) == "text" and not _SECRET.search(column.name)]
-    return found[:MAX_COLUMNS]
+    return [column for column in table.columns if kind_of(column) == "text" and not is_secret(column)][:MAX_COLUMNS]
+
+
+def is_secret(column: Column[Any]) -> bool:
+    """Return whether the name of a column looks like that of a secret."""
+    return _SECRET.search(column.name) is not None
 
 
 # --- An index ---------------------------------------------------------------------------------------------------------

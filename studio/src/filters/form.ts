@@ -37,7 +37,10 @@ export function conditionForm(
     const chosen = table.columns.find(({ name }) => name === column.value);
     picker?.destroy();
     // A reference is found by the name of its row, as in the editor of a cell.
-    picker = chosen?.references && isEquality(op.value) ? editorFor(chosen, fields, () => pick(), values[0]) : null;
+    picker =
+      chosen?.references && isEquality(op.value)
+        ? editorFor(chosen, table.name, fields, () => pick(), values[0])
+        : null;
     fields.replaceChildren(...(picker ? [picker.getGui()] : valueFields(op.value, values)));
   };
   const pick = (): void => {

@@ -39,7 +39,7 @@ type Table = {
   name: string;
   rows_estimated: number | null;
   size_bytes: number;
-  last_activity: string | null;
+  newest_row: string | null;
   missing: boolean;
 };
 type Finding = { group: string; name: string; verdict: Verdict; text: string; fix: string | null };
@@ -202,7 +202,7 @@ function tables(found: Table[]): HTMLElement[] {
             columnHeading("Rows", "right"),
             columnHeading("Size", "right"),
             barHeading("Share of the largest"),
-            columnHeading("Last activity"),
+            columnHeading("Newest row"),
           ),
         ),
         h(
@@ -229,7 +229,7 @@ function tableRow(table: Table, rows: Child, share: number): HTMLElement {
     h("td.right", rows),
     h("td.right", bytes(table.size_bytes)),
     h("td.wide", bar(share)),
-    h("td.muted", timestamp(table.last_activity)),
+    h("td.muted", timestamp(table.newest_row)),
   );
 }
 
@@ -246,7 +246,7 @@ function counter({ name, rows_estimated }: Table): HTMLButtonElement {
     }
   };
   const estimate = rows_estimated === null ? null : number(rows_estimated);
-  const rows = button(estimate === null ? "unknown" : `≈ ${estimate}`, () => void count(), {
+  const rows = button(estimate === null ? "unknown" : `about ${estimate}`, () => void count(), {
     class: "inline",
     title: "Count exactly",
     "aria-label": `${name} has ${estimate === null ? "an unknown number of" : `about ${estimate}`} rows; count exactly`,

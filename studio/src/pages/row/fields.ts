@@ -118,7 +118,7 @@ export class RowFields {
       else stage(this.table.name, this.row.key, column.name, original, value);
       if (hadFocus) field.element.querySelector<HTMLElement>("button.edit")?.focus();
     };
-    const editor = editorFor(column, place, () => close(true), shown);
+    const editor = editorFor(column, this.table.name, place, () => close(true), shown);
     const box = editor.getGui();
     box.addEventListener("keydown", (event) => {
       if (event.key === "Escape" || (event.key === "Enter" && !(event.target instanceof HTMLButtonElement))) {

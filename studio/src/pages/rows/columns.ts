@@ -107,7 +107,7 @@ const reading = (table: Table, column: Column, show: Show): ColDef<Row> => ({
 const editing = (table: Table, column: Column): ColDef<Row> => ({
   editable: ({ data }) => !!data && canEdit(table, data, column),
   cellEditor: CellEditor,
-  cellEditorParams: { column_: column },
+  cellEditorParams: { column_: column, table_: table.name },
   cellEditorPopup: true,
   valueSetter: ({ data, newValue }) => {
     if (data) put(table, data, column, newValue as Whole);

@@ -1,6 +1,6 @@
 // The bar below the rows: buttons for paging, the page size, and the time that the last read took.
 
-import { button, h, memory, number } from "../../dom.ts";
+import { button, h, memory, plural } from "../../dom.ts";
 import type { Shortcuts } from "../../help.ts";
 import { go } from "../../router.ts";
 import type { RowsAddress } from "./address.ts";
@@ -57,7 +57,7 @@ export class Paging {
   show({ rows, ms, next, previous }: Answer): void {
     this.next = next;
     this.previous = previous;
-    this.mark.textContent = `${number(rows.length)} rows in ${ms.toFixed(ms < 10 ? 1 : 0)} ms`;
+    this.mark.textContent = `${plural(rows.length, "row")} in ${ms.toFixed(ms < 10 ? 1 : 0)} ms`;
     this.toFirst.disabled = this.toPrevious.disabled = !previous;
     this.toNext.disabled = this.toLast.disabled = !next;
   }

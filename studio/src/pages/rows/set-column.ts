@@ -31,7 +31,7 @@ export function setColumn(anchor: HTMLElement, table: Table, grid: GridApi<Row>)
   let apply = (): void => {};
   const draw = (): void => {
     const column = columnNamed(table, choice.value);
-    if (column) apply = valueForm(place, column, (value) => done(column, value));
+    if (column) apply = valueForm(place, table, column, (value) => done(column, value));
   };
   const title = h("h3", `Set a column in ${plural(rows.length, "row")}`);
   const submit = button("Stage", () => apply(), { class: "primary" });
@@ -45,8 +45,8 @@ export function setColumn(anchor: HTMLElement, table: Table, grid: GridApi<Row>)
 }
 
 /** Draw the column's own editor, with what it offers beside a typed value. Returns the function that accepts it. */
-function valueForm(place: HTMLElement, column: Column, done: (value: Whole) => void): () => void {
-  const editor = editorFor(column, place, () => accept());
+function valueForm(place: HTMLElement, table: Table, column: Column, done: (value: Whole) => void): () => void {
+  const editor = editorFor(column, table.name, place, () => accept());
   const accept = (): void => {
     const value = editor.getValue();
     // Only a text may be empty.
@@ -56,5 +56,5 @@ function valueForm(place: HTMLElement, column: Column, done: (value: Whole) => v
   const hasNow = ["timestamp", "date", "time"].includes(column.kind);
   const now = hasNow && button("Now", () => done("now"), { title: "The time of the save, in UTC" });
   replace(place, editor.getGui(), now);
-  return accept;
+  return () => void editor.finish();
 }

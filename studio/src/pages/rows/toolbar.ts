@@ -2,7 +2,7 @@
 
 import type { GridApi } from "ag-grid-community";
 import { asRefused, countRows, type Table } from "../../api.ts";
-import { announce, button, h, number, plural, replace } from "../../dom.ts";
+import { announce, button, h, plural, replace } from "../../dom.ts";
 import { type ExportOptions, exportDialog } from "../../export-form.ts";
 import { filterBar } from "../../filters/bar.ts";
 import { conditionForm } from "../../filters/form.ts";
@@ -83,7 +83,7 @@ export class Toolbar {
       return;
     }
     const isUnknown = estimated === null || this.address.parameters.get("filter");
-    this.count.textContent = isUnknown ? "count rows" : `≈ ${number(estimated)} rows`;
+    this.count.textContent = isUnknown ? "count rows" : `about ${plural(estimated, "row")}`;
   }
 
   private async countExactly(): Promise<void> {
@@ -94,7 +94,7 @@ export class Toolbar {
         this.address.parameters.get("filter"),
         this.address.parameters.get("q"),
       );
-      this.count.textContent = `${number(rows)} rows`;
+      this.count.textContent = plural(rows, "row");
     } catch (error) {
       this.count.textContent = "count failed";
       announce(asRefused(error).problem.what);
@@ -119,7 +119,8 @@ export class Toolbar {
 
   private exporter(): HTMLElement {
     const about = `All rows of ${shownName(this.table.name)} that the filter selects, with the columns and the order of this page.`;
-    const show = (): void => exportDialog([about], [["Download", (options) => this.download(options)]]);
+    const hasReferences = this.table.columns.some(({ references }) => references);
+    const show = (): void => exportDialog([about], [["Download", (options) => this.download(options)]], hasReferences);
     return button("Export", show, { "aria-haspopup": "dialog" });
   }
 
