@@ -10,8 +10,10 @@ const here = dirname(fileURLToPath(import.meta.url));
 const out = process.argv[2] ?? join(here, "../src/tatame_db/studio/static");
 const digest = (content) => createHash("sha256").update(content).digest("hex");
 
-// The frame is loaded at the start. Each of these pages is loaded when it is first shown.
+// The frame is loaded at the start. Each of these pages is loaded when it is first shown, the grid of a result with the
+// first result.
 const PAGES = {
+  result: "src/pages/sql/result-grid.ts",
   row: "src/pages/row/page.ts",
   rows: "src/pages/rows/page.ts",
   sql: "src/pages/sql/page.ts",
@@ -23,7 +25,7 @@ const PAGES = {
 const insideTheFrame = {
   name: "inside the frame",
   setup: ({ onLoad }) =>
-    onLoad({ filter: /\/page\.ts$/ }, ({ path }) => {
+    onLoad({ filter: /\/(page|result-grid)\.ts$/ }, ({ path }) => {
       const isPage = Object.values(PAGES).some((page) => join(here, page) === path);
       const frame = isPage ? `import ${JSON.stringify(join(here, "src/shell.ts"))};\n` : "";
       return { contents: frame + readFileSync(path, "utf8"), loader: "ts" };

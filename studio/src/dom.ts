@@ -172,3 +172,6 @@ export const memory = {
   },
   forget: (name: string): void => localStorage.removeItem(name),
 };
+
+/** The nonce without which the page's policy rejects a style sheet of a library. */
+export const cspNonce = (): string => document.querySelector<HTMLMetaElement>('meta[name="csp-nonce"]')?.content ?? "";

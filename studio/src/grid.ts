@@ -21,7 +21,7 @@ import {
   ScrollApiModule,
   themeQuartz,
 } from "ag-grid-community";
-import { h } from "./dom.ts";
+import { cspNonce, h } from "./dom.ts";
 
 ModuleRegistry.registerModules([
   CellApiModule,
@@ -65,10 +65,6 @@ const theme = themeQuartz.withParams({
   iconSize: 13,
 });
 
-const nonce = document.querySelector<HTMLMetaElement>('meta[name="csp-nonce"]')?.content;
-
-export const cspNonce = (): string => nonce ?? "";
-
 /** A column heading: the name, with the type below it. */
 export class Heading {
   private readonly element = h("div.heading");
@@ -99,7 +95,7 @@ export class Heading {
 export function makeGrid<Row>(element: HTMLElement, options: GridOptions<Row>): GridApi<Row> {
   return createGrid(element, {
     theme,
-    ...(nonce ? { styleNonce: nonce } : {}),
+    ...(cspNonce() ? { styleNonce: cspNonce() } : {}),
     suppressDragLeaveHidesColumns: true,
     animateRows: false,
     // Tab leaves the grid, because passing through a thousand cells would trap the keyboard; arrows move inside it.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Select
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-_MOST_BYTES = 250_000
+_MOST_BYTES = 100_000
 
 
 async def read_pieces(connection: AsyncConnection, texts: Select[Any]) -> AsyncGenerator[bytes]:

@@ -7,7 +7,7 @@ import { lintKeymap } from "@codemirror/lint";
 import { type Extension, Prec, type Transaction } from "@codemirror/state";
 import { drawSelection, EditorView, highlightActiveLine, keymap, lineNumbers } from "@codemirror/view";
 import { tags } from "@lezer/highlight";
-import { cspNonce } from "../../grid.ts";
+import { cspNonce } from "../../dom.ts";
 import { sqlWithCompletion } from "./completion.ts";
 
 type Keys = { run: () => void; runAll: () => void; explain: () => void };

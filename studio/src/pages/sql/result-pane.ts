@@ -1,24 +1,29 @@
 // The result of one statement: its rows as a grid, its plan, its notices and its error.
 
-import type { CellKeyDownEvent, ColDef, GridApi } from "ag-grid-community";
-import { type Cell, isCut } from "../../api.ts";
-import { announce, button, type Child, copyText, h, number, replace } from "../../dom.ts";
-import { fittingWidth, Heading, makeGrid } from "../../grid.ts";
-import { keyName } from "../../keys.ts";
-import { plain, textOf } from "../../text.ts";
-import { oneLine, whole } from "../../values.ts";
+import type { Cell } from "../../api.ts";
+import { button, type Child, h, replace } from "../../dom.ts";
 import type { ChartStore } from "./chart/store.ts";
 import type { Place } from "./editor.ts";
 import type { Plan } from "./plan.ts";
 import { planTable } from "./plan-table.ts";
 import type { ResultView } from "./result.ts";
+import type { ResultGrid } from "./result-grid.ts";
 import { ResultTools } from "./result-tools.ts";
 import type { ColumnHead, Notice, SqlProblem } from "./stream.ts";
 
-/** The rows by which the columns of a grid that is drawn again get their widths. */
-const MEASURED_ROWS = 500;
-/** The types whose values are right-aligned. */
-const NUMBERS = /^(smallint|integer|bigint|numeric|real|double precision|int2|int4|int8|float4|float8)\b/;
+type GridCode = typeof import("./result-grid.ts");
+
+let loaded: GridCode | undefined;
+
+/** Load the code of the grid before the first result; return nothing if the studio does not send it. */
+async function loadGrid(): Promise<GridCode | undefined> {
+  try {
+    loaded ??= await import("./result-grid.ts");
+  } catch {
+    // The next result tries again.
+  }
+  return loaded;
+}
 
 export class ResultPane implements ResultView {
   readonly element = h("div.result");
@@ -33,7 +38,7 @@ export class ResultPane implements ResultView {
   private readonly store: ChartStore;
   private readonly above = h("div.above");
   private readonly place = h("div.result-place");
-  private grid: GridApi<Cell[]> | null = null;
+  private grid: ResultGrid | null = null;
   private tools: ResultTools | null = null;
   private isShown = false;
   private isComplete = false;
@@ -43,12 +48,14 @@ export class ResultPane implements ResultView {
     this.statement = statement;
     this.store = store;
     this.element.append(this.above, this.place);
+    // While the statement runs.
+    void loadGrid();
   }
 
   /** Draw the grid and the chart. */
   show(): void {
     this.isShown = true;
-    if (this.heads.length && !this.grid) this.drawGrid();
+    if (this.heads.length && !this.grid) void this.drawGrid();
   }
 
   /** Remove the grid and the chart; the rows stay. */
@@ -61,14 +68,12 @@ export class ResultPane implements ResultView {
 
   showColumns(heads: ColumnHead[]): void {
     this.heads = heads;
-    if (this.isShown && heads.length) this.drawGrid();
+    if (this.isShown && heads.length) void this.drawGrid();
   }
 
   addRows(rows: Cell[][]): void {
-    const isFirst = !this.rows.length;
     for (const row of rows) this.rows.push(row);
-    this.grid?.applyTransaction({ add: rows });
-    if (isFirst) this.fit(rows);
+    this.grid?.add(rows);
   }
 
   /** Show what needs all rows. */
@@ -106,33 +111,20 @@ export class ResultPane implements ResultView {
     );
   }
 
-  private drawGrid(): void {
-    const place = h("div.result-grid");
-    const value = new Value();
-    const split = h("div.split", place, value.element);
+  /** Draw the grid, after its code has arrived. */
+  private async drawGrid(): Promise<void> {
+    const made = loaded ?? (await loadGrid());
+    if (!made) {
+      if (this.isShown)
+        this.showText("The grid could not be loaded. Check the terminal of the studio, then run again.");
+      return;
+    }
+    if (!this.isShown || this.grid) return;
+    const split = h("div.split");
     this.tools = new ResultTools(this, split, this.store);
     replace(this.place, this.tools.element, split);
-    this.grid = makeGrid<Cell[]>(place, {
-      columnDefs: this.heads.map(columnDefinition),
-      rowData: [...this.rows],
-      overlayNoRowsTemplate: "<span>No rows</span>",
-      onCellKeyDown: (event) => onCellKey(event as CellKeyDownEvent<Cell[]>, value),
-      onCellDoubleClicked: ({ data, colDef }) => value.show(data?.[Number(colDef.colId)], colDef.headerName ?? ""),
-    });
-    this.fit(this.rows.slice(0, MEASURED_ROWS));
+    this.grid = new made.ResultGrid(split, this.heads, this.rows);
     if (this.isComplete) this.tools.complete();
-  }
-
-  private fit(rows: Cell[][]): void {
-    if (!rows.length) return;
-    const widths = this.heads.map(({ name, type }, index) =>
-      fittingWidth(
-        name,
-        type,
-        rows.map((row) => textOf(row[index])),
-      ),
-    );
-    this.grid?.applyColumnState({ state: widths.map((width, index) => ({ colId: String(index), width })) });
   }
 }
 
@@ -150,59 +142,3 @@ export const noticeList = (notices: Notice[]): HTMLElement =>
       ),
     ),
   );
-
-const columnDefinition = ({ name, type }: ColumnHead, index: number): ColDef<Cell[]> => ({
-  colId: String(index),
-  headerName: name,
-  sortable: false,
-  ...(NUMBERS.test(type) ? { type: "right" } : {}),
-  headerComponentParams: { innerHeaderComponent: Heading, innerHeaderComponentParams: { type } },
-  valueGetter: ({ data }) => data?.[index],
-  cellRenderer: ({ data }: { data?: Cell[] }) => oneLine(data?.[index] ?? null),
-  suppressKeyboardEvent: ({ event }) => {
-    if (event.key === " ") event.preventDefault();
-    return ["/", "?", " "].includes(event.key);
-  },
-});
-
-function onCellKey({ event, data, colDef }: CellKeyDownEvent<Cell[]>, value: Value): void {
-  if (!(event instanceof KeyboardEvent)) return;
-  const cell = data?.[Number(colDef.colId)];
-  const show = (): void => value.show(cell, colDef.headerName ?? "");
-  const act = { " ": show, Enter: show, Escape: () => value.close(), "Ctrl+c": () => void copyCell(cell) }[
-    keyName(event)
-  ];
-  if (!act) return;
-  event.preventDefault();
-  act();
-}
-
-async function copyCell(cell: Cell | undefined): Promise<void> {
-  if (!isCut(cell)) {
-    await copyText(plain(cell));
-    return;
-  }
-  await navigator.clipboard.writeText(cell.cut);
-  announce(`Copied the first ${number([...cell.cut].length)} of ${number(cell.length)} characters.`);
-}
-
-/** The panel that shows a value with all its lines. Of a cut value it shows the part that the response holds. */
-class Value {
-  readonly element = h("aside.panel", { "aria-label": "Value", hidden: true });
-
-  show(cell: Cell | undefined, name: string): void {
-    const close = button("×", () => this.close(), { "aria-label": "Close value", class: "quiet" });
-    const value = isCut(cell)
-      ? [
-          h("p.muted", `The first ${number([...cell.cut].length)} of ${number(cell.length)} characters`),
-          whole(cell.cut),
-        ]
-      : whole(cell ?? null);
-    this.element.hidden = false;
-    replace(this.element, h("header", h("h2", name), h("span.grow"), close), h("div.body", value));
-  }
-
-  close(): void {
-    this.element.hidden = true;
-  }
-}
