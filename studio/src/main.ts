@@ -6,6 +6,7 @@ import { movePage } from "./pages/move/page.ts";
 import { overviewPage } from "./pages/overview.ts";
 import { lazily, type Pages } from "./router.ts";
 import { start } from "./shell.ts";
+import { sentence } from "./text.ts";
 
 const rowPage = lazily(async () => (await import("./pages/row/page.ts")).rowPage);
 const rowsPage = lazily(async () => (await import("./pages/rows/page.ts")).rowsPage);
@@ -33,7 +34,7 @@ try {
       "main.alone",
       h("h1", what),
       h("p", means ?? ""),
-      h("p", fix ?? ""),
+      h("p", sentence(fix)),
       h("p.muted", "This page reconnects automatically."),
     ),
   );

@@ -2,6 +2,7 @@
 
 import { asRefused, type Problem } from "./api.ts";
 import { type Child, h, replace } from "./dom.ts";
+import { sentence } from "./text.ts";
 
 /** Run `draw`; if the server rejects its request, show the reason in `body`. */
 export async function showing(body: Element, draw: () => Promise<void>): Promise<void> {
@@ -18,7 +19,7 @@ export const problemBox = ({ what, means, fix }: Problem): HTMLElement =>
     { role: "alert" },
     h("strong", marked(what)),
     h("p", marked(means ?? "")),
-    h("p", marked(fix ?? "")),
+    h("p", marked(sentence(fix))),
   );
 
 /** Show what stands between backquotes as code. */

@@ -8,6 +8,7 @@ import { drawLabel, placeOf, rememberLabel } from "./labels.ts";
 import { Latest } from "./latest.ts";
 import { shownName } from "./names.ts";
 import { type Choice, chosenOf, type Offer } from "./offers.ts";
+import { sentence } from "./text.ts";
 
 export class ReferenceEditor extends Editor {
   protected field!: HTMLInputElement;
@@ -91,7 +92,7 @@ export class ReferenceEditor extends Editor {
       if (signal.aborted) return;
       const { what, fix } = asRefused(error).problem;
       this.offers = [];
-      this.say(`${what}: ${fix ?? ""}`);
+      this.say(`${sentence(what)} ${sentence(fix)}`);
     }
     this.draw();
   }

@@ -12,6 +12,7 @@ import { showPalette } from "./palette.ts";
 import { go, main, markCurrent, type Pages, type Place, pageKey, reload, startRouter } from "./router.ts";
 import { session, startSession } from "./session.ts";
 import { tableList } from "./tables.ts";
+import { sentence } from "./text.ts";
 import { onTransactions, openTransactions } from "./transactions.ts";
 
 const banner = h("div.banner", { role: "alert", hidden: true });
@@ -51,8 +52,9 @@ export function start(answer: Session, pages: Pages): void {
 
 function bar(places: Place[], find: () => void, drawer: HTMLElement): HTMLElement {
   const write = session.mode === "write";
-  const finder = button("Find a table", find, { class: "find", "aria-keyshortcuts": "/" });
-  finder.append(h("kbd", { "aria-hidden": true }, "/"));
+  const finder = button("", find, { class: "find", "aria-keyshortcuts": "/", "aria-label": "Find a table or a row" });
+  // On a phone there is room for the first word only.
+  finder.append(h("span", "Find", h("span.wide", " a table or a row")), h("kbd", { "aria-hidden": true }, "/"));
   return h(
     "header.bar",
     drawer,
@@ -107,7 +109,7 @@ function drawTrouble(problem: Problem | null): void {
       " ",
       h("span", problem.means ?? ""),
       " ",
-      h("span", problem.fix ? `${problem.fix}.` : ""),
+      h("span", sentence(problem.fix)),
       " ",
       h("span", "This page reconnects automatically."),
     );

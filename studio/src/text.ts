@@ -55,6 +55,10 @@ export const SHOWN_LENGTH = 200;
 export const begins = (text: string, length = SHOWN_LENGTH): string =>
   text.length > length ? `${text.slice(0, length)}…` : text;
 
+/** Write a text that errors begin in lower case, such as “write [1]”, as a sentence. */
+export const sentence = (text: string | null | undefined): string =>
+  text ? `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.?!…]$/.test(text) ? "" : "."}` : "";
+
 /** Return the text that Ctrl+C copies. */
 export const plain = (value: Whole | undefined): string =>
   value === undefined || value === null ? "" : Array.isArray(value) ? JSON.stringify(value) : value;

@@ -117,7 +117,7 @@ test("NULL is a gap, times are in order, and infinity has no place", () => {
       [2, 1],
     ],
   );
-  assert.deepEqual(data.notes, ["2 rows have no place on the axis."]);
+  assert.deepEqual(data.notes, ["2 rows without a place on the axis."]);
 });
 
 test("the values of a series column become series, with gaps where a place has none", () => {

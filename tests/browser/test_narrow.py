@@ -71,6 +71,13 @@ def test_a_phone_finds_a_member_and_reads_the_row(
     phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
     with visit_to(contexts(**phone), reading) as visit:
         page = visit.go("/")
+        small = "element => [...element.querySelectorAll('a, button')].filter((one) => one.checkVisibility() &&"
+        small += " Math.min(one.offsetWidth, one.offsetHeight) < 40).map((one) => one.textContent)"
+        assert page.locator("header.bar").evaluate(small) == []
+        page.get_by_role("button", name="Find a table or a row").tap()
+        page.get_by_role("combobox").fill(email)
+        page.get_by_role("option", name=f"users {key}").tap()
+        expect(page.get_by_role("heading", level=1)).to_have_text(re.compile(f"^users {key}"))
         page.get_by_role("button", name="Tables", exact=True).tap()
         page.get_by_role("dialog", name="Tables").get_by_role("link", name="users", exact=True).tap()
         visit.cell(0, "id").wait_for()

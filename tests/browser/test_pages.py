@@ -168,8 +168,27 @@ def test_the_move_page_explains_how_to_start(visit: Visit) -> None:
     expect(page.locator("main")).to_contain_text("tatame-db move plan")
 
 
-def look_at_tools(page: Page, look: Callable[[str], None]) -> None:
-    """Open each tool of the rows page."""
+def look_at_tools(visit: Visit, look: Callable[[str], None]) -> None:
+    """Open each tool and each kind of editor of the rows page."""
+    page, offers = visit.page, visit.page.locator(".offers li")
+    visit.cell(0, "email").click()
+    for column, steps in {"gender": 6, "gym_id": 4}.items():
+        for _ in range(steps):
+            page.keyboard.press("ArrowRight")
+        expect(visit.cell(0, column)).to_be_focused()
+        page.keyboard.press("Enter")
+        offers.first.wait_for()
+        page.keyboard.press("ArrowDown")
+        look(f"editor of {column}")
+        page.keyboard.press("Escape")
+    page.get_by_role("button", name="+ Filter").click()
+    page.get_by_role("dialog", name="Filter").get_by_label("Column").select_option("gym_id")
+    offers.first.wait_for()
+    look("filter by a name")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Export").click()
+    look("export")
+    page.keyboard.press("Escape")
     page.get_by_role("button", name="Columns").click()
     look("columns")
     page.keyboard.press("Escape")
@@ -234,7 +253,7 @@ def test_axe_finds_nothing_serious_on_any_page(contexts: Contexts, writing: str,
         look("editor")
         page.keyboard.type("x")
         page.keyboard.press("Enter")
-        look_at_tools(page, look)
+        look_at_tools(visit, look)
         page.keyboard.press("Control+s")
         page.locator(".statements pre").first.wait_for()
         look("review")

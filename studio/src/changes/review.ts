@@ -3,6 +3,7 @@
 import { asRefused, post } from "../api.ts";
 import { announce, button, type Child, dialog, h, plural, replace } from "../dom.ts";
 import { reload } from "../router.ts";
+import { sentence } from "../text.ts";
 import { transactionOf } from "../transactions.ts";
 import { type Conflict, decideConflicts } from "./conflicts.ts";
 import { diff, readNames } from "./diff.ts";
@@ -143,7 +144,7 @@ class Review {
       this.problem,
       h("strong", what),
       h("p", means ?? ""),
-      h("p", fix ?? ""),
+      h("p", sentence(fix)),
       Array.isArray(tabs) &&
         h(
           "p",

@@ -1,7 +1,7 @@
 // The overview: the server, the database, the schema and the tables.
 
 import { asRefused, countRows, get, type Problem, rowsPath } from "../api.ts";
-import { button, bytes, type Child, h, number, replace } from "../dom.ts";
+import { button, bytes, type Child, h, number, plural, replace } from "../dom.ts";
 import { bar, barHeading, columnHeading, marked, problemBox, showing, timestamp } from "../parts.ts";
 import type { Page } from "../router.ts";
 import { behind, type Follower } from "./move/followers.ts";
@@ -238,9 +238,9 @@ function counter({ name, rows_estimated }: Table): HTMLButtonElement {
   const count = async (): Promise<void> => {
     rows.textContent = "…";
     try {
-      const exact = number(await countRows(name));
-      rows.textContent = exact;
-      rows.setAttribute("aria-label", `${name} has exactly ${exact} rows`);
+      const exact = await countRows(name);
+      rows.textContent = number(exact);
+      rows.setAttribute("aria-label", `${name} has exactly ${plural(exact, "row")}`);
     } catch (error) {
       rows.textContent = asRefused(error).problem.what;
     }
@@ -249,7 +249,7 @@ function counter({ name, rows_estimated }: Table): HTMLButtonElement {
   const rows = button(estimate === null ? "unknown" : `about ${estimate}`, () => void count(), {
     class: "inline",
     title: "Count exactly",
-    "aria-label": `${name} has ${estimate === null ? "an unknown number of" : `about ${estimate}`} rows; count exactly`,
+    "aria-label": `${name} has ${rows_estimated === null ? "an unknown number of rows" : `about ${plural(rows_estimated, "row")}`}; count exactly`,
   });
   return rows;
 }

@@ -10,6 +10,7 @@ import { shownName } from "../../names.ts";
 import { note } from "../../notes.ts";
 import type { Page } from "../../router.ts";
 import { writable } from "../../session.ts";
+import { sentence } from "../../text.ts";
 import { RowsAddress } from "./address.ts";
 import type { Row } from "./cells.ts";
 import { deleteRows, fillDown, newRow } from "./edits.ts";
@@ -160,7 +161,7 @@ class RowsView {
     // Rows of another filter would look like those of this one.
     this.place.hidden = this.rows.length > 0 && this.shown !== this.address.parameters.toString();
     this.problem.hidden = false;
-    replace(this.problem, h("strong", what), " ", means ?? "", " ", fix ?? "");
+    replace(this.problem, h("strong", sentence(what)), " ", means ?? "", " ", sentence(fix));
   }
 
   private showIdle(): void {

@@ -1,7 +1,7 @@
 // The diagram: a box for each table, a line for each reference.
 
 import { type Column, rowsPath, type Table } from "../../api.ts";
-import { s } from "../../dom.ts";
+import { plural, s } from "../../dom.ts";
 import { shortType } from "../../text.ts";
 import { type Box, curve, HEAD_HEIGHT, type Layout, LINE_HEIGHT, type Line, TIP } from "./layout.ts";
 
@@ -47,7 +47,7 @@ function drawTable(table: Table, box: Box, light: (on: boolean) => void, reveal:
       href: rowsPath(table.name),
       class: "table",
       transform: `translate(${box.x} ${box.y})`,
-      "aria-label": `${table.name}, ${table.columns.length} columns`,
+      "aria-label": `${table.name}, ${plural(table.columns.length, "column")}`,
       onmouseenter: () => light(true),
       onmouseleave: () => light(false),
       onblur: () => light(false),

@@ -134,7 +134,7 @@ class ImportDialog {
       (this.save.disabled ? this.box : this.save).focus();
       return;
     }
-    announce(`Imported ${number(outcome.inserted + outcome.updated)} rows.`);
+    announce(`Imported ${plural(outcome.inserted + outcome.updated, "row")}.`);
     this.closer.textContent = "Close";
     this.closer.focus();
     reload();

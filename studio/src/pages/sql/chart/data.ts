@@ -1,6 +1,7 @@
 // The data of a chart: the rows of a result as places on an axis, and one value per series at each of them.
 
 import { type Cell, isCut } from "../../../api.ts";
+import { plural } from "../../../dom.ts";
 import { plain, splitUnseen } from "../../../text.ts";
 import { isNumber } from "../../../written.ts";
 import type { ColumnHead } from "../stream.ts";
@@ -119,7 +120,7 @@ export function arrange(spec: Spec, heads: ColumnHead[], rows: Cell[][]): ChartD
       if (target && (groupIndex < 0 || order === 0)) target.values[index] = value;
     });
   }
-  if (unplaced) notes.push(`${unplaced.toLocaleString("en")} rows have no place on the axis.`);
+  if (unplaced) notes.push(`${plural(unplaced, "row")} without a place on the axis.`);
   return shortened(spec, sorted({ axis, places, series, notes }));
 }
 
