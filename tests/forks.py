@@ -13,8 +13,9 @@ from pathlib import Path
 
 # What a forked command finds loaded. A command of a copy of the package loads the copy itself.
 LIBRARIES = [
-    *("alembic.autogenerate", "alembic.runtime.environment", "httpx", "msgspec", "psycopg", "pydantic_settings"),
-    *("rich.progress", "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.ext.asyncio", "sqlalchemy.orm", "typer"),
+    *("alembic.autogenerate", "alembic.command", "alembic.runtime.environment", "httpx", "msgspec", "psutil"),
+    *("psycopg", "pydantic_settings", "rich.progress", "sqlalchemy.dialects.postgresql.psycopg"),
+    *("sqlalchemy.ext.asyncio", "sqlalchemy.orm", "typer"),
 ]
 PACKAGE = [
     *LIBRARIES,
@@ -28,7 +29,8 @@ PACKAGE = [
 class Zygote:
     """A process that has loaded some modules, and whose forks run `tatame-db` or Python code."""
 
-    def __init__(self, modules: list[str], directory: Path) -> None:
+    def __init__(self, modules: list[str], directory: Path, *path: Path) -> None:
+        """Start it; `path` is where it finds modules first, such as those of a copy of the package."""
         self._directory = directory
         self._process = subprocess.Popen(
             [sys.executable, "-P", Path(__file__).with_name("zygote.py")],
@@ -37,7 +39,10 @@ class Zygote:
             text=True,
             bufsize=1,
             cwd=directory,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[1])},
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": os.pathsep.join(map(str, [*path, Path(__file__).parents[1]])),
+            },
         )
         self._send(modules)
 

@@ -6,6 +6,7 @@ process, then its exit code.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -15,6 +16,9 @@ import warnings
 
 for module in json.loads(sys.stdin.readline()):
     importlib.import_module(module)
+# Otherwise each fork copies the memory of all these objects as it looks for garbage among them.
+gc.collect()
+gc.freeze()
 
 for line in sys.stdin:
     request = json.loads(line)

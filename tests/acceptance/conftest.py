@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from tests.conftest import free_port
 from tests.forks import LIBRARIES, Zygote
 from typer.testing import CliRunner
 
+import tatame_db
 from tatame_db.cli import commands
 from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
@@ -25,6 +27,17 @@ from tatame_db.server.embedded import EmbeddedServer
 COMMAND = Path(sys.executable).with_name("tatame-db")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def copy_package(root: Path) -> Path:
+    """Copy the sources into a directory, to be edited; return the folder of the package."""
+    copy = root / "src" / "tatame_db"
+    copy.parent.mkdir()
+    # With the compiled files, because compiling the package takes longer than most commands; and not by `shutil`, which
+    # takes as long as three commands.
+    subprocess.run(["cp", "-Rp", Path(tatame_db.__file__).parent, copy], check=True)
+    shutil.copy(Path(__file__).parents[2] / "pyproject.toml", root)
+    return copy
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Generator
@@ -18,10 +17,11 @@ import httpx
 import psycopg
 import pytest
 from sqlalchemy import URL
-from tests.acceptance.conftest import Run
+from tests.acceptance.conftest import Run, copy_package
+from tests.forks import PACKAGE, Zygote
 
-import tatame_db
 from tatame_db.database.address import readable
+from tatame_db.testing import runs
 
 # Types, rules and a missing `created_at` that no other model has.
 PAYMENT = '''
@@ -96,35 +96,66 @@ class Package:
         return done.stdout
 
 
-@pytest.fixture
-def package(tmp_path: Path, directory: Path, bare_address: URL, fork: Run) -> Generator[Package]:
-    """Create the edited copy, with an empty database."""
-    copy = tmp_path / "src" / "tatame_db"
-    shutil.copytree(Path(tatame_db.__file__).parent, copy)
-    shutil.copy(Path(__file__).parents[2] / "pyproject.toml", tmp_path)
+def edited_copy(root: Path) -> None:
+    """Copy the package, and add the table and the column to its models."""
+    copy = copy_package(root)
     # No other module imports it.
     (copy / "schema" / "payments.py").write_text(PAYMENT)
     users = copy / "schema" / "users.py"
     assert PLAN in users.read_text()
     users.write_text(users.read_text().replace(PLAN, PLAN + PLAN.replace("plan", "tier")))
+
+
+def package_of(root: Path, fork: Run, database: URL, data: Path) -> Package:
     environment = {
         "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(tmp_path / "src"),
-        "DATABASE_URL": readable(bare_address),
-        "TATAME_DATA_DIR": str(directory / "data"),
+        "PYTHONPATH": str(root / "src"),
+        "DATABASE_URL": readable(database),
+        "TATAME_DATA_DIR": str(data),
     }
-    package = Package(tmp_path, fork, environment)
-    yield package
-    if (directory / "data").exists():
-        package.run("down", "--yes", DATABASE_URL="")
+    return Package(root, fork, environment)
 
 
 @pytest.fixture
-def migrated(package: Package) -> Package:
-    """Generate the migration of the copy and apply it."""
+def package(tmp_path: Path, directory: Path, bare_address: URL, fork: Run) -> Package:
+    """Create the edited copy, with an empty database."""
+    edited_copy(tmp_path)
+    return package_of(tmp_path, fork, bare_address, directory / "data")
+
+
+@dataclass(frozen=True)
+class Generated:
+    """An edited copy with its migration, a process that has loaded it, and the name of a migrated database."""
+
+    root: Path
+    fork: Run
+    template: str
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory, fork: Run, _tatame_run: runs.Run) -> Generator[Generated]:
+    """Generate the migration of the copy and apply it, once for the tests that do not edit the copy."""
+    root = tmp_path_factory.mktemp("package")
+    edited_copy(root)
+    address = _tatame_run.sandbox.create()
+    package = package_of(root, fork, address, root / "data")
     package.output("generate", "Add payments and tiers")
     package.output("migrate")
-    return package
+    zygote = Zygote(PACKAGE, root, root / "src")
+    yield Generated(root, zygote.run, str(address.database))
+    zygote.end()
+    _tatame_run.sandbox.drop(str(address.database))
+
+
+@pytest.fixture
+def migrated(generated: Generated, directory: Path, _tatame_run: runs.Run) -> Generator[Package]:
+    """Return the copy that has a migration, with a migrated database."""
+    address = _tatame_run.sandbox.create(generated.template)
+    package = package_of(generated.root, generated.fork, address, directory / "data")
+    yield package
+    if (directory / "data").exists():
+        package.run("down", "--yes", DATABASE_URL="")
+    _tatame_run.sandbox.drop(str(address.database))
 
 
 @pytest.fixture
@@ -175,10 +206,9 @@ def test_a_table_without_sample_rows_stays_empty_when_the_others_are_filled(migr
     assert rows(migrated, "SELECT count(*) FROM payments") == [(0,)]
 
 
-def test_up_starts_fills_and_reports_the_table(package: Package) -> None:
-    package.output("generate", "Add payments and tiers", DATABASE_URL="")
-    package.output("up", DATABASE_URL="")
-    status = json.loads(package.output("status", "--json", DATABASE_URL=""))
+def test_up_starts_fills_and_reports_the_table(migrated: Package) -> None:
+    migrated.output("up", DATABASE_URL="")
+    status = json.loads(migrated.output("status", "--json", DATABASE_URL=""))
     assert status["tables"]["payments"] == 0
     assert status["tables"]["users"] > 0
 

@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -19,8 +18,8 @@ from pathlib import Path
 import psycopg
 import pytest
 from sqlalchemy import URL
+from tests.acceptance.conftest import copy_package
 
-import tatame_db
 from tatame_db.database.address import readable
 
 HEAD = "20261123120000"
@@ -88,9 +87,7 @@ CheckOut = Callable[[URL], Checkout]
 @pytest.fixture
 def check_out(tmp_path: Path, fork: Callable[..., subprocess.CompletedProcess[str]]) -> CheckOut:
     """Copy the sources, for a database."""
-    # With the compiled files: compiling the package takes longer than most commands.
-    shutil.copytree(Path(tatame_db.__file__).parent, tmp_path / "src" / "tatame_db")
-    shutil.copy(Path(__file__).parents[2] / "pyproject.toml", tmp_path)
+    copy_package(tmp_path)
     return lambda address: Checkout(tmp_path, readable(address), fork)
 
 
