@@ -267,14 +267,23 @@ on_both_versions = pytest.mark.parametrize("supabase", ["bundled", "older"], ind
 """Run a test twice: with the project on the bundled server, and on a PostgreSQL 15."""
 
 
+@pytest.fixture(scope="session")
+def _projects() -> dict[Sandbox, str]:
+    """The name of a database like that of a Supabase project on each server, to be copied."""
+    return {}
+
+
 @pytest.fixture
-def supabase(request: pytest.FixtureRequest, _tatame_run: Run) -> Generator[URL]:
+def supabase(request: pytest.FixtureRequest, _tatame_run: Run, _projects: dict[Sandbox, str]) -> Generator[URL]:
     """The address of a database like that of a Supabase project, with difficult rows."""
     older = getattr(request, "param", "bundled") == "older"
     sandbox: Sandbox = request.getfixturevalue("older_sandbox") if older else _tatame_run.sandbox
-    address = sandbox.create()
-    for file in (SUPABASE_SCHEMA, HERE / "supabase_rows.sql"):
-        run_sql(address, file.read_text())
+    if sandbox not in _projects:
+        project = sandbox.create()
+        for file in (SUPABASE_SCHEMA, HERE / "supabase_rows.sql"):
+            run_sql(project, file.read_text())
+        _projects[sandbox] = str(project.database)
+    address = sandbox.create(_projects[sandbox])
     yield address
     sandbox.drop(str(address.database))
 
@@ -296,11 +305,18 @@ def run_sql(address: URL, statements: str) -> None:
         connection.execute(statements.encode())
 
 
-@pytest.fixture
-def expected_target(_tatame_run: Run) -> Generator[URL]:
-    """The address of a migrated database with the rows that a move of `supabase` must produce."""
+@pytest.fixture(scope="session")
+def _expected_rows(_tatame_run: Run) -> str:
+    """The name of a migrated database with the rows that a move of `supabase` must produce."""
     address = _tatame_run.clone()
     run_sql(address, (HERE / "expected_rows.sql").read_text())
+    return str(address.database)
+
+
+@pytest.fixture
+def expected_target(_tatame_run: Run, _expected_rows: str) -> Generator[URL]:
+    """The address of a copy of that database."""
+    address = _tatame_run.sandbox.create(_expected_rows)
     yield address
     _tatame_run.sandbox.drop(str(address.database))
 

@@ -14,4 +14,6 @@ from tatame_db.testing.runs import Run
 def shared_scratch(_tatame_run: Run) -> Generator[SharedScratch]:
     """Import it into a module whose tests shall share the server of the run."""
     with pytest.MonkeyPatch.context() as patch:
-        yield share(_tatame_run.server.directory, patch.setattr)
+        shared = share(_tatame_run.server.directory, patch.setattr)
+        yield shared
+        shared.connection.close()

@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import URL, Engine, MetaData, text
 from tests.database.edits import EDITS, ROWS, Edit, models
 from tests.database.scratches import shared_scratch
+from tests.sharing import SharedScratch
 
 from tatame_db import evolve, seed
 from tatame_db.database.address import readable
@@ -38,20 +39,26 @@ class Workshop:
 
 
 @pytest.fixture(scope="module")
-def workshop(_tatame_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Generator[Workshop]:
+def workshop(
+    _tatame_run: Run, shared_scratch: SharedScratch, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[Workshop]:
     migrations = tmp_path_factory.mktemp("workshop") / "migrations"
     shutil.copytree(history.MIGRATIONS, migrations, ignore=shutil.ignore_patterns("__pycache__"))
     with pytest.MonkeyPatch.context() as patch:
         _use(patch, migrations, models())
         assert evolve.generate("plans and subscriptions")
-        address = _tatame_run.sandbox.create()
-        with Database(address) as database:
+        empty = _tatame_run.sandbox.create()
+        with Database(empty) as database:
             evolve.migrate(database.engine)
-            with database.engine.begin() as connection:
-                seed.seed(connection, seed.SeedPlan(gyms=1, members=3, days=3))
-                catalogue.run_verbatim(connection, ROWS)
+        address = _tatame_run.sandbox.create(str(empty.database))
+        with Database(address) as database, database.engine.begin() as connection:
+            seed.seed(connection, seed.SeedPlan(gyms=1, members=3, days=3))
+            catalogue.run_verbatim(connection, ROWS)
+    # The commands would run the same migrations for each edit, several times.
+    shared_scratch.migrated.update(dict.fromkeys(("before", "migrations", "script"), str(empty.database)))
     yield Workshop(migrations, str(address.database))
-    _tatame_run.sandbox.drop(str(address.database))
+    for database_address in (empty, address):
+        _tatame_run.sandbox.drop(str(database_address.database))
 
 
 def _use(patch: pytest.MonkeyPatch, migrations: Path, metadata: MetaData) -> None:
