@@ -195,8 +195,35 @@ def test_every_rejection_names_its_cell_and_nothing_is_saved(writing_studio: Cli
     assert messages[0].startswith("another row already has this clerk_user_id. Key (clerk_user_id)=(ana)")
     assert messages[1] == "clerk_user_id must have a value"
     assert messages[2].startswith("gym_id refers to a row that does not exist. Key (gym_id)=(9)")
-    assert messages[3].startswith("rows of users still refer to this row by gym_id. Key (id)=(1)")
+    assert messages[3] == "other rows still refer to this one: 2 rows of users by gym_id"
+    assert found["what"] == (
+        "the database rejected users 2, clerk_user_id, users 1, clerk_user_id, users 1, gym_id and 5 more"
+    )
     assert rows(database, "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM roles)") == before
+
+
+def test_a_rejected_deletion_counts_the_rows_of_all_tables_that_refer_to_it(
+    writing_studio: Client, database: Database
+) -> None:
+    statements = """
+        CREATE TABLE teams (a int, b int, boss int, name text UNIQUE, PRIMARY KEY (a, b));
+        ALTER TABLE teams ADD FOREIGN KEY (boss, b) REFERENCES teams;
+        CREATE TABLE wins (a int, b int, FOREIGN KEY (a, b) REFERENCES teams);
+        CREATE TABLE flags (name text REFERENCES teams (name) ON UPDATE CASCADE);
+        CREATE TABLE notes (name text REFERENCES teams (name) ON DELETE CASCADE);
+        INSERT INTO teams VALUES (1, 1, NULL, 'x'), (2, 1, 1, 'y');
+        INSERT INTO wins SELECT 1, 1 FROM generate_series(1, 1234); INSERT INTO wins VALUES (2, 1), (1, NULL);
+        INSERT INTO flags VALUES ('x'); INSERT INTO notes VALUES ('x');
+        GRANT ALL ON teams, wins, flags, notes TO tatame_studio_writer
+    """
+    with database.engine.begin() as connection:
+        connection.execute(text(statements))
+    deletion = {"op": "delete", "table": "teams", "key": '["1", "1"]', "was": {}}
+    [error] = save(writing_studio, deletion, status=422)["errors"]
+    assert error["what"] == (
+        "other rows still refer to this one: 1 row of flags by name, 1 row of teams by boss and b, "
+        "1,234 rows of wins by a and b"
+    )
 
 
 def test_a_preview_shows_the_statements_and_runs_none(writing_studio: Client, database: Database) -> None:

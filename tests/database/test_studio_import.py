@@ -179,6 +179,29 @@ def test_existing_rows_are_skipped_or_updated_by_a_key(
     assert send(writing_studio, "run", {**by_key, "key": ["plan"]}, "a,b\n")["status"] == 400
 
 
+def test_a_policy_a_deferrable_key_and_what_is_no_json_are_named(writing_studio: Client, database: Database) -> None:
+    with database.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE seats (id int PRIMARY KEY, place int UNIQUE DEFERRABLE, price numeric)"))
+        connection.execute(text("GRANT ALL ON seats TO tatame_studio_writer"))
+        connection.execute(text("ALTER TABLE seats ENABLE ROW LEVEL SECURITY"))
+        connection.execute(text("CREATE POLICY cheap ON seats USING (true) WITH CHECK (price < 100)"))
+    seats = plan("id", "place", "price", only_fitting=True)
+    outcome = send(writing_studio, "run", seats, "id,place,price\n1,1,9\n2,2,100\n3,3,8\n4,4,x\n", "seats")
+    assert (bad(outcome), outcome["inserted"]) == ([(3, None), (5, "price")], 2)
+    assert "row-level security of the table rejects the row" in outcome["bad"][0]["what"]
+    assert send(writing_studio, "sample", {}, "id\n1\n", "seats")["keys"] == [["id"]]
+    for existing in ("update", "skip"):
+        by_place = {**seats, "existing": existing, "key": ["place"]}
+        refused = send(writing_studio, "check", by_place, "id,place,price\n1,1,9\n", "seats")
+        assert (refused["status"], "the key place is DEFERRABLE" in refused["what"]) == (400, True)
+    for content in ('[{"id": 7, "price": NaN}]', '{"id": 7, "price": -Infinity}'):
+        outcome = send(writing_studio, "check", plan("id:id", "price:price"), content, "seats")
+        assert "is no value of JSON: write null" in outcome["bad"][0]["what"]
+    with database.engine.begin() as connection:
+        connection.execute(text("REVOKE INSERT ON seats FROM tatame_studio_writer"))
+    assert send(writing_studio, "check", seats, "id,place,price\n7,7,7\n", "seats")["status"] == 403
+
+
 def test_lists_constants_defaults_and_marks_of_null(writing_studio: Client, database: Database) -> None:
     lists = {**plan("title", "recipients", "created_at", empty="default", null_mark="\\N")}
     lists["columns"] = [*lists["columns"], {"column": "content", "value": "all"}]

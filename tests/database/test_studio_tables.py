@@ -15,7 +15,7 @@ from tests.database.conftest import serving
 from tatame_db.database.driver import driver_connection
 from tatame_db.database.pool import Database
 from tatame_db.studio.access import Access, open_access
-from tatame_db.studio.catalogue import address, encoded
+from tatame_db.studio.addresses import address, encoded
 from tatame_db.testing.runs import Run
 
 Client = Any

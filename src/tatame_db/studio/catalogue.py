@@ -5,11 +5,9 @@ A description takes one statement over the indexes of the catalogue, however man
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 import msgspec
 from sqlalchemy import (
@@ -25,6 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.elements import quoted_name
 
 from tatame_db.database.dialect import SCHEMA, quoted
+from tatame_db.studio.addresses import address, parsed
 from tatame_db.studio.errors import TableNotFound, TableNotReadable
 from tatame_db.studio.kinds import column_type
 
@@ -33,24 +32,6 @@ if TYPE_CHECKING:
 
 KINDS = {"r": "table", "p": "partitioned table", "v": "view", "m": "materialized view", "f": "foreign table"}
 _REMEMBERED = 200
-
-
-# --- Addresses --------------------------------------------------------------------------------------------------------
-
-
-def encoded(name: str) -> str:
-    """Write a name as a part of an address, without the characters that separate parts: `%`, `.`, `/`, `,`, `-`."""
-    return re.sub(r"[%./,\-]", lambda found: f"%{ord(found[0]):02X}", name)
-
-
-def address(schema: str | None, name: str) -> str:
-    """Write the address of a table: `users` in the schema `public`, `billing.invoices` in another one."""
-    return encoded(name) if schema in {None, SCHEMA} else f"{encoded(schema or '')}.{encoded(name)}"
-
-
-def _parsed(written: str) -> tuple[str, str]:
-    schema, dot, name = written.rpartition(".")
-    return (unquote(schema) if dot else SCHEMA), unquote(name)
 
 
 # --- As the catalogue describes them ----------------------------------------------------------------------------------
@@ -81,6 +62,7 @@ class _Key(msgspec.Struct, frozen=True):
     is_primary: bool
     identifies: bool
     """Whether each row has another value, and none is NULL."""
+    is_deferrable: bool
 
 
 class _Neighbour(msgspec.Struct, frozen=True):
@@ -93,6 +75,8 @@ class _Neighbour(msgspec.Struct, frozen=True):
     table: str
     others: list[str]
     """The columns of the other table."""
+    action: str
+    """`confdeltype`: of a row that is referred to, `a` and `r` reject the deletion."""
     is_key: bool
     """Whether these are its primary key."""
     described: list[tuple[str, str]]
@@ -184,7 +168,8 @@ _TABLE = text(
             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '[]'),
         'keys', coalesce((
             SELECT json_agg(json_build_object(
-                'name', i.relname, 'columns', k.columns, 'is_primary', x.indisprimary, 'identifies', k.identifies
+                'name', i.relname, 'columns', k.columns, 'is_primary', x.indisprimary, 'identifies', k.identifies,
+                'is_deferrable', NOT x.indimmediate
             ) ORDER BY x.indisprimary DESC, x.indimmediate DESC, x.indnkeyatts, x.indexrelid)
             FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
             CROSS JOIN LATERAL (
@@ -198,6 +183,7 @@ _TABLE = text(
         'neighbours', coalesce((
             SELECT json_agg(json_build_object(
                 'name', f.name, 'outward', f.outward, 'schema', rn.nspname, 'table', r.relname, 'is_key', f.is_key,
+                'action', f.action,
                 'columns', (SELECT json_agg(a.attname ORDER BY p.place) FROM unnest(f.own) WITH ORDINALITY p (n, place)
                     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = p.n),
                 'others', (SELECT json_agg(a.attname ORDER BY p.place)
@@ -215,10 +201,11 @@ _TABLE = text(
             ) ORDER BY rn.nspname, r.relname, f.name)
             FROM (
                 SELECT conname AS name, true AS outward, conkey AS own, confrelid AS other, confkey AS others,
+                    confdeltype AS action,
                     EXISTS (SELECT FROM pg_index x WHERE x.indexrelid = conindid AND x.indisprimary) AS is_key
                 FROM pg_constraint WHERE conrelid = c.oid AND contype = 'f'
                 UNION ALL
-                SELECT conname, false, confkey, conrelid, conkey, false
+                SELECT conname, false, confkey, conrelid, conkey, confdeltype, false
                 FROM pg_constraint WHERE confrelid = c.oid AND contype = 'f' AND conrelid <> confrelid AND oid IN (
                     SELECT objid FROM pg_depend WHERE refclassid = CAST('pg_class' AS regclass)
                     AND refobjid = c.oid AND classid = CAST('pg_constraint' AS regclass))
@@ -272,7 +259,7 @@ async def read_table(connection: AsyncConnection, written: str) -> Table:
     no columns where there is neither. Equal descriptions are the same object, so that SQLAlchemy compiles each
     statement once. Raises `TableNotFound`, `TableNotReadable`.
     """
-    schema, name = _parsed(written)
+    schema, name = parsed(written)
     # A name with NUL is none; PostgreSQL would reject the parameter.
     found = None
     if "\0" not in written:
@@ -298,13 +285,17 @@ def _built(description: str) -> Table:
         _name(found.name),
         metadata,
         *map(_column, readable),
-        *([PrimaryKeyConstraint(*map(_name, key.columns), name=key.name)] if key else []),
         schema=_name(found.schema),
         info={"facts": _facts(found, has_key=key is not None)},
     )
+    if key:
+        names = map(_name, key.columns)
+        table.append_constraint(PrimaryKeyConstraint(*names, name=key.name, deferrable=key.is_deferrable))
     for unique in found.keys:
         if unique is not key and _has_columns(table, unique.columns):
-            table.append_constraint(UniqueConstraint(*unique.columns, name=unique.name))
+            table.append_constraint(
+                UniqueConstraint(*unique.columns, name=unique.name, deferrable=unique.is_deferrable)
+            )
     for neighbour in found.neighbours:
         _add_neighbour(table, neighbour)
     return table
@@ -388,7 +379,8 @@ def _add_neighbour(table: Table, found: _Neighbour) -> None:
     if not found.outward:
         own, own_names, target, target_names = other, found.others, table, found.columns
     targets = [target.columns[name] for name in target_names]
-    own.append_constraint(ForeignKeyConstraint(own_names, targets, name=found.name))
+    info = {"rejects_deletion": found.action in {"a", "r"}}
+    own.append_constraint(ForeignKeyConstraint(own_names, targets, name=found.name, info=info))
 
 
 def _has_columns(table: Table, names: list[str]) -> bool:

@@ -14,11 +14,12 @@ from sqlalchemy.schema import ColumnCollectionConstraint
 
 from tatame_db.database.dialect import qualify
 from tatame_db.errors import fact
+from tatame_db.studio.addresses import address
 from tatame_db.studio.bound import BoundChange, BoundValue, Change, Changes, Delete, Insert, Update, Value, bind_all
-from tatame_db.studio.catalogue import address
 from tatame_db.studio.cells import Cell, cell_expressions, cells_of, characters_of_a_cell
 from tatame_db.studio.errors import OutOfRange, Refused, message_of
 from tatame_db.studio.kinds import COMPARED_KINDS, kind_of
+from tatame_db.studio.referring import referring_rows
 from tatame_db.studio.row import MAX_CELL_CHARACTERS
 from tatame_db.studio.tables import address_of, has_key, key_columns, key_expression
 
@@ -104,7 +105,7 @@ async def save(connection: AsyncConnection, changes: list[Change]) -> list[Saved
                 raise
             rejections.append(await rejection(connection, index, bound, error.orig))
         except _NotOneRow as error:
-            rejections.append(Rejection(index, None, None, str(error)))
+            rejections.append(Rejection(index, None, None, str(error), _place(bound, None)))
     if rejections:
         raise ChangesRejected(errors=rejections)
     return saved
@@ -226,6 +227,11 @@ class Rejection:
     column: str | None
     constraint: str | None
     what: str
+    place: str = ""
+    """The cell or the row in words."""
+
+
+_MOST_NAMED = 3
 
 
 @fact
@@ -234,9 +240,16 @@ class ChangesRejected(Refused):
 
     errors: list[Rejection]
     status = 422
-    what = "the database rejected some of the changes"
+    what = "the database rejected {places}"
     means = "Nothing was saved."
     fix = "correct the marked cells"
+
+    @property
+    def places(self) -> str:
+        """The first rejected cells, and the number of the others."""
+        named = [rejection.place or "a change" for rejection in self.errors[:_MOST_NAMED]]
+        rest = len(self.errors) - len(named)
+        return ", ".join(named) + (f" and {rest} more" if rest else "") or "some of the changes"
 
     @property
     def details(self) -> dict[str, Any]:
@@ -259,7 +272,9 @@ async def rejection(connection: AsyncConnection, index: int, bound: BoundChange,
         case psycopg.errors.UniqueViolation():
             what = f"another row already has this {names}. {detail}"
         case psycopg.errors.ForeignKeyViolation() if is_delete or "is still referenced" in detail:
-            what, column = f"rows of {address_of(table)} still refer to this row by {names}. {detail}", None
+            rows = await referring_rows(connection, bound.table, bound.key) if bound.key is not None else []
+            found = ", ".join(rows) or f"rows of {address_of(table)} by {names}"
+            what, column = f"other rows still refer to this one: {found}", None
         case psycopg.errors.ForeignKeyViolation():
             what = f"{names} refers to a row that does not exist. {detail}"
         case psycopg.errors.NotNullViolation():
@@ -269,7 +284,12 @@ async def rejection(connection: AsyncConnection, index: int, bound: BoundChange,
             what, column = message + _advice(message), await _unreadable_column(connection, bound)
         case _:
             what = message_of(error)
-    return Rejection(index, column, constraint, what.strip())
+    return Rejection(index, column, constraint, what.strip(), _place(bound, column))
+
+
+def _place(bound: BoundChange, column: str | None) -> str:
+    row = f"a new row of {bound.change.table}" if bound.key is None else f"{bound.change.table} {bound.key}"
+    return f"{row}, {column}" if column else row
 
 
 _ADVICE = {

@@ -10,7 +10,7 @@ import psycopg
 from sqlalchemy import ARRAY, ColumnElement, Text, any_, bindparam, cast, func, literal, select
 from sqlalchemy.exc import DBAPIError
 
-from tatame_db.studio.catalogue import encoded
+from tatame_db.studio.addresses import encoded
 from tatame_db.studio.tables import address_of, column_named, key_columns, reference_of
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Select, Text, and_, cast, func, select, text
 
 from tatame_db.database.dialect import quoted_table
-from tatame_db.studio.catalogue import encoded
+from tatame_db.studio.addresses import encoded
 from tatame_db.studio.cells import Cell, cell_expressions, characters_of_a_cell, rows_of_cells
 from tatame_db.studio.errors import BadInput, OutOfRange
 from tatame_db.studio.filters import condition

@@ -21,7 +21,8 @@ from sqlalchemy import (
 
 from tatame_db.database.dialect import DIALECT, SCHEMA
 from tatame_db.schema import Base, is_of_package, phase
-from tatame_db.studio.catalogue import ColumnFacts, TableFacts, address, read_table
+from tatame_db.studio.addresses import address
+from tatame_db.studio.catalogue import ColumnFacts, TableFacts, read_table
 from tatame_db.studio.errors import BadInput, ColumnNotFound, TableNotFound, TableNotReadable
 from tatame_db.studio.kinds import kind_of
 

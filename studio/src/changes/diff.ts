@@ -5,14 +5,16 @@ import { button, type Child, h } from "../dom.ts";
 import { drawLabel, labelOf, placeOf, readLabels, referenceLabel } from "../labels.ts";
 import { session } from "../session.ts";
 import { oneLine, whole } from "../values.ts";
-import { type Change, changeName } from "./staged.ts";
+import { type Change, changeName, isRejected } from "./staged.ts";
 
 export function diff(change: Change, discard: () => void): HTMLElement {
   const name = changeName(change);
-  const columns = Object.keys(change.op === "delete" ? change.was : change.values);
+  const shown = Object.keys(change.op === "delete" ? change.was : change.values);
+  // The database may reject a column that has no value.
+  const columns = [...new Set([...shown, ...Object.keys(change.errors)])];
   return h(
     "li",
-    { class: `change ${change.op}` },
+    { class: `change ${change.op}${isRejected(change) ? " rejected" : ""}` },
     h(
       "div.head",
       h("span.op", change.op),
@@ -31,6 +33,7 @@ export function diff(change: Change, discard: () => void): HTMLElement {
 const values = ({ table, op, was, values, errors }: Change, column: string): HTMLElement =>
   h(
     "dd",
+    { class: errors[column] !== undefined ? "rejected" : "" },
     op !== "insert" && h("del", named(table, column, was[column])),
     op !== "delete" && h("ins", named(table, column, values[column])),
     errors[column] !== undefined && h("p.wrong", errors[column]),

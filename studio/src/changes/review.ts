@@ -137,6 +137,7 @@ class Review {
     reject(sent, (problem.errors ?? []) as ChangeError[]);
     this.drawList();
     this.showProblem(problem);
+    this.list.querySelector(".rejected")?.scrollIntoView({ block: "nearest" });
   }
 
   private showProblem({ what, means, fix, tabs }: ReturnType<typeof asRefused>["problem"]): void {

@@ -11,8 +11,10 @@ from sqlalchemy import ARRAY, Text, and_, bindparam, cast, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 
+from tatame_db.database.dialect import SCHEMA, quoted
 from tatame_db.studio.bound import BoundChange, BoundValue, Insert
 from tatame_db.studio.changes import rejection
+from tatame_db.studio.errors import message_of
 from tatame_db.studio.imports.plan import MAX_BAD_ROWS
 from tatame_db.studio.imports.values import Row, ValueUnfit, row_of
 
@@ -31,6 +33,9 @@ _MAX_UNKNOWN = 20
 # What one row may cause by itself. Other errors, such as a missing right, concern all rows.
 _OF_A_ROW = (psycopg.IntegrityError, psycopg.DataError, psycopg.errors.CardinalityViolation)
 _STATES_OF_A_ROW = ("54", "P0")
+_HAS_POLICIES = text(
+    "SELECT row_security_active(:table) AND has_any_column_privilege(current_user, CAST(:table AS text), 'INSERT')"
+)
 
 
 @dataclass(frozen=True)
@@ -68,11 +73,14 @@ class Import:
         self.connection, self.table, self.plan, self.columns = connection, table, plan, columns
         self.key = [table.columns[name] for name in plan.key]
         self.outcome = Outcome()
+        self._has_policies = False
 
     async def run(self, source: Source) -> Outcome:
         """Insert the rows. Stops after too many bad ones. Raises what concerns the file or the table as a whole."""
         # Otherwise a deferred constraint is checked at the commit, and names no row.
         await self.connection.execute(text("SET CONSTRAINTS ALL IMMEDIATE"))
+        table = {"table": f"{quoted(self.table.schema or SCHEMA)}.{quoted(self.table.name)}"}
+        self._has_policies = bool(await self.connection.scalar(_HAS_POLICIES, table))
         for batch in self._batches(source):
             # Rows with the same columns share a statement.
             for _, rows in groupby(batch, key=lambda row: row.columns):
@@ -122,7 +130,7 @@ class Import:
                 options = {"preserve_rowcount": True}
                 written = (await self.connection.execute(*self._statement(rows), execution_options=options)).rowcount
         except DBAPIError as error:
-            if not _concerns_a_row(error.orig):
+            if not self._concerns_a_row(error.orig):
                 raise
             if len(rows) > 1:
                 await self._insert(rows[: len(rows) // 2])
@@ -161,7 +169,17 @@ class Import:
         query = select(func.count()).select_from(source.join(self.table, and_(*same)))
         return int(await self.connection.scalar(query, parameters) or 0)
 
+    def _concerns_a_row(self, error: BaseException | None) -> bool:
+        # A policy rejects a row with the SQLSTATE of a missing right.
+        if isinstance(error, _OF_A_ROW) or (
+            self._has_policies and isinstance(error, psycopg.errors.InsufficientPrivilege)
+        ):
+            return True
+        return isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(_STATES_OF_A_ROW)
+
     async def _reason(self, row: Row, error: BaseException | None) -> BadRow:
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            return BadRow(row.line, None, f"the row-level security of the table rejects the row: {message_of(error)}")
         if not isinstance(error, psycopg.IntegrityError | psycopg.DataError):
             return BadRow(row.line, None, str(error).splitlines()[0])
         values = tuple(
@@ -171,9 +189,3 @@ class Import:
         bound = BoundChange(Insert(self.table.name, {}), self.table, values, ())
         found = await rejection(self.connection, 0, bound, error)
         return BadRow(row.line, found.column, found.what)
-
-
-def _concerns_a_row(error: BaseException | None) -> bool:
-    if isinstance(error, _OF_A_ROW):
-        return True
-    return isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(_STATES_OF_A_ROW)

@@ -146,7 +146,16 @@ def _record(line: int, written: bytes) -> Record:
         keys = msgspec.json.decode(written, type=dict[str, msgspec.Raw])
         return Record(line, keys=keys, size_bytes=len(written))
     except (msgspec.DecodeError, RecursionError) as error:
-        return Record(line, problem=f"not a JSON object: {error}")
+        return Record(line, problem=_problem(written.decode(errors="replace"), error))
+
+
+_NO_NUMBER = re.compile(r"[:,\[]\s*(-?Infinity|NaN)\b")
+
+
+def _problem(text: str, error: Exception) -> str:
+    if found := _NO_NUMBER.search(text):
+        return f'{found[1]} is no value of JSON: write null, or the text "{found[1]}" for a column of numbers'
+    return f"not a JSON object: {error}"
 
 
 class JsonArray:

@@ -91,6 +91,11 @@ def _columns(plan: Plan, table: Table) -> list[tuple[Assignment, Column[Any]]]:
     names = [assignment.column for assignment in plan.columns]
     if not names or len(set(names)) < len(names):
         raise BadInput(problem="an import needs at least one column, and each of them once")
+    if plan.existing != "refuse" and plan.key in keys_of(table, deferrable=True):
+        raise BadInput(
+            problem=f"the key {', '.join(plan.key)} is DEFERRABLE: PostgreSQL recognizes no existing row by it",
+            advice="choose another key, or refuse rows that exist",
+        )
     if plan.existing != "refuse" and plan.key not in keys_of(table):
         raise BadInput(
             problem="existing rows are not recognized by these columns", advice="choose the columns of a unique key"
@@ -100,11 +105,15 @@ def _columns(plan: Plan, table: Table) -> list[tuple[Assignment, Column[Any]]]:
     return columns
 
 
-def keys_of(table: Table) -> list[list[str]]:
-    """Return the columns of each key: the primary key first, then unique constraints."""
+def keys_of(table: Table, *, deferrable: bool = False) -> list[list[str]]:
+    """Return the columns of each key that is `deferrable` or not: the primary key first, then unique constraints."""
     kinds = (PrimaryKeyConstraint, UniqueConstraint)
     found = [known for kind in kinds for known in table.constraints if isinstance(known, kind)]
-    return [[column.name for column in key.columns] for key in found if len(key.columns)]
+    return [
+        [column.name for column in key.columns]
+        for key in found
+        if len(key.columns) and bool(key.deferrable) == deferrable
+    ]
 
 
 def _refuse_places(plan: Plan, names: list[str]) -> None:
