@@ -351,6 +351,50 @@ def test_an_option_that_the_role_of_the_studio_must_not_have_is_revoked(committe
     assert open_access(committed_database, embedded=True, write=False).role == READER
 
 
+def test_a_right_on_a_table_of_the_app_is_named_by_itself(
+    committed_database: Database, role: Callable[..., str], serve_studio: Callable[[Access], Client]
+) -> None:
+    def execute(statements: str) -> None:
+        with committed_database.engine.begin() as connection:
+            connection.exec_driver_sql(statements)
+
+    execute(
+        "CREATE SCHEMA billing;"
+        'CREATE TABLE billing."Invoices" (id serial PRIMARY KEY, "to" text, paid bool, who text);'
+        "INSERT INTO billing.\"Invoices\" VALUES (1, 'ana'); SELECT setval('billing.\"Invoices_id_seq\"', 1)"
+    )
+    name = role(
+        "GRANT USAGE ON SCHEMA billing TO {role}", 'GRANT SELECT, UPDATE (paid) ON billing."Invoices" TO {role}'
+    )
+    with as_role(committed_database, name) as database:
+        studio = serve_studio(open_access(database, embedded=False, write=True))
+    row = {"table": "billing.Invoices", "key": "1"}
+    table = f'TABLE billing."Invoices" TO {name}'
+    cases = [
+        ({"op": "update", **row, "values": {"to": "x"}, "was": {"to": "ana"}}, [f'GRANT UPDATE ("to") ON {table}']),
+        ({"op": "delete", **row, "was": {}}, [f"GRANT DELETE ON {table}"]),
+        (
+            {"op": "insert", "table": row["table"], "values": {"who": "x"}},
+            [f"GRANT INSERT ON {table}", f'GRANT USAGE ON SEQUENCE billing."Invoices_id_seq" TO {name}'],
+        ),
+    ]
+    for change, statements in cases:
+        refused = studio.ask("/api/changes", {"changes": [change]})
+        assert (refused.status, re.findall("(GRANT [^`;]*)", refused.json["fix"])) == (403, statements), refused.text
+        assert "public" not in refused.json["what"]
+        execute(";".join(statements))
+        assert studio.ask("/api/changes", {"changes": [change]}).status == 200, change
+        execute("INSERT INTO billing.\"Invoices\" VALUES (1, 'ana') ON CONFLICT DO NOTHING")
+    # What no right explains is said with the words of the server.
+    execute(
+        'ALTER TABLE billing."Invoices" ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON billing."Invoices" USING (true)'
+    )
+    execute('CREATE POLICY q ON billing."Invoices" AS RESTRICTIVE FOR UPDATE USING (true) WITH CHECK (paid)')
+    change = {"op": "update", **row, "values": {"paid": "false"}, "was": {"paid": None}}
+    refused = studio.ask("/api/changes", {"changes": [change]})
+    assert (refused.status, "row-level security policy" in refused.json["what"]) == (403, True), refused.text
+
+
 @pytest.mark.parametrize("write", [False, True])
 def test_the_role_of_an_older_version_loses_the_right_to_read_everything(
     committed_database: Database, serve_studio: Callable[[Access], Client], write: bool

@@ -17,8 +17,10 @@ from tatame_db.database.dialect import SCHEMA, quoted
 from tatame_db.database.errors import DatabaseUnavailable
 from tatame_db.database.pool import Database
 from tatame_db.errors import TatameError, fact
-from tatame_db.roles.needs import COMMANDS, OWNER
+from tatame_db.roles.needs import COMMANDS, OWNER, SCHEMAS
+from tatame_db.roles.refused import rights_refused, tables_of
 from tatame_db.roles.rights import grants, holder_of, in_words, missing_rights, rows_of
+from tatame_db.schema import Base
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -70,9 +72,11 @@ class StatementForbidden(TatameError):
     """PostgreSQL refused a statement to a role that has every right that the command needs."""
 
     role: str
+    message: str
+    """The words of the server, which name the object."""
     what = (
         "PostgreSQL refused a statement to the role {role}, which has every right that the command needs: a trigger, a"
-        " policy or another program's object refused it"
+        " policy or another program's object refused it ({message})"
     )
     fix = "read the log of the server, which names the statement; or run the command as the owner of the tables"
 
@@ -134,11 +138,34 @@ def _in_words(holder: Holder, rights: Sequence[Right], *, grants: list[str], abl
     )
 
 
-def error_of_refusal(address: URL, command: str) -> RightsMissing | StatementForbidden:
-    """Ask the catalogue, on a connection of its own, why PostgreSQL refused a statement of a command."""
+def error_of_refusal(address: URL, command: str, error: BaseException) -> RightsMissing | StatementForbidden:
+    """Ask the catalogue, on a connection of its own, why PostgreSQL refused a statement of a command.
+
+    If SQLAlchemy has written the statement and it concerns tables of an app, the answer is about those only.
+    """
+    statement = error.statement if isinstance(error, DBAPIError) else None
+    concerns_app = any(_is_of_app(schema, name) for _, schema, name in tables_of(statement or ""))
     with Database(address) as database, database.engine.connect() as connection:
         rows = rows_of(connection)
-        return refusal(rows, command) or StatementForbidden(role=holder_of(rows).role)
+        if statement and concerns_app:
+            rights = rights_refused(rows, statement)
+            holder = holder_of(rows)
+            found = _in_words(holder, rights, grants=grants(holder, rights), able=[]) if rights else None
+        else:
+            found = refusal(rows, command)
+        return found or StatementForbidden(role=holder_of(rows).role, message=_message(error))
+
+
+def _is_of_app(schema: str, name: str) -> bool:
+    if schema == SCHEMA:
+        return name not in Base.metadata.tables
+    return schema not in SCHEMAS and schema != "information_schema" and not schema.startswith("pg_")
+
+
+def _message(error: BaseException) -> str:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    message = cause.diag.message_primary if isinstance(cause, psycopg.Error) else None
+    return message or type(error).__name__
 
 
 def refused_login(address: URL) -> RightsMissing | None:
@@ -181,7 +208,7 @@ def explained(address: URL, command: str, *, alone: bool = True) -> Generator[No
     except (DBAPIError, psycopg.Error) as error:
         if not is_refusal(error):
             raise
-        reason = error_of_refusal(address, command)
+        reason = error_of_refusal(address, command, error)
         if isinstance(reason, StatementForbidden) and not alone:
             raise
         raise reason from error

@@ -151,6 +151,11 @@ def holder_of(rows: Rows) -> Holder:
     return Holder(name, database, inherits, version, tuple(uninherited))
 
 
+def grant(privileges: str, objects: str, role: str) -> str:
+    """Write the statement that gives a role privileges on objects, all of them as SQL writes them."""
+    return f"GRANT {privileges} ON {objects} TO {role}"
+
+
 def grants(holder: Holder, rights: Iterable[Right]) -> list[str]:
     """Return the statements, without semicolons, that give a role these rights: an owner or a superuser runs them."""
     role = quoted(holder.role)
@@ -170,7 +175,7 @@ def grants(holder: Holder, rights: Iterable[Right]) -> list[str]:
     for (kind, name), granted in privileges.items():
         objects[kind, ", ".join(granted)].append(name)
     statements += [
-        f"GRANT {granted} ON {kind.upper()} {', '.join(names)} TO {role}" for (kind, granted), names in objects.items()
+        grant(granted, f"{kind.upper()} {', '.join(names)}", role) for (kind, granted), names in objects.items()
     ]
     return list(dict.fromkeys(statements))
 

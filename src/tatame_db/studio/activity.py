@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from tatame_db.database.dialect import quoted
 from tatame_db.errors import fact
+from tatame_db.roles.rights import grant
 from tatame_db.studio.errors import Refused
 from tatame_db.studio.views import refuse_unreadable_async
 
@@ -180,8 +181,8 @@ async def _why_not_recorded(connection: AsyncConnection, known: Any) -> str | No
     ):
         schema = known.view.removesuffix(".pg_stat_statements")
         return (
-            f"The role {known.role} may not read them: let a superuser run `GRANT USAGE ON SCHEMA {schema} TO"
-            f" {known.role}; GRANT SELECT ON {known.view} TO {known.role}`."
+            f"The role {known.role} may not read them: let a superuser run"
+            f" `{grant('USAGE', f'SCHEMA {schema}', known.role)}; {grant('SELECT', known.view, known.role)}`."
         )
     if not known.current:
         update = "`ALTER EXTENSION pg_stat_statements UPDATE`"

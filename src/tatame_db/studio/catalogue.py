@@ -23,6 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.elements import quoted_name
 
 from tatame_db.database.dialect import SCHEMA, quoted
+from tatame_db.roles.rights import grant
 from tatame_db.studio.addresses import address, parsed
 from tatame_db.studio.errors import TableNotFound, TableNotReadable
 from tatame_db.studio.kinds import column_type
@@ -275,9 +276,9 @@ def _built(description: str) -> Table:
     readable = [column for column in found.columns if column.readable]
     if found.columns and not readable:
         schema, role = quoted(found.schema), quoted(found.role)
-        grants = [f"GRANT SELECT ON {schema}.{quoted(found.name)} TO {role}"]
+        grants = [grant("SELECT", f"{schema}.{quoted(found.name)}", role)]
         if found.schema != SCHEMA:
-            grants.insert(0, f"GRANT USAGE ON SCHEMA {schema} TO {role}")
+            grants.insert(0, grant("USAGE", f"SCHEMA {schema}", role))
         raise TableNotReadable(table=address(found.schema, found.name), role=found.role, grant="; ".join(grants))
     key = None if found.has_heirs else next((key for key in found.keys if key.identifies), None)
     metadata = MetaData()

@@ -21,6 +21,7 @@ from tatame_db.move.open import open_source_for_writing
 from tatame_db.move.progress import PROGRESS_TABLES
 from tatame_db.move.record import SCHEMA, TABLES
 from tatame_db.move.watch import followers, last_switches
+from tatame_db.roles.rights import grant
 from tatame_db.schema import phases
 from tatame_db.studio.errors import Refused, StudioStopped
 from tatame_db.studio.transactions import PAGE_SECONDS
@@ -56,7 +57,8 @@ class RecordUnreadable(Refused):
     @property
     def grants(self) -> str:
         """The statements that give these rights."""
-        return "; ".join(f"GRANT {right} TO {self.role}" for right in self.rights)
+        parts = [right.partition(" ON ") for right in self.rights]
+        return "; ".join(grant(privilege, named, self.role) for privilege, _, named in parts)
 
 
 @fact

@@ -74,7 +74,7 @@ async def _explained(database: AsyncDatabase, command: str) -> AsyncGenerator[No
     except DBAPIError as error:
         if not is_refusal(error):
             raise
-        raise await asyncio.to_thread(error_of_refusal, database.address, command) from error
+        raise await asyncio.to_thread(error_of_refusal, database.address, command, error) from error
 
 
 @contextlib.asynccontextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tatame_db.errors import fact
+from tatame_db.roles.rights import grant
 from tatame_db.studio.errors import Refused
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class ViewsUnreadable(Refused):
     @property
     def grants(self) -> str:
         """The statement that gives the rights."""
-        return f"GRANT SELECT ON {', '.join(f'pg_catalog.{view}' for view in self.views)} TO {self.role}"
+        return grant("SELECT", ", ".join(f"pg_catalog.{view}" for view in self.views), self.role)
 
 
 def refuse_unreadable(rows: Callable[[str, dict[str, Any]], Any], *views: str) -> None:

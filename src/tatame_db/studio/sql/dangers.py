@@ -83,9 +83,11 @@ _TABLES = """
 SELECT c.oid, c.oid::pg_catalog.regclass::pg_catalog.text,
     CASE c.relkind WHEN 'm' THEN 0 ELSE c.relfilenode END,
     pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid), pg_catalog.pg_stat_get_xact_tuples_updated(c.oid),
-    pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid),
-    (SELECT count(*) FROM pg_catalog.pg_attribute WHERE attrelid = c.oid AND attisdropped), c.reltuples::bigint
-FROM pg_catalog.pg_class AS c WHERE c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't'
+    pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid), coalesce(a.dropped, 0), c.reltuples::bigint
+FROM pg_catalog.pg_class AS c LEFT JOIN (
+    SELECT attrelid, count(*) AS dropped FROM pg_catalog.pg_attribute WHERE attisdropped GROUP BY attrelid
+) AS a ON a.attrelid = c.oid
+WHERE c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't'
     AND c.relnamespace <> 'pg_catalog'::regnamespace
 """
 
