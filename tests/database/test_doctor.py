@@ -550,6 +550,42 @@ def a_key_without_a_sequence(ward: Ward) -> None:
     )
 
 
+def partition(ward: Ward, *months: int | None) -> None:
+    """Create a table with partitions, each of a month from now on, or the default one."""
+    ward.run(
+        'CREATE TABLE "Vis""its" (id integer, at timestamp NOT NULL, PRIMARY KEY (id, at)) PARTITION BY RANGE (at)'
+    )
+    if ward.clinic.kind == OLDER:
+        ward.run('ALTER TABLE "Vis""its" OWNER TO tatame_owner')
+    for number, month in enumerate(months):
+        start = f"date_trunc('month', now()) + interval '{month or 0} month'"
+        [(bounds,)] = ward.ask(f"SELECT format('FOR VALUES FROM (%L) TO (%L)', {start}, {start} + interval '1 month')")
+        values = "DEFAULT" if month is None else bounds
+        ward.run(f'CREATE TABLE part_{number} PARTITION OF "Vis""its" {values}')
+
+
+@sick("partitions", WARN)
+def partitions_that_end_in_weeks(ward: Ward) -> None:
+    partition(ward, -1, 0)
+    ward.limit(partitions_bad_days=0)
+
+
+@sick("partitions", BAD)
+def partitions_that_have_ended(ward: Ward) -> None:
+    partition(ward, -3, -2)
+
+
+@sick("partitions", BAD)
+def a_partitioned_table_without_partitions(ward: Ward) -> None:
+    partition(ward)
+
+
+@sick("partitions", WARN)
+def rows_in_a_default_partition(ward: Ward) -> None:
+    partition(ward, None, 0)
+    ward.run("GRANT SELECT ON part_0 TO PUBLIC", """INSERT INTO "Vis""its" VALUES (1, '1999-12-31')""")
+
+
 @sick("transaction ids", WARN)
 @sick("multixact ids", WARN)
 def ids_of_transactions(ward: Ward) -> None:
@@ -782,11 +818,20 @@ def a_large_log(ward: Ward) -> None:
 
 # Lines whose advice is a statement.
 CURED_BY_SQL = {"time zone", "collation", "history", "invalid indexes", "unvalidated constraints", "disabled keys"}
-CURED_BY_SQL |= {"slots of source", "slots", "prepared transactions", "ids", "transaction ids", "multixact ids"}
+CURED_BY_SQL |= {
+    "partitions",
+    "slots of source",
+    "slots",
+    "prepared transactions",
+    "ids",
+    "transaction ids",
+    "multixact ids",
+}
 CURED_BY_SQL |= {"long transactions", "idle transactions", "blocked sessions", "time limits", "dead rows", "statistics"}
 CURED_BY_SQL |= {"keys without index", "unused indexes", "duplicate indexes", "durability", "autovacuum"}
 CURED_BY_SQL |= {"ownership"}
 CURED_OTHERWISE = {a_migration_without_checksum, an_edited_migration, an_app_that_owns_tables}
+CURED_OTHERWISE |= {rows_in_a_default_partition}
 # Their limits are 0.
 NEVER_GOOD = {ids_of_transactions, few_ids_of_transactions}
 
@@ -893,7 +938,7 @@ def test_only_the_app_needs_time_limits(ward: Ward) -> None:
 # --- A healthy database -----------------------------------------------------------------------------------------------
 
 # What only some databases have.
-NOT_FOR_ALL = {"unfinished move", "homes", "slots of source", "standbys"}
+NOT_FOR_ALL = {"partitions", "unfinished move", "homes", "slots of source", "standbys"}
 OF_SERVERS = {"roles", "ownership", "backup", "time limits", "slow statements"}
 OF_EMBEDDED = {"programs", "disk", "log"}
 

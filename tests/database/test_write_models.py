@@ -324,6 +324,30 @@ def test_a_table_with_partitions_returns_rows_but_cannot_tell_new_ones(database:
     assert update_many(PART, rows, by=[PART.id]).run(database) == 2
 
 
+def test_an_upsert_by_a_key_that_partitions_take_away_is_refused(database: Database) -> None:
+    rows = [{"id": 150, "name": "a"}, {"id": 1, "name": "b"}]
+    with pytest.raises(NotAKey, match="of name, because a partitioned table has no unique key without") as known:
+        upsert(PART, rows, by=[PART.name])
+    assert "`by=[Part.id]`; or change rows that exist with `update_many`" in known.value.fix
+    # The models may be older than the schema.
+    with database.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE parts DROP CONSTRAINT parts_pkey"))
+        connection.execute(text("CREATE TABLE every PARTITION OF parts DEFAULT"))
+
+    async def refuse_async() -> None:
+        async with AsyncDatabase(database.engine.url) as async_database, async_database.session() as session:
+            for target in (async_database, session):
+                with pytest.raises(NotAKey, match="no unique key of id in the database") as found:
+                    await upsert(PART, rows[:1], by=[PART.id]).run(target)
+                assert "`tatame-db check`" in found.value.fix
+
+    asyncio.run(refuse_async())
+    for written in (rows[:1], rows, [{"id": number} for number in range(writes.COPY_MIN_ROWS)]):
+        with pytest.raises(NotAKey, match="no unique key of id in the database"):
+            upsert(PART, written, by=[PART.id], returning=PART.id).run(database)
+    assert columns(database, Part.id) == []
+
+
 def test_triggers_that_change_or_skip_rows_are_counted_as_the_server_does(database: Database) -> None:
     with database.engine.begin() as connection:
         connection.execute(

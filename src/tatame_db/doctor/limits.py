@@ -28,6 +28,9 @@ class Limits:
     ids_bad: float = 0.8
     ids_warn_days: int = 365
     ids_bad_days: int = 90
+    partitions_warn_days: int = 60
+    """A job that creates one each month has failed once or twice, and there is time to see why."""
+    partitions_bad_days: int = 14
     transaction_ids_warn: float = 0.5
     """Vacuum freezes tables from a tenth on by default, so at half it has failed for long."""
     transaction_ids_bad: float = 0.75

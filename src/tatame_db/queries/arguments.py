@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from tatame_db.schema import Base
 
+PARTITIONED = "a partitioned table has no unique key without the columns of its partitions"
+WITHOUT_KEY = "change rows that exist with `update_many`, and insert the others with `insert_many`"
+
 
 def check_model(model: Any) -> None:
     """Raise `WriteInvalid` unless rows of `model` can be written."""
@@ -73,11 +76,12 @@ def check_unique(model: type[Base], key: tuple[str, ...]) -> None:
     if set(key) in keys:
         return
     examples = [", ".join(f"{model.__name__}.{name}" for name in sorted(names)) for names in keys]
-    raise NotAKey(
-        model=model.__name__,
-        problem=f"no primary key or unique constraint consists of {', '.join(key)}",
-        advice=f"name the columns of one: {' or '.join(f'`by=[{example}]`' for example in examples)}",
-    )
+    problem = f"no primary key or unique constraint consists of {', '.join(key)}"
+    advice = f"name the columns of one: {' or '.join(f'`by=[{example}]`' for example in examples)}"
+    if cast("Any", model).__table__.dialect_options["postgresql"]["partition_by"]:
+        problem += f", because {PARTITIONED}"
+        advice += f"; or {WITHOUT_KEY}"
+    raise NotAKey(model=model.__name__, problem=problem, advice=advice)
 
 
 def described(argument: Any) -> str:

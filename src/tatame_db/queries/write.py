@@ -9,8 +9,15 @@ import msgspec
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db.errors import counted
-from tatame_db.queries.arguments import check_model, check_unique, key_columns, returned_columns
-from tatame_db.queries.errors import AnswerNotReadable, RowsSkipped, ValueNotReadable, WriteInvalid
+from tatame_db.queries.arguments import (
+    PARTITIONED,
+    WITHOUT_KEY,
+    check_model,
+    check_unique,
+    key_columns,
+    returned_columns,
+)
+from tatame_db.queries.errors import AnswerNotReadable, NotAKey, RowsSkipped, ValueNotReadable, WriteInvalid
 from tatame_db.queries.rejections import rejection
 from tatame_db.queries.run import (
     AsyncTarget,
@@ -150,6 +157,12 @@ class Write(msgspec.Struct, Generic[R_co], frozen=True):
             raise WriteInvalid(
                 problem=f"the new rows of {model} cannot be counted, because its table has partitions or rules",
                 advice=f"pass `returning=`, such as `returning={model}`",
+            ) from error
+        if reason.sqlstate == "42P10":
+            raise NotAKey(
+                model=self.model.__name__,
+                problem=f"the table has no unique key of {', '.join(self.key)} in the database; {PARTITIONED}",
+                advice=f"compare the models with the database by `tatame-db check`; {WITHOUT_KEY}",
             ) from error
         rejected = rejection(self.model, self.batches, self.key, reason)
         if rejected is None:
