@@ -37,6 +37,7 @@ const KEYS = [
       ["Shift Enter", "Start a new line in the editor"],
       ["Esc", "Discard the edit"],
       ["Insert", "New row", "Insert"],
+      ["Tab, Shift Tab", "In a new row: edit the next cell, the previous cell"],
       ["Ctrl Del", "Delete the row; press again to undo", "Ctrl+Delete", "Ctrl+Backspace"],
       ["Shift Space, Ctrl A", "Tick the row, tick all rows of the page"],
       ["Shift ↓, Shift click", "Select several cells of a column"],

@@ -6,6 +6,7 @@ import {
   fieldsOf,
   type Group,
   groupOf,
+  keysAre,
   narrowed,
   readFilter,
   replacePart,
@@ -75,6 +76,23 @@ test("the form of a condition starts with its values", () => {
   assert.deepEqual(fieldsOf(nameless), []);
   assert.deepEqual(fieldsOf(student), ["STUDENT"]);
   assert.deepEqual(fieldsOf({ column: "degree", op: "between", value: ["1", "3"] }), ["1", "3"]);
+});
+
+test("rows are selected by their keys", () => {
+  const id = { name: "id", kind: "integer" };
+  assert.deepEqual(keysAre([id], ["7"]), { column: "id", op: "is", value: "7" });
+  assert.deepEqual(keysAre([id], ["7", "8"]), { column: "id", op: "in", value: ["7", "8"] });
+  const belt = { name: "belt", kind: "text" };
+  assert.deepEqual(keysAre([id, belt], ['["7", "BLUE"]']), {
+    any: [
+      {
+        all: [
+          { column: "id", op: "is", value: "7" },
+          { column: "belt", op: "is", value: "BLUE" },
+        ],
+      },
+    ],
+  });
 });
 
 test("a condition is described in words", () => {

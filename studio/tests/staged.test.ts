@@ -16,6 +16,7 @@ import {
   stageDelete,
   stageDeletions,
   stageInsert,
+  takeSavedRows,
   takeTheirs,
   toWire,
   undo,
@@ -131,6 +132,15 @@ test("a save cannot be undone", () => {
   forgetSaved([], []);
   assert.ok(!undo());
   assert.equal(changes.size, 0);
+});
+
+test("the new rows of a save are named once, by the table", () => {
+  stageInsert("users");
+  stage("users", "1", "first_name", "a", "b");
+  forgetSaved([...changes.values()], ["7", "1"]);
+  assert.deepEqual(takeSavedRows("gyms"), []);
+  assert.deepEqual(takeSavedRows("users"), ["7"]);
+  assert.deepEqual(takeSavedRows("users"), []);
 });
 
 test("a rejected value is marked until the next edit", () => {

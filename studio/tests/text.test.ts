@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { begins, plain, restoreLineEnds, shortType, splitUnseen, textOf } from "../src/text.ts";
+import { begins, plain, restoreLineEnds, sentence, shortType, splitUnseen, textOf } from "../src/text.ts";
 
 const code = (character: string) => splitUnseen(character);
 
@@ -87,6 +87,12 @@ test("a cell is measured by the text that it shows", () => {
 test("a long text is shortened with an ellipsis", () => {
   assert.equal(begins("abc", 3), "abc");
   assert.equal(begins("abcd", 3), "abc…");
+});
+
+test("a text of an error becomes a sentence", () => {
+  assert.equal(sentence("write [1]"), "Write [1].");
+  assert.equal(sentence("Done?"), "Done?");
+  assert.equal(sentence(undefined), "");
 });
 
 test("the types of timestamps are shortened", () => {

@@ -174,6 +174,8 @@ class Search:
     words: int
     is_served: bool
     """Whether the index serves at least one of the words."""
+    candidates: ColumnElement[bool]
+    """The condition, or the part of it for which PostgreSQL reads the index."""
 
 
 async def read_search(connection: AsyncConnection, table: Table, typed: str) -> Search | None:
@@ -183,19 +185,21 @@ async def read_search(connection: AsyncConnection, table: Table, typed: str) -> 
         return None
     index = await text_index(connection, table)
     alphabet = await _alphabet(connection)
-    is_served = index is not None and _has_trigram(words)
+    is_served = index is not None and any(_TRIGRAM.search(word) for word in words)
     if index and is_served:
         names, matches = index.columns, await _in_index(connection, index, words, alphabet)
     else:
         columns = [table.columns[name] for name in index.columns] if index else text_columns(table)
         names, matches = [column.name for column in columns], _in_columns(columns, words, alphabet)
     key = _key_is(table, typed.strip())
+    condition = and_(*matches) if key is None else or_(and_(*matches), key)
     return Search(
-        condition=and_(*matches) if key is None else or_(and_(*matches), key),
+        condition=condition,
         columns=names,
         index=index.name if index else None,
         words=len(words),
         is_served=is_served,
+        candidates=condition,
     )
 
 
@@ -208,12 +212,14 @@ async def read_name_search(connection: AsyncConnection, table: Table, typed: str
     if not words or not naming:
         return None
     alphabet = await _alphabet(connection)
-    matches = _in_text(name_expression(table), words, alphabet)
-    index = await text_index(connection, table)
-    is_served = index is not None and naming.issubset(index.columns) and _has_trigram(words)
-    if index and is_served:
-        matches += await _in_index(connection, index, words, alphabet)
-    return Search(and_(*matches), sorted(naming), index.name if index else None, len(words), is_served)
+    condition = and_(*_in_text(name_expression(table), words, alphabet))
+    index, served = await text_index(connection, table), [word for word in words if _TRIGRAM.search(word)]
+    if not index or not served or not naming.issubset(index.columns):
+        return Search(condition, sorted(naming), None, len(words), is_served=False, candidates=condition)
+    # The index may also hold texts that are no names, in which a word is frequent.
+    candidates = and_(*await _in_index(connection, index, served, alphabet))
+    both = and_(condition, candidates)
+    return Search(both, sorted(naming), index.name, len(served), is_served=True, candidates=candidates)
 
 
 async def _alphabet(connection: AsyncConnection) -> folding.Alphabet:
@@ -233,11 +239,6 @@ async def _in_index(
         or_(false(), *(whole.ilike(f"%{escape_pattern(next(plain))}%", escape="\\") for _ in either))
         for either in forms
     ]
-
-
-def _has_trigram(words: list[str]) -> bool:
-    """Return whether a trigram index serves at least one of the words."""
-    return any(_TRIGRAM.search(word) for word in words)
 
 
 async def _folded(connection: AsyncConnection, function: str | None, words: list[str]) -> list[str]:

@@ -146,7 +146,8 @@ async def _named(connection: AsyncConnection, target: Column[Any], typed: str) -
             whole = with_condition(selection, search.condition)
             query = whole.filtered(select(cast(target, Text)).where(target.is_not(None))).limit(MAX_MATCHES + 1)
             if search.is_served:
-                async with by_index(connection, whole, search, await estimate(connection, selection)):
+                candidates = with_condition(selection, search.candidates)
+                async with by_index(connection, candidates, search, await estimate(connection, selection)):
                     keys = list(await connection.scalars(query))
             else:
                 keys = list(await connection.scalars(query))
