@@ -2,7 +2,8 @@
 
 import { encodedName } from "./names.ts";
 
-export type Cut = { cut: string; length: number };
+/** The beginning of a long value; `length` is the number of characters of the whole, or of its bytes. */
+export type Cut = { cut: string; length: number; bytes?: boolean };
 export type Whole = null | string | (string | null)[];
 export type Cell = Whole | Cut;
 

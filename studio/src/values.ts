@@ -34,7 +34,8 @@ export function oneLine(cell: Cell | undefined, kind = "text"): HTMLElement {
   const [text, length] = isCut(cell) ? [cell.cut, cell.length] : [cell.slice(0, SHOWN_LENGTH), cell.length];
   const line = h("span.text", { dir: "auto" }, visible(text));
   if (text.length >= length) return line;
-  return h("span.cut", line, h("span.more", { title: "Press Space to show the full value" }, `… ${number(length)}`));
+  const size = isCut(cell) && cell.bytes ? bytes(length) : number(length);
+  return h("span.cut", line, h("span.more", { title: "Press Space to show the full value" }, `… ${size}`));
 }
 
 /** The number of characters of a binary value that a cell shows. */

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
@@ -196,22 +197,42 @@ HUGE = {
 }
 
 
+AT_ONCE = {
+    "rows": ("/api/sql", "SELECT repeat(repeat('x', 10000), 790) FROM generate_series(1, 2)"),
+    "errors": ("/api/sql", HUGE["an error"]),
+    "exports": ("/api/sql/export/json", "SELECT repeat('é', 3000000) FROM generate_series(1, 2)"),
+}
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux reports the most memory of a process")
 def test_no_statement_fills_the_memory_of_the_studio(home: dict[str, str]) -> None:
     with started(home, "--no-browser") as (process, address):
         host, _, path = address.removeprefix("http://").partition("/")
-        with contextlib.closing(HTTPConnection(host, timeout=60)) as connection:
-            connection.request("GET", f"/{path}")
-            response = connection.getresponse()
-            response.read()
-            cookie = response.headers["Set-Cookie"].partition(";")[0]
-            headers = {"Cookie": cookie, "Content-Type": "application/json", "Origin": f"http://{host}"}
-            for name, statement in HUGE.items():
-                body = {"id": name, "tab": "one", "text": statement, "limit": 20_000}
-                connection.request("POST", "/api/sql", json.dumps(body), headers)
+
+        def ask(method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> str:
+            with contextlib.closing(HTTPConnection(host, timeout=120)) as connection:
+                connection.request(method, path, json.dumps(body), headers or {})
                 response = connection.getresponse()
-                assert response.status == 200
                 while response.read(100_000):
                     pass
-                [most] = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
-                assert int(most) < 250_000, name
+                return (response.headers["Set-Cookie"] or "").partition(";")[0]
+
+        headers = {"Cookie": ask("GET", f"/{path}"), "Content-Type": "application/json", "Origin": f"http://{host}"}
+
+        def run(name: str, path: str, statement: str) -> None:
+            is_export = path != "/api/sql"
+            body = {"text": statement} | ({} if is_export else {"id": name, "tab": name, "limit": 20_000})
+            ask("POST", path, body, headers)
+
+        def refuse_much(name: str) -> None:
+            [most] = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+            assert int(most) < 250_000, name
+
+        for name, statement in HUGE.items():
+            run("one", "/api/sql", statement)
+            refuse_much(name)
+        with ThreadPoolExecutor(20) as pool:
+            for name, (path, statement) in AT_ONCE.items():
+                for _ in pool.map(lambda tab, what=(path, statement): run(f"tab {tab}", *what), range(20)):
+                    pass
+                refuse_much(f"{name} of 20 tabs at once")

@@ -31,7 +31,7 @@ def people(database: psycopg.Connection) -> Generator[list[int]]:
 
 
 def shows(page: Page, rows: int) -> None:
-    expect(page.locator(".foot .ms")).to_contain_text(re.compile(rf"^{rows} rows in"))
+    expect(page.locator(".foot .ms")).to_contain_text(re.compile(rf"^{rows} rows? in"))
 
 
 def test_a_person_is_found_by_name_and_surname_without_accents(visit: Visit, people: list[int]) -> None:

@@ -183,7 +183,7 @@ def test_cells_are_exact_and_long_ones_are_cut(filled_studio: Client) -> None:
 
     assert page["rows"][0] == [
         "1",
-        {"cut": "é" * 200, "length": 1_000_000},
+        {"cut": "é" * 200, "length": 2_000_000, "bytes": True},
         "line 1\nline\t2\r\n",
         "2026-01-01 10:00:00.000002",
         "-infinity",

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from sqlalchemy import URL, select, text
+from sqlalchemy import URL, event, select, text
 from tests.database.conftest import serving
 
 from tatame_db.database.pool import AsyncDatabase, Database
@@ -236,6 +236,11 @@ def test_a_search_reads_the_index_of_any_name_and_shows_the_first_thousand_of_ma
         assert (page["search"]["index"], page["search"]["more"]) == ("Any: 'name' %s(", more_than_shown)
         assert page["search"]["reads_all"] is False
     assert client.get("/api/count/users", q="ana prado") == {"rows": 3000}
+    engine, statements = client.server._studio.database.engine.sync_engine, []
+    event.listen(engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
+    page = client.get("/api/rows/users", q="nobody")
+    assert (page["rows"], page["next"], page["estimated"], page["search"]["rows"]) == ([], None, 0, 0)
+    assert len(statements) <= 11, "\n".join(statements)
     in_order = client.get("/api/rows/users", q="ana prado", sort="-id", columns="id", limit="1")
     assert (in_order["keys"], in_order["search"]["more"]) == (["6010"], False)
     assert client.get("/api/search", q="ana prado")[0]["label"] == "Ana Prado"
@@ -248,7 +253,7 @@ async def plan_of(address: URL, typed: str) -> str:
         assert found
         whole = search.with_condition(selection, found.condition)
         query = whole.filtered(select(selection.table.c.id)).limit(1001).compile(dialect=connection.dialect)
-        async with search.by_index(connection, whole, found, 6010):
+        async with search.by_index(connection, whole, found):
             plan = await connection.exec_driver_sql(f"EXPLAIN {query}", query.params)
             lines = list(plan.scalars())
     await database.engine.dispose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -13,9 +14,11 @@ from sqlalchemy import text
 from tests.database.conftest import serving
 
 from tatame_db.database.driver import driver_connection
-from tatame_db.database.pool import Database
+from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.studio.access import Access, open_access
 from tatame_db.studio.addresses import address, encoded
+from tatame_db.studio.catalogue import read_table
+from tatame_db.studio.transactions import read_transaction
 from tatame_db.testing.runs import Run
 
 Client = Any
@@ -212,6 +215,18 @@ def test_a_key_of_several_columns_pages_reads_and_saves(reading: Client, writing
     with databases.engine.begin() as connection:
         connection.execute(text("INSERT INTO kinds.refers_to_both VALUES (1, 'a', 1)"))
     assert reading.get("/api/row/kinds.refers_to_both/1")["references"] == {}
+
+
+def test_the_tables_that_refer_to_a_table_are_read_only_if_asked_for(databases: Database) -> None:
+    async def tables(*, referrers: bool) -> set[str]:
+        database = AsyncDatabase(databases.address)
+        async with read_transaction(database) as connection:
+            found = await read_table(connection, "kinds.by_unique", referrers=referrers)
+        await database.engine.dispose()
+        return set(found.metadata.tables)
+
+    assert asyncio.run(tables(referrers=False)) == {"kinds.by_unique"}
+    assert asyncio.run(tables(referrers=True)) == {"kinds.by_unique", "kinds.refers_to_code"}
 
 
 def test_a_unique_constraint_identifies_a_row_and_a_reference_names_it(reading: Client) -> None:

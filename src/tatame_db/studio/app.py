@@ -222,7 +222,7 @@ class Studio:
     async def table(self, request: Request) -> TableDescription:
         """Describe a table."""
         async with read_transaction(self.database) as connection:
-            return describe(await table_named(connection, request.path_params["table"]))
+            return describe(await table_named(connection, request.path_params["table"], referrers=True))
 
     async def rows(self, request: Request) -> Page:
         """Return a page of rows."""
@@ -253,7 +253,7 @@ class Studio:
     async def row(self, request: Request) -> Row:
         """Return a row, its references and its referrers."""
         async with read_transaction(self.database) as connection:
-            table = await table_named(connection, request.path_params["table"])
+            table = await table_named(connection, request.path_params["table"], referrers=True)
             return await row.read_row(connection, table, request.path_params["key"])
 
     async def cell(self, request: Request) -> Response:

@@ -94,7 +94,7 @@ async def bind_all(connection: AsyncConnection, changes: list[Change]) -> list[B
     """
     _refuse_contradictions(changes)
     names = dict.fromkeys(change.table for change in changes)
-    tables = {name: await table_named(connection, name) for name in names}
+    tables = {name: await table_named(connection, name, referrers=True) for name in names}
     return [_bind(change, tables[change.table]) for change in changes]
 
 

@@ -207,7 +207,8 @@ _TABLE = text(
                 FROM pg_constraint WHERE conrelid = c.oid AND contype = 'f'
                 UNION ALL
                 SELECT conname, false, confkey, conrelid, conkey, confdeltype, false
-                FROM pg_constraint WHERE confrelid = c.oid AND contype = 'f' AND conrelid <> confrelid AND oid IN (
+                FROM pg_constraint WHERE confrelid = c.oid AND contype = 'f' AND conrelid <> confrelid
+                AND :referrers AND oid IN (
                     SELECT objid FROM pg_depend WHERE refclassid = CAST('pg_class' AS regclass)
                     AND refobjid = c.oid AND classid = CAST('pg_constraint' AS regclass))
             ) f
@@ -253,8 +254,10 @@ async def list_tables(connection: AsyncConnection) -> list[TableName]:
     ]
 
 
-async def read_table(connection: AsyncConnection, written: str) -> Table:
-    """Read one table by its address, in a `MetaData` of its own with the tables that it has references with.
+async def read_table(connection: AsyncConnection, written: str, *, referrers: bool = False) -> Table:
+    """Read one table by its address, in a `MetaData` of its own with the tables that it refers to.
+
+    With `referrers`, those that refer to it are there too, of which a table may have thousands.
 
     The primary key is what identifies a row: the table's own, or else a unique constraint of NOT NULL columns; it has
     no columns where there is neither. Equal descriptions are the same object, so that SQLAlchemy compiles each
@@ -264,7 +267,7 @@ async def read_table(connection: AsyncConnection, written: str) -> Table:
     # A name with NUL is none; PostgreSQL would reject the parameter.
     found = None
     if "\0" not in written:
-        found = await connection.scalar(_TABLE, {"schema": schema, "name": name})
+        found = await connection.scalar(_TABLE, {"schema": schema, "name": name, "referrers": referrers})
     if found is None or schema in {"pg_catalog", "information_schema", "pg_toast"}:
         raise TableNotFound(table=written, tables=[table.name for table in await list_tables(connection)][:_REMEMBERED])
     return _built(found)

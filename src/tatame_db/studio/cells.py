@@ -13,15 +13,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 
-class Cut(msgspec.Struct, frozen=True):
-    """The beginning of a long value, and the number of characters of the whole."""
+class Cut(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The beginning of a long value, and the number of characters of the whole, or of its bytes."""
 
     cut: str
     length: int
+    bytes: bool = False
+    """Whether `length` counts bytes: PostgreSQL would read all of a very long value to count its characters."""
 
 
 _RESPONSE_CHARACTERS = 4_000_000
 _LEAST_CHARACTERS = 20
+_UTF8_BYTES = 4
+"""The most for a character."""
 
 
 def characters_of_a_cell(most: int, cells: int) -> int:
@@ -60,8 +64,10 @@ def _expressions(column: ColumnElement[Any], limit: int) -> list[ColumnElement[A
             ]
         case _:
             whole = column if isinstance(column.type, Text) else whole
-    length = func.length(whole)
-    return [func.left(whole, limit).label(None), case((length > limit, length)).label(None)]
+    length, size = func.length(whole), func.octet_length(whole)
+    # Negative for bytes. The size of a stored text is known without reading it.
+    known = case((size > _UTF8_BYTES * limit, -size), (length > limit, length))
+    return [func.left(whole, limit).label(None), known.label(None)]
 
 
 def is_plain_list(column: ColumnElement[Any]) -> ColumnElement[bool]:
@@ -89,4 +95,4 @@ def _cell(kind: str, values: Iterator[Any]) -> Cell:
         shown = whole if start is None else start
     else:
         shown, length = next(values), next(values)
-    return Cut(shown, length) if length else shown
+    return Cut(shown, abs(length), length < 0) if length else shown

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from tatame_db.errors import fact
 from tatame_db.studio.errors import Refused
 from tatame_db.studio.names import is_looked_for, name_expression
-from tatame_db.studio.rows import estimate, read_selection
+from tatame_db.studio.rows import read_selection
 from tatame_db.studio.search import by_index, is_quick, read_search, with_condition, words_of
 from tatame_db.studio.tables import column_named, key_columns, key_expression, shown_tables
 from tatame_db.studio.transactions import read_transaction
@@ -92,8 +92,7 @@ async def find(
     )
     if not search.is_served:
         return await _candidates(connection, found)
-    table_rows = await estimate(connection, replace(selection, condition=None))
-    async with by_index(connection, whole, search, table_rows):
+    async with by_index(connection, whole, search):
         return await _candidates(connection, found)
 
 

@@ -66,7 +66,7 @@ async def _holders(database: AsyncDatabase, tabs: dict[int, str], names: set[str
     if not tabs:
         return None
     async with read_transaction(database) as connection:
-        changed = [await table_named(connection, name) for name in names]
+        changed = [await table_named(connection, name, referrers=True) for name in names]
         # A foreign key locks rows of the table at its other end.
         tables = {quoted_table(other): address_of(other) for table in changed for other in [table, *_neighbours(table)]}
         values = {"tables": list(tables), "pids": list(tabs)}

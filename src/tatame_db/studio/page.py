@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,12 @@ async def read_page(
     connection: AsyncConnection, selection: Selection, place: Place, *, typed: str, is_sorted: bool, is_named: bool
 ) -> Page:
     """Read a page of a selection and of the rows that a search in it finds. Raises what `rows.page` raises."""
+    started = time.perf_counter()
     selection, found = await searched_page(connection, selection, typed, is_sorted=is_sorted)
+    if found and found.rows == 0:
+        ms = round((time.perf_counter() - started) * 1000, 1)
+        columns = [column.name for column in selection.columns]
+        return Page(columns, [], [], next=None, previous=None, estimated=0, ms=ms, names={}, search=found)
     page = await rows.page(
         connection, selection, limit=place.limit, after=place.after, before=place.before, last=place.last
     )

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Function,
     Integer,
     SmallInteger,
     Text,
     and_,
     false,
     func,
+    literal,
     literal_column,
     or_,
-    select,
     text,
 )
+from sqlalchemy.sql.elements import quoted_name
 
 from tatame_db.database.dialect import SCHEMA, quoted
 from tatame_db.studio import folding
@@ -90,13 +92,22 @@ class TextIndex:
     columns: list[str]
     function: str | None
     """The function of a text around the expression, which folds the words too."""
+    table_rows: int | None
+    """The number of rows of the table, if it was analyzed."""
 
 
 # An expression is written for the search path of the session that reads it, so it is valid there.
 _INDEXES = text(
     """
-    SELECT c.relname AS name, pg_get_indexdef(x.indexrelid, 1, true) AS expression, columns.names
+    SELECT c.relname AS name, defined.expression, columns.names,
+        nullif(t.reltuples, CASE WHEN t.relkind IN ('r', 'm') THEN -1 ELSE 0 END)::bigint AS table_rows,
+        EXISTS (
+            SELECT FROM pg_proc WHERE oid = to_regprocedure(substring(defined.expression FROM :call) || '(text)')
+            AND provolatile = 'i' AND prorettype = 'text'::regtype AND has_function_privilege(oid, 'EXECUTE')
+        ) AS folds
     FROM pg_index x JOIN pg_class c ON c.oid = x.indexrelid JOIN pg_opclass o ON o.oid = x.indclass[0]
+    JOIN pg_class t ON t.oid = x.indrelid
+    CROSS JOIN LATERAL (SELECT pg_get_indexdef(x.indexrelid, 1, true) AS expression) AS defined
     CROSS JOIN LATERAL (
         SELECT array_agg(CAST(a.attname AS text) ORDER BY a.attnum) AS names,
             bool_and(has_column_privilege(x.indrelid, a.attnum, 'SELECT')) AS readable
@@ -113,21 +124,16 @@ _IS_SMALL = text(
     "SELECT count(*) > 0 FROM pg_class WHERE oid = to_regclass(:table) AND relkind IN ('r', 'm')"
     " AND has_table_privilege(oid, 'SELECT') AND pg_table_size(oid) <= :bytes"
 )
-_FOLDS = text(
-    "SELECT EXISTS (SELECT FROM pg_proc WHERE oid = to_regprocedure(:signature) AND provolatile = 'i'"
-    " AND prorettype = CAST('text' AS regtype) AND has_function_privilege(oid, 'EXECUTE'))"
-)
 
 
 async def text_index(connection: AsyncConnection, table: Table) -> TextIndex | None:
     """Find the trigram index over the most columns of a table, whatever its name."""
-    found = (await connection.execute(_INDEXES, {"table": _qualified(table)})).first()
+    parameters = {"table": _qualified(table), "call": f"^{_CALL.pattern}"}
+    found = (await connection.execute(_INDEXES, parameters)).first()
     if found is None:
         return None
-    function = outer_function(found.expression)
-    if function and not await connection.scalar(_FOLDS, {"signature": f"{function}(text)"}):
-        function = None
-    return TextIndex(found.name, found.expression, found.names, function)
+    function = outer_function(found.expression) if found.folds else None
+    return TextIndex(found.name, found.expression, found.names, function, found.table_rows)
 
 
 async def is_small(connection: AsyncConnection, table: Table) -> bool:
@@ -176,6 +182,7 @@ class Search:
     """Whether the index serves at least one of the words."""
     candidates: ColumnElement[bool]
     """The condition, or the part of it for which PostgreSQL reads the index."""
+    table_rows: int | None = None
 
 
 async def read_search(connection: AsyncConnection, table: Table, typed: str) -> Search | None:
@@ -187,7 +194,7 @@ async def read_search(connection: AsyncConnection, table: Table, typed: str) -> 
     alphabet = await _alphabet(connection)
     is_served = index is not None and any(_TRIGRAM.search(word) for word in words)
     if index and is_served:
-        names, matches = index.columns, await _in_index(connection, index, words, alphabet)
+        names, matches = index.columns, _in_index(index, words, alphabet)
     else:
         columns = [table.columns[name] for name in index.columns] if index else text_columns(table)
         names, matches = [column.name for column in columns], _in_columns(columns, words, alphabet)
@@ -200,6 +207,7 @@ async def read_search(connection: AsyncConnection, table: Table, typed: str) -> 
         words=len(words),
         is_served=is_served,
         candidates=condition,
+        table_rows=index.table_rows if index else None,
     )
 
 
@@ -217,9 +225,17 @@ async def read_name_search(connection: AsyncConnection, table: Table, typed: str
     if not index or not served or not naming.issubset(index.columns):
         return Search(condition, sorted(naming), None, len(words), is_served=False, candidates=condition)
     # The index may also hold texts that are no names, in which a word is frequent.
-    candidates = and_(*await _in_index(connection, index, served, alphabet))
+    candidates = and_(*_in_index(index, served, alphabet))
     both = and_(condition, candidates)
-    return Search(both, sorted(naming), index.name, len(served), is_served=True, candidates=candidates)
+    return Search(
+        both,
+        sorted(naming),
+        index.name,
+        len(served),
+        is_served=True,
+        candidates=candidates,
+        table_rows=index.table_rows,
+    )
 
 
 async def _alphabet(connection: AsyncConnection) -> folding.Alphabet:
@@ -228,26 +244,20 @@ async def _alphabet(connection: AsyncConnection) -> folding.Alphabet:
     return folding.Alphabet(driver.info.parameter_status("server_encoding") or "UTF8")
 
 
-async def _in_index(
-    connection: AsyncConnection, index: TextIndex, words: list[str], alphabet: folding.Alphabet
-) -> list[ColumnElement[bool]]:
+def _in_index(index: TextIndex, words: list[str], alphabet: folding.Alphabet) -> list[ColumnElement[bool]]:
     whole: ColumnElement[str] = literal_column(index.expression, Text)
     # PostgreSQL rejects a parameter with a letter that it cannot store.
     forms = [[form for form in _forms(word) if alphabet.has(form)] for word in words]
-    plain = iter(await _folded(connection, index.function, [form for either in forms for form in either]))
-    return [
-        or_(false(), *(whole.ilike(f"%{escape_pattern(next(plain))}%", escape="\\") for _ in either))
-        for either in forms
-    ]
+    return [or_(false(), *(whole.ilike(_pattern(index, form), escape="\\") for form in either)) for either in forms]
 
 
-async def _folded(connection: AsyncConnection, function: str | None, words: list[str]) -> list[str]:
-    """Let PostgreSQL fold the words as it folded the texts."""
-    if function is None:
-        return words
-    fold = literal_column(f"{function}(word)", Text)
-    query = select(fold).select_from(text("unnest(CAST(:words AS text[])) WITH ORDINALITY AS typed (word, place)"))
-    return list(await connection.scalars(query.order_by(text("place")), {"words": words}))
+def _pattern(index: TextIndex, word: str) -> ColumnElement[str]:
+    """Write a pattern in which PostgreSQL folds the word as it folded the texts, before it plans the query."""
+    if index.function is None:
+        return literal(f"%{escape_pattern(word)}%", Text)
+    # Its name comes from the server, with its schema and quotes.
+    folded: Function[str] = Function(quoted_name(index.function, quote=False), literal(word, Text), type_=Text)
+    return literal("%", Text) + func.regexp_replace(folded, r"([\\%_])", r"\\\1", "g", type_=Text) + literal("%", Text)
 
 
 def _in_columns(columns: list[Column[Any]], words: list[str], alphabet: folding.Alphabet) -> list[ColumnElement[bool]]:
@@ -288,9 +298,7 @@ def with_condition(selection: Selection, condition: ColumnElement[bool]) -> Sele
 
 
 @asynccontextmanager
-async def by_index(
-    connection: AsyncConnection, whole: Selection, search: Search, table_rows: int | None
-) -> AsyncGenerator[None]:
+async def by_index(connection: AsyncConnection, whole: Selection, search: Search) -> AsyncGenerator[None]:
     """Make PostgreSQL use the index, unless so many rows match that reading the table finds enough of them at once.
 
     Left alone it would also read the table if it expects many matches and there are none, because it takes the words
@@ -298,7 +306,7 @@ async def by_index(
     """
     expected = await estimate(connection, whole)
     share = _COMMON_SHARE if search.words == 1 else _COMMON_SHARE_OF_SEVERAL
-    if expected is not None and table_rows and expected >= share * table_rows:
+    if expected is not None and search.table_rows and expected >= share * search.table_rows:
         yield
         return
     await connection.exec_driver_sql("SET LOCAL enable_seqscan = off")

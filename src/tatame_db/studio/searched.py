@@ -63,8 +63,7 @@ async def searched_page(
     if len(selection.table.primary_key.columns) != 1 or not search.is_served:
         reads_all = not await is_small(connection, selection.table)
         return whole, Found(search.columns, search.index, None, more=False, reads_all=reads_all)
-    table_rows = await estimate(connection, replace(selection, condition=None))
-    keys = await _matches(connection, whole, search, table_rows, MAX_MATCHES + 1)
+    keys = await _matches(connection, whole, search, MAX_MATCHES + 1)
     has_more = len(keys) > MAX_MATCHES
     found = Found(
         search.columns, search.index, None if has_more else len(keys), has_more and not is_sorted, reads_all=False
@@ -75,13 +74,11 @@ async def searched_page(
     return replace(selection, condition=_is_any(key, key, keys[:MAX_MATCHES])), found
 
 
-async def _matches(
-    connection: AsyncConnection, whole: Selection, search: Search, table_rows: int | None, limit: int
-) -> list[str]:
+async def _matches(connection: AsyncConnection, whole: Selection, search: Search, limit: int) -> list[str]:
     """Return the keys of the first matches in any order."""
     [key] = whole.table.primary_key.columns
     query = whole.filtered(select(cast(key, Text))).limit(limit)
-    async with by_index(connection, whole, search, table_rows):
+    async with by_index(connection, whole, search):
         return list(await connection.scalars(query))
 
 
@@ -115,7 +112,10 @@ async def _with_references(connection: AsyncConnection, table: Table, own: Searc
         indexed = set(await connection.scalars(_INDEXED, {"table": quoted_table(table)}))
         is_served = conditions.keys() <= indexed
     condition = or_(own.condition, *conditions.values())
-    return replace(own, condition=condition, columns=columns, is_served=is_served)
+    table_rows = own.table_rows
+    if is_served and table_rows is None:
+        table_rows = await estimate(connection, read_selection(table))
+    return replace(own, condition=condition, columns=columns, is_served=is_served, table_rows=table_rows)
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ async def _named(connection: AsyncConnection, target: Column[Any], typed: str) -
             query = whole.filtered(select(cast(target, Text)).where(target.is_not(None))).limit(MAX_MATCHES + 1)
             if search.is_served:
                 candidates = with_condition(selection, search.candidates)
-                async with by_index(connection, candidates, search, await estimate(connection, selection)):
+                async with by_index(connection, candidates, search):
                     keys = list(await connection.scalars(query))
             else:
                 keys = list(await connection.scalars(query))

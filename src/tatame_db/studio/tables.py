@@ -41,10 +41,10 @@ def shown_tables() -> dict[str, Table]:
     return dict(Base.metadata.tables)
 
 
-async def table_named(connection: AsyncConnection, written: str) -> Table:
-    """Find a table by its address. Raises `TableNotFound`, `TableNotReadable`."""
+async def table_named(connection: AsyncConnection, written: str, *, referrers: bool = False) -> Table:
+    """Find a table by its address, with those that refer to it if asked. Raises `TableNotFound`, `TableNotReadable`."""
     try:
-        return await read_table(connection, written)
+        return await read_table(connection, written, referrers=referrers)
     except (TableNotFound, TableNotReadable):
         # The statement on a table of the models fails with advice on migrations or on the rights of the whole schema.
         if written not in Base.metadata.tables:

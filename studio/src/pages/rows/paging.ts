@@ -6,6 +6,9 @@ import { go } from "../../router.ts";
 import type { RowsAddress } from "./address.ts";
 import type { Answer } from "./reading.ts";
 
+/** From this number of rows on, a late page of a table without a key takes a moment. */
+const MANY_ROWS = 1_000_000;
+const COUNTED = "Without a key, a late page reads all rows before it; a filter is faster.";
 const SIZES = ["50", "100", "200", "500"];
 
 export class Paging {
@@ -54,10 +57,12 @@ export class Paging {
     };
   }
 
-  show({ rows, ms, next, previous }: Answer): void {
+  show({ rows, ms, next, previous, keys, estimated }: Answer): void {
     this.next = next;
     this.previous = previous;
-    this.mark.textContent = `${plural(rows.length, "row")} in ${ms.toFixed(ms < 10 ? 1 : 0)} ms`;
+    const isCounted = rows.length > 0 && !keys.length && (estimated ?? 0) >= MANY_ROWS;
+    const time = `${plural(rows.length, "row")} in ${ms.toFixed(ms < 10 ? 1 : 0)} ms`;
+    this.mark.textContent = isCounted ? `${COUNTED} ${time}` : time;
     this.toFirst.disabled = this.toPrevious.disabled = !previous;
     this.toNext.disabled = this.toLast.disabled = !next;
   }
