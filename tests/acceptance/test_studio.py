@@ -193,7 +193,7 @@ HUGE = {
     "many rows": "SELECT repeat('x', 9000) FROM generate_series(1, 8000)",
     "a notice": "DO $$ BEGIN RAISE NOTICE '%', repeat(repeat('x', 10000), 10000); END $$",
     "an error": "DO $$ BEGIN RAISE EXCEPTION '%', repeat(repeat('x', 10000), 700); END $$",
-    "a long text": "SELECT '" + "😀" * 900_000 + "'",
+    "a long text": "SELECT '" + "😀" * 240_000 + "'",
 }
 
 

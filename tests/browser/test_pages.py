@@ -124,6 +124,7 @@ def test_a_row_shows_its_references_and_the_rows_that_reference_it(visit: Visit,
     assert found
     user, gym, graduations = found
     page = visit.go(f"/t/users/{user}")
+    expect(page.get_by_text("The studio keeps no history")).to_be_visible()
     expect(page.locator("main")).to_contain_text(gym)
     link = page.locator(".incoming li", has_text="graduations")
     expect(link).to_contain_text(f"{graduations} row")

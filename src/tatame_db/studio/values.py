@@ -57,9 +57,8 @@ async def values_in_use(connection: AsyncConnection, table: Table, name: str) ->
     dates = _states_dates(column) or await _are_dates(connection, column, common)
     # Names repeat too, but a list of them is no choice.
     few = len(sample) <= min(MAX_VALUES, rows // 2) and (number or 0) <= MAX_VALUES
-    values = (
-        {value for value in [*sample, *common] if value and len(value) <= _CHARACTERS} if few and not dates else set()
-    )
+    offered = [*sample, *common] if few and not dates else []
+    values = {value for value in offered if value and len(value) <= _CHARACTERS}
     return ValuesInUse(sorted(values, key=lambda value: (value.casefold(), value)), dates=dates)
 
 

@@ -14,6 +14,7 @@ import {
   discard,
   discardAll,
   forgetSaved,
+  NO_HISTORY,
   reject,
   toWire,
   undo,
@@ -56,10 +57,7 @@ class Review {
       [
         this.problem,
         this.list,
-        h(
-          "p.muted",
-          "The studio keeps no history: after you save, neither the earlier values nor the author of a change are recorded.",
-        ),
+        h("p.muted", NO_HISTORY),
         h("h3", "SQL, in one transaction"),
         this.sql,
         h("footer", discardButton, h("span.grow"), back, this.save),

@@ -21,6 +21,9 @@ export type Change = {
 
 export type ChangeError = { index: number; column: string | null; what: string };
 
+export const NO_HISTORY =
+  "The studio keeps no history: neither earlier values nor the author of a saved change are recorded.";
+
 /** All staged changes by table and key, in the order in which they were made. */
 export const changes = new Map<string, Change>();
 

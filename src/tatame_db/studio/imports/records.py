@@ -214,7 +214,8 @@ class JsonArray:
         return found
 
     def _value(self) -> bytes:
-        first, parts, size_bytes = self._line, [], 0
+        first, size_bytes = self._line, 0
+        parts: list[bytes] = []
         end = _ValueEnd(self._line)
         while True:
             start, found = self._at, end.find(self._buffer, self._at)

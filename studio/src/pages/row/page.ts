@@ -2,7 +2,7 @@
 
 import { type Cell, type Column, get, referencePath, rowPath, rowsPath, type Table, wholeValue } from "../../api.ts";
 import { undoLast } from "../../changes/review.ts";
-import { onChanges } from "../../changes/staged.ts";
+import { NO_HISTORY, onChanges } from "../../changes/staged.ts";
 import { button, type Child, copyText, h, number, plural, replace } from "../../dom.ts";
 import { drawLabel } from "../../labels.ts";
 import { keyParts, shownKey, shownName } from "../../names.ts";
@@ -36,7 +36,7 @@ export function rowPage(table: Table, key: string): Page {
       fields = new RowFields(table, { key, cells: row, links });
       replace(name, drawLabel(label, key));
       replace(tools, actions(table, key, row));
-      replace(body, note(table), h("div.row-parts", fields.element, incoming(referenced_by)));
+      replace(body, note(table), h("div.row-parts", fields.element, incoming(referenced_by)), h("p.muted", NO_HISTORY));
     });
   void load();
   const title = h(
