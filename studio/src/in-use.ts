@@ -15,5 +15,7 @@ export function offeredOf({ values }: InUse, typed: string): string[] {
 export function noteOf({ values }: InUse, typed: string): string {
   if (!values.length || typed.trim() === "" || values.includes(typed)) return "";
   const other = values.find((value) => plain(value) === plain(typed));
-  return other === undefined ? `No other row has “${typed}”.` : `Other rows have “${other}”.`;
+  if (other !== undefined) return `Other rows have “${other}”.`;
+  // The text may become one of the values that are offered.
+  return values.some((value) => plain(value).includes(plain(typed))) ? "" : `No other row has “${typed}”.`;
 }

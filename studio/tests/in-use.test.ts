@@ -15,6 +15,7 @@ test("a value that no other row has is named, with the one that differs in case 
   assert.equal(noteOf(belts, "YELOW"), "No other row has “YELOW”.");
   assert.equal(noteOf(belts, "YELLOW "), "Other rows have “yellow”.");
   assert.equal(noteOf(belts, "yellow"), "");
+  assert.equal(noteOf(belts, "Yel"), "");
   assert.equal(noteOf(belts, " "), "");
   assert.equal(noteOf({ values: [], dates: false }, "x"), "");
 });

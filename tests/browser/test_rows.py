@@ -17,7 +17,7 @@ def add_filter(page: Page, opener: Locator, column: str, operator: str, *values:
     opener.click()
     page.get_by_role("combobox", name="Column").select_option(column)
     page.get_by_role("combobox", name="Operator").select_option(operator)
-    fields = page.locator(".condition-form .values").locator("input, textarea").all()
+    fields = page.locator(".condition-form .fields").locator("input, textarea").all()
     for field, value in zip(fields, values, strict=True):
         field.fill(value)
     page.get_by_role("button", name="Apply").click()
@@ -30,7 +30,7 @@ def count(database: psycopg.Connection, query: str) -> int:
 
 
 def shows(page: Page, rows: int) -> None:
-    expect(page.locator(".foot .ms")).to_contain_text(re.compile(rf"^{rows:,} rows in"))
+    expect(page.locator(".foot .ms")).to_contain_text(re.compile(rf"^{rows:,} rows? in"))
 
 
 def test_the_paging_buttons_reach_the_last_and_the_first_page(visit: Visit, database: psycopg.Connection) -> None:

@@ -286,6 +286,8 @@ def test_a_reference_offers_rows_by_name_and_the_typed_key_first(people: tuple[C
     ]
     assert [row["key"] for row in client.get("/api/find", table="users", q="7")] == ["7", "1"]
     assert client.get("/api/find", table="users", q="999") == []
+    assert client.get("/api/find", table="users", q="maria joão gomes")[0]["key"] == "4"
+    assert [row["key"] for row in client.get("/api/find", table="users", q="JOÃO DA conceição")] == ["3"]
     assert client.get("/api/find", table="roles", q="") == []
     assert len(client.get("/api/find", table="users")) == 10
     assert client.get("/api/search", q="sao joao") == [{"table": "gyms", "key": "1", "label": "São João"}]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db.errors import fact
@@ -66,7 +66,7 @@ async def find_transaction(database: AsyncDatabase) -> AsyncGenerator[AsyncConne
 async def find(
     connection: AsyncConnection, table: Table, typed: str, limit: int = _OFFERS, *, by: str | None = None
 ) -> list[Candidate]:
-    """Find rows by a search; the one with the typed key comes first, the others by name.
+    """Find rows by a search: the one with the typed key, those with the typed name, and the others by name.
 
     `by` is the unique column that is returned as the key. Raises `ColumnNotFound`.
     """
@@ -87,7 +87,12 @@ async def find(
     gathered = whole.filtered(query).limit(_GATHERED).subquery()
     found = (
         select(gathered.c.key, gathered.c.name)
-        .order_by(gathered.c.key != typed.strip(), gathered.c.name, gathered.c.order)
+        .order_by(
+            gathered.c.key != typed.strip(),
+            func.lower(gathered.c.name) != func.lower(typed.strip()),
+            gathered.c.name,
+            gathered.c.order,
+        )
         .limit(limit)
     )
     if not search.is_served:

@@ -21,7 +21,7 @@ export function conditionForm(
     table.columns.map(({ name }) => h("option", { value: name }, name)),
   );
   const op = h("select", { "aria-label": "Operator", onchange: () => drawFields() });
-  const fields = h("span.values");
+  const fields = h("span.fields");
   let picker: Editor | null = null;
   const drawOperators = (): void => {
     const chosen = table.columns.find(({ name }) => name === column.value);
