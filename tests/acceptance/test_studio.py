@@ -233,6 +233,6 @@ def test_no_statement_fills_the_memory_of_the_studio(home: dict[str, str]) -> No
             refuse_much(name)
         with ThreadPoolExecutor(20) as pool:
             for name, (path, statement) in AT_ONCE.items():
-                for _ in pool.map(lambda tab, what=(path, statement): run(f"tab {tab}", *what), range(20)):
-                    pass
+                tabs = [f"tab {number}" for number in range(20)]
+                list(pool.map(run, tabs, [path] * 20, [statement] * 20))
                 refuse_much(f"{name} of 20 tabs at once")

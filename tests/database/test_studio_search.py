@@ -236,7 +236,8 @@ def test_a_search_reads_the_index_of_any_name_and_shows_the_first_thousand_of_ma
         assert (page["search"]["index"], page["search"]["more"]) == ("Any: 'name' %s(", more_than_shown)
         assert page["search"]["reads_all"] is False
     assert client.get("/api/count/users", q="ana prado") == {"rows": 3000}
-    engine, statements = client.server._studio.database.engine.sync_engine, []
+    statements: list[str] = []
+    engine = client.server._studio.database.engine.sync_engine
     event.listen(engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
     page = client.get("/api/rows/users", q="nobody")
     assert (page["rows"], page["next"], page["estimated"], page["search"]["rows"]) == ([], None, 0, 0)
