@@ -15,7 +15,7 @@ from tatame_db.move.catalogue import partitioned_tables, read_source_tables, tar
 from tatame_db.move.conversion import HASHED_TEXT, INTEGERS, MISSING, TEXT, UNCHANGED, Conversion, about, hashed
 from tatame_db.move.known_conversions import TEXT_TYPES, conversion
 from tatame_db.move.sql import array
-from tatame_db.schema import form, moved_tables, optional_in_source, phase, phases
+from tatame_db.schema import form, key_of, moved_tables, optional_in_source, phase, phases
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -220,9 +220,8 @@ class TableMap:
 
     @property
     def key(self) -> ColumnMap:
-        """The column of the primary key."""
-        [key] = self.table.primary_key.columns
-        return self.column(key.name)
+        """The column that names the rows."""
+        return self.column(key_of(self.table).name)
 
     @property
     def source_id(self) -> str:

@@ -19,6 +19,7 @@ from tatame_db.schema.forms import form
 from tatame_db.schema.modules import load_modules
 from tatame_db.schema.order import (
     is_of_package,
+    key_of,
     mark_package_tables,
     moved_tables,
     optional_in_source,
@@ -46,6 +47,7 @@ __all__ = [
     "Version",
     "form",
     "is_of_package",
+    "key_of",
     "load_modules",
     "moved_tables",
     "optional_in_source",

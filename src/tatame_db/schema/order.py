@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.schema import sort_tables
 
@@ -10,7 +10,7 @@ from tatame_db.errors import TatameError, fact
 from tatame_db.schema.base import Base
 
 if TYPE_CHECKING:
-    from sqlalchemy import Table
+    from sqlalchemy import Column, Table
 
 _OF_PACKAGE = "of_package"
 
@@ -79,6 +79,15 @@ def phases() -> dict[str, int]:
     [('roles', 1), ('versions', 1), ('app_stores', 1), ('gyms', 2)]
     """
     return {table.name: phase(table) for table in moved_tables()}
+
+
+def key_of(table: Table) -> Column[Any]:
+    """Return the column that names the rows of a table: of several in its key, as a partitioned one needs, the first.
+
+    >>> key_of(Base.metadata.tables["checkins"]).name
+    'id'
+    """
+    return next(iter(table.primary_key.columns))
 
 
 def optional_in_source(table: Table) -> bool:
