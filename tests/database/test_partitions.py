@@ -1,0 +1,105 @@
+"""The rights, the doctor, the studio and the test kit with the partitions of the page "Monthly partitions"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator
+from types import SimpleNamespace
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import URL
+from tests.acceptance.test_partitions import bound, file
+from tests.conftest import require_older_programs
+from tests.database.doctors import Ward, database_of, older_clinic
+from tests.database.scratches import shared_scratch
+from tests.database.test_studio_tables import delete, page, save, update
+
+from tatame_db.database.address import readable
+from tatame_db.database.bulk import truncate
+from tatame_db.database.pool import Database
+from tatame_db.doctor import Verdict
+from tatame_db.schema import Base
+from tatame_db.studio.access import Access, open_access
+
+__all__ = ["shared_scratch"]
+
+
+def statements() -> list[str]:
+    """Return what the page runs, without the programs that it runs it with."""
+    [constraint] = re.findall(r"ALTER TABLE public.checkins ADD .* NOT VALID", file("src/tatame_db/schema/bound.py"))
+    found = [constraint, "CREATE UNIQUE INDEX checkins_id_created_at_index ON checkins (id, created_at)"]
+    swap: dict[str, Any] = {"op": SimpleNamespace(execute=found.append)}
+    exec(file("the swap"), swap)  # noqa: S102, it is the code of the page
+    swap["upgrade"]()
+    return found
+
+
+def run_as(address: URL, *sql: str) -> list[Any]:
+    with psycopg.connect(readable(address), autocommit=True) as connection:
+        for statement in sql:
+            cursor = connection.execute(statement.encode())
+        return cursor.fetchall() if cursor.description else []
+
+
+@pytest.fixture
+def ward(request: pytest.FixtureRequest) -> Generator[Ward]:
+    """A database with the four roles, on PostgreSQL 15."""
+    require_older_programs()
+    with older_clinic() as clinic, database_of(clinic) as address:
+        ward = Ward(clinic, address, clinic.setup, request)
+        with ward.stack:
+            yield ward
+
+
+def test_every_role_keeps_its_rights_on_partitions_and_the_doctor_finds_nothing(ward: Ward) -> None:
+    owner = ward.direct.set(username="tatame_owner")
+    before = {(finding.name, finding.verdict) for finding in ward.examine().findings}
+    run_as(owner, *statements(), file("months.sql"))
+
+    app = ward.address
+    [(key,)] = run_as(app, "INSERT INTO checkins (date) VALUES ('2026-01-01') RETURNING id")
+    run_as(app, f"INSERT INTO checkins (created_at) VALUES ('{bound(12)}')")
+    run_as(app, f"UPDATE checkins SET date = 'x' WHERE id = {key}", "DELETE FROM checkins WHERE date IS NULL")
+    assert run_as(app, "SELECT date FROM checkins") == [("x",)]
+
+    after = {(finding.name, finding.verdict) for finding in ward.examine().findings}
+    # The steps are no migration here.
+    assert after - before == {("drift", Verdict.BAD), ("partitions", Verdict.GOOD)}
+    assert before - after == {("drift", Verdict.GOOD)}
+
+
+@pytest.fixture
+def database(committed_database: Database) -> Database:
+    for statement in statements():
+        run_as(committed_database.address, statement)
+    return committed_database
+
+
+def test_the_studio_shows_one_table_and_edits_it_and_the_test_kit_clears_it(
+    database: Database, serve_studio: Callable[[Access], Any]
+) -> None:
+    run_as(
+        database.address,
+        "INSERT INTO users (clerk_user_id, first_name) VALUES ('a', 'Ana')",
+        "INSERT INTO checkins (user_id, date) VALUES (1, '1')",
+        f"INSERT INTO checkins (user_id, date, created_at) VALUES (1, '2', '{bound()}')",
+    )
+    studio = serve_studio(open_access(database, embedded=True, write=True))
+    assert set(re.findall(r"checkins\w*", str(studio.get("/api/tables")))) == {"checkins"}
+    rows = page(studio, "checkins")
+    assert len(rows["rows"]) == 2
+    first, second = rows["keys"]
+    assert studio.get("/api/count/checkins") == {"rows": 2}
+    [saved] = save(studio, update("checkins", second, {"date": "3"}, {"date": "2"}))["rows"]
+    assert saved["row"]["date"] == "3"
+    save(studio, delete("checkins", first))
+    new = {"op": "insert", "table": "checkins", "values": {"user_id": "1", "date": "4"}}
+    save(studio, new)
+    assert run_as(database.address, "SELECT id, date FROM checkins ORDER BY 1") == [(2, "3"), (3, "4")]
+
+    with database.engine.begin() as connection:
+        truncate(connection, list(Base.metadata.tables.values()))
+    run_as(database.address, f"INSERT INTO checkins (created_at) VALUES ('{bound()}')")
+    assert run_as(database.address, "SELECT id FROM checkins") == [(1,)]
