@@ -133,6 +133,14 @@ def query(page: Page) -> None:
     page.locator(".result-grid .ag-row").first.wait_for()
 
 
+def chart(page: Page) -> None:
+    """Draw the result of a query."""
+    query(page)
+    page.get_by_role("button", name="Chart", exact=True).click()
+    page.get_by_role("combobox", name="Series").select_option("modality")
+    page.locator(".chart svg g.series-3 rect").first.wait_for()
+
+
 def plan(page: Page) -> None:
     """Explain a query."""
     query(page)
@@ -149,7 +157,7 @@ READING: list[tuple[str, str, Callable[[Page], None]]] = [
     ("overview", "/", wait_until_loaded),
     ("rows", f"/t/users?sort=first_name,-id&filter={STUDENTS}", wait_until_loaded),
     ("row", "/t/users/2", wait_until_loaded),
-    ("sql", "/sql", query),
+    ("sql", "/sql", chart),
     ("plan", "/sql", plan),
     ("schema", "/schema", wait_until_loaded),
 ]
@@ -192,7 +200,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--to", type=Path, default=ROOT / "docs" / "images")
     parser.add_argument("--width", type=int, default=1200)
-    parser.add_argument("--height", type=int, default=720)
+    parser.add_argument("--height", type=int, default=760)
     options = parser.parse_args()
     options.to.mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix="tatame-pictures-"))
