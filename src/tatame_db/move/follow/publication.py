@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _LOCK_TIMEOUT_MS = 5_000
 # The first version in which a publication can list columns.
 _LISTS_COLUMNS = 150_000
-_KINDS = {"p": "a partitioned table", "v": "a view", "m": "a materialized view", "f": "a foreign table"}
+_KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
 _NOT_PUBLISHED = {
     "d": "it has no primary key of one column that names its rows",
     "i": "its replica identity is an index",
@@ -76,16 +76,22 @@ class TableState:
     """Its columns; empty if the key is deferrable, with which PostgreSQL identifies no row."""
     types: dict[str, str]
     form: str
-    """Changes with whatever changes rows without a message: columns, a rewrite."""
+    """Changes with whatever changes rows without a message: columns, a rewrite, a partition that comes or goes."""
+    names_rows_of_partitions: bool
+    """Whether all partitions are logged tables that name their rows by the primary key; true without partitions."""
 
     def reason_against(self, key: str | None) -> str | None:
         """Return why the table cannot be published; `None` if it can, with rows that this column names."""
-        if self.kind != "r":
+        if self.kind not in "rp":
             return f"it is {_KINDS.get(self.kind, 'no table')}"
         if not self.is_logged:
             return "it is an unlogged table"
         if key is None or self.types.get(key) not in (*INTEGERS, "uuid"):
             return "its ids are neither integers nor UUIDs in both databases"
+        if self.kind == "p":
+            # The server publishes their changes as those of the table, and identifies the rows as the partitions do.
+            is_named = key in self.primary_key and self.names_rows_of_partitions
+            return None if is_named else "it has a partition that does not name its rows by the primary key"
         if self.replica_identity == "f" or (self.replica_identity == "d" and self.primary_key == [key]):
             return None
         return _NOT_PUBLISHED.get(self.replica_identity, _NOT_PUBLISHED["n"])
@@ -119,8 +125,8 @@ def coverage(
         if reason or state is None or key is None:
             found.compared[name] = str(reason)
         else:
-            lists = state.replica_identity == "d" and version >= _LISTS_COLUMNS
-            found.published[name] = (key,) if lists else ()
+            lists = (state.kind == "p" or state.replica_identity == "d") and version >= _LISTS_COLUMNS
+            found.published[name] = tuple(state.primary_key) if lists else ()
     return found
 
 
@@ -138,7 +144,9 @@ def publish(connection: MoveConnection, name: str, published: Mapping[str, tuple
     try:
         with writing(connection, lock_timeout_ms=_LOCK_TIMEOUT_MS):
             connection.execute(f"DROP PUBLICATION IF EXISTS {name}")
-            connection.execute(f"CREATE PUBLICATION {name}" + (f" FOR TABLE {tables}" if tables else ""))
+            # Otherwise the changes of a partition would have its name, and not that of its table.
+            options = "WITH (publish_via_partition_root)"
+            connection.execute(f"CREATE PUBLICATION {name}{f' FOR TABLE {tables}' if tables else ''} {options}")
             [state] = connection.row(_state(name))
             connection.execute(f"COMMENT ON PUBLICATION {name} IS {literal(state)}")
     except psycopg.errors.InsufficientPrivilege as error:
@@ -194,8 +202,8 @@ def _state(name: str) -> str:
     )
 
 
-# A rewrite of a table gives it another file; a new column with a default, or another expression of a generated one,
-# changes rows without a rewrite.
+# A rewrite of a table, or TRUNCATE of a partition by itself, gives it another file; a new column with a default, or
+# another expression of a generated one, changes rows without a rewrite.
 _STATES = """
 SELECT c.relname::text, c.oid::bigint, c.relkind::text, c.relpersistence = 'p', c.relreplident::text,
     coalesce((
@@ -203,7 +211,8 @@ SELECT c.relname::text, c.oid::bigint, c.relkind::text, c.relpersistence = 'p', 
         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY(i.indkey)
         WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate AND i.indisvalid
     ), '{}'),
-    coalesce(columns.types, '{}'), concat(c.relfilenode, ':', columns.forms)
+    coalesce(columns.types, '{}'), concat(c.relfilenode, ':', columns.forms, parts.forms),
+    coalesce(parts.are_identified, true)
 FROM pg_class c LEFT JOIN LATERAL (
     SELECT jsonb_object_agg(a.attname, format_type(a.atttypid, NULL)) AS types, string_agg(
         concat_ws('/', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attcollation,
@@ -211,5 +220,14 @@ FROM pg_class c LEFT JOIN LATERAL (
     FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 ) columns ON true
+LEFT JOIN LATERAL (
+    WITH RECURSIVE part AS (
+        SELECT inhrelid FROM pg_inherits WHERE inhparent = c.oid
+        UNION ALL SELECT i.inhrelid FROM part JOIN pg_inherits i ON i.inhparent = part.inhrelid
+    )
+    SELECT string_agg(concat(':', r.oid, '/', r.relfilenode), '' ORDER BY r.oid) AS forms, bool_and(
+        r.relkind = 'p' OR (r.relkind = 'r' AND r.relpersistence = 'p' AND r.relreplident = 'd')) AS are_identified
+    FROM part JOIN pg_class r ON r.oid = part.inhrelid
+) parts ON c.relkind = 'p'
 WHERE c.relnamespace = to_regnamespace('public') AND c.relname = ANY(%(tables)s)
 """
