@@ -550,11 +550,9 @@ def a_key_without_a_sequence(ward: Ward) -> None:
     )
 
 
-def partition(ward: Ward, *months: int | None) -> None:
+def partition(ward: Ward, *months: int | None, kind: str = "timestamp") -> None:
     """Create a table with partitions, each of a month from now on, or the default one."""
-    ward.run(
-        'CREATE TABLE "Vis""its" (id integer, at timestamp NOT NULL, PRIMARY KEY (id, at)) PARTITION BY RANGE (at)'
-    )
+    ward.run(f'CREATE TABLE "Vis""its" (id integer, at {kind} NOT NULL, PRIMARY KEY (id, at)) PARTITION BY RANGE (at)')
     if ward.clinic.kind == OLDER:
         ward.run('ALTER TABLE "Vis""its" OWNER TO tatame_owner')
     for number, month in enumerate(months):
@@ -572,12 +570,18 @@ def partitions_that_end_in_weeks(ward: Ward) -> None:
 
 @sick("partitions", BAD)
 def partitions_that_have_ended(ward: Ward) -> None:
-    partition(ward, -3, -2)
+    partition(ward, -3, -2, kind="date")
+
+
+@sick("partitions", BAD)
+def a_partition_of_all_that_was_before(ward: Ward) -> None:
+    partition(ward)
+    ward.run("""CREATE TABLE past PARTITION OF "Vis""its" FOR VALUES FROM (MINVALUE) TO ('2026-01-01')""")
 
 
 @sick("partitions", BAD)
 def a_partitioned_table_without_partitions(ward: Ward) -> None:
-    partition(ward)
+    partition(ward, kind="timestamptz")
 
 
 @sick("partitions", WARN)
@@ -870,6 +874,17 @@ def test_rows_created_within_minutes_are_no_rate_of_ids(ward: Ward, ids: tuple[i
     ward.run(f"SELECT setval('versions_id_seq', {ids[-1]})")
 
     assert ward.finding("ids").verdict == GOOD
+
+
+@pytest.mark.parametrize("ward", [OLDER], indirect=True)
+def test_rows_in_a_default_partition_that_the_role_may_not_read_are_unknown(ward: Ward) -> None:
+    partition(ward, None)
+    ward.run("""CREATE TABLE "for ever" PARTITION OF "Vis""its" FOR VALUES FROM ('2026-01-01') TO (MAXVALUE)""")
+    finding = ward.finding("partitions")
+    assert finding.verdict == UNKNOWN
+    [grant] = re.findall(r"`(GRANT SELECT ON part_0 TO tatame_app)`, as postgres", finding.fix or "")
+    ward.run(grant)
+    assert ward.finding("partitions").text == "no table runs out of partitions"
 
 
 def test_every_verdict_of_every_line_has_a_sickness() -> None:

@@ -73,8 +73,8 @@ class RowsRefused(TatameError):
     what = "the target rejected rows of {table}: {reason}"
     means = _TABLE_UNCHANGED
     fix = (
-        "disable the trigger, or fix what `tatame-db check` finds, then run the command again; the log of the target's"
-        " server has the whole message"
+        "disable the trigger, create the partition that a row lacks, or fix what `tatame-db check` finds, then run the"
+        " command again; the log of the target's server has the whole message"
     )
 
 

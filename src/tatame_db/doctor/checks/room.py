@@ -94,7 +94,7 @@ def _answer_of_partitions(examination: Examination, row: Any) -> Answer | None:
             f" {advice.sql(examination, (row.create, row.owner), (row.attach, row.owner))}",
         )
     if not row.readable:
-        grant = f"GRANT SELECT ON {row.default_place} TO {examination.known.role}", row.owner
+        grant = f"GRANT SELECT ON {row.default_place} TO {examination.known.role}", row.default_owner
         return unknown(f"{examination.known.role} may not read {row.default_place}", advice.sql(examination, grant))
     if not examination.value(f"SELECT EXISTS (SELECT FROM {row.default_place})"):
         return None
@@ -125,7 +125,7 @@ WITH range AS (
         AND a.atttypid IN ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype)
     GROUP BY t.partrelid, p.relname, p.relowner, a.attname, a.atttypid, t.partdefid
 ), next AS (
-    SELECT *, coalesce(upper, date_trunc('month', now())) AS first,
+    SELECT *, CASE WHEN isfinite(upper) THEN upper ELSE date_trunc('month', now()) END AS first,
         CASE WHEN isfinite(upper) AND isfinite(lower) THEN age(upper, lower) ELSE interval '1 month' END AS length
     FROM range
 ), named AS (
@@ -141,7 +141,9 @@ SELECT format('%I', relname) AS name, format('%I', attname) AS column, quote_ide
     CASE WHEN isfinite(upper) THEN upper::date END AS end, upper IS NULL OR upper < now() + make_interval(days => :warn)
         AS ends_soon,
     CASE WHEN isfinite(upper) THEN extract(epoch FROM upper - now()) / 86400 END AS days_left,
-    default_id::regclass::text AS default_place, has_table_privilege(default_id, 'SELECT') AS readable,
+    default_id::regclass::text AS default_place,
+    (SELECT quote_ident(pg_get_userbyid(relowner)) FROM pg_class WHERE oid = default_id) AS default_owner,
+    has_table_privilege(default_id, 'SELECT') AS readable,
     format('CREATE TABLE %I (LIKE %I INCLUDING DEFAULTS)', partition, relname) AS create,
     format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', relname, partition, start, stop) AS attach
 FROM named ORDER BY upper NULLS FIRST, 1
