@@ -118,6 +118,8 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = None
     """The address of the database; without one, the embedded server is used."""
+    database_replica_url: SecretStr | None = None
+    """The address of a standby of it, or of several as hosts in one address, for reads by `db.replica`."""
     test_database_url: SecretStr | None = None
     """A server where tests may create and drop databases; without one, tests start an embedded server."""
     supabase_url: str | None = None
@@ -213,6 +215,11 @@ class Settings(BaseSettings):
     def address(self) -> URL | None:
         """The database in `DATABASE_URL`, or `None` for the embedded server. Raises `AddressInvalid`."""
         return parse_address(self.database_url.get_secret_value()) if self.database_url else None
+
+    @property
+    def replica_address(self) -> URL | None:
+        """The standbys in `DATABASE_REPLICA_URL`, or `None`. Raises `AddressInvalid`."""
+        return parse_address(self.database_replica_url.get_secret_value()) if self.database_replica_url else None
 
     @cached_property
     def app(self) -> AppSettings | None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from sqlalchemy import URL, text
+from sqlalchemy import text
+from tests.database.standbys import Pair, standby_pair
 
-from tatame_db import doctor, evolve
-from tatame_db.database.address import parse_address
+from tatame_db import doctor
 from tatame_db.database.creation import create_missing_database
 from tatame_db.database.errors import ServerNotReady, ServerNotRunning, ServerReadOnly, TooManyConnections
 from tatame_db.database.pool import AsyncDatabase, Database
@@ -27,48 +25,10 @@ from tatame_db.server.embedded import EmbeddedServer
 ANA = [{"clerk_user_id": "ana"}]
 
 
-def pg_ctl(server: EmbeddedServer, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return server._run("pg_ctl", "-w", f"--pgdata={home}/data", *arguments)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A primary and its standby; each listens on a socket in a directory."""
-
-    primary: EmbeddedServer
-    home: Path
-
-    @property
-    def standby(self) -> URL:
-        return self.primary.address.set(query={"host": str(self.home)})
-
-    def address(self, *hosts: object, attributes: str) -> URL:
-        names = ",".join(map(str, hosts))
-        return parse_address(f"postgresql://postgres@/tatame?host={names}&target_session_attrs={attributes}")
-
-    def promote(self) -> None:
-        assert pg_ctl(self.primary, self.home, "promote").returncode == 0
-
-
 @pytest.fixture
 def pair(fresh_server: EmbeddedServer, directory: Path) -> Generator[Pair]:
-    fresh_server.start()
-    create_missing_database(fresh_server.address)
-    with Database(fresh_server.address) as database:
-        evolve.migrate(database.engine)
-    home = directory / "standby"
-    home.mkdir()
-    fresh_server._hand_over(home, 0o700)
-    host = str(fresh_server.address.query["host"])
-    copied = fresh_server._run(
-        "pg_basebackup", f"--pgdata={home}/data", f"--host={host}", "--username=postgres", "-R", "--checkpoint=fast"
-    )
-    assert copied.returncode == 0, copied.stdout
-    options = f"--options=-c listen_addresses='' -c unix_socket_directories={home} -c fsync=off"
-    started = pg_ctl(fresh_server, home, "start", f"--log={home}/log", options)
-    assert started.returncode == 0, started.stdout
-    yield Pair(fresh_server, home)
-    pg_ctl(fresh_server, home, "stop", "--mode=immediate")
+    with standby_pair(fresh_server, directory / "standby") as pair:
+        yield pair
 
 
 def in_recovery(database: Database) -> bool:
@@ -150,10 +110,8 @@ def test_a_pool_finds_the_new_primary_after_a_failover(pair: Pair) -> None:
 
 def test_a_server_that_is_not_ready_yet_says_so(pair: Pair) -> None:
     # A standby that accepts no reads answers as a server does that is still starting.
-    pg_ctl(pair.primary, pair.home, "stop")
-    started = pg_ctl(
-        pair.primary,
-        pair.home,
+    pair.pg_ctl("stop")
+    started = pair.pg_ctl(
         "start",
         "--no-wait",
         f"--options=-c hot_standby=off -c listen_addresses='' -c unix_socket_directories={pair.home}",

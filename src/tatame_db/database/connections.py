@@ -114,7 +114,7 @@ class Connections:
 
     @classmethod
     def from_env(cls, **options: Unpack[DatabaseOptions]) -> Self:
-        """Connect to the database of the settings: `DATABASE_URL`, or else the embedded server.
+        """Connect to the database of the settings: `DATABASE_URL`, or else the embedded server; `DATABASE_REPLICA_URL`.
 
         Options that are not passed come from `TATAME_POOL_SIZE` and the other variables. Every statement is logged in
         development, and slow ones always.
@@ -123,6 +123,8 @@ class Connections:
         """
         settings = Settings.from_env()
         address = settings.address or EmbeddedServer(settings.data_directory).address
+        if "replica_address" not in options:
+            options["replica_address"] = settings.replica_address
         return cls(address, **(settings.database_options | options))
 
     def __repr__(self) -> str:

@@ -190,7 +190,25 @@ class ServerReadOnly(DatabaseUnavailable):
     reason: str
     what = "the server at {where} accepts no writes: {reason}"
     means = "The statement changed nothing; roll its transaction back."
-    fix = "write to the primary server: add `target_session_attrs=read-write` to the address, or change its host"
+    fix = (
+        "write to the primary server: with `db` in place of `db.replica`, or by an address that leads to it, such as"
+        " one with all hosts and `target_session_attrs=read-write`"
+    )
+
+
+@fact
+class NotAReplica(DatabaseUnavailable):
+    """`DATABASE_REPLICA_URL` leads to another database than `DATABASE_URL`, and not to a copy of it."""
+
+    primary: URL
+    what = "the server at {where} is no replica of {primary_where}: its data has another system identifier"
+    means = "Nothing was read from it."
+    fix = "set `DATABASE_REPLICA_URL` to a standby of the server in `DATABASE_URL`, or remove it"
+
+    @property
+    def primary_where(self) -> str:
+        """The address of the primary without its password."""
+        return readable(self.primary)
 
 
 @fact

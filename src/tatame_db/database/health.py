@@ -38,6 +38,21 @@ class Health:
     """Why there was no round trip."""
     busy: bool = False
     """Whether all connections of the pool are in use, so that sessions and queries wait."""
+    lag_seconds: float | None = None
+    """By how much a standby is behind its primary, at most; `None` if the server is no standby.
+
+    It is 0 if all that arrived is replayed, and the age of the last transaction that was replayed otherwise, also while
+    the standby is not connected to a primary.
+    """
+
+
+# A role without the rights for it sees that there is a receiver, and no more.
+_LAG = b"""
+SELECT CASE
+    WHEN EXISTS (SELECT FROM pg_stat_wal_receiver) AND pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
+    ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())
+END
+"""
 
 
 @dataclass(frozen=True)
@@ -66,7 +81,8 @@ class Probe:
 
     def _health(self, deadline: float) -> Health:
         try:
-            return Health(healthy=True, latency_ms=_round_trip(self.parameters, deadline) * 1000, busy=self.busy)
+            seconds, lag = _round_trip(self.parameters, deadline)
+            return Health(healthy=True, latency_ms=seconds * 1000, busy=self.busy, lag_seconds=lag)
         except TimeoutError:
             return self.timed_out()
         except psycopg.Error as error:
@@ -78,8 +94,10 @@ class Probe:
             return Health(healthy=False, reason=str(error), busy=self.busy)
 
 
-def _round_trip(parameters: Mapping[str, Any], deadline: float) -> float:
-    """Connect, run a statement, close, and return the seconds that the statement took; test a pooler for transactions.
+def _round_trip(parameters: Mapping[str, Any], deadline: float) -> tuple[float, float | None]:
+    """Connect, run a statement, close, and return the seconds that it took, and the lag of a standby.
+
+    It tests whether a pooler allows transactions.
 
     Raises `psycopg.OperationalError` and `TimeoutError`.
     """
@@ -97,7 +115,9 @@ def _round_trip(parameters: Mapping[str, Any], deadline: float) -> float:
             # Behind a pooler. One in statement mode answers this, and refuses what sessions need.
             _answer(connection, b"BEGIN", deadline)
             _answer(connection, b"COMMIT", deadline)
-        return seconds
+        is_standby = connection.parameter_status(b"in_hot_standby") == b"on"
+        lag = _answer(connection, _LAG, deadline) if is_standby else None
+        return seconds, None if lag is None else max(0.0, float(lag))
     finally:
         connection.finish()
 

@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from tatame_db.database.address import parse_address
+
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
@@ -46,13 +48,15 @@ class DatabaseOptions(TypedDict, total=False):
     """From how long a statement is logged as a warning: its name and time, never its values. By default never."""
     log_statements: bool
     """Whether every statement is logged, with its name and time."""
+    replica_address: URL | str | None
+    """The address of a standby, or of several as hosts in one address, for `db.replica`; by default the same server."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """The options with their defaults; each is described in `DatabaseOptions`.
 
-    Raises `ValueError` for a value that cannot be used.
+    Raises `ValueError` for a value that cannot be used, and `AddressInvalid`.
     """
 
     pool_size: int = POOL_SIZE
@@ -62,8 +66,12 @@ class Options:
     application_name: str = APPLICATION_NAME
     slow_statement_ms: int | None = None
     log_statements: bool = False
+    replica_address: URL | str | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.replica_address, str):
+            # An address hides its password, and a text does not.
+            object.__setattr__(self, "replica_address", parse_address(self.replica_address))
         for field in fields(self):
             if problem := option_problem(field.name, getattr(self, field.name)):
                 raise ValueError(f"{field.name} {problem}")

@@ -13,12 +13,13 @@ from sqlalchemy.exc import DBAPIError, MissingGreenlet
 from sqlalchemy.util.concurrency import in_greenlet
 
 from tatame_db.database.connecting import AsyncDatabasePool, DatabasePool, connect_async
-from tatame_db.database.connections import Connections
 from tatame_db.database.driver import close_async
 from tatame_db.database.errors import ConnectionsBusy
 from tatame_db.database.health import CHECK_TIMEOUT_SECONDS, Health
 from tatame_db.database.idle import AsyncIdleConnections
 from tatame_db.database.lending import LendingPool
+from tatame_db.database.readers import AsyncReaders, Readers
+from tatame_db.database.replicas import ReplicaConnections, replica_options
 from tatame_db.database.retries import (
     RETRIES,
     Attempts,
@@ -43,7 +44,7 @@ T = TypeVar("T")
 CLOSE_TIMEOUT_SECONDS = 30.0
 
 
-class Database(Connections):
+class Database(Readers):
     """A pool of at most 20 connections, and sessions on them.
 
         with Database.from_env() as db, db.session.begin() as session:
@@ -116,6 +117,13 @@ class Database(Connections):
         A stream that the caller itself has not read to its end is not waited for: if it goes on, it raises
         `DatabaseClosed`. Raises `ConnectionsBusy` when the time runs out.
         """
+        try:
+            if isinstance(self._replica, Database):
+                self._replica.close(timeout_seconds)
+        finally:
+            self._close(timeout_seconds)
+
+    def _close(self, timeout_seconds: float) -> None:
         self._end_streams()
         self._pool.kept.close()
         self._idle.stop()
@@ -135,7 +143,7 @@ class Database(Connections):
             self.close()
 
 
-class AsyncDatabase(Connections):
+class AsyncDatabase(AsyncReaders):
     """The asyncio version of `Database`.
 
     async with AsyncDatabase.from_env() as db, db.session.begin() as session:
@@ -226,6 +234,13 @@ class AsyncDatabase(Connections):
         A stream that the caller itself has not read to its end is not waited for: if it goes on, it raises
         `DatabaseClosed`. Raises `ConnectionsBusy` when the time runs out.
         """
+        try:
+            if isinstance(self._replica, AsyncDatabase):
+                await self._replica.close(timeout_seconds)
+        finally:
+            await self._close(timeout_seconds)
+
+    async def _close(self, timeout_seconds: float) -> None:
         self._end_streams()
         if isinstance(self._pool, LendingPool):
             self._pool.end_loans()
@@ -244,6 +259,26 @@ class AsyncDatabase(Connections):
     async def __aexit__(self, _: object, raised: BaseException | None, __: object) -> None:
         with _note_on(raised):
             await self.close()
+
+
+class _Replica(ReplicaConnections, Database):
+    """The `replica` of a `Database`."""
+
+    def __init__(self, primary: Database) -> None:
+        self.primary = primary
+        super().__init__(primary.options.replica_address or primary.address, **replica_options(primary))
+
+
+class _AsyncReplica(ReplicaConnections, AsyncDatabase):
+    """The `replica` of an `AsyncDatabase`."""
+
+    def __init__(self, primary: AsyncDatabase) -> None:
+        self.primary = primary
+        super().__init__(primary.options.replica_address or primary.address, **replica_options(primary))
+
+
+Database._new_replica = _Replica
+AsyncDatabase._new_replica = _AsyncReplica
 
 
 @contextmanager

@@ -43,9 +43,24 @@ async def ready(request: Request) -> JSONResponse:
         log_safely(logger, logging.WARNING, "not ready: %s", reason)
         headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
         return JSONResponse({"status": "unavailable"}, status_code=503, headers=headers)
-    return JSONResponse(
-        {"status": "ready", "latency_ms": round(max(health.latency_ms or 0 for health in found), 1)},
-    )
+    content = {"status": "ready", "latency_ms": round(max(health.latency_ms or 0 for health in found), 1)}
+    return JSONResponse(content | await _replica_lag(request))
+
+
+async def _replica_lag(request: Request) -> dict[str, float | None]:
+    """Return the largest lag of the replicas, if there are any; one that is away keeps no request from the app."""
+    databases = [getattr(request.state, key, None) for key in (ASYNC_KEY, SYNC_KEY)]
+    checked = [
+        await _check(database.replica) for database in databases if database and database.options.replica_address
+    ]
+    found = [health for health in checked if health is not None]
+    for health in found:
+        if not health.healthy:
+            log_safely(logger, logging.WARNING, "the replica is not ready: %s", health.reason)
+    if not found:
+        return {}
+    lags = [health.lag_seconds for health in found]
+    return {"replica_lag_seconds": None if None in lags else max(lag or 0.0 for lag in lags)}
 
 
 async def _check(database: Database | AsyncDatabase | None) -> Health | None:
