@@ -384,6 +384,44 @@ def test_a_statement_that_changes_many_rows_asks_whatever_its_words_are(
     assert state(database, "SELECT count(*) FROM belts") == (0,)
 
 
+def test_what_the_commit_or_a_policy_hides_is_in_the_question(writer: Client, belts: tuple[Database, str]) -> None:
+    database, role = belts
+    writer.run("CREATE TABLE days (n int); INSERT INTO days VALUES (1)")
+    writer.run(
+        "CREATE FUNCTION wipe_late() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM wipe(); RETURN NULL; END';"
+        "CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON days DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"
+        " EXECUTE FUNCTION wipe_late()"
+    )
+    lines, _ = asked(writer, "UPDATE days SET n = 2 WHERE n = 1", yes=False)
+    assert sorted(lines) == ["deletes 60 rows of belts", "updates 1 row of days"]
+    convert = "ALTER TABLE belts ALTER name TYPE text USING 'wiped'"
+    assert asked(writer, convert, yes=False)[0] == ["changes the values of a column, in every row"]
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "ALTER TABLE belts ENABLE ROW LEVEL SECURITY; ALTER TABLE belts FORCE ROW LEVEL SECURITY"
+        )
+        connection.exec_driver_sql("ANALYZE belts")
+    assert asked(writer, "DROP TABLE belts CASCADE", yes=False)[0] == ["drops belts, which has about 60 rows"]
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE belts DISABLE ROW LEVEL SECURITY")
+        connection.exec_driver_sql(f'ALTER ROLE "{role}" SET track_counts = off')
+    for statement, line in {
+        "DELETE FROM belts": "deletes 60 rows",
+        "UPDATE belts SET name = 'x' WHERE id > 20": "updates 40 rows",
+    }.items():
+        assert asked(writer, statement, yes=False, tab="uncounted")[0] == [line]
+    assert state(database)[0] == "white" * 60
+
+
+def test_a_statement_that_fails_like_one_outside_transactions_runs_once(
+    writer: Client, belts: tuple[Database, str]
+) -> None:
+    before = state(belts[0], "SELECT nextval('counter')")
+    forged = "DO $$ BEGIN PERFORM nextval('counter'); RAISE 'no' USING ERRCODE = '25001'; END $$"
+    assert writer.error(forged)["code"] == "25001"
+    assert state(belts[0], "SELECT nextval('counter')") == (before[0] + 2,)
+
+
 def test_no_statement_runs_outside_a_transaction_of_a_studio_that_is_gone(
     writer: Client, belts: tuple[Database, str]
 ) -> None:

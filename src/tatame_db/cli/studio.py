@@ -49,7 +49,11 @@ def studio(
         target.database, embedded=target.server is not None, write=write, read_only_role=read_only_role
     )
     mode = "can write" if write else "read-only"
-    console.say(f"studio of {target.readable}, {mode}, as {opened.role}; stop it with Ctrl-C")
+
+    def say_ready(address: str) -> None:
+        console.say(f"studio of {target.readable}, {mode}, as {opened.role}; stop it with Ctrl-C")
+        console.answer(address)
+
     source = partial(postgres_source, target)
     serve.serve(
         opened,
@@ -58,6 +62,6 @@ def studio(
         port=port,
         # A link that the user names is followed, one in the project is not.
         queries=queries.resolve() if queries else None,
-        on_ready=console.answer,
+        on_ready=say_ready,
         open_browser=not no_browser,
     )

@@ -242,7 +242,14 @@ class ChangesRejected(Refused):
     status = 422
     what = "the database rejected {places}"
     means = "Nothing was saved."
-    fix = "correct the marked cells"
+    fix = "{advice}"
+
+    @property
+    def advice(self) -> str:
+        """The fix for rejected cells, or for whole rows."""
+        if any(rejection.column for rejection in self.errors):
+            return "correct the marked cells"
+        return "undo the marked changes, or first change what the reason names"
 
     @property
     def places(self) -> str:

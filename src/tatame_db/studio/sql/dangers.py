@@ -37,7 +37,7 @@ def is_dangerous(statement: Statement) -> bool:
             return True
         case ("ALTER",):
             # `ALTER TABLE … DROP COLUMN`, in which COLUMN may be left out.
-            return any(
+            return _converts(words) or any(
                 word == "DROP" and words[at + 1 : at + 2] not in {(kept,) for kept in _KEEPS_ROWS}
                 for at, word in enumerate(words)
             )
@@ -45,6 +45,11 @@ def is_dangerous(statement: Statement) -> bool:
             return first in _MAY_WRITE and _lacks_where(words)
         case _:
             return False
+
+
+def _converts(words: tuple[str, ...]) -> bool:
+    """Return whether a column gets other values, by `ALTER COLUMN … TYPE … USING …`."""
+    return words[:1] == ("ALTER",) and "TYPE" in words and "USING" in words
 
 
 def may_change(statement: Statement) -> bool:
@@ -172,16 +177,20 @@ async def _has_pages(driver: psycopg.AsyncConnection, oid: int) -> bool:
     return bool(row and row[0])
 
 
-async def effects_of(wire: Wire, statement: Statement, before: Tables, attempt: Attempt) -> list[str]:
+async def effects_of(
+    wire: Wire, statement: Statement, before: Tables, attempt: Attempt, command: str | None
+) -> list[str]:
     """Describe the effects of a statement that has run since the mark of an attempt, as far as it asks about them.
 
+    `command` is what the server reported at its end. Triggers and constraints that were deferred have to have run.
     If its words show that rows are lost, it is undone to count them, and run again. Another may do more than to change
     tables, so it does not run twice, and the rows that it loses are estimated.
     """
     effects = await _compare(wire.driver, before)
     if not is_dangerous(statement):
         estimates = {oid: _estimate(before[oid]) for oid in effects.lost}
-        return effects.describe(before, estimates) if effects.are_many else []
+        lines = effects.describe(before, estimates) if effects.are_many else []
+        return lines or await _uncounted(wire.driver, command, MOST_UNASKED)
     rows: dict[int, str] = {}
     if effects.lost:
         await attempt.return_to_mark()
@@ -194,7 +203,25 @@ async def effects_of(wire: Wire, statement: Statement, before: Tables, attempt: 
     lines = effects.describe(before, rows)
     if not lines and statement.words[:1] == ("DROP",):
         lines = [f"runs {' '.join(statement.words[:2])}"]
-    return lines
+    elif not lines and _converts(statement.words):
+        lines = ["changes the values of a column, in every row"]
+    return lines or await _uncounted(wire.driver, command, 0)
+
+
+_MAY_BE_UNCOUNTED = (
+    "SELECT pg_catalog.current_setting('track_counts') = 'off'"
+    " OR EXISTS (SELECT FROM pg_catalog.pg_class WHERE relkind = 'f')"
+)
+
+
+async def _uncounted(driver: psycopg.AsyncConnection, command: str | None, most: int) -> list[str]:
+    """Describe what the server does not count by table: rows of foreign tables, and all with `track_counts = off`."""
+    word, _, count = (command or "").partition(" ")
+    verb = {"DELETE": "deletes", "UPDATE": "updates", "MERGE": "changes"}.get(word)
+    if verb is None or int(count) <= most:
+        return []
+    row = await (await driver.execute(_MAY_BE_UNCOUNTED)).fetchone()
+    return [f"{verb} {_rows(int(count))}"] if row and row[0] else []
 
 
 async def _count_rows(driver: psycopg.AsyncConnection, before: Tables, oids: list[int]) -> dict[int, str]:
@@ -208,6 +235,8 @@ async def _count_rows(driver: psycopg.AsyncConnection, before: Tables, oids: lis
         await driver.execute("SAVEPOINT tatame_studio_count")
         try:
             await driver.execute(f"SET LOCAL statement_timeout = '{_COUNT_TIMEOUT}'")
+            # A policy would hide rows that are lost nevertheless; PostgreSQL refuses to count them then.
+            await driver.execute("SET LOCAL row_security = off")
             count = f"SELECT count(*) FROM {table.name}"  # noqa: S608, the server wrote the name, with quotes
             row = await (await driver.execute(count.encode())).fetchone()
             counted[oid] = _rows(row[0]) if row else "rows"

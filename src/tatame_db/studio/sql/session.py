@@ -315,17 +315,17 @@ class Session:
                 async for piece in pieces:
                     has_result = True
                     yield piece
-            lines = await effects_of(self.wire, statement, before, attempt)
-        except (psycopg.errors.ActiveSqlTransaction, psycopg.errors.InvalidTransactionTermination):
-            if attempt.is_in_block or has_result:
-                raise
-            await attempt.undo()
-            cannot_be_undone = True
-        except psycopg.Error:
+            if not attempt.is_in_block:
+                # What a trigger does at the commit belongs to the effects.
+                await self.wire.driver.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            lines = await effects_of(self.wire, statement, before, attempt, outcome.command)
+        except psycopg.Error as error:
             # A block fails, as in psql.
             if not attempt.is_in_block:
                 await attempt.undo()
-            raise
+            if attempt.is_in_block or has_result or not _is_refused_in_transactions(error):
+                raise
+            cannot_be_undone = True
         if cannot_be_undone:
             self.wire.notices.found.clear()
             command = " ".join(statement.words[:2])
@@ -355,3 +355,8 @@ def _held_lock(locked: str) -> Refusal:
 
 def _needs_block(name: str) -> Refusal:
     return Refusal(f"{name} can only be used in transaction blocks", code="25P01", fix="run BEGIN before it")
+
+
+def _is_refused_in_transactions(error: psycopg.Error) -> bool:
+    """Return whether PostgreSQL itself refuses the statement in a transaction; a function may raise the same error."""
+    return error.diag.source_function in {"PreventInTransactionBlock", "_SPI_commit", "_SPI_rollback"}
