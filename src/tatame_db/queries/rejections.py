@@ -36,6 +36,11 @@ REJECTIONS = {
     "22003": ("has a number that is out of the range of its column", CORRECT),
 }
 ROW_FAULTS = ("22", "23")
+# PostgreSQL names the table then, and no constraint.
+NO_PARTITION = (
+    "belongs to no partition of the table",
+    "correct this row, or create the partition: `tatame-db doctor` shows where they end",
+)
 
 # PostgreSQL shows this much of a value of a row.
 SHOWN_BYTES = 64
@@ -54,6 +59,8 @@ def rejection(
     problem, advice = REJECTIONS.get(state, (f"has a value that PostgreSQL rejected (error {state})", CORRECT))
     if state == "23505" and not key:
         advice += "; `upsert` updates a row that exists"
+    if state == "23514" and error.diag.table_name and not error.diag.constraint_name:
+        problem, advice = NO_PARTITION
     columns = key if state == "21000" else _columns(model, error)
     if state == "23505" and columns and not any(set(columns) & set(batch.named) for batch in batches):
         # No row names the column, so its sequence made the value.
