@@ -121,8 +121,9 @@ _INDEXES = text(
     """.replace("::", r"\:\:")
 )
 _IS_SMALL = text(
-    "SELECT count(*) > 0 FROM pg_class WHERE oid = to_regclass(:table) AND relkind IN ('r', 'm')"
-    " AND has_table_privilege(oid, 'SELECT') AND pg_table_size(oid) <= :bytes"
+    "SELECT count(*) > 0 FROM pg_class WHERE oid = to_regclass(:table) AND relkind IN ('r', 'm', 'p')"
+    " AND has_table_privilege(oid, 'SELECT') AND CASE relkind WHEN 'p'"
+    " THEN (SELECT sum(pg_table_size(relid)) FROM pg_partition_tree(oid)) ELSE pg_table_size(oid) END <= :bytes"
 )
 
 
