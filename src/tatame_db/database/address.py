@@ -30,6 +30,8 @@ _NOT_EMPTY = {
     "min_protocol_version": "3.0",
     "max_protocol_version": "3.0",
 }
+# Where SQLAlchemy would write the host; no escaped part of an address contains it.
+_PLACE = "\0"
 # With the name of any driver, as SQLAlchemy writes it: this package brings its own.
 _SCHEME = re.compile(r"postgres(ql)?(\+\w+)?")
 
@@ -145,9 +147,31 @@ def _several_hosts(hosts: str) -> dict[str, str]:
 def readable(address: URL) -> str:
     """Write an address for psql, libpq and other tools, without its password."""
     without = address._replace(drivername="postgresql", password=None)
+    if several := _several_hosts_of(address):
+        without = without.difference_update_query(("host", "port")).set(host=_PLACE)
     front, mark, options = without.render_as_string().partition("?")
+    front = front.replace(_PLACE, several)
     # libpq does not read `+` as a space, and `/` needs no escape among the options.
     return front + mark + options.replace("+", "%20").replace("%2F", "/").replace("%2C", ",")
+
+
+def hosts_of(address: URL) -> list[str]:
+    """Return the hosts of an address, which are tried in turn; none if it names none."""
+    named = str(address.query.get("host") or address.host or "")
+    return named.split(",") if named else []
+
+
+def _several_hosts_of(address: URL) -> str:
+    """Write several hosts as `parse_address` reads them: `a:5432,b:5433`. Directories of sockets stay an option."""
+    hosts, ports = hosts_of(address), str(address.query.get("port", "")).split(",")
+    if len(hosts) < 2 or len(ports) != len(hosts) or not all(map(_is_plain, hosts)):
+        return ""
+    written = (f"[{host}]" if ":" in host else host for host in hosts)
+    return ",".join(f"{host}:{port}" for host, port in zip(written, ports, strict=True))
+
+
+def _is_plain(host: str) -> bool:
+    return re.fullmatch(r"[\w.:-]+", host) is not None
 
 
 def is_embedded(address: URL) -> bool:

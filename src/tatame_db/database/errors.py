@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tatame_db.database.address import is_local, may_be_embedded, readable
+from tatame_db.database.address import hosts_of, is_local, may_be_embedded, readable
 from tatame_db.database.dialect import OLDEST_SERVER, quoted
 from tatame_db.errors import TatameError, fact
 
@@ -42,6 +42,22 @@ class ServerNotRunning(DatabaseUnavailable):
         if is_local(self.address):
             return "start the server, or the pooler, of this address; or check the host and the port in `DATABASE_URL`"
         return "check the host and the port in `DATABASE_URL`, and the network between here and there"
+
+
+@fact
+class PrimaryMissing(ServerNotRunning):
+    """None of the hosts of an address takes writes: the primary is lost, and no standby is promoted yet."""
+
+    what = "no host of {hosts} takes writes at {where}: {reason}"
+    fix = (
+        "wait and try again if a standby is being promoted at the moment; otherwise promote one, or start the primary,"
+        " and check the hosts in `DATABASE_URL`"
+    )
+
+    @property
+    def hosts(self) -> int:
+        """The number of hosts in the address."""
+        return len(hosts_of(self.address))
 
 
 @fact

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from tatame_db.database.address import is_local
+from tatame_db.database.address import hosts_of, is_local
 from tatame_db.database.errors import (
     ConnectionRefused,
     DatabaseMissing,
@@ -18,6 +18,7 @@ from tatame_db.database.errors import (
     PoolerConsole,
     PoolerModeUnsupported,
     PoolerWithoutServer,
+    PrimaryMissing,
     ServerNotReady,
     ServerNotRunning,
     ServerReadOnly,
@@ -83,7 +84,17 @@ def connection_error(address: URL, error: psycopg.Error) -> DatabaseUnavailable:
         suspended = process is not None and process.is_suspended
         return ServerSilent(address=address, reason=reason, pid=process.pid if process else None, suspended=suspended)
     kind = _kind(_ANSWERS, reason, ConnectionRefused) if answered else _kind(_NO_ANSWER, reason, ServerNotRunning)
+    if kind in _WITHOUT_PRIMARY and len(hosts_of(address)) > 1 and _wants_primary(address):
+        kind = PrimaryMissing
     return kind(address=address, reason=reason)  # type: ignore[call-arg]  # all in the tables have a reason
+
+
+# The reason is that of the last host, which may be a standby, be away, or still be starting.
+_WITHOUT_PRIMARY = (ServerNotRunning, ServerReadOnly, ServerNotReady)
+
+
+def _wants_primary(address: URL) -> bool:
+    return address.query.get("target_session_attrs") in {"read-write", "primary"}
 
 
 def statement_error(address: URL, error: psycopg.Error, connection: PGconn | None) -> DatabaseUnavailable | None:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tatame_db.database.address import readable
 from tatame_db.database.dialect import literal
+from tatame_db.database.errors import ServerReadOnly
 from tatame_db.database.failures import statement_error
 from tatame_db.database.text_output import TEXT_OUTPUT
 from tatame_db.errors import TatameError, fact
@@ -147,7 +148,7 @@ _DAMAGED = ("XX001", "XX002")
 def attribute_errors(connection: MoveConnection) -> Generator[None]:
     """Raise an error in words for a statement that the server of this connection ended.
 
-    Raises `ResourceExhausted`, `StandbyConflict`, `StatementCanceled`, `ServerFailed`.
+    Raises `ResourceExhausted`, `ServerReadOnly`, `StandbyConflict`, `StatementCanceled`, `ServerFailed`.
     """
     try:
         yield
@@ -158,6 +159,9 @@ def attribute_errors(connection: MoveConnection) -> Generator[None]:
             raise ResourceExhausted(
                 database=connection.name, resource=resource, reason=reason, advice=advice
             ) from error
+        # A standby, or a primary that has become one; a source has an address of its own to correct.
+        if isinstance(error, psycopg.errors.ReadOnlySqlTransaction) and connection.name == "target":
+            raise ServerReadOnly(address=connection.address, reason=reason) from error
         if isinstance(error, psycopg.errors.QueryCanceled):
             raise StatementCanceled(database=connection.name, reason=reason) from error
         # Nothing else can conflict with a transaction that only reads.
