@@ -132,6 +132,33 @@ def test_a_partitioned_table_of_the_target_is_read_and_written_with_its_partitio
     assert verify().equal
 
 
+def test_a_row_without_a_partition_on_the_target_is_an_obstacle(
+    copy: Copy, plan: Callable[..., move.Plan], verify: Callable[[], move.Proof], supabase: URL, engine: Engine
+) -> None:
+    change(
+        engine.url,
+        "ALTER TABLE checkins RENAME TO old; CREATE TABLE checkins (LIKE old INCLUDING DEFAULTS,"
+        " PRIMARY KEY (id, created_at)) PARTITION BY RANGE (created_at); CREATE TABLE past PARTITION OF checkins"
+        " FOR VALUES FROM (MINVALUE) TO ('2029-12-31') PARTITION BY RANGE (id);"
+        "CREATE TABLE low PARTITION OF past FOR VALUES FROM (0) TO (80000);"
+        "CREATE TABLE high PARTITION OF past FOR VALUES FROM (90001) TO (MAXVALUE);"
+        "CREATE TABLE later PARTITION OF checkins FOR VALUES FROM ('2030-01-01') TO ('2030-02-01');"
+        "ALTER SEQUENCE checkins_id_seq OWNED BY checkins.id; DROP TABLE old;"
+        "CREATE INDEX checkins_user_id_date_index ON checkins (user_id, date)",
+    )
+    change(
+        supabase,
+        "INSERT INTO checkins (id, created_at) VALUES (81, '2029-12-31 12:00+00'), (82, '2030-01-31 23:00-03'),"
+        " (83, '2030-01-31 23:00+00'), (90000, '2026-01-01')",
+    )
+    assert found(plan()) == [("checkins", "no-partition", 3, ["81", "82", "90000"])]
+    with pytest.raises(move.ObstaclesUnresolved):
+        copy()
+    copy(rejects="keep")
+    assert verify().equal_but_for_choices
+    assert ask(engine.url, "SELECT id FROM checkins WHERE id BETWEEN 80 AND 60000 OR id > 80000") == [(83,)]
+
+
 def test_a_partitioned_table_of_the_source_is_read_with_its_partitions(
     copy: Copy, plan: Callable[..., move.Plan], verify: Callable[[], move.Proof], supabase: URL
 ) -> None:

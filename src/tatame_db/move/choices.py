@@ -61,7 +61,16 @@ class Choices:
 
 
 _OF_THE_WAY_BACK = {"rejected-id", "not-unique", "refused", "referenced", "changed-by-source"}
-_CAN_BE_REJECTED = {"orphan", "misfit", "duplicate", "missing-value", "last-id", "too-long", *_OF_THE_WAY_BACK}
+_CAN_BE_REJECTED = {
+    "orphan",
+    "misfit",
+    "duplicate",
+    "missing-value",
+    "last-id",
+    "too-long",
+    "no-partition",
+    *_OF_THE_WAY_BACK,
+}
 _STORED = "kept in `tatame_move.rejects`"
 
 

@@ -11,9 +11,10 @@ from sqlalchemy.sql.elements import False_, True_
 
 from tatame_db.database.dialect import DIALECT, literal, quoted
 from tatame_db.errors import TatameError, fact
-from tatame_db.move.catalogue import partitioned_tables, read_source_tables, target_name
+from tatame_db.move.catalogue import read_source_tables, target_name
 from tatame_db.move.conversion import HASHED_TEXT, INTEGERS, MISSING, TEXT, UNCHANGED, Conversion, about, hashed
 from tatame_db.move.known_conversions import TEXT_TYPES, conversion
+from tatame_db.move.partitions import Partitions, read_partitions
 from tatame_db.move.sql import array
 from tatame_db.schema import form, key_of, moved_tables, optional_in_source, phase, phases
 
@@ -205,6 +206,7 @@ class TableMap:
     excluded: ExcludedRows = field(default_factory=ExcludedRows)
     hides_rows: bool = False
     """Whether `target_name` is a query that leaves out rows or values."""
+    partitions: Partitions | None = None
     own: list[ColumnMap] = field(default_factory=list[ColumnMap])
     """Columns that only the target has, and whose values stay as they are: nothing compares or writes them."""
 
@@ -343,7 +345,9 @@ def refuse_unknown(names: Sequence[str]) -> None:
 
 def read_mapping(connections: Connections) -> Mapping:
     """Read both catalogues and map the source's tables and columns by name. Raises `SourceUnreadable`."""
-    return map_source(connections.source, partitioned_tables(connections.target))
+    partitions = read_partitions(connections.target)
+    mapping = map_source(connections.source, partitions)
+    return replace(mapping, tables=[replace(table, partitions=partitions.get(table.name)) for table in mapping.tables])
 
 
 def map_source(source: MoveConnection, partitioned: Collection[str] = ()) -> Mapping:

@@ -59,6 +59,7 @@ def of_a_row(table: TableMap) -> Iterator[Requirement]:
         reason = f"{key.name} is the largest integer, so no new row could get a higher one"
         yield Requirement("last-id", reason, f"{key.compared} = {LARGEST_IDS[key.type]}", ("give the row another id",))
     yield from _too_long(table)
+    yield from _without_partition(table)
     for unknown in table.unknown:
         yield Requirement(
             "unknown-column",
@@ -98,6 +99,21 @@ def _missing_value(column: ColumnMap, source: SourceColumn) -> Requirement:
         ("fill it at the source", "delete the rows at the source"),
         source.name,
     )
+
+
+def _without_partition(table: TableMap) -> Iterator[Requirement]:
+    """Yield the requirement that the target has a partition for the row."""
+    columns = [table.column(name) for name in table.partitions.columns] if table.partitions else []
+    if table.partitions and columns and all(column.source for column in columns):
+        values = ", ".join(f"{column.compared} AS {quoted(column.name)}" for column in columns)
+        known = " AND ".join(f"row.{quoted(column.name)} IS NOT NULL" for column in columns)
+        yield Requirement(
+            "no-partition",
+            f"the target has no partition for the value of {', '.join(column.name for column in columns)}",
+            f"EXISTS (SELECT FROM (SELECT {values}) AS row WHERE {known} AND NOT ({table.partitions.condition}))",
+            ("create the partition on the target", "correct the value at the source"),
+            ", ".join(column.source.name for column in columns if column.source),
+        )
 
 
 def _too_long(table: TableMap) -> Iterator[Requirement]:
