@@ -21,8 +21,11 @@ export const PLAIN_CSV: CsvOptions = { separator: ",", nulls: "", harmless: fals
 const NUMBER = /^(smallint|integer|bigint|numeric|decimal|real|double precision|float[48]?|int[248]|oid)\b(?!.*\[\])/;
 const UNQUOTED = /^(bool|boolean|date|time|timestamp|timestamptz|uuid)\b(?!.*\[\])/;
 const JSON_NUMBER = /^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$/;
-/** The characters that OWASP lists, in both widths: a spreadsheet may compute a cell that starts with one of them. */
-const FORMULA = /^[=+\-@\t\r\n＝＋－＠]/;
+/**
+ * The characters that OWASP lists, in both widths: a spreadsheet may compute a cell that starts with one of them. With
+ * apostrophes before it too, so that an import can remove one of them again.
+ */
+const FORMULA = /^'*[=+\-@\t\r\n＝＋－＠]/;
 
 export const isNumber = (type: string): boolean => NUMBER.test(type);
 

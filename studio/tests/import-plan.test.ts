@@ -5,6 +5,7 @@ import { column } from "./column.ts";
 
 const columns = [column("id", { nullable: false, default: "the next number" }), column("first_name"), column("ação")];
 const sample = (form: "csv" | "json", names: string[]): Sample => ({
+  harmless: false,
   form,
   names,
   encoding: "utf-8",

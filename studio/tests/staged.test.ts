@@ -22,7 +22,10 @@ import {
   undo,
 } from "../src/changes/staged.ts";
 
-beforeEach(() => forgetSaved([], []));
+beforeEach(() => {
+  discardAll();
+  forgetSaved([], []);
+});
 
 const staged = (table: string, key: string) => {
   const change = changeOf(table, key);
@@ -129,9 +132,35 @@ test("undo reverts the steps, the last one first", () => {
 
 test("a save cannot be undone", () => {
   stage("users", "1", "first_name", "a", "b");
-  forgetSaved([], []);
+  forgetSaved([...changes.values()], ["1"]);
   assert.ok(!undo());
   assert.equal(changes.size, 0);
+});
+
+test("what is staged while a save is under way stays, with the saved values before it", () => {
+  stage("users", "1", "first_name", "a", "b");
+  stage("users", "1", "last_name", "c", "d");
+  stage("users", "2", "plan", null, "monthly");
+  const fresh = stageInsert("users");
+  stage("users", fresh, "first_name", null, "new");
+  stageDelete("users", "3", { id: "3" });
+  stage("users", "5", "plan", "x", "y");
+  const sent = structuredClone([...changes.values()]);
+  stage("users", "1", "first_name", "b", "later");
+  stage("users", fresh, "plan", null, "yearly");
+  stageDelete("users", "5", { id: "5", plan: "x" });
+  stage("users", "4", "plan", null, "weekly");
+  forgetSaved(sent, ["1", "2", "7", "3", "5"]);
+  assert.deepEqual(
+    [...changes.values()].map(({ op, key, values, was }) => [op, key, values, was]),
+    [
+      ["update", "4", { plan: "weekly" }, { plan: null }],
+      ["update", "1", { first_name: "later" }, { first_name: "b" }],
+      ["update", "7", { plan: "yearly" }, { plan: null }],
+      ["delete", "5", {}, { id: "5", plan: "y" }],
+    ],
+  );
+  assert.deepEqual(takeSavedRows("users"), ["7"]);
 });
 
 test("the new rows of a save are named once, by the table", () => {

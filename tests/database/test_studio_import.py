@@ -221,6 +221,26 @@ def test_lists_constants_defaults_and_marks_of_null(writing_studio: Client, data
     assert rows(database, "SELECT recipients FROM public.notifications WHERE title = 'c'") == [(["1", None, "2"],)]
 
 
+def test_an_export_for_excel_is_imported_as_it_was(writing_studio: Client, database: Database) -> None:
+    texts = ["+55 11 99", "=1+1", "'plain", "-5", "'", "@x", "", "'=2", "''+3"]
+    with database.engine.begin() as connection:
+        for number, value in enumerate(texts, start=1000):
+            connection.execute(
+                text("INSERT INTO users (id, clerk_user_id, phone) VALUES (:id, :id, :phone)"),
+                {"id": number, "phone": value},
+            )
+    query = "SELECT array_agg(coalesce(phone, '') ORDER BY id) FROM users WHERE id >= 1000"
+    before = rows(database, query)
+    form = "columns=id,clerk_user_id,phone&harmless=1&separator=;&sort=-id"
+    exported = writing_studio.ask(f"/api/export/users.csv?{form}").text
+    assert "'+55 11 99" in exported
+    again = plan("id", "clerk_user_id", "phone", key=["id"], existing="update")
+    assert send(writing_studio, "sample", again, exported)["harmless"] is True
+    assert send(writing_studio, "sample", again, "id,phone\n1,5\n")["harmless"] is False
+    assert send(writing_studio, "run", {**again, "harmless": True}, exported)["updated"] >= len(texts)
+    assert rows(database, query) == before
+
+
 def test_numbers_from_the_file_move_the_sequence_on(writing_studio: Client, database: Database) -> None:
     with_ids = plan("id", "clerk_user_id")
     outcome = send(writing_studio, "run", with_ids, "id,c\n500,b\n20,c\n")

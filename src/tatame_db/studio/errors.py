@@ -174,8 +174,8 @@ ENCODING_ADVICE = {
     "22P05": "write the value without this character, which the encoding of the database lacks",
     # Read from the database: whatever the studio sends is UTF-8.
     "22021": (
-        "the database has no encoding (SQL_ASCII), and a text in it is not UTF-8: hide its column with *Columns*, or"
-        " read its bytes in the SQL page with `convert_to(column, 'SQL_ASCII')`"
+        "these bytes are no text in UTF-8: correct what is converted; in a database without an encoding (SQL_ASCII),"
+        " hide the column with *Columns*, or read its bytes in the SQL page with `convert_to(column, 'SQL_ASCII')`"
     ),
 }
 """By SQLSTATE, what to do about a text that a database cannot store, or that cannot be read."""

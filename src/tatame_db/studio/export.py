@@ -30,7 +30,7 @@ MEDIA_TYPES = {
     "json": "application/json",
     "jsonl": "application/x-ndjson",
 }
-FORMULA_CHARACTERS = "=+@\t\r\n\uff1d\uff0b\uff0d\uff20-"
+_FORMULA_CHARACTERS = "=+@\t\r\n\uff1d\uff0b\uff0d\uff20-"
 """The first characters, in both widths, of what a spreadsheet may compute; OWASP lists them under "CSV injection"."""
 _SEPARATORS = {",": "csv", ";": "csv", "\t": "tsv"}
 _NULLS = {"", "\\N"}
@@ -131,9 +131,22 @@ async def _csv(database: AsyncDatabase, selection: Selection, form: Form) -> Asy
 
 def csv_heading(names: Sequence[str], form: Form) -> str:
     """Write the first line of a CSV file."""
-    shown = (f"'{name}" if form.harmless and name.startswith(tuple(FORMULA_CHARACTERS)) else name for name in names)
+    shown = (f"'{name}" if form.harmless and is_formula(name) else name for name in names)
     fields = (quoted(name) if set(name) & {form.separator, '"', "\r", "\n"} else name for name in shown)
     return ("\ufeff" if form.mark else "") + form.separator.join(fields) + "\r\n"
+
+
+def is_formula(text: str) -> bool:
+    """Return whether a spreadsheet may compute a text.
+
+    With apostrophes before it too, so that an import can remove one of them again.
+    """
+    return text.lstrip("'").startswith(tuple(_FORMULA_CHARACTERS))
+
+
+def is_harmless(text: str) -> bool:
+    """Return whether a text has the apostrophe that an export puts before a formula."""
+    return text.startswith("'") and is_formula(text)
 
 
 def quoted(text: str) -> str:
@@ -147,7 +160,7 @@ def _csv_value(column: Column[Any], form: Form) -> ColumnElement[Any]:
         return whole
     # An array starts with a bracket.
     if form.harmless and kind_of(column) != "array":
-        whole = func.regexp_replace(whole, f"^([{FORMULA_CHARACTERS}])", r"'\1")
+        whole = func.regexp_replace(whole, f"^('*[{_FORMULA_CHARACTERS}])", r"'\1")
     field = '"' + func.replace(whole, '"', '""') + '"'
     if kind_of(column) in {"text", "array"}:
         return field

@@ -10,6 +10,7 @@ import { diff, readNames } from "./diff.ts";
 import {
   type Change,
   type ChangeError,
+  changeOf,
   changes,
   discard,
   discardAll,
@@ -105,7 +106,8 @@ class Review {
   }
 
   private async commit(): Promise<void> {
-    const sent = [...changes.values()];
+    // A copy, because the page can be edited before the response arrives.
+    const sent = structuredClone([...changes.values()]);
     this.save.disabled = true;
     let saved: Saved;
     try {
@@ -129,7 +131,8 @@ class Review {
   private onRefused({ status, problem }: ReturnType<typeof asRefused>, sent: Change[]): void {
     if (status === 409) {
       this.box.close();
-      decideConflicts(sent, problem.conflicts as Conflict[], () => void review());
+      const staged = sent.map((change) => changeOf(change.table, change.key) ?? change);
+      decideConflicts(staged, problem.conflicts as Conflict[], () => void review());
       return;
     }
     reject(sent, (problem.errors ?? []) as ChangeError[]);

@@ -148,7 +148,8 @@ export function keepMine(staged: Change, column: string | undefined, now: Whole)
 /** Record the reasons for which the database rejected some of the changes in `sent`. */
 export function reject(sent: Change[], errors: ChangeError[]): void {
   for (const { index, column, what } of errors) {
-    const staged = sent[index];
+    const change = sent[index];
+    const staged = change && changeOf(change.table, change.key);
     if (!staged) continue;
     if (column) staged.errors[column] = what;
     else staged.error = what;
@@ -165,15 +166,34 @@ export function takeSavedRows(table: string): string[] {
   return keys;
 }
 
-/** Clear the staged changes after a save, which gave the rows these keys. This cannot be undone. */
+/**
+ * Drop what a save has written, as it was sent; the rows got these keys. What was staged meanwhile stays, with the saved
+ * values as those before it. This cannot be undone.
+ */
 export function forgetSaved(sent: Change[], keys: string[]): void {
-  sent.forEach(({ op, table }, index) => {
-    const key = keys[index];
-    if (op === "insert" && key !== undefined) savedRows.set(table, [...(savedRows.get(table) ?? []), key]);
+  sent.forEach((saved, index) => {
+    const { op, table } = saved;
+    const key = keys[index] ?? saved.key;
+    const now = changeOf(table, saved.key);
+    if (op === "insert") savedRows.set(table, [...(savedRows.get(table) ?? []), key]);
+    if (!now) return;
+    changes.delete(place(table, saved.key));
+    const later = op === "delete" ? null : stagedSince(saved, now, key);
+    if (later) changes.set(place(table, key), later);
   });
-  changes.clear();
   past.length = 0;
   notify();
+}
+
+/** Return what of a change is not saved yet, as a change of the saved row. */
+function stagedSince(saved: Change, now: Change, key: string): Change | null {
+  if (now.op === "delete") return { ...now, key, was: { ...now.was, ...saved.values } };
+  const isLater = (column: string): boolean =>
+    !(column in saved.values) || !same(saved.values[column] ?? null, now.values[column] ?? null);
+  const later = Object.entries(now.values).filter(([column]) => isLater(column));
+  if (!later.length) return null;
+  const was = later.map(([column]) => [column, saved.values[column] ?? now.was[column] ?? null]);
+  return { ...now, op: "update", key, values: Object.fromEntries(later), was: Object.fromEntries(was) };
 }
 
 /** Convert a change to the form that the server expects. */

@@ -35,6 +35,8 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What an empty cell of a CSV file means."""
     null_mark: str = ""
     """A text that means NULL, such as `\\N`."""
+    harmless: bool = False
+    """Remove the apostrophe that an export puts before a text that a spreadsheet would take for a formula."""
     key: list[str] = []
     """The columns by which a row is recognized that the table already has."""
     existing: Literal["refuse", "skip", "update"] = "refuse"

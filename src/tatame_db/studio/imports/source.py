@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, TextIO
 
 from tatame_db.studio.errors import BadInput
+from tatame_db.studio.export import is_harmless
 from tatame_db.studio.imports.encoding import detect, drop_last_line, opened
 from tatame_db.studio.imports.plan import FileUnreadable
 from tatame_db.studio.imports.records import JsonArray, Lines, csv_records, json_lines, read, separator_of
@@ -98,6 +99,7 @@ def sample(plan: Plan, file: IO[bytes]) -> dict[str, Any]:
         "encoding": source.encoding,
         "separator": source.separator,
         "names": source.names,
+        "harmless": source.form == "csv" and any(is_harmless(value) for row in shown for value in row),
         "rows": [[value[:200] for value in row] for row in shown],
     }
 

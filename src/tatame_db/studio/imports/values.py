@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from sqlalchemy import ARRAY
 
+from tatame_db.studio.export import is_harmless
 from tatame_db.studio.kinds import kind_of
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ def _csv_value(
         return [(column, None)] if plan.empty == "null" else []
     if plan.null_mark and value == plan.null_mark:
         return [(column, None)]
+    if plan.harmless and is_harmless(value):
+        value = value[1:]
     if isinstance(column.type, ARRAY) and value.lstrip().startswith("["):
         return [(column, _array_of_text(value, column))]
     return [(column, value)]

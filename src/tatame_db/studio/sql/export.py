@@ -13,7 +13,7 @@ from psycopg.pq import ExecStatus
 
 from tatame_db.errors import fact
 from tatame_db.studio.errors import BadInput, Refused
-from tatame_db.studio.export import FORMULA_CHARACTERS, PIECE_BYTES, Form, csv_heading, in_pieces
+from tatame_db.studio.export import PIECE_BYTES, Form, csv_heading, in_pieces, is_formula
 from tatame_db.studio.sql.results import Outcome, columns_of
 from tatame_db.studio.sql.wire import Wire
 from tatame_db.studio.transactions import EXPORT_SECONDS
@@ -125,8 +125,8 @@ def _csv_line(values: list[bytes | None], types: list[str], form: Form) -> Itera
         else:
             yield b'"'
             for place, part in enumerate(_texts(value)):
-                is_formula = form.harmless and not place and part.startswith(tuple(FORMULA_CHARACTERS))
-                yield (f"'{part}" if is_formula else part).replace('"', '""').encode()
+                guards = form.harmless and not place and is_formula(part)
+                yield (f"'{part}" if guards else part).replace('"', '""').encode()
             yield b'"'
     yield b"\r\n"
 

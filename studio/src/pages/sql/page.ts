@@ -2,6 +2,7 @@
 
 import { button, h, replace } from "../../dom.ts";
 import type { Page } from "../../router.ts";
+import { onTransactions, transactionOf } from "../../transactions.ts";
 import { askToClose } from "./closing.ts";
 import { loadNames } from "./completion.ts";
 import { Editor } from "./editor.ts";
@@ -42,6 +43,7 @@ class SqlPage {
       this.tabs.choose(index);
       this.showOpen(focus);
     },
+    hasTransaction: (tab: Tab): boolean => transactionOf(this.runners.get(tab)?.session.id ?? "") !== undefined,
   };
 
   constructor() {
@@ -62,6 +64,8 @@ class SqlPage {
     this.drawStrip();
     this.drawRunner();
     loadNames();
+    // Drawn again, the strip would lose the focus.
+    onTransactions(() => this.strip.contains(document.activeElement) || this.drawStrip());
     watchSessions(() => [...this.runners.values()].map(({ session }) => session));
     const keys = {
       "Alt+t": () => this.add(),

@@ -93,10 +93,10 @@ export class Runner {
     await post("/api/sql/cancel", { id: this.running.id }).catch(() => this.running?.abort.abort());
   }
 
-  /** Run COMMIT or ROLLBACK; return whether the transaction is over. */
+  /** Run COMMIT or ROLLBACK; return whether it has succeeded. */
   async end(text: string): Promise<boolean> {
     await this.execute({ text, from: -1 }, "rows");
-    return !this.session.hasWork;
+    return !this.session.hasWork && this.results.last?.failed === false;
   }
 
   /** Cancel what runs and end the session, because the tab closes. */

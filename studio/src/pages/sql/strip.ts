@@ -8,6 +8,7 @@ type Actions = {
   choose: (index: number, focus: boolean) => void;
   add: () => void;
   close: (index: number) => void;
+  hasTransaction: (tab: Tab) => boolean;
 };
 
 /** Draw the tabs into the strip. */
@@ -24,6 +25,7 @@ export function drawStrip(strip: HTMLElement, tabs: Tabs, actions: Actions): voi
         tabindex: isOpen ? 0 : -1,
         title: "Double-click or F2 to rename",
       });
+      if (actions.hasTransaction(tab)) label.append(h("span.open-transaction", h("span.sr", ", open transaction")));
       const rename = (): void => editName(tabs, tab, label, redraw);
       label.addEventListener("dblclick", rename);
       label.addEventListener("keydown", (event) => {
@@ -42,8 +44,8 @@ const labelOf = (tab: Tab): string => (isChanged(tab) ? `${tab.name} •` : tab.
 
 /** Mark the open tab after its text has changed. */
 export function markChanged(strip: HTMLElement, tabs: Tabs): void {
-  const label = strip.children[tabs.index];
-  if (label && label.textContent !== labelOf(tabs.open)) label.textContent = labelOf(tabs.open);
+  const text = strip.children[tabs.index]?.firstChild;
+  if (text && text.textContent !== labelOf(tabs.open)) text.textContent = labelOf(tabs.open);
 }
 
 /** The buttons next to the strip. */

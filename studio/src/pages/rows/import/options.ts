@@ -42,6 +42,7 @@ export class Options {
   private readonly empty: HTMLSelectElement;
   private readonly mark: HTMLInputElement;
   private readonly header: HTMLInputElement;
+  private readonly harmless: HTMLInputElement;
   private readonly ofCsv: HTMLElement;
   /** What the user chose; the server finds out the rest. */
   private chosen: Partial<Reading> = {};
@@ -59,6 +60,13 @@ export class Options {
     this.empty = select(EMPTY, changed);
     this.mark = h("input", { type: "text", size: 4, onchange: changed, placeholder: "\\N" });
     this.header = h("input", { type: "checkbox", checked: true, onchange: reread });
+    this.harmless = h("input", {
+      type: "checkbox",
+      onchange: () => {
+        this.chosen.harmless = this.harmless.checked;
+        changed();
+      },
+    });
     this.ofCsv = h(
       "span.row",
       labelled("Separator", this.separator),
@@ -66,17 +74,26 @@ export class Options {
       h("label", this.header, " First line has names"),
       labelled("Empty cells", this.empty),
       labelled("NULL is written", this.mark),
+      h("label", this.harmless, " Remove ' before = + - @, as in CSV for Excel"),
     );
     this.element.append(labelled("Format", this.form), labelled("Encoding", this.encoding), this.ofCsv);
   }
 
   get reading(): Reading {
-    const { quote, empty, mark, header } = this;
-    return { ...this.chosen, quote: quote.value, header: header.checked, empty: empty.value, null_mark: mark.value };
+    const { quote, empty, mark, header, harmless } = this;
+    return {
+      ...this.chosen,
+      quote: quote.value,
+      header: header.checked,
+      empty: empty.value,
+      null_mark: mark.value,
+      harmless: harmless.checked,
+    };
   }
 
   /** Show what the server found. */
-  show({ form, encoding, separator }: Sample): void {
+  show({ form, encoding, separator, harmless }: Sample): void {
+    this.harmless.checked = this.chosen.harmless ?? harmless;
     this.form.value = form;
     this.encoding.value = encoding;
     if (separator !== null) this.separator.value = separator;

@@ -9,6 +9,8 @@ export type Sample = {
   separator: string | null;
   names: string[];
   rows: string[][];
+  /** Whether values have the apostrophe of an export that makes formulas harmless. */
+  harmless: boolean;
   /** The columns of each unique key of the table. */
   keys: string[][];
 };
@@ -24,6 +26,7 @@ export type Reading = {
   header: boolean;
   empty: string;
   null_mark: string;
+  harmless: boolean;
 };
 
 /** What happens to rows that the table has already. */
