@@ -58,9 +58,12 @@ ARGUMENTS = {
 """How each command is run that asks the database of the address for something."""
 ELSEWHERE = {
     "psql": "replaces the process; a test of its own",
+    "backup": "copies the whole server; test_backup.py runs it as the backup role, and as one that may not",
     "studio": "serves; its pages have tests of their own",
     "studio --write": "serves, as above",
-    **dict.fromkeys(("stop", "down", "logs", "url", "generate", "lint", "move rehearse"), "asks no database"),
+    **dict.fromkeys(
+        ("stop", "down", "logs", "url", "generate", "lint", "move rehearse", "backups", "restore"), "asks no database"
+    ),
     **dict.fromkeys(
         ("move follow", "move switch", "move back", "move finish"),
         "opens the target as `move copy` does; their own rights are tested in the tests of the day",

@@ -39,8 +39,9 @@ MAY_IMPORT = {
     "testing": {*DATABASE, "schema", "evolve"},
     "move": {"errors", "schema", "database", "server", "roles", "evolve"},
     "doctor": {*DATABASE, "roles", "evolve", "move"},
+    "backup": {"errors", "database", "server", "roles", "evolve", "move"},
     "studio": {"errors", "schema", "database", "roles", "evolve", "move", "doctor"},
-    "cli": {*DATABASE, "schema", "roles", "evolve", "seed", "move", "doctor", "studio", "queries", "testing"},
+    "cli": {*DATABASE, "schema", "roles", "evolve", "seed", "move", "doctor", "studio", "queries", "testing", "backup"},
     "__main__": {"cli"},
 }
 # The schema's models refer to each other, as SQLAlchemy wants it.

@@ -24,9 +24,12 @@ from tatame_db.cli import day
 from tatame_db.cli import roles
 
 # isort: split
+from tatame_db.cli import backup
+
+# isort: split
 from tatame_db.cli import studio
 
-__all__ = ["app", "day", "doctor", "main", "move", "roles", "schema", "server", "studio"]
+__all__ = ["app", "backup", "day", "doctor", "main", "move", "roles", "schema", "server", "studio"]
 
 
 def main() -> None:

@@ -138,6 +138,7 @@ COMMANDS: dict[str, tuple[Need, ...]] = {
     "lint": (),
     "doctor": CONNECT,
     "roles": CONNECT,
+    "backup": (Need("REPLICATION", "role"),),
     "move plan": _COMPARE,
     "move copy": _MOVE,
     "move counts": _COMPARE,

@@ -50,7 +50,7 @@ from tatame_db.server.wheel import (
 
 if TYPE_CHECKING:
     import pwd
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from tatame_db.errors import TatameError
 
@@ -82,9 +82,10 @@ class EmbeddedServer:
     faster, and a power cut may destroy the data.
     """
 
-    def __init__(self, directory: Path, *, durable: bool = True) -> None:
+    def __init__(self, directory: Path, *, durable: bool = True, start_seconds: int = _START_SECONDS) -> None:
         self.directory = directory.expanduser().absolute()
         self.durable = durable
+        self.start_seconds = start_seconds
         self.data = self.directory / "data"
         self.log = self.directory / "postgres.log"
         self.password_file = self.directory / "password"
@@ -202,7 +203,52 @@ class EmbeddedServer:
             self.directory.rmdir()
         return True
 
+    # Data from elsewhere
+
+    @property
+    def has_data(self) -> bool:
+        """Whether the directory is an embedded server's and holds data, running or not."""
+        return self._is_marked() and self.data.exists()
+
+    def fill(self, write: Callable[[Path], None]) -> None:
+        """Let a function write the data into a new directory, before the first start; a failure leaves none of it.
+
+        Raises `DirectoryUnusable`, and what the function raises.
+        """
+        with self._locked():
+            if self.data.exists():
+                raise self._unusable("it has data already")
+            half = self._new_data
+            shutil.rmtree(half, ignore_errors=True)
+            try:
+                write(half)
+                self._hand_over_all(half)
+            except BaseException:
+                shutil.rmtree(half, ignore_errors=True)
+                raise
+            half.rename(self.data)
+
+    def write_password(self, password: str) -> None:
+        """Note the password of the superuser, as the creation of the data does."""
+        self.password_file.write_text(password)
+        self._hand_over(self.password_file, 0o600)
+
+    def rename(self, directory: Path) -> EmbeddedServer:
+        """Stop the server and rename its directory; return it at its new place, not started.
+
+        Raises the errors of `stop`.
+        """
+        self.stop()
+        self.directory.rename(directory)
+        if self._socket_directory != self.directory:
+            shutil.rmtree(self._socket_directory, ignore_errors=True)
+        return EmbeddedServer(directory, durable=self.durable, start_seconds=self.start_seconds)
+
     # The directory
+
+    @property
+    def _new_data(self) -> Path:
+        return self.directory / "data.new"
 
     @cached_property
     def _socket_directory(self) -> Path:
@@ -274,6 +320,13 @@ class EmbeddedServer:
         path.chmod(mode)
         if os.geteuid() == 0:
             os.chown(path, self._owner.pw_uid, self._owner.pw_gid)
+
+    def _hand_over_all(self, directory: Path) -> None:
+        directory.chmod(0o700)
+        if os.geteuid() == 0:
+            for parent, _, files in os.walk(directory):
+                for path in (parent, *(os.path.join(parent, name) for name in files)):  # noqa: PTH118, thousands
+                    os.chown(path, self._owner.pw_uid, self._owner.pw_gid, follow_symlinks=False)
 
     def _unusable(self, reason: str) -> DirectoryUnusable:
         return DirectoryUnusable(directory=self.directory, reason=reason)
@@ -369,11 +422,10 @@ class EmbeddedServer:
 
     def _create_data(self) -> None:
         """Create the data under another name and rename it, so that a killed start leaves no half of it."""
-        half = self.directory / "data.new"
+        half = self._new_data
         try:
             shutil.rmtree(half, ignore_errors=True)
-            self.password_file.write_text(secrets.token_urlsafe(18))
-            self._hand_over(self.password_file, 0o600)
+            self.write_password(secrets.token_urlsafe(18))
         except OSError as error:
             raise self._unusable(error.strerror or str(error)) from error
         done = self._run(
@@ -432,7 +484,7 @@ class EmbeddedServer:
         log_size = self.log.stat().st_size if self.log.exists() else 0
         done = self._run(
             # Relative paths, because `pg_ctl` passes them to a shell, which would expand a `$` in them.
-            *("pg_ctl", "start", "-w", f"--timeout={_START_SECONDS}", f"--pgdata={self.data.name}"),
+            *("pg_ctl", "start", "-w", f"--timeout={self.start_seconds}", f"--pgdata={self.data.name}"),
             *(f"--log={self.log.name}", f"--options={shlex.join(self._server_arguments(port))}"),
         )
         if done.returncode == 0:

@@ -1,0 +1,50 @@
+"""Backups that prove themselves: made, listed, restored, and drilled."""
+
+from tatame_db.backup.contents import Contents
+from tatame_db.backup.drill import Drilled, drill
+from tatame_db.backup.errors import (
+    BackupDamaged,
+    BackupFailed,
+    BackupOfNewerFormat,
+    BackupOfOtherVersion,
+    BackupRefused,
+    BackupRunning,
+    DrillFailed,
+    DrillFoundDamage,
+    FolderUnusable,
+    NoBackup,
+    PlaceTaken,
+    PlaceUnusable,
+    SpaceMissing,
+)
+from tatame_db.backup.folder import Backup, Listed, list_backups
+from tatame_db.backup.make import Made, make
+from tatame_db.backup.manifest import Manifest
+from tatame_db.backup.restore import Restored, restore
+
+__all__ = [
+    "Backup",
+    "BackupDamaged",
+    "BackupFailed",
+    "BackupOfNewerFormat",
+    "BackupOfOtherVersion",
+    "BackupRefused",
+    "BackupRunning",
+    "Contents",
+    "DrillFailed",
+    "DrillFoundDamage",
+    "Drilled",
+    "FolderUnusable",
+    "Listed",
+    "Made",
+    "Manifest",
+    "NoBackup",
+    "PlaceTaken",
+    "PlaceUnusable",
+    "Restored",
+    "SpaceMissing",
+    "drill",
+    "list_backups",
+    "make",
+    "restore",
+]

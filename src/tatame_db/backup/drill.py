@@ -1,0 +1,83 @@
+"""A backup that is restored to see whether it can be, and whether it is what it was."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tatame_db import evolve
+from tatame_db.backup.contents import contents_of_server, differences
+from tatame_db.backup.errors import BackupDamaged, DrillFailed, DrillFoundDamage
+from tatame_db.backup.folder import Backup, choose, in_use, refuse_small
+from tatame_db.backup.restored import address_of, restored_scratch
+from tatame_db.backup.verify import open_backup, verify
+from tatame_db.database.pool import Database
+from tatame_db.server.run_directory import new_run_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_LOG_BYTES = 128 << 20
+
+
+@dataclass(frozen=True)
+class Drilled:
+    """A drill: what differs from the manifest, and how long it took."""
+
+    backup: Backup
+    differences: list[str]
+    """What differs from the contents of the manifest; empty if nothing does."""
+    schema_problems: list[str] | None
+    """What `check` finds in the restored database; `None` if no migration has made it."""
+    restore_seconds: float
+    """To verify, copy and recover: about what a real restore takes on this machine."""
+    compare_seconds: float
+
+    @property
+    def error(self) -> DrillFailed | None:
+        """The error that states the differences; `None` if there are none."""
+        lines = [*self.differences, *(f"check: {problem}" for problem in self.schema_problems or [])]
+        return DrillFailed(backup=self.backup.path, differences=lines) if lines else None
+
+
+def drill(folder: Path, *, on_stage: Callable[[str], None] = lambda _: None) -> Drilled:
+    """Restore a backup, or the newest of a folder, into a scratch server, compare each row, and delete the server.
+
+        backup.drill(Path("/srv/backups")).differences  # []
+
+    Needs room for the whole of it, in `TMPDIR` or else /var/tmp. Raises `NoBackup`, `DrillFoundDamage`,
+    `BackupOfNewerFormat`, `BackupOfOtherVersion`, `SpaceMissing`.
+    """
+    path = choose(folder.expanduser().absolute())
+    started = time.monotonic()
+    with in_use(path):
+        try:
+            backup = open_backup(path)
+            on_stage("verifying the checksums")
+            verify(backup)
+        except BackupDamaged as error:
+            raise DrillFoundDamage(backup=error.backup, reason=error.reason) from error
+        manifest = backup.manifest
+        refuse_small(new_run_directory(on_disk=True), manifest.size_bytes + _LOG_BYTES, "the scratch server")
+        on_stage("restoring into a scratch server")
+        with restored_scratch(backup.data, manifest.settings) as server:
+            restored = time.monotonic()
+            found = contents_of_server(
+                address_of(server, manifest, "postgres"), lambda table: on_stage(f"reading {table}")
+            )
+            compared = time.monotonic()
+            problems = None
+            if manifest.database in found and found[manifest.database].revision:
+                on_stage("checking the schema")
+                with Database(address_of(server, manifest, manifest.database)) as database:
+                    check = evolve.check(database.engine)
+                problems = [*(check.database or []), *check.edited]
+    return Drilled(
+        backup=backup,
+        differences=differences(manifest.contents, found),
+        schema_problems=problems,
+        restore_seconds=restored - started,
+        compare_seconds=compared - restored,
+    )

@@ -1,0 +1,171 @@
+"""A folder of backups: which are complete, what a killed process left, and how old ones are removed.
+
+A backup has a name of digits, and only a rename gives it that name: what looks whole is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from tatame_db.backup.errors import BackupRunning, FolderUnusable, NoBackup, SpaceMissing
+from tatame_db.backup.manifest import MANIFEST, Manifest, read_manifest
+from tatame_db.errors import TatameError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+    from typing import IO
+
+PART = ".part"
+DATA = "data"
+_LOCK = ".tatame-db-backups"
+_NAME = re.compile(r"\d{8}T\d{6}Z")
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A complete backup."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def data(self) -> Path:
+        """The copy of the server's files."""
+        return self.path / DATA
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A backup of a folder, which may be damaged."""
+
+    path: Path
+    manifest: Manifest | None
+    problem: str | None
+    """Why it cannot be restored, as far as its manifest and the sizes of its files show it."""
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Generator[IO[str]]:
+    """Create the folder if it is missing, and keep other backups out of it.
+
+    Raises `BackupRunning`, `FolderUnusable`.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (folder / _LOCK).open("a")
+    except OSError as error:
+        raise FolderUnusable(folder=folder, reason=error.strerror or str(error)) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BackupRunning(folder=folder) from None
+        yield lock
+
+
+def new_name(folder: Path) -> str:
+    """Return the name of a new backup: the time in UTC, to the second."""
+    while (folder / (name := f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")).exists():
+        # Another was made within this second.
+        pass
+    return name
+
+
+def complete(folder: Path) -> list[Path]:
+    """Return the complete backups of a folder, the newest last."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir())
+
+
+def list_backups(folder: Path) -> list[Listed]:
+    """List the backups of a folder, the newest last; reads manifests and sizes, and no file of the data."""
+    found: list[Listed] = []
+    for path in complete(folder):
+        try:
+            manifest = read_manifest(path)
+            size = size_of(path / DATA)
+            problem = None if size == manifest.size_bytes else f"{size:,} bytes, not {manifest.size_bytes:,}"
+            found.append(Listed(path, manifest, problem))
+        except TatameError as error:
+            found.append(Listed(path, None, " ".join(error.what.split())))
+    return found
+
+
+def choose(place: Path) -> Path:
+    """Return the path of a backup: this one, or the newest of a folder. Raises `NoBackup`."""
+    if (place / MANIFEST).exists() or _NAME.fullmatch(place.name):
+        return place
+    if not (found := complete(place)):
+        raise NoBackup(folder=place)
+    return found[-1]
+
+
+@contextlib.contextmanager
+def in_use(backup: Path) -> Generator[None]:
+    """Keep a backup from being removed while it is read."""
+    with contextlib.ExitStack() as stack:
+        # Without one it is damaged, which its reader reports.
+        with contextlib.suppress(OSError):
+            manifest = stack.enter_context((backup / MANIFEST).open())
+            fcntl.flock(manifest, fcntl.LOCK_SH)
+        yield
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove incomplete backups; the caller holds the lock, so that no live process writes one."""
+    for path in folder.glob(f"*{PART}"):
+        if _NAME.fullmatch(path.name.removesuffix(PART)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_old(folder: Path, keep: int) -> list[str]:
+    """Remove all complete backups but the newest; return their names. One that is being restored stays."""
+    removed: list[str] = []
+    for path in complete(folder)[:-keep]:
+        with contextlib.ExitStack() as stack:
+            try:
+                manifest = stack.enter_context((path / MANIFEST).open())
+                fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            except OSError:
+                # It is damaged, and no process restores it.
+                pass
+            # Half of a backup must not look whole.
+            half = path.rename(path.with_name(path.name + PART))
+            shutil.rmtree(half, ignore_errors=True)
+            removed.append(path.name)
+    return removed
+
+
+def size_of(directory: Path) -> int:
+    """Return the bytes of all files."""
+    return sum(
+        (file.lstat().st_size for file in directory.rglob("*") if file.is_file() and not file.is_symlink()), start=0
+    )
+
+
+def refuse_small(place: Path, needed: int, purpose: str) -> None:
+    """Raise `SpaceMissing` if the disk of a directory that may not exist yet has too little room."""
+    existing = next(parent for parent in (place, *place.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise SpaceMissing(place=place, needed=needed, free=free, purpose=purpose)
+
+
+def sync(directory: Path) -> None:
+    """Write the names in a directory to the disk."""
+    opened = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

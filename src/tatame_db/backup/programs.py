@@ -1,0 +1,159 @@
+"""The programs of PostgreSQL that copy and verify a server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from psycopg.conninfo import make_conninfo
+
+from tatame_db.backup.errors import BackupFailed, BackupRefused
+from tatame_db.database.address import is_embedded, libpq_variables, readable
+from tatame_db.errors import listed
+from tatame_db.server.wheel import MAJOR_VERSION, installed_programs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import IO
+
+    from sqlalchemy import URL
+
+_SHOWN_LINES = 8
+_END_SECONDS = 10
+# Runs a program, and ends its whole group when standard input is closed, as it is when this process is killed. Alone,
+# the half of pg_basebackup that receives the write-ahead log would go on for ever.
+_WATCHED = """
+exec 3<&0
+"$0" "$@" </dev/null 3<&- & program=$!
+{ read -r _; kill 0; } <&3 & watcher=$!
+exec 3<&-
+wait "$program"; code=$?
+kill "$watcher"
+exit "$code"
+"""
+
+
+class ProgramRejected(Exception):
+    """A program ended with an error; its argument is the end of its output."""
+
+
+def program_for(name: str, address: URL, *, encrypted: bool) -> Path:
+    """Return the package's program; over TLS that of the system, because the package's has none.
+
+    Raises `BackupRefused`, `PostgresMissing`.
+    """
+    if not encrypted:
+        return installed_programs() / name
+    found = shutil.which(name)
+    if found is None or not _is_new_enough(found):
+        raise BackupRefused(
+            address=address,
+            reason=f"the connection is encrypted, and the {name} of this package has no TLS",
+            advice=f"install PostgreSQL's own {name} {MAJOR_VERSION}, so that it is on the PATH",
+        )
+    return Path(found)
+
+
+def _is_new_enough(program: str) -> bool:
+    done = subprocess.run([program, "--version"], check=False, capture_output=True, text=True)
+    return f"(PostgreSQL) {MAJOR_VERSION}." in done.stdout
+
+
+def environment_for(address: URL) -> dict[str, str]:
+    """Return the environment of a program that connects: with the password, which no argument may show."""
+    ignored = libpq_variables() if is_embedded(address) else {"PGHOSTADDR"} if address.host else set[str]()
+    environment = {name: value for name, value in os.environ.items() if name not in ignored}
+    environment |= {"LC_ALL": "C", "PGAPPNAME": "tatame-db backup"}
+    if address.password:
+        environment["PGPASSWORD"] = str(address.password)
+    return environment
+
+
+def run(
+    program: Path,
+    arguments: Sequence[str],
+    environment: dict[str, str],
+    *,
+    on_line: Callable[[str], None] | None = None,
+    lock: IO[str] | None = None,
+) -> None:
+    """Run a program to its end, and end it if this process is interrupted or killed.
+
+    The program holds the lock too, so that a lock that is free means that nothing writes any more.
+    Raises `ProgramRejected`.
+    """
+    last: deque[str] = deque(maxlen=_SHOWN_LINES)
+    with subprocess.Popen(
+        ["/bin/sh", "-c", _WATCHED, program, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        pass_fds=[lock.fileno()] if lock else [],
+        start_new_session=True,
+    ) as process:
+        try:
+            for line in _lines(process.stdout):
+                if on_line:
+                    on_line(line)
+                last.append(line)
+            process.wait()
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if process.returncode:
+        raise ProgramRejected(listed(last) or f"  exit code {process.returncode}")
+
+
+def _lines(output: IO[bytes] | None) -> Iterator[str]:
+    """Yield lines as they come; a progress ends in a carriage return."""
+    assert output  # noqa: S101, for the type checker
+    rest = b""
+    while block := os.read(output.fileno(), 65_536):
+        *lines, rest = re.split(rb"[\r\n]+", rest + block)
+        yield from (line.decode(errors="replace") for line in lines if line.strip())
+    if rest.strip():
+        yield rest.decode(errors="replace")
+
+
+def base_backup(program: Path, address: URL, data: Path, *, lock: IO[str], on_progress: Callable[[str], None]) -> None:
+    """Copy a server's files and the write-ahead log that they need. Raises `BackupFailed`."""
+    conninfo = make_conninfo(readable(address))
+
+    def show(line: str) -> None:
+        if found := re.search(r"\((\d+)%\)", line):
+            on_progress(found[1])
+
+    arguments = ["--checkpoint=fast", "--wal-method=stream", "--manifest-checksums=SHA256", "--progress"]
+    try:
+        run(
+            program,
+            [f"--pgdata={data}", f"--dbname={conninfo}", "--no-password", "--label=tatame-db", *arguments],
+            environment_for(address),
+            on_line=show,
+            lock=lock,
+        )
+    except ProgramRejected as error:
+        raise BackupFailed(action="pg_basebackup", output=_without_progress(str(error))) from None
+
+
+def _without_progress(output: str) -> str:
+    lines = [line for line in output.splitlines() if not re.search(r"\d+/\d+ kB", line)]
+    return "\n".join(lines) or output
+
+
+def verify_files(data: Path) -> None:
+    """Compare every file with its checksum, and read the write-ahead log. Raises `ProgramRejected`."""
+    run(installed_programs() / "pg_verifybackup", ["--quiet", str(data)], dict(os.environ) | {"LC_ALL": "C"})

@@ -1,0 +1,156 @@
+"""A backup that becomes a server in a directory of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from tatame_db.backup.errors import PlaceTaken, PlaceUnusable
+from tatame_db.backup.folder import PART, Backup, choose, in_use, refuse_small
+from tatame_db.backup.restored import address_of, copy_data, new_server
+from tatame_db.backup.verify import open_backup, verify
+from tatame_db.database.driver import driver_connection
+from tatame_db.database.pool import Database
+from tatame_db.server.embedded import EmbeddedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from pathlib import Path
+
+    from sqlalchemy import URL
+
+    from tatame_db.backup.manifest import Manifest
+
+_LOG_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A server that runs on what a backup held."""
+
+    backup: Backup
+    server: EmbeddedServer
+    databases: dict[str, URL]
+    replaced: Path | None
+    """Where the server that was replaced is now."""
+    seconds: float
+
+
+def restore(
+    folder: Path, place: Path, *, replace: bool = False, on_stage: Callable[[str], None] = lambda _: None
+) -> Restored:
+    """Restore a backup, or the newest of a folder, into a new directory, and start a server on it.
+
+        backup.restore(Path("/srv/backups"), Path("/srv/tatame"))
+
+    The files are verified first. The directory gets its name when the server has recovered; a failure or Ctrl-C leaves
+    nothing of it. With `replace`, the embedded server that is there is stopped and moved beside it, and comes back if
+    the restored one does not start.
+
+    Raises `NoBackup`, `BackupDamaged`, `BackupOfNewerFormat`, `BackupOfOtherVersion`, `PlaceTaken`, `PlaceUnusable`,
+    `SpaceMissing`, and the errors of `EmbeddedServer.start`.
+    """
+    started = time.monotonic()
+    place = place.expanduser().absolute()
+    path = choose(folder.expanduser().absolute())
+    with in_use(path):
+        backup = open_backup(path)
+        _refuse_place(place, path, replace=replace)
+        on_stage("verifying the checksums")
+        verify(backup)
+        refuse_small(place, backup.manifest.size_bytes + _LOG_BYTES, "the restored server")
+        with _part_of(place) as part:
+            on_stage("copying the files")
+            server = new_server(part, durable=True)
+            try:
+                server.fill(lambda half: copy_data(backup.data, half, backup.manifest.settings))
+                on_stage("recovering")
+                server.start()
+                _renew_password(server, backup.manifest)
+                # What exists is replaced only now: this one runs.
+                server.stop()
+                replaced = _exchange(server, place)
+            except OSError as error:
+                raise PlaceUnusable(place=place, reason=error.strerror or str(error)) from error
+            finally:
+                if part.exists():
+                    server.delete()
+    final = EmbeddedServer(place)
+    names = {name: address_of(final, backup.manifest, name) for name in backup.manifest.contents}
+    return Restored(backup, final, names, replaced, time.monotonic() - started)
+
+
+def _refuse_place(place: Path, backup: Path, *, replace: bool) -> None:
+    if place.is_relative_to(backup) or backup.is_relative_to(place):
+        raise PlaceUnusable(place=place, reason="it and the backup are in one another")
+    if not place.exists():
+        return
+    if not place.is_dir() or (any(place.iterdir()) and not replace):
+        raise PlaceTaken(place=place)
+    if any(place.iterdir()) and not EmbeddedServer(place).has_data:
+        raise PlaceUnusable(place=place, reason="it holds files that are not an embedded server's, which stay")
+
+
+@contextlib.contextmanager
+def _part_of(place: Path) -> Generator[Path]:
+    """Yield an empty directory beside the place, and keep other processes out of it; a killed one may have left it."""
+    lock_file = place.with_name(f".{place.name}.lock")
+    part = place.with_name(place.name + PART)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock = lock_file.open("a")
+    except OSError as error:
+        raise PlaceUnusable(place=place, reason=error.strerror or str(error)) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PlaceUnusable(place=place, reason="another restore into it is running") from None
+        if part.exists() and not EmbeddedServer(part).delete():
+            raise PlaceUnusable(place=place, reason=f"{part} exists and is not what a restore left")
+        try:
+            yield part
+        finally:
+            lock_file.unlink(missing_ok=True)
+
+
+def _renew_password(server: EmbeddedServer, manifest: Manifest) -> None:
+    """Give the superuser a new password, which is in the server's directory as that of every embedded server."""
+    password = secrets.token_urlsafe(18)
+    with (
+        Database(address_of(server, manifest, "postgres")) as database,
+        database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
+    ):
+        statement = sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(manifest.superuser), password)
+        driver_connection(connection).execute(statement)
+    server.write_password(password)
+
+
+def _exchange(server: EmbeddedServer, place: Path) -> Path | None:
+    """Give the directory of a stopped server its final name and start it; what was there comes back if it fails."""
+    before = place.with_name(f"{place.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    replaces = place.exists() and any(place.iterdir())
+    try:
+        if replaces:
+            EmbeddedServer(place).rename(before)
+        elif place.exists():
+            place.rmdir()
+        server.rename(place).start()
+    except BaseException:
+        if replaces:
+            if before.exists():
+                if place.exists():
+                    EmbeddedServer(place).delete()
+                before.rename(place)
+            EmbeddedServer(place).start()
+        elif place.exists():
+            EmbeddedServer(place).delete()
+        raise
+    return before if replaces else None

@@ -1,0 +1,102 @@
+"""A server on a copy of a backup's files, with settings of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from tatame_db.server import run_directory
+from tatame_db.server.embedded import EmbeddedServer
+from tatame_db.server.scratch import delete_dead_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from sqlalchemy import URL
+
+    from tatame_db.backup.manifest import Manifest
+
+SETTINGS = """
+SELECT name, setting FROM pg_settings WHERE name IN ('default_text_search_config', 'max_connections',
+    'max_locks_per_transaction', 'max_prepared_transactions', 'max_wal_senders', 'max_worker_processes') ORDER BY 1
+"""
+"""Of these the restored server needs at least as much as the original, or texts would be searched differently."""
+_ORIGINAL = ".original"
+_REPLACED = ("postgresql.conf", "postgresql.auto.conf", "pg_hba.conf")
+_SIGNALS = ("standby.signal", "recovery.signal")
+_NOTE = f"""# Written by `tatame-db restore`; the settings of the original are in the files *{_ORIGINAL}.
+# They may name an archive, a standby or a library that this server must not or cannot use.
+# Subscriptions of the original stay quiet until this line is removed:
+max_logical_replication_workers = 0
+"""
+_ACCESS = f"""# Written by `tatame-db restore`; the rules of the original are in pg_hba.conf{_ORIGINAL}.
+# The socket is in a directory that only the server's user can enter.
+local all all trust
+local replication all trust
+host all all 127.0.0.1/32 scram-sha-256
+host all all ::1/128 scram-sha-256
+"""
+# A recovery may take hours, and reports its progress in the log.
+_RECOVERY_SECONDS = 7 * 24 * 3600
+
+
+def new_server(directory: Path, *, durable: bool) -> EmbeddedServer:
+    """Return a server that may take any time to start."""
+    return EmbeddedServer(directory, durable=durable, start_seconds=_RECOVERY_SECONDS)
+
+
+def address_of(server: EmbeddedServer, manifest: Manifest, database: str) -> URL:
+    """Return the address of a restored database, for the role that made the cluster."""
+    return server.address.set(username=manifest.superuser, database=database)
+
+
+@contextlib.contextmanager
+def restored_scratch(data: Path, settings: dict[str, str]) -> Generator[EmbeddedServer]:
+    """Start a server on a copy of a backup's data in a temporary directory on disk, and delete both at the end.
+
+    It sends nothing to other servers and archives. At the start, the leftovers of killed processes are deleted too.
+    """
+    directory = run_directory.new_run_directory(on_disk=True)
+    server = new_server(directory / "server", durable=False)
+    with run_directory.join(directory):
+        try:
+            delete_dead_runs(directory)
+            server.fill(lambda half: copy_data(data, half, settings))
+            server.start()
+            yield server
+        finally:
+            server.delete()
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def copy_data(data: Path, target: Path, settings: dict[str, str]) -> None:
+    """Copy the data of a backup, and replace its settings and its rules of access."""
+    shutil.copytree(data, target, symlinks=True, copy_function=_copy)
+    for name in _REPLACED:
+        with contextlib.suppress(FileNotFoundError):
+            (target / name).rename(target / (name + _ORIGINAL))
+    for name in _SIGNALS:
+        (target / name).unlink(missing_ok=True)
+    lines = "".join("{} = '{}'\n".format(name, value.replace("'", "''")) for name, value in settings.items())
+    (target / "postgresql.conf").write_text(_NOTE + lines)
+    (target / "pg_hba.conf").write_text(_ACCESS)
+    (target / "pg_ident.conf").touch()
+
+
+def _copy(source: str, target: str) -> None:
+    """Copy a file; some file systems let both share their blocks, which takes neither time nor space."""
+    with open(source, "rb") as read, open(target, "wb") as write:  # noqa: PTH123, called for each of thousands of files
+        size = os.fstat(read.fileno()).st_size
+        copied = 0
+        # Not on macOS.
+        if copy_range := getattr(os, "copy_file_range", None):
+            with contextlib.suppress(OSError):
+                while copied < size and (done := copy_range(read.fileno(), write.fileno(), size - copied)):
+                    copied += done
+        read.seek(copied)
+        write.seek(copied)
+        shutil.copyfileobj(read, write, 1 << 20)
+    shutil.copymode(source, target)

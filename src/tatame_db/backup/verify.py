@@ -1,0 +1,53 @@
+"""A backup that is read again, before it is restored: its manifest, its list of files, and each file."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from tatame_db.backup.errors import BackupDamaged, BackupOfOtherVersion
+from tatame_db.backup.folder import DATA, Backup
+from tatame_db.backup.manifest import read_manifest
+from tatame_db.backup.programs import ProgramRejected, verify_files
+from tatame_db.errors import listed
+from tatame_db.server.wheel import MAJOR_VERSION
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILES = "backup_manifest"
+"""PostgreSQL's list of the files, in their directory."""
+
+
+def checksum_of(data: Path) -> str:
+    """Return the checksum of the list of files."""
+    return hashlib.sha256((data / FILES).read_bytes()).hexdigest()
+
+
+def open_backup(path: Path) -> Backup:
+    """Read the manifest of a backup, and refuse one that cannot be restored here; reads no file of the data.
+
+    Raises `BackupDamaged`, `BackupOfNewerFormat`, `BackupOfOtherVersion`.
+    """
+    manifest = read_manifest(path)
+    if manifest.major_version != MAJOR_VERSION:
+        raise BackupOfOtherVersion(backup=path, version=manifest.major_version, expected=MAJOR_VERSION)
+    return Backup(path, manifest)
+
+
+def verify(backup: Backup) -> None:
+    """Read each file of a backup and compare it with its checksum. Raises `BackupDamaged`."""
+    try:
+        found = checksum_of(backup.data)
+    except OSError as error:
+        raise _damaged(backup, f"{DATA}/{FILES}: {error.strerror}") from error
+    if found != backup.manifest.files_sha256:
+        raise _damaged(backup, f"{DATA}/{FILES} is not the list of files that was written with it")
+    try:
+        verify_files(backup.data)
+    except ProgramRejected as error:
+        raise BackupDamaged(backup=backup.path, reason=str(error)) from None
+
+
+def _damaged(backup: Backup, reason: str) -> BackupDamaged:
+    return BackupDamaged(backup=backup.path, reason=listed([reason]))

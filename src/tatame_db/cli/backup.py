@@ -1,0 +1,215 @@
+"""The commands for backups: one short function each."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tatame_db.cli import console
+from tatame_db.cli.app import AsJson, DatabaseUrl, NotConfirmed, app, load_app, server_of
+from tatame_db.errors import TatameError, counted, fact
+
+if TYPE_CHECKING:
+    from tatame_db.backup import Drilled, Listed, Manifest
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the backups.")]
+_OR_ONE = "Folder of the backups, for the newest; or one backup."
+
+
+@fact
+class RestoreUndecided(TatameError):
+    """`restore` has to have one of two options."""
+
+    what = "`tatame-db restore` needs either `--to` or `--drill`"
+    fix = "restore with `--to PLACE`, a new directory; or only test the backup with `--drill`"
+
+
+@app.command()
+def backup(
+    folder: Folder,
+    database_url: DatabaseUrl = None,
+    *,
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="Number of backups to keep; by default all.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Back up the whole server, restore the copy to prove it, and record its contents."""
+    from tatame_db import backup as backups
+
+    target = server_of(database_url)
+    with console.Progress() as progress:
+        made = backups.make(target.database, folder, keep=keep, on_stage=progress.stage)
+    manifest = made.backup.manifest
+    if as_json:
+        console.answer_json({"path": str(made.backup.path), "removed": made.removed} | _facts(manifest))
+        return
+    console.answer(f"backup    {made.backup.path}")
+    console.answer(f"server    PostgreSQL {manifest.server_version}, {_megabytes(manifest.size_bytes)}")
+    console.answer(f"contents  {_contents(manifest)}")
+    console.answer("proved    restored into a scratch server, and every row was read there")
+    for name in made.removed:
+        console.answer(f"removed   {name}")
+
+
+@app.command()
+def backups(folder: Folder, *, as_json: AsJson = False) -> None:
+    """List the backups of a folder, with their age, size and contents."""
+    from tatame_db import backup as backups
+
+    found = backups.list_backups(folder.expanduser().absolute())
+    if as_json:
+        console.answer_json({"backups": [_listed(one) for one in found]})
+        return
+    if not found:
+        raise backups.NoBackup(folder=folder)
+    console.table(
+        ["backup", "age", "PostgreSQL", "MB", "rows", "problem"],
+        [
+            (
+                one.path.name,
+                one.manifest and _age(one.manifest.ended),
+                one.manifest and one.manifest.server_version,
+                one.manifest and (one.manifest.size_bytes >> 20) + 1,
+                one.manifest and one.manifest.rows,
+                one.problem,
+            )
+            for one in found
+        ],
+    )
+
+
+@app.command()
+def restore(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help=_OR_ONE)],
+    *,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="PLACE", help="New directory for the restored server.")
+    ] = None,
+    drill: Annotated[
+        bool, typer.Option("--drill", help="Restore into a scratch server, compare every row, and delete it.")
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace the server in PLACE, whose name you type; it is moved beside it.")
+    ] = False,
+    yes_replace: Annotated[
+        Path | None, typer.Option(metavar="PLACE", help="Replace the server in PLACE without a question.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Restore a backup into a new directory and start it; or drill it, and exit with 3 on any difference."""
+    from tatame_db import backup as backups
+    from tatame_db.database.address import readable
+    from tatame_db.settings import Settings
+
+    if (to is None) == (not drill):
+        raise RestoreUndecided
+    if to is None:
+        load_app(Settings.from_env())
+        with console.Progress() as progress:
+            drilled = backups.drill(folder, on_stage=progress.stage)
+        _show_drill(drilled, as_json=as_json)
+        return
+    replaces = _confirmed(to, asked=replace, typed=yes_replace)
+    with console.Progress() as progress:
+        restored = backups.restore(folder, to, replace=replaces, on_stage=progress.stage)
+    manifest = restored.backup.manifest
+    addresses = {name: readable(address) for name, address in restored.databases.items()}
+    if as_json:
+        facts = {
+            "backup": str(restored.backup.path),
+            "place": str(restored.server.directory),
+            "replaced": restored.replaced and str(restored.replaced),
+            "seconds": round(restored.seconds, 1),
+            "databases": addresses,
+        }
+        console.answer_json(facts)
+        return
+    console.answer(f"restored  {restored.backup.path.name}, as of {_moment(manifest.ended)}")
+    console.answer(f"server    {restored.server.directory}, running")
+    console.answer(f"database  {addresses.get(manifest.database, '')}")
+    if restored.replaced:
+        console.answer(f"replaced  the server that was there is stopped, in {restored.replaced}")
+    console.say(f"to use it, set `TATAME_DATA_DIR={restored.server.directory}`")
+
+
+def _confirmed(place: Path, *, asked: bool, typed: Path | None) -> bool:
+    """Return whether the server in a directory may be replaced. Raises `NotConfirmed`."""
+    action = f"`tatame-db restore --replace` replaces the server in {place}"
+    if typed is not None:
+        if typed.expanduser().absolute() != place.expanduser().absolute():
+            raise NotConfirmed(action=f"{action}, and `--yes-replace` names {typed}")
+        return True
+    if asked and not (console.is_terminal() and console.ask(f"{action}. Type its name, {place.name}") == place.name):
+        raise NotConfirmed(action=f"{action}; a script confirms it with `--yes-replace {place}`")
+    return asked
+
+
+def _show_drill(drilled: Drilled, *, as_json: bool) -> None:
+    manifest = drilled.backup.manifest
+    if as_json:
+        facts = {
+            "backup": str(drilled.backup.path),
+            "equal": drilled.error is None,
+            "differences": drilled.differences,
+            "schema_problems": drilled.schema_problems,
+            "restore_seconds": round(drilled.restore_seconds, 1),
+            "compare_seconds": round(drilled.compare_seconds, 1),
+        }
+        console.answer_json(facts | {"manifest": _facts(manifest)})
+    else:
+        schema = "no migrations" if drilled.schema_problems is None else "matches its migrations"
+        console.answer(f"backup    {drilled.backup.path}, as of {_moment(manifest.ended)}")
+        if not drilled.differences:
+            console.answer(f"contents  equal: {_contents(manifest)}")
+        console.answer(f"schema    {'differs' if drilled.schema_problems else schema}")
+        console.answer(f"time      a restore takes about {counted(round(drilled.restore_seconds) or 1, 'second')} here")
+    if error := drilled.error:
+        raise error
+
+
+def _listed(found: Listed) -> dict[str, Any]:
+    return {"path": str(found.path), "problem": found.problem, "manifest": found.manifest and _facts(found.manifest)}
+
+
+def _facts(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "name": manifest.name,
+        "method": manifest.method,
+        "begun": manifest.begun.isoformat(),
+        "ended": manifest.ended.isoformat(),
+        "server_version": manifest.server_version,
+        "size_bytes": manifest.size_bytes,
+        "stop_lsn": manifest.stop_lsn,
+        "databases": {
+            name: {
+                "revision": contents.revision,
+                "tables": {table: {"rows": of.rows, "digest": str(of.digest)} for table, of in contents.tables.items()},
+            }
+            for name, contents in manifest.contents.items()
+        },
+    }
+
+
+def _contents(manifest: Manifest) -> str:
+    rows = counted(manifest.rows, "row")
+    tables = counted(sum(len(contents.tables) for contents in manifest.contents.values()), "table")
+    return f"{rows} in {tables} of {counted(len(manifest.contents), 'database')}"
+
+
+def _megabytes(size: int) -> str:
+    return f"{(size >> 20) + 1:,} MB"
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _age(moment: datetime) -> str:
+    minutes = int((datetime.now(UTC) - moment).total_seconds() // 60)
+    if minutes < 60:
+        return counted(max(minutes, 0), "minute")
+    return counted(minutes // 60, "hour") if minutes < 48 * 60 else counted(minutes // (24 * 60), "day")

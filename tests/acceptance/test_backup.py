@@ -1,0 +1,73 @@
+"""The page about backups, followed to the letter, and the answers of its commands."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[2] / "docs" / "back-up-and-restore.md"
+Run = Callable[..., subprocess.CompletedProcess[str]]
+BLOCK = re.compile(r"^```console\n\$ tatame-db ([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def masked(text: str) -> str:
+    """Leave out numbers, and the spaces and plurals that depend on them."""
+    return re.sub(r" +", " ", re.sub(r"\b(minute|second)s?\b", r"\1", re.sub(r"\d[\d,.]*", "0", text)))
+
+
+@pytest.mark.long
+def test_the_page_shows_what_the_commands_print(run: Run, directory: Path) -> None:
+    assert run("up").returncode == 0
+    shown = BLOCK.findall(PAGE.read_text())
+    assert len(shown) == 5
+
+    def here(text: str) -> str:
+        return text.replace("/srv", str(directory))
+
+    place = here("/srv/tatame")
+    try:
+        for command, output in shown:
+            done = run(*shlex.split(here(command)), TMPDIR=str(directory))
+            assert done.returncode == 0, done.stderr
+            assert masked(done.stdout) == masked(here(output))
+        assert "checkins" in run("status", TATAME_DATA_DIR=place).stdout
+
+        folder = here("/srv/backups")
+        [found] = json.loads(run("backups", folder, "--json").stdout)["backups"]
+        tables = found["manifest"]["databases"]["tatame"]["tables"]
+        assert tables["public.gyms"]["rows"] == 3
+        drilled = json.loads(run("restore", folder, "--drill", "--json", TMPDIR=str(directory)).stdout)
+        assert (drilled["equal"], drilled["differences"], drilled["schema_problems"]) == (True, [], [])
+        assert sorted(path.name for path in directory.iterdir() if "before" not in path.name) == [
+            *("backups", "data", "tatame")
+        ]
+
+        refused = run("restore", folder, "--to", place, "--replace")
+        assert (refused.returncode, "--yes-replace" in refused.stderr) == (1, True)
+        refused = run("restore", folder, "--to", place, "--yes-replace", f"{place}2")
+        assert (refused.returncode, "not confirmed" in refused.stderr) == (1, True)
+        refused = run("restore", folder, "--to", place)
+        assert (refused.returncode, "is not empty" in refused.stderr) == (1, True)
+        shutil.rmtree(Path(found["path"]) / "data" / "base" / "1")
+        assert run("restore", folder, "--drill").returncode == 3
+        assert run("restore", folder, "--to", f"{place}2").returncode == 1
+        assert "bytes, not" in run("backups", folder).stdout
+    finally:
+        for server in directory.glob("tatame*"):
+            run("down", "--yes", TATAME_DATA_DIR=str(server))
+
+
+def test_a_restore_needs_a_purpose_and_a_backup(invoke: Run, tmp_path: Path) -> None:
+    for arguments in ([], ["--drill", "--to", "here"]):
+        refused = invoke("restore", str(tmp_path), *arguments)
+        assert (refused.returncode, "either `--to` or `--drill`" in refused.stderr) == (1, True)
+    for command in (["restore", "--drill"], ["restore", "--to", "here"], ["backups"]):
+        refused = invoke(command[0], str(tmp_path), *command[1:])
+        assert (refused.returncode, "there is no complete backup" in refused.stderr) == (1, True)

@@ -1,0 +1,519 @@
+"""Backups that prove themselves: what is whole is whole, and what is damaged, killed or cut is not restored."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from types import SimpleNamespace
+
+import psycopg
+import pytest
+from sqlalchemy import URL, Engine
+from tests.conftest import free_port, new_directory, run_sql
+from tests.forks import Zygote
+
+from tatame_db import backup, evolve, roles, seed
+from tatame_db.backup import folder as folders
+from tatame_db.backup.contents import contents_of_server, differences
+from tatame_db.backup.manifest import read_manifest
+from tatame_db.backup.programs import environment_for
+from tatame_db.database.address import readable
+from tatame_db.database.creation import create_missing_database
+from tatame_db.database.pool import Database
+from tatame_db.errors import TatameError
+from tatame_db.move.fingerprint import Fingerprint
+from tatame_db.roles import Names
+from tatame_db.server import run_directory
+from tatame_db.server.embedded import EmbeddedServer
+
+ODD = r'''
+CREATE SCHEMA "an odd""";
+CREATE TABLE "an odd"""."t' %s" ("a "" b" int, j json, p point, n numeric, v text GENERATED ALWAYS AS ('x') STORED);
+INSERT INTO "an odd"""."t' %s" VALUES (1, '{"a": 1}', '(1,2)', 'NaN'), (NULL, NULL, NULL, 1.10);
+CREATE TABLE no_columns ();
+INSERT INTO no_columns DEFAULT VALUES;
+CREATE TABLE parts (id int) PARTITION BY RANGE (id);
+CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10);
+INSERT INTO parts VALUES (1), (2);
+CREATE UNLOGGED TABLE fleeting (id int);
+CREATE MATERIALIZED VIEW seen AS SELECT count(*) FROM parts;
+SELECT lo_from_bytea(0, '\x0102');
+'''
+
+
+ODD_NAME = '''"an odd"""."t' %s"'''
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _in_memory() -> Generator[None]:
+    """Start scratch servers in memory: these tests do not measure a disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        directory = new_directory()
+        patch.setattr(run_directory, "_DISK", directory)
+        yield
+        shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="module")
+def home() -> Generator[Path]:
+    path = new_directory()
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def origin(home: Path) -> Generator[EmbeddedServer]:
+    """A server with the four roles, sample data and difficult tables, on a port too."""
+    server = EmbeddedServer(home / "origin", durable=False)
+    server.start(free_port())
+    create_missing_database(server.address)
+    with Database(server.address) as database:
+        evolve.migrate(database.engine)
+        with database.engine.begin() as connection:
+            seed.seed(connection, seed.SeedPlan(gyms=1, members=2, days=3, until=date(2026, 3, 1)))
+        with database.engine.connect() as connection:
+            roles.apply(connection, Names())
+    run_sql(server.address, ODD)
+    # Nothing that is restored may use the archive of the original.
+    run_sql(server.address, f"ALTER SYSTEM SET archive_command = 'touch {home}/archived'")
+    yield server
+    server.delete()
+
+
+@pytest.fixture(scope="module")
+def folder(home: Path) -> Path:
+    return home / "backups"
+
+
+@pytest.fixture(scope="module")
+def made(origin: EmbeddedServer, folder: Path) -> backup.Made:
+    """A backup that the backup role made, for tests that only read it."""
+    with Database(origin.address.set(username=Names().backup)) as database:
+        return backup.make(database, folder)
+
+
+@pytest.fixture
+def copied(made: backup.Made, directory: Path) -> Path:
+    """A copy of the backup, to be damaged."""
+    path = directory / "backups" / made.backup.path.name
+    shutil.copytree(made.backup.path, path)
+    return path
+
+
+def leftovers(folder: Path) -> list[str]:
+    names = [path.name for path in folder.iterdir() if path.name.endswith(".part")]
+    return names + [path.name for path in run_directory._DISK.iterdir()]
+
+
+# --- What a backup holds ----------------------------------------------------------------------------------------------
+
+
+def test_a_backup_of_the_backup_role_holds_what_the_server_holds(
+    origin: EmbeddedServer, made: backup.Made, folder: Path
+) -> None:
+    manifest = made.backup.manifest
+    live = contents_of_server(origin.address, lambda _: None)
+    assert differences(live, manifest.contents) == []
+    tables = manifest.contents["tatame"].tables
+    assert tables[ODD_NAME].rows == 2
+    assert tables["public.no_columns"].rows == tables["public.seen"].rows == 1
+    assert "public.parts_1" in tables
+    assert {"public.parts", "public.fleeting"}.isdisjoint(tables)
+    assert tables["pg_catalog.pg_largeobject"].rows == 1
+    assert manifest.contents["tatame"].revision == ["20261123120000"]
+    assert made.removed == leftovers(folder) == []
+    assert [found.problem for found in backup.list_backups(folder)] == [None]
+    assert read_manifest(made.backup.path) == manifest
+
+
+def test_a_drill_finds_it_equal_and_leaves_nothing(made: backup.Made, folder: Path) -> None:
+    stages: list[str] = []
+    drilled = backup.drill(folder, on_stage=stages.append)
+    assert drilled.backup == made.backup
+    assert (drilled.error, drilled.differences, drilled.schema_problems) == (None, [], [])
+    assert "verifying the checksums" in stages
+    assert leftovers(folder) == []
+
+
+def test_a_drill_names_what_differs(copied: Path) -> None:
+    manifest = read_manifest(copied)
+    contents = manifest.contents["tatame"]
+    tables = contents.tables | {
+        "public.users": replace(contents.tables["public.users"], digest=1),
+        "public.gyms": Fingerprint(7, 1),
+        "public.gone": Fingerprint(1, 1),
+    }
+    del tables["public.parts_1"]
+    changed = replace(contents, tables=tables, sequences=contents.sequences | {"public.users_id_seq": 1})
+    replace(manifest, contents={"tatame": changed, "other": changed}).write(copied)
+    run_drill = backup.drill(copied)
+    assert run_drill.differences == [
+        "the database other is missing",
+        "the database postgres is new",
+        "tatame: the table public.gone is missing",
+        "tatame: public.gyms has 1 rows, not 7",
+        "tatame: the table public.parts_1 is new",
+        f"tatame: public.users has {tables['public.users'].rows} rows as before, with other values",
+        "tatame: the sequence public.users_id_seq has another last value",
+    ]
+    assert run_drill.error
+    assert run_drill.error.exit_code == 3
+
+
+# --- Restore ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_restored_server_is_an_embedded_one_and_takes_writes(
+    origin: EmbeddedServer, made: backup.Made, folder: Path, directory: Path, home: Path
+) -> None:
+    place = directory / "new" / "place"
+    restored = backup.restore(folder, place)
+    server = EmbeddedServer(place)
+    try:
+        assert differences(made.backup.manifest.contents, contents_of_server(server.address, lambda _: None)) == []
+        run_sql(server.address, "INSERT INTO parts VALUES (3); SELECT pg_switch_wal()")
+        assert server.stop()
+        port = free_port()
+        assert server.start(port)
+        password = server.password_file.read_text()
+        assert password != origin.password_file.read_text()
+        psycopg.connect(f"postgresql://postgres:{password}@127.0.0.1:{port}/tatame").close()
+        with psycopg.connect(readable(server.address)) as connection:
+            assert connection.execute("SHOW archive_command").fetchone() == ("(disabled)",)
+        with pytest.raises(backup.PlaceTaken):
+            backup.restore(folder, place)
+        assert server.is_running
+        assert restored.replaced is None
+        assert not (home / "archived").exists()
+        assert sorted(path.name for path in place.parent.iterdir()) == ["place"]
+    finally:
+        server.delete()
+
+
+def test_a_server_is_replaced_only_by_one_that_runs(
+    made: backup.Made, folder: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = EmbeddedServer(directory / "place", durable=False)
+    server.start()
+    start = EmbeddedServer.start
+    try:
+        run_sql(server.address.set(database="postgres"), "CREATE TABLE mine ()")
+
+        def fail_in_place(self: EmbeddedServer, port: int | None = None) -> bool:
+            if self.directory == server.directory and (self.data / "postgresql.auto.conf.original").exists():
+                raise KeyboardInterrupt
+            return start(self, port)
+
+        monkeypatch.setattr(EmbeddedServer, "start", fail_in_place)
+        with pytest.raises(KeyboardInterrupt):
+            backup.restore(folder, server.directory, replace=True)
+        monkeypatch.undo()
+        run_sql(server.address.set(database="postgres"), "SELECT FROM mine")
+        assert [path.name for path in directory.iterdir()] == ["place"]
+
+        restored = backup.restore(folder, server.directory, replace=True)
+        assert restored.backup == made.backup
+        assert restored.replaced
+        run_sql(server.address, "SELECT FROM parts")
+        old = EmbeddedServer(restored.replaced, durable=False)
+        assert not old.is_running
+        old.start()
+        run_sql(old.address.set(database="postgres"), "SELECT FROM mine")
+        old.delete()
+    finally:
+        server.delete()
+
+
+@pytest.mark.parametrize(
+    ("place", "words"), [("{backup}/data/new", "in one another"), ("{directory}/files", "not an embedded server's")]
+)
+def test_a_backup_is_not_restored_over_other_files(made: backup.Made, directory: Path, place: str, words: str) -> None:
+    (directory / "files").mkdir()
+    (directory / "files" / "mine").touch()
+    with pytest.raises(backup.PlaceUnusable, match=words):
+        backup.restore(made.backup.path, Path(place.format(backup=made.backup.path, directory=directory)), replace=True)
+    assert (directory / "files" / "mine").exists()
+
+
+# --- Damage -----------------------------------------------------------------------------------------------------------
+
+
+def flip(path: Path, place: int | None = None) -> None:
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2 if place is None else place)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+def relation(copied: Path) -> Path:
+    files = (path for path in (copied / "data" / "base").rglob("*") if path.is_file())
+    return max(files, key=lambda path: path.stat().st_size)
+
+
+def other_format(copied: Path, **facts: object) -> None:
+    path = copied / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | facts))
+
+
+def other_version(copied: Path) -> None:
+    replace(read_manifest(copied), server_version="17.2").write(copied)
+
+
+def other_list(copied: Path) -> None:
+    """Damage a file, and write a list of files that fits it."""
+    flip(copied / "data" / "backup_manifest")
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], type[TatameError], str]] = {
+    "flip": (lambda path: flip(relation(path)), backup.BackupDamaged, "checksum mismatch"),
+    "wal": (lambda path: flip(min((path / "data/pg_wal").glob("0*")), 100), backup.BackupDamaged, "WAL"),
+    "truncated": (lambda path: os.truncate(relation(path), 8192), backup.BackupDamaged, "size"),
+    "missing": (lambda path: relation(path).unlink(), backup.BackupDamaged, "not on disk|is present in the manifest"),
+    "extra": (lambda path: (path / "data/base/1/extra").touch(), backup.BackupDamaged, "not in the manifest"),
+    "list": (other_list, backup.BackupDamaged, "not the list"),
+    "no list": (lambda path: (path / "data/backup_manifest").unlink(), backup.BackupDamaged, "No such file"),
+    "manifest": (lambda path: other_format(path, name="another"), backup.BackupDamaged, "does not have the checksum"),
+    "garbage": (lambda path: (path / "manifest.json").write_bytes(b"\xff{"), backup.BackupDamaged, "cannot be read"),
+    "no object": (lambda path: (path / "manifest.json").write_text("[]"), backup.BackupDamaged, "cannot be read"),
+    "no manifest": (lambda path: (path / "manifest.json").unlink(), backup.BackupDamaged, "No such file"),
+    "newer": (lambda path: other_format(path, format=2), backup.BackupOfNewerFormat, "reads formats up to 1"),
+    "version": (other_version, backup.BackupOfOtherVersion, "is of PostgreSQL 17"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_backup_is_named_and_not_restored(copied: Path, directory: Path, damage: str) -> None:
+    hurt, error, words = DAMAGE[damage]
+    hurt(copied)
+    with pytest.raises(error, match=words) as caught:
+        backup.restore(copied.parent, directory / "place")
+    assert caught.value.exit_code == 1
+    with pytest.raises(error, match=words) as caught:
+        backup.drill(copied.parent)
+    assert caught.value.exit_code == (3 if error is backup.BackupDamaged else 1)
+    assert [path.name for path in directory.iterdir()] == ["backups"]
+    # A list reads no file of the data.
+    listed = damage in {"flip", "wal", "extra", "list", "version"}
+    assert [found.problem is None for found in backup.list_backups(copied.parent)] == [listed]
+
+
+# --- Refusals ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_gives_no_base_backup_says_why(
+    origin: EmbeddedServer, directory: Path, older_engine: Engine
+) -> None:
+    def refused(address: URL) -> str:
+        with Database(address) as database, pytest.raises(backup.BackupRefused) as caught:
+            backup.make(database, directory / "backups")
+        return str(caught.value)
+
+    assert "ALTER ROLE tatame_read REPLICATION" in refused(origin.address.set(username=Names().read_only))
+    assert "only PostgreSQL 18 can be restored here" in refused(older_engine.url)
+    with psycopg.connect(readable(origin.address), autocommit=True) as connection:
+        connection.execute("SET allow_in_place_tablespaces = on")
+        connection.execute("CREATE TABLESPACE elsewhere LOCATION ''")
+        try:
+            assert "outside its data directory: elsewhere" in refused(origin.address)
+        finally:
+            connection.execute("DROP TABLESPACE elsewhere")
+    assert not (directory / "backups").exists()
+
+
+def test_a_second_backup_into_a_folder_and_a_folder_that_cannot_be_written_are_refused(
+    origin: EmbeddedServer, directory: Path
+) -> None:
+    with Database(origin.address) as database:
+        with folders.locked(directory / "backups"), pytest.raises(backup.BackupRunning):
+            backup.make(database, directory / "backups")
+        (directory / "file").touch()
+        with pytest.raises(backup.FolderUnusable):
+            backup.make(database, directory / "file")
+    with pytest.raises(backup.NoBackup):
+        backup.drill(directory / "backups")
+
+
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
+    origin: EmbeddedServer, made: backup.Made, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 20))
+    with Database(origin.address) as database, pytest.raises(backup.SpaceMissing, match="has 1 MB free, and the ba"):
+        backup.make(database, directory / "backups")
+    with pytest.raises(backup.SpaceMissing, match="the restored server"):
+        backup.restore(made.backup.path, directory / "place")
+    with pytest.raises(backup.SpaceMissing, match="the scratch server"):
+        backup.drill(made.backup.path)
+    assert not (directory / "place").exists()
+
+
+# --- Keep -------------------------------------------------------------------------------------------------------------
+
+
+def test_old_backups_are_removed_but_not_one_that_is_being_restored(directory: Path) -> None:
+    names = [f"2026010{day}T000000Z" for day in range(1, 6)]
+    for name in names:
+        (directory / name).mkdir()
+        (directory / name / "manifest.json").touch()
+    (directory / "20250101T000000Z.part").mkdir()
+    (directory / "mine.part").mkdir()
+    folders.remove_leftovers(directory)
+    with folders.in_use(directory / names[1]):
+        assert folders.remove_old(directory, 2) == [names[0], names[2]]
+    assert sorted(path.name for path in directory.iterdir()) == [names[1], *names[3:], "mine.part"]
+    assert folders.remove_old(directory, 9) == []
+
+
+# --- Killed, cut, full ------------------------------------------------------------------------------------------------
+
+STAGES = ["copying the server's files", "copying the server's files: ", "verifying", "restoring", "reading"]
+KILLED = """
+import os, sys
+from pathlib import Path
+from tatame_db import backup
+from tatame_db.database.pool import Database
+from tatame_db.server import run_directory
+
+run_directory._DISK = Path({disk!r})
+
+def stage(text):
+    if text.startswith({stage!r}):
+        os.kill(os.getpid(), 9)
+
+def before_rename(place):
+    if {stage!r} == "written":
+        os.kill(os.getpid(), 9)
+
+sys.modules["tatame_db.backup.make"].sync = before_rename
+with Database({address!r}) as database:
+    backup.make(database, Path({folder!r}), on_stage=stage)
+"""
+
+
+@pytest.mark.long
+def test_a_backup_that_is_killed_in_any_stage_is_none_and_is_cleared_up(
+    origin: EmbeddedServer, directory: Path, zygote: Zygote, tmp_path: Path
+) -> None:
+    folder = directory / "backups"
+    for stage in [*STAGES, "written"]:
+        facts = {"address": readable(origin.address), "folder": str(folder), "disk": str(run_directory._DISK)}
+        done = zygote.run(cwd=tmp_path, environment=dict(os.environ), code=KILLED.format(stage=stage, **facts))
+        assert done.returncode == -9, (stage, done.stderr)
+        assert [path.suffix for path in folder.iterdir() if path.is_dir()] == [".part"]
+        assert backup.list_backups(folder) == []
+        with pytest.raises(backup.NoBackup):
+            backup.restore(folder, directory / "place")
+        wait_for_lock(folder)
+    with Database(origin.address) as database:
+        backup.make(database, folder)
+    assert leftovers(folder) == []
+    assert len(backup.list_backups(folder)) == 1
+
+
+def wait_for_lock(folder: Path) -> None:
+    """Wait until pg_basebackup has ended, which holds the lock of a process that was killed for some moments."""
+    with (folder / folders._LOCK).open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_interrupted_backup_leaves_nothing(origin: EmbeddedServer, directory: Path, stage: str) -> None:
+    def interrupt(text: str) -> None:
+        if text.startswith(stage):
+            raise KeyboardInterrupt
+
+    with Database(origin.address) as database, pytest.raises(KeyboardInterrupt):
+        backup.make(database, directory / "backups", on_stage=interrupt)
+    assert leftovers(directory / "backups") == []
+    assert backup.list_backups(directory / "backups") == []
+
+
+def test_an_interrupted_or_killed_restore_leaves_no_server(
+    made: backup.Made, directory: Path, zygote: Zygote, tmp_path: Path
+) -> None:
+    def interrupt(text: str) -> None:
+        if text == "recovering":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        backup.restore(made.backup.path, directory / "place", on_stage=interrupt)
+    assert list(directory.iterdir()) == []
+    code = (
+        "import os; from pathlib import Path; from tatame_db import backup\n"
+        f"backup.restore(Path({str(made.backup.path)!r}), Path({str(directory / 'place')!r}),"
+        " on_stage=lambda text: text == 'recovering' and os.kill(os.getpid(), 9))"
+    )
+    assert zygote.run(cwd=tmp_path, environment=dict(os.environ), code=code).returncode == -9
+    assert not (directory / "place").exists()
+    server = backup.restore(made.backup.path, directory / "place").server
+    server.delete()
+    assert list(directory.iterdir()) == []
+
+
+@contextmanager
+def cut_after(size: int, port: int) -> Generator[int]:
+    """Forward a port to that of a server, and cut each connection that has sent this much; yields the port."""
+
+    def forward(source: socket.socket, target: socket.socket, limit: int) -> None:
+        with suppress(OSError):
+            while limit > 0 and (block := source.recv(65_536)):
+                target.sendall(block)
+                limit -= len(block)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                server = socket.create_connection(("127.0.0.1", port))
+                opened.extend((client, server))
+                for pair in ((client, server, 1 << 40), (server, client, size)):
+                    threading.Thread(target=forward, args=pair, daemon=True).start()
+
+    opened: list[socket.socket] = []
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()[1]
+    for end in opened:
+        end.close()
+
+
+def test_a_cut_connection_ends_the_backup_with_words_and_no_password(origin: EmbeddedServer, directory: Path) -> None:
+    port = int((origin.data / "postmaster.pid").read_text().split("\n")[3])
+    password = origin.password_file.read_text()
+    with cut_after(3 << 20, port) as cut:
+        address = URL.create("postgresql+psycopg", "postgres", password, "127.0.0.1", cut, "tatame")
+        with Database(address) as database, pytest.raises(backup.BackupFailed, match="pg_basebackup failed") as caught:
+            backup.make(database, directory / "backups")
+    assert password not in str(caught.value)
+    assert environment_for(address)["PGPASSWORD"] == password
+    assert leftovers(directory / "backups") == []
+
+
+def test_a_full_disk_ends_the_backup_with_words(
+    origin: EmbeddedServer, directory: Path, zygote: Zygote, tmp_path: Path
+) -> None:
+    code = (
+        "import resource; from pathlib import Path; from tatame_db import backup\n"
+        "from tatame_db.database.pool import Database\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))\n"
+        f"with Database({readable(origin.address)!r}) as database:\n"
+        "    try:\n"
+        f"        backup.make(database, Path({str(directory / 'backups')!r}))\n"
+        "    except backup.BackupFailed as error:\n"
+        "        print(error)\n"
+    )
+    done = zygote.run(cwd=tmp_path, environment=dict(os.environ), code=code)
+    assert "pg_basebackup failed" in done.stdout, done.stderr
+    assert leftovers(directory / "backups") == []
