@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -9,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import URL, text
+from tests.conftest import postmaster_pid
 
 from tatame_db import evolve
 from tatame_db.database.address import parse_address
@@ -56,6 +59,15 @@ class Pair:
         )
         assert copied.returncode == 0, copied.stdout
         self.start_standby("fsync=off")
+
+    def kill_primary(self) -> None:
+        """Kill all processes of the primary, as a power failure does."""
+        postmaster = postmaster_pid(self.primary)
+        # Stopped first; otherwise it would replace the first processes that die.
+        os.kill(postmaster, signal.SIGSTOP)
+        for process in Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split():
+            os.kill(int(process), signal.SIGKILL)
+        os.kill(postmaster, signal.SIGKILL)
 
     def promote(self) -> None:
         assert self.pg_ctl("promote").returncode == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,11 +39,6 @@ class Group(TyperGroup):
         """Run a command and print its error, if it is an expected one."""
         try:
             return super().invoke(ctx)
-        except TatameError as failure:
-            error = _explained(failure)
-            _say_with_notes(f"error: {error}", error)
-            _answer_error(type(error).__name__, error.what, error.means, error.fix, error)
-            raise typer.Exit(error.exit_code) from None
         except (KeyboardInterrupt, typer.Abort) as stopped:
             _say_with_notes(f"\ninterrupted: {ROLLED_BACK}", stopped)
             _answer_error("Interrupted", "interrupted", ROLLED_BACK, "run the command again", stopped)
@@ -52,6 +48,22 @@ class Group(TyperGroup):
             what = str(getattr(mistyped, "format_message", mistyped.__str__)())
             _answer_error("Mistyped", what, NOTHING_CHANGED, "see `--help` of the command", mistyped)
             raise
+        except Exception as failure:
+            error = _explained(failure) if isinstance(failure, TatameError) else _lost(failure)
+            if error is None:
+                raise
+            _say_with_notes(f"error: {error}", error)
+            _answer_error(type(error).__name__, error.what, error.means, error.fix, error)
+            raise typer.Exit(error.exit_code) from None
+
+
+def _lost(error: Exception) -> TatameError | None:
+    """Return the words for a connection that was lost, as in a failover; everything else is a bug."""
+    if "sqlalchemy" not in sys.modules:
+        return None
+    from tatame_db.database.failures import loss_in_words
+
+    return loss_in_words(error)
 
 
 def _explained(error: TatameError) -> TatameError:

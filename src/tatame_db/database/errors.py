@@ -292,6 +292,16 @@ class DatabaseClosed(DatabaseUnavailable):
 
 
 @fact
+class ConnectionCut(TatameError):
+    """The connection was lost in the middle of a command."""
+
+    reason: str
+    what = "the connection to the database was lost: {reason}"
+    means = "What was not committed is rolled back; what the command had reported as done before is stored."
+    fix = "see with `tatame-db status` which database answers now, then run the command again"
+
+
+@fact
 class OutcomeUnknown(TatameError):
     """The connection was lost while a write or a commit was running."""
 

@@ -6,13 +6,16 @@ import re
 from typing import TYPE_CHECKING
 
 import psycopg
+from sqlalchemy.exc import DBAPIError
 
 from tatame_db.database.address import hosts_of, is_local
 from tatame_db.database.errors import (
+    ConnectionCut,
     ConnectionRefused,
     DatabaseMissing,
     DatabaseUnavailable,
     HostUnknown,
+    OutcomeUnknown,
     PasswordRejected,
     PoolerBusy,
     PoolerConsole,
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
     from psycopg.pq.abc import PGconn
     from sqlalchemy import URL
+
+    from tatame_db.errors import TatameError
 
 # libpq gives no SQLSTATE for a connection that was never made, so only its text can tell. A server may answer in any
 # language, and then it is `ConnectionRefused`; libpq and poolers answer in English. Written in lower case.
@@ -111,6 +116,22 @@ def statement_error(address: URL, error: psycopg.Error, connection: PGconn | Non
         if kind is not DatabaseUnavailable:
             return kind(address=address, reason=reason)  # type: ignore[call-arg]  # as above
     return None
+
+
+def loss_in_words(error: BaseException) -> TatameError | None:
+    """Return the error of a connection that was lost in the middle of a command; others are `None`."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(error, DBAPIError):
+        is_lost = error.connection_invalidated
+    else:
+        is_lost = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
+    if not is_lost:
+        return None
+    reason = (str(cause).strip().splitlines() or ["no reason is known"])[0]
+    # SQLAlchemy runs COMMIT without a statement's text.
+    if isinstance(error, DBAPIError) and error.statement is None:
+        return OutcomeUnknown(name="tatame-db", reason=reason)
+    return ConnectionCut(reason=reason)
 
 
 def hide_row(error: psycopg.Error) -> None:
