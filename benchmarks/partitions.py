@@ -44,32 +44,40 @@ TABLES = {"flat": "checkins_class_id_date_index", "months": "months_class_id_dat
 COVERING = "CREATE INDEX {table}_covering ON {table} (class_id, date) INCLUDE (user_id)"
 
 
+def run(connection: psycopg.Connection[Any], statement: str) -> list[Any]:
+    """Run a statement and return its rows."""
+    cursor = connection.execute(statement.encode())
+    return cursor.fetchall() if cursor.description else []
+
+
 def fill(connection: psycopg.Connection[Any], rows: int) -> None:
     """Create the check-ins in the order of their time, as an app does, in one table and in months."""
     gyms = gyms_of(rows)
     members = rows // (MONTHS * VISITS)
-    connection.execute("ALTER TABLE checkins RENAME TO flat")
+    run(connection, "ALTER TABLE checkins RENAME TO flat")
     for key in ("user_id_users_id", "class_id_class_id"):
-        connection.execute(f"ALTER TABLE flat DROP CONSTRAINT checkins_{key}_fk")
-    connection.execute(
+        run(connection, f"ALTER TABLE flat DROP CONSTRAINT checkins_{key}_fk")
+    run(
+        connection,
         "CREATE TABLE months (LIKE flat INCLUDING DEFAULTS, PRIMARY KEY (id, created_at))"
-        " PARTITION BY RANGE (created_at)"
+        " PARTITION BY RANGE (created_at)",
     )
     for columns in ("user_id, date", "class_id, date"):
-        connection.execute(f"CREATE INDEX ON months ({columns})")
+        run(connection, f"CREATE INDEX ON months ({columns})")
     for number in range(MONTHS):
         first, end = (f"{2025 + month // 12}-{month % 12 + 1:02}-01" for month in (number, number + 1))
-        connection.execute(f"CREATE TABLE m{number} PARTITION OF months FOR VALUES FROM ('{first}') TO ('{end}')")
-    connection.execute("SELECT setseed(0.5)")
-    connection.execute(
+        run(connection, f"CREATE TABLE m{number} PARTITION OF months FOR VALUES FROM ('{first}') TO ('{end}')")
+    run(connection, "SELECT setseed(0.5)")
+    run(
+        connection,
         "INSERT INTO flat (id, user_id, class_id, date, created_at)"
         f" SELECT i, u, u % {gyms} * {CLASSES} + 1 + floor(random() * {CLASSES}), to_char(t, 'YYYY-MM-DD'), t"
         f" FROM (SELECT i, 1 + floor(random() * {members})::integer AS u,"
         f" timestamp '2025-01-01' + i * (interval '729 days' / {rows}) AS t FROM generate_series(1, {rows}) AS i) AS c"
-        " ORDER BY i"
+        " ORDER BY i",
     )
-    connection.execute("INSERT INTO months SELECT * FROM flat ORDER BY id")
-    connection.execute("VACUUM ANALYZE flat, months")
+    run(connection, "INSERT INTO months SELECT * FROM flat ORDER BY id")
+    run(connection, "VACUUM ANALYZE flat, months")
 
 
 def pages(connection: psycopg.Connection[Any], question: str) -> tuple[int, int, int]:
@@ -132,9 +140,9 @@ def main() -> None:
             columns = [median_pages(connection, table, rows) for table in TABLES]
             sizes = [size(connection, "flat"), size(connection, "checkins_class_id_date_index")]
             for table, index in TABLES.items():
-                connection.execute(f"DROP INDEX {index}")
-                connection.execute(COVERING.format(table=table))
-            connection.execute("VACUUM ANALYZE flat, months")
+                run(connection, f"DROP INDEX {index}")
+                run(connection, COVERING.format(table=table))
+            run(connection, "VACUUM ANALYZE flat, months")
             columns += [median_pages(connection, table, rows) for table in TABLES]
             print(f"{rows:,} rows\n\n| Question | One table | 24 months | One table, INCLUDE | 24 months, INCLUDE |")
             print("| --- | --- | --- | --- | --- |")

@@ -38,9 +38,11 @@ def statements() -> list[str]:
 
 
 def run_as(address: URL, *sql: str) -> list[Any]:
+    """Run statements and return the rows of the last one."""
     with psycopg.connect(readable(address), autocommit=True) as connection:
+        cursor = connection.cursor()
         for statement in sql:
-            cursor = connection.execute(statement.encode())
+            cursor.execute(statement.encode())
         return cursor.fetchall() if cursor.description else []
 
 
