@@ -26,7 +26,7 @@ def masked(text: str) -> str:
 def test_the_page_shows_what_the_commands_print(run: Run, directory: Path) -> None:
     assert run("up").returncode == 0
     shown = BLOCK.findall(PAGE.read_text())
-    assert len(shown) == 5
+    assert len(shown) == 6
 
     def here(text: str) -> str:
         return text.replace("/srv", str(directory))
@@ -46,7 +46,7 @@ def test_the_page_shows_what_the_commands_print(run: Run, directory: Path) -> No
         drilled = json.loads(run("restore", folder, "--drill", "--json", TMPDIR=str(directory)).stdout)
         assert (drilled["equal"], drilled["differences"], drilled["schema_problems"]) == (True, [], [])
         assert sorted(path.name for path in directory.iterdir() if "before" not in path.name) == [
-            *("backups", "data", "tatame")
+            *("backups", "data", "dumps", "tatame")
         ]
 
         refused = run("restore", folder, "--to", place, "--replace")

@@ -14,11 +14,13 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import URL, Engine
 from tests.conftest import free_port, new_directory, run_sql
+from tests.database.roles import with_roles
 from tests.forks import Zygote
 
 from tatame_db import backup, evolve, roles, seed
@@ -26,6 +28,7 @@ from tatame_db.backup import folder as folders
 from tatame_db.backup.contents import contents_of_server, differences
 from tatame_db.backup.manifest import read_manifest
 from tatame_db.backup.programs import environment_for
+from tatame_db.backup.restored import contents_of
 from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
 from tatame_db.database.pool import Database
@@ -34,6 +37,7 @@ from tatame_db.move.fingerprint import Fingerprint
 from tatame_db.roles import Names
 from tatame_db.server import run_directory
 from tatame_db.server.embedded import EmbeddedServer
+from tatame_db.testing.runs import Run
 
 ODD = r'''
 CREATE SCHEMA "an odd""";
@@ -307,6 +311,103 @@ def test_a_damaged_backup_is_named_and_not_restored(copied: Path, directory: Pat
     assert [found.problem is None for found in backup.list_backups(copied.parent)] == [listed]
 
 
+# --- Dumps ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dumped(_tatame_run: Run, home: Path) -> Generator[backup.Made]:
+    """A dump that the backup role made, while another session wrote."""
+    with with_roles(_tatame_run.clone()) as roled:
+        with Database(roled.address) as database, database.engine.begin() as connection:
+            seed.seed(connection, seed.SeedPlan(gyms=1, members=2, days=3, until=date(2026, 3, 1)))
+        roled.apply()
+        roled.run(f"CREATE POLICY own ON gyms TO {roled.names.app} USING (true)")
+
+        def write(stage: str) -> None:
+            if stage == "dumping the database":
+                roled.run("INSERT INTO users (clerk_user_id) VALUES ('new'); DELETE FROM checkins")
+
+        with Database(roled.at(roled.names.backup)) as database:
+            yield backup.make_dump(database, home / "dumps", on_stage=write)
+
+
+def test_a_dump_holds_its_snapshot_and_is_drilled_and_restored(dumped: backup.Made, directory: Path) -> None:
+    manifest = dumped.backup.manifest
+    assert manifest.method == "logical"
+    assert [name[:11] for name in manifest.roles] == ["tatame_app_"]
+    tables = manifest.contents[manifest.database].tables
+    assert tables["public.checkins"].rows > 0
+    drilled = backup.drill(dumped.backup.path)
+    assert drilled.differences == []
+    # No migration has made it.
+    assert [problem[:15] for problem in drilled.schema_problems or []] == ["policy gyms.own"]
+    server = backup.restore(dumped.backup.path, directory / "place").server
+    try:
+        run_sql(server.address.set(database=manifest.database), "INSERT INTO users (clerk_user_id) VALUES ('new')")
+    finally:
+        server.delete()
+
+
+def test_a_dump_of_an_older_server_is_restored_on_the_new_one(
+    older_engine: Engine, directory: Path, copied_dump: Callable[[], Path]
+) -> None:
+    with older_engine.begin() as connection:
+        seed.seed(connection, seed.SeedPlan(gyms=1, members=2, days=3, until=date(2026, 3, 1)))
+    with Database(older_engine.url) as database:
+        made = backup.make_dump(database, directory / "dumps")
+    assert made.backup.manifest.major_version == "15"
+    assert backup.drill(directory / "dumps").error is None
+    for hurt in (
+        lambda data: flip(data / "toc.dat"),
+        lambda data: (data / "toc.dat").unlink(),
+        lambda data: (data / "extra").touch(),
+    ):
+        path = copied_dump()
+        hurt(path / "data")
+        with pytest.raises(backup.BackupDamaged, match="not as it was written"):
+            backup.restore(path, directory / "place")
+        shutil.rmtree(path)
+    assert not (directory / "place").exists()
+
+
+@pytest.fixture
+def copied_dump(dumped: backup.Made, directory: Path) -> Callable[[], Path]:
+    """A function that copies the dump, to be damaged."""
+
+    def copy() -> Path:
+        return Path(shutil.copytree(dumped.backup.path, directory / "copies" / dumped.backup.path.name))
+
+    return copy
+
+
+def test_a_dump_that_cannot_be_made_restored_or_proved_is_none(
+    bare_address: URL, origin: EmbeddedServer, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(address: URL, error: type[TatameError], words: str) -> None:
+        with Database(address) as database, pytest.raises(error, match=words):
+            backup.make_dump(database, directory / "dumps")
+        assert leftovers(directory / "dumps") == []
+        assert backup.list_backups(directory / "dumps") == []
+
+    fails(origin.address.set(username=Names().read_only), TatameError, "too few rights|permission denied")
+    # A function that finds its table only by the search path, which a restore does not have.
+    run_sql(
+        bare_address,
+        "CREATE TABLE one (id int); CREATE FUNCTION known(int) RETURNS bool LANGUAGE plpgsql AS"
+        " 'BEGIN RETURN EXISTS (SELECT FROM one); END'; INSERT INTO one VALUES (1);"
+        "CREATE TABLE two (id int CHECK (known(id))); INSERT INTO two VALUES (1)",
+    )
+    fails(bare_address, backup.DumpRejected, 'relation "one" does not exist')
+    run_sql(bare_address, "DROP TABLE two")
+
+    def another(*arguments: Any) -> Any:
+        found = contents_of(*arguments)
+        return {name: replace(of, tables={"public.one": Fingerprint(1, 1)}) for name, of in found.items()}
+
+    monkeypatch.setattr("tatame_db.backup.dump.contents_of", another)
+    fails(bare_address, backup.DumpDiffers, "1 rows as before, with other values")
+
+
 # --- Refusals ---------------------------------------------------------------------------------------------------------
 
 
@@ -441,7 +542,7 @@ def test_an_interrupted_or_killed_restore_leaves_no_server(
     made: backup.Made, directory: Path, zygote: Zygote, tmp_path: Path
 ) -> None:
     def interrupt(text: str) -> None:
-        if text == "recovering":
+        if text == "recovered":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -450,7 +551,7 @@ def test_an_interrupted_or_killed_restore_leaves_no_server(
     code = (
         "import os; from pathlib import Path; from tatame_db import backup\n"
         f"backup.restore(Path({str(made.backup.path)!r}), Path({str(directory / 'place')!r}),"
-        " on_stage=lambda text: text == 'recovering' and os.kill(os.getpid(), 9))"
+        " on_stage=lambda text: text == 'recovered' and os.kill(os.getpid(), 9))"
     )
     assert zygote.run(cwd=tmp_path, environment=dict(os.environ), code=code).returncode == -9
     assert not (directory / "place").exists()

@@ -2,6 +2,7 @@
 
 from tatame_db.backup.contents import Contents
 from tatame_db.backup.drill import Drilled, drill
+from tatame_db.backup.dump import make_dump
 from tatame_db.backup.errors import (
     BackupDamaged,
     BackupFailed,
@@ -11,6 +12,8 @@ from tatame_db.backup.errors import (
     BackupRunning,
     DrillFailed,
     DrillFoundDamage,
+    DumpDiffers,
+    DumpRejected,
     FolderUnusable,
     NoBackup,
     PlaceTaken,
@@ -34,6 +37,8 @@ __all__ = [
     "DrillFailed",
     "DrillFoundDamage",
     "Drilled",
+    "DumpDiffers",
+    "DumpRejected",
     "FolderUnusable",
     "Listed",
     "Made",
@@ -46,5 +51,6 @@ __all__ = [
     "drill",
     "list_backups",
     "make",
+    "make_dump",
     "restore",
 ]

@@ -20,15 +20,19 @@ if TYPE_CHECKING:
 
     Connection = psycopg.Connection[tuple[Any, ...]]
 
-_SETTINGS = TEXT_OUTPUT | {"search_path": "pg_catalog", "row_security": "off", "statement_timeout": "0"}
+_SETTINGS = (
+    TEXT_OUTPUT
+    | {"search_path": "pg_catalog", "row_security": "off", "statement_timeout": "0"}
+    | {"idle_in_transaction_session_timeout": "0"}
+)
 # Each partition is a table of its own here. Unlogged tables are empty after a recovery, and foreign ones elsewhere.
 _TABLES = """
-SELECT format('%I.%I', nspname, relname),
+SELECT format('%%I.%%I', nspname, relname),
     coalesce(array_agg(attname::text ORDER BY attnum) FILTER (WHERE attname IS NOT NULL), '{}'),
     coalesce(array_agg(format_type(atttypid, NULL) ORDER BY attnum) FILTER (WHERE attname IS NOT NULL), '{}')
 FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
     LEFT JOIN pg_attribute a ON attrelid = c.oid AND attnum > 0 AND NOT attisdropped AND attgenerated IN ('', 's')
-WHERE relkind IN ('r', 'm') AND relpersistence = 'p' AND relispopulated
+WHERE relkind = ANY(%s) AND relpersistence = 'p' AND relispopulated
     AND nspname !~ '^pg_' AND nspname <> 'information_schema'
 GROUP BY 1 ORDER BY 1
 """
@@ -59,6 +63,11 @@ class Contents:
         return sum(table.rows for table in self.tables.values())
 
 
+def contents_of_dump(connection: Connection, on_table: Callable[[str], None]) -> Contents:
+    """Read what a dump holds of a database: a materialized view is made anew, and large objects are not compared."""
+    return read_contents(connection, on_table, kinds="r")
+
+
 def contents_of_server(server: URL, on_table: Callable[[str], None]) -> dict[str, Contents]:
     """Read all databases of a server, as a superuser; the address names any of them. Reads every row."""
     with Database(server) as database, database.engine.connect() as connection:
@@ -70,15 +79,15 @@ def contents_of_server(server: URL, on_table: Callable[[str], None]) -> dict[str
     return found
 
 
-def read_contents(connection: Connection, on_table: Callable[[str], None]) -> Contents:
+def read_contents(connection: Connection, on_table: Callable[[str], None], *, kinds: str = "rm") -> Contents:
     """Read the database of a connection, in the transaction that it is in."""
     for setting, value in _SETTINGS.items():
         connection.execute("SELECT set_config(%s, %s, true)", [setting, value])
     tables: dict[str, Fingerprint] = {}
-    for name, columns, types in connection.execute(_TABLES).fetchall():
+    for name, columns, types in connection.execute(_TABLES, [list(kinds)]).fetchall():
         on_table(name)
         tables[name] = _fingerprint(connection, name, columns, types)
-    if _one(connection, "SELECT has_table_privilege('pg_largeobject', 'SELECT')"):
+    if "m" in kinds and _one(connection, "SELECT has_table_privilege('pg_largeobject', 'SELECT')"):
         objects = _fingerprint(connection, _LARGE_OBJECTS, ["loid", "pageno", "data"], ["oid", "integer", "bytea"])
         if objects.rows:
             tables[_LARGE_OBJECTS] = objects

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tatame_db import evolve
-from tatame_db.backup.contents import contents_of_server, differences
+from tatame_db.backup.contents import differences
 from tatame_db.backup.errors import BackupDamaged, DrillFailed, DrillFoundDamage
 from tatame_db.backup.folder import Backup, choose, in_use, refuse_small
-from tatame_db.backup.restored import address_of, restored_scratch
+from tatame_db.backup.restored import address_of, contents_of, restored_scratch
 from tatame_db.backup.verify import open_backup, verify
 from tatame_db.database.pool import Database
 from tatame_db.server.run_directory import new_run_directory
@@ -60,13 +60,11 @@ def drill(folder: Path, *, on_stage: Callable[[str], None] = lambda _: None) -> 
         except BackupDamaged as error:
             raise DrillFoundDamage(backup=error.backup, reason=error.reason) from error
         manifest = backup.manifest
-        refuse_small(new_run_directory(on_disk=True), manifest.size_bytes + _LOG_BYTES, "the scratch server")
+        refuse_small(new_run_directory(on_disk=True), manifest.restored_bytes + _LOG_BYTES, "the scratch server")
         on_stage("restoring into a scratch server")
-        with restored_scratch(backup.data, manifest.settings) as server:
+        with restored_scratch(backup.data, manifest) as server:
             restored = time.monotonic()
-            found = contents_of_server(
-                address_of(server, manifest, "postgres"), lambda table: on_stage(f"reading {table}")
-            )
+            found = contents_of(server, manifest, lambda table: on_stage(f"reading {table}"))
             compared = time.monotonic()
             problems = None
             if manifest.database in found and found[manifest.database].revision:

@@ -65,6 +65,31 @@ class BackupFailed(TatameError):
 
 
 @fact
+class DumpRejected(TatameError):
+    """The package's PostgreSQL rejected a dump as it was restored; the end of the output is in the message."""
+
+    output: str
+    what = "pg_restore failed:\n{output}"
+    means = "Nothing that existed was changed; a dump that cannot be restored is no backup."
+    fix = "remove what the server of this package lacks, such as an extension; or dump by hand with `pg_dump`"
+
+
+@fact
+class DumpDiffers(TatameError):
+    """A restored dump does not hold what its snapshot held."""
+
+    differences: list[str]
+    what = "what the dump restores differs from the database:\n{lines}"
+    means = "No backup was made, and the incomplete files were deleted; earlier backups are untouched."
+    fix = "see whether a trigger, a rule or a type of the database changes values as they are restored"
+
+    @property
+    def lines(self) -> str:
+        """The differences, one a line."""
+        return listed(self.differences)
+
+
+@fact
 class SpaceMissing(TatameError):
     """A disk has too little free space."""
 

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from tatame_db.backup.contents import contents_of_server
 from tatame_db.backup.errors import BackupFailed, BackupRefused, FolderUnusable
 from tatame_db.backup.folder import (
     DATA,
@@ -23,9 +22,9 @@ from tatame_db.backup.folder import (
     size_of,
     sync,
 )
-from tatame_db.backup.manifest import Manifest
+from tatame_db.backup.manifest import BASE, Manifest
 from tatame_db.backup.programs import ProgramRejected, base_backup, program_for, verify_files
-from tatame_db.backup.restored import SETTINGS, address_of, restored_scratch
+from tatame_db.backup.restored import SETTINGS, contents_of, restored_scratch
 from tatame_db.backup.verify import FILES, checksum_of
 from tatame_db.database.dialect import quoted
 from tatame_db.database.driver import driver_connection
@@ -84,15 +83,27 @@ def make(
 
     Raises `BackupRefused`, `BackupFailed`, `BackupRunning`, `FolderUnusable`, `SpaceMissing`, `DatabaseUnavailable`.
     """
-    folder = folder.expanduser().absolute()
     source = _examine(database)
+    return in_folder(
+        folder,
+        source.size_bytes + _LOG_BYTES,
+        lambda part, lock: _write(database, source, part, lock=lock, on_stage=on_stage),
+        keep=keep,
+    )
+
+
+def in_folder(folder: Path, needed: int, write: Callable[[Path, IO[str]], Manifest], *, keep: int | None) -> Made:
+    """Let a function write a backup under another name, rename it when it is complete, and remove old ones."""
+    folder = folder.expanduser().absolute()
     with locked(folder) as lock:
         remove_leftovers(folder)
-        refuse_small(folder, source.size_bytes + _LOG_BYTES, "the backup")
+        refuse_small(folder, needed, "the backup")
         final = folder / new_name(folder)
         part = final.with_name(final.name + PART)
         try:
-            made = _write(database, source, part, lock=lock, on_stage=on_stage)
+            part.mkdir(mode=0o700)
+            made = write(part, lock)
+            sync(part)
             part.rename(final)
         except OSError as error:
             raise FolderUnusable(folder=folder, reason=error.strerror or str(error)) from error
@@ -106,7 +117,6 @@ def make(
 def _write(
     database: Database, source: _Source, part: Path, *, lock: IO[str], on_stage: Callable[[str], None]
 ) -> Manifest:
-    part.mkdir(mode=0o700)
     data, begun = part / DATA, datetime.now(UTC)
     on_stage("copying the server's files")
     base_backup(
@@ -126,7 +136,7 @@ def _write(
     [wal] = files["WAL-Ranges"][-1:]
     manifest = Manifest(
         name=part.name.removesuffix(PART),
-        method="base",
+        method=BASE,
         begun=begun,
         ended=ended,
         made_by=f"tatame-db {version('tatame-db')}",
@@ -138,18 +148,16 @@ def _write(
         stop_lsn=wal["End-LSN"],
         size_bytes=size_of(data),
         files_sha256=checksum_of(data),
+        roles=[],
         settings=source.settings,
         contents={},
     )
     refuse_small(new_run_directory(on_disk=True), manifest.size_bytes + _LOG_BYTES, "restoring the backup to prove it")
     on_stage("restoring it into a scratch server")
-    with restored_scratch(data, source.settings) as server:
-        contents = contents_of_server(
-            address_of(server, manifest, "postgres"), lambda table: on_stage(f"reading {table}")
-        )
+    with restored_scratch(data, manifest) as server:
+        contents = contents_of(server, manifest, lambda table: on_stage(f"reading {table}"))
     manifest = Manifest(**vars(manifest) | {"contents": contents})
     manifest.write(part)
-    sync(part)
     return manifest
 
 
@@ -169,12 +177,13 @@ def _examine(database: Database) -> _Source:
     if str(major) != MAJOR_VERSION:
         raise refused(
             f"it is PostgreSQL {server_version}, and only PostgreSQL {MAJOR_VERSION} can be restored here",
-            f"use pg_basebackup of PostgreSQL {major}, or `pg_dump`",
+            "use `--logical`, which dumps the database",
         )
     if not replicates:
         raise refused(
             f"the role {role} lacks the right REPLICATION",
-            f"run `ALTER ROLE {quoted(role)} REPLICATION` as a superuser, or use the backup role of `tatame-db roles`",
+            f"run `ALTER ROLE {quoted(role)} REPLICATION` as a superuser, use the backup role of `tatame-db roles`,"
+            " or dump the database with `--logical`",
         )
     if level == "minimal" or senders < 2:
         raise refused(
@@ -184,7 +193,7 @@ def _examine(database: Database) -> _Source:
     if tablespaces:
         raise refused(
             f"it has tablespaces outside its data directory: {', '.join(tablespaces)}",
-            "move their tables with `ALTER TABLE … SET TABLESPACE pg_default`, or use pg_basebackup by hand",
+            "move their tables with `ALTER TABLE … SET TABLESPACE pg_default`, or use `--logical`",
         )
     return _Source(
         version=str(server_version).partition(" ")[0],

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+BASE, LOGICAL = "base", "logical"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Manifest:
 
     name: str
     method: str
-    """`base`: a copy of the server's files."""
+    """`base`: a copy of the server's files; `logical`: a dump of one database."""
     begun: datetime
     ended: datetime
     """When the copy was complete, and with it the moment that it restores."""
@@ -43,14 +44,26 @@ class Manifest:
     size_bytes: int
     files_sha256: str
     """The checksum of the list of files, which has a checksum of each file."""
+    roles: list[str]
+    """The roles that policies name, without which a dump cannot be restored; empty in a base backup."""
     settings: dict[str, str]
     """Settings without which the server would not start or would read texts differently."""
     contents: dict[str, Contents]
 
     @property
+    def is_logical(self) -> bool:
+        """Whether it is a dump, which any server of the same or a newer version can restore."""
+        return self.method == LOGICAL
+
+    @property
     def major_version(self) -> str:
         """The major version of the server."""
         return self.server_version.partition(".")[0]
+
+    @property
+    def restored_bytes(self) -> int:
+        """The size of the restored server."""
+        return max(self.size_bytes, sum(contents.size_bytes for contents in self.contents.values()))
 
     @property
     def rows(self) -> int:

@@ -8,13 +8,14 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psycopg.conninfo import make_conninfo
 
-from tatame_db.backup.errors import BackupFailed, BackupRefused
+from tatame_db.backup.errors import BackupFailed, BackupRefused, DumpRejected
 from tatame_db.database.address import is_embedded, libpq_variables, readable
 from tatame_db.errors import listed
 from tatame_db.server.wheel import MAJOR_VERSION, installed_programs
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
 _SHOWN_LINES = 8
+_JOBS = min(4, os.cpu_count() or 1)
 _END_SECONDS = 10
+# Some servers note the version of a column as an option of it, which no other server knows.
+_NOTES_OF_SERVERS = re.compile(rb"^ALTER TABLE ONLY [^\n]* SET \(pg_attver=\d+\);\n", re.MULTILINE)
 # Runs a program, and ends its whole group when standard input is closed, as it is when this process is killed. Alone,
 # the half of pg_basebackup that receives the write-ahead log would go on for ever.
 _WATCHED = """
@@ -147,6 +151,38 @@ def base_backup(program: Path, address: URL, data: Path, *, lock: IO[str], on_pr
         )
     except ProgramRejected as error:
         raise BackupFailed(action="pg_basebackup", output=_without_progress(str(error))) from None
+
+
+def dump(program: Path, address: URL, data: Path, *, snapshot: str, lock: IO[str]) -> None:
+    """Dump a database as of a snapshot, several tables at a time. Raises `BackupFailed`."""
+    options = [f"--snapshot={snapshot}", "--format=directory", f"--jobs={_JOBS}", "--no-subscriptions"]
+    try:
+        run(
+            program,
+            [f"--file={data}", f"--dbname={make_conninfo(readable(address))}", "--no-password", *options],
+            environment_for(address),
+            lock=lock,
+        )
+    except ProgramRejected as error:
+        raise BackupFailed(action="pg_dump", output=str(error)) from None
+
+
+def restore_dump(address: URL, data: Path) -> None:
+    """Restore a dump into an empty database, without its owners and privileges. Raises `DumpRejected`."""
+    programs, environment = installed_programs(), environment_for(address)
+    to = [f"--dbname={make_conninfo(readable(address))}", "--no-password"]
+    of = ["--exit-on-error", "--no-owner", "--no-privileges", str(data)]
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            script = Path(directory) / "schema.sql"
+            run(programs / "pg_restore", ["--section=pre-data", f"--file={script}", *of], environment)
+            script.write_bytes(_NOTES_OF_SERVERS.sub(b"", script.read_bytes()))
+            options = ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", f"--file={script}"]
+            run(programs / "psql", [*to, *options], environment)
+        for section in ("data", "post-data"):
+            run(programs / "pg_restore", [f"--section={section}", f"--jobs={_JOBS}", *to, *of], environment)
+    except ProgramRejected as error:
+        raise DumpRejected(output=str(error)) from None
 
 
 def _without_progress(output: str) -> str:

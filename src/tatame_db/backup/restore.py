@@ -14,7 +14,7 @@ from psycopg import sql
 
 from tatame_db.backup.errors import PlaceTaken, PlaceUnusable
 from tatame_db.backup.folder import PART, Backup, choose, in_use, refuse_small
-from tatame_db.backup.restored import address_of, copy_data, new_server
+from tatame_db.backup.restored import address_of, new_server, restore_into
 from tatame_db.backup.verify import open_backup, verify
 from tatame_db.database.driver import driver_connection
 from tatame_db.database.pool import Database
@@ -65,15 +65,15 @@ def restore(
         _refuse_place(place, path, replace=replace)
         on_stage("verifying the checksums")
         verify(backup)
-        refuse_small(place, backup.manifest.size_bytes + _LOG_BYTES, "the restored server")
+        refuse_small(place, backup.manifest.restored_bytes + _LOG_BYTES, "the restored server")
         with _part_of(place) as part:
-            on_stage("copying the files")
+            on_stage("copying and recovering")
             server = new_server(part, durable=True)
             try:
-                server.fill(lambda half: copy_data(backup.data, half, backup.manifest.settings))
-                on_stage("recovering")
-                server.start()
-                _renew_password(server, backup.manifest)
+                restore_into(server, backup.data, backup.manifest)
+                on_stage("recovered")
+                if not backup.manifest.is_logical:
+                    _renew_password(server, backup.manifest)
                 # What exists is replaced only now: this one runs.
                 server.stop()
                 replaced = _exchange(server, place)

@@ -7,16 +7,24 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
+from psycopg import sql
+
+from tatame_db.backup.contents import contents_of_dump, contents_of_server
+from tatame_db.backup.programs import restore_dump
+from tatame_db.database.creation import create_database, maintenance
+from tatame_db.database.driver import driver_connection
+from tatame_db.database.pool import Database
 from tatame_db.server import run_directory
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.server.scratch import delete_dead_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from sqlalchemy import URL
 
+    from tatame_db.backup.contents import Contents
     from tatame_db.backup.manifest import Manifest
 
 SETTINGS = """
@@ -54,7 +62,7 @@ def address_of(server: EmbeddedServer, manifest: Manifest, database: str) -> URL
 
 
 @contextlib.contextmanager
-def restored_scratch(data: Path, settings: dict[str, str]) -> Generator[EmbeddedServer]:
+def restored_scratch(data: Path, manifest: Manifest) -> Generator[EmbeddedServer]:
     """Start a server on a copy of a backup's data in a temporary directory on disk, and delete both at the end.
 
     It sends nothing to other servers and archives. At the start, the leftovers of killed processes are deleted too.
@@ -64,12 +72,37 @@ def restored_scratch(data: Path, settings: dict[str, str]) -> Generator[Embedded
     with run_directory.join(directory):
         try:
             delete_dead_runs(directory)
-            server.fill(lambda half: copy_data(data, half, settings))
-            server.start()
+            restore_into(server, data, manifest)
             yield server
         finally:
             server.delete()
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def restore_into(server: EmbeddedServer, data: Path, manifest: Manifest) -> None:
+    """Fill a new server with what a backup holds, and start it."""
+    if not manifest.is_logical:
+        server.fill(lambda half: copy_data(data, half, manifest.settings))
+        server.start()
+        return
+    server.start()
+    address = address_of(server, manifest, manifest.database)
+    with maintenance(address) as connection:
+        create_database(connection, address, template="template0")
+        for role in manifest.roles:
+            connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
+    restore_dump(address, data)
+
+
+def contents_of(server: EmbeddedServer, manifest: Manifest, on_table: Callable[[str], None]) -> dict[str, Contents]:
+    """Read what a restored server holds of what the backup held."""
+    if not manifest.is_logical:
+        return contents_of_server(address_of(server, manifest, "postgres"), on_table)
+    with (
+        Database(address_of(server, manifest, manifest.database)) as database,
+        database.engine.connect() as connection,
+    ):
+        return {manifest.database: contents_of_dump(driver_connection(connection), on_table)}
 
 
 def copy_data(data: Path, target: Path, settings: dict[str, str]) -> None:

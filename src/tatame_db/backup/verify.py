@@ -19,9 +19,15 @@ FILES = "backup_manifest"
 """PostgreSQL's list of the files, in their directory."""
 
 
-def checksum_of(data: Path) -> str:
-    """Return the checksum of the list of files."""
-    return hashlib.sha256((data / FILES).read_bytes()).hexdigest()
+def checksum_of(data: Path, *, logical: bool = False) -> str:
+    """Return the checksum of the list of files; of a dump, that of a list of its files and their checksums."""
+    if not logical:
+        return hashlib.sha256((data / FILES).read_bytes()).hexdigest()
+    lines: list[str] = []
+    for path in sorted(data.iterdir()):
+        with path.open("rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n")
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def open_backup(path: Path) -> Backup:
@@ -30,7 +36,9 @@ def open_backup(path: Path) -> Backup:
     Raises `BackupDamaged`, `BackupOfNewerFormat`, `BackupOfOtherVersion`.
     """
     manifest = read_manifest(path)
-    if manifest.major_version != MAJOR_VERSION:
+    if int(manifest.major_version) > int(MAJOR_VERSION) or not (
+        manifest.is_logical or manifest.major_version == MAJOR_VERSION
+    ):
         raise BackupOfOtherVersion(backup=path, version=manifest.major_version, expected=MAJOR_VERSION)
     return Backup(path, manifest)
 
@@ -38,9 +46,13 @@ def open_backup(path: Path) -> Backup:
 def verify(backup: Backup) -> None:
     """Read each file of a backup and compare it with its checksum. Raises `BackupDamaged`."""
     try:
-        found = checksum_of(backup.data)
+        found = checksum_of(backup.data, logical=backup.manifest.is_logical)
     except OSError as error:
         raise _damaged(backup, f"{DATA}/{FILES}: {error.strerror}") from error
+    if backup.manifest.is_logical:
+        if found != backup.manifest.files_sha256:
+            raise _damaged(backup, f"a file in {DATA} is missing, new, or not as it was written")
+        return
     if found != backup.manifest.files_sha256:
         raise _damaged(backup, f"{DATA}/{FILES} is not the list of files that was written with it")
     try:

@@ -35,6 +35,9 @@ def backup(
     keep: Annotated[
         int | None, typer.Option(min=1, help="Number of backups to keep; by default all.", show_default=False)
     ] = None,
+    logical: Annotated[
+        bool, typer.Option("--logical", help="Dump the database, where the server gives no copy of its files.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Back up the whole server, restore the copy to prove it, and record its contents."""
@@ -42,7 +45,8 @@ def backup(
 
     target = server_of(database_url)
     with console.Progress() as progress:
-        made = backups.make(target.database, folder, keep=keep, on_stage=progress.stage)
+        make = backups.make_dump if logical else backups.make
+        made = make(target.database, folder, keep=keep, on_stage=progress.stage)
     manifest = made.backup.manifest
     if as_json:
         console.answer_json({"path": str(made.backup.path), "removed": made.removed} | _facts(manifest))
@@ -67,11 +71,12 @@ def backups(folder: Folder, *, as_json: AsJson = False) -> None:
     if not found:
         raise backups.NoBackup(folder=folder)
     console.table(
-        ["backup", "age", "PostgreSQL", "MB", "rows", "problem"],
+        ["backup", "age", "kind", "PostgreSQL", "MB", "rows", "problem"],
         [
             (
                 one.path.name,
                 one.manifest and _age(one.manifest.ended),
+                one.manifest and one.manifest.method,
                 one.manifest and one.manifest.server_version,
                 one.manifest and (one.manifest.size_bytes >> 20) + 1,
                 one.manifest and one.manifest.rows,

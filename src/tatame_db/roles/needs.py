@@ -139,6 +139,7 @@ COMMANDS: dict[str, tuple[Need, ...]] = {
     "doctor": CONNECT,
     "roles": CONNECT,
     "backup": (Need("REPLICATION", "role"),),
+    "backup --logical": DUMP,
     "move plan": _COMPARE,
     "move copy": _MOVE,
     "move counts": _COMPARE,

@@ -1,0 +1,104 @@
+"""A logical backup: a dump of one database, for servers that give no copy of their files."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from tatame_db.backup.contents import Contents, contents_of_dump, differences
+from tatame_db.backup.errors import DumpDiffers
+from tatame_db.backup.folder import DATA, PART, refuse_small, size_of, sync
+from tatame_db.backup.make import Made, in_folder
+from tatame_db.backup.manifest import LOGICAL, Manifest
+from tatame_db.backup.programs import dump, program_for
+from tatame_db.backup.restored import contents_of, restored_scratch
+from tatame_db.backup.verify import checksum_of
+from tatame_db.database.driver import driver_connection
+from tatame_db.roles import explained
+from tatame_db.server.run_directory import new_run_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import IO
+
+    from tatame_db.database.pool import Database
+
+_LOG_BYTES = 64 << 20
+_FACTS = """
+SELECT current_setting('server_version'), pg_database_size(current_database()), pg_export_snapshot(),
+    ARRAY(SELECT DISTINCT rolname::text FROM pg_policy, unnest(polroles) AS role JOIN pg_roles ON pg_roles.oid = role
+        WHERE rolname <> 'postgres' ORDER BY 1)
+"""
+
+
+def make_dump(
+    database: Database, folder: Path, *, keep: int | None = None, on_stage: Callable[[str], None] = lambda _: None
+) -> Made:
+    """Dump a database into a folder, prove the dump, then remove all but the newest `keep` backups.
+
+    Every table is read in the snapshot that pg_dump uses, and again in a scratch server into which the dump was
+    restored: both have to be equal before it is a backup. The server needs no right but to read.
+
+    Raises `BackupFailed`, `DumpRejected`, `DumpDiffers`, `BackupRunning`, `FolderUnusable`, `SpaceMissing`,
+    `RightsMissing`, `DatabaseUnavailable`.
+    """
+
+    def write(part: Path, lock: IO[str]) -> Manifest:
+        return _write(database, part, lock, on_stage)
+
+    with database.engine.connect() as connection:
+        size = driver_connection(connection).execute("SELECT pg_database_size(current_database())").fetchone()
+    return in_folder(folder, int(size[0] if size else 0) + _LOG_BYTES, write, keep=keep)
+
+
+def _write(database: Database, part: Path, lock: IO[str], on_stage: Callable[[str], None]) -> Manifest:
+    address, data, begun = database.address, part / DATA, datetime.now(UTC)
+    with explained(address, "backup --logical"), database.engine.connect() as connection:
+        driver = driver_connection(connection.execution_options(isolation_level="REPEATABLE READ"))
+        program = program_for("pg_dump", address, encrypted=driver.pgconn.ssl_in_use)
+        facts: Any = driver.execute(_FACTS).fetchone()
+        server_version, size, snapshot, roles = facts
+        live = contents_of_dump(driver, lambda table: on_stage(f"reading {table}"))
+        on_stage("dumping the database")
+        dump(program, address, data, snapshot=snapshot, lock=lock)
+    _sync_files(data)
+    name = str(address.database)
+    manifest = Manifest(
+        name=part.name.removesuffix(PART),
+        method=LOGICAL,
+        begun=begun,
+        ended=begun,
+        made_by=f"tatame-db {version('tatame-db')}",
+        server_version=str(server_version).partition(" ")[0],
+        system_identifier="",
+        superuser="postgres",
+        database=name,
+        start_lsn="",
+        stop_lsn="",
+        size_bytes=size_of(data),
+        files_sha256=checksum_of(data, logical=True),
+        roles=roles,
+        settings={},
+        contents={},
+    )
+    refuse_small(new_run_directory(on_disk=True), size + _LOG_BYTES, "restoring the backup to prove it")
+    on_stage("restoring it into a scratch server")
+    with restored_scratch(data, manifest) as server:
+        found = contents_of(server, manifest, lambda table: on_stage(f"reading {table}"))
+    # pg_dump reads sequences as they are, and not in its snapshot: those of the dump count.
+    expected = {name: Contents(live.size_bytes, live.revision, live.tables, found[name].sequences)}
+    if lines := differences(expected, found):
+        raise DumpDiffers(differences=lines)
+    manifest = Manifest(**vars(manifest) | {"contents": found})
+    manifest.write(part)
+    return manifest
+
+
+def _sync_files(data: Path) -> None:
+    for path in data.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    sync(data)
