@@ -477,6 +477,23 @@ def a_standby_that_lags_far(ward: Ward) -> None:
     ward.limit(lag_warn_mb=1, lag_bad_mb=1)
 
 
+@sick("replica", WARN)
+def a_replica_that_is_away(ward: Ward) -> None:
+    away = ward.address.set(port=1) if ward.address.host else ward.address.set(query={"host": "/nowhere"})
+    ward.setup = replace(ward.setup, replica=away)
+
+
+@sick("replica", WARN)
+def a_replica_that_is_the_primary_itself(ward: Ward) -> None:
+    ward.setup = replace(ward.setup, replica=ward.address)
+
+
+@sick("replica", BAD)
+def a_replica_of_another_server(ward: Ward) -> None:
+    server: EmbeddedServer = ward.request.getfixturevalue("server")
+    ward.setup = replace(ward.setup, replica=server.address.set(database="postgres"))
+
+
 @sick("archiving", BAD)
 def an_archive_that_fails(ward: Ward) -> None:
     archived = "SELECT FROM pg_stat_archiver WHERE last_archived_time > coalesce(last_failed_time, '-infinity')"
@@ -953,7 +970,7 @@ def test_only_the_app_needs_time_limits(ward: Ward) -> None:
 # --- A healthy database -----------------------------------------------------------------------------------------------
 
 # What only some databases have.
-NOT_FOR_ALL = {"partitions", "unfinished move", "homes", "slots of source", "standbys"}
+NOT_FOR_ALL = {"partitions", "unfinished move", "homes", "slots of source", "standbys", "replica"}
 OF_SERVERS = {"roles", "ownership", "backup", "time limits", "slow statements"}
 OF_EMBEDDED = {"programs", "disk", "log"}
 

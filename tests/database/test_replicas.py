@@ -15,8 +15,10 @@ from sqlalchemy.exc import InternalError
 from tests.conftest import new_directory
 from tests.database.standbys import Pair, standby_pair
 
+from tatame_db import doctor
 from tatame_db.database.errors import NotAReplica, ServerNotRunning, ServerReadOnly
 from tatame_db.database.pool import AsyncDatabase, Database
+from tatame_db.doctor import Finding, Limits, Setup, Verdict
 from tatame_db.fastapi import database_lifespan, health_router
 from tatame_db.queries.read import read
 from tatame_db.queries.write import insert_many, update_many, upsert
@@ -206,8 +208,16 @@ def test_a_check_of_a_standby_has_its_lag(pair: Pair, database: Database) -> Non
         ages = [database.replica.check().lag_seconds or 0 for _ in range(2)]
         while ages[-1] <= ages[0]:
             ages.append(database.replica.check().lag_seconds or 0)
+        assert examined(pair, Limits(replica_lag_warn_seconds=0)).verdict == Verdict.WARN
     finally:
         pair.pause_replay(pause=False)
+    assert examined(pair, Limits()).verdict == Verdict.GOOD
+
+
+def examined(pair: Pair, limits: Limits) -> Finding:
+    setup = Setup(replica=pair.standby)
+    [finding] = doctor.examine(pair.primary.address, setup, limits=limits, names=["replica"]).findings
+    return finding
 
 
 def test_an_app_is_ready_while_its_replica_is_away(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:

@@ -62,6 +62,7 @@ def setup_of(target: Target) -> Setup:
         statement_timeout_ms=settings.statement_timeout_ms,
         use_postgres=settings.use_postgres,
         source=parse_address(settings.supabase_db_url.get_secret_value()) if settings.supabase_db_url else None,
+        replica=settings.replica_address,
         models_problem=problem,
     )
 

@@ -40,6 +40,8 @@ class Setup:
     """Whether the app uses a table in this database rather than in the source of a move."""
     source: URL | None = None
     """The source of a move, if it is a PostgreSQL."""
+    replica: URL | None = None
+    """The standbys from which the app reads."""
     models_problem: TatameError | None = None
     """Why the models of the app are not loaded, so that nothing can be compared with them."""
 

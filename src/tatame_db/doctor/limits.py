@@ -48,6 +48,8 @@ class Limits:
     lag_warn_mb: float = 64
     """Four files of WAL: a standby that keeps up has much less to read."""
     lag_bad_mb: float = 1024
+    replica_lag_warn_seconds: float = 60
+    """A person who reads what another one saved a minute ago does not expect it to be missing."""
 
     transaction_warn_minutes: float = 5
     """Until the oldest transaction ends, vacuum can remove no row that was deleted since it began."""

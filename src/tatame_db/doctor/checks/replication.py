@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tatame_db.database.address import readable
+from tatame_db.database.errors import DatabaseUnavailable, NotAReplica
+from tatame_db.database.pool import Database
 from tatame_db.doctor import advice
 from tatame_db.doctor.finding import bad, duration, good, named, size, unknown, warn, worst
 from tatame_db.doctor.lines import line
 from tatame_db.move.follow.slot import PREFIX
 
 if TYPE_CHECKING:
+    from tatame_db.database.health import Health
     from tatame_db.doctor.examination import Examination
 from tatame_db.doctor.finding import Answer
 
@@ -112,6 +116,48 @@ SELECT coalesce(nullif(application_name, ''), 'without a name'),
     pg_wal_lsn_diff(pg_current_wal_lsn(), coalesce(replay_lsn, flush_lsn, write_lsn, sent_lsn))::bigint
 FROM pg_stat_replication ORDER BY 2 DESC NULLS FIRST
 """
+
+
+@line(
+    _GROUP,
+    warns="it does not answer, is no standby, or is {replica_lag_warn_seconds:g} s behind or more",
+    bad="it is a standby of another server",
+)
+def replica(examination: Examination) -> Answer | None:
+    """The server of `DATABASE_REPLICA_URL`, from which the app reads with `db.replica`."""
+    if (address := examination.setup.replica) is None:
+        return None
+    with Database(
+        examination.address,
+        replica_address=address,
+        pool_size=1,
+        connect_timeout_seconds=max(2, examination.limits.line_seconds),
+        application_name="tatame-db doctor",
+    ) as database:
+        try:
+            database.replica.ping()
+        except NotAReplica as error:
+            return bad(error.what, error.fix)
+        except DatabaseUnavailable as error:
+            return warn(f"{error.what}; readers go to the primary meanwhile", error.fix)
+        health = database.replica.check(examination.limits.line_seconds)
+    return _answer_of(health, readable(address), examination.limits.replica_lag_warn_seconds)
+
+
+def _answer_of(health: Health, where: str, warn_seconds: float) -> Answer:
+    if not health.healthy:
+        return warn(health.reason or "it does not answer", "read its log")
+    if health.lag_seconds is None:
+        return warn(
+            f"{where} leads to a primary, which `db.replica` does not relieve",
+            "set `DATABASE_REPLICA_URL` to a standby, or add `target_session_attrs=standby` to it",
+        )
+    if health.lag_seconds >= warn_seconds:
+        return warn(
+            f"the replica is {duration(health.lag_seconds)} behind, or receives nothing",
+            "look whether it is connected to its primary, at its load, and for a long query on it",
+        )
+    return good(f"it is {duration(health.lag_seconds)} behind at most")
 
 
 @line(_GROUP, bad="the newest file of WAL could not be archived, or no command archives it")
