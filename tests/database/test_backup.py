@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -37,6 +38,7 @@ from tatame_db.move.fingerprint import Fingerprint
 from tatame_db.roles import Names
 from tatame_db.server import run_directory
 from tatame_db.server.embedded import EmbeddedServer
+from tatame_db.server.errors import DirectoryUnusable
 from tatame_db.testing.runs import Run
 
 ODD = r'''
@@ -600,6 +602,23 @@ def test_a_cut_connection_ends_the_backup_with_words_and_no_password(origin: Emb
     assert password not in str(caught.value)
     assert environment_for(address)["PGPASSWORD"] == password
     assert leftovers(directory / "backups") == []
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_disk_that_fills_up_during_a_restore_is_named(
+    made: backup.Made, directory: Path, monkeypatch: pytest.MonkeyPatch, several: bool
+) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fail(*_: object) -> None:
+        raise shutil.Error([("from", "to", str(full))]) if several else full
+
+    monkeypatch.setattr("tatame_db.backup.restored.copy_data", fail)
+    with pytest.raises(DirectoryUnusable, match="No space left on device"):
+        backup.restore(made.backup.path, directory / "place")
+    with pytest.raises(DirectoryUnusable, match="No space left on device"):
+        backup.drill(made.backup.path)
+    assert list(directory.iterdir()) == []
 
 
 def test_a_full_disk_ends_the_backup_with_words(

@@ -223,6 +223,9 @@ class EmbeddedServer:
             try:
                 write(half)
                 self._hand_over_all(half)
+            except OSError as error:
+                shutil.rmtree(half, ignore_errors=True)
+                raise self._unusable(_reason(error)) from error
             except BaseException:
                 shutil.rmtree(half, ignore_errors=True)
                 raise
@@ -366,9 +369,7 @@ class EmbeddedServer:
         try:
             return copy_programs(self.directory)
         except OSError as error:
-            # `shutil` lists an error for each file.
-            reason = error.args[0][0][-1] if isinstance(error, shutil.Error) else error.strerror
-            raise self._unusable(f"PostgreSQL's programs cannot be copied into it: {reason}") from error
+            raise self._unusable(f"PostgreSQL's programs cannot be copied into it: {_reason(error)}") from error
 
     def _check_programs(self) -> None:
         done = self._run("postgres", "--version")
@@ -549,6 +550,11 @@ class EmbeddedServer:
     def _listens_on(self, port: int) -> bool:
         process = read_lock(self._lock_file)
         return process is not None and process.port == port and process.listens
+
+
+def _reason(error: OSError) -> str:
+    # `shutil` lists an error for each file.
+    return str(error.args[0][0][-1]) if isinstance(error, shutil.Error) else error.strerror or str(error)
 
 
 def _existing(program: Path) -> Path:
