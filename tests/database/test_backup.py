@@ -39,6 +39,7 @@ from tatame_db.roles import Names
 from tatame_db.server import run_directory
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.server.errors import DirectoryUnusable
+from tatame_db.server.run_directory import new_run_directory
 from tatame_db.testing.runs import Run
 
 ODD = r'''
@@ -60,12 +61,13 @@ ODD_NAME = '''"an odd"""."t' %s"'''
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _in_memory() -> Generator[None]:
+def disk() -> Generator[Path]:
     """Start scratch servers in memory: these tests do not measure a disk."""
     with pytest.MonkeyPatch.context() as patch:
         directory = new_directory()
+        patch.delenv("TMPDIR", raising=False)
         patch.setattr(run_directory, "_DISK", directory)
-        yield
+        yield directory
         shutil.rmtree(directory)
 
 
@@ -117,7 +119,7 @@ def copied(made: backup.Made, directory: Path) -> Path:
 
 def leftovers(folder: Path) -> list[str]:
     names = [path.name for path in folder.iterdir() if path.name.endswith(".part")]
-    return names + [path.name for path in run_directory._DISK.iterdir()]
+    return names + [path.name for path in new_run_directory(on_disk=True).parent.iterdir()]
 
 
 # --- What a backup holds ----------------------------------------------------------------------------------------------
@@ -359,13 +361,14 @@ def test_a_dump_of_an_older_server_is_restored_on_the_new_one(
         made = backup.make_dump(database, directory / "dumps")
     assert made.backup.manifest.major_version == "15"
     assert backup.drill(directory / "dumps").error is None
-    for hurt in (
-        lambda data: flip(data / "toc.dat"),
-        lambda data: (data / "toc.dat").unlink(),
-        lambda data: (data / "extra").touch(),
-    ):
+    damage: tuple[Callable[[Path], object], ...] = (
+        flip,
+        Path.unlink,
+        lambda toc: toc.with_name("extra").touch(),
+    )
+    for hurt in damage:
         path = copied_dump()
-        hurt(path / "data")
+        hurt(path / "data" / "toc.dat")
         with pytest.raises(backup.BackupDamaged, match="not as it was written"):
             backup.restore(path, directory / "place")
         shutil.rmtree(path)
@@ -449,7 +452,10 @@ def test_a_second_backup_into_a_folder_and_a_folder_that_cannot_be_written_are_r
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
     origin: EmbeddedServer, made: backup.Made, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 20))
+    def small(_: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=1 << 20)
+
+    monkeypatch.setattr(shutil, "disk_usage", small)
     with Database(origin.address) as database, pytest.raises(backup.SpaceMissing, match="has 1 MB free, and the ba"):
         backup.make(database, directory / "backups")
     with pytest.raises(backup.SpaceMissing, match="the restored server"):
@@ -508,7 +514,11 @@ def test_a_backup_that_is_killed_in_any_stage_is_none_and_is_cleared_up(
 ) -> None:
     folder = directory / "backups"
     for stage in [*STAGES, "written"]:
-        facts = {"address": readable(origin.address), "folder": str(folder), "disk": str(run_directory._DISK)}
+        facts = {
+            "address": readable(origin.address),
+            "folder": str(folder),
+            "disk": str(new_run_directory(on_disk=True).parent),
+        }
         done = zygote.run(cwd=tmp_path, environment=dict(os.environ), code=KILLED.format(stage=stage, **facts))
         assert done.returncode == -9, (stage, done.stderr)
         assert [path.suffix for path in folder.iterdir() if path.is_dir()] == [".part"]
@@ -524,7 +534,7 @@ def test_a_backup_that_is_killed_in_any_stage_is_none_and_is_cleared_up(
 
 def wait_for_lock(folder: Path) -> None:
     """Wait until pg_basebackup has ended, which holds the lock of a process that was killed for some moments."""
-    with (folder / folders._LOCK).open() as lock:
+    with (folder / folders.LOCK).open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
 

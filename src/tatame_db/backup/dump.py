@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -92,7 +93,7 @@ def _write(database: Database, part: Path, lock: IO[str], on_stage: Callable[[st
     expected = {name: Contents(live.size_bytes, live.revision, live.tables, found[name].sequences)}
     if lines := differences(expected, found):
         raise DumpDiffers(differences=lines)
-    manifest = Manifest(**vars(manifest) | {"contents": found})
+    manifest = replace(manifest, contents=found)
     manifest.write(part)
     return manifest
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PART = ".part"
 DATA = "data"
-_LOCK = ".tatame-db-backups"
+LOCK = ".tatame-db-backups"
 _NAME = re.compile(r"\d{8}T\d{6}Z")
 
 
@@ -60,7 +60,7 @@ def locked(folder: Path) -> Generator[IO[str]]:
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (folder / _LOCK).open("a")
+        lock = (folder / LOCK).open("a")
     except OSError as error:
         raise FolderUnusable(folder=folder, reason=error.strerror or str(error)) from error
     with lock:

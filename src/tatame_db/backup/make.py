@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -156,7 +156,7 @@ def _write(
     on_stage("restoring it into a scratch server")
     with restored_scratch(data, manifest) as server:
         contents = contents_of(server, manifest, lambda table: on_stage(f"reading {table}"))
-    manifest = Manifest(**vars(manifest) | {"contents": contents})
+    manifest = replace(manifest, contents=contents)
     manifest.write(part)
     return manifest
 
