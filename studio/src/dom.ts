@@ -19,6 +19,8 @@ function fill(element: Element, content: Content): void {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value as EventListener);
     else if (name === "value" || name === "checked" || name === "disabled" || name === "indeterminate")
       (element as unknown as Props)[name] = value;
+    // The selector may have set others.
+    else if (name === "class") element.classList.add(...String(value).split(" ").filter(Boolean));
     else element.setAttribute(name, value === true ? "" : String(value));
   }
   append(element, rest as Child[]);

@@ -170,6 +170,7 @@ def test_a_tab_has_a_session_with_transactions_and_questions(edit: Visit, databa
     run_all(page, "BEGIN; DELETE FROM sessions_of_tabs WHERE n > 10; SELECT count(*) FROM sessions_of_tabs;")
     expect(page.locator(".outcome")).to_contain_text("3 statements in")
     expect(session).to_contain_text("A transaction is open.")
+    expect(session.locator(".transaction.warning")).to_be_visible()
     expect(edit.cell(0, "0")).to_have_text("10")
     page.locator(".result-list").get_by_role("button", name="DELETE 50").click()
     expect(page.locator(".result .command")).to_have_text("DELETE 50")

@@ -81,7 +81,7 @@ export class SavedQueries {
     const box = dialog("Save the query", [problem, form, place]);
     name.focus();
     const { directory } = await get<Listing>("/api/queries");
-    place.textContent = `Writes a file into ${directory}. The database is not changed, so a read-only studio saves it too.`;
+    place.textContent = `Writes a file into ${directory}, for the team to share by git. The database is not changed.`;
   }
 
   /** Ask before a file is overwritten that changed on disk. */
