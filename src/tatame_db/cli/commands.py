@@ -5,31 +5,14 @@ import os
 import signal
 import sys
 
-from tatame_db.cli import server
+from tatame_db.cli import backup, day, doctor, move, roles, schema, server, studio
 from tatame_db.cli.app import app
 
-# isort: split
-from tatame_db.cli import schema
+__all__ = ["app", "main"]
 
-# isort: split
-from tatame_db.cli import doctor
-
-# isort: split
-from tatame_db.cli import move
-
-# isort: split
-from tatame_db.cli import day
-
-# isort: split
-from tatame_db.cli import roles
-
-# isort: split
-from tatame_db.cli import backup
-
-# isort: split
-from tatame_db.cli import studio
-
-__all__ = ["app", "backup", "day", "doctor", "main", "move", "roles", "schema", "server", "studio"]
+_ORDER = [module.__name__ for module in (server, schema, doctor, move, day, roles, backup, studio)]
+# Whichever of them was imported first.
+app.registered_commands.sort(key=lambda command: _ORDER.index(command.callback.__module__ if command.callback else ""))
 
 
 def main() -> None:

@@ -277,8 +277,8 @@ class _AsyncReplica(ReplicaConnections, AsyncDatabase):
         super().__init__(primary.options.replica_address or primary.address, **replica_options(primary))
 
 
-Database._new_replica = _Replica
-AsyncDatabase._new_replica = _AsyncReplica
+Database.new_replica = _Replica
+AsyncDatabase.new_replica = _AsyncReplica
 
 
 @contextmanager

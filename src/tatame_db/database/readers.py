@@ -41,7 +41,8 @@ class WithReplica(Connections):
 
     is_replica: ClassVar[bool] = False
     """Whether this is the `replica` of another database."""
-    _new_replica: ClassVar[Callable[[Any], WithReplica]]
+    new_replica: ClassVar[Callable[[Any], WithReplica]]
+    """The class of `replica`, which each face sets."""
     _replica: WithReplica | None = None
 
     @property
@@ -57,7 +58,7 @@ class WithReplica(Connections):
             return self
         with _making_replica:
             if self._replica is None:
-                self._replica = type(self)._new_replica(self)
+                self._replica = type(self).new_replica(self)
                 self._replica._closed = self._closed
         return cast("Self", self._replica)
 
