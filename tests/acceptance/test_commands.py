@@ -493,6 +493,8 @@ def _commands_with_json(group: Any, before: tuple[str, ...] = ()) -> Iterator[tu
 
 
 WITH_JSON = list(_commands_with_json(get_command(commands.app)))
+ARGUMENTS = {("backup",): ["nowhere"], ("backups",): ["nowhere"], ("restore",): ["nowhere", "--drill"]}
+WITHOUT_SETTINGS = {("move", "rehearse"): None, ("backups",): "NoBackup"}
 
 
 @pytest.mark.parametrize("command", WITH_JSON, ids=" ".join)
@@ -501,12 +503,12 @@ def test_json_states_every_error(invoke: Run, command: tuple[str, ...]) -> None:
     mistyped = invoke(*command, "--nonsense", "--json")
     error = json.loads(mistyped.stdout)["error"]
     assert (mistyped.returncode, list(error), error["type"]) == (2, keys, "Mistyped")
-    if command == ("move", "rehearse"):
-        # It reads no settings.
+    expected = WITHOUT_SETTINGS.get(command, "SettingsInvalid")
+    if expected is None:
         return
-    failed = invoke(*command, "--json", TATAME_ENV="nonsense")
+    failed = invoke(*command, *ARGUMENTS.get(command, []), "--json", TATAME_ENV="nonsense")
     error = json.loads(failed.stdout)["error"]
-    assert (failed.returncode, list(error), error["type"]) == (1, keys, "SettingsInvalid")
+    assert (failed.returncode, list(error), error["type"]) == (1, keys, expected)
     assert failed.stderr.startswith(f"error: {error['what']}\n{error['means']}\n\nhint: {error['fix']}\n")
 
 

@@ -65,11 +65,11 @@ def backups(folder: Folder, *, as_json: AsJson = False) -> None:
     from tatame_db import backup as backups
 
     found = backups.list_backups(folder.expanduser().absolute())
+    if not found:
+        raise backups.NoBackup(folder=folder)
     if as_json:
         console.answer_json({"backups": [_listed(one) for one in found]})
         return
-    if not found:
-        raise backups.NoBackup(folder=folder)
     console.table(
         ["backup", "age", "kind", "PostgreSQL", "MB", "rows", "problem"],
         [
