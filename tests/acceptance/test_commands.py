@@ -493,8 +493,12 @@ def _commands_with_json(group: Any, before: tuple[str, ...] = ()) -> Iterator[tu
 
 
 WITH_JSON = list(_commands_with_json(get_command(commands.app)))
-ARGUMENTS = {("backup",): ["nowhere"], ("backups",): ["nowhere"], ("restore",): ["nowhere", "--drill"]}
-WITHOUT_SETTINGS = {("move", "rehearse"): None, ("backups",): "NoBackup"}
+ARGUMENTS: dict[tuple[str, ...], list[str]] = {
+    ("backup",): ["nowhere"],
+    ("backups",): ["nowhere"],
+    ("restore",): ["nowhere", "--drill"],
+}
+WITHOUT_SETTINGS: dict[tuple[str, ...], str | None] = {("move", "rehearse"): None, ("backups",): "NoBackup"}
 
 
 @pytest.mark.parametrize("command", WITH_JSON, ids=" ".join)

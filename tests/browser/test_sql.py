@@ -218,7 +218,9 @@ def test_a_tab_with_an_open_transaction_is_closed_after_a_question(edit: Visit, 
     question = page.get_by_role("dialog", name="Close Query")
 
     def begin(statement: str) -> None:
+        page.locator(".cm-content").wait_for()
         page.keyboard.press("Alt+t")
+        expect(tabs).to_have_count(2)
         run_all(page, f"BEGIN; {statement}")
         expect(page.locator(".session")).to_contain_text("transaction")
         page.keyboard.press("Alt+w")
