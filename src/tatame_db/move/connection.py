@@ -159,8 +159,10 @@ def attribute_errors(connection: MoveConnection) -> Generator[None]:
             raise ResourceExhausted(
                 database=connection.name, resource=resource, reason=reason, advice=advice
             ) from error
-        # A standby, or a primary that has become one; a source has an address of its own to correct.
-        if isinstance(error, psycopg.errors.ReadOnlySqlTransaction) and connection.name == "target":
+        # A standby, or a primary that has become one; a source has an address of its own to correct. Where this package
+        # only reads, a write is an error of its own.
+        is_refused = isinstance(error, psycopg.errors.ReadOnlySqlTransaction) and not connection.driver.read_only
+        if is_refused and connection.name == "target":
             raise ServerReadOnly(address=connection.address, reason=reason) from error
         if isinstance(error, psycopg.errors.QueryCanceled):
             raise StatementCanceled(database=connection.name, reason=reason) from error
