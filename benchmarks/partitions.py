@@ -20,7 +20,7 @@ from tatame_db.server.scratch import scratch
 MONTHS, CLASSES, MEMBERS, VISITS = 24, 20, 200, 12
 """Months with check-ins, classes and members of a gym, and visits of a member in a month."""
 ASKED = 15
-"""Of so many members, check-ins or gyms, the median is shown."""
+"""The number of members, check-ins or gyms of which the median is shown."""
 
 # The month that is asked for is the last but one.
 _MONTH = "date BETWEEN '2026-11-01' AND '2026-11-30'"
@@ -108,7 +108,7 @@ def median_pages(connection: psycopg.Connection[Any], table: str, rows: int) -> 
 
 
 def gyms_of(rows: int) -> int:
-    """Return the number of gyms that have so many check-ins."""
+    """Return the number of gyms that have this number of check-ins."""
     return max(rows // (MONTHS * VISITS * MEMBERS), 1)
 
 

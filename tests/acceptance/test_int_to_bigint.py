@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 
@@ -58,6 +60,28 @@ class Writer(Thread):
             assert session.scalars(select(Checkin.date).where(Checkin.id == changed)).one() == "2026-02-02"
 
 
+@contextmanager
+def writing(checkout: Checkout) -> Generator[dict[int, str]]:
+    """Let two writers go on, and yield what has to be in the table once they have stopped; none of them may fail."""
+    expected: dict[int, str] = {}
+    stop = Event()
+    # No statement waits longer than a migration may wait for its locks and hold them.
+    with Database(checkout.url, statement_timeout_ms=5_000, pool_size=2) as database:
+        writers = [Writer(database, stop) for _ in range(2)]
+        for writer in writers:
+            writer.start()
+        try:
+            yield expected
+        finally:
+            stop.set()
+            for writer in writers:
+                writer.join()
+        assert [writer.error for writer in writers] == [None, None]
+        assert all(len(writer.expected) > 10 for writer in writers)
+    for writer in writers:
+        expected.update(writer.expected)
+
+
 def backfill(checkout: Checkout) -> str:
     program = [sys.executable, "-c", file("backfill.py")]
     done = subprocess.run(program, env=checkout.environment, check=False, capture_output=True, text=True)
@@ -79,21 +103,8 @@ def assert_good(checkout: Checkout) -> None:
 
 def test_the_key_becomes_bigint_while_writers_go_on(migrated: Checkout) -> None:
     migrated.sql(f"INSERT INTO checkins (date) SELECT '2025-01-01' FROM generate_series(1, {ROWS})")
-    stop = Event()
-    # No statement waits longer than a migration may wait for its locks and hold them.
-    with Database(migrated.url, statement_timeout_ms=5_000, pool_size=2) as database:
-        writers = [Writer(database, stop) for _ in range(2)]
-        for writer in writers:
-            writer.start()
-        try:
-            change(migrated)
-        finally:
-            stop.set()
-            for writer in writers:
-                writer.join()
-        assert [writer.error for writer in writers] == [None, None]
-        assert all(len(writer.expected) > 10 for writer in writers)
-    expected = {key: date for writer in writers for key, date in writer.expected.items()}
+    with writing(migrated) as expected:
+        change(migrated)
     assert set(migrated.sql(f"SELECT id, date FROM checkins WHERE id > {ROWS}")) == set(expected.items())
     assert migrated.sql(f"SELECT count(*), sum(id) FROM checkins WHERE id <= {ROWS} AND date = '2025-01-01'") == [
         (ROWS, ROWS * (ROWS + 1) // 2)

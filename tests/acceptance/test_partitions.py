@@ -7,14 +7,12 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Event
 
 import pytest
 from sqlalchemy import URL
-from tests.acceptance.test_int_to_bigint import Writer, assert_good
+from tests.acceptance.test_int_to_bigint import assert_good, writing
 from tests.acceptance.test_schema_changes import Checkout, check_out, migrated
 
-from tatame_db import Database
 from tatame_db.database.address import readable
 
 __all__ = ["check_out", "migrated"]
@@ -96,21 +94,8 @@ UNION SELECT relfilenode FROM pg_class JOIN pg_index ON indexrelid = oid WHERE i
 def test_a_table_becomes_monthly_partitions_while_writers_go_on(migrated: Checkout, supabase: URL) -> None:
     migrated.sql(f"INSERT INTO checkins (date) SELECT '2025-01-01' FROM generate_series(1, {ROWS})")
     files = set(migrated.sql(FILES.format("checkins")))
-    stop = Event()
-    # No statement waits longer than a migration may wait for its locks and hold them.
-    with Database(migrated.url, statement_timeout_ms=5_000, pool_size=2) as database:
-        writers = [Writer(database, stop) for _ in range(2)]
-        for writer in writers:
-            writer.start()
-        try:
-            change(migrated)
-        finally:
-            stop.set()
-            for writer in writers:
-                writer.join()
-        assert [writer.error for writer in writers] == [None, None]
-        assert all(len(writer.expected) > 10 for writer in writers)
-    expected = {key: date for writer in writers for key, date in writer.expected.items()}
+    with writing(migrated) as expected:
+        change(migrated)
     assert set(migrated.sql(f"SELECT id, date FROM checkins WHERE id > {ROWS}")) == set(expected.items())
     # The table and two of its indexes are the files of before, beside the index of the new key.
     after = set(migrated.sql(FILES.format("checkins_past")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Generator
@@ -10,8 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from sqlalchemy import URL, text
-from tests.conftest import postmaster_pid
+from tests.conftest import new_directory, postmaster_pid
 
 from tatame_db import evolve
 from tatame_db.database.address import parse_address
@@ -90,3 +92,14 @@ def standby_pair(server: EmbeddedServer, home: Path) -> Generator[Pair]:
     pair.copy()
     yield pair
     pair.pg_ctl("stop", "--mode=immediate")
+
+
+@pytest.fixture(scope="module")
+def pair() -> Generator[Pair]:
+    """Yield a pair for a module that imports it; its tests leave both running."""
+    directory = new_directory()
+    server = EmbeddedServer(directory / "server", durable=False)
+    with standby_pair(server, directory / "standby") as pair:
+        yield pair
+    server.delete()
+    shutil.rmtree(directory)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -12,8 +11,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import URL, insert, text
 from sqlalchemy.exc import InternalError
-from tests.conftest import new_directory
-from tests.database.standbys import Pair, standby_pair
+from tests.database.standbys import Pair, pair
 
 from tatame_db import doctor
 from tatame_db.database.errors import NotAReplica, ServerNotRunning, ServerReadOnly
@@ -26,20 +24,12 @@ from tatame_db.schema import User
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.testing.databases import RolledBackDatabases
 
+__all__ = ["pair"]
+
 ANA = [{"clerk_user_id": "ana"}]
 KNOWN_ID = [{"id": 1, "clerk_user_id": "ana"}]
 # COPY is used from some hundred rows on.
 MANY = [{"clerk_user_id": f"user {number}"} for number in range(3000)]
-
-
-@pytest.fixture(scope="module")
-def pair() -> Generator[Pair]:
-    directory = new_directory()
-    server = EmbeddedServer(directory / "server", durable=False)
-    with standby_pair(server, directory / "standby") as pair:
-        yield pair
-    server.delete()
-    shutil.rmtree(directory)
 
 
 @pytest.fixture

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Generator
 
 import pytest
 from sqlalchemy import URL
-from tests.conftest import new_directory, run_sql
-from tests.database.standbys import Pair, standby_pair
+from tests.conftest import run_sql
+from tests.database.standbys import Pair, pair
 from tests.database.test_rights import ARGUMENTS, ELSEWHERE, all_commands
 from typer.testing import CliRunner
 
 from tatame_db.cli import commands
 from tatame_db.database.address import readable
 from tatame_db.move.rehearsal.project import SUPABASE_SCHEMA
-from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.testing.runs import Run
+
+__all__ = ["pair"]
 
 COMMANDS = [arguments for name, arguments in ARGUMENTS.items() if name != "start"]
 """Those that ask the database of the address; `start` starts a server of its own."""
@@ -24,16 +24,6 @@ COMMANDS = [arguments for name, arguments in ARGUMENTS.items() if name != "start
 READS = {"status", "check", "roles", "doctor", "move plan", "move status", "move rejects", "move counts", "move verify"}
 NOTHING_TO_DO = {"migrate": "nothing to migrate", "push --yes": "nothing to push"}
 """They look first, and find that there is nothing to write."""
-
-
-@pytest.fixture(scope="module")
-def pair() -> Generator[Pair]:
-    directory = new_directory()
-    server = EmbeddedServer(directory / "server", durable=False)
-    with standby_pair(server, directory / "standby") as pair:
-        yield pair
-    server.delete()
-    shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="module")

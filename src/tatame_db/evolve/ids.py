@@ -74,18 +74,15 @@ def id_uses(engine: Engine) -> list[IdUse]:
     with engine.connect() as connection:
 
         def rows(query: str) -> Sequence[Row[Any]]:
-            with connection.begin_nested():
-                for setting in ("lock_timeout = '100ms'", "statement_timeout = '1s'"):
-                    connection.execute(text(f"SET LOCAL {setting}"))
-                return connection.execute(text(query)).all()
-
-        def rows_or_none(query: str) -> Sequence[Row[Any]]:
             try:
-                return rows(query)
+                with connection.begin_nested():
+                    for setting in ("lock_timeout = '100ms'", "statement_timeout = '1s'"):
+                        connection.execute(text(f"SET LOCAL {setting}"))
+                    return connection.execute(text(query)).all()
             except DBAPIError:
                 return []
 
-        return read_uses(rows_or_none)
+        return read_uses(rows)
 
 
 def read_uses(rows: Callable[[str], Sequence[Row[Any]]]) -> list[IdUse]:

@@ -29,7 +29,7 @@ _UTF8_BYTES = 4
 
 
 def characters_of_a_cell(most: int, cells: int) -> int:
-    """Return where to cut each cell of a response that has so many of them."""
+    """Return where to cut each cell of a response, by the number of its cells."""
     return max(_LEAST_CHARACTERS, min(most, _RESPONSE_CHARACTERS // max(1, cells)))
 
 

@@ -44,7 +44,7 @@ def ids(examination: Examination) -> Answer | None:
 
 
 def _answer_of_key(examination: Examination, use: IdUse) -> Answer | None:
-    limits, days = examination.limits, use.days_left or math.inf
+    limits, days = examination.limits, math.inf if use.days_left is None else use.days_left
     if use.share < limits.ids_warn and days >= limits.ids_warn_days:
         return None
     text = f"{use.name} has used {use.share:.0%} of {use.largest:,} ids"
