@@ -82,6 +82,7 @@ def _isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Generator
             "USE_POSTGRES",
             "TATAME_ENV",
             "TATAME_DATA_DIR",
+            "TATAME_BACKUP_DIR",
             *(f"TATAME_{option.upper()}" for option in DATABASE_OPTIONS),
             "PGHOST",
         )

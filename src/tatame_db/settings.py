@@ -139,6 +139,8 @@ class Settings(BaseSettings):
     migrations: Path | None = Field(default=None, validation_alias="tatame_migrations")
     data_directory: Path = Field(default_factory=_default_data_directory, validation_alias="tatame_data_dir")
     """The directory of the embedded server's files."""
+    backup_directory: Path | None = Field(default=None, validation_alias="tatame_backup_dir")
+    """The folder of the backups, for `backup`, `backups`, `restore` and the doctor."""
     pool_size: int = Field(default=POOL_SIZE, validation_alias="tatame_pool_size")
     pool_timeout_seconds: float = Field(default=POOL_TIMEOUT_SECONDS, validation_alias="tatame_pool_timeout_seconds")
     statement_timeout_ms: int | None = Field(default=None, validation_alias="tatame_statement_timeout_ms")
@@ -190,9 +192,11 @@ class Settings(BaseSettings):
             settings.use_postgres(table)
         return settings
 
-    @field_validator("data_directory")
+    @field_validator("data_directory", "backup_directory")
     @classmethod
-    def _same_from_everywhere(cls, directory: Path) -> Path:
+    def _same_from_everywhere(cls, directory: Path | None) -> Path | None:
+        if directory is None:
+            return None
         directory = directory.expanduser()
         if not directory.is_absolute():
             raise ValueError(f"is the relative path {directory}; write an absolute one")

@@ -43,8 +43,15 @@ def test_the_page_shows_what_the_commands_print(run: Run, directory: Path) -> No
         [found] = json.loads(run("backups", folder, "--json").stdout)["backups"]
         tables = found["manifest"]["databases"]["tatame"]["tables"]
         assert tables["public.gyms"]["rows"] == 3
-        drilled = json.loads(run("restore", folder, "--drill", "--json", TMPDIR=str(directory)).stdout)
+        variables = {"TMPDIR": str(directory), "TATAME_BACKUP_DIR": folder}
+        drilled = json.loads(run("restore", "--drill", "--json", **variables).stdout)
         assert (drilled["equal"], drilled["differences"], drilled["schema_problems"]) == (True, [], [])
+        assert drilled["recorded"]
+        assert re.search(
+            r"good  backups: the last whole backup is \d+ s old; the last", run("doctor", **variables).stdout
+        )
+        [listed] = json.loads(run("backups", "--json", **variables).stdout)["backups"]
+        assert listed["last_drill"]["equal"]
         assert sorted(path.name for path in directory.iterdir() if "before" not in path.name) == [
             *("backups", "data", "dumps", "tatame")
         ]
@@ -62,6 +69,12 @@ def test_the_page_shows_what_the_commands_print(run: Run, directory: Path) -> No
     finally:
         for server in directory.glob("tatame*"):
             run("down", "--yes", TATAME_DATA_DIR=str(server))
+
+
+def test_without_a_folder_the_command_names_the_setting(invoke: Run) -> None:
+    for command in (["backup"], ["backups"], ["restore", "--drill"]):
+        refused = invoke(*command)
+        assert (refused.returncode, "`TATAME_BACKUP_DIR` is not set" in refused.stderr) == (1, True)
 
 
 def test_a_restore_needs_a_purpose_and_a_backup(invoke: Run, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from tatame_db.backup import folder as folders
 from tatame_db.backup.contents import contents_of_server, differences
 from tatame_db.backup.manifest import read_manifest
 from tatame_db.backup.programs import environment_for
+from tatame_db.backup.record import Origin
 from tatame_db.backup.restored import contents_of
 from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
@@ -150,6 +151,13 @@ def test_a_drill_finds_it_equal_and_leaves_nothing(made: backup.Made, folder: Pa
     assert (drilled.error, drilled.differences, drilled.schema_problems) == (None, [], [])
     assert "verifying the checksums" in stages
     assert leftovers(folder) == []
+    assert drilled.unrecorded is None
+    with (folder / "drills.jsonl").open("a") as record:
+        # What a full disk cut off.
+        record.write('\n{"backup": "2026')
+    [noted] = backup.read_drills(folder)
+    assert (noted.backup, noted.equal) == (made.backup.path.name, True)
+    assert noted.origin == Origin(made.backup.manifest.system_identifier, ["postgres", "tatame"])
 
 
 def test_a_drill_names_what_differs(copied: Path) -> None:
@@ -175,6 +183,9 @@ def test_a_drill_names_what_differs(copied: Path) -> None:
     ]
     assert run_drill.error
     assert run_drill.error.exit_code == 3
+    [noted] = backup.read_drills(copied.parent)
+    assert not noted.equal
+    assert noted.origin.databases == ["other", "tatame"]
 
 
 # --- Restore ----------------------------------------------------------------------------------------------------------
@@ -310,6 +321,8 @@ def test_a_damaged_backup_is_named_and_not_restored(copied: Path, directory: Pat
         backup.drill(copied.parent)
     assert caught.value.exit_code == (3 if error is backup.BackupDamaged else 1)
     assert [path.name for path in directory.iterdir()] == ["backups"]
+    # A backup that cannot be read here is not drilled.
+    assert [drill.equal for drill in backup.read_drills(copied.parent)] == [False] * (caught.value.exit_code == 3)
     # A list reads no file of the data.
     listed = damage in {"flip", "wal", "extra", "list", "version"}
     assert [found.problem is None for found in backup.list_backups(copied.parent)] == [listed]
@@ -341,8 +354,12 @@ def test_a_dump_holds_its_snapshot_and_is_drilled_and_restored(dumped: backup.Ma
     assert [name[:11] for name in manifest.roles] == ["tatame_app_"]
     tables = manifest.contents[manifest.database].tables
     assert tables["public.checkins"].rows > 0
+    (dumped.backup.path.parent / "drills.jsonl").mkdir()
     drilled = backup.drill(dumped.backup.path)
     assert drilled.differences == []
+    assert drilled.unrecorded == "Is a directory"
+    assert backup.read_drills(dumped.backup.path.parent) == []
+    assert manifest.system_identifier.isdigit()
     # No migration has made it.
     assert [problem[:15] for problem in drilled.schema_problems or []] == ["policy gyms.own"]
     server = backup.restore(dumped.backup.path, directory / "place").server
@@ -445,6 +462,9 @@ def test_a_second_backup_into_a_folder_and_a_folder_that_cannot_be_written_are_r
         (directory / "file").touch()
         with pytest.raises(backup.FolderUnusable):
             backup.make(database, directory / "file")
+    long = directory / ("x" * 300)
+    with pytest.raises(backup.FolderUnreadable, match="File name too long"):
+        backup.list_backups(long)
     with pytest.raises(backup.NoBackup):
         backup.drill(directory / "backups")
 

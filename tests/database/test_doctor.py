@@ -9,8 +9,10 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Generator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import psycopg
@@ -34,6 +36,9 @@ from tests.database.moves import Row, ask, set_fences
 from tests.database.scratches import shared_scratch
 
 from tatame_db import doctor, evolve
+from tatame_db.backup.contents import Contents
+from tatame_db.backup.manifest import Manifest
+from tatame_db.backup.record import note_drill
 from tatame_db.database.address import readable
 from tatame_db.database.pool import Database
 from tatame_db.doctor import LINES, Setup, Verdict
@@ -837,6 +842,111 @@ def a_large_log(ward: Ward) -> None:
     ward.limit(log_warn_mb=0)
 
 
+def a_backup(ward: Ward, *, age: timedelta = timedelta(0), **facts: Any) -> Path:
+    """Write a backup of the database without files; `facts` replace those of its manifest."""
+    folder: Path = ward.request.getfixturevalue("directory") / "backups"
+    ended = datetime.now(UTC) - age
+    path = folder / f"{ended:%Y%m%dT%H%M%SZ}"
+    path.mkdir(parents=True)
+    [[identifier]] = ward.ask("SELECT system_identifier::text FROM pg_control_system()")
+    contents = Contents(0, [], {}, {})
+    manifest = Manifest(
+        name=path.name,
+        method="base",
+        begun=ended,
+        ended=ended,
+        made_by="",
+        server_version="18.6",
+        system_identifier=identifier,
+        superuser="postgres",
+        database=str(ward.address.database),
+        start_lsn="",
+        stop_lsn="",
+        size_bytes=0,
+        files_sha256="",
+        roles=[],
+        settings={},
+        contents={str(ward.address.database): contents, "postgres": contents},
+    )
+    replace(manifest, **facts).write(path)
+    ward.setup = replace(ward.setup, backup_folder=folder)
+    return path
+
+
+def a_drilled_backup(ward: Ward) -> Path:
+    path = a_backup(ward)
+    assert note_drill(path, equal=True, seconds=1) is None
+    return path
+
+
+@sick("backups", WARN)
+def a_backup_of_the_day_before_yesterday(ward: Ward) -> None:
+    assert note_drill(a_backup(ward, age=timedelta(days=2)), equal=True, seconds=1) is None
+
+
+@sick("backups", WARN)
+def no_drill(ward: Ward) -> None:
+    a_backup(ward)
+
+
+@sick("backups", WARN, on=(BUNDLED,))
+def an_old_drill(ward: Ward) -> None:
+    a_drilled_backup(ward)
+    ward.limit(drill_warn_days=0)
+
+
+@sick("backups", WARN, on=(BUNDLED,))
+def a_damaged_backup_beside_a_whole_one(ward: Ward) -> None:
+    (a_drilled_backup(ward).with_name("20260101T000000Z")).mkdir()
+
+
+@sick("backups", BAD)
+def a_backup_of_last_month(ward: Ward) -> None:
+    a_backup(ward, age=timedelta(days=30))
+
+
+@sick("backups", BAD)
+def backups_of_another_server(ward: Ward) -> None:
+    path = a_backup(ward, system_identifier="1")
+    assert note_drill(path, equal=True, seconds=1) is None
+    assert ward.finding("backups").text.endswith("has no whole backup of this database; no backup was drilled")
+
+
+@sick("backups", BAD, on=(BUNDLED,))
+def backups_of_another_database(ward: Ward) -> None:
+    a_backup(ward, contents={"postgres": Contents(0, [], {}, {})})
+
+
+@sick("backups", BAD, on=(BUNDLED,))
+def a_dump_of_another_database_of_an_unknown_server(ward: Ward) -> None:
+    a_backup(ward, contents={"postgres": Contents(0, [], {}, {})}, system_identifier="", method="logical")
+
+
+@sick("backups", BAD)
+def a_drill_that_failed(ward: Ward) -> None:
+    path = a_drilled_backup(ward)
+    note_drill(path, equal=False, seconds=1)
+    assert "failed" in ward.finding("backups").text
+
+
+@sick("backups", BAD, on=(BUNDLED,))
+def a_drill_of_a_backup_without_a_manifest_failed(ward: Ward) -> None:
+    path = a_drilled_backup(ward).with_name("20260101T000000Z")
+    path.mkdir()
+    note_drill(path, equal=False, seconds=1)
+
+
+@sick("backups", BAD)
+def a_disk_of_backups_that_is_not_mounted(ward: Ward) -> None:
+    ward.setup = replace(ward.setup, backup_folder=Path("/nowhere"))
+    assert "No such file" in ward.finding("backups").text
+
+
+@sick("backups", BAD, on=(BUNDLED,))
+def a_file_in_place_of_the_folder(ward: Ward) -> None:
+    ward.setup = replace(ward.setup, backup_folder=Path(__file__))
+
+
 # Lines whose advice is a statement.
 CURED_BY_SQL = {"time zone", "collation", "history", "invalid indexes", "unvalidated constraints", "disabled keys"}
 CURED_BY_SQL |= {
@@ -976,6 +1086,7 @@ OF_EMBEDDED = {"programs", "disk", "log"}
 
 
 def test_an_embedded_server_in_order_is_good_in_every_line(ward: Ward) -> None:
+    a_drilled_backup(ward)
     examined = ward.examine()
 
     assert {finding.name: finding.text for finding in examined.findings if finding.verdict != GOOD} == {}
@@ -987,6 +1098,8 @@ def test_an_embedded_server_in_order_is_good_in_every_line(ward: Ward) -> None:
 
 @pytest.mark.parametrize("ward", [OLDER], indirect=True)
 def test_a_server_over_tls_with_a_role_of_few_rights_is_good(ward: Ward) -> None:
+    # A dump whose role might not see which server it is of.
+    note_drill(a_backup(ward, system_identifier="", method="logical"), equal=True, seconds=1)
     examined = ward.examine()
 
     # Debian's has no checksums by default.
@@ -1028,6 +1141,7 @@ def test_a_role_that_may_only_connect_reads_which_rights_it_lacks_and_they_suffi
         ward.limit(slow_calls=1)
     ward.address = ward.address.set(username="weak")
 
+    a_drilled_backup(ward)
     unchecked = [finding for finding in ward.examine().findings if finding.verdict == UNKNOWN]
 
     expected = {"migrations", "history", "drift", "ids", "space", "long transactions", "idle transactions"}
@@ -1042,6 +1156,12 @@ def test_a_role_that_may_only_connect_reads_which_rights_it_lacks_and_they_suffi
     assert ward.ask("SELECT has_table_privilege('weak', 'tatame_move.token', 'SELECT')") == [(False,)]
     again = ward.examine(*expected - {"drift"}).findings
     assert [(finding.name, finding.text) for finding in again if finding.verdict == UNKNOWN] == []
+
+
+def test_without_a_setting_the_backups_are_not_checked(ward: Ward) -> None:
+    finding = ward.finding("backups")
+    assert (finding.verdict, finding.text) == (UNKNOWN, "not checked: `TATAME_BACKUP_DIR` names no folder")
+    assert ward.examine("backups").error is None
 
 
 def test_an_extension_that_the_server_has_not_loaded_is_named_with_the_statement(ward: Ward) -> None:

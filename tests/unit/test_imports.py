@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "seed": {"errors", "schema", "database", "roles"},
     "testing": {*DATABASE, "schema", "evolve"},
     "move": {"errors", "schema", "database", "server", "roles", "evolve"},
-    "doctor": {*DATABASE, "roles", "evolve", "move"},
+    "doctor": {*DATABASE, "roles", "evolve", "move", "backup"},
     "backup": {"errors", "database", "server", "roles", "evolve", "move"},
     "studio": {"errors", "schema", "database", "roles", "evolve", "move", "doctor"},
     "cli": {*DATABASE, "schema", "roles", "evolve", "seed", "move", "doctor", "studio", "queries", "testing", "backup"},

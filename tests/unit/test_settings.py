@@ -34,12 +34,15 @@ def test_root_uses_a_data_home_that_the_servers_user_can_enter(monkeypatch: pyte
         assert Settings.from_env().data_directory == Path(home) / "tatame-db"
 
 
-def test_a_relative_data_directory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TATAME_DATA_DIR", "data")
-    with pytest.raises(SettingsInvalid, match="TATAME_DATA_DIR is the relative path"):
+@pytest.mark.parametrize("variable", ["TATAME_DATA_DIR", "TATAME_BACKUP_DIR"])
+def test_a_relative_directory_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    assert Settings.from_env().backup_directory is None
+    monkeypatch.setenv(variable, "data")
+    with pytest.raises(SettingsInvalid, match=f"{variable} is the relative path"):
         Settings.from_env()
-    monkeypatch.setenv("TATAME_DATA_DIR", "~/data")
-    assert Settings.from_env().data_directory == Path.home() / "data"
+    monkeypatch.setenv(variable, "~/data")
+    settings = Settings.from_env()
+    assert Path.home() / "data" in {settings.data_directory, settings.backup_directory}
 
 
 def test_the_nearest_env_file_of_the_parents_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from tatame_db.backup.errors import (
     DrillFoundDamage,
     DumpDiffers,
     DumpRejected,
+    FolderUnreadable,
     FolderUnusable,
     NoBackup,
     PlaceTaken,
@@ -23,6 +24,7 @@ from tatame_db.backup.errors import (
 from tatame_db.backup.folder import Backup, Listed, list_backups
 from tatame_db.backup.make import Made, make
 from tatame_db.backup.manifest import Manifest
+from tatame_db.backup.record import Drill, read_drills
 from tatame_db.backup.restore import Restored, restore
 
 __all__ = [
@@ -34,11 +36,13 @@ __all__ = [
     "BackupRefused",
     "BackupRunning",
     "Contents",
+    "Drill",
     "DrillFailed",
     "DrillFoundDamage",
     "Drilled",
     "DumpDiffers",
     "DumpRejected",
+    "FolderUnreadable",
     "FolderUnusable",
     "Listed",
     "Made",
@@ -52,5 +56,6 @@ __all__ = [
     "list_backups",
     "make",
     "make_dump",
+    "read_drills",
     "restore",
 ]

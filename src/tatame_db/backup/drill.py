@@ -10,6 +10,7 @@ from tatame_db import evolve
 from tatame_db.backup.contents import differences
 from tatame_db.backup.errors import BackupDamaged, DrillFailed, DrillFoundDamage
 from tatame_db.backup.folder import Backup, choose, in_use, refuse_small
+from tatame_db.backup.record import note_drill
 from tatame_db.backup.restored import address_of, contents_of, restored_scratch
 from tatame_db.backup.verify import open_backup, verify
 from tatame_db.database.pool import Database
@@ -34,6 +35,8 @@ class Drilled:
     restore_seconds: float
     """To verify, copy and recover: about what a real restore takes on this machine."""
     compare_seconds: float
+    unrecorded: str | None
+    """Why the folder does not have the result, such as that it is read-only."""
 
     @property
     def error(self) -> DrillFailed | None:
@@ -47,7 +50,8 @@ def drill(folder: Path, *, on_stage: Callable[[str], None] = lambda _: None) -> 
 
         backup.drill(Path("/srv/backups")).differences  # []
 
-    Needs room for the whole of it, in `TMPDIR` or else /var/tmp. Raises `NoBackup`, `DrillFoundDamage`,
+    The result is noted in the folder, where the doctor and the list of backups find it. Needs room for the whole
+    backup, in `TMPDIR` or else /var/tmp. Raises `NoBackup`, `FolderUnreadable`, `DrillFoundDamage`,
     `BackupOfNewerFormat`, `BackupOfOtherVersion`, `SpaceMissing`.
     """
     path = choose(folder.expanduser().absolute())
@@ -58,6 +62,7 @@ def drill(folder: Path, *, on_stage: Callable[[str], None] = lambda _: None) -> 
             on_stage("verifying the checksums")
             verify(backup)
         except BackupDamaged as error:
+            note_drill(path, equal=False, seconds=time.monotonic() - started)
             raise DrillFoundDamage(backup=error.backup, reason=error.reason) from error
         manifest = backup.manifest
         refuse_small(new_run_directory(on_disk=True), manifest.restored_bytes + _LOG_BYTES, "the scratch server")
@@ -72,10 +77,12 @@ def drill(folder: Path, *, on_stage: Callable[[str], None] = lambda _: None) -> 
                 with Database(address_of(server, manifest, manifest.database)) as database:
                     check = evolve.check(database.engine)
                 problems = [*(check.database or []), *check.edited]
+    lines, seconds = differences(manifest.contents, found), restored - started
     return Drilled(
         backup=backup,
-        differences=differences(manifest.contents, found),
+        differences=lines,
         schema_problems=problems,
-        restore_seconds=restored - started,
+        restore_seconds=seconds,
         compare_seconds=compared - restored,
+        unrecorded=note_drill(path, equal=not (lines or problems), seconds=seconds),
     )

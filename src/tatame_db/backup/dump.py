@@ -14,6 +14,7 @@ from tatame_db.backup.folder import DATA, PART, refuse_small, size_of, sync
 from tatame_db.backup.make import Made, in_folder
 from tatame_db.backup.manifest import LOGICAL, Manifest
 from tatame_db.backup.programs import dump, program_for
+from tatame_db.backup.record import system_identifier
 from tatame_db.backup.restored import contents_of, restored_scratch
 from tatame_db.backup.verify import checksum_of
 from tatame_db.database.driver import driver_connection
@@ -62,6 +63,7 @@ def _write(database: Database, part: Path, lock: IO[str], on_stage: Callable[[st
         program = program_for("pg_dump", address, encrypted=driver.pgconn.ssl_in_use)
         facts: Any = driver.execute(_FACTS).fetchone()
         server_version, size, snapshot, roles = facts
+        identifier = system_identifier(driver)
         live = contents_of_dump(driver, lambda table: on_stage(f"reading {table}"))
         on_stage("dumping the database")
         dump(program, address, data, snapshot=snapshot, lock=lock)
@@ -74,7 +76,7 @@ def _write(database: Database, part: Path, lock: IO[str], on_stage: Callable[[st
         ended=begun,
         made_by=f"tatame-db {version('tatame-db')}",
         server_version=str(server_version).partition(" ")[0],
-        system_identifier="",
+        system_identifier=identifier,
         superuser="postgres",
         database=name,
         start_lsn="",

@@ -27,6 +27,16 @@ class FolderUnusable(TatameError):
 
 
 @fact
+class FolderUnreadable(TatameError):
+    """The folder of the backups cannot be read."""
+
+    folder: Path
+    reason: str
+    what = "cannot read the folder of the backups, {folder}: {reason}"
+    fix = "run the command as the user who makes the backups, or name another folder"
+
+
+@fact
 class BackupRunning(TatameError):
     """Another process makes a backup in the folder."""
 

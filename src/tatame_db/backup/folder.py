@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from tatame_db.backup.errors import BackupRunning, FolderUnusable, NoBackup, SpaceMissing
+from tatame_db.backup.errors import BackupRunning, FolderUnreadable, FolderUnusable, NoBackup, SpaceMissing
 from tatame_db.backup.manifest import MANIFEST, Manifest, read_manifest
 from tatame_db.errors import TatameError
 
@@ -80,9 +80,16 @@ def new_name(folder: Path) -> str:
 
 
 def complete(folder: Path) -> list[Path]:
-    """Return the complete backups of a folder, the newest last."""
-    if not folder.is_dir():
-        return []
+    """Return the complete backups of a folder, the newest last. Raises `FolderUnreadable`."""
+    try:
+        if not folder.is_dir():
+            return []
+        return _complete(folder)
+    except OSError as error:
+        raise FolderUnreadable(folder=folder, reason=error.strerror or str(error)) from error
+
+
+def _complete(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir())
 
 
@@ -95,15 +102,19 @@ def list_backups(folder: Path) -> list[Listed]:
             size = size_of(path / DATA)
             problem = None if size == manifest.size_bytes else f"{size:,} bytes, not {manifest.size_bytes:,}"
             found.append(Listed(path, manifest, problem))
-        except TatameError as error:
-            found.append(Listed(path, None, " ".join(error.what.split())))
+        except (TatameError, OSError) as error:
+            # `--keep` may have removed it meanwhile.
+            if path.exists():
+                reason = error.what if isinstance(error, TatameError) else str(error)
+                found.append(Listed(path, None, " ".join(reason.split())))
     return found
 
 
 def choose(place: Path) -> Path:
-    """Return the path of a backup: this one, or the newest of a folder. Raises `NoBackup`."""
-    if (place / MANIFEST).exists() or _NAME.fullmatch(place.name):
-        return place
+    """Return the path of a backup: this one, or the newest of a folder. Raises `NoBackup`, `FolderUnreadable`."""
+    with contextlib.suppress(PermissionError):
+        if _NAME.fullmatch(place.name) or (place / MANIFEST).exists():
+            return place
     if not (found := complete(place)):
         raise NoBackup(folder=place)
     return found[-1]

@@ -35,6 +35,7 @@ class Manifest:
     made_by: str
     server_version: str
     system_identifier: str
+    """The identity of the server, which its copies share; of a dump, empty if the role might not see it."""
     superuser: str
     """The name of the role that made the cluster."""
     database: str

@@ -13,10 +13,14 @@ from tatame_db.cli.app import AsJson, DatabaseUrl, NotConfirmed, app, load_app, 
 from tatame_db.errors import TatameError, counted, fact
 
 if TYPE_CHECKING:
-    from tatame_db.backup import Drilled, Listed, Manifest
+    from tatame_db.backup import Drill, Drilled, Listed, Manifest
+    from tatame_db.settings import Settings
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the backups.")]
-_OR_ONE = "Folder of the backups, for the newest; or one backup."
+_BY_DEFAULT = "by default TATAME_BACKUP_DIR"
+Folder = Annotated[
+    Path | None, typer.Argument(metavar="[DIR]", help=f"Folder of the backups; {_BY_DEFAULT}.", show_default=False)
+]
+_OR_ONE = f"Folder of the backups, for the newest, {_BY_DEFAULT}; or one backup."
 
 
 @fact
@@ -27,9 +31,25 @@ class RestoreUndecided(TatameError):
     fix = "restore with `--to PLACE`, a new directory; or only test the backup with `--drill`"
 
 
+@fact
+class BackupFolderMissing(TatameError):
+    """Neither the command nor the settings name the folder of the backups."""
+
+    command: str
+    what = "`tatame-db {command}` needs the folder of the backups, and `TATAME_BACKUP_DIR` is not set"
+    fix = "name it as in `tatame-db {command} /srv/backups`, or set `TATAME_BACKUP_DIR`"
+
+
+def _folder(argument: Path | None, settings: Settings, command: str) -> Path:
+    folder = argument or settings.backup_directory
+    if folder is None:
+        raise BackupFolderMissing(command=command)
+    return folder.expanduser().absolute()
+
+
 @app.command()
 def backup(
-    folder: Folder,
+    folder: Folder = None,
     database_url: DatabaseUrl = None,
     *,
     keep: Annotated[
@@ -44,9 +64,10 @@ def backup(
     from tatame_db import backup as backups
 
     target = server_of(database_url)
+    place = _folder(folder, target.settings, "backup")
     with console.Progress() as progress:
         make = backups.make_dump if logical else backups.make
-        made = make(target.database, folder, keep=keep, on_stage=progress.stage)
+        made = make(target.database, place, keep=keep, on_stage=progress.stage)
     manifest = made.backup.manifest
     if as_json:
         console.answer_json({"path": str(made.backup.path), "removed": made.removed} | _facts(manifest))
@@ -60,18 +81,21 @@ def backup(
 
 
 @app.command()
-def backups(folder: Folder, *, as_json: AsJson = False) -> None:
-    """List the backups of a folder, with their age, size and contents."""
+def backups(folder: Folder = None, *, as_json: AsJson = False) -> None:
+    """List the backups of a folder, with their age, size, contents and last drill."""
     from tatame_db import backup as backups
+    from tatame_db.settings import Settings
 
-    found = backups.list_backups(folder.expanduser().absolute())
+    place = _folder(folder, Settings.from_env(), "backups")
+    found = backups.list_backups(place)
     if not found:
-        raise backups.NoBackup(folder=folder)
+        raise backups.NoBackup(folder=place)
+    drills = {drill.backup: drill for drill in backups.read_drills(place)}
     if as_json:
-        console.answer_json({"backups": [_listed(one) for one in found]})
+        console.answer_json({"backups": [_listed(one, drills.get(one.path.name)) for one in found]})
         return
     console.table(
-        ["backup", "age", "kind", "PostgreSQL", "MB", "rows", "problem"],
+        ["backup", "age", "kind", "PostgreSQL", "MB", "rows", "last drill", "problem"],
         [
             (
                 one.path.name,
@@ -80,6 +104,7 @@ def backups(folder: Folder, *, as_json: AsJson = False) -> None:
                 one.manifest and one.manifest.server_version,
                 one.manifest and (one.manifest.size_bytes >> 20) + 1,
                 one.manifest and one.manifest.rows,
+                _drill_in_words(drills.get(one.path.name)),
                 one.problem,
             )
             for one in found
@@ -89,7 +114,7 @@ def backups(folder: Folder, *, as_json: AsJson = False) -> None:
 
 @app.command()
 def restore(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help=_OR_ONE)],
+    folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help=_OR_ONE, show_default=False)] = None,
     *,
     to: Annotated[
         Path | None, typer.Option("--to", metavar="PLACE", help="New directory for the restored server.")
@@ -112,15 +137,17 @@ def restore(
 
     if (to is None) == (not drill):
         raise RestoreUndecided
+    settings = Settings.from_env()
+    place = _folder(folder, settings, "restore")
     if to is None:
-        load_app(Settings.from_env())
+        load_app(settings)
         with console.Progress() as progress:
-            drilled = backups.drill(folder, on_stage=progress.stage)
+            drilled = backups.drill(place, on_stage=progress.stage)
         _show_drill(drilled, as_json=as_json)
         return
     replaces = _confirmed(to, asked=replace, typed=yes_replace)
     with console.Progress() as progress:
-        restored = backups.restore(folder, to, replace=replaces, on_stage=progress.stage)
+        restored = backups.restore(place, to, replace=replaces, on_stage=progress.stage)
     manifest = restored.backup.manifest
     addresses = {name: readable(address) for name, address in restored.databases.items()}
     if as_json:
@@ -163,6 +190,7 @@ def _show_drill(drilled: Drilled, *, as_json: bool) -> None:
             "schema_problems": drilled.schema_problems,
             "restore_seconds": round(drilled.restore_seconds, 1),
             "compare_seconds": round(drilled.compare_seconds, 1),
+            "recorded": drilled.unrecorded is None,
         }
         console.answer_json(facts | {"manifest": _facts(manifest)})
     else:
@@ -172,12 +200,20 @@ def _show_drill(drilled: Drilled, *, as_json: bool) -> None:
             console.answer(f"contents  equal: {_contents(manifest)}")
         console.answer(f"schema    {'differs' if drilled.schema_problems else schema}")
         console.answer(f"time      a restore takes about {counted(round(drilled.restore_seconds) or 1, 'second')} here")
+    if drilled.unrecorded:
+        console.say(f"the result could not be noted in {drilled.backup.path.parent}: {drilled.unrecorded}")
     if error := drilled.error:
         raise error
 
 
-def _listed(found: Listed) -> dict[str, Any]:
-    return {"path": str(found.path), "problem": found.problem, "manifest": found.manifest and _facts(found.manifest)}
+def _drill_in_words(drill: Drill | None) -> str | None:
+    return f"{'equal' if drill.equal else 'failed'}, {_age(drill.at)} ago" if drill else None
+
+
+def _listed(found: Listed, drill: Drill | None) -> dict[str, Any]:
+    facts = found.manifest and _facts(found.manifest)
+    drilled = drill and {"at": drill.at.isoformat(), "equal": drill.equal, "seconds": drill.seconds}
+    return {"path": str(found.path), "problem": found.problem, "manifest": facts, "last_drill": drilled}
 
 
 def _facts(manifest: Manifest) -> dict[str, Any]:

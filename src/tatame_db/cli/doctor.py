@@ -63,6 +63,7 @@ def setup_of(target: Target) -> Setup:
         use_postgres=settings.use_postgres,
         source=parse_address(settings.supabase_db_url.get_secret_value()) if settings.supabase_db_url else None,
         replica=settings.replica_address,
+        backup_folder=settings.backup_directory,
         models_problem=problem,
     )
 

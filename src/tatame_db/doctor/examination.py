@@ -18,6 +18,7 @@ from tatame_db.move.connection import MoveConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from typing import Self
 
     from sqlalchemy import URL, Connection, Row
@@ -42,6 +43,8 @@ class Setup:
     """The source of a move, if it is a PostgreSQL."""
     replica: URL | None = None
     """The standbys from which the app reads."""
+    backup_folder: Path | None = None
+    """The folder of the backups."""
     models_problem: TatameError | None = None
     """Why the models of the app are not loaded, so that nothing can be compared with them."""
 

@@ -83,6 +83,11 @@ class Limits:
     disk_warn: float = 0.1
     disk_bad: float = 0.03
     """A server without space stops, and a vacuum that would free some needs some first."""
+    backup_warn_hours: float = 26
+    """A nightly job starts at the same time each day, and its backup takes some time."""
+    backup_bad_days: float = 7
+    drill_warn_days: float = 8
+    """A weekly job, and a day to see that it failed."""
     log_warn_mb: float = 500
     """The embedded server appends to one file, and nothing removes it."""
 

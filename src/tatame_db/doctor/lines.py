@@ -16,7 +16,19 @@ if TYPE_CHECKING:
 
     Check = Callable[[Examination], Answer | None]
 
-GROUPS = ("Connection", "Rights", "Schema", "Move", "Replication", "Room", "Sessions", "Tables", "Settings", "Machine")
+GROUPS = (
+    "Connection",
+    "Rights",
+    "Schema",
+    "Move",
+    "Replication",
+    "Room",
+    "Sessions",
+    "Tables",
+    "Settings",
+    "Backups",
+    "Machine",
+)
 """The groups, in the order in which they are shown."""
 
 

@@ -1,6 +1,7 @@
 """The checks, a module for each group. `LINES` has them all."""
 
 from tatame_db.doctor.checks import (
+    backups,
     configuration,
     connection,
     machine,
@@ -16,6 +17,7 @@ from tatame_db.doctor.lines import GROUPS, registered
 
 __all__ = [
     "LINES",
+    "backups",
     "configuration",
     "connection",
     "machine",
