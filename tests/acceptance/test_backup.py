@@ -26,7 +26,7 @@ def masked(text: str) -> str:
 def test_the_page_shows_what_the_commands_print(run: Run, directory: Path) -> None:
     assert run("up").returncode == 0
     shown = BLOCK.findall(PAGE.read_text())
-    assert len(shown) == 6
+    assert len(shown) == 7
 
     def here(text: str) -> str:
         return text.replace("/srv", str(directory))
@@ -50,6 +50,11 @@ def test_the_page_shows_what_the_commands_print(run: Run, directory: Path) -> No
         assert re.search(
             r"good  backups: the last whole backup is \d+ s old; the last", run("doctor", **variables).stdout
         )
+        assert run("psql", "-c", "DELETE FROM graduations").returncode == 0
+        differs = run("restore", "--drill", "--live", "--json", **variables)
+        assert differs.returncode == 3
+        assert "public.graduations has 0 rows, and" in json.loads(differs.stdout)["live"]["differences"][0]
+        assert "each write since then is a difference too" in differs.stderr
         [listed] = json.loads(run("backups", "--json", **variables).stdout)["backups"]
         assert listed["last_drill"]["equal"]
         assert sorted(path.name for path in directory.iterdir() if "before" not in path.name) == [
@@ -78,7 +83,7 @@ def test_without_a_folder_the_command_names_the_setting(invoke: Run) -> None:
 
 
 def test_a_restore_needs_a_purpose_and_a_backup(invoke: Run, tmp_path: Path) -> None:
-    for arguments in ([], ["--drill", "--to", "here"]):
+    for arguments in ([], ["--drill", "--to", "here"], ["--live", "--to", "here"]):
         refused = invoke("restore", str(tmp_path), *arguments)
         assert (refused.returncode, "either `--to` or `--drill`" in refused.stderr) == (1, True)
     for command in (["restore", "--drill"], ["restore", "--to", "here"], ["backups"]):

@@ -46,7 +46,7 @@ from tatame_db.testing.runs import Run
 ODD = r'''
 CREATE SCHEMA "an odd""";
 CREATE TABLE "an odd"""."t' %s" ("a "" b" int, j json, p point, n numeric, v text GENERATED ALWAYS AS ('x') STORED);
-INSERT INTO "an odd"""."t' %s" VALUES (1, '{"a": 1}', '(1,2)', 'NaN'), (NULL, NULL, NULL, 1.10);
+{rows};
 CREATE TABLE no_columns ();
 INSERT INTO no_columns DEFAULT VALUES;
 CREATE TABLE parts (id int) PARTITION BY RANGE (id);
@@ -59,6 +59,7 @@ SELECT lo_from_bytea(0, '\x0102');
 
 
 ODD_NAME = '''"an odd"""."t' %s"'''
+ODD_ROWS = f"INSERT INTO {ODD_NAME} VALUES (1, '{{\"a\": 1}}', '(1,2)', 'NaN'), (NULL, NULL, NULL, 1.10)"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -91,7 +92,7 @@ def origin(home: Path) -> Generator[EmbeddedServer]:
             seed.seed(connection, seed.SeedPlan(gyms=1, members=2, days=3, until=date(2026, 3, 1)))
         with database.engine.connect() as connection:
             roles.apply(connection, Names())
-    run_sql(server.address, ODD)
+    run_sql(server.address, ODD.replace("{rows}", ODD_ROWS))
     # Nothing that is restored may use the archive of the original.
     run_sql(server.address, f"ALTER SYSTEM SET archive_command = 'touch {home}/archived'")
     yield server
@@ -144,9 +145,12 @@ def test_a_backup_of_the_backup_role_holds_what_the_server_holds(
     assert read_manifest(made.backup.path) == manifest
 
 
-def test_a_drill_finds_it_equal_and_leaves_nothing(made: backup.Made, folder: Path) -> None:
+def test_a_drill_finds_it_equal_and_leaves_nothing(origin: EmbeddedServer, made: backup.Made, folder: Path) -> None:
     stages: list[str] = []
-    drilled = backup.drill(folder, on_stage=stages.append)
+    with Database(origin.address) as live:
+        drilled = backup.drill(folder, live=live, on_stage=stages.append)
+    assert drilled.live
+    assert (drilled.live.differences, drilled.live.where) == ([], readable(origin.address))
     assert drilled.backup == made.backup
     assert (drilled.error, drilled.differences, drilled.schema_problems) == (None, [], [])
     assert "verifying the checksums" in stages
@@ -160,7 +164,7 @@ def test_a_drill_finds_it_equal_and_leaves_nothing(made: backup.Made, folder: Pa
     assert noted.origin == Origin(made.backup.manifest.system_identifier, ["postgres", "tatame"])
 
 
-def test_a_drill_names_what_differs(copied: Path) -> None:
+def test_a_drill_names_what_differs(origin: EmbeddedServer, copied: Path) -> None:
     manifest = read_manifest(copied)
     contents = manifest.contents["tatame"]
     tables = contents.tables | {
@@ -171,7 +175,28 @@ def test_a_drill_names_what_differs(copied: Path) -> None:
     del tables["public.parts_1"]
     changed = replace(contents, tables=tables, sequences=contents.sequences | {"public.users_id_seq": 1})
     replace(manifest, contents={"tatame": changed, "other": changed}).write(copied)
-    run_drill = backup.drill(copied)
+    run_sql(
+        origin.address, f"INSERT INTO parts VALUES (9); CREATE TABLE new (); UPDATE {ODD_NAME} SET v = DEFAULT, n = 7"
+    )
+    try:
+        with Database(origin.address) as live:
+            run_drill = backup.drill(copied, live=live)
+    finally:
+        run_sql(origin.address, f"DELETE FROM parts WHERE id = 9; DROP TABLE new; TRUNCATE {ODD_NAME}; {ODD_ROWS}")
+    assert run_drill.live
+    assert run_drill.live.differences == [
+        f"{ODD_NAME} has 2 rows as in the backup, with other values",
+        "the table public.new exists only in the live database",
+        "public.parts_1 has 3 rows, and 2 in the backup",
+    ]
+    error = replace(run_drill, differences=[], schema_problems=None).error
+    assert isinstance(error, backup.LiveDiffers)
+    assert error.exit_code == 3
+    with (
+        Database(origin.address.set(database="elsewhere")) as live,
+        pytest.raises(backup.NotInBackup, match="no database"),
+    ):
+        backup.drill(copied, live=live)
     assert run_drill.differences == [
         "the database other is missing",
         "the database postgres is new",
@@ -348,25 +373,34 @@ def dumped(_tatame_run: Run, home: Path) -> Generator[backup.Made]:
             yield backup.make_dump(database, home / "dumps", on_stage=write)
 
 
-def test_a_dump_holds_its_snapshot_and_is_drilled_and_restored(dumped: backup.Made, directory: Path) -> None:
+def test_a_dump_holds_its_snapshot_and_is_drilled_and_restored(
+    dumped: backup.Made, server: EmbeddedServer, directory: Path
+) -> None:
     manifest = dumped.backup.manifest
     assert manifest.method == "logical"
     assert [name[:11] for name in manifest.roles] == ["tatame_app_"]
     tables = manifest.contents[manifest.database].tables
     assert tables["public.checkins"].rows > 0
     (dumped.backup.path.parent / "drills.jsonl").mkdir()
-    drilled = backup.drill(dumped.backup.path)
+    with Database(server.address.set(database=manifest.database)) as live:
+        drilled = backup.drill(dumped.backup.path, live=live)
     assert drilled.differences == []
+    users = tables["public.users"].rows
+    assert drilled.live
+    assert drilled.live.differences == [
+        f"public.checkins has 0 rows, and {tables['public.checkins'].rows} in the backup",
+        f"public.users has {users + 1} rows, and {users} in the backup",
+    ]
     assert drilled.unrecorded == "Is a directory"
     assert backup.read_drills(dumped.backup.path.parent) == []
     assert manifest.system_identifier.isdigit()
     # No migration has made it.
     assert [problem[:15] for problem in drilled.schema_problems or []] == ["policy gyms.own"]
-    server = backup.restore(dumped.backup.path, directory / "place").server
+    restored = backup.restore(dumped.backup.path, directory / "place").server
     try:
-        run_sql(server.address.set(database=manifest.database), "INSERT INTO users (clerk_user_id) VALUES ('new')")
+        run_sql(restored.address.set(database=manifest.database), "INSERT INTO users (clerk_user_id) VALUES ('new')")
     finally:
-        server.delete()
+        restored.delete()
 
 
 def test_a_dump_of_an_older_server_is_restored_on_the_new_one(

@@ -42,7 +42,7 @@ WHERE schemaname !~ '^pg_' ORDER BY 1
 """
 _DATABASES = "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1"
 _REVISIONS = f"SELECT version_num FROM {VERSION_SCHEMA}.alembic_version ORDER BY 1"  # noqa: S608, a constant
-_LARGE_OBJECTS = "pg_catalog.pg_largeobject"
+LARGE_OBJECTS = "pg_catalog.pg_largeobject"
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ def read_contents(connection: Connection, on_table: Callable[[str], None], *, ki
         on_table(name)
         tables[name] = _fingerprint(connection, name, columns, types)
     if "m" in kinds and _one(connection, "SELECT has_table_privilege('pg_largeobject', 'SELECT')"):
-        objects = _fingerprint(connection, _LARGE_OBJECTS, ["loid", "pageno", "data"], ["oid", "integer", "bytea"])
+        objects = _fingerprint(connection, LARGE_OBJECTS, ["loid", "pageno", "data"], ["oid", "integer", "bytea"])
         if objects.rows:
-            tables[_LARGE_OBJECTS] = objects
+            tables[LARGE_OBJECTS] = objects
     revision: list[str] = []
     if f"{VERSION_SCHEMA}.alembic_version" in tables:
         revision = [row[0] for row in _all(connection, _REVISIONS)]

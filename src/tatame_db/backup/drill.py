@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from tatame_db import evolve
 from tatame_db.backup.contents import differences
-from tatame_db.backup.errors import BackupDamaged, DrillFailed, DrillFoundDamage
+from tatame_db.backup.errors import BackupDamaged, DrillFailed, DrillFoundDamage, LiveDiffers
 from tatame_db.backup.folder import Backup, choose, in_use, refuse_small
+from tatame_db.backup.live import Compared, compare_live, read_live
 from tatame_db.backup.record import note_drill
 from tatame_db.backup.restored import address_of, contents_of, restored_scratch
 from tatame_db.backup.verify import open_backup, verify
@@ -35,24 +36,31 @@ class Drilled:
     restore_seconds: float
     """To verify, copy and recover: about what a real restore takes on this machine."""
     compare_seconds: float
+    live: Compared | None
+    """The comparison with the live database, if it was asked for."""
     unrecorded: str | None
     """Why the folder does not have the result, such as that it is read-only."""
 
     @property
-    def error(self) -> DrillFailed | None:
+    def error(self) -> DrillFailed | LiveDiffers | None:
         """The error that states the differences; `None` if there are none."""
         lines = [*self.differences, *(f"check: {problem}" for problem in self.schema_problems or [])]
-        return DrillFailed(backup=self.backup.path, differences=lines) if lines else None
+        if lines:
+            return DrillFailed(backup=self.backup.path, differences=lines)
+        if self.live and self.live.differences:
+            return LiveDiffers(backup=self.backup.path, where=self.live.where, differences=self.live.differences)
+        return None
 
 
-def drill(folder: Path, *, on_stage: Callable[[str], None] = lambda _: None) -> Drilled:
+def drill(folder: Path, *, live: Database | None = None, on_stage: Callable[[str], None] = lambda _: None) -> Drilled:
     """Restore a backup, or the newest of a folder, into a scratch server, compare each row, and delete the server.
 
         backup.drill(Path("/srv/backups")).differences  # []
 
-    The result is noted in the folder, where the doctor and the list of backups find it. Needs room for the whole
+    The result is noted in the folder, where the doctor and the list of backups find it. With `live`, the restored rows
+    are compared with those of a live database too, as they are before the restore begins. Needs room for the whole
     backup, in `TMPDIR` or else /var/tmp. Raises `NoBackup`, `FolderUnreadable`, `DrillFoundDamage`,
-    `BackupOfNewerFormat`, `BackupOfOtherVersion`, `SpaceMissing`.
+    `BackupOfNewerFormat`, `BackupOfOtherVersion`, `SpaceMissing`, and with `live` the errors of `read_live`.
     """
     path = choose(folder.expanduser().absolute())
     started = time.monotonic()
@@ -66,6 +74,9 @@ def drill(folder: Path, *, on_stage: Callable[[str], None] = lambda _: None) -> 
             raise DrillFoundDamage(backup=error.backup, reason=error.reason) from error
         manifest = backup.manifest
         refuse_small(new_run_directory(on_disk=True), manifest.restored_bytes + _LOG_BYTES, "the scratch server")
+        beside = (
+            read_live(live, backup, lambda table: on_stage(f"reading {table} of the live database")) if live else None
+        )
         on_stage("restoring into a scratch server")
         with restored_scratch(backup.data, manifest) as server:
             restored = time.monotonic()
@@ -84,5 +95,6 @@ def drill(folder: Path, *, on_stage: Callable[[str], None] = lambda _: None) -> 
         schema_problems=problems,
         restore_seconds=seconds,
         compare_seconds=compared - restored,
+        live=compare_live(found, beside) if beside else None,
         unrecorded=note_drill(path, equal=not (lines or problems), seconds=seconds),
     )

@@ -194,6 +194,39 @@ class PlaceUnusable(TatameError):
 
 
 @fact
+class NotInBackup(TatameError):
+    """A backup has no database of the name of the live one."""
+
+    backup: Path
+    database: str
+    databases: list[str]
+    what = "the backup {backup} has no database {database} to compare the live one with, but {databases}"
+    means = "Nothing was restored or compared."
+    fix = "name the live database in `DATABASE_URL`, or drill without `--live`"
+
+
+@fact
+class LiveDiffers(TatameError):
+    """The live database differs from what a backup restores: a negative answer of `restore --drill --live`."""
+
+    exit_code = 3
+    backup: Path
+    where: str
+    differences: list[str]
+    what = "{where} differs from what the backup {backup} restores:\n{lines}"
+    means = (
+        "The backup is what it was; each write since then is a difference too. The scratch server was deleted, and all"
+        " databases are untouched."
+    )
+    fix = "compare right after a backup while nothing writes; otherwise look only at tables that never change"
+
+    @property
+    def lines(self) -> str:
+        """The differences, one a line."""
+        return listed(self.differences)
+
+
+@fact
 class DrillFailed(TatameError):
     """The restored databases differ from the original: a negative answer of `restore --drill`."""
 

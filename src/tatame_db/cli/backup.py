@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,7 +28,7 @@ _OR_ONE = f"Folder of the backups, for the newest, {_BY_DEFAULT}; or one backup.
 class RestoreUndecided(TatameError):
     """`restore` has to have one of two options."""
 
-    what = "`tatame-db restore` needs either `--to` or `--drill`"
+    what = "`tatame-db restore` needs either `--to` or `--drill`, and `--live` only with `--drill`"
     fix = "restore with `--to PLACE`, a new directory; or only test the backup with `--drill`"
 
 
@@ -122,6 +123,9 @@ def restore(
     drill: Annotated[
         bool, typer.Option("--drill", help="Restore into a scratch server, compare every row, and delete it.")
     ] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="With --drill: compare with the configured database as it is now too.")
+    ] = False,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace the server in PLACE, whose name you type; it is moved beside it.")
     ] = False,
@@ -135,14 +139,14 @@ def restore(
     from tatame_db.database.address import readable
     from tatame_db.settings import Settings
 
-    if (to is None) == (not drill):
+    if (to is None) == (not drill) or (live and not drill):
         raise RestoreUndecided
     settings = Settings.from_env()
     place = _folder(folder, settings, "restore")
     if to is None:
         load_app(settings)
         with console.Progress() as progress:
-            drilled = backups.drill(place, on_stage=progress.stage)
+            drilled = backups.drill(place, live=server_of().database if live else None, on_stage=progress.stage)
         _show_drill(drilled, as_json=as_json)
         return
     replaces = _confirmed(to, asked=replace, typed=yes_replace)
@@ -190,6 +194,7 @@ def _show_drill(drilled: Drilled, *, as_json: bool) -> None:
             "schema_problems": drilled.schema_problems,
             "restore_seconds": round(drilled.restore_seconds, 1),
             "compare_seconds": round(drilled.compare_seconds, 1),
+            "live": drilled.live and asdict(drilled.live) | {"at": drilled.live.at.isoformat()},
             "recorded": drilled.unrecorded is None,
         }
         console.answer_json(facts | {"manifest": _facts(manifest)})
@@ -199,6 +204,9 @@ def _show_drill(drilled: Drilled, *, as_json: bool) -> None:
         if not drilled.differences:
             console.answer(f"contents  equal: {_contents(manifest)}")
         console.answer(f"schema    {'differs' if drilled.schema_problems else schema}")
+        if compared := drilled.live:
+            differing = f"{counted(len(compared.differences), 'difference')} in {counted(compared.tables, 'table')}"
+            console.answer(f"live      {differing if compared.differences else 'equal'}, as of {_moment(compared.at)}")
         console.answer(f"time      a restore takes about {counted(round(drilled.restore_seconds) or 1, 'second')} here")
     if drilled.unrecorded:
         console.say(f"the result could not be noted in {drilled.backup.path.parent}: {drilled.unrecorded}")
