@@ -82,6 +82,11 @@ def test_without_a_folder_the_command_names_the_setting(invoke: Run) -> None:
         assert (refused.returncode, "`TATAME_BACKUP_DIR` is not set" in refused.stderr) == (1, True)
 
 
+def test_tables_at_a_time_are_those_of_a_dump(invoke: Run) -> None:
+    refused = invoke("backup", "/srv/backups", "--jobs", "2")
+    assert (refused.returncode, "--jobs needs --logical" in refused.stderr) == (2, True)
+
+
 def test_a_restore_needs_a_purpose_and_a_backup(invoke: Run, tmp_path: Path) -> None:
     for arguments in ([], ["--drill", "--to", "here"], ["--live", "--to", "here"]):
         refused = invoke("restore", str(tmp_path), *arguments)

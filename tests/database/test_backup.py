@@ -26,6 +26,7 @@ from tests.forks import Zygote
 
 from tatame_db import backup, evolve, roles, seed
 from tatame_db.backup import folder as folders
+from tatame_db.backup import programs
 from tatame_db.backup.contents import contents_of_server, differences
 from tatame_db.backup.manifest import read_manifest
 from tatame_db.backup.programs import environment_for
@@ -408,10 +409,19 @@ def test_a_dump_of_an_older_server_is_restored_on_the_new_one(
 ) -> None:
     with older_engine.begin() as connection:
         seed.seed(connection, seed.SeedPlan(gyms=1, members=2, days=3, until=date(2026, 3, 1)))
-    with Database(older_engine.url) as database:
-        made = backup.make_dump(database, directory / "dumps")
+    jobs: list[str] = []
+
+    def noted(program: Path, arguments: list[str], *others: Any, **named: Any) -> None:
+        jobs.extend(f"{program.name} {argument}" for argument in arguments if argument.startswith("--jobs"))
+        run(program, arguments, *others, **named)
+
+    run = programs.run
+    with pytest.MonkeyPatch.context() as patch, Database(older_engine.url) as database:
+        patch.setattr(programs, "run", noted)
+        made = backup.make_dump(database, directory / "dumps", jobs=3)
+        assert backup.drill(directory / "dumps", jobs=1).error is None
     assert made.backup.manifest.major_version == "15"
-    assert backup.drill(directory / "dumps").error is None
+    assert jobs == ["pg_dump --jobs=3", *["pg_restore --jobs=3"] * 2, *["pg_restore --jobs=1"] * 2]
     damage: tuple[Callable[[Path], object], ...] = (
         flip,
         Path.unlink,

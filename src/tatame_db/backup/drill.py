@@ -52,7 +52,13 @@ class Drilled:
         return None
 
 
-def drill(folder: Path, *, live: Database | None = None, on_stage: Callable[[str], None] = lambda _: None) -> Drilled:
+def drill(
+    folder: Path,
+    *,
+    live: Database | None = None,
+    jobs: int | None = None,
+    on_stage: Callable[[str], None] = lambda _: None,
+) -> Drilled:
     """Restore a backup, or the newest of a folder, into a scratch server, compare each row, and delete the server.
 
         backup.drill(Path("/srv/backups")).differences  # []
@@ -78,7 +84,7 @@ def drill(folder: Path, *, live: Database | None = None, on_stage: Callable[[str
             read_live(live, backup, lambda table: on_stage(f"reading {table} of the live database")) if live else None
         )
         on_stage("restoring into a scratch server")
-        with restored_scratch(backup.data, manifest) as server:
+        with restored_scratch(backup.data, manifest, jobs=jobs) as server:
             restored = time.monotonic()
             found = contents_of(server, manifest, lambda table: on_stage(f"reading {table}"))
             compared = time.monotonic()

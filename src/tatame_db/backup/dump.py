@@ -37,9 +37,16 @@ SELECT current_setting('server_version'), pg_database_size(current_database()), 
 
 
 def make_dump(
-    database: Database, folder: Path, *, keep: int | None = None, on_stage: Callable[[str], None] = lambda _: None
+    database: Database,
+    folder: Path,
+    *,
+    keep: int | None = None,
+    jobs: int | None = None,
+    on_stage: Callable[[str], None] = lambda _: None,
 ) -> Made:
     """Dump a database into a folder, prove the dump, then remove all but the newest `keep` backups.
+
+    As many tables as there are `jobs` are dumped at a time, each by a connection of its own, and one more reads.
 
     Every table is read in the snapshot that pg_dump uses, and again in a scratch server into which the dump was
     restored: both have to be equal before it is a backup. The server needs no right but to read.
@@ -49,14 +56,16 @@ def make_dump(
     """
 
     def write(part: Path, lock: IO[str]) -> Manifest:
-        return _write(database, part, lock, on_stage)
+        return _write(database, part, lock, on_stage, jobs=jobs)
 
     with database.engine.connect() as connection:
         size = driver_connection(connection).execute("SELECT pg_database_size(current_database())").fetchone()
     return in_folder(folder, int(size[0] if size else 0) + _LOG_BYTES, write, keep=keep)
 
 
-def _write(database: Database, part: Path, lock: IO[str], on_stage: Callable[[str], None]) -> Manifest:
+def _write(
+    database: Database, part: Path, lock: IO[str], on_stage: Callable[[str], None], *, jobs: int | None
+) -> Manifest:
     address, data, begun = database.address, part / DATA, datetime.now(UTC)
     with explained(address, "backup --logical"), database.engine.connect() as connection:
         driver = driver_connection(connection.execution_options(isolation_level="REPEATABLE READ"))
@@ -66,7 +75,7 @@ def _write(database: Database, part: Path, lock: IO[str], on_stage: Callable[[st
         identifier = system_identifier(driver)
         live = contents_of_dump(driver, lambda table: on_stage(f"reading {table}"))
         on_stage("dumping the database")
-        dump(program, address, data, snapshot=snapshot, lock=lock)
+        dump(program, address, data, snapshot=snapshot, jobs=jobs, lock=lock)
     _sync_files(data)
     name = str(address.database)
     manifest = Manifest(
@@ -89,7 +98,7 @@ def _write(database: Database, part: Path, lock: IO[str], on_stage: Callable[[st
     )
     refuse_small(new_run_directory(on_disk=True), size + _LOG_BYTES, "restoring the backup to prove it")
     on_stage("restoring it into a scratch server")
-    with restored_scratch(data, manifest) as server:
+    with restored_scratch(data, manifest, jobs=jobs) as server:
         found = contents_of(server, manifest, lambda table: on_stage(f"reading {table}"))
     # pg_dump reads sequences as they are, and not in its snapshot: those of the dump count.
     expected = {name: Contents(live.size_bytes, live.revision, live.tables, found[name].sequences)}

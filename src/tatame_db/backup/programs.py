@@ -153,9 +153,9 @@ def base_backup(program: Path, address: URL, data: Path, *, lock: IO[str], on_pr
         raise BackupFailed(action="pg_basebackup", output=_without_progress(str(error))) from None
 
 
-def dump(program: Path, address: URL, data: Path, *, snapshot: str, lock: IO[str]) -> None:
+def dump(program: Path, address: URL, data: Path, *, snapshot: str, jobs: int | None, lock: IO[str]) -> None:
     """Dump a database as of a snapshot, several tables at a time. Raises `BackupFailed`."""
-    options = [f"--snapshot={snapshot}", "--format=directory", f"--jobs={_JOBS}", "--no-subscriptions"]
+    options = [f"--snapshot={snapshot}", "--format=directory", f"--jobs={jobs or _JOBS}", "--no-subscriptions"]
     try:
         run(
             program,
@@ -167,7 +167,7 @@ def dump(program: Path, address: URL, data: Path, *, snapshot: str, lock: IO[str
         raise BackupFailed(action="pg_dump", output=str(error)) from None
 
 
-def restore_dump(address: URL, data: Path) -> None:
+def restore_dump(address: URL, data: Path, *, jobs: int | None) -> None:
     """Restore a dump into an empty database, without its owners and privileges. Raises `DumpRejected`."""
     programs, environment = installed_programs(), environment_for(address)
     to = [f"--dbname={make_conninfo(readable(address))}", "--no-password"]
@@ -180,7 +180,7 @@ def restore_dump(address: URL, data: Path) -> None:
             options = ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", f"--file={script}"]
             run(programs / "psql", [*to, *options], environment)
         for section in ("data", "post-data"):
-            run(programs / "pg_restore", [f"--section={section}", f"--jobs={_JOBS}", *to, *of], environment)
+            run(programs / "pg_restore", [f"--section={section}", f"--jobs={jobs or _JOBS}", *to, *of], environment)
     except ProgramRejected as error:
         raise DumpRejected(output=str(error)) from None
 

@@ -44,7 +44,12 @@ class Restored:
 
 
 def restore(
-    folder: Path, place: Path, *, replace: bool = False, on_stage: Callable[[str], None] = lambda _: None
+    folder: Path,
+    place: Path,
+    *,
+    replace: bool = False,
+    jobs: int | None = None,
+    on_stage: Callable[[str], None] = lambda _: None,
 ) -> Restored:
     """Restore a backup, or the newest of a folder, into a new directory, and start a server on it.
 
@@ -52,7 +57,7 @@ def restore(
 
     The files are verified first. The directory gets its name when the server has recovered; a failure or Ctrl-C leaves
     nothing of it. With `replace`, the embedded server that is there is stopped and moved beside it, and comes back if
-    the restored one does not start.
+    the restored one does not start. Of a dump, as many tables as there are `jobs` are restored at a time.
 
     Raises `NoBackup`, `BackupDamaged`, `BackupOfNewerFormat`, `BackupOfOtherVersion`, `PlaceTaken`, `PlaceUnusable`,
     `SpaceMissing`, and the errors of `EmbeddedServer.start`.
@@ -70,7 +75,7 @@ def restore(
             on_stage("copying and recovering")
             server = new_server(part, durable=True)
             try:
-                restore_into(server, backup.data, backup.manifest)
+                restore_into(server, backup.data, backup.manifest, jobs=jobs)
                 on_stage("recovered")
                 if not backup.manifest.is_logical:
                     _renew_password(server, backup.manifest)

@@ -62,7 +62,7 @@ def address_of(server: EmbeddedServer, manifest: Manifest, database: str) -> URL
 
 
 @contextlib.contextmanager
-def restored_scratch(data: Path, manifest: Manifest) -> Generator[EmbeddedServer]:
+def restored_scratch(data: Path, manifest: Manifest, *, jobs: int | None = None) -> Generator[EmbeddedServer]:
     """Start a server on a copy of a backup's data in a temporary directory on disk, and delete both at the end.
 
     It sends nothing to other servers and archives. At the start, the leftovers of killed processes are deleted too.
@@ -72,15 +72,15 @@ def restored_scratch(data: Path, manifest: Manifest) -> Generator[EmbeddedServer
     with run_directory.join(directory):
         try:
             delete_dead_runs(directory)
-            restore_into(server, data, manifest)
+            restore_into(server, data, manifest, jobs=jobs)
             yield server
         finally:
             server.delete()
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def restore_into(server: EmbeddedServer, data: Path, manifest: Manifest) -> None:
-    """Fill a new server with what a backup holds, and start it."""
+def restore_into(server: EmbeddedServer, data: Path, manifest: Manifest, *, jobs: int | None = None) -> None:
+    """Fill a new server with what a backup holds, and start it; of a dump, so many tables at a time."""
     if not manifest.is_logical:
         server.fill(lambda half: copy_data(data, half, manifest.settings))
         server.start()
@@ -91,7 +91,7 @@ def restore_into(server: EmbeddedServer, data: Path, manifest: Manifest) -> None
         create_database(connection, address, template="template0")
         for role in manifest.roles:
             connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
-    restore_dump(address, data)
+    restore_dump(address, data, jobs=jobs)
 
 
 def contents_of(server: EmbeddedServer, manifest: Manifest, on_table: Callable[[str], None]) -> dict[str, Contents]:

@@ -24,6 +24,10 @@ Folder = Annotated[
 _OR_ONE = f"Folder of the backups, for the newest, {_BY_DEFAULT}; or one backup."
 
 
+def _jobs(meaning: str) -> Any:
+    return typer.Option(min=1, help=f"{meaning}; by default one for each processor, at most 4.", show_default=False)
+
+
 @fact
 class RestoreUndecided(TatameError):
     """`restore` has to have one of two options."""
@@ -59,6 +63,7 @@ def backup(
     logical: Annotated[
         bool, typer.Option("--logical", help="Dump the database, where the server gives no copy of its files.")
     ] = False,
+    jobs: Annotated[int | None, _jobs("With --logical: number of tables to dump at a time")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Back up the whole server, restore the copy to prove it, and record its contents."""
@@ -66,9 +71,13 @@ def backup(
 
     target = server_of(database_url)
     place = _folder(folder, target.settings, "backup")
+    if jobs and not logical:
+        raise typer.BadParameter("--jobs needs --logical: a base backup is one stream of files")
     with console.Progress() as progress:
-        make = backups.make_dump if logical else backups.make
-        made = make(target.database, place, keep=keep, on_stage=progress.stage)
+        if logical:
+            made = backups.make_dump(target.database, place, keep=keep, jobs=jobs, on_stage=progress.stage)
+        else:
+            made = backups.make(target.database, place, keep=keep, on_stage=progress.stage)
     manifest = made.backup.manifest
     if as_json:
         console.answer_json({"path": str(made.backup.path), "removed": made.removed} | _facts(manifest))
@@ -126,6 +135,7 @@ def restore(
     live: Annotated[
         bool, typer.Option("--live", help="With --drill: compare with the configured database as it is now too.")
     ] = False,
+    jobs: Annotated[int | None, _jobs("Number of tables of a dump to restore at a time")] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace the server in PLACE, whose name you type; it is moved beside it.")
     ] = False,
@@ -146,12 +156,14 @@ def restore(
     if to is None:
         load_app(settings)
         with console.Progress() as progress:
-            drilled = backups.drill(place, live=server_of().database if live else None, on_stage=progress.stage)
+            drilled = backups.drill(
+                place, live=server_of().database if live else None, jobs=jobs, on_stage=progress.stage
+            )
         _show_drill(drilled, as_json=as_json)
         return
     replaces = _confirmed(to, asked=replace, typed=yes_replace)
     with console.Progress() as progress:
-        restored = backups.restore(place, to, replace=replaces, on_stage=progress.stage)
+        restored = backups.restore(place, to, replace=replaces, jobs=jobs, on_stage=progress.stage)
     manifest = restored.backup.manifest
     addresses = {name: readable(address) for name, address in restored.databases.items()}
     if as_json:
