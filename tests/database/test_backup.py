@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager, suppress
@@ -19,14 +21,26 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import URL, Engine
-from tests.conftest import free_port, new_directory, run_sql
+from sqlalchemy import URL
+from tests.conftest import (
+    OLDER_PROGRAMS,
+    foreign_server,
+    free_port,
+    new_directory,
+    require_older_programs,
+    run_sql,
+    tls_settings,
+)
+from tests.database.backups import quicken
+from tests.database.moves import change
 from tests.database.roles import with_roles
+from tests.database.scratches import shared_scratch
+from tests.database.standbys import Pair
 from tests.forks import Zygote
 
 from tatame_db import backup, evolve, roles, seed
+from tatame_db.backup import contents, programs
 from tatame_db.backup import folder as folders
-from tatame_db.backup import programs
 from tatame_db.backup.contents import contents_of_server, differences
 from tatame_db.backup.manifest import read_manifest
 from tatame_db.backup.programs import environment_for
@@ -34,6 +48,7 @@ from tatame_db.backup.record import Origin
 from tatame_db.backup.restored import contents_of
 from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
+from tatame_db.database.dialect import quoted
 from tatame_db.database.pool import Database
 from tatame_db.errors import TatameError
 from tatame_db.move.fingerprint import Fingerprint
@@ -43,6 +58,10 @@ from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.server.errors import DirectoryUnusable
 from tatame_db.server.run_directory import new_run_directory
 from tatame_db.testing.runs import Run
+
+__all__ = ["shared_scratch"]
+
+TEMPLATE = "template"
 
 ODD = r'''
 CREATE SCHEMA "an odd""";
@@ -74,6 +93,13 @@ def disk() -> Generator[Path]:
         shutil.rmtree(directory)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _quick_servers(disk: Path) -> Generator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        quicken(disk / TEMPLATE, patch.setattr)
+        yield
+
+
 @pytest.fixture(scope="module")
 def home() -> Generator[Path]:
     path = new_directory()
@@ -85,6 +111,9 @@ def home() -> Generator[Path]:
 def origin(home: Path) -> Generator[EmbeddedServer]:
     """A server with the four roles, sample data and difficult tables, on a port too."""
     server = EmbeddedServer(home / "origin", durable=False)
+    server.start()
+    change(server.address.set(database="postgres"), "ALTER SYSTEM SET max_prepared_transactions = 5")
+    server.stop()
     server.start(free_port())
     create_missing_database(server.address)
     with Database(server.address) as database:
@@ -122,7 +151,7 @@ def copied(made: backup.Made, directory: Path) -> Path:
 
 def leftovers(folder: Path) -> list[str]:
     names = [path.name for path in folder.iterdir() if path.name.endswith(".part")]
-    return names + [path.name for path in new_run_directory(on_disk=True).parent.iterdir()]
+    return names + [path.name for path in new_run_directory(on_disk=True).parent.iterdir() if path.name != TEMPLATE]
 
 
 # --- What a backup holds ----------------------------------------------------------------------------------------------
@@ -167,14 +196,14 @@ def test_a_drill_finds_it_equal_and_leaves_nothing(origin: EmbeddedServer, made:
 
 def test_a_drill_names_what_differs(origin: EmbeddedServer, copied: Path) -> None:
     manifest = read_manifest(copied)
-    contents = manifest.contents["tatame"]
-    tables = contents.tables | {
-        "public.users": replace(contents.tables["public.users"], digest=1),
+    before = manifest.contents["tatame"]
+    tables = before.tables | {
+        "public.users": replace(before.tables["public.users"], digest=1),
         "public.gyms": Fingerprint(7, 1),
         "public.gone": Fingerprint(1, 1),
     }
     del tables["public.parts_1"]
-    changed = replace(contents, tables=tables, sequences=contents.sequences | {"public.users_id_seq": 1})
+    changed = replace(before, tables=tables, sequences=before.sequences | {"public.users_id_seq": 1})
     replace(manifest, contents={"tatame": changed, "other": changed}).write(copied)
     run_sql(
         origin.address, f"INSERT INTO parts VALUES (9); CREATE TABLE new (); UPDATE {ODD_NAME} SET v = DEFAULT, n = 7"
@@ -212,6 +241,71 @@ def test_a_drill_names_what_differs(origin: EmbeddedServer, copied: Path) -> Non
     [noted] = backup.read_drills(copied.parent)
     assert not noted.equal
     assert noted.origin.databases == ["other", "tatame"]
+
+
+HOSTILE = "od\"d' %s\n; \\ \u202e name"
+ROLE = "back \"up' %s"
+
+
+@pytest.fixture
+def difficult(origin: EmbeddedServer) -> Generator[None]:
+    """Databases that no session may enter, a name that no shell likes, and a lock that no session holds."""
+    names = [HOSTILE, "closed", "broken", "private", "model"]
+    change(origin.address, *(f"CREATE DATABASE {quoted(name)} STRATEGY FILE_COPY" for name in names))
+    change(
+        origin.address.set(database=HOSTILE),
+        "CREATE TABLE locked (id int)",
+        "INSERT INTO locked VALUES (1)",
+        "BEGIN; ALTER TABLE locked ADD later int; PREPARE TRANSACTION 'it''s'",
+    )
+    change(
+        origin.address,
+        "ALTER DATABASE closed ALLOW_CONNECTIONS false",
+        "ALTER DATABASE model IS_TEMPLATE true",
+        "UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'broken'",
+        "REVOKE CONNECT ON DATABASE private FROM PUBLIC",
+        f"CREATE ROLE {quoted(ROLE)} LOGIN REPLICATION",
+    )
+    yield
+    change(origin.address.set(database=HOSTILE), "ROLLBACK PREPARED 'it''s'")
+    change(origin.address, "ALTER DATABASE model IS_TEMPLATE false", f"DROP ROLE {quoted(ROLE)}")
+    change(origin.address, *(f"DROP DATABASE {quoted(name)}" for name in names))
+
+
+@pytest.mark.usefixtures("difficult")
+def test_databases_with_difficult_names_states_and_locks_are_in_it(origin: EmbeddedServer, directory: Path) -> None:
+    with Database(origin.address.set(username=ROLE, database=HOSTILE)) as database:
+        made = backup.make(database, directory / "backups")
+    assert made.backup.manifest.contents.keys() == {HOSTILE, "model", "postgres", "private", "tatame"}
+    assert made.backup.manifest.contents[HOSTILE].tables["public.locked"].rows == 1
+    restored = backup.restore(directory / "backups", directory / "place")
+    try:
+        with psycopg.connect(readable(restored.databases[HOSTILE])) as connection:
+            # They are the transaction manager's to finish.
+            assert connection.execute("SELECT gid FROM pg_prepared_xacts").fetchall() == [("it's",)]
+            assert connection.execute("SELECT count(*) FROM pg_database").fetchone() == (9,)
+    finally:
+        restored.server.delete()
+
+
+def test_a_standby_is_backed_up_and_the_manifest_says_so(made: backup.Made, directory: Path) -> None:
+    home = directory / "standby"
+    home.mkdir()
+    # PostgreSQL refuses a backup of a standby whose primary writes no full pages, as one that is not durable.
+    primary = backup.restore(made.backup.path, directory / "primary").server
+    primary._hand_over(home, 0o700)
+    pair = Pair(primary, home)
+    pair.copy()
+    try:
+        with Database(pair.standby) as database:
+            again = backup.make(database, directory / "backups").backup
+            assert backup.make_dump(database, directory / "dumps").backup.manifest.standby
+    finally:
+        pair.pg_ctl("stop", "--mode=immediate")
+        primary.delete()
+    assert again.manifest.standby
+    assert read_manifest(again.path) == again.manifest
+    assert differences(made.backup.manifest.contents, again.manifest.contents) == []
 
 
 # --- Restore ----------------------------------------------------------------------------------------------------------
@@ -364,11 +458,18 @@ def dumped(_tatame_run: Run, home: Path) -> Generator[backup.Made]:
         with Database(roled.address) as database, database.engine.begin() as connection:
             seed.seed(connection, seed.SeedPlan(gyms=1, members=2, days=3, until=date(2026, 3, 1)))
         roled.apply()
-        roled.run(f"CREATE POLICY own ON gyms TO {roled.names.app} USING (true)")
+        odd = f"odd\" ' %s {roled.names.app}"
+        roled.others.append(odd)
+        roled.run(
+            f"CREATE ROLE {quoted(odd)}",
+            f"CREATE POLICY own ON gyms TO {roled.names.app}, {quoted(odd)}, pg_monitor USING (true)",
+        )
 
         def write(stage: str) -> None:
             if stage == "dumping the database":
                 roled.run("INSERT INTO users (clerk_user_id) VALUES ('new'); DELETE FROM checkins")
+                # A migration waits neither for what was read nor for what pg_dump is to read.
+                roled.run("SET lock_timeout = 1; ALTER TABLE assets ADD later int")
 
         with Database(roled.at(roled.names.backup)) as database:
             yield backup.make_dump(database, home / "dumps", on_stage=write)
@@ -379,7 +480,7 @@ def test_a_dump_holds_its_snapshot_and_is_drilled_and_restored(
 ) -> None:
     manifest = dumped.backup.manifest
     assert manifest.method == "logical"
-    assert [name[:11] for name in manifest.roles] == ["tatame_app_"]
+    assert [name[:11] for name in manifest.roles] == ["odd\" ' %s t", "tatame_app_"]
     tables = manifest.contents[manifest.database].tables
     assert tables["public.checkins"].rows > 0
     (dumped.backup.path.parent / "drills.jsonl").mkdir()
@@ -389,6 +490,7 @@ def test_a_dump_holds_its_snapshot_and_is_drilled_and_restored(
     users = tables["public.users"].rows
     assert drilled.live
     assert drilled.live.differences == [
+        f"public.assets has {tables['public.assets'].rows} rows as in the backup, with other values",
         f"public.checkins has 0 rows, and {tables['public.checkins'].rows} in the backup",
         f"public.users has {users + 1} rows, and {users} in the backup",
     ]
@@ -404,11 +506,25 @@ def test_a_dump_holds_its_snapshot_and_is_drilled_and_restored(
         restored.delete()
 
 
-def test_a_dump_of_an_older_server_is_restored_on_the_new_one(
-    older_engine: Engine, directory: Path, copied_dump: Callable[[], Path]
+@pytest.fixture(scope="module")
+def older() -> Generator[URL]:
+    """The database `postgres` of a PostgreSQL 15 that is reached over TLS."""
+    require_older_programs()
+    home, host, port = new_directory(), "127.1", free_port()
+    settings = tls_settings(home, host) | {"listen_addresses": "127.0.0.1", "port": str(port)}
+    query = {"sslmode": "verify-full", "sslrootcert": settings["ssl_cert_file"]}
+    with foreign_server(OLDER_PROGRAMS, home / "server", **settings):
+        yield URL.create("postgresql+psycopg", "postgres", host=host, port=port, database="postgres", query=query)
+    shutil.rmtree(home)
+
+
+def test_a_dump_of_an_older_server_over_tls_is_restored_on_the_new_one(
+    older: URL, directory: Path, copied_dump: Callable[[], Path]
 ) -> None:
-    with older_engine.begin() as connection:
-        seed.seed(connection, seed.SeedPlan(gyms=1, members=2, days=3, until=date(2026, 3, 1)))
+    with Database(older) as database:
+        evolve.migrate(database.engine)
+        with database.engine.begin() as connection:
+            seed.seed(connection, seed.SeedPlan(gyms=1, members=2, days=3, until=date(2026, 3, 1)))
     jobs: list[str] = []
 
     def noted(program: Path, arguments: list[str], *others: Any, **named: Any) -> None:
@@ -416,7 +532,12 @@ def test_a_dump_of_an_older_server_is_restored_on_the_new_one(
         run(program, arguments, *others, **named)
 
     run = programs.run
-    with pytest.MonkeyPatch.context() as patch, Database(older_engine.url) as database:
+    with pytest.MonkeyPatch.context() as patch, Database(older) as database:
+        patch.setenv("PATH", "/nowhere")
+        with pytest.raises(backup.BackupRefused, match="the pg_dump of this package has no TLS") as caught:
+            backup.make_dump(database, directory / "dumps")
+        assert "own pg_dump 15 to 18" in caught.value.fix
+        patch.setenv("PATH", f"{OLDER_PROGRAMS}:{os.defpath}")
         patch.setattr(programs, "run", noted)
         made = backup.make_dump(database, directory / "dumps", jobs=3)
         assert backup.drill(directory / "dumps", jobs=1).error is None
@@ -449,9 +570,15 @@ def copied_dump(dumped: backup.Made, directory: Path) -> Callable[[], Path]:
 def test_a_dump_that_cannot_be_made_restored_or_proved_is_none(
     bare_address: URL, origin: EmbeddedServer, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(address: URL, error: type[TatameError], words: str) -> None:
+    def fails(
+        address: URL, error: type[TatameError], words: str, locker: psycopg.Connection[tuple[Any, ...]] | None = None
+    ) -> None:
+        def lock(stage: str) -> None:
+            if locker and stage == "dumping the database":
+                locker.execute("LOCK TABLE one IN ACCESS EXCLUSIVE MODE")
+
         with Database(address) as database, pytest.raises(error, match=words):
-            backup.make_dump(database, directory / "dumps")
+            backup.make_dump(database, directory / "dumps", on_stage=lock)
         assert leftovers(directory / "dumps") == []
         assert backup.list_backups(directory / "dumps") == []
 
@@ -466,6 +593,14 @@ def test_a_dump_that_cannot_be_made_restored_or_proved_is_none(
     fails(bare_address, backup.DumpRejected, 'relation "one" does not exist')
     run_sql(bare_address, "DROP TABLE two")
 
+    with psycopg.connect(readable(bare_address)) as other, monkeypatch.context() as patch:
+        patch.setitem(contents._SETTINGS, "lock_timeout", "10ms")
+        other.execute("LOCK TABLE one IN ACCESS EXCLUSIVE MODE")
+        fails(bare_address, backup.TableLocked, "has locked public.one for 300 seconds")
+        other.rollback()
+        patch.setattr(programs, "LOCK_SECONDS", 1)
+        fails(bare_address, backup.TableLocked, "has locked public.one for 1 second", other)
+
     def another(*arguments: Any) -> Any:
         found = contents_of(*arguments)
         return {name: replace(of, tables={"public.one": Fingerprint(1, 1)}) for name, of in found.items()}
@@ -477,16 +612,14 @@ def test_a_dump_that_cannot_be_made_restored_or_proved_is_none(
 # --- Refusals ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_server_that_gives_no_base_backup_says_why(
-    origin: EmbeddedServer, directory: Path, older_engine: Engine
-) -> None:
+def test_a_server_that_gives_no_base_backup_says_why(origin: EmbeddedServer, directory: Path, older: URL) -> None:
     def refused(address: URL) -> str:
         with Database(address) as database, pytest.raises(backup.BackupRefused) as caught:
             backup.make(database, directory / "backups")
         return str(caught.value)
 
     assert "ALTER ROLE tatame_read REPLICATION" in refused(origin.address.set(username=Names().read_only))
-    assert "only PostgreSQL 18 can be restored here" in refused(older_engine.url)
+    assert "only PostgreSQL 18 can be restored here" in refused(older)
     with psycopg.connect(readable(origin.address), autocommit=True) as connection:
         connection.execute("SET allow_in_place_tablespaces = on")
         connection.execute("CREATE TABLESPACE elsewhere LOCATION ''")
@@ -495,10 +628,20 @@ def test_a_server_that_gives_no_base_backup_says_why(
         finally:
             connection.execute("DROP TABLESPACE elsewhere")
     assert not (directory / "backups").exists()
+    with pytest.raises(
+        backup.BackupRefused, match="encrypted, and the pg_basebackup of this package has no TLS"
+    ) as caught:
+        programs.program_for("pg_basebackup", origin.address, encrypted=True)
+    assert "own pg_basebackup 18," in caught.value.fix
+
+
+def without_locks(*_: object) -> None:
+    """Fail as `flock` does on some network file systems."""
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
 
 def test_a_second_backup_into_a_folder_and_a_folder_that_cannot_be_written_are_refused(
-    origin: EmbeddedServer, directory: Path
+    origin: EmbeddedServer, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Database(origin.address) as database:
         with folders.locked(directory / "backups"), pytest.raises(backup.BackupRunning):
@@ -506,6 +649,9 @@ def test_a_second_backup_into_a_folder_and_a_folder_that_cannot_be_written_are_r
         (directory / "file").touch()
         with pytest.raises(backup.FolderUnusable):
             backup.make(database, directory / "file")
+        monkeypatch.setattr(fcntl, "flock", without_locks)
+        with pytest.raises(backup.FolderUnusable, match=r"gives no locks \(No locks available\)"):
+            backup.make(database, directory / "backups")
     long = directory / ("x" * 300)
     with pytest.raises(backup.FolderUnreadable, match="File name too long"):
         backup.list_backups(long)
@@ -693,6 +839,88 @@ def test_a_disk_that_fills_up_during_a_restore_is_named(
     with pytest.raises(DirectoryUnusable, match="No space left on device"):
         backup.drill(made.backup.path)
     assert list(directory.iterdir()) == []
+
+
+FULL = """
+import os, shutil, sys
+from pathlib import Path
+from types import SimpleNamespace
+from tatame_db import backup
+from tatame_db.backup import dump, restored
+from tatame_db.database.pool import Database
+from tatame_db.errors import TatameError
+from tests.database.backups import quicken
+
+quicken(Path(sys.argv[3]), setattr)
+# Another program fills the disk after the space was checked.
+shutil.disk_usage = lambda _: SimpleNamespace(free=1 << 40)
+os.environ["TMPDIR"] = tempdir = str(Path("scratch").absolute())
+restore_dump = restored.restore_dump
+
+def fill(place):
+    state = os.statvfs(place)
+    with open(f"{place}/filler", "wb") as filler:
+        os.posix_fallocate(filler.fileno(), 0, state.f_bavail * state.f_bsize)
+
+def attempt(name, place, action):
+    try:
+        print("NOT FULL", name, action(lambda: fill(place)))
+    except TatameError as error:
+        left = [path.name for part in ("backups", "scratch", "places") for path in Path(part).iterdir()]
+        whole = backup.list_backups(Path("backups").absolute())
+        full = "No space left on device" in error.what
+        print(name, type(error).__name__, error.exit_code, full, whole, {*left} - {"filler", ".tatame-db-backups"})
+    Path(place, "filler").unlink()
+
+def at(stage, full):
+    return lambda text: text.startswith(stage) and not [*Path().glob("*/filler")] and full()
+
+with Database(sys.argv[1]) as database:
+    folder, place = Path("backups"), Path("places/place")
+    for where, stage in (("backups", "copying"), ("scratch", "restoring"), ("backups", "reading")):
+        attempt(stage, where, lambda full: backup.make(database, folder, on_stage=at(stage, full)))
+    for where, stage in (("backups", "dumping"), ("scratch", "restoring")):
+        attempt(stage, where, lambda full: backup.make_dump(database, folder, on_stage=at(stage, full)))
+    def full_restore(full):
+        restored.restore_dump = lambda *facts, **jobs: (full(), restore_dump(*facts, **jobs))
+        return backup.make_dump(database, folder)
+    attempt("pg_restore", "scratch", full_restore)
+    made = Path(sys.argv[2])
+    attempt("restore", "places", lambda full: backup.restore(made, place, on_stage=at("copying", full)))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone mounts file systems")
+def test_a_disk_that_fills_up_in_any_stage_is_named_and_nothing_looks_whole(
+    origin: EmbeddedServer, made: backup.Made, directory: Path, disk: Path
+) -> None:
+    disks = ("backups", "scratch", "places")
+    for place in disks:
+        (directory / place).mkdir()
+    mounts = " && ".join(f"mount -t tmpfs -o size=120m,mode=755 none {place}" for place in disks)
+    done = subprocess.run(
+        [
+            *("unshare", "--mount", "sh", "-ec", f'{mounts} && exec "$@"', "sh", sys.executable, "-c", FULL),
+            *(readable(origin.address), str(made.backup.path), str(disk / TEMPLATE)),
+        ],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=directory,
+    )
+    assert done.stdout.splitlines() == [
+        f"{stage} {error} 1 True [] set()"
+        for stage, error in (
+            ("copying", "BackupFailed"),
+            ("restoring", "DirectoryUnusable"),
+            ("reading", "FolderUnusable"),
+            ("dumping", "BackupFailed"),
+            ("restoring", "DirectoryUnusable"),
+            ("pg_restore", "SpaceRanOut"),
+            ("restore", "DirectoryUnusable"),
+        )
+    ], done.stderr
 
 
 def test_a_full_disk_ends_the_backup_with_words(

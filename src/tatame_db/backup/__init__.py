@@ -22,6 +22,8 @@ from tatame_db.backup.errors import (
     PlaceTaken,
     PlaceUnusable,
     SpaceMissing,
+    SpaceRanOut,
+    TableLocked,
 )
 from tatame_db.backup.folder import Backup, Listed, list_backups
 from tatame_db.backup.make import Made, make
@@ -56,6 +58,8 @@ __all__ = [
     "PlaceUnusable",
     "Restored",
     "SpaceMissing",
+    "SpaceRanOut",
+    "TableLocked",
     "drill",
     "list_backups",
     "make",

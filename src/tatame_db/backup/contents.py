@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+from psycopg import sql
+
+from tatame_db.backup.errors import TableLocked
 from tatame_db.database.dialect import VERSION_SCHEMA, quoted
 from tatame_db.database.driver import driver_connection
 from tatame_db.database.pool import Database
@@ -15,15 +19,16 @@ from tatame_db.move.fingerprint import Fingerprint, hash_of_values
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import psycopg
     from sqlalchemy import URL
 
     Connection = psycopg.Connection[tuple[Any, ...]]
 
+LOCK_SECONDS = 300
+"""How long a backup waits for a table that another session has locked."""
 _SETTINGS = (
     TEXT_OUTPUT
     | {"search_path": "pg_catalog", "row_security": "off", "statement_timeout": "0"}
-    | {"idle_in_transaction_session_timeout": "0"}
+    | {"idle_in_transaction_session_timeout": "0", "lock_timeout": f"{LOCK_SECONDS}s"}
 )
 # Each partition is a table of its own here. Unlogged tables are empty after a recovery, and foreign ones elsewhere.
 _TABLES = """
@@ -40,7 +45,12 @@ _SEQUENCES = """
 SELECT format('%I.%I', schemaname, sequencename), last_value FROM pg_sequences
 WHERE schemaname !~ '^pg_' ORDER BY 1
 """
-_DATABASES = "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1"
+# PostgreSQL lets no session into an invalid one, whose `DROP DATABASE` was interrupted.
+_DATABASES = """
+SELECT datname FROM pg_database
+WHERE datallowconn AND datconnlimit <> -2 AND datname NOT IN ('template0', 'template1') ORDER BY 1
+"""
+_PREPARED = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
 _REVISIONS = f"SELECT version_num FROM {VERSION_SCHEMA}.alembic_version ORDER BY 1"  # noqa: S608, a constant
 LARGE_OBJECTS = "pg_catalog.pg_largeobject"
 
@@ -69,24 +79,46 @@ def contents_of_dump(connection: Connection, on_table: Callable[[str], None]) ->
 
 
 def contents_of_server(server: URL, on_table: Callable[[str], None]) -> dict[str, Contents]:
-    """Read all databases of a server, as a superuser; the address names any of them. Reads every row."""
+    """Read all databases of a scratch server, as a superuser; the address names any of them. Reads every row.
+
+    What a transaction manager had prepared is rolled back first: its rows are not visible, and its locks would be in
+    the way for ever.
+    """
     with Database(server) as database, database.engine.connect() as connection:
         names = [name for (name,) in driver_connection(connection).execute(_DATABASES).fetchall()]
     found: dict[str, Contents] = {}
     for name in names:
         with Database(server.set(database=name)) as database, database.engine.connect() as connection:
-            found[name] = read_contents(driver_connection(connection), on_table)
+            driver = driver_connection(connection)
+            _roll_back_prepared(driver)
+            found[name] = read_contents(driver, on_table)
     return found
 
 
+def _roll_back_prepared(connection: Connection) -> None:
+    connection.autocommit = True
+    for (transaction,) in connection.execute(_PREPARED).fetchall():
+        connection.execute(sql.SQL("ROLLBACK PREPARED {}").format(transaction))
+    connection.autocommit = False
+
+
 def read_contents(connection: Connection, on_table: Callable[[str], None], *, kinds: str = "rm") -> Contents:
-    """Read the database of a connection, in the transaction that it is in."""
+    """Read the database of a connection, in the transaction that it is in, which keeps no lock on a table.
+
+    With such locks, a migration would wait until the end of a backup, and what pg_dump reads behind the migration.
+    Raises `TableLocked`.
+    """
     for setting, value in _SETTINGS.items():
         connection.execute("SELECT set_config(%s, %s, true)", [setting, value])
     tables: dict[str, Fingerprint] = {}
     for name, columns, types in connection.execute(_TABLES, [list(kinds)]).fetchall():
         on_table(name)
-        tables[name] = _fingerprint(connection, name, columns, types)
+        try:
+            with connection.transaction() as reading:
+                tables[name] = _fingerprint(connection, name, columns, types)
+                raise psycopg.Rollback(reading)
+        except psycopg.errors.LockNotAvailable as error:
+            raise TableLocked(table=name, seconds=LOCK_SECONDS) from error
     if "m" in kinds and _one(connection, "SELECT has_table_privilege('pg_largeobject', 'SELECT')"):
         objects = _fingerprint(connection, LARGE_OBJECTS, ["loid", "pageno", "data"], ["oid", "integer", "bytea"])
         if objects.rows:

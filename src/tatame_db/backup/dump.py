@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 _LOG_BYTES = 64 << 20
 _FACTS = """
 SELECT current_setting('server_version'), pg_database_size(current_database()), pg_export_snapshot(),
+    pg_is_in_recovery(),
     ARRAY(SELECT DISTINCT rolname::text FROM pg_policy, unnest(polroles) AS role JOIN pg_roles ON pg_roles.oid = role
-        WHERE rolname <> 'postgres' ORDER BY 1)
+        WHERE rolname <> 'postgres' AND rolname !~ '^pg_' ORDER BY 1)
 """
 
 
@@ -69,9 +70,11 @@ def _write(
     address, data, begun = database.address, part / DATA, datetime.now(UTC)
     with explained(address, "backup --logical"), database.engine.connect() as connection:
         driver = driver_connection(connection.execution_options(isolation_level="REPEATABLE READ"))
-        program = program_for("pg_dump", address, encrypted=driver.pgconn.ssl_in_use)
+        program = program_for(
+            "pg_dump", address, encrypted=driver.pgconn.ssl_in_use, of=driver.info.server_version // 10_000
+        )
         facts: Any = driver.execute(_FACTS).fetchone()
-        server_version, size, snapshot, roles = facts
+        server_version, size, snapshot, standby, roles = facts
         identifier = system_identifier(driver)
         live = contents_of_dump(driver, lambda table: on_stage(f"reading {table}"))
         on_stage("dumping the database")
@@ -95,6 +98,7 @@ def _write(
         roles=roles,
         settings={},
         contents={},
+        standby=standby,
     )
     refuse_small(new_run_directory(on_disk=True), size + _LOG_BYTES, "restoring the backup to prove it")
     on_stage("restoring it into a scratch server")

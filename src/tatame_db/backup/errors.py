@@ -48,12 +48,12 @@ class BackupRunning(TatameError):
 
 @fact
 class BackupRefused(TatameError):
-    """The server gives no base backup, or none that this package can restore."""
+    """The server gives no backup of this kind, or none that this package can restore."""
 
     address: URL
     reason: str
     advice: str
-    what = "no base backup can be made of {where}: {reason}"
+    what = "no backup of {where} can be made: {reason}"
     means = _NO_BACKUP
     fix = "{advice}"
 
@@ -72,6 +72,19 @@ class BackupFailed(TatameError):
     what = "{action} failed:\n{output}"
     means = "No backup was made, and the incomplete files were deleted; earlier backups are untouched."
     fix = "fix the problem that is reported above, and run the command again"
+
+
+@fact
+class TableLocked(TatameError):
+    """Another session has locked a table for so long that its rows could not be read."""
+
+    table: str
+    seconds: int
+    what = "another session has locked {table} for {seconds:second}"
+    means = _NO_BACKUP
+    fix = (
+        "see which session it is in the line `blocked sessions` of `tatame-db doctor`, and run the command when it ends"
+    )
 
 
 @fact
@@ -119,6 +132,16 @@ class SpaceMissing(TatameError):
     def needed_mb(self) -> str:
         """The space that is needed, in megabytes."""
         return f"{(self.needed >> 20) + 1:,}"
+
+
+@fact
+class SpaceRanOut(TatameError):
+    """The disk became full while a dump was restored; the end of the output is in the message."""
+
+    output: str
+    what = "the disk became full while the dump was restored:\n{output}"
+    means = "Nothing that existed was changed, and the incomplete files were deleted."
+    fix = "make room, or use another disk; `TMPDIR` names the place of the scratch server"
 
 
 @fact

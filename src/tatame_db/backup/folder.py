@@ -68,6 +68,10 @@ def locked(folder: Path) -> Generator[IO[str]]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BackupRunning(folder=folder) from None
+        except OSError as error:
+            # Some network file systems have no locks, without which two backups could not be told from each other.
+            reason = f"its file system gives no locks ({error.strerror})"
+            raise FolderUnusable(folder=folder, reason=reason) from error
         yield lock
 
 

@@ -47,6 +47,7 @@ SELECT current_setting('server_version_num')::int / 10000, current_setting('serv
     (SELECT rolname FROM pg_roles WHERE oid = 10), current_user::text,
     (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user),
     current_setting('wal_level'), current_setting('max_wal_senders')::int,
+    pg_is_in_recovery(),
     ARRAY(SELECT spcname::text FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY 1),
     (SELECT coalesce(sum(pg_database_size(oid)), 0)::bigint FROM pg_database
         WHERE has_database_privilege(oid, 'CONNECT') OR pg_has_role('pg_read_all_stats', 'USAGE'))
@@ -67,6 +68,7 @@ class _Source:
     superuser: str
     size_bytes: int
     settings: dict[str, str]
+    standby: bool
     program: Path
 
 
@@ -151,6 +153,7 @@ def _write(
         roles=[],
         settings=source.settings,
         contents={},
+        standby=source.standby,
     )
     refuse_small(new_run_directory(on_disk=True), manifest.size_bytes + _LOG_BYTES, "restoring the backup to prove it")
     on_stage("restoring it into a scratch server")
@@ -173,7 +176,7 @@ def _examine(database: Database) -> _Source:
         facts: Any = driver.execute(_FACTS).fetchone()
         settings = dict(driver.execute(SETTINGS).fetchall())
         encrypted = driver.pgconn.ssl_in_use
-    major, server_version, superuser, role, replicates, level, senders, tablespaces, size = facts
+    major, server_version, superuser, role, replicates, level, senders, standby, tablespaces, size = facts
     if str(major) != MAJOR_VERSION:
         raise refused(
             f"it is PostgreSQL {server_version}, and only PostgreSQL {MAJOR_VERSION} can be restored here",
@@ -200,5 +203,6 @@ def _examine(database: Database) -> _Source:
         superuser=superuser,
         size_bytes=size,
         settings=settings,
+        standby=standby,
         program=program_for("pg_basebackup", address, encrypted=encrypted),
     )

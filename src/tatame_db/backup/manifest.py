@@ -50,6 +50,8 @@ class Manifest:
     settings: dict[str, str]
     """Settings without which the server would not start or would read texts differently."""
     contents: dict[str, Contents]
+    standby: bool = False
+    """Whether the server was a standby, whose rows are as old as its replay was late."""
 
     @property
     def is_logical(self) -> bool:

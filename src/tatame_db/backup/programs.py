@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from psycopg.conninfo import make_conninfo
 
-from tatame_db.backup.errors import BackupFailed, BackupRefused, DumpRejected
+from tatame_db.backup.contents import LOCK_SECONDS
+from tatame_db.backup.errors import BackupFailed, BackupRefused, DumpRejected, SpaceRanOut, TableLocked
 from tatame_db.database.address import is_embedded, libpq_variables, readable
 from tatame_db.errors import listed
 from tatame_db.server.wheel import MAJOR_VERSION, installed_programs
@@ -48,26 +50,30 @@ class ProgramRejected(Exception):
     """A program ended with an error; its argument is the end of its output."""
 
 
-def program_for(name: str, address: URL, *, encrypted: bool) -> Path:
+def program_for(name: str, address: URL, *, encrypted: bool, of: int = int(MAJOR_VERSION)) -> Path:
     """Return the package's program; over TLS that of the system, because the package's has none.
 
-    Raises `BackupRefused`, `PostgresMissing`.
+    The system's must be as new as the server, which has the version `of`, and no newer than the package, whose programs
+    restore what it writes. Raises `BackupRefused`, `PostgresMissing`.
     """
     if not encrypted:
         return installed_programs() / name
     found = shutil.which(name)
-    if found is None or not _is_new_enough(found):
+    if found is None or not of <= _version(found) <= int(MAJOR_VERSION):
+        versions = MAJOR_VERSION if of >= int(MAJOR_VERSION) else f"{of} to {MAJOR_VERSION}"
         raise BackupRefused(
             address=address,
             reason=f"the connection is encrypted, and the {name} of this package has no TLS",
-            advice=f"install PostgreSQL's own {name} {MAJOR_VERSION}, so that it is on the PATH",
+            advice=f"install PostgreSQL's own {name} {versions}, so that it is on the PATH; or run the command on the"
+            " machine of the server, with the address of its socket",
         )
     return Path(found)
 
 
-def _is_new_enough(program: str) -> bool:
+def _version(program: str) -> int:
     done = subprocess.run([program, "--version"], check=False, capture_output=True, text=True)
-    return f"(PostgreSQL) {MAJOR_VERSION}." in done.stdout
+    found = re.search(r"\(PostgreSQL\) (\d+)", done.stdout)
+    return int(found[1]) if found else 0
 
 
 def environment_for(address: URL) -> dict[str, str]:
@@ -156,6 +162,7 @@ def base_backup(program: Path, address: URL, data: Path, *, lock: IO[str], on_pr
 def dump(program: Path, address: URL, data: Path, *, snapshot: str, jobs: int | None, lock: IO[str]) -> None:
     """Dump a database as of a snapshot, several tables at a time. Raises `BackupFailed`."""
     options = [f"--snapshot={snapshot}", "--format=directory", f"--jobs={jobs or _JOBS}", "--no-subscriptions"]
+    options.append(f"--lock-wait-timeout={LOCK_SECONDS}s")
     try:
         run(
             program,
@@ -164,6 +171,10 @@ def dump(program: Path, address: URL, data: Path, *, snapshot: str, jobs: int | 
             lock=lock,
         )
     except ProgramRejected as error:
+        if locking := re.search(r"statement timeout\n.*LOCK TABLE (.*) IN ACCESS SHARE MODE", str(error)):
+            # It locks many tables by one statement.
+            table = "a table" if "," in locking[1] else locking[1]
+            raise TableLocked(table=table, seconds=LOCK_SECONDS) from None
         raise BackupFailed(action="pg_dump", output=str(error)) from None
 
 
@@ -182,6 +193,8 @@ def restore_dump(address: URL, data: Path, *, jobs: int | None) -> None:
         for section in ("data", "post-data"):
             run(programs / "pg_restore", [f"--section={section}", f"--jobs={jobs or _JOBS}", *to, *of], environment)
     except ProgramRejected as error:
+        if os.strerror(errno.ENOSPC) in str(error):
+            raise SpaceRanOut(output=str(error)) from None
         raise DumpRejected(output=str(error)) from None
 
 

@@ -118,6 +118,8 @@ def _part_of(place: Path) -> Generator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise PlaceUnusable(place=place, reason="another restore into it is running") from None
+        except OSError as error:
+            raise PlaceUnusable(place=place, reason=f"its file system gives no locks ({error.strerror})") from error
         if part.exists() and not EmbeddedServer(part).delete():
             raise PlaceUnusable(place=place, reason=f"{part} exists and is not what a restore left")
         try:

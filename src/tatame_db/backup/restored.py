@@ -88,7 +88,9 @@ def restore_into(server: EmbeddedServer, data: Path, manifest: Manifest, *, jobs
     server.start()
     address = address_of(server, manifest, manifest.database)
     with maintenance(address) as connection:
-        create_database(connection, address, template="template0")
+        # Each server has this one, and a new server has it empty.
+        if manifest.database != "postgres":
+            create_database(connection, address, template="template0")
         for role in manifest.roles:
             connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
     restore_dump(address, data, jobs=jobs)

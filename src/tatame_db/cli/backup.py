@@ -83,7 +83,8 @@ def backup(
         console.answer_json({"path": str(made.backup.path), "removed": made.removed} | _facts(manifest))
         return
     console.answer(f"backup    {made.backup.path}")
-    console.answer(f"server    PostgreSQL {manifest.server_version}, {_megabytes(manifest.size_bytes)}")
+    standby = ", a standby" if manifest.standby else ""
+    console.answer(f"server    PostgreSQL {manifest.server_version}{standby}, {_megabytes(manifest.size_bytes)}")
     console.answer(f"contents  {_contents(manifest)}")
     console.answer("proved    restored into a scratch server, and every row was read there")
     for name in made.removed:
@@ -240,6 +241,7 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
     return {
         "name": manifest.name,
         "method": manifest.method,
+        "standby": manifest.standby,
         "begun": manifest.begun.isoformat(),
         "ended": manifest.ended.isoformat(),
         "server_version": manifest.server_version,

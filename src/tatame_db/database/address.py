@@ -151,8 +151,8 @@ def readable(address: URL) -> str:
         without = without.difference_update_query(("host", "port")).set(host=_PLACE)
     front, mark, options = without.render_as_string().partition("?")
     front = front.replace(_PLACE, several)
-    # libpq does not read `+` as a space, and `/` needs no escape among the options.
-    return front + mark + options.replace("+", "%20").replace("%2F", "/").replace("%2C", ",")
+    # libpq wants a space escaped and does not read `+` as one; `/` needs no escape among the options.
+    return front.replace(" ", "%20") + mark + options.replace("+", "%20").replace("%2F", "/").replace("%2C", ",")
 
 
 def hosts_of(address: URL) -> list[str]:

@@ -375,6 +375,9 @@ class EmbeddedServer:
         done = self._run("postgres", "--version")
         if done.returncode:
             raise self._failure("running PostgreSQL", done.stdout)
+        if not done.stdout and os.statvfs(temporary := Path(tempfile.gettempdir())).f_bavail == 0:
+            # The output of each program goes to a file there.
+            raise DirectoryUnusable(directory=temporary, reason=os.strerror(errno.ENOSPC))
         if f"(PostgreSQL) {MAJOR_VERSION}." not in done.stdout:
             program = self._server_programs / "postgres"
             raise postgres_missing(f"{program} is of another version: {done.stdout.strip()}")
