@@ -34,7 +34,7 @@ def source(_tatame_run: Run) -> Generator[URL]:
     _tatame_run.sandbox.drop(str(address.database))
 
 
-@pytest.mark.parametrize("arguments", [*COMMANDS, "roles --apply --yes"])
+@pytest.mark.parametrize("arguments", [*COMMANDS, "roles --apply --yes", "distribute --yes"])
 def test_a_command_on_a_standby_works_or_says_that_it_takes_no_writes(pair: Pair, source: URL, arguments: str) -> None:
     environment = {"DATABASE_URL": readable(pair.standby), "SUPABASE_DB_URL": readable(source)}
     done = CliRunner().invoke(commands.app, arguments.split(), env=environment, catch_exceptions=False)

@@ -53,7 +53,7 @@ SAMPLES: dict[str, Any] = {
     "Home": Home.TARGET,
     "list[catalogue.SchemaDifference]": [SchemaDifference("column users.plan", "text", None)],
     "SchemaCheck": SchemaCheck(
-        ["left.py", "right.py"], ["table extra"], ["column users.plan"], ["first.py"], None, [], [], [], [], []
+        ["left.py", "right.py"], ["table extra"], ["column users.plan"], ["first.py"], None, [], [], [], [], [], []
     ),
     "RightsMissing | None": RightsMissing(
         role="ana", rights=["SELECT on users"], grants=["GRANT SELECT ON TABLE users TO ana"], hints=[], able=["bea"]

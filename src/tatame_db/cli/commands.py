@@ -5,12 +5,12 @@ import os
 import signal
 import sys
 
-from tatame_db.cli import backup, day, doctor, move, roles, schema, server, studio
+from tatame_db.cli import backup, day, distribute, doctor, move, roles, schema, server, studio
 from tatame_db.cli.app import app
 
 __all__ = ["app", "main"]
 
-_ORDER = [module.__name__ for module in (server, schema, doctor, move, day, roles, backup, studio)]
+_ORDER = [module.__name__ for module in (server, schema, distribute, doctor, move, day, roles, backup, studio)]
 # Whichever of them was imported first.
 app.registered_commands.sort(key=lambda command: _ORDER.index(command.callback.__module__ if command.callback else ""))
 

@@ -292,6 +292,8 @@ def _show(report: SchemaCheck) -> None:
     _show_answer(f"the database matches {schema}", report.database)
     if report.pending:
         console.answer(f"     not applied to it yet: {', '.join(report.pending)}")
+    if report.placement:
+        _show_answer("the tables are placed on the nodes of Citus", report.placement)
     if report.edited:
         edited = [f"edited after it was applied to this database: {file}" for file in report.edited]
         _show_answer("no applied migration was edited", edited)

@@ -92,19 +92,24 @@ def _show(status: Status, origin: str, uses: Sequence[IdUse] = ()) -> None:
         console.answer(f"schema    public; tables of the same names in {schemas} are not used")
     if status.tables:
         console.answer("")
-        tables = [(name, "unknown" if rows is None else rows) for name, rows in status.tables.items()]
-        if uses:
-            _show_with_ids(tables, uses)
-        else:
-            console.table(["table", "rows"], tables)
+        _show_tables(status, uses)
 
 
-def _show_with_ids(tables: Sequence[tuple[str, object]], uses: Sequence[IdUse]) -> None:
-    """Print the tables with the ids that their keys have used, then the other keys and sequences."""
-    of_tables = {use.table: use for use in uses if use.table in dict(tables)}
-    rows = [(name, rows, *_id_cells(of_tables.get(name))) for name, rows in tables]
-    others = [(use.name, None, *_id_cells(use)) for use in uses if use.table not in of_tables]
-    console.table(["table", "rows", "ids used", "ids end about"], [*rows, *others])
+def _show_tables(status: Status, uses: Sequence[IdUse]) -> None:
+    """Print the tables with their rows, their place on Citus and the ids that their keys have used; then other keys."""
+    rows: list[list[object]] = [[name, "unknown" if rows is None else rows] for name, rows in status.tables.items()]
+    headings = ["table", "rows"]
+    if status.placement is not None:
+        headings.append("is")
+        rows = [[*row, status.placement[str(row[0])]] for row in rows]
+    if uses:
+        of_tables = {use.table: use for use in uses if use.table in status.tables}
+        rows = [[*row, *_id_cells(of_tables.get(str(row[0])))] for row in rows]
+        for use in uses:
+            if use.table not in of_tables:
+                rows.append([use.name, *[None for _ in headings[1:]], *_id_cells(use)])
+        headings += ["ids used", "ids end about"]
+    console.table(headings, rows)
 
 
 def _id_cells(use: IdUse | None) -> tuple[str | None, str | None]:

@@ -1,9 +1,10 @@
-"""How a schema changes: generate, lint, migrate, roll back, push, check, status."""
+"""How a schema changes: generate, lint, migrate, roll back, push, check, status, distribute."""
 
 from tatame_db.evolve.app import load_app
 from tatame_db.evolve.autocommit import AutocommitMixed, IndexInvalid
 from tatame_db.evolve.check import CheckFailed, SchemaCheck, check
 from tatame_db.evolve.difference import Answers
+from tatame_db.evolve.distribute import Distribution, PlacementStep, distribute
 from tatame_db.evolve.generate import generate, generate_empty, generate_merge
 from tatame_db.evolve.history import DatabaseAhead, MigrationEdited, MigrationUnreadable, RevisionUnknown, TwoHeads
 from tatame_db.evolve.ids import IdUse, id_uses
@@ -13,6 +14,7 @@ from tatame_db.evolve.losses import DataLoss
 from tatame_db.evolve.migrate import MigrationStep, migrate, rollback
 from tatame_db.evolve.migration_errors import MigrationFailed, MigrationRaised, NeedsDatabase, TransactionEnded
 from tatame_db.evolve.migration_file import Generated
+from tatame_db.evolve.placement import places
 from tatame_db.evolve.push import Push, push
 from tatame_db.evolve.script import NoScript, migration_sql
 from tatame_db.evolve.status import (
@@ -34,6 +36,7 @@ __all__ = [
     "DataLoss",
     "DatabaseAhead",
     "DirectAddressNeeded",
+    "Distribution",
     "Generated",
     "IdUse",
     "IndexInvalid",
@@ -46,6 +49,7 @@ __all__ = [
     "MigrationUnreadable",
     "NeedsDatabase",
     "NoScript",
+    "PlacementStep",
     "Push",
     "Retry",
     "RevisionUnknown",
@@ -58,6 +62,7 @@ __all__ = [
     "TransactionEnded",
     "TwoHeads",
     "check",
+    "distribute",
     "generate",
     "generate_empty",
     "generate_merge",
@@ -67,6 +72,7 @@ __all__ = [
     "load_app",
     "migrate",
     "migration_sql",
+    "places",
     "push",
     "refuse_incomplete",
     "refuse_missing_columns",

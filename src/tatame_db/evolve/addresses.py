@@ -57,6 +57,11 @@ OTHERS = f"""
     WHERE prpubid IN ({MOVE_PUBLICATIONS})
 """
 
+# The tables in which a node of Citus stores its part of another table, or its copy of it.
+SHARDS = """
+    SELECT 'pg_class'::regclass::oid, to_regclass(shard_name(logicalrelid, shardid))::oid FROM pg_dist_shard
+"""
+
 DEPENDENCIES = """
     SELECT DISTINCT classid, objid, objsubid, refclassid, refobjid, refobjsubid
     FROM pg_depend WHERE objid >= 16384 AND refobjid >= 16384 AND deptype IN ('n', 'a', 'i')

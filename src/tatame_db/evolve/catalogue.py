@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from tatame_db.database.dialect import SCHEMA
 from tatame_db.evolve import addresses, kinds, settings_of_tables
+from tatame_db.evolve.placement import has_citus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,7 +85,8 @@ def pin_search_path(connection: Connection) -> None:
 def read(connection: Connection) -> Catalogue:
     """Return the objects of the schema `public` by key. Runs in the open transaction and waits for no lock.
 
-    Objects of an extension or of a move are omitted. Owners and privileges are not read: they belong to the server.
+    Objects of an extension and of a move are omitted, and so are the shards of Citus. Owners and privileges are not
+    read: they belong to the server.
     """
     pin_search_path(connection)
     connection.execute(text("SET LOCAL quote_all_identifiers = off"))
@@ -103,7 +105,8 @@ class _Reader:
         self.connection = connection
         self.objects: Catalogue = {}
         self.by_address: dict[Address, SchemaObject] = {}
-        self.others = {(row[0], row[1]) for row in self.rows(addresses.OTHERS)}
+        others = [*self.rows(addresses.OTHERS), *(self.rows(addresses.SHARDS) if has_citus(self.rows) else ())]
+        self.others = {(row[0], row[1]) for row in others}
         self.parents = {row[0]: row[1] for row in self.rows(addresses.PARENTS)}
         self.part_of: dict[Address, Address] = {
             (row[0], row[1], 0): (row[2], row[3], row[4]) for row in self.rows(addresses.PART_OF)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
@@ -15,6 +15,7 @@ from tatame_db.evolve.history import History, MigrationEdited, current_revisions
 from tatame_db.evolve.made import made_by_migrations
 from tatame_db.evolve.migrate import migrate
 from tatame_db.evolve.migration_errors import on_scratch
+from tatame_db.evolve.placement import places, unplaced
 from tatame_db.roles import explained
 from tatame_db.roles.missing import refuse_missing
 from tatame_db.roles.owners import strangers
@@ -51,6 +52,8 @@ class SchemaCheck:
     """What migrations made and no model can describe, such as a view. No problem: it is compared with the database."""
     foreign: list[str]
     """What no migration made, such as the table of another program. No problem: no command touches it."""
+    placement: list[str]
+    """The tables that are not placed on the nodes of Citus as the models state, once others are."""
     not_compared: list[str]
     """What exists in the database and in its revision, and is of a kind whose definition is not read."""
 
@@ -58,6 +61,11 @@ class SchemaCheck:
     def failed(self) -> list[str]:
         """The names of the fields that list problems."""
         return [part for part in _PROBLEMS if getattr(self, part)]
+
+    @property
+    def without_placement(self) -> SchemaCheck:
+        """The check of the schema alone, wherever Citus stores the rows."""
+        return replace(self, placement=[])
 
 
 # The problem and its fix, for each field of `SchemaCheck` that lists problems.
@@ -74,6 +82,10 @@ _PROBLEMS = {
         "the database does not match its migrations",
         "undo in the database what was changed by hand or with `tatame-db push`; or write it as a migration with"
         " `tatame-db generate`, with `IF NOT EXISTS` for what is already there",
+    ),
+    "placement": (
+        "some tables are not placed on the nodes of Citus",
+        "place them with `tatame-db distribute`",
     ),
     "edited": (
         "migrations were edited after they were applied",
@@ -123,10 +135,11 @@ def check(engine: Engine) -> SchemaCheck:
         current = current_revisions(connection)
         edited, unrecorded = _edited(history, connection), history.unrecorded(connection)
         found = catalogue.read(connection)
+        placement = list(unplaced(places(connection) or {}).values())
         others = strangers(connection)
         pending = [] if history.forked else [script.revision for script in history.pending(connection)]
     if history.forked:
-        return SchemaCheck(history.forked, None, None, edited, revision, pending, unrecorded, [], [], [])
+        return SchemaCheck(history.forked, None, None, edited, revision, pending, unrecorded, [], [], placement, [])
     with scratch() as server, on_scratch():
         wanted = models.build(server)
         with server.database("migrations") as migrations:
@@ -152,6 +165,7 @@ def check(engine: Engine) -> SchemaCheck:
         unrecorded=unrecorded,
         undeclared=undeclared.names(undeclared.undeclared),
         foreign=extra.names(extra.foreign),
+        placement=placement,
         not_compared=sorted(key for key in found.keys() & reached.keys() if not found[key].comparable),
     )
 

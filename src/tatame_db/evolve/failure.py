@@ -11,6 +11,7 @@ from sqlalchemy import inspect, text
 
 from tatame_db.database.dialect import quoted
 from tatame_db.errors import counted
+from tatame_db.evolve.placement import has_citus
 from tatame_db.roles.missing import is_refusal, refusal
 from tatame_db.roles.rights import rows_of
 
@@ -87,8 +88,21 @@ _FIXES = {
 }
 
 
-def fix_for(code: str | None, source: str) -> str:
+_NOT_SUPPORTED = "0A000"
+
+
+def is_limit_of_citus(connection: Connection, error: StatementError) -> bool:
+    """Return whether a statement was refused as not supported in a database with Citus; roll back first."""
+    return sqlstate(error) == _NOT_SUPPORTED and has_citus(lambda query: connection.execute(text(query)).all())
+
+
+def fix_for(code: str | None, source: str, *, on_citus: bool = False) -> str:
     """Return the fix for a rejected statement of a migration or of the models, by its SQLSTATE."""
+    if on_citus:
+        return (
+            f"change the {source} to what Citus supports for a table that is distributed or copied to every node: see"
+            ' the page "Citus"'
+        )
     data = "fix the data or the {source}" if code and code.startswith(("22", "23")) else "fix the {source}"
     return _FIXES.get(code or "", data).format(source=source)
 

@@ -22,7 +22,7 @@ from tatame_db.evolve import stored
 from tatame_db.evolve.autocommit import IndexInvalid, invalid_indexes, refuse_mixed
 from tatame_db.evolve.blockers import blockers
 from tatame_db.evolve.effects import effects_of
-from tatame_db.evolve.failure import missing_rights_of, postgres_message, sqlstate
+from tatame_db.evolve.failure import is_limit_of_citus, missing_rights_of, postgres_message, sqlstate
 from tatame_db.evolve.history import History, checksum, configuration, steps_before
 from tatame_db.evolve.lock import MIGRATION_LOCK_TIMEOUT_MS, Retry, Timeouts, exclusive, ignore
 from tatame_db.evolve.losses import losses_of
@@ -347,6 +347,7 @@ def _failure(record: Record, failed: Script, error: StatementError, blocking: li
         stayed=record.stayed,
         invalid=invalid_indexes(record.connection) if _is_concurrent(error) or record.stayed else [],
         rights=missing_rights_of(record.connection, error, "migrate"),
+        on_citus=is_limit_of_citus(record.connection, error),
     )
 
 

@@ -44,6 +44,8 @@ class MigrationFailed(TatameError):
     """Invalid indexes that it left, or that an earlier attempt did."""
     rights: RightsMissing | None
     """The rights that the role lacks."""
+    on_citus: bool
+    """Whether Citus does not support the statement."""
     what = "migration {revision} failed at\n\n{sql}\n\n{reporter} reports: {message}{lacks}"
     means = "{rest}"
     fix = "{advice}, then run the command again"
@@ -76,8 +78,13 @@ class MigrationFailed(TatameError):
             dropped = "run `{}`".format("; ".join(f"DROP INDEX CONCURRENTLY {index}" for index in self.invalid))
             # What exists already is the invalid index itself.
             exists = self.sqlstate == DUPLICATE_TABLE
-            return dropped if exists else f"{fix_for(self.sqlstate, 'migration')}, {dropped}"
-        return self.rights.fix if self.rights else fix_for(self.sqlstate, "migration")
+            return dropped if exists else f"{self.cause}, {dropped}"
+        return self.rights.fix if self.rights else self.cause
+
+    @property
+    def cause(self) -> str:
+        """The fix by the SQLSTATE."""
+        return fix_for(self.sqlstate, "migration", on_citus=self.on_citus)
 
     @property
     def lacks(self) -> str:

@@ -12,7 +12,7 @@ from tatame_db.errors import TatameError, fact, listed
 from tatame_db.evolve import catalogue, made, models
 from tatame_db.evolve.catalogue import run_verbatim
 from tatame_db.evolve.difference import Answers, Change, find_change
-from tatame_db.evolve.failure import fix_for, indented, missing_rights_of, postgres_message, sqlstate
+from tatame_db.evolve.failure import fix_for, indented, is_limit_of_citus, missing_rights_of, postgres_message, sqlstate
 from tatame_db.evolve.lock import Timeouts, exclusive
 from tatame_db.evolve.losses import count_all, loss_of_column, loss_of_table
 from tatame_db.roles import explained
@@ -38,6 +38,8 @@ class PushFailed(TatameError):
     sqlstate: str | None
     rights: RightsMissing | None
     """The rights that the role lacks."""
+    on_citus: bool
+    """Whether Citus does not support the statement."""
     what = "the push failed at\n\n{sql}\n\nPostgreSQL reports: {message}{lacks}"
     means = "The push was rolled back; the database is unchanged."
     fix = "{advice}, then run the command again"
@@ -50,7 +52,7 @@ class PushFailed(TatameError):
     @property
     def advice(self) -> str:
         """The fix for the cause."""
-        return self.rights.fix if self.rights else fix_for(self.sqlstate, "models")
+        return self.rights.fix if self.rights else fix_for(self.sqlstate, "models", on_citus=self.on_citus)
 
     @property
     def lacks(self) -> str:
@@ -153,6 +155,7 @@ def _failed(connection: Connection, error: DBAPIError, statement: str) -> PushFa
         message=postgres_message(connection, error),
         sqlstate=sqlstate(error),
         rights=missing_rights_of(connection, error, "push"),
+        on_citus=is_limit_of_citus(connection, error),
     )
 
 

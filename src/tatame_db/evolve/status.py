@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 
 from tatame_db.database.address import readable
 from tatame_db.database.dialect import SCHEMA
 from tatame_db.errors import TatameError, fact
+from tatame_db.evolve.counts import row_counts
 from tatame_db.evolve.history import History
+from tatame_db.evolve.placement import elsewhere_stored, places
 from tatame_db.roles import explained
 from tatame_db.schema import Base
 
@@ -79,7 +80,10 @@ class Status:
     head: str
     pending: list[str]
     tables: dict[str, int | None]
-    """The estimated number of rows of each existing table of the models, partitions included; `None` if unknown."""
+    """The number of rows of each existing table of the models, partitions included: the server's estimate, or a count
+    where it has none; `None` if a count takes too long."""
+    placement: dict[str, str] | None
+    """Where Citus stores each of them; `None` without Citus."""
     elsewhere: list[str]
     """Other schemas in the `search_path` that have tables of the same names, which are not used."""
 
@@ -94,13 +98,15 @@ def status(engine: Engine) -> Status:
     """
     history = History()
     with explained(engine.url, "status"), engine.connect() as connection:
+        placed = places(connection)
         return Status(
             database=readable(engine.url),
             server_version=str(connection.scalar(text("SELECT current_setting('server_version')"))).split()[0],
             revision=history.reached(connection),
             head=", ".join(history.newest),
             pending=[script.revision for script in history.pending(connection)],
-            tables=_rows(connection),
+            tables=row_counts(connection, connection.execute(estimated_rows()).all(), elsewhere_stored(placed)),
+            placement=None if placed is None else {name: str(place) for name, place in placed.items()},
             elsewhere=_schemas_elsewhere(connection),
         )
 
@@ -139,30 +145,6 @@ def _schemas_elsewhere(connection: Connection) -> list[str]:
     return list(connection.scalars(query, {"schema": SCHEMA, "names": list(Base.metadata.tables)}))
 
 
-def _rows(connection: Connection) -> dict[str, int | None]:
-    found = connection.execute(estimated_rows()).all()
-    return {
-        row.name: None if any(_may_have_rows(connection, part) for part in row.unknown) else row.rows_estimated or 0
-        for row in found
-    }
-
-
-def _may_have_rows(connection: Connection, part: str) -> bool:
-    """Return whether a table has rows; true if that cannot be asked at once."""
-    try:
-        with connection.begin_nested():
-            for setting in ("lock_timeout = '100ms'", "statement_timeout = '1s'", "row_security = off"):
-                connection.execute(text(f"SET LOCAL {setting}"))
-            return bool(connection.scalar(has_rows(part)))
-    except DBAPIError:
-        return True
-
-
-def has_rows(part: str) -> TextClause:
-    """Select whether a table, written as in `estimated_rows`, has a row."""
-    return text(f"SELECT EXISTS (SELECT FROM {part})")
-
-
 def table_sizes() -> TextClause:
     """Select what `estimated_rows` selects, and `size_bytes`.
 
@@ -174,8 +156,8 @@ def table_sizes() -> TextClause:
 def estimated_rows() -> TextClause:
     """Select `name`, `rows_estimated` and `unknown` of the existing tables of the models, by name; waits for no lock.
 
-    The rows of partitions and inherited tables are those of their table. `unknown` lists, for `has_rows`, the parts of
-    which neither the planner nor the cumulative statistics know a row. They are empty, or were never counted: filled
+    The rows of partitions and inherited tables are those of their table. `unknown` lists the parts of which
+    neither the planner nor the cumulative statistics know a row. They are empty, or were never counted: filled
     before the statistics were reset, or distributed over other servers.
     """
     return _existing_tables("")

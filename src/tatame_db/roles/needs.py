@@ -136,6 +136,7 @@ COMMANDS: dict[str, tuple[Need, ...]] = {
     "push": MIGRATE,
     "check": (*READ_HISTORY, *READ_RECORD, _ENTER),
     "lint": (),
+    "distribute": (*READ_HISTORY, *_OWN_TABLES),
     "doctor": CONNECT,
     "roles": CONNECT,
     "backup": (Need("REPLICATION", "role"),),

@@ -18,6 +18,8 @@ from tatame_db.schema.notifications import Notification
 from tatame_db.schema.forms import form
 from tatame_db.schema.modules import load_modules
 from tatame_db.schema.order import (
+    DistributionInvalid,
+    distribution_column,
     is_of_package,
     key_of,
     mark_package_tables,
@@ -38,6 +40,7 @@ __all__ = [
     "Base",
     "Checkin",
     "Class",
+    "DistributionInvalid",
     "Graduation",
     "Gym",
     "Notification",
@@ -45,6 +48,7 @@ __all__ = [
     "Role",
     "User",
     "Version",
+    "distribution_column",
     "form",
     "is_of_package",
     "key_of",

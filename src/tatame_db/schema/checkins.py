@@ -23,7 +23,7 @@ class Checkin(Base, kw_only=True):
     __table_args__ = (
         Index(None, "user_id", "date"),
         Index(None, "class_id", "date"),
-        {"info": {"phase": 4}},
+        {"info": {"phase": 4, "distributed": True}},
     )
 
     id: Mapped[int] = mapped_column(primary_key=True, default=None)

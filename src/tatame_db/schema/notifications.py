@@ -21,7 +21,7 @@ class Notification(Base, kw_only=True):
     __table_args__ = (
         Index(None, "sent_by", "created_at"),
         Index(None, "recipients", postgresql_using="gin"),
-        {"info": {"phase": 5}},
+        {"info": {"phase": 5, "distributed": True}},
     )
 
     id: Mapped[int] = mapped_column(primary_key=True, default=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import PrimaryKeyConstraint, UniqueConstraint
 from sqlalchemy.schema import sort_tables
 
 from tatame_db.errors import TatameError, fact
@@ -88,6 +89,41 @@ def key_of(table: Table) -> Column[Any]:
     'id'
     """
     return next(iter(table.primary_key.columns))
+
+
+@fact
+class DistributionInvalid(TatameError):
+    """A model asks for its table to be distributed over several machines, and its keys forbid it."""
+
+    table: str
+    reason: str
+    what = "the model of the table {table} states `distributed`, and {reason}"
+    fix = "remove `distributed` from its `__table_args__`: every machine then has a copy of the table"
+
+
+def distribution_column(table: Table) -> Column[Any] | None:
+    """Return the column by which Citus distributes a table, as `Table.info` states; `None` if it states nothing.
+
+    The column is the key. All other tables are copied to each machine, so that every foreign key still holds. Raises
+    `DistributionInvalid` if another table refers to it, or a unique key lacks the column: no machine could check that.
+
+        >>> distribution_column(Base.metadata.tables["checkins"]).name
+        'id'
+    """
+    if not table.info.get("distributed", False):
+        return None
+    if not table.primary_key.columns:
+        raise DistributionInvalid(table=table.name, reason="it has no key")
+    column = key_of(table)
+    others = (other for other in Base.metadata.tables.values() if not other.info.get("distributed", False))
+    for other in others:
+        if any(key.column.table is table for key in other.foreign_keys):
+            raise DistributionInvalid(table=table.name, reason=f"{other.name} refers to it")
+    unique = [key.columns for key in table.constraints if isinstance(key, UniqueConstraint | PrimaryKeyConstraint)]
+    unique += [index.columns for index in table.indexes if index.unique]
+    if any(column.name not in columns for columns in unique):
+        raise DistributionInvalid(table=table.name, reason=f"one of its unique keys lacks {column.name}")
+    return column
 
 
 def optional_in_source(table: Table) -> bool:

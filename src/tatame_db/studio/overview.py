@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy import Text, cast, literal, select, text, union_all
 
 from tatame_db import doctor, evolve
-from tatame_db.evolve.status import has_rows, table_sizes
+from tatame_db.database.placed import placed_size
+from tatame_db.evolve.counts import row_counts
+from tatame_db.evolve.placement import elsewhere_stored
+from tatame_db.evolve.status import table_sizes
 from tatame_db.studio.day import summary
 from tatame_db.studio.errors import UNAVAILABLE, problem_of, status_of, translated
 from tatame_db.studio.tables import key_columns, shown_tables
@@ -44,8 +47,8 @@ _READABLE = text(
 class TableOverview:
     """The size of a table; `newest_row` is when the row with the highest key was created, in UTC.
 
-    The size and the estimate are `None` for a missing table, and the estimate for a table that was never counted or
-    that the role may not read.
+    The size and the estimate are `None` for a missing table, and the estimate for a table that cannot be counted
+    soon or that the role may not read.
     """
 
     name: str
@@ -53,6 +56,8 @@ class TableOverview:
     rows_estimated: int | None
     newest_row: str | None
     missing: bool
+    place: str | None
+    """Where Citus stores the rows."""
 
 
 async def cards(database: AsyncDatabase, engine: Engine) -> dict[str, Any]:
@@ -97,24 +102,26 @@ async def table_overviews(connection: AsyncConnection) -> dict[str, Any]:
     found = (await connection.execute(table_sizes())).all()
     # A table that the role may not read has a size too, and must not hide the others.
     readable = set(await connection.scalars(_READABLE))
-    sizes = {
-        row.name: (row.size_bytes, await _rows_estimated(connection, row) if row.name in readable else None)
-        for row in found
-    }
-    newest = await _newest_rows(connection, [name for name in sizes if name in readable])
+    places = await connection.run_sync(evolve.places) or {}
+    placed = elsewhere_stored(places)
+    known = [row for row in found if row.name in readable]
+    rows = await connection.run_sync(row_counts, known, placed)
+    sizes = {row.name: row.size_bytes for row in found}
+    for name in placed & sizes.keys():
+        sizes[name] = await connection.run_sync(placed_size, name)
+    newest = await _newest_rows(connection, [row.name for row in known])
     tables = [
-        TableOverview(name, *sizes.get(name, (None, None)), newest.get(name), missing=name not in sizes)
+        TableOverview(
+            name,
+            sizes.get(name),
+            rows.get(name),
+            newest.get(name),
+            missing=name not in sizes,
+            place=str(places[name]) if name in places else None,
+        )
         for name in shown_tables()
     ]
     return {"tables": tables}
-
-
-async def _rows_estimated(connection: AsyncConnection, row: Any) -> int | None:
-    """Return the estimate of a row of `table_sizes`; `None` if a part of the table was never counted."""
-    for part in row.unknown:
-        if await connection.scalar(has_rows(part)):
-            return None
-    return int(row.rows_estimated or 0)
 
 
 async def _newest_rows(connection: AsyncConnection, names: list[str]) -> dict[str, str | None]:

@@ -15,7 +15,8 @@ from urllib.parse import unquote
 import msgspec
 from sqlalchemy import ColumnElement, Select, Text, and_, cast, func, select, text
 
-from tatame_db.database.dialect import quoted_table
+from tatame_db.database.dialect import SCHEMA, quoted_table
+from tatame_db.database.placed import placed_rows
 from tatame_db.studio.addresses import encoded
 from tatame_db.studio.cells import Cell, cell_expressions, characters_of_a_cell, rows_of_cells
 from tatame_db.studio.errors import BadInput, OutOfRange
@@ -310,11 +311,16 @@ async def estimate(connection: AsyncConnection, selection: Selection) -> int | N
     table = selection.table
     if selection.condition is None:
         # A view has no statistics, and a partitioned table only after it was analyzed by itself.
-        found = await connection.scalar(_ROWS, {"name": quoted_table(table)})
+        found: int | None = await connection.scalar(_ROWS, {"name": quoted_table(table)})
+        if not found and table.schema in {None, SCHEMA}:
+            # Citus leaves an empty shell here.
+            found = await connection.run_sync(placed_rows, table.name) or found
         return found if found is not None and found >= 0 else None
     compiled = selection.filtered(select(func.now()).select_from(table)).compile(dialect=connection.dialect)
     plan = await connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {compiled}", compiled.params)
-    return int(plan.scalar_one()[0]["Plan"]["Plan Rows"])
+    top = plan.scalar_one()[0]["Plan"]
+    # The plan of Citus has the same number for each table.
+    return None if top.get("Custom Plan Provider", "").startswith("Citus") else int(top["Plan Rows"])
 
 
 async def count(connection: AsyncConnection, selection: Selection) -> int:

@@ -38,9 +38,12 @@ type Move = {
 type Table = {
   name: string;
   rows_estimated: number | null;
-  size_bytes: number;
+  /** Null if a node of Citus does not answer. */
+  size_bytes: number | null;
   newest_row: string | null;
   missing: boolean;
+  /** Where Citus stores the rows; null without Citus. */
+  place: string | null;
 };
 type Finding = { group: string; name: string; verdict: Verdict; text: string; fix: string | null };
 type Verdict = "good" | "unknown" | "warn" | "bad";
@@ -186,7 +189,8 @@ const state = (verdict: Verdict, count?: number): HTMLElement => {
 };
 
 function tables(found: Table[]): HTMLElement[] {
-  const largest = Math.max(1, ...found.map(({ size_bytes }) => size_bytes));
+  const largest = Math.max(1, ...found.map(({ size_bytes }) => size_bytes ?? 0));
+  const isPlaced = found.some(({ place }) => place !== null);
   const sorted = [...found].sort((one, other) => one.name.localeCompare(other.name));
   const counters = sorted.map(counter);
   return [
@@ -203,11 +207,12 @@ function tables(found: Table[]): HTMLElement[] {
             columnHeading("Size", "right"),
             barHeading("Share of the largest"),
             columnHeading("Newest row"),
+            isPlaced && columnHeading("Is"),
           ),
         ),
         h(
           "tbody",
-          sorted.map((table, index) => tableRow(table, counters[index], table.size_bytes / largest)),
+          sorted.map((table, index) => tableRow(table, counters[index], (table.size_bytes ?? 0) / largest)),
         ),
       ),
     ),
@@ -222,14 +227,15 @@ function tables(found: Table[]): HTMLElement[] {
 
 function tableRow(table: Table, rows: Child, share: number): HTMLElement {
   const name = (content: Child): HTMLElement => h("th", { scope: "row" }, content);
-  if (table.missing) return h("tr", name(table.name), h("td.wrong", { colspan: 4 }, "This table does not exist."));
+  if (table.missing) return h("tr", name(table.name), h("td.wrong", { colspan: 5 }, "This table does not exist."));
   return h(
     "tr",
     name(h("a", { href: rowsPath(table.name) }, table.name)),
     h("td.right", rows),
-    h("td.right", bytes(table.size_bytes)),
+    h("td.right", table.size_bytes === null ? "unknown" : bytes(table.size_bytes)),
     h("td.wide", bar(share)),
     h("td.muted", timestamp(table.newest_row)),
+    table.place !== null && h("td.muted", table.place),
   );
 }
 

@@ -2,6 +2,7 @@
 
 from tatame_db.doctor.checks import (
     backups,
+    citus,
     configuration,
     connection,
     machine,
@@ -18,6 +19,7 @@ from tatame_db.doctor.lines import GROUPS, registered
 __all__ = [
     "LINES",
     "backups",
+    "citus",
     "configuration",
     "connection",
     "machine",

@@ -117,7 +117,7 @@ def drift(examination: Examination) -> Answer:
     if examination.setup.models_problem:
         return _without_models()
     try:
-        found = evolve.check(examination.engine)
+        found = evolve.check(examination.engine).without_placement
     except (DatabaseAhead, MigrationUnreadable) as error:
         return unknown(error.what, error.fix)
     if not found.failed:

@@ -1,0 +1,98 @@
+"""Where the tables are on a server with Citus: on one machine, copied to each machine, or distributed over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from sqlalchemy import text
+
+from tatame_db.database.dialect import SCHEMA
+from tatame_db.database.placed import EXTENSION
+from tatame_db.schema import Base, distribution_column, tables_in_order
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from sqlalchemy import Connection, Row, Table
+
+    Rows = Callable[[str], Sequence[Row[Any]]]
+
+Kind = Literal["local", "managed", "reference", "distributed", "other"]
+# `managed` is how Citus calls a table that it added by itself, because a key joins it with a reference table.
+_PLACED = f"""
+SELECT c.relname::text AS name, CASE
+        WHEN p.partmethod = 'h' THEN 'distributed'
+        WHEN p.partmethod = 'n' AND p.repmodel = 't' THEN 'reference'
+        WHEN p.partmethod = 'n' AND p.colocationid = 0 THEN 'managed'
+        ELSE 'other' END AS kind,
+    CASE WHEN p.partmethod = 'h' THEN column_to_column_name(p.logicalrelid, p.partkey) END AS column
+FROM pg_dist_partition p JOIN pg_class c ON c.oid = p.logicalrelid
+WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = '{SCHEMA}')
+"""
+_WORDS: dict[Kind, str] = {
+    "local": "on the coordinator",
+    "managed": "on the coordinator",
+    "reference": "on every node",
+    "other": "in another way",
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the rows of a table are."""
+
+    kind: Kind
+    column: str | None = None
+    """The column by which they are distributed."""
+
+    def __str__(self) -> str:
+        return f"distributed by {self.column}" if self.kind == "distributed" else _WORDS[self.kind]
+
+
+def wanted(table: Table) -> Place:
+    """Return where `tatame-db distribute` puts a table. Raises `DistributionInvalid`."""
+    column = distribution_column(table)
+    return Place("reference") if column is None else Place("distributed", column.name)
+
+
+def wanted_places() -> dict[str, Place]:
+    """Return where each table belongs, in the order of the placement: first those that are copied to every node."""
+    places = {table.name: wanted(table) for table in tables_in_order()}
+    return dict(sorted(places.items(), key=lambda pair: pair[1].kind == "distributed"))
+
+
+def has_citus(rows: Rows) -> bool:
+    """Return whether the extension exists in a database."""
+    return bool(rows(EXTENSION))
+
+
+def read_places(rows: Rows) -> dict[str, Place] | None:
+    """Return where the tables of the models are, by a function that runs a query; `None` without Citus.
+
+    A table that does not exist counts as local.
+    """
+    if not has_citus(rows):
+        return None
+    found = {row.name: Place(row.kind, row.column) for row in rows(_PLACED)}
+    return {name: found.get(name, Place("local")) for name in Base.metadata.tables}
+
+
+def places(connection: Connection) -> dict[str, Place] | None:
+    """Return where the tables of the models are; `None` without Citus."""
+    return read_places(lambda query: connection.execute(text(query)).all())
+
+
+def elsewhere_stored(found: dict[str, Place] | None) -> set[str]:
+    """Return the tables whose rows Citus stores outside of them, so that the server's own estimate is wrong."""
+    return {name for name, place in (found or {}).items() if place.kind != "local"}
+
+
+def unplaced(found: dict[str, Place]) -> dict[str, str]:
+    """Return each table that is not placed as its model states, with a sentence; none before anything is placed."""
+    if not any(place.kind in {"reference", "distributed", "other"} for place in found.values()):
+        return {}
+    return {
+        name: f"{name} is {found[name]}, not {place}" for name, place in wanted_places().items() if found[name] != place
+    }

@@ -1,0 +1,207 @@
+"""The placement of the tables on Citus: its order, its refusals, and that no stop or kill loses a row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator
+
+import pytest
+from sqlalchemy import URL, Index, MetaData
+from tests.database.cituses import citus_database
+from tests.database.conftest import serving
+from tests.database.moves import Killed, ask, change, contents
+from typer.testing import CliRunner, Result
+
+from tatame_db import doctor, evolve, seed
+from tatame_db.cli import commands
+from tatame_db.database.address import readable
+from tatame_db.database.pool import Database
+from tatame_db.doctor import Finding, Verdict
+from tatame_db.evolve.placement import wanted_places
+from tatame_db.schema import Base, DistributionInvalid
+from tatame_db.studio.access import open_access
+
+PLAN = seed.SeedPlan(gyms=1, members=10, days=20)
+PLACED = dict.fromkeys(Base.metadata.tables, "on every node") | dict.fromkeys(
+    ("checkins", "notifications"), "distributed by id"
+)
+
+
+def run(address: URL, arguments: str) -> Result:
+    environment = {"DATABASE_URL": readable(address), "COLUMNS": "200"}
+    return CliRunner().invoke(commands.app, arguments.split(), env=environment, catch_exceptions=False)
+
+
+# --- Without Citus ----------------------------------------------------------------------------------------------------
+
+
+def test_the_large_tables_are_distributed_after_those_that_they_refer_to() -> None:
+    places = {name: str(place) for name, place in wanted_places().items()}
+    assert places == PLACED
+    assert list(places)[-2:] == ["checkins", "notifications"]
+
+
+@pytest.mark.parametrize(
+    ("table", "unique", "reason"),
+    [("users", None, "gyms refers to it"), ("checkins", "date", "one of its unique keys lacks id")],
+)
+def test_a_table_whose_keys_span_the_nodes_is_not_distributed(
+    table: str, unique: str | None, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Base.metadata.tables[table]
+    monkeypatch.setattr(model, "info", model.info | {"distributed": True})
+    if unique:
+        copy = model.to_metadata(MetaData())
+        index = Index("one", copy.columns[unique], unique=True)
+        monkeypatch.setattr(model, "indexes", {index})
+    with pytest.raises(DistributionInvalid, match=reason):
+        wanted_places()
+
+
+def test_a_server_without_citus_is_refused(address: URL) -> None:
+    done = run(address, "distribute --yes --json")
+    assert done.exit_code == 1
+    error = json.loads(done.stdout)["error"]
+    assert (error["type"], error["means"]) == ("CitusMissing", "Nothing was changed.")
+    assert "is on a server without Citus" in error["what"]
+    assert "CREATE EXTENSION citus" in error["fix"]
+
+
+# --- On Citus ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def coordinator() -> Generator[URL]:
+    """The address of a seeded database on the coordinator, in which nothing is placed yet."""
+    with citus_database() as address:
+        with Database(address) as database:
+            evolve.migrate(database.engine)
+            with database.engine.begin() as connection:
+                seed.seed(connection, PLAN)
+        yield address
+
+
+def citus_line(address: URL) -> Finding:
+    return next(line for line in doctor.examine(address).findings if line.name == "citus")
+
+
+def nodes_of(address: URL) -> list[URL]:
+    return [
+        address.set(host=host, port=port) for host, port in ask(address, "SELECT nodename, nodeport FROM pg_dist_node")
+    ]
+
+
+def test_each_step_can_be_the_last_one_and_no_row_is_lost(coordinator: URL) -> None:
+    rows = contents(coordinator)
+    with Database(coordinator) as database:
+        assert evolve.status(database.engine).placement == dict.fromkeys(PLACED, "on the coordinator")
+        [planned] = plans(database)
+        assert [step.table for step in planned.steps] == [*wanted_places(), None]
+        for number in range(len(planned.steps)):
+
+            def stop(_: evolve.PlacementStep) -> None:
+                raise Killed
+
+            with pytest.raises(Killed):
+                evolve.distribute(database.engine, agree=lambda _: True, on_step=stop)
+            assert contents(coordinator) == rows
+            if number < len(planned.steps) - 2:
+                assert evolve.check(database.engine).failed == ["placement"]
+                assert citus_line(coordinator).verdict == Verdict.WARN
+        done = evolve.distribute(database.engine, agree=lambda _: False)
+        assert done is not None
+        assert (done.steps, done.placed) == ([], PLACED)
+        report = evolve.status(database.engine)
+        assert report.placement == PLACED
+        assert report.tables == {name: len(rows[name]) for name in PLACED}
+        assert evolve.check(database.engine).failed == []
+    assert {tuple(map(len, contents(node).values())) for node in nodes_of(coordinator)} == {
+        tuple(map(len, rows.values()))
+    }
+    assert citus_line(coordinator).text.startswith("version ")
+    assert (
+        "nothing to do: 9 tables on every node, 2 tables distributed by id are placed"
+        in run(coordinator, "distribute").output
+    )
+
+
+def plans(database: Database) -> list[evolve.Distribution]:
+    found: list[evolve.Distribution] = []
+
+    def refuse(planned: evolve.Distribution) -> bool:
+        found.append(planned)
+        return False
+
+    assert evolve.distribute(database.engine, agree=refuse) is None
+    return found
+
+
+def test_the_studio_counts_and_names_the_place_of_each_table(coordinator: URL) -> None:
+    rows = contents(coordinator)
+    assert run(coordinator, "distribute --yes").exit_code == 0
+    with (
+        Database(coordinator) as database,
+        serving(open_access(database, embedded=True, write=True)) as client,
+    ):
+        overview = client.get("/api/overview")
+        assert overview["problems"] == {}
+        shown = {table["name"]: (table["rows_estimated"], table["place"]) for table in overview["tables"]}
+        assert shown == {name: (len(rows[name]), PLACED[name]) for name in PLACED}
+        assert min(table["size_bytes"] for table in overview["tables"]) > 0
+        for name, expected in rows.items():
+            assert client.get(f"/api/rows/{name}")["estimated"] == len(expected)
+            assert client.get(f"/api/count/{name}") == {"rows": len(expected)}
+
+
+def test_a_placed_database_migrates_and_says_in_words_what_citus_refuses(
+    coordinator: URL, add: Callable[..., str]
+) -> None:
+    assert run(coordinator, "distribute --yes").exit_code == 0
+    add(
+        upgrade="op.add_column('checkins', sa.Column('note', sa.Text))\n"
+        "    op.create_index('checkins_note_index', 'checkins', ['note'])",
+        downgrade="op.drop_column('checkins', 'note')",
+    )
+    for command in ("migrate", "rollback --yes --accept-data-loss", "migrate"):
+        assert run(coordinator, command).exit_code == 0
+    assert contents(nodes_of(coordinator)[1])["checkins"][0][0].endswith(",)")
+    add(upgrade="op.create_index('checkins_date_unique', 'checkins', ['date'], unique=True)")
+    done = run(coordinator, "migrate")
+    assert (done.exit_code, "on non-partition columns is currently unsupported" in done.output) == (1, True)
+    assert "hint: change the migration to what Citus supports" in done.output
+
+
+def test_another_placement_is_refused_with_the_statement_that_undoes_it(coordinator: URL) -> None:
+    change(coordinator, "SELECT create_distributed_table('public.app_stores', 'id')")
+    done = run(coordinator, "distribute --yes")
+    assert done.exit_code == 1
+    assert "app_stores is distributed by id, not on every node" in done.output
+    change(coordinator, done.output.split("with `")[1].split("`")[0])
+    assert run(coordinator, "distribute --yes").exit_code == 0
+
+
+def test_a_server_that_cannot_place_tables_is_refused(coordinator: URL) -> None:
+    worker = nodes_of(coordinator)[1]
+    done = run(worker, "distribute --yes")
+    assert (done.exit_code, "is a worker of Citus" in done.output) == (1, True)
+    assert f"at {coordinator.host}:{coordinator.port}" in done.output
+    change(
+        coordinator,
+        "CREATE SCHEMA tatame_move",
+        "CREATE FUNCTION tatame_move.refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN END'",
+        "CREATE TRIGGER fence BEFORE INSERT ON users EXECUTE FUNCTION tatame_move.refuse()",
+    )
+    done = run(coordinator, "distribute --yes")
+    assert (done.exit_code, "a move is under way, with triggers or publications on users" in done.output) == (1, True)
+    change(coordinator, "DROP SCHEMA tatame_move CASCADE", "ALTER TABLE users DROP COLUMN phone")
+    done = run(coordinator, "distribute --yes")
+    assert (done.exit_code, "the database does not match its migrations" in done.output) == (3, True)
+
+
+def test_one_node_is_enough_if_it_is_asked_for() -> None:
+    with citus_database(workers=False) as address:
+        assert run(address, "migrate").exit_code == 0
+        done = run(address, "distribute --yes")
+        assert (done.exit_code, "has no active worker" in done.output) == (1, True)
+        assert run(address, "distribute --yes --single-node").exit_code == 0
+        assert "nothing to do" in run(address, "distribute").output
