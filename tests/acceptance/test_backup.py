@@ -6,11 +6,13 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.acceptance.conftest import COMMAND
 
 PAGE = Path(__file__).parents[2] / "docs" / "back-up-and-restore.md"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -94,3 +96,41 @@ def test_a_restore_needs_a_purpose_and_a_backup(invoke: Run, tmp_path: Path) -> 
     for command in (["restore", "--drill"], ["restore", "--to", "here"], ["backups"]):
         refused = invoke(command[0], str(tmp_path), *command[1:])
         assert (refused.returncode, "there is no complete backup" in refused.stderr) == (1, True)
+
+
+def test_a_follower_ends_with_its_signal_and_its_archive_is_drilled(
+    run: Run, directory: Path, environment: dict[str, str]
+) -> None:
+    folder = str(directory / "backups")
+    assert run("up", "--no-seed").returncode == 0
+    assert run("backup", folder, TMPDIR=str(directory)).returncode == 0
+    for number, code in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
+        with subprocess.Popen(
+            [COMMAND, "backup", folder, "--follow", "--json"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as following:
+            assert following.stdout
+            assert json.loads(following.stdout.readline())["until"]
+            following.send_signal(number)
+            assert "all that was received is on the disk" in following.communicate()[1]
+        assert following.returncode == code
+    [found] = json.loads(run("backups", folder, "--json").stdout)["backups"]
+    assert (found["restorable_until"] > found["manifest"]["ended"], found["archive_problem"]) == (True, None)
+    drilled = run("restore", folder, "--drill", "--at", "latest", "--json", TMPDIR=str(directory))
+    assert json.loads(drilled.stdout)["replayed"]["last_transaction"] > found["manifest"]["ended"]
+    place = str(directory / "tatame")
+    try:
+        done = run("restore", folder, "--to", place, "--at", found["restorable_until"])
+        assert (done.returncode, "restores the times from" in done.stderr) == (1, True)
+        done = run("restore", folder, "--to", place, "--at", "latest")
+        assert "as of the end of the archive\nreplayed  the last transaction is of" in done.stdout
+    finally:
+        run("down", "--yes", TATAME_DATA_DIR=place)
+    assert json.loads(run("backup", folder, "--stop-following", "--json").stdout)["dropped"]
+    assert "nothing to drop" in run("backup", folder, "--stop-following").stdout
+    for options in (["--after-gap"], ["--follow", "--keep", "2"], ["--follow", "--stop-following"]):
+        assert "three different commands" in run("backup", folder, *options).stderr
+    assert run("restore", folder, "--drill", "--at", "yesterday").returncode == 2

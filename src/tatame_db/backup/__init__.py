@@ -1,7 +1,23 @@
 """Backups that prove themselves: made, listed, restored, and drilled."""
 
+from tatame_db.backup.archive_errors import (
+    ArchiveDamaged,
+    ArchiveFollowed,
+    ArchiveFull,
+    ArchiveGap,
+    ArchiveOfOther,
+    FollowRefused,
+    GapInArchive,
+    NoArchive,
+    ReceiverFailed,
+    ReplayEndedEarly,
+    ReplayFailed,
+    SlotsTaken,
+    TimeOutOfReach,
+)
 from tatame_db.backup.contents import Contents
 from tatame_db.backup.drill import Drilled, drill
+from tatame_db.backup.drill_replay import ReplayDrilled, drill_replay
 from tatame_db.backup.dump import make_dump
 from tatame_db.backup.errors import (
     BackupDamaged,
@@ -26,12 +42,20 @@ from tatame_db.backup.errors import (
     TableLocked,
 )
 from tatame_db.backup.folder import Backup, Listed, list_backups
+from tatame_db.backup.follow import FollowChoices, Received, follow_wal, stop_following
 from tatame_db.backup.make import Made, make
 from tatame_db.backup.manifest import Manifest
+from tatame_db.backup.point_in_time import LATEST, Moment, Replayed, choose_before, restorable_until
 from tatame_db.backup.record import Drill, read_drills
 from tatame_db.backup.restore import Restored, restore
 
 __all__ = [
+    "LATEST",
+    "ArchiveDamaged",
+    "ArchiveFollowed",
+    "ArchiveFull",
+    "ArchiveGap",
+    "ArchiveOfOther",
     "Backup",
     "BackupDamaged",
     "BackupFailed",
@@ -48,22 +72,40 @@ __all__ = [
     "DumpRejected",
     "FolderUnreadable",
     "FolderUnusable",
+    "FollowChoices",
+    "FollowRefused",
+    "GapInArchive",
     "Listed",
     "LiveDiffers",
     "Made",
     "Manifest",
+    "Moment",
+    "NoArchive",
     "NoBackup",
     "NotInBackup",
     "PlaceTaken",
     "PlaceUnusable",
+    "Received",
+    "ReceiverFailed",
+    "ReplayDrilled",
+    "ReplayEndedEarly",
+    "ReplayFailed",
+    "Replayed",
     "Restored",
+    "SlotsTaken",
     "SpaceMissing",
     "SpaceRanOut",
     "TableLocked",
+    "TimeOutOfReach",
+    "choose_before",
     "drill",
+    "drill_replay",
+    "follow_wal",
     "list_backups",
     "make",
     "make_dump",
     "read_drills",
+    "restorable_until",
     "restore",
+    "stop_following",
 ]

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tatame_db.backup.contents import Contents
+    from tatame_db.backup.manifest import Manifest
+    from tatame_db.server.embedded import EmbeddedServer
+
 _LOG_BYTES = 128 << 20
 
 
@@ -88,12 +92,7 @@ def drill(
             restored = time.monotonic()
             found = contents_of(server, manifest, lambda table: on_stage(f"reading {table}"))
             compared = time.monotonic()
-            problems = None
-            if manifest.database in found and found[manifest.database].revision:
-                on_stage("checking the schema")
-                with Database(address_of(server, manifest, manifest.database)) as database:
-                    check = evolve.check(database.engine)
-                problems = [*(check.database or []), *check.edited]
+            problems = schema_problems(server, manifest, found, on_stage)
     lines, seconds = differences(manifest.contents, found), restored - started
     return Drilled(
         backup=backup,
@@ -104,3 +103,15 @@ def drill(
         live=compare_live(found, beside) if beside else None,
         unrecorded=note_drill(path, equal=not (lines or problems), seconds=seconds),
     )
+
+
+def schema_problems(
+    server: EmbeddedServer, manifest: Manifest, found: dict[str, Contents], on_stage: Callable[[str], None]
+) -> list[str] | None:
+    """Return what `check` finds in a restored database; `None` if no migration has made it."""
+    if manifest.database not in found or not found[manifest.database].revision:
+        return None
+    on_stage("checking the schema")
+    with Database(address_of(server, manifest, manifest.database)) as database:
+        check = evolve.check(database.engine)
+    return [*(check.database or []), *check.edited]

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from tatame_db.backup.archive import remove_unneeded
 from tatame_db.backup.errors import BackupFailed, BackupRefused, FolderUnusable
 from tatame_db.backup.folder import (
     DATA,
@@ -113,6 +114,8 @@ def in_folder(folder: Path, needed: int, write: Callable[[Path, IO[str]], Manife
             shutil.rmtree(part, ignore_errors=True)
         sync(folder)
         removed = remove_old(folder, keep) if keep else []
+        if keep:
+            remove_unneeded(folder)
     return Made(Backup(final, made), removed)
 
 

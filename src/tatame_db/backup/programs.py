@@ -93,6 +93,7 @@ def run(
     *,
     on_line: Callable[[str], None] | None = None,
     lock: IO[str] | None = None,
+    directory: Path | None = None,
 ) -> None:
     """Run a program to its end, and end it if this process is interrupted or killed.
 
@@ -107,6 +108,7 @@ def run(
         stderr=subprocess.STDOUT,
         env=environment,
         pass_fds=[lock.fileno()] if lock else [],
+        cwd=directory,
         start_new_session=True,
     ) as process:
         try:
@@ -205,4 +207,6 @@ def _without_progress(output: str) -> str:
 
 def verify_files(data: Path) -> None:
     """Compare every file with its checksum, and read the write-ahead log. Raises `ProgramRejected`."""
-    run(installed_programs() / "pg_verifybackup", ["--quiet", str(data)], dict(os.environ) | {"LC_ALL": "C"})
+    # A relative path, because it passes that of the log to a shell, which would expand a `$` in it.
+    program, environment = installed_programs() / "pg_verifybackup", dict(os.environ) | {"LC_ALL": "C"}
+    run(program, ["--quiet", data.name], environment, directory=data.parent)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from tatame_db.backup.errors import PlaceTaken, PlaceUnusable
-from tatame_db.backup.folder import PART, Backup, choose, in_use, refuse_small
-from tatame_db.backup.restored import address_of, new_server, restore_into
+from tatame_db.backup.folder import PART, Backup, in_use, refuse_small
+from tatame_db.backup.point_in_time import Moment, Replayed, choose_before, replay_of
+from tatame_db.backup.restored import address_of, new_server, replay_into, restore_into
 from tatame_db.backup.verify import open_backup, verify
 from tatame_db.database.driver import driver_connection
 from tatame_db.database.pool import Database
@@ -41,12 +42,15 @@ class Restored:
     replaced: Path | None
     """Where the server that was replaced is now."""
     seconds: float
+    replayed: Replayed | None = None
+    """What of the archive was replayed; `None` without a time."""
 
 
 def restore(
     folder: Path,
     place: Path,
     *,
+    at: Moment | None = None,
     replace: bool = False,
     jobs: int | None = None,
     on_stage: Callable[[str], None] = lambda _: None,
@@ -55,27 +59,36 @@ def restore(
 
         backup.restore(Path("/srv/backups"), Path("/srv/tatame"))
 
+    With `at`, the archive is replayed up to that time, or with `latest` to its end, on the newest backup before it.
+
     The files are verified first. The directory gets its name when the server has recovered; a failure or Ctrl-C leaves
     nothing of it. With `replace`, the embedded server that is there is stopped and moved beside it, and comes back if
     the restored one does not start. Of a dump, as many tables as there are `jobs` are restored at a time.
 
     Raises `NoBackup`, `BackupDamaged`, `BackupOfNewerFormat`, `BackupOfOtherVersion`, `PlaceTaken`, `PlaceUnusable`,
-    `SpaceMissing`, and the errors of `EmbeddedServer.start`.
+    `SpaceMissing`, and the errors of `EmbeddedServer.start`; with `at` also `NoArchive`, `GapInArchive`,
+    `TimeOutOfReach`, `ReplayEndedEarly`, `ReplayFailed`, `ArchiveDamaged`.
     """
     started = time.monotonic()
     place = place.expanduser().absolute()
-    path = choose(folder.expanduser().absolute())
+    path = choose_before(folder.expanduser().absolute(), at)
     with in_use(path):
         backup = open_backup(path)
         _refuse_place(place, path, replace=replace)
+        replay = None if at is None else replay_of(backup, at)
         on_stage("verifying the checksums")
         verify(backup)
-        refuse_small(place, backup.manifest.restored_bytes + _LOG_BYTES, "the restored server")
+        log_bytes = _LOG_BYTES + (replay.size_bytes if replay else 0)
+        refuse_small(place, backup.manifest.restored_bytes + log_bytes, "the restored server")
         with _part_of(place) as part:
             on_stage("copying and recovering")
             server = new_server(part, durable=True)
             try:
-                restore_into(server, backup.data, backup.manifest, jobs=jobs)
+                replayed = None
+                if replay:
+                    replayed = replay_into(server, backup.data, backup.manifest, replay)
+                else:
+                    restore_into(server, backup.data, backup.manifest, jobs=jobs)
                 on_stage("recovered")
                 if not backup.manifest.is_logical:
                     _renew_password(server, backup.manifest)
@@ -89,7 +102,7 @@ def restore(
                     server.delete()
     final = EmbeddedServer(place)
     names = {name: address_of(final, backup.manifest, name) for name in backup.manifest.contents}
-    return Restored(backup, final, names, replaced, time.monotonic() - started)
+    return Restored(backup, final, names, replaced, time.monotonic() - started, replayed)
 
 
 def _refuse_place(place: Path, backup: Path, *, replace: bool) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from typing import TYPE_CHECKING
 
 from psycopg import sql
 
 from tatame_db.backup.contents import contents_of_dump, contents_of_server
+from tatame_db.backup.files import copy_file
 from tatame_db.backup.programs import restore_dump
 from tatame_db.database.creation import create_database, maintenance
 from tatame_db.database.driver import driver_connection
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from tatame_db.backup.contents import Contents
     from tatame_db.backup.manifest import Manifest
+    from tatame_db.backup.point_in_time import Replay, Replayed
 
 SETTINGS = """
 SELECT name, setting FROM pg_settings WHERE name IN ('default_text_search_config', 'max_connections',
@@ -62,21 +63,39 @@ def address_of(server: EmbeddedServer, manifest: Manifest, database: str) -> URL
 
 
 @contextlib.contextmanager
-def restored_scratch(data: Path, manifest: Manifest, *, jobs: int | None = None) -> Generator[EmbeddedServer]:
-    """Start a server on a copy of a backup's data in a temporary directory on disk, and delete both at the end.
+def scratch_server() -> Generator[EmbeddedServer]:
+    """Yield a server without data in a temporary directory on disk, and delete both at the end.
 
-    It sends nothing to other servers and archives. At the start, the leftovers of killed processes are deleted too.
+    At the start, the leftovers of killed processes are deleted too.
     """
     directory = run_directory.new_run_directory(on_disk=True)
     server = new_server(directory / "server", durable=False)
     with run_directory.join(directory):
         try:
             delete_dead_runs(directory)
-            restore_into(server, data, manifest, jobs=jobs)
             yield server
         finally:
             server.delete()
             shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def restored_scratch(data: Path, manifest: Manifest, *, jobs: int | None = None) -> Generator[EmbeddedServer]:
+    """Start a scratch server on a copy of a backup's data; it sends nothing to other servers and archives."""
+    with scratch_server() as server:
+        restore_into(server, data, manifest, jobs=jobs)
+        yield server
+
+
+def replay_into(server: EmbeddedServer, data: Path, manifest: Manifest, replay: Replay) -> Replayed:
+    """Fill a new server with what a backup holds, start it, and replay the archive on it."""
+
+    def write(half: Path) -> None:
+        copy_data(data, half, manifest.settings)
+        replay.write(half)
+
+    server.fill(write)
+    return replay.run(server, address_of(server, manifest, "postgres"))
 
 
 def restore_into(server: EmbeddedServer, data: Path, manifest: Manifest, *, jobs: int | None = None) -> None:
@@ -109,7 +128,7 @@ def contents_of(server: EmbeddedServer, manifest: Manifest, on_table: Callable[[
 
 def copy_data(data: Path, target: Path, settings: dict[str, str]) -> None:
     """Copy the data of a backup, and replace its settings and its rules of access."""
-    shutil.copytree(data, target, symlinks=True, copy_function=_copy)
+    shutil.copytree(data, target, symlinks=True, copy_function=copy_file)
     for name in _REPLACED:
         with contextlib.suppress(FileNotFoundError):
             (target / name).rename(target / (name + _ORIGINAL))
@@ -119,19 +138,3 @@ def copy_data(data: Path, target: Path, settings: dict[str, str]) -> None:
     (target / "postgresql.conf").write_text(_NOTE + lines)
     (target / "pg_hba.conf").write_text(_ACCESS)
     (target / "pg_ident.conf").touch()
-
-
-def _copy(source: str, target: str) -> None:
-    """Copy a file; some file systems let both share their blocks, which takes neither time nor space."""
-    with open(source, "rb") as read, open(target, "wb") as write:  # noqa: PTH123, called for each of thousands of files
-        size = os.fstat(read.fileno()).st_size
-        copied = 0
-        # Not on macOS.
-        if copy_range := getattr(os, "copy_file_range", None):
-            with contextlib.suppress(OSError):
-                while copied < size and (done := copy_range(read.fileno(), write.fileno(), size - copied)):
-                    copied += done
-        read.seek(copied)
-        write.seek(copied)
-        shutil.copyfileobj(read, write, 1 << 20)
-    shutil.copymode(source, target)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tatame_db.cli import console
+from tatame_db.cli import archive, console
 from tatame_db.cli.app import AsJson, DatabaseUrl, NotConfirmed, app, load_app, server_of
 from tatame_db.errors import TatameError, counted, fact
 
 if TYPE_CHECKING:
-    from tatame_db.backup import Drill, Drilled, Listed, Manifest
+    from tatame_db.backup import Drill, Drilled, Listed, Manifest, ReplayDrilled
     from tatame_db.settings import Settings
 
 _BY_DEFAULT = "by default TATAME_BACKUP_DIR"
@@ -52,6 +52,14 @@ def _folder(argument: Path | None, settings: Settings, command: str) -> Path:
     return folder.expanduser().absolute()
 
 
+@fact
+class FollowUndecided(TatameError):
+    """`backup` does one thing at a time."""
+
+    what = "`--follow`, `--stop-following` and a backup with `--keep` or `--logical` are three different commands"
+    fix = "run one after the other; `--follow` in a terminal or service of its own; `--after-gap` belongs to `--follow`"
+
+
 @app.command()
 def backup(
     folder: Folder = None,
@@ -64,13 +72,30 @@ def backup(
         bool, typer.Option("--logical", help="Dump the database, where the server gives no copy of its files.")
     ] = False,
     jobs: Annotated[int | None, _jobs("With --logical: number of tables to dump at a time")] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Archive the write-ahead log as it comes, until Ctrl-C.")
+    ] = False,
+    after_gap: Annotated[
+        bool, typer.Option("--after-gap", help="With --follow, go on after a gap in the archive, which stays.")
+    ] = False,
+    stop_following: Annotated[
+        bool, typer.Option("--stop-following", help="Drop the slot of --follow, which holds WAL on the server.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Back up the whole server, restore the copy to prove it, and record its contents."""
+    """Back up the whole server, restore the copy to prove it, and record its contents; or archive its log."""
     from tatame_db import backup as backups
 
+    if (after_gap and not follow) or sum((follow, stop_following, logical or keep is not None or jobs is not None)) > 1:
+        raise FollowUndecided
     target = server_of(database_url)
     place = _folder(folder, target.settings, "backup")
+    if follow:
+        archive.follow(target, place, after_gap=after_gap, as_json=as_json)
+        return
+    if stop_following:
+        archive.stop_following(target, place, as_json=as_json)
+        return
     if jobs and not logical:
         raise typer.BadParameter("--jobs needs --logical: a base backup is one stream of files")
     with console.Progress() as progress:
@@ -106,7 +131,7 @@ def backups(folder: Folder = None, *, as_json: AsJson = False) -> None:
         console.answer_json({"backups": [_listed(one, drills.get(one.path.name)) for one in found]})
         return
     console.table(
-        ["backup", "age", "kind", "PostgreSQL", "MB", "rows", "last drill", "problem"],
+        ["backup", "age", "kind", "PostgreSQL", "MB", "rows", "restorable until", "last drill", "problem"],
         [
             (
                 one.path.name,
@@ -115,10 +140,11 @@ def backups(folder: Folder = None, *, as_json: AsJson = False) -> None:
                 one.manifest and one.manifest.server_version,
                 one.manifest and (one.manifest.size_bytes >> 20) + 1,
                 one.manifest and one.manifest.rows,
+                until and archive.moment(until),
                 _drill_in_words(drills.get(one.path.name)),
-                one.problem,
+                one.problem or gap,
             )
-            for one in found
+            for one, (until, gap) in ((one, _until(one)) for one in found)
         ],
     )
 
@@ -137,6 +163,12 @@ def restore(
         bool, typer.Option("--live", help="With --drill: compare with the configured database as it is now too.")
     ] = False,
     jobs: Annotated[int | None, _jobs("Number of tables of a dump to restore at a time")] = None,
+    at: Annotated[
+        Any,
+        typer.Option(
+            "--at", metavar="TIME", parser=archive.parse_moment, help="Replay the archive to this time, or to `latest`."
+        ),
+    ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace the server in PLACE, whose name you type; it is moved beside it.")
     ] = False,
@@ -157,27 +189,36 @@ def restore(
     if to is None:
         load_app(settings)
         with console.Progress() as progress:
+            chosen = backups.choose_before(place, at) if at else place
             drilled = backups.drill(
-                place, live=server_of().database if live else None, jobs=jobs, on_stage=progress.stage
+                chosen, live=server_of().database if live else None, jobs=jobs, on_stage=progress.stage
             )
-        _show_drill(drilled, as_json=as_json)
+            replayed = backups.drill_replay(chosen, at, on_stage=progress.stage) if at and not drilled.error else None
+        _show_drill(drilled, replayed, as_json=as_json)
         return
     replaces = _confirmed(to, asked=replace, typed=yes_replace)
     with console.Progress() as progress:
-        restored = backups.restore(place, to, replace=replaces, jobs=jobs, on_stage=progress.stage)
+        restored = backups.restore(place, to, at=at, replace=replaces, jobs=jobs, on_stage=progress.stage)
     manifest = restored.backup.manifest
+    last = restored.replayed.last_transaction if restored.replayed else None
     addresses = {name: readable(address) for name, address in restored.databases.items()}
     if as_json:
         facts = {
             "backup": str(restored.backup.path),
             "place": str(restored.server.directory),
             "replaced": restored.replaced and str(restored.replaced),
+            "at": at.isoformat() if isinstance(at, datetime) else at,
+            "last_transaction": last and last.isoformat(),
             "seconds": round(restored.seconds, 1),
             "databases": addresses,
         }
         console.answer_json(facts)
         return
-    console.answer(f"restored  {restored.backup.path.name}, as of {_moment(manifest.ended)}")
+    as_of = manifest.ended if at is None else at
+    as_of = archive.moment(as_of) if isinstance(as_of, datetime) else "the end of the archive"
+    console.answer(f"restored  {restored.backup.path.name}, as of {as_of}")
+    if restored.replayed:
+        console.answer(f"replayed  {archive.replayed_text(last)}")
     console.answer(f"server    {restored.server.directory}, running")
     console.answer(f"database  {addresses.get(manifest.database, '')}")
     if restored.replaced:
@@ -197,10 +238,10 @@ def _confirmed(place: Path, *, asked: bool, typed: Path | None) -> bool:
     return asked
 
 
-def _show_drill(drilled: Drilled, *, as_json: bool) -> None:
+def _show_drill(drilled: Drilled, replayed: ReplayDrilled | None, *, as_json: bool) -> None:
     manifest = drilled.backup.manifest
     if as_json:
-        facts = {
+        facts: dict[str, Any] = {
             "backup": str(drilled.backup.path),
             "equal": drilled.error is None,
             "differences": drilled.differences,
@@ -210,6 +251,7 @@ def _show_drill(drilled: Drilled, *, as_json: bool) -> None:
             "live": drilled.live and asdict(drilled.live) | {"at": drilled.live.at.isoformat()},
             "recorded": drilled.unrecorded is None,
         }
+        facts["replayed"] = replayed and archive.replay_facts(replayed)
         console.answer_json(facts | {"manifest": _facts(manifest)})
     else:
         schema = "no migrations" if drilled.schema_problems is None else "matches its migrations"
@@ -221,9 +263,11 @@ def _show_drill(drilled: Drilled, *, as_json: bool) -> None:
             differing = f"{counted(len(compared.differences), 'difference')} in {counted(compared.tables, 'table')}"
             console.answer(f"live      {differing if compared.differences else 'equal'}, as of {_moment(compared.at)}")
         console.answer(f"time      a restore takes about {counted(round(drilled.restore_seconds) or 1, 'second')} here")
+        if replayed:
+            archive.show_replay(replayed)
     if drilled.unrecorded:
         console.say(f"the result could not be noted in {drilled.backup.path.parent}: {drilled.unrecorded}")
-    if error := drilled.error:
+    if error := drilled.error or (replayed and replayed.error):
         raise error
 
 
@@ -233,8 +277,16 @@ def _drill_in_words(drill: Drill | None) -> str | None:
 
 def _listed(found: Listed, drill: Drill | None) -> dict[str, Any]:
     facts = found.manifest and _facts(found.manifest)
+    until, gap = _until(found)
     drilled = drill and {"at": drill.at.isoformat(), "equal": drill.equal, "seconds": drill.seconds}
-    return {"path": str(found.path), "problem": found.problem, "manifest": facts, "last_drill": drilled}
+    listed = {"path": str(found.path), "problem": found.problem, "manifest": facts, "last_drill": drilled}
+    return listed | {"restorable_until": until and until.isoformat(), "archive_problem": gap}
+
+
+def _until(found: Listed) -> tuple[datetime | None, str | None]:
+    from tatame_db import backup as backups
+
+    return backups.restorable_until(backups.Backup(found.path, found.manifest)) if found.manifest else (None, None)
 
 
 def _facts(manifest: Manifest) -> dict[str, Any]:

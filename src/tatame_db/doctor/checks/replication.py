@@ -19,6 +19,8 @@ from tatame_db.doctor.finding import Answer
 
 _GROUP = "Replication"
 _MB = 1024**2
+_READERS = {PREFIX: "tatame-db move follow", "tatame_backup_": "tatame-db backup DIR --follow"}
+"""The commands of this package that read a slot, by the beginning of its name."""
 
 
 @line(
@@ -31,7 +33,8 @@ def slots(examination: Examination) -> Answer:
     answers: list[Answer | None] = []
     for name, status, held in examination.rows(_UNREAD_SLOTS):
         dropped = advice.sql(examination, (f"SELECT pg_drop_replication_slot('{name}')", advice.SUPERUSER))
-        others = "continue with `tatame-db move follow`, or " if name.startswith(PREFIX) else ""
+        readers = [command for prefix, command in _READERS.items() if name.startswith(prefix)]
+        others = "".join(f"continue with `{command}`, or " for command in readers)
         fix = f"{others}if nothing needs it any more, {dropped}"
         text = f"nothing reads the slot {name}, which keeps {size(held)} of WAL"
         worse = held >= examination.limits.slot_bad_mb * _MB or status in {"unreserved", "lost"}

@@ -1,0 +1,312 @@
+"""The archive of the write-ahead log in a folder of backups: its files, how far they reach, and which are needed.
+
+Only pg_receivewal writes segments. A mark is a transaction of the follower on the server: once the archive has its
+commit, it has every commit before it too, and a recovery up to an earlier time meets a later commit, where it stops.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from bisect import bisect_right
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from tatame_db.backup.archive_errors import ArchiveDamaged
+from tatame_db.backup.folder import DATA, complete, sync
+from tatame_db.backup.manifest import read_manifest
+from tatame_db.errors import TatameError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tatame_db.backup.folder import Backup
+
+WAL = "wal"
+EARLIER = "earlier"
+"""In it, the segments before a gap: pg_receivewal begins after the newest segment of its directory."""
+STATE = "archive.json"
+MARKS = "marks"
+PARTIAL = ".partial"
+_SEGMENT = re.compile(r"([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})(\.partial)?")
+_HISTORY = re.compile(r"([0-9A-F]{8})\.history")
+_SWITCH = re.compile(r"\s*(\d+)\s+([0-9A-Fa-f]+)/([0-9A-Fa-f]+)")
+_LABEL = re.compile(r"^START TIMELINE: (\d+)$", re.MULTILINE)
+_FILE_BYTES = 1 << 32
+
+
+def lsn_of(text: str) -> int:
+    """Return a position in the write-ahead log, such as `0/3000148`, as a number of bytes."""
+    high, _, low = text.partition("/")
+    return (int(high, 16) << 32) + int(low, 16)
+
+
+def lsn_text(lsn: int) -> str:
+    """Write a position as PostgreSQL does."""
+    return f"{lsn >> 32:X}/{lsn % _FILE_BYTES:X}"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A time of the server, and the position at which everything that was committed until then is in the archive."""
+
+    time: datetime
+    timeline: int
+    lsn: int
+
+    def __str__(self) -> str:
+        return f"{self.timeline} {lsn_text(self.lsn)} {self.time.isoformat()}"
+
+    @staticmethod
+    def parse(text: str) -> Mark:
+        """Read what `str` wrote. Raises `ValueError`."""
+        timeline, lsn, time = text.split()
+        return Mark(datetime.fromisoformat(time), int(timeline), lsn_of(lsn))
+
+
+@dataclass(frozen=True)
+class State:
+    """The server of an archive, the slot by which it is followed, and how far it reaches."""
+
+    system_identifier: str
+    slot: str
+    segment_bytes: int
+    mark: Mark | None = None
+
+    def write(self, folder: Path) -> None:
+        """Replace the state in a folder of backups, on the disk."""
+        place, half = folder / WAL / STATE, folder / WAL / (STATE + ".new")
+        facts = asdict(self) | {"mark": self.mark and str(self.mark)}
+        with half.open("w") as file:
+            file.write(json.dumps(facts) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        half.rename(place)
+        sync(place.parent)
+
+
+def read_state(folder: Path) -> State | None:
+    """Return the state of the archive in a folder of backups; `None` if it has none. Raises `ArchiveDamaged`."""
+    place = folder / WAL / STATE
+    try:
+        facts = json.loads(place.read_text())
+        mark = facts["mark"] and Mark.parse(facts["mark"])
+        return State(str(facts["system_identifier"]), str(facts["slot"]), int(facts["segment_bytes"]), mark)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ArchiveDamaged(path=place, reason=error.strerror or str(error)) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArchiveDamaged(path=place, reason=str(error)) from error
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What of an archive continues one backup."""
+
+    timeline: int
+    """The newest timeline that the backup leads to."""
+    histories: list[Path]
+    segments: list[tuple[int, str, Path]]
+    """In their order: the number of each, the name that PostgreSQL looks for, and the file."""
+    missing: str | None
+    """The first segment that is missing, if there are later ones."""
+    marks: list[Mark]
+    """The marks within these segments, the newest last."""
+
+    @property
+    def until(self) -> datetime | None:
+        """The newest time of which every commit is here; `None` if that is not known."""
+        return self.marks[-1].time if self.marks else None
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The files of an archive. What pg_receivewal writes meanwhile is not in it."""
+
+    folder: Path
+    state: State
+    segments: dict[tuple[int, int], Path] = field(default_factory=dict[tuple[int, int], "Path"])
+    """By timeline and number; of one that is still being written, the part."""
+    histories: dict[int, Path] = field(default_factory=dict[int, "Path"])
+
+    @cached_property
+    def marks(self) -> list[Mark]:
+        """One mark for each segment that has any, and the last one."""
+        found: list[Mark] = []
+        with contextlib.suppress(OSError):
+            for line in (self.folder / WAL / MARKS).read_text().splitlines():
+                # A killed follower may leave half a line.
+                with contextlib.suppress(ValueError):
+                    found.append(Mark.parse(line))
+        return [*found, self.state.mark] if self.state.mark else found
+
+    def _ancestors(self, timeline: int) -> dict[int, int]:
+        """Return the timelines before this one, each with the position at which it was left."""
+        if timeline not in self.histories:
+            return {}
+        lines = self.histories[timeline].read_text().splitlines()
+        found = [match for line in lines if (match := _SWITCH.match(line))]
+        return {int(match[1]): lsn_of(f"{match[2]}/{match[3]}") for match in found}
+
+    def _path(self, timeline: int) -> tuple[list[int], list[int]]:
+        """Return the timelines from this one to the newest that descends from it, and where each begins."""
+        newest = max([timeline, *(other for other in self.histories if timeline in self._ancestors(other))])
+        switches = [(line, end) for line, end in sorted(self._ancestors(newest).items()) if line >= timeline]
+        return [*(line for line, _ in switches), newest], [0, *(end for _, end in switches)]
+
+    def reach(self, timeline: int, lsn: int) -> Reach:
+        """Return what continues a backup that ended at a position."""
+        size = self.state.segment_bytes
+        timelines, begins = self._path(timeline)
+        # Of each timeline, the numbers of its segments; two have the one in which the server switched.
+        spans = {
+            line: range(begin // size, end // size + 1)
+            for line, begin, end in zip(timelines, begins, [*begins[1:], 1 << 64], strict=True)
+        }
+        last = max((number for line, number in self.segments if number in spans.get(line, ())), default=-1)
+        found: list[tuple[int, str, Path]] = []
+        number, missing = lsn // size, None
+        while number <= last:
+            able = [line for line in reversed(timelines) if number in spans[line]]
+            line = next((line for line in able if (line, number) in self.segments), None)
+            if line is None or (self.segments[line, number].suffix == PARTIAL and number < last):
+                missing = self._name(able[0], number)
+                break
+            found.append((number, self._name(line, number), self.segments[line, number]))
+            if line != able[0]:
+                # Of the next timeline there is no byte yet.
+                break
+            number += 1
+        end = (found[-1][0] + 1) * size if found else lsn
+        marks = [
+            mark
+            for mark in self.marks
+            if mark.timeline in timelines and lsn < mark.lsn <= end and _is_on(mark, timelines, begins)
+        ]
+        histories = [self.histories[line] for line in timelines if line in self.histories]
+        return Reach(timelines[-1], histories, found, missing, marks)
+
+    def _name(self, timeline: int, number: int) -> str:
+        of_file = _FILE_BYTES // self.state.segment_bytes
+        return f"{timeline:08X}{number // of_file:08X}{number % of_file:08X}"
+
+
+def _is_on(mark: Mark, timelines: list[int], begins: list[int]) -> bool:
+    """Whether a position is on its timeline before that was left."""
+    return timelines[bisect_right(begins, mark.lsn - 1) - 1] == mark.timeline
+
+
+def read_archive(folder: Path) -> Archive | None:
+    """Read which files the archive in a folder of backups has; `None` if it has none. Raises `ArchiveDamaged`."""
+    if (state := read_state(folder)) is None:
+        return None
+    archive = Archive(folder, state)
+    of_file = _FILE_BYTES // state.segment_bytes
+    for path in _files(folder):
+        if found := _HISTORY.fullmatch(path.name):
+            archive.histories[int(found[1], 16)] = path
+        elif found := _SEGMENT.fullmatch(path.name):
+            key = int(found[1], 16), int(found[2], 16) * of_file + int(found[3], 16)
+            is_whole = _size_of(path) == state.segment_bytes
+            # pg_receivewal fills a part up to its full size at once; what has another size is no segment.
+            if is_whole and not (found[4] and key in archive.segments):
+                archive.segments[key] = path
+    return archive
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of an archive; a part comes before the whole segment."""
+    paths: list[Path] = []
+    for directory in (folder / WAL / EARLIER, folder / WAL):
+        if directory.is_dir():
+            paths += sorted(directory.iterdir(), key=lambda path: path.suffix != PARTIAL)
+    return paths
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        # It has been completed or removed meanwhile.
+        return -1
+
+
+def timeline_of(backup: Backup) -> int:
+    """Return the timeline on which a base backup was made. Raises `ArchiveDamaged`."""
+    label = backup.path / DATA / "backup_label"
+    try:
+        found = _LABEL.search(label.read_text(errors="replace"))
+    except OSError as error:
+        raise ArchiveDamaged(path=label, reason=error.strerror or str(error)) from error
+    if not found:
+        raise ArchiveDamaged(path=label, reason="it names no timeline")
+    return int(found[1])
+
+
+def reach_of(archive: Archive | None, backup: Backup) -> Reach | None:
+    """Return what continues a backup; `None` if the archive is of another server, or the backup is a dump."""
+    manifest = backup.manifest
+    if archive is None or manifest.is_logical or manifest.system_identifier != archive.state.system_identifier:
+        return None
+    return archive.reach(timeline_of(backup), lsn_of(manifest.stop_lsn))
+
+
+def remove_unneeded(folder: Path) -> int:
+    """Remove the segments before the oldest base backup, and return their number; the caller holds the folder's lock.
+
+    None is removed as long as it is not certain which backups need them.
+    """
+    archive = read_archive(folder)
+    if archive is None:
+        return 0
+    begins: list[int] = []
+    for path in complete(folder):
+        try:
+            manifest = read_manifest(path)
+        except TatameError:
+            # It may need any of them.
+            return 0
+        if not manifest.is_logical and manifest.system_identifier == archive.state.system_identifier:
+            begins.append(lsn_of(manifest.start_lsn) // archive.state.segment_bytes)
+    removed = 0
+    of_file = _FILE_BYTES // archive.state.segment_bytes
+    for path in _files(folder) if begins else ():
+        found = _SEGMENT.fullmatch(path.name)
+        if found and int(found[2], 16) * of_file + int(found[3], 16) < min(begins):
+            path.unlink(missing_ok=True)
+            removed += 1
+    return removed
+
+
+def begin_anew(folder: Path) -> None:
+    """Move the segments before a gap, so that pg_receivewal begins at its slot; histories stay where it finds them."""
+    earlier = folder / WAL / EARLIER
+    earlier.mkdir(mode=0o700, exist_ok=True)
+    for path in (folder / WAL).iterdir():
+        if _SEGMENT.fullmatch(path.name):
+            path.replace(earlier / path.name)
+    sync(earlier)
+    sync(folder / WAL)
+
+
+def newest_segment(folder: Path) -> tuple[int, int] | None:
+    """Return timeline and number of the newest segment or part that pg_receivewal continues; `None` if none exists."""
+    archive = read_archive(folder)
+    found = [key for key, path in (archive.segments if archive else {}).items() if path.parent.name == WAL]
+    return max(found, key=lambda key: (key[1], key[0]), default=None)
+
+
+def add_mark(folder: Path, state: State, mark: Mark) -> State:
+    """Record a mark that the archive has reached, and return the new state."""
+    before, size = state.mark, state.segment_bytes
+    if before is None or (before.timeline, before.lsn // size) != (mark.timeline, mark.lsn // size):
+        with (folder / WAL / MARKS).open("a") as file:
+            file.write(f"{mark}\n")
+    state = State(state.system_identifier, state.slot, size, mark)
+    state.write(folder)
+    return state

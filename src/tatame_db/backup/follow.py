@@ -1,0 +1,397 @@
+"""The write-ahead log of a server is archived as it comes, so that every moment can be restored."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import socket
+import time
+from dataclasses import dataclass
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from tatame_db.backup.archive import (
+    WAL,
+    Mark,
+    State,
+    add_mark,
+    begin_anew,
+    lsn_text,
+    newest_segment,
+    reach_of,
+    read_archive,
+    read_state,
+)
+from tatame_db.backup.archive_errors import (
+    ArchiveFollowed,
+    ArchiveFull,
+    ArchiveGap,
+    ArchiveOfOther,
+    FollowRefused,
+    ReceiverFailed,
+    SlotsTaken,
+)
+from tatame_db.backup.errors import FolderUnusable
+from tatame_db.backup.folder import Backup, complete
+from tatame_db.backup.manifest import read_manifest
+from tatame_db.backup.programs import program_for
+from tatame_db.backup.receiver import Receiver, receiving
+from tatame_db.database.dialect import quoted
+from tatame_db.database.driver import driver_connection
+from tatame_db.database.errors import DatabaseUnavailable
+from tatame_db.errors import TatameError
+from tatame_db.server.wheel import MAJOR_VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from datetime import datetime
+    from pathlib import Path
+    from typing import IO
+
+    from tatame_db.database.pool import Database
+
+    Connection = psycopg.Connection[tuple[Any, ...]]
+
+PREFIX = "tatame_backup_"
+_LOCK = ".follower"
+_MARK_SECONDS = 10.0
+_TICKS = 10
+_QUICK_SECONDS = 0.1
+# The program of a killed process writes its segment to the disk before it ends.
+_LEAVING_SECONDS = 5.0
+# A server that is being restarted answers for some moments more; one that still reads the slot for a dead client, too.
+_TRIES = 4
+_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 10.0
+_FULL = os.strerror(28)
+
+_FACTS = """
+SELECT current_setting('server_version_num')::int / 10000, current_setting('server_version'), pg_is_in_recovery(),
+    (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user), current_user::text,
+    current_setting('wal_level'), (SELECT system_identifier::text FROM pg_control_system()),
+    (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size')
+"""
+_MARK = "SELECT clock_timestamp(), pg_logical_emit_message(true, 'tatame_backup', '')"
+# Its commit, which waits for the disk, has written there every commit that was visible before it. What was inserted
+# since may stay in memory for long.
+_POSITION = """
+SELECT ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::int,
+    (pg_current_wal_flush_lsn() - '0/0')::bigint
+"""
+_SLOT = """
+SELECT active, wal_status, (restart_lsn - '0/0')::bigint, (pg_current_wal_flush_lsn() - '0/0')::bigint,
+    clock_timestamp(), slot_type
+FROM (SELECT) AS one LEFT JOIN pg_replication_slots ON slot_name = %s
+"""
+
+
+@dataclass(frozen=True)
+class Received:
+    """What an archive has of the write-ahead log."""
+
+    slot: str
+    lsn: str
+    """The position up to which it is on the disk."""
+    until: datetime | None
+    """The time up to which every commit is in it, by the clock of the server; `None` before the first mark."""
+    lag_bytes: int
+    lag_seconds: float | None
+
+
+@dataclass(frozen=True)
+class FollowChoices:
+    """How to archive: `after_gap` goes on after a gap, which stays; a mark says each while how far the archive is."""
+
+    after_gap: bool = False
+    mark_seconds: float = _MARK_SECONDS
+
+
+def follow_wal(
+    database: Database,
+    folder: Path,
+    choices: FollowChoices | None = None,
+    *,
+    stop: Event | None = None,
+    on_received: Callable[[Received], None] = lambda _: None,
+    on_words: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Archive the write-ahead log of a server into a folder of backups, until `stop` is set or Ctrl-C.
+
+        backup.follow_wal(database, Path("/srv/backups"))
+
+    A replication slot keeps on the server what is not archived yet, also while this does not run. A lost connection is
+    made again for as long as it takes; only the first one has to succeed. What is reported is on the disk.
+
+    Raises `FollowRefused`, `ArchiveFollowed`, `ArchiveOfOther`, `ArchiveDamaged`, `ArchiveGap`, `ArchiveFull`,
+    `ReceiverFailed`, `SlotsTaken`, `FolderUnusable`, `DatabaseUnavailable`.
+    """
+    folder = folder.expanduser().absolute()
+    with _alone(folder) as lock:
+        try:
+            _Follower(database, folder, choices or FollowChoices(), stop or Event(), lock, on_received, on_words).run()
+        except OSError as error:
+            raise FolderUnusable(folder=folder, reason=error.strerror or str(error)) from error
+
+
+def stop_following(database: Database, folder: Path) -> str | None:
+    """Drop the slot of a folder, and return its name; `None` if the server has none. What is archived stays.
+
+    Raises `ArchiveFollowed` while another process archives, and `DatabaseUnavailable`.
+    """
+    folder = folder.expanduser().absolute()
+    if not (folder / WAL).is_dir():
+        return None
+    with _alone(folder), _session(database) as connection:
+        name = _slot_of(folder)
+        found = connection.execute(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [name]
+        )
+        return name if found.fetchone() else None
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Generator[IO[str]]:
+    """Keep other followers out of the folder. Raises `ArchiveFollowed`, `FolderUnusable`."""
+    try:
+        (folder / WAL).mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (folder / WAL / _LOCK).open("a")
+    except OSError as error:
+        raise FolderUnusable(folder=folder, reason=error.strerror or str(error)) from error
+    deadline = time.monotonic() + _LEAVING_SECONDS
+    with lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise ArchiveFollowed(folder=folder) from None
+                time.sleep(0.05)
+        yield lock
+
+
+@contextlib.contextmanager
+def _session(database: Database) -> Generator[Connection]:
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        try:
+            yield driver_connection(connection)
+        except psycopg.OperationalError as error:
+            # It may be lost, and the pool would wait for its answer.
+            connection.invalidate(error)
+            raise
+
+
+def _slot_of(folder: Path) -> str:
+    """Return the name of the slot: recorded, or made from the machine and the folder."""
+    if state := read_state(folder):
+        return state.slot
+    return PREFIX + hashlib.sha256(f"{socket.gethostname()}:{folder}".encode()).hexdigest()[:8]
+
+
+class _ReceiverEnded(Exception):
+    """pg_receivewal ended; its argument is the end of its output."""
+
+
+@dataclass
+class _Follower:
+    database: Database
+    folder: Path
+    choices: FollowChoices
+    stop: Event
+    lock: IO[str]
+    on_received: Callable[[Received], None]
+    on_words: Callable[[str], None]
+    was_connected: bool = False
+    failures: int = 0
+    """Ends of pg_receivewal, or of connections, since it last received anything."""
+    position: int = 0
+
+    def __post_init__(self) -> None:
+        self.slot = _slot_of(self.folder)
+        self.state: State | None = read_state(self.folder)
+
+    def run(self) -> None:
+        """Receive until the end, and connect again when the connection is lost."""
+        while not self.stop.is_set():
+            try:
+                with _session(self.database) as connection:
+                    self._try(connection)
+            except (DatabaseUnavailable, psycopg.OperationalError) as error:
+                if not self.was_connected:
+                    raise
+                self.failures += 1
+                if self.failures == 1:
+                    self.on_words(f"the connection is lost, and is tried again: {_first_line(error)}")
+            if self.failures:
+                self.stop.wait(min(_LONGEST_PAUSE_SECONDS, _PAUSE_SECONDS * self.failures))
+
+    def _try(self, connection: Connection) -> None:
+        # A standby that is away must not hold up a mark.
+        connection.execute("SET synchronous_commit = local")
+        connection.execute("SET statement_timeout = '60s'")
+        try:
+            program, state = self._prepare(connection)
+            if not self.was_connected:
+                self.on_words(
+                    f"the slot {self.slot} keeps the log on the server while this command does not run;"
+                    f" `tatame-db backup {self.folder} --stop-following` drops it"
+                )
+            self.was_connected = True
+            with receiving(program, self.database.address, self.folder, self.slot, self.lock) as receiver:
+                self._receive(connection, receiver, state)
+        except _ReceiverEnded as ended:
+            self._explain(connection, str(ended))
+        except ArchiveGap as gap:
+            self._go_on_after(connection, gap)
+
+    def _prepare(self, connection: Connection) -> tuple[Path, State]:
+        """Ask the server, create the slot where it is missing, and refuse what leaves a gap."""
+        facts: Any = connection.execute(_FACTS).fetchone()
+        major, version, is_standby, replicates, role, level, identifier, segment_bytes = facts
+
+        def refused(reason: str, advice: str) -> FollowRefused:
+            return FollowRefused(address=self.database.address, reason=reason, advice=advice)
+
+        if str(major) != MAJOR_VERSION:
+            reason = f"it is PostgreSQL {version}, and only PostgreSQL {MAJOR_VERSION} can be restored here"
+            raise refused(reason, "use the tools of that version, such as its own pg_receivewal")
+        if not replicates:
+            raise refused(
+                f"the role {role} lacks the right REPLICATION",
+                f"run `ALTER ROLE {quoted(role)} REPLICATION` as a superuser, or use the backup role of"
+                " `tatame-db roles`",
+            )
+        if is_standby:
+            raise refused("it is a standby", "name its primary")
+        if level == "minimal":
+            raise refused("`wal_level` is minimal", "set `wal_level = replica`, and restart the server")
+        if self.state and self.state.system_identifier != identifier:
+            raise ArchiveOfOther(folder=self.folder)
+        program = program_for("pg_receivewal", self.database.address, encrypted=connection.pgconn.ssl_in_use)
+        _, status, restart, *_, kind = self._slot(connection)
+        if status == "lost":
+            raise self._gap("the server has removed what the slot was for, because it held too much")
+        if kind is None:
+            self._create_slot(connection)
+        elif restart is None:
+            connection.execute("SELECT pg_drop_replication_slot(%s)", [self.slot])
+            self._create_slot(connection)
+        if self.state is None:
+            self.state = State(identifier, self.slot, segment_bytes)
+            self.state.write(self.folder)
+        return program, self.state
+
+    def _create_slot(self, connection: Connection) -> None:
+        if newest_segment(self.folder):
+            self.on_words(f"the slot {self.slot} has been dropped on the server; it is created again")
+        try:
+            connection.execute("SELECT pg_create_physical_replication_slot(%s, true)", [self.slot])
+        except psycopg.errors.ConfigurationLimitExceeded as error:
+            raise SlotsTaken(address=self.database.address) from error
+
+    def _receive(self, connection: Connection, receiver: Receiver, state: State) -> None:
+        """Mark and report until the end. Raises `_ReceiverEnded`, `ArchiveGap`."""
+        due, pending, has_reported = 0.0, None, False
+        tick = self.choices.mark_seconds / _TICKS
+        while not self.stop.wait(min(tick, _QUICK_SECONDS) if pending or not has_reported else tick):
+            if receiver.has_ended:
+                raise _ReceiverEnded(receiver.output())
+            _, status, restart, flushed, now, _ = self._slot(connection)
+            if status == "lost":
+                raise self._gap("the server has removed what the slot was for, because it held too much")
+            received = restart or 0
+            if received > self.position:
+                self.position, self.failures = received, 0
+            if pending and received >= pending.lsn:
+                self.state = state = add_mark(self.folder, state, pending)
+                self.on_received(self._report(state, received, flushed, now))
+                if not has_reported and not self._continues_a_backup():
+                    self.on_words(f"no backup in {self.folder} is continued by this archive yet: make one now")
+                pending, has_reported = None, True
+            if time.monotonic() >= due:
+                if pending:
+                    self.on_received(self._report(state, received, flushed, now))
+                pending = pending or self._mark(connection)
+                due = time.monotonic() + self.choices.mark_seconds
+
+    def _continues_a_backup(self) -> bool:
+        archive = read_archive(self.folder)
+        for path in complete(self.folder):
+            with contextlib.suppress(TatameError):
+                reach = reach_of(archive, Backup(path, read_manifest(path)))
+                if reach and reach.segments and not reach.missing:
+                    return True
+        return False
+
+    def _mark(self, connection: Connection) -> Mark:
+        """Commit a transaction that leaves nothing but its commit."""
+        [moment, _] = self._row(connection, _MARK)
+        [timeline, lsn] = self._row(connection, _POSITION)
+        return Mark(moment, timeline, lsn)
+
+    def _report(self, state: State, received: int, flushed: int, now: datetime) -> Received:
+        until = state.mark.time if state.mark else None
+        return Received(
+            slot=self.slot,
+            lsn=lsn_text(received),
+            until=until,
+            lag_bytes=max(0, flushed - received),
+            lag_seconds=max(0.0, (now - until).total_seconds()) if until else None,
+        )
+
+    def _slot(self, connection: Connection) -> tuple[Any, ...]:
+        return self._row(connection, _SLOT, self.slot)
+
+    def _row(self, connection: Connection, query: str, *values: str) -> tuple[Any, ...]:
+        [row] = connection.execute(query.encode(), values).fetchall()
+        return row
+
+    # The end of pg_receivewal
+
+    def _explain(self, connection: Connection, output: str) -> None:
+        """Raise the error for an end that another try would meet again; else return. Raises `ArchiveGap` and others."""
+        if _FULL in output:
+            raise ArchiveFull(folder=self.folder, slot=self.slot)
+        if "has already been removed" in output:
+            self._go_on_after(connection, self._gap("the server has removed log that is not archived"))
+            return
+        if "is not in this server's history" in output or "is ahead of the WAL flush position" in output:
+            reason = "it has log that the server lacks, as after a failover to a standby that was behind"
+            self._go_on_after(connection, self._gap(reason))
+            return
+        self.failures += 1
+        if self.failures >= _TRIES:
+            # The server may report a gap in any language.
+            if not self._begins_later(connection):
+                raise ReceiverFailed(slot=self.slot, output=output)
+            self._go_on_after(connection, self._gap("the server has removed log that is not archived"))
+            return
+        self.on_words(f"pg_receivewal ended, and is started again:\n{output}")
+
+    def _begins_later(self, connection: Connection) -> bool:
+        """Whether the slot begins after the segment that the archive needs next."""
+        _, _, restart, *_ = self._slot(connection)
+        newest = newest_segment(self.folder)
+        return bool(newest and self.state and restart and newest[1] + 1 < restart // self.state.segment_bytes)
+
+    def _gap(self, reason: str) -> ArchiveGap:
+        return ArchiveGap(folder=self.folder, slot=self.slot, reason=reason)
+
+    def _go_on_after(self, connection: Connection, gap: ArchiveGap) -> None:
+        """Begin at a new slot if that was chosen, else raise."""
+        if not self.choices.after_gap:
+            raise gap
+        self.on_words(f"going on after a gap: {gap.reason}; make a new base backup now")
+        begin_anew(self.folder)
+        connection.execute(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [self.slot]
+        )
+        self.failures = 0
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

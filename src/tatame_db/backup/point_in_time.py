@@ -1,0 +1,208 @@
+"""The archive is replayed on a restored base backup, up to a moment or to its end."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from tatame_db.backup.archive import Reach, reach_of, read_archive
+from tatame_db.backup.archive_errors import GapInArchive, NoArchive, ReplayEndedEarly, ReplayFailed, TimeOutOfReach
+from tatame_db.backup.files import copy_file
+from tatame_db.backup.folder import Backup, choose, complete
+from tatame_db.backup.manifest import read_manifest
+from tatame_db.database.address import readable, without_environment
+from tatame_db.errors import TatameError, listed
+from tatame_db.server.errors import ProgramFailed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sqlalchemy import URL
+
+    from tatame_db.server.embedded import EmbeddedServer
+
+LATEST: Literal["latest"] = "latest"
+Moment = datetime | Literal["latest"]
+
+_SETTINGS = "postgresql.auto.conf"
+_SIGNAL = "recovery.signal"
+_LAST = re.compile(r"last completed transaction was at log time (.+)$", re.MULTILINE)
+_PROBLEM = re.compile(r"LOG: +((?:invalid|unexpected|record|incorrect|there is no|could not).+)$", re.MULTILINE)
+_PAUSE_SECONDS = 0.1
+_SHOWN_LINES = 8
+# A position at the end of a page may be written with or without the head of the next one.
+_PAGE_HEAD_BYTES = 40
+_RECOVERED = """
+SELECT pg_is_in_recovery(), pg_last_xact_replay_timestamp(), (pg_last_wal_replay_lsn() - '0/0')::bigint
+"""
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What was replayed on a base backup."""
+
+    target: Moment
+    last_transaction: datetime | None
+    """When the last transaction that was restored was committed; `None` if there was none since the base backup."""
+
+
+def choose_before(place: Path, at: Moment | None) -> Path:
+    """Return the newest base backup of a folder that ended before a time, or this one.
+
+    Raises `NoBackup`, `NoArchive`, `TimeOutOfReach`.
+    """
+    path = choose(place)
+    if at is None or at == LATEST or path == place:
+        return path
+    ends: list[datetime] = []
+    for candidate in reversed(complete(place)):
+        try:
+            manifest = read_manifest(candidate)
+        except TatameError:
+            continue
+        if not manifest.is_logical:
+            ends.append(manifest.ended)
+            if manifest.ended < at:
+                return candidate
+    if not ends:
+        raise NoArchive(backup=path, reason="a dump has the rows of one moment")
+    archive = read_archive(place)
+    raise _out_of_reach(str(place), at, ends[-1], archive.marks[-1].time if archive and archive.marks else ends[0])
+
+
+def _out_of_reach(subject: str, at: Moment, first: datetime, last: datetime) -> TimeOutOfReach:
+    # The first is excluded.
+    begin = first + timedelta(milliseconds=1)
+    return TimeOutOfReach(subject=subject, time=_text(at), first=_text(begin), last=_text(max(begin, last)))
+
+
+def _text(moment: Moment) -> str:
+    return moment if isinstance(moment, str) else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3] + " UTC"
+
+
+@dataclass(frozen=True)
+class Replay:
+    """How the archive is replayed on one base backup: into its log directory, from where PostgreSQL recovers."""
+
+    backup: Backup
+    at: Moment
+    reach: Reach
+    segments: list[tuple[str, Path]]
+    size_bytes: int
+
+    def write(self, data: Path) -> None:
+        """Add the log to a copy of the backup's data, and tell PostgreSQL how far to recover."""
+        for name, path in [*self.segments, *((path.name, path) for path in self.reach.histories)]:
+            copy_file(str(path), str(data / "pg_wal" / name))
+        settings = {
+            # All is in the directory of the log already.
+            "restore_command": "false",
+            "recovery_target_timeline": str(self.reach.timeline),
+            # So that a limit that the original has raised meanwhile stops nothing.
+            "hot_standby": "off",
+        }
+        if isinstance(self.at, datetime):
+            settings |= {
+                "recovery_target_time": f"{self.at.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}+00",
+                "recovery_target_action": "promote",
+            }
+        (data / _SETTINGS).write_text("".join(f"{name} = '{value}'\n" for name, value in settings.items()))
+        (data / _SIGNAL).touch()
+
+    def run(self, server: EmbeddedServer, address: URL) -> Replayed:
+        """Start a server on that data, and wait until it has recovered. Raises `ReplayEndedEarly`, `ReplayFailed`."""
+        try:
+            server.start()
+        except ProgramFailed as error:
+            raise self._failure(server) from error
+        last, lsn = self._wait(server, address)
+        if self.at == LATEST and self.reach.marks and lsn + _PAGE_HEAD_BYTES < self.reach.marks[-1].lsn:
+            raise self._ended_early(server, self.reach.marks[-1].time, _text(last) if last else None)
+        (server.data / _SETTINGS).unlink()
+        return Replayed(self.at, last)
+
+    def _wait(self, server: EmbeddedServer, address: URL) -> tuple[datetime | None, int]:
+        conninfo = make_conninfo(readable(address), **without_environment(address))
+        while True:
+            try:
+                with psycopg.connect(conninfo) as connection:
+                    row: Any = connection.execute(_RECOVERED).fetchone()
+                    if not row[0]:
+                        return row[1], int(row[2])
+            except psycopg.OperationalError:
+                # It takes no connection before it has recovered.
+                if not server.is_running:
+                    raise self._failure(server) from None
+            time.sleep(_PAUSE_SECONDS)
+
+    def _failure(self, server: EmbeddedServer) -> TatameError:
+        log = server.log.read_text(errors="replace")
+        if "recovery ended before configured recovery target was reached" in log:
+            found = _LAST.search(log)
+            return self._ended_early(server, self.at, found[1] if found else None)
+        lines = [line for line in log.splitlines() if any(level in line for level in ("FATAL", "PANIC", "DETAIL"))]
+        return ReplayFailed(backup=self.backup.path, output=listed(lines[-_SHOWN_LINES:]) or listed(["see the server"]))
+
+    def _ended_early(self, server: EmbeddedServer, target: Moment, last: str | None) -> ReplayEndedEarly:
+        problems = _PROBLEM.findall(server.log.read_text(errors="replace"))
+        reason = f"; PostgreSQL reports: {problems[-1]}" if problems else ""
+        return ReplayEndedEarly(
+            backup=self.backup.path,
+            time=_text(target),
+            last=last or f"{_text(self.backup.manifest.ended)}, when the backup ended",
+            reason=reason,
+        )
+
+
+def replay_of(backup: Backup, at: Moment) -> Replay:
+    """Return how a time is restored from a backup; the caller keeps it from being removed.
+
+    Raises `NoArchive`, `GapInArchive`, `TimeOutOfReach`, `ArchiveDamaged`.
+    """
+    folder, manifest = backup.path.parent, backup.manifest
+    if manifest.is_logical:
+        raise NoArchive(backup=backup.path, reason="a dump has the rows of one moment")
+    archive = read_archive(folder)
+    reach = reach_of(archive, backup)
+    if archive is None or reach is None:
+        reason = "its folder has no archive" if archive is None else "the archive of its folder is of another server"
+        raise NoArchive(backup=backup.path, reason=reason)
+    if not reach.segments:
+        reason = "the archive ends before it"
+        if reach.missing:
+            reason = f"the archive begins later, and the segment {reach.missing} is missing"
+        raise NoArchive(backup=backup.path, reason=reason)
+    until = reach.until or manifest.ended
+    if reach.missing and (isinstance(at, str) or at >= until):
+        raise GapInArchive(backup=backup.path, missing=reach.missing, last=_text(until))
+    if isinstance(at, datetime) and not (reach.until and manifest.ended < at < reach.until):
+        raise _out_of_reach(f"the backup {backup.path}", at, manifest.ended, until)
+    segments = reach.segments
+    if isinstance(at, datetime):
+        # The mark is a commit after the time, so no later segment is needed; its commit may begin in the one before.
+        needed = next(mark.lsn for mark in reach.marks if mark.time > at) // archive.state.segment_bytes
+        segments = [segment for segment in segments if segment[0] <= needed]
+    size = len(segments) * archive.state.segment_bytes
+    return Replay(backup, at, reach, [(name, path) for _, name, path in segments], size)
+
+
+def restorable_until(backup: Backup) -> tuple[datetime, str | None]:
+    """Return up to when a backup can be restored, and what ends its archive, if that is a gap."""
+    ended = backup.manifest.ended
+    try:
+        archive = read_archive(backup.path.parent)
+        reach = reach_of(archive, backup)
+    except TatameError as error:
+        return ended, " ".join(error.what.split())
+    if archive is None or reach is None:
+        return ended, None
+    problem = f"gap in the archive: {reach.missing} is missing" if reach.missing else None
+    if not reach.segments and problem is None:
+        problem = "the archive ends before it"
+    return max(ended, reach.until or ended), problem

@@ -1,0 +1,123 @@
+"""What the commands for backups do with the archive of the write-ahead log, and print of it."""
+
+from __future__ import annotations
+
+import signal
+from datetime import UTC, datetime
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from tatame_db.cli import console
+from tatame_db.errors import counted
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tatame_db.backup import Moment, Received, ReplayDrilled
+    from tatame_db.cli.app import Target
+
+_INTERRUPTED = "all that was received is on the disk"
+
+
+def follow(target: Target, folder: Path, *, after_gap: bool, as_json: bool) -> None:
+    """Archive until Ctrl-C, which interrupts the command, or SIGTERM, which ends it."""
+    from tatame_db import backup as backups
+
+    stop = Event()
+
+    def end(_number: int, _frame: object) -> None:
+        stop.set()
+
+    # A service is stopped by this signal, and has not failed then.
+    signal.signal(signal.SIGTERM, end)
+    try:
+        backups.follow_wal(
+            target.database,
+            folder,
+            backups.FollowChoices(after_gap=after_gap),
+            stop=stop,
+            on_received=_show_json if as_json else _show,
+            on_words=console.say,
+        )
+    except KeyboardInterrupt as interrupted:
+        interrupted.add_note(_INTERRUPTED)
+        raise
+    console.say(f"ended: {_INTERRUPTED}")
+
+
+def _show(received: Received) -> None:
+    until = f"complete until {moment(received.until)}" if received.until else "no time is known yet"
+    console.say(
+        f"{datetime.now():%H:%M:%S}  received {received.lsn}  {until}  {counted(received.lag_bytes, 'byte')} behind"
+    )
+
+
+def _show_json(received: Received) -> None:
+    facts: dict[str, Any] = {
+        "slot": received.slot,
+        "lsn": received.lsn,
+        "until": received.until and received.until.isoformat(),
+        "lag_bytes": received.lag_bytes,
+        "lag_seconds": received.lag_seconds,
+    }
+    console.answer_json_line(facts)
+
+
+def stop_following(target: Target, folder: Path, *, as_json: bool) -> None:
+    """Drop the slot."""
+    from tatame_db import backup as backups
+
+    dropped = backups.stop_following(target.database, folder)
+    if as_json:
+        console.answer_json({"dropped": dropped})
+    else:
+        console.answer(f"dropped   {dropped}" if dropped else "nothing to drop: the server has no slot for this folder")
+
+
+def parse_moment(text: str | datetime) -> Moment:
+    """Read the value of `--at`; a time without a zone is one of this machine, which is printed."""
+    if not isinstance(text, str) or text == "latest":
+        return text  # type: ignore[return-value]  # Typer passes a parsed value again
+    try:
+        found = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise typer.BadParameter("a time is like 2026-03-01 10:00:00+01:00, or `latest`") from None
+    if found.tzinfo is None:
+        found = found.astimezone()
+        console.say(f"{text} has no zone, so it is read as {found:%Y-%m-%d %H:%M:%S%z}, the local time")
+    return found
+
+
+def moment(time: datetime) -> str:
+    """Write a time to the second."""
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def replay_facts(drilled: ReplayDrilled) -> dict[str, Any]:
+    """Return the drill of an archive as JSON."""
+    last = drilled.replayed.last_transaction
+    return {
+        "last_transaction": last and last.isoformat(),
+        "rows": sum(contents.rows for contents in drilled.contents.values()),
+        "schema_problems": drilled.schema_problems,
+        "seconds": round(drilled.seconds, 1),
+    }
+
+
+def show_replay(drilled: ReplayDrilled) -> None:
+    """Print what was replayed, and that nothing compares it."""
+    last = drilled.replayed.last_transaction
+    rows = counted(sum(contents.rows for contents in drilled.contents.values()), "row")
+    tables = counted(sum(len(contents.tables) for contents in drilled.contents.values()), "table")
+    schema = "no migrations" if drilled.schema_problems is None else "matches its migrations"
+    console.answer(f"replayed  {replayed_text(last)}")
+    console.answer(f"read      {rows} in {tables}; no digests of that moment exist to compare with")
+    console.answer(f"schema    {'differs' if drilled.schema_problems else schema}")
+    console.answer(f"time      a restore with the archive takes about {counted(round(drilled.seconds) or 1, 'second')}")
+
+
+def replayed_text(last: datetime | None) -> str:
+    """State the last transaction."""
+    return f"the last transaction is of {moment(last)}" if last else "no transaction since the backup"

@@ -1,0 +1,486 @@
+"""Every second can be restored: the log is archived as it comes, and what is missing is never skipped."""
+
+from __future__ import annotations
+
+import os
+import queue
+import secrets
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import URL
+from tests.conftest import new_directory, run_sql
+from tests.database.standbys import standby_pair
+from tests.forks import Zygote
+
+from tatame_db import backup, roles
+from tatame_db.backup import follow
+from tatame_db.backup.archive import WAL, State, read_archive, read_state
+from tatame_db.database.address import readable
+from tatame_db.database.creation import create_missing_database
+from tatame_db.database.pool import Database
+from tatame_db.errors import TatameError
+from tatame_db.roles import Names
+from tatame_db.server import run_directory
+from tatame_db.server.embedded import EmbeddedServer
+from tatame_db.server.run_directory import new_run_directory
+
+MARKS = 0.1
+HOSTILE = 'o\'d "b" $(touch x) %p %f'
+NEXT = ("INSERT INTO notes VALUES (0)", "SELECT pg_switch_wal()", "CHECKPOINT")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def disk() -> Generator[None]:
+    """Start scratch servers in memory, and refuse a second follower at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        directory = new_directory()
+        patch.delenv("TMPDIR", raising=False)
+        patch.setattr(run_directory, "_DISK", directory)
+        patch.setattr(follow, "_PAUSE_SECONDS", 0.05)
+        yield
+        shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="module")
+def home() -> Generator[Path]:
+    path = new_directory()
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def origin(home: Path) -> Generator[EmbeddedServer]:
+    """A server with a table of notes and the four roles."""
+    server = EmbeddedServer(home / "origin", durable=False)
+    server.start()
+    create_missing_database(server.address)
+    run_sql(server.address, "CREATE TABLE notes (id int); CREATE EXTENSION IF NOT EXISTS plpgsql")
+    with Database(server.address) as database, database.engine.connect() as connection:
+        roles.apply(connection, Names())
+    yield server
+    server.delete()
+
+
+@pytest.fixture(scope="module")
+def made(origin: EmbeddedServer, home: Path) -> backup.Made:
+    with Database(origin.address) as database:
+        made = backup.make(database, home / "backups")
+    run_sql(origin.address, "SELECT pg_create_physical_replication_slot('since_backup', true)")
+    return made
+
+
+@pytest.fixture
+def folder(made: backup.Made, directory: Path, origin: EmbeddedServer) -> Generator[Path]:
+    """A folder with the base backup, which tests only read, for an archive of its own."""
+    folder = directory / HOSTILE
+    folder.mkdir()
+    (folder / made.backup.path.name).symlink_to(made.backup.path)
+    (folder / WAL).mkdir()
+    # As if it had been followed since the backup.
+    slot = f"tatame_backup_{secrets.token_hex(4)}"
+    State(made.backup.manifest.system_identifier, slot, 16 << 20).write(folder)
+    run_sql(origin.address, f"SELECT pg_copy_physical_replication_slot('since_backup', '{slot}')")
+    yield folder
+    with Database(origin.address) as database:
+        backup.stop_following(database, folder)
+
+
+class Following:
+    """A follower in a thread."""
+
+    def __init__(self, address: URL, folder: Path, **choices: Any) -> None:
+        self.reports: queue.Queue[backup.Received | TatameError | None] = queue.Queue()
+        self.words: list[str] = []
+        self.stop = threading.Event()
+        arguments = (address, folder, backup.FollowChoices(mark_seconds=MARKS, **choices))
+        self.thread = threading.Thread(target=self._run, args=arguments)
+        self.thread.start()
+
+    def _run(self, address: URL, folder: Path, choices: backup.FollowChoices) -> None:
+        end: TatameError | None = None
+        try:
+            with Database(address) as database:
+                backup.follow_wal(
+                    database,
+                    folder,
+                    choices,
+                    stop=self.stop,
+                    on_received=self.reports.put,
+                    on_words=self.words.append,
+                )
+        except TatameError as error:
+            end = error
+        finally:
+            self.reports.put(end)
+
+    def wait(self, moment: datetime) -> backup.Received:
+        """Wait until everything before a moment is archived."""
+        while True:
+            report = self.reports.get(timeout=60)
+            if not isinstance(report, backup.Received):
+                raise report or AssertionError("it has ended")
+            if report.until and report.until > moment:
+                return report
+
+    def end(self) -> None:
+        self.stop.set()
+        self.thread.join()
+
+
+@contextmanager
+def following(address: URL, folder: Path, **choices: Any) -> Generator[Following]:
+    follower = Following(address, folder, **choices)
+    try:
+        # Its slot keeps from now on what is written.
+        follower.wait(datetime.min.replace(tzinfo=UTC))
+        yield follower
+    finally:
+        follower.end()
+
+
+def end_of(address: URL, folder: Path) -> TatameError:
+    """Return the error with which a follower ends."""
+    follower = Following(address, folder)
+    try:
+        while isinstance(report := follower.reports.get(timeout=60), backup.Received):
+            pass
+    finally:
+        follower.end()
+    assert report
+    return report
+
+
+def slot_of(folder: Path) -> str:
+    state = read_state(folder)
+    assert state
+    return state.slot
+
+
+def switch(address: URL) -> None:
+    """Begin the next segment, and let the server remove what it needs no more."""
+    for statement in NEXT:
+        run_sql(address, statement)
+
+
+def ask(address: URL, query: str) -> Any:
+    with psycopg.connect(readable(address), autocommit=True) as connection:
+        row = connection.execute(query.encode()).fetchone()
+        return row and row[0]
+
+
+def write(address: URL, number: int) -> datetime:
+    """Commit a note, and return a moment after it by the clock of the server."""
+    run_sql(address, f"INSERT INTO notes VALUES ({number})")
+    moment = ask(address, "SELECT clock_timestamp()")
+    assert isinstance(moment, datetime)
+    return moment
+
+
+def restored(folder: Path, place: Path, at: backup.Moment) -> tuple[list[int], backup.Restored]:
+    done = backup.restore(folder, place, at=at)
+    with psycopg.connect(readable(done.server.address)) as connection:
+        notes = [number for (number,) in connection.execute("SELECT id FROM notes WHERE id > 0 ORDER BY id")]
+    return notes, done
+
+
+def segments(folder: Path) -> list[Path]:
+    return sorted(path for path in (folder / WAL).iterdir() if len(path.name) == 24)
+
+
+def reach(folder: Path) -> tuple[datetime, str | None]:
+    """Return up to when the backup of a folder can be restored, and which gap ends its archive."""
+    [listed] = backup.list_backups(folder)
+    assert listed.manifest
+    return backup.restorable_until(backup.Backup(listed.path, listed.manifest))
+
+
+# --- Restore ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_moment_since_the_backup_is_restored(origin: EmbeddedServer, folder: Path, directory: Path) -> None:
+    run_sql(origin.address, "DELETE FROM notes")
+    with following(origin.address.set(username=Names().backup), folder) as follower:
+        first = write(origin.address, 1)
+        switch(origin.address)
+        second = write(origin.address, 2)
+        report = follower.wait(second)
+        state = read_state(folder)
+        assert state
+        assert report.slot == state.slot
+        assert report.lag_seconds is not None
+        # Another follower waits for a process that was killed, and is then refused.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(follow, "_LEAVING_SECONDS", 0)
+            with Database(origin.address) as database:
+                with pytest.raises(backup.ArchiveFollowed):
+                    backup.follow_wal(database, folder)
+                with pytest.raises(backup.ArchiveFollowed):
+                    backup.stop_following(database, folder)
+        notes, done = restored(folder, directory / "one", first)
+        assert notes == [1]
+        done.server.delete()
+    assert any("--stop-following` drops it" in words for words in follower.words)
+    third = write(origin.address, 3)
+
+    notes, done = restored(folder, directory / "two", "latest")
+    assert notes == [1, 2]
+    server = done.server
+    try:
+        assert done.replayed
+        assert done.replayed.last_transaction
+        assert second - timedelta(minutes=1) < done.replayed.last_transaction < third
+        # It starts again as any server, and takes writes.
+        server.stop()
+        server.start()
+        assert ask(server.address, "SELECT pg_is_in_recovery()") is False
+        assert ask(server.address, "SHOW hot_standby") == "on"
+        run_sql(server.address, "INSERT INTO notes VALUES (9)")
+    finally:
+        server.delete()
+
+    path = done.backup.path
+    until, problem = backup.restorable_until(done.backup)
+    assert (second < until < third, problem) == (True, None)
+    for place, moment in ((folder, third), (path, third), (path, done.backup.manifest.ended), (folder, datetime.min)):
+        with pytest.raises(backup.TimeOutOfReach, match="restores the times from"):
+            backup.restore(place, directory / "three", at=moment.replace(tzinfo=UTC))
+    with pytest.raises(backup.NoArchive, match="a dump has the rows of one moment"):
+        backup.point_in_time.replay_of(
+            replace(done.backup, manifest=replace(done.backup.manifest, method="logical")), "latest"
+        )
+    assert sorted(path.name for path in directory.iterdir()) == [HOSTILE]
+    assert not Path("x").exists()
+
+
+def test_a_drill_replays_the_archive_and_reads_it(origin: EmbeddedServer, folder: Path) -> None:
+    with following(origin.address, folder) as follower:
+        follower.wait(write(origin.address, 1))
+    drilled = backup.drill_replay(folder, "latest")
+    assert (drilled.error, drilled.schema_problems) == (None, None)
+    assert drilled.contents["tatame"].tables["public.notes"].rows > 0
+    assert list(new_run_directory(on_disk=True).parent.iterdir()) == []
+
+
+def test_what_is_missing_or_damaged_is_not_skipped(origin: EmbeddedServer, folder: Path, directory: Path) -> None:
+    with following(origin.address, folder) as follower:
+        follower.wait(write(origin.address, 1))
+        for _ in range(3):
+            switch(origin.address)
+            moment = write(origin.address, 2)
+            follower.wait(moment)
+    [*_, victim, last] = segments(folder)
+    whole = victim.read_bytes()
+    victim.write_bytes(bytes(len(whole)))
+    at: backup.Moment
+    for at in (moment, "latest"):
+        with pytest.raises(backup.ReplayEndedEarly, match=r"its last transaction is of .*PostgreSQL reports: "):
+            backup.restore(folder, directory / "place", at=at)
+    with pytest.raises(backup.ReplayEndedEarly) as caught:
+        backup.drill_replay(folder, moment)
+    assert caught.value.exit_code == 3
+    victim.unlink()
+    until, problem = reach(folder)
+    assert problem == f"gap in the archive: {victim.name} is missing"
+    assert until < moment
+    for at in (moment, "latest"):
+        with pytest.raises(backup.GapInArchive, match=f"the segment {victim.name} is missing"):
+            backup.restore(folder, directory / "place", at=at)
+    assert last.exists()
+    assert sorted(path.name for path in directory.iterdir()) == [HOSTILE]
+
+
+# --- Gaps -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_gap_is_named_and_left_only_where_that_is_chosen(fresh_server: EmbeddedServer, directory: Path) -> None:
+    fresh_server.start()
+    create_missing_database(fresh_server.address)
+    address, folder = fresh_server.address, directory / "backups"
+    run_sql(address, "CREATE TABLE notes (id int)")
+    with Database(address) as database:
+        backup.make(database, folder)
+    with following(address, folder) as follower:
+        before = write(address, 1)
+        follower.wait(before)
+    # Another drops the slot; the log that follows is still on the server.
+    with Database(address) as database:
+        slot = backup.stop_following(database, folder)
+        assert slot
+        assert backup.stop_following(database, folder) is None
+    with following(address, folder) as follower:
+        follower.wait(write(address, 2))
+    assert any("has been dropped on the server" in words for words in follower.words)
+
+    def lose() -> None:
+        run_sql(address, "ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
+        run_sql(address, "SELECT pg_reload_conf()")
+        try:
+            while ask(address, f"SELECT wal_status FROM pg_replication_slots WHERE slot_name = '{slot}'") != "lost":
+                switch(address)
+        finally:
+            run_sql(address, "ALTER SYSTEM RESET max_slot_wal_keep_size")
+            run_sql(address, "SELECT pg_reload_conf()")
+
+    lose()
+    assert "because it held too much" in end_of(address, folder).what
+    with Database(address) as database:
+        backup.stop_following(database, folder)
+    assert "log that is not archived" in end_of(address, folder).what
+    with following(address, folder, after_gap=True) as follower:
+        after = write(address, 3)
+        follower.wait(after)
+    assert any("make a new base backup now" in words for words in follower.words)
+    until, problem = reach(folder)
+    assert until < after
+    assert str(problem).startswith("gap in the archive: ")
+    archive = read_archive(folder)
+    assert archive
+    assert archive.marks[-1].time > after
+
+
+def test_what_cannot_be_followed_is_refused(origin: EmbeddedServer, folder: Path, directory: Path) -> None:
+    def refused(address: URL, error: type[TatameError], words: str) -> None:
+        with Database(address) as database, pytest.raises(error, match=words):
+            backup.follow_wal(database, folder)
+
+    refused(origin.address.set(username=Names().read_only), backup.FollowRefused, "lacks the right REPLICATION")
+    with psycopg.connect(readable(origin.address), autocommit=True) as connection:
+        free = int(ask(origin.address, "SHOW max_replication_slots"))
+        for number in range(free):
+            with suppress(psycopg.errors.ConfigurationLimitExceeded):
+                connection.execute("SELECT pg_create_physical_replication_slot(%s)", [f"full_{number}"])
+        run_sql(origin.address, f"SELECT pg_drop_replication_slot('{slot_of(folder)}')")
+        connection.execute("SELECT pg_create_physical_replication_slot('full')")
+        try:
+            refused(origin.address, backup.SlotsTaken, "are in use")
+        finally:
+            connection.execute(
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name ~ 'full'"
+            )
+    with following(origin.address, folder) as follower:
+        follower.wait(write(origin.address, 1))
+    state = read_state(folder)
+    assert state
+    replace(state, system_identifier="7").write(folder)
+    refused(origin.address, backup.ArchiveOfOther, "of another server")
+    (directory / "file").touch()
+    with Database(origin.address) as database, pytest.raises(backup.FolderUnusable):
+        backup.follow_wal(database, directory / "file")
+
+
+# --- Killed, cut, full ------------------------------------------------------------------------------------------------
+
+KILLED = """
+import os
+from pathlib import Path
+from tatame_db import backup
+from tatame_db.database.pool import Database
+
+with Database({address!r}) as database:
+    backup.follow_wal(
+        database,
+        Path({folder!r}),
+        backup.FollowChoices(mark_seconds=0.1),
+        on_received=lambda _: os.kill(os.getpid(), 9),
+    )
+"""
+
+
+def test_a_killed_follower_and_a_server_that_crashes_leave_no_gap(
+    origin: EmbeddedServer, folder: Path, directory: Path, zygote: Zygote, tmp_path: Path
+) -> None:
+    run_sql(origin.address, "DELETE FROM notes")
+    code = KILLED.format(address=readable(origin.address), folder=str(folder))
+    for number in (1, 2):
+        write(origin.address, number)
+        assert zygote.run(cwd=tmp_path, environment=dict(os.environ), code=code).returncode == -9
+    switch(origin.address)
+    with following(origin.address, folder) as follower:
+        follower.wait(write(origin.address, 3))
+        origin._stop("immediate")
+        origin.start()
+        follower.wait(write(origin.address, 4))
+        run_sql(origin.address, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active")
+        follower.wait(write(origin.address, 5))
+    assert any("lost" in words or "started again" in words for words in follower.words)
+    notes, done = restored(folder, directory / "place", "latest")
+    assert notes == [1, 2, 3, 4, 5]
+    done.server.delete()
+
+
+FULL = """
+import sys
+from pathlib import Path
+from tatame_db import backup
+from tatame_db.database.pool import Database
+
+with Database(sys.argv[1]) as database:
+    try:
+        backup.follow_wal(database, Path(sys.argv[2]), backup.FollowChoices(mark_seconds=0.1))
+    except backup.ArchiveFull as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone mounts file systems")
+def test_a_full_disk_is_named_and_loses_nothing(origin: EmbeddedServer, directory: Path) -> None:
+    script = 'mount -t tmpfs -o size=20m none "$2" && exec "$0" -c "$3" "$1" "$2"'
+    arguments = [sys.executable, readable(origin.address), str(directory), FULL]
+    with psycopg.connect(readable(origin.address), autocommit=True) as connection:
+        try:
+            process = subprocess.Popen(
+                ["unshare", "--mount", "sh", "-ec", script, *arguments], stdout=subprocess.PIPE, text=True
+            )
+            while process.poll() is None:
+                connection.execute("SELECT pg_logical_emit_message(true, 'test', repeat('x', 1000000), true)")
+            output = process.communicate()[0]
+            assert "is full" in output
+            assert "holds the rest on the server" in output
+            lost = "SELECT FROM pg_replication_slots WHERE wal_status NOT IN ('reserved', 'extended')"
+            assert connection.execute(lost).fetchall() == []
+        finally:
+            connection.execute(
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name <> 'since_backup'"
+            )
+
+
+# --- Failover ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+def test_a_promoted_standby_is_followed_on_its_timeline(directory: Path) -> None:
+    server = EmbeddedServer(directory / "primary", durable=False)
+    try:
+        with standby_pair(server, directory / "standby") as pair:
+            run_sql(server.address, "CREATE TABLE notes (id int)")
+            folder = directory / "backups"
+            with Database(server.address) as database:
+                backup.make(database, folder)
+            with Database(pair.standby) as database, pytest.raises(backup.FollowRefused, match="it is a standby"):
+                backup.follow_wal(database, folder)
+            with following(pair.both, folder) as follower:
+                follower.wait(write(server.address, 1))
+                lsn = ask(server.address, "SELECT pg_current_wal_lsn()")
+                while not ask(pair.standby, f"SELECT pg_last_wal_replay_lsn() >= '{lsn}'"):
+                    pass
+                pair.kill_primary()
+                pair.promote()
+                follower.wait(write(pair.standby, 2))
+            assert [word for word in follower.words if "the connection is lost" in word or "started again" in word]
+            notes, done = restored(folder, directory / "place", "latest")
+            done.server.delete()
+            assert notes == [1, 2]
+            assert reach(folder)[1] is None
+    finally:
+        server.delete()
