@@ -12,6 +12,7 @@ from sqlalchemy import URL, Engine, event
 from sqlalchemy.exc import DisconnectionError
 
 from tatame_db.database.address import parse_address, readable, without_environment
+from tatame_db.database.citus import HAS_CITUS, SEQUENTIAL, is_query, know
 from tatame_db.database.connecting import DatabasePool, PoolStatistics
 from tatame_db.database.dialect import OLDEST_SERVER, SCHEMA, qualify
 from tatame_db.database.driver import check_intervals, driver_connection, is_gone
@@ -77,7 +78,8 @@ def _prepare_session() -> str:
     set_pooled = ", ".join(f"set_config('{name}', '{SESSION_SETTINGS[name]}', false)" for name in _POOLED_SETTINGS)
     direct = "pg_backend_pid() = %(pid)s"
     return (
-        f"SELECT {direct}, CASE WHEN {direct} THEN ARRAY[{set_all}] ELSE ARRAY[{set_pooled}] END, "
+        f"SELECT {direct}, CASE WHEN {direct} THEN ARRAY[{set_all}] ELSE ARRAY[{set_pooled}] END, {HAS_CITUS}, "
+        f"CASE WHEN {direct} AND {HAS_CITUS} THEN {SEQUENTIAL} END, "
         f"CASE WHEN {direct} AND %(limit)s::text IS NOT NULL THEN set_config('statement_timeout', %(limit)s, false) END"
     )
 
@@ -235,7 +237,8 @@ class Connections:
         cursor = connection.cursor()
         limit = None if self._statement_timeout_ms is None else f"{self._statement_timeout_ms}ms"
         cursor.execute(_PREPARE_SESSION, {"pid": driver.info.backend_pid, "limit": limit})
-        [(direct, *_)] = cursor.fetchall()
+        [(direct, _, has_citus, *_)] = cursor.fetchall()
+        know(self._sync_engine, has_citus=has_citus)
         entry.info["pooled"] = self._is_pooled = not direct
         if not direct:
             # PgBouncer and Supabase lend each transaction another session, which knows no statement prepared before.
@@ -317,6 +320,8 @@ class Connections:
         if wrapped:
             wrapped.args = (f"({type(error).__module__}.{type(error).__name__}) {error}",)
         driver = driver_connection(context.connection)
+        if error.sqlstate == "0A000" and not is_query(context.statement):
+            return None
         return statement_error(self.address, error, driver.pgconn)
 
 

@@ -213,6 +213,16 @@ class ServerReadOnly(DatabaseUnavailable):
 
 
 @fact
+class NotOnCitus(DatabaseUnavailable):
+    """Citus does not run a statement on tables that it has placed on several nodes."""
+
+    reason: str
+    what = "Citus at {where} does not run this statement: {reason}"
+    means = "The statement changed nothing; roll its transaction back."
+    fix = "write it as `docs/citus.md` shows, which lists all that tables on several nodes cannot do"
+
+
+@fact
 class NotAReplica(DatabaseUnavailable):
     """`DATABASE_REPLICA_URL` leads to another database than `DATABASE_URL`, and not to a copy of it."""
 

@@ -9,12 +9,14 @@ import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db.database.address import hosts_of, is_local
+from tatame_db.database.citus import is_on_citus
 from tatame_db.database.errors import (
     ConnectionCut,
     ConnectionRefused,
     DatabaseMissing,
     DatabaseUnavailable,
     HostUnknown,
+    NotOnCitus,
     OutcomeUnknown,
     PasswordRejected,
     PoolerBusy,
@@ -110,6 +112,10 @@ def statement_error(address: URL, error: psycopg.Error, connection: PGconn | Non
     reason = error.diag.message_primary or str(error).strip()
     if isinstance(error, psycopg.errors.ReadOnlySqlTransaction) and not _asked_for_reads_only(connection):
         return ServerReadOnly(address=address, reason=reason)
+    # A statement that was prepared before a change of its table has the same SQLSTATE, and is the server's own matter.
+    is_refused = error.sqlstate == "0A000" and error.diag.source_function != "RevalidateCachedQuery"
+    if is_refused and is_on_citus(address):
+        return NotOnCitus(address=address, reason=reason)
     if isinstance(error, psycopg.errors.ProtocolViolation):
         # PgBouncer's only SQLSTATE. It also reports the loss of a server that may have run the statement.
         kind = _kind(_ANSWERS, reason, DatabaseUnavailable)

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Interval,
     LargeBinary,
     String,
+    Table,
     Text,
     Time,
     Uuid,
@@ -31,8 +32,10 @@ from sqlalchemy import (
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.exc import CompileError
 from sqlalchemy.orm import aliased
+from sqlalchemy.sql.selectable import Exists
 from sqlalchemy.sql.util import ClauseAdapter
 
+from tatame_db.database.citus import has_subquery, plain, replace_elements, replaceable, select_of
 from tatame_db.database.dialect import DIALECT
 from tatame_db.queries.clauses import checked_count
 from tatame_db.queries.columns import mapped_elsewhere
@@ -197,13 +200,13 @@ def _selection(description: RelationRead, entity: Any, *, joined: bool) -> _Sele
             joins += [(alias, and_(is_related, *map(adapt, relation.conditions))), *inner.joins]
             # The key comes first, and is NULL if the join found no row.
             columns += [getattr(alias, primary_key(relation)[0]), *inner.columns]
-            makers.append(_joined_row(inner.make_row, start, len(columns)))
+            makers.append(joined_row(inner.make_row, start, len(columns)))
         else:
             column, make = json_column(relation, entity, start)
             columns.append(column)
             makers.append(make)
     row = struct_of(description)
-    return _Selection(columns, joins, _row_maker(row, len(description.column_names), makers))
+    return _Selection(columns, joins, row_maker(row, len(description.column_names), makers))
 
 
 def _json(relation: RelationRead, entity: Any) -> ScalarSelect[Any]:
@@ -225,7 +228,7 @@ def _json(relation: RelationRead, entity: Any) -> ScalarSelect[Any]:
 
 def json_fields(relation: RelationRead, alias: Any) -> list[Any]:
     """Select the columns of related rows and their relations; raises `ReadInvalid` for what JSON cannot represent."""
-    _check_json(relation)
+    check_json(relation)
     columns = [getattr(alias, name) for name in relation.column_names]
     return columns + [_json(inner, alias) for inner in relation.relations]
 
@@ -233,7 +236,7 @@ def json_fields(relation: RelationRead, alias: Any) -> list[Any]:
 def json_column(relation: RelationRead, entity: Any, place: int) -> tuple[Any, RowMaker]:
     """Return the column that holds the related rows of each row, and what decodes it at that place."""
     # As text, because the driver would parse JSON, and more slowly.
-    return sql_cast(_json(relation, entity), Text), _json_rows(msgspec.json.Decoder(field_type(relation)).decode, place)
+    return sql_cast(_json(relation, entity), Text), json_rows(msgspec.json.Decoder(field_type(relation)).decode, place)
 
 
 def aliased_relation(relation: RelationRead, entity: Any) -> tuple[Any, Callable[[Any], Any]]:
@@ -242,9 +245,31 @@ def aliased_relation(relation: RelationRead, entity: Any) -> tuple[Any, Callable
     adapt = ClauseAdapter(inspect(alias).selectable).traverse
     parent = inspect(entity)
     if not parent.is_aliased_class or parent.mapper is inspect(relation.model):
-        return alias, adapt
+        return alias, lambda clause: adapt(separated(clause))
     adapt_parent = ClauseAdapter(parent.selectable).traverse
-    return alias, lambda clause: adapt_parent(adapt(clause))
+    return alias, lambda clause: adapt_parent(adapt(separated(clause)))
+
+
+def separated(clause: Any) -> Any:
+    """Return a condition each EXISTS of which reads aliases: those of a relation replace its tables, and not these."""
+
+    def replaced(element: Any, **_: Any) -> Any:
+        inner = select_of(element) if isinstance(element, Exists) else None
+        if inner is None or not inner._correlate_except:
+            return None
+        tables: list[Any] = list(map(plain, inner._correlate_except))
+        conditions: list[Any] = list(map(separated, inner._where_criteria))
+        own_tables: list[Any] = [table.alias() if isinstance(table, Table) else table for table in tables]
+        for table, own in zip(tables, own_tables, strict=True):
+            if own is not table:
+                adapt: Callable[[Any], Any] = ClauseAdapter(own).traverse
+                conditions = list(map(adapt, conditions))
+        one: ColumnElement[Any] = literal_column("1")
+        return select(one).select_from(*own_tables).where(*conditions).correlate_except(*own_tables).exists()
+
+    if not has_subquery(clause):
+        return clause
+    return replace_elements(replaceable(clause), replaced)
 
 
 def restricted(statement: Select[Any], description: RelationRead, adapt: Callable[[Any], Any]) -> Select[Any]:
@@ -271,17 +296,20 @@ def field_type(relation: RelationRead) -> Any:
     return list[row] if relation.is_list else row | None  # type: ignore[valid-type]  # made at run time
 
 
-def _row_maker(row: Callable[..., Any], width: int, makers: list[RowMaker]) -> RowMaker:
+def row_maker(row: Callable[..., Any], width: int, makers: list[RowMaker]) -> RowMaker:
+    """Return what makes a row of its values and, with a maker for each, of its relations."""
     if not makers:
         return lambda values: row(*values)
     return lambda values: row(*values[:width], *[make(values) for make in makers])
 
 
-def _joined_row(make_row: RowMaker, start: int, end: int) -> RowMaker:
+def joined_row(make_row: RowMaker, start: int, end: int) -> RowMaker:
+    """Return what makes a related row of the values from a place to another; the first is NULL without one."""
     return lambda values: None if values[start] is None else make_row(values[start + 1 : end])
 
 
-def _json_rows(decode: Callable[[str], Any], place: int) -> RowMaker:
+def json_rows(decode: Callable[[str], Any], place: int) -> RowMaker:
+    """Return what makes related rows of the JSON value at a place."""
     return lambda values: None if values[place] is None else decode(values[place])
 
 
@@ -309,7 +337,8 @@ def check_native(description: RelationRead) -> None:
             )
 
 
-def _check_json(relation: RelationRead) -> None:
+def check_json(relation: RelationRead) -> None:
+    """Raise `ReadInvalid` for a relation that JSON cannot represent."""
     advice = f"leave it out with `read({relation.title}).columns(…)`, or use `selectinload` in a session"
     for name in relation.column_names:
         kind = inspect(relation.model).columns[name].type

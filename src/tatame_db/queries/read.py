@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
 
 from sqlalchemy import inspect
@@ -22,7 +22,10 @@ from tatame_db.queries.run import (
     SyncTarget,
     fetch,
     fetch_async,
+    has_citus,
     is_sync,
+    meet,
+    meet_async,
     stream,
     stream_async,
 )
@@ -167,7 +170,7 @@ class Read(RelationRead, Generic[T, P]):
         user = find_user.first(db, clerk_user_id="user_123")
         user = await find_user.first(async_db, clerk_user_id="user_123")
         """
-        return self._fetch(target, _first_row, *self._prepare("first", args, kwargs, target))
+        return self._fetch(target, _first_row, "first", args, kwargs)
 
     @overload
     def one(self, target: SyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> T: ...
@@ -179,7 +182,7 @@ class Read(RelationRead, Generic[T, P]):
         gym = read(Gym).where(Gym.id == 1).one(db)
         gym = await read(Gym).where(Gym.id == 1).one(async_session)
         """
-        return self._fetch(target, self._only_row, *self._prepare("one", args, kwargs, target))
+        return self._fetch(target, self._only_row, "one", args, kwargs)
 
     @overload
     def all(self, target: SyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> list[T]: ...
@@ -194,7 +197,7 @@ class Read(RelationRead, Generic[T, P]):
         statement, values = self._prepare("all", args, kwargs, target)
         if is_sync(target):
             return fetch(target, statement, values, deadline_ms=self.deadline_ms)
-        return fetch_async(target, statement, values, deadline_ms=self.deadline_ms)
+        return self._rows_async(target, statement, values, partial(self._prepare, "all", args, kwargs, target))
 
     @overload
     def stream(self, target: SyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> Generator[T]: ...
@@ -209,7 +212,9 @@ class Read(RelationRead, Generic[T, P]):
         async for checkin in read(Checkin).stream(async_db): ...
         """
         statement, values = self._prepare("stream", args, kwargs, target)
-        return stream(target, statement, values) if is_sync(target) else stream_async(target, statement, values)
+        if is_sync(target):
+            return stream(target, statement, values)
+        return stream_async(target, statement, values, partial(self._prepare, "stream", args, kwargs, target))
 
     @overload
     def count(self, target: SyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> int: ...
@@ -221,7 +226,7 @@ class Read(RelationRead, Generic[T, P]):
         students_of.count(db, gym_id=1)
         await read(User).where(User.gym_id == 1).count(async_db)
         """
-        return self._fetch(target, _first_row, *self._prepare("count", args, kwargs, target))
+        return self._fetch(target, _first_row, "count", args, kwargs)
 
     @overload
     def exists(self, target: SyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> bool: ...
@@ -233,7 +238,7 @@ class Read(RelationRead, Generic[T, P]):
         if read(User).where(User.email == email).exists(db): ...
         if await read(User).where(User.email == email).exists(async_db): ...
         """
-        return self._fetch(target, _first_row, *self._prepare("exists", args, kwargs, target))
+        return self._fetch(target, _first_row, "exists", args, kwargs)
 
     @overload
     def explain(self, target: SyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> str: ...
@@ -245,9 +250,7 @@ class Read(RelationRead, Generic[T, P]):
         print(find_user.explain(db, clerk_user_id="user_123"))
         print(await find_user.explain(async_db, clerk_user_id="user_123"))
         """
-        statement, values = self._prepare("all", args, kwargs, target)
-        sql = f"EXPLAIN (ANALYZE, BUFFERS) {statement.sql}"
-        return self._fetch(target, "\n".join, Statement(f"EXPLAIN {statement.name}", sql, _only_value), values)
+        return self._fetch(target, "\n".join, "explain", args, kwargs)
 
     # For checkers, it has none of these, so that they find the mistakes themselves.
     if not TYPE_CHECKING:
@@ -272,11 +275,39 @@ class Read(RelationRead, Generic[T, P]):
         return ReadNotRun(name=self._log_name, use=use, form=f"{self.name or '…'}.all({parameters})")
 
     def _fetch(
-        self, target: Any, finish: Callable[[list[Any]], Any], statement: Statement[Any], values: dict[str, Any]
+        self,
+        target: Any,
+        finish: Callable[[list[Any]], Any],
+        purpose: Purpose,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Any:
+        statement, values = self._prepare(purpose, args, kwargs, target)
         if is_sync(target):
             return finish(fetch(target, statement, values, deadline_ms=self.deadline_ms))
-        return _finished(finish, fetch_async(target, statement, values, deadline_ms=self.deadline_ms))
+        again = partial(self._prepare, purpose, args, kwargs, target)
+        return _finished(finish, self._rows_async(target, statement, values, again))
+
+    def _rows_async(
+        self,
+        target: Any,
+        statement: Statement[Any],
+        values: dict[str, Any],
+        prepare: Callable[[], tuple[Statement[Any], dict[str, Any]]],
+    ) -> Coroutine[Any, Any, list[Any]]:
+        if statement.differs and has_citus(target) is None:
+            return self._first_rows_async(target, statement, prepare)
+        return fetch_async(target, statement, values, deadline_ms=self.deadline_ms)
+
+    async def _first_rows_async(
+        self,
+        target: Any,
+        statement: Statement[Any],
+        prepare: Callable[[], tuple[Statement[Any], dict[str, Any]]],
+    ) -> list[Any]:
+        """Connect, so that the database is known, and then read as it can."""
+        await meet_async(target, statement, self.deadline_ms)
+        return await fetch_async(target, *prepare(), deadline_ms=self.deadline_ms)
 
     def _only_row(self, rows: list[Any]) -> Any:
         if len(rows) != 1:
@@ -300,7 +331,20 @@ class Read(RelationRead, Generic[T, P]):
             raise
         nulls = frozenset([name for name, value in values.items() if value is None]) if values else NO_NULLS
         statements = self._statements.get(nulls) or self._statements_of(nulls)
+        if statements.differs and target is not None and self._is_on_citus(target, statements, values):
+            statements = statements.on_citus
+        if purpose == "explain":
+            statement, values = statements.prepare("all", values)
+            sql = f"EXPLAIN (ANALYZE, BUFFERS) {statement.sql}"
+            return Statement(f"EXPLAIN {statement.name}", sql, _only_value, differs=statement.differs), values
         return statements.prepare(purpose, values)
+
+    def _is_on_citus(self, target: Any, statements: Statements, values: dict[str, Any]) -> bool:
+        known = has_citus(target)
+        if known is None and is_sync(target):
+            meet(target, statements.prepare("all", values)[0], self.deadline_ms)
+            known = has_citus(target)
+        return bool(known)
 
     def _values(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return the values of a call by the names of their parameters."""

@@ -27,6 +27,7 @@ CORRECT = "correct this row, or remove it"
 # violation" are the fault of a row too.
 REJECTIONS = {
     "21000": ("is the key of an earlier row too", "keep one row for each key"),
+    "23000": ("has a key that violates a constraint", CORRECT),
     "23502": ("must not be NULL", "set it in this row, or remove the row"),
     "23503": ("refers to a row that does not exist", "write the row that it refers to first, or correct this one"),
     "23505": ("already exists", CORRECT),
@@ -36,6 +37,7 @@ REJECTIONS = {
     "22003": ("has a number that is out of the range of its column", CORRECT),
 }
 ROW_FAULTS = ("22", "23")
+_UNKNOWN_KEY = "23000"
 # PostgreSQL names the table then, and no constraint.
 NO_PARTITION = (
     "belongs to no partition of the table",
@@ -54,6 +56,9 @@ def rejection(
 ) -> RowRejected | None:
     """Return the error for callers, or `None` if the server's error is not the fault of a row."""
     state = error.sqlstate or ""
+    if error.diag.source_function == "ReportCopyError" and _KEY.search(error.diag.message_detail or ""):
+        # In a COPY of many rows, Citus passes on what a node says without its SQLSTATE.
+        state = _UNKNOWN_KEY
     if state not in REJECTIONS and state[:2] not in ROW_FAULTS:
         return None
     problem, advice = REJECTIONS.get(state, (f"has a value that PostgreSQL rejected (error {state})", CORRECT))
@@ -71,7 +76,7 @@ def rejection(
         # The key may be new in the database, and the second row repeats it.
         problem, advice = "has the same value in an earlier row", "keep one row for each value"
         del positions[0]
-    name = error.diag.constraint_name
+    name = _without_shard(model, error, error.diag.constraint_name)
     if not columns and state == "23502":
         problem = "has a NULL where PostgreSQL allows none"
     if not columns and name and "{" not in problem:
@@ -89,9 +94,9 @@ def rejection(
 def _columns(model: type[Base], error: psycopg.Error) -> tuple[str, ...]:
     """Return the columns that the server blames; none if it names none, or another table."""
     diagnosis = error.diag
-    constraint = constraints(model).get(diagnosis.constraint_name or "")
+    constraint = constraints(model).get(_without_shard(model, error, diagnosis.constraint_name))
     # A trigger may write to another table, whose constraint may have the same name.
-    if diagnosis.table_name not in (None, cast("Table", model.__table__).name):
+    if diagnosis.table_name and _without_shard(model, error, diagnosis.table_name) != _table_name(model):
         return ()
     if constraint is not None:
         return _attributes(model, [column.name for column in constraint.columns])
@@ -100,6 +105,16 @@ def _columns(model: type[Base], error: psycopg.Error) -> tuple[str, ...]:
     copied = _COPY_LINE.search(diagnosis.context or "")
     name = diagnosis.column_name or (copied[2] if copied else None)
     return _attributes(model, [name] if name else [])
+
+
+def _table_name(model: type[Base]) -> str:
+    return cast("Table", model.__table__).name
+
+
+def _without_shard(model: type[Base], error: psycopg.Error, name: str | None) -> str:
+    """Return a name of the model's table without the number of a shard: Citus has `users_102009` on its nodes."""
+    shard = re.fullmatch(rf"{re.escape(_table_name(model))}(_\d+)", error.diag.table_name or "")
+    return (name or "").removesuffix(shard[1]) if shard else name or ""
 
 
 def _attributes(model: type[Base], columns: Sequence[str]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 from typing_extensions import TypeIs
 
+from tatame_db.database.citus import knows_citus
 from tatame_db.database.driver import async_driver_connection, driver_connection
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.database.session_state import CHANGED
@@ -58,6 +59,29 @@ def is_sync(target: SyncTarget | AsyncTarget) -> TypeIs[SyncTarget]:
     if isinstance(target, AsyncDatabase) or hasattr(target, "run_sync"):
         return False
     raise TargetInvalid(received=title(target), is_factory=hasattr(target, "kw") and callable(target))
+
+
+def has_citus(target: SyncTarget | AsyncTarget) -> bool | None:
+    """Return whether the database of a target has Citus; `None` before its first connection."""
+    if isinstance(target, Database | AsyncDatabase):
+        return knows_citus(target.engine.dialect)
+    lent: Any = target
+    return knows_citus(lent.get_bind().dialect if hasattr(lent, "get_bind") else lent.dialect)
+
+
+def meet(target: SyncTarget, statement: Statement[Any], deadline_ms: int | None = None) -> None:
+    """Connect, so that `has_citus` knows the database; raises what the statement would raise."""
+    if isinstance(target, Database) and not target.shares_transaction:
+        checkout(target, statement, deadline_after(deadline_ms)).give_back()
+        return
+    with _connection(target, statement):
+        pass
+
+
+async def meet_async(target: AsyncTarget, statement: Statement[Any], deadline_ms: int | None = None) -> None:
+    """Do what `meet` does."""
+    async with ends_at(deadline_after(deadline_ms), statement), _connection_async(target, statement):
+        pass
 
 
 def commits_at_once(target: SyncTarget | AsyncTarget) -> bool:
@@ -224,11 +248,17 @@ async def fetch_all_async(
             return [await _fetch_async(connection, statement, values) for statement, values in calls]
 
 
-def stream_async(target: AsyncTarget, statement: Statement[T], values: Values) -> AsyncStream[T]:
-    """Do what `stream` does."""
+def stream_async(
+    target: AsyncTarget,
+    statement: Statement[T],
+    values: Values,
+    prepare: Callable[[], tuple[Statement[T], Values]] | None = None,
+) -> AsyncStream[T]:
+    """Do what `stream` does. `prepare` returns the statement and its values once the database is known."""
+    again = prepare if statement.differs and has_citus(target) is None else None
     if isinstance(target, AsyncDatabase) and not target.shares_transaction:
-        return AsyncStream(statement, values, LentConnection(target, statement.name), partial(_opened, target))
-    return AsyncStream(statement, values, _connection_async(target, statement), partial(_opened, target))
+        return AsyncStream(statement, values, LentConnection(target, statement.name), partial(_opened, target), again)
+    return AsyncStream(statement, values, _connection_async(target, statement), partial(_opened, target), again)
 
 
 async def copy_async(target: AsyncTarget, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -> int:

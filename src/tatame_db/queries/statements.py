@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tatame_db.queries.children import compile_list, shared_key
@@ -12,12 +13,13 @@ from tatame_db.queries.engine.plan import Statement
 from tatame_db.queries.errors import ReadInvalid
 from tatame_db.queries.keyset import after_condition, sort_columns, total_order, value_name, values_of_row
 from tatame_db.queries.parameters import parameter_name
+from tatame_db.queries.placed import compile_levels, differs, has_lists, placed
 from tatame_db.queries.repeat import may_repeat
 
 if TYPE_CHECKING:
     from tatame_db.queries.description import RelationRead
 
-Purpose: TypeAlias = Literal["first", "one", "all", "stream", "count", "exists"]
+Purpose: TypeAlias = Literal["first", "one", "all", "stream", "count", "exists", "explain"]
 
 NO_VALUES: dict[str, Any] = {}
 
@@ -31,8 +33,11 @@ MOST_ROWS: dict[str, int] = {"first": 1, "one": 2}
 class Statements:
     """The statements of a description, for calls in which no parameter of it is None."""
 
-    def __init__(self, description: RelationRead, name: str) -> None:
+    def __init__(self, description: RelationRead, name: str, *, on_citus: bool = False) -> None:
         self.description = description
+        self.is_for_citus = on_citus
+        self.differs = differs(description)
+        """Whether they have another form on Citus."""
         self.name = name
         self.cached: dict[tuple[Any, ...], Statement[Any]] = {}
         self._compiled: dict[tuple[str, frozenset[str]], CompiledRead] = {}
@@ -41,6 +46,11 @@ class Statements:
         self._may_repeat = may_repeat(description)
         numbers = (description.size, description.skip, description.page_number)
         self._is_fixed = description.last_row is None and not any(map(parameter_name, numbers))
+
+    @cached_property
+    def on_citus(self) -> Statements:
+        """The statements of the same description for a database with Citus."""
+        return Statements(self.description, self.name, on_citus=True) if self.differs else self
 
     def prepare(self, purpose: Purpose, values: dict[str, Any]) -> tuple[Statement[Any], dict[str, Any]]:
         """Return the statement for a purpose, with its limits written out, and the values to send with it."""
@@ -64,6 +74,7 @@ class Statements:
                 compiled.make_row,
                 may_repeat=self._may_repeat,
                 make_rows=compiled.make_rows,
+                differs=self.differs,
             )
             if len(self.cached) < MAX_STATEMENTS:
                 self.cached[purpose, nulls, count, skip] = statement
@@ -107,7 +118,7 @@ class Statements:
         return f"`page` of `{self.name}`" if name is None else f"the parameter `{name}` of `{self.name}`"
 
     def _compile(self, purpose: str, nulls: frozenset[str], last: dict[str, Any]) -> CompiledRead:
-        description = self.description
+        description = placed(self.description) if self.is_for_citus else self.description
         if purpose == "count":
             compiled = compile_count(description)
         elif purpose == "exists":
@@ -124,6 +135,8 @@ class Statements:
 
     def _compile_rows(self, description: RelationRead, purpose: str) -> CompiledRead:
         """Compile to the form that costs least; measured with 20 to 1,000 rows."""
+        if self.is_for_citus and has_lists(description):
+            return compile_levels(description)
         is_limited = purpose in MOST_ROWS or description.size is not None
         is_joined = not (is_limited and description.order)
         # A stream makes each row by itself, for one row nothing is shared, and joins cost as little or less.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeAlias, TypeVar, cast, overload
 
 import msgspec
 from sqlalchemy.exc import DBAPIError
@@ -27,11 +27,21 @@ from tatame_db.queries.run import (
     copy_async,
     fetch_all,
     fetch_all_async,
+    has_citus,
     is_sync,
+    meet,
+    meet_async,
     outcome_of_unread,
 )
 from tatame_db.queries.validate import Batch, insert_batches, update_batches, upsert_batches
-from tatame_db.queries.write_sql import copy_statement, insert_statement, update_statement, upsert_statement
+from tatame_db.queries.write_sql import (
+    copy_statement,
+    insert_statement,
+    placed_insert_statement,
+    placed_upsert_statement,
+    update_statement,
+    upsert_statement,
+)
 from tatame_db.schema import Base
 
 if TYPE_CHECKING:
@@ -46,6 +56,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 Model = TypeVar("Model", bound=Base)
+Calls: TypeAlias = "list[tuple[Statement[Any], dict[str, Any]]]"
+"""Statements, each with its parameters."""
 
 COPY_MIN_ROWS = 20_000
 """From this many rows on, and for big ones, an insert uses COPY: the server does not hold all rows at once."""
@@ -68,7 +80,7 @@ class Write(msgspec.Struct, Generic[R_co], frozen=True):
     model: type[Base]
     key: tuple[str, ...]
     batches: tuple[Batch, ...]
-    calls: list[tuple[Statement[Any], dict[str, Any]]]
+    calls: Calls
     """The statement of each batch, with its parameters."""
     result: Callable[[list[list[Any]]], R_co]
     """Makes the result of the answer of each statement; of none if nothing was sent."""
@@ -76,6 +88,8 @@ class Write(msgspec.Struct, Generic[R_co], frozen=True):
     """The COPY that takes the place of the statement for many rows."""
     counts_new_rows: bool = False
     """Whether the statements tell inserted rows from updated ones."""
+    calls_on_citus: Callable[[], Calls] | None = None
+    """Makes those for a database with Citus, where they differ."""
     returns_each: bool = False
     """Whether each row that is written is returned, in the order of the batch."""
 
@@ -104,7 +118,9 @@ class Write(msgspec.Struct, Generic[R_co], frozen=True):
         try:
             if self.copying and self._is_large:
                 return self.result([[copy(target, self.copying, self._copied_rows)]])
-            answers = fetch_all(target, self.calls) if self.calls else []
+            if self.calls_on_citus and has_citus(target) is None:
+                meet(target, self.calls[0][0])
+            answers = fetch_all(target, self._calls_for(target)) if self.calls else []
         except (ValueNotReadable, DBAPIError) as error:
             self._fail(target, error)
         return self._checked(target, answers)
@@ -113,10 +129,15 @@ class Write(msgspec.Struct, Generic[R_co], frozen=True):
         try:
             if self.copying and self._is_large:
                 return self.result([[await copy_async(target, self.copying, self._copied_rows)]])
-            answers = await fetch_all_async(target, self.calls) if self.calls else []
+            if self.calls_on_citus and has_citus(target) is None:
+                await meet_async(target, self.calls[0][0])
+            answers = await fetch_all_async(target, self._calls_for(target)) if self.calls else []
         except (ValueNotReadable, DBAPIError) as error:
             self._fail(target, error)
         return self._checked(target, answers)
+
+    def _calls_for(self, target: SyncTarget | AsyncTarget) -> Calls:
+        return self.calls_on_citus() if self.calls_on_citus and has_citus(target) else self.calls
 
     def _checked(self, target: SyncTarget | AsyncTarget, answers: list[list[Any]]) -> R_co:
         """Return the result, unless rows are missing: nothing tells which, so that the others would move up."""
@@ -250,7 +271,8 @@ def insert_many(model: Any, rows: Iterable[Any], *, returning: Any = None) -> Wr
         for batch, is_single, values in map(_parameters, batches)
     ]
     copying = copy_statement(model, batches[0].columns) if batches and not returned else None
-    return Write(model, (), batches, calls, result, copying, returns_each=bool(returned))
+    placed = _placed_calls(batches, calls, lambda batch: placed_insert_statement(model, batch.columns, returned))
+    return Write(model, (), batches, calls, result, copying, calls_on_citus=placed, returns_each=bool(returned))
 
 
 @_keyed(Upserted)
@@ -302,7 +324,20 @@ def upsert(model: type[Base], rows: Iterable[Any], *, by: Any, returning: Any = 
             ],
         )
 
-    return Write(model, key, batches, calls, result, counts_new_rows=not returned, returns_each=bool(returned))
+    def placed_statement(batch: Batch) -> Statement[Any]:
+        changed = tuple(name for name in batch.named if name not in key)
+        return placed_upsert_statement(model, batch.columns, key, changed, returned)
+
+    return Write(
+        model,
+        key,
+        batches,
+        calls,
+        result,
+        counts_new_rows=not returned,
+        calls_on_citus=_placed_calls(batches, calls, placed_statement),
+        returns_each=bool(returned),
+    )
 
 
 @_keyed(int)
@@ -336,6 +371,20 @@ def update_many(model: type[Base], rows: Iterable[Any], *, by: Any, returning: A
         return _in_order(model, returning, numbered)
 
     return Write(model, key, batches, calls, result)
+
+
+def _placed_calls(
+    batches: Sequence[Batch], calls: Calls, placed: Callable[[Batch], Statement[Any] | None]
+) -> Callable[[], Calls] | None:
+    """Return what makes the calls for Citus; a single row needs no other form."""
+
+    def make() -> Calls:
+        return [
+            call if len(batch.rows) == 1 or (statement := placed(batch)) is None else (statement, call[1])
+            for batch, call in zip(batches, calls, strict=True)
+        ]
+
+    return make if any(len(batch.rows) > 1 for batch in batches) else None
 
 
 def _parameters(batch: Batch) -> tuple[Batch, bool, dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import psycopg
 from sqlalchemy import ARRAY, JSON, Float, Numeric, Table, inspect
 
-from tatame_db.database.dialect import DIALECT, quoted, quoted_table
+from tatame_db.database.dialect import DIALECT, literal, quoted, quoted_table
 from tatame_db.queries.columns import MAX_COLUMN_SETS, column_name, column_type
 from tatame_db.queries.engine.plan import Statement
 from tatame_db.queries.row import row_type
@@ -63,12 +63,48 @@ def upsert_statement(
         )
     # Nothing has locked or deleted a row that was just inserted. An updated row was locked before, by this statement.
     # PostgreSQL 18 has RETURNING old and new, which also work in partitioned tables; older servers lack them.
-    sql = (
-        f"WITH written AS (\n{sql}\nRETURNING xmax = 0 AS is_new\n)\n"
-        "SELECT count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new) FROM written"
-    )
+    sql = f"WITH written AS (\n{sql}\nRETURNING xmax = 0 AS is_new\n)\n{_COUNTS}"
     sql = _with_parameters(sql, _types(model, columns))
     return Statement(f"upsert {model.__name__}", sql, tuple, written_by_row=sum)
+
+
+@lru_cache(maxsize=MAX_COLUMN_SETS)
+def placed_insert_statement(
+    model: type[Base], columns: tuple[str, ...], returned: tuple[str, ...]
+) -> Statement[Any] | None:
+    """Return the INSERT of rows into a table that Citus may have placed on several nodes.
+
+    It is `None` for a model whose primary key neither the rows name nor a sequence makes.
+    """
+    key = tuple(inspect(model).get_property_by_column(column).key for column in inspect(model).primary_key)
+    made = tuple(name for name in key if name not in columns)
+    table = cast("Table", model.__table__)
+    identity = table.autoincrement_column
+    if any(inspect(model).columns[name] is not identity for name in made) or (made and _is_always(identity)):
+        return None
+    sql = _placed(model, columns, made, key, returned)
+    name = f"insert {model.__name__}"
+    if returned:
+        return Statement(name, sql, _row_maker(model, returned))
+    return Statement(name, f"{sql}\nSELECT count(*) FROM written", _first, written_by_row=int)
+
+
+@lru_cache(maxsize=MAX_COLUMN_SETS)
+def placed_upsert_statement(
+    model: type[Base],
+    columns: tuple[str, ...],
+    key: tuple[str, ...],
+    changed: tuple[str, ...],
+    returned: tuple[str, ...],
+) -> Statement[Any]:
+    """Return the same of an upsert."""
+    changes = ", ".join(f"{name} = EXCLUDED.{name}" for name in map(_namer(model), changed or key))
+    conflict = f"\nON CONFLICT ({_names(model, key)}) DO UPDATE SET {changes}"
+    sql = _placed(model, columns, (), key, returned, conflict=conflict)
+    name = f"upsert {model.__name__}"
+    if returned:
+        return Statement(name, sql, _row_maker(model, returned))
+    return Statement(f"upsert {model.__name__}", f"{sql}\n{_COUNTS}", tuple, written_by_row=sum)
 
 
 @lru_cache(maxsize=MAX_COLUMN_SETS)
@@ -108,6 +144,7 @@ def copy_statement(model: type[Base], columns: tuple[str, ...]) -> Statement[Any
 # These stand for parameters until each `%` of the names is doubled.
 _ROWS = ":rows:"
 _VALUES = ":values:"
+_COUNTS = "SELECT count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new) FROM written"
 
 
 def _with_parameters(sql: str, types: Sequence[str] = ()) -> str:
@@ -124,6 +161,49 @@ def _insert(model: type[Base], columns: tuple[str, ...], *, is_single: bool) -> 
         f"{into}SELECT {', '.join(_read(model, name) for name in columns)}\n"
         f"FROM json_to_recordset({_ROWS}) AS source ({_typed(model, columns)})"
     )
+
+
+def _placed(
+    model: type[Base],
+    columns: tuple[str, ...],
+    made: tuple[str, ...],
+    key: tuple[str, ...],
+    returned: tuple[str, ...],
+    *,
+    conflict: str = "",
+) -> str:
+    """Write an INSERT that numbers its rows, and returns them in this order: Citus returns them by shard.
+
+    Citus also hides the SQLSTATE of a rejected row if it inserts what a query of the same statement returns.
+    """
+    to_name, places = _namer(model), range(len(returned))
+    rows = [f"{_read(model, name)} AS {quoted(name)}" for name in columns]
+    sequence = f"pg_get_serial_sequence({literal(_table(model))}, "
+    for name in made:
+        column = literal(inspect(model).columns[name].name)
+        rows.append(f"nextval({sequence}{column}))::{column_type(model, name)} AS {quoted(name)}")
+    names = (*columns, *made)
+    sql = (
+        f'WITH source AS MATERIALIZED (\nSELECT {", ".join(rows)}, "#"\n'
+        f"FROM ROWS FROM (json_to_recordset({_ROWS}) AS ({_typed(model, columns)})) WITH ORDINALITY\n"
+        f'    AS source ({", ".join(map(quoted, columns))}, "#")\n), written AS (\n'
+        f"INSERT INTO {_table(model)} ({_names(model, names)})\n"
+        f"SELECT {', '.join(f'source.{quoted(name)}' for name in names)} FROM source{conflict}\nRETURNING "
+    )
+    if not returned:
+        return _with_parameters(f"{sql}xmax = 0 AS is_new\n)")
+    sql += ", ".join(f"{to_name(name)} AS c{place}" for place, name in enumerate(returned))
+    sql += "".join(f", {to_name(name)} AS k{place}" for place, name in enumerate(key))
+    # No two rows have the same key, NULLs included.
+    same = " AND ".join(f"k{place} IS NOT DISTINCT FROM source.{quoted(name)}" for place, name in enumerate(key))
+    return _with_parameters(
+        f"{sql}\n)\nSELECT {', '.join(f'c{place}' for place in places)}\nFROM written JOIN source ON {same}\n"
+        'ORDER BY source."#"'
+    )
+
+
+def _is_always(column: Any) -> bool:
+    return column is not None and column.identity is not None and bool(column.identity.always)
 
 
 def _table(model: type[Base]) -> str:

@@ -59,6 +59,8 @@ class Statement(Generic[T]):
     """Whether it may run twice without effect: then it is sent again if its connection is lost."""
     make_rows: Callable[[list[Any]], list[T]] | None = None
     """Makes the rows of a whole answer of what `make_row` made, where a row of it has values for other rows."""
+    differs: bool = False
+    """Whether a database with Citus runs another form of it."""
     written_by_row: Callable[[Any], int] | None = None
     """Returns how many rows it wrote, of each row of an answer that consists of such numbers."""
 

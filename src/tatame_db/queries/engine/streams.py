@@ -38,9 +38,10 @@ class AsyncStream(Generic[T]):
         values: dict[str, Any],
         lent: AbstractAsyncContextManager[PoolProxiedConnection],
         opened: Callable[[Callable[[], object]], OpenStream],
+        prepare: Callable[[], tuple[Statement[T], dict[str, Any]]] | None = None,
     ) -> None:
         self._rows: Iterator[T] = iter(())
-        self._source: _Source[T] | None = _Source(statement, values, lent, opened)
+        self._source: _Source[T] | None = _Source(statement, values, lent, opened, prepare)
         self._is_running = False
 
     def __aiter__(self) -> Self:
@@ -109,11 +110,14 @@ class _Source(Generic[T]):
         values: dict[str, Any],
         lent: AbstractAsyncContextManager[PoolProxiedConnection],
         opened: Callable[[Callable[[], object]], OpenStream],
+        prepare: Callable[[], tuple[Statement[T], dict[str, Any]]] | None = None,
     ) -> None:
         self._statement = statement
         self._values = values
         self._lent = lent
         self._opened = opened
+        self._prepare = prepare
+        """Returns the statement and its values again, for the database as its first connection found it."""
         self._held = AsyncExitStack()
         self._cursor: psycopg.AsyncServerCursor[T] | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -132,8 +136,11 @@ class _Source(Generic[T]):
         return rows
 
     async def _open(self) -> psycopg.AsyncServerCursor[T]:
-        held, statement = self._held, self._statement
+        held = self._held
         connection = await held.enter_async_context(self._lent)
+        if self._prepare is not None:
+            self._statement, self._values = self._prepare()
+        statement = self._statement
         self._report = reported(statement, connection)
         self._fetched = held.enter_context(self._report)
         driver = async_driver_connection(connection)
