@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tatame_db.database.dialect import literal, public, quoted, quoted_table
 
@@ -21,15 +21,21 @@ def truncate(connection: Connection, tables: Sequence[Table]) -> None:
     connection.exec_driver_sql(f"TRUNCATE {names} RESTART IDENTITY", execution_options={"no_parameters": True})
 
 
-def sequence_query(table: Table) -> str | None:
-    """Return the query that sets the sequence of a table past its highest id, or `None` if it has no sequence.
+def advance_sequence(connection: Connection, table: Table) -> None:
+    """Set the sequence of a table, if it has one, past its highest id.
 
     PostgreSQL does not roll `setval` back.
     """
     column = table.autoincrement_column
     if column is None:
-        return None
+        return
     name, highest = public(table.name), f"max({quoted(column.name)})"
-    # In an empty table the next id is 1. A sequence cannot state that its last id was 0.
+    # In an empty table the next id is 1. A sequence cannot state that its last id was 0. The row is read by a statement
+    # of its own, because Citus may run `setval` in the session that reads it, which waits for this one.
+    [(last,)] = _run(connection, f"SELECT {highest} FROM {name}")  # noqa: S608, quoted
     sequence = f"pg_get_serial_sequence({literal(name)}, {literal(column.name)})"
-    return f"SELECT setval({sequence}, greatest({highest}, 1), {highest} IS NOT NULL) FROM {name}"  # noqa: S608, quoted
+    _run(connection, f"SELECT setval({sequence}, {max(last or 0, 1)}, {str(last is not None).lower()})")
+
+
+def _run(connection: Connection, statement: str) -> Sequence[Any]:
+    return connection.exec_driver_sql(statement, execution_options={"no_parameters": True}).all()

@@ -29,6 +29,16 @@ By several at once, Citus refuses a transaction that has read or changed a distr
 that its keys refer to.
 """
 
+_IN_SEQUENCE = f"""
+SELECT set_config('citus.multi_shard_modify_mode', 'sequential', {{}}),
+    set_config('citus.enable_local_execution', 'off', {{}})
+WHERE {HAS_CITUS}"""
+IN_SEQUENCE = _IN_SEQUENCE.format("true", "true")
+"""Lets a transaction do on Citus what it does elsewhere: write whole tables, change them and analyze them. It is its
+first statement, and changes nothing on other servers."""
+SESSION_IN_SEQUENCE = _IN_SEQUENCE.format("false", "false")
+"""The same for a session."""
+
 _FIXED = "no_replacement_traverse"
 _ATTRIBUTE = "has_citus_of_tatame"
 

@@ -162,6 +162,19 @@ def partitioned_tables(target: MoveConnection) -> set[str]:
     return {name for [name] in rows}
 
 
+def placed_tables(connection: MoveConnection, tables: Collection[str]) -> list[str]:
+    """Return those of these tables that Citus has placed on its nodes."""
+    [has_citus] = connection.row("SELECT to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL")
+    if not has_citus:
+        return []
+    rows = connection.rows(
+        "SELECT relname::text FROM pg_class JOIN pg_dist_partition ON logicalrelid = oid"
+        " WHERE relnamespace = to_regnamespace('public') AND relname = ANY(%(tables)s) ORDER BY relname",
+        {"tables": list(tables)},
+    )
+    return [name for [name] in rows]
+
+
 def target_column_types(target: MoveConnection, table: str) -> dict[str, str]:
     """Return the type, without a length, of each column of a table of the target."""
     rows = target.rows(

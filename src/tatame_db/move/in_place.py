@@ -12,7 +12,9 @@ import psycopg
 
 from tatame_db.database.dialect import public, quoted
 from tatame_db.database.keys import unique_key_or_index
+from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.lock import ignore
+from tatame_db.move.catalogue import placed_tables
 from tatame_db.move.reach import refuse_reaching_changes
 from tatame_db.move.stream import stream_table
 
@@ -24,6 +26,19 @@ if TYPE_CHECKING:
     from tatame_db.move.connection import Connections, MoveConnection
     from tatame_db.move.mapping import TableMap
     from tatame_db.move.target import OwnKey
+
+
+@fact
+class RowsNotUpdated(TatameError):
+    """Rows of the target differ from the source, and Citus has placed their table on its nodes."""
+
+    table: str
+    what = (
+        "rows of {table} differ from those of the source, and Citus has placed the table: it is only copied as a whole"
+    )
+    means = "No row of {table} was changed; tables that were proven before stay committed."
+    fix = "empty the tables that differ, which `tatame-db move counts` and `tatame-db move verify` name, and copy again"
+
 
 TEMPORARY = "pg_temp."
 RECEIVED = f"{TEMPORARY}tatame_move_rows"
@@ -42,6 +57,9 @@ def write_in_place(
     number of rows of earlier streams and of the current one. Raises `ChangesReachOtherRows`.
     """
     target = connections.target
+    if placed_tables(target, [table.name]):
+        # A node has no temporary table.
+        raise RowsNotUpdated(table=table.name)
     receive(connections, table, changes.writes, RECEIVED, on_rows)
     gone = [gone_rows(table, where, RECEIVED) for where in changes.deletes]
     refuse_reaching_changes(target, table, own_keys, gone, differing_rows(table, RECEIVED))

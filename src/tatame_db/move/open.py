@@ -11,6 +11,7 @@ from sqlalchemy import URL, text
 
 from tatame_db import evolve
 from tatame_db.database.address import parse_address, readable, without_environment
+from tatame_db.database.citus import SESSION_IN_SEQUENCE
 from tatame_db.database.dialect import OLDEST_SERVER
 from tatame_db.database.driver import driver_connection
 from tatame_db.database.errors import DatabaseUnavailable
@@ -313,6 +314,7 @@ def _refuse_encoding(connection: MoveConnection) -> None:
 def _pin_target(target: MoveConnection) -> None:
     """Pin the settings of a session that writes, and let it pass the fence. Raises `KeysNotEnforced`."""
     target.pin_settings(for_transaction=False)
+    target.rows(SESSION_IN_SEQUENCE)
     if token := token_of(target):
         admit(target, token, for_transaction=False)
     target.note_commits_not_replicated()

@@ -120,23 +120,26 @@ def _insert(target: MoveConnection, table: Table, tried: list[Table], *, keeps_i
             parent = _parent(target, key.column.table, tried, keeps_ids=keeps_ids)
             expressions[column.name] = literal(str(parent))
         else:
-            expressions[column.name] = _value(table, column)
+            expressions[column.name] = _value(target, table, column)
     names = ", ".join(map(quoted, expressions))
     row = f"({names}) VALUES ({', '.join(expressions.values())})" if expressions else "DEFAULT VALUES"
     [[key]] = target.rows(f"INSERT INTO {public(table.name)} {row} RETURNING id")
     return key
 
 
-def _value(table: Table, column: Column[Any]) -> str:
+def _value(target: MoveConnection, table: Table, column: Column[Any]) -> str:
     """Return an expression for a value that the column accepts: that of another row, otherwise an invented one."""
     try:
         invented = _VALUES.get(column.type.python_type, "NULL")
     except NotImplementedError:
         invented = "NULL"
-    invented = f"CAST({invented} AS {column.type.compile(DIALECT)})"
-    if column.unique or column.primary_key:
-        return invented
-    return f"coalesce((SELECT {quoted(column.name)} FROM {public(table.name)} LIMIT 1), {invented})"
+    kind = column.type.compile(DIALECT)
+    if not (column.unique or column.primary_key):
+        # By a statement of its own: Citus has no subquery in an INSERT.
+        name = quoted(column.name)
+        found = target.rows(f"SELECT {name}::text FROM {public(table.name)} WHERE {name} IS NOT NULL LIMIT 1")
+        invented = literal(found[0][0]) if found else invented
+    return f"CAST({invented} AS {kind})"
 
 
 def _is_inconclusive(error: psycopg.DatabaseError, tried: list[Table]) -> bool:

@@ -139,7 +139,7 @@ def _filled_and_differing(connections: Connections, tables: list[TableMap]) -> l
     hash_function = common_hash(connections)
     differing: list[tuple[TableDigests, Fingerprint]] = []
     for table in tables:
-        [has_rows] = connections.target.row(f"SELECT EXISTS (SELECT FROM {table.target_name})")
+        [has_rows] = connections.target.row(f"SELECT EXISTS (SELECT 1 FROM {table.target_name})")
         if has_rows:
             digests = TableDigests(connections, table, hash_function)
             source, target, found = digests.whole_with_fingerprint()

@@ -26,6 +26,7 @@ from tatame_db.move.open import (
 from tatame_db.move.progress import recording_lag
 from tatame_db.move.record import identity_of
 from tatame_db.move.switch.errors import NothingToFollow
+from tatame_db.move.switch.fence import refuse_placed
 from tatame_db.move.switch.homes import Home, homes
 from tatame_db.move.switch.token import make_token
 
@@ -53,6 +54,7 @@ def follow_source(
     `NothingToFollow`, `FollowRuns`, and what `follow`, `open_for_writing` and `closing` raise.
     """
     with open_for_writing(source, target, on_wait) as connections:
+        refuse_placed(connections.target)
         _refuse_nothing(Home.SOURCE, connections)
         name = _name(connections, Home.SOURCE)
 
@@ -81,6 +83,7 @@ def follow_target(
     """
     with open_both_for_writing(source, target, on_wait) as connections:
         connections.source.pin_settings(for_transaction=True)
+        refuse_placed(connections.target)
         _refuse_nothing(Home.TARGET, connections)
         name, token = _name(connections, Home.TARGET), make_token(connections.target)
     # Of all batches: what one leaves, another may write.

@@ -23,6 +23,7 @@ from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.blockers import blockers
 from tatame_db.evolve.lock import LOCK_TIMEOUT_MS, ignore
 from tatame_db.evolve.migrate import RETRY_PAUSES_SECONDS
+from tatame_db.move.catalogue import placed_tables
 from tatame_db.move.follow.errors import objects_in_words
 from tatame_db.move.record import SCHEMA
 from tatame_db.move.switch.token import SETTING
@@ -48,6 +49,19 @@ class TablesNotFenceable(TatameError):
     what = "writers of the {database} cannot be refused: {reasons}"
     means = "Nothing was changed: every table is where it was."
     fix = "replace it by a table, or leave the table out of the command"
+
+
+@fact
+class TablesPlaced(TatameError):
+    """Citus has placed tables of the target on its nodes, and takes no triggers, which refuse writers."""
+
+    tables: list[str]
+    what = "the home of tables cannot change, because Citus has placed {tables} and takes no triggers"
+    means = "Nothing was changed: every table is where it was."
+    fix = (
+        "`tatame-db move copy` works; to move without a stop, move to a database without Citus, and after"
+        " `tatame-db move finish` create Citus and run `tatame-db distribute`"
+    )
 
 
 @fact
@@ -332,6 +346,12 @@ def _trigger_statements(words: Words, relation: Relation, token_hash: str, *, cl
         )
     state = "ENABLE ALWAYS" if closed else "DISABLE"
     yield f"ALTER TABLE {relation.sql} {', '.join(f'{state} TRIGGER {trigger}' for trigger in words.triggers)}"
+
+
+def refuse_placed(target: MoveConnection) -> None:
+    """Raise `TablesPlaced` before anything is written, if tables of the models are on the nodes of Citus."""
+    if placed := placed_tables(target, phases()):
+        raise TablesPlaced(tables=placed)
 
 
 def refuse_unfenceable(connection: MoveConnection, tables: Collection[str]) -> None:

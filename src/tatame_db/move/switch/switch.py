@@ -37,7 +37,7 @@ from tatame_db.move.switch.errors import (
     PauseTooLong,
     SwitchDiffers,
 )
-from tatame_db.move.switch.fence import closed_tables, closing, open_, refuse_unfenceable
+from tatame_db.move.switch.fence import closed_tables, closing, open_, refuse_placed, refuse_unfenceable
 from tatame_db.move.switch.homes import BothHomesOpen, Home, homes
 from tatame_db.move.switch.steps import Step, SwitchedTable, SwitchReport
 from tatame_db.move.switch.way import Way, open_way
@@ -242,6 +242,7 @@ class _Switch:
     def _check(self) -> None:
         way = self.way
         both = way.both
+        refuse_placed(both.target)
         both.source.driver.rollback()
         both.source.pin_settings(for_transaction=True)
         found = self._homes()
