@@ -68,7 +68,8 @@ def receiving(program: Path, address: URL, folder: Path, slot: str, lock: IO[str
     """
     given = conninfo_to_dict(readable(address))
     conninfo = make_conninfo("", **_KEEPALIVES | given)
-    arguments = [f"--directory={folder / WAL}", f"--slot={slot}", f"--dbname={conninfo}"]
+    # A signal that comes just before it waits is noticed only at the next status.
+    arguments = [f"--directory={folder / WAL}", f"--slot={slot}", f"--dbname={conninfo}", "--status-interval=1"]
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             ["/bin/sh", "-c", _WATCHED, program, *arguments, "--synchronous", "--no-loop", "--no-password"],
