@@ -161,6 +161,7 @@ def test_the_doctor_examines_a_standby_in_every_line(pair: Pair) -> None:
     # To the doctor this is a server of its own, with the settings of tests and the role of a superuser.
     assert {name for name, finding in found.items() if finding.verdict != Verdict.GOOD} == {
         "backup",
+        "backups",
         "durability",
         "superuser",
     }
