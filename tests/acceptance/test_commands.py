@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,7 @@ def test_status_as_json_is_one_object_and_nothing_else(run: Run) -> None:
     done = run("status", "--json", "--check")
     assert (done.returncode, done.stderr) == (0, "")
     report = json.loads(done.stdout)
-    fields = ["database", "server_version", "revision", "head", "pending", "tables", "elsewhere"]
+    fields = ["database", "server_version", "revision", "head", "pending", "tables", "placement", "elsewhere"]
     fields += ["ids", "embedded", "move", "flags"]
     assert list(report) == fields
     assert report["embedded"] is True
@@ -206,6 +207,10 @@ def test_status_as_json_is_one_object_and_nothing_else(run: Run) -> None:
         report["ids"]
     )
     assert "\n  table           rows  ids used  ids end about\n" in run("status").stdout
+    newest = "INSERT INTO versions (id, created_at) VALUES (820000000, now() - interval '10 days'), (900000000, now())"
+    run("psql", "-qc", f"{newest}; SELECT setval('versions_id_seq', 900000000)")
+    ends = {use["name"]: use["end"] for use in json.loads(run("status", "--json").stdout)["ids"]}
+    assert datetime.fromisoformat(ends["versions.id"]) > datetime.now(UTC)
 
 
 def test_status_check_exits_with_3_if_migrations_are_pending(run: Run, bare_address_url: str) -> None:

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select, text, update
+from sqlalchemy.exc import NotSupportedError
+from sqlalchemy.orm import Session
 from tests.acceptance.test_schema_changes import Checkout, check_out, migrated
 
 from tatame_db import Database, evolve
@@ -20,22 +22,30 @@ __all__ = ["check_out", "migrated"]
 
 PAGE = Path(__file__).parents[2] / "docs" / "int-to-bigint.md"
 ROWS = 200_000
+DATE = "2026-01-01"
 
 
 def file(title: str) -> str:
     """Return the content of a file that the page shows."""
-    [content] = re.findall(rf'^```python title="{re.escape(title)}"\n(.*?)^```\n', PAGE.read_text(), re.DOTALL | re.M)
+    [content] = re.findall(rf'^```\w+ title="{re.escape(title)}"\n(.*?)^```\n', PAGE.read_text(), re.DOTALL | re.M)
     return str(content)
 
 
+POOL_SIZE = 2
+
+
 class Writer(Thread):
-    """Insert, change, delete and read check-ins of its own, and remember those that must be there."""
+    """Insert, change, delete and read check-ins of its own, and remember those that must be there.
+
+    Its transactions are committed, because a rollback makes psycopg forget what it has prepared.
+    """
 
     def __init__(self, database: Database, stop: Event) -> None:
         super().__init__()
         self.database, self.stop = database, stop
         self.expected: dict[int, str] = {}
         self.error: Exception | None = None
+        self.refused = 0
 
     def run(self) -> None:
         try:
@@ -46,18 +56,38 @@ class Writer(Thread):
 
     def write(self) -> None:
         with self.database.session.begin() as session:
-            rows = [Checkin(date="2026-01-01") for _ in range(2)]
-            session.add_all(rows)
-            session.flush()
-            changed, deleted = (row.id for row in rows)
-        self.expected |= {changed: "2026-01-01", deleted: "2026-01-01"}
+            changed, deleted = insert(session)
+        self.expected |= {changed: DATE, deleted: DATE}
+        self.expected |= dict.fromkeys(self.database.run_in_transaction(insert_later), DATE)
+        self.expected |= dict.fromkeys(self.insert_later(), DATE)
         with self.database.session.begin() as session:
             session.execute(update(Checkin).where(Checkin.id == changed).values(date="2026-02-02"))
             session.execute(delete(Checkin).where(Checkin.id == deleted))
         self.expected[changed] = "2026-02-02"
         del self.expected[deleted]
-        with self.database.session() as session:
+        with self.database.session.begin() as session:
             assert session.scalars(select(Checkin.date).where(Checkin.id == changed)).one() == "2026-02-02"
+
+    def insert_later(self) -> list[int]:
+        """Insert by a later statement of a transaction, which may fail once for each connection."""
+        try:
+            with self.database.session.begin() as session:
+                return insert_later(session)
+        except NotSupportedError:
+            self.refused += 1
+            return []
+
+
+def insert(session: Session) -> list[int]:
+    rows = [Checkin(date=DATE) for _ in range(2)]
+    session.add_all(rows)
+    session.flush()
+    return [row.id for row in rows]
+
+
+def insert_later(session: Session) -> list[int]:
+    session.execute(text("SELECT 1"))
+    return insert(session)
 
 
 @contextmanager
@@ -66,8 +96,8 @@ def writing(checkout: Checkout) -> Generator[dict[int, str]]:
     expected: dict[int, str] = {}
     stop = Event()
     # No statement waits longer than a migration may wait for its locks and hold them.
-    with Database(checkout.url, statement_timeout_ms=5_000, pool_size=2) as database:
-        writers = [Writer(database, stop) for _ in range(2)]
+    with Database(checkout.url, statement_timeout_ms=5_000, pool_size=POOL_SIZE) as database:
+        writers = [Writer(database, stop) for _ in range(POOL_SIZE)]
         for writer in writers:
             writer.start()
         try:
@@ -76,7 +106,8 @@ def writing(checkout: Checkout) -> Generator[dict[int, str]]:
             stop.set()
             for writer in writers:
                 writer.join()
-        assert [writer.error for writer in writers] == [None, None]
+        assert [writer.error for writer in writers] == [None] * POOL_SIZE
+        assert sum(writer.refused for writer in writers) <= POOL_SIZE
         assert all(len(writer.expected) > 10 for writer in writers)
     for writer in writers:
         expected.update(writer.expected)
@@ -94,6 +125,18 @@ def finish(checkout: Checkout, steps: str) -> None:
     newest = checkout.versions[-1]
     head = newest.read_text().partition("def upgrade")[0]
     newest.write_text(head + file(steps))
+
+
+def edit_model(checkout: Checkout, difference: str) -> None:
+    """Edit the model as a page shows it."""
+    gone: list[str] = []
+    for line in difference.splitlines():
+        if line.startswith("-"):
+            gone.append(line[1:])
+        elif line.startswith("+"):
+            [old] = gone or ["    )"]
+            checkout.edit("schema/checkins.py", f"{old}\n", f"{'' if gone else old + chr(10)}{line[1:]}\n")
+            gone = []
 
 
 def assert_good(checkout: Checkout) -> None:
@@ -131,11 +174,13 @@ def change(checkout: Checkout) -> None:
     assert_good(checkout)
     assert backfill(checkout) == "0 rows are left\n"
 
-    checkout.done("generate", "--empty", "index the second id of check-ins")
+    source.write_text(f"{source.read_text()}\n{file('the end of widening.py')}")
+    checkout.done("generate", "index the second id of check-ins")
     finish(checkout, "an index")
+    checkout.done("migrate")
+    assert_good(checkout)
     source.unlink()
-    checkout.edit("schema/checkins.py", "import ForeignKey", "import BigInteger, ForeignKey")
-    checkout.edit("schema/checkins.py", "= mapped_column(primary_key", "= mapped_column(BigInteger, primary_key")
+    edit_model(checkout, file("src/tatame_db/schema/checkins.py"))
     checkout.done("generate", "the id of check-ins has 64 bits")
     finish(checkout, "the swap")
     checkout.done("lint")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import URL
-from tests.acceptance.test_int_to_bigint import assert_good, writing
+from tests.acceptance.test_int_to_bigint import assert_good, edit_model, writing
 from tests.acceptance.test_schema_changes import Checkout, check_out, migrated
 
 from tatame_db.database.address import readable
@@ -49,19 +49,6 @@ def finish(checkout: Checkout, title: str) -> None:
     newest.write_text(head + file(title))
 
 
-def edit_model(checkout: Checkout) -> None:
-    """Edit the model as the page shows it."""
-    gone: list[str] = []
-    for line in file("src/tatame_db/schema/checkins.py").splitlines():
-        if line.startswith("-"):
-            gone.append(line[1:])
-        elif line.startswith("+"):
-            [old] = gone or ["    )"]
-            checkout.edit("schema/checkins.py", f"{old}\n", f"{'' if gone else old + chr(10)}{line[1:]}\n")
-            gone = []
-    checkout.edit("schema/checkins.py", "import TYPE_CHECKING", "import TYPE_CHECKING, Any, ClassVar")
-
-
 def change(checkout: Checkout) -> None:
     """Follow the page."""
     source = checkout.root / "src" / "tatame_db" / "schema" / "bound.py"
@@ -76,7 +63,8 @@ def change(checkout: Checkout) -> None:
     checkout.done("migrate")
     assert_good(checkout)
     source.unlink()
-    edit_model(checkout)
+    edit_model(checkout, file("src/tatame_db/schema/checkins.py"))
+    checkout.edit("schema/checkins.py", "import TYPE_CHECKING", "import TYPE_CHECKING, Any, ClassVar")
     checkout.done("generate", "--empty", "check-ins have monthly partitions")
     finish(checkout, "the swap")
     assert "warning:" not in checkout.run("lint").stdout

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -73,3 +78,24 @@ def test_no_name_reaches_a_terminal_as_an_order(capsys: pytest.CaptureFixture[st
     assert (named, row) == (ESCAPED, f"  {ESCAPED}")
     assert json.loads("\n".join(rest)) == {"gym": HOSTILE, "flag": "\U000e0001"}
     assert all(character.isprintable() or character == "\n" for character in shown.out)
+
+
+VALUES = {
+    "moment": (datetime(2031, 8, 1, 10, tzinfo=UTC), "2031-08-01 10:00:00+00:00"),
+    "date": (date(2031, 8, 1), "2031-08-01"),
+    "time": (timedelta(days=1), "1 day, 0:00:00"),
+    "number": (Decimal("1.10"), "1.10"),
+    "path": (Path("/srv"), "/srv"),
+    "id": (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+    "bytes": (b"\x00\xff", "\\x00ff"),
+    "set": ({"b", "a"}, ["a", "b"]),
+}
+
+
+@pytest.mark.parametrize("answer", [console.answer_json, console.answer_json_line])
+def test_every_kind_of_value_has_a_form_in_json(
+    answer: Callable[[dict[str, object]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer({name: {"values": [value]} for name, (value, _) in VALUES.items()})
+    expected = {name: {"values": [form]} for name, (_, form) in VALUES.items()}
+    assert json.loads(capsys.readouterr().out) == expected

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import typer
 
@@ -90,7 +90,7 @@ def answer_error(error: dict[str, object]) -> None:
 def answer_json(facts: dict[str, Any]) -> None:
     """Print one JSON object with stable keys; its parts are made as they are printed."""
     JsonAnswer.begun = True
-    parts = json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(facts)
+    parts = json.JSONEncoder(indent=2, ensure_ascii=False, default=_as_text).iterencode(facts)
     answer_parts(printable(part, keep="\n", quoted=json.dumps) for part in parts)
     answer("")
 
@@ -98,7 +98,14 @@ def answer_json(facts: dict[str, Any]) -> None:
 def answer_json_line(facts: dict[str, Any]) -> None:
     """Print one of many JSON objects, on a line of its own."""
     JsonAnswer.begun = True
-    answer(json.dumps(facts, ensure_ascii=False))
+    answer(json.dumps(facts, ensure_ascii=False, default=_as_text))
+
+
+def _as_text(value: object) -> object:
+    """Return what stands for a value that JSON has no form for: a list for a set, and a text for any other."""
+    if isinstance(value, set | frozenset):
+        return sorted(cast("frozenset[object]", value), key=str)
+    return f"\\x{value.hex()}" if isinstance(value, bytes | bytearray) else str(value)
 
 
 def say(text: str) -> None:

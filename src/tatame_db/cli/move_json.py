@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, is_dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ class Counts:
 
 
 def as_json(value: object) -> Any:
-    """Return what JSON can hold: an object for a dataclass, with its fields and `PROPERTIES`, and a text for a time."""
+    """Return what JSON can hold: an object for a dataclass, with its fields and `PROPERTIES`."""
     if is_dataclass(value):
         names = [*(field.name for field in fields(value)), *PROPERTIES.get(type(value).__name__, ())]
         return {name: as_json(getattr(value, name)) for name in names}
@@ -59,7 +58,7 @@ def as_json(value: object) -> Any:
         return {key: as_json(item) for key, item in cast("dict[str, object]", value).items()}
     if isinstance(value, list | tuple):
         return [as_json(item) for item in cast("list[object]", value)]
-    return str(value) if isinstance(value, datetime) else value
+    return value
 
 
 class _Stream(list[Any]):

@@ -17,7 +17,7 @@ from tatame_db.database.connecting import DatabasePool, PoolStatistics
 from tatame_db.database.dialect import OLDEST_SERVER, SCHEMA, qualify
 from tatame_db.database.driver import check_intervals, driver_connection, is_gone
 from tatame_db.database.errors import DatabaseClosed, ServerTooOld, TransactionAborted
-from tatame_db.database.failures import hide_row, statement_error
+from tatame_db.database.failures import hide_row, is_stale, statement_error
 from tatame_db.database.fork import survive_fork
 from tatame_db.database.health import Health, Probe
 from tatame_db.database.idle import IdleConnections
@@ -163,6 +163,8 @@ class Connections:
             engine.dialect.do_begin = self._limit_transaction  # type: ignore[method-assign]
         self._commit_of_dialect = engine.dialect.do_commit
         engine.dialect.do_commit = self._commit  # type: ignore[method-assign]
+        self._execute_of_dialect = engine.dialect.do_execute
+        engine.dialect.do_execute = self._execute  # type: ignore[method-assign]
         self._sync_engine = engine
         self._pool.belong_to(self.address, self._idle)
         if self.observer.listening:
@@ -277,6 +279,30 @@ class Connections:
         if server.transaction_status == TransactionStatus.INERROR and not self.shares_transaction:
             raise TransactionAborted
         self._commit_of_dialect(dbapi_connection)
+
+    def _execute(
+        self, cursor: DBAPICursor, statement: str, parameters: Any, context: ExecutionContext | None = None
+    ) -> None:
+        """Execute a statement, and once more if it begins a transaction and its prepared form is stale.
+
+        A migration has changed the type of a column that it returns. psycopg sends BEGIN with the first statement, so
+        nothing ran in the transaction before it. A later statement fails, with all that the transaction did.
+        """
+        connection = None if context is None else context.root_connection
+        if connection is None or driver_connection(connection).pgconn.transaction_status != TransactionStatus.IDLE:
+            self._execute_of_dialect(cursor, statement, parameters, context)
+            return
+        try:
+            self._execute_of_dialect(cursor, statement, parameters, context)
+        except psycopg.Error as error:
+            if not is_stale(error):
+                raise
+            # Either lets psycopg forget what the session has prepared.
+            if driver_connection(connection).autocommit:
+                cursor.execute("DEALLOCATE ALL")
+            else:
+                connection.connection.rollback()
+            self._execute_of_dialect(cursor, statement, parameters, context)
 
     def _take(self, _: DBAPIConnection, entry: ConnectionPoolEntry, __: object) -> None:
         if self._closed:

@@ -124,6 +124,14 @@ def statement_error(address: URL, error: psycopg.Error, connection: PGconn | Non
     return None
 
 
+def is_stale(error: psycopg.Error) -> bool:
+    """Return whether a prepared statement is gone or no longer fits its tables; it did not run then."""
+    # 0A000 has other meanings too; this function of the server raises it for this one.
+    return error.sqlstate == "26000" or (
+        error.sqlstate == "0A000" and error.diag.source_function == "RevalidateCachedQuery"
+    )
+
+
 def loss_in_words(error: BaseException) -> TatameError | None:
     """Return the error of a connection that was lost in the middle of a command; others are `None`."""
     cause = error.orig if isinstance(error, DBAPIError) else error

@@ -88,9 +88,10 @@ class Database(Readers):
 
             gym_id = db.run_in_transaction(lambda session: open_gym(session, "Tatame Norte"))
 
-        A deadlock or a serialization failure rolls the transaction back, and the function is called again up to
-        `retries` times, after pauses of about 20, 40, 80 ms and so on. So let it have no effect outside the session. An
-        exception of the function rolls back and reaches the caller; so does the last conflict.
+        A deadlock, a serialization failure, or a migration that has changed the type of a column rolls the transaction
+        back, and the function is called again up to `retries` times, after pauses of about 20, 40, 80 ms and so on. So
+        let it have no effect outside the session. An exception of the function rolls back and reaches the caller; so
+        does the last conflict.
 
         Raises `OutcomeUnknown` if the connection is lost during the commit, which is never tried again.
         """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import psycopg
 
 from tatame_db.database.errors import OutcomeUnknown
+from tatame_db.database.failures import is_stale
 from tatame_db.database.observer import log_safely
 
 if TYPE_CHECKING:
@@ -43,12 +44,14 @@ class Attempts:
         """Return how long to wait before the next attempt.
 
         The pauses double, and vary at random, so that transactions which met once do not meet again. Raises the error
-        itself if it is no conflict or no attempt is left, and `OutcomeUnknown` if it is the loss of a COMMIT.
+        itself if it is neither a conflict nor a stale statement, or no attempt is left, and `OutcomeUnknown` if it is
+        the loss of a COMMIT.
         """
         # SQLAlchemy runs COMMIT without a statement's text. Whatever ran before it is rolled back by the loss.
         if error.statement is None and error.connection_invalidated:
             raise OutcomeUnknown(name=self.name, reason=str(error.orig).strip().splitlines()[0]) from error
-        if not isinstance(error.orig, _CONFLICTS):
+        # A stale statement is one whose columns a migration has changed since the session prepared it.
+        if not (isinstance(error.orig, _CONFLICTS) or (isinstance(error.orig, psycopg.Error) and is_stale(error.orig))):
             raise error
         if self._failed == self._retries:
             error.add_note(f"This was attempt {self._failed + 1} of {self._retries + 1}; all of them were rolled back.")
@@ -58,7 +61,7 @@ class Attempts:
         log_safely(
             logger,
             logging.INFO,
-            "%s was rolled back by a conflict (%s); attempt %d of %d begins in %.0f ms",
+            "%s was rolled back (%s); attempt %d of %d begins in %.0f ms",
             self.name,
             error.orig.sqlstate,
             self._failed + 1,

@@ -152,12 +152,3 @@ def is_stale(result: PGresult) -> bool:
     return state == b"26000" or (
         state == b"0A000" and result.error_field(DiagnosticField.SOURCE_FUNCTION) == b"RevalidateCachedQuery"
     )
-
-
-def is_stale_error(error: BaseException) -> bool:
-    """Return the same of an error that was raised."""
-    if not isinstance(error, psycopg.Error):
-        return False
-    return error.sqlstate == "26000" or (
-        error.sqlstate == "0A000" and error.diag.source_function == "RevalidateCachedQuery"
-    )

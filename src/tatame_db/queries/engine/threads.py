@@ -13,8 +13,9 @@ import psycopg
 from tatame_db.database.connecting import waiting_seconds
 from tatame_db.database.connections import skip_checkout_checks
 from tatame_db.database.errors import ConnectionsExhausted, OutcomeUnknown
+from tatame_db.database.failures import is_stale
 from tatame_db.database.session_state import CHANGED
-from tatame_db.queries.engine.failures import disconnected, explained, is_lost, is_stale_error
+from tatame_db.queries.engine.failures import disconnected, explained, is_lost
 from tatame_db.queries.engine.lean import LeanConnection, lean_connection
 from tatame_db.queries.errors import ValueNotReadable
 
@@ -182,7 +183,7 @@ def fetch_all_committed(
             else:
                 with suppress(psycopg.Error):
                     lean.run(b"ROLLBACK")
-                if is_stale_error(raised) and restarts < len(calls):
+                if isinstance(raised, psycopg.Error) and is_stale(raised) and restarts < len(calls):
                     restarts += 1
                     continue
             _fail(statement, error, raised, lean, started)
