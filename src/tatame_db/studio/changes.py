@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from sqlalchemy import ARRAY, ColumnElement, Text, bindparam, cast, delete, insert, literal, select, update
+from sqlalchemy import ARRAY, ColumnElement, Text, bindparam, cast, delete, insert, literal, select, text, update
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import ColumnCollectionConstraint
 
 from tatame_db.database.dialect import qualify
+from tatame_db.database.placed import EXTENSION
 from tatame_db.errors import fact
 from tatame_db.studio.addresses import address
 from tatame_db.studio.bound import BoundChange, BoundValue, Change, Changes, Delete, Insert, Update, Value, bind_all
@@ -96,10 +97,11 @@ async def save(connection: AsyncConnection, changes: list[Change]) -> list[Saved
     await _refuse_conflicts(connection, all_bound)
     saved: list[SavedRow] = []
     rejections: list[Rejection] = []
+    has_citus = bool(await connection.scalar(text(EXTENSION)))
     for index, bound in enumerate(all_bound):
         try:
             async with connection.begin_nested():
-                saved.append(await _save(connection, bound, len(changes)))
+                saved.append(await _save(connection, bound, len(changes), has_citus=has_citus))
         except DBAPIError as error:
             if not isinstance(error.orig, psycopg.IntegrityError | psycopg.DataError):
                 raise
@@ -129,16 +131,21 @@ async def check(connection: AsyncConnection, changes: list[Change]) -> Check:
         await connection.rollback()
 
 
-async def _save(connection: AsyncConnection, bound: BoundChange, changes: int) -> SavedRow:
+async def _save(connection: AsyncConnection, bound: BoundChange, changes: int, *, has_citus: bool) -> SavedRow:
     columns = list(bound.table.columns)
     shown = cell_expressions(columns, characters_of_a_cell(MAX_CELL_CHARACTERS, changes * len(columns)))
     key_of_row = key_expression(key_columns(bound.table))
-    found = (await connection.execute(_statement(bound).returning(key_of_row, *shown))).all()
+    # Citus returns no expression that depends on a setting, as the text of a time does; so the row is read afterwards.
+    returned = [] if has_citus else shown
+    found = (await connection.execute(_statement(bound).returning(key_of_row, *returned))).all()
     if len(found) != 1:
         raise _NotOneRow(_SEVERAL if found else _NOT_WRITTEN)
     [[key, *values]] = found
     if isinstance(bound.change, Delete):
         return SavedRow(bound.change.table, key, None)
+    if has_citus:
+        query = select(*shown).select_from(bound.table).where(has_key(bound.table, key))
+        values = list((await connection.execute(query)).one())
     return SavedRow(
         bound.change.table, key, dict(zip(bound.table.columns.keys(), cells_of(columns, values), strict=True))
     )
