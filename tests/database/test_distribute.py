@@ -198,6 +198,24 @@ def test_a_server_that_cannot_place_tables_is_refused(coordinator: URL) -> None:
     assert (done.exit_code, "the database does not match its migrations" in done.output) == (3, True)
 
 
+def test_the_owner_of_the_tables_places_them_and_the_app_is_refused(coordinator: URL) -> None:
+    names = {
+        role: f"{role.replace('-', '_')}_{coordinator.database}" for role in ("owner", "app", "read-only", "backup")
+    }
+    options = " ".join(f"--{role} {name}" for role, name in names.items())
+    try:
+        assert run(coordinator, f"roles --apply --yes {options}").exit_code == 0
+        done = run(coordinator.set(username=names["app"]), "distribute --yes")
+        assert (done.exit_code, "has too few rights; it lacks" in done.output) == (1, True)
+        assert run(coordinator.set(username=names["owner"]), "distribute --yes").exit_code == 0
+        assert run(coordinator.set(username=names["app"]), "check").exit_code == 0
+    finally:
+        # What the coordinator drops, it drops on every node.
+        change(coordinator, *(f"DROP OWNED BY {name} CASCADE" for name in names.values()))
+        for node in nodes_of(coordinator):
+            change(node, *(f"DROP ROLE IF EXISTS {name}" for name in names.values()))
+
+
 def test_one_node_is_enough_if_it_is_asked_for() -> None:
     with citus_database(workers=False) as address:
         assert run(address, "migrate").exit_code == 0

@@ -58,7 +58,7 @@ ARGUMENTS = {
 """How each command is run that asks the database of the address for something."""
 ELSEWHERE = {
     "backup --logical": "dumps and restores, which takes seconds; tested there too",
-    "distribute": "refuses a server without Citus first; test_citus.py runs it as the owner of the tables",
+    "distribute": "refuses a server without Citus first; test_distribute.py runs it as two roles",
     "psql": "replaces the process; a test of its own",
     "backup": "copies the whole server; test_backup.py runs it as the backup role, and as one that may not",
     "studio": "serves; its pages have tests of their own",
