@@ -243,6 +243,7 @@ _AREAS = {
     "seed": "Seed data",
     "testing": "Tests",
     "move": "The move",
+    "backup": "Backups",
     "doctor": "The doctor",
     "studio": "The studio",
     "cli": "The command line",
@@ -260,6 +261,8 @@ def errors_page() -> str:
         " the command exits with 1; [Configuration](configuration.md#exit-codes) explains the codes.",
     ]
     errors = _errors()
+    if missing := {error.__module__.split(".")[1] for error in errors} - _AREAS.keys():
+        raise SystemExit(f"_AREAS has no title for the errors of {missing}")
     for area, title in _AREAS.items():
         parts.append(f"## {title}")
         for error in errors:

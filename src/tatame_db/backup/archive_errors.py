@@ -83,7 +83,7 @@ class ArchiveFull(TatameError):
     slot: str
     what = "the disk of {folder} is full"
     means = _RECEIVED + " It does so until its own disk is full, and then it stops."
-    fix = "make room, as with `tatame-db backup {folder} --keep`, and start `--follow` again"
+    fix = "make room, for example by deleting the oldest backup, and start `--follow` again"
 
 
 @fact

@@ -178,7 +178,7 @@ class BackupOfNewerFormat(TatameError):
     backup: Path
     format: int
     known: int
-    what = "the backup {backup} has format {format}; this version of tatame-db reads formats up to {known}"
+    what = "the backup {backup} has format {format}; the installed package reads formats up to {known}"
     means = "It was not restored, and nothing was changed."
     fix = "upgrade tatame-db"
 
@@ -192,7 +192,7 @@ class BackupOfOtherVersion(TatameError):
     expected: str
     what = "the backup {backup} is of PostgreSQL {version}; this package contains PostgreSQL {expected}"
     means = "It was not restored, and nothing was changed."
-    fix = "restore it with a version of tatame-db that contains PostgreSQL {version}"
+    fix = "restore it with a version of the package that contains PostgreSQL {version}"
 
 
 @fact
