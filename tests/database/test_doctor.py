@@ -606,6 +606,64 @@ def a_partitioned_table_without_partitions(ward: Ward) -> None:
     partition(ward, kind="timestamptz")
 
 
+@sick("partitions", BAD)
+def partitions_of_which_one_was_detached(ward: Ward) -> None:
+    partition(ward, -1, 0, 1, 2, 3)
+    ward.run('ALTER TABLE "Vis""its" DETACH PARTITION part_1')
+    # Its own name is in use, so it is attached again.
+    name = f'"Vis""its_{datetime.now(UTC):%Y_%m}"'
+    ward.run("INSERT INTO part_1 VALUES (1, now())", f"ALTER TABLE part_1 RENAME TO {name}")
+    if ward.clinic.kind == OLDER:
+        ward.run(f"ALTER TABLE {name} OWNER TO tatame_owner")
+
+
+@sick("partitions", WARN)
+def a_gap_before_the_partition_of_all_the_rest(ward: Ward) -> None:
+    partition(ward, -1, 0, 1)
+    ward.run("""CREATE TABLE rest PARTITION OF "Vis""its" FOR VALUES FROM ('2999-01-01') TO (MAXVALUE)""")
+    ward.limit(partitions_bad_days=0)
+    # A single one ends it.
+    ward.run("""DO $$ BEGIN EXECUTE format('CREATE TABLE many PARTITION OF "Vis""its" FOR VALUES FROM (%L) TO (%L)',
+        date_trunc('month', now()) + interval '3 month', '2999-01-01'); END $$""")
+
+
+@sick("partitions", BAD)
+def partitions_that_begin_later(ward: Ward) -> None:
+    partition(ward, 1, 2, 3, kind="timestamptz")
+
+
+@sick("partitions", WARN)
+def a_detachment_that_was_interrupted(ward: Ward) -> None:
+    partition(ward, -2, -1, 0, 1, 2, 3)
+    reader = ward.open()
+    reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    reader.execute('SELECT FROM "Vis""its"')
+    with psycopg.connect(readable(ward.direct), autocommit=True) as connection:
+        connection.execute("SET lock_timeout = '50ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            connection.execute('ALTER TABLE "Vis""its" DETACH PARTITION part_1 CONCURRENTLY')
+    reader.execute("COMMIT")
+
+
+@sick("partitions", BAD)
+def a_month_of_days_that_lacks_them(ward: Ward) -> None:
+    partition(ward, -1, 0, 2, 3)
+    ward.run("""DO $$ BEGIN EXECUTE format(
+        'CREATE TABLE days PARTITION OF "Vis""its" FOR VALUES FROM (%L) TO (%L) PARTITION BY RANGE (at)',
+        date_trunc('month', now()) + interval '1 month', date_trunc('month', now()) + interval '2 month'); END $$""")
+    if ward.clinic.kind == OLDER:
+        ward.run("ALTER TABLE days OWNER TO tatame_owner")
+    ward.limit(partitions_bad_days=60)
+
+
+@sick("partitions", BAD)
+def a_month_of_gyms_that_lacks_them(ward: Ward) -> None:
+    partition(ward, -1, 1, 2, 3)
+    ward.run("""DO $$ BEGIN EXECUTE format(
+        'CREATE TABLE "by id" PARTITION OF "Vis""its" FOR VALUES FROM (%L) TO (%L) PARTITION BY HASH (id)',
+        date_trunc('month', now()), date_trunc('month', now()) + interval '1 month'); END $$""")
+
+
 @sick("partitions", WARN)
 def rows_in_a_default_partition(ward: Ward) -> None:
     partition(ward, None, 0)
@@ -962,7 +1020,7 @@ CURED_BY_SQL |= {"long transactions", "idle transactions", "blocked sessions", "
 CURED_BY_SQL |= {"keys without index", "unused indexes", "duplicate indexes", "durability", "autovacuum"}
 CURED_BY_SQL |= {"ownership"}
 CURED_OTHERWISE = {a_migration_without_checksum, an_edited_migration, an_app_that_owns_tables}
-CURED_OTHERWISE |= {rows_in_a_default_partition}
+CURED_OTHERWISE |= {rows_in_a_default_partition, a_month_of_gyms_that_lacks_them}
 # Their limits are 0.
 NEVER_GOOD = {ids_of_transactions, few_ids_of_transactions}
 

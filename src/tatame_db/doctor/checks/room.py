@@ -1,9 +1,9 @@
-"""What runs out one day: ids, partitions, transaction ids, connections, and the space of the write-ahead log."""
+"""What runs out one day: ids, transaction ids, connections, and the space of the write-ahead log."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tatame_db.doctor import advice
 from tatame_db.doctor.finding import bad, good, named, size, unknown, warn, worst
@@ -65,89 +65,6 @@ def _answer_of_key(examination: Examination, use: IdUse) -> Answer | None:
             f"if no row ever had a larger one, set the sequence back: {back}; otherwise, {enlarge}",
         )
     return (bad if worse else warn)(text, enlarge)
-
-
-@line(
-    _GROUP,
-    warns="the last one ends within {partitions_warn_days} days, or a row is in a default partition",
-    bad="the last one ends within {partitions_bad_days} days",
-    right="GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
-)
-def partitions(examination: Examination) -> Answer | None:
-    """Until when the tables that are partitioned by a range of time have partitions: a row after it is an error."""
-    found = examination.rows(_PARTITIONED, warn=examination.limits.partitions_warn_days)
-    if not found:
-        return None
-    ends = [row for row in found if row.default_place is None and row.end]
-    lasting = f"the last one of {ends[0].name} ends on {ends[0].end}" if ends else "no table runs out of partitions"
-    return worst((_answer_of_partitions(examination, row) for row in found), good(lasting))
-
-
-def _answer_of_partitions(examination: Examination, row: Any) -> Answer | None:
-    if row.default_place is None:
-        if not row.ends_soon:
-            return None
-        is_bad = row.days_left is None or row.days_left < examination.limits.partitions_bad_days
-        return (bad if is_bad else warn)(
-            f"the last partition of {row.name} ends on {row.end}" if row.end else f"{row.name} has no partition",
-            "a row after it is an error; see why the job that creates partitions does not, and create the next one:"
-            f" {advice.sql(examination, (row.create, row.owner), (row.attach, row.owner))}",
-        )
-    if not row.readable:
-        grant = f"GRANT SELECT ON {row.default_place} TO {examination.known.role}", row.default_owner
-        return unknown(f"{examination.known.role} may not read {row.default_place}", advice.sql(examination, grant))
-    if not examination.value(f"SELECT EXISTS (SELECT FROM {row.default_place})"):
-        return None
-    return warn(
-        f"rows of {row.name} are in its default partition {row.default_place}",
-        f"`SELECT min({row.column}), max({row.column}) FROM {row.default_place}` shows which partitions are missing:"
-        " detach the default partition, create them, insert its rows into the table, and attach it again",
-    )
-
-
-# Of the tables with one column of time. The next partition is as long as the last one, or a month.
-_PARTITIONED = """
-WITH range AS (
-    SELECT t.partrelid, p.relname, p.relowner, a.attname, a.atttypid, nullif(t.partdefid, 0) AS default_id,
-        max(bound.upper) AS upper, (array_agg(bound.lower ORDER BY bound.upper DESC NULLS LAST))[1] AS lower
-    FROM pg_partitioned_table t
-    JOIN pg_class p ON p.oid = t.partrelid AND p.relnamespace = to_regnamespace('public')
-    JOIN pg_attribute a ON a.attrelid = p.oid AND a.attnum = t.partattrs[0]
-    LEFT JOIN pg_inherits i ON i.inhparent = p.oid
-    LEFT JOIN pg_class c ON c.oid = i.inhrelid AND c.oid <> t.partdefid
-    CROSS JOIN LATERAL (SELECT pg_get_expr(c.relpartbound, c.oid) AS expression) b
-    CROSS JOIN LATERAL (SELECT
-        CASE WHEN b.expression LIKE '%FROM (MINVALUE)%' THEN '-infinity'
-            ELSE substring(b.expression FROM $$FROM \\('(.*?)'\\)$$) END::timestamptz AS lower,
-        CASE WHEN b.expression LIKE '%TO (MAXVALUE)' THEN 'infinity'
-            ELSE substring(b.expression FROM $$TO \\('(.*)'\\)$$) END::timestamptz AS upper) bound
-    WHERE t.partstrat = 'r' AND t.partnatts = 1
-        AND a.atttypid IN ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype)
-    GROUP BY t.partrelid, p.relname, p.relowner, a.attname, a.atttypid, t.partdefid
-), next AS (
-    SELECT *, CASE WHEN isfinite(upper) THEN upper ELSE date_trunc('month', now()) END AS first,
-        CASE WHEN isfinite(upper) AND isfinite(lower) THEN age(upper, lower) ELSE interval '1 month' END AS length
-    FROM range
-), named AS (
-    SELECT *, relname || to_char(first, CASE WHEN length < interval '1 month' THEN '_YYYY_MM_DD' ELSE '_YYYY_MM' END)
-        AS partition,
-        CASE atttypid WHEN 'date'::regtype THEN first::date::text WHEN 'timestamp'::regtype THEN first::timestamp::text
-            ELSE first::text END AS start,
-        CASE atttypid WHEN 'date'::regtype THEN (first + length)::date::text
-            WHEN 'timestamp'::regtype THEN (first + length)::timestamp::text ELSE (first + length)::text END AS stop
-    FROM next
-)
-SELECT format('%I', relname) AS name, format('%I', attname) AS column, quote_ident(pg_get_userbyid(relowner)) AS owner,
-    CASE WHEN isfinite(upper) THEN upper::date END AS end, upper IS NULL OR upper < now() + make_interval(days => :warn)
-        AS ends_soon,
-    CASE WHEN isfinite(upper) THEN extract(epoch FROM upper - now()) / 86400 END AS days_left,
-    default_id::regclass::text AS default_place,
-    (SELECT quote_ident(pg_get_userbyid(relowner)) FROM pg_class WHERE oid = default_id) AS default_owner,
-    has_table_privilege(default_id, 'SELECT') AS readable,
-    format('CREATE TABLE %I (LIKE %I INCLUDING DEFAULTS)', partition, relname) AS create,
-    format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', relname, partition, start, stop) AS attach
-FROM named ORDER BY upper NULLS FIRST, 1
-"""
 
 
 @line(
