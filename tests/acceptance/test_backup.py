@@ -64,7 +64,7 @@ def test_the_page_shows_what_the_commands_print(run: Run, directory: Path) -> No
         ]
 
         refused = run("restore", folder, "--to", place, "--replace")
-        assert (refused.returncode, "--yes-replace" in refused.stderr) == (1, True)
+        assert (refused.returncode, f"pass `--yes-replace {place}`" in refused.stderr) == (1, True)
         refused = run("restore", folder, "--to", place, "--yes-replace", f"{place}2")
         assert (refused.returncode, "not confirmed" in refused.stderr) == (1, True)
         refused = run("restore", folder, "--to", place)

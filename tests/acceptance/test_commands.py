@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -495,6 +497,23 @@ def _commands_with_json(group: Any, before: tuple[str, ...] = ()) -> Iterator[tu
             yield from _commands_with_json(command, (*before, name))
         elif any("--json" in parameter.opts for parameter in command.params):
             yield *before, name
+
+
+def _commands(command: Any, *before: str) -> Iterator[tuple[str, Any]]:
+    for name, found in getattr(command, "commands", {}).items():
+        yield from _commands(found, *before, name)
+    if command.callback and before:
+        yield " ".join(before), command
+
+
+def test_each_command_that_asks_has_the_option_that_its_hint_names() -> None:
+    source = {
+        name: (inspect.getsource(inspect.unwrap(command.callback)), {o for each in command.params for o in each.opts})
+        for name, command in _commands(get_command(commands.app))
+    }
+    asking = {name for name, (text, _) in source.items() if re.search(r"(?<!_)confirm\(|NotConfirmed\(", text)}
+    assert {"down", "rollback", "seed"} <= asking
+    assert [name for name in asking if "--yes" not in source[name][1]] == []
 
 
 WITH_JSON = list(_commands_with_json(get_command(commands.app)))

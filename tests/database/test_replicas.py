@@ -10,7 +10,6 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import URL, insert, text
-from sqlalchemy.exc import InternalError
 from tests.database.standbys import Pair, pair
 
 from tatame_db import doctor
@@ -110,8 +109,11 @@ def test_a_reader_after_a_write_sees_it_on_the_replica_or_on_the_primary(pair: P
         assert database.caught_up(lsn, within_seconds=0)
         with database.reader(after=lsn, within_seconds=0.05) as session:
             assert (session.info["server"], len(read(User).all(session))) == ("primary", 2)
-            with pytest.raises(InternalError, match="read-only"):
+            with pytest.raises(ServerReadOnly, match="accepts no writes"):
                 session.execute(insert(User).values(ANA))
+        for write in WRITES.values():
+            with database.reader(after=lsn, within_seconds=0) as session, pytest.raises(ServerReadOnly):
+                write(session)
         with database.reader() as session:
             assert (session.info["server"], len(read(User).all(session))) == ("replica", 1)
         assert len(list(read(User).all(database.replica))) == 1
@@ -121,8 +123,12 @@ def test_a_reader_after_a_write_sees_it_on_the_replica_or_on_the_primary(pair: P
                 assert not await tasks.replica.caught_up(lsn, within_seconds=0)
                 async with tasks.reader(after=lsn, within_seconds=0.05) as session:
                     assert (session.info["server"], len(await read(User).all(session))) == ("primary", 2)
-                    with pytest.raises(InternalError, match="read-only"):
+                    with pytest.raises(ServerReadOnly, match="accepts no writes"):
                         await session.execute(insert(User).values(ANA))
+                for write in WRITES.values():
+                    async with tasks.reader(after=lsn, within_seconds=0) as session:
+                        with pytest.raises(ServerReadOnly):
+                            await write(session)
                 async with tasks.reader() as session:
                     assert (session.info["server"], len(await read(User).all(session))) == ("replica", 1)
                 await asyncio.to_thread(pair.pause_replay, pause=False)
@@ -140,12 +146,26 @@ def test_a_reader_after_a_write_sees_it_on_the_replica_or_on_the_primary(pair: P
 def test_a_reader_goes_to_the_primary_while_the_replica_is_away_or_has_no_free_connection(pair: Pair) -> None:
     away = pair.standby.set(query={"host": f"{pair.home}/nowhere"})
     with Database(pair.primary.address, replica_address=away) as database:
+        lsn = database.current_lsn()
         with database.reader() as session:
             assert (session.info["server"], read(User).all(session)) == ("primary", [])
-        with pytest.raises(ServerNotRunning):
+        with pytest.raises(ServerNotRunning, match="does not answer") as caught:
             read(User).all(database.replica)
+        assert "`DATABASE_REPLICA_URL`" in caught.value.fix
+        with pytest.raises(ServerNotRunning):
+            database.replica.caught_up(lsn)
         assert not database.replica.check().healthy
         assert database.check().healthy
+    # Of two hosts, the one that is away is the reason, and not the primary.
+    hosts = f"{pair.primary.address.query['host']},{pair.home}/nowhere"
+    query = {"host": hosts, "target_session_attrs": "standby"}
+    with Database(pair.primary.address, replica_address=pair.standby.set(query=query)) as database:
+        assert (
+            "nowhere" in (database.replica.check().reason or "").partition("does not answer at")[2].partition(": ")[2]
+        )
+        with pytest.raises(ServerNotRunning) as caught:
+            read(User).all(database.replica)
+        assert "nowhere" in caught.value.reason
     with (
         Database(pair.primary.address, replica_address=pair.standby, pool_size=1) as database,
         database.reader() as first,

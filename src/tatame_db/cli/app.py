@@ -168,8 +168,9 @@ class NotConfirmed(TatameError):
     """A command that destroys data or changes a schema was not confirmed."""
 
     action: str
+    option: str = "--yes"
     what = "not confirmed: {action}"
-    fix = "pass `--yes` to confirm"
+    fix = "pass `{option}` to confirm"
 
 
 def confirm(action: str, *, yes: bool) -> None:

@@ -228,13 +228,18 @@ def restore(
 
 def _confirmed(place: Path, *, asked: bool, typed: Path | None) -> bool:
     """Return whether the server in a directory may be replaced. Raises `NotConfirmed`."""
-    action = f"`tatame-db restore --replace` replaces the server in {place}"
+    action, option = f"`tatame-db restore --replace` replaces the server in {place}", f"--yes-replace {place}"
+    path = place.expanduser().absolute()
     if typed is not None:
-        if typed.expanduser().absolute() != place.expanduser().absolute():
-            raise NotConfirmed(action=f"{action}, and `--yes-replace` names {typed}")
+        if typed.expanduser().absolute() != path:
+            raise NotConfirmed(action=f"{action}, and `--yes-replace` names {typed}", option=option)
         return True
-    if asked and not (console.is_terminal() and console.ask(f"{action}. Type its name, {place.name}") == place.name):
-        raise NotConfirmed(action=f"{action}; a script confirms it with `--yes-replace {place}`")
+    if asked:
+        if not console.is_terminal():
+            raise NotConfirmed(action=action, option=option)
+        answer = console.ask(f"{action}. Type its name, {path.name}")
+        if answer != path.name and Path(answer).expanduser().absolute() != path:
+            raise NotConfirmed(action=f"{action}, whose name is {path.name}, not {answer or 'empty'}", option=option)
     return asked
 
 

@@ -47,6 +47,8 @@ class DatabasePool(KeepingPool):
     """A pool whose failures are errors of this package, for sessions and queries alike."""
 
     address: URL
+    variable: str
+    """The setting that has the address."""
     idle: IdleConnections
     waiting = 0
     """The number of callers that wait because all connections are in use."""
@@ -74,12 +76,12 @@ class DatabasePool(KeepingPool):
             raise ConnectionsExhausted(address=self.address, size=self.size(), seconds=self._timeout) from None
         except (psycopg.Error, exc.DBAPIError) as error:
             ended = end_setup()
-            if ended is not None and (silence := ended.error(self.address)):
+            if ended is not None and (silence := ended.error(self.address, self.variable)):
                 raise silence from error
             # SQLAlchemy asks a new server for its version and more, and wraps the failures of these statements.
             cause = error.orig if isinstance(error, exc.DBAPIError) and _refuses_all(error) else error
             if isinstance(cause, psycopg.Error):
-                raise connection_error(self.address, cause) from error
+                raise connection_error(self.address, cause, self.variable) from error
             raise
         finally:
             end_setup()
@@ -96,16 +98,16 @@ class DatabasePool(KeepingPool):
             with self._overflow_lock:
                 self.waiting -= 1
 
-    def belong_to(self, address: URL, idle: IdleConnections) -> None:
+    def belong_to(self, address: URL, variable: str, idle: IdleConnections) -> None:
         """Serve this address, and let the idle connections be closed."""
-        self.address, self.idle = address, idle
+        self.address, self.variable, self.idle = address, variable, idle
         self.kept.closer, idle.close_kept = idle, self.kept.close_expired
 
     def recreate(self) -> QueuePool:
         """Return an empty pool with the same options, as `Engine.dispose` needs it."""
         pool = super().recreate()
         assert isinstance(pool, DatabasePool)  # noqa: S101, for the type checker
-        pool.belong_to(self.address, self.idle)
+        pool.belong_to(self.address, self.variable, self.idle)
         return pool
 
 

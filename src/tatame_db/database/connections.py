@@ -129,6 +129,11 @@ class Connections:
             options["replica_address"] = settings.replica_address
         return cls(address, **(settings.database_options | options))
 
+    @property
+    def variable(self) -> str:
+        """The setting that has the address."""
+        return "DATABASE_URL"
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({readable(self.address)!r})"
 
@@ -166,7 +171,7 @@ class Connections:
         self._execute_of_dialect = engine.dialect.do_execute
         engine.dialect.do_execute = self._execute  # type: ignore[method-assign]
         self._sync_engine = engine
-        self._pool.belong_to(self.address, self._idle)
+        self._pool.belong_to(self.address, self.variable, self._idle)
         if self.observer.listening:
             observe_sessions(engine, self.observer)
 
@@ -209,6 +214,7 @@ class Connections:
         statistics = self.statistics()
         return Probe(
             address=self.address,
+            variable=self.variable,
             parameters={**without_environment(self.address), **parameters, **self.options.beside(self.address)},
             timeout_seconds=timeout_seconds,
             busy=statistics.in_use >= statistics.size,
@@ -235,7 +241,7 @@ class Connections:
         driver = driver_connection(entry)
         if driver.info.server_version < OLDEST_SERVER * 10_000:
             version = driver.info.parameter_status("server_version") or "of an unknown version"
-            raise ServerTooOld(address=self.address, version=version)
+            raise ServerTooOld(address=self.address, variable=self.variable, version=version)
         cursor = connection.cursor()
         limit = None if self._statement_timeout_ms is None else f"{self._statement_timeout_ms}ms"
         cursor.execute(_PREPARE_SESSION, {"pid": driver.info.backend_pid, "limit": limit})

@@ -17,8 +17,10 @@ class DatabaseUnavailable(TatameError):
     """A database cannot be used; each reason has a class of its own."""
 
     address: URL
+    variable: str = "DATABASE_URL"
+    """The setting that has the address."""
     what = "the database at {where} is unavailable"
-    fix = "check the server, and the address in `DATABASE_URL`"
+    fix = "check the server, and the address in `{variable}`"
 
     @property
     def where(self) -> str:
@@ -38,10 +40,12 @@ class ServerNotRunning(DatabaseUnavailable):
     def first_step(self) -> str:
         """The advice for the embedded server, for another one on this machine, or for one elsewhere."""
         if may_be_embedded(self.address):
-            return "start it with `tatame-db start`, or set `DATABASE_URL` to a running server"
+            return f"start it with `tatame-db start`, or set `{self.variable}` to a running server"
         if is_local(self.address):
-            return "start the server, or the pooler, of this address; or check the host and the port in `DATABASE_URL`"
-        return "check the host and the port in `DATABASE_URL`, and the network between here and there"
+            return (
+                f"start the server, or the pooler, of this address; or check the host and the port in `{self.variable}`"
+            )
+        return f"check the host and the port in `{self.variable}`, and the network between here and there"
 
 
 @fact
@@ -51,7 +55,7 @@ class PrimaryMissing(ServerNotRunning):
     what = "no host of {hosts} takes writes at {where}: {reason}"
     fix = (
         "wait and try again if a standby is being promoted at the moment; otherwise promote one, or start the primary,"
-        " and check the hosts in `DATABASE_URL`"
+        " and check the hosts in `{variable}`"
     )
 
     @property
@@ -105,7 +109,7 @@ class PasswordRejected(DatabaseUnavailable):
 
     reason: str
     what = "the server at {where} rejected the login of {user}: {reason}"
-    fix = "check the user and the password in `DATABASE_URL`"
+    fix = "check the user and the password in `{variable}`"
 
     @property
     def user(self) -> str:
@@ -118,7 +122,7 @@ class DatabaseMissing(DatabaseUnavailable):
     """The server has no database of this name."""
 
     what = "the server at {where} has no database {address.database!r}"
-    fix = "create it with `tatame-db up --no-seed`, or set `DATABASE_URL` to an existing database"
+    fix = "create it with `tatame-db up --no-seed`, or set `{variable}` to an existing database"
 
 
 @fact
@@ -127,7 +131,7 @@ class ConnectionRefused(DatabaseUnavailable):
 
     reason: str
     what = "could not connect to {where}: {reason}"
-    fix = "fix the reported problem, or set `DATABASE_URL` to another server"
+    fix = "fix the reported problem, or set `{variable}` to another server"
 
 
 @fact
@@ -180,7 +184,7 @@ class PoolerConsole(ConnectionRefused):
 
     what = "{where} is the console of PgBouncer, and no database: {reason}"
     means = "Nothing was changed."
-    fix = "set the database of the app in `DATABASE_URL`"
+    fix = "set the database of the app in `{variable}`"
 
 
 @fact
@@ -196,7 +200,7 @@ class HostUnknown(ServerNotRunning):
     """The name of the host has no address."""
 
     what = "the host of {where} was not found: {reason}"
-    fix = "check the host in `DATABASE_URL`, and the name service (DNS) of this machine"
+    fix = "check the host in `{variable}`, and the name service (DNS) of this machine"
 
 
 @fact
@@ -207,8 +211,8 @@ class ServerReadOnly(DatabaseUnavailable):
     what = "the server at {where} accepts no writes: {reason}"
     means = "The statement changed nothing; roll its transaction back."
     fix = (
-        "write to the primary server: with `db` in place of `db.replica`, or by an address that leads to it, such as"
-        " one with all hosts and `target_session_attrs=read-write`"
+        "write to the primary server: with `db` in place of `db.replica` or `db.reader()`, or by an address that leads"
+        " to it, such as one with all hosts and `target_session_attrs=read-write`"
     )
 
 
@@ -275,7 +279,7 @@ class ServerTooOld(DatabaseUnavailable):
 
     version: str
     what = "the server at {where} is PostgreSQL {version}; the oldest supported version is {oldest}"
-    fix = "upgrade the server, or set `DATABASE_URL` to a newer one"
+    fix = "upgrade the server, or set `{variable}` to a newer one"
     oldest = OLDEST_SERVER
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 import psycopg
 from sqlalchemy.exc import DBAPIError
@@ -34,7 +36,7 @@ from tatame_db.database.errors import (
 from tatame_db.server.postmaster import postmaster_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
 
     from psycopg.pq.abc import PGconn
     from sqlalchemy import URL
@@ -75,17 +77,17 @@ _NO_ANSWER: dict[type[DatabaseUnavailable], tuple[str, ...]] = {
 }
 
 
-def connection_error(address: URL, error: psycopg.Error) -> DatabaseUnavailable:
-    """Return the error that a failed connection stands for."""
+def connection_error(address: URL, error: psycopg.Error, variable: str = "DATABASE_URL") -> DatabaseUnavailable:
+    """Return the error that a failed connection stands for; the variable is the setting that has the address."""
     # The server's own message follows FATAL, and the address that libpq tried precedes it. An SQLSTATE comes from a
     # pooler, which lets a client in before it has a server, and then fails the first statement.
     _, fatal, reason = str(error).partition("FATAL:")
     answered = bool(fatal or error.sqlstate)
-    reason = (reason if fatal else str(error)).strip().splitlines()[0]
+    reason = _first_line(reason if fatal else str(error))
     for prefix in ("connection failed: ", "connection is bad: "):
         reason = reason.removeprefix(prefix)
     if answered and (re.fullmatch(r"database .* does not exist", reason) or "no such database" in reason):
-        return DatabaseMissing(address=address)
+        return DatabaseMissing(address=address, variable=variable)
     if isinstance(error, psycopg.errors.ConnectionTimeout) and is_local(address):
         process = postmaster_of(address)
         suspended = process is not None and process.is_suspended
@@ -93,7 +95,19 @@ def connection_error(address: URL, error: psycopg.Error) -> DatabaseUnavailable:
     kind = _kind(_ANSWERS, reason, ConnectionRefused) if answered else _kind(_NO_ANSWER, reason, ServerNotRunning)
     if kind in _WITHOUT_PRIMARY and len(hosts_of(address)) > 1 and _wants_primary(address):
         kind = PrimaryMissing
-    return kind(address=address, reason=reason)  # type: ignore[call-arg]  # all in the tables have a reason
+    return kind(address=address, variable=variable, reason=reason)  # type: ignore[call-arg]  # all in the tables have a reason
+
+
+# libpq and psycopg write a line for each host of an address.
+_ANOTHER_KIND = ("server is not in hot standby mode", "server is in hot standby mode", "session is read-only")
+
+
+def _first_line(text: str) -> str:
+    """Return the first failure, or that of the first host that is not merely a server of another kind."""
+    lines = text.strip().splitlines()
+    failures = [line for line in lines if " failed: " in line and not line.endswith(_ANOTHER_KIND)]
+    _, where, reason = failures[0].partition("connection to server") if failures else ("", "", "")
+    return where + reason if where else lines[0]
 
 
 # The reason is that of the last host, which may be a standby, be away, or still be starting.
@@ -122,6 +136,19 @@ def statement_error(address: URL, error: psycopg.Error, connection: PGconn | Non
         if kind is not DatabaseUnavailable:
             return kind(address=address, reason=reason)  # type: ignore[call-arg]  # as above
     return None
+
+
+_refusing: WeakSet[PGconn] = WeakSet()
+
+
+@contextmanager
+def refusing_writes(connection: PGconn) -> Generator[None]:
+    """Let a write on a connection be `ServerReadOnly`, though its transaction alone is read-only."""
+    _refusing.add(connection)
+    try:
+        yield
+    finally:
+        _refusing.discard(connection)
 
 
 def is_stale(error: psycopg.Error) -> bool:
@@ -168,7 +195,7 @@ def _asked_for_reads_only(connection: PGconn | None) -> bool:
 
     PostgreSQL reports both settings without being asked, and PgBouncer neither.
     """
-    if connection is None:
+    if connection is None or connection in _refusing:
         return False
     settings = [connection.parameter_status(name) for name in (b"in_hot_standby", b"default_transaction_read_only")]
     return settings == [b"off", b"off"]

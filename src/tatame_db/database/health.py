@@ -60,6 +60,8 @@ class Probe:
     """What a check needs to know of a database before it starts."""
 
     address: URL
+    variable: str
+    """The setting that has the address."""
     parameters: Mapping[str, Any] = field(repr=False)
     """Those of a connection, as libpq takes them."""
     timeout_seconds: float
@@ -86,7 +88,7 @@ class Probe:
         except TimeoutError:
             return self.timed_out()
         except psycopg.Error as error:
-            reason = connection_error(self.address, error)
+            reason = connection_error(self.address, error, self.variable)
             # The server answers, and the connections that it has are those of the pool.
             at_work = self.busy and isinstance(reason, TooManyConnections)
             return Health(healthy=at_work, reason=reason.what, busy=self.busy)

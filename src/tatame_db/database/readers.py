@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from tatame_db.database.connecting import waiting_seconds
 from tatame_db.database.connections import Connections
+from tatame_db.database.driver import driver_connection
 from tatame_db.database.errors import NotAReplica
+from tatame_db.database.failures import refusing_writes
 from tatame_db.database.replicas import (
     CURRENT_LSN,
     HAS_REPLAYED,
@@ -69,14 +71,15 @@ class Readers(WithReplica):
     session: Sessions
 
     def current_lsn(self) -> str:
-        """Return the server's position in its log (WAL) now, which is behind all that was committed before."""
+        """Return the server's position in its log (WAL) now, which is at or after all that was committed before."""
         with self.session() as session:
             return str(session.scalar(CURRENT_LSN))
 
     def caught_up(self, lsn: str, within_seconds: float = WITHIN_SECONDS) -> bool:
         """Wait until the server has replayed what was committed before a position, and return whether it has.
 
-        Of an address with several hosts it answers for one; `reader` reads from the one that it asked.
+        Of an address with several hosts it answers for one; `reader` reads from the one that it asked. Raises
+        `DatabaseUnavailable` while no server answers, where `reader` goes to the primary.
         """
         check_position(lsn, within_seconds)
         with self.session() as session:
@@ -91,8 +94,8 @@ class Readers(WithReplica):
                 gyms = read(Gym).all(session)
 
         The primary answers instead if no replica can be used, or the one that was asked has not replayed it in time.
-        `session.info["server"]` is `"replica"` or `"primary"`. A write raises `ServerReadOnly` on a replica, and
-        SQLAlchemy's `InternalError` on the primary, where this transaction alone is READ ONLY.
+        `session.info["server"]` is `"replica"` or `"primary"`. A write raises `ServerReadOnly` on both; on the primary,
+        this transaction alone is READ ONLY.
         """
         check_position(after, within_seconds)
         with self.replica.session(info={"server": "replica"}) as session:
@@ -100,9 +103,12 @@ class Readers(WithReplica):
                 yield session
                 return
         with self.session(info={"server": "primary"}) as session:
-            if not self.shares_transaction:
-                session.execute(READ_ONLY)
-            yield session
+            if self.shares_transaction:
+                yield session
+                return
+            session.execute(READ_ONLY)
+            with refusing_writes(driver_connection(session.connection()).pgconn):
+                yield session
 
 
 def _follows(session: Session, after: str | None, within_seconds: float) -> bool:
@@ -158,9 +164,14 @@ class AsyncReaders(WithReplica):
                 yield session
                 return
         async with self.session(info={"server": "primary"}) as session:
-            if not self.shares_transaction:
-                await session.execute(READ_ONLY)
-            yield session
+            if self.shares_transaction:
+                yield session
+                return
+            await session.execute(READ_ONLY)
+            connection = (await session.connection()).sync_connection
+            assert connection is not None  # noqa: S101, for the type checker
+            with refusing_writes(driver_connection(connection).pgconn):
+                yield session
 
 
 async def _follows_async(session: AsyncSession, after: str | None, within_seconds: float) -> bool:

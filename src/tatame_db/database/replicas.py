@@ -66,6 +66,12 @@ class ReplicaConnections(Connections):
 
     is_replica: ClassVar[bool] = True
     primary: Connections
+
+    @property
+    def variable(self) -> str:
+        """The setting that has the address: without one of its own, that of the primary."""
+        return self.primary.variable if self.address == self.primary.address else "DATABASE_REPLICA_URL"
+
     _primary_identifier: int | None = None
     _not_before = 0.0
 

@@ -63,12 +63,12 @@ class Setup:
                 self._socket.close()
                 self._socket = None
 
-    def error(self, address: URL) -> DatabaseUnavailable | None:
+    def error(self, address: URL, variable: str) -> DatabaseUnavailable | None:
         """Return the error of a connection that took too long."""
         if not self._has_expired:
             return None
         reason = f"it accepts connections, and answered nothing within {self._seconds:g} seconds"
-        return (PoolerBusy if self._is_pooled else ConnectionRefused)(address=address, reason=reason)
+        return (PoolerBusy if self._is_pooled else ConnectionRefused)(address=address, variable=variable, reason=reason)
 
 
 setup: ContextVar[Setup | None] = ContextVar("setup", default=None)

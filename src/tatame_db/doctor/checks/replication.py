@@ -142,7 +142,10 @@ def replica(examination: Examination) -> Answer | None:
         except NotAReplica as error:
             return bad(error.what, error.fix)
         except DatabaseUnavailable as error:
-            return warn(f"{error.what}; readers go to the primary meanwhile", error.fix)
+            return warn(
+                f"{error.what}; `db.reader` goes to the primary meanwhile, and other uses of `db.replica` fail",
+                error.fix,
+            )
         health = database.replica.check(examination.limits.line_seconds)
     return _answer_of(health, readable(address), examination.limits.replica_lag_warn_seconds)
 

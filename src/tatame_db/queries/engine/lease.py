@@ -219,9 +219,9 @@ class Leases:
                     give_back(task.result())
                 raise
         except psycopg.Error as error:
-            raise connection_error(self._database.address, error) from error
+            raise connection_error(self._database.address, error, self._database.variable) from error
         reason = f"it accepts connections, and answered nothing within {seconds:g} seconds"
-        raise ConnectionRefused(address=self._database.address, reason=reason)
+        raise ConnectionRefused(address=self._database.address, variable=self._database.variable, reason=reason)
 
     def _answer_seconds(self, connection: PoolProxiedConnection) -> float:
         """Return how long a connection may take to its first answer in pipeline mode."""
