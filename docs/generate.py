@@ -319,7 +319,7 @@ def json_page() -> str:
     parts = [
         "# JSON",
         _NOTICE,
-        "With `--json`, the doctor, `roles` and each command of the move print one object on stdout; `move follow`"
+        "With `--json`, a command prints one object on stdout; `move follow`"
         " prints one for each batch, on a line of its own. A command that fails before it has begun its answer prints"
         " the [object of an error](configuration.md#json). A time is a text such as"
         " `2026-03-01 10:00:00+00:00`.",
@@ -330,10 +330,21 @@ def json_page() -> str:
                 for command, place in move_json.ANSWERS.items()
             ],
         ),
+        "These commands print an object of their own, with the facts that they print without `--json`: "
+        + ", ".join(f"`tatame-db {name}`" for name in _with_json() if not _described(name))
+        + ".",
     ]
     for answer in _objects():
         parts += [f"## {answer.__name__}", inspect.cleandoc(answer.__doc__ or ""), _keys(answer)]
     return "\n\n".join(parts) + "\n"
+
+
+def _with_json() -> list[str]:
+    return [name for name, command in _commands().items() if any("--json" in each.opts for each in command.params)]
+
+
+def _described(name: str) -> bool:
+    return any(known == name or known.startswith(f"{name} --") for known in move_json.ANSWERS)
 
 
 def _objects() -> list[type]:

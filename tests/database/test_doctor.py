@@ -783,6 +783,13 @@ def a_table_that_was_never_analyzed(ward: Ward) -> None:
     ward.limit(table_rows=1)
 
 
+@sick("statistics", WARN)
+def a_partitioned_table_of_which_only_the_partition_was_analyzed(ward: Ward) -> None:
+    partition(ward, 0, 1, 2, 3)
+    ward.run("INSERT INTO part_0 VALUES (1, now())", "ANALYZE part_0, part_1, part_2, part_3")
+    ward.limit(table_rows=1)
+
+
 @sick("keys without index", WARN)
 def a_key_without_an_index(ward: Ward) -> None:
     ward.run("DROP INDEX graduations_user_id_created_at_index")

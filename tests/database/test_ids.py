@@ -65,3 +65,28 @@ def test_a_locked_table_is_not_readable_and_is_not_waited_for(engine: Engine) ->
     with engine.begin() as connection:
         connection.execute(text("LOCK TABLE tags"))
         assert not use(engine, "tags.id").readable
+
+
+def test_the_change_to_bigint_runs_as_printed_on_a_partitioned_table(engine: Engine) -> None:
+    run(
+        engine,
+        "CREATE TABLE visits (id serial, user_id integer REFERENCES users, created_at timestamp NOT NULL,"
+        " PRIMARY KEY (id, created_at)) PARTITION BY RANGE (created_at)",
+        "CREATE TABLE visits_old PARTITION OF visits FOR VALUES FROM (MINVALUE) TO ('2026-01-01')",
+        "CREATE TABLE visits_new PARTITION OF visits FOR VALUES FROM ('2026-01-01') TO (MAXVALUE)",
+    )
+    for name in ("users.id", "visits.id"):
+        run(engine, *use(engine, name).enlarge.split("; "))
+        assert use(engine, name).largest == 2**63 - 1
+
+
+def test_an_end_that_is_not_known_or_far_has_words(engine: Engine) -> None:
+    assert use(engine, "versions.id").end_in_words == "no rate yet"
+    run(
+        engine,
+        "INSERT INTO versions (id, created_at) VALUES (90, now() - interval '10 days'), (100, now())",
+        "SELECT setval('versions_id_seq', 100)",
+    )
+    assert use(engine, "versions.id").end_in_words == "over 100 years"
+    run(engine, "SELECT setval('versions_id_seq', 2147483647)")
+    assert use(engine, "versions.id").end_in_words == "none is left"

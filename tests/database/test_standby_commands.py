@@ -62,7 +62,7 @@ def test_a_missing_primary_is_named_as_such(pair: Pair) -> None:
     ):
         done = CliRunner().invoke(commands.app, ["migrate"], env={"DATABASE_URL": address})
         assert done.exit_code == 1
-        assert f"error: no host of 2 takes writes at {address}: " in done.output
+        assert f"error: none of the 2 hosts accepts writes at {address}: " in done.output
         assert "hint: wait and try again if a standby is being promoted" in done.output
 
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Column, DateTime, Engine, Integer, MetaData, Table, text
 from tests.database.roles import Roled, with_roles
 
 from tatame_db.database.pool import Database
 from tatame_db.studio.access import Access
+from tatame_db.studio.overview import newest_row
 from tatame_db.testing.runs import Run
 
 Client = Any
@@ -67,3 +68,18 @@ def test_a_locked_table_leaves_the_other_cards(studio: Client, committed_databas
         found = studio.get("/api/overview")
     assert "lock" in found["problems"]["tables"]["what"]
     assert (found["problems"].keys(), found["pending"]) == ({"tables"}, [])
+
+
+def test_the_newest_row_of_a_partitioned_table_is_that_of_its_highest_id(engine: Engine) -> None:
+    columns = [Column(name, kind, primary_key=True) for name, kind in (("id", Integer), ("created_at", DateTime))]
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "CREATE TABLE visits (id integer, created_at timestamp, PRIMARY KEY (id, created_at))"
+                " PARTITION BY RANGE (created_at);"
+                "CREATE TABLE visits_all PARTITION OF visits FOR VALUES FROM (MINVALUE) TO (MAXVALUE);"
+                "INSERT INTO visits VALUES (1, '2026-02-02'), (2, '2026-01-01')"
+            )
+        )
+        newest = connection.execute(newest_row(Table("visits", MetaData(), *columns))).one()
+    assert newest == ("visits", "2026-01-01 00:00:00")

@@ -117,7 +117,13 @@ def _id_cells(use: IdUse | None) -> tuple[str | None, str | None]:
         return None, None
     if not use.readable:
         return "unknown", None
-    return f"{use.share:.1%}", f"{use.end:%B %Y}" if use.end else None
+    return f"{use.share:.1%}", use.end_in_words
+
+
+def _end_soon(use: IdUse) -> bool:
+    from tatame_db.doctor import LIMITS
+
+    return use.share >= LIMITS.ids_warn or (use.days_left is not None and use.days_left < LIMITS.ids_warn_days)
 
 
 @app.command()
@@ -253,6 +259,9 @@ def status(
             names = ", ".join(unfinished.names)
             console.answer(f"\nNOT READY  a move is unfinished; not restored or not validated: {names}")
             console.answer(f"           run `{unfinished.command}` to restore them")
+        if ending := [use.name for use in uses if use.readable and _end_soon(use)]:
+            console.answer(f"\nWARNING  ids end soon, or half of them are used: {', '.join(ending)}")
+            console.answer("         `tatame-db doctor` says what to do")
         for problem in problems:
             console.answer(f"\nWARNING  {problem}")
         if flags:

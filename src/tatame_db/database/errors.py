@@ -52,7 +52,7 @@ class ServerNotRunning(DatabaseUnavailable):
 class PrimaryMissing(ServerNotRunning):
     """None of the hosts of an address takes writes: the primary is lost, and no standby is promoted yet."""
 
-    what = "no host of {hosts} takes writes at {where}: {reason}"
+    what = "none of the {hosts} hosts accepts writes at {where}: {reason}"
     fix = (
         "wait and try again if a standby is being promoted at the moment; otherwise promote one, or start the primary,"
         " and check the hosts in `{variable}`"

@@ -26,7 +26,8 @@ class Limits:
     ids_warn: float = 0.5
     """A change from int to bigint takes weeks of planning, and the second half goes as fast as the first or faster."""
     ids_bad: float = 0.8
-    ids_warn_days: int = 365
+    ids_warn_days: int = 730
+    """The change of a large table takes weeks, and the rate may double meanwhile."""
     ids_bad_days: int = 90
     partitions_warn_days: int = 60
     """A job that creates one each month has failed once or twice, and there is time to see why."""

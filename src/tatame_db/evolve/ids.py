@@ -32,7 +32,7 @@ class IdUse:
     readable: bool
     """Whether the role may read the sequence and the table, and no lock prevented it."""
     days_left: float | None
-    """The days until the last id at the rate of the newest rows; `None` if they last a century or that is unknown."""
+    """The days until the last id at the rate of the newest rows; `None` if that is unknown."""
     place: str | None
     """The table, quoted for SQL."""
     column: str | None
@@ -54,8 +54,19 @@ class IdUse:
 
     @property
     def end(self) -> datetime | None:
-        """When the ids end, if that is known."""
-        return None if self.days_left is None else datetime.now(UTC) + timedelta(days=self.days_left)
+        """When the ids end, if that is known and within a century."""
+        if self.days_left is None or self.days_left >= _FOREVER_DAYS:
+            return None
+        return datetime.now(UTC) + timedelta(days=self.days_left)
+
+    @property
+    def end_in_words(self) -> str:
+        """The month in which the ids end, or why there is none."""
+        if self.last >= self.largest:
+            return "none is left"
+        if self.end:
+            return f"{self.end:%B %Y}"
+        return "no rate yet" if self.days_left is None else "over 100 years"
 
     @property
     def largest_id(self) -> str:
@@ -126,8 +137,7 @@ def _days_left(use: IdUse, rows: Callable[[str], Sequence[Row[Any]]]) -> float |
                 return None
             ids, seconds = newest.key - older.key, newest.seconds - older.seconds
             if ids > 0 and seconds >= _SHORTEST_RATE_SECONDS:
-                days = float((use.largest - use.last) / (ids / seconds) / 86_400)
-                return days if days < _FOREVER_DAYS else None
+                return float((use.largest - use.last) / (ids / seconds) / 86_400)
     return None
 
 
@@ -167,7 +177,8 @@ WITH number (oid, largest) AS (VALUES
     FROM pg_constraint k
     JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = k.conkey[1]
     JOIN number n ON n.oid = a.atttypid
-    WHERE k.contype = 'f' AND cardinality(k.conkey) = 1 GROUP BY 1, 2
+    -- A partition gets its columns changed with those of its table, and refuses to change one by itself.
+    WHERE k.contype = 'f' AND k.conparentid = 0 AND cardinality(k.conkey) = 1 GROUP BY 1, 2
 )
 SELECT format('%s.%s', key.relname, key.attname) AS name, format('public.%I', key.relname) AS place,
     format('%I', key.attname) AS column, key.timed, sequence.seqrelid IS NOT NULL AS has_sequence,

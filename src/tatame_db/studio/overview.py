@@ -22,7 +22,7 @@ from tatame_db.studio.views import refuse_unreadable_async
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from sqlalchemy import URL, Engine, Select, Table
+    from sqlalchemy import URL, Column, Engine, Select, Table
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from tatame_db.database.pool import AsyncDatabase
@@ -129,20 +129,23 @@ async def _newest_rows(connection: AsyncConnection, names: list[str]) -> dict[st
     tables = [
         table
         for name, table in shown_tables().items()
-        if name in names and "created_at" in table.columns and len(key_columns(table)) == 1
+        if name in names and "created_at" in table.columns and len(_numbers(table)) == 1
     ]
     if not tables:
         return {}
-    found = await connection.execute(union_all(*map(_newest_row, tables)))
+    found = await connection.execute(union_all(*map(newest_row, tables)))
     return {row[0]: row[1] for row in found.all()}  # pyright: ignore[reportGeneralTypeIssues]  # pairs
 
 
-def _newest_row(table: Table) -> Select[str, str]:
+def _numbers(table: Table) -> list[Column[Any]]:
+    """Return the key without the column by which a partitioned table is divided."""
+    return [column for column in key_columns(table) if column.name != "created_at"]
+
+
+def newest_row(table: Table) -> Select[str, str]:
+    """Select the name of a table, and when its row with the highest key was created."""
     newest = (
-        select(cast(table.columns["created_at"], Text))
-        .order_by(*(key.desc() for key in key_columns(table)))
-        .limit(1)
-        .scalar_subquery()
+        select(cast(table.columns["created_at"], Text)).order_by(_numbers(table)[0].desc()).limit(1).scalar_subquery()
     )
     return select(literal(str(table.name)), newest)
 

@@ -121,7 +121,7 @@ def drift(examination: Examination) -> Answer:
     except (DatabaseAhead, MigrationUnreadable) as error:
         return unknown(error.what, error.fix)
     if not found.failed:
-        return good("the database matches its migrations, and these the models")
+        return good("the database matches its migrations, and the migrations match the models")
     failed = evolve.CheckFailed(check=found)
     differences = [*(found.database or []), *(found.migrations or [])]
     shown = [difference.splitlines()[0].partition(":")[0] for difference in differences]

@@ -52,11 +52,13 @@ def dead_rows(examination: Examination) -> Answer:
 
 @line(_GROUP, warns="a table of {table_rows:,} rows or more was never analyzed")
 def statistics(examination: Examination) -> Answer:
-    """Whether the planner knows the tables: without statistics it guesses."""
+    """Whether the planner knows the tables, partitioned ones as a whole: without statistics it guesses."""
     found = examination.rows(
-        f"SELECT format('%I', relname) AS name, {_OWNER} AS owner FROM pg_stat_user_tables"
-        " WHERE schemaname = 'public' AND n_live_tup >= :rows"
-        " AND last_analyze IS NULL AND last_autoanalyze IS NULL ORDER BY n_live_tup DESC",
+        f"SELECT format('%I', relname) AS name, {_OWNER} AS owner, is_divided FROM pg_stat_user_tables"
+        " CROSS JOIN LATERAL (SELECT count(*) > 1 AS is_divided, sum(pg_stat_get_live_tuples(part.relid)) AS rows"
+        " FROM pg_partition_tree(pg_stat_user_tables.relid) part) known"
+        " WHERE schemaname = 'public' AND coalesce(rows, n_live_tup) >= :rows"
+        " AND last_analyze IS NULL AND last_autoanalyze IS NULL ORDER BY coalesce(rows, n_live_tup) DESC",
         rows=examination.limits.table_rows,
     )
     if not found:
@@ -64,7 +66,11 @@ def statistics(examination: Examination) -> Answer:
     return warn(
         f"never analyzed: {named([row.name for row in found])}",
         advice.of_tables(examination, "ANALYZE", [(row.name, row.owner) for row in found])
-        + "; see why autovacuum has not done it",
+        + (
+            "; autovacuum never analyzes a partitioned table itself, so let the job that creates partitions do it"
+            if all(row.is_divided for row in found)
+            else "; see why autovacuum has not done it"
+        ),
     )
 
 
