@@ -205,9 +205,13 @@ def test_status_as_json_is_one_object_and_nothing_else(run: Run) -> None:
     assert report["revision"] == report["head"]
     assert report["tables"].keys() == Base.metadata.tables.keys()
     assert report["tables"]["checkins"] > 1000
-    assert {"name": "checkins.id", "largest": 2**31 - 1, "last": report["tables"]["checkins"], "end": None} in (
-        report["ids"]
-    )
+    assert {
+        "name": "checkins.id",
+        "largest": 2**31 - 1,
+        "last": report["tables"]["checkins"],
+        "end": None,
+        "behind": None,
+    } in (report["ids"])
     assert "\n  table           rows  ids used  ids end about\n" in run("status").stdout
     newest = "INSERT INTO versions (id, created_at) VALUES (820000000, now() - interval '10 days'), (900000000, now())"
     run("psql", "-qc", f"{newest}; SELECT setval('versions_id_seq', 900000000)")

@@ -572,6 +572,54 @@ def a_key_without_a_sequence(ward: Ward) -> None:
     )
 
 
+@sick("ids", BAD)
+def a_sequence_behind_its_rows(ward: Ward) -> None:
+    ward.run(
+        "INSERT INTO versions (app_version) SELECT 'x' FROM generate_series(1, 20)",
+        "SELECT setval('versions_id_seq', 10)",
+    )
+
+
+@sick("ids", WARN)
+def a_sequence_that_comes_to_a_row(ward: Ward) -> None:
+    ward.run("INSERT INTO versions DEFAULT VALUES", "INSERT INTO versions (id) VALUES (100)")
+
+
+@sick("ids", BAD)
+def a_sequence_that_is_not_called_yet(ward: Ward) -> None:
+    ward.run("SELECT setval('checkins_id_seq', 2147483600, false)")
+
+
+@sick("ids", BAD)
+def a_sequence_that_starts_again(ward: Ward) -> None:
+    ward.run(
+        "INSERT INTO versions DEFAULT VALUES",
+        "SELECT setval('versions_id_seq', 2147483647)",
+        "ALTER SEQUENCE versions_id_seq CYCLE",
+    )
+
+
+@sick("ids", BAD)
+def a_sequence_that_counts_down(ward: Ward) -> None:
+    ward.run(
+        "CREATE TABLE tags (id serial PRIMARY KEY)",
+        "ALTER SEQUENCE tags_id_seq INCREMENT -1 MINVALUE -2147483648 RESTART -2000000000",
+        "GRANT SELECT ON tags, tags_id_seq TO PUBLIC",
+    )
+    if ward.clinic.kind == OLDER:
+        ward.run("ALTER TABLE tags OWNER TO tatame_owner")
+
+
+@sick("ids", BAD)
+def a_sequence_of_another_schema(ward: Ward) -> None:
+    ward.run(
+        """CREATE SCHEMA "O'x" """,
+        """CREATE SEQUENCE "O'x"."T""q;--" AS integer START 2000000000""",
+        """GRANT USAGE ON SCHEMA "O'x" TO PUBLIC""",
+        """GRANT SELECT ON SEQUENCE "O'x"."T""q;--" TO PUBLIC""",
+    )
+
+
 def partition(ward: Ward, *months: int | None, kind: str = "timestamp") -> None:
     """Create a table with partitions, each of a month from now on, or the default one."""
     ward.run(f'CREATE TABLE "Vis""its" (id integer, at {kind} NOT NULL, PRIMARY KEY (id, at)) PARTITION BY RANGE (at)')
@@ -1347,7 +1395,7 @@ def test_a_locked_table_is_not_waited_for(ward: Ward) -> None:
     found = {finding.name: finding for finding in ward.examine().findings}
 
     unchecked = {name for name, finding in found.items() if finding.verdict != GOOD}
-    assert unchecked == {"ids", "drift", "duplicate indexes"}
+    assert unchecked == {"ids", "drift", "duplicate indexes", "backups"}
     assert "waited for a lock" in found["ids"].text
 
 

@@ -90,3 +90,56 @@ def test_an_end_that_is_not_known_or_far_has_words(engine: Engine) -> None:
     assert use(engine, "versions.id").end_in_words == "over 100 years"
     run(engine, "SELECT setval('versions_id_seq', 2147483647)")
     assert use(engine, "versions.id").end_in_words == "none is left"
+
+
+def test_the_last_id_is_that_of_the_sequence_or_of_a_row(engine: Engine) -> None:
+    run(engine, f"SELECT setval('versions_id_seq', {2**31 - 48}, false)")
+    assert (use(engine, "versions.id").last, use(engine, "versions.id").next_id) == (2**31 - 49, 2**31 - 48)
+    run(engine, "ALTER SEQUENCE versions_id_seq MAXVALUE 1000 RESTART 990")
+    assert use(engine, "versions.id").share == 0.989
+
+    run(
+        engine,
+        "ALTER SEQUENCE versions_id_seq RESTART 3 MAXVALUE 2147483647",
+        "INSERT INTO versions (id) VALUES (3), (6)",
+    )
+    found = use(engine, "versions.id")
+    assert (found.last, found.of_sequence, found.next_is_taken) == (6, 2, True)
+    run(engine, "SELECT nextval('versions_id_seq')")
+    found = use(engine, "versions.id")
+    assert (found.taken, found.next_is_taken) == (6, False)
+    assert found.behind
+    assert found.behind.endswith("when it comes to 6, the insert fails")
+    # Two servers share out odd and even ids.
+    run(engine, "ALTER SEQUENCE versions_id_seq INCREMENT 2 RESTART 5")
+    assert use(engine, "versions.id").behind is None
+    run(engine, "INSERT INTO versions (id) VALUES (2147483000)", "ALTER SEQUENCE versions_id_seq INCREMENT 1")
+    assert use(engine, "versions.id").share > 0.99
+
+
+def test_a_sequence_may_count_down_and_start_again(engine: Engine) -> None:
+    run(engine, "CREATE TABLE tags (id serial PRIMARY KEY)", "INSERT INTO tags VALUES (1)")
+    run(engine, "ALTER SEQUENCE tags_id_seq MAXVALUE 100 CYCLE RESTART 100", "SELECT nextval('tags_id_seq')")
+    found = use(engine, "tags.id")
+    assert (found.share, found.next_id, found.next_is_taken) == (1.0, 1, True)
+    run(engine, "ALTER SEQUENCE tags_id_seq INCREMENT -1 MINVALUE 1 RESTART 41")
+    found = use(engine, "tags.id")
+    # A row has the last one.
+    assert (found.share, found.taken) == (1.0, 1)
+    run(engine, "DELETE FROM tags")
+    assert use(engine, "tags.id").share == 0.59
+    run(engine, "ALTER SEQUENCE tags_id_seq MINVALUE -100 MAXVALUE -1 START -1 RESTART -90")
+    assert use(engine, "tags.id").share == 0.89
+
+
+def test_sequences_of_other_schemas_are_among_them(engine: Engine) -> None:
+    run(
+        engine,
+        "CREATE SCHEMA other",
+        "CREATE TABLE other.tags (id smallserial PRIMARY KEY)",
+        "CREATE SEQUENCE other.numbers MAXVALUE 10",
+        "SELECT setval('other.numbers', 9)",
+        "INSERT INTO other.tags VALUES (1)",
+    )
+    assert use(engine, "other.numbers").share == 0.9
+    assert use(engine, "other.tags.id").next_is_taken

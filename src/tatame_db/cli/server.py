@@ -242,7 +242,13 @@ def status(
     problems = [known.problem] if known.problem else []
     if as_json:
         ids = [
-            {"name": use.name, "largest": use.largest, "last": use.last if use.readable else None, "end": use.end}
+            {
+                "name": use.name,
+                "largest": use.largest,
+                "last": use.last if use.readable else None,
+                "end": use.end,
+                "behind": use.behind,
+            }
             for use in uses
         ]
         facts = {
@@ -262,6 +268,9 @@ def status(
         if ending := [use.name for use in uses if use.readable and _end_soon(use)]:
             console.answer(f"\nWARNING  ids end soon, or half of them are used: {', '.join(ending)}")
             console.answer("         `tatame-db doctor` says what to do")
+        for behind in filter(None, (use.behind for use in uses)):
+            console.answer(f"\nWARNING  {behind}")
+            console.answer("         `tatame-db doctor` prints the statement that sets it")
         for problem in problems:
             console.answer(f"\nWARNING  {problem}")
         if flags:

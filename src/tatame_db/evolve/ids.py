@@ -25,10 +25,22 @@ class IdUse:
 
     name: str
     """`table.column`, or the sequence."""
+    first: int
+    """The id before the first one, which is 0 for most."""
     largest: int
-    """The largest id that the sequence, the column and all columns that refer to it can hold."""
+    """The last id that the sequence, the column and all columns that refer to it can hold."""
     last: int
-    """The last id of the sequence, or the largest of the column if it has none."""
+    """The last id of the sequence, or that of a row if it is farther."""
+    of_sequence: int | None
+    """The last id of the sequence; `None` without one, or if the role may not know."""
+    of_rows: int | None
+    """The last id of a row; `None` without rows or without a table."""
+    next_id: int | None
+    """The id that the sequence returns next; `None` if that is not known."""
+    taken: int | None
+    """The first id of a row that the sequence still returns; `None` without one."""
+    unique: bool
+    """Whether the id is a key by itself, so that the insert of a taken one fails."""
     readable: bool
     """Whether the role may read the sequence and the table, and no lock prevented it."""
     days_left: float | None
@@ -37,7 +49,7 @@ class IdUse:
     """The table, quoted for SQL."""
     column: str | None
     sequence: str | None
-    """The sequence of the column, as a literal of SQL."""
+    """The sequence, as a literal of SQL."""
     enlarge: str
     """The statements that change the column and all that refer to it to bigint."""
     owner: str
@@ -50,7 +62,7 @@ class IdUse:
     @property
     def share(self) -> float:
         """The used part, from 0 to 1."""
-        return self.last / self.largest
+        return max((self.last - self.first) / ((self.largest - self.first) or 1), 0.0)
 
     @property
     def end(self) -> datetime | None:
@@ -62,20 +74,29 @@ class IdUse:
     @property
     def end_in_words(self) -> str:
         """The month in which the ids end, or why there is none."""
-        if self.last >= self.largest:
+        if self.share >= 1:
             return "none is left"
         if self.end:
             return f"{self.end:%B %Y}"
         return "no rate yet" if self.days_left is None else "over 100 years"
 
     @property
-    def largest_id(self) -> str:
-        """The query for the largest id of a row; the index of the key finds it at once."""
-        return f"SELECT coalesce(max({self.column}), 0) FROM {self.place}"
+    def next_is_taken(self) -> bool:
+        """Whether the next id of the sequence is that of a row."""
+        return self.taken is not None and self.taken == self.next_id
+
+    @property
+    def behind(self) -> str | None:
+        """What happens because rows have ids that the sequence still returns; `None` if none has."""
+        if self.taken is None:
+            return None
+        row = "insert fails" if self.unique else "row gets the id of another row"
+        when = f"the next {row}" if self.next_is_taken else f"when it comes to {self.taken:,}, the {row}"
+        return f"the sequence of {self.name} is behind its rows, the last of which has the id {self.of_rows:,}: {when}"
 
 
 def id_uses(engine: Engine) -> list[IdUse]:
-    """Return how many ids each key and each sequence of the schema `public` has used, the most used first.
+    """Return how many ids each key and each sequence has used, the most used first.
 
     Waits a tenth of a second for a lock at most; what it cannot read is not `readable`. Changes nothing.
 
@@ -83,12 +104,12 @@ def id_uses(engine: Engine) -> list[IdUse]:
         0.0
     """
     with engine.connect() as connection:
+        for setting in ("lock_timeout = '100ms'", "statement_timeout = '1s'"):
+            connection.execute(text(f"SET LOCAL {setting}"))
 
         def rows(query: str) -> Sequence[Row[Any]]:
             try:
                 with connection.begin_nested():
-                    for setting in ("lock_timeout = '100ms'", "statement_timeout = '1s'"):
-                        connection.execute(text(f"SET LOCAL {setting}"))
                     return connection.execute(text(query)).all()
             except DBAPIError:
                 return []
@@ -104,8 +125,14 @@ def read_uses(rows: Callable[[str], Sequence[Row[Any]]]) -> list[IdUse]:
 def _use_of(key: Any, rows: Callable[[str], Sequence[Row[Any]]]) -> IdUse:
     use = IdUse(
         name=key.name,
+        first=0,
         largest=key.largest,
-        last=key.last or 0,
+        last=0,
+        of_sequence=key.last,
+        of_rows=None,
+        next_id=None,
+        taken=None,
+        unique=key.alone,
         readable=key.readable,
         days_left=None,
         place=key.place,
@@ -114,12 +141,45 @@ def _use_of(key: Any, rows: Callable[[str], Sequence[Row[Any]]]) -> IdUse:
         enlarge=key.enlarge,
         owner=key.owner,
     )
-    if use.readable and not key.has_sequence:
-        found = rows(use.largest_id)
-        use = replace(use, readable=bool(found), last=int(found[0][0]) if found else 0)
-    if use.readable and key.timed and use.last:
+    if use.readable and use.place:
+        found = rows(f"SELECT {'max' if key.step > 0 else 'min'}({use.column})::bigint FROM {use.place}")
+        use = replace(use, readable=bool(found), of_rows=found[0][0] if found else None)
+    if use.readable and key.sequence_place:
+        use = _with_sequence(use, key, rows)
+    known = [number for number in (use.of_sequence, use.of_rows) if number is not None] or [0]
+    last = max(known) if key.step > 0 else min(known)
+    # One that counts from -1000 to -1, or from 1000 to 1.
+    use = replace(use, last=last, first=int(key.first) if last * key.step < 0 else 0)
+    if use.readable and key.timed and use.of_rows and key.step > 0:
         use = replace(use, days_left=_days_left(use, rows))
     return use
+
+
+def _with_sequence(use: IdUse, key: Any, rows: Callable[[str], Sequence[Row[Any]]]) -> IdUse:
+    """Add the last id of the sequence, and the id of a row that it will return."""
+    forward = 1 if key.step > 0 else -1
+    last = use.of_sequence
+    if last is None or (use.of_rows is not None and (use.of_rows - last) * forward > 0):
+        # After RESTART, it has no last id. And rows that were added meanwhile have later ids than it had then.
+        found = rows(
+            f"SELECT CASE WHEN is_called THEN last_value ELSE last_value::numeric - {key.step} END"
+            f" FROM {key.sequence_place}"
+            if key.selectable
+            else f"SELECT pg_sequence_last_value({key.sequence}::regclass)"
+        )
+        last = int(found[0][0]) if found and found[0][0] is not None else None
+    if last is None:
+        return replace(use, of_sequence=None)
+    before = key.start_over - key.step if key.cycles and (key.limit - last - key.step) * forward < 0 else last
+    use = replace(use, of_sequence=last, next_id=before + key.step)
+    if not key.fills or use.of_rows is None or (use.of_rows - before) * forward <= 0:
+        return use
+    # Servers that share out ids leave those of the others out.
+    returned = f" AND ({use.column} - ({before})) % {key.step} = 0" if abs(key.step) > 1 else ""
+    where = f"{use.column} {'>' if forward > 0 else '<'} ({before}){returned}"
+    order = f"{use.column} {'ASC' if forward > 0 else 'DESC'}"
+    found = rows(f"SELECT {use.column}::bigint FROM {use.place} WHERE {where} ORDER BY {order} LIMIT 1")
+    return replace(use, taken=found[0][0] if found else None)
 
 
 def _days_left(use: IdUse, rows: Callable[[str], Sequence[Row[Any]]]) -> float | None:
@@ -142,34 +202,62 @@ def _days_left(use: IdUse, rows: Callable[[str], Sequence[Row[Any]]]) -> float |
 
 
 # For each key of one column, each column of a key with a sequence (a partitioned table has others in its key), and each
-# other sequence: the largest id that the sequence, its column and all columns that refer
-# to it can hold. A sequence that starts again, or counts down, does not end in this sense.
+# other sequence that ends: the last id that the sequence, its column and all columns that refer to it can hold. Outside
+# of `public`, those that the role may read. A table with triggers of a move gets its sequence set when it is opened.
 _KEYS = """
 WITH number (oid, largest) AS (VALUES
     ('smallint'::regtype, 32767), ('integer'::regtype, 2147483647), ('bigint'::regtype, 9223372036854775807)
+), space AS (
+    SELECT n.oid, n.nspname, n.nspname = 'public' AS is_public,
+        CASE WHEN n.nspname <> 'public' THEN n.nspname || '.' ELSE '' END AS prefix
+    FROM pg_namespace n
+    WHERE n.nspname = 'public' OR (n.nspname !~ '^(pg_|information_schema$|tatame_)'
+        AND has_schema_privilege(n.oid, 'USAGE')
+        AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_namespace'::regclass AND objid = n.oid
+            AND deptype = 'e'))
+), link AS (
+    SELECT DISTINCT ON (1) l.seqrelid, l.relid, l.attnum
+    FROM (
+        SELECT objid AS seqrelid, refobjid AS relid, refobjsubid AS attnum, 1 AS rank FROM pg_depend
+        WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass AND deptype IN ('a', 'i')
+        UNION ALL
+        SELECT refobjid, adrelid, adnum, 2 FROM pg_depend JOIN pg_attrdef f ON f.oid = objid
+        WHERE classid = 'pg_attrdef'::regclass AND refclassid = 'pg_class'::regclass AND deptype = 'n'
+    ) l
+    JOIN pg_sequence s ON s.seqrelid = l.seqrelid ORDER BY 1, rank, l.relid
 ), sequence AS (
-    SELECT s.seqrelid, c.relname, c.relowner, s.seqmax,
-        CASE WHEN s.seqmax < 9223372036854775807
-            THEN format('ALTER SEQUENCE %s AS bigint NO MAXVALUE', s.seqrelid::regclass) END AS enlarge,
-        s.seqincrement > 0 AND NOT s.seqcycle AS ends,
-        has_sequence_privilege(s.seqrelid, 'SELECT, USAGE') AS readable, d.refobjid AS relid, d.refobjsubid AS attnum
+    SELECT s.*, c.relname, c.relowner, space.prefix,
+        CASE WHEN s.seqincrement > 0 AND s.seqmax < 9223372036854775807
+            THEN format('ALTER SEQUENCE %s AS bigint NO MAXVALUE', s.seqrelid::regclass)
+            WHEN s.seqincrement < 0 AND s.seqmin > -9223372036854775808
+            THEN format('ALTER SEQUENCE %s AS bigint NO MINVALUE', s.seqrelid::regclass) END AS enlarge,
+        CASE WHEN s.seqincrement > 0 THEN s.seqmax ELSE s.seqmin END AS limit,
+        CASE WHEN s.seqincrement > 0 THEN s.seqmin ELSE s.seqmax END AS start_over,
+        CASE WHEN s.seqincrement > 0 THEN least(s.seqmin, 0) ELSE greatest(s.seqmax::numeric + 1, 0) END AS first,
+        has_sequence_privilege(s.seqrelid, 'SELECT, USAGE') AS readable,
+        has_sequence_privilege(s.seqrelid, 'SELECT') AS selectable, link.relid, link.attnum
     FROM pg_sequence s
-    JOIN pg_class c ON c.oid = s.seqrelid AND c.relnamespace = to_regnamespace('public') AND c.relpersistence <> 't'
-    LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = s.seqrelid
-        AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
+    JOIN pg_class c ON c.oid = s.seqrelid AND c.relpersistence <> 't'
+    JOIN space ON space.oid = c.relnamespace
+    LEFT JOIN link ON link.seqrelid = s.seqrelid
+    WHERE space.is_public OR has_sequence_privilege(s.seqrelid, 'SELECT, USAGE')
 ), key AS (
-    SELECT c.oid AS relid, c.relname, c.relowner, a.attnum, a.attname, n.largest,
+    SELECT c.oid AS relid, c.relname, c.relowner, space.prefix, a.attnum, a.attname, n.largest,
         CASE WHEN a.atttypid <> 'bigint'::regtype
             THEN format('ALTER TABLE %s ALTER COLUMN %I TYPE bigint', c.oid::regclass, a.attname) END AS enlarge,
         EXISTS (SELECT FROM pg_attribute t WHERE t.attrelid = c.oid AND t.attname = 'created_at'
-            AND t.atttypid IN ('timestamp'::regtype, 'timestamptz'::regtype)) AS timed
+            AND t.atttypid IN ('timestamp'::regtype, 'timestamptz'::regtype)) AS timed,
+        cardinality(k.conkey) = 1 AS alone, (a.atthasdef OR a.attidentity <> '') AND NOT EXISTS (
+            SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+            WHERE t.tgrelid = c.oid AND p.pronamespace = to_regnamespace('tatame_move')) AS fills
     FROM pg_constraint k
     JOIN pg_class c ON c.oid = k.conrelid
+    JOIN space ON space.oid = c.relnamespace
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY(k.conkey)
     JOIN number n ON n.oid = a.atttypid
     WHERE k.contype = 'p' AND k.conparentid = 0
         AND (cardinality(k.conkey) = 1 OR (c.oid, a.attnum) IN (SELECT relid, attnum FROM sequence))
-        AND c.relnamespace = to_regnamespace('public')
+        AND (space.is_public OR has_table_privilege(c.oid, 'SELECT'))
 ), referring AS (
     SELECT k.confrelid AS relid, k.confkey[1] AS attnum, min(n.largest) AS largest,
         string_agg(format('ALTER TABLE %s ALTER COLUMN %I TYPE bigint', k.conrelid::regclass, a.attname), '; '
@@ -180,22 +268,29 @@ WITH number (oid, largest) AS (VALUES
     -- A partition gets its columns changed with those of its table, and refuses to change one by itself.
     WHERE k.contype = 'f' AND k.conparentid = 0 AND cardinality(k.conkey) = 1 GROUP BY 1, 2
 )
-SELECT format('%s.%s', key.relname, key.attname) AS name, format('public.%I', key.relname) AS place,
-    format('%I', key.attname) AS column, key.timed, sequence.seqrelid IS NOT NULL AS has_sequence,
-    least(key.largest, referring.largest, sequence.seqmax) AS largest,
+SELECT format('%s%s.%s', key.prefix, key.relname, key.attname) AS name,
+    (SELECT format('%I.%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.oid = key.relid) AS place,
+    format('%I', key.attname) AS column, key.timed, coalesce(key.fills, false) AS fills, key.alone,
+    CASE WHEN sequence.seqincrement < 0
+        THEN greatest(-key.largest - 1, -referring.largest - 1, sequence.seqmin)
+        ELSE least(key.largest, referring.largest, sequence.seqmax) END AS largest,
+    coalesce(sequence.first, 0) AS first, coalesce(sequence.seqincrement, 1) AS step, sequence.limit,
+    sequence.start_over, coalesce(sequence.seqcycle, false) AS cycles,
     CASE WHEN sequence.readable THEN pg_sequence_last_value(sequence.seqrelid) END AS last,
     coalesce(sequence.readable, true) AND has_table_privilege(key.relid, 'SELECT') AS readable,
+    coalesce(sequence.selectable, false) AS selectable,
     concat_ws('; ', referring.enlarge, key.enlarge, sequence.enlarge) AS enlarge,
-    quote_ident(pg_get_userbyid(key.relowner)) AS owner, quote_literal(sequence.seqrelid::regclass) AS sequence
+    quote_ident(pg_get_userbyid(key.relowner)) AS owner, quote_literal(sequence.seqrelid::regclass) AS sequence,
+    sequence.seqrelid::regclass::text AS sequence_place
 FROM key
 LEFT JOIN sequence ON (sequence.relid, sequence.attnum) = (key.relid, key.attnum)
 LEFT JOIN referring ON (referring.relid, referring.attnum) = (key.relid, key.attnum)
-WHERE coalesce(sequence.ends, true)
 UNION ALL
-SELECT relname, NULL, NULL, false, true, seqmax,
-    CASE WHEN readable THEN pg_sequence_last_value(seqrelid) END, readable, enlarge,
-    quote_ident(pg_get_userbyid(relowner)), NULL
-FROM sequence WHERE ends AND NOT EXISTS (
+SELECT prefix || relname, NULL, NULL, false, false, false, sequence.limit, first, seqincrement, sequence.limit,
+    start_over, seqcycle, CASE WHEN readable THEN pg_sequence_last_value(seqrelid) END, readable, selectable, enlarge,
+    quote_ident(pg_get_userbyid(relowner)), quote_literal(seqrelid::regclass), seqrelid::regclass::text
+FROM sequence WHERE NOT seqcycle AND NOT EXISTS (
     SELECT FROM key WHERE (key.relid, key.attnum) = (sequence.relid, sequence.attnum))
 ORDER BY 1
 """

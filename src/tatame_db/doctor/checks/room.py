@@ -24,17 +24,18 @@ _READ_ALL = (
 
 @line(
     _GROUP,
-    warns="{ids_warn:.0%} are used, or they end within {ids_warn_days} days",
-    bad="{ids_bad:.0%} are used, or they end within {ids_bad_days} days",
+    warns="{ids_warn:.0%} are used, they end within {ids_warn_days} days, or a sequence comes to the id of a row",
+    bad="{ids_bad:.0%} are used, they end within {ids_bad_days} days, or the next id of a sequence is that of a row",
     right=_READ_ALL,
 )
 def ids(examination: Examination) -> Answer | None:
-    """How many ids each sequence and each key of 32 bits has left, and about when they end at the present rate."""
+    """How many ids each key and sequence has left, about when they end, and whether a sequence is behind its rows."""
     uses = read_uses(examination.rows)
     if not uses:
         return None
     role, hidden = examination.known.role, [use.name for use in uses if not use.readable]
-    answers = [_answer_of_key(examination, use) for use in uses if use.readable]
+    read = [use for use in uses if use.readable]
+    answers = [*(_answer_of_key(examination, use) for use in read), *(_behind(examination, use) for use in read)]
     if hidden:
         grant = _READ_ALL.format(role=role), advice.SUPERUSER
         unread = unknown(f"{role} may not read {named(hidden)}", advice.sql(examination, grant))
@@ -47,7 +48,7 @@ def _answer_of_key(examination: Examination, use: IdUse) -> Answer | None:
     limits, days = examination.limits, math.inf if use.days_left is None else use.days_left
     if use.share < limits.ids_warn and days >= limits.ids_warn_days:
         return None
-    text = f"{use.name} has used {use.share:.0%} of {use.largest:,} ids"
+    text = f"{use.name} has used {use.share:.0%} of {abs(use.largest - use.first):,} ids"
     if use.end:
         text += f", which end about {use.end:%B %Y} at the present rate"
     worse = use.share >= limits.ids_bad or days < limits.ids_bad_days
@@ -56,15 +57,29 @@ def _answer_of_key(examination: Examination, use: IdUse) -> Answer | None:
         f" rewrites the tables while nothing can read them: {advice.sql(examination, (use.enlarge, use.owner))};"
         ' the page "From int to bigint" shows the change without a stop'
     )
-    if use.sequence and use.place and use.last > (largest := int(examination.value(use.largest_id))) * 2:
+    if use.of_rows and use.of_sequence and use.of_rows > use.of_sequence * 2 > 0:
+        text += f": a row has the id {use.of_rows:,}, and the sequence is at {use.of_sequence:,}"
+    rows = use.of_rows or use.first
+    if use.place and use.of_sequence and use.of_sequence > rows * 2 >= 0:
         # By hand, or by an import that skipped ids.
-        statement = f"SELECT setval({use.sequence}, {max(largest, 1)}, {str(largest > 0).lower()})"
+        statement = f"SELECT setval({use.sequence}, {max(rows, 1)}, {str(rows > 0).lower()})"
         back = advice.sql(examination, (statement, use.owner))
         return (bad if worse else warn)(
-            f"{text}, and the largest id of a row is {largest:,}",
+            f"{text}, and the largest id of a row is {rows:,}",
             f"if no row ever had a larger one, set the sequence back: {back}; otherwise, {enlarge}",
         )
     return (bad if worse else warn)(text, enlarge)
+
+
+def _behind(examination: Examination, use: IdUse) -> Answer | None:
+    """Rows were added with ids of their own, by hand or by a copy, and the sequence was not set."""
+    if use.taken is None:
+        return None
+    forward = advice.sql(examination, (f"SELECT setval({use.sequence}, {use.of_rows})", use.owner))
+    return (bad if use.next_is_taken else warn)(
+        use.behind or "",
+        f"set the sequence to the last id, unless it is a mistake: {forward}",
+    )
 
 
 @line(
