@@ -52,7 +52,7 @@ class Pair:
         started = self.pg_ctl("start", f"--log={self.home}/log", f"--options={options}")
         assert started.returncode == 0, started.stdout
 
-    def copy(self) -> None:
+    def copy(self, *settings: str) -> None:
         """Make the standby anew from the primary, and start it."""
         host = str(self.primary.address.query["host"])
         copied = self.primary._run(
@@ -60,7 +60,22 @@ class Pair:
             *("-R", "--checkpoint=fast", "--no-sync"),
         )
         assert copied.returncode == 0, copied.stdout
-        self.start_standby("fsync=off")
+        self.start_standby("fsync=off", *settings)
+
+    @contextmanager
+    def frozen(self) -> Generator[None]:
+        """Suspend all processes of the standby: it accepts connections, and says nothing."""
+        postmaster = int((self.home / "data/postmaster.pid").read_text().split()[0])
+        os.kill(postmaster, signal.SIGSTOP)
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+        processes = [*map(int, children), postmaster]
+        try:
+            for process in processes:
+                os.kill(process, signal.SIGSTOP)
+            yield
+        finally:
+            for process in processes:
+                os.kill(process, signal.SIGCONT)
 
     def kill_primary(self) -> None:
         """Kill all processes of the primary, as a power failure does."""
@@ -80,18 +95,27 @@ class Pair:
 
 
 @contextmanager
+def another_standby(primary: EmbeddedServer, home: Path, *settings: str) -> Generator[Pair]:
+    """Start one more standby."""
+    home.mkdir()
+    primary._hand_over(home, 0o700)
+    pair = Pair(primary, home)
+    pair.copy(*settings)
+    try:
+        yield pair
+    finally:
+        pair.pg_ctl("stop", "--mode=immediate")
+
+
+@contextmanager
 def standby_pair(server: EmbeddedServer, home: Path) -> Generator[Pair]:
     """Start a migrated primary and its standby; the server is deleted by its owner."""
     server.start()
     create_missing_database(server.address)
     with Database(server.address) as database:
         evolve.migrate(database.engine)
-    home.mkdir()
-    server._hand_over(home, 0o700)
-    pair = Pair(server, home)
-    pair.copy()
-    yield pair
-    pair.pg_ctl("stop", "--mode=immediate")
+    with another_standby(server, home) as pair:
+        yield pair
 
 
 @pytest.fixture(scope="module")

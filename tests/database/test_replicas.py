@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator
 from typing import Any
+from urllib.parse import quote, unquote
 
+import psycopg
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import URL, insert, text
+from tests.conftest import run_sql
 from tests.database.standbys import Pair, pair
+from typer.testing import CliRunner
 
 from tatame_db import doctor
-from tatame_db.database.errors import NotAReplica, ServerNotRunning, ServerReadOnly
+from tatame_db.cli import commands
+from tatame_db.database import readers
+from tatame_db.database.address import readable
+from tatame_db.database.errors import ConnectionRefused, NotAReplica, ServerNotRunning, ServerReadOnly
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.doctor import Finding, Limits, Setup, Verdict
 from tatame_db.fastapi import database_lifespan, health_router
@@ -143,6 +150,24 @@ def test_a_reader_after_a_write_sees_it_on_the_replica_or_on_the_primary(pair: P
     assert insert_many(User, [{"clerk_user_id": "caio"}]).run(database) == 1
 
 
+def test_a_reader_on_the_primary_refuses_writes_after_a_commit_too(pair: Pair) -> None:
+    away = pair.standby.set(query={"host": f"{pair.home}/nowhere"})
+    with Database(pair.primary.address, replica_address=away) as database, database.reader() as session:
+        assert (session.info["server"], read(User).all(session)) == ("primary", [])
+        session.commit()
+        with pytest.raises(ServerReadOnly):
+            session.execute(insert(User).values(ANA))
+
+    async def main() -> None:
+        async with AsyncDatabase(pair.primary.address, replica_address=away) as database, database.reader() as session:
+            assert (session.info["server"], await read(User).all(session)) == ("primary", [])
+            await session.commit()
+            with pytest.raises(ServerReadOnly):
+                await session.execute(insert(User).values(ANA))
+
+    asyncio.run(main())
+
+
 def test_a_reader_goes_to_the_primary_while_the_replica_is_away_or_has_no_free_connection(pair: Pair) -> None:
     away = pair.standby.set(query={"host": f"{pair.home}/nowhere"})
     with Database(pair.primary.address, replica_address=away) as database:
@@ -182,9 +207,20 @@ def test_a_reader_goes_to_the_primary_while_the_replica_is_away_or_has_no_free_c
 
 def test_a_server_with_another_database_is_refused_as_a_replica(pair: Pair, server: EmbeddedServer) -> None:
     foreign = server.address.set(database="postgres")
+    # One of the same server is none either, on the primary or the standby.
+    run_sql(pair.primary.address, "CREATE DATABASE other")
+    with Database(pair.primary.address) as database:
+        assert Database(pair.standby).caught_up(database.current_lsn(), within_seconds=20)
+    for address in (pair.primary.address, pair.standby):
+        other = address.set(database="other")
+        with Database(pair.primary.address, replica_address=other) as database:
+            with pytest.raises(NotAReplica, match="another database"):
+                database.replica.ping()
+            assert not Database(other).caught_up(database.current_lsn(), within_seconds=20)
     with Database(pair.primary.address, replica_address=foreign) as database:
-        with pytest.raises(NotAReplica, match="no replica of"):
+        with pytest.raises(NotAReplica, match="another system identifier"):
             database.replica.ping()
+        assert not Database(foreign).caught_up(database.current_lsn(), within_seconds=20)
         with pytest.raises(NotAReplica), database.reader():
             pytest.fail("it was read")
 
@@ -254,11 +290,123 @@ def test_the_replica_is_closed_with_its_database(pair: Pair) -> None:
     assert not later.replica.check().healthy
 
 
+WRONG: list[Any] = [5, None, b"0/1", "1", "yesterday", "0/16B3748", "0/1.1.1.1.1.1\n", "0/1.1.1.1.1.1' --"]
+WRONG_SECONDS: list[Any] = ["1", None, True, -1, float("nan"), float("inf"), 3e6]
+
+
 def test_wrong_positions_and_times_are_refused_at_once(database: Database) -> None:
-    with pytest.raises(ValueError, match="looks like"):
-        database.caught_up("yesterday")
-    with pytest.raises(ValueError, match="within_seconds"), database.reader(within_seconds=-1):
-        pytest.fail("it was read")
+    lsn = database.current_lsn()
+    assert (len(lsn) <= 80, unquote(quote(lsn))) == (True, lsn)
+    for position in WRONG:
+        with pytest.raises((TypeError, ValueError), match="`current_lsn\\(\\)` returned"):
+            database.caught_up(position)
+    for seconds in WRONG_SECONDS:
+        with pytest.raises((TypeError, ValueError), match="within_seconds is a number of seconds"):
+            database.caught_up(lsn, within_seconds=seconds)
+        with (
+            pytest.raises((TypeError, ValueError), match="within_seconds is a number of seconds"),
+            database.reader(within_seconds=seconds),
+        ):
+            pytest.fail("it was read")
+        with pytest.raises((TypeError, ValueError), match="timeout_seconds is a number of seconds"):
+            database.check(seconds)
+    assert database.check(86_400).healthy
+
+
+def test_a_standby_that_is_frozen_holds_up_no_reader(
+    pair: Pair, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "ANSWER_SECONDS", 0.3)
+    lsn = database.current_lsn()
+
+    async def main() -> None:
+        async with AsyncDatabase(pair.primary.address, replica_address=pair.standby) as tasks:
+            assert await tasks.replica.caught_up(lsn, within_seconds=20)
+            with pair.frozen():
+                # On the connection that is open, and on a new one.
+                for _ in range(2):
+                    async with tasks.reader(after=lsn, within_seconds=0.1) as session:
+                        assert (session.info["server"], await read(User).all(session)) == ("primary", [])
+
+    assert database.replica.caught_up(lsn, within_seconds=20)
+    with pair.frozen():
+        with pytest.raises(ConnectionRefused, match=r"answered nothing within 0\.\d+ seconds"):
+            database.replica.caught_up(lsn, within_seconds=0.1)
+        with database.reader(after=lsn, within_seconds=0.1) as session:
+            assert (session.info["server"], read(User).all(session)) == ("primary", [])
+    asyncio.run(main())
+    with database.reader(after=lsn, within_seconds=20) as session:
+        assert session.info["server"] == "replica"
+
+
+def test_a_standby_of_a_database_that_is_serializable_is_read(pair: Pair, database: Database) -> None:
+    run_sql(pair.primary.address, "ALTER DATABASE tatame SET default_transaction_isolation = 'serializable'")
+    try:
+        insert_many(User, ANA).run(database)
+        lsn = database.current_lsn()
+        # A query of the standby sees the setting before it is replayed only on an older connection.
+        assert database.replica.caught_up(lsn, within_seconds=20)
+        with Database(pair.primary.address, replica_address=pair.standby) as later:
+            assert len(read(User).all(later.replica)) == 1
+            assert later.replica.check().healthy
+            with later.reader(after=lsn) as session:
+                assert (session.info["server"], len(read(User).all(session))) == ("replica", 1)
+
+        async def main() -> None:
+            async with AsyncDatabase(pair.standby) as tasks:
+                assert len(await read(User).all(tasks)) == 1
+
+        asyncio.run(main())
+        done = CliRunner().invoke(commands.app, ["status"], env={"DATABASE_URL": readable(pair.standby)})
+        assert done.exit_code == 0, done.output
+        examination = doctor.examine(pair.standby, Setup(), limits=Limits(), names=["standbys"])
+        assert [finding.verdict for finding in examination.findings] == [Verdict.GOOD]
+    finally:
+        run_sql(pair.primary.address, "ALTER DATABASE tatame RESET default_transaction_isolation")
+
+
+def end_log_at_page(pair: Pair) -> None:
+    """Write to the primary's log until a record ends with a page: the next one will begin behind the page's header."""
+    page, header_of_record, headers_of_page = 8192, 54, (24, 40)
+    with psycopg.connect(readable(pair.primary.address), autocommit=True) as connection:
+        for _ in range(100):
+            [offset] = connection.execute("SELECT (pg_current_wal_insert_lsn() - '0/0') %% %s", [page]).fetchone() or []
+            if offset in headers_of_page:
+                return
+            size = page - int(offset) - header_of_record
+            size = size if size > 300 else 4000
+            connection.execute("SELECT pg_logical_emit_message(false, '', repeat('-', %s))", [size])
+    pytest.fail("no record ended with a page")
+
+
+def test_all_that_is_committed_counts_also_if_the_next_record_begins_later(pair: Pair, database: Database) -> None:
+    insert_many(User, ANA).run(database)
+    end_log_at_page(pair)
+    lsn = database.current_lsn()
+    assert database.replica.caught_up(lsn, within_seconds=5)
+
+
+def test_a_role_that_may_not_compare_the_databases_goes_to_the_primary(pair: Pair, database: Database) -> None:
+    functions = "pg_control_system(), pg_control_checkpoint(), pg_control_recovery()"
+    run_sql(pair.primary.address, "CREATE ROLE app LOGIN; GRANT SELECT ON users TO app")
+    run_sql(pair.primary.address, f"REVOKE EXECUTE ON FUNCTION {functions} FROM PUBLIC")
+    try:
+        assert database.replica.caught_up(database.current_lsn(), within_seconds=20)
+        address, replica = (address.set(username="app") for address in (pair.primary.address, pair.standby))
+        with Database(address, replica_address=replica) as as_app:
+            assert read(User).all(as_app.replica) == []
+            with as_app.reader(after=as_app.current_lsn(), within_seconds=20) as session:
+                assert (session.info["server"], read(User).all(session)) == ("primary", [])
+            with as_app.replica.session() as session, pytest.raises(ServerReadOnly):
+                session.execute(insert(User).values(ANA))
+        # Without a replica, it is the same server.
+        with Database(address) as as_app, as_app.reader(after=as_app.current_lsn()) as session:
+            assert session.info["server"] == "replica"
+        [finding] = doctor.examine(address, Setup(replica=replica), limits=Limits(), names=["replica"]).findings
+        assert (finding.verdict, "GRANT EXECUTE" in (finding.fix or "")) == (Verdict.WARN, True)
+    finally:
+        run_sql(pair.primary.address, f"GRANT EXECUTE ON FUNCTION {functions} TO PUBLIC")
+        run_sql(pair.primary.address, "DROP OWNED BY app; DROP ROLE app")
 
 
 def test_the_test_kit_reads_its_own_transaction_as_the_replica(committed_database: Database) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import psycopg
 from sqlalchemy import exc
@@ -14,10 +15,12 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from tatame_db.database.errors import ConnectionsExhausted
 from tatame_db.database.failures import connection_error
 from tatame_db.database.kept import KeepingPool
-from tatame_db.database.silence import end_setup
+from tatame_db.database.silence import end_setup, patience
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, PoolProxiedConnection
+    from collections.abc import Generator
+
+    from sqlalchemy import URL, Dialect, PoolProxiedConnection
     from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
     from tatame_db.database.idle import IdleConnections
@@ -124,7 +127,46 @@ class AsyncDatabasePool(DatabasePool, AsyncAdaptedQueuePool):
 
 async def connect_async(*arguments: Any, **options: Any) -> psycopg.AsyncConnection[tuple[Any, ...]]:
     """Connect, and leave no session on the server if the caller is cancelled meanwhile."""
-    return await connect_as(psycopg.AsyncConnection, *arguments, **options)
+    kind = psycopg.AsyncConnection if patience.get() is None else _PatientAsyncConnection
+    return await connect_as(kind, *arguments, **options)
+
+
+def connect_patiently(
+    _: Dialect, __: object, arguments: list[Any], parameters: dict[str, Any]
+) -> psycopg.Connection[Any] | None:
+    """Connect within the time of the calling reader; `None` leaves it to SQLAlchemy."""
+    return None if patience.get() is None else _PatientConnection.connect(*arguments, **parameters)
+
+
+class _Patient:
+    """psycopg itself allows each host two seconds at least."""
+
+    @classmethod
+    def _connect_gen(cls, *arguments: Any, **options: Any) -> Generator[Any, Any, Any]:
+        limit = patience.get()
+        made = super()._connect_gen(*arguments, **options)  # type: ignore[misc]  # psycopg's
+        connecting = cast("Generator[Any, Any, Any]", made)
+        if limit is None:
+            return (yield from connecting)
+        until = time.monotonic() + limit.of_host
+        try:
+            waiting_for = next(connecting)
+            while True:
+                ready = yield waiting_for
+                if time.monotonic() >= until:
+                    connecting.close()
+                    raise psycopg.errors.ConnectionTimeout("connection timeout expired")
+                waiting_for = connecting.send(ready)
+        except StopIteration as done:
+            return done.value
+
+
+class _PatientConnection(_Patient, psycopg.Connection[Any]):
+    """Does this for the sync face."""
+
+
+class _PatientAsyncConnection(_Patient, psycopg.AsyncConnection[Any]):
+    """Does this for asyncio."""
 
 
 async def connect_as(kind: type[C], *arguments: Any, **options: Any) -> C:

@@ -22,7 +22,7 @@ from tatame_db.database.fork import survive_fork
 from tatame_db.database.health import Health, Probe
 from tatame_db.database.idle import IdleConnections
 from tatame_db.database.observer import Callback, Observer, log_safely, observe_sessions
-from tatame_db.database.options import DatabaseOptions, Options
+from tatame_db.database.options import DatabaseOptions, Options, check_seconds
 from tatame_db.database.session_state import CHANGED, changes_session
 from tatame_db.database.silence import Setup, end_setup, setup
 from tatame_db.database.streams import OpenStreams
@@ -67,6 +67,8 @@ _REPORTED = [
     (b"client_encoding", b"UTF8"),
     *((name.encode(), value.encode()) for name, value in _REPORTED_SETTINGS.items()),
 ]
+
+_LOWERED = "isolation is lowered"
 
 skip_checkout_checks: ContextVar[bool] = ContextVar("skip_checkout_checks", default=False)
 """True while a query checks out a connection: it tests liveness and sets autocommit itself."""
@@ -206,8 +208,7 @@ class Connections:
         return pool
 
     def _probe(self, timeout_seconds: float) -> Probe:
-        if not timeout_seconds >= 0:
-            raise ValueError("timeout_seconds is a number of seconds, 0 or more")
+        check_seconds("timeout_seconds", timeout_seconds)
         _, parameters = self._sync_engine.dialect.create_connect_args(self.address)
         # psycopg's adapters, which libpq does not know.
         parameters.pop("context", None)
@@ -230,12 +231,14 @@ class Connections:
     def _ignore_environment(self, _: Dialect, __: object, ___: object, parameters: dict[str, Any]) -> None:
         parameters |= without_environment(self.address) | parameters
 
-    def _limit_setup(self, _: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+    def _limit_setup(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
         # A connection of the test kit waits for its turn.
         if not self.shares_transaction:
             end_setup()
             driver = driver_connection(entry)
             setup.set(Setup(driver, self.options.pool_timeout_seconds, is_pooled=self._is_pooled))
+            if _is_standby(driver.pgconn):
+                entry.info[_LOWERED] = _lower_isolation(connection)
 
     def _prepare(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
         driver = driver_connection(entry)
@@ -332,7 +335,9 @@ class Connections:
         if connection is None:
             return
         driver = driver_connection(entry)
-        if self._closed or driver.closed or CHANGED in entry.info or _is_changed(driver.pgconn):
+        # One that was opened on a standby has a lower isolation than the primary's own, to which it was promoted.
+        promoted = entry.info.get(_LOWERED) and not _is_standby(driver.pgconn)
+        if self._closed or driver.closed or promoted or CHANGED in entry.info or _is_changed(driver.pgconn):
             # A session may outlive the timeout of `close`, and no later `close` would end the connection it returns. Or
             # it has changed its role or a setting without LOCAL, and the next caller would see other rows or values. A
             # connection that is closed already, as when a test leaks a session, cannot be asked.
@@ -362,6 +367,26 @@ def _mark_changed(
 ) -> None:
     if changes_session(sql, parameters):
         connection.info[CHANGED] = True
+
+
+def _is_standby(server: PGconn) -> bool:
+    return server.parameter_status(b"in_hot_standby") == b"on"
+
+
+def _lower_isolation(connection: DBAPIConnection) -> bool:
+    """Let a session on a standby read if the isolation of its role or database is serializable, and return whether.
+
+    A standby refuses each query of that isolation. These two statements are none.
+    """
+    cursor = connection.cursor()
+    cursor.execute("SHOW default_transaction_isolation")
+    [(isolation,)] = cursor.fetchall()
+    is_serializable = str(isolation) == "serializable"
+    if is_serializable:
+        cursor.execute("SET default_transaction_isolation = 'repeatable read'")
+    cursor.close()
+    connection.commit()
+    return is_serializable
 
 
 def _is_changed(server: PGconn) -> bool:

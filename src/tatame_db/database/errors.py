@@ -231,7 +231,8 @@ class NotAReplica(DatabaseUnavailable):
     """`DATABASE_REPLICA_URL` leads to another database than `DATABASE_URL`, and not to a copy of it."""
 
     primary: URL
-    what = "the server at {where} is no replica of {primary_where}: its data has another system identifier"
+    difference: str
+    what = "the server at {where} is no replica of {primary_where}: {difference}"
     means = "Nothing was read from it."
     fix = "set `DATABASE_REPLICA_URL` to a standby of the server in `DATABASE_URL`, or remove it"
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import select
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -39,11 +40,13 @@ class Health:
     busy: bool = False
     """Whether all connections of the pool are in use, so that sessions and queries wait."""
     lag_seconds: float | None = None
-    """By how much a standby is behind its primary, at most; `None` if the server is no standby.
+    """By how much a standby is behind its primary, at most; `None` if the server is no standby, or if this is unknown.
 
-    It is 0 if all that arrived is replayed, and the age of the last transaction that was replayed otherwise, also while
-    the standby is not connected to a primary.
+    It is 0 if all that arrived is replayed. Otherwise, also while the standby is not connected to a primary, it is the
+    age of the last transaction that was replayed, or of the last checkpoint before the first one.
     """
+    is_standby: bool = False
+    """Whether the server that answered is a standby."""
 
 
 # A role without the rights for it sees that there is a receiver, and no more.
@@ -53,6 +56,7 @@ SELECT CASE
     ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())
 END
 """
+_SINCE_CHECKPOINT = b"SELECT extract(epoch FROM clock_timestamp() - checkpoint_time) FROM pg_control_checkpoint()"
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,14 @@ class Probe:
 
     def _health(self, deadline: float) -> Health:
         try:
-            seconds, lag = _round_trip(self.parameters, deadline)
-            return Health(healthy=True, latency_ms=seconds * 1000, busy=self.busy, lag_seconds=lag)
+            trip = _round_trip(self.parameters, deadline)
+            return Health(
+                healthy=True,
+                latency_ms=trip.seconds * 1000,
+                busy=self.busy,
+                lag_seconds=trip.lag_seconds,
+                is_standby=trip.is_standby,
+            )
         except TimeoutError:
             return self.timed_out()
         except psycopg.Error as error:
@@ -96,7 +106,13 @@ class Probe:
             return Health(healthy=False, reason=str(error), busy=self.busy)
 
 
-def _round_trip(parameters: Mapping[str, Any], deadline: float) -> tuple[float, float | None]:
+class _RoundTrip(NamedTuple):
+    seconds: float
+    is_standby: bool
+    lag_seconds: float | None
+
+
+def _round_trip(parameters: Mapping[str, Any], deadline: float) -> _RoundTrip:
     """Connect, run a statement, close, and return the seconds that it took, and the lag of a standby.
 
     It tests whether a pooler allows transactions.
@@ -110,18 +126,28 @@ def _round_trip(parameters: Mapping[str, Any], deadline: float) -> tuple[float, 
                 raise psycopg.OperationalError(connection.error_message.decode(errors="replace"))
             _wait(connection, select.POLLIN if status == PollingStatus.READING else select.POLLOUT, deadline)
         connection.nonblocking = 1
+        is_standby = connection.parameter_status(b"in_hot_standby") == b"on"
+        if is_standby:
+            # It refuses queries that are serializable, as those of a database or role may be by default.
+            _answer(connection, b"BEGIN ISOLATION LEVEL READ COMMITTED", deadline)
         started = time.perf_counter()
         server = _answer(connection, b"SELECT pg_backend_pid()", deadline)
         seconds = time.perf_counter() - started
-        if server != b"%d" % connection.backend_pid:
+        if server != b"%d" % connection.backend_pid and not is_standby:
             # Behind a pooler. One in statement mode answers this, and refuses what sessions need.
             _answer(connection, b"BEGIN", deadline)
             _answer(connection, b"COMMIT", deadline)
-        is_standby = connection.parameter_status(b"in_hot_standby") == b"on"
-        lag = _answer(connection, _LAG, deadline) if is_standby else None
-        return seconds, None if lag is None else max(0.0, float(lag))
+        return _RoundTrip(seconds, is_standby, _lag(connection, deadline) if is_standby else None)
     finally:
         connection.finish()
+
+
+def _lag(connection: PGconnProtocol, deadline: float) -> float | None:
+    lag = _answer(connection, _LAG, deadline)
+    if lag is None:
+        with suppress(psycopg.errors.InsufficientPrivilege):
+            lag = _answer(connection, _SINCE_CHECKPOINT, deadline)
+    return None if lag is None else max(0.0, float(lag))
 
 
 def _answer(connection: PGconnProtocol, sql: bytes, deadline: float) -> bytes | None:

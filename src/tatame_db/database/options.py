@@ -21,12 +21,14 @@ POOL_TIMEOUT_SECONDS = 30.0
 CONNECT_TIMEOUT_SECONDS = 2
 APPLICATION_NAME = "tatame-db"
 
+_DAY = 86_400
+
 # The smallest value of each option, and the largest that PostgreSQL and libpq accept. libpq waits two seconds at least.
 _BOUNDS: dict[str, tuple[float, float]] = {
     "pool_size": (1, 10_000),
-    "pool_timeout_seconds": (0.001, 86_400),
+    "pool_timeout_seconds": (0.001, _DAY),
     "statement_timeout_ms": (1, 2**31 - 1),
-    "connect_timeout_seconds": (2, 86_400),
+    "connect_timeout_seconds": (2, _DAY),
     "slow_statement_ms": (1, 2**31 - 1),
 }
 
@@ -102,3 +104,11 @@ def option_problem(name: str, value: object) -> str | None:
     if isinstance(value, float) and name != "pool_timeout_seconds":
         return "should be a whole number"
     return None if lowest <= value <= highest else f"should be from {lowest:,} to {highest:,}"
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Raise `TypeError` for a time that is no number, and `ValueError` for one below 0 or above a day."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} is a number of seconds, and not {type(value).__name__}")
+    if not 0 <= value <= _DAY:
+        raise ValueError(f"{name} is a number of seconds, from 0 to {_DAY:,}")

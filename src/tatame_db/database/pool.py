@@ -12,7 +12,7 @@ from sqlalchemy import URL, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, MissingGreenlet
 from sqlalchemy.util.concurrency import in_greenlet
 
-from tatame_db.database.connecting import AsyncDatabasePool, DatabasePool, connect_async
+from tatame_db.database.connecting import AsyncDatabasePool, DatabasePool, connect_async, connect_patiently
 from tatame_db.database.driver import close_async
 from tatame_db.database.errors import ConnectionsBusy
 from tatame_db.database.health import CHECK_TIMEOUT_SECONDS, Health
@@ -57,6 +57,7 @@ class Database(Readers):
         super().__init__(address, **options)
         self.engine = create_engine(self.address, poolclass=DatabasePool, **self._engine_options)
         self._listen(self.engine)
+        event.listen(self.engine, "do_connect", connect_patiently)
         self.session = Sessions(self.engine, expire_on_commit=False)
         """`with db.session.begin() as session:` commits at its end; after `db.session()`, you commit yourself."""
 
@@ -68,7 +69,7 @@ class Database(Readers):
     def check(self, timeout_seconds: float = CHECK_TIMEOUT_SECONDS) -> Health:
         """Return within the time-out whether PostgreSQL answers, and how fast or why not.
 
-        No failure of the server is raised. Raises `ValueError` for a negative time-out.
+        No failure of the server is raised. Raises `ValueError` for a time-out below 0 or above a day.
 
         It uses a connection of its own for a moment, so it does not wait while all of the pool are busy.
         """

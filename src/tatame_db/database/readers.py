@@ -8,26 +8,26 @@ import time
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
+
+from tatame_db.database.address import hosts_of
 from tatame_db.database.connecting import waiting_seconds
 from tatame_db.database.connections import Connections
 from tatame_db.database.driver import driver_connection
 from tatame_db.database.errors import NotAReplica
 from tatame_db.database.failures import refusing_writes
-from tatame_db.database.replicas import (
-    CURRENT_LSN,
-    HAS_REPLAYED,
-    READ_ONLY,
-    UNREACHABLE,
-    WITHIN_SECONDS,
-    check_position,
-    pauses,
-)
+from tatame_db.database.options import check_seconds
+from tatame_db.database.positions import SEES_CONTROL, STANDING, Has, Position, Standing
+from tatame_db.database.replicas import ANSWER_SECONDS, READ_ONLY, UNREACHABLE, WITHIN_SECONDS, pauses
+from tatame_db.database.silence import Patience, Watch, patience
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
 
-    from sqlalchemy.ext.asyncio import AsyncSession
-    from sqlalchemy.orm import Session
+    from sqlalchemy import Connection
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+    from sqlalchemy.orm import Session, SessionTransaction
 
     from tatame_db.database.async_sessions import AsyncSessions
     from tatame_db.database.sessions import Sessions
@@ -46,6 +46,8 @@ class WithReplica(Connections):
     new_replica: ClassVar[Callable[[Any], WithReplica]]
     """The class of `replica`, which each face sets."""
     _replica: WithReplica | None = None
+    _sees_control: bool | None = None
+    """Whether the role may read the control file of the server."""
 
     @property
     def replica(self) -> Self:
@@ -65,71 +67,120 @@ class WithReplica(Connections):
         return cast("Self", self._replica)
 
 
+class _Question:
+    """Whether a server has what was committed before a position, and how long its caller waits for the answer."""
+
+    def __init__(self, database: Connections, after: str | None, within_seconds: float) -> None:
+        check_seconds("within_seconds", within_seconds)
+        self.position = None if after is None else Position.parse(after)
+        self._database = database
+        self._within_seconds = within_seconds
+
+    @contextmanager
+    def limited(self) -> Generator[None]:
+        """Limit the time for a connection, from now on."""
+        hosts = len(hosts_of(self._database.address))
+        self.until = time.monotonic() + self._within_seconds
+        self._patience = Patience(max(self._within_seconds, ANSWER_SECONDS), hosts)
+        tokens = waiting_seconds.set(self._within_seconds), patience.set(self._patience)
+        try:
+            yield
+        finally:
+            waiting_seconds.reset(tokens[0])
+            patience.reset(tokens[1])
+
+    @contextmanager
+    def watched(self, connection: Connection) -> Generator[None]:
+        """Limit the time for the answers. Raises `DatabaseUnavailable` for a server that is silent."""
+        # The connections of the test kit wait for their turn.
+        if self._database.shares_transaction:
+            yield
+            return
+        watch = Watch(driver_connection(connection), self._patience.left)
+        try:
+            yield
+        except DBAPIError as error:
+            if silence := watch.error(self._database.address, self._database.variable):
+                raise silence from error
+            raise
+        finally:
+            watch.end()
+
+
 class Readers(WithReplica):
     """The part of a `Database` that is about replicas."""
 
     session: Sessions
 
     def current_lsn(self) -> str:
-        """Return the server's position in its log (WAL) now, which is at or after all that was committed before."""
+        """Return the server's position in its log (WAL) now, which is at or after all that was committed before.
+
+        It is a text of at most 80 characters for `reader` and `caught_up`, without spaces and quotes.
+        """
         with self.session() as session:
-            return str(session.scalar(CURRENT_LSN))
+            return str(self._standing(session).position)
 
     def caught_up(self, lsn: str, within_seconds: float = WITHIN_SECONDS) -> bool:
-        """Wait until the server has replayed what was committed before a position, and return whether it has.
+        """Wait until the server has what was committed before a position of `current_lsn`, and return whether it has.
 
-        Of an address with several hosts it answers for one; `reader` reads from the one that it asked. Raises
-        `DatabaseUnavailable` while no server answers, where `reader` goes to the primary.
+        `False` comes at once from a server that is on another timeline, as one that does not follow the new primary
+        after a failover. Of an address with several hosts it answers for one; `reader` reads from the one that it
+        asked.
+
+        Raises `DatabaseUnavailable` for a server that is away or silent, where `reader` goes to the primary.
         """
-        check_position(lsn, within_seconds)
-        with self.session() as session:
-            session.connection(execution_options=_READ_COMMITTED)
-            return _has_replayed(session, lsn, within_seconds)
+        question = _Question(self, _required(lsn), within_seconds)
+        with question.limited(), self.session() as session:
+            return self._has(session, question)
 
     @contextmanager
     def reader(self, *, after: str | None = None, within_seconds: float = WITHIN_SECONDS) -> Generator[Session]:
-        """Open a session for reads, on a replica that has replayed what was committed before `after`.
+        """Open a session for reads, on a replica that has what was committed before `after`.
 
             with db.reader(after=lsn) as session:
                 gyms = read(Gym).all(session)
 
-        The primary answers instead if no replica can be used, or the one that was asked has not replayed it in time.
-        `session.info["server"]` is `"replica"` or `"primary"`. A write raises `ServerReadOnly` on both; on the primary,
-        this transaction alone is READ ONLY.
+        The primary answers instead if no replica can be used, or the one that was asked does not have it in time, or
+        is silent for that time or a second. `session.info["server"]` is `"replica"` or `"primary"`. A write raises
+        `ServerReadOnly` on both.
         """
-        check_position(after, within_seconds)
+        question = _Question(self.replica, after, within_seconds)
         with self.replica.session(info={"server": "replica"}) as session:
-            if _follows(session, after, within_seconds):
+            if self.replica._follows(session, question):
                 yield session
                 return
         with self.session(info={"server": "primary"}) as session:
             if self.shares_transaction:
                 yield session
                 return
-            session.execute(READ_ONLY)
+            event.listen(session, "after_begin", _read_only)
             with refusing_writes(driver_connection(session.connection()).pgconn):
                 yield session
 
+    def _follows(self, session: Session, question: _Question) -> bool:
+        try:
+            with question.limited():
+                return self._has(session, question)
+        except NotAReplica:
+            raise
+        except UNREACHABLE:
+            return False
 
-def _follows(session: Session, after: str | None, within_seconds: float) -> bool:
-    token = waiting_seconds.set(within_seconds)
-    try:
-        session.connection(execution_options=_READ_COMMITTED)
-        return after is None or _has_replayed(session, after, within_seconds)
-    except NotAReplica:
-        raise
-    except UNREACHABLE:
-        return False
-    finally:
-        waiting_seconds.reset(token)
-
-
-def _has_replayed(session: Session, lsn: str, within_seconds: float) -> bool:
-    for pause in pauses(within_seconds):
-        if session.scalar(HAS_REPLAYED, {"lsn": lsn}):
+    def _has(self, session: Session, question: _Question) -> bool:
+        connection = session.connection(execution_options=_READ_COMMITTED)
+        if question.position is None:
             return True
-        time.sleep(pause)
-    return bool(session.scalar(HAS_REPLAYED, {"lsn": lsn}))
+        with question.watched(connection):
+            for pause in pauses(question.until):
+                if (has := self._standing(session).has(question.position)) is not Has.NOT_YET:
+                    return has is Has.YES
+                time.sleep(pause)
+            return self._standing(session).has(question.position) is Has.YES
+
+    def _standing(self, session: Session) -> Standing:
+        if self._sees_control is None:
+            self._sees_control = bool(session.scalar(SEES_CONTROL))
+        return Standing(*session.execute(STANDING[self._sees_control]).one())
 
 
 class AsyncReaders(WithReplica):
@@ -140,14 +191,14 @@ class AsyncReaders(WithReplica):
     async def current_lsn(self) -> str:
         """Do what `Database.current_lsn` does."""
         async with self.session() as session:
-            return str(await session.scalar(CURRENT_LSN))
+            return str((await self._standing(session)).position)
 
     async def caught_up(self, lsn: str, within_seconds: float = WITHIN_SECONDS) -> bool:
         """Do what `Database.caught_up` does."""
-        check_position(lsn, within_seconds)
-        async with self.session() as session:
-            await session.connection(execution_options=_READ_COMMITTED)
-            return await _has_replayed_async(session, lsn, within_seconds)
+        question = _Question(self, _required(lsn), within_seconds)
+        with question.limited():
+            async with self.session() as session:
+                return await self._has(session, question)
 
     @asynccontextmanager
     async def reader(
@@ -158,38 +209,57 @@ class AsyncReaders(WithReplica):
         async with db.reader(after=lsn) as session:
             gyms = await read(Gym).all(session)
         """
-        check_position(after, within_seconds)
+        question = _Question(self.replica, after, within_seconds)
         async with self.replica.session(info={"server": "replica"}) as session:
-            if await _follows_async(session, after, within_seconds):
+            if await self.replica._follows(session, question):
                 yield session
                 return
         async with self.session(info={"server": "primary"}) as session:
             if self.shares_transaction:
                 yield session
                 return
-            await session.execute(READ_ONLY)
-            connection = (await session.connection()).sync_connection
-            assert connection is not None  # noqa: S101, for the type checker
+            event.listen(session.sync_session, "after_begin", _read_only)
+            connection = _sync_connection(await session.connection())
             with refusing_writes(driver_connection(connection).pgconn):
                 yield session
 
+    async def _follows(self, session: AsyncSession, question: _Question) -> bool:
+        try:
+            with question.limited():
+                return await self._has(session, question)
+        except NotAReplica:
+            raise
+        except UNREACHABLE:
+            return False
 
-async def _follows_async(session: AsyncSession, after: str | None, within_seconds: float) -> bool:
-    token = waiting_seconds.set(within_seconds)
-    try:
-        await session.connection(execution_options=_READ_COMMITTED)
-        return after is None or await _has_replayed_async(session, after, within_seconds)
-    except NotAReplica:
-        raise
-    except UNREACHABLE:
-        return False
-    finally:
-        waiting_seconds.reset(token)
-
-
-async def _has_replayed_async(session: AsyncSession, lsn: str, within_seconds: float) -> bool:
-    for pause in pauses(within_seconds):
-        if await session.scalar(HAS_REPLAYED, {"lsn": lsn}):
+    async def _has(self, session: AsyncSession, question: _Question) -> bool:
+        connection = await session.connection(execution_options=_READ_COMMITTED)
+        if question.position is None:
             return True
-        await asyncio.sleep(pause)
-    return bool(await session.scalar(HAS_REPLAYED, {"lsn": lsn}))
+        with question.watched(_sync_connection(connection)):
+            for pause in pauses(question.until):
+                if (has := (await self._standing(session)).has(question.position)) is not Has.NOT_YET:
+                    return has is Has.YES
+                await asyncio.sleep(pause)
+            return (await self._standing(session)).has(question.position) is Has.YES
+
+    async def _standing(self, session: AsyncSession) -> Standing:
+        if self._sees_control is None:
+            self._sees_control = bool(await session.scalar(SEES_CONTROL))
+        return Standing(*(await session.execute(STANDING[self._sees_control])).one())
+
+
+def _sync_connection(connection: AsyncConnection) -> Connection:
+    """Return the connection below an async one that is open."""
+    return cast("Connection", connection.sync_connection)
+
+
+def _read_only(_: Session, __: SessionTransaction, connection: Connection) -> None:
+    """Begin a transaction of a session that only reads, also after a commit."""
+    connection.execute(READ_ONLY)
+
+
+def _required(lsn: str) -> str:
+    # Without a position, `reader` asks nothing.
+    Position.parse(lsn)
+    return lsn

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tatame_db.database.address import readable
 from tatame_db.database.errors import DatabaseUnavailable, NotAReplica
 from tatame_db.database.pool import Database
+from tatame_db.database.positions import standing_of
 from tatame_db.doctor import advice
 from tatame_db.doctor.finding import bad, duration, good, named, size, unknown, warn, worst
 from tatame_db.doctor.lines import line
@@ -14,6 +15,7 @@ from tatame_db.move.follow.slot import PREFIX
 
 if TYPE_CHECKING:
     from tatame_db.database.health import Health
+    from tatame_db.database.positions import Standing
     from tatame_db.doctor.examination import Examination
 from tatame_db.doctor.finding import Answer
 
@@ -123,8 +125,9 @@ FROM pg_stat_replication ORDER BY 2 DESC NULLS FIRST
 
 @line(
     _GROUP,
-    warns="it does not answer, is no standby, or is {replica_lag_warn_seconds:g} s behind or more",
-    bad="it is a standby of another server",
+    warns="it does not answer, leads to the primary, cannot be compared, or is {replica_lag_warn_seconds:g} s behind"
+    " or more",
+    bad="it is a copy of another database, or has another timeline than the primary",
 )
 def replica(examination: Examination) -> Answer | None:
     """The server of `DATABASE_REPLICA_URL`, from which the app reads with `db.replica`."""
@@ -138,7 +141,8 @@ def replica(examination: Examination) -> Answer | None:
         application_name="tatame-db doctor",
     ) as database:
         try:
-            database.replica.ping()
+            with database.replica.session() as session:
+                standing = standing_of(session)
         except NotAReplica as error:
             return bad(error.what, error.fix)
         except DatabaseUnavailable as error:
@@ -146,21 +150,54 @@ def replica(examination: Examination) -> Answer | None:
                 f"{error.what}; `db.reader` goes to the primary meanwhile, and other uses of `db.replica` fail",
                 error.fix,
             )
+        with database.session() as session:
+            primary = standing_of(session)
         health = database.replica.check(examination.limits.line_seconds)
-    return _answer_of(health, readable(address), examination.limits.replica_lag_warn_seconds)
+    where = readable(address)
+    if standing.cluster is None:
+        functions = "pg_control_system(), pg_control_checkpoint(), pg_control_recovery()"
+        grant = f"GRANT EXECUTE ON FUNCTION {functions} TO {examination.known.role}", advice.SUPERUSER
+        return warn(
+            f"{examination.known.role} may not see whether {where} is a copy of this database",
+            advice.sql(examination, grant),
+        )
+    if not primary.is_standby and standing.timeline != primary.timeline:
+        return _of_another_timeline(where, standing, primary)
+    return _answer_of(health, where, examination.limits.replica_lag_warn_seconds)
+
+
+def _of_another_timeline(where: str, standing: Standing, primary: Standing) -> Answer:
+    timelines = f"timeline {standing.timeline}, and the primary on {primary.timeline}"
+    if not standing.is_standby:
+        return bad(
+            f"{where} is a primary of its own, on {timelines}: its rows are not those of the primary",
+            "stop it, and make it a standby again with `pg_rewind` or a new `pg_basebackup`",
+        )
+    if standing.timeline_is_received:
+        return bad(
+            f"{where} follows another server than the primary: it is on {timelines}",
+            "let its `primary_conninfo` lead to the primary; if it does not start to follow, make it anew with"
+            " `pg_rewind` or `pg_basebackup`",
+        )
+    return warn(
+        f"at its last checkpoint, {where} was on {timelines}",
+        "wait some minutes after a failover; if it stays so, look at its log, which says why it does not follow, and"
+        " make it anew with `pg_rewind` or `pg_basebackup`",
+    )
 
 
 def _answer_of(health: Health, where: str, warn_seconds: float) -> Answer:
     if not health.healthy:
         return warn(health.reason or "it does not answer", "read its log")
-    if health.lag_seconds is None:
+    if not health.is_standby:
         return warn(
             f"{where} leads to a primary, which `db.replica` does not relieve",
             "set `DATABASE_REPLICA_URL` to a standby, or add `target_session_attrs=standby` to it",
         )
-    if health.lag_seconds >= warn_seconds:
+    if health.lag_seconds is None or health.lag_seconds >= warn_seconds:
+        lag = "by an unknown time" if health.lag_seconds is None else duration(health.lag_seconds)
         return warn(
-            f"the replica is {duration(health.lag_seconds)} behind, or receives nothing",
+            f"the replica is {lag} behind, or receives nothing",
             "look whether it is connected to its primary, at its load, and for a long query on it",
         )
     return good(f"it is {duration(health.lag_seconds)} behind at most")
