@@ -22,6 +22,7 @@ from tatame_db.database.bulk import truncate
 from tatame_db.database.pool import Database
 from tatame_db.doctor import Verdict
 from tatame_db.schema import Base
+from tatame_db.seed import OtherTablesRefer, SampleRowsRefused, SeedPlan, empty, seed
 from tatame_db.studio.access import Access, open_access
 
 __all__ = ["shared_scratch"]
@@ -111,3 +112,16 @@ def test_the_studio_shows_one_table_and_edits_it_and_the_test_kit_clears_it(
         truncate(connection, list(Base.metadata.tables.values()))
     run_as(database.address, f"INSERT INTO checkins (created_at) VALUES ('{bound()}')")
     assert run_as(database.address, "SELECT id FROM checkins") == [(1,)]
+
+
+def test_the_seed_says_which_table_or_partition_it_lacks_without_values(database: Database) -> None:
+    late = SeedPlan(gyms=1, members=5, days=5, until=bound(40).date())
+    with pytest.raises(SampleRowsRefused) as refused, database.engine.begin() as connection:
+        seed(connection, late)
+    assert 'no partition of relation "checkins" found for row' in str(refused.value)
+    assert refused.value.__suppress_context__
+
+    run_as(database.address, f"ALTER TABLE checkins DETACH PARTITION checkins_{bound(4):%Y_%m}")
+    with pytest.raises(OtherTablesRefer) as other, database.engine.begin() as connection:
+        empty(connection)
+    assert other.value.tables == [f"checkins_{bound(4):%Y_%m}"]

@@ -61,7 +61,11 @@ class CopyDiffers(TatameError):
     table: str
     what = "{table} was copied, but the proof found that it differs from the source"
     means = _TABLE_UNCHANGED
-    fix = "disable what changes rows of the target as they are written; `tatame-db move plan` names triggers and rules"
+    fix = (
+        "disable what changes rows of the target as they are written; `tatame-db move plan` names triggers and rules."
+        " If the table is partitioned, delete the rows whose id is in two partitions of the target, which have no key"
+        " against it: `SELECT id FROM {table} GROUP BY id HAVING count(*) > 1` there finds them"
+    )
 
 
 @fact

@@ -5,6 +5,24 @@ may be rounded differently elsewhere.
 """
 
 from tatame_db.seed.plan import SeedPlan, SeedPlanInvalid
-from tatame_db.seed.write import DatabaseNotEmpty, TableRefusesWrites, empty, is_empty, seed
+from tatame_db.seed.write import (
+    DatabaseNotEmpty,
+    OtherTablesRefer,
+    SampleRowsRefused,
+    TableRefusesWrites,
+    empty,
+    is_empty,
+    seed,
+)
 
-__all__ = ["DatabaseNotEmpty", "SeedPlan", "SeedPlanInvalid", "TableRefusesWrites", "empty", "is_empty", "seed"]
+__all__ = [
+    "DatabaseNotEmpty",
+    "OtherTablesRefer",
+    "SampleRowsRefused",
+    "SeedPlan",
+    "SeedPlanInvalid",
+    "TableRefusesWrites",
+    "empty",
+    "is_empty",
+    "seed",
+]

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, or_, select, text
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db.database.bulk import advance_sequence, truncate
@@ -40,6 +40,14 @@ UPDATE public.gyms SET manager_id = managers.id FROM unnest(%s::int[], %s::int[]
 WHERE gyms.id = managers.gym_id"""
 
 
+# The keys of a partition are parts of those of its table, until it is detached.
+_REFERRING = text("""
+SELECT DISTINCT k.conrelid::regclass::text FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
+WHERE k.contype = 'f' AND NOT c.relispartition AND k.confrelid = ANY(CAST(:tables AS text[])::regclass[])
+    AND k.conrelid <> ALL(CAST(:tables AS text[])::regclass[]) ORDER BY 1
+""")
+
+
 @fact
 class DatabaseNotEmpty(TatameError):
     """The database has rows, and the sample data would be mixed with them."""
@@ -65,6 +73,32 @@ class TableRefusesWrites(TatameError):
     fix = "seed another database, or end the move with `tatame-db move finish` first"
 
 
+@fact
+class SampleRowsRefused(TatameError):
+    """The database has a rule that the models do not have, such as a partition that a row lacks."""
+
+    reason: str
+    what = "the database rejected the sample data: {reason}"
+    means = "No row was deleted or written."
+    fix = (
+        "create the partitions for the days of `--days` and `--until`, or fix what `tatame-db check` finds, then run"
+        " the command again; the log of the server has the whole message"
+    )
+
+
+@fact
+class OtherTablesRefer(TatameError):
+    """Tables outside of the models refer to tables that are to be emptied, so PostgreSQL refuses TRUNCATE."""
+
+    tables: list[str]
+    what = "the rows cannot be deleted, because tables outside of the models refer to them: {tables}"
+    means = "No row was deleted or written."
+    fix = (
+        "if its rows can be deleted, drop each of these tables, such as a month that was detached from a partitioned"
+        " table; otherwise drop its foreign keys, or seed another database"
+    )
+
+
 @contextlib.contextmanager
 def _refused_in_words(connection: Connection) -> Generator[None]:
     try:
@@ -78,6 +112,11 @@ def _refused_in_words(connection: Connection) -> Generator[None]:
         # The triggers of a move are the only ones whose function is in its schema.
         if isinstance(cause, psycopg.Error) and f" {MOVE_SCHEMA}." in (cause.diag.context or ""):
             raise TableRefusesWrites(reason=str(cause.diag.message_primary)) from error
+        # The detail and the context have values of the row, and the message of an error in a value has that.
+        if isinstance(cause, psycopg.IntegrityError):
+            raise SampleRowsRefused(reason=str(cause.diag.message_primary)) from None
+        if isinstance(cause, psycopg.DataError):
+            raise SampleRowsRefused(reason=f"a value is rejected (SQLSTATE {cause.sqlstate})") from None
         raise
 
 
@@ -94,11 +133,14 @@ def _is_empty(connection: Connection) -> bool:
 def empty(connection: Connection) -> None:
     """Delete the rows of all tables of the models and restart their ids; the caller commits.
 
-    It fails if a table outside of the models refers to one of them: the rows of that table are not deleted. Raises
-    `RightsMissing` and `TableRefusesWrites`.
+    Raises `OtherTablesRefer` if a table outside of the models refers to one of them: the rows of that table are not
+    deleted. Raises `RightsMissing` and `TableRefusesWrites`.
     """
+    tables = tables_in_order()
     with _refused_in_words(connection):
-        truncate(connection, tables_in_order())
+        if others := list(connection.scalars(_REFERRING, {"tables": [quoted_table(table) for table in tables]})):
+            raise OtherTablesRefer(tables=others)
+        truncate(connection, tables)
 
 
 def seed(connection: Connection, plan: SeedPlan | None = None) -> dict[str, int]:
