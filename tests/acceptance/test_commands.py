@@ -212,7 +212,7 @@ def test_status_as_json_is_one_object_and_nothing_else(run: Run) -> None:
         "end": None,
         "behind": None,
     } in (report["ids"])
-    assert "\n  table           rows  ids used  ids end about\n" in run("status").stdout
+    assert "\n  table          rows about  ids used  ids end about\n" in run("status").stdout
     newest = "INSERT INTO versions (id, created_at) VALUES (820000000, now() - interval '10 days'), (900000000, now())"
     run("psql", "-qc", f"{newest}; SELECT setval('versions_id_seq', 900000000)")
     ends = {use["name"]: use["end"] for use in json.loads(run("status", "--json").stdout)["ids"]}

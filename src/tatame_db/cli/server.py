@@ -98,7 +98,7 @@ def _show(status: Status, origin: str, uses: Sequence[IdUse] = ()) -> None:
 def _show_tables(status: Status, uses: Sequence[IdUse]) -> None:
     """Print the tables with their rows, their place on Citus and the ids that their keys have used; then other keys."""
     rows: list[list[object]] = [[name, "unknown" if rows is None else rows] for name, rows in status.tables.items()]
-    headings = ["table", "rows"]
+    headings = ["table", "rows about"]
     if status.placement is not None:
         headings.append("is")
         rows = [[*row, status.placement[str(row[0])]] for row in rows]
@@ -229,7 +229,7 @@ def status(
         bool, typer.Option("--check", help="Exit with 3 if migrations are pending or a move is unfinished.")
     ] = False,
 ) -> None:
-    """Show the database, its revision, pending migrations, row counts and used ids."""
+    """Show the database, its revision, pending migrations, about how many rows it has, and used ids."""
     from tatame_db import evolve, move
 
     target = target_of(database_url)
