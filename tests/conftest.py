@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gc
 import hashlib
 import hmac
 import json
@@ -29,6 +30,7 @@ from filelock import FileLock
 from hypothesis import HealthCheck, Phase, settings
 from sqlalchemy import URL, Engine
 from tests.forks import PACKAGE, Zygote
+from tests.servers import create_data, quicken
 from typer.main import get_command
 
 from tatame_db import evolve
@@ -64,6 +66,28 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start the long tests first, in the shuffled order otherwise: at the end, one alone would keep one core busy."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Let no collection of garbage look at the thousands of tests again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def server_template() -> Generator[Path]:
+    """Let the servers that tests create be copies of one in a directory, which is created first."""
+    directory = new_directory()
+    with pytest.MonkeyPatch.context() as patch:
+        quicken(directory / "template", patch.setattr)
+        yield directory / "template"
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def initdb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let initdb create the data of servers, for tests of just that."""
+    monkeypatch.setattr(EmbeddedServer, "_create_data", create_data)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -125,7 +149,7 @@ def directory() -> Generator[Path]:
 
 
 @pytest.fixture(scope="session")
-def _tatame_run() -> Generator[Run]:
+def _tatame_run(server_template: Path) -> Generator[Run]:  # noqa: ARG001, its server is a copy too
     """A run of the test kit for each worker, because some tests examine all activity of their server."""
     run = Run(new_run_directory())
     run.start()
@@ -135,9 +159,9 @@ def _tatame_run() -> Generator[Run]:
 
 
 @pytest.fixture(scope="session")
-def zygote(tmp_path_factory: pytest.TempPathFactory) -> Generator[Zygote]:
+def zygote(tmp_path_factory: pytest.TempPathFactory, server_template: Path) -> Generator[Zygote]:
     """A process whose forks run the package."""
-    zygote = Zygote(PACKAGE, tmp_path_factory.mktemp("zygote"))
+    zygote = Zygote(PACKAGE, tmp_path_factory.mktemp("zygote"), template=server_template)
     yield zygote
     zygote.end()
 

@@ -29,9 +29,13 @@ PACKAGE = [
 class Zygote:
     """A process that has loaded some modules, and whose forks run `tatame-db` or Python code."""
 
-    def __init__(self, modules: list[str], directory: Path, *path: Path) -> None:
-        """Start it; `path` is where it finds modules first, such as those of a copy of the package."""
+    def __init__(self, modules: list[str], directory: Path, *path: Path, template: Path) -> None:
+        """Start it; `path` is where it finds modules first, such as those of a copy of the package.
+
+        `template` is what `quicken` copies the data of servers from.
+        """
         self._directory = directory
+        self._template = str(template)
         self._process = subprocess.Popen(
             [sys.executable, "-P", Path(__file__).with_name("zygote.py")],
             stdin=subprocess.PIPE,
@@ -67,7 +71,7 @@ class Zygote:
         output = [Path(tempfile.mkdtemp(dir=self._directory)) / name for name in ("stdout", "stderr")]
         files = [str(file) for file in output]
         request = {"arguments": arguments, "cwd": str(cwd), "environment": environment, "path": path, "output": files}
-        self._send(request | {"code": code, "scratch": scratch and str(scratch)})
+        self._send(request | {"code": code, "scratch": scratch and str(scratch), "template": self._template})
         assert self._process.stdout is not None
         process = int(self._process.stdout.readline())
         expired: list[int] = []

@@ -13,6 +13,7 @@ import os
 import runpy
 import sys
 import warnings
+from pathlib import Path
 
 for module in json.loads(sys.stdin.readline()):
     importlib.import_module(module)
@@ -33,12 +34,15 @@ for line in sys.stdin:
     os.environ.update(request["environment"])
     sys.path[:0] = request["path"]
     sys.argv = ["tatame-db", *request["arguments"]]
+    # Not at the top: the path decides which package they import.
+    from tests.servers import quicken
+
+    quicken(Path(request["template"]), setattr)
     if request["code"] is not None:
         warnings.simplefilter("error")
         exec(compile(request["code"], "<example>", "exec"), {"__name__": "__main__"})  # noqa: S102, a test's own code
         break
     if request["scratch"] is not None:
-        # Not at the top: the path decides which package it imports.
         from tests.sharing import share
 
         share(request["scratch"], setattr)

@@ -41,12 +41,12 @@ def copy_package(root: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def fork(tmp_path_factory: pytest.TempPathFactory, server: EmbeddedServer) -> Generator[Run]:
+def fork(tmp_path_factory: pytest.TempPathFactory, server: EmbeddedServer, server_template: Path) -> Generator[Run]:
     """Run `tatame-db` from the package in a path, for tests of a command, and not of its start.
 
     The scratch databases of the commands for the schema are on the server of the run.
     """
-    zygote = Zygote(LIBRARIES, tmp_path_factory.mktemp("zygote"))
+    zygote = Zygote(LIBRARIES, tmp_path_factory.mktemp("zygote"), template=server_template)
     yield partial(zygote.run, scratch=server.directory)
     zygote.end()
 

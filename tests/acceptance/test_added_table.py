@@ -133,7 +133,9 @@ class Generated:
 
 
 @pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory, fork: Run, _tatame_run: runs.Run) -> Generator[Generated]:
+def generated(
+    tmp_path_factory: pytest.TempPathFactory, fork: Run, _tatame_run: runs.Run, server_template: Path
+) -> Generator[Generated]:
     """Generate the migration of the copy and apply it, once for the tests that do not edit the copy."""
     root = tmp_path_factory.mktemp("package")
     edited_copy(root)
@@ -141,7 +143,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory, fork: Run, _tatame_run: 
     package = package_of(root, fork, address, root / "data")
     package.output("generate", "Add payments and tiers")
     package.output("migrate")
-    zygote = Zygote(PACKAGE, root, root / "src")
+    zygote = Zygote(PACKAGE, root, root / "src", template=server_template)
     yield Generated(root, zygote.run, str(address.database))
     zygote.end()
     _tatame_run.sandbox.drop(str(address.database))

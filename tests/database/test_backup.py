@@ -31,12 +31,12 @@ from tests.conftest import (
     run_sql,
     tls_settings,
 )
-from tests.database.backups import quicken
 from tests.database.moves import change
 from tests.database.roles import with_roles
 from tests.database.scratches import shared_scratch
 from tests.database.standbys import Pair
 from tests.forks import Zygote
+from tests.servers import quicken
 
 from tatame_db import backup, evolve, roles, seed
 from tatame_db.backup import contents, programs
@@ -96,7 +96,7 @@ def disk() -> Generator[Path]:
 @pytest.fixture(scope="module", autouse=True)
 def _quick_servers(disk: Path) -> Generator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        quicken(disk / TEMPLATE, patch.setattr)
+        quicken(disk / TEMPLATE, patch.setattr, small_wal=True)
         yield
 
 
@@ -860,9 +860,9 @@ from tatame_db import backup
 from tatame_db.backup import dump, restored
 from tatame_db.database.pool import Database
 from tatame_db.errors import TatameError
-from tests.database.backups import quicken
+from tests.servers import quicken
 
-quicken(Path(sys.argv[3]), setattr)
+quicken(Path(sys.argv[3]), setattr, small_wal=True)
 # Another program fills the disk after the space was checked.
 shutil.disk_usage = lambda _: SimpleNamespace(free=1 << 40)
 os.environ["TMPDIR"] = tempdir = str(Path("scratch").absolute())

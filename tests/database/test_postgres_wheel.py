@@ -26,6 +26,8 @@ from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.server.errors import PostgresMissing, ProgramFailed, ProgramsUninstalled
 from tatame_db.server.wheel import installed_programs
 
+pytestmark = pytest.mark.usefixtures("initdb")
+
 REPOSITORY = Path(__file__).parents[2]
 
 

@@ -50,6 +50,7 @@ def _answer(server: EmbeddedServer) -> str:
         return str(row[0])
 
 
+@pytest.mark.usefixtures("initdb")
 def test_a_started_server_answers_with_version_18(fresh_server: EmbeddedServer) -> None:
     assert fresh_server.start()
     assert fresh_server.is_running
@@ -63,6 +64,7 @@ def test_starting_twice_starts_once(fresh_server: EmbeddedServer) -> None:
     assert postmaster_pid(fresh_server) == first
 
 
+@pytest.mark.usefixtures("initdb")
 def test_two_starts_at_once_end_with_one_server(directory: Path) -> None:
     servers = [EmbeddedServer(directory / "server", durable=False) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
@@ -248,6 +250,7 @@ def test_a_start_succeeds_after_a_killed_start(fresh_server: EmbeddedServer) -> 
     assert _answer(fresh_server)
 
 
+@pytest.mark.usefixtures("initdb")
 def test_a_path_that_is_too_long_for_a_socket_still_works(directory: Path) -> None:
     server = EmbeddedServer(directory / ("deep" * 30) / "server", durable=False)
     try:
@@ -258,6 +261,7 @@ def test_a_path_that_is_too_long_for_a_socket_still_works(directory: Path) -> No
     assert not server._socket_directory.exists()
 
 
+@pytest.mark.usefixtures("initdb")
 def test_a_path_with_spaces_quotes_commas_and_accents_works(directory: Path) -> None:
     server = EmbeddedServer(directory / 'it\'s, a `$HOME` "ç"', durable=False)
     try:
@@ -274,6 +278,7 @@ def test_a_taken_port_is_reported_and_nothing_is_started(fresh_server: EmbeddedS
     assert not fresh_server.is_running
 
 
+@pytest.mark.usefixtures("initdb")
 def test_the_port_requires_the_password_and_the_socket_does_not(fresh_server: EmbeddedServer) -> None:
     port = free_port()
     fresh_server.start(port=port)
@@ -312,6 +317,7 @@ def test_a_running_server_does_not_open_another_port(fresh_server: EmbeddedServe
         fresh_server.start(port=free_port())
 
 
+@pytest.mark.usefixtures("initdb")
 def test_only_the_owner_can_enter_the_directory(fresh_server: EmbeddedServer) -> None:
     fresh_server.start()
     assert fresh_server.directory.stat().st_mode & 0o077 == 0
@@ -471,6 +477,7 @@ def test_the_file_system_that_is_full_is_named(directory: Path, mounted: str, re
     assert reported in done.stdout
 
 
+@pytest.mark.usefixtures("initdb")
 def test_the_umask_does_not_keep_the_servers_user_out(directory: Path) -> None:
     server = EmbeddedServer(directory / "new" / "parents" / "server", durable=False)
     before = os.umask(0o077)
@@ -497,6 +504,7 @@ def test_a_broken_configuration_is_reported_with_the_servers_output(fresh_server
         fresh_server.start()
 
 
+@pytest.mark.usefixtures("initdb")
 def test_the_callers_libpq_variables_do_not_affect_the_server(
     fresh_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -518,7 +526,7 @@ def _hostile_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "services").write_text(f"[production]\n{lines}")
 
 
-@pytest.mark.usefixtures("_hostile_variables")
+@pytest.mark.usefixtures("_hostile_variables", "initdb")
 @pytest.mark.parametrize("part", ["", "deep" * 30])
 def test_no_variable_of_libpq_leads_the_embedded_server_astray(directory: Path, part: str) -> None:
     async def ping() -> bool:
