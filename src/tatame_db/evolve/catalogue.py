@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 from tatame_db.database.dialect import SCHEMA
-from tatame_db.evolve import addresses, kinds, settings_of_tables
+from tatame_db.evolve import addresses, kinds, rare, settings_of_tables
 from tatame_db.evolve.placement import has_citus
 
 if TYPE_CHECKING:
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, CursorResult
 
-_OBJECTS = " UNION ALL ".join((*kinds.ALL, *settings_of_tables.ALL))
+_QUERIES = (*kinds.ALL, *settings_of_tables.ALL)
+# What other objects belong to; no two of them have the same name.
+_RELATIONS = ("table", "materialized view", "view", "foreign table")
 
 # The address of an object in `pg_depend`: catalogue, oid, and the number of a column or 0.
 Address = tuple[int, int, int]
@@ -91,7 +93,9 @@ def read(connection: Connection) -> Catalogue:
     pin_search_path(connection)
     connection.execute(text("SET LOCAL quote_all_identifiers = off"))
     reader = _Reader(connection)
-    for row in reader.rows(_OBJECTS):
+    [found] = reader.rows(rare.FOUND)
+    absent = {query for query, exists in zip(rare.CONDITIONS, found, strict=True) if not exists}
+    for row in reader.rows(" UNION ALL ".join(query for query in _QUERIES if query not in absent)):
         reader.add(row)
     reader.add_comments()
     reader.add_everything_else()
@@ -115,7 +119,7 @@ class _Reader:
 
     def rows(self, query: str) -> list[Any]:
         """Run a query of `kinds`, in which `%` is no placeholder."""
-        return list(run_verbatim(self.connection, query))
+        return list(run_verbatim(self.connection, query).all())
 
     def add(self, row: Any) -> None:
         """Add an object that a query of `kinds` describes, unless it belongs to an extension or to a move."""
@@ -183,18 +187,17 @@ class _Reader:
             # The parts of a table, such as the triggers of foreign keys, refer to what refers to the table.
             if dependent and required and dependent is not required and dependent.kind != "table":
                 requires[dependent.key].add(required.key)
+        relations = {found.name: key for key, found in self.objects.items() if found.kind in _RELATIONS}
         return {
-            key: replace(found, requires=found.requires | requires[key], root=self._root(found))
+            key: replace(found, requires=found.requires | requires[key], root=self._root(found, relations))
             for key, found in sorted(self.objects.items())
         }
 
-    def _root(self, found: SchemaObject) -> str:
-        owners = (f"{kind} {found.table}" for kind in ("table", "materialized view", "view", "foreign table"))
-        root = next((owner for owner in owners if owner in self.objects), found.key)
+    def _root(self, found: SchemaObject, relations: dict[str, str]) -> str:
         if found.kind == "comment":
             [commented] = found.requires
-            return self._root(self.objects[commented])
-        return root
+            return self._root(self.objects[commented], relations)
+        return relations.get(found.table or "", found.key)
 
     def _resolve(self, address: Address) -> SchemaObject | None:
         """Return the object at an address, or the one that the object there is a part of."""

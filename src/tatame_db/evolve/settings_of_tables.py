@@ -16,46 +16,46 @@ def _setting(kind: str, condition: str, definition: str, create: str, drop: str)
 _OPTIONS = """(SELECT unnest(c.reloptions) UNION ALL
     SELECT 'toast.' || unnest(toast.reloptions) FROM pg_class toast WHERE toast.oid = c.reltoastrelid)"""
 
-SETTINGS = (
-    _setting(
-        "row-level security",
-        "c.relrowsecurity OR c.relforcerowsecurity",
-        "concat_ws(', ', CASE WHEN c.relrowsecurity THEN 'enabled' END,"
-        " CASE WHEN c.relforcerowsecurity THEN 'forced' END)",
-        "format('ALTER TABLE %I %s, %s', c.relname,"
-        " CASE WHEN c.relrowsecurity THEN 'ENABLE ROW LEVEL SECURITY' ELSE 'DISABLE ROW LEVEL SECURITY' END,"
-        " CASE WHEN c.relforcerowsecurity THEN 'FORCE ROW LEVEL SECURITY' ELSE 'NO FORCE ROW LEVEL SECURITY' END)",
-        "format('ALTER TABLE %I DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY', c.relname)",
-    ),
-    _setting(
-        "replica identity",
-        "c.relreplident <> 'd'",
-        "CASE c.relreplident WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING' ELSE 'USING INDEX ' ||"
-        " (SELECT quote_ident(n.relname) FROM pg_index i JOIN pg_class n ON n.oid = i.indexrelid"
-        " WHERE i.indrelid = c.oid AND i.indisreplident) END",
-        "format('ALTER TABLE %I REPLICA IDENTITY %s', c.relname, CASE c.relreplident WHEN 'f' THEN 'FULL'"
-        " WHEN 'n' THEN 'NOTHING' ELSE 'USING INDEX ' || (SELECT quote_ident(n.relname) FROM pg_index i"
-        " JOIN pg_class n ON n.oid = i.indexrelid WHERE i.indrelid = c.oid AND i.indisreplident) END)",
-        "format('ALTER TABLE %I REPLICA IDENTITY DEFAULT', c.relname)",
-    ),
-    _setting(
-        "cluster",
-        "EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisclustered)",
-        "(SELECT quote_ident(n.relname) FROM pg_index i JOIN pg_class n ON n.oid = i.indexrelid"
-        " WHERE i.indrelid = c.oid AND i.indisclustered)",
-        "format('ALTER TABLE %I CLUSTER ON %s', c.relname, (SELECT quote_ident(n.relname) FROM pg_index i"
-        " JOIN pg_class n ON n.oid = i.indexrelid WHERE i.indrelid = c.oid AND i.indisclustered))",
-        "format('ALTER TABLE %I SET WITHOUT CLUSTER', c.relname)",
-    ),
-    _setting(
-        "storage parameters",
-        f"EXISTS {_OPTIONS}",
-        f"(SELECT string_agg(o, ', ' ORDER BY o) FROM {_OPTIONS} AS options (o))",
-        "format('ALTER TABLE %I SET (%s)', c.relname,"
-        f" (SELECT string_agg(o, ', ' ORDER BY o) FROM {_OPTIONS} AS options (o)))",
-        "format('ALTER TABLE %I RESET (%s)', c.relname,"
-        f" (SELECT string_agg(split_part(o, '=', 1), ', ' ORDER BY o) FROM {_OPTIONS} AS options (o)))",
-    ),
+ROW_LEVEL_SECURITY = _setting(
+    "row-level security",
+    "c.relrowsecurity OR c.relforcerowsecurity",
+    "concat_ws(', ', CASE WHEN c.relrowsecurity THEN 'enabled' END, CASE WHEN c.relforcerowsecurity THEN 'forced' END)",
+    "format('ALTER TABLE %I %s, %s', c.relname,"
+    " CASE WHEN c.relrowsecurity THEN 'ENABLE ROW LEVEL SECURITY' ELSE 'DISABLE ROW LEVEL SECURITY' END,"
+    " CASE WHEN c.relforcerowsecurity THEN 'FORCE ROW LEVEL SECURITY' ELSE 'NO FORCE ROW LEVEL SECURITY' END)",
+    "format('ALTER TABLE %I DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY', c.relname)",
+)
+
+REPLICA_IDENTITY = _setting(
+    "replica identity",
+    "c.relreplident <> 'd'",
+    "CASE c.relreplident WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING' ELSE 'USING INDEX ' ||"
+    " (SELECT quote_ident(n.relname) FROM pg_index i JOIN pg_class n ON n.oid = i.indexrelid"
+    " WHERE i.indrelid = c.oid AND i.indisreplident) END",
+    "format('ALTER TABLE %I REPLICA IDENTITY %s', c.relname, CASE c.relreplident WHEN 'f' THEN 'FULL'"
+    " WHEN 'n' THEN 'NOTHING' ELSE 'USING INDEX ' || (SELECT quote_ident(n.relname) FROM pg_index i"
+    " JOIN pg_class n ON n.oid = i.indexrelid WHERE i.indrelid = c.oid AND i.indisreplident) END)",
+    "format('ALTER TABLE %I REPLICA IDENTITY DEFAULT', c.relname)",
+)
+
+CLUSTER = _setting(
+    "cluster",
+    "EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisclustered)",
+    "(SELECT quote_ident(n.relname) FROM pg_index i JOIN pg_class n ON n.oid = i.indexrelid"
+    " WHERE i.indrelid = c.oid AND i.indisclustered)",
+    "format('ALTER TABLE %I CLUSTER ON %s', c.relname, (SELECT quote_ident(n.relname) FROM pg_index i"
+    " JOIN pg_class n ON n.oid = i.indexrelid WHERE i.indrelid = c.oid AND i.indisclustered))",
+    "format('ALTER TABLE %I SET WITHOUT CLUSTER', c.relname)",
+)
+
+STORAGE_PARAMETERS = _setting(
+    "storage parameters",
+    f"EXISTS {_OPTIONS}",
+    f"(SELECT string_agg(o, ', ' ORDER BY o) FROM {_OPTIONS} AS options (o))",
+    "format('ALTER TABLE %I SET (%s)', c.relname,"
+    f" (SELECT string_agg(o, ', ' ORDER BY o) FROM {_OPTIONS} AS options (o)))",
+    "format('ALTER TABLE %I RESET (%s)', c.relname,"
+    f" (SELECT string_agg(split_part(o, '=', 1), ', ' ORDER BY o) FROM {_OPTIONS} AS options (o)))",
 )
 
 # PostgreSQL's releases of November 2026 count changes of a column in an option of their own, also of a new column.
@@ -123,7 +123,10 @@ DEFAULTS_OF_VIEWS = f"""
 """
 
 ALL = (
-    *SETTINGS,
+    ROW_LEVEL_SECURITY,
+    REPLICA_IDENTITY,
+    CLUSTER,
+    STORAGE_PARAMETERS,
     COLUMN_SETTINGS,
     TRIGGERS_OF_CONSTRAINTS,
     INDEXES_OF_CONSTRAINTS,
