@@ -17,6 +17,7 @@ from sqlalchemy.exc import StatementError
 
 from tatame_db.database.dialect import VERSION_SCHEMA
 from tatame_db.database.driver import driver_connection
+from tatame_db.database.failures import loss_in_words
 from tatame_db.errors import TatameError
 from tatame_db.evolve import stored
 from tatame_db.evolve.autocommit import IndexInvalid, invalid_indexes, refuse_mixed
@@ -348,6 +349,7 @@ def _failure(record: Record, failed: Script, error: StatementError, blocking: li
         invalid=invalid_indexes(record.connection) if _is_concurrent(error) or record.stayed else [],
         rights=missing_rights_of(record.connection, error, "migrate"),
         on_citus=is_limit_of_citus(record.connection, error),
+        lost=sqlstate(error) is None and loss_in_words(error) is not None,
     )
 
 

@@ -46,6 +46,8 @@ class MigrationFailed(TatameError):
     """The rights that the role lacks."""
     on_citus: bool
     """Whether Citus does not support the statement."""
+    lost: bool = False
+    """Whether the connection was lost during the statement."""
     what = "migration {revision} failed at\n\n{sql}\n\n{reporter} reports: {message}{lacks}"
     means = "{rest}"
     fix = "{advice}, then run the command again"
@@ -74,6 +76,8 @@ class MigrationFailed(TatameError):
     @property
     def advice(self) -> str:
         """The fix for the cause."""
+        if self.lost:
+            return "see with `tatame-db status` which database answers now"
         if self.invalid:
             dropped = "run `{}`".format("; ".join(f"DROP INDEX CONCURRENTLY {index}" for index in self.invalid))
             # What exists already is the invalid index itself.

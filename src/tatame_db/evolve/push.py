@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db.database.dialect import quoted
+from tatame_db.database.failures import loss_in_words
 from tatame_db.errors import TatameError, fact, listed
 from tatame_db.evolve import catalogue, made, models
 from tatame_db.evolve.catalogue import run_verbatim
@@ -103,8 +104,8 @@ def push(
         >>> evolve.push(engine, agree=lambda planned: not planned.losses)
         Push(statements=['ALTER TABLE users ADD COLUMN tier text'], losses=[], left_alone=[])
 
-    Raises `PushFailed`, `PushRefused`, `ModelsInvalid`, `RenameUndecided`, `AnswerInvalid`, `DirectAddressNeeded`,
-    `RightsMissing`.
+    Raises `PushFailed`, `ConnectionCut`, `PushRefused`, `ModelsInvalid`, `RenameUndecided`, `AnswerInvalid`,
+    `DirectAddressNeeded`, `RightsMissing`.
     """
     with explained(engine.url, "push"), exclusive(engine, timeouts or Timeouts()) as connection:
         change, planned = _plan(connection, answers or Answers())
@@ -149,7 +150,10 @@ def _plan(connection: Connection, answers: Answers) -> tuple[Change, Push]:
     return change, Push(change.statements, losses, change.foreign + change.undeclared)
 
 
-def _failed(connection: Connection, error: DBAPIError, statement: str) -> PushFailed:
+def _failed(connection: Connection, error: DBAPIError, statement: str) -> TatameError:
+    # PostgreSQL rejected nothing if the connection was lost.
+    if sqlstate(error) is None and (lost := loss_in_words(error)):
+        return lost
     return PushFailed(
         statement=statement,
         message=postgres_message(connection, error),
