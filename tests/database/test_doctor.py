@@ -572,7 +572,7 @@ def a_key_without_a_sequence(ward: Ward) -> None:
     )
 
 
-@sick("ids", BAD)
+@sick("ids", BAD, on=(OLDER,))
 def a_sequence_behind_its_rows(ward: Ward) -> None:
     ward.run(
         "INSERT INTO versions (app_version) SELECT 'x' FROM generate_series(1, 20)",
@@ -580,17 +580,17 @@ def a_sequence_behind_its_rows(ward: Ward) -> None:
     )
 
 
-@sick("ids", WARN)
+@sick("ids", WARN, on=(BUNDLED,))
 def a_sequence_that_comes_to_a_row(ward: Ward) -> None:
     ward.run("INSERT INTO versions DEFAULT VALUES", "INSERT INTO versions (id) VALUES (100)")
 
 
-@sick("ids", BAD)
+@sick("ids", BAD, on=(OLDER,))
 def a_sequence_that_is_not_called_yet(ward: Ward) -> None:
     ward.run("SELECT setval('checkins_id_seq', 2147483600, false)")
 
 
-@sick("ids", BAD)
+@sick("ids", BAD, on=(OLDER,))
 def a_sequence_that_starts_again(ward: Ward) -> None:
     ward.run(
         "INSERT INTO versions DEFAULT VALUES",
@@ -599,18 +599,16 @@ def a_sequence_that_starts_again(ward: Ward) -> None:
     )
 
 
-@sick("ids", BAD)
+@sick("ids", BAD, on=(BUNDLED,))
 def a_sequence_that_counts_down(ward: Ward) -> None:
     ward.run(
         "CREATE TABLE tags (id serial PRIMARY KEY)",
         "ALTER SEQUENCE tags_id_seq INCREMENT -1 MINVALUE -2147483648 RESTART -2000000000",
         "GRANT SELECT ON tags, tags_id_seq TO PUBLIC",
     )
-    if ward.clinic.kind == OLDER:
-        ward.run("ALTER TABLE tags OWNER TO tatame_owner")
 
 
-@sick("ids", BAD)
+@sick("ids", BAD, on=(OLDER,))
 def a_sequence_of_another_schema(ward: Ward) -> None:
     ward.run(
         """CREATE SCHEMA "O'x" """,
@@ -654,18 +652,17 @@ def a_partitioned_table_without_partitions(ward: Ward) -> None:
     partition(ward, kind="timestamptz")
 
 
-@sick("partitions", BAD)
+@sick("partitions", BAD, on=(OLDER,))
 def partitions_of_which_one_was_detached(ward: Ward) -> None:
     partition(ward, -1, 0, 1, 2, 3)
     ward.run('ALTER TABLE "Vis""its" DETACH PARTITION part_1')
     # Its own name is in use, so it is attached again.
     name = f'"Vis""its_{datetime.now(UTC):%Y_%m}"'
     ward.run("INSERT INTO part_1 VALUES (1, now())", f"ALTER TABLE part_1 RENAME TO {name}")
-    if ward.clinic.kind == OLDER:
-        ward.run(f"ALTER TABLE {name} OWNER TO tatame_owner")
+    ward.run(f"ALTER TABLE {name} OWNER TO tatame_owner")
 
 
-@sick("partitions", WARN)
+@sick("partitions", WARN, on=(BUNDLED,))
 def a_gap_before_the_partition_of_all_the_rest(ward: Ward) -> None:
     partition(ward, -1, 0, 1)
     ward.run("""CREATE TABLE rest PARTITION OF "Vis""its" FOR VALUES FROM ('2999-01-01') TO (MAXVALUE)""")
@@ -675,12 +672,12 @@ def a_gap_before_the_partition_of_all_the_rest(ward: Ward) -> None:
         date_trunc('month', now()) + interval '3 month', '2999-01-01'); END $$""")
 
 
-@sick("partitions", BAD)
+@sick("partitions", BAD, on=(BUNDLED,))
 def partitions_that_begin_later(ward: Ward) -> None:
     partition(ward, 1, 2, 3, kind="timestamptz")
 
 
-@sick("partitions", WARN)
+@sick("partitions", WARN, on=(OLDER,))
 def a_detachment_that_was_interrupted(ward: Ward) -> None:
     partition(ward, -2, -1, 0, 1, 2, 3)
     reader = ward.open()
@@ -693,18 +690,17 @@ def a_detachment_that_was_interrupted(ward: Ward) -> None:
     reader.execute("COMMIT")
 
 
-@sick("partitions", BAD)
+@sick("partitions", BAD, on=(OLDER,))
 def a_month_of_days_that_lacks_them(ward: Ward) -> None:
     partition(ward, -1, 0, 2, 3)
     ward.run("""DO $$ BEGIN EXECUTE format(
         'CREATE TABLE days PARTITION OF "Vis""its" FOR VALUES FROM (%L) TO (%L) PARTITION BY RANGE (at)',
         date_trunc('month', now()) + interval '1 month', date_trunc('month', now()) + interval '2 month'); END $$""")
-    if ward.clinic.kind == OLDER:
-        ward.run("ALTER TABLE days OWNER TO tatame_owner")
+    ward.run("ALTER TABLE days OWNER TO tatame_owner")
     ward.limit(partitions_bad_days=60)
 
 
-@sick("partitions", BAD)
+@sick("partitions", BAD, on=(BUNDLED,))
 def a_month_of_gyms_that_lacks_them(ward: Ward) -> None:
     partition(ward, -1, 1, 2, 3)
     ward.run("""DO $$ BEGIN EXECUTE format(
