@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,10 +41,12 @@ from tests.servers import quicken
 from tatame_db import backup, evolve, roles, seed
 from tatame_db.backup import contents, programs
 from tatame_db.backup import folder as folders
+from tatame_db.backup.archive import WAL, State
 from tatame_db.backup.contents import contents_of_server, differences
 from tatame_db.backup.manifest import read_manifest
 from tatame_db.backup.programs import environment_for
 from tatame_db.backup.record import Origin
+from tatame_db.backup.removal import remove_old
 from tatame_db.backup.restored import contents_of
 from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
@@ -689,18 +691,77 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
 # --- Keep -------------------------------------------------------------------------------------------------------------
 
 
-def test_old_backups_are_removed_but_not_one_that_is_being_restored(directory: Path) -> None:
-    names = [f"2026010{day}T000000Z" for day in range(1, 6)]
-    for name in names:
-        (directory / name).mkdir()
-        (directory / name / "manifest.json").touch()
+@pytest.fixture
+def old(made: backup.Made, directory: Path) -> Callable[..., backup.Backup]:
+    """A function that adds a backup without files, which ended on a day of January, under the name of another day."""
+
+    def add(named: int, ended: int | None = None, /, **facts: Any) -> backup.Backup:
+        path = directory / f"202601{named:02}T000000Z"
+        (path / "data").mkdir(parents=True)
+        (path / "data" / "backup_label").write_text("START TIMELINE: 1\n")
+        moment = datetime(2026, 1, ended or named, tzinfo=UTC)
+        manifest = replace(made.backup.manifest, ended=moment, contents={}, **facts)
+        manifest.write(path)
+        return backup.Backup(path, manifest)
+
+    return add
+
+
+def days(folder: Path) -> list[int]:
+    return sorted(int(path.name[6:8]) for path in folder.glob("2026*Z"))
+
+
+def test_old_backups_are_removed_but_not_one_that_is_being_restored(
+    directory: Path, old: Callable[..., backup.Backup]
+) -> None:
+    backups = [old(day) for day in range(1, 6)]
     (directory / "20250101T000000Z.part").mkdir()
     (directory / "mine.part").mkdir()
     folders.remove_leftovers(directory)
-    with folders.in_use(directory / names[1]):
-        assert folders.remove_old(directory, 2) == [names[0], names[2]]
-    assert sorted(path.name for path in directory.iterdir()) == [names[1], *names[3:], "mine.part"]
-    assert folders.remove_old(directory, 9) == []
+    with folders.in_use(backups[1].path):
+        assert remove_old(backups[4], 2) == [backups[0].path.name, backups[2].path.name]
+    assert days(directory) == [2, 4, 5]
+    assert remove_old(backups[4], 9) == []
+    assert sorted(path.name for path in directory.iterdir() if path.suffix) == ["mine.part"]
+
+
+def test_a_new_backup_removes_none_of_another_origin_or_kind_and_never_itself(
+    directory: Path, old: Callable[..., backup.Backup]
+) -> None:
+    one = {"method": "logical", "database": "one"}
+    # Renamed, or made while a clock was ahead.
+    old(28, 2)
+    old(3)
+    old(4, system_identifier="7")
+    old(5, **one)
+    old(6, **one | {"database": "other"})
+    old(7, **one, system_identifier="")
+    (directory / "20260108T000000Z").mkdir()
+    assert remove_old(old(20, database="one"), 1) == ["20260128T000000Z", "20260103T000000Z"]
+    assert days(directory) == [4, 5, 6, 7, 8, 20]
+    ahead = old(29)
+    assert remove_old(old(21), 1) == ["20260120T000000Z", ahead.path.name]
+    assert remove_old(old(22, **one), 1) == ["20260105T000000Z"]
+    assert folders.choose(directory) == directory / "20260122T000000Z"
+
+
+def test_the_base_backup_that_the_archive_continues_stays(
+    made: backup.Made, directory: Path, old: Callable[..., backup.Backup]
+) -> None:
+    (directory / WAL).mkdir()
+    State(made.backup.manifest.system_identifier, "tatame_backup_1", 1 << 12).write(directory)
+    (directory / WAL / f"{1:08X}{0:08X}{2:08X}").write_bytes(bytes(1 << 12))
+    for day in (1, 2):
+        old(day, stop_lsn="0/2010")
+    # The follower has not received what belongs to this one.
+    late = old(3, stop_lsn="0/9010")
+    assert remove_old(late, 1) == ["20260101T000000Z"]
+    (directory / WAL / f"{1:08X}{0:08X}{9:08X}").write_bytes(bytes(1 << 12))
+    assert remove_old(late, 1) == ["20260102T000000Z"]
+    (directory / WAL / "archive.json").write_text("{")
+    with pytest.raises(backup.ArchiveDamaged):
+        remove_old(old(4), 1)
+    assert days(directory) == [3, 4]
 
 
 # --- Killed, cut, full ------------------------------------------------------------------------------------------------

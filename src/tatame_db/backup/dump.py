@@ -45,7 +45,7 @@ def make_dump(
     jobs: int | None = None,
     on_stage: Callable[[str], None] = lambda _: None,
 ) -> Made:
-    """Dump a database into a folder, prove the dump, then remove all but the newest `keep` backups.
+    """Dump a database into a folder, prove the dump, then remove all but its newest `keep` dumps.
 
     As many tables as there are `jobs` are dumped at a time, each by a connection of its own, and one more reads.
 

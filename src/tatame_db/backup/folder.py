@@ -1,4 +1,4 @@
-"""A folder of backups: which are complete, what a killed process left, and how old ones are removed.
+"""A folder of backups: which are complete, and what a killed process left.
 
 A backup has a name of digits, and only a rename gives it that name: what looks whole is whole.
 """
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 PART = ".part"
 DATA = "data"
 LOCK = ".tatame-db-backups"
-_NAME = re.compile(r"\d{8}T\d{6}Z")
+_NAME = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
+_NAME_FORMAT = "%Y%m%dT%H%M%SZ"
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,14 @@ def locked(folder: Path) -> Generator[IO[str]]:
 
 def new_name(folder: Path) -> str:
     """Return the name of a new backup: the time in UTC, to the second."""
-    while (folder / (name := f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")).exists():
+    while (folder / (name := f"{datetime.now(UTC):{_NAME_FORMAT}}")).exists():
         # Another was made within this second.
         pass
     return name
 
 
 def complete(folder: Path) -> list[Path]:
-    """Return the complete backups of a folder, the newest last. Raises `FolderUnreadable`."""
+    """Return the complete backups of a folder, the one that ended last at the end. Raises `FolderUnreadable`."""
     try:
         if not folder.is_dir():
             return []
@@ -94,7 +95,18 @@ def complete(folder: Path) -> list[Path]:
 
 
 def _complete(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir())
+    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
+    return sorted(found, key=lambda path: (_ended(path), path.name))
+
+
+def _ended(path: Path) -> datetime:
+    """When a backup ended; of one that cannot be read, when it began by its name, so that it is not passed over."""
+    try:
+        return read_manifest(path).ended
+    except TatameError:
+        with contextlib.suppress(ValueError):
+            return datetime.strptime(path.name, _NAME_FORMAT).replace(tzinfo=UTC)
+        return datetime.max.replace(tzinfo=UTC)
 
 
 def list_backups(folder: Path) -> list[Listed]:
@@ -140,26 +152,6 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.glob(f"*{PART}"):
         if _NAME.fullmatch(path.name.removesuffix(PART)):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def remove_old(folder: Path, keep: int) -> list[str]:
-    """Remove all complete backups but the newest; return their names. One that is being restored stays."""
-    removed: list[str] = []
-    for path in complete(folder)[:-keep]:
-        with contextlib.ExitStack() as stack:
-            try:
-                manifest = stack.enter_context((path / MANIFEST).open())
-                fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            except OSError:
-                # It is damaged, and no process restores it.
-                pass
-            # Half of a backup must not look whole.
-            half = path.rename(path.with_name(path.name + PART))
-            shutil.rmtree(half, ignore_errors=True)
-            removed.append(path.name)
-    return removed
 
 
 def size_of(directory: Path) -> int:

@@ -19,12 +19,12 @@ from tatame_db.backup.folder import (
     new_name,
     refuse_small,
     remove_leftovers,
-    remove_old,
     size_of,
     sync,
 )
 from tatame_db.backup.manifest import BASE, Manifest
 from tatame_db.backup.programs import ProgramRejected, base_backup, program_for, verify_files
+from tatame_db.backup.removal import remove_old
 from tatame_db.backup.restored import SETTINGS, contents_of, restored_scratch
 from tatame_db.backup.verify import FILES, checksum_of
 from tatame_db.database.dialect import quoted
@@ -76,13 +76,14 @@ class _Source:
 def make(
     database: Database, folder: Path, *, keep: int | None = None, on_stage: Callable[[str], None] = lambda _: None
 ) -> Made:
-    """Make a base backup of the server of a database in a folder, prove it, then remove all but the newest `keep`.
+    """Make a base backup of the server of a database in a folder, prove it, then remove old ones.
 
         made = backup.make(database, Path("/srv/backups"), keep=7)
 
     The files are verified by their checksums, restored into a scratch server on this machine, and each row is read
     there; the digests become part of the manifest. A failure or Ctrl-C leaves nothing; what a killed process left,
-    which no command takes for a backup, is removed by the next one.
+    which no command takes for a backup, is removed by the next one. With `keep`, all but the newest base backups of
+    this server are removed; dumps and the backups of other servers stay.
 
     Raises `BackupRefused`, `BackupFailed`, `BackupRunning`, `FolderUnusable`, `SpaceMissing`, `DatabaseUnavailable`.
     """
@@ -113,10 +114,11 @@ def in_folder(folder: Path, needed: int, write: Callable[[Path, IO[str]], Manife
         finally:
             shutil.rmtree(part, ignore_errors=True)
         sync(folder)
-        removed = remove_old(folder, keep) if keep else []
+        backup = Backup(final, made)
+        removed = remove_old(backup, keep) if keep else []
         if keep:
             remove_unneeded(folder)
-    return Made(Backup(final, made), removed)
+    return Made(backup, removed)
 
 
 def _write(

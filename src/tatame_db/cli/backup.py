@@ -66,7 +66,12 @@ def backup(
     database_url: DatabaseUrl = None,
     *,
     keep: Annotated[
-        int | None, typer.Option(min=1, help="Number of backups to keep; by default all.", show_default=False)
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of backups of this server, or dumps of this database, to keep; by default all.",
+            show_default=False,
+        ),
     ] = None,
     logical: Annotated[
         bool, typer.Option("--logical", help="Dump the database, where the server gives no copy of its files.")
