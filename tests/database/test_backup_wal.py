@@ -133,6 +133,13 @@ class Following:
             if report.until and report.until > moment:
                 return report
 
+    def wait_for_end(self) -> TatameError:
+        """Return the error with which it ends."""
+        while isinstance(report := self.reports.get(timeout=60), backup.Received):
+            pass
+        assert report
+        return report
+
     def end(self) -> None:
         self.stop.set()
         self.thread.join()
@@ -153,12 +160,9 @@ def end_of(address: URL, folder: Path) -> TatameError:
     """Return the error with which a follower ends."""
     follower = Following(address, folder)
     try:
-        while isinstance(report := follower.reports.get(timeout=60), backup.Received):
-            pass
+        return follower.wait_for_end()
     finally:
         follower.end()
-    assert report
-    return report
 
 
 def slot_of(folder: Path) -> str:
@@ -194,8 +198,8 @@ def restored(folder: Path, place: Path, at: backup.Moment) -> tuple[list[int], b
     return notes, done
 
 
-def segments(folder: Path) -> list[Path]:
-    return sorted(path for path in (folder / WAL).iterdir() if len(path.name) == 24)
+def segments(folder: Path, *, part: bool = False) -> list[Path]:
+    return sorted((folder / WAL).glob("0" * 7 + "?" * 17 + (".partial" if part else "")))
 
 
 def reach(folder: Path) -> tuple[datetime, str | None]:
@@ -279,10 +283,27 @@ def test_what_is_missing_or_damaged_is_not_skipped(origin: EmbeddedServer, folde
             switch(origin.address)
             moment = write(origin.address, 2)
             follower.wait(moment)
+    at: backup.Moment
+    until, problem = reach(folder)
+    assert (until > moment, problem) == (True, None)
+    [part] = segments(folder, part=True)
+    received = part.read_bytes()
+    for left in (received[:99], received[:99].ljust(len(received), b"\0"), b"", None):
+        # The marks state that there was more.
+        part.write_bytes(left) if left is not None else part.unlink()
+        until, problem = reach(folder)
+        assert problem == f"gap in the archive: the segment {part.stem} is missing or incomplete"
+        for at in (until, "latest"):
+            with pytest.raises(backup.GapInArchive, match=f"the segment {part.stem} is missing"):
+                backup.restore(folder, directory / "place", at=at)
+    part.write_bytes(received)
+    state = (folder / WAL / "archive.json").rename(folder / "state")
+    assert "archive.json cannot be read: it is missing, and there are segments" in str(reach(folder)[1])
+    state.rename(folder / WAL / "archive.json")
+
     [*_, victim, last] = segments(folder)
     whole = victim.read_bytes()
     victim.write_bytes(bytes(len(whole)))
-    at: backup.Moment
     for at in (moment, "latest"):
         with pytest.raises(backup.ReplayEndedEarly, match=r"its last transaction is of .*PostgreSQL reports: "):
             backup.restore(folder, directory / "place", at=at)
@@ -291,7 +312,7 @@ def test_what_is_missing_or_damaged_is_not_skipped(origin: EmbeddedServer, folde
     assert caught.value.exit_code == 3
     victim.unlink()
     until, problem = reach(folder)
-    assert problem == f"gap in the archive: {victim.name} is missing"
+    assert problem == f"gap in the archive: the segment {victim.name} is missing or incomplete"
     assert until < moment
     for at in (moment, "latest"):
         with pytest.raises(backup.GapInArchive, match=f"the segment {victim.name} is missing"):
@@ -319,7 +340,8 @@ def test_a_gap_is_named_and_left_only_where_that_is_chosen(fresh_server: Embedde
         assert slot
         assert backup.stop_following(database, folder) is None
     with following(address, folder) as follower:
-        follower.wait(write(address, 2))
+        moment = write(address, 2)
+        follower.wait(moment)
     assert any("has been dropped on the server" in words for words in follower.words)
 
     def lose() -> None:
@@ -342,8 +364,11 @@ def test_a_gap_is_named_and_left_only_where_that_is_chosen(fresh_server: Embedde
         follower.wait(after)
     assert any("make a new base backup now" in words for words in follower.words)
     until, problem = reach(folder)
-    assert until < after
+    assert moment < until < after
     assert str(problem).startswith("gap in the archive: ")
+    notes, done = restored(folder, directory / "place", moment)
+    done.server.delete()
+    assert notes == [1, 2]
     archive = read_archive(folder)
     assert archive
     assert archive.marks[-1].time > after
@@ -405,6 +430,9 @@ def test_a_killed_follower_and_a_server_that_crashes_leave_no_gap(
     for number in (1, 2):
         write(origin.address, number)
         assert zygote.run(cwd=tmp_path, environment=dict(os.environ), code=code).returncode == -9
+        # As a full disk leaves it.
+        [part] = segments(folder, part=True)
+        os.truncate(part, 4_190_208)
     switch(origin.address)
     with following(origin.address, folder) as follower:
         follower.wait(write(origin.address, 3))
@@ -459,7 +487,7 @@ def test_a_full_disk_is_named_and_loses_nothing(origin: EmbeddedServer, director
 
 
 @pytest.mark.long
-def test_a_promoted_standby_is_followed_on_its_timeline(directory: Path) -> None:
+def test_a_promoted_standby_is_followed_unless_it_lacks_what_is_archived(directory: Path) -> None:
     server = EmbeddedServer(directory / "primary", durable=False)
     try:
         with standby_pair(server, directory / "standby") as pair:
@@ -471,16 +499,41 @@ def test_a_promoted_standby_is_followed_on_its_timeline(directory: Path) -> None
                 backup.follow_wal(database, folder)
             with following(pair.both, folder) as follower:
                 follower.wait(write(server.address, 1))
-                lsn = ask(server.address, "SELECT pg_current_wal_lsn()")
-                while not ask(pair.standby, f"SELECT pg_last_wal_replay_lsn() >= '{lsn}'"):
-                    pass
+            equal = directory / "equal"
+            shutil.copytree(folder, equal, symlinks=True)
+            run_sql(server.address, "SELECT pg_switch_wal()")
+            lsn = ask(server.address, "SELECT pg_current_wal_lsn()")
+            while not ask(pair.standby, f"SELECT pg_last_wal_replay_lsn() >= '{lsn}'"):
+                pass
+            run_sql(pair.standby, "ALTER SYSTEM SET primary_conninfo = ''")
+            run_sql(pair.standby, "SELECT pg_reload_conf()")
+            while ask(server.address, "SELECT count(*) FROM pg_stat_replication"):
+                pass
+            with following(pair.both, folder) as follower:
+                moment = write(server.address, 2)
+                follower.wait(moment)
                 pair.kill_primary()
                 pair.promote()
-                follower.wait(write(pair.standby, 2))
-            assert [word for word in follower.words if "the connection is lost" in word or "started again" in word]
-            notes, done = restored(folder, directory / "place", "latest")
+                assert "without the log after it, which is archived" in str(follower.wait_for_end())
+            # Another archive has all up to where the standby was promoted, the end of a segment, and no more.
+            for path in segments(equal, part=True):
+                path.unlink()
+            for path in segments(folder):
+                shutil.copy(path, equal / WAL)
+            with following(pair.both, equal) as follower:
+                follower.wait(write(pair.standby, 3))
+            notes, done = restored(equal, directory / "place", "latest")
+            done.server.delete()
+            assert notes == [1, 3]
+            assert reach(equal)[1] is None
+
+            with following(pair.both, folder, after_gap=True) as follower:
+                follower.wait(write(pair.standby, 4))
+            with pytest.raises(backup.GapInArchive, match="without the log after it"):
+                backup.restore(folder, directory / "place", at="latest")
+            notes, done = restored(folder, directory / "place", moment)
             done.server.delete()
             assert notes == [1, 2]
-            assert reach(folder)[1] is None
+            assert reach(folder)[0] > moment
     finally:
         server.delete()

@@ -15,7 +15,6 @@ from tatame_db.backup.archive import (
     State,
     add_mark,
     begin_anew,
-    lsn_of,
     newest_segment,
     read_archive,
     read_state,
@@ -23,9 +22,10 @@ from tatame_db.backup.archive import (
 )
 from tatame_db.backup.archive_errors import ArchiveDamaged
 from tatame_db.backup.manifest import BASE, Manifest
+from tatame_db.backup.waldump import lsn_of
 
 BEGIN = datetime(2026, 3, 1, 10, tzinfo=UTC)
-SIZE = 1 << 12
+SIZE = 1 << 20
 
 
 def filled(folder: Path, *names: str) -> Path:
@@ -53,13 +53,15 @@ def test_the_segments_after_a_backup_are_found_up_to_a_gap(tmp_path: Path) -> No
     assert reached(folder) == ([*names[1:], segment(6)], None)
     (folder / WAL / segment(4)).write_bytes(b"short")
     assert reached(folder) == ([segment(2), segment(3)], segment(4))
-    (folder / WAL / segment(4)).rename(folder / WAL / f"{segment(4)}.partial")
-    assert reached(folder) == ([segment(2), segment(3)], segment(4))
+    (folder / WAL / segment(4)).unlink()
+    (folder / WAL / f"{segment(4)}.partial").write_bytes(bytes(SIZE))
+    # As before a gap: what is in it can be restored.
+    assert reached(folder) == ([segment(2), segment(3), segment(4)], segment(4))
     assert reached(folder, 0) == ([], segment(0))
     assert reached(folder, 7 * SIZE) == ([], None)
-    begin_anew(folder)
+    begin_anew(folder, None)
     assert newest_segment(folder) is None
-    assert reached(folder) == ([segment(2), segment(3)], segment(4))
+    assert reached(folder) == ([segment(2), segment(3), segment(4)], segment(4))
 
 
 def test_a_backup_is_continued_on_the_newest_timeline_that_descends_from_it(tmp_path: Path) -> None:

@@ -13,12 +13,22 @@ import re
 from bisect import bisect_right
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from functools import cached_property
+from itertools import count, takewhile
 from typing import TYPE_CHECKING
 
 from tatame_db.backup.archive_errors import ArchiveDamaged
 from tatame_db.backup.folder import DATA, complete, sync
 from tatame_db.backup.manifest import read_manifest
+from tatame_db.backup.waldump import (
+    PARTIAL,
+    filled_bytes,
+    has_record,
+    is_whole,
+    lsn_of,
+    lsn_text,
+    present,
+    segment_name,
+)
 from tatame_db.errors import TatameError
 
 if TYPE_CHECKING:
@@ -31,23 +41,14 @@ EARLIER = "earlier"
 """In it, the segments before a gap: pg_receivewal begins after the newest segment of its directory."""
 STATE = "archive.json"
 MARKS = "marks"
-PARTIAL = ".partial"
 _SEGMENT = re.compile(r"([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})(\.partial)?")
 _HISTORY = re.compile(r"([0-9A-F]{8})\.history")
 _SWITCH = re.compile(r"\s*(\d+)\s+([0-9A-Fa-f]+)/([0-9A-Fa-f]+)")
 _LABEL = re.compile(r"^START TIMELINE: (\d+)$", re.MULTILINE)
 _FILE_BYTES = 1 << 32
-
-
-def lsn_of(text: str) -> int:
-    """Return a position in the write-ahead log, such as `0/3000148`, as a number of bytes."""
-    high, _, low = text.partition("/")
-    return (int(high, 16) << 32) + int(low, 16)
-
-
-def lsn_text(lsn: int) -> str:
-    """Write a position as PostgreSQL does."""
-    return f"{lsn >> 32:X}/{lsn % _FILE_BYTES:X}"
+_SEGMENT_BYTES = frozenset(1 << power for power in range(20, 31))
+_PAGE_BYTES = 8192
+_ALIGNMENT = 8
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,11 @@ class Mark:
     @staticmethod
     def parse(text: str) -> Mark:
         """Read what `str` wrote. Raises `ValueError`."""
-        timeline, lsn, time = text.split()
-        return Mark(datetime.fromisoformat(time), int(timeline), lsn_of(lsn))
+        timeline, lsn, written = text.split()
+        time = datetime.fromisoformat(written)
+        if time.tzinfo is None:
+            raise ValueError("a time without a zone")
+        return Mark(time, int(timeline), lsn_of(lsn))
 
 
 @dataclass(frozen=True)
@@ -95,13 +99,18 @@ def read_state(folder: Path) -> State | None:
     try:
         facts = json.loads(place.read_text())
         mark = facts["mark"] and Mark.parse(facts["mark"])
-        return State(str(facts["system_identifier"]), str(facts["slot"]), int(facts["segment_bytes"]), mark)
+        state = State(str(facts["system_identifier"]), str(facts["slot"]), int(facts["segment_bytes"]), mark)
     except (FileNotFoundError, NotADirectoryError):
+        if any(_SEGMENT.fullmatch(path.name) for path in _files(folder)):
+            raise ArchiveDamaged(path=place, reason="it is missing, and there are segments") from None
         return None
     except OSError as error:
         raise ArchiveDamaged(path=place, reason=error.strerror or str(error)) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ArchiveDamaged(path=place, reason=str(error)) from error
+    if state.segment_bytes not in _SEGMENT_BYTES:
+        raise ArchiveDamaged(path=place, reason=f"no segment has {state.segment_bytes} bytes")
+    return state
 
 
 @dataclass(frozen=True)
@@ -114,9 +123,16 @@ class Reach:
     segments: list[tuple[int, str, Path]]
     """In their order: the number of each, the name that PostgreSQL looks for, and the file."""
     missing: str | None
-    """The first segment that is missing, if there are later ones."""
+    """The first segment that is missing or incomplete, if the archive had it or has later ones."""
+    branch: str | None
+    """If the server went on without the end of these segments, as after a failover: from where, in words."""
     marks: list[Mark]
     """The marks within these segments, the newest last."""
+
+    @property
+    def gap(self) -> str | None:
+        """What ends the archive before its newest segment, in words."""
+        return f"the segment {self.missing} is missing or incomplete" if self.missing else self.branch
 
     @property
     def until(self) -> datetime | None:
@@ -130,39 +146,53 @@ class Archive:
 
     folder: Path
     state: State
+    marks: list[Mark]
+    """One mark for each segment that has any, those around a step of the clock, and the last one."""
     segments: dict[tuple[int, int], Path] = field(default_factory=dict[tuple[int, int], "Path"])
     """By timeline and number; of one that is still being written, the part."""
     histories: dict[int, Path] = field(default_factory=dict[int, "Path"])
-
-    @cached_property
-    def marks(self) -> list[Mark]:
-        """One mark for each segment that has any, and the last one."""
-        found: list[Mark] = []
-        with contextlib.suppress(OSError):
-            for line in (self.folder / WAL / MARKS).read_text().splitlines():
-                # A killed follower may leave half a line.
-                with contextlib.suppress(ValueError):
-                    found.append(Mark.parse(line))
-        return [*found, self.state.mark] if self.state.mark else found
 
     def _ancestors(self, timeline: int) -> dict[int, int]:
         """Return the timelines before this one, each with the position at which it was left."""
         if timeline not in self.histories:
             return {}
-        lines = self.histories[timeline].read_text().splitlines()
-        found = [match for line in lines if (match := _SWITCH.match(line))]
-        return {int(match[1]): lsn_of(f"{match[2]}/{match[3]}") for match in found}
+        path = self.histories[timeline]
+        try:
+            return ancestors_of(path.read_text(errors="replace"))
+        except OSError as error:
+            raise ArchiveDamaged(path=path, reason=error.strerror or str(error)) from error
 
-    def _path(self, timeline: int) -> tuple[list[int], list[int]]:
-        """Return the timelines from this one to the newest that descends from it, and where each begins."""
+    def _path(self, timeline: int) -> tuple[list[int], list[int], str | None]:
+        """Return the timelines from this one to the newest that descends from it, where each begins, and a branch.
+
+        It ends before a timeline that the server began without all that the archive has of the one before.
+        """
         newest = max([timeline, *(other for other in self.histories if timeline in self._ancestors(other))])
         switches = [(line, end) for line, end in sorted(self._ancestors(newest).items()) if line >= timeline]
-        return [*(line for line, _ in switches), newest], [0, *(end for _, end in switches)]
+        timelines, begins = [timeline], [0]
+        for index, (line, end) in enumerate(switches):
+            if self.goes_beyond(line, end):
+                return timelines, begins, branch_text(line, end)
+            timelines.append(switches[index + 1][0] if index + 1 < len(switches) else newest)
+            begins.append(end)
+        return timelines, begins, None
+
+    def goes_beyond(self, timeline: int, lsn: int) -> bool:
+        """Whether the archive has a record of a timeline at a position, or later."""
+        size = self.state.segment_bytes
+        first = lsn // size
+        numbers = list(takewhile(lambda number: (timeline, number) in self.segments, count(first)))
+        if not numbers:
+            return any(line == timeline and number > first for line, number in self.segments)
+        if len(numbers) == 1 and filled_bytes(self.segments[timeline, first], lsn % size) == lsn % size:
+            return False
+        # The first half of a record, without which nothing is lost, is often there.
+        return has_record([(number, self.segments[timeline, number]) for number in numbers], size, lsn)
 
     def reach(self, timeline: int, lsn: int) -> Reach:
         """Return what continues a backup that ended at a position."""
         size = self.state.segment_bytes
-        timelines, begins = self._path(timeline)
+        timelines, begins, branch = self._path(timeline)
         # Of each timeline, the numbers of its segments; two have the one in which the server switched.
         spans = {
             line: range(begin // size, end // size + 1)
@@ -174,26 +204,53 @@ class Archive:
         while number <= last:
             able = [line for line in reversed(timelines) if number in spans[line]]
             line = next((line for line in able if (line, number) in self.segments), None)
-            if line is None or (self.segments[line, number].suffix == PARTIAL and number < last):
+            if line is None:
                 missing = self._name(able[0], number)
                 break
             found.append((number, self._name(line, number), self.segments[line, number]))
+            if self.segments[line, number].suffix == PARTIAL and number < last:
+                missing = self._name(line, number)
+                break
             if line != able[0]:
                 # Of the next timeline there is no byte yet.
                 break
             number += 1
-        end = (found[-1][0] + 1) * size if found else lsn
-        marks = [
-            mark
-            for mark in self.marks
-            if mark.timeline in timelines and lsn < mark.lsn <= end and _is_on(mark, timelines, begins)
-        ]
+        marks = [mark for mark in self.marks if mark.lsn > lsn and _is_on(mark, timelines, begins)]
+        filled = self._filled(found, lsn, max((mark.lsn for mark in marks), default=0))
+        within = [mark for mark in marks if mark.lsn <= filled]
+        if len(within) < len(marks) and missing is None:
+            # The archive had it once.
+            ends_in = found[-1][0] + (found[-1][2].suffix != PARTIAL) if found else lsn // size
+            missing = self._name(marks[-1].timeline, ends_in)
         histories = [self.histories[line] for line in timelines if line in self.histories]
-        return Reach(timelines[-1], histories, found, missing, marks)
+        return Reach(timelines[-1], histories, found, missing, branch, within)
+
+    def _filled(self, found: list[tuple[int, str, Path]], lsn: int, newest: int) -> int:
+        """Return the position up to which there is log after another; no byte of it is needed after the newest mark."""
+        if not found:
+            return lsn
+        number, _, path = found[-1]
+        size = self.state.segment_bytes
+        if path.suffix != PARTIAL:
+            return (number + 1) * size
+        filled = number * size + filled_bytes(path) + _ALIGNMENT
+        # The last record may end in zeros, though not over a page, whose head has none.
+        in_zeros = filled < newest <= filled + _PAGE_BYTES
+        return newest if in_zeros and is_whole([(number, path)], size, number * size, newest) else filled
 
     def _name(self, timeline: int, number: int) -> str:
-        of_file = _FILE_BYTES // self.state.segment_bytes
-        return f"{timeline:08X}{number // of_file:08X}{number % of_file:08X}"
+        return segment_name(timeline, number, self.state.segment_bytes)
+
+
+def ancestors_of(history: str) -> dict[int, int]:
+    """Return the timelines in the history of another, each with the position at which it was left."""
+    found = [match for line in history.splitlines() if (match := _SWITCH.match(line))]
+    return {int(match[1]): lsn_of(f"{match[2]}/{match[3]}") for match in found}
+
+
+def branch_text(timeline: int, lsn: int) -> str:
+    """State that the server left a timeline before its end in the archive."""
+    return f"the server went on at {lsn_text(lsn)} of timeline {timeline} without the log after it, which is archived"
 
 
 def _is_on(mark: Mark, timelines: list[int], begins: list[int]) -> bool:
@@ -203,20 +260,36 @@ def _is_on(mark: Mark, timelines: list[int], begins: list[int]) -> bool:
 
 def read_archive(folder: Path) -> Archive | None:
     """Read which files the archive in a folder of backups has; `None` if it has none. Raises `ArchiveDamaged`."""
+    # Before the files, so that they have what the marks promise.
     if (state := read_state(folder)) is None:
         return None
-    archive = Archive(folder, state)
+    archive = Archive(folder, state, _marks(folder, state))
     of_file = _FILE_BYTES // state.segment_bytes
     for path in _files(folder):
         if found := _HISTORY.fullmatch(path.name):
             archive.histories[int(found[1], 16)] = path
         elif found := _SEGMENT.fullmatch(path.name):
             key = int(found[1], 16), int(found[2], 16) * of_file + int(found[3], 16)
-            is_whole = _size_of(path) == state.segment_bytes
+            is_whole = _size_of(present(path)) == state.segment_bytes
             # pg_receivewal fills a part up to its full size at once; what has another size is no segment.
-            if is_whole and not (found[4] and key in archive.segments):
-                archive.segments[key] = path
+            if is_whole and not (found[4] and key in archive.segments and _has_less(path, archive.segments[key])):
+                archive.segments[key] = present(path)
     return archive
+
+
+def _marks(folder: Path, state: State) -> list[Mark]:
+    found: list[Mark] = []
+    with contextlib.suppress(OSError):
+        for line in (folder / WAL / MARKS).read_text(errors="replace").splitlines():
+            # A killed follower may leave half a line.
+            with contextlib.suppress(ValueError, OverflowError):
+                found.append(Mark.parse(line))
+    return [*found, state.mark] if state.mark and state.mark not in found[-1:] else found
+
+
+def _has_less(part: Path, other: Path) -> bool:
+    """Whether a part has less than another file of the same segment, which an earlier gap may have left."""
+    return other.suffix != PARTIAL or filled_bytes(part) <= filled_bytes(other)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -283,13 +356,19 @@ def remove_unneeded(folder: Path) -> int:
     return removed
 
 
-def begin_anew(folder: Path) -> None:
+def begin_anew(folder: Path, state: State | None) -> None:
     """Move the segments before a gap, so that pg_receivewal begins at its slot; histories stay where it finds them."""
     earlier = folder / WAL / EARLIER
     earlier.mkdir(mode=0o700, exist_ok=True)
-    for path in (folder / WAL).iterdir():
-        if _SEGMENT.fullmatch(path.name):
-            path.replace(earlier / path.name)
+    if state and state.mark:
+        # The next one replaces it in the state, and what is before the gap is restored up to it.
+        _note(folder, state.mark)
+    for path in list((folder / WAL).iterdir()):
+        place = earlier / path.name
+        if _SEGMENT.fullmatch(path.name) and place.exists() and _has_less(path, place):
+            path.unlink()
+        elif _SEGMENT.fullmatch(path.name):
+            path.replace(place)
     sync(earlier)
     sync(folder / WAL)
 
@@ -304,9 +383,22 @@ def newest_segment(folder: Path) -> tuple[int, int] | None:
 def add_mark(folder: Path, state: State, mark: Mark) -> State:
     """Record a mark that the archive has reached, and return the new state."""
     before, size = state.mark, state.segment_bytes
-    if before is None or (before.timeline, before.lsn // size) != (mark.timeline, mark.lsn // size):
-        with (folder / WAL / MARKS).open("a") as file:
-            file.write(f"{mark}\n")
+    if before and mark.time < before.time:
+        # Its clock was set back: the times between the two are ambiguous.
+        _note(folder, before)
+    if (
+        before is None
+        or (before.timeline, before.lsn // size) != (mark.timeline, mark.lsn // size)
+        or mark.time < before.time
+    ):
+        _note(folder, mark)
     state = State(state.system_identifier, state.slot, size, mark)
     state.write(folder)
     return state
+
+
+def _note(folder: Path, mark: Mark) -> None:
+    with (folder / WAL / MARKS).open("a") as file:
+        file.write(f"{mark}\n")
+        file.flush()
+        os.fsync(file.fileno())

@@ -139,16 +139,14 @@ class TimeOutOfReach(TatameError):
 
 @fact
 class GapInArchive(TatameError):
-    """A segment between a backup and the time is missing."""
+    """The archive between a backup and the time is not whole."""
 
     backup: Path
-    missing: str
+    gap: str
     last: str
-    what = (
-        "the archive after {backup} has a gap: the segment {missing} is missing, and what is before it ends at {last}"
-    )
+    what = "the archive after {backup} has a gap: {gap}; what is before it ends at {last}"
     means = "Nothing was restored."
-    fix = "restore a time before it, or look for the segment in a copy of the archive"
+    fix = 'restore what is before it with `--at "{last}"`, or look for what is missing in a copy of the archive'
 
 
 @fact

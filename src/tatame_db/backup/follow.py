@@ -20,7 +20,6 @@ from tatame_db.backup.archive import (
     State,
     add_mark,
     begin_anew,
-    lsn_text,
     newest_segment,
     reach_of,
     read_archive,
@@ -35,11 +34,13 @@ from tatame_db.backup.archive_errors import (
     ReceiverFailed,
     SlotsTaken,
 )
+from tatame_db.backup.branches import enter_timeline, lost_by, timelines_of
 from tatame_db.backup.errors import FolderUnusable
 from tatame_db.backup.folder import Backup, complete
 from tatame_db.backup.manifest import read_manifest
 from tatame_db.backup.programs import program_for
 from tatame_db.backup.receiver import Receiver, receiving
+from tatame_db.backup.waldump import lsn_text
 from tatame_db.database.dialect import quoted
 from tatame_db.database.driver import driver_connection
 from tatame_db.database.errors import DatabaseUnavailable
@@ -209,6 +210,7 @@ class _Follower:
     failures: int = 0
     """Ends of pg_receivewal, or of connections, since it last received anything."""
     position: int = 0
+    timeline: int = 0
 
     def __post_init__(self) -> None:
         self.slot = _slot_of(self.folder)
@@ -241,7 +243,8 @@ class _Follower:
                     f" `tatame-db backup {self.folder} --stop-following` drops it"
                 )
             self.was_connected = True
-            with receiving(program, self.database.address, self.folder, self.slot, self.lock) as receiver:
+            address, size = self.database.address, state.segment_bytes
+            with receiving(program, address, self.folder, self.slot, segment_bytes=size, lock=self.lock) as receiver:
                 self._receive(connection, receiver, state)
         except _ReceiverEnded as ended:
             self._explain(connection, str(ended))
@@ -283,7 +286,20 @@ class _Follower:
         if self.state is None:
             self.state = State(identifier, self.slot, segment_bytes)
             self.state.write(self.folder)
+        enter_timeline(self.folder, self._timelines(), segment_bytes)
         return program, self.state
+
+    def _timelines(self) -> dict[int, int | None]:
+        """Compare the archive with the timelines of the server. Raises `ArchiveGap`, `_ReceiverEnded`."""
+        try:
+            timelines = timelines_of(self.database.address)
+        except psycopg.OperationalError as error:
+            # pg_receivewal would end so too.
+            raise _ReceiverEnded(f"  {error}") from error
+        if reason := lost_by(self.folder, timelines):
+            raise self._gap(reason)
+        self.timeline = max(timelines)
+        return timelines
 
     def _create_slot(self, connection: Connection) -> None:
         if newest_segment(self.folder):
@@ -306,6 +322,9 @@ class _Follower:
             received = restart or 0
             if received > self.position:
                 self.position, self.failures = received, 0
+            if pending and pending.timeline != self.timeline:
+                # pg_receivewal was connected later than this session, to a standby that was promoted meanwhile.
+                self._timelines()
             if pending and received >= pending.lsn:
                 self.state = state = add_mark(self.folder, state, pending)
                 self.on_received(self._report(state, received, flushed, now))
@@ -323,7 +342,7 @@ class _Follower:
         for path in complete(self.folder):
             with contextlib.suppress(TatameError):
                 reach = reach_of(archive, Backup(path, read_manifest(path)))
-                if reach and reach.segments and not reach.missing:
+                if reach and reach.segments and not reach.gap:
                     return True
         return False
 
@@ -386,7 +405,7 @@ class _Follower:
         if not self.choices.after_gap:
             raise gap
         self.on_words(f"going on after a gap: {gap.reason}; make a new base backup now")
-        begin_anew(self.folder)
+        begin_anew(self.folder, self.state)
         connection.execute(
             "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [self.slot]
         )

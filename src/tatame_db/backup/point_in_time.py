@@ -16,6 +16,7 @@ from tatame_db.backup.archive_errors import GapInArchive, NoArchive, ReplayEnded
 from tatame_db.backup.files import copy_file
 from tatame_db.backup.folder import Backup, choose, complete
 from tatame_db.backup.manifest import read_manifest
+from tatame_db.backup.waldump import present
 from tatame_db.database.address import readable, without_environment
 from tatame_db.errors import TatameError, listed
 from tatame_db.server.errors import ProgramFailed
@@ -83,7 +84,13 @@ def _out_of_reach(subject: str, at: Moment, first: datetime, last: datetime) -> 
 
 
 def _text(moment: Moment) -> str:
-    return moment if isinstance(moment, str) else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3] + " UTC"
+    if isinstance(moment, str):
+        return moment
+    try:
+        return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3] + " UTC"
+    except OverflowError:
+        # Its year in UTC is 0 or 10000.
+        return moment.isoformat(" ")
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ class Replay:
     def write(self, data: Path) -> None:
         """Add the log to a copy of the backup's data, and tell PostgreSQL how far to recover."""
         for name, path in [*self.segments, *((path.name, path) for path in self.reach.histories)]:
-            copy_file(str(path), str(data / "pg_wal" / name))
+            copy_file(str(present(path)), str(data / "pg_wal" / name))
         settings = {
             # All is in the directory of the log already.
             "restore_command": "false",
@@ -179,8 +186,8 @@ def replay_of(backup: Backup, at: Moment) -> Replay:
             reason = f"the archive begins later, and the segment {reach.missing} is missing"
         raise NoArchive(backup=backup.path, reason=reason)
     until = reach.until or manifest.ended
-    if reach.missing and (isinstance(at, str) or at >= until):
-        raise GapInArchive(backup=backup.path, missing=reach.missing, last=_text(until))
+    if reach.gap and (isinstance(at, str) or at >= until):
+        raise GapInArchive(backup=backup.path, gap=reach.gap, last=_text(until))
     if isinstance(at, datetime) and not (reach.until and manifest.ended < at < reach.until):
         raise _out_of_reach(f"the backup {backup.path}", at, manifest.ended, until)
     segments = reach.segments
@@ -202,7 +209,7 @@ def restorable_until(backup: Backup) -> tuple[datetime, str | None]:
         return ended, " ".join(error.what.split())
     if archive is None or reach is None:
         return ended, None
-    problem = f"gap in the archive: {reach.missing} is missing" if reach.missing else None
+    problem = f"gap in the archive: {reach.gap}" if reach.gap else None
     if not reach.segments and problem is None:
         problem = "the archive ends before it"
     return max(ended, reach.until or ended), problem

@@ -15,6 +15,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tatame_db.backup.archive import WAL
 from tatame_db.backup.programs import environment_for
+from tatame_db.backup.waldump import PARTIAL, filled_bytes
 from tatame_db.database.address import readable
 from tatame_db.errors import listed
 
@@ -61,11 +62,14 @@ class Receiver:
 
 
 @contextlib.contextmanager
-def receiving(program: Path, address: URL, folder: Path, slot: str, lock: IO[str]) -> Generator[Receiver]:
+def receiving(
+    program: Path, address: URL, folder: Path, slot: str, *, segment_bytes: int, lock: IO[str]
+) -> Generator[Receiver]:
     """Run pg_receivewal, and end it at the end; it holds the lock too, so that a lock that is free means it has ended.
 
     It ends when the connection is lost, and does not try again.
     """
+    _complete_part(folder, segment_bytes)
     given = conninfo_to_dict(readable(address))
     conninfo = make_conninfo("", **_KEEPALIVES | given)
     # A signal that comes just before it waits is noticed only at the next status.
@@ -84,6 +88,14 @@ def receiving(program: Path, address: URL, folder: Path, slot: str, lock: IO[str
             yield Receiver(process, output)
         finally:
             _end(process)
+
+
+def _complete_part(folder: Path, segment_bytes: int) -> None:
+    """Give a part that a full disk cut off the size without which pg_receivewal refuses it; it is received again."""
+    for part in (folder / WAL).glob(f"*{PARTIAL}"):
+        if 0 < part.stat().st_size < segment_bytes:
+            # Without a byte of log, it is written as a new one, which takes its place on the disk at once.
+            os.truncate(part, segment_bytes if filled_bytes(part) else 0)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from datetime import UTC, datetime
 from threading import Event
@@ -81,13 +82,27 @@ def parse_moment(text: str | datetime) -> Moment:
     if not isinstance(text, str) or text == "latest":
         return text  # type: ignore[return-value]  # Typer passes a parsed value again
     try:
-        found = datetime.fromisoformat(text.strip())
-    except ValueError:
+        # As this package prints times.
+        found = datetime.fromisoformat(re.sub(r" UTC$", "+00:00", text.strip()))
+        found.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise typer.BadParameter("a time is like 2026-03-01 10:00:00+01:00, or `latest`") from None
     if found.tzinfo is None:
-        found = found.astimezone()
+        found = _local(text, found)
         console.say(f"{text} has no zone, so it is read as {found:%Y-%m-%d %H:%M:%S%z}, the local time")
     return found
+
+
+def _local(text: str, moment: datetime) -> datetime:
+    """Read a time of this machine's clock; when that is changed, there are times that it shows twice or never."""
+    first, second = (moment.replace(fold=fold).astimezone() for fold in (0, 1))
+    if first.utcoffset() == second.utcoffset():
+        return first
+    if first.replace(tzinfo=None) != moment:
+        raise typer.BadParameter(f"the local clock never shows {text}: it is set forward then; add a zone")
+    raise typer.BadParameter(
+        f"the local clock shows {text} twice: it is set back then; add a zone, {first:%z} or {second:%z}"
+    )
 
 
 def moment(time: datetime) -> str:

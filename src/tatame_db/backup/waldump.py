@@ -1,0 +1,90 @@
+"""The archive's records, as PostgreSQL's pg_waldump reads them, and the names and ends of its segments."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tatame_db.server.wheel import installed_programs
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable
+
+PARTIAL = ".partial"
+_FILE_BYTES = 1 << 32
+_COMMIT = re.compile(r"lsn: ([0-9A-F]+/[0-9A-F]+),.* desc: COMMIT(?:_PREPARED)? (\d[^;]*?) UTC")
+
+
+def lsn_of(text: str) -> int:
+    """Return a position in the write-ahead log, such as `0/3000148`, as a number of bytes."""
+    high, _, low = text.partition("/")
+    return (int(high, 16) << 32) + int(low, 16)
+
+
+def lsn_text(lsn: int) -> str:
+    """Write a position as PostgreSQL does."""
+    return f"{lsn >> 32:X}/{lsn % _FILE_BYTES:X}"
+
+
+def segment_name(timeline: int, number: int, size: int) -> str:
+    """Return the name of a segment, which PostgreSQL looks for."""
+    of_file = _FILE_BYTES // size
+    return f"{timeline:08X}{number // of_file:08X}{number % of_file:08X}"
+
+
+def present(path: Path) -> Path:
+    """Return the path of a segment that may have been completed since its part was listed."""
+    return path.with_suffix("") if path.suffix == PARTIAL and not path.exists() else path
+
+
+def filled_bytes(path: Path, begin: int = 0) -> int:
+    """Return up to where a part has been received: pg_receivewal begins with a file of zeros."""
+    with present(path).open("rb") as file:
+        file.seek(begin)
+        return begin + len(file.read().rstrip(b"\0"))
+
+
+@contextlib.contextmanager
+def _dumped(segments: Iterable[tuple[int, Path]], size: int, *options: str) -> Generator[subprocess.Popen[str]]:
+    with tempfile.TemporaryDirectory() as directory:
+        for number, path in segments:
+            # One name for all: the first segment of a timeline begins with a copy of the one before.
+            (Path(directory) / segment_name(1, number, size)).symlink_to(present(path).absolute())
+        with subprocess.Popen(
+            [installed_programs() / "pg_waldump", f"--path={directory}", "--timeline=1", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=dict(os.environ) | {"TZ": "UTC", "LC_ALL": "C"},
+            text=True,
+            errors="replace",
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+
+def is_whole(segments: Iterable[tuple[int, Path]], size: int, begin: int, end: int) -> bool:
+    """Whether each record between two positions can be read."""
+    with _dumped(segments, size, "--quiet", f"--start={lsn_text(begin)}", f"--end={lsn_text(end)}") as process:
+        return process.wait() == 0
+
+
+def has_record(segments: Iterable[tuple[int, Path]], size: int, begin: int) -> bool:
+    """Whether a whole record begins at a position, which is the end of another."""
+    with _dumped(segments, size, f"--start={lsn_text(begin)}", "--limit=1") as process:
+        return bool(process.communicate()[0])
+
+
+def commits(segments: Iterable[tuple[int, Path]], size: int, begin: int, end: int) -> list[tuple[int, datetime]]:
+    """Return the position and time of each commit in a part of the log, as far as it can be read."""
+    options = [f"--start={lsn_text(begin)}", f"--end={lsn_text(end)}", "--rmgr=Transaction"]
+    with _dumped(segments, size, *options) as process:
+        found = map(_COMMIT.search, process.stdout or ())
+        return [(lsn_of(match[1]), datetime.fromisoformat(match[2]).replace(tzinfo=UTC)) for match in found if match]
