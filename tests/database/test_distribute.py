@@ -7,18 +7,19 @@ from collections.abc import Callable, Generator
 
 import pytest
 from sqlalchemy import URL, Index, MetaData
-from tests.database.cituses import citus_database
+from tests.database.cituses import citus_address, citus_database
 from tests.database.conftest import serving
 from tests.database.moves import Killed, ask, change, contents
 from typer.testing import CliRunner, Result
 
-from tatame_db import doctor, evolve, seed
+from tatame_db import doctor, evolve, insert_many, read, seed
 from tatame_db.cli import commands
 from tatame_db.database.address import readable
+from tatame_db.database.citus import knows_citus
 from tatame_db.database.pool import Database
 from tatame_db.doctor import Finding, Verdict
 from tatame_db.evolve.placement import wanted_places
-from tatame_db.schema import Base, DistributionInvalid
+from tatame_db.schema import Base, Checkin, DistributionInvalid, User
 from tatame_db.studio.access import open_access
 
 PLAN = seed.SeedPlan(gyms=1, members=10, days=20)
@@ -214,6 +215,50 @@ def test_the_owner_of_the_tables_places_them_and_the_app_is_refused(coordinator:
         change(coordinator, *(f"DROP OWNED BY {name} CASCADE" for name in names.values()))
         for node in nodes_of(coordinator):
             change(node, *(f"DROP ROLE IF EXISTS {name}" for name in names.values()))
+
+
+def test_a_pool_that_is_older_than_the_extension_learns_of_citus() -> None:
+    with citus_database() as address:
+        change(address, "DROP EXTENSION citus")
+        with Database(address) as database:
+            evolve.migrate(database.engine)
+            with database.engine.begin() as connection:
+                seed.seed(connection, PLAN)
+            read(User).first(database)
+            assert not knows_citus(database.engine.dialect)
+            [node, *workers] = [node.set(database=address.database) for node in nodes_of(citus_address())]
+            change(
+                address,
+                "CREATE EXTENSION citus",
+                f"SELECT citus_set_coordinator_host('{node.host}', {node.port})",
+                *(f"SELECT citus_add_node('{worker.host}', {worker.port})" for worker in workers),
+            )
+            assert run(address, "distribute --yes").exit_code == 0
+            rows = [{"user_id": 1, "date": f"row {number}"} for number in range(100)]
+            ids = insert_many(Checkin, rows, returning=Checkin.id).run(database)
+            stored = {checkin.id: checkin.date for checkin in read(Checkin).where(Checkin.id.in_(ids)).all(database)}
+            assert [stored[number] for number in ids] == [row["date"] for row in rows]
+
+
+def test_a_node_that_is_added_gets_its_copies_even_between_two_steps(coordinator: URL) -> None:
+    [_, worker, second] = nodes_of(coordinator)
+    change(coordinator, f"SELECT citus_remove_node('{second.host}', {second.port})")
+    with Database(coordinator) as database:
+
+        def stop(_: evolve.PlacementStep) -> None:
+            raise Killed
+
+        with pytest.raises(Killed):
+            evolve.distribute(database.engine, agree=lambda _: True, on_step=stop)
+        change(coordinator, f"SELECT citus_add_node('{second.host}', {second.port})")
+        lacking = f"the node {second.host}:{second.port} has no copy of roles"
+        assert lacking in evolve.check(database.engine).placement
+        assert lacking in citus_line(coordinator).text
+        done = evolve.distribute(database.engine, agree=lambda _: True)
+        assert done is not None
+        assert done.steps[0].sql.startswith("SELECT replicate_reference_tables(")
+        assert evolve.check(database.engine).failed == []
+        assert contents(second) == contents(worker) == contents(coordinator)
 
 
 def test_one_node_is_enough_if_it_is_asked_for() -> None:

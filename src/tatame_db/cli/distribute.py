@@ -100,6 +100,11 @@ def _say_costs(planned: Distribution) -> None:
     console.say(
         "Removes   last, what stays on the coordinator of the copied tables; all rows are counted before and after"
     )
+    if planned.sessions:
+        console.say(
+            f"Sessions  {counted(planned.sessions, 'other session')} of this database ended first, so that each pool"
+            " connects anew and learns\n          of Citus: their open transactions are rolled back"
+        )
     console.say(
         "Locks     all tables exclusively during each step: reads and writes of the app wait until it has ended.\n"
         "          A step that does not get its lock in time is rolled back, and so is one that is stopped"

@@ -15,7 +15,7 @@ from tatame_db.evolve.history import History, MigrationEdited, current_revisions
 from tatame_db.evolve.made import made_by_migrations
 from tatame_db.evolve.migrate import migrate
 from tatame_db.evolve.migration_errors import on_scratch
-from tatame_db.evolve.placement import places, unplaced
+from tatame_db.evolve.placement import misplaced
 from tatame_db.roles import explained
 from tatame_db.roles.missing import refuse_missing
 from tatame_db.roles.owners import strangers
@@ -53,7 +53,8 @@ class SchemaCheck:
     foreign: list[str]
     """What no migration made, such as the table of another program. No problem: no command touches it."""
     placement: list[str]
-    """The tables that are not placed on the nodes of Citus as the models state, once others are."""
+    """The tables that are not placed on the nodes of Citus as the models state, once others are, and the nodes that
+    lack a copy."""
     not_compared: list[str]
     """What exists in the database and in its revision, and is of a kind whose definition is not read."""
 
@@ -135,7 +136,7 @@ def check(engine: Engine) -> SchemaCheck:
         current = current_revisions(connection)
         edited, unrecorded = _edited(history, connection), history.unrecorded(connection)
         found = catalogue.read(connection)
-        placement = list(unplaced(places(connection) or {}).values())
+        placement = misplaced(connection)
         others = strangers(connection)
         pending = [] if history.forked else [script.revision for script in history.pending(connection)]
     if history.forked:

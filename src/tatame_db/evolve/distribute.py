@@ -28,7 +28,8 @@ from tatame_db.evolve.distribute_errors import (
 )
 from tatame_db.evolve.failure import is_limit_of_citus, missing_rights_of, postgres_message, sqlstate
 from tatame_db.evolve.lock import LOCK_TIMEOUT_MS, Timeouts, exclusive, ignore
-from tatame_db.evolve.placement import Place, elsewhere_stored, places, wanted_places
+from tatame_db.evolve.placement import Place, elsewhere_stored, nodes_without_copies, places, wanted_places
+from tatame_db.evolve.sessions import end_sessions, other_sessions
 from tatame_db.evolve.status import refuse_incomplete, table_sizes
 from tatame_db.roles import explained
 from tatame_db.roles.missing import refuse_missing
@@ -65,6 +66,8 @@ class Distribution:
     placed: dict[str, str]
     """Where the tables are that need no step."""
     steps: list[PlacementStep]
+    sessions: int
+    """How many other sessions of the database it ends first: those that knew it before may not know of Citus."""
 
 
 def distribute(
@@ -77,6 +80,9 @@ def distribute(
 ) -> Distribution | None:
     """Place the tables on the nodes of Citus; return what was done, or `None` if `agree` refused.
 
+    The other sessions of the database are ended first: one that is older than the extension, such as those in the pool
+    of an app, writes in the form for one PostgreSQL, and gets keys in another order. A pool opens new ones.
+
     A table whose model states `distributed` is distributed by its key, and each other is copied to every node. A step
     is a transaction, which locks all tables and counts the rows before and after it: what is stopped or killed is
     continued by another call. `agree` is called before the first step, and not if there is nothing to do.
@@ -86,7 +92,7 @@ def distribute(
 
     Raises `CitusMissing`, `NotCoordinator`, `WorkersMissing`, `PlacedDifferently`, `MoveUnderWay`, `CheckFailed`,
     `SchemaBehind`, `TablesMissing`, `DistributionInvalid`, `PlacementFailed`, `RowsDiffer`, `ServerReadOnly`,
-    `RightsMissing`, `DirectAddressNeeded`.
+    `RightsMissing`, `SessionsNotEnded`, `DirectAddressNeeded`.
     """
     with engine.connect() as connection:
         _refuse(connection, single_node=single_node)
@@ -102,6 +108,8 @@ def distribute(
             raise CheckFailed(check=report)
         if not agree(planned):
             return None
+        if any(step.table is not None for step in planned.steps):
+            end_sessions(connection)
         for number, step in enumerate(planned.steps):
             try:
                 _run(connection, step)
@@ -170,8 +178,20 @@ def _plan(connection: Connection) -> Distribution:
         node = f"{constant(nodes[0].nodename)}, {nodes[0].nodeport}"
         sql = f"SELECT citus_set_node_property({node}, 'shouldhaveshards', true)"
         steps.insert(0, PlacementStep(sql, None, None, None, None))
+    if nodes_without_copies(lambda query: connection.execute(text(query)).all()):
+        steps.insert(0, PlacementStep(_replicate(connection), None, None, None, None))
     placed = {name: str(place) for name, place in wanted.items() if found[name] == place}
-    return Distribution([node.address for node in nodes if node.isactive], placed, steps)
+    ended = len(other_sessions(connection)) if any(step.table is not None for step in steps) else 0
+    return Distribution([node.address for node in nodes if node.isactive], placed, steps, ended)
+
+
+def _replicate(connection: Connection) -> str:
+    """Return the statement that copies the tables on every node to those that lack them, without a pause if it can."""
+    can_follow = connection.scalar(text("SELECT current_setting('wal_level')")) == "logical"
+    return f"SELECT {_REPLICATE}({'' if can_follow else constant('block_writes')})"
+
+
+_REPLICATE = "replicate_reference_tables"
 
 
 # A copied table stays on the disk of the coordinator, where no query sees it any more.
@@ -200,6 +220,14 @@ def _clear(names: list[str]) -> str:
 def _run(connection: Connection, step: PlacementStep) -> None:
     """Run a step in a transaction that lets no one else see the tables. Raises `RowsDiffer`, `CopyNotCounted`."""
     everything = list(Base.metadata.tables)
+    if _REPLICATE in step.sql:
+        # Citus copies in sessions of its own, which would wait for a lock of this one. A later step would copy too.
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        run_verbatim(connection, step.sql)
+        connection.commit()
+        for name in everything:
+            _refuse_unequal_copies(connection, name)
+        return
     # The step that clears a table clears all that refer to it, so all are compared.
     compared = everything if step.table is None else [step.table]
     if step.table is None:

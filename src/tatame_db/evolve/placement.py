@@ -96,3 +96,54 @@ def unplaced(found: dict[str, Place]) -> dict[str, str]:
     return {
         name: f"{name} is {found[name]}, not {place}" for name, place in wanted_places().items() if found[name] != place
     }
+
+
+# Citus copies the tables to a node that is added or activated with the next one that it places, or when asked to.
+_NODES_WITHOUT_COPIES = f"""
+SELECT n.nodename || ':' || n.nodeport AS address, array_agg(c.relname::text ORDER BY c.relname) AS tables
+FROM pg_dist_node n CROSS JOIN pg_dist_partition p JOIN pg_class c ON c.oid = p.logicalrelid
+WHERE n.isactive AND n.noderole = 'primary' AND p.repmodel = 't'
+    AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = '{SCHEMA}')
+    AND NOT EXISTS (
+        SELECT FROM pg_dist_shard s JOIN pg_dist_placement q USING (shardid)
+        WHERE s.logicalrelid = p.logicalrelid AND q.groupid = n.groupid)
+GROUP BY n.groupid, n.nodename, n.nodeport ORDER BY n.groupid
+"""
+# With fewer shards than nodes, some node has none.
+_NODES_WITHOUT_ROWS = f"""
+SELECT n.nodename || ':' || n.nodeport AS address, array_agg(c.relname::text ORDER BY c.relname) AS tables
+FROM pg_dist_node n CROSS JOIN pg_dist_partition p JOIN pg_class c ON c.oid = p.logicalrelid
+WHERE n.isactive AND n.shouldhaveshards AND n.noderole = 'primary' AND p.partmethod = 'h'
+    AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = '{SCHEMA}')
+    AND (SELECT count(*) FROM pg_dist_shard s WHERE s.logicalrelid = p.logicalrelid)
+        >= (SELECT count(*) FROM pg_dist_node WHERE isactive AND shouldhaveshards AND noderole = 'primary')
+    AND NOT EXISTS (
+        SELECT FROM pg_dist_shard s JOIN pg_dist_placement q USING (shardid)
+        WHERE s.logicalrelid = p.logicalrelid AND q.groupid = n.groupid)
+GROUP BY n.groupid, n.nodename, n.nodeport ORDER BY n.groupid
+"""
+
+
+def nodes_without_copies(rows: Rows) -> dict[str, list[str]]:
+    """Return the active nodes of Citus that lack copies of tables which are on every other node, and these tables."""
+    return {row.address: list(row.tables) for row in rows(_NODES_WITHOUT_COPIES)}
+
+
+def nodes_without_rows(rows: Rows) -> dict[str, list[str]]:
+    """Return the nodes of Citus that may store rows of distributed tables and have no shard of them."""
+    return {row.address: list(row.tables) for row in rows(_NODES_WITHOUT_ROWS)}
+
+
+def misplaced(connection: Connection) -> list[str]:
+    """Return a sentence for each table and node that is not as the models state; none before anything is placed."""
+    if (found := places(connection)) is None:
+        return []
+
+    def rows(query: str) -> Sequence[Row[Any]]:
+        return connection.execute(text(query)).all()
+
+    lacking = nodes_without_copies(rows)
+    return [
+        *unplaced(found).values(),
+        *(f"the node {node} has no copy of {', '.join(tables)}" for node, tables in lacking.items()),
+    ]

@@ -118,7 +118,7 @@ class Write(msgspec.Struct, Generic[R_co], frozen=True):
         try:
             if self.copying and self._is_large:
                 return self.result([[copy(target, self.copying, self._copied_rows)]])
-            if self.calls_on_citus and has_citus(target) is None:
+            if self.calls_on_citus and not has_citus(target):
                 meet(target, self.calls[0][0])
             answers = fetch_all(target, self._calls_for(target)) if self.calls else []
         except (ValueNotReadable, DBAPIError) as error:
@@ -129,7 +129,7 @@ class Write(msgspec.Struct, Generic[R_co], frozen=True):
         try:
             if self.copying and self._is_large:
                 return self.result([[await copy_async(target, self.copying, self._copied_rows)]])
-            if self.calls_on_citus and has_citus(target) is None:
+            if self.calls_on_citus and not has_citus(target):
                 await meet_async(target, self.calls[0][0])
             answers = await fetch_all_async(target, self._calls_for(target)) if self.calls else []
         except (ValueNotReadable, DBAPIError) as error:

@@ -8,7 +8,13 @@ from tatame_db.doctor import advice
 from tatame_db.doctor.finding import bad, good, named, warn, worst
 from tatame_db.doctor.lines import line
 from tatame_db.errors import counted
-from tatame_db.evolve.placement import has_citus, read_places, unplaced
+from tatame_db.evolve.placement import (
+    has_citus,
+    nodes_without_copies,
+    nodes_without_rows,
+    read_places,
+    unplaced,
+)
 
 if TYPE_CHECKING:
     from tatame_db.doctor.examination import Examination
@@ -17,7 +23,7 @@ from tatame_db.doctor.finding import Answer
 
 @line(
     "Replication",
-    warns="a node is not active, or a table is not placed as its model states, once others are",
+    warns="a node is not active or lacks copies or rows, or a table is not placed as its model states, once others are",
     bad="a node does not answer, or the extension has another version than the library",
 )
 def citus(examination: Examination) -> Answer | None:
@@ -59,6 +65,20 @@ def citus(examination: Examination) -> Answer | None:
         answers.append(
             warn(f"not placed as their models state: {named(found)}", "`tatame-db distribute` places the tables")
         )
+    answers += [
+        warn(
+            f"the node {node} has no copy of {named(tables)}",
+            "`tatame-db distribute` copies the tables to it",
+        )
+        for node, tables in nodes_without_copies(examination.rows).items()
+    ]
+    answers += [
+        warn(
+            f"the node {node} stores no rows of {named(tables)}",
+            advice.sql(examination, ("SELECT citus_rebalance_start()", advice.SUPERUSER)) + ", which moves some to it",
+        )
+        for node, tables in nodes_without_rows(examination.rows).items()
+    ]
     return worst(answers, good(f"version {versions.library}, {counted(len(nodes), 'node')}; {_placement(examination)}"))
 
 
