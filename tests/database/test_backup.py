@@ -748,15 +748,16 @@ def test_a_new_backup_removes_none_of_another_origin_or_kind_and_never_itself(
 def test_the_base_backup_that_the_archive_continues_stays(
     made: backup.Made, directory: Path, old: Callable[..., backup.Backup]
 ) -> None:
+    size = 1 << 20
     (directory / WAL).mkdir()
-    State(made.backup.manifest.system_identifier, "tatame_backup_1", 1 << 12).write(directory)
-    (directory / WAL / f"{1:08X}{0:08X}{2:08X}").write_bytes(bytes(1 << 12))
+    State(made.backup.manifest.system_identifier, "tatame_backup_1", size).write(directory)
+    (directory / WAL / f"{1:08X}{0:08X}{2:08X}").write_bytes(bytes(size))
     for day in (1, 2):
-        old(day, stop_lsn="0/2010")
+        old(day, stop_lsn="0/200010")
     # The follower has not received what belongs to this one.
-    late = old(3, stop_lsn="0/9010")
+    late = old(3, stop_lsn="0/900010")
     assert remove_old(late, 1) == ["20260101T000000Z"]
-    (directory / WAL / f"{1:08X}{0:08X}{9:08X}").write_bytes(bytes(1 << 12))
+    (directory / WAL / f"{1:08X}{0:08X}{9:08X}").write_bytes(bytes(size))
     assert remove_old(late, 1) == ["20260102T000000Z"]
     (directory / WAL / "archive.json").write_text("{")
     with pytest.raises(backup.ArchiveDamaged):
