@@ -92,7 +92,7 @@ def test_an_end_that_is_not_known_or_far_has_words(engine: Engine) -> None:
     assert use(engine, "versions.id").end_in_words == "none is left"
 
 
-def test_the_last_id_is_that_of_the_sequence_or_of_a_row(engine: Engine) -> None:
+def test_the_last_id_is_that_of_the_sequence_and_rows_beyond_it_are_named(engine: Engine) -> None:
     run(engine, f"SELECT setval('versions_id_seq', {2**31 - 48}, false)")
     assert (use(engine, "versions.id").last, use(engine, "versions.id").next_id) == (2**31 - 49, 2**31 - 48)
     run(engine, "ALTER SEQUENCE versions_id_seq MAXVALUE 1000 RESTART 990")
@@ -104,7 +104,7 @@ def test_the_last_id_is_that_of_the_sequence_or_of_a_row(engine: Engine) -> None
         "INSERT INTO versions (id) VALUES (3), (6)",
     )
     found = use(engine, "versions.id")
-    assert (found.last, found.of_sequence, found.next_is_taken) == (6, 2, True)
+    assert (found.last, found.of_rows, found.next_is_taken) == (2, 6, True)
     run(engine, "SELECT nextval('versions_id_seq')")
     found = use(engine, "versions.id")
     assert (found.taken, found.next_is_taken) == (6, False)
@@ -114,7 +114,10 @@ def test_the_last_id_is_that_of_the_sequence_or_of_a_row(engine: Engine) -> None
     run(engine, "ALTER SEQUENCE versions_id_seq INCREMENT 2 RESTART 5")
     assert use(engine, "versions.id").behind is None
     run(engine, "INSERT INTO versions (id) VALUES (2147483000)", "ALTER SEQUENCE versions_id_seq INCREMENT 1")
-    assert use(engine, "versions.id").share > 0.99
+    found = use(engine, "versions.id")
+    assert found.share < 0.01
+    assert found.behind
+    assert "the last of which has the id 2,147,483,000: when it comes to 6, the insert fails" in found.behind
 
 
 def test_a_sequence_may_count_down_and_start_again(engine: Engine) -> None:
@@ -124,10 +127,7 @@ def test_a_sequence_may_count_down_and_start_again(engine: Engine) -> None:
     assert (found.share, found.next_id, found.next_is_taken) == (1.0, 1, True)
     run(engine, "ALTER SEQUENCE tags_id_seq INCREMENT -1 MINVALUE 1 RESTART 41")
     found = use(engine, "tags.id")
-    # A row has the last one.
-    assert (found.share, found.taken) == (1.0, 1)
-    run(engine, "DELETE FROM tags")
-    assert use(engine, "tags.id").share == 0.59
+    assert (found.share, found.taken) == (0.59, 1)
     run(engine, "ALTER SEQUENCE tags_id_seq MINVALUE -100 MAXVALUE -1 START -1 RESTART -90")
     assert use(engine, "tags.id").share == 0.89
 

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,9 @@ def _kill(server: EmbeddedServer) -> None:
     for process in Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split():
         os.kill(int(process), signal.SIGKILL)
     os.kill(postmaster, signal.SIGKILL)
+    # On a busy machine it ends later, and a start would take it for a server that runs.
+    while server._live_postmaster():
+        time.sleep(0.01)
 
 
 def _durable(directory: Path) -> EmbeddedServer:

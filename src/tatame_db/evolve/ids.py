@@ -30,7 +30,7 @@ class IdUse:
     largest: int
     """The last id that the sequence, the column and all columns that refer to it can hold."""
     last: int
-    """The last id of the sequence, or that of a row if it is farther."""
+    """The last id of the sequence; without one, that of a row."""
     of_sequence: int | None
     """The last id of the sequence; `None` without one, or if the role may not know."""
     of_rows: int | None
@@ -146,8 +146,8 @@ def _use_of(key: Any, rows: Callable[[str], Sequence[Row[Any]]]) -> IdUse:
         use = replace(use, readable=bool(found), of_rows=found[0][0] if found else None)
     if use.readable and key.sequence_place:
         use = _with_sequence(use, key, rows)
-    known = [number for number in (use.of_sequence, use.of_rows) if number is not None] or [0]
-    last = max(known) if key.step > 0 else min(known)
+    # One row with an odd id, such as an import leaves, uses up no ids: `behind` names it.
+    last = use.of_sequence if use.of_sequence is not None else use.of_rows or 0
     # One that counts from -1000 to -1, or from 1000 to 1.
     use = replace(use, last=last, first=int(key.first) if last * key.step < 0 else 0)
     if use.readable and key.timed and use.of_rows and key.step > 0:
