@@ -85,12 +85,16 @@ def test_without_a_folder_the_command_names_the_setting(invoke: Run) -> None:
 
 
 def test_tables_at_a_time_are_those_of_a_dump(invoke: Run) -> None:
-    refused = invoke("backup", "/srv/backups", "--jobs", "2")
-    assert (refused.returncode, "--jobs needs --logical" in refused.stderr) == (2, True)
+    for options, words in (
+        (["--jobs", "2"], "--jobs needs --logical"),
+        (["--jobs", "9" * 13, "--logical"], "less than or equal to 1000"),
+    ):
+        refused = invoke("backup", "/srv/backups", *options)
+        assert (refused.returncode, words in refused.stderr) == (2, True)
 
 
 def test_a_restore_needs_a_purpose_and_a_backup(invoke: Run, tmp_path: Path) -> None:
-    for arguments in ([], ["--drill", "--to", "here"], ["--live", "--to", "here"]):
+    for arguments in ([], ["--drill", "--to", "here"], ["--live", "--to", "here"], ["--drill", "--replace"]):
         refused = invoke("restore", str(tmp_path), *arguments)
         assert (refused.returncode, "either `--to` or `--drill`" in refused.stderr) == (1, True)
     for command in (["restore", "--drill"], ["restore", "--to", "here"], ["backups"]):

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,6 +41,7 @@ from tests.servers import quicken
 from tatame_db import backup, evolve, roles, seed
 from tatame_db.backup import contents, programs
 from tatame_db.backup import folder as folders
+from tatame_db.backup import manifest as manifests
 from tatame_db.backup.archive import WAL, State
 from tatame_db.backup.contents import contents_of_server, differences
 from tatame_db.backup.manifest import read_manifest
@@ -193,6 +194,9 @@ def test_a_drill_finds_it_equal_and_leaves_nothing(origin: EmbeddedServer, made:
     with (folder / "drills.jsonl").open("a") as record:
         # What a full disk cut off.
         record.write('\n{"backup": "2026')
+        # What another program wrote.
+        record.write(f"\n{'[' * 200_000}\n\n[]")
+        record.write(json.dumps({"backup": [], "at": "2026-03-01 10:00:00", "equal": 1, "seconds": 1, "origin": {}}))
     [noted] = backup.read_drills(folder)
     assert (noted.backup, noted.equal) == (made.backup.path.name, True)
     assert noted.origin == Origin(made.backup.manifest.system_identifier, ["postgres", "tatame"])
@@ -292,6 +296,44 @@ def test_databases_with_difficult_names_states_and_locks_are_in_it(origin: Embed
         restored.server.delete()
 
 
+def test_every_commit_before_the_time_that_is_named_is_in_the_backup(origin: EmbeddedServer, directory: Path) -> None:
+    acknowledged: list[datetime] = []
+    begun, stop = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with psycopg.connect(readable(origin.address), autocommit=True) as connection:
+            connection.execute("CREATE TABLE ticks (id int)")
+            while not stop.is_set():
+                connection.execute("INSERT INTO ticks VALUES (1)")
+                row = connection.execute("SELECT clock_timestamp()").fetchone()
+                acknowledged.append(row[0] if row else datetime.max)
+                begun.set()
+            connection.execute("DROP TABLE ticks")
+
+    # The clock of this machine is wrong.
+    with pytest.MonkeyPatch.context() as patch, Database(origin.address) as database:
+        patch.setattr(sys.modules["tatame_db.backup.make"], "datetime", Ahead)
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            assert begun.wait(60)
+            manifest = backup.make(database, directory / "backups").backup.manifest
+        finally:
+            stop.set()
+            writer.join()
+    before = sum(moment < manifest.until for moment in acknowledged)
+    assert 0 < before <= manifest.contents["tatame"].tables["public.ticks"].rows < len(acknowledged)
+    assert acknowledged[0] < manifest.until < manifest.ended < acknowledged[-1]
+
+
+class Ahead(datetime):
+    """A clock that is an hour ahead."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Ahead:
+        return super().now(tz) + timedelta(hours=1)
+
+
 def test_a_standby_is_backed_up_and_the_manifest_says_so(restored: backup.Restored, directory: Path) -> None:
     home = directory / "standby"
     home.mkdir()
@@ -299,6 +341,7 @@ def test_a_standby_is_backed_up_and_the_manifest_says_so(restored: backup.Restor
     restored.server._hand_over(home, 0o700)
     pair = Pair(restored.server, home)
     pair.copy()
+    moment = datetime.now(UTC)
     try:
         with Database(pair.standby) as database:
             again = backup.make(database, directory / "backups").backup
@@ -306,6 +349,8 @@ def test_a_standby_is_backed_up_and_the_manifest_says_so(restored: backup.Restor
     finally:
         pair.pg_ctl("stop", "--mode=immediate")
     assert again.manifest.standby
+    # It is as old as what it has replayed.
+    assert again.manifest.until < moment < again.manifest.ended
     assert read_manifest(again.path) == again.manifest
     assert differences(restored.backup.manifest.contents, again.manifest.contents) == []
 
@@ -417,6 +462,18 @@ def other_format(copied: Path, **facts: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | facts))
 
 
+def edited(**facts: object) -> tuple[Callable[[Path], None], type[TatameError], str]:
+    """Return how a manifest is edited by hand, with a checksum that fits it."""
+
+    def edit(copied: Path) -> None:
+        path = copied / "manifest.json"
+        written = json.loads(path.read_text()) | facts
+        del written["checksum"]
+        path.write_text(json.dumps(written | {"checksum": manifests._checksum(written)}))
+
+    return edit, backup.BackupDamaged, next(iter(facts))
+
+
 def other_version(copied: Path) -> None:
     replace(read_manifest(copied), server_version="17.2").write(copied)
 
@@ -437,7 +494,16 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], type[TatameError], str]] = {
     "manifest": (lambda path: other_format(path, name="another"), backup.BackupDamaged, "does not have the checksum"),
     "garbage": (lambda path: (path / "manifest.json").write_bytes(b"\xff{"), backup.BackupDamaged, "cannot be read"),
     "no object": (lambda path: (path / "manifest.json").write_text("[]"), backup.BackupDamaged, "cannot be read"),
+    "deep": (lambda path: (path / "manifest.json").write_text("[" * 200_000), backup.BackupDamaged, "cannot be read"),
     "no manifest": (lambda path: (path / "manifest.json").unlink(), backup.BackupDamaged, "No such file"),
+    "contents": edited(contents=[]),
+    "digest": edited(contents={"tatame": {"size_bytes": 1, "revision": [], "tables": {"t": "1:x"}, "sequences": {}}}),
+    "no zone": edited(ended="2026-03-01 10:00:00"),
+    "far": (edited(ended="0001-01-01 00:00:00+14:00")[0], backup.BackupDamaged, "no time of a backup"),
+    "number": edited(size_bytes=float("nan")),
+    "setting": edited(settings={"port": "1'\nssl = 'on"}),
+    "position": edited(start_lsn="zz"),
+    "server": edited(server_version="x"),
     "newer": (lambda path: other_format(path, format=2), backup.BackupOfNewerFormat, "reads formats up to 1"),
     "version": (other_version, backup.BackupOfOtherVersion, "is of PostgreSQL 17"),
 }
@@ -493,6 +559,7 @@ def test_a_dump_holds_its_snapshot_and_is_drilled_and_restored(
 ) -> None:
     manifest = dumped.backup.manifest
     assert manifest.method == "logical"
+    assert manifest.begun < manifest.until < manifest.ended
     assert [name[:11] for name in manifest.roles] == ["odd\" ' %s t", "tatame_app_"]
     tables = manifest.contents[manifest.database].tables
     assert tables["public.checkins"].rows > 0
@@ -657,13 +724,24 @@ def test_a_second_backup_into_a_folder_and_a_folder_that_cannot_be_written_are_r
     origin: EmbeddedServer, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Database(origin.address) as database:
-        with folders.locked(directory / "backups"), pytest.raises(backup.BackupRunning):
-            backup.make(database, directory / "backups")
+        before = os.umask(0)
+        try:
+            with folders.locked(directory / "backups"), pytest.raises(backup.BackupRunning):
+                backup.make(database, directory / "backups")
+        finally:
+            os.umask(before)
+        # No other user may enter it, or hold its lock.
+        modes = [path.stat().st_mode & 0o777 for path in (directory / "backups", directory / "backups" / folders.LOCK)]
+        assert modes == [0o700, 0o600]
         (directory / "file").touch()
         with pytest.raises(backup.FolderUnusable):
             backup.make(database, directory / "file")
         monkeypatch.setattr(fcntl, "flock", without_locks)
         with pytest.raises(backup.FolderUnusable, match=r"gives no locks \(No locks available\)"):
+            backup.make(database, directory / "backups")
+        monkeypatch.undo()
+        monkeypatch.setenv("TMPDIR", str(directory / "none"))
+        with pytest.raises(backup.PlaceUnusable, match="`TMPDIR` names it"):
             backup.make(database, directory / "backups")
     long = directory / ("x" * 300)
     with pytest.raises(backup.FolderUnreadable, match="File name too long"):
@@ -743,6 +821,11 @@ def test_a_new_backup_removes_none_of_another_origin_or_kind_and_never_itself(
     assert remove_old(old(21), 1) == ["20260120T000000Z", ahead.path.name]
     assert remove_old(old(22, **one), 1) == ["20260105T000000Z"]
     assert folders.choose(directory) == directory / "20260122T000000Z"
+    last = old(23, **one)
+    (directory / "20260122T000000Z.part" / "files").mkdir(parents=True)
+    with pytest.raises(backup.OldBackupsStay, match="20260122T000000Z: Directory not empty"):
+        remove_old(last, 1)
+    assert days(directory) == [4, 6, 7, 8, 21, 22, 23]
 
 
 def test_the_base_backup_that_the_archive_continues_stays(
@@ -753,14 +836,14 @@ def test_the_base_backup_that_the_archive_continues_stays(
     State(made.backup.manifest.system_identifier, "tatame_backup_1", size).write(directory)
     (directory / WAL / f"{1:08X}{0:08X}{2:08X}").write_bytes(bytes(size))
     for day in (1, 2):
-        old(day, stop_lsn="0/200010")
+        old(day, start_lsn="0/200005", stop_lsn="0/200010")
     # The follower has not received what belongs to this one.
-    late = old(3, stop_lsn="0/900010")
+    late = old(3, start_lsn="0/900005", stop_lsn="0/900010")
     assert remove_old(late, 1) == ["20260101T000000Z"]
     (directory / WAL / f"{1:08X}{0:08X}{9:08X}").write_bytes(bytes(size))
     assert remove_old(late, 1) == ["20260102T000000Z"]
     (directory / WAL / "archive.json").write_text("{")
-    with pytest.raises(backup.ArchiveDamaged):
+    with pytest.raises(backup.OldBackupsStay, match=r"archive\.json cannot be read"):
         remove_old(old(4), 1)
     assert days(directory) == [3, 4]
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from tatame_db.backup.completeness import complete_now
 from tatame_db.backup.contents import Contents, contents_of_dump, differences
 from tatame_db.backup.errors import DumpDiffers
 from tatame_db.backup.folder import DATA, PART, refuse_small, size_of, sync
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _LOG_BYTES = 64 << 20
 _FACTS = """
 SELECT current_setting('server_version'), pg_database_size(current_database()), pg_export_snapshot(),
-    pg_is_in_recovery(),
+    pg_is_in_recovery(), clock_timestamp(),
     ARRAY(SELECT DISTINCT rolname::text FROM pg_policy, unnest(polroles) AS role JOIN pg_roles ON pg_roles.oid = role
         WHERE rolname <> 'postgres' AND rolname !~ '^pg_' ORDER BY 1)
 """
@@ -52,8 +53,8 @@ def make_dump(
     Every table is read in the snapshot that pg_dump uses, and again in a scratch server into which the dump was
     restored: both have to be equal before it is a backup. The server needs no right but to read.
 
-    Raises `BackupFailed`, `DumpRejected`, `DumpDiffers`, `BackupRunning`, `FolderUnusable`, `SpaceMissing`,
-    `RightsMissing`, `DatabaseUnavailable`.
+    Raises `BackupFailed`, `DumpRejected`, `DumpDiffers`, `BackupRunning`, `FolderUnusable`, `PlaceUnusable`,
+    `SpaceMissing`, `OldBackupsStay`, `RightsMissing`, `DatabaseUnavailable`.
     """
 
     def write(part: Path, lock: IO[str]) -> Manifest:
@@ -69,12 +70,15 @@ def _write(
 ) -> Manifest:
     address, data, begun = database.address, part / DATA, datetime.now(UTC)
     with explained(address, "backup --logical"), database.engine.connect() as connection:
+        driver = driver_connection(connection)
+        complete_until = complete_now(driver)
+        driver.rollback()
         driver = driver_connection(connection.execution_options(isolation_level="REPEATABLE READ"))
         program = program_for(
             "pg_dump", address, encrypted=driver.pgconn.ssl_in_use, of=driver.info.server_version // 10_000
         )
         facts: Any = driver.execute(_FACTS).fetchone()
-        server_version, size, snapshot, standby, roles = facts
+        server_version, size, snapshot, standby, ended, roles = facts
         identifier = system_identifier(driver)
         live = contents_of_dump(driver, lambda table: on_stage(f"reading {table}"))
         on_stage("dumping the database")
@@ -85,7 +89,7 @@ def _write(
         name=part.name.removesuffix(PART),
         method=LOGICAL,
         begun=begun,
-        ended=begun,
+        ended=ended.astimezone(UTC),
         made_by=f"tatame-db {version('tatame-db')}",
         server_version=str(server_version).partition(" ")[0],
         system_identifier=identifier,
@@ -99,6 +103,7 @@ def _write(
         settings={},
         contents={},
         standby=standby,
+        complete_until=complete_until,
     )
     refuse_small(new_run_directory(on_disk=True), size + _LOG_BYTES, "restoring the backup to prove it")
     on_stage("restoring it into a scratch server")

@@ -145,6 +145,17 @@ class SpaceRanOut(TatameError):
 
 
 @fact
+class OldBackupsStay(TatameError):
+    """`--keep` cannot remove old backups."""
+
+    made: Path
+    reason: str
+    what = "the backup {made} was made and proved, and old ones cannot be removed: {reason}"
+    means = "All backups are complete."
+    fix = "fix the reason, such as the owner of the files; the next backup with `--keep` tries again"
+
+
+@fact
 class NoBackup(TatameError):
     """A folder has no complete backup."""
 

@@ -12,15 +12,22 @@ import re
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tatame_db.backup.errors import BackupRunning, FolderUnreadable, FolderUnusable, NoBackup, SpaceMissing
+from tatame_db.backup.errors import (
+    BackupRunning,
+    FolderUnreadable,
+    FolderUnusable,
+    NoBackup,
+    PlaceUnusable,
+    SpaceMissing,
+)
 from tatame_db.backup.manifest import MANIFEST, Manifest, read_manifest
 from tatame_db.errors import TatameError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from pathlib import Path
     from typing import IO
 
 PART = ".part"
@@ -61,7 +68,8 @@ def locked(folder: Path) -> Generator[IO[str]]:
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (folder / LOCK).open("a")
+        # No one else may hold it, whatever the umask is.
+        lock = os.fdopen(os.open(folder / LOCK, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a")
     except OSError as error:
         raise FolderUnusable(folder=folder, reason=error.strerror or str(error)) from error
     with lock:
@@ -167,6 +175,13 @@ def refuse_small(place: Path, needed: int, purpose: str) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise SpaceMissing(place=place, needed=needed, free=free, purpose=purpose)
+
+
+def refuse_scratch() -> None:
+    """Raise `PlaceUnusable` if `TMPDIR` names no directory for a scratch server; Python would silently use another."""
+    named = os.environ.get("TMPDIR")
+    if named and not (Path(named).is_dir() and os.access(named, os.W_OK | os.X_OK)):
+        raise PlaceUnusable(place=Path(named), reason="`TMPDIR` names it, and it is no directory that you can write to")
 
 
 def sync(directory: Path) -> None:

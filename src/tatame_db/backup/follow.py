@@ -158,7 +158,8 @@ def stop_following(database: Database, folder: Path) -> str | None:
 def _alone(folder: Path) -> Generator[IO[str]]:
     """Keep other followers out of the folder. Raises `ArchiveFollowed`, `FolderUnusable`."""
     try:
-        (folder / WAL).mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / WAL).mkdir(mode=0o700, exist_ok=True)
         lock = (folder / WAL / _LOCK).open("a")
     except OSError as error:
         raise FolderUnusable(folder=folder, reason=error.strerror or str(error)) from error

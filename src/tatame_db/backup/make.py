@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from tatame_db.backup.archive import remove_unneeded
+from tatame_db.backup.completeness import complete_now, last_commit, server_clock
 from tatame_db.backup.errors import BackupFailed, BackupRefused, FolderUnusable
 from tatame_db.backup.folder import (
     DATA,
@@ -17,6 +17,7 @@ from tatame_db.backup.folder import (
     Backup,
     locked,
     new_name,
+    refuse_scratch,
     refuse_small,
     remove_leftovers,
     size_of,
@@ -29,6 +30,7 @@ from tatame_db.backup.restored import SETTINGS, contents_of, restored_scratch
 from tatame_db.backup.verify import FILES, checksum_of
 from tatame_db.database.dialect import quoted
 from tatame_db.database.driver import driver_connection
+from tatame_db.roles import explained
 from tatame_db.server.run_directory import new_run_directory
 from tatame_db.server.wheel import MAJOR_VERSION
 
@@ -71,6 +73,8 @@ class _Source:
     settings: dict[str, str]
     standby: bool
     program: Path
+    complete_until: datetime
+    """Before the copy begins."""
 
 
 def make(
@@ -85,7 +89,8 @@ def make(
     which no command takes for a backup, is removed by the next one. With `keep`, all but the newest base backups of
     this server are removed; dumps and the backups of other servers stay.
 
-    Raises `BackupRefused`, `BackupFailed`, `BackupRunning`, `FolderUnusable`, `SpaceMissing`, `DatabaseUnavailable`.
+    Raises `BackupRefused`, `BackupFailed`, `BackupRunning`, `FolderUnusable`, `PlaceUnusable`, `SpaceMissing`,
+    `OldBackupsStay`, `DatabaseUnavailable`.
     """
     source = _examine(database)
     return in_folder(
@@ -99,6 +104,7 @@ def make(
 def in_folder(folder: Path, needed: int, write: Callable[[Path, IO[str]], Manifest], *, keep: int | None) -> Made:
     """Let a function write a backup under another name, rename it when it is complete, and remove old ones."""
     folder = folder.expanduser().absolute()
+    refuse_scratch()
     with locked(folder) as lock:
         remove_leftovers(folder)
         refuse_small(folder, needed, "the backup")
@@ -116,8 +122,6 @@ def in_folder(folder: Path, needed: int, write: Callable[[Path, IO[str]], Manife
         sync(folder)
         backup = Backup(final, made)
         removed = remove_old(backup, keep) if keep else []
-        if keep:
-            remove_unneeded(folder)
     return Made(backup, removed)
 
 
@@ -133,7 +137,8 @@ def _write(
         lock=lock,
         on_progress=lambda percent: on_stage(f"copying the server's files: {percent} %"),
     )
-    ended = datetime.now(UTC)
+    with database.engine.connect() as connection:
+        ended = server_clock(driver_connection(connection))
     on_stage("verifying the checksums")
     try:
         verify_files(data)
@@ -159,6 +164,7 @@ def _write(
         settings=source.settings,
         contents={},
         standby=source.standby,
+        complete_until=_complete_until(source, data, wal, ended),
     )
     refuse_small(new_run_directory(on_disk=True), manifest.size_bytes + _LOG_BYTES, "restoring the backup to prove it")
     on_stage("restoring it into a scratch server")
@@ -169,6 +175,15 @@ def _write(
     return manifest
 
 
+def _complete_until(source: _Source, data: Path, wal: dict[str, Any], ended: datetime) -> datetime:
+    try:
+        last = last_commit(data, wal)
+    except ProgramRejected as error:
+        raise BackupFailed(action="pg_waldump", output=str(error)) from None
+    # A clock that was set back during the copy proves nothing.
+    return last if last and source.complete_until < last < ended else source.complete_until
+
+
 def _examine(database: Database) -> _Source:
     """Ask the server, and refuse before anything is written."""
     address = database.address
@@ -176,8 +191,9 @@ def _examine(database: Database) -> _Source:
     def refused(reason: str, advice: str) -> BackupRefused:
         return BackupRefused(address=address, reason=reason, advice=advice)
 
-    with database.engine.connect() as connection:
+    with explained(address, "backup"), database.engine.connect() as connection:
         driver = driver_connection(connection)
+        complete_until = complete_now(driver)
         facts: Any = driver.execute(_FACTS).fetchone()
         settings = dict(driver.execute(SETTINGS).fetchall())
         encrypted = driver.pgconn.ssl_in_use
@@ -210,4 +226,5 @@ def _examine(database: Database) -> _Source:
         settings=settings,
         standby=standby,
         program=program_for("pg_basebackup", address, encrypted=encrypted),
+        complete_until=complete_until,
     )

@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
 
 from tatame_db.backup.contents import Contents
 from tatame_db.backup.errors import BackupDamaged, BackupOfNewerFormat
@@ -19,7 +23,15 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-BASE, LOGICAL = "base", "logical"
+BASE: Literal["base"] = "base"
+LOGICAL: Literal["logical"] = "logical"
+
+_Name = Annotated[str, Meta(min_length=1, pattern=r"\A[^\0]*\Z")]
+_Lsn = Annotated[str, Meta(pattern=r"\A([0-9A-F]{1,8}/[0-9A-F]{1,8})?\Z")]
+_Size = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+_Time = Annotated[datetime, Meta(tz=True)]
+_Setting = Annotated[str, Meta(pattern=r"\A[a-z_]+\Z")]
+_Line = Annotated[str, Meta(pattern=r"\A[^\0\n\r]*\Z")]
 
 
 @dataclass(frozen=True)
@@ -27,31 +39,33 @@ class Manifest:
     """The facts of a complete backup. No password is one of them."""
 
     name: str
-    method: str
+    method: Literal["base", "logical"]
     """`base`: a copy of the server's files; `logical`: a dump of one database."""
-    begun: datetime
-    ended: datetime
-    """When the copy was complete, and with it the moment that it restores."""
+    begun: _Time
+    ended: _Time
+    """When the copy was complete, by the clock of the server."""
     made_by: str
-    server_version: str
-    system_identifier: str
+    server_version: Annotated[str, Meta(pattern=r"\A[0-9]{1,3}(?![0-9])")]
+    system_identifier: Annotated[str, Meta(pattern=r"\A[0-9]{0,20}\Z")]
     """The identity of the server, which its copies share; of a dump, empty if the role might not see it."""
-    superuser: str
+    superuser: _Name
     """The name of the role that made the cluster."""
-    database: str
+    database: _Name
     """The database of the address from which the backup was made."""
-    start_lsn: str
-    stop_lsn: str
-    size_bytes: int
-    files_sha256: str
+    start_lsn: _Lsn
+    stop_lsn: _Lsn
+    size_bytes: _Size
+    files_sha256: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
     """The checksum of the list of files, which has a checksum of each file."""
-    roles: list[str]
+    roles: list[_Name]
     """The roles that policies name, without which a dump cannot be restored; empty in a base backup."""
-    settings: dict[str, str]
+    settings: dict[_Setting, _Line]
     """Settings without which the server would not start or would read texts differently."""
-    contents: dict[str, Contents]
+    contents: dict[_Name, Contents]
     standby: bool = False
     """Whether the server was a standby, whose rows are as old as its replay was late."""
+    complete_until: _Time | None = None
+    """A time of the server: every commit that it reported before it is in the backup, and later ones may be."""
 
     @property
     def is_logical(self) -> bool:
@@ -59,9 +73,14 @@ class Manifest:
         return self.method == LOGICAL
 
     @property
+    def until(self) -> datetime:
+        """The time up to which it is complete; of earlier versions of this package, the time at which it began."""
+        return self.complete_until or self.begun
+
+    @property
     def major_version(self) -> str:
         """The major version of the server."""
-        return self.server_version.partition(".")[0]
+        return re.split(r"\D", self.server_version, maxsplit=1)[0]
 
     @property
     def restored_bytes(self) -> int:
@@ -86,26 +105,57 @@ class Manifest:
             os.fsync(file.fileno())
 
 
+class _Contents(msgspec.Struct):
+    """The contents of a database as they are written."""
+
+    size_bytes: _Size
+    revision: list[str]
+    tables: dict[_Name, Annotated[str, Meta(pattern=r"\A[0-9]{1,19}:-?[0-9]{1,99}\Z")]]
+    sequences: dict[_Name, int | None]
+
+    def parsed(self) -> Contents:
+        tables = {name: Fingerprint.parse(text) for name, text in self.tables.items()}
+        return Contents(self.size_bytes, self.revision, tables, self.sequences)
+
+
+class _Written(msgspec.Struct):
+    contents: dict[_Name, _Contents]
+
+
 def read_manifest(backup: Path) -> Manifest:
-    """Read the manifest of a backup. Raises `BackupDamaged`, `BackupOfNewerFormat`."""
+    """Read the manifest of a backup. Raises `BackupDamaged`, `BackupOfNewerFormat`.
+
+    A checksum proves no fact, because whoever edits the file can write it anew: each is as it has to be, or else the
+    backup is damaged.
+    """
     try:
-        facts = json.loads((backup / MANIFEST).read_text(encoding="utf-8"))
-        version = int(facts["format"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        facts: dict[str, Any] = msgspec.convert(
+            json.loads((backup / MANIFEST).read_text(encoding="utf-8")), dict[str, Any]
+        )
+        version = msgspec.convert(facts.pop("format"), int)
+        if version > FORMAT:
+            raise BackupOfNewerFormat(backup=backup, format=version, known=FORMAT)
+        checksum = facts.pop("checksum", None)
+        # Half of a character cannot be printed.
+        json.dumps(facts, ensure_ascii=False).encode()
+        if checksum != _checksum({"format": version} | facts):
+            raise _damaged(backup, f"{MANIFEST} does not have the checksum that it names")
+        return _parsed(facts)
+    except (OSError, ValueError, KeyError, RecursionError, msgspec.MsgspecError) as error:
         raise _damaged(backup, f"{MANIFEST} cannot be read: {error}") from error
-    if version > FORMAT:
-        raise BackupOfNewerFormat(backup=backup, format=version, known=FORMAT)
-    checksum = facts.pop("checksum", None)
-    if checksum != _checksum(facts):
-        raise _damaged(backup, f"{MANIFEST} does not have the checksum that it names")
-    del facts["format"]
-    times = {name: datetime.fromisoformat(facts[name]) for name in ("begun", "ended")}
-    return Manifest(**facts | times | {"contents": {name: _contents(of) for name, of in facts["contents"].items()}})
 
 
-def _contents(facts: dict[str, Any]) -> Contents:
-    tables = {name: Fingerprint.parse(text) for name, text in facts["tables"].items()}
-    return Contents(facts["size_bytes"], facts["revision"], tables, facts["sequences"])
+def _parsed(facts: dict[str, Any]) -> Manifest:
+    """Raises `ValueError`, `MsgspecError`."""
+    contents = msgspec.convert(facts, _Written).contents
+    manifest = msgspec.convert(facts | {"contents": {}}, Manifest)
+    if not manifest.is_logical and not (manifest.start_lsn and manifest.stop_lsn):
+        raise ValueError("a base backup without its positions in the write-ahead log")
+    for moment in (manifest.begun, manifest.ended, manifest.until):
+        # Another zone has to have them too.
+        if not datetime.min.year < moment.year < datetime.max.year:
+            raise ValueError(f"{moment} is no time of a backup")
+    return replace(manifest, contents={name: found.parsed() for name, found in contents.items()})
 
 
 def _damaged(backup: Path, reason: str) -> BackupDamaged:

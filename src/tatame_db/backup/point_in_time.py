@@ -201,15 +201,15 @@ def replay_of(backup: Backup, at: Moment) -> Replay:
 
 def restorable_until(backup: Backup) -> tuple[datetime, str | None]:
     """Return up to when a backup can be restored, and what ends its archive, if that is a gap."""
-    ended = backup.manifest.ended
+    until = backup.manifest.until
     try:
         archive = read_archive(backup.path.parent)
         reach = reach_of(archive, backup)
     except TatameError as error:
-        return ended, " ".join(error.what.split())
+        return until, " ".join(error.what.split())
     if archive is None or reach is None:
-        return ended, None
+        return until, None
     problem = f"gap in the archive: {reach.gap}" if reach.gap else None
     if not reach.segments and problem is None:
         problem = "the archive ends before it"
-    return max(ended, reach.until or ended), problem
+    return max(until, reach.until or until), problem

@@ -10,9 +10,11 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import psycopg
+from msgspec import Meta
 
 from tatame_db.backup.errors import BackupDamaged
 from tatame_db.backup.manifest import read_manifest
@@ -46,7 +48,7 @@ class Drill:
 
     backup: str
     """The name of the backup."""
-    at: datetime
+    at: Annotated[datetime, Meta(tz=True)]
     equal: bool
     seconds: float
     """How long the restore took."""
@@ -99,8 +101,6 @@ def read_drills(folder: Path) -> list[Drill]:
 
 def _parsed(line: str) -> Drill | None:
     try:
-        facts = json.loads(line)
-        origin = Origin(**facts["origin"])
-        return Drill(**facts | {"at": datetime.fromisoformat(facts["at"]), "origin": origin})
-    except (ValueError, KeyError, TypeError):
+        return msgspec.json.decode(line, type=Drill)
+    except (ValueError, RecursionError, msgspec.MsgspecError):
         return None

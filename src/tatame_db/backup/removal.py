@@ -7,8 +7,9 @@ import fcntl
 import shutil
 from typing import TYPE_CHECKING
 
-from tatame_db.backup.archive import reach_of, read_archive
+from tatame_db.backup.archive import reach_of, read_archive, remove_unneeded
 from tatame_db.backup.archive_errors import ArchiveDamaged
+from tatame_db.backup.errors import OldBackupsStay
 from tatame_db.backup.folder import PART, Backup, complete
 from tatame_db.backup.manifest import MANIFEST, Manifest, read_manifest
 from tatame_db.errors import TatameError
@@ -22,19 +23,34 @@ if TYPE_CHECKING:
 def remove_old(made: Backup, keep: int) -> list[str]:
     """Remove all but the newest `keep` backups like a new one, which stays in any case; return the names removed.
 
-    Like it are base backups of the same server, or dumps of the same database of the same server. What cannot be read
-    may be of another, and stays. So does a backup that is being restored, and the newest one that the archive
-    continues, as long as it continues none of those that stay. Raises `ArchiveDamaged`, and removes nothing then.
+    Like it are base backups of the same server, or dumps of the same database of the same server. A backup that cannot
+    be read may be of another, and stays. So does one that is being restored, and the newest one that the archive
+    continues, as long as it continues none of those that stay.
+
+    The segments of the archive that no backup needs any more are removed too. Raises `OldBackupsStay`.
     """
+    try:
+        archive = read_archive(made.path.parent)
+        removed = [backup.path.name for backup in _old(archive, made, keep) if _remove(backup.path)]
+        remove_unneeded(made.path.parent)
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        raise OldBackupsStay(made=made.path, reason=reason) from error
+    except ArchiveDamaged as error:
+        raise OldBackupsStay(made=made.path, reason=error.what) from error
+    return removed
+
+
+def _old(archive: Archive | None, made: Backup, keep: int) -> list[Backup]:
+    """Return the backups to remove, the oldest first."""
     folder = made.path.parent
-    archive = read_archive(folder)
     others = [backup for backup in _readable(folder) if backup.path != made.path and _alike(backup, made)]
     others.sort(key=lambda backup: (backup.manifest.ended, backup.path.name), reverse=True)
     stay, old = [made, *others[: keep - 1]], others[keep - 1 :]
     if not any(_continues(archive, backup) for backup in stay):
         needed = next((backup for backup in old if _continues(archive, backup)), None)
         old = [backup for backup in old if backup != needed]
-    return [backup.path.name for backup in reversed(old) if _remove(backup.path)]
+    return old[::-1]
 
 
 def _readable(folder: Path) -> list[Backup]:
@@ -63,13 +79,13 @@ def _continues(archive: Archive | None, backup: Backup) -> bool:
 
 
 def _remove(path: Path) -> bool:
-    with contextlib.ExitStack() as stack:
-        try:
-            manifest = stack.enter_context((path / MANIFEST).open())
+    """Remove a backup, unless it is being restored. Raises `OSError`."""
+    try:
+        with (path / MANIFEST).open() as manifest:
             fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        # Half of a backup must not look whole.
-        half = path.rename(path.with_name(path.name + PART))
-        shutil.rmtree(half, ignore_errors=True)
+            # Half of a backup must not look whole.
+            half = path.rename(path.with_name(path.name + PART))
+    except BlockingIOError:
+        return False
+    shutil.rmtree(half, ignore_errors=True)
     return True

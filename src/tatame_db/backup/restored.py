@@ -10,6 +10,7 @@ from psycopg import sql
 
 from tatame_db.backup.contents import contents_of_dump, contents_of_server
 from tatame_db.backup.files import copy_file
+from tatame_db.backup.folder import refuse_scratch
 from tatame_db.backup.programs import restore_dump
 from tatame_db.database.creation import create_database, maintenance
 from tatame_db.database.driver import driver_connection
@@ -68,6 +69,7 @@ def scratch_server() -> Generator[EmbeddedServer]:
 
     At the start, the leftovers of killed processes are deleted too.
     """
+    refuse_scratch()
     directory = run_directory.new_run_directory(on_disk=True)
     server = new_server(directory / "server", durable=False)
     with run_directory.join(directory):

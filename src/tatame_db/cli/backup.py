@@ -22,17 +22,22 @@ Folder = Annotated[
     Path | None, typer.Argument(metavar="[DIR]", help=f"Folder of the backups; {_BY_DEFAULT}.", show_default=False)
 ]
 _OR_ONE = f"Folder of the backups, for the newest, {_BY_DEFAULT}; or one backup."
+_MOST_JOBS = 1000
 
 
 def _jobs(meaning: str) -> Any:
-    return typer.Option(min=1, help=f"{meaning}; by default one for each processor, at most 4.", show_default=False)
+    return typer.Option(
+        min=1, max=_MOST_JOBS, help=f"{meaning}; by default one for each processor, at most 4.", show_default=False
+    )
 
 
 @fact
 class RestoreUndecided(TatameError):
     """`restore` has to have one of two options."""
 
-    what = "`tatame-db restore` needs either `--to` or `--drill`, and `--live` only with `--drill`"
+    what = (
+        "`tatame-db restore` needs either `--to` or `--drill`; `--live` belongs to `--drill`, and `--replace` to `--to`"
+    )
     fix = "restore with `--to PLACE`, a new directory; or only test the backup with `--drill`"
 
 
@@ -187,7 +192,7 @@ def restore(
     from tatame_db.database.address import readable
     from tatame_db.settings import Settings
 
-    if (to is None) == (not drill) or (live and not drill):
+    if (to is None) == (not drill) or (live and not drill) or (drill and (replace or yes_replace)):
         raise RestoreUndecided
     settings = Settings.from_env()
     place = _folder(folder, settings, "restore")
@@ -219,7 +224,7 @@ def restore(
         }
         console.answer_json(facts)
         return
-    as_of = manifest.ended if at is None else at
+    as_of = manifest.until if at is None else at
     as_of = archive.moment(as_of) if isinstance(as_of, datetime) else "the end of the archive"
     console.answer(f"restored  {restored.backup.path.name}, as of {as_of}")
     if restored.replayed:
@@ -265,7 +270,7 @@ def _show_drill(drilled: Drilled, replayed: ReplayDrilled | None, *, as_json: bo
         console.answer_json(facts | {"manifest": _facts(manifest)})
     else:
         schema = "no migrations" if drilled.schema_problems is None else "matches its migrations"
-        console.answer(f"backup    {drilled.backup.path}, as of {_moment(manifest.ended)}")
+        console.answer(f"backup    {drilled.backup.path}, as of {_moment(manifest.until)}")
         if not drilled.differences:
             console.answer(f"contents  equal: {_contents(manifest)}")
         console.answer(f"schema    {'differs' if drilled.schema_problems else schema}")
@@ -306,6 +311,7 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
         "standby": manifest.standby,
         "begun": manifest.begun.isoformat(),
         "ended": manifest.ended.isoformat(),
+        "complete_until": manifest.until.isoformat(),
         "server_version": manifest.server_version,
         "size_bytes": manifest.size_bytes,
         "stop_lsn": manifest.stop_lsn,

@@ -1,12 +1,28 @@
 """The command line: all commands, in the order of the help."""
 
-import logging
 import os
 import signal
 import sys
+from typing import NoReturn
 
-from tatame_db.cli import backup, day, distribute, doctor, move, roles, schema, server, studio
-from tatame_db.cli.app import app
+_INTERRUPTED = 130
+
+
+def _end() -> NoReturn:
+    """End as an interrupted command does; here none has begun."""
+    # The modules that print may not have been imported.
+    os.write(2, b"\ninterrupted: nothing was changed\n")
+    sys.exit(_INTERRUPTED)
+
+
+# They take up to a second, in which an impatient user presses Ctrl-C.
+try:
+    import logging
+
+    from tatame_db.cli import backup, day, distribute, doctor, move, roles, schema, server, studio
+    from tatame_db.cli.app import app
+except KeyboardInterrupt:
+    _end()
 
 __all__ = ["app", "main"]
 
@@ -26,4 +42,8 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
-    app(prog_name="tatame-db")
+    try:
+        app(prog_name="tatame-db")
+    except KeyboardInterrupt:
+        # A command that had begun has caught it.
+        _end()
