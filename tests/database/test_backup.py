@@ -42,9 +42,9 @@ from tatame_db import backup, evolve, roles, seed
 from tatame_db.backup import contents, programs
 from tatame_db.backup import folder as folders
 from tatame_db.backup import manifest as manifests
-from tatame_db.backup.archive import WAL, State
 from tatame_db.backup.contents import contents_of_server, differences
 from tatame_db.backup.manifest import read_manifest
+from tatame_db.backup.marks import WAL, State
 from tatame_db.backup.programs import environment_for
 from tatame_db.backup.record import Origin
 from tatame_db.backup.removal import remove_old

@@ -24,8 +24,9 @@ from tests.database.standbys import standby_pair
 from tests.forks import Zygote
 
 from tatame_db import backup, roles
-from tatame_db.backup import follow
-from tatame_db.backup.archive import WAL, State, read_archive, read_state
+from tatame_db.backup import follow, point_in_time
+from tatame_db.backup.archive import read_archive
+from tatame_db.backup.marks import WAL, State, read_state
 from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
 from tatame_db.database.pool import Database
@@ -235,6 +236,11 @@ def test_every_moment_since_the_backup_is_restored(origin: EmbeddedServer, folde
         assert notes == [1]
         done.server.delete()
     assert any("--stop-following` drops it" in words for words in follower.words)
+    # As if the clock had been set back since: later commits look earlier.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(point_in_time, "_DISORDER", timedelta(hours=-1))
+        with pytest.raises(backup.ClockSetBack, match="and was set back"):
+            backup.restore(folder, directory / "three", at=first)
     third = write(origin.address, 3)
 
     notes, done = restored(folder, directory / "two", "latest")
@@ -260,7 +266,7 @@ def test_every_moment_since_the_backup_is_restored(origin: EmbeddedServer, folde
         with pytest.raises(backup.TimeOutOfReach, match="restores the times from"):
             backup.restore(place, directory / "three", at=moment.replace(tzinfo=UTC))
     with pytest.raises(backup.NoArchive, match="a dump has the rows of one moment"):
-        backup.point_in_time.replay_of(
+        point_in_time.replay_of(
             replace(done.backup, manifest=replace(done.backup.manifest, method="logical")), "latest"
         )
     assert sorted(path.name for path in directory.iterdir()) == [HOSTILE]
@@ -300,6 +306,15 @@ def test_what_is_missing_or_damaged_is_not_skipped(origin: EmbeddedServer, folde
     state = (folder / WAL / "archive.json").rename(folder / "state")
     assert "archive.json cannot be read: it is missing, and there are segments" in str(reach(folder)[1])
     state.rename(folder / WAL / "archive.json")
+    # Marks that a clock left which was an hour ahead, and was set back.
+    newest = read_archive(folder).marks[-1]  # type: ignore[union-attr]  # it has one
+    with (folder / WAL / "marks").open("ab") as file:
+        ahead = replace(newest, time=newest.time + timedelta(hours=1))
+        file.write(f"{ahead}\n{replace(newest, time=moment)}\n".encode() + b"\xff\xfe 1\n")
+    assert "the clock of the server was set back" in str(reach(folder)[1])
+    with pytest.raises(backup.ClockSetBack, match="restore a time before"):
+        backup.restore(folder, directory / "place", at=moment)
+    (folder / WAL / "marks").unlink()
 
     [*_, victim, last] = segments(folder)
     whole = victim.read_bytes()

@@ -10,18 +10,14 @@ import pytest
 
 from tatame_db.backup.archive import (
     EARLIER,
-    WAL,
-    Mark,
-    State,
-    add_mark,
     begin_anew,
     newest_segment,
     read_archive,
-    read_state,
     remove_unneeded,
 )
 from tatame_db.backup.archive_errors import ArchiveDamaged
 from tatame_db.backup.manifest import BASE, Manifest
+from tatame_db.backup.marks import WAL, Mark, State, add_mark, read_state
 from tatame_db.backup.waldump import lsn_of
 
 BEGIN = datetime(2026, 3, 1, 10, tzinfo=UTC)
@@ -85,13 +81,31 @@ def test_a_backup_is_continued_on_the_newest_timeline_that_descends_from_it(tmp_
     assert archive.reach(2, 3 * SIZE + 30).until is None
 
 
+def test_a_clock_that_is_set_back_leaves_a_mark_before_and_after(tmp_path: Path) -> None:
+    folder = filled(tmp_path, segment(2))
+    state = read_state(folder)
+    assert state
+    for minute in (0, 1, 2, 60, 3, 4):
+        state = add_mark(folder, state, Mark(BEGIN + timedelta(minutes=minute), 1, 2 * SIZE + 9 + minute))
+    # So does a timeline that ends.
+    for minute in (5, 6):
+        state = add_mark(folder, state, Mark(BEGIN + timedelta(minutes=minute), 2, 2 * SIZE + 9 + minute))
+    archive = read_archive(folder)
+    assert archive
+    assert [(mark.time - BEGIN) // timedelta(minutes=1) for mark in archive.marks] == [0, 60, 3, 4, 5, 6]
+
+
 def test_a_state_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert read_archive(tmp_path) is None
     folder = filled(tmp_path)
-    for text in ("", "[]", "{}", '{"system_identifier": "7", "slot": "s", "segment_bytes": 1, "mark": "1 2"}'):
+    whole = '{"system_identifier": "7", "slot": "s", "segment_bytes": 1048576, "mark": "1 0/1 2026-03-01T10:00Z"}'
+    damages = (("1048576", "0"), ("1048576", "1e999"), ("1 0/1 2026", "1 2"), ("Z", ""))
+    for text in ("", "[]", "{}", "[" * 100_000, *(whole.replace(*damage) for damage in damages)):
         (folder / WAL / "archive.json").write_text(text)
         with pytest.raises(ArchiveDamaged, match=r"archive\.json cannot be read"):
             read_archive(folder)
+    (folder / WAL / "archive.json").write_text(whole)
+    assert read_archive(folder)
 
 
 def manifest(start: int, identifier: str = "7") -> Manifest:

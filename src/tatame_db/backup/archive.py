@@ -1,24 +1,20 @@
 """The archive of the write-ahead log in a folder of backups: its files, how far they reach, and which are needed.
 
-Only pg_receivewal writes segments. A mark is a transaction of the follower on the server: once the archive has its
-commit, it has every commit before it too, and a recovery up to an earlier time meets a later commit, where it stops.
+Only pg_receivewal writes segments.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import re
 from bisect import bisect_right
-from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field
 from itertools import count, takewhile
 from typing import TYPE_CHECKING
 
 from tatame_db.backup.archive_errors import ArchiveDamaged
 from tatame_db.backup.folder import DATA, complete, sync
 from tatame_db.backup.manifest import read_manifest
+from tatame_db.backup.marks import SEGMENT, WAL, Mark, State, note, read_marks, read_state
 from tatame_db.backup.waldump import (
     PARTIAL,
     filled_bytes,
@@ -32,85 +28,19 @@ from tatame_db.backup.waldump import (
 from tatame_db.errors import TatameError
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
     from tatame_db.backup.folder import Backup
 
-WAL = "wal"
 EARLIER = "earlier"
 """In it, the segments before a gap: pg_receivewal begins after the newest segment of its directory."""
-STATE = "archive.json"
-MARKS = "marks"
-_SEGMENT = re.compile(r"([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})(\.partial)?")
 _HISTORY = re.compile(r"([0-9A-F]{8})\.history")
 _SWITCH = re.compile(r"\s*(\d+)\s+([0-9A-Fa-f]+)/([0-9A-Fa-f]+)")
 _LABEL = re.compile(r"^START TIMELINE: (\d+)$", re.MULTILINE)
 _FILE_BYTES = 1 << 32
-_SEGMENT_BYTES = frozenset(1 << power for power in range(20, 31))
 _PAGE_BYTES = 8192
 _ALIGNMENT = 8
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A time of the server, and the position at which everything that was committed until then is in the archive."""
-
-    time: datetime
-    timeline: int
-    lsn: int
-
-    def __str__(self) -> str:
-        return f"{self.timeline} {lsn_text(self.lsn)} {self.time.isoformat()}"
-
-    @staticmethod
-    def parse(text: str) -> Mark:
-        """Read what `str` wrote. Raises `ValueError`."""
-        timeline, lsn, written = text.split()
-        time = datetime.fromisoformat(written)
-        if time.tzinfo is None:
-            raise ValueError("a time without a zone")
-        return Mark(time, int(timeline), lsn_of(lsn))
-
-
-@dataclass(frozen=True)
-class State:
-    """The server of an archive, the slot by which it is followed, and how far it reaches."""
-
-    system_identifier: str
-    slot: str
-    segment_bytes: int
-    mark: Mark | None = None
-
-    def write(self, folder: Path) -> None:
-        """Replace the state in a folder of backups, on the disk."""
-        place, half = folder / WAL / STATE, folder / WAL / (STATE + ".new")
-        facts = asdict(self) | {"mark": self.mark and str(self.mark)}
-        with half.open("w") as file:
-            file.write(json.dumps(facts) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        half.rename(place)
-        sync(place.parent)
-
-
-def read_state(folder: Path) -> State | None:
-    """Return the state of the archive in a folder of backups; `None` if it has none. Raises `ArchiveDamaged`."""
-    place = folder / WAL / STATE
-    try:
-        facts = json.loads(place.read_text())
-        mark = facts["mark"] and Mark.parse(facts["mark"])
-        state = State(str(facts["system_identifier"]), str(facts["slot"]), int(facts["segment_bytes"]), mark)
-    except (FileNotFoundError, NotADirectoryError):
-        if any(_SEGMENT.fullmatch(path.name) for path in _files(folder)):
-            raise ArchiveDamaged(path=place, reason="it is missing, and there are segments") from None
-        return None
-    except OSError as error:
-        raise ArchiveDamaged(path=place, reason=error.strerror or str(error)) from error
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ArchiveDamaged(path=place, reason=str(error)) from error
-    if state.segment_bytes not in _SEGMENT_BYTES:
-        raise ArchiveDamaged(path=place, reason=f"no segment has {state.segment_bytes} bytes")
-    return state
 
 
 @dataclass(frozen=True)
@@ -162,16 +92,16 @@ class Archive:
         except OSError as error:
             raise ArchiveDamaged(path=path, reason=error.strerror or str(error)) from error
 
-    def _path(self, timeline: int) -> tuple[list[int], list[int], str | None]:
+    def _path(self, timeline: int, lsn: int) -> tuple[list[int], list[int], str | None]:
         """Return the timelines from this one to the newest that descends from it, where each begins, and a branch.
 
-        It ends before a timeline that the server began without all that the archive has of the one before.
+        It ends before a timeline that the server began without all that is in the backup or archived of the one before.
         """
         newest = max([timeline, *(other for other in self.histories if timeline in self._ancestors(other))])
         switches = [(line, end) for line, end in sorted(self._ancestors(newest).items()) if line >= timeline]
         timelines, begins = [timeline], [0]
         for index, (line, end) in enumerate(switches):
-            if self.goes_beyond(line, end):
+            if end < lsn or self.goes_beyond(line, end):
                 return timelines, begins, branch_text(line, end)
             timelines.append(switches[index + 1][0] if index + 1 < len(switches) else newest)
             begins.append(end)
@@ -192,7 +122,7 @@ class Archive:
     def reach(self, timeline: int, lsn: int) -> Reach:
         """Return what continues a backup that ended at a position."""
         size = self.state.segment_bytes
-        timelines, begins, branch = self._path(timeline)
+        timelines, begins, branch = self._path(timeline, lsn)
         # Of each timeline, the numbers of its segments; two have the one in which the server switched.
         spans = {
             line: range(begin // size, end // size + 1)
@@ -263,28 +193,18 @@ def read_archive(folder: Path) -> Archive | None:
     # Before the files, so that they have what the marks promise.
     if (state := read_state(folder)) is None:
         return None
-    archive = Archive(folder, state, _marks(folder, state))
+    archive = Archive(folder, state, read_marks(folder, state))
     of_file = _FILE_BYTES // state.segment_bytes
     for path in _files(folder):
         if found := _HISTORY.fullmatch(path.name):
             archive.histories[int(found[1], 16)] = path
-        elif found := _SEGMENT.fullmatch(path.name):
+        elif found := SEGMENT.fullmatch(path.name):
             key = int(found[1], 16), int(found[2], 16) * of_file + int(found[3], 16)
             is_whole = _size_of(present(path)) == state.segment_bytes
             # pg_receivewal fills a part up to its full size at once; what has another size is no segment.
             if is_whole and not (found[4] and key in archive.segments and _has_less(path, archive.segments[key])):
                 archive.segments[key] = present(path)
     return archive
-
-
-def _marks(folder: Path, state: State) -> list[Mark]:
-    found: list[Mark] = []
-    with contextlib.suppress(OSError):
-        for line in (folder / WAL / MARKS).read_text(errors="replace").splitlines():
-            # A killed follower may leave half a line.
-            with contextlib.suppress(ValueError, OverflowError):
-                found.append(Mark.parse(line))
-    return [*found, state.mark] if state.mark and state.mark not in found[-1:] else found
 
 
 def _has_less(part: Path, other: Path) -> bool:
@@ -349,7 +269,7 @@ def remove_unneeded(folder: Path) -> int:
     removed = 0
     of_file = _FILE_BYTES // archive.state.segment_bytes
     for path in _files(folder) if begins else ():
-        found = _SEGMENT.fullmatch(path.name)
+        found = SEGMENT.fullmatch(path.name)
         if found and int(found[2], 16) * of_file + int(found[3], 16) < min(begins):
             path.unlink(missing_ok=True)
             removed += 1
@@ -362,12 +282,12 @@ def begin_anew(folder: Path, state: State | None) -> None:
     earlier.mkdir(mode=0o700, exist_ok=True)
     if state and state.mark:
         # The next one replaces it in the state, and what is before the gap is restored up to it.
-        _note(folder, state.mark)
+        note(folder, state.mark)
     for path in list((folder / WAL).iterdir()):
         place = earlier / path.name
-        if _SEGMENT.fullmatch(path.name) and place.exists() and _has_less(path, place):
+        if SEGMENT.fullmatch(path.name) and place.exists() and _has_less(path, place):
             path.unlink()
-        elif _SEGMENT.fullmatch(path.name):
+        elif SEGMENT.fullmatch(path.name):
             path.replace(place)
     sync(earlier)
     sync(folder / WAL)
@@ -378,27 +298,3 @@ def newest_segment(folder: Path) -> tuple[int, int] | None:
     archive = read_archive(folder)
     found = [key for key, path in (archive.segments if archive else {}).items() if path.parent.name == WAL]
     return max(found, key=lambda key: (key[1], key[0]), default=None)
-
-
-def add_mark(folder: Path, state: State, mark: Mark) -> State:
-    """Record a mark that the archive has reached, and return the new state."""
-    before, size = state.mark, state.segment_bytes
-    if before and mark.time < before.time:
-        # Its clock was set back: the times between the two are ambiguous.
-        _note(folder, before)
-    if (
-        before is None
-        or (before.timeline, before.lsn // size) != (mark.timeline, mark.lsn // size)
-        or mark.time < before.time
-    ):
-        _note(folder, mark)
-    state = State(state.system_identifier, state.slot, size, mark)
-    state.write(folder)
-    return state
-
-
-def _note(folder: Path, mark: Mark) -> None:
-    with (folder / WAL / MARKS).open("a") as file:
-        file.write(f"{mark}\n")
-        file.flush()
-        os.fsync(file.fileno())

@@ -150,6 +150,19 @@ class GapInArchive(TatameError):
 
 
 @fact
+class ClockSetBack(TatameError):
+    """The clock of the server was set back, and a time is one of those that it had twice."""
+
+    backup: Path
+    time: str
+    first: str
+    last: str
+    what = "{time} is no single moment of the server: after {first} its clock was ahead up to {last}, and was set back"
+    means = "Nothing was restored, because commits before that time would be missing."
+    fix = "restore a time before {first} or after {last}, or all that is archived with `--at latest`"
+
+
+@fact
 class ReplayEndedEarly(TatameError):
     """The archive ended, or was damaged, before the time was reached."""
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from tatame_db.backup.archive import WAL, ancestors_of, branch_text, newest_segment, read_archive
+from tatame_db.backup.archive import ancestors_of, branch_text, newest_segment, read_archive
+from tatame_db.backup.marks import WAL
 from tatame_db.backup.waldump import PARTIAL, segment_name
 from tatame_db.database.address import readable, without_environment
 

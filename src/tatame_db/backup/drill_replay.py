@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tatame_db.backup.archive_errors import ReplayEndedEarly, ReplayFailed
+from tatame_db.backup.archive_errors import GapInArchive, ReplayEndedEarly, ReplayFailed
 from tatame_db.backup.drill import schema_problems
 from tatame_db.backup.errors import DrillFailed
 from tatame_db.backup.folder import Backup, in_use, refuse_small
@@ -55,7 +55,12 @@ def drill_replay(folder: Path, at: Moment, *, on_stage: Callable[[str], None] = 
     path = choose_before(folder.expanduser().absolute(), at)
     with in_use(path):
         backup = open_backup(path)
-        manifest, replay = backup.manifest, replay_of(backup, at)
+        manifest = backup.manifest
+        try:
+            replay = replay_of(backup, at)
+        except GapInArchive as error:
+            error.exit_code = _NEGATIVE_ANSWER
+            raise
         needed = manifest.restored_bytes + replay.size_bytes + _LOG_BYTES
         refuse_small(new_run_directory(on_disk=True), needed, "the scratch server")
         on_stage("replaying the archive on a scratch server")

@@ -14,17 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from tatame_db.backup.archive import (
-    WAL,
-    Mark,
-    State,
-    add_mark,
-    begin_anew,
-    newest_segment,
-    reach_of,
-    read_archive,
-    read_state,
-)
+from tatame_db.backup.archive import begin_anew, newest_segment, reach_of, read_archive
 from tatame_db.backup.archive_errors import (
     ArchiveFollowed,
     ArchiveFull,
@@ -38,8 +28,9 @@ from tatame_db.backup.branches import enter_timeline, lost_by, timelines_of
 from tatame_db.backup.errors import FolderUnusable
 from tatame_db.backup.folder import Backup, complete
 from tatame_db.backup.manifest import read_manifest
+from tatame_db.backup.marks import WAL, Mark, State, add_mark, read_state
 from tatame_db.backup.programs import program_for
-from tatame_db.backup.receiver import Receiver, receiving
+from tatame_db.backup.receiver import REMOVED, Receiver, gap_in, receiving
 from tatame_db.backup.waldump import lsn_text
 from tatame_db.database.dialect import quoted
 from tatame_db.database.driver import driver_connection
@@ -228,7 +219,8 @@ class _Follower:
                     raise
                 self.failures += 1
                 if self.failures == 1:
-                    self.on_words(f"the connection is lost, and is tried again: {_first_line(error)}")
+                    [first, *_] = str(error).splitlines() or [""]
+                    self.on_words(f"the connection is lost, and is tried again: {first}")
             if self.failures:
                 self.stop.wait(min(_LONGEST_PAUSE_SECONDS, _PAUSE_SECONDS * self.failures))
 
@@ -376,21 +368,17 @@ class _Follower:
         """Raise the error for an end that another try would meet again; else return. Raises `ArchiveGap` and others."""
         if _FULL in output:
             raise ArchiveFull(folder=self.folder, slot=self.slot)
-        if "has already been removed" in output:
-            self._go_on_after(connection, self._gap("the server has removed log that is not archived"))
-            return
-        if "is not in this server's history" in output or "is ahead of the WAL flush position" in output:
-            reason = "it has log that the server lacks, as after a failover to a standby that was behind"
-            self._go_on_after(connection, self._gap(reason))
-            return
-        self.failures += 1
+        reason = gap_in(output)
+        self.failures += not reason
         if self.failures >= _TRIES:
             # The server may report a gap in any language.
             if not self._begins_later(connection):
                 raise ReceiverFailed(slot=self.slot, output=output)
-            self._go_on_after(connection, self._gap("the server has removed log that is not archived"))
-            return
-        self.on_words(f"pg_receivewal ended, and is started again:\n{output}")
+            reason = REMOVED
+        if reason:
+            self._go_on_after(connection, self._gap(reason))
+        else:
+            self.on_words(f"pg_receivewal ended, and is started again:\n{output}")
 
     def _begins_later(self, connection: Connection) -> bool:
         """Whether the slot begins after the segment that the archive needs next."""
@@ -411,7 +399,3 @@ class _Follower:
             "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [self.slot]
         )
         self.failures = 0
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

@@ -6,17 +6,25 @@ import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
 from tatame_db.backup.archive import Reach, reach_of, read_archive
-from tatame_db.backup.archive_errors import GapInArchive, NoArchive, ReplayEndedEarly, ReplayFailed, TimeOutOfReach
+from tatame_db.backup.archive_errors import (
+    ClockSetBack,
+    GapInArchive,
+    NoArchive,
+    ReplayEndedEarly,
+    ReplayFailed,
+    TimeOutOfReach,
+)
 from tatame_db.backup.files import copy_file
 from tatame_db.backup.folder import Backup, choose, complete
 from tatame_db.backup.manifest import read_manifest
-from tatame_db.backup.waldump import present
+from tatame_db.backup.waldump import commits, present
 from tatame_db.database.address import readable, without_environment
 from tatame_db.errors import TatameError, listed
 from tatame_db.server.errors import ProgramFailed
@@ -39,6 +47,10 @@ _PAUSE_SECONDS = 0.1
 _SHOWN_LINES = 8
 # A position at the end of a page may be written with or without the head of the next one.
 _PAGE_HEAD_BYTES = 40
+# Commits that run at the same time reach the log in another order than that of their times, a moment apart.
+_DISORDER = timedelta(seconds=1)
+# Marks come each ten seconds, and those of one segment may be left out.
+_BETWEEN_MARKS = timedelta(minutes=1)
 _RECOVERED = """
 SELECT pg_is_in_recovery(), pg_last_xact_replay_timestamp(), (pg_last_wal_replay_lsn() - '0/0')::bigint
 """
@@ -101,7 +113,12 @@ class Replay:
     at: Moment
     reach: Reach
     segments: list[tuple[str, Path]]
-    size_bytes: int
+    segment_bytes: int
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of the log that is replayed."""
+        return len(self.segments) * self.segment_bytes
 
     def write(self, data: Path) -> None:
         """Add the log to a copy of the backup's data, and tell PostgreSQL how far to recover."""
@@ -131,8 +148,26 @@ class Replay:
         last, lsn = self._wait(server, address)
         if self.at == LATEST and self.reach.marks and lsn + _PAGE_HEAD_BYTES < self.reach.marks[-1].lsn:
             raise self._ended_early(server, self.reach.marks[-1].time, _text(last) if last else None)
+        if isinstance(self.at, datetime):
+            self._refuse_earlier(self.at, last, lsn)
         (server.data / _SETTINGS).unlink()
         return Replayed(self.at, last)
+
+    def _refuse_earlier(self, at: datetime, last: datetime | None, stop: int) -> None:
+        """Look for earlier commits after the first one beyond the time, before which the recovery stopped.
+
+        Raises `ClockSetBack`.
+        """
+        later = [mark for mark in self.reach.marks if mark.lsn > stop]
+        near = [index for index, mark in enumerate(later) if mark.time <= at + _BETWEEN_MARKS]
+        ends = [*(mark.lsn for mark in later), (self.reach.segments[-1][0] + 1) * self.segment_bytes]
+        end = ends[near[-1] + 1 if near else 0]
+        numbers = range(stop // self.segment_bytes, end // self.segment_bytes + 1)
+        segments = [(number, path) for number, _, path in self.reach.segments if number in numbers]
+        times = commits(segments, self.segment_bytes, stop, end)
+        earliest = max([at, *times[:1]]) - _DISORDER
+        if earlier := [index for index, time in enumerate(times) if time <= earliest]:
+            raise _set_back(self.backup, at, last, max([at, *times[: earlier[-1]]]))
 
     def _wait(self, server: EmbeddedServer, address: URL) -> tuple[datetime | None, int]:
         conninfo = make_conninfo(readable(address), **without_environment(address))
@@ -170,7 +205,7 @@ class Replay:
 def replay_of(backup: Backup, at: Moment) -> Replay:
     """Return how a time is restored from a backup; the caller keeps it from being removed.
 
-    Raises `NoArchive`, `GapInArchive`, `TimeOutOfReach`, `ArchiveDamaged`.
+    Raises `NoArchive`, `GapInArchive`, `TimeOutOfReach`, `ClockSetBack`, `ArchiveDamaged`.
     """
     folder, manifest = backup.path.parent, backup.manifest
     if manifest.is_logical:
@@ -193,14 +228,22 @@ def replay_of(backup: Backup, at: Moment) -> Replay:
     segments = reach.segments
     if isinstance(at, datetime):
         # The mark is a commit after the time, so no later segment is needed; its commit may begin in the one before.
-        needed = next(mark.lsn for mark in reach.marks if mark.time > at) // archive.state.segment_bytes
+        beyond = next(index for index, mark in enumerate(reach.marks) if mark.time > at)
+        if any(mark.time <= at for mark in reach.marks[beyond:]):
+            before = reach.marks[beyond - 1].time if beyond else None
+            raise _set_back(backup, at, before, max(mark.time for mark in reach.marks[beyond:]))
+        needed = reach.marks[beyond].lsn // archive.state.segment_bytes
         segments = [segment for segment in segments if segment[0] <= needed]
-    size = len(segments) * archive.state.segment_bytes
-    return Replay(backup, at, reach, [(name, path) for _, name, path in segments], size)
+    return Replay(backup, at, reach, [(name, path) for _, name, path in segments], archive.state.segment_bytes)
+
+
+def _set_back(backup: Backup, at: datetime, first: datetime | None, last: datetime) -> ClockSetBack:
+    first = first or backup.manifest.ended
+    return ClockSetBack(backup=backup.path, time=_text(at), first=_text(first), last=_text(last))
 
 
 def restorable_until(backup: Backup) -> tuple[datetime, str | None]:
-    """Return up to when a backup can be restored, and what ends its archive, if that is a gap."""
+    """Return up to when a backup can be restored, and what ends its archive or makes times in it ambiguous."""
     until = backup.manifest.until
     try:
         archive = read_archive(backup.path.parent)
@@ -212,4 +255,7 @@ def restorable_until(backup: Backup) -> tuple[datetime, str | None]:
     problem = f"gap in the archive: {reach.gap}" if reach.gap else None
     if not reach.segments and problem is None:
         problem = "the archive ends before it"
+    for before, after in pairwise(reach.marks):
+        if after.time < before.time and problem is None:
+            problem = f"the clock of the server was set back from {_text(before.time)} to {_text(after.time)}"
     return max(until, reach.until or until), problem

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from tatame_db.backup.archive import WAL
+from tatame_db.backup.marks import WAL
 from tatame_db.backup.programs import environment_for
 from tatame_db.backup.waldump import PARTIAL, filled_bytes
 from tatame_db.database.address import readable
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
+REMOVED = "the server has removed log that is not archived"
 _END_SECONDS = 20
 _SHOWN_LINES = 8
 # A cut network is noticed within a minute, not within the two hours of the system.
@@ -88,6 +89,15 @@ def receiving(
             yield Receiver(process, output)
         finally:
             _end(process)
+
+
+def gap_in(output: str) -> str | None:
+    """Return which gap pg_receivewal reports; `None` if none, or in a language that is not understood."""
+    if "has already been removed" in output:
+        return REMOVED
+    if "is not in this server's history" in output or "is ahead of the WAL flush position" in output:
+        return "it has log that the server lacks, as after a failover to a standby that was behind"
+    return None
 
 
 def _complete_part(folder: Path, segment_bytes: int) -> None:

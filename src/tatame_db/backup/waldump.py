@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tatame_db.backup.archive_errors import ArchiveDamaged
 from tatame_db.server.wheel import installed_programs
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 PARTIAL = ".partial"
 _FILE_BYTES = 1 << 32
-_COMMIT = re.compile(r"lsn: ([0-9A-F]+/[0-9A-F]+),.* desc: COMMIT(?:_PREPARED)? (\d[^;]*?) UTC")
+_COMMIT = re.compile(r" desc: COMMIT(?:_PREPARED)? (?:\d+: )?(\d[^;]*?) UTC")
 
 
 def lsn_of(text: str) -> int:
@@ -44,10 +45,13 @@ def present(path: Path) -> Path:
 
 
 def filled_bytes(path: Path, begin: int = 0) -> int:
-    """Return up to where a part has been received: pg_receivewal begins with a file of zeros."""
-    with present(path).open("rb") as file:
-        file.seek(begin)
-        return begin + len(file.read().rstrip(b"\0"))
+    """Return up to where a part has been received, which begins as a file of zeros. Raises `ArchiveDamaged`."""
+    try:
+        with present(path).open("rb") as file:
+            file.seek(begin)
+            return begin + len(file.read().rstrip(b"\0"))
+    except OSError as error:
+        raise ArchiveDamaged(path=path, reason=error.strerror or str(error)) from error
 
 
 @contextlib.contextmanager
@@ -82,9 +86,9 @@ def has_record(segments: Iterable[tuple[int, Path]], size: int, begin: int) -> b
         return bool(process.communicate()[0])
 
 
-def commits(segments: Iterable[tuple[int, Path]], size: int, begin: int, end: int) -> list[tuple[int, datetime]]:
-    """Return the position and time of each commit in a part of the log, as far as it can be read."""
+def commits(segments: Iterable[tuple[int, Path]], size: int, begin: int, end: int) -> list[datetime]:
+    """Return the time of each commit in a part of the log, as far as it can be read."""
     options = [f"--start={lsn_text(begin)}", f"--end={lsn_text(end)}", "--rmgr=Transaction"]
     with _dumped(segments, size, *options) as process:
         found = map(_COMMIT.search, process.stdout or ())
-        return [(lsn_of(match[1]), datetime.fromisoformat(match[2]).replace(tzinfo=UTC)) for match in found if match]
+        return [datetime.fromisoformat(match[1]).replace(tzinfo=UTC) for match in found if match]
