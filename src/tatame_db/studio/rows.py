@@ -15,8 +15,9 @@ from urllib.parse import unquote
 import msgspec
 from sqlalchemy import ColumnElement, Select, Text, and_, cast, func, select, text
 
+from tatame_db.database.citus import knows_citus
 from tatame_db.database.dialect import SCHEMA, quoted_table
-from tatame_db.database.placed import EXTENSION, placed_rows
+from tatame_db.database.placed import placed_rows
 from tatame_db.studio.addresses import encoded
 from tatame_db.studio.cells import Cell, cell_expressions, characters_of_a_cell, rows_of_cells
 from tatame_db.studio.errors import BadInput, OutOfRange
@@ -317,7 +318,7 @@ async def estimate(connection: AsyncConnection, selection: Selection) -> int | N
             found = await connection.run_sync(placed_rows, table.name) or found
         return found if found is not None and found >= 0 else None
     # On Citus, EXPLAIN knows no number, and keeps the transaction from reading tables that are copied to every node.
-    if await connection.scalar(text(EXTENSION)):
+    if knows_citus(connection.dialect):
         return None
     compiled = selection.filtered(select(func.now()).select_from(table)).compile(dialect=connection.dialect)
     plan = await connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {compiled}", compiled.params)
