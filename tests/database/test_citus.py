@@ -534,7 +534,7 @@ def _(ground: Ground) -> None:
         session.rollback()
 
 
-@use("insert_many of so many rows that it copies them")
+@use("insert_many of enough rows for a COPY")
 def _(ground: Ground) -> None:
     with ground.database.session() as session:
         assert insert_many(Checkin, [{"user_id": 1, "date": "copied"}] * 20_000).run(session) == 20_000

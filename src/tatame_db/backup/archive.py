@@ -24,6 +24,7 @@ from tatame_db.backup.waldump import (
     lsn_text,
     present,
     segment_name,
+    segment_number,
 )
 from tatame_db.errors import TatameError
 
@@ -38,7 +39,6 @@ EARLIER = "earlier"
 _HISTORY = re.compile(r"([0-9A-F]{8})\.history")
 _SWITCH = re.compile(r"\s*(\d+)\s+([0-9A-Fa-f]+)/([0-9A-Fa-f]+)")
 _LABEL = re.compile(r"^START TIMELINE: (\d+)$", re.MULTILINE)
-_FILE_BYTES = 1 << 32
 _PAGE_BYTES = 8192
 _ALIGNMENT = 8
 
@@ -194,12 +194,11 @@ def read_archive(folder: Path) -> Archive | None:
     if (state := read_state(folder)) is None:
         return None
     archive = Archive(folder, state, read_marks(folder, state))
-    of_file = _FILE_BYTES // state.segment_bytes
     for path in _files(folder):
         if found := _HISTORY.fullmatch(path.name):
             archive.histories[int(found[1], 16)] = path
         elif found := SEGMENT.fullmatch(path.name):
-            key = int(found[1], 16), int(found[2], 16) * of_file + int(found[3], 16)
+            key = int(found[1], 16), segment_number(found[2], found[3], state.segment_bytes)
             is_whole = _size_of(present(path)) == state.segment_bytes
             # pg_receivewal fills a part up to its full size at once; what has another size is no segment.
             if is_whole and not (found[4] and key in archive.segments and _has_less(path, archive.segments[key])):
@@ -267,10 +266,9 @@ def remove_unneeded(folder: Path) -> int:
         if not manifest.is_logical and manifest.system_identifier == archive.state.system_identifier:
             begins.append(lsn_of(manifest.start_lsn) // archive.state.segment_bytes)
     removed = 0
-    of_file = _FILE_BYTES // archive.state.segment_bytes
     for path in _files(folder) if begins else ():
         found = SEGMENT.fullmatch(path.name)
-        if found and int(found[2], 16) * of_file + int(found[3], 16) < min(begins):
+        if found and segment_number(found[2], found[3], archive.state.segment_bytes) < min(begins):
             path.unlink(missing_ok=True)
             removed += 1
     return removed

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from tatame_db.backup.programs import run
+from tatame_db.backup.waldump import commit_time
 from tatame_db.server.wheel import installed_programs
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
     from typing import LiteralString
 
@@ -21,7 +22,6 @@ _REPLAYED = """
 SELECT coalesce(pg_last_xact_replay_timestamp(), (SELECT checkpoint_time FROM pg_control_checkpoint()))
 """
 _CLOCK = "SELECT clock_timestamp()"
-_COMMIT = re.compile(r"desc: COMMIT(?:_PREPARED)? (?:\d+: )?(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+) UTC")
 
 
 def complete_now(connection: Connection) -> datetime:
@@ -47,14 +47,14 @@ def last_commit(data: Path, wal: dict[str, Any]) -> datetime | None:
     A server takes the time of a commit before it writes the commit. So what it has reported before that time was
     written earlier, and is in the copy too. Raises `ProgramRejected`.
     """
-    found: list[str] = []
+    found: list[datetime] = []
 
     def note(line: str) -> None:
-        if match := _COMMIT.search(line):
-            found[:] = [match[1]]
+        if moment := commit_time(line):
+            found[:] = [moment]
 
     arguments = ["--path=pg_wal", "--rmgr=Transaction", f"--timeline={wal['Timeline']}"]
     arguments += [f"--start={wal['Start-LSN']}", f"--end={wal['End-LSN']}"]
     environment = dict(os.environ) | {"LC_ALL": "C", "TZ": "UTC"}
     run(installed_programs() / "pg_waldump", arguments, environment, on_line=note, directory=data)
-    return datetime.fromisoformat(found[0]).replace(tzinfo=UTC) if found else None
+    return found[0] if found else None

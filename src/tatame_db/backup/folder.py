@@ -78,7 +78,7 @@ def locked(folder: Path) -> Generator[IO[str]]:
         except BlockingIOError:
             raise BackupRunning(folder=folder) from None
         except OSError as error:
-            # Some network file systems have no locks, without which two backups could not be told from each other.
+            # Some network file systems have no locks, without which two backups could disturb each other.
             reason = f"its file system gives no locks ({error.strerror})"
             raise FolderUnusable(folder=folder, reason=reason) from error
         yield lock

@@ -101,7 +101,7 @@ def replay_into(server: EmbeddedServer, data: Path, manifest: Manifest, replay: 
 
 
 def restore_into(server: EmbeddedServer, data: Path, manifest: Manifest, *, jobs: int | None = None) -> None:
-    """Fill a new server with what a backup holds, and start it; of a dump, so many tables at a time."""
+    """Fill a new server with what a backup holds, and start it; of a dump, `jobs` tables at a time."""
     if not manifest.is_logical:
         server.fill(lambda half: copy_data(data, half, manifest.settings))
         server.start()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PARTIAL = ".partial"
 _FILE_BYTES = 1 << 32
-_COMMIT = re.compile(r" desc: COMMIT(?:_PREPARED)? (?:\d+: )?(\d[^;]*?) UTC")
+_COMMIT = re.compile(r"desc: COMMIT(?:_PREPARED)? (?:\d+: )?(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+) UTC")
 
 
 def lsn_of(text: str) -> int:
@@ -37,6 +37,11 @@ def segment_name(timeline: int, number: int, size: int) -> str:
     """Return the name of a segment, which PostgreSQL looks for."""
     of_file = _FILE_BYTES // size
     return f"{timeline:08X}{number // of_file:08X}{number % of_file:08X}"
+
+
+def segment_number(high: str, low: str, size: int) -> int:
+    """Return the number of a segment from the two parts of its name that follow the timeline."""
+    return int(high, 16) * (_FILE_BYTES // size) + int(low, 16)
 
 
 def present(path: Path) -> Path:
@@ -90,5 +95,10 @@ def commits(segments: Iterable[tuple[int, Path]], size: int, begin: int, end: in
     """Return the time of each commit in a part of the log, as far as it can be read."""
     options = [f"--start={lsn_text(begin)}", f"--end={lsn_text(end)}", "--rmgr=Transaction"]
     with _dumped(segments, size, *options) as process:
-        found = map(_COMMIT.search, process.stdout or ())
-        return [datetime.fromisoformat(match[1]).replace(tzinfo=UTC) for match in found if match]
+        return [time for line in process.stdout or () if (time := commit_time(line))]
+
+
+def commit_time(line: str) -> datetime | None:
+    """Return the time in a line of pg_waldump about a commit, which has to run with the time zone UTC; else `None`."""
+    found = _COMMIT.search(line)
+    return datetime.fromisoformat(found[1]).replace(tzinfo=UTC) if found else None

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from tatame_db.database.citus import knows_citus
 from tatame_db.database.dialect import public
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 SECONDS = 1.0
-EXTENSION = "SELECT extversion FROM pg_extension WHERE extname = 'citus'"
 _LOCK_MS = 100
 _IS_PLACED = "SELECT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = to_regclass(:name))"
 # What each shard knows of itself, as `evolve.status` reads it of a table.
@@ -28,7 +28,7 @@ HAVING bool_and(success)
 
 def placed_rows(connection: Connection, name: str) -> int | None:
     """Return about how many rows a table of `public` has that Citus has placed; `None` for others, or without it."""
-    if not (connection.scalar(text(EXTENSION)) and connection.scalar(text(_IS_PLACED), {"name": public(name)})):
+    if not (knows_citus(connection.dialect) and connection.scalar(text(_IS_PLACED), {"name": public(name)})):
         return None
     # A shard that was never analyzed knows of no row, and then it has few.
     return estimate_of_shards(connection, name) or within(

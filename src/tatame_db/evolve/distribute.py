@@ -28,7 +28,15 @@ from tatame_db.evolve.distribute_errors import (
 )
 from tatame_db.evolve.failure import is_limit_of_citus, missing_rights_of, postgres_message, sqlstate
 from tatame_db.evolve.lock import LOCK_TIMEOUT_MS, Timeouts, exclusive, ignore
-from tatame_db.evolve.placement import Place, elsewhere_stored, nodes_without_copies, places, wanted_places
+from tatame_db.evolve.placement import (
+    Place,
+    elsewhere_stored,
+    has_citus,
+    nodes_without_copies,
+    places,
+    rows_on,
+    wanted_places,
+)
 from tatame_db.evolve.sessions import end_sessions, other_sessions
 from tatame_db.evolve.status import refuse_incomplete, table_sizes
 from tatame_db.roles import explained
@@ -125,7 +133,7 @@ def _refuse(connection: Connection, *, single_node: bool) -> None:
     where = readable(connection.engine.url)
     if connection.scalar(text("SELECT pg_is_in_recovery()")):
         raise ServerReadOnly(address=connection.engine.url, reason="it is a standby")
-    if not connection.scalar(text("SELECT count(*) FROM pg_extension WHERE extname = 'citus'")):
+    if not has_citus(rows_on(connection)):
         installed = connection.scalar(text("SELECT count(*) > 0 FROM pg_available_extensions WHERE name = 'citus'"))
         raise CitusMissing(where=where, installed=bool(installed))
     nodes = connection.execute(text(_NODES)).all()
@@ -178,7 +186,7 @@ def _plan(connection: Connection) -> Distribution:
         node = f"{constant(nodes[0].nodename)}, {nodes[0].nodeport}"
         sql = f"SELECT citus_set_node_property({node}, 'shouldhaveshards', true)"
         steps.insert(0, PlacementStep(sql, None, None, None, None))
-    if nodes_without_copies(lambda query: connection.execute(text(query)).all()):
+    if nodes_without_copies(rows_on(connection)):
         steps.insert(0, PlacementStep(_replicate(connection), None, None, None, None))
     placed = {name: str(place) for name, place in wanted.items() if found[name] == place}
     ended = len(other_sessions(connection)) if any(step.table is not None for step in steps) else 0

@@ -11,7 +11,7 @@ from sqlalchemy import inspect, text
 
 from tatame_db.database.dialect import quoted
 from tatame_db.errors import counted
-from tatame_db.evolve.placement import has_citus
+from tatame_db.evolve.placement import has_citus, rows_on
 from tatame_db.roles.missing import is_refusal, refusal
 from tatame_db.roles.rights import rows_of
 
@@ -93,7 +93,7 @@ _NOT_SUPPORTED = "0A000"
 
 def is_limit_of_citus(connection: Connection, error: StatementError) -> bool:
     """Return whether a statement was refused as not supported in a database with Citus; roll back first."""
-    return sqlstate(error) == _NOT_SUPPORTED and has_citus(lambda query: connection.execute(text(query)).all())
+    return sqlstate(error) == _NOT_SUPPORTED and has_citus(rows_on(connection))
 
 
 def fix_for(code: str | None, source: str, *, on_citus: bool = False) -> str:

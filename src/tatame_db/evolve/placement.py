@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import text
 
+from tatame_db.database.citus import HAS_CITUS
 from tatame_db.database.dialect import SCHEMA
-from tatame_db.database.placed import EXTENSION
 from tatame_db.schema import Base, distribution_column, tables_in_order
 
 if TYPE_CHECKING:
@@ -63,9 +63,14 @@ def wanted_places() -> dict[str, Place]:
     return dict(sorted(places.items(), key=lambda pair: pair[1].kind == "distributed"))
 
 
+def rows_on(connection: Connection) -> Rows:
+    """Return the function that runs a query on a connection."""
+    return lambda query: connection.execute(text(query)).all()
+
+
 def has_citus(rows: Rows) -> bool:
     """Return whether the extension exists in a database."""
-    return bool(rows(EXTENSION))
+    return bool(rows(f"SELECT 1 WHERE {HAS_CITUS}"))
 
 
 def read_places(rows: Rows) -> dict[str, Place] | None:
@@ -81,7 +86,7 @@ def read_places(rows: Rows) -> dict[str, Place] | None:
 
 def places(connection: Connection) -> dict[str, Place] | None:
     """Return where the tables of the models are; `None` without Citus."""
-    return read_places(lambda query: connection.execute(text(query)).all())
+    return read_places(rows_on(connection))
 
 
 def elsewhere_stored(found: dict[str, Place] | None) -> set[str]:
@@ -138,11 +143,7 @@ def misplaced(connection: Connection) -> list[str]:
     """Return a sentence for each table and node that is not as the models state; none before anything is placed."""
     if (found := places(connection)) is None:
         return []
-
-    def rows(query: str) -> Sequence[Row[Any]]:
-        return connection.execute(text(query)).all()
-
-    lacking = nodes_without_copies(rows)
+    lacking = nodes_without_copies(rows_on(connection))
     return [
         *unplaced(found).values(),
         *(f"the node {node} has no copy of {', '.join(tables)}" for node, tables in lacking.items()),

@@ -53,9 +53,7 @@ def upsert_statement(
 
     It returns rows or, if no columns are returned, the numbers of inserted and updated rows.
     """
-    # Without another column, the key sets itself: PostgreSQL returns only rows that it inserts or updates.
-    changes = ", ".join(f"{name} = EXCLUDED.{name}" for name in map(_namer(model), changed or key))
-    sql = f"{_insert(model, columns, is_single=is_single)}\nON CONFLICT ({_names(model, key)}) DO UPDATE SET {changes}"
+    sql = f"{_insert(model, columns, is_single=is_single)}{_on_conflict(model, key, changed)}"
     if returned:
         sql += f"\nRETURNING {_names(model, returned)}"
         return Statement(
@@ -98,13 +96,11 @@ def placed_upsert_statement(
     returned: tuple[str, ...],
 ) -> Statement[Any]:
     """Return the same of an upsert."""
-    changes = ", ".join(f"{name} = EXCLUDED.{name}" for name in map(_namer(model), changed or key))
-    conflict = f"\nON CONFLICT ({_names(model, key)}) DO UPDATE SET {changes}"
-    sql = _placed(model, columns, (), key, returned, conflict=conflict)
+    sql = _placed(model, columns, (), key, returned, conflict=_on_conflict(model, key, changed))
     name = f"upsert {model.__name__}"
     if returned:
         return Statement(name, sql, _row_maker(model, returned))
-    return Statement(f"upsert {model.__name__}", f"{sql}\n{_COUNTS}", tuple, written_by_row=sum)
+    return Statement(name, f"{sql}\n{_COUNTS}", tuple, written_by_row=sum)
 
 
 @lru_cache(maxsize=MAX_COLUMN_SETS)
@@ -151,6 +147,12 @@ def _with_parameters(sql: str, types: Sequence[str] = ()) -> str:
     # The types of the model, as in the rows of JSON: a column of the database may have another one.
     values = ", ".join(f"%({position})s::{kind}" for position, kind in enumerate(types))
     return sql.replace("%", "%%").replace(_ROWS, "%(rows)s::json").replace(_VALUES, values)
+
+
+def _on_conflict(model: type[Base], key: tuple[str, ...], changed: tuple[str, ...]) -> str:
+    # Without another column, the key sets itself: PostgreSQL returns only rows that it inserts or updates.
+    changes = ", ".join(f"{name} = EXCLUDED.{name}" for name in map(_namer(model), changed or key))
+    return f"\nON CONFLICT ({_names(model, key)}) DO UPDATE SET {changes}"
 
 
 def _insert(model: type[Base], columns: tuple[str, ...], *, is_single: bool) -> str:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from sqlalchemy import ARRAY, ColumnElement, Text, bindparam, cast, delete, insert, literal, select, text, update
+from sqlalchemy import ARRAY, ColumnElement, Text, bindparam, cast, delete, insert, literal, select, update
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import ColumnCollectionConstraint
 
+from tatame_db.database.citus import knows_citus
 from tatame_db.database.dialect import qualify
-from tatame_db.database.placed import EXTENSION
 from tatame_db.errors import fact
 from tatame_db.studio.addresses import address
 from tatame_db.studio.bound import BoundChange, BoundValue, Change, Changes, Delete, Insert, Update, Value, bind_all
@@ -97,7 +97,7 @@ async def save(connection: AsyncConnection, changes: list[Change]) -> list[Saved
     await _refuse_conflicts(connection, all_bound)
     saved: list[SavedRow] = []
     rejections: list[Rejection] = []
-    has_citus = bool(await connection.scalar(text(EXTENSION)))
+    has_citus = bool(knows_citus(connection.dialect))
     for index, bound in enumerate(all_bound):
         try:
             async with connection.begin_nested():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from tatame_db.doctor import advice
@@ -18,6 +19,7 @@ from tatame_db.evolve.placement import (
 
 if TYPE_CHECKING:
     from tatame_db.doctor.examination import Examination
+    from tatame_db.evolve.placement import Place
 from tatame_db.doctor.finding import Answer
 
 
@@ -31,7 +33,7 @@ def citus(examination: Examination) -> Answer | None:
     if not has_citus(examination.rows):
         return None
     versions = examination.row(_VERSIONS)
-    if versions.library is None:
+    if versions.loaded is None:
         return bad(
             "the server has not loaded the library of Citus, so no distributed table can be read",
             "add `citus` to `shared_preload_libraries` as the first of them, and restart the server",
@@ -39,13 +41,13 @@ def citus(examination: Examination) -> Answer | None:
     if versions.differ:
         # Each function of Citus refuses meanwhile.
         return bad(
-            f"the extension has version {versions.extension}, and the library {versions.library}",
+            f"the extension has version {versions.extension}, and the library {versions.loaded}",
             advice.sql(examination, ("ALTER EXTENSION citus UPDATE", advice.SUPERUSER)) + ", on every node",
         )
     if examination.value("SELECT groupid FROM pg_dist_local_group"):
-        return good(f"version {versions.library}; this server is a worker")
+        return good(f"version {versions.loaded}; this server is a worker")
     nodes = examination.rows(_NODES)
-    found = unplaced(read_places(examination.rows) or {})
+    places = read_places(examination.rows) or {}
     answers = [
         bad(f"the node {node.address} does not answer", "start it, and look at its log and at the network between them")
         for node in nodes
@@ -61,7 +63,7 @@ def citus(examination: Examination) -> Answer | None:
         for node in nodes
         if not node.isactive
     ]
-    if found:
+    if found := unplaced(places):
         answers.append(
             warn(f"not placed as their models state: {named(found)}", "`tatame-db distribute` places the tables")
         )
@@ -79,16 +81,16 @@ def citus(examination: Examination) -> Answer | None:
         )
         for node, tables in nodes_without_rows(examination.rows).items()
     ]
-    return worst(answers, good(f"version {versions.library}, {counted(len(nodes), 'node')}; {_placement(examination)}"))
+    return worst(answers, good(f"version {versions.loaded}, {counted(len(nodes), 'node')}; {_placement(places)}"))
 
 
-def _placement(examination: Examination) -> str:
-    places = [str(place) for place in (read_places(examination.rows) or {}).values()]
-    return ", ".join(f"{counted(places.count(place), 'table')} {place}" for place in dict.fromkeys(places))
+def _placement(places: dict[str, Place]) -> str:
+    numbers = Counter(map(str, places.values()))
+    return ", ".join(f"{counted(number, 'table')} {place}" for place, number in numbers.items())
 
 
 _VERSIONS = """
-SELECT extversion AS extension, current_setting('citus.version', true) AS library,
+SELECT extversion AS extension, current_setting('citus.version', true) AS loaded,
     split_part(extversion, '-', 1) <>
         array_to_string((string_to_array(current_setting('citus.version', true), '.'))[1:2], '.') AS differ
 FROM pg_extension WHERE extname = 'citus'
