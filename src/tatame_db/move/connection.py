@@ -6,8 +6,6 @@ import contextlib
 import os
 import re
 import socket
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,6 +19,7 @@ from tatame_db.database.errors import ServerReadOnly
 from tatame_db.database.failures import statement_error
 from tatame_db.database.text_output import TEXT_OUTPUT
 from tatame_db.errors import TatameError, fact
+from tatame_db.move.silence import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -337,36 +336,25 @@ def watchdog(*connections: MoveConnection) -> Generator[Callable[[], None]]:
 
     Yields the function to call whenever something arrives. Raises `ConnectionLost`.
     """
-    heard, done = time.monotonic(), threading.Event()
     silent: list[str] = []
 
-    def heartbeat() -> None:
-        nonlocal heard
-        heard = time.monotonic()
-
-    def watch() -> None:
-        while (remaining := heard + SILENCE_SECONDS - time.monotonic()) > 0:
-            if done.wait(remaining):
-                return
+    def abort() -> None:
         for connection in connections:
             silent.append(connection.name)
             connection.abort()
             # If it was this connection that the main thread waited for, the others stay usable.
-            if done.wait(_CANCEL_SECONDS):
+            if watch.ended.wait(_CANCEL_SECONDS):
                 return
 
-    watching = threading.Thread(target=watch, daemon=True)
-    watching.start()
+    watch = Watch(SILENCE_SECONDS, abort)
     try:
-        yield heartbeat
+        with watch:
+            yield watch.hear
     except (psycopg.Error, StatementCanceled) as error:
         if silent:
             minutes = f"{SILENCE_SECONDS / 60:.0f} minutes"
             raise ConnectionLost(database=silent[-1], reason=f"no data arrived for {minutes}") from error
         raise
-    finally:
-        done.set()
-        watching.join()
 
 
 @contextlib.contextmanager
