@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from tatame_db import doctor, evolve, insert_many, read, seed
 from tatame_db.cli import commands
 from tatame_db.database.address import readable
-from tatame_db.database.citus import knows_citus
+from tatame_db.database.citus import know, knows_citus
 from tatame_db.database.pool import Database
 from tatame_db.doctor import Finding, Verdict
 from tatame_db.evolve.placement import wanted_places
@@ -234,6 +234,8 @@ def test_a_pool_that_is_older_than_the_extension_learns_of_citus() -> None:
                 *(f"SELECT citus_add_node('{worker.host}', {worker.port})" for worker in workers),
             )
             assert run(address, "distribute --yes").exit_code == 0
+            # As with a pooler, whose clients stay connected.
+            know(database.engine, has_citus=False)
             rows = [{"user_id": 1, "date": f"row {number}"} for number in range(100)]
             ids = insert_many(Checkin, rows, returning=Checkin.id).run(database)
             stored = {checkin.id: checkin.date for checkin in read(Checkin).where(Checkin.id.in_(ids)).all(database)}

@@ -359,6 +359,9 @@ class Connections:
         driver = driver_connection(context.connection)
         if error.sqlstate == "0A000" and not is_query(context.statement):
             return None
+        if context.statement is None and error.sqlstate and error.sqlstate.startswith("08"):
+            # A COMMIT, of which a node may have done its part.
+            return None
         return statement_error(self.address, error, driver.pgconn)
 
 

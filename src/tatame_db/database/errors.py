@@ -223,7 +223,23 @@ class NotOnCitus(DatabaseUnavailable):
     reason: str
     what = "Citus at {where} does not run this statement: {reason}"
     means = "The statement changed nothing; roll its transaction back."
-    fix = "write it as `docs/citus.md` shows, which lists all that tables on several nodes cannot do"
+    fix = "write it as `docs/citus.md` shows, which lists the known limits of tables on several nodes"
+
+
+@fact
+class NodeUnavailable(DatabaseUnavailable):
+    """The coordinator of Citus answers, and a node that stores rows of the statement does not."""
+
+    reason: str
+    what = "Citus at {where} cannot reach one of its nodes: {reason}"
+    means = (
+        "A read or a transaction changed nothing; roll the transaction back. A single write outside of one may be"
+        " committed if the node went away while it ran."
+    )
+    fix = (
+        "start the node; the line `citus` of `tatame-db doctor` names it. Until then its rows cannot be read, and no"
+        " table on every node can be written"
+    )
 
 
 @fact

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 import psycopg
+from psycopg.pq import ConnStatus
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db.database.address import hosts_of, is_local
@@ -18,6 +19,7 @@ from tatame_db.database.errors import (
     DatabaseMissing,
     DatabaseUnavailable,
     HostUnknown,
+    NodeUnavailable,
     NotOnCitus,
     OutcomeUnknown,
     PasswordRejected,
@@ -130,12 +132,25 @@ def statement_error(address: URL, error: psycopg.Error, connection: PGconn | Non
     is_refused = error.sqlstate == "0A000" and error.diag.source_function != "RevalidateCachedQuery"
     if is_refused and is_on_citus(address):
         return NotOnCitus(address=address, reason=reason)
+    if is_loss_of_node(error, connection) and is_on_citus(address):
+        return NodeUnavailable(address=address, reason=_first_line(reason))
     if isinstance(error, psycopg.errors.ProtocolViolation):
         # PgBouncer's only SQLSTATE. It also reports the loss of a server that may have run the statement.
         kind = _kind(_ANSWERS, reason, DatabaseUnavailable)
         if kind is not DatabaseUnavailable:
             return kind(address=address, reason=reason)  # type: ignore[call-arg]  # as above
     return None
+
+
+_STOPPED = ("57P01", "57P02", "57P03")
+
+
+def is_loss_of_node(error: psycopg.Error, connection: PGconn | None) -> bool:
+    """Return whether a server reports, on a connection that goes on, that it lost one to another server."""
+    code = error.sqlstate or ""
+    is_own = error.diag.severity_nonlocalized != "ERROR" or isinstance(error, psycopg.errors.ProtocolViolation)
+    goes_on = connection is not None and connection.status == ConnStatus.OK
+    return (code.startswith("08") or code in _STOPPED) and goes_on and not is_own
 
 
 _refusing: WeakSet[PGconn] = WeakSet()

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tatame_db.database.address import readable
 from tatame_db.database.dialect import public
-from tatame_db.database.errors import ServerReadOnly
+from tatame_db.database.errors import NodeUnavailable, ServerReadOnly
 from tatame_db.evolve.addresses import MOVE_PUBLICATIONS, MOVE_TRIGGERS
 from tatame_db.evolve.catalogue import run_verbatim
 from tatame_db.evolve.check import CheckFailed, check
@@ -124,6 +124,8 @@ def distribute(
             except DBAPIError as error:
                 connection.rollback()
                 raise _failed(connection, error, step, number, len(planned.steps)) from error
+            except NodeUnavailable as error:
+                raise _failed_on_node(error, step, number, len(planned.steps)) from error
             on_step(step)
         return planned
 
@@ -279,6 +281,21 @@ def _refuse_unequal_copies(connection: Connection, name: str) -> None:
 
 def _count(connection: Connection, name: str) -> int:
     return int(connection.scalar(text(f"SELECT count(*) FROM {public(name)}")) or 0)
+
+
+def _failed_on_node(error: NodeUnavailable, step: PlacementStep, done: int, steps: int) -> PlacementFailed:
+    return PlacementFailed(
+        statement=step.sql,
+        message=error.reason,
+        sqlstate=_CONNECTION_LOST,
+        done=done,
+        steps=steps,
+        rights=None,
+        on_citus=False,
+    )
+
+
+_CONNECTION_LOST = "08006"
 
 
 def _failed(

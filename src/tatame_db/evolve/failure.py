@@ -74,7 +74,9 @@ _FIXES = {
     "55P03": "end the transaction that holds the lock (see `pg_stat_activity`), or allow more `--lock-timeout`",
     "57014": "if it took too long, allow more `--statement-timeout`, or split the {source} into smaller steps;"
     " otherwise find out who or what canceled it",
+    **dict.fromkeys(("57P02", "57P03"), "wait until the server or node that PostgreSQL names is up"),
     "57P01": "an administrator or a shutdown of the server ended the connection: wait until the server is up",
+    "40P01": "the tables were in use: run it when fewer sessions use them",
     "53100": "free some disk space on the server",
     "42501": "run the command as a superuser, or as the owner of the object that PostgreSQL names",
     # An object exists that depends on one that is dropped or changed.
@@ -103,6 +105,8 @@ def fix_for(code: str | None, source: str, *, on_citus: bool = False) -> str:
             f"change the {source} to what Citus supports for a table that is distributed or copied to every node: see"
             ' the page "Citus"'
         )
+    if code and code.startswith("08"):
+        return "start the node that PostgreSQL names; the line `citus` of `tatame-db doctor` shows which do not answer"
     data = "fix the data or the {source}" if code and code.startswith(("22", "23")) else "fix the {source}"
     return _FIXES.get(code or "", data).format(source=source)
 

@@ -18,6 +18,7 @@ from tatame_db.queries.arguments import (
     returned_columns,
 )
 from tatame_db.queries.errors import AnswerNotReadable, NotAKey, RowsSkipped, ValueNotReadable, WriteInvalid
+from tatame_db.queries.learn import learns, learns_async, unwritten
 from tatame_db.queries.rejections import rejection
 from tatame_db.queries.run import (
     AsyncTarget,
@@ -118,9 +119,12 @@ class Write(msgspec.Struct, Generic[R_co], frozen=True):
         try:
             if self.copying and self._is_large:
                 return self.result([[copy(target, self.copying, self._copied_rows)]])
-            if self.calls_on_citus and not has_citus(target):
+            if self.calls_on_citus and has_citus(target) is None:
                 meet(target, self.calls[0][0])
-            answers = fetch_all(target, self._calls_for(target)) if self.calls else []
+            calls = self._calls_for(target)
+            answers = fetch_all(target, calls) if calls else []
+            if (left := self._left(calls, answers)) and learns(target):
+                self._replace(answers, left, fetch_all(target, [self._calls_for(target)[number] for number in left]))
         except (ValueNotReadable, DBAPIError) as error:
             self._fail(target, error)
         return self._checked(target, answers)
@@ -129,15 +133,30 @@ class Write(msgspec.Struct, Generic[R_co], frozen=True):
         try:
             if self.copying and self._is_large:
                 return self.result([[await copy_async(target, self.copying, self._copied_rows)]])
-            if self.calls_on_citus and not has_citus(target):
+            if self.calls_on_citus and has_citus(target) is None:
                 await meet_async(target, self.calls[0][0])
-            answers = await fetch_all_async(target, self._calls_for(target)) if self.calls else []
+            calls = self._calls_for(target)
+            answers = await fetch_all_async(target, calls) if calls else []
+            if (left := self._left(calls, answers)) and await learns_async(target):
+                again = [self._calls_for(target)[number] for number in left]
+                self._replace(answers, left, await fetch_all_async(target, again))
         except (ValueNotReadable, DBAPIError) as error:
             self._fail(target, error)
         return self._checked(target, answers)
 
     def _calls_for(self, target: SyncTarget | AsyncTarget) -> Calls:
         return self.calls_on_citus() if self.calls_on_citus and has_citus(target) else self.calls
+
+    def _left(self, calls: Calls, answers: list[list[Any]]) -> list[int]:
+        """Return the numbers of the calls that wrote nothing, maybe because the database has Citus since."""
+        if calls is not self.calls or not self.calls_on_citus or not self.returns_each:
+            return []
+        return unwritten(self.batches, answers)
+
+    @staticmethod
+    def _replace(answers: list[list[Any]], numbers: list[int], others: list[list[Any]]) -> None:
+        for number, rows in zip(numbers, others, strict=True):
+            answers[number] = rows
 
     def _checked(self, target: SyncTarget | AsyncTarget, answers: list[list[Any]]) -> R_co:
         """Return the result, unless rows are missing: nothing tells which, so that the others would move up."""
@@ -380,11 +399,11 @@ def _placed_calls(
 
     def make() -> Calls:
         return [
-            call if len(batch.rows) == 1 or (statement := placed(batch)) is None else (statement, call[1])
+            call if batch.values is not None or (statement := placed(batch)) is None else (statement, call[1])
             for batch, call in zip(batches, calls, strict=True)
         ]
 
-    return make if any(len(batch.rows) > 1 for batch in batches) else None
+    return make if any(batch.values is None for batch in batches) else None
 
 
 def _parameters(batch: Batch) -> tuple[Batch, bool, dict[str, Any]]:

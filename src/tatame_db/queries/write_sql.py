@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import psycopg
 from sqlalchemy import ARRAY, JSON, Float, Numeric, Table, inspect
 
+from tatame_db.database.citus import HAS_CITUS
 from tatame_db.database.dialect import DIALECT, literal, quoted, quoted_table
 from tatame_db.queries.columns import MAX_COLUMN_SETS, column_name, column_type
 from tatame_db.queries.engine.plan import Statement
@@ -30,6 +31,8 @@ def insert_statement(
     """Return an INSERT of these columns, of rows or of a single one, with RETURNING if it returns some."""
     sql = _insert(model, columns, is_single=is_single)
     if returned:
+        if not is_single and placed_insert_statement(model, columns, returned):
+            sql += _UNLESS_CITUS
         sql += f"\nRETURNING {_names(model, returned)}"
     return Statement(
         f"insert {model.__name__}",
@@ -53,7 +56,8 @@ def upsert_statement(
 
     It returns rows or, if no columns are returned, the numbers of inserted and updated rows.
     """
-    sql = f"{_insert(model, columns, is_single=is_single)}{_on_conflict(model, key, changed)}"
+    guard = _UNLESS_CITUS if returned and not is_single else ""
+    sql = f"{_insert(model, columns, is_single=is_single)}{guard}{_on_conflict(model, key, changed)}"
     if returned:
         sql += f"\nRETURNING {_names(model, returned)}"
         return Statement(
@@ -140,6 +144,8 @@ def copy_statement(model: type[Base], columns: tuple[str, ...]) -> Statement[Any
 # These stand for parameters until each `%` of the names is doubled.
 _ROWS = ":rows:"
 _VALUES = ":values:"
+# Citus would return the rows in another order. The server looks once for each statement, which takes no round trip.
+_UNLESS_CITUS = f"\nWHERE NOT {HAS_CITUS}"
 _COUNTS = "SELECT count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new) FROM written"
 
 
