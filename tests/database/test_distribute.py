@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import URL, Index, MetaData
@@ -16,6 +17,7 @@ from tatame_db import doctor, evolve, insert_many, read, seed
 from tatame_db.cli import commands
 from tatame_db.database.address import readable
 from tatame_db.database.citus import know, knows_citus
+from tatame_db.database.errors import NodeUnavailable
 from tatame_db.database.pool import Database
 from tatame_db.doctor import Finding, Verdict
 from tatame_db.evolve.placement import wanted_places
@@ -183,9 +185,12 @@ def test_another_placement_is_refused_with_the_statement_that_undoes_it(coordina
 
 def test_a_server_that_cannot_place_tables_is_refused(coordinator: URL) -> None:
     worker = nodes_of(coordinator)[1]
-    done = run(worker, "distribute --yes")
-    assert (done.exit_code, "is a worker of Citus" in done.output) == (1, True)
-    assert f"at {coordinator.host}:{coordinator.port}" in done.output
+    for command in ("distribute --yes", "up", "migrate", "push --yes", "seed", "check", "status"):
+        done = run(worker, command)
+        assert (done.exit_code, "is a worker of Citus" in done.output) == (1, True)
+        assert f"at {coordinator.host}:{coordinator.port}" in done.output
+    first = doctor.examine(worker).findings[0]
+    assert (first.verdict, "is a worker of Citus" in first.text) == (Verdict.BAD, True)
     change(
         coordinator,
         "CREATE SCHEMA tatame_move",
@@ -208,6 +213,8 @@ def test_the_owner_of_the_tables_places_them_and_the_app_is_refused(coordinator:
         assert run(coordinator, f"roles --apply --yes {options}").exit_code == 0
         done = run(coordinator.set(username=names["app"]), "distribute --yes")
         assert (done.exit_code, "has too few rights; it lacks" in done.output) == (1, True)
+        # The pool of a command ends with its process, which is the test's.
+        change(coordinator, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{names['app']}'")
         assert run(coordinator.set(username=names["owner"]), "distribute --yes").exit_code == 0
         assert run(coordinator.set(username=names["app"]), "check").exit_code == 0
     finally:
@@ -236,6 +243,9 @@ def test_a_pool_that_is_older_than_the_extension_learns_of_citus() -> None:
             assert run(address, "distribute --yes").exit_code == 0
             # As with a pooler, whose clients stay connected.
             know(database.engine, has_citus=False)
+            history = read(User).order_by(User.id).load(read(User.checkins).order_by(Checkin.id).limit(2))
+            assert any(user.checkins for user in history.all(database))
+            know(database.engine, has_citus=False)
             rows = [{"user_id": 1, "date": f"row {number}"} for number in range(100)]
             ids = insert_many(Checkin, rows, returning=Checkin.id).run(database)
             stored = {checkin.id: checkin.date for checkin in read(Checkin).where(Checkin.id.in_(ids)).all(database)}
@@ -261,6 +271,52 @@ def test_a_node_that_is_added_gets_its_copies_even_between_two_steps(coordinator
         assert done.steps[0].sql.startswith("SELECT replicate_reference_tables(")
         assert evolve.check(database.engine).failed == []
         assert contents(second) == contents(worker) == contents(coordinator)
+
+
+def test_a_node_that_is_away_is_an_unavailable_database(coordinator: URL) -> None:
+    assert run(coordinator, "distribute --yes").exit_code == 0
+    away = nodes_of(coordinator)[2]
+    with Database(coordinator) as database:
+        change(
+            away.set(database="postgres"),
+            f"ALTER DATABASE {away.database} ALLOW_CONNECTIONS false",
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{away.database}'",
+        )
+        assert read(User).all(database)
+        uses: list[Callable[[], object]] = [
+            lambda: read(Checkin).all(database),
+            lambda: insert_many(Checkin, [{"user_id": 1}] * 20, returning=Checkin.id).run(database),
+            lambda: insert_many(User, [{"clerk_user_id": "new"}]).run(database),
+        ]
+        for use in uses:
+            with pytest.raises(NodeUnavailable, match=f"cannot reach one of its nodes.*:{away.port}"):
+                use()
+        with pytest.raises(NodeUnavailable), database.session.begin() as session:
+            session.get_one(User, 1).phone = "1"
+        assert evolve.status(database.engine).tables["checkins"] is None
+    done = run(coordinator, "seed --replace --yes")
+    assert (done.exit_code, "start the node" in done.output) == (1, True)
+    done = run(coordinator, "check")
+    assert (done.exit_code, f"{away.port} cannot be compared" in done.output) == (3, True), done.output
+
+
+def test_check_finds_a_shard_that_lacks_an_index_and_backup_refuses(coordinator: URL, tmp_path: Path) -> None:
+    assert run(coordinator, "distribute --yes").exit_code == 0
+    [(name, host, port)] = ask(
+        coordinator,
+        "SELECT shard_name(logicalrelid, shardid)::text, nodename, nodeport FROM pg_dist_shard JOIN"
+        " pg_dist_shard_placement USING (shardid) WHERE logicalrelid = 'checkins'::regclass ORDER BY shardid LIMIT 1",
+    )
+    change(
+        coordinator.set(host=host, port=port),
+        "SET citus.enable_manual_changes_to_shards = on",
+        f"DROP INDEX checkins_user_id_date_index_{name.rpartition('_')[2]}",
+    )
+    done = run(coordinator, "check")
+    assert (done.exit_code, f"on {host}:{port} has 2 indexes" in done.output) == (3, True)
+    for kind in ("", "--logical"):
+        done = run(coordinator, f"backup {tmp_path} {kind}")
+        assert (done.exit_code, "on several servers with Citus" in done.output) == (1, True)
 
 
 def test_one_node_is_enough_if_it_is_asked_for() -> None:

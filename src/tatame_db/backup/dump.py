@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tatame_db.backup.completeness import complete_now
 from tatame_db.backup.contents import Contents, contents_of_dump, differences
-from tatame_db.backup.errors import DumpDiffers
+from tatame_db.backup.errors import CITUS_ADVICE, CITUS_REASON, BackupRefused, DumpDiffers
 from tatame_db.backup.folder import DATA, PART, refuse_small, size_of, sync
 from tatame_db.backup.make import Made, in_folder
 from tatame_db.backup.manifest import LOGICAL, Manifest
@@ -18,6 +18,7 @@ from tatame_db.backup.programs import dump, program_for
 from tatame_db.backup.record import system_identifier
 from tatame_db.backup.restored import contents_of, restored_scratch
 from tatame_db.backup.verify import checksum_of
+from tatame_db.database.citus import knows_citus
 from tatame_db.database.driver import driver_connection
 from tatame_db.roles import explained
 from tatame_db.server.run_directory import new_run_directory
@@ -53,14 +54,16 @@ def make_dump(
     Every table is read in the snapshot that pg_dump uses, and again in a scratch server into which the dump was
     restored: both have to be equal before it is a backup. The server needs no right but to read.
 
-    Raises `BackupFailed`, `DumpRejected`, `DumpDiffers`, `BackupRunning`, `FolderUnusable`, `PlaceUnusable`,
-    `SpaceMissing`, `OldBackupsStay`, `RightsMissing`, `DatabaseUnavailable`.
+    Raises `BackupRefused`, `BackupFailed`, `DumpRejected`, `DumpDiffers`, `BackupRunning`, `FolderUnusable`,
+    `PlaceUnusable`, `SpaceMissing`, `OldBackupsStay`, `RightsMissing`, `DatabaseUnavailable`.
     """
 
     def write(part: Path, lock: IO[str]) -> Manifest:
         return _write(database, part, lock, on_stage, jobs=jobs)
 
     with database.engine.connect() as connection:
+        if knows_citus(database.engine.dialect):
+            raise BackupRefused(address=database.address, reason=CITUS_REASON, advice=CITUS_ADVICE)
         size = driver_connection(connection).execute("SELECT pg_database_size(current_database())").fetchone()
     return in_folder(folder, int(size[0] if size else 0) + _LOG_BYTES, write, keep=keep)
 

@@ -46,6 +46,13 @@ class BackupRunning(TatameError):
     fix = "wait until it ends, or use another folder"
 
 
+CITUS_REASON = "its tables are on several servers with Citus, and this command restores one"
+CITUS_ADVICE = (
+    "while nothing writes, run `pg_dump -Fc -n public -n tatame_migrations` with the address of the coordinator, which"
+    ' dumps the rows of all nodes; the page "Citus" shows how it is restored'
+)
+
+
 @fact
 class BackupRefused(TatameError):
     """The server gives no backup of this kind, or none that this package can restore."""

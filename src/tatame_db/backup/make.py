@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from tatame_db.backup.completeness import complete_now, last_commit, server_clock
-from tatame_db.backup.errors import BackupFailed, BackupRefused, FolderUnusable
+from tatame_db.backup.errors import CITUS_ADVICE, CITUS_REASON, BackupFailed, BackupRefused, FolderUnusable
 from tatame_db.backup.folder import (
     DATA,
     PART,
@@ -28,6 +28,7 @@ from tatame_db.backup.programs import ProgramRejected, base_backup, program_for,
 from tatame_db.backup.removal import remove_old
 from tatame_db.backup.restored import SETTINGS, contents_of, restored_scratch
 from tatame_db.backup.verify import FILES, checksum_of
+from tatame_db.database.citus import knows_citus
 from tatame_db.database.dialect import quoted
 from tatame_db.database.driver import driver_connection
 from tatame_db.roles import explained
@@ -193,6 +194,8 @@ def _examine(database: Database) -> _Source:
 
     with explained(address, "backup"), database.engine.connect() as connection:
         driver = driver_connection(connection)
+        if knows_citus(database.engine.dialect):
+            raise refused(CITUS_REASON, CITUS_ADVICE)
         complete_until = complete_now(driver)
         facts: Any = driver.execute(_FACTS).fetchone()
         settings = dict(driver.execute(SETTINGS).fetchall())

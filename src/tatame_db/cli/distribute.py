@@ -97,6 +97,9 @@ def _say_costs(planned: Distribution) -> None:
             f"Copies    {about}{counted(rows, 'row')}, {size(sum(step.size_bytes or 0 for step in steps))},"
             f" {place}: {', '.join(str(step.table) for step in steps)}"
         )
+    if all(step.sql.startswith("SELECT replicate_reference_tables(") for step in planned.steps):
+        console.say("Copies    to the nodes that lack them: the tables that belong on every node")
+        return
     console.say(
         "Removes   last, what stays on the coordinator of the copied tables; all rows are counted before and after"
     )

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tatame_db.database.citus import knows_citus
 from tatame_db.database.dialect import public
+from tatame_db.database.errors import NodeUnavailable
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -62,7 +63,7 @@ def within(connection: Connection, end: float, query: str, **parameters: str) ->
         for setting in (f"lock_timeout = {_LOCK_MS}", f"statement_timeout = {left_ms}", "row_security = off"):
             connection.execute(text(f"SET LOCAL {setting}"))
         value: int | None = connection.scalar(text(query), parameters)
-    except DBAPIError:
+    except (DBAPIError, NodeUnavailable):
         return None
     finally:
         savepoint.rollback()

@@ -16,6 +16,7 @@ from tatame_db.evolve.made import made_by_migrations
 from tatame_db.evolve.migrate import migrate
 from tatame_db.evolve.migration_errors import on_scratch
 from tatame_db.evolve.placement import misplaced
+from tatame_db.evolve.worker import refuse_worker
 from tatame_db.roles import explained
 from tatame_db.roles.missing import refuse_missing
 from tatame_db.roles.owners import strangers
@@ -85,8 +86,8 @@ _PROBLEMS = {
         " `tatame-db generate`, with `IF NOT EXISTS` for what is already there",
     ),
     "placement": (
-        "some tables are not placed on the nodes of Citus",
-        "place them with `tatame-db distribute`",
+        "the tables on the nodes of Citus are not as the models state",
+        "place tables and copies with `tatame-db distribute`; drop and create on the coordinator what one shard lacks",
     ),
     "edited": (
         "migrations were edited after they were applied",
@@ -125,10 +126,11 @@ def check(engine: Engine) -> SchemaCheck:
         >>> evolve.check(engine).failed
         []
 
-    Raises `MigrationUnreadable`, `ModelsInvalid`, `DatabaseAhead`, `RightsMissing`.
+    Raises `MigrationUnreadable`, `ModelsInvalid`, `DatabaseAhead`, `RightsMissing`, `NotCoordinator`.
     """
     history = History()
     with explained(engine.url, "check"), engine.connect() as connection:
+        refuse_worker(connection)
         if not connection.scalar(text(f"SELECT has_schema_privilege('{SCHEMA}', 'USAGE')")):
             # It would read definitions with other names, which look like differences.
             refuse_missing(rows_of(connection), "check")

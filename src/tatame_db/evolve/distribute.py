@@ -20,7 +20,6 @@ from tatame_db.evolve.distribute_errors import (
     CitusMissing,
     CopyNotCounted,
     MoveUnderWay,
-    NotCoordinator,
     PlacedDifferently,
     PlacementFailed,
     RowsDiffer,
@@ -39,6 +38,7 @@ from tatame_db.evolve.placement import (
 )
 from tatame_db.evolve.sessions import end_sessions, other_sessions
 from tatame_db.evolve.status import refuse_incomplete, table_sizes
+from tatame_db.evolve.worker import refuse_worker
 from tatame_db.roles import explained
 from tatame_db.roles.missing import refuse_missing
 from tatame_db.roles.rights import rows_of
@@ -139,9 +139,7 @@ def _refuse(connection: Connection, *, single_node: bool) -> None:
         installed = connection.scalar(text("SELECT count(*) > 0 FROM pg_available_extensions WHERE name = 'citus'"))
         raise CitusMissing(where=where, installed=bool(installed))
     nodes = connection.execute(text(_NODES)).all()
-    if connection.scalar(text("SELECT groupid FROM pg_dist_local_group")):
-        coordinator = next((node.address for node in nodes if node.is_coordinator), None)
-        raise NotCoordinator(where=where, coordinator=coordinator)
+    refuse_worker(connection)
     workers = [node for node in nodes if not node.is_coordinator]
     if not single_node and not any(node.stores for node in nodes):
         raise WorkersMissing(where=where, inactive=[node.address for node in workers if not node.isactive])

@@ -49,22 +49,6 @@ class CitusMissing(TatameError):
 
 
 @fact
-class NotCoordinator(TatameError):
-    """The address leads to a worker of Citus; only the coordinator places tables."""
-
-    where: str
-    coordinator: str | None
-    what = "{where} is a worker of Citus, and only the coordinator places tables"
-    fix = "{advice}"
-
-    @property
-    def advice(self) -> str:
-        """The address of the coordinator, if the worker knows it."""
-        at = f" at {self.coordinator}" if self.coordinator else ""
-        return f"set `DATABASE_URL` to the address of the coordinator{at}"
-
-
-@fact
 class WorkersMissing(TatameError):
     """No active worker may have rows, so that there is nothing to distribute to."""
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from tatame_db.database.errors import NodeUnavailable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -111,7 +113,7 @@ def id_uses(engine: Engine) -> list[IdUse]:
             try:
                 with connection.begin_nested():
                     return connection.execute(text(query)).all()
-            except DBAPIError:
+            except (DBAPIError, NodeUnavailable):
                 return []
 
         return read_uses(rows)

@@ -36,6 +36,7 @@ from tatame_db.evolve.migration_errors import (
 )
 from tatame_db.evolve.statements import ends_transaction
 from tatame_db.evolve.user_code import line_in, problem_of
+from tatame_db.evolve.worker import refuse_worker
 from tatame_db.roles import explained
 from tatame_db.roles.missing import refuse_missing
 from tatame_db.roles.rights import rows_of
@@ -184,13 +185,14 @@ def migrate(
         []
 
     Raises `MigrationFailed`, `MigrationEdited`, `MigrationUnreadable`, `TwoHeads`, `RevisionUnknown`, `DatabaseAhead`,
-    `DirectAddressNeeded`, `AutocommitMixed`, `TransactionEnded`, `IndexInvalid`, `RightsMissing`.
+    `DirectAddressNeeded`, `AutocommitMixed`, `TransactionEnded`, `IndexInvalid`, `RightsMissing`, `NotCoordinator`.
     """
     history, timeouts = History(), timeouts or Timeouts()
     with (
         explained(engine.url, "migrate"),
         exclusive(engine, timeouts, MIGRATION_LOCK_TIMEOUT_MS) as connection,
     ):
+        refuse_worker(connection)
         history.refuse_edited(connection)
         return _run(
             Record(connection, on_step),
@@ -224,6 +226,7 @@ def rollback(
         explained(engine.url, "rollback"),
         exclusive(engine, timeouts, MIGRATION_LOCK_TIMEOUT_MS) as connection,
     ):
+        refuse_worker(connection)
         history.refuse_edited(connection)
         applied = history.applied(connection)
         if steps > len(applied):

@@ -73,6 +73,11 @@ def has_citus(rows: Rows) -> bool:
     return bool(rows(f"SELECT 1 WHERE {HAS_CITUS}"))
 
 
+def is_worker(rows: Rows) -> bool:
+    """Return whether a database is on a worker of Citus, whose tables belong to the coordinator."""
+    return has_citus(rows) and bool(rows("SELECT groupid FROM pg_dist_local_group")[0].groupid)
+
+
 def read_places(rows: Rows) -> dict[str, Place] | None:
     """Return where the tables of the models are, by a function that runs a query; `None` without Citus.
 
@@ -147,4 +152,34 @@ def misplaced(connection: Connection) -> list[str]:
     return [
         *unplaced(found).values(),
         *(f"the node {node} has no copy of {', '.join(tables)}" for node, tables in lacking.items()),
+        *_uneven_shards(rows_on(connection)),
     ]
+
+
+def _uneven_shards(rows: Rows) -> list[str]:
+    """Return a sentence for each shard with other indexes or constraints than its table, and for each silent node."""
+    found = rows(_UNEVEN_SHARDS)
+    return [
+        *(
+            f"{row.name} has {row.expected}, and its shard {row.shardid} on {row.node} has {row.found}"
+            for row in found
+            if row.success
+        ),
+        *dict.fromkeys(
+            f"the shards on the node {row.node} cannot be compared: {row.found}" for row in found if not row.success
+        ),
+    ]
+
+
+# A statement on a node itself changes one part of a table, of which the coordinator does not know.
+_PARTS = """(SELECT count(*) FROM pg_index WHERE indrelid = {oid}) || ' indexes and '
+    || (SELECT count(*) FROM pg_constraint WHERE conrelid = {oid}) || ' constraints'"""
+_UNEVEN_SHARDS = f"""
+SELECT c.relname::text AS name, s.nodename || ':' || s.nodeport AS node, s.shardid, s.success, s.result AS found,
+    {_PARTS.format(oid="c.oid")} AS expected
+FROM pg_dist_partition p JOIN pg_class c ON c.oid = p.logicalrelid CROSS JOIN LATERAL run_command_on_placements(
+    p.logicalrelid, $$SELECT {_PARTS.format(oid="t.oid")} FROM (SELECT '%s'::regclass AS oid) t$$) s
+WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = '{SCHEMA}')
+    AND s.result IS DISTINCT FROM {_PARTS.format(oid="c.oid")}
+ORDER BY 1, s.shardid
+"""

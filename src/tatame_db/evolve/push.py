@@ -16,6 +16,7 @@ from tatame_db.evolve.difference import Answers, Change, find_change
 from tatame_db.evolve.failure import fix_for, indented, is_limit_of_citus, missing_rights_of, postgres_message, sqlstate
 from tatame_db.evolve.lock import Timeouts, exclusive
 from tatame_db.evolve.losses import count_all, loss_of_column, loss_of_table
+from tatame_db.evolve.worker import refuse_worker
 from tatame_db.roles import explained
 from tatame_db.roles.missing import refuse_missing
 from tatame_db.roles.rights import rows_of
@@ -105,9 +106,10 @@ def push(
         Push(statements=['ALTER TABLE users ADD COLUMN tier text'], losses=[], left_alone=[])
 
     Raises `PushFailed`, `ConnectionCut`, `PushRefused`, `ModelsInvalid`, `RenameUndecided`, `AnswerInvalid`,
-    `DirectAddressNeeded`, `RightsMissing`.
+    `DirectAddressNeeded`, `RightsMissing`, `NotCoordinator`.
     """
     with explained(engine.url, "push"), exclusive(engine, timeouts or Timeouts()) as connection:
+        refuse_worker(connection)
         change, planned = _plan(connection, answers or Answers())
         if planned.losses:
             # Otherwise consent to a loss would be asked of a role that can cause none.

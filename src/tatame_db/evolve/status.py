@@ -13,6 +13,7 @@ from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.counts import row_counts
 from tatame_db.evolve.history import History
 from tatame_db.evolve.placement import elsewhere_stored, places
+from tatame_db.evolve.worker import refuse_worker
 from tatame_db.roles import explained
 from tatame_db.schema import Base
 
@@ -94,10 +95,11 @@ def status(engine: Engine) -> Status:
         >>> evolve.status(engine).pending
         []
 
-    Raises `DatabaseAhead`, `TwoHeads`, `MigrationUnreadable`, `RightsMissing`.
+    Raises `DatabaseAhead`, `TwoHeads`, `MigrationUnreadable`, `RightsMissing`, `NotCoordinator`.
     """
     history = History()
     with explained(engine.url, "status"), engine.connect() as connection:
+        refuse_worker(connection)
         placed = places(connection)
         return Status(
             database=readable(engine.url),
@@ -114,8 +116,10 @@ def status(engine: Engine) -> Status:
 def refuse_incomplete(connection: Connection, command: str = "status") -> None:
     """Raise `SchemaBehind` if migrations are pending, `TablesMissing` if a table was dropped by other means.
 
-    Raises `RightsMissing` with the needs of the command if the role may not read which migrations are applied.
+    Raises `RightsMissing` with the needs of the command if the role may not read which migrations are applied, and
+    `NotCoordinator` on a worker of Citus.
     """
+    refuse_worker(connection)
     with explained(connection.engine.url, command):
         pending = History().pending(connection)
     if pending:

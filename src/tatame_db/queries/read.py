@@ -16,6 +16,7 @@ from tatame_db.queries.engine.deadline import deadline_after
 from tatame_db.queries.engine.plan import Statement
 from tatame_db.queries.errors import NotOneRow, ParametersDiffer, ReadHasNoMethod, ReadInvalid, ReadNotRun
 from tatame_db.queries.functions import NO_NULLS, QueryFunction, named
+from tatame_db.queries.learn import Prepare, fetch_as_it_can, fetch_as_it_can_async
 from tatame_db.queries.parameters import parameter_name
 from tatame_db.queries.run import (
     AsyncTarget,
@@ -195,9 +196,10 @@ class Read(RelationRead, Generic[T, P]):
         gyms = await read(Gym).order_by(Gym.name).all(async_db)
         """
         statement, values = self._prepare("all", args, kwargs, target)
+        again = partial(self._prepare, "all", args, kwargs, target)
         if is_sync(target):
-            return fetch(target, statement, values, deadline_ms=self.deadline_ms)
-        return self._rows_async(target, statement, values, partial(self._prepare, "all", args, kwargs, target))
+            return self._rows(target, statement, values, again)
+        return self._rows_async(target, statement, values, again)
 
     @overload
     def stream(self, target: SyncTarget, /, *args: P.args, **kwargs: P.kwargs) -> Generator[T]: ...
@@ -283,27 +285,34 @@ class Read(RelationRead, Generic[T, P]):
         kwargs: dict[str, Any],
     ) -> Any:
         statement, values = self._prepare(purpose, args, kwargs, target)
-        if is_sync(target):
-            return finish(fetch(target, statement, values, deadline_ms=self.deadline_ms))
         again = partial(self._prepare, purpose, args, kwargs, target)
+        if is_sync(target):
+            return finish(self._rows(target, statement, values, again))
         return _finished(finish, self._rows_async(target, statement, values, again))
+
+    def _rows(self, target: Any, statement: Statement[Any], values: dict[str, Any], prepare: Prepare) -> list[Any]:
+        if statement.differs:
+            return fetch_as_it_can(target, statement, values, prepare, deadline_ms=self.deadline_ms)
+        return fetch(target, statement, values, deadline_ms=self.deadline_ms)
 
     def _rows_async(
         self,
         target: Any,
         statement: Statement[Any],
         values: dict[str, Any],
-        prepare: Callable[[], tuple[Statement[Any], dict[str, Any]]],
+        prepare: Prepare,
     ) -> Coroutine[Any, Any, list[Any]]:
         if statement.differs and has_citus(target) is None:
             return self._first_rows_async(target, statement, prepare)
+        if statement.differs:
+            return fetch_as_it_can_async(target, statement, values, prepare, deadline_ms=self.deadline_ms)
         return fetch_async(target, statement, values, deadline_ms=self.deadline_ms)
 
     async def _first_rows_async(
         self,
         target: Any,
         statement: Statement[Any],
-        prepare: Callable[[], tuple[Statement[Any], dict[str, Any]]],
+        prepare: Prepare,
     ) -> list[Any]:
         """Connect, so that the database is known, and then read as it can."""
         await meet_async(target, statement, self.deadline_ms)

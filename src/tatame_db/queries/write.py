@@ -18,7 +18,7 @@ from tatame_db.queries.arguments import (
     returned_columns,
 )
 from tatame_db.queries.errors import AnswerNotReadable, NotAKey, RowsSkipped, ValueNotReadable, WriteInvalid
-from tatame_db.queries.learn import learns, learns_async, unwritten
+from tatame_db.queries.learn import learns, learns_async
 from tatame_db.queries.rejections import rejection
 from tatame_db.queries.run import (
     AsyncTarget,
@@ -46,7 +46,7 @@ from tatame_db.queries.write_sql import (
 from tatame_db.schema import Base
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 
     import psycopg
     from sqlalchemy.orm import InstrumentedAttribute
@@ -123,8 +123,8 @@ class Write(msgspec.Struct, Generic[R_co], frozen=True):
                 meet(target, self.calls[0][0])
             calls = self._calls_for(target)
             answers = fetch_all(target, calls) if calls else []
-            if (left := self._left(calls, answers)) and learns(target):
-                self._replace(answers, left, fetch_all(target, [self._calls_for(target)[number] for number in left]))
+            if self._is_unwritten(calls, answers) and learns(target):
+                answers = fetch_all(target, self._calls_for(target))
         except (ValueNotReadable, DBAPIError) as error:
             self._fail(target, error)
         return self._checked(target, answers)
@@ -137,9 +137,8 @@ class Write(msgspec.Struct, Generic[R_co], frozen=True):
                 await meet_async(target, self.calls[0][0])
             calls = self._calls_for(target)
             answers = await fetch_all_async(target, calls) if calls else []
-            if (left := self._left(calls, answers)) and await learns_async(target):
-                again = [self._calls_for(target)[number] for number in left]
-                self._replace(answers, left, await fetch_all_async(target, again))
+            if self._is_unwritten(calls, answers) and await learns_async(target):
+                answers = await fetch_all_async(target, self._calls_for(target))
         except (ValueNotReadable, DBAPIError) as error:
             self._fail(target, error)
         return self._checked(target, answers)
@@ -147,16 +146,9 @@ class Write(msgspec.Struct, Generic[R_co], frozen=True):
     def _calls_for(self, target: SyncTarget | AsyncTarget) -> Calls:
         return self.calls_on_citus() if self.calls_on_citus and has_citus(target) else self.calls
 
-    def _left(self, calls: Calls, answers: list[list[Any]]) -> list[int]:
-        """Return the numbers of the calls that wrote nothing, maybe because the database has Citus since."""
-        if calls is not self.calls or not self.calls_on_citus or not self.returns_each:
-            return []
-        return unwritten(self.batches, answers)
-
-    @staticmethod
-    def _replace(answers: list[list[Any]], numbers: list[int], others: list[list[Any]]) -> None:
-        for number, rows in zip(numbers, others, strict=True):
-            answers[number] = rows
+    def _is_unwritten(self, calls: Calls, answers: list[list[Any]]) -> bool:
+        """Return whether nothing was written, which the database does if it has Citus since the calls were chosen."""
+        return calls is self.calls and bool(self.calls_on_citus) and self.returns_each and not any(answers)
 
     def _checked(self, target: SyncTarget | AsyncTarget, answers: list[list[Any]]) -> R_co:
         """Return the result, unless rows are missing: nothing tells which, so that the others would move up."""
@@ -287,7 +279,7 @@ def insert_many(model: Any, rows: Iterable[Any], *, returning: Any = None) -> Wr
 
     calls = [
         (insert_statement(model, batch.columns, returned, is_single=is_single), values)
-        for batch, is_single, values in map(_parameters, batches)
+        for batch, is_single, values in _with_parameters(batches)
     ]
     copying = copy_statement(model, batches[0].columns) if batches and not returned else None
     placed = _placed_calls(batches, calls, lambda batch: placed_insert_statement(model, batch.columns, returned))
@@ -326,7 +318,7 @@ def upsert(model: type[Base], rows: Iterable[Any], *, by: Any, returning: Any = 
             ),
             values,
         )
-        for batch, is_single, values in map(_parameters, batches)
+        for batch, is_single, values in _with_parameters(batches)
     ]
 
     def result(rows_of_batches: list[list[Any]]) -> Any:
@@ -399,17 +391,21 @@ def _placed_calls(
 
     def make() -> Calls:
         return [
-            call if batch.values is not None or (statement := placed(batch)) is None else (statement, call[1])
+            call if (statement := placed(batch)) is None else (statement, call[1])
             for batch, call in zip(batches, calls, strict=True)
         ]
 
-    return make if any(batch.values is None for batch in batches) else None
+    return None if all(is_single for _, is_single, _ in _with_parameters(batches)) else make
 
 
-def _parameters(batch: Batch) -> tuple[Batch, bool, dict[str, Any]]:
-    """Return a batch, whether its statement is that of a single row, and the parameters."""
-    values = batch.values
-    return (batch, False, {"rows": batch.encoded}) if values is None else (batch, True, values)
+def _with_parameters(batches: Sequence[Batch]) -> Iterator[tuple[Batch, bool, dict[str, Any]]]:
+    """Yield each batch, whether its statement is that of a single row, and the parameters.
+
+    One of several batches is none: all of them have the guard of Citus, or none has it.
+    """
+    for batch in batches:
+        values = batch.values if len(batches) == 1 else None
+        yield (batch, False, {"rows": batch.encoded}) if values is None else (batch, True, values)
 
 
 def _in_order(model: type[Base], returning: Any, numbered: list[tuple[int, Any]]) -> list[Any]:

@@ -11,6 +11,7 @@ from tatame_db.doctor.lines import line
 from tatame_db.errors import counted
 from tatame_db.evolve.placement import (
     has_citus,
+    is_worker,
     nodes_without_copies,
     nodes_without_rows,
     read_places,
@@ -44,7 +45,7 @@ def citus(examination: Examination) -> Answer | None:
             f"the extension has version {versions.extension}, and the library {versions.loaded}",
             advice.sql(examination, ("ALTER EXTENSION citus UPDATE", advice.SUPERUSER)) + ", on every node",
         )
-    if examination.value("SELECT groupid FROM pg_dist_local_group"):
+    if is_worker(examination.rows):
         return good(f"version {versions.loaded}; this server is a worker")
     nodes = examination.rows(_NODES)
     places = read_places(examination.rows) or {}

@@ -13,6 +13,7 @@ from tatame_db.database.driver import driver_connection
 from tatame_db.doctor import advice
 from tatame_db.doctor.finding import bad, good, named, warn
 from tatame_db.doctor.lines import line
+from tatame_db.evolve.placement import is_worker
 
 if TYPE_CHECKING:
     from tatame_db.doctor.examination import Examination
@@ -41,7 +42,11 @@ RELEASES = {
 _UTC = re.compile(r"(Etc/)?(UTC|UCT|GMT|GMT[+-]?0|Zulu|Universal|Greenwich)", re.IGNORECASE)
 
 
-@line(_GROUP, warns="the fastest round trip takes {round_trip_warn_ms:g} ms or more", bad="no server answers")
+@line(
+    _GROUP,
+    warns="the fastest round trip takes {round_trip_warn_ms:g} ms or more",
+    bad="no server answers, or it is a worker of Citus",
+)
 def reachable(examination: Examination) -> Answer:
     """Whether the server answers, and how fast."""
     if examination.failure:
@@ -53,6 +58,11 @@ def reachable(examination: Examination) -> Answer:
             cursor.execute("SELECT 1")
             fastest = min(fastest, (time.perf_counter() - started) * 1000)
     text = f"answers in {fastest:.2f} ms" + (", through a pooler" if examination.known.pooled else "")
+    if is_worker(examination.rows):
+        return bad(
+            f"{text}, and is a worker of Citus: these lines describe this server alone",
+            "set `DATABASE_URL` to the address of the coordinator, for the app too",
+        )
     if fastest < examination.limits.round_trip_warn_ms:
         return good(text)
     return warn(text, "run the app near the server, in the same region and network")

@@ -9,6 +9,7 @@ from tatame_db.doctor import advice
 from tatame_db.doctor.finding import bad, good, named, size, unknown, warn, worst
 from tatame_db.doctor.lines import line
 from tatame_db.evolve.ids import IdUse, read_uses
+from tatame_db.evolve.placement import is_worker
 
 if TYPE_CHECKING:
     from tatame_db.doctor.examination import Examination
@@ -30,7 +31,8 @@ _READ_ALL = (
 )
 def ids(examination: Examination) -> Answer | None:
     """How many ids each key and sequence has left, about when they end, and whether a sequence is behind its rows."""
-    uses = read_uses(examination.rows)
+    # A sequence of a worker of Citus begins at the highest ids.
+    uses = [] if is_worker(examination.rows) else read_uses(examination.rows)
     if not uses:
         return None
     role, hidden = examination.known.role, [use.name for use in uses if not use.readable]
