@@ -38,7 +38,7 @@ from tatame_db.database.address import readable
 from tatame_db.database.pool import Database
 from tatame_db.move.rehearsal.project import SUPABASE_SCHEMA
 from tatame_db.server.embedded import EmbeddedServer
-from tatame_db.server.run_directory import new_run_directory
+from tatame_db.server.run_directory import in_memory, new_run_directory
 from tatame_db.server.scratch import Scratch, scratch
 from tatame_db.settings import DATABASE_OPTIONS
 from tatame_db.testing.runs import Run
@@ -269,7 +269,7 @@ def older_sandbox() -> Generator[Sandbox]:
     directory = new_directory()
     try:
         with foreign_server(OLDER_PROGRAMS, directory / "server") as address:
-            sandbox = Sandbox(address, secrets.token_hex(6), own_server=True)
+            sandbox = Sandbox(address, secrets.token_hex(6), own_server=True, in_memory=in_memory(directory))
             yield sandbox
             sandbox.close()
     finally:

@@ -51,6 +51,12 @@ def fork(tmp_path_factory: pytest.TempPathFactory, server: EmbeddedServer, serve
     zygote.end()
 
 
+@pytest.fixture(scope="session")
+def loaded_fork(zygote: Zygote, server: EmbeddedServer) -> Run:
+    """Run `tatame-db` as `fork` does, for tests that do not edit the package: each fork has loaded it."""
+    return partial(zygote.run, scratch=server.directory)
+
+
 @pytest.fixture
 def environment(directory: Path) -> dict[str, str]:
     """An environment with the PATH and no other variable of the developer."""

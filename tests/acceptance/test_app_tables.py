@@ -114,7 +114,7 @@ class App:
         return self.root / "gymapi" / "migrations" / "versions"
 
     def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        done = self.fork(*arguments, cwd=self.root, environment=self.environment | variables, path=())
+        done = self.fork(*arguments, cwd=self.root, environment=self.environment | variables)
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
@@ -137,11 +137,11 @@ class App:
 
 
 @pytest.fixture
-def app(tmp_path: Path, directory: Path, bare_address: URL, fork: Callable[..., object]) -> Generator[App]:
+def app(tmp_path: Path, directory: Path, bare_address: URL, loaded_fork: Callable[..., object]) -> Generator[App]:
     """Create an app with two models and no migration, and an empty database."""
     package = sorted(PACKAGE_MIGRATIONS.glob("*.py"))
     environment = {"PATH": os.environ["PATH"], "DATABASE_URL": readable(bare_address), "HOME": str(directory)}
-    app = App(tmp_path, environment | {"TATAME_DATA_DIR": str(directory / "data")}, fork)  # type: ignore[arg-type]
+    app = App(tmp_path, environment | {"TATAME_DATA_DIR": str(directory / "data")}, loaded_fork)  # type: ignore[arg-type]
     app.models.parent.mkdir(parents=True)
     (app.models.parent / "__init__.py").touch()
     app.models.write_text(MODELS)

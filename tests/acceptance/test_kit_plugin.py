@@ -138,8 +138,10 @@ class Project:
     def start(self, *options: str) -> subprocess.Popen[str]:
         # Every other warning is an error; this one of pytest-asyncio is about an option of its own.
         warnings = ["-W", "error", "-W", "ignore:The configuration option:pytest.PytestDeprecationWarning"]
+        # The plugin of Hypothesis imports all of it at the end of each run.
+        without = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
         return subprocess.Popen(
-            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *warnings, *options],
+            [sys.executable, "-m", "pytest", *without, *warnings, *options],
             cwd=self.folder,
             env={
                 "PATH": os.environ["PATH"],

@@ -104,7 +104,7 @@ def test_the_tests_of_the_tutorial_pass(app: Path) -> None:
 
 
 def test_the_table_of_the_tutorial_is_generated_migrated_and_tested(
-    app: Path, fork: Callable[..., subprocess.CompletedProcess[str]], engine: Engine
+    app: Path, loaded_fork: Callable[..., subprocess.CompletedProcess[str]], engine: Engine
 ) -> None:
     own = PAGE.partition(OWN_TABLE)[2]
     for name, text in files(own).items():
@@ -112,7 +112,7 @@ def test_the_table_of_the_tutorial_is_generated_migrated_and_tested(
     environment = dict(os.environ) | {"DATABASE_URL": readable(engine.url)}
 
     def run(*arguments: str) -> str:
-        done = fork(*arguments, cwd=app, environment=environment, path=())
+        done = loaded_fork(*arguments, cwd=app, environment=environment)
         assert done.returncode == 0, done.stderr
         # As on the page: the answer follows what is said, without times, paths and the spaces at the ends of lines.
         return plain(done.stderr + done.stdout)

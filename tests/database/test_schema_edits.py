@@ -30,12 +30,29 @@ from tatame_db.testing.runs import Run
 __all__ = ["shared_scratch"]
 
 
+Picture = tuple[catalogue.Catalogue, dict[str, list[Any]]]
+
+
+def picture(engine: Engine) -> Picture:
+    """Return the schema of a database, and the values of each column in the order of the key."""
+    with engine.connect() as connection:
+        schema = catalogue.read(connection)
+        values: dict[str, list[Any]] = {}
+        for table in (found for found in schema.values() if found.kind == "table"):
+            query = f"SELECT to_jsonb(t) FROM {table.handle.removeprefix('TABLE ')} t ORDER BY 1"
+            for row in catalogue.run_verbatim(connection, query).scalars():
+                for column, value in row.items():
+                    values.setdefault(f"{table.name}.{column}", []).append(value)
+        return schema, values
+
+
 @dataclass(frozen=True)
 class Workshop:
     """A history that ends with the tables of `edits`, and a seeded database at its head."""
 
     migrations: Path
     template: str
+    before: Picture
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +68,14 @@ def workshop(
         with Database(empty) as database:
             evolve.migrate(database.engine)
         address = _tatame_run.sandbox.create(str(empty.database))
-        with Database(address) as database, database.engine.begin() as connection:
-            seed.seed(connection, seed.SeedPlan(gyms=1, members=3, days=3))
-            catalogue.run_verbatim(connection, ROWS)
+        with Database(address) as database:
+            with database.engine.begin() as connection:
+                seed.seed(connection, seed.SeedPlan(gyms=1, members=3, days=3))
+                catalogue.run_verbatim(connection, ROWS)
+            before = picture(database.engine)
     # The commands would run the same migrations for each edit, several times.
     shared_scratch.migrated.update(dict.fromkeys(("before", "migrations", "script"), str(empty.database)))
-    yield Workshop(migrations, str(address.database))
+    yield Workshop(migrations, str(address.database), before)
     for database_address in (empty, address):
         _tatame_run.sandbox.drop(str(database_address.database))
 
@@ -73,6 +92,8 @@ class Bench:
     """The place of one test: copies of the seeded database, and the folder in which migrations are written."""
 
     edit: Edit
+    before: Picture
+    """The seeded database, as all copies are at first."""
     clone: Callable[[], Engine]
     versions: Path
     server: EmbeddedServer
@@ -107,23 +128,7 @@ def bench(
             stack.callback(_tatame_run.sandbox.drop, str(address.database))
             return stack.enter_context(Database(address)).engine
 
-        yield Bench(request.param, clone, migrations / "versions", _tatame_run.server)
-
-
-Picture = tuple[catalogue.Catalogue, dict[str, list[Any]]]
-
-
-def picture(engine: Engine) -> Picture:
-    """Return the schema of a database, and the values of each column in the order of the key."""
-    with engine.connect() as connection:
-        schema = catalogue.read(connection)
-        values: dict[str, list[Any]] = {}
-        for table in (found for found in schema.values() if found.kind == "table"):
-            query = f"SELECT to_jsonb(t) FROM {table.handle.removeprefix('TABLE ')} t ORDER BY 1"
-            for row in catalogue.run_verbatim(connection, query).scalars():
-                for column, value in row.items():
-                    values.setdefault(f"{table.name}.{column}", []).append(value)
-        return schema, values
+        yield Bench(request.param, workshop.before, clone, migrations / "versions", _tatame_run.server)
 
 
 def dump(engine: Engine, server: EmbeddedServer) -> list[str]:
@@ -203,8 +208,7 @@ def test_there_are_at_least_sixty_edits() -> None:
 
 
 def test_an_edit_leads_to_the_same_by_every_way(bench: Bench) -> None:
-    engine = bench.clone()
-    before = picture(engine)
+    engine, before = bench.clone(), bench.before
     if bench.edit.refused:
         _assert_refused(bench, engine, before)
         return
@@ -236,9 +240,9 @@ def test_an_edit_leads_to_the_same_by_every_way(bench: Bench) -> None:
     by_script, pushed = bench.clone(), bench.clone()
     run_script(by_script, bench.server, evolve.migration_sql(by_script))
     losses = bench.push(pushed)
-    _assert_losses_named(before, picture(pushed), losses, bench.edit)
-    for other in (by_script, pushed):
-        found = picture(other)
+    found_pushed = picture(pushed)
+    _assert_losses_named(before, found_pushed, losses, bench.edit)
+    for other, found in ((by_script, picture(by_script)), (pushed, found_pushed)):
         assert catalogue.differences(after[0], found[0]) == []
         assert found[1] == after[1]
         assert dump(other, bench.server) == dumped
