@@ -618,6 +618,28 @@ def a_sequence_of_another_schema(ward: Ward) -> None:
     )
 
 
+@sick("ids", BAD, on=(OLDER,))
+def a_sequence_that_is_behind_one_of_its_columns(ward: Ward) -> None:
+    ward.run(
+        "CREATE SEQUENCE numbers",
+        "CREATE TABLE tags (id bigint PRIMARY KEY DEFAULT nextval('numbers'))",
+        "CREATE TABLE labels (day date PRIMARY KEY, id numeric(5,0) UNIQUE DEFAULT nextval('numbers'))",
+        "INSERT INTO tags VALUES (6), (12)",
+        "INSERT INTO labels VALUES ('2026-01-01', 6), ('2026-01-02', 19)",
+        "SELECT setval('numbers', 5)",
+        "GRANT SELECT ON tags, labels, numbers TO PUBLIC",
+    )
+
+
+@sick("ids", BAD, on=(BUNDLED,))
+def a_default_of_another_sequence(ward: Ward) -> None:
+    ward.run(
+        "ALTER TABLE checkins ALTER id SET DEFAULT nextval('attachments_id_seq')",
+        "ALTER SEQUENCE attachments_id_seq AS bigint NO MAXVALUE",
+        "SELECT setval('attachments_id_seq', 2147483640)",
+    )
+
+
 def partition(ward: Ward, *months: int | None, kind: str = "timestamp") -> None:
     """Create a table with partitions, each of a month from now on, or the default one."""
     ward.run(f'CREATE TABLE "Vis""its" (id integer, at {kind} NOT NULL, PRIMARY KEY (id, at)) PARTITION BY RANGE (at)')
@@ -1313,6 +1335,41 @@ def test_a_key_that_the_role_may_read_counts_although_others_are_hidden(ward: Wa
     assert finding.verdict == BAD
     assert "checkins.id has used 98%" in finding.text
     assert "not checked: partly may not read" in finding.text
+
+
+@pytest.mark.parametrize("ward", [OLDER], indirect=True)
+def test_ids_that_cannot_be_compared_are_not_good_and_hide_no_others(ward: Ward) -> None:
+    ward.run(
+        "INSERT INTO versions (app_version) SELECT 'x' FROM generate_series(1, 9)",
+        "SELECT setval('versions_id_seq', 2)",
+        "ALTER TABLE versions ENABLE ROW LEVEL SECURITY",
+        "CREATE SEQUENCE numbers",
+        "CREATE TABLE tags (id integer PRIMARY KEY DEFAULT nextval('numbers') * 10)",
+        "INSERT INTO tags VALUES (1000)",
+        "CREATE TABLE labels (day date, id serial, PRIMARY KEY (day, id))",
+        "UPDATE pg_class SET relpages = 100000 WHERE relname = 'labels'",
+        "GRANT SELECT ON tags, numbers, labels, labels_id_seq TO PUBLIC",
+    )
+    ward.open().execute("BEGIN; LOCK TABLE users")
+
+    finding = ward.finding("ids")
+
+    assert finding.verdict == UNKNOWN
+    for text in (
+        "row-level security hides rows of versions.id from tatame_app",
+        "the default of tags.id computes with a sequence",
+        "the last row by labels.id takes long",
+        "users.id: a query took longer than",
+    ):
+        assert text in finding.text
+    assert cures(finding.fix or "") == []
+    ward.run("SELECT setval('checkins_id_seq', 2147483640), setval('versions_id_seq', 2147483640)")
+    finding = ward.finding("ids")
+    assert finding.verdict == BAD
+    assert "checkins.id has used 100%" in finding.text
+    # The sequence is known, and the rows are not, so it is not set back.
+    assert "versions.id has used 100% of 2,147,483,647 ids;" in finding.text
+    assert "setval('versions_id_seq'" not in (finding.fix or "")
 
 
 def test_a_source_that_cannot_be_reached_does_not_hide_what_the_target_knows(ward: Ward) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from sqlalchemy import Engine, text
 
 from tatame_db import evolve
@@ -143,3 +144,141 @@ def test_sequences_of_other_schemas_are_among_them(engine: Engine) -> None:
     )
     assert use(engine, "other.numbers").share == 0.9
     assert use(engine, "other.tags.id").next_is_taken
+
+
+@pytest.mark.parametrize("first", ["small", "wide"])
+@pytest.mark.parametrize("owner", ["NONE", "small.id", "wide.id"])
+def test_a_sequence_counts_for_each_column_that_it_fills(engine: Engine, first: str, owner: str) -> None:
+    tables = {
+        "small": "CREATE TABLE small (id integer PRIMARY KEY DEFAULT nextval('numbers'))",
+        "wide": "CREATE TABLE wide (id bigint PRIMARY KEY DEFAULT nextval('numbers'))",
+    }
+    run(
+        engine,
+        "CREATE SEQUENCE numbers",
+        tables.pop(first),
+        *tables.values(),
+        f"ALTER SEQUENCE numbers OWNED BY {owner}",
+        "INSERT INTO small VALUES (100)",
+        "SELECT setval('numbers', 99)",
+    )
+    assert (use(engine, "small.id").next_is_taken, use(engine, "wide.id").taken) == (True, None)
+    run(engine, "SELECT setval('numbers', 2100000000)")
+    assert use(engine, "small.id").share > 0.97
+    assert use(engine, "wide.id").share < 0.01
+    assert "numbers" not in {found.name for found in evolve.id_uses(engine)}
+
+
+def test_the_sequence_of_a_column_is_that_of_its_default(engine: Engine) -> None:
+    run(
+        engine,
+        "ALTER TABLE checkins ALTER id SET DEFAULT nextval('attachments_id_seq')",
+        "ALTER SEQUENCE attachments_id_seq AS bigint MAXVALUE 9223372036854775807",
+        "SELECT setval('attachments_id_seq', 2147483640), setval('checkins_id_seq', 2147483646)",
+        "CREATE TABLE tags (id serial PRIMARY KEY)",
+        "ALTER TABLE tags ALTER id DROP DEFAULT",
+        "INSERT INTO tags VALUES (1)",
+    )
+    assert use(engine, "checkins.id").sequence == "'attachments_id_seq'"
+    assert use(engine, "checkins.id").share > 0.99
+    assert use(engine, "attachments.id").share > 0.99
+    # The two that fill no column stand for themselves.
+    assert use(engine, "checkins_id_seq").share > 0.99
+    assert use(engine, "tags_id_seq").share == 0
+    assert use(engine, "tags.id").behind is None
+
+
+TYPES = {
+    "smallint": 32_767,
+    "integer": 2**31 - 1,
+    "numeric(5,0)": 99_999,
+    "numeric(7,2)": 99_999,
+    "numeric(5,-2)": 9_999_999,
+    "numeric(40)": 2**63 - 1,
+    "numeric": 2**63 - 1,
+    "short": 32_767,
+    "few": 999,
+}
+KEYS = ("UNIQUE", "PRIMARY KEY", "NOT NULL")
+
+
+def test_the_type_of_each_column_that_a_sequence_fills_counts(engine: Engine) -> None:
+    run(
+        engine,
+        "CREATE DOMAIN shorter AS smallint",
+        "CREATE DOMAIN short AS shorter CHECK (value > 0)",
+        "CREATE DOMAIN few AS numeric(3)",
+        "CREATE SEQUENCE numbers",
+        *(
+            f"CREATE TABLE \"{kind} {key}\" (id {kind} {key} DEFAULT nextval('numbers'));"
+            f'INSERT INTO "{kind} {key}" VALUES (100)'
+            for kind in TYPES
+            for key in KEYS
+        ),
+        "SELECT setval('numbers', 99)",
+    )
+    found = {found.name: found for found in evolve.id_uses(engine)}
+    for kind, largest in TYPES.items():
+        for key in KEYS:
+            column = found[f"{kind} {key}.id"]
+            # A number that need not be unique is not compared.
+            taken = None if key == "NOT NULL" else 100
+            assert (column.largest, column.next_id, column.taken) == (largest, 100, taken), column
+    run(engine, """INSERT INTO "numeric UNIQUE" VALUES ('NaN'), ('Infinity'), ('-Infinity'), (1e30), (200.5)""")
+    assert use(engine, "numeric UNIQUE.id").of_rows == 100
+
+
+def test_a_default_that_computes_is_compared_with_the_type_and_not_with_the_sequence(engine: Engine) -> None:
+    computing = ["nextval('n') * 10", "nextval('n') + 1000", "2 + nextval('n')::int", "round(nextval('n') / 3)"]
+    plain = ["nextval('n')::integer", "(nextval('n'))::numeric::smallint", "nextval('n')"]
+    run(
+        engine,
+        "CREATE SEQUENCE n",
+        *(
+            f"CREATE TABLE tags_{number} (id integer PRIMARY KEY DEFAULT {default})"
+            for number, default in enumerate(computing + plain)
+        ),
+        "CREATE TABLE codes (code text UNIQUE DEFAULT 'x' || nextval('n'))",
+        *(f"INSERT INTO tags_{number} VALUES (2147483000)" for number in range(7)),
+        "SELECT setval('n', 214748300)",
+    )
+    found = {found.name: found for found in evolve.id_uses(engine)}
+    for number in range(7):
+        column = found[f"tags_{number}.id"]
+        computes = number < len(computing)
+        assert (column.computed, column.behind is None, column.sequence is None) == (computes, computes, computes)
+        assert (column.share > 0.99) is computes
+    assert "codes.code" not in found
+
+
+def test_children_count_with_their_table_unless_they_have_a_sequence_of_their_own(engine: Engine) -> None:
+    run(
+        engine,
+        "CREATE TABLE tags (id serial PRIMARY KEY)",
+        "CREATE TABLE labels (PRIMARY KEY (id)) INHERITS (tags)",
+        "CREATE TABLE marks (PRIMARY KEY (id)) INHERITS (tags)",
+        "CREATE SEQUENCE own OWNED BY marks.id",
+        "ALTER TABLE marks ALTER id SET DEFAULT nextval('own')",
+        "CREATE TABLE visits (id serial, day date, PRIMARY KEY (id, day)) PARTITION BY RANGE (day)",
+        "CREATE TABLE visits_past PARTITION OF visits FOR VALUES FROM (MINVALUE) TO (MAXVALUE)",
+        "INSERT INTO visits VALUES (7, '2026-01-01')",
+    )
+    found = {found.name: found.sequence for found in evolve.id_uses(engine)}
+    assert (found["tags.id"], found["marks.id"]) == ("'tags_id_seq'", "'own'")
+    # Its key is one, and has no sequence that is not counted already.
+    assert found["labels.id"] is None
+    assert "visits_past.id" not in found
+    assert use(engine, "visits.id").taken == 7
+
+
+def test_a_large_table_is_read_by_an_index_only(engine: Engine) -> None:
+    run(
+        engine,
+        "CREATE TABLE tags (gym integer, id serial, PRIMARY KEY (gym, id))",
+        "INSERT INTO tags VALUES (1, 5)",
+    )
+    assert use(engine, "tags.id").taken == 5
+    run(engine, "UPDATE pg_class SET relpages = 100000 WHERE relname = 'tags'")
+    assert (use(engine, "tags.id").unread, use(engine, "tags.id").taken) == ("no index", None)
+    run(engine, "CREATE INDEX ON tags (id)")
+    assert (use(engine, "tags.id").unread, use(engine, "tags.id").taken) == (None, 5)

@@ -103,10 +103,11 @@ def _show_tables(status: Status, uses: Sequence[IdUse]) -> None:
         headings.append("is")
         rows = [[*row, status.placement[str(row[0])]] for row in rows]
     if uses:
-        of_tables = {use.table: use for use in uses if use.table in status.tables}
+        # Of several in a table, that which has used the most.
+        of_tables = {use.table: use for use in reversed(uses) if use.table in status.tables}
         rows = [[*row, *_id_cells(of_tables.get(str(row[0])))] for row in rows]
         for use in uses:
-            if use.table not in of_tables:
+            if use not in of_tables.values():
                 rows.append([use.name, *[None for _ in headings[1:]], *_id_cells(use)])
         headings += ["ids used", "ids end about"]
     console.table(headings, rows)

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tatame_db.doctor.checks import LINES
 from tatame_db.doctor.examination import Examination, Setup
+from tatame_db.doctor.failures import not_checked
 from tatame_db.doctor.finding import Answer, Finding, Verdict, unknown
 from tatame_db.doctor.limits import LIMITS
 from tatame_db.errors import TatameError, fact
@@ -147,10 +148,4 @@ def _not_checked(line: Line, examination: Examination, error: Exception) -> Answ
     cause = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(cause, psycopg.errors.InsufficientPrivilege):
         return _without_right(line, examination, str(cause.diag.message_primary))
-    if isinstance(cause, psycopg.errors.QueryCanceled | psycopg.errors.LockNotAvailable):
-        return unknown(
-            f"a query took longer than {examination.limits.line_seconds} s, or waited for a lock",
-            "run it again when the server is less busy",
-        )
-    reason = cause.diag.message_primary if isinstance(cause, psycopg.Error) else None
-    return unknown(reason or str(cause).splitlines()[0], "fix the problem that PostgreSQL reports, and run it again")
+    return not_checked(examination, error)

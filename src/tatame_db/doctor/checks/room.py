@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
+
+from sqlalchemy.exc import DBAPIError
 
 from tatame_db.doctor import advice
-from tatame_db.doctor.finding import bad, good, named, size, unknown, warn, worst
+from tatame_db.doctor.failures import not_checked
+from tatame_db.doctor.finding import NAMED, bad, good, named, size, unknown, warn, worst
 from tatame_db.doctor.lines import line
-from tatame_db.evolve.ids import IdUse, read_uses
+from tatame_db.evolve.ids import IdUse, Unread, read_uses
 from tatame_db.evolve.placement import is_worker
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sqlalchemy import Row
+
     from tatame_db.doctor.examination import Examination
 from tatame_db.doctor.finding import Answer
 
@@ -31,22 +38,40 @@ _READ_ALL = (
 )
 def ids(examination: Examination) -> Answer | None:
     """How many ids each key and sequence has left, about when they end, and whether a sequence is behind its rows."""
+    read = _Reading(examination)
     # A sequence of a worker of Citus begins at the highest ids.
-    uses = [] if is_worker(examination.rows) else read_uses(examination.rows)
+    uses = [] if is_worker(examination.rows) else read_uses(read.rows)
     if not uses:
+        if read.failure:
+            raise read.failure
         return None
-    role, hidden = examination.known.role, [use.name for use in uses if not use.readable]
-    read = [use for use in uses if use.readable]
-    answers = [*(_answer_of_key(examination, use) for use in read), *(_behind(examination, use) for use in read)]
-    if hidden:
-        grant = _READ_ALL.format(role=role), advice.SUPERUSER
-        unread = unknown(f"{role} may not read {named(hidden)}", advice.sql(examination, grant))
-        return worst([*answers, unread], unread)
+    checks = (_answer_of_key, _behind)
+    answers = [check(examination, use, uses) for check in checks for use in uses]
+    unread = [*_unread(examination, uses, read), *_computed(uses)]
     most = uses[0]
-    return worst(answers, good(f"{most.name} has used the most: {most.share:.1%} of {most.largest:,}"))
+    return worst([*answers, *unread], good(f"{most.name} has used the most: {most.share:.1%} of {most.largest:,}"))
 
 
-def _answer_of_key(examination: Examination, use: IdUse) -> Answer | None:
+class _Reading:
+    """Queries of which some may fail, so that a table that is locked, or away, does not hide the others."""
+
+    def __init__(self, examination: Examination) -> None:
+        self.examination = examination
+        self.failure: DBAPIError | None = None
+        self.left = NAMED
+
+    def rows(self, query: str) -> Sequence[Row[Any]]:
+        try:
+            return self.examination.rows(query)
+        except DBAPIError as error:
+            if self.left == 0 or self.examination.expired:
+                raise
+            self.left -= 1
+            self.failure = error
+            return []
+
+
+def _answer_of_key(examination: Examination, use: IdUse, uses: list[IdUse]) -> Answer | None:
     limits, days = examination.limits, math.inf if use.days_left is None else use.days_left
     if use.share < limits.ids_warn and days >= limits.ids_warn_days:
         return None
@@ -61,11 +86,12 @@ def _answer_of_key(examination: Examination, use: IdUse) -> Answer | None:
     )
     if use.of_rows and use.of_sequence and use.of_rows > use.of_sequence * 2 > 0:
         text += f": a row has the id {use.of_rows:,}, and the sequence is at {use.of_sequence:,}"
-    rows = use.of_rows or use.first
-    if use.place and use.of_sequence and use.of_sequence > rows * 2 >= 0:
+    rows = _last_of_rows(use, uses) or use.first
+    known = all(other.compared for other in _filled(use, uses))
+    if use.place and known and use.of_sequence and use.of_sequence > rows * 2 >= 0:
         # By hand, or by an import that skipped ids.
         statement = f"SELECT setval({use.sequence}, {max(rows, 1)}, {str(rows > 0).lower()})"
-        back = advice.sql(examination, (statement, use.owner))
+        back = advice.sql(examination, (statement, use.sequence_owner or use.owner))
         return (bad if worse else warn)(
             f"{text}, and the largest id of a row is {rows:,}",
             f"if no row ever had a larger one, set the sequence back: {back}; otherwise, {enlarge}",
@@ -73,15 +99,57 @@ def _answer_of_key(examination: Examination, use: IdUse) -> Answer | None:
     return (bad if worse else warn)(text, enlarge)
 
 
-def _behind(examination: Examination, use: IdUse) -> Answer | None:
+def _behind(examination: Examination, use: IdUse, uses: list[IdUse]) -> Answer | None:
     """Rows were added with ids of their own, by hand or by a copy, and the sequence was not set."""
     if use.taken is None:
         return None
-    forward = advice.sql(examination, (f"SELECT setval({use.sequence}, {use.of_rows})", use.owner))
+    statement = f"SELECT setval({use.sequence}, {_last_of_rows(use, uses)})"
+    forward = advice.sql(examination, (statement, use.sequence_owner or use.owner))
     return (bad if use.next_is_taken else warn)(
         use.behind or "",
         f"set the sequence to the last id, unless it is a mistake: {forward}",
     )
+
+
+def _filled(use: IdUse, uses: list[IdUse]) -> list[IdUse]:
+    """Return the columns that the sequence of a key fills: the key, and perhaps others."""
+    return [other for other in uses if other == use or (use.sequence and other.sequence == use.sequence)]
+
+
+def _last_of_rows(use: IdUse, uses: list[IdUse]) -> int | None:
+    """Return the last id of a row in all columns that the sequence fills."""
+    found = [other.of_rows for other in _filled(use, uses) if other.of_rows is not None]
+    return max(found, key=lambda last: last * use.step, default=None)
+
+
+def _unread(examination: Examination, uses: list[IdUse], read: _Reading) -> Iterator[Answer]:
+    role = examination.known.role
+    names = {reason: [use.name for use in uses if use.unread == reason] for reason in get_args(Unread)}
+    if hidden := names["no right"]:
+        grant = _READ_ALL.format(role=role), advice.SUPERUSER
+        yield unknown(f"{role} may not read {named(hidden)}", advice.sql(examination, grant))
+    if hidden := names["hidden rows"]:
+        yield unknown(
+            f"row-level security hides rows of {named(hidden)} from {role}",
+            "examine the database with the address of the owner of the tables, or of a role with BYPASSRLS",
+        )
+    if large := names["no index"]:
+        yield unknown(
+            f"to find the last row by {named(large)} takes long without an index that begins with the column",
+            "create one, or compare the last id of a row with the sequence by hand",
+        )
+    if failed := names["failed"]:
+        assert read.failure is not None  # noqa: S101, for the type checker
+        yield not_checked(examination, read.failure, named(failed))
+
+
+def _computed(uses: list[IdUse]) -> Iterator[Answer]:
+    if names := [use.name for use in uses if use.computed and use.unique]:
+        yield unknown(
+            f"the default of {named(names)} computes with a sequence, so whether its next id is that of a row cannot"
+            " be told",
+            "compare the last row with the next value of the default by hand",
+        )
 
 
 @line(
