@@ -497,6 +497,18 @@ def test_a_session_that_the_server_ended_is_named(writer: Client, belts: tuple[D
     assert "idle-in-transaction timeout" in wait_for_end()["ended"]
 
 
+def test_a_commit_whose_answer_is_lost_is_not_called_a_rollback(writer: Client) -> None:
+    body = "BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END"
+    writer.run(f"CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS '{body}'")
+    timing = "AFTER INSERT ON belts DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"
+    writer.run(f"CREATE CONSTRAINT TRIGGER lose {timing} EXECUTE FUNCTION lose()")
+    for end in ("COMMIT", "/* so */ end work", "PREPARE TRANSACTION 'x'"):
+        writer.script("BEGIN; INSERT INTO belts VALUES (70, 'x')")
+        assert "check whether PostgreSQL had committed it" in writer.error(end)["means"]
+    writer.script("BEGIN; INSERT INTO belts VALUES (70, 'x')")
+    assert "was rolled back" in writer.error("SELECT pg_terminate_backend(pg_backend_pid())")["means"]
+
+
 def test_idle_sessions_end_and_there_are_at_most_twenty(
     reader: Client, belts: tuple[Database, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

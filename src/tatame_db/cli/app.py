@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from tatame_db.cli import console
+from tatame_db.database import commits
 from tatame_db.errors import NOTHING_CHANGED, TatameError, fact
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 ROLLED_BACK = "unfinished changes were rolled back"
+MAY_BE_COMMITTED = (
+    "either all of the last transaction was committed, or nothing of it; `tatame-db status`, `tatame-db check` and"
+    " `tatame-db roles` show which"
+)
 
 
 class Group(TyperGroup):
@@ -37,11 +42,13 @@ class Group(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command and print its error, if it is an expected one."""
+        commits.forget()
         try:
             return super().invoke(ctx)
         except (KeyboardInterrupt, typer.Abort) as stopped:
-            _say_with_notes(f"\ninterrupted: {ROLLED_BACK}", stopped)
-            _answer_error("Interrupted", "interrupted", ROLLED_BACK, "run the command again", stopped)
+            state = MAY_BE_COMMITTED if commits.may_be_committed() else ROLLED_BACK
+            _say_with_notes(f"\ninterrupted: {state}", stopped)
+            _answer_error("Interrupted", "interrupted", state, "run the command again", stopped)
             raise typer.Exit(INTERRUPTED) from None
         except TyperException as mistyped:
             # Only the whole message names the option.

@@ -160,8 +160,10 @@ def up(
         empty = seed.is_empty(connection) and not no_seed
     if empty and is_local(target.database.address) and target.settings.environment != "production":
         # Another `up` may have seeded it since.
-        with contextlib.suppress(seed.DatabaseNotEmpty), engine.begin() as connection:
-            console.say(f"seeded {sum(seed.seed(connection).values()):,} rows")
+        with contextlib.suppress(seed.DatabaseNotEmpty):
+            with engine.begin() as connection:
+                rows = sum(seed.seed(connection).values())
+            console.say(f"seeded {rows:,} rows")
     elif empty:
         console.say("not seeded: `tatame-db up` seeds local databases only, and none in production")
     _show(evolve.status(engine), _origin(target, database_url))

@@ -11,6 +11,7 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy import URL, Engine, event
 from sqlalchemy.exc import DisconnectionError
 
+from tatame_db.database import commits
 from tatame_db.database.address import parse_address, readable, without_environment
 from tatame_db.database.citus import HAS_CITUS, SEQUENTIAL, is_query, know
 from tatame_db.database.connecting import DatabasePool, PoolStatistics
@@ -287,7 +288,8 @@ class Connections:
         server = driver_connection(dbapi_connection).pgconn
         if server.transaction_status == TransactionStatus.INERROR and not self.shares_transaction:
             raise TransactionAborted
-        self._commit_of_dialect(dbapi_connection)
+        with commits.committing():
+            self._commit_of_dialect(dbapi_connection)
 
     def _execute(
         self, cursor: DBAPICursor, statement: str, parameters: Any, context: ExecutionContext | None = None
@@ -298,6 +300,8 @@ class Connections:
         nothing ran in the transaction before it. A later statement fails, with all that the transaction did.
         """
         connection = None if context is None else context.root_connection
+        autocommit = connection is not None and driver_connection(connection).autocommit
+        commits.began(commits_itself=autocommit and not is_query(statement))
         if connection is None or driver_connection(connection).pgconn.transaction_status != TransactionStatus.IDLE:
             self._execute_of_dialect(cursor, statement, parameters, context)
             return
@@ -307,7 +311,7 @@ class Connections:
             if not is_stale(error):
                 raise
             # Either lets psycopg forget what the session has prepared.
-            if driver_connection(connection).autocommit:
+            if autocommit:
                 cursor.execute("DEALLOCATE ALL")
             else:
                 connection.connection.rollback()

@@ -344,6 +344,13 @@ class OutcomeUnknown(TatameError):
 
 
 @fact
+class CommandOutcomeUnknown(OutcomeUnknown):
+    """The connection was lost while a command was committing."""
+
+    fix = "see with `tatame-db status`, `tatame-db check` or `tatame-db roles` which, before you run the command again"
+
+
+@fact
 class TransactionAborted(TatameError):
     """A transaction was to be committed after one of its statements had failed."""
 

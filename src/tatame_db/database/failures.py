@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from tatame_db.database.address import hosts_of, is_local
 from tatame_db.database.citus import is_on_citus
 from tatame_db.database.errors import (
+    CommandOutcomeUnknown,
     ConnectionCut,
     ConnectionRefused,
     DatabaseMissing,
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
 
     from psycopg.pq.abc import PGconn
     from sqlalchemy import URL
-
-    from tatame_db.errors import TatameError
 
 # libpq gives no SQLSTATE for a connection that was never made, so only its text can tell. A server may answer in any
 # language, and then it is `ConnectionRefused`; libpq and poolers answer in English. Written in lower case.
@@ -174,7 +173,7 @@ def is_stale(error: psycopg.Error) -> bool:
     )
 
 
-def loss_in_words(error: BaseException) -> TatameError | None:
+def loss_in_words(error: BaseException) -> ConnectionCut | OutcomeUnknown | None:
     """Return the error of a connection that was lost in the middle of a command; others are `None`."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(error, DBAPIError):
@@ -186,7 +185,7 @@ def loss_in_words(error: BaseException) -> TatameError | None:
     reason = (str(cause).strip().splitlines() or ["no reason is known"])[0]
     # SQLAlchemy runs COMMIT without a statement's text.
     if isinstance(error, DBAPIError) and error.statement is None:
-        return OutcomeUnknown(name="tatame-db", reason=reason)
+        return CommandOutcomeUnknown(name="tatame-db", reason=reason)
     return ConnectionCut(reason=reason)
 
 

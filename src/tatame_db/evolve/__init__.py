@@ -11,11 +11,18 @@ from tatame_db.evolve.ids import IdUse, id_uses
 from tatame_db.evolve.lint import Linted, LintFailed, has_released, lint
 from tatame_db.evolve.lock import DirectAddressNeeded, Retry, Timeouts
 from tatame_db.evolve.losses import DataLoss
-from tatame_db.evolve.migrate import MigrationStep, migrate, rollback
-from tatame_db.evolve.migration_errors import MigrationFailed, MigrationRaised, NeedsDatabase, TransactionEnded
+from tatame_db.evolve.migrate import migrate, rollback
+from tatame_db.evolve.migration_errors import (
+    MigrationFailed,
+    MigrationOutcomeUnknown,
+    MigrationRaised,
+    NeedsDatabase,
+    TransactionEnded,
+)
 from tatame_db.evolve.migration_file import Generated
 from tatame_db.evolve.placement import places
 from tatame_db.evolve.push import Push, push
+from tatame_db.evolve.record import MigrationStep
 from tatame_db.evolve.script import NoScript, migration_sql
 from tatame_db.evolve.status import (
     ColumnsMissing,
@@ -44,6 +51,7 @@ __all__ = [
     "Linted",
     "MigrationEdited",
     "MigrationFailed",
+    "MigrationOutcomeUnknown",
     "MigrationRaised",
     "MigrationStep",
     "MigrationUnreadable",

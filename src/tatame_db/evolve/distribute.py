@@ -120,13 +120,12 @@ def distribute(
             end_sessions(connection)
         for number, step in enumerate(planned.steps):
             try:
-                _run(connection, step)
+                _run(connection, step, on_step)
             except DBAPIError as error:
                 connection.rollback()
                 raise _failed(connection, error, step, number, len(planned.steps)) from error
             except NodeUnavailable as error:
                 raise _failed_on_node(error, step, number, len(planned.steps)) from error
-            on_step(step)
         return planned
 
 
@@ -225,14 +224,18 @@ def _clear(names: list[str]) -> str:
     return f"SELECT truncate_local_data_after_distributing_table(t) FROM unnest(ARRAY[{tables}]::regclass[]) AS t"
 
 
-def _run(connection: Connection, step: PlacementStep) -> None:
-    """Run a step in a transaction that lets no one else see the tables. Raises `RowsDiffer`, `CopyNotCounted`."""
+def _run(connection: Connection, step: PlacementStep, on_step: Callable[[PlacementStep], None]) -> None:
+    """Run a step in a transaction that lets no one else see the tables, and report it after the commit.
+
+    Raises `RowsDiffer`, `CopyNotCounted`.
+    """
     everything = list(Base.metadata.tables)
     if _REPLICATE in step.sql:
         # Citus copies in sessions of its own, which would wait for a lock of this one. A later step would copy too.
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         run_verbatim(connection, step.sql)
         connection.commit()
+        on_step(step)
         for name in everything:
             _refuse_unequal_copies(connection, name)
         return
@@ -254,6 +257,7 @@ def _run(connection: Connection, step: PlacementStep) -> None:
             connection.rollback()
             raise RowsDiffer(table=name, before=rows, after=after, where="", stays=False)
     connection.commit()
+    on_step(step)
     if step.table is not None:
         _refuse_unequal_copies(connection, step.table)
 
@@ -261,14 +265,22 @@ def _run(connection: Connection, step: PlacementStep) -> None:
 def _refuse_unequal_copies(connection: Connection, name: str) -> None:
     """Count the rows of each copy of a reference table. Raises `RowsDiffer`, `CopyNotCounted`."""
     table = constant(public(name))
-    connection.execute(text(f"LOCK TABLE {public(name)} IN SHARE MODE"))
-    rows = _count(connection, name)
-    copies = run_verbatim(
-        connection,
-        "SELECT nodename || ':' || nodeport AS node, success, result FROM"
-        f" run_command_on_placements({table}, 'SELECT count(*) FROM %s')"
-        f" WHERE EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = {table}::regclass AND repmodel = 't')",
-    ).all()
+    try:
+        connection.execute(text(f"LOCK TABLE {public(name)} IN SHARE MODE"))
+        rows = _count(connection, name)
+        copies = run_verbatim(
+            connection,
+            "SELECT nodename || ':' || nodeport AS node, success, result FROM"
+            f" run_command_on_placements({table}, 'SELECT count(*) FROM %s')"
+            f" WHERE EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = {table}::regclass AND repmodel = 't')",
+        ).all()
+    except (DBAPIError, NodeUnavailable) as error:
+        if isinstance(error, DBAPIError) and error.connection_invalidated:
+            raise
+        connection.rollback()
+        # The step is committed by now, so its failure would be wrong.
+        reason = error.reason if isinstance(error, NodeUnavailable) else postgres_message(connection, error)
+        raise CopyNotCounted(table=name, node="the coordinator", message=reason) from error
     connection.rollback()
     for copy in copies:
         if not copy.success:

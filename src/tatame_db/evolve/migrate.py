@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,29 +11,30 @@ import psycopg
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import RevisionStep
 from alembic.util import CommandError
-from sqlalchemy import event, text
-from sqlalchemy.exc import StatementError
+from sqlalchemy.exc import DBAPIError, StatementError
 
 from tatame_db.database.dialect import VERSION_SCHEMA
 from tatame_db.database.driver import driver_connection
+from tatame_db.database.errors import DatabaseUnavailable
 from tatame_db.database.failures import loss_in_words
 from tatame_db.errors import TatameError
 from tatame_db.evolve import stored
-from tatame_db.evolve.autocommit import IndexInvalid, invalid_indexes, refuse_mixed
+from tatame_db.evolve.autocommit import invalid_indexes, refuse_mixed
 from tatame_db.evolve.blockers import blockers
 from tatame_db.evolve.effects import effects_of
 from tatame_db.evolve.failure import is_limit_of_citus, missing_rights_of, postgres_message, sqlstate
-from tatame_db.evolve.history import History, checksum, configuration, steps_before
+from tatame_db.evolve.history import History, configuration, steps_before
 from tatame_db.evolve.lock import MIGRATION_LOCK_TIMEOUT_MS, Retry, Timeouts, exclusive, ignore
 from tatame_db.evolve.losses import losses_of
 from tatame_db.evolve.migration_errors import (
     MigrationFailed,
+    MigrationOutcomeUnknown,
     MigrationRaised,
     NeedsDatabase,
     TooFewMigrations,
     TransactionEnded,
 )
-from tatame_db.evolve.statements import ends_transaction
+from tatame_db.evolve.record import EndsTransaction, MigrationStep, Record
 from tatame_db.evolve.user_code import line_in, problem_of
 from tatame_db.evolve.worker import refuse_worker
 from tatame_db.roles import explained
@@ -53,113 +53,6 @@ if TYPE_CHECKING:
 RETRY_PAUSES_SECONDS = (0.5, 1.0, 2.0, 3.0, 4.0, 4.0, 4.0, 4.0, 4.0)
 
 
-class _EndsTransaction(Exception):
-    def __init__(self, statement: str) -> None:
-        super().__init__(statement)
-        self.statement = statement
-
-
-@dataclass(frozen=True)
-class MigrationStep:
-    """A migration that was applied or undone, the first line of its docstring, and the time it took."""
-
-    revision: str
-    sentence: str
-    seconds: float
-
-
-@dataclass
-class Record:
-    """Records each step in the step's own transaction: Alembic calls it after the step and before the commit."""
-
-    connection: Connection
-    on_step: Callable[[MigrationStep], None] = ignore
-    steps: list[MigrationStep] = field(default_factory=list[MigrationStep])
-    started: float = field(default_factory=time.perf_counter)
-    stayed: list[str] = field(default_factory=list[str])
-    """The statements of this step that ran outside a transaction."""
-    is_in_step: bool = False
-    """Whether the code of a migration runs."""
-    has_run: bool = False
-    """Whether that code ran a statement in its transaction."""
-    rolled_back: bool = False
-    """Whether it rolled the transaction back."""
-    settings: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
-    """The settings of the session before the first step."""
-
-    def begin(self) -> None:
-        """Begin a step: Alembic calls it just before the code of the migration."""
-        self.is_in_step, self.has_run, self.rolled_back = True, False, False
-        self.started = time.perf_counter()
-
-    def __call__(self, *, step: Any, **_: Any) -> None:
-        """Record the step. Raises `IndexInvalid`."""
-        script = step.up_revision
-        self.is_in_step = False
-        if self.rolled_back and not self.stayed:
-            raise _EndsTransaction("ROLLBACK")
-        if self.stayed and (invalid := invalid_indexes(self.connection)):
-            raise IndexInvalid(revision=script.revision, indexes=invalid)
-        for applied in step.up_revisions if step.is_upgrade else (script,):
-            self._insert(applied) if step.is_upgrade else self._delete(applied)
-        done = MigrationStep(script.revision, script.doc, time.perf_counter() - self.started)
-        self.stayed.clear()
-        self.steps.append(done)
-        self.on_step(done)
-
-    def reset_settings(self) -> None:
-        """Give the session the settings that it had before the first step, whatever a step has set."""
-        self.is_in_step = False
-        if self.settings:
-            self.connection.execute(text("RESET ALL"))
-            self.connection.execute(text("SELECT set_config(:name, :value, false)"), self.settings)
-        else:
-            query = text("SELECT name, setting AS value FROM pg_settings WHERE source = 'session'")
-            self.settings = [dict(row) for row in self.connection.execute(query).mappings()]
-        self.connection.commit()
-
-    def watch(self) -> None:
-        """Refuse statements that end the transaction of a step, and note those that run outside of one."""
-
-        def before(*arguments: Any) -> None:
-            statement: str = arguments[2]
-            if ends_transaction(statement):
-                raise _EndsTransaction(statement)
-
-        def after(*arguments: Any) -> None:
-            if driver_connection(self.connection).autocommit:
-                self.stayed.append(arguments[2])
-            else:
-                self.has_run = True
-
-        def commit(_: Connection) -> None:
-            # An `autocommit_block` commits before it begins, and nothing was done by then.
-            if self.is_in_step and self.has_run:
-                raise _EndsTransaction("COMMIT")
-
-        def rollback(_: Connection) -> None:
-            self.rolled_back = self.rolled_back or self.is_in_step
-
-        event.listen(self.connection, "before_cursor_execute", before)
-        event.listen(self.connection, "after_cursor_execute", after)
-        event.listen(self.connection, "commit", commit)
-        event.listen(self.connection, "rollback", rollback)
-
-    def _insert(self, script: Script) -> None:
-        self.connection.execute(
-            text(
-                f"INSERT INTO {VERSION_SCHEMA}.applied (revision, checksum) VALUES (:revision, :checksum)"
-                " ON CONFLICT (revision) DO UPDATE SET checksum = excluded.checksum, applied_at = excluded.applied_at"
-            ),
-            {"revision": script.revision, "checksum": checksum(script)},
-        )
-
-    def _delete(self, script: Script) -> None:
-        self.connection.execute(
-            text(f"DELETE FROM {VERSION_SCHEMA}.applied WHERE revision = :revision"), {"revision": script.revision}
-        )
-
-
 def migrate(
     engine: Engine | AsyncEngine,
     revision: str = "head",
@@ -170,7 +63,7 @@ def migrate(
 ) -> list[MigrationStep]:
     """Apply the pending migrations up to `revision`, oldest first; return those that ran.
 
-    Each migration is one transaction and is committed before the next begins; `on_step` is called before that commit.
+    Each migration is one transaction and is committed before the next begins; `on_step` is called after that commit.
     The engine may be sync or async: the run opens a connection of its own to the same address, and a coroutine calls
     `await asyncio.to_thread(evolve.migrate, engine)`. A second run on the same database waits for the first and finds
     nothing to do. A migration that does not get a lock in time is rolled back and retried, so that it does not block
@@ -184,8 +77,9 @@ def migrate(
         >>> evolve.migrate(engine)
         []
 
-    Raises `MigrationFailed`, `MigrationEdited`, `MigrationUnreadable`, `TwoHeads`, `RevisionUnknown`, `DatabaseAhead`,
-    `DirectAddressNeeded`, `AutocommitMixed`, `TransactionEnded`, `IndexInvalid`, `RightsMissing`, `NotCoordinator`.
+    Raises `MigrationFailed`, `MigrationOutcomeUnknown`, `MigrationEdited`, `MigrationUnreadable`, `TwoHeads`,
+    `RevisionUnknown`, `DatabaseAhead`, `DirectAddressNeeded`, `AutocommitMixed`, `TransactionEnded`, `IndexInvalid`,
+    `RightsMissing`, `NotCoordinator`.
     """
     history, timeouts = History(), timeouts or Timeouts()
     with (
@@ -286,7 +180,10 @@ def _run(
         failed, blocking = steps[0].revision, list[str]()
         limit_ms = timeouts.lock_timeout_ms or MIGRATION_LOCK_TIMEOUT_MS
         try:
-            with blockers(connection.engine.url, _backend_pid(connection), limit_ms / 2_000) as blocking:
+            with (
+                record.noting_interrupt(),
+                blockers(connection.engine.url, _backend_pid(connection), limit_ms / 2_000) as blocking,
+            ):
                 # Counting the rows waits for locks too.
                 if agree and not is_agreed and (losses := losses_of_steps(connection, history, steps)):
                     # Otherwise consent to a loss would be asked of a role that can cause none.
@@ -294,7 +191,7 @@ def _run(
                     agree(losses)
                 is_agreed = True
                 run_steps(config, history, steps[:1], on_begin=record.begin)
-        except _EndsTransaction as error:
+        except EndsTransaction as error:
             connection.rollback()
             applied = [step.revision for step in record.steps]
             raise TransactionEnded(revision=failed.revision, statement=error.statement, applied=applied) from None
@@ -330,6 +227,8 @@ def _run(
                 place=f"{file.name}, line {line}",
                 applied=[step.revision for step in record.steps],
             ) from error
+        else:
+            record.report()
         steps = remaining()
     return record.steps
 
@@ -338,22 +237,37 @@ def _backend_pid(connection: Connection) -> int:
     return driver_connection(connection).info.backend_pid
 
 
-def _failure(record: Record, failed: Script, error: StatementError, blocking: list[str]) -> MigrationFailed:
+def _failure(record: Record, failed: Script, error: StatementError, blocking: list[str]) -> TatameError:
+    lost, applied = loss_in_words(error), [step.revision for step in record.steps]
+    # SQLAlchemy runs COMMIT without a statement's text.
+    if lost and record.done and error.statement is None:
+        return MigrationOutcomeUnknown(name=f"migration {failed.revision}", reason=lost.reason, applied=applied)
     message = postgres_message(record.connection, error)
     if blocking and isinstance(error.orig, psycopg.errors.LockNotAvailable):
         message += f"; held by {', '.join(blocking)}"
     return MigrationFailed(
         revision=failed.revision,
-        statement=error.statement or "",
+        statement=error.statement or "COMMIT",
         message=message,
         sqlstate=sqlstate(error),
-        applied=[step.revision for step in record.steps],
+        applied=applied,
         stayed=record.stayed,
-        invalid=invalid_indexes(record.connection) if _is_concurrent(error) or record.stayed else [],
+        invalid=_invalid_after(record, error),
         rights=missing_rights_of(record.connection, error, "migrate"),
         on_citus=is_limit_of_citus(record.connection, error),
-        lost=sqlstate(error) is None and loss_in_words(error) is not None,
+        lost=sqlstate(error) is None and lost is not None,
+        unanswered=lost is not None and bool(record.outside),
     )
+
+
+def _invalid_after(record: Record, error: StatementError) -> list[str]:
+    if not (_is_concurrent(error) or record.stayed):
+        return []
+    try:
+        return invalid_indexes(record.connection)
+    except (DatabaseUnavailable, DBAPIError):
+        # The server is away; the next run finds them.
+        return []
 
 
 def _is_concurrent(error: StatementError) -> bool:

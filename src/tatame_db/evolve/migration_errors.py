@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from tatame_db.database.errors import OutcomeUnknown
 from tatame_db.errors import TatameError, fact
 from tatame_db.evolve.failure import DUPLICATE_TABLE, fix_for, indented
 
@@ -48,6 +49,8 @@ class MigrationFailed(TatameError):
     """Whether Citus does not support the statement."""
     lost: bool = False
     """Whether the connection was lost during the statement."""
+    unanswered: bool = False
+    """Whether it was lost during a statement outside a transaction."""
     what = "migration {revision} failed at\n\n{sql}\n\n{reporter} reports: {message}{lacks}"
     means = "{rest}"
     fix = "{advice}, then run the command again"
@@ -69,6 +72,8 @@ class MigrationFailed(TatameError):
         if self.stayed:
             steps = "\n\n".join(map(indented, self.stayed))
             parts = [f"These steps of it ran outside a transaction and stay:\n\n{steps}\n\n"]
+        if self.unanswered:
+            parts = ["The statement ran outside a transaction, so it may be done, or not.", *parts[: len(self.stayed)]]
         if self.invalid:
             parts.append(f"There is an invalid index: {', '.join(self.invalid)}.")
         return " ".join([*parts, _before(self.applied)])
@@ -94,6 +99,20 @@ class MigrationFailed(TatameError):
     def lacks(self) -> str:
         """The rights that the role lacks."""
         return f"; {self.rights.what}" if self.rights else ""
+
+
+@fact
+class MigrationOutcomeUnknown(OutcomeUnknown):
+    """The connection was lost while a migration was committed; the migrations before it stay applied."""
+
+    applied: list[str]
+    means = "Either all of it was committed, or nothing; the answer of the server is lost. {before}"
+    fix = "see with `tatame-db status` which migrations are applied before you run the command again"
+
+    @property
+    def before(self) -> str:
+        """The migrations of the same run that stay applied."""
+        return _before(self.applied)
 
 
 @fact

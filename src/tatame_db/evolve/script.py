@@ -18,7 +18,8 @@ from tatame_db.evolve.effects import Observation
 from tatame_db.evolve.history import History, configuration, current_revisions
 from tatame_db.evolve.lock import LOCK_KEY, MIGRATION_LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS
 from tatame_db.evolve.losses import losses_of
-from tatame_db.evolve.migrate import Record, migrate, run_steps, upgrades
+from tatame_db.evolve.migrate import migrate, run_steps, upgrades
+from tatame_db.evolve.record import Record
 from tatame_db.roles import explained
 from tatame_db.server.scratch import scratch
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from sqlalchemy.exc import DBAPIError
 
+from tatame_db.database import commits
 from tatame_db.database.address import readable
 from tatame_db.database.dialect import literal
 from tatame_db.database.errors import ServerReadOnly
@@ -79,8 +80,8 @@ class ConnectionLost(TatameError):
     reason: str
     what = "the connection to the {database} was lost: {reason}"
     means = (
-        "Unfinished work was rolled back. Keys and indexes of the target that were dropped for a copy are restored by "
-        "the next one."
+        "What was not committed is rolled back. Keys and indexes of the target that were dropped for a copy are "
+        "restored by the next one."
     )
     fix = "run the command again"
 
@@ -201,6 +202,7 @@ class MoveConnection:
 
         Raises `ConnectionLost` if the server is silent for `SILENCE_SECONDS`, and what `attribute_errors` raises.
         """
+        commits.began(commits_itself=False)
         with attribute_errors(self), watchdog(self):
             # psycopg's types accept `str` only as a literal.
             return self.driver.execute(query.encode(), parameters).fetchall()
@@ -215,8 +217,16 @@ class MoveConnection:
 
         Raises what `attribute_errors` raises.
         """
+        commits.began(commits_itself=False)
         with attribute_errors(self):
             return self.driver.execute(statement.encode(), parameters).rowcount
+
+    def commit(self) -> None:
+        """Commit; a command that is interrupted meanwhile does not report that it was rolled back."""
+        with commits.committing():
+            self.driver.commit()
+        # Each commit of a move is recorded with it.
+        commits.began(commits_itself=False)
 
     def abort(self) -> None:
         """Cancel the running statement and shut the socket down, so that a thread that waits for it wakes up.

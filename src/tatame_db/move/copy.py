@@ -131,7 +131,7 @@ def _copy(
     run = _begin(record, preparation)
     with _recording_failure(record, run):
         # Committed before any work, so that the run is on record however it ends.
-        target.driver.commit()
+        target.commit()
         copied, kept = _copy_tables(preparation, connections, run, on_table, follower)
         on_stage(Stage.RESTORE, None)
         restore_with_missing(target)
@@ -169,7 +169,7 @@ def _copy(
         )
         on_stage(Stage.RECORD, None)
         record.end_run(run, "proven", report=asdict(report))
-        target.driver.commit()
+        target.commit()
     if target.not_replicated:
         raise NotReplicated(reason=target.not_replicated[0])
     return report
@@ -193,7 +193,7 @@ def _recording_failure(record: Record, run: int) -> Generator[None]:
             with contextlib.suppress(psycopg.Error, TatameError):
                 clean_up(record.target)
                 record.end_run(run, outcome, error=_summary(error))
-                driver.commit()
+                record.target.commit()
         raise
 
 
@@ -241,7 +241,7 @@ def _copy_tables(
     record = Record(connections.target)
     follower.on_stage(Stage.DROP, None)
     record.park(partial(_is_parked, preparation, changes))
-    connections.target.driver.commit()
+    connections.target.commit()
     tasks = [TableTask(run, table, changes.get(table.name)) for table in preparation.tables]
     work = partial(copy_table, preparation, follower=follower)
     copied = run_tasks(connections, preparation.options.jobs, tasks, work, on_table)
@@ -250,7 +250,7 @@ def _copy_tables(
     for table in preparation.mapping.unknown:
         follower.on_stage(Stage.KEEP, table.name)
         kept[table.name] = copy_rejects(preparation, connections, run, table.name).digest
-    connections.target.driver.commit()
+    connections.target.commit()
     return copied, kept
 
 
@@ -311,7 +311,7 @@ def _prove_unchanged(
     # What was changed on the target differs from the source because of that.
     not_proven = [name for name in differing if name not in changed]
     if changed or not_proven:
-        target.driver.commit()
+        target.commit()
     if changed:
         raise ChangedAfterProof(tables=changed, not_proven=not_proven)
     if not_proven:

@@ -160,7 +160,7 @@ def copy_table(preparation: Preparation, connections: Connections, task: TableTa
         # A source over REST was not read at one moment, so only a second reading proves it.
         proven=connections.source.reread is None,
     )
-    target.driver.commit()
+    target.commit()
     follower.on_stage(Stage.NUMBER, table.name)
     make_ready(target, table.table, preparation.highest_ids[table.name], changed=task.changes is not None)
     (_, source_digest), (_, target_digest) = contents.digests

@@ -44,7 +44,7 @@ def lock_and_find_changed(target: MoveConnection, outdated: Collection[str]) -> 
     """
     copied = {name: last for name, last in Record(target).tables().items() if name in phases() and name not in outdated}
     # Ends the transaction, so that the rows are seen as of a moment after the lock.
-    target.driver.commit()
+    target.commit()
     if not copied:
         return []
     target.execute(f"LOCK TABLE {', '.join(public(name) for name in phases() if name in copied)} IN SHARE MODE")

@@ -123,7 +123,7 @@ def validate_keys(target: MoveConnection) -> None:
         except psycopg.errors.ForeignKeyViolation:
             target.driver.rollback()
             violations.append(f"{counted(_violating_rows(target, table, key), 'row')} of {table} violate {key}")
-        target.driver.commit()
+        target.commit()
     if violations:
         raise ForeignKeyViolated(violations=violations)
 

@@ -208,7 +208,7 @@ def open_for_writing(
         _open_source(source, opened_target, on_locked) as opened_source,
         report_loss(opened_target),
     ):
-        opened_target.driver.commit()
+        opened_target.commit()
         yield Connections(opened_source, opened_target)
 
 
@@ -230,7 +230,7 @@ def open_both_for_writing(
         if opened_source.identity == opened_target.identity:
             raise SameDatabase(where=opened_source.readable)
         opened_source.driver.rollback()
-        opened_target.driver.commit()
+        opened_target.commit()
         yield Connections(opened_source, opened_target)
 
 
@@ -279,7 +279,7 @@ def reopen(connections: Connections, snapshot: str) -> Generator[Connections]:
         connection.commit()
         target = replace(connections.target, driver=driver_connection(connection))
         _pin_target(target)
-        target.driver.commit()
+        target.commit()
         try:
             with report_loss(target):
                 yield Connections(replace(source, rest=first.rest, reread=first.reread), target)

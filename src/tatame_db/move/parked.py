@@ -75,7 +75,7 @@ def clean_up(target: MoveConnection) -> None:
     """Roll back, and let later commits of this session not wait for a standby, which may never answer."""
     target.driver.rollback()
     target.execute("SET synchronous_commit = local")
-    target.driver.commit()
+    target.commit()
 
 
 def restore(target: MoveConnection) -> None:
@@ -86,7 +86,7 @@ def restore(target: MoveConnection) -> None:
     record = Record(target)
     parked = record.parked_keys_and_indexes()
     partitioned = partitioned_tables(target)
-    target.driver.commit()
+    target.commit()
     problems: list[str] = []
     failures: dict[str, Exception] = {}
     for found in parked:
@@ -121,7 +121,7 @@ def restore_with_missing(target: MoveConnection) -> None:
     record = Record(target)
     for found in missing:
         record.mark_parked(found)
-    target.driver.commit()
+    target.commit()
     restore(target)
     # What could not be created because something else has its name, such as an invalid index.
     if missing := missing_keys_and_indexes(target):
@@ -144,4 +144,4 @@ def _restore(record: Record, found: KeyOrIndex, *, validate: bool) -> None:
         for statement in found.create_statements if validate else found.create_unvalidated_statements:
             target.execute(statement)
     record.forget_parked(found)
-    target.driver.commit()
+    target.commit()

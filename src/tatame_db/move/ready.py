@@ -67,7 +67,7 @@ def make_ready(target: MoveConnection, table: Table, highest_id: int, *, changed
     [analyzed] = target.row(f"SELECT reltuples >= 0 FROM pg_class WHERE oid = {literal(public(table.name))}::regclass")
     if changed or not analyzed:
         target.execute(f"ANALYZE {public(table.name)}")
-    target.driver.commit()
+    target.commit()
 
 
 def prove_ready(target: MoveConnection, table: Table) -> None:

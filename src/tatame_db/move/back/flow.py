@@ -135,7 +135,7 @@ class BackFlow:
     def compare_whole(self, tables: Collection[str]) -> list[Applied]:
         """Find the rows of these tables that differ, make them equal at the source, and commit."""
         applied = self.apply(self.differing(tables))
-        self.follower.driver.commit()
+        self.follower.commit()
         self._count_own_values(tables)
         return applied
 

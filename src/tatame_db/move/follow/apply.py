@@ -146,14 +146,14 @@ class ForwardFlow:
         self.mapping = read_mapping_to_target(self.connections)
         self.maps = {table.name: table for table in self.mapping.tables}
         refuse_disabled_keys(self.follower, Record(self.follower).parked())
-        self.follower.driver.commit()
+        self.follower.commit()
 
     def _close_target(self) -> None:
         closed = closed_tables(self.follower)
         if still_open := [name for name in self._tables if name not in closed]:
             token = make_token(self.follower)
             closing(self.follower, still_open, token_hash(token), pause_at_most_seconds=_CLOSING_SECONDS)
-            self.follower.driver.commit()
+            self.follower.commit()
 
     def apply(self, keys: Keys[str, Collection[str]]) -> list[Applied]:
         """Make the rows with these ids equal, prove it and record it; the caller commits.
@@ -178,7 +178,7 @@ class ForwardFlow:
         try:
             keys = self._differing(chosen)
             applied = self.apply(keys) if keys else []
-            self.follower.driver.commit()
+            self.follower.commit()
         except WholeComparisonNeeded:
             self.follower.driver.rollback()
             # The source is the home, so that its tables are empty is a change like any other.

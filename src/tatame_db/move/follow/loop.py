@@ -250,7 +250,7 @@ class Following:
         if changed.keys:
             try:
                 applied = flow.apply(changed.keys)
-                flow.follower.driver.commit()
+                flow.follower.commit()
             except WholeComparisonNeeded:
                 return self._compare(flow, flow.tables)
         compared = self.coverage.compared if self.coverage else {}

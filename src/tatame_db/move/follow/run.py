@@ -102,7 +102,7 @@ def follow_target(
             for moved in left.keys() - {*flow.tables}:
                 del left[moved]
             flow.mark_returned(connections.target)
-            connections.target.driver.commit()
+            connections.target.commit()
 
     def report(lag: Lag) -> None:
         on_lag(replace(lag, not_returned=summary(left)))

@@ -92,7 +92,7 @@ def removal(connection: MoveConnection, kind: str, name: str, statements: list[s
                 continue
             yield Removal(connection.name, kind, name, str(error.diag.message_primary))
             return
-        connection.driver.commit()
+        connection.commit()
         yield Removal(connection.name, kind, name)
         return
 

@@ -170,7 +170,7 @@ class _Switch:
         # The homes are changed, whether this can be stored or not.
         with contextlib.suppress(psycopg.Error, TatameError):
             Record(way.target).end_run(self.recorded, "proven", report=asdict(report))
-            way.target.driver.commit()
+            way.target.commit()
         return report
 
     def _report(
@@ -279,7 +279,7 @@ class _Switch:
         for connection in (way.both.source, way.both.target):
             connection.driver.rollback()
         closing(way.closing, self.closed_again, way.token_hash, pause_at_most_seconds=self.allowed)
-        way.closing.driver.commit()
+        way.closing.commit()
         way.both.source.pin_settings(for_transaction=True)
         return homes(way.both)
 
@@ -299,7 +299,7 @@ class _Switch:
             way.flow.begin()
             way.flow.compare_whole(self.tables)
         way.mark_returned()
-        way.target.driver.commit()
+        way.target.commit()
         way.refuse_references(self.tables, self._staying)
 
     @property
@@ -384,7 +384,7 @@ class _Switch:
             way.mark_returned()
             way.flow.store_left(way.target, self.recorded, self.tables)
         else:
-            way.target.driver.commit()
+            way.target.commit()
 
     def _open_and_close(self) -> None:
         way = self.way
@@ -401,7 +401,7 @@ class _Switch:
             # From here on there is no way back: a late end is no failure.
             self.step = Step.OPEN
             self.on_step(Step.OPEN)
-            way.opening.driver.commit()
+            way.opening.commit()
         except psycopg.OperationalError as error:
             if not is_closed:
                 raise
@@ -410,12 +410,12 @@ class _Switch:
             if not is_closed:
                 raise
             # Too late to go back.
-            way.opening.driver.commit()
+            way.opening.commit()
 
     def _commit_old_home(self) -> None:
         closing_session = self.way.closing
         try:
-            closing_session.driver.commit()
+            closing_session.commit()
         except (psycopg.OperationalError, KeyboardInterrupt) as error:
             # The server may have done it before its answer was lost, or not waited for.
             try:
@@ -451,7 +451,7 @@ class _Switch:
             summary = error.what if isinstance(error, TatameError) else type(error).__name__
             with contextlib.suppress(psycopg.Error, TatameError):
                 Record(way.target).end_run(self.recorded, "failed", error=summary)
-                way.target.driver.commit()
+                way.target.commit()
 
     def _clean(self) -> list[str]:
         """Drop the slot of the old home, unless it was there before for tables that stay."""

@@ -58,10 +58,10 @@ def make_token(target: MoveConnection) -> str:
             f"INSERT INTO {_TABLE} (value) VALUES (%(value)s) ON CONFLICT DO NOTHING",
             {"value": secrets.token_urlsafe(32)},
         )
-        target.driver.commit()
+        target.commit()
         [token] = target.row(f"SELECT value FROM {_TABLE}")
     admit(target, token, for_transaction=False)
-    target.driver.commit()
+    target.commit()
     return token
 
 

@@ -86,7 +86,7 @@ class Way:
             # Its transaction may have locked what this changes.
             self.flow.home.driver.rollback()
             Record(self.target).create()
-            self.target.driver.commit()
+            self.target.commit()
 
     def mark_returned(self) -> None:
         """Store that what was not returned earlier was written meanwhile; the caller commits."""
@@ -107,12 +107,12 @@ class Way:
         """Let the new home hand out only ids that the old one has not. Raises `IdsExhausted`."""
         if isinstance(self.flow, BackFlow):
             self.flow.advance_sequences()
-            self.flow.follower.driver.commit()
+            self.flow.follower.commit()
             return
         highest = highest_ids(self.flow.home, self.flow.mapping)
         for name in tables:
             advance_sequence(self.target, self.flow.maps[name].table, highest[name])
-        self.target.driver.commit()
+        self.target.commit()
 
     def try_inserts(self, tables: Sequence[str]) -> None:
         """Insert a row into each table of the target and roll it back; a source has no models that say what to insert.

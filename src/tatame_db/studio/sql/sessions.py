@@ -231,7 +231,11 @@ class Sessions:
                     failed = failed or "error" in piece or "undone" in piece
                     if session.is_closed and "error" in piece:
                         tab.ended = str(piece["error"]["what"])
-                        piece["error"]["means"] = _meaning_of_end(had_transaction=had_transaction, write=self.write)
+                        piece["error"]["means"] = _meaning_of_end(
+                            # Its answer is lost, and it may be done.
+                            had_transaction=had_transaction and not _commits(statement),
+                            write=self.write,
+                        )
                     yield piece
             if failed:
                 return
@@ -366,6 +370,10 @@ class Sessions:
     async def _closed(self) -> None:
         with suppress(psycopg.Error):
             await asyncio.gather(*self._ending)
+
+
+def _commits(statement: Statement) -> bool:
+    return any(statement.begins(*words) for words in (("COMMIT",), ("END",), ("PREPARE", "TRANSACTION")))
 
 
 def _lost_transaction(tab: _Tab) -> dict[str, Any]:

@@ -1,0 +1,173 @@
+"""A COMMIT that waits, as for a synchronous standby: a command that is stopped then does not report a rollback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator
+
+import psycopg
+import pytest
+from sqlalchemy import URL
+from tests.conftest import run_sql
+from typer.testing import CliRunner, Result
+
+from tatame_db.cli import commands
+from tatame_db.database.address import readable
+
+SECONDS = 60
+NAMES = {"owner": "lost_owner", "app": "lost_app", "read-only": "lost_read", "backup": "lost_backup"}
+ROLES = " ".join(f"--{duty} {name}" for duty, name in NAMES.items())
+ROWS = "SELECT count(*) > 0 FROM checkins"
+COMMANDS = {
+    "migrate": ("", "SELECT to_regclass('public.lost') IS NOT NULL"),
+    "rollback --yes --accept-data-loss": ("", "SELECT to_regclass('public.users') IS NULL"),
+    "push --yes": (
+        "ALTER TABLE users DROP COLUMN phone",
+        "SELECT count(*) = 1 FROM pg_attribute WHERE attrelid = 'users'::regclass AND attname = 'phone'",
+    ),
+    "seed --gyms 1 --members 5 --days 5": ("", ROWS),
+    "seed --replace --yes --gyms 1 --members 5 --days 5": ("INSERT INTO users (clerk_user_id) VALUES ('a')", ROWS),
+    "up": ("", ROWS),
+    f"roles --apply --yes {ROLES}": ("", "SELECT count(*) = 1 FROM pg_roles WHERE rolname = 'lost_app'"),
+}
+"""The commands that change the database; what is done before each, and whether it has committed."""
+
+
+def invoke(arguments: str, address: URL) -> Result:
+    return CliRunner().invoke(commands.app, arguments.split(), env={"DATABASE_URL": readable(address)})
+
+
+def scalar(address: URL, query: str) -> object:
+    with psycopg.connect(readable(address)) as connection:
+        row = connection.execute(query.encode()).fetchone()
+        return row and row[0]
+
+
+@pytest.fixture
+def unanswered(address: URL) -> Generator[URL]:
+    """A database whose commits wait for a standby that does not exist, once `wait` has run."""
+    yield address
+    run_sql(address, "ALTER SYSTEM RESET synchronous_standby_names")
+    run_sql(address, "SELECT pg_reload_conf()")
+    if scalar(address, "SELECT count(*) FROM pg_roles WHERE rolname = 'lost_app'"):
+        for name in NAMES.values():
+            run_sql(address, f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+def let_commits_wait(address: URL) -> None:
+    run_sql(address, "ALTER SYSTEM SET synchronous_standby_names = 'missing'")
+    run_sql(address, "SELECT pg_reload_conf()")
+    # The other databases of the server do not wait.
+    run_sql(address, f'ALTER DATABASE "{address.database}" SET synchronous_commit = on')
+
+
+def at_commit(address: URL, act: Callable[[int], object]) -> threading.Thread:
+    """Do something once, as soon as a COMMIT waits for the standby, with the process of its session."""
+    waiting = f"SELECT min(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND datname = '{address.database}'"
+
+    def watch() -> None:
+        deadline = time.monotonic() + SECONDS
+        with psycopg.connect(readable(address), autocommit=True) as connection:
+            while time.monotonic() < deadline:
+                [pid] = connection.execute(waiting.encode()).fetchone() or [None]
+                if pid is not None:
+                    act(pid)
+                    return
+                time.sleep(0.01)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("arguments", COMMANDS)
+@pytest.mark.parametrize("is_lost", [False, True], ids=["interrupted", "lost"])
+def test_a_command_that_is_stopped_in_its_commit_does_not_report_a_rollback(
+    unanswered: URL, add: Callable[..., str], arguments: str, is_lost: bool
+) -> None:
+    preparation, committed = COMMANDS[arguments]
+    if arguments == "migrate":
+        add(upgrade="op.execute('CREATE TABLE lost ()')")
+    run_sql(unanswered, preparation or "SELECT 1")
+    assert scalar(unanswered, committed) is False
+    let_commits_wait(unanswered)
+
+    def stop(pid: int) -> None:
+        if is_lost:
+            run_sql(unanswered, f"SELECT pg_terminate_backend({pid})")
+        else:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    stopping = at_commit(unanswered, stop)
+    done = invoke(arguments, unanswered)
+    stopping.join()
+    assert "rolled back" not in done.output
+    assert "`tatame-db status`" in done.output
+    if is_lost:
+        assert "Either all of it was committed, or nothing" in done.output
+    else:
+        assert "interrupted: either all of the last transaction was committed, or nothing of it" in done.output
+    assert done.exit_code == (1 if is_lost else 130), done.output
+    # Nothing is reported as done that is not known to be.
+    assert " s\n" not in done.output
+    assert "seeded" not in done.output
+    assert scalar(unanswered, committed) is True
+
+
+def interrupted_at_lock(address: URL, arguments: str) -> Result:
+    """Interrupt a command that waits for the table `users`."""
+    waiting = (
+        f"SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = '{address.database}'"
+    )
+
+    def stop() -> None:
+        deadline = time.monotonic() + SECONDS
+        while not scalar(address, waiting) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with psycopg.connect(readable(address)) as holder:
+        holder.execute("LOCK TABLE users IN ROW EXCLUSIVE MODE")
+        stopping = threading.Thread(target=stop)
+        stopping.start()
+        done = invoke(arguments, address)
+        stopping.join()
+    return done
+
+
+def test_a_migration_that_is_stopped_before_its_commit_is_rolled_back(unanswered: URL, add: Callable[..., str]) -> None:
+    first = add(upgrade="op.execute('CREATE TABLE first ()')")
+    add(upgrade="op.execute('CREATE TABLE lost ()'); op.execute('LOCK TABLE users')")
+    done = interrupted_at_lock(unanswered, "migrate --lock-timeout 60000")
+    assert done.exit_code == 130, done.output
+    assert done.output.startswith(f"{first}  ")
+    assert done.output.endswith(" s\n\ninterrupted: unfinished changes were rolled back\n")
+    assert scalar(unanswered, "SELECT to_regclass('first') IS NOT NULL AND to_regclass('lost') IS NULL")
+
+
+def test_an_interrupt_outside_a_transaction_names_the_steps_that_stay(unanswered: URL, add: Callable[..., str]) -> None:
+    add(
+        upgrade="""with op.get_context().autocommit_block():
+        op.create_index("lost", "users", ["email"], postgresql_concurrently=True, if_not_exists=True)"""
+    )
+    done = interrupted_at_lock(unanswered, "migrate --lock-timeout 60000")
+    assert done.exit_code == 130, done.output
+    notes = "these steps ran outside a transaction and are not rolled back:\n\n    CREATE INDEX CONCURRENTLY"
+    assert notes in done.output
+    assert "were rolled back" not in done.output
+
+
+def test_a_constraint_that_fails_at_the_commit_undoes_its_migration_alone(
+    unanswered: URL, add: Callable[..., str]
+) -> None:
+    run_sql(unanswered, "INSERT INTO users (clerk_user_id) VALUES ('a'), ('b')")
+    first = add(upgrade="op.execute('CREATE TABLE lost (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)')")
+    add(upgrade="op.execute('INSERT INTO lost SELECT 1 FROM users')")
+    done = invoke("migrate", unanswered)
+    assert done.exit_code == 1
+    assert "failed at\n\n    COMMIT\n\nPostgreSQL reports: duplicate key" in done.output
+    assert f"The migration was rolled back. Applied before it: {first}.\n" in done.output
+    assert done.output.count(" s\n") == 1
