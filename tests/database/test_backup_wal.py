@@ -20,11 +20,12 @@ import psycopg
 import pytest
 from sqlalchemy import URL
 from tests.conftest import new_directory, run_sql
-from tests.database.standbys import standby_pair
+from tests.database.standbys import Pair, standby_pair
 from tests.forks import Zygote
 
 from tatame_db import backup, roles
 from tatame_db.backup import follow, point_in_time
+from tatame_db.backup import slot as slots
 from tatame_db.backup.archive import read_archive
 from tatame_db.backup.marks import WAL, State, read_state
 from tatame_db.database.address import readable
@@ -226,7 +227,7 @@ def test_every_moment_since_the_backup_is_restored(origin: EmbeddedServer, folde
         assert report.lag_seconds is not None
         # Another follower waits for a process that was killed, and is then refused.
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(follow, "_LEAVING_SECONDS", 0)
+            patch.setattr(slots, "_LEAVING_SECONDS", 0)
             with Database(origin.address) as database:
                 with pytest.raises(backup.ArchiveFollowed):
                     backup.follow_wal(database, folder)
@@ -336,6 +337,33 @@ def test_what_is_missing_or_damaged_is_not_skipped(origin: EmbeddedServer, folde
     assert sorted(path.name for path in directory.iterdir()) == [HOSTILE]
 
 
+def test_a_database_that_was_dropped_later_is_there(origin: EmbeddedServer, folder: Path, directory: Path) -> None:
+    run_sql(origin.address, "DELETE FROM notes")
+    run_sql(origin.address, "CREATE DATABASE shop STRATEGY file_copy")
+    shop = origin.address.set(database="shop")
+    run_sql(shop, "CREATE TABLE goods AS SELECT generate_series(1, 100) AS id")
+    with following(origin.address, folder) as follower:
+        follower.wait(write(origin.address, 1))
+    # No commit is between this moment and the removal of its files.
+    moment = ask(origin.address, "SELECT clock_timestamp()")
+    run_sql(origin.address, "DROP DATABASE shop")
+    run_sql(origin.address, "CREATE DATABASE shop")
+    run_sql(origin.address, "UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'shop'")
+    with following(origin.address, folder) as follower:
+        removing = write(origin.address, 2)
+        follower.wait(removing)
+    notes, done = restored(folder, directory / "place", moment)
+    goods = ask(done.server.address.set(database="shop"), "SELECT count(*) FROM goods")
+    done.server.delete()
+    assert (notes, goods) == ([1], 100)
+    assert backup.drill_replay(folder, moment).contents["shop"].tables["public.goods"].rows == 100
+    # As if its DROP had run then.
+    with pytest.raises(backup.DatabaseBeingRemoved, match="was removing the files of shop"):
+        backup.restore(folder, directory / "place", at=removing)
+    run_sql(origin.address, "DROP DATABASE shop")
+    assert sorted(path.name for path in directory.iterdir()) == [HOSTILE]
+
+
 # --- Gaps -------------------------------------------------------------------------------------------------------------
 
 
@@ -387,6 +415,78 @@ def test_a_gap_is_named_and_left_only_where_that_is_chosen(fresh_server: Embedde
     archive = read_archive(folder)
     assert archive
     assert archive.marks[-1].time > after
+
+
+def set_back(server: EmbeddedServer, copy: Path) -> None:
+    """Give a server the data that it had when it was copied, as a snapshot of its disk does."""
+    server._stop("immediate")
+    shutil.rmtree(server.data)
+    subprocess.run(["cp", "-Rp", copy, server.data], check=True)
+    server.start()
+
+
+def test_no_other_history_of_the_server_is_archived_over_the_archive(
+    fresh_server: EmbeddedServer, directory: Path
+) -> None:
+    fresh_server.start()
+    create_missing_database(fresh_server.address)
+    address, folder, copy = fresh_server.address, directory / "backups", directory / "copy"
+    run_sql(address, "CREATE TABLE notes (id int)")
+    with Database(address) as database:
+        backup.make(database, folder)
+    with following(address, folder) as follower:
+        switch(address)
+        follower.wait(write(address, 1))
+    fresh_server.stop()
+    subprocess.run(["cp", "-Rp", fresh_server.data, copy], check=True)
+    fresh_server.start()
+    with following(address, folder) as follower:
+        moment = write(address, 2)
+        follower.wait(moment)
+    whole = directory / "whole"
+    shutil.copytree(folder / WAL, whole)
+
+    # As long as it has less log, and when it has more, within the same segment or behind it.
+    set_back(fresh_server, copy)
+    assert "log that the server lacks" in str(end_of(address, folder))
+    for number in range(100, 120):
+        write(address, number)
+    other = "the log of the server is not the one that is archived"
+    assert other in str(end_of(address, folder))
+    for _ in range(2):
+        switch(address)
+    for _ in range(2):
+        assert other in str(end_of(address, folder))
+    for path in segments(folder) + segments(folder, part=True):
+        assert path.read_bytes() == (whole / path.name).read_bytes()
+    assert other in str(reach(folder)[1])
+    notes, done = restored(folder, directory / "place", "latest")
+    assert notes == [1, 2]
+
+    # A restored server is on a timeline of its own.
+    done.server.delete()
+    done = backup.restore(folder, directory / "place")
+    run_sql(done.server.address, "INSERT INTO notes VALUES (1)")
+    assert "without the log after it" in str(end_of(done.server.address, folder))
+    done.server.delete()
+
+    with following(address, folder, after_gap=True) as follower:
+        follower.wait(write(address, 200))
+        assert not any("dropped" in words for words in follower.words)
+        with Database(address) as database:
+            made = backup.make(database, folder)
+        follower.wait(write(address, 201))
+    older = next(one for one in backup.list_backups(folder) if one.path != made.backup.path)
+    assert older.manifest
+    until, problem = backup.restorable_until(backup.Backup(older.path, older.manifest))
+    assert (until > moment, other in str(problem)) == (True, True)
+    notes, done = restored(older.path, directory / "place", moment)
+    done.server.delete()
+    assert notes == [1, 2]
+    assert backup.restorable_until(made.backup)[1] is None
+    notes, done = restored(folder, directory / "place", "latest")
+    done.server.delete()
+    assert notes == [1, *range(100, 120), 200, 201]
 
 
 def test_what_cannot_be_followed_is_refused(origin: EmbeddedServer, folder: Path, directory: Path) -> None:
@@ -501,6 +601,19 @@ def test_a_full_disk_is_named_and_loses_nothing(origin: EmbeddedServer, director
 # --- Failover ---------------------------------------------------------------------------------------------------------
 
 
+def fail_back(pair: Pair, folder: Path, place: Path, moment: datetime) -> None:
+    """Give up the standby, whose log an archive has up to a moment, for the old primary."""
+    pair.pg_ctl("stop", "--mode=immediate")
+    pair.primary.start()
+    assert "was never on timeline 2" in str(end_of(pair.both, folder))
+    with following(pair.both, folder, after_gap=True) as follower:
+        follower.wait(write(pair.primary.address, 5))
+    notes, done = restored(folder, place, moment)
+    done.server.delete()
+    assert notes == [1, 3]
+    assert "was never on timeline 2" in str(reach(folder)[1])
+
+
 @pytest.mark.long
 def test_a_promoted_standby_is_followed_unless_it_lacks_what_is_archived(directory: Path) -> None:
     server = EmbeddedServer(directory / "primary", durable=False)
@@ -536,7 +649,9 @@ def test_a_promoted_standby_is_followed_unless_it_lacks_what_is_archived(directo
             for path in segments(folder):
                 shutil.copy(path, equal / WAL)
             with following(pair.both, equal) as follower:
-                follower.wait(write(pair.standby, 3))
+                third = write(pair.standby, 3)
+                follower.wait(third)
+            assert any("is not on the new primary yet" in words for words in follower.words)
             notes, done = restored(equal, directory / "place", "latest")
             done.server.delete()
             assert notes == [1, 3]
@@ -550,5 +665,7 @@ def test_a_promoted_standby_is_followed_unless_it_lacks_what_is_archived(directo
             done.server.delete()
             assert notes == [1, 2]
             assert reach(folder)[0] > moment
+
+            fail_back(pair, equal, directory / "place", third)
     finally:
         server.delete()

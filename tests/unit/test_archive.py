@@ -10,8 +10,8 @@ import pytest
 
 from tatame_db.backup.archive import (
     EARLIER,
+    GAP,
     begin_anew,
-    newest_segment,
     read_archive,
     remove_unneeded,
 )
@@ -55,9 +55,25 @@ def test_the_segments_after_a_backup_are_found_up_to_a_gap(tmp_path: Path) -> No
     assert reached(folder) == ([segment(2), segment(3), segment(4)], segment(4))
     assert reached(folder, 0) == ([], segment(0))
     assert reached(folder, 7 * SIZE) == ([], None)
-    begin_anew(folder, None)
-    assert newest_segment(folder) is None
-    assert reached(folder) == ([segment(2), segment(3), segment(4)], segment(4))
+    state = read_state(folder)
+    assert state
+    state = add_mark(folder, state, Mark(BEGIN, 1, 5 * SIZE))
+    state = begin_anew(folder, state, "it was lost")
+    archive = read_archive(folder)
+    assert archive
+    [before] = archive.earlier
+    assert (archive.newest, archive.marks, before.marks[-1].time) == (None, [], BEGIN)
+    assert (before.newest, before.gap) == ((1, 6), "it was lost")
+    assert before.reach(1, 5 * SIZE + 5).gap == "it was lost"
+    # A second gap, in which a process was killed before all was moved.
+    filled(folder, segment(9))
+    begin_anew(folder, state, "again")
+    (folder / WAL / EARLIER / "2" / GAP).unlink()
+    filled(folder, segment(10))
+    begin_anew(folder, state, "again")
+    archive = read_archive(folder)
+    assert archive
+    assert [sorted(era.segments) for era in archive.earlier] == [[(1, 9), (1, 10)], sorted(before.segments)]
 
 
 def test_a_backup_is_continued_on_the_newest_timeline_that_descends_from_it(tmp_path: Path) -> None:
@@ -132,7 +148,8 @@ def manifest(start: int, identifier: str = "7") -> Manifest:
 def test_only_segments_that_no_backup_needs_are_removed(tmp_path: Path) -> None:
     old = [segment(1), segment(2), f"{segment(2)}.partial", segment(3, 2)]
     folder = filled(tmp_path, *old, segment(4), segment(5), "00000002.history")
-    (folder / WAL / segment(1)).rename(folder / WAL / EARLIER / segment(1))
+    (folder / WAL / EARLIER / "1").mkdir()
+    (folder / WAL / segment(1)).rename(folder / WAL / EARLIER / "1" / segment(1))
     # Without a backup of this server, any of them may be needed.
     assert remove_unneeded(folder) == 0
     for name, made in (("20260301T100000Z", manifest(4)), ("20260302T100000Z", manifest(6)), ("x", manifest(0))):

@@ -7,6 +7,7 @@ from tatame_db.backup.archive_errors import (
     ArchiveGap,
     ArchiveOfOther,
     ClockSetBack,
+    DatabaseBeingRemoved,
     FollowRefused,
     GapInArchive,
     NoArchive,
@@ -44,12 +45,13 @@ from tatame_db.backup.errors import (
     TableLocked,
 )
 from tatame_db.backup.folder import Backup, Listed, list_backups
-from tatame_db.backup.follow import FollowChoices, Received, follow_wal, stop_following
+from tatame_db.backup.follow import FollowChoices, Received, follow_wal
 from tatame_db.backup.make import Made, make
 from tatame_db.backup.manifest import Manifest
 from tatame_db.backup.point_in_time import LATEST, Moment, Replayed, choose_before, restorable_until
 from tatame_db.backup.record import Drill, read_drills
 from tatame_db.backup.restore import Restored, restore
+from tatame_db.backup.slot import stop_following
 
 __all__ = [
     "LATEST",
@@ -67,6 +69,7 @@ __all__ = [
     "BackupRunning",
     "ClockSetBack",
     "Contents",
+    "DatabaseBeingRemoved",
     "Drill",
     "DrillFailed",
     "DrillFoundDamage",

@@ -6,15 +6,16 @@ Only pg_receivewal writes segments.
 from __future__ import annotations
 
 import re
+import shutil
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count, takewhile
 from typing import TYPE_CHECKING
 
 from tatame_db.backup.archive_errors import ArchiveDamaged
-from tatame_db.backup.folder import DATA, complete, sync
+from tatame_db.backup.folder import DATA, Backup, complete, sync
 from tatame_db.backup.manifest import read_manifest
-from tatame_db.backup.marks import SEGMENT, WAL, Mark, State, note, read_marks, read_state
+from tatame_db.backup.marks import MARKS, SEGMENT, WAL, Mark, State, note, read_marks, read_state
 from tatame_db.backup.waldump import (
     PARTIAL,
     filled_bytes,
@@ -32,15 +33,17 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from tatame_db.backup.folder import Backup
-
 EARLIER = "earlier"
-"""In it, the segments before a gap: pg_receivewal begins after the newest segment of its directory."""
+"""In it, a folder for the log before each gap: pg_receivewal begins after the newest segment of its directory."""
+GAP = "gap"
+"""A file with the reason why the log is not continued, in words."""
+_OTHER_LOG = "its log differs from that of the backup, as of a server that was restored or set back"
 _HISTORY = re.compile(r"([0-9A-F]{8})\.history")
 _SWITCH = re.compile(r"\s*(\d+)\s+([0-9A-Fa-f]+)/([0-9A-Fa-f]+)")
 _LABEL = re.compile(r"^START TIMELINE: (\d+)$", re.MULTILINE)
 _PAGE_BYTES = 8192
 _ALIGNMENT = 8
+_COMPARED_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Reach:
     missing: str | None
     """The first segment that is missing or incomplete, if the archive had it or has later ones."""
     branch: str | None
-    """If the server went on without the end of these segments, as after a failover: from where, in words."""
+    """If the log after these segments is not theirs, as after a failover that lost commits: why, in words."""
     marks: list[Mark]
     """The marks within these segments, the newest last."""
 
@@ -72,15 +75,47 @@ class Reach:
 
 @dataclass(frozen=True)
 class Archive:
-    """The files of an archive. What pg_receivewal writes meanwhile is not in it."""
+    """The log since the last gap, or between two gaps. What pg_receivewal writes meanwhile is not in it."""
 
-    folder: Path
+    place: Path
     state: State
     marks: list[Mark]
     """One mark for each segment that has any, those around a step of the clock, and the last one."""
     segments: dict[tuple[int, int], Path] = field(default_factory=dict[tuple[int, int], "Path"])
     """By timeline and number; of one that is still being written, the part."""
     histories: dict[int, Path] = field(default_factory=dict[int, "Path"])
+    gap: str | None = None
+    """Why it is not continued, in words; of the log since the last gap, as the follower found."""
+    earlier: list[Archive] = field(default_factory=list["Archive"])
+    """Of the log since the last gap: that before it, the newest first."""
+
+    @property
+    def newest(self) -> tuple[int, int] | None:
+        """Timeline and number of the newest segment or part, which pg_receivewal continues; `None` if none exists."""
+        return max(self.segments, key=lambda key: (key[1], key[0]), default=None)
+
+    def ancestors(self) -> dict[int, dict[int, int]]:
+        """Return those before each timeline whose history is here, each with the position at which it was left."""
+        return {timeline: self._ancestors(timeline) for timeline in self.histories}
+
+    def has_log_of(self, backup: Backup) -> bool | None:
+        """Whether it has the end of the log that is in a base backup; `None` if it has nothing to compare.
+
+        Servers that were restored, or copied with their disk, share identity, timeline and positions.
+        """
+        size, end, timeline = self.state.segment_bytes, lsn_of(backup.manifest.stop_lsn), timeline_of(backup)
+        number = (end - 1) // size
+        if (path := self.segments.get((timeline, number))) is None:
+            return None
+        begin = max(0, end - number * size - _COMPARED_BYTES)
+        length = end - number * size - begin
+        try:
+            copied = _part_of(backup.data / "pg_wal" / segment_name(timeline, number, size), begin, length)
+        except OSError:
+            return None
+        # It may not be received up to there yet.
+        found = _part_of(present(path), begin, length).rstrip(b"\0")
+        return copied.startswith(found) if found else None
 
     def _ancestors(self, timeline: int) -> dict[int, int]:
         """Return the timelines before this one, each with the position at which it was left."""
@@ -153,7 +188,8 @@ class Archive:
             ends_in = found[-1][0] + (found[-1][2].suffix != PARTIAL) if found else lsn // size
             missing = self._name(marks[-1].timeline, ends_in)
         histories = [self.histories[line] for line in timelines if line in self.histories]
-        return Reach(timelines[-1], histories, found, missing, branch, within)
+        ended = self.gap if self.place.name != WAL else None
+        return Reach(timelines[-1], histories, found, missing, branch or ended, within)
 
     def _filled(self, found: list[tuple[int, str, Path]], lsn: int, newest: int) -> int:
         """Return the position up to which there is log after another; no byte of it is needed after the newest mark."""
@@ -193,31 +229,47 @@ def read_archive(folder: Path) -> Archive | None:
     # Before the files, so that they have what the marks promise.
     if (state := read_state(folder)) is None:
         return None
-    archive = Archive(folder, state, read_marks(folder, state))
-    for path in _files(folder):
+    earlier = replace(state, mark=None)
+    archives = [_read(place, earlier) for place in reversed(_places_before(folder))]
+    return replace(_read(folder / WAL, state), earlier=archives)
+
+
+def _read(place: Path, state: State) -> Archive:
+    archive = Archive(place, state, read_marks(place, state.mark), gap=_gap_of(place))
+    for path in _files(place):
         if found := _HISTORY.fullmatch(path.name):
             archive.histories[int(found[1], 16)] = path
         elif found := SEGMENT.fullmatch(path.name):
             key = int(found[1], 16), segment_number(found[2], found[3], state.segment_bytes)
-            is_whole = _size_of(present(path)) == state.segment_bytes
             # pg_receivewal fills a part up to its full size at once; what has another size is no segment.
-            if is_whole and not (found[4] and key in archive.segments and _has_less(path, archive.segments[key])):
+            if _size_of(present(path)) == state.segment_bytes:
                 archive.segments[key] = present(path)
     return archive
 
 
-def _has_less(part: Path, other: Path) -> bool:
-    """Whether a part has less than another file of the same segment, which an earlier gap may have left."""
-    return other.suffix != PARTIAL or filled_bytes(part) <= filled_bytes(other)
+def _places_before(folder: Path) -> list[Path]:
+    """The folders of the log before each gap, the oldest first."""
+    earlier = folder / WAL / EARLIER
+    found = earlier.iterdir() if earlier.is_dir() else ()
+    return sorted((path for path in found if path.name.isdecimal()), key=lambda path: int(path.name))
 
 
-def _files(folder: Path) -> list[Path]:
+def _gap_of(place: Path) -> str | None:
+    try:
+        return " ".join((place / GAP).read_text(errors="replace").split()) or None
+    except OSError:
+        return None
+
+
+def _files(place: Path) -> list[Path]:
     """The files of an archive; a part comes before the whole segment."""
-    paths: list[Path] = []
-    for directory in (folder / WAL / EARLIER, folder / WAL):
-        if directory.is_dir():
-            paths += sorted(directory.iterdir(), key=lambda path: path.suffix != PARTIAL)
-    return paths
+    return sorted(place.iterdir(), key=lambda path: path.suffix != PARTIAL) if place.is_dir() else []
+
+
+def _part_of(path: Path, begin: int, length: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(begin)
+        return file.read(length)
 
 
 def _size_of(path: Path) -> int:
@@ -245,7 +297,12 @@ def reach_of(archive: Archive | None, backup: Backup) -> Reach | None:
     manifest = backup.manifest
     if archive is None or manifest.is_logical or manifest.system_identifier != archive.state.system_identifier:
         return None
-    return archive.reach(timeline_of(backup), lsn_of(manifest.stop_lsn))
+    eras = (archive, *archive.earlier)
+    same = {index: era.has_log_of(backup) for index, era in enumerate(eras)}
+    found = next((index for verdict in (True, None) for index in same if same[index] is verdict), None)
+    if found is None:
+        return Reach(timeline_of(backup), [], [], None, _OTHER_LOG, [])
+    return eras[found].reach(timeline_of(backup), lsn_of(manifest.stop_lsn))
 
 
 def remove_unneeded(folder: Path) -> int:
@@ -256,7 +313,7 @@ def remove_unneeded(folder: Path) -> int:
     archive = read_archive(folder)
     if archive is None:
         return 0
-    begins: list[int] = []
+    backups: list[Backup] = []
     for path in complete(folder):
         try:
             manifest = read_manifest(path)
@@ -264,35 +321,62 @@ def remove_unneeded(folder: Path) -> int:
             # It may need any of them.
             return 0
         if not manifest.is_logical and manifest.system_identifier == archive.state.system_identifier:
-            begins.append(lsn_of(manifest.start_lsn) // archive.state.segment_bytes)
-    removed = 0
-    for path in _files(folder) if begins else ():
+            backups.append(Backup(path, manifest))
+    return sum(_remove_before(era, backups) for era in (archive, *archive.earlier))
+
+
+def _remove_before(era: Archive, backups: list[Backup]) -> int:
+    size = era.state.segment_bytes
+    begins = [lsn_of(backup.manifest.start_lsn) // size for backup in backups if _may_need(backup, era)]
+    is_earlier, removed = era.place.name != WAL, 0
+    for path in _files(era.place) if backups and (begins or is_earlier) else ():
         found = SEGMENT.fullmatch(path.name)
-        if found and segment_number(found[2], found[3], archive.state.segment_bytes) < min(begins):
+        if found and (not begins or segment_number(found[2], found[3], size) < min(begins)):
             path.unlink(missing_ok=True)
             removed += 1
+    if is_earlier and not any(SEGMENT.fullmatch(path.name) for path in _files(era.place)):
+        shutil.rmtree(era.place, ignore_errors=True)
     return removed
 
 
-def begin_anew(folder: Path, state: State | None) -> None:
-    """Move the segments before a gap, so that pg_receivewal begins at its slot; histories stay where it finds them."""
-    earlier = folder / WAL / EARLIER
-    earlier.mkdir(mode=0o700, exist_ok=True)
-    if state and state.mark:
-        # The next one replaces it in the state, and what is before the gap is restored up to it.
+def _may_need(backup: Backup, era: Archive) -> bool:
+    try:
+        return era.has_log_of(backup) is not False
+    except ArchiveDamaged:
+        # Its files name no timeline.
+        return True
+
+
+def begin_anew(folder: Path, state: State, reason: str) -> State:
+    """Move the log before a gap, so that pg_receivewal begins at its slot, and return the new state.
+
+    What a killed process has not moved, the next call moves to the same place.
+    """
+    if state.mark:
         note(folder, state.mark)
-    for path in list((folder / WAL).iterdir()):
-        place = earlier / path.name
-        if SEGMENT.fullmatch(path.name) and place.exists() and _has_less(path, place):
-            path.unlink()
-        elif SEGMENT.fullmatch(path.name):
-            path.replace(place)
-    sync(earlier)
+    state = replace(state, mark=None)
+    state.write(folder)
+    note_gap(folder, reason)
+    places = _places_before(folder)
+    if not places or (places[-1] / GAP).exists():
+        number = int(places[-1].name) + 1 if places else 1
+        places.append(folder / WAL / EARLIER / str(number))
+    place = places[-1]
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    moved = [path for path in _files(folder / WAL) if SEGMENT.fullmatch(path.name) or _HISTORY.fullmatch(path.name)]
+    for path in [*moved, folder / WAL / MARKS, folder / WAL / GAP]:
+        if path.exists():
+            path.replace(place / path.name)
+    sync(place)
+    sync(place.parent)
     sync(folder / WAL)
+    return state
 
 
-def newest_segment(folder: Path) -> tuple[int, int] | None:
-    """Return timeline and number of the newest segment or part that pg_receivewal continues; `None` if none exists."""
-    archive = read_archive(folder)
-    found = [key for key, path in (archive.segments if archive else {}).items() if path.parent.name == WAL]
-    return max(found, key=lambda key: (key[1], key[0]), default=None)
+def note_gap(folder: Path, reason: str | None) -> None:
+    """Note why an archive cannot be continued, or that it is."""
+    place = folder / WAL / GAP
+    if reason is None:
+        place.unlink(missing_ok=True)
+    else:
+        place.write_text(reason + "\n")

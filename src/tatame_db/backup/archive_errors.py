@@ -186,3 +186,15 @@ class ReplayFailed(TatameError):
     what = "PostgreSQL cannot replay the archive on the backup {backup}:\n{output}"
     means = "The incomplete server was deleted, and nothing else was changed."
     fix = "name another time, or restore an earlier backup by its own path"
+
+
+@fact
+class DatabaseBeingRemoved(TatameError):
+    """At a time that is to be restored, a `DROP DATABASE` was running."""
+
+    backup: Path
+    time: str
+    database: str
+    what = "at {time}, a DROP DATABASE was removing the files of {database}"
+    means = "The incomplete server was deleted, and nothing else was changed."
+    fix = "restore an earlier time, before the command began, or a later one, when it had ended"

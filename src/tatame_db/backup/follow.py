@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import os
-import socket
 import time
 from dataclasses import dataclass
 from threading import Event
@@ -14,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from tatame_db.backup.archive import begin_anew, newest_segment, reach_of, read_archive
+from tatame_db.backup.archive import begin_anew, note_gap, reach_of, read_archive
 from tatame_db.backup.archive_errors import (
-    ArchiveFollowed,
     ArchiveFull,
     ArchiveGap,
     ArchiveOfOther,
@@ -24,37 +20,33 @@ from tatame_db.backup.archive_errors import (
     ReceiverFailed,
     SlotsTaken,
 )
-from tatame_db.backup.branches import enter_timeline, lost_by, timelines_of
+from tatame_db.backup.branches import differing, enter_timeline, lost_by
 from tatame_db.backup.errors import FolderUnusable
 from tatame_db.backup.folder import Backup, complete
 from tatame_db.backup.manifest import read_manifest
-from tatame_db.backup.marks import WAL, Mark, State, add_mark, read_state
+from tatame_db.backup.marks import Mark, State, add_mark, read_state
 from tatame_db.backup.programs import program_for
-from tatame_db.backup.receiver import REMOVED, Receiver, gap_in, receiving
+from tatame_db.backup.receiver import REMOVED, Receiver, complete_part, gap_in, receiving
+from tatame_db.backup.slot import alone, session, slot_of
 from tatame_db.backup.waldump import lsn_text
+from tatame_db.backup.walsender import timelines_of, walsender
 from tatame_db.database.dialect import quoted
-from tatame_db.database.driver import driver_connection
 from tatame_db.database.errors import DatabaseUnavailable
 from tatame_db.errors import TatameError
 from tatame_db.server.wheel import MAJOR_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
     from datetime import datetime
     from pathlib import Path
     from typing import IO
 
+    from tatame_db.backup.slot import Connection
     from tatame_db.database.pool import Database
 
-    Connection = psycopg.Connection[tuple[Any, ...]]
-
-PREFIX = "tatame_backup_"
-_LOCK = ".follower"
 _MARK_SECONDS = 10.0
 _TICKS = 10
 _QUICK_SECONDS = 0.1
-# The program of a killed process writes its segment to the disk before it ends.
-_LEAVING_SECONDS = 5.0
 # A server that is being restarted answers for some moments more; one that still reads the slot for a dead client, too.
 _TRIES = 4
 _PAUSE_SECONDS = 0.5
@@ -122,67 +114,11 @@ def follow_wal(
     `ReceiverFailed`, `SlotsTaken`, `FolderUnusable`, `DatabaseUnavailable`.
     """
     folder = folder.expanduser().absolute()
-    with _alone(folder) as lock:
+    with alone(folder) as lock:
         try:
             _Follower(database, folder, choices or FollowChoices(), stop or Event(), lock, on_received, on_words).run()
         except OSError as error:
             raise FolderUnusable(folder=folder, reason=error.strerror or str(error)) from error
-
-
-def stop_following(database: Database, folder: Path) -> str | None:
-    """Drop the slot of a folder, and return its name; `None` if the server has none. What is archived stays.
-
-    Raises `ArchiveFollowed` while another process archives, and `DatabaseUnavailable`.
-    """
-    folder = folder.expanduser().absolute()
-    if not (folder / WAL).is_dir():
-        return None
-    with _alone(folder), _session(database) as connection:
-        name = _slot_of(folder)
-        found = connection.execute(
-            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [name]
-        )
-        return name if found.fetchone() else None
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Generator[IO[str]]:
-    """Keep other followers out of the folder. Raises `ArchiveFollowed`, `FolderUnusable`."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (folder / WAL).mkdir(mode=0o700, exist_ok=True)
-        lock = (folder / WAL / _LOCK).open("a")
-    except OSError as error:
-        raise FolderUnusable(folder=folder, reason=error.strerror or str(error)) from error
-    deadline = time.monotonic() + _LEAVING_SECONDS
-    with lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise ArchiveFollowed(folder=folder) from None
-                time.sleep(0.05)
-        yield lock
-
-
-@contextlib.contextmanager
-def _session(database: Database) -> Generator[Connection]:
-    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        try:
-            yield driver_connection(connection)
-        except psycopg.OperationalError as error:
-            # It may be lost, and the pool would wait for its answer.
-            connection.invalidate(error)
-            raise
-
-
-def _slot_of(folder: Path) -> str:
-    """Return the name of the slot: recorded, or made from the machine and the folder."""
-    if state := read_state(folder):
-        return state.slot
-    return PREFIX + hashlib.sha256(f"{socket.gethostname()}:{folder}".encode()).hexdigest()[:8]
 
 
 class _ReceiverEnded(Exception):
@@ -205,14 +141,14 @@ class _Follower:
     timeline: int = 0
 
     def __post_init__(self) -> None:
-        self.slot = _slot_of(self.folder)
+        self.slot = slot_of(self.folder)
         self.state: State | None = read_state(self.folder)
 
     def run(self) -> None:
         """Receive until the end, and connect again when the connection is lost."""
         while not self.stop.is_set():
             try:
-                with _session(self.database) as connection:
+                with session(self.database) as connection:
                     self._try(connection)
             except (DatabaseUnavailable, psycopg.OperationalError) as error:
                 if not self.was_connected:
@@ -236,8 +172,7 @@ class _Follower:
                     f" `tatame-db backup {self.folder} --stop-following` drops it"
                 )
             self.was_connected = True
-            address, size = self.database.address, state.segment_bytes
-            with receiving(program, address, self.folder, self.slot, segment_bytes=size, lock=self.lock) as receiver:
+            with receiving(program, self.database.address, self.folder, self.slot, lock=self.lock) as receiver:
                 self._receive(connection, receiver, state)
         except _ReceiverEnded as ended:
             self._explain(connection, str(ended))
@@ -271,36 +206,57 @@ class _Follower:
         _, status, restart, *_, kind = self._slot(connection)
         if status == "lost":
             raise self._gap("the server has removed what the slot was for, because it held too much")
-        if kind is None:
-            self._create_slot(connection)
-        elif restart is None:
-            connection.execute("SELECT pg_drop_replication_slot(%s)", [self.slot])
-            self._create_slot(connection)
         if self.state is None:
             self.state = State(identifier, self.slot, segment_bytes)
             self.state.write(self.folder)
-        enter_timeline(self.folder, self._timelines(), segment_bytes)
+        # A slot of the server's past was confirmed by this archive; one of another server never was.
+        self._compare(self.state, confirmed=restart or 0)
+        if kind is not None and restart is None:
+            connection.execute("SELECT pg_drop_replication_slot(%s)", [self.slot])
+            kind = None
+        if kind is None:
+            self._create_slot(connection)
         return program, self.state
 
-    def _timelines(self) -> dict[int, int | None]:
-        """Compare the archive with the timelines of the server. Raises `ArchiveGap`, `_ReceiverEnded`."""
+    def _compare(self, state: State, *, confirmed: int) -> None:
+        """Compare the archive with the log of the server, before anything is received.
+
+        Raises `ArchiveGap`, `_ReceiverEnded`.
+        """
+        complete_part(self.folder, state.segment_bytes)
+        if (archive := read_archive(self.folder)) is None:
+            return
         try:
-            timelines = timelines_of(self.database.address)
+            timelines, reason = differing(self.database.address, archive, confirmed)
         except psycopg.OperationalError as error:
             # pg_receivewal would end so too.
             raise _ReceiverEnded(f"  {error}") from error
-        if reason := lost_by(self.folder, timelines):
+        if reason:
             raise self._gap(reason)
         self.timeline = max(timelines)
-        return timelines
+        enter_timeline(self.folder, archive, timelines)
 
     def _create_slot(self, connection: Connection) -> None:
-        if newest_segment(self.folder):
-            self.on_words(f"the slot {self.slot} has been dropped on the server; it is created again")
+        if self.state and self.state.mark:
+            was_there = self.state.mark.timeline == self.timeline
+            reason = "has been dropped on the server; it" if was_there else "is not on the new primary yet, and"
+            self.on_words(f"the slot {self.slot} {reason} is created {'again' if was_there else 'there'}")
         try:
             connection.execute("SELECT pg_create_physical_replication_slot(%s, true)", [self.slot])
         except psycopg.errors.ConfigurationLimitExceeded as error:
             raise SlotsTaken(address=self.database.address) from error
+
+    def _follow_timelines(self) -> None:
+        """See on which timeline the server is now. Raises `ArchiveGap`, `_ReceiverEnded`."""
+        try:
+            with walsender(self.database.address) as connection:
+                timelines, _ = timelines_of(connection)
+        except psycopg.OperationalError as error:
+            raise _ReceiverEnded(f"  {error}") from error
+        archive = read_archive(self.folder)
+        if archive and (reason := lost_by(archive, timelines)):
+            raise self._gap(reason)
+        self.timeline = max(timelines)
 
     def _receive(self, connection: Connection, receiver: Receiver, state: State) -> None:
         """Mark and report until the end. Raises `_ReceiverEnded`, `ArchiveGap`."""
@@ -317,10 +273,12 @@ class _Follower:
                 self.position, self.failures = received, 0
             if pending and pending.timeline != self.timeline:
                 # pg_receivewal was connected later than this session, to a standby that was promoted meanwhile.
-                self._timelines()
+                self._follow_timelines()
             if pending and received >= pending.lsn:
                 self.state = state = add_mark(self.folder, state, pending)
                 self.on_received(self._report(state, received, flushed, now))
+                if not has_reported:
+                    note_gap(self.folder, None)
                 if not has_reported and not self._continues_a_backup():
                     self.on_words(f"no backup in {self.folder} is continued by this archive yet: make one now")
                 pending, has_reported = None, True
@@ -383,7 +341,8 @@ class _Follower:
     def _begins_later(self, connection: Connection) -> bool:
         """Whether the slot begins after the segment that the archive needs next."""
         _, _, restart, *_ = self._slot(connection)
-        newest = newest_segment(self.folder)
+        archive = read_archive(self.folder)
+        newest = archive.newest if archive else None
         return bool(newest and self.state and restart and newest[1] + 1 < restart // self.state.segment_bytes)
 
     def _gap(self, reason: str) -> ArchiveGap:
@@ -392,9 +351,11 @@ class _Follower:
     def _go_on_after(self, connection: Connection, gap: ArchiveGap) -> None:
         """Begin at a new slot if that was chosen, else raise."""
         if not self.choices.after_gap:
+            note_gap(self.folder, gap.reason)
             raise gap
         self.on_words(f"going on after a gap: {gap.reason}; make a new base backup now")
-        begin_anew(self.folder, self.state)
+        if self.state:
+            self.state = begin_anew(self.folder, self.state, gap.reason)
         connection.execute(
             "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [self.slot]
         )

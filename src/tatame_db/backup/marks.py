@@ -90,15 +90,15 @@ def read_state(folder: Path) -> State | None:
     return state
 
 
-def read_marks(folder: Path, state: State) -> list[Mark]:
+def read_marks(place: Path, newest: Mark | None) -> list[Mark]:
     """Return one mark for each segment that has any, those around a step of the clock, and the last one."""
     found: list[Mark] = []
     with contextlib.suppress(OSError):
-        for line in (folder / WAL / MARKS).read_text(errors="replace").splitlines():
+        for line in (place / MARKS).read_text(errors="replace").splitlines():
             # A killed follower may leave half a line.
             with contextlib.suppress(ValueError, OverflowError):
                 found.append(Mark.parse(line))
-    return [*found, state.mark] if state.mark and state.mark not in found[-1:] else found
+    return [*found, newest] if newest and newest not in found[-1:] else found
 
 
 def add_mark(folder: Path, state: State, mark: Mark) -> State:

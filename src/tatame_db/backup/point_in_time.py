@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
-
-import psycopg
-from psycopg.conninfo import make_conninfo
+from typing import TYPE_CHECKING, Literal
 
 from tatame_db.backup.archive import Reach, reach_of, read_archive
 from tatame_db.backup.archive_errors import (
     ClockSetBack,
+    DatabaseBeingRemoved,
     GapInArchive,
     NoArchive,
     ReplayEndedEarly,
@@ -24,10 +21,9 @@ from tatame_db.backup.archive_errors import (
 from tatame_db.backup.files import copy_file
 from tatame_db.backup.folder import Backup, choose, complete
 from tatame_db.backup.manifest import read_manifest
-from tatame_db.backup.waldump import commits, present
-from tatame_db.database.address import readable, without_environment
+from tatame_db.backup.recovery import recover, write_target
+from tatame_db.backup.waldump import commits, last_transaction, lsn_of, lsn_text, present
 from tatame_db.errors import TatameError, listed
-from tatame_db.server.errors import ProgramFailed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,11 +35,8 @@ if TYPE_CHECKING:
 LATEST: Literal["latest"] = "latest"
 Moment = datetime | Literal["latest"]
 
-_SETTINGS = "postgresql.auto.conf"
-_SIGNAL = "recovery.signal"
 _LAST = re.compile(r"last completed transaction was at log time (.+)$", re.MULTILINE)
 _PROBLEM = re.compile(r"LOG: +((?:invalid|unexpected|record|incorrect|there is no|could not).+)$", re.MULTILINE)
-_PAUSE_SECONDS = 0.1
 _SHOWN_LINES = 8
 # A position at the end of a page may be written with or without the head of the next one.
 _PAGE_HEAD_BYTES = 40
@@ -51,9 +44,6 @@ _PAGE_HEAD_BYTES = 40
 _DISORDER = timedelta(seconds=1)
 # Marks come each ten seconds, and those of one segment may be left out.
 _BETWEEN_MARKS = timedelta(minutes=1)
-_RECOVERED = """
-SELECT pg_is_in_recovery(), pg_last_xact_replay_timestamp(), (pg_last_wal_replay_lsn() - '0/0')::bigint
-"""
 
 
 @dataclass(frozen=True)
@@ -63,6 +53,8 @@ class Replayed:
     target: Moment
     last_transaction: datetime | None
     """When the last transaction that was restored was committed; `None` if there was none since the base backup."""
+    stop: int
+    """Where in the log the replay ended."""
 
 
 def choose_before(place: Path, at: Moment | None) -> Path:
@@ -114,6 +106,8 @@ class Replay:
     reach: Reach
     segments: list[tuple[str, Path]]
     segment_bytes: int
+    last_commit: int | None = None
+    """Where the last transaction up to the time begins; 0 if it is in the backup, `None` to stop by the time."""
 
     @property
     def size_bytes(self) -> int:
@@ -124,34 +118,50 @@ class Replay:
         """Add the log to a copy of the backup's data, and tell PostgreSQL how far to recover."""
         for name, path in [*self.segments, *((path.name, path) for path in self.reach.histories)]:
             copy_file(str(present(path)), str(data / "pg_wal" / name))
-        settings = {
-            # All is in the directory of the log already.
-            "restore_command": "false",
-            "recovery_target_timeline": str(self.reach.timeline),
-            # So that a limit that the original has raised meanwhile stops nothing.
-            "hot_standby": "off",
-        }
-        if isinstance(self.at, datetime):
-            settings |= {
-                "recovery_target_time": f"{self.at.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}+00",
-                "recovery_target_action": "promote",
-            }
-        (data / _SETTINGS).write_text("".join(f"{name} = '{value}'\n" for name, value in settings.items()))
-        (data / _SIGNAL).touch()
+        write_target(data, {"recovery_target_timeline": str(self.reach.timeline)} | self._target())
+
+    def _target(self) -> dict[str, str]:
+        if isinstance(self.at, str):
+            return {}
+        target = {"recovery_target_action": "promote"}
+        if self.last_commit is None:
+            return target | {"recovery_target_time": f"{self.at.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}+00"}
+        begin = self.last_commit or lsn_of(self.backup.manifest.stop_lsn)
+        inclusive = "on" if self.last_commit else "off"
+        return target | {"recovery_target_lsn": lsn_text(begin), "recovery_target_inclusive": inclusive}
 
     def run(self, server: EmbeddedServer, address: URL) -> Replayed:
         """Start a server on that data, and wait until it has recovered. Raises `ReplayEndedEarly`, `ReplayFailed`."""
-        try:
-            server.start()
-        except ProgramFailed as error:
-            raise self._failure(server) from error
-        last, lsn = self._wait(server, address)
+        last, lsn = recover(server, address, lambda: self._failure(server))
         if self.at == LATEST and self.reach.marks and lsn + _PAGE_HEAD_BYTES < self.reach.marks[-1].lsn:
             raise self._ended_early(server, self.reach.marks[-1].time, _text(last) if last else None)
-        if isinstance(self.at, datetime):
+        if isinstance(self.at, datetime) and self.last_commit is None:
             self._refuse_earlier(self.at, last, lsn)
-        (server.data / _SETTINGS).unlink()
-        return Replayed(self.at, last)
+        return Replayed(self.at, last, lsn)
+
+    def up_to_commit(self, stop: int) -> Replay:
+        """Return the replay up to the last commit before a position.
+
+        PostgreSQL stops at the first commit after a time, and has by then replayed all that precedes it in the log: if
+        it is that of a DROP DATABASE, the removal of the files too.
+        """
+        begin = lsn_of(self.backup.manifest.stop_lsn)
+        segments = [(number, path) for number, _, path in self.reach.segments if number <= stop // self.segment_bytes]
+        return replace(self, last_commit=last_transaction(segments, self.segment_bytes, begin, stop) or 0)
+
+    def refuse_removed(self, invalid: dict[str, int]) -> None:
+        """Refuse a time at which databases were being removed that the backup or the archive had.
+
+        Raises `DatabaseBeingRemoved`.
+        """
+        base = self.backup.data / "base"
+        names = [
+            name
+            for name, oid in invalid.items()
+            if name in self.backup.manifest.contents or not (base / str(oid)).exists()
+        ]
+        if names:
+            raise DatabaseBeingRemoved(backup=self.backup.path, time=_text(self.at), database=", ".join(sorted(names)))
 
     def _refuse_earlier(self, at: datetime, last: datetime | None, stop: int) -> None:
         """Look for earlier commits after the first one beyond the time, before which the recovery stopped.
@@ -168,20 +178,6 @@ class Replay:
         earliest = max([at, *times[:1]]) - _DISORDER
         if earlier := [index for index, time in enumerate(times) if time <= earliest]:
             raise _set_back(self.backup, at, last, max([at, *times[: earlier[-1]]]))
-
-    def _wait(self, server: EmbeddedServer, address: URL) -> tuple[datetime | None, int]:
-        conninfo = make_conninfo(readable(address), **without_environment(address))
-        while True:
-            try:
-                with psycopg.connect(conninfo) as connection:
-                    row: Any = connection.execute(_RECOVERED).fetchone()
-                    if not row[0]:
-                        return row[1], int(row[2])
-            except psycopg.OperationalError:
-                # It takes no connection before it has recovered.
-                if not server.is_running:
-                    raise self._failure(server) from None
-            time.sleep(_PAUSE_SECONDS)
 
     def _failure(self, server: EmbeddedServer) -> TatameError:
         log = server.log.read_text(errors="replace")
@@ -216,7 +212,7 @@ def replay_of(backup: Backup, at: Moment) -> Replay:
         reason = "its folder has no archive" if archive is None else "the archive of its folder is of another server"
         raise NoArchive(backup=backup.path, reason=reason)
     if not reach.segments:
-        reason = "the archive ends before it"
+        reason = reach.branch or "the archive ends before it"
         if reach.missing:
             reason = f"the archive begins later, and the segment {reach.missing} is missing"
         raise NoArchive(backup=backup.path, reason=reason)
@@ -258,4 +254,6 @@ def restorable_until(backup: Backup) -> tuple[datetime, str | None]:
     for before, after in pairwise(reach.marks):
         if after.time < before.time and problem is None:
             problem = f"the clock of the server was set back from {_text(before.time)} to {_text(after.time)}"
+    if archive.gap and problem is None:
+        problem = f"the archive is not continued: {archive.gap}"
     return max(until, reach.until or until), problem

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
 REMOVED = "the server has removed log that is not archived"
+BEHIND = "it has log that the server lacks, as after a failover to a standby that was behind"
 _END_SECONDS = 20
 _SHOWN_LINES = 8
 # A cut network is noticed within a minute, not within the two hours of the system.
@@ -63,14 +64,11 @@ class Receiver:
 
 
 @contextlib.contextmanager
-def receiving(
-    program: Path, address: URL, folder: Path, slot: str, *, segment_bytes: int, lock: IO[str]
-) -> Generator[Receiver]:
+def receiving(program: Path, address: URL, folder: Path, slot: str, *, lock: IO[str]) -> Generator[Receiver]:
     """Run pg_receivewal, and end it at the end; it holds the lock too, so that a lock that is free means it has ended.
 
     It ends when the connection is lost, and does not try again.
     """
-    _complete_part(folder, segment_bytes)
     given = conninfo_to_dict(readable(address))
     conninfo = make_conninfo("", **_KEEPALIVES | given)
     # A signal that comes just before it waits is noticed only at the next status.
@@ -96,11 +94,11 @@ def gap_in(output: str) -> str | None:
     if "has already been removed" in output:
         return REMOVED
     if "is not in this server's history" in output or "is ahead of the WAL flush position" in output:
-        return "it has log that the server lacks, as after a failover to a standby that was behind"
+        return BEHIND
     return None
 
 
-def _complete_part(folder: Path, segment_bytes: int) -> None:
+def complete_part(folder: Path, segment_bytes: int) -> None:
     """Give a part that a full disk cut off the size without which pg_receivewal refuses it; it is received again."""
     for part in (folder / WAL).glob(f"*{PARTIAL}"):
         if 0 < part.stat().st_size < segment_bytes:

@@ -12,6 +12,7 @@ from tatame_db.backup.contents import contents_of_dump, contents_of_server
 from tatame_db.backup.files import copy_file
 from tatame_db.backup.folder import refuse_scratch
 from tatame_db.backup.programs import restore_dump
+from tatame_db.backup.recovery import invalid_databases, recover, write_target
 from tatame_db.database.creation import create_database, maintenance
 from tatame_db.database.driver import driver_connection
 from tatame_db.database.pool import Database
@@ -91,20 +92,36 @@ def restored_scratch(data: Path, manifest: Manifest, *, jobs: int | None = None)
 
 def replay_into(server: EmbeddedServer, data: Path, manifest: Manifest, replay: Replay) -> Replayed:
     """Fill a new server with what a backup holds, start it, and replay the archive on it."""
+    address = address_of(server, manifest, "postgres")
 
-    def write(half: Path) -> None:
-        copy_data(data, half, manifest.settings)
-        replay.write(half)
+    def run(replay: Replay) -> Replayed:
+        def write(half: Path) -> None:
+            copy_data(data, half, manifest.settings)
+            replay.write(half)
 
-    server.fill(write)
-    return replay.run(server, address_of(server, manifest, "postgres"))
+        server.fill(write)
+        return replay.run(server, address)
+
+    replayed = run(replay)
+    if isinstance(replay.at, str) or not invalid_databases(address):
+        return replayed
+    server.delete()
+    replay = replay.up_to_commit(replayed.stop)
+    replayed = run(replay)
+    replay.refuse_removed(invalid_databases(address))
+    return replayed
 
 
 def restore_into(server: EmbeddedServer, data: Path, manifest: Manifest, *, jobs: int | None = None) -> None:
     """Fill a new server with what a backup holds, and start it; of a dump, `jobs` tables at a time."""
     if not manifest.is_logical:
-        server.fill(lambda half: copy_data(data, half, manifest.settings))
-        server.start()
+
+        def write(half: Path) -> None:
+            copy_data(data, half, manifest.settings)
+            write_target(half)
+
+        server.fill(write)
+        recover(server, address_of(server, manifest, "postgres"))
         return
     server.start()
     address = address_of(server, manifest, manifest.database)

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 PARTIAL = ".partial"
 _FILE_BYTES = 1 << 32
+_BLOCK_BYTES = 1 << 20
 _COMMIT = re.compile(r"desc: COMMIT(?:_PREPARED)? (?:\d+: )?(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+) UTC")
+
+_TRANSACTION = re.compile(r"lsn: ([0-9A-F]+/[0-9A-F]+), .*desc: (?:COMMIT|PREPARE|ABORT_PREPARED)")
 
 
 def lsn_of(text: str) -> int:
@@ -53,10 +56,16 @@ def filled_bytes(path: Path, begin: int = 0) -> int:
     """Return up to where a part has been received, which begins as a file of zeros. Raises `ArchiveDamaged`."""
     try:
         with present(path).open("rb") as file:
-            file.seek(begin)
-            return begin + len(file.read().rstrip(b"\0"))
+            end = file.seek(0, os.SEEK_END)
+            while end > begin:
+                start = max(begin, end - _BLOCK_BYTES)
+                file.seek(start)
+                if filled := len(file.read(end - start).rstrip(b"\0")):
+                    return start + filled
+                end = start
     except OSError as error:
         raise ArchiveDamaged(path=path, reason=error.strerror or str(error)) from error
+    return begin
 
 
 @contextlib.contextmanager
@@ -96,6 +105,14 @@ def commits(segments: Iterable[tuple[int, Path]], size: int, begin: int, end: in
     options = [f"--start={lsn_text(begin)}", f"--end={lsn_text(end)}", "--rmgr=Transaction"]
     with _dumped(segments, size, *options) as process:
         return [time for line in process.stdout or () if (time := commit_time(line))]
+
+
+def last_transaction(segments: Iterable[tuple[int, Path]], size: int, begin: int, end: int) -> int | None:
+    """Return where the last commit or prepared transaction in a part of the log begins; `None` if there is none."""
+    options = [f"--start={lsn_text(begin)}", f"--end={lsn_text(end)}", "--rmgr=Transaction"]
+    with _dumped(segments, size, *options) as process:
+        found = [lsn_of(match[1]) for line in process.stdout or () if (match := _TRANSACTION.search(line))][-1:]
+    return found[0] if found and found[0] < end else None
 
 
 def commit_time(line: str) -> datetime | None:
