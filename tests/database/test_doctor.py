@@ -642,6 +642,7 @@ def a_default_of_another_sequence(ward: Ward) -> None:
 
 def partition(ward: Ward, *months: int | None, kind: str = "timestamp") -> None:
     """Create a table with partitions, each of a month from now on, or the default one."""
+    ward.run("CREATE DOMAIN moment AS timestamp")
     ward.run(f'CREATE TABLE "Vis""its" (id integer, at {kind} NOT NULL, PRIMARY KEY (id, at)) PARTITION BY RANGE (at)')
     if ward.clinic.kind == OLDER:
         ward.run('ALTER TABLE "Vis""its" OWNER TO tatame_owner')
@@ -728,6 +729,35 @@ def a_month_of_gyms_that_lacks_them(ward: Ward) -> None:
     ward.run("""DO $$ BEGIN EXECUTE format(
         'CREATE TABLE "by id" PARTITION OF "Vis""its" FOR VALUES FROM (%L) TO (%L) PARTITION BY HASH (id)',
         date_trunc('month', now()), date_trunc('month', now()) + interval '1 month'); END $$""")
+
+
+@sick("partitions", BAD, on=(OLDER,))
+def partitions_of_another_schema(ward: Ward) -> None:
+    ward.run(
+        """CREATE SCHEMA "O'x" """,
+        """CREATE TABLE "O'x"."T""q;" (at date) PARTITION BY RANGE (at)""",
+        """GRANT USAGE ON SCHEMA "O'x" TO PUBLIC""",
+        """GRANT SELECT ON ALL TABLES IN SCHEMA "O'x" TO PUBLIC""",
+    )
+
+
+@sick("partitions", BAD, on=(BUNDLED,))
+def a_default_partition_that_can_hold_no_row(ward: Ward) -> None:
+    partition(ward, -1, kind="moment")
+    ward.run(
+        """CREATE TABLE rest PARTITION OF "Vis""its" DEFAULT PARTITION BY HASH (id)""",
+        "CREATE TABLE rest_0 PARTITION OF rest FOR VALUES WITH (MODULUS 2, REMAINDER 0) PARTITION BY LIST (id)",
+    )
+
+
+@sick("partitions", BAD, on=(BUNDLED,))
+def tables_of_the_name_that_are_no_partitions(ward: Ward) -> None:
+    partition(ward, -1, 1, 2, 3)
+    for day in ("", "_01"):
+        # One has another column, and one allows NULL.
+        ward.run(
+            f'CREATE TABLE "Vis""its_{datetime.now(UTC):%Y_%m}{day}" (id integer, at {"date" if day else "timestamp"})'
+        )
 
 
 @sick("partitions", WARN)
@@ -1143,6 +1173,76 @@ def test_rows_in_a_default_partition_that_the_role_may_not_read_are_unknown(ward
     [grant] = re.findall(r"`(GRANT SELECT ON part_0 TO tatame_app)`, as postgres", finding.fix or "")
     ward.run(grant)
     assert ward.finding("partitions").text == "no table runs out of partitions"
+
+
+@pytest.mark.parametrize("ward", [BUNDLED], indirect=True)
+def test_partitions_that_cannot_be_compared_are_not_good_and_hide_no_others(ward: Ward) -> None:
+    times = "id integer, day date, at timestamp"
+    ward.run(
+        f"CREATE TABLE two ({times}) PARTITION BY RANGE (at, id)",
+        f"CREATE TABLE trunc ({times}) PARTITION BY RANGE (date_trunc('month', at))",
+        f"CREATE TABLE year ({times}) PARTITION BY RANGE (extract(year FROM day))",
+        f"CREATE TABLE days ({times}) PARTITION BY LIST (day)",
+        f"CREATE TABLE filled ({times}) PARTITION BY RANGE (id, at)",
+        "CREATE TABLE filled_rest PARTITION OF filled DEFAULT",
+        f"CREATE TABLE numbers ({times}) PARTITION BY RANGE (id)",
+        f"CREATE TABLE names ({times}) PARTITION BY HASH (at)",
+        f"CREATE TABLE far ({times}) PARTITION BY RANGE (at)",
+        "CREATE TABLE far_1 PARTITION OF far FOR VALUES FROM ('4713-01-01 BC') TO ('2026-01-01')",
+        "CREATE TABLE far_2 PARTITION OF far FOR VALUES FROM ('2026-01-01') TO ('294276-12-31')",
+        f"CREATE TABLE farther ({times}) PARTITION BY RANGE (day)",
+        "CREATE TABLE farther_1 PARTITION OF farther FOR VALUES FROM ('-infinity') TO ('5000000-12-31')",
+        f"CREATE TABLE remote ({times}) PARTITION BY RANGE (at)",
+        "CREATE EXTENSION file_fdw",
+        "CREATE SERVER files FOREIGN DATA WRAPPER file_fdw",
+        "CREATE FOREIGN TABLE remote_rest PARTITION OF remote DEFAULT SERVER files OPTIONS (filename '/nowhere')",
+        f'CREATE TABLE "odd :name" ({times}) PARTITION BY RANGE (at)',
+        'CREATE TABLE "odd :rest" PARTITION OF "odd :name" DEFAULT',
+        f"CREATE TABLE hidden ({times}) PARTITION BY RANGE (at)",
+        "CREATE TABLE hidden_rest PARTITION OF hidden DEFAULT",
+        "INSERT INTO hidden VALUES (1, '2026-01-01', '2026-01-01')",
+        "ALTER TABLE hidden_rest ENABLE ROW LEVEL SECURITY",
+        f"CREATE TABLE listed ({times}) PARTITION BY RANGE (at)",
+        "CREATE TABLE listed_rest PARTITION OF listed DEFAULT PARTITION BY LIST (id)",
+        "CREATE TABLE listed_1 PARTITION OF listed_rest FOR VALUES IN (1)",
+        "CREATE ROLE reader LOGIN",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader",
+    )
+    ward.stack.callback(ward.run, "DROP OWNED BY reader", "DROP ROLE reader")
+    ward.address = ward.address.set(username="reader")
+
+    finding = ward.finding("partitions")
+
+    assert finding.verdict == UNKNOWN
+    assert set(finding.text.removeprefix("not checked: ").split("; not checked: ")) == {
+        "two is partitioned by RANGE (at, id), so until when it has partitions is not known",
+        "trunc is partitioned by RANGE (date_trunc('month'::text, at)), so until when it has partitions is not known",
+        "year is partitioned by RANGE (EXTRACT(year FROM day)), so until when it has partitions is not known",
+        "days is partitioned by LIST (day), so until when it has partitions is not known",
+        'remote_rest: could not open file "/nowhere" for reading: No such file or directory',
+        "row-level security hides rows of hidden_rest from reader",
+        "the default partition listed_rest of listed is partitioned by LIST (id) too, and may refuse rows",
+    }
+    assert cures(finding.fix or "") == []
+    ward.run("INSERT INTO filled VALUES (1, '2026-01-01', '2026-01-01')", "DROP TABLE far_2")
+    ward.open().execute("BEGIN; LOCK TABLE far_1")
+    finding = ward.finding("partitions")
+    assert finding.verdict == BAD
+    assert finding.text.startswith("the last partition of far ends on 2026-01-01; rows of filled are in its default")
+
+
+def test_a_table_with_rows_of_other_times_is_attached_after_they_are_moved(ward: Ward) -> None:
+    partition(ward, -1, 0, 1, 2, 3)
+    month = f'"Vis""its_{datetime.now(UTC):%Y_%m}"'
+    ward.run(
+        'ALTER TABLE "Vis""its" DETACH PARTITION part_1',
+        f"ALTER TABLE part_1 RENAME TO {month}",
+        f"INSERT INTO {month} VALUES (1, '1999-12-31')",
+    )
+    fix = ward.finding("partitions").fix or ""
+    assert f"move the rows of {month} elsewhere that are not between its bounds; then attach it" in fix
+    ward.run(f"DELETE FROM {month}")
+    ward.cure("partitions")
 
 
 def test_every_verdict_of_every_line_has_a_sickness() -> None:

@@ -137,12 +137,14 @@ def test_sequences_of_other_schemas_are_among_them(engine: Engine) -> None:
     run(
         engine,
         "CREATE SCHEMA other",
+        r'CREATE TABLE "odd \:name" ("\:id" serial PRIMARY KEY)',
         "CREATE TABLE other.tags (id smallserial PRIMARY KEY)",
         "CREATE SEQUENCE other.numbers MAXVALUE 10",
         "SELECT setval('other.numbers', 9)",
         "INSERT INTO other.tags VALUES (1)",
     )
     assert use(engine, "other.numbers").share == 0.9
+    assert use(engine, "odd :name.:id").readable
     assert use(engine, "other.tags.id").next_is_taken
 
 
@@ -265,6 +267,11 @@ def test_children_count_with_their_table_unless_they_have_a_sequence_of_their_ow
     )
     found = {found.name: found.sequence for found in evolve.id_uses(engine)}
     assert (found["tags.id"], found["marks.id"]) == ("'tags_id_seq'", "'own'")
+    # An index knows no rows of children.
+    run(engine, "INSERT INTO labels VALUES (7)")
+    assert (use(engine, "tags.id").taken, use(engine, "tags.id").unique) == (7, False)
+    run(engine, "INSERT INTO tags VALUES (6)")
+    assert (use(engine, "tags.id").taken, use(engine, "tags.id").unique) == (6, True)
     # Its key is one, and has no sequence that is not counted already.
     assert found["labels.id"] is None
     assert "visits_past.id" not in found

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import event, text
 
 from tatame_db.database.address import readable
+from tatame_db.database.dialect import without_parameters
 from tatame_db.database.driver import driver_connection
 from tatame_db.database.errors import DatabaseUnavailable
 from tatame_db.database.options import POOL_SIZE
@@ -153,7 +154,8 @@ class Examination:
         if self.expired:
             raise TimeoutError
         with self.engine.connect() as connection:
-            return list(connection.execute(text(query), parameters).all())
+            statement = text(query) if parameters else without_parameters(query)
+            return list(connection.execute(statement, parameters).all())
 
     def row(self, query: str, **parameters: Any) -> Any:
         """Run a query and return its only row."""
