@@ -146,16 +146,21 @@ def assert_good(checkout: Checkout) -> None:
 
 def test_the_key_becomes_bigint_while_writers_go_on(migrated: Checkout) -> None:
     migrated.sql(f"INSERT INTO checkins (date) SELECT '2025-01-01' FROM generate_series(1, {ROWS})")
+    # Written by hand, far from each other.
+    odd = {-(2**31): DATE, -5: DATE, 0: DATE, 2_000_000_000: DATE}
+    migrated.sql(f"INSERT INTO checkins (id, date) SELECT unnest(ARRAY{list(odd)}), '{DATE}'")
     with writing(migrated) as expected:
         change(migrated)
-    assert set(migrated.sql(f"SELECT id, date FROM checkins WHERE id > {ROWS}")) == set(expected.items())
-    assert migrated.sql(f"SELECT count(*), sum(id) FROM checkins WHERE id <= {ROWS} AND date = '2025-01-01'") == [
+    expected |= odd
+    outside = f"id NOT BETWEEN 1 AND {ROWS}"
+    assert set(migrated.sql(f"SELECT id, date FROM checkins WHERE {outside}")) == set(expected.items())
+    assert migrated.sql("SELECT count(*), sum(id) FROM checkins WHERE date = '2025-01-01'") == [
         (ROWS, ROWS * (ROWS + 1) // 2)
     ]
 
     migrated.done("rollback", "--yes", "--accept-data-loss")
     assert key_type(migrated) == [("integer",)]
-    assert set(migrated.sql(f"SELECT id, new_id FROM checkins WHERE id > {ROWS}")) == {(key, key) for key in expected}
+    assert set(migrated.sql(f"SELECT id, new_id FROM checkins WHERE {outside}")) == {(key, key) for key in expected}
     migrated.done("migrate", "--accept-data-loss")
     migrated.sql("SELECT setval('checkins_id_seq', 3000000000)")
     migrated.sql("INSERT INTO checkins (date) VALUES ('2026-03-03')")

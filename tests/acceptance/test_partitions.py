@@ -117,7 +117,7 @@ def months_come_and_go(checkout: Checkout) -> None:
 
 PROGRAM = """
 from sqlalchemy import select
-from tatame_db import Database, insert_many, read, update_many, upsert
+from tatame_db import Database, TatameError, insert_many, read, update_many, upsert
 from tatame_db.queries.errors import NotAKey
 from tatame_db.schema import Checkin, User
 
@@ -141,6 +141,10 @@ with Database.from_env() as database:
     same = {"id": key, "created_at": row.created_at, "date": "e"}
     by_key = upsert(Checkin, [same], by=[Checkin.id, Checkin.created_at], returning=Checkin)
     assert [found.date for found in by_key.run(database)] == ["e"]
+    try:
+        upsert(Checkin, [same], by=[Checkin.id, Checkin.created_at]).run(database)
+    except TatameError as error:
+        print(error)
     member = read(User).where(User.checkins.any()).load(User.checkins).all(database)[0]
     assert member.checkins[0].user_id == member.id
     assert len(read(Checkin).order_by(Checkin.id.desc()).limit(3).load(Checkin.user).all(database)) == 3
@@ -157,6 +161,7 @@ def use(checkout: Checkout) -> None:
     done = subprocess.run(program, env=checkout.environment, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "no primary key or unique constraint consists of id, because a partitioned table has no" in done.stdout
+    assert "the new rows of Checkin cannot be counted, because its table has partitions" in done.stdout
 
 
 def move(checkout: Checkout, source: URL) -> None:

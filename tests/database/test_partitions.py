@@ -114,6 +114,27 @@ def test_the_studio_shows_one_table_and_edits_it_and_the_test_kit_clears_it(
     assert run_as(database.address, "SELECT id FROM checkins") == [(1,)]
 
 
+def test_a_month_that_the_job_cannot_create_makes_it_fail(database: Database) -> None:
+    month, later, job = f"checkins_{bound(4):%Y_%m}", f"checkins_{bound(5):%Y_%m}", file("months.sql")
+    archive = "CREATE TABLE archive (LIKE checkins INCLUDING DEFAULTS) PARTITION BY RANGE (created_at)"
+    bounds = f"FOR VALUES FROM ('{bound(4)}') TO ('{bound(5)}')"
+    run_as(database.address, f"ALTER TABLE checkins DETACH PARTITION {month}", f"DROP TABLE {later}", archive)
+    run_as(database.address, f"ALTER TABLE archive ATTACH PARTITION {month} {bounds}")
+    with pytest.raises(psycopg.errors.WrongObjectType, match=f'"{month}" is already a partition'):
+        run_as(database.address, job)
+    assert run_as(database.address, f"SELECT to_regclass('{later}')") == [(None,)]
+
+    run_as(database.address, f"ALTER TABLE archive DETACH PARTITION {month}", job)
+    pending = f"UPDATE pg_inherits SET inhdetachpending = true WHERE inhrelid = '{month}'::regclass"
+    run_as(database.address, pending)
+    with pytest.raises(psycopg.errors.WrongObjectType, match=f'"{month}" is already a partition'):
+        run_as(database.address, job)
+    run_as(database.address, f"ALTER TABLE checkins DETACH PARTITION {month} FINALIZE", job)
+    assert run_as(
+        database.address, f"SELECT inhparent::regclass::text FROM pg_inherits WHERE inhrelid = '{month}'::regclass"
+    ) == [("checkins",)]
+
+
 def test_the_seed_says_which_table_or_partition_it_lacks_without_values(database: Database) -> None:
     late = SeedPlan(gyms=1, members=5, days=5, until=bound(40).date())
     with pytest.raises(SampleRowsRefused) as refused, database.engine.begin() as connection:
