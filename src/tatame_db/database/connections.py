@@ -208,16 +208,20 @@ class Connections:
         assert isinstance(pool, DatabasePool)  # noqa: S101, for the type checker
         return pool
 
-    def _probe(self, timeout_seconds: float) -> Probe:
-        check_seconds("timeout_seconds", timeout_seconds)
+    def libpq_parameters(self) -> dict[str, Any]:
+        """Return the parameters of a connection, as libpq takes them; one of them is the password."""
         _, parameters = self._sync_engine.dialect.create_connect_args(self.address)
         # psycopg's adapters, which libpq does not know.
         parameters.pop("context", None)
+        return {**without_environment(self.address), **parameters, **self.options.beside(self.address)}
+
+    def _probe(self, timeout_seconds: float) -> Probe:
+        check_seconds("timeout_seconds", timeout_seconds)
         statistics = self.statistics()
         return Probe(
             address=self.address,
             variable=self.variable,
-            parameters={**without_environment(self.address), **parameters, **self.options.beside(self.address)},
+            parameters=self.libpq_parameters(),
             timeout_seconds=timeout_seconds,
             busy=statistics.in_use >= statistics.size,
         )

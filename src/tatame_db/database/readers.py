@@ -8,6 +8,7 @@ import time
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
+import psycopg
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
@@ -17,17 +18,27 @@ from tatame_db.database.connections import Connections
 from tatame_db.database.driver import driver_connection
 from tatame_db.database.errors import NotAReplica
 from tatame_db.database.failures import refusing_writes
+from tatame_db.database.identity import identify
 from tatame_db.database.options import check_seconds
 from tatame_db.database.positions import SEES_CONTROL, STANDING, Has, Position, Standing
-from tatame_db.database.replicas import ANSWER_SECONDS, READ_ONLY, UNREACHABLE, WITHIN_SECONDS, pauses
-from tatame_db.database.silence import Patience, Watch, patience
+from tatame_db.database.replicas import (
+    ANSWER_SECONDS,
+    READ_ONLY,
+    UNREACHABLE,
+    WITHIN_SECONDS,
+    ReplicaConnections,
+    pauses,
+)
+from tatame_db.database.silence import Patience, Setup, Watch, patience, setup
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
 
     from sqlalchemy import Connection
+    from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
     from sqlalchemy.orm import Session, SessionTransaction
+    from sqlalchemy.pool import ConnectionPoolEntry
 
     from tatame_db.database.async_sessions import AsyncSessions
     from tatame_db.database.sessions import Sessions
@@ -65,6 +76,21 @@ class WithReplica(Connections):
                 self._replica = type(self).new_replica(self)
                 self._replica._closed = self._closed
         return cast("Self", self._replica)
+
+    def _prepare(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+        super()._prepare(connection, entry)
+        replica = self._replica
+        if isinstance(replica, ReplicaConnections) and replica.address != self.address:
+            # The pool ends it.
+            setup.set(
+                Setup(driver_connection(entry), self.options.pool_timeout_seconds, is_pooled=entry.info["pooled"])
+            )
+            # It may be another server than the last one.
+            try:
+                replica.comparison.learn(identify(connection))
+            except psycopg.Error:
+                # Writes need no replica.
+                connection.rollback()
 
 
 class _Question:

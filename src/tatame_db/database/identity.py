@@ -1,0 +1,162 @@
+"""Whether a replica has the data of the primary: compared at each new connection of either.
+
+The server at an address may be replaced while an app runs, and the primary may be away when a replica is connected. So
+each open connection to a replica is compared again once the primary's identity is known anew, and ended if it differs.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import psycopg
+from sqlalchemy.exc import DBAPIError
+
+from tatame_db.database.errors import DatabaseUnavailable
+from tatame_db.database.silence import Setup, end_setup, setup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+
+    from tatame_db.database.connections import Connections
+
+    AnyConnection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
+
+AGAIN_SECONDS = 5.0
+"""How long an identity counts as known, and after how long a primary that did not answer is asked again."""
+
+_IDENTITY = "SELECT {cluster}, oid::bigint FROM pg_database WHERE datname = current_database()"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a database and its replicas have in common, and no other database."""
+
+    cluster: int | None
+    """The system identifier; `None` if the role may not read it."""
+    database: int
+
+    def difference(self, expected: Identity) -> str | None:
+        """Return how another identity differs, as the end of a sentence."""
+        if None not in (self.cluster, expected.cluster) and self.cluster != expected.cluster:
+            return "its data has another system identifier"
+        return None if self.database == expected.database else "it is another database, with an OID of its own"
+
+
+def identify(connection: DBAPIConnection) -> Identity:
+    """Ask a server for the identity of its database; ends the transaction."""
+    cursor = connection.cursor()
+    try:
+        cursor.execute(_IDENTITY.format(cluster="(SELECT system_identifier FROM pg_control_system())"))
+    except psycopg.errors.InsufficientPrivilege:
+        # A managed service that does not show it.
+        connection.rollback()
+        cursor.execute(_IDENTITY.format(cluster="NULL::bigint"))
+    [(cluster, database)] = cursor.fetchall()
+    cursor.close()
+    connection.commit()
+    return Identity(cluster, database)
+
+
+class Comparison:
+    """Compares the connections of a replica with the primary; connections of other threads may be opened meanwhile."""
+
+    def __init__(self, primary: Connections) -> None:
+        self._primary = primary
+        self._expected: Identity | None = None
+        self._known_until = self._not_before = 0.0
+        self._open: WeakKeyDictionary[AnyConnection, Identity] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+
+    def difference(self, driver: AnyConnection, identity: Identity) -> str | None:
+        """Return how the server of a new connection differs from the primary, as far as that is known.
+
+        The primary is asked unless it was a moment ago, and before a difference is reported: both may be replaced.
+        """
+        if time.monotonic() >= self._known_until or self._differs(identity):
+            self._ask(self._on_connection_of_engine)
+        if difference := self._differs(identity):
+            return difference
+        with self._lock:
+            self._open[driver] = identity
+        if time.monotonic() >= self._known_until:
+            self._ask_later()
+        return None
+
+    def learn(self, identity: Identity) -> None:
+        """Note the identity of the primary, and end the connections to other data."""
+        with self._lock:
+            self._expected, self._not_before = identity, 0.0
+            self._known_until = time.monotonic() + AGAIN_SECONDS
+            foreign = [driver for driver, own in self._open.items() if own.difference(identity)]
+        for driver in foreign:
+            # Each user of a connection finds out that it has ended, whichever thread or loop it works in.
+            with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(driver.fileno())) as end:
+                end.shutdown(socket.SHUT_RDWR)
+
+    def stop(self) -> None:
+        """Ask no more."""
+        with self._lock:
+            self._open.clear()
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _differs(self, identity: Identity) -> str | None:
+        return None if self._expected is None else identity.difference(self._expected)
+
+    def _ask(self, ask: Callable[[], Identity]) -> None:
+        if time.monotonic() >= self._not_before:
+            try:
+                self.learn(ask())
+            except (psycopg.Error, DBAPIError, DatabaseUnavailable, OSError):
+                self._not_before = time.monotonic() + AGAIN_SECONDS
+
+    def _on_connection_of_engine(self) -> Identity:
+        """Ask on a connection of its own: the caller may hold the last one of the primary's pool."""
+        engine = self._primary._sync_engine
+        connection: Any = engine.pool._invoke_creator(None)  # type: ignore[arg-type]  # it belongs to no pool
+        try:
+            driver = getattr(connection, "driver_connection", connection)
+            setup.set(Setup(driver, self._primary.options.pool_timeout_seconds, is_pooled=False))
+            return identify(connection)
+        finally:
+            end_setup()
+            engine.dialect.do_close(connection)
+
+    def _ask_later(self) -> None:
+        """Ask in a thread: no caller waits for it, and queries of both faces hold connections between their calls."""
+        with self._lock:
+            # That of a parent process is not alive here. While Python ends, a new thread never runs.
+            if (self._timer is not None and self._timer.is_alive()) or sys.is_finalizing():
+                return
+            self._timer = threading.Timer(AGAIN_SECONDS, self._ask_again)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _ask_again(self) -> None:
+        with self._lock:
+            self._timer = None
+            if not self._open:
+                return
+        self._not_before = 0.0
+        self._ask(self._on_connection_of_thread)
+        if time.monotonic() >= self._known_until:
+            self._ask_later()
+
+    def _on_connection_of_thread(self) -> Identity:
+        with closing(psycopg.connect(**self._primary.libpq_parameters())) as connection:
+            setup.set(Setup(connection, self._primary.options.pool_timeout_seconds, is_pooled=False))
+            try:
+                return identify(connection)  # type: ignore[arg-type]  # psycopg's own has the methods
+            finally:
+                end_setup()
