@@ -21,7 +21,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from tatame_db.database.address import parse_address
+from tatame_db.database.address import parse_address, parse_setting
 from tatame_db.database.options import (
     APPLICATION_NAME,
     CONNECT_TIMEOUT_SECONDS,
@@ -223,7 +223,12 @@ class Settings(BaseSettings):
     @property
     def replica_address(self) -> URL | None:
         """The standbys in `DATABASE_REPLICA_URL`, or `None`. Raises `AddressInvalid`."""
-        return parse_address(self.database_replica_url.get_secret_value()) if self.database_replica_url else None
+        return _address("DATABASE_REPLICA_URL", self.database_replica_url)
+
+    @property
+    def source_address(self) -> URL | None:
+        """The PostgreSQL of the project in `SUPABASE_DB_URL`, or `None`. Raises `AddressInvalid`."""
+        return _address("SUPABASE_DB_URL", self.supabase_db_url)
 
     @cached_property
     def app(self) -> AppSettings | None:
@@ -251,6 +256,10 @@ class Settings(BaseSettings):
         if table not in Base.metadata.tables:
             raise SettingsInvalid(problems={f"USE_POSTGRES_{table.upper()}": f"names an unknown table: {table}"})
         return self.use_postgres_tables.get(table, self.use_postgres_default)
+
+
+def _address(variable: str, text: SecretStr | None) -> URL | None:
+    return parse_setting(variable, text.get_secret_value()) if text else None
 
 
 def _nearest_project() -> tuple[Path | None, dict[str, Any]]:

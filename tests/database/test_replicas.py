@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -19,8 +21,15 @@ from typer.testing import CliRunner
 from tatame_db import doctor
 from tatame_db.cli import commands
 from tatame_db.database import readers
-from tatame_db.database.address import readable
-from tatame_db.database.errors import ConnectionRefused, NotAReplica, ServerNotRunning, ServerReadOnly
+from tatame_db.database.address import AddressInvalid, readable
+from tatame_db.database.errors import (
+    ConnectionRefused,
+    DatabaseMissing,
+    NotAReplica,
+    ServerNotRunning,
+    ServerReadOnly,
+    StandbyMissing,
+)
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.doctor import Finding, Limits, Setup, Verdict
 from tatame_db.fastapi import database_lifespan, health_router
@@ -420,3 +429,39 @@ def test_the_test_kit_reads_its_own_transaction_as_the_replica(committed_databas
         insert_many(User, [{"clerk_user_id": "bia"}]).run(database)
     finally:
         databases.close()
+
+
+def test_an_address_of_a_replica_that_cannot_be_used_is_named(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATABASE_URL", readable(pair.primary.address))
+    for variable, line in (("DATABASE_REPLICA_URL", "replica"), ("SUPABASE_DB_URL", "slots of source")):
+        with monkeypatch.context() as broken:
+            broken.setenv(variable, "postgresql://ana:secret@host:http/tatame")
+            done = CliRunner().invoke(commands.app, ["doctor", "--json"])
+            assert done.exit_code == 3
+            findings = {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
+            assert findings[line]["verdict"] == "bad"
+            assert f"in `{variable}` has a port" in findings[line]["text"]
+            assert "secret" not in done.output
+            assert findings["reachable"]["verdict"] == "good"
+    with monkeypatch.context() as broken:
+        broken.setenv("DATABASE_REPLICA_URL", "postgresql://ana@host:http/tatame")
+        for face in (Database, AsyncDatabase):
+            with pytest.raises(AddressInvalid, match="in `DATABASE_REPLICA_URL` has"):
+                face.from_env()
+    unknown = pair.standby.set(database="unknown")
+    with Database(pair.primary.address, replica_address=unknown) as database:
+        with pytest.raises(DatabaseMissing, match="has no database 'unknown'") as caught:
+            database.replica.ping()
+        assert "tatame-db up" not in caught.value.fix
+    for attributes in ("standby", "read-only"):
+        for hosts in ([pair.primary.address.query["host"]], [pair.primary.address.query["host"]] * 2):
+            replica = pair.address(*hosts, attributes=attributes)
+            with Database(pair.primary.address, replica_address=replica) as database:
+                with pytest.raises(StandbyMissing, match="no standby answers") as missing:
+                    database.replica.ping()
+                assert "start" not in missing.value.fix
+                with database.reader() as session:
+                    assert session.info["server"] == "primary"

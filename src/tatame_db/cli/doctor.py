@@ -7,7 +7,7 @@ import shutil
 import sys
 import textwrap
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
@@ -17,8 +17,11 @@ from tatame_db.cli.move_json import as_json as json_of
 from tatame_db.errors import TatameError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tatame_db.doctor import Examined, Finding, Setup
 
+T = TypeVar("T")
 _WIDTH = 80
 _INDENT = " " * 8
 _UNKNOWN = "unknown"
@@ -46,26 +49,33 @@ def doctor(database_url: DatabaseUrl = None, *, as_json: AsJson = False) -> None
 
 
 def setup_of(target: Target) -> Setup:
-    """Return what the settings say for the doctor; an app that cannot be loaded is a line of it, and no error."""
-    from tatame_db.database.address import parse_address
+    """Return what the settings say for the doctor; one that cannot be used is a line of it, and no error."""
     from tatame_db.doctor import Setup
 
-    settings, problem = target.settings, None
-    try:
-        load_app(settings, may_be_new=True)
-    except TatameError as error:
-        problem = error
+    settings = target.settings
+    _, models_problem = _with_problem(lambda: load_app(settings, may_be_new=True))
+    source, source_problem = _with_problem(lambda: settings.source_address)
+    replica, replica_problem = _with_problem(lambda: settings.replica_address)
     return Setup(
         server=target.server,
         production=settings.environment == "production",
         pool_size=settings.pool_size,
         statement_timeout_ms=settings.statement_timeout_ms,
         use_postgres=settings.use_postgres,
-        source=parse_address(settings.supabase_db_url.get_secret_value()) if settings.supabase_db_url else None,
-        replica=settings.replica_address,
+        source=source,
+        source_problem=source_problem,
+        replica=replica,
+        replica_problem=replica_problem,
         backup_folder=settings.backup_directory,
-        models_problem=problem,
+        models_problem=models_problem,
     )
+
+
+def _with_problem(read: Callable[[], T]) -> tuple[T | None, TatameError | None]:
+    try:
+        return read(), None
+    except TatameError as error:
+        return None, error
 
 
 def _show(examined: Examined) -> None:

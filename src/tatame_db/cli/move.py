@@ -67,12 +67,11 @@ def _opened(target: Target, *, anon_sees_all: bool, keep_unknown: bool = False) 
 @contextlib.contextmanager
 def source_of(target: Target, *, anon_sees_all: bool = False, keep_unknown: bool = False) -> Generator[URL | Mirror]:
     """Yield the source that the settings name. Raises `SourceNotConfigured`."""
-    from tatame_db.database.address import parse_address
     from tatame_db.move.open import SourceNotConfigured
 
     settings = target.settings
-    if settings.supabase_db_url:
-        yield parse_address(settings.supabase_db_url.get_secret_value())
+    if (source := settings.source_address) is not None:
+        yield source
         return
 
     from tatame_db.move.mirror import Mirror
@@ -91,19 +90,18 @@ def source_of(target: Target, *, anon_sees_all: bool = False, keep_unknown: bool
 
 def postgres_source(target: Target) -> URL:
     """Return the address of the source's own PostgreSQL. Raises `SourceWithoutServer`, `SourceNotConfigured`."""
-    from tatame_db.database.address import parse_address
     from tatame_db.move.open import SourceNotConfigured
     from tatame_db.move.switch.errors import SourceWithoutServer
 
     settings = target.settings
-    address = settings.supabase_db_url
+    address = settings.source_address
     if address is None:
         raise (
             SourceWithoutServer
             if settings.supabase_url or settings.supabase_rest_url
             else SourceNotConfigured(rest_address=None)
         )
-    return parse_address(address.get_secret_value())
+    return address
 
 
 def _say_table_read(table: str, rows: int) -> None:

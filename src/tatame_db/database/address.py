@@ -42,8 +42,15 @@ class AddressInvalid(TatameError):
 
     problem: str
     advice: str = "write it as `postgresql://user:password@host:5432/database`"
-    what = "the database address {problem}"
+    variable: str | None = None
+    """The setting that has it, if it is known."""
+    what = "the database address {of}{problem}"
     fix = "{advice}"
+
+    @property
+    def of(self) -> str:
+        """The setting."""
+        return f"in `{self.variable}` " if self.variable else ""
 
 
 def parse_address(text: str) -> URL:
@@ -94,6 +101,14 @@ def parse_address(text: str) -> URL:
         database=unquote(database) or named["dbname"],
         query=options,
     )
+
+
+def parse_setting(variable: str, text: str) -> URL:
+    """Read the address of a setting. Raises `AddressInvalid` with its name."""
+    try:
+        return parse_address(text)
+    except AddressInvalid as error:
+        raise AddressInvalid(problem=error.problem, advice=error.advice, variable=variable) from None
 
 
 def _options(query: str) -> dict[str, str]:

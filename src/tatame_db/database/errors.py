@@ -65,6 +65,14 @@ class PrimaryMissing(ServerNotRunning):
 
 
 @fact
+class StandbyMissing(ServerNotRunning):
+    """The address asks for a standby, and the server that answers is none."""
+
+    what = "no standby answers at {where}: {reason}"
+    fix = "set `{variable}` to a standby, or remove `target_session_attrs` from it to read from any server"
+
+
+@fact
 class ServerSilent(ServerNotRunning):
     """A server on this machine accepts connections, and does not answer."""
 
@@ -122,7 +130,17 @@ class DatabaseMissing(DatabaseUnavailable):
     """The server has no database of this name."""
 
     what = "the server at {where} has no database {address.database!r}"
-    fix = "create it with `tatame-db up --no-seed`, or set `{variable}` to an existing database"
+    fix = "{first_step}"
+
+    @property
+    def first_step(self) -> str:
+        """The advice; nothing can be created on a replica."""
+        if self.variable == "DATABASE_REPLICA_URL":
+            return (
+                f"set `{self.variable}` to a standby of the server in `DATABASE_URL`, with the same name of the"
+                " database; a standby has each database of its primary once it has replayed its creation"
+            )
+        return f"create it with `tatame-db up --no-seed`, or set `{self.variable}` to an existing database"
 
 
 @fact

@@ -33,6 +33,7 @@ from tatame_db.database.errors import (
     ServerNotRunning,
     ServerReadOnly,
     ServerSilent,
+    StandbyMissing,
     TlsFailed,
     TooManyConnections,
 )
@@ -66,6 +67,7 @@ _NO_ANSWER: dict[type[DatabaseUnavailable], tuple[str, ...]] = {
     PasswordRejected: ("no password supplied",),
     HostUnknown: ("failed to resolve host", "could not translate host name"),
     ServerReadOnly: ("session is read-only", "server is in hot standby mode"),
+    StandbyMissing: ("session is not read-only", "server is not in hot standby mode"),
     TlsFailed: ("ssl", "certificate", "tls"),
     # The last two are values of libpq's own variables.
     ConnectionRefused: (
@@ -100,7 +102,12 @@ def connection_error(address: URL, error: psycopg.Error, variable: str = "DATABA
 
 
 # libpq and psycopg write a line for each host of an address.
-_ANOTHER_KIND = ("server is not in hot standby mode", "server is in hot standby mode", "session is read-only")
+_ANOTHER_KIND = (
+    "server is not in hot standby mode",
+    "server is in hot standby mode",
+    "session is read-only",
+    "session is not read-only",
+)
 
 
 def _first_line(text: str) -> str:

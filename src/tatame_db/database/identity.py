@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -20,14 +20,11 @@ import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db.database.errors import DatabaseUnavailable
-from tatame_db.database.silence import Setup, end_setup, setup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy.engine.interfaces import DBAPIConnection
-
-    from tatame_db.database.connections import Connections
 
     AnyConnection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 
@@ -70,8 +67,8 @@ def identify(connection: DBAPIConnection) -> Identity:
 class Comparison:
     """Compares the connections of a replica with the primary; connections of other threads may be opened meanwhile."""
 
-    def __init__(self, primary: Connections) -> None:
-        self._primary = primary
+    def __init__(self, ask: Callable[[], Identity], ask_in_thread: Callable[[], Identity]) -> None:
+        self._ask_primary, self._ask_primary_in_thread = ask, ask_in_thread
         self._expected: Identity | None = None
         self._known_until = self._not_before = 0.0
         self._open: WeakKeyDictionary[AnyConnection, Identity] = WeakKeyDictionary()
@@ -84,7 +81,7 @@ class Comparison:
         The primary is asked unless it was a moment ago, and before a difference is reported: both may be replaced.
         """
         if time.monotonic() >= self._known_until or self._differs(identity):
-            self._ask(self._on_connection_of_engine)
+            self._ask(self._ask_primary)
         if difference := self._differs(identity):
             return difference
         with self._lock:
@@ -121,18 +118,6 @@ class Comparison:
             except (psycopg.Error, DBAPIError, DatabaseUnavailable, OSError):
                 self._not_before = time.monotonic() + AGAIN_SECONDS
 
-    def _on_connection_of_engine(self) -> Identity:
-        """Ask on a connection of its own: the caller may hold the last one of the primary's pool."""
-        engine = self._primary._sync_engine
-        connection: Any = engine.pool._invoke_creator(None)  # type: ignore[arg-type]  # it belongs to no pool
-        try:
-            driver = getattr(connection, "driver_connection", connection)
-            setup.set(Setup(driver, self._primary.options.pool_timeout_seconds, is_pooled=False))
-            return identify(connection)
-        finally:
-            end_setup()
-            engine.dialect.do_close(connection)
-
     def _ask_later(self) -> None:
         """Ask in a thread: no caller waits for it, and queries of both faces hold connections between their calls."""
         with self._lock:
@@ -149,14 +134,6 @@ class Comparison:
             if not self._open:
                 return
         self._not_before = 0.0
-        self._ask(self._on_connection_of_thread)
+        self._ask(self._ask_primary_in_thread)
         if time.monotonic() >= self._known_until:
             self._ask_later()
-
-    def _on_connection_of_thread(self) -> Identity:
-        with closing(psycopg.connect(**self._primary.libpq_parameters())) as connection:
-            setup.set(Setup(connection, self._primary.options.pool_timeout_seconds, is_pooled=False))
-            try:
-                return identify(connection)  # type: ignore[arg-type]  # psycopg's own has the methods
-            finally:
-                end_setup()

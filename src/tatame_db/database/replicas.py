@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+import psycopg
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from tatame_db.database.connections import Connections
 from tatame_db.database.driver import driver_connection
 from tatame_db.database.errors import DatabaseUnavailable, NotAReplica
-from tatame_db.database.identity import Comparison, identify
+from tatame_db.database.identity import Comparison, Identity, identify
 from tatame_db.database.silence import Setup, end_setup, setup
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ class ReplicaConnections(Connections):
     @cached_property
     def comparison(self) -> Comparison:
         """Compares the server with the primary."""
-        return Comparison(self.primary)
+        return Comparison(self._ask_primary, self._ask_primary_in_thread)
 
     def _prepare(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
         super()._prepare(connection, entry)
@@ -86,6 +88,26 @@ class ReplicaConnections(Connections):
             raise NotAReplica(
                 address=self.address, variable=self.variable, primary=self.primary.address, difference=difference
             )
+
+    def _ask_primary(self) -> Identity:
+        """Ask on a connection of its own: the caller may hold the last one of the primary's pool."""
+        engine = self.primary._sync_engine
+        connection: Any = engine.pool._invoke_creator(None)  # type: ignore[arg-type]  # it belongs to no pool
+        try:
+            return self._identify_primary(connection, getattr(connection, "driver_connection", connection))
+        finally:
+            engine.dialect.do_close(connection)
+
+    def _ask_primary_in_thread(self) -> Identity:
+        with closing(psycopg.connect(**self.primary.libpq_parameters())) as connection:
+            return self._identify_primary(connection, connection)
+
+    def _identify_primary(self, connection: Any, driver: psycopg.Connection[Any]) -> Identity:
+        setup.set(Setup(driver, self.primary.options.pool_timeout_seconds, is_pooled=False))
+        try:
+            return identify(connection)
+        finally:
+            end_setup()
 
     def _end_streams(self) -> None:
         self.comparison.stop()

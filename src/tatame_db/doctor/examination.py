@@ -42,8 +42,12 @@ class Setup:
     """Whether the app uses a table in this database rather than in the source of a move."""
     source: URL | None = None
     """The source of a move, if it is a PostgreSQL."""
+    source_problem: TatameError | None = None
+    """Why its address cannot be read."""
     replica: URL | None = None
     """The standbys from which the app reads."""
+    replica_problem: TatameError | None = None
+    """Why their address cannot be read."""
     backup_folder: Path | None = None
     """The folder of the backups."""
     models_problem: TatameError | None = None

@@ -99,11 +99,13 @@ def _homes_of_both(target: MoveConnection, source: MoveConnection) -> list[Answe
 @line(
     _GROUP,
     warns="a slot of a move at the source is not read",
-    bad="it keeps {slot_bad_mb} MB of WAL or more, or is lost",
+    bad="it keeps {slot_bad_mb} MB of WAL or more, or is lost; or the address of the source cannot be read",
     command="status",
 )
 def slots_of_source(examination: Examination) -> Answer | None:
     """Whether the source keeps WAL for a move that does not follow any more, until its disk is full."""
+    if problem := examination.setup.source_problem:
+        return bad(problem.what, problem.fix)
     if examination.setup.source is None:
         return None
     with _target(examination) as target:

@@ -115,7 +115,10 @@ def standbys(examination: Examination) -> Answer | None:
     return worst(answers, good(named([f"{subject} {size(lag)} behind" for subject, lag in known])))
 
 
-_BEHIND = "SELECT coalesce(pg_wal_lsn_diff(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()), 0)::bigint"
+# A standby that was started without its primary has received less than it had replayed before.
+_BEHIND = (
+    "SELECT greatest(coalesce(pg_wal_lsn_diff(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()), 0), 0)::bigint"
+)
 _STANDBYS = """
 SELECT coalesce(nullif(application_name, ''), 'without a name'),
     pg_wal_lsn_diff(pg_current_wal_lsn(), coalesce(replay_lsn, flush_lsn, write_lsn, sent_lsn))::bigint
@@ -127,12 +130,13 @@ FROM pg_stat_replication ORDER BY 2 DESC NULLS FIRST
     _GROUP,
     warns="it does not answer, leads to the primary, cannot be compared, or is {replica_lag_warn_seconds:g} s behind"
     " or more",
-    bad="it is a copy of another database, or has another timeline than the primary",
+    bad="its address cannot be read, it is a copy of another database, or has another timeline than the primary",
 )
 def replica(examination: Examination) -> Answer | None:
     """The server of `DATABASE_REPLICA_URL`, from which the app reads with `db.replica`."""
-    if (address := examination.setup.replica) is None:
-        return None
+    address, problem = examination.setup.replica, examination.setup.replica_problem
+    if address is None:
+        return bad(problem.what, problem.fix) if problem else None
     with Database(
         examination.address,
         replica_address=address,
