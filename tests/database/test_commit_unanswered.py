@@ -171,3 +171,12 @@ def test_a_constraint_that_fails_at_the_commit_undoes_its_migration_alone(
     assert "failed at\n\n    COMMIT\n\nPostgreSQL reports: duplicate key" in done.output
     assert f"The migration was rolled back. Applied before it: {first}.\n" in done.output
     assert done.output.count(" s\n") == 1
+
+
+def test_a_wait_that_is_cancelled_is_a_commit_that_no_standby_has(unanswered: URL) -> None:
+    let_commits_wait(unanswered)
+    cancelling = at_commit(unanswered, lambda pid: run_sql(unanswered, f"SELECT pg_cancel_backend({pid})"))
+    done = invoke("seed --gyms 1 --members 5 --days 5", unanswered)
+    cancelling.join()
+    assert done.exit_code == 0, done.output
+    assert scalar(unanswered, ROWS) is True
