@@ -119,7 +119,9 @@ def test_a_follower_ends_with_its_signal_and_its_archive_is_drilled(
             assert following.stdout
             assert json.loads(following.stdout.readline())["until"]
             following.send_signal(number)
-            assert "all that was received is on the disk" in following.communicate()[1]
+            words = following.communicate()[1]
+            assert "all that was received is on the disk" in words
+            assert "rolled back" not in words
         assert following.returncode == code
     [found] = json.loads(run("backups", folder, "--json").stdout)["backups"]
     assert (found["restorable_until"] > found["manifest"]["ended"], found["archive_problem"]) == (True, None)

@@ -486,6 +486,7 @@ def other_list(copied: Path) -> None:
 DAMAGE: dict[str, tuple[Callable[[Path], object], type[TatameError], str]] = {
     "flip": (lambda path: flip(relation(path)), backup.BackupDamaged, "checksum mismatch"),
     "wal": (lambda path: flip(min((path / "data/pg_wal").glob("0*")), 100), backup.BackupDamaged, "WAL"),
+    "unreadable": (lambda path: relation(path).chmod(0), backup.BackupDamaged, "right to be read|ermission denied"),
     "truncated": (lambda path: os.truncate(relation(path), 8192), backup.BackupDamaged, "size"),
     "missing": (lambda path: relation(path).unlink(), backup.BackupDamaged, "not on disk|is present in the manifest"),
     "extra": (lambda path: (path / "data/base/1/extra").touch(), backup.BackupDamaged, "not in the manifest"),
@@ -494,7 +495,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], type[TatameError], str]] = {
     "manifest": (lambda path: other_format(path, name="another"), backup.BackupDamaged, "does not have the checksum"),
     "garbage": (lambda path: (path / "manifest.json").write_bytes(b"\xff{"), backup.BackupDamaged, "cannot be read"),
     "no object": (lambda path: (path / "manifest.json").write_text("[]"), backup.BackupDamaged, "cannot be read"),
-    "deep": (lambda path: (path / "manifest.json").write_text("[" * 200_000), backup.BackupDamaged, "cannot be read"),
+    "deep": (
+        lambda path: (path / "manifest.json").write_text("[" * 200_000),
+        backup.BackupDamaged,
+        "nested too deeply",
+    ),
+    "long": (lambda path: (path / "manifest.json").write_text("9" * 9999), backup.BackupDamaged, "number is too long"),
     "no manifest": (lambda path: (path / "manifest.json").unlink(), backup.BackupDamaged, "No such file"),
     "contents": edited(contents=[]),
     "digest": edited(contents={"tatame": {"size_bytes": 1, "revision": [], "tables": {"t": "1:x"}, "sequences": {}}}),
@@ -523,7 +529,7 @@ def test_a_damaged_backup_is_named_and_not_restored(copied: Path, directory: Pat
     # A backup that cannot be read here is not drilled.
     assert [drill.equal for drill in backup.read_drills(copied.parent)] == [False] * (caught.value.exit_code == 3)
     # A list reads no file of the data.
-    listed = damage in {"flip", "wal", "extra", "list", "version"}
+    listed = damage in {"flip", "wal", "unreadable", "extra", "list", "version"}
     assert [found.problem is None for found in backup.list_backups(copied.parent)] == [listed]
 
 
@@ -715,24 +721,55 @@ def test_a_server_that_gives_no_base_backup_says_why(origin: EmbeddedServer, dir
     assert "own pg_basebackup 18," in caught.value.fix
 
 
+LIMITED = ("transaction_timeout", "idle_in_transaction_session_timeout")
+
+
+def test_time_limits_of_roles_end_no_backup(origin: EmbeddedServer, directory: Path) -> None:
+    roles = (Names().backup, "postgres")
+    paused: list[str] = []
+
+    def pause(stage: str) -> None:
+        # Within the transaction that reads the tables, for longer than the limits.
+        if stage.startswith("reading") and stage not in paused:
+            paused.append(stage)
+            if len(paused) == 1:
+                threading.Event().wait(0.6)
+
+    try:
+        for role in roles:
+            for limit in LIMITED:
+                run_sql(origin.address, f"ALTER ROLE {role} SET {limit} = '500ms'")
+        with Database(origin.address.set(username=Names().backup)) as database:
+            tables = backup.make(database, directory, on_stage=pause).backup.manifest.contents["tatame"].tables
+        assert len(paused) > 1
+        paused.clear()
+        with Database(origin.address) as database:
+            dumped = backup.make_dump(database, directory, on_stage=pause).backup.manifest.contents["tatame"].tables
+        assert dumped.keys() < tables.keys()
+    finally:
+        for role in roles:
+            run_sql(origin.address, f"ALTER ROLE {role} RESET ALL")
+
+
 def without_locks(*_: object) -> None:
     """Fail as `flock` does on some network file systems."""
     raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
 
 def test_a_second_backup_into_a_folder_and_a_folder_that_cannot_be_written_are_refused(
-    origin: EmbeddedServer, directory: Path, monkeypatch: pytest.MonkeyPatch
+    origin: EmbeddedServer, made: backup.Made, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Database(origin.address) as database:
         before = os.umask(0)
         try:
+            made.backup.manifest.write(directory)
             with folders.locked(directory / "backups"), pytest.raises(backup.BackupRunning):
                 backup.make(database, directory / "backups")
         finally:
             os.umask(before)
         # No other user may enter it, or hold its lock.
-        modes = [path.stat().st_mode & 0o777 for path in (directory / "backups", directory / "backups" / folders.LOCK)]
-        assert modes == [0o700, 0o600]
+        paths = (directory / "backups", directory / "backups" / folders.LOCK, directory / "manifest.json")
+        assert [path.stat().st_mode & 0o777 for path in paths] == [0o700, 0o600, 0o600]
         (directory / "file").touch()
         with pytest.raises(backup.FolderUnusable):
             backup.make(database, directory / "file")

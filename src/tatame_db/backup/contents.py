@@ -25,11 +25,7 @@ if TYPE_CHECKING:
 
 LOCK_SECONDS = 300
 """How long a backup waits for a table that another session has locked."""
-_SETTINGS = (
-    TEXT_OUTPUT
-    | {"search_path": "pg_catalog", "row_security": "off", "statement_timeout": "0"}
-    | {"idle_in_transaction_session_timeout": "0", "lock_timeout": f"{LOCK_SECONDS}s"}
-)
+_SETTINGS = TEXT_OUTPUT | {"search_path": "pg_catalog", "row_security": "off"} | {"lock_timeout": f"{LOCK_SECONDS}s"}
 # Each partition is a table of its own here. Unlogged tables are empty after a recovery, and foreign ones elsewhere.
 _TABLES = """
 SELECT format('%%I.%%I', nspname, relname),
@@ -53,6 +49,14 @@ WHERE datallowconn AND datconnlimit <> -2 AND datname NOT IN ('template0', 'temp
 _PREPARED = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
 _REVISIONS = f"SELECT version_num FROM {VERSION_SCHEMA}.alembic_version ORDER BY 1"  # noqa: S608, a constant
 LARGE_OBJECTS = "pg_catalog.pg_largeobject"
+LIMITS = (
+    "statement_timeout",
+    "lock_timeout",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "transaction_timeout",
+)
+_WITH_TRANSACTION_TIMEOUT = 170_000
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,13 @@ class Contents:
     def rows(self) -> int:
         """The rows of all tables."""
         return sum(table.rows for table in self.tables.values())
+
+
+def lift_limits(connection: Connection, *, scope: str = "LOCAL") -> None:
+    """Lift the time limits of the role, the database and the environment, until the end of the transaction."""
+    for name in LIMITS:
+        if name != "transaction_timeout" or connection.info.server_version >= _WITH_TRANSACTION_TIMEOUT:
+            connection.execute(f"SET {scope} {name} = 0".encode())
 
 
 def contents_of_dump(connection: Connection, on_table: Callable[[str], None]) -> Contents:
@@ -108,6 +119,7 @@ def read_contents(connection: Connection, on_table: Callable[[str], None], *, ki
     With such locks, a migration would wait until the end of a backup, and what pg_dump reads behind the migration.
     Raises `TableLocked`.
     """
+    lift_limits(connection)
     for setting, value in _SETTINGS.items():
         connection.execute("SELECT set_config(%s, %s, true)", [setting, value])
     tables: dict[str, Fingerprint] = {}

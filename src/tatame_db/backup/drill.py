@@ -12,7 +12,7 @@ from tatame_db.backup.errors import BackupDamaged, DrillFailed, DrillFoundDamage
 from tatame_db.backup.folder import Backup, choose, in_use, refuse_small
 from tatame_db.backup.live import Compared, compare_live, read_live
 from tatame_db.backup.record import note_drill
-from tatame_db.backup.restored import address_of, contents_of, restored_scratch
+from tatame_db.backup.restored import contents_of, restored_scratch, surplus_log, work_address_of
 from tatame_db.backup.verify import open_backup, verify
 from tatame_db.database.pool import Database
 from tatame_db.server.run_directory import new_run_directory
@@ -83,7 +83,8 @@ def drill(
             note_drill(path, equal=False, seconds=time.monotonic() - started)
             raise DrillFoundDamage(backup=error.backup, reason=error.reason) from error
         manifest = backup.manifest
-        refuse_small(new_run_directory(on_disk=True), manifest.restored_bytes + _LOG_BYTES, "the scratch server")
+        needed = manifest.restored_bytes + _LOG_BYTES + surplus_log(backup.data)
+        refuse_small(new_run_directory(on_disk=True), needed, "the scratch server")
         beside = (
             read_live(live, backup, lambda table: on_stage(f"reading {table} of the live database")) if live else None
         )
@@ -112,6 +113,6 @@ def schema_problems(
     if manifest.database not in found or not found[manifest.database].revision:
         return None
     on_stage("checking the schema")
-    with Database(address_of(server, manifest, manifest.database)) as database:
+    with Database(work_address_of(server, manifest, manifest.database)) as database:
         check = evolve.check(database.engine)
     return [*(check.database or []), *check.edited]

@@ -11,7 +11,7 @@ from tatame_db.backup.drill import schema_problems
 from tatame_db.backup.errors import DrillFailed
 from tatame_db.backup.folder import Backup, in_use, refuse_small
 from tatame_db.backup.point_in_time import Moment, Replayed, choose_before, replay_of
-from tatame_db.backup.restored import contents_of, replay_into, scratch_server
+from tatame_db.backup.restored import contents_of, replay_into, scratch_server, surplus_log
 from tatame_db.backup.verify import open_backup
 from tatame_db.server.run_directory import new_run_directory
 
@@ -61,7 +61,7 @@ def drill_replay(folder: Path, at: Moment, *, on_stage: Callable[[str], None] = 
         except GapInArchive as error:
             error.exit_code = _NEGATIVE_ANSWER
             raise
-        needed = manifest.restored_bytes + replay.size_bytes + _LOG_BYTES
+        needed = manifest.restored_bytes + replay.size_bytes + _LOG_BYTES + surplus_log(backup.data)
         refuse_small(new_run_directory(on_disk=True), needed, "the scratch server")
         on_stage("replaying the archive on a scratch server")
         started = time.monotonic()

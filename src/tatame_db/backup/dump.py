@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from tatame_db.backup.completeness import complete_now
-from tatame_db.backup.contents import Contents, contents_of_dump, differences
+from tatame_db.backup.contents import Contents, contents_of_dump, differences, lift_limits
 from tatame_db.backup.errors import CITUS_ADVICE, CITUS_REASON, BackupRefused, DumpDiffers
 from tatame_db.backup.folder import DATA, PART, refuse_small, size_of, sync
 from tatame_db.backup.make import Made, in_folder
@@ -64,7 +64,9 @@ def make_dump(
     with database.engine.connect() as connection:
         if knows_citus(database.engine.dialect):
             raise BackupRefused(address=database.address, reason=CITUS_REASON, advice=CITUS_ADVICE)
-        size = driver_connection(connection).execute("SELECT pg_database_size(current_database())").fetchone()
+        driver = driver_connection(connection)
+        lift_limits(driver)
+        size = driver.execute("SELECT pg_database_size(current_database())").fetchone()
     return in_folder(folder, int(size[0] if size else 0) + _LOG_BYTES, write, keep=keep)
 
 
@@ -74,9 +76,11 @@ def _write(
     address, data, begun = database.address, part / DATA, datetime.now(UTC)
     with explained(address, "backup --logical"), database.engine.connect() as connection:
         driver = driver_connection(connection)
+        lift_limits(driver)
         complete_until = complete_now(driver)
         driver.rollback()
         driver = driver_connection(connection.execution_options(isolation_level="REPEATABLE READ"))
+        lift_limits(driver)
         program = program_for(
             "pg_dump", address, encrypted=driver.pgconn.ssl_in_use, of=driver.info.server_version // 10_000
         )

@@ -21,6 +21,7 @@ from tatame_db.backup.archive_errors import (
     SlotsTaken,
 )
 from tatame_db.backup.branches import differing, enter_timeline, lost_by
+from tatame_db.backup.contents import lift_limits
 from tatame_db.backup.errors import FolderUnusable
 from tatame_db.backup.folder import Backup, complete
 from tatame_db.backup.manifest import read_manifest
@@ -163,6 +164,7 @@ class _Follower:
     def _try(self, connection: Connection) -> None:
         # A standby that is away must not hold up a mark.
         connection.execute("SET synchronous_commit = local")
+        lift_limits(connection, scope="SESSION")
         connection.execute("SET statement_timeout = '60s'")
         try:
             program, state = self._prepare(connection)

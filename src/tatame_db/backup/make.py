@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from tatame_db.backup.completeness import complete_now, last_commit, server_clock
+from tatame_db.backup.contents import lift_limits
 from tatame_db.backup.errors import CITUS_ADVICE, CITUS_REASON, BackupFailed, BackupRefused, FolderUnusable
 from tatame_db.backup.folder import (
     DATA,
@@ -26,7 +27,7 @@ from tatame_db.backup.folder import (
 from tatame_db.backup.manifest import BASE, Manifest
 from tatame_db.backup.programs import ProgramRejected, base_backup, program_for, verify_files
 from tatame_db.backup.removal import remove_old
-from tatame_db.backup.restored import SETTINGS, contents_of, restored_scratch
+from tatame_db.backup.restored import SETTINGS, contents_of, restored_scratch, surplus_log
 from tatame_db.backup.verify import FILES, checksum_of
 from tatame_db.database.citus import knows_citus
 from tatame_db.database.dialect import quoted
@@ -139,7 +140,9 @@ def _write(
         on_progress=lambda percent: on_stage(f"copying the server's files: {percent} %"),
     )
     with database.engine.connect() as connection:
-        ended = server_clock(driver_connection(connection))
+        driver = driver_connection(connection)
+        lift_limits(driver)
+        ended = server_clock(driver)
     on_stage("verifying the checksums")
     try:
         verify_files(data)
@@ -167,7 +170,11 @@ def _write(
         standby=source.standby,
         complete_until=_complete_until(source, data, wal, ended),
     )
-    refuse_small(new_run_directory(on_disk=True), manifest.size_bytes + _LOG_BYTES, "restoring the backup to prove it")
+    refuse_small(
+        new_run_directory(on_disk=True),
+        manifest.size_bytes + _LOG_BYTES + surplus_log(data),
+        "restoring the backup to prove it",
+    )
     on_stage("restoring it into a scratch server")
     with restored_scratch(data, manifest) as server:
         contents = contents_of(server, manifest, lambda table: on_stage(f"reading {table}"))
@@ -194,6 +201,7 @@ def _examine(database: Database) -> _Source:
 
     with explained(address, "backup"), database.engine.connect() as connection:
         driver = driver_connection(connection)
+        lift_limits(driver)
         if knows_citus(database.engine.dialect):
             raise refused(CITUS_REASON, CITUS_ADVICE)
         complete_until = complete_now(driver)

@@ -99,7 +99,10 @@ class Manifest:
             contents["tables"] = {name: str(table) for name, table in mine.tables.items()}
         facts = {"format": FORMAT} | facts
         text = json.dumps(facts | {"checksum": _checksum(facts)}, indent=2, ensure_ascii=False)
-        with (folder / MANIFEST).open("w", encoding="utf-8") as file:
+        # No one else may read it, whatever the umask is.
+        with os.fdopen(
+            os.open(folder / MANIFEST, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
+        ) as file:
             file.write(text + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -141,8 +144,10 @@ def read_manifest(backup: Path) -> Manifest:
         if checksum != _checksum({"format": version} | facts):
             raise _damaged(backup, f"{MANIFEST} does not have the checksum that it names")
         return _parsed(facts)
-    except (OSError, ValueError, KeyError, RecursionError, msgspec.MsgspecError) as error:
-        raise _damaged(backup, f"{MANIFEST} cannot be read: {error}") from error
+    except OSError as error:
+        raise _damaged(backup, f"{MANIFEST} cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, RecursionError, msgspec.MsgspecError) as error:
+        raise _damaged(backup, f"{MANIFEST} cannot be read: {_in_words(error)}") from error
 
 
 def _parsed(facts: dict[str, Any]) -> Manifest:
@@ -156,6 +161,15 @@ def _parsed(facts: dict[str, Any]) -> Manifest:
         if not datetime.min.year < moment.year < datetime.max.year:
             raise ValueError(f"{moment} is no time of a backup")
     return replace(manifest, contents={name: found.parsed() for name, found in contents.items()})
+
+
+def _in_words(error: Exception) -> str:
+    """Return the reason; Python's own words about these help no reader of a file."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    return "a number is too long" if "set_int_max_str_digits" in str(error) else str(error)
 
 
 def _damaged(backup: Path, reason: str) -> BackupDamaged:

@@ -84,7 +84,8 @@ def read_state(folder: Path) -> State | None:
     except OSError as error:
         raise ArchiveDamaged(path=place, reason=error.strerror or str(error)) from error
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ArchiveDamaged(path=place, reason=str(error)) from error
+        reason = str(error) if isinstance(error, json.JSONDecodeError) else "it is not as `--follow` writes it"
+        raise ArchiveDamaged(path=place, reason=reason) from error
     if state.segment_bytes not in _SEGMENT_BYTES:
         raise ArchiveDamaged(path=place, reason=f"no segment has {state.segment_bytes} bytes")
     return state

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
-from tatame_db.backup.archive import Reach, reach_of, read_archive
+from tatame_db.backup.archive import Archive, Reach, reach_of, read_archive
 from tatame_db.backup.archive_errors import (
     ClockSetBack,
     DatabaseBeingRemoved,
@@ -21,6 +22,7 @@ from tatame_db.backup.archive_errors import (
 from tatame_db.backup.files import copy_file
 from tatame_db.backup.folder import Backup, choose, complete
 from tatame_db.backup.manifest import read_manifest
+from tatame_db.backup.marks import WAL
 from tatame_db.backup.recovery import recover, write_target
 from tatame_db.backup.waldump import commits, last_transaction, lsn_of, lsn_text, present
 from tatame_db.errors import TatameError, listed
@@ -238,6 +240,19 @@ def _set_back(backup: Backup, at: datetime, first: datetime | None, last: dateti
     return ClockSetBack(backup=backup.path, time=_text(at), first=_text(first), last=_text(last))
 
 
+def _wrong_archive(folder: Path, archive: Archive | None) -> str | None:
+    """Return why an archive continues no backup of its folder, if it is one of a server without backups there."""
+    if archive is None:
+        place = folder / WAL
+        is_wrong = not place.is_dir() and (place.exists() or place.is_symlink())
+        return f"{WAL} is not the folder of an archive" if is_wrong else None
+    for path in complete(folder):
+        with contextlib.suppress(TatameError):
+            if read_manifest(path).system_identifier == archive.state.system_identifier:
+                return None
+    return f"the archive in {WAL} is of another server"
+
+
 def restorable_until(backup: Backup) -> tuple[datetime, str | None]:
     """Return up to when a backup can be restored, and what ends its archive or makes times in it ambiguous."""
     until = backup.manifest.until
@@ -247,7 +262,7 @@ def restorable_until(backup: Backup) -> tuple[datetime, str | None]:
     except TatameError as error:
         return until, " ".join(error.what.split())
     if archive is None or reach is None:
-        return until, None
+        return until, None if backup.manifest.is_logical else _wrong_archive(backup.path.parent, archive)
     problem = f"gap in the archive: {reach.gap}" if reach.gap else None
     if not reach.segments and problem is None:
         problem = "the archive ends before it"

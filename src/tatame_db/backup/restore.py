@@ -15,7 +15,7 @@ from psycopg import sql
 from tatame_db.backup.errors import PlaceTaken, PlaceUnusable
 from tatame_db.backup.folder import PART, Backup, in_use, refuse_small
 from tatame_db.backup.point_in_time import Moment, Replayed, choose_before, replay_of
-from tatame_db.backup.restored import address_of, new_server, replay_into, restore_into
+from tatame_db.backup.restored import address_of, new_server, replay_into, restore_into, surplus_log, work_address_of
 from tatame_db.backup.verify import open_backup, verify
 from tatame_db.database.driver import driver_connection
 from tatame_db.database.pool import Database
@@ -78,7 +78,7 @@ def restore(
         replay = None if at is None else replay_of(backup, at)
         on_stage("verifying the checksums")
         verify(backup)
-        log_bytes = _LOG_BYTES + (replay.size_bytes if replay else 0)
+        log_bytes = _LOG_BYTES + surplus_log(backup.data) + (replay.size_bytes if replay else 0)
         refuse_small(place, backup.manifest.restored_bytes + log_bytes, "the restored server")
         with _part_of(place) as part:
             on_stage("copying and recovering")
@@ -145,7 +145,7 @@ def _renew_password(server: EmbeddedServer, manifest: Manifest) -> None:
     """Give the superuser a new password, which is in the server's directory as that of every embedded server."""
     password = secrets.token_urlsafe(18)
     with (
-        Database(address_of(server, manifest, "postgres")) as database,
+        Database(work_address_of(server, manifest, "postgres")) as database,
         database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
     ):
         statement = sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(manifest.superuser), password)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from tatame_db.backup.contents import contents_of_dump, contents_of_server
+from tatame_db.backup.contents import LIMITS, contents_of_dump, contents_of_server
 from tatame_db.backup.files import copy_file
 from tatame_db.backup.folder import refuse_scratch
+from tatame_db.backup.marks import SEGMENT
 from tatame_db.backup.programs import restore_dump
 from tatame_db.backup.recovery import invalid_databases, recover, write_target
 from tatame_db.database.creation import create_database, maintenance
@@ -50,6 +51,9 @@ local replication all trust
 host all all 127.0.0.1/32 scram-sha-256
 host all all ::1/128 scram-sha-256
 """
+_COMMON_SEGMENT = 16 << 20
+# A new timeline begins one, and the next is created early.
+_NEW_SEGMENTS = 3
 # A recovery may take hours, and reports its progress in the log.
 _RECOVERY_SECONDS = 7 * 24 * 3600
 
@@ -62,6 +66,30 @@ def new_server(directory: Path, *, durable: bool) -> EmbeddedServer:
 def address_of(server: EmbeddedServer, manifest: Manifest, database: str) -> URL:
     """Return the address of a restored database, for the role that made the cluster."""
     return server.address.set(username=manifest.superuser, database=database)
+
+
+def work_address_of(server: EmbeddedServer, manifest: Manifest, database: str) -> URL:
+    """Return that address without the time limits that the original gave the role or the database."""
+    address = address_of(server, manifest, database)
+    return address.update_query_dict({"options": " ".join(f"-c {name}=0" for name in LIMITS)})
+
+
+def surplus_log(data: Path) -> int:
+    """Return the room that a server on a copy of the data needs for its log, beyond one with common segments."""
+    return max(0, _segment_bytes(data) - _COMMON_SEGMENT) * _NEW_SEGMENTS
+
+
+def _segment_bytes(data: Path) -> int:
+    found = (path.stat().st_size for path in (data / "pg_wal").glob("0*") if SEGMENT.fullmatch(path.name))
+    return next(found, _COMMON_SEGMENT)
+
+
+def _log_settings(data: Path) -> str:
+    """Return settings without which a server with large segments does not start."""
+    size = _segment_bytes(data)
+    if size <= _COMMON_SEGMENT:
+        return ""
+    return f"min_wal_size = '{2 * size >> 20}MB'\nmax_wal_size = '{max(1 << 30, 4 * size) >> 20}MB'\n"
 
 
 @contextlib.contextmanager
@@ -92,7 +120,7 @@ def restored_scratch(data: Path, manifest: Manifest, *, jobs: int | None = None)
 
 def replay_into(server: EmbeddedServer, data: Path, manifest: Manifest, replay: Replay) -> Replayed:
     """Fill a new server with what a backup holds, start it, and replay the archive on it."""
-    address = address_of(server, manifest, "postgres")
+    address = work_address_of(server, manifest, "postgres")
 
     def run(replay: Replay) -> Replayed:
         def write(half: Path) -> None:
@@ -121,10 +149,10 @@ def restore_into(server: EmbeddedServer, data: Path, manifest: Manifest, *, jobs
             write_target(half)
 
         server.fill(write)
-        recover(server, address_of(server, manifest, "postgres"))
+        recover(server, work_address_of(server, manifest, "postgres"))
         return
     server.start()
-    address = address_of(server, manifest, manifest.database)
+    address = work_address_of(server, manifest, manifest.database)
     with maintenance(address) as connection:
         # Each server has this one, and a new server has it empty.
         if manifest.database != "postgres":
@@ -137,9 +165,9 @@ def restore_into(server: EmbeddedServer, data: Path, manifest: Manifest, *, jobs
 def contents_of(server: EmbeddedServer, manifest: Manifest, on_table: Callable[[str], None]) -> dict[str, Contents]:
     """Read what a restored server holds of what the backup held."""
     if not manifest.is_logical:
-        return contents_of_server(address_of(server, manifest, "postgres"), on_table)
+        return contents_of_server(work_address_of(server, manifest, "postgres"), on_table)
     with (
-        Database(address_of(server, manifest, manifest.database)) as database,
+        Database(work_address_of(server, manifest, manifest.database)) as database,
         database.engine.connect() as connection,
     ):
         return {manifest.database: contents_of_dump(driver_connection(connection), on_table)}
@@ -154,6 +182,6 @@ def copy_data(data: Path, target: Path, settings: dict[str, str]) -> None:
     for name in _SIGNALS:
         (target / name).unlink(missing_ok=True)
     lines = "".join("{} = '{}'\n".format(name, value.replace("'", "''")) for name, value in settings.items())
-    (target / "postgresql.conf").write_text(_NOTE + lines)
+    (target / "postgresql.conf").write_text(_NOTE + lines + _log_settings(data))
     (target / "pg_hba.conf").write_text(_ACCESS)
     (target / "pg_ident.conf").touch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from typing import TYPE_CHECKING
 
 from tatame_db.backup.errors import BackupDamaged, BackupOfOtherVersion
@@ -59,6 +60,10 @@ def verify(backup: Backup) -> None:
         verify_files(backup.data)
     except ProgramRejected as error:
         raise BackupDamaged(backup=backup.path, reason=str(error)) from None
+    # The superuser of the system reads any file, and PostgreSQL, which is another user, would not.
+    for path in backup.data.rglob("*"):
+        if not path.lstat().st_mode & stat.S_IRUSR:
+            raise _damaged(backup, f"{path.relative_to(backup.path)} has lost the right to be read")
 
 
 def _damaged(backup: Backup, reason: str) -> BackupDamaged:

@@ -29,6 +29,10 @@ MAY_BE_COMMITTED = (
 )
 
 
+class Interrupted(KeyboardInterrupt):
+    """A command was interrupted that has nothing to roll back; its argument says what that means."""
+
+
 class Group(TyperGroup):
     """Turns a `TatameError` into a message and an exit code; a bug keeps its traceback.
 
@@ -47,6 +51,8 @@ class Group(TyperGroup):
             return super().invoke(ctx)
         except (KeyboardInterrupt, typer.Abort) as stopped:
             state = MAY_BE_COMMITTED if commits.may_be_committed() else ROLLED_BACK
+            if isinstance(stopped, Interrupted):
+                state = str(stopped)
             _say_with_notes(f"\ninterrupted: {state}", stopped)
             _answer_error("Interrupted", "interrupted", state, "run the command again", stopped)
             raise typer.Exit(INTERRUPTED) from None

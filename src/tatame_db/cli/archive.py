@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from tatame_db.cli import console
+from tatame_db.cli.app import Interrupted
 from tatame_db.errors import counted
 
 if TYPE_CHECKING:
@@ -42,9 +43,8 @@ def follow(target: Target, folder: Path, *, after_gap: bool, as_json: bool) -> N
             on_received=_show_json if as_json else _show,
             on_words=console.say,
         )
-    except KeyboardInterrupt as interrupted:
-        interrupted.add_note(_INTERRUPTED)
-        raise
+    except KeyboardInterrupt:
+        raise Interrupted(_INTERRUPTED) from None
     console.say(f"ended: {_INTERRUPTED}")
 
 
