@@ -470,8 +470,11 @@ def test_no_other_history_of_the_server_is_archived_over_the_archive(
     with Database(address) as database:
         backup.make(database, folder)
     with following(address, folder) as follower:
-        switch(address)
         follower.wait(write(address, 1))
+        # The archive ends at the beginning of a segment, and the server removes the one before.
+        run_sql(address, "SELECT pg_switch_wal()")
+        follower.wait(ask(address, "SELECT clock_timestamp()"))
+        run_sql(address, "CHECKPOINT")
     fresh_server.stop()
     subprocess.run(["cp", "-Rp", fresh_server.data, copy], check=True)
     fresh_server.start()

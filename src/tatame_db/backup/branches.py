@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
-# The head of a segment and the first records of two servers may be equal; a mark with its time is not.
+# The head of a segment and the first records of two servers may be equal; a mark, with its time, is not.
 _ENOUGH_BYTES = 1024
+_MARK_BYTES = 256
+_PADDING = 8
 _COMPARED_BYTES = 16 << 20
 
 
@@ -41,7 +43,9 @@ def differing(address: URL, archive: Archive, confirmed: int) -> tuple[dict[int,
     """Compare the end of an archive with the log of a server; return its timelines, and in words what differs.
 
     Servers that were restored, or whose disk was set back or copied, have the same identity and timelines, and their
-    next segments would overwrite those of the archive. Up to the confirmed position, the server knows what is archived.
+    next segments would overwrite those of the archive. Up to the confirmed position, that of its slot, the server knows
+    what is archived.
+
     Raises `psycopg.OperationalError`.
     """
     with walsender(address) as connection:
@@ -54,7 +58,7 @@ def differing(address: URL, archive: Archive, confirmed: int) -> tuple[dict[int,
     archived = spans[-1].end
     if timelines[spans[-1].timeline] is None and end < archived:
         return timelines, BEHIND
-    proven = archived <= confirmed
+    proven = confirmed >= spans[-1].begin
     for span in spans:
         try:
             found = _first_difference(address, span, archive.state.segment_bytes)
@@ -67,7 +71,7 @@ def differing(address: URL, archive: Archive, confirmed: int) -> tuple[dict[int,
                 f"from {lsn_text(found)} on, the log of the server is not the one that is archived, as after its disk"
                 " was set back or a backup was restored in its place"
             )
-        proven = proven or span.end - span.begin >= _ENOUGH_BYTES
+        proven = proven or _is_telling(span, archive)
     reason = f"the server has removed its log before {lsn_text(archived)}, so it cannot be compared with the archive"
     return timelines, None if proven else reason
 
@@ -97,6 +101,13 @@ def _spans(archive: Archive, timelines: dict[int, int | None]) -> list[_Span]:
             break
         line, number = max(before), number - 1
     return spans
+
+
+def _is_telling(span: _Span, archive: Archive) -> bool:
+    """Whether another history of the server would differ in a part."""
+    mark = archive.marks[-1] if archive.marks else None
+    has_mark = mark and mark.timeline == span.timeline and span.begin + _MARK_BYTES <= mark.lsn <= span.end + _PADDING
+    return bool(has_mark) or span.end - span.begin >= _ENOUGH_BYTES
 
 
 def _first_difference(address: URL, span: _Span, size: int) -> int | None:
