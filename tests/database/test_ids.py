@@ -66,6 +66,9 @@ def test_a_locked_table_is_not_readable_and_is_not_waited_for(engine: Engine) ->
     with engine.begin() as connection:
         connection.execute(text("LOCK TABLE tags"))
         assert not use(engine, "tags.id").readable
+        connection.execute(text("TRUNCATE versions RESTART IDENTITY"))
+        unread = {found.name for found in evolve.id_uses(engine) if not found.readable}
+        assert unread == {"tags.id", "versions.id"}
 
 
 def test_the_change_to_bigint_runs_as_printed_on_a_partitioned_table(engine: Engine) -> None:

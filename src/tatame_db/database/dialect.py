@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Sequence, Table, text
+from sqlalchemy import Sequence, Table
 from sqlalchemy.dialects.postgresql.named_types import NamedType
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGIdentifierPreparer_psycopg
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from sqlalchemy import Connection, Dialect, TextClause
+    from sqlalchemy import Connection, Dialect
 
 OLDEST_SERVER = 14
 """The oldest supported major version of PostgreSQL."""
@@ -77,17 +76,9 @@ def public(name: str) -> str:
     return f"{SCHEMA}.{quoted(name)}"
 
 
-_PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)(?!:)")
-
-
-def without_parameters(query: str) -> TextClause:
-    """Return a query that has names of the database in it: `text` takes the end of `"odd :name"` for a parameter."""
-    return text(_PARAMETER.sub(r"\\:\1", query))
-
-
-def literal(value: str) -> str:
+def literal(text: str) -> str:
     """Return a text as an SQL constant without a `%`, which would count as a placeholder beside parameters."""
-    escaped = value.replace("\\", r"\\").replace("'", "''").replace("%", r"\x25")
+    escaped = text.replace("\\", r"\\").replace("'", "''").replace("%", r"\x25")
     return f"E'{escaped}'"
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import event, text
 
 from tatame_db.database.address import readable
-from tatame_db.database.dialect import without_parameters
 from tatame_db.database.driver import driver_connection
 from tatame_db.database.errors import DatabaseUnavailable
 from tatame_db.database.options import POOL_SIZE
 from tatame_db.database.pool import Database
 from tatame_db.doctor.limits import LIMITS, Limits
+from tatame_db.evolve.catalogue import run_verbatim
 from tatame_db.move.connection import MoveConnection
 
 if TYPE_CHECKING:
@@ -158,8 +158,9 @@ class Examination:
         if self.expired:
             raise TimeoutError
         with self.engine.connect() as connection:
-            statement = text(query) if parameters else without_parameters(query)
-            return list(connection.execute(statement, parameters).all())
+            if parameters:
+                return list(connection.execute(text(query), parameters).all())
+            return list(run_verbatim(connection, query).all())
 
     def row(self, query: str, **parameters: Any) -> Any:
         """Run a query and return its only row."""

@@ -34,7 +34,7 @@ END
 # identity, or a default that is `nextval` and nothing else: the owner of a sequence need not be filled by it. Rows are
 # read for columns of unique indexes only, by an index that begins with the column, or if the table is small. Outside
 # of `public`, those that the role may read. A table with triggers of a move gets its sequence set when it is opened.
-# No function here may wait for the lock of a table, as pg_get_expr does.
+# No function here waits for the lock of a table, as pg_get_expr does; the last value waits for that of a sequence.
 COLUMNS = f"""
 WITH RECURSIVE number (oid, base, typmod) AS (
     SELECT unnest, unnest, NULL::integer
@@ -49,10 +49,10 @@ WITH RECURSIVE number (oid, base, typmod) AS (
         WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass AND deptype = 'i'
         UNION ALL
         -- All casts, explicit ones too, are functions of another format.
-        SELECT refobjid, adrelid, adnum, adbin::text !~ '\\:funcid {_NEXTVAL} '
-                OR adbin::text ~ '\\:funcformat 0 .*\\:funcformat 0 '
-                OR adbin::text ~ '[{{](?!(FUNCEXPR|CONST|RELABELTYPE|COERCETODOMAIN|COERCEVIAIO) )[A-Z]'
-        FROM pg_depend JOIN pg_attrdef f ON f.oid = objid
+        SELECT refobjid, adrelid, adnum, strpos(tree, ':funcid {_NEXTVAL} ') = 0
+            OR strpos(substr(tree, strpos(tree, ':funcformat 0 ') + 1), ':funcformat 0 ') > 0
+            OR tree ~ '[{{](?!(FUNCEXPR|CONST|RELABELTYPE|COERCETODOMAIN|COERCEVIAIO) )[A-Z]'
+        FROM pg_depend JOIN pg_attrdef f ON f.oid = objid CROSS JOIN LATERAL (SELECT adbin::text AS tree OFFSET 0) t
         WHERE classid = 'pg_attrdef'::regclass AND refclassid = 'pg_class'::regclass AND deptype = 'n'
     ) l
     JOIN pg_sequence s ON s.seqrelid = l.seqrelid
@@ -115,7 +115,7 @@ WITH RECURSIVE number (oid, base, typmod) AS (
     ) x
     WHERE (space.is_public OR has_table_privilege(c.oid, 'SELECT'))
         AND ((k.relid, k.attnum) IN (SELECT relid, attnum FROM link) OR base <> 'numeric'::regtype)
-), referring AS (
+), referring AS MATERIALIZED (
     SELECT k.confrelid AS relid, k.confkey[1] AS attnum, min(largest) AS largest,
         string_agg(format('ALTER TABLE %s ALTER COLUMN %I TYPE bigint', k.conrelid::regclass, a.attname), '; '
             ORDER BY k.oid) FILTER (WHERE a.atttypid <> 'bigint'::regtype) AS enlarge
@@ -151,7 +151,7 @@ LEFT JOIN referring ON (referring.relid, referring.attnum) = (key.relid, key.att
 UNION ALL
 SELECT prefix || relname, NULL, NULL, false, false, false, false, false, false, false, false, false, sequence.limit,
     first, seqincrement, sequence.limit, start_over, seqcycle,
-    CASE WHEN readable THEN pg_sequence_last_value(seqrelid) END,
+    CASE WHEN readable THEN pg_sequence_last_value(sequence.seqrelid) END,
     readable, selectable, enlarge, owner, owner, quote_literal(seqrelid::regclass), seqrelid::regclass::text
 FROM sequence CROSS JOIN LATERAL (SELECT quote_ident(pg_get_userbyid(relowner)) AS owner) o
 WHERE NOT seqcycle AND NOT EXISTS (
@@ -159,3 +159,5 @@ WHERE NOT seqcycle AND NOT EXISTS (
     WHERE link.seqrelid = sequence.seqrelid AND NOT link.computed)
 ORDER BY 1, sequence
 """
+COLUMNS_ALONE = COLUMNS.replace("pg_sequence_last_value(sequence.seqrelid)", "NULL::bigint")
+"""The same without the last values, for a database in which a sequence is locked."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from tatame_db.database.dialect import without_parameters
 from tatame_db.database.errors import NodeUnavailable
-from tatame_db.evolve.id_columns import COLUMNS
+from tatame_db.evolve.catalogue import run_verbatim
+from tatame_db.evolve.id_columns import COLUMNS, COLUMNS_ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -131,7 +131,7 @@ def id_uses(engine: Engine) -> list[IdUse]:
         def rows(query: str) -> Sequence[Row[Any]]:
             try:
                 with connection.begin_nested():
-                    return connection.execute(without_parameters(query)).all()
+                    return run_verbatim(connection, query).all()
             except (DBAPIError, NodeUnavailable):
                 return []
 
@@ -140,7 +140,8 @@ def id_uses(engine: Engine) -> list[IdUse]:
 
 def read_uses(rows: Callable[[str], Sequence[Row[Any]]]) -> list[IdUse]:
     """Return what `id_uses` returns, by a function that runs a query, or returns no row if it cannot."""
-    return sorted((_use_of(key, rows) for key in rows(COLUMNS)), key=lambda use: use.share, reverse=True)
+    keys = rows(COLUMNS) or rows(COLUMNS_ALONE)
+    return sorted((_use_of(key, rows) for key in keys), key=lambda use: use.share, reverse=True)
 
 
 def _use_of(key: Any, rows: Callable[[str], Sequence[Row[Any]]]) -> IdUse:
@@ -171,7 +172,7 @@ def _use_of(key: Any, rows: Callable[[str], Sequence[Row[Any]]]) -> IdUse:
         found = rows(f"SELECT {last_row} FROM {_rows_of(use, key)}")
         of_rows = found[0][0] if found else None
         use = replace(use, unread=None if found else "failed", of_rows=of_rows, compared=bool(found))
-    if use.readable and key.sequence_place:
+    if key.readable and key.sequence_place:
         use = _with_sequence(use, key, rows)
     # One row with an odd id, such as an import leaves, uses up no ids: `behind` names it.
     last = use.of_sequence if use.of_sequence is not None else use.of_rows or 0
@@ -211,7 +212,9 @@ def _with_sequence(use: IdUse, key: Any, rows: Callable[[str], Sequence[Row[Any]
             if key.selectable
             else f"SELECT pg_sequence_last_value({key.sequence}::regclass)"
         )
-        last = int(found[0][0]) if found and found[0][0] is not None else None
+        if not found:
+            return replace(use, unread=use.unread or "failed")
+        last = None if found[0][0] is None else int(found[0][0])
     if last is None:
         return replace(use, of_sequence=None)
     before = key.start_over - key.step if key.cycles and (key.limit - last - key.step) * forward < 0 else last

@@ -155,11 +155,8 @@ _OF_DEFAULT = """
     has_table_privilege(usable.oid, 'SELECT') AS readable,
     usable.oid IS NOT NULL AND row_security_active(usable.oid) AS default_hidden, usable.divided AS default_divided
 """
-_FROM, _TO = ("substring(b.expression FROM $$" + word + r" \('(.*?)'\)$$)" for word in ("FROM", "TO"))
 # Arithmetic with a year of five digits, or one before Christ, may exceed what PostgreSQL has: no row is there.
-_FAR = r"'(^|[^.0-9])[0-9]{5}'"
-_LOWER = f"CASE WHEN {_FROM} ~ 'BC$' THEN NULL WHEN {_FROM} ~ {_FAR} THEN '9999-12-31' ELSE {_FROM}::timestamptz END"
-_UPPER = f"CASE WHEN {_TO} ~ 'BC$' THEN '0001-01-01' WHEN {_TO} ~ {_FAR} THEN NULL ELSE {_TO}::timestamptz END"
+_FAR = "'(^|[^.0-9])[0-9]{5}'"
 _TIMES = """(
     SELECT oid, CASE WHEN typtype = 'd' THEN typbasetype ELSE oid END AS base FROM pg_type
     WHERE 'date'::regtype IN (oid, typbasetype) OR 'timestamp'::regtype IN (oid, typbasetype)
@@ -178,11 +175,16 @@ WITH RECURSIVE {SCHEMAS}, {_DEFAULTS}, ranged AS (
     WHERE t.partstrat = 'r' AND t.partnatts = 1
 ), child AS (
     SELECT i.inhparent AS parent, c.oid, c.relkind, c.relowner, i.inhdetachpending AS detached,
-        {_LOWER} AS lower, {_UPPER} AS upper
+        CASE WHEN right(t.lower, 2) = 'BC' THEN NULL WHEN t.lower ~ {_FAR} THEN '9999-12-31'
+            ELSE t.lower::timestamptz END AS lower,
+        CASE WHEN right(t.upper, 2) = 'BC' THEN '0001-01-01' WHEN t.upper ~ {_FAR} THEN NULL
+            ELSE t.upper::timestamptz END AS upper
     FROM ranged
     JOIN pg_inherits i ON i.inhparent = ranged.oid
     JOIN pg_class c ON c.oid = i.inhrelid
-    CROSS JOIN LATERAL (SELECT pg_get_expr(c.relpartbound, 0) AS expression) b
+    CROSS JOIN LATERAL (SELECT pg_get_expr(c.relpartbound, 0) AS expression OFFSET 0) b
+    CROSS JOIN LATERAL (SELECT substring(b.expression FROM $$FROM \\('(.*?)'\\)$$) AS lower,
+        substring(b.expression FROM $$TO \\('(.*)'\\)$$) AS upper OFFSET 0) t
 ), root AS (
     SELECT ranged.*, c.relname, c.relowner
     FROM ranged
@@ -295,7 +297,7 @@ JOIN pg_class c ON c.oid = t.partrelid
 JOIN space ON space.oid = c.relnamespace AND (space.is_public OR has_table_privilege(c.oid, 'SELECT'))
 LEFT JOIN usable ON usable.root = c.oid
 WHERE t.partstrat <> 'h' AND NOT (t.partstrat = 'r' AND t.partnatts = 1 AND t.partattrs[0] <> 0) AND (
-    t.partexprs::text ~ '\\:vartype (1082|1114|1184) ' OR EXISTS (
+    t.partexprs::text ~ ':vartype (1082|1114|1184) ' OR EXISTS (
         SELECT FROM pg_attribute a JOIN {_TIMES} y ON y.oid = a.atttypid
         WHERE a.attrelid = c.oid AND a.attnum = ANY(t.partattrs::int2[])))
 ORDER BY 1
