@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator
+from contextlib import ExitStack
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import URL, Index, MetaData
 from tests.database.cituses import citus_address, citus_database
@@ -20,6 +22,7 @@ from tatame_db.database.citus import know, knows_citus
 from tatame_db.database.errors import NodeUnavailable
 from tatame_db.database.pool import Database
 from tatame_db.doctor import Finding, Verdict
+from tatame_db.evolve.distribute_errors import CopyNotCounted
 from tatame_db.evolve.placement import wanted_places
 from tatame_db.schema import Base, Checkin, DistributionInvalid, User
 from tatame_db.studio.access import open_access
@@ -250,6 +253,24 @@ def test_a_pool_that_is_older_than_the_extension_learns_of_citus() -> None:
             ids = insert_many(Checkin, rows, returning=Checkin.id).run(database)
             stored = {checkin.id: checkin.date for checkin in read(Checkin).where(Checkin.id.in_(ids)).all(database)}
             assert [stored[number] for number in ids] == [row["date"] for row in rows]
+
+
+def test_a_step_that_is_committed_is_not_called_a_rollback_if_its_copies_cannot_be_counted(coordinator: URL) -> None:
+    with Database(coordinator) as database, ExitStack() as held:
+
+        def hold(step: evolve.PlacementStep) -> None:
+            if step.table == "roles":
+                held.enter_context(psycopg.connect(readable(coordinator))).execute(
+                    "LOCK TABLE roles IN ROW EXCLUSIVE MODE"
+                )
+
+        timeouts = evolve.Timeouts(lock_timeout_ms=300)
+        with pytest.raises(CopyNotCounted, match=r"did not count its copy of roles: .*lock timeout") as caught:
+            evolve.distribute(database.engine, agree=lambda _: True, on_step=hold, timeouts=timeouts)
+        assert caught.value.means.startswith("The table is placed")
+        placement = evolve.status(database.engine).placement
+        assert placement is not None
+        assert placement["roles"] == "on every node"
 
 
 def test_a_node_that_is_added_gets_its_copies_even_between_two_steps(coordinator: URL) -> None:
