@@ -70,8 +70,9 @@ class ArchiveGap(TatameError):
     what = "the archive in {folder} cannot be continued without a gap: {reason}"
     means = "Nothing was archived over the gap; earlier backups can be restored up to it, and no further."
     fix = (
-        "continue after the gap with `tatame-db backup {folder} --follow --after-gap`, and make a new base backup at"
-        " once: `tatame-db backup {folder}`"
+        "to have the last seconds before it, restore them first with `--at latest`; then continue after the gap with"
+        " `tatame-db backup {folder} --follow --after-gap`, and make a new base backup at once: `tatame-db backup"
+        " {folder}`"
     )
 
 
