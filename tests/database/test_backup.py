@@ -227,7 +227,13 @@ def test_a_drill_names_what_differs(origin: EmbeddedServer, copied: Path) -> Non
         "the table public.new exists only in the live database",
         "public.parts_1 has 3 rows, and 2 in the backup",
     ]
-    error = replace(run_drill, differences=[], schema_problems=None).error
+    with Database(origin.address) as live, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["tatame_db.backup.drill"], "differences", lambda *_: [])
+        run_sql(origin.address, "INSERT INTO parts VALUES (9)")
+        try:
+            error = backup.drill(copied, live=live).error
+        finally:
+            run_sql(origin.address, "DELETE FROM parts WHERE id = 9")
     assert isinstance(error, backup.LiveDiffers)
     assert error.exit_code == 3
     with (
@@ -246,8 +252,9 @@ def test_a_drill_names_what_differs(origin: EmbeddedServer, copied: Path) -> Non
     ]
     assert run_drill.error
     assert run_drill.error.exit_code == 3
-    [noted] = backup.read_drills(copied.parent)
+    [noted, of_live] = backup.read_drills(copied.parent)
     assert not noted.equal
+    assert not of_live.equal
     assert noted.origin.databases == ["other", "tatame"]
 
 

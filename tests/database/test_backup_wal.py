@@ -279,10 +279,30 @@ def test_every_moment_since_the_backup_is_restored(origin: EmbeddedServer, folde
 def test_a_drill_replays_the_archive_and_reads_it(origin: EmbeddedServer, folder: Path) -> None:
     with following(origin.address, folder) as follower:
         follower.wait(write(origin.address, 1))
-    drilled = backup.drill_replay(folder, "latest")
+    drilled = backup.drill(folder, at="latest").replayed
+    assert drilled
     assert (drilled.error, drilled.schema_problems) == (None, None)
     assert drilled.contents["tatame"].tables["public.notes"].rows > 0
     assert list(new_run_directory(on_disk=True).parent.iterdir()) == []
+    assert [drill.equal for drill in backup.read_drills(folder)] == [True]
+
+    def interrupt(stage: str) -> None:
+        if "replaying" in stage:
+            raise KeyboardInterrupt
+
+    # What was interrupted, or names another time, has no result.
+    with pytest.raises(KeyboardInterrupt):
+        backup.drill(folder, at="latest", on_stage=interrupt)
+    with pytest.raises(backup.TimeOutOfReach):
+        backup.drill(folder, at=datetime.max.replace(tzinfo=UTC))
+    assert len(backup.read_drills(folder)) == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            sys.modules["tatame_db.backup.drill_replay"], "schema_problems", lambda *_: ["a table is missing"]
+        )
+        error = backup.drill(folder, at="latest").error
+    assert isinstance(error, backup.DrillFailed)
+    assert [drill.equal for drill in backup.read_drills(folder)] == [True, False]
 
 
 def test_what_is_missing_or_damaged_is_not_skipped(origin: EmbeddedServer, folder: Path, directory: Path) -> None:
@@ -326,8 +346,9 @@ def test_what_is_missing_or_damaged_is_not_skipped(origin: EmbeddedServer, folde
         with pytest.raises(backup.ReplayEndedEarly, match=r"its last transaction is of .*PostgreSQL reports: "):
             backup.restore(folder, directory / "place", at=at)
     with pytest.raises(backup.ReplayEndedEarly) as caught:
-        backup.drill_replay(folder, moment)
+        backup.drill(folder, at=moment)
     assert caught.value.exit_code == 3
+    assert [drill.equal for drill in backup.read_drills(folder)] == [False]
     victim.unlink()
     until, problem = reach(folder)
     assert problem == f"gap in the archive: the segment {victim.name} is missing or incomplete"
@@ -335,6 +356,9 @@ def test_what_is_missing_or_damaged_is_not_skipped(origin: EmbeddedServer, folde
     for at in (moment, "latest"):
         with pytest.raises(backup.GapInArchive, match=f"the segment {victim.name} is missing"):
             backup.restore(folder, directory / "place", at=at)
+    with pytest.raises(backup.GapInArchive):
+        backup.drill(folder, at="latest")
+    assert [drill.equal for drill in backup.read_drills(folder)] == [False, False]
     assert last.exists()
     assert sorted(path.name for path in directory.iterdir()) == [HOSTILE]
 

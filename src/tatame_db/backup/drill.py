@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tatame_db import evolve
 from tatame_db.backup.contents import differences
+from tatame_db.backup.drill_replay import ReplayDrilled, drill_replay
 from tatame_db.backup.errors import BackupDamaged, DrillFailed, DrillFoundDamage, LiveDiffers
-from tatame_db.backup.folder import Backup, choose, in_use, refuse_small
+from tatame_db.backup.folder import Backup, in_use, refuse_small
 from tatame_db.backup.live import Compared, compare_live, read_live
+from tatame_db.backup.point_in_time import Moment, choose_before
 from tatame_db.backup.record import note_drill
-from tatame_db.backup.restored import contents_of, restored_scratch, surplus_log, work_address_of
+from tatame_db.backup.restored import contents_of, restored_scratch, schema_problems, surplus_log
 from tatame_db.backup.verify import open_backup, verify
-from tatame_db.database.pool import Database
+from tatame_db.errors import TatameError
 from tatame_db.server.run_directory import new_run_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tatame_db.backup.contents import Contents
-    from tatame_db.backup.manifest import Manifest
-    from tatame_db.server.embedded import EmbeddedServer
+    from tatame_db.database.pool import Database
 
 _LOG_BYTES = 128 << 20
+_NEGATIVE_ANSWER = 3
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,9 @@ class Drilled:
     compare_seconds: float
     live: Compared | None
     """The comparison with the live database, if it was asked for."""
-    unrecorded: str | None
+    replayed: ReplayDrilled | None = None
+    """The drill of the archive, if it was asked for."""
+    unrecorded: str | None = None
     """Why the folder does not have the result, such as that it is read-only."""
 
     @property
@@ -53,12 +55,13 @@ class Drilled:
             return DrillFailed(backup=self.backup.path, differences=lines)
         if self.live and self.live.differences:
             return LiveDiffers(backup=self.backup.path, where=self.live.where, differences=self.live.differences)
-        return None
+        return self.replayed.error if self.replayed else None
 
 
 def drill(
     folder: Path,
     *,
+    at: Moment | None = None,
     live: Database | None = None,
     jobs: int | None = None,
     on_stage: Callable[[str], None] = lambda _: None,
@@ -67,52 +70,53 @@ def drill(
 
         backup.drill(Path("/srv/backups")).differences  # []
 
-    The result is noted in the folder, where the doctor and the list of backups find it. With `live`, the restored rows
-    are compared with those of a live database too, as they are before the restore begins. Needs room for the whole
-    backup, in `TMPDIR` or else /var/tmp. Raises `NoBackup`, `FolderUnreadable`, `DrillFoundDamage`,
-    `BackupOfNewerFormat`, `BackupOfOtherVersion`, `SpaceMissing`, and with `live` the errors of `read_live`.
+    With `at`, the archive is replayed up to that time on the newest backup before it, if that is equal. With `live`,
+    the restored rows are compared with those of a live database too, as they are before the restore begins. The result
+    of all is noted in the folder at the end, where the doctor and the list of backups find it; what is interrupted or
+    cannot be looked at leaves no note. Needs room for the whole backup, in `TMPDIR` or else /var/tmp.
+
+    Raises `NoBackup`, `FolderUnreadable`, `DrillFoundDamage`, `BackupOfNewerFormat`, `BackupOfOtherVersion`,
+    `SpaceMissing`, and with `live` the errors of `read_live`, with `at` those of `drill_replay`.
     """
-    path = choose(folder.expanduser().absolute())
+    path = choose_before(folder.expanduser().absolute(), at)
     started = time.monotonic()
     with in_use(path):
         try:
-            backup = open_backup(path)
-            on_stage("verifying the checksums")
-            verify(backup)
-        except BackupDamaged as error:
-            note_drill(path, equal=False, seconds=time.monotonic() - started)
-            raise DrillFoundDamage(backup=error.backup, reason=error.reason) from error
-        manifest = backup.manifest
-        needed = manifest.restored_bytes + _LOG_BYTES + surplus_log(backup.data)
-        refuse_small(new_run_directory(on_disk=True), needed, "the scratch server")
-        beside = (
-            read_live(live, backup, lambda table: on_stage(f"reading {table} of the live database")) if live else None
-        )
-        on_stage("restoring into a scratch server")
-        with restored_scratch(backup.data, manifest, jobs=jobs) as server:
-            restored = time.monotonic()
-            found = contents_of(server, manifest, lambda table: on_stage(f"reading {table}"))
-            compared = time.monotonic()
-            problems = schema_problems(server, manifest, found, on_stage)
-    lines, seconds = differences(manifest.contents, found), restored - started
+            drilled = _compare(path, live, jobs, on_stage)
+            if at is not None and not drilled.error:
+                drilled = replace(drilled, replayed=drill_replay(path, at, on_stage=on_stage))
+        except TatameError as error:
+            if error.exit_code == _NEGATIVE_ANSWER:
+                note_drill(path, equal=False, seconds=time.monotonic() - started)
+            raise
+        unrecorded = note_drill(path, equal=drilled.error is None, seconds=drilled.restore_seconds)
+    return replace(drilled, unrecorded=unrecorded)
+
+
+def _compare(path: Path, live: Database | None, jobs: int | None, on_stage: Callable[[str], None]) -> Drilled:
+    """Restore a backup on a scratch server, and compare it with its manifest and a live database."""
+    started = time.monotonic()
+    try:
+        backup = open_backup(path)
+        on_stage("verifying the checksums")
+        verify(backup)
+    except BackupDamaged as error:
+        raise DrillFoundDamage(backup=error.backup, reason=error.reason) from error
+    manifest = backup.manifest
+    needed = manifest.restored_bytes + _LOG_BYTES + surplus_log(backup.data)
+    refuse_small(new_run_directory(on_disk=True), needed, "the scratch server")
+    beside = read_live(live, backup, lambda table: on_stage(f"reading {table} of the live database")) if live else None
+    on_stage("restoring into a scratch server")
+    with restored_scratch(backup.data, manifest, jobs=jobs) as server:
+        restored = time.monotonic()
+        found = contents_of(server, manifest, lambda table: on_stage(f"reading {table}"))
+        compared = time.monotonic()
+        problems = schema_problems(server, manifest, found, on_stage)
     return Drilled(
         backup=backup,
-        differences=lines,
+        differences=differences(manifest.contents, found),
         schema_problems=problems,
-        restore_seconds=seconds,
+        restore_seconds=restored - started,
         compare_seconds=compared - restored,
         live=compare_live(found, beside) if beside else None,
-        unrecorded=note_drill(path, equal=not (lines or problems), seconds=seconds),
     )
-
-
-def schema_problems(
-    server: EmbeddedServer, manifest: Manifest, found: dict[str, Contents], on_stage: Callable[[str], None]
-) -> list[str] | None:
-    """Return what `check` finds in a restored database; `None` if no migration has made it."""
-    if manifest.database not in found or not found[manifest.database].revision:
-        return None
-    on_stage("checking the schema")
-    with Database(work_address_of(server, manifest, manifest.database)) as database:
-        check = evolve.check(database.engine)
-    return [*(check.database or []), *check.edited]

@@ -6,12 +6,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tatame_db.backup.archive_errors import GapInArchive, ReplayEndedEarly, ReplayFailed
-from tatame_db.backup.drill import schema_problems
+from tatame_db.backup.archive_errors import ArchiveDamaged, GapInArchive, ReplayEndedEarly, ReplayFailed
 from tatame_db.backup.errors import DrillFailed
 from tatame_db.backup.folder import Backup, in_use, refuse_small
 from tatame_db.backup.point_in_time import Moment, Replayed, choose_before, replay_of
-from tatame_db.backup.restored import contents_of, replay_into, scratch_server, surplus_log
+from tatame_db.backup.restored import contents_of, replay_into, schema_problems, scratch_server, surplus_log
 from tatame_db.backup.verify import open_backup
 from tatame_db.server.run_directory import new_run_directory
 
@@ -50,7 +49,8 @@ def drill_replay(folder: Path, at: Moment, *, on_stage: Callable[[str], None] = 
 
         backup.drill_replay(Path("/srv/backups"), "latest").replayed
 
-    The base backup itself is compared with its manifest by `drill`. Raises what `restore` raises with `at`.
+    The base backup itself is compared with its manifest by `drill`, which also notes the result. Raises the errors of
+    `restore` with a time.
     """
     path = choose_before(folder.expanduser().absolute(), at)
     with in_use(path):
@@ -58,7 +58,7 @@ def drill_replay(folder: Path, at: Moment, *, on_stage: Callable[[str], None] = 
         manifest = backup.manifest
         try:
             replay = replay_of(backup, at)
-        except GapInArchive as error:
+        except (ArchiveDamaged, GapInArchive) as error:
             error.exit_code = _NEGATIVE_ANSWER
             raise
         needed = manifest.restored_bytes + replay.size_bytes + _LOG_BYTES + surplus_log(backup.data)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from tatame_db import evolve
 from tatame_db.backup.contents import LIMITS, contents_of_dump, contents_of_server
 from tatame_db.backup.files import copy_file
 from tatame_db.backup.folder import refuse_scratch
@@ -171,6 +172,18 @@ def contents_of(server: EmbeddedServer, manifest: Manifest, on_table: Callable[[
         database.engine.connect() as connection,
     ):
         return {manifest.database: contents_of_dump(driver_connection(connection), on_table)}
+
+
+def schema_problems(
+    server: EmbeddedServer, manifest: Manifest, found: dict[str, Contents], on_stage: Callable[[str], None]
+) -> list[str] | None:
+    """Return what `check` finds in a restored database; `None` if no migration has made it."""
+    if manifest.database not in found or not found[manifest.database].revision:
+        return None
+    on_stage("checking the schema")
+    with Database(work_address_of(server, manifest, manifest.database)) as database:
+        check = evolve.check(database.engine)
+    return [*(check.database or []), *check.edited]
 
 
 def copy_data(data: Path, target: Path, settings: dict[str, str]) -> None:

@@ -14,7 +14,7 @@ from tatame_db.cli.app import AsJson, DatabaseUrl, NotConfirmed, app, load_app, 
 from tatame_db.errors import TatameError, counted, fact
 
 if TYPE_CHECKING:
-    from tatame_db.backup import Drill, Drilled, Listed, Manifest, ReplayDrilled
+    from tatame_db.backup import Drill, Drilled, Listed, Manifest
     from tatame_db.settings import Settings
 
 _BY_DEFAULT = "by default TATAME_BACKUP_DIR"
@@ -199,12 +199,10 @@ def restore(
     if to is None:
         load_app(settings)
         with console.Progress() as progress:
-            chosen = backups.choose_before(place, at) if at else place
             drilled = backups.drill(
-                chosen, live=server_of().database if live else None, jobs=jobs, on_stage=progress.stage
+                place, at=at, live=server_of().database if live else None, jobs=jobs, on_stage=progress.stage
             )
-            replayed = backups.drill_replay(chosen, at, on_stage=progress.stage) if at and not drilled.error else None
-        _show_drill(drilled, replayed, as_json=as_json)
+        _show_drill(drilled, as_json=as_json)
         return
     replaces = _confirmed(to, asked=replace, typed=yes_replace)
     with console.Progress() as progress:
@@ -253,8 +251,8 @@ def _confirmed(place: Path, *, asked: bool, typed: Path | None) -> bool:
     return asked
 
 
-def _show_drill(drilled: Drilled, replayed: ReplayDrilled | None, *, as_json: bool) -> None:
-    manifest = drilled.backup.manifest
+def _show_drill(drilled: Drilled, *, as_json: bool) -> None:
+    manifest, replayed = drilled.backup.manifest, drilled.replayed
     if as_json:
         facts: dict[str, Any] = {
             "backup": str(drilled.backup.path),
@@ -282,8 +280,8 @@ def _show_drill(drilled: Drilled, replayed: ReplayDrilled | None, *, as_json: bo
             archive.show_replay(replayed)
     if drilled.unrecorded:
         console.say(f"the result could not be noted in {drilled.backup.path.parent}: {drilled.unrecorded}")
-    if error := drilled.error or (replayed and replayed.error):
-        raise error
+    if drilled.error:
+        raise drilled.error
 
 
 def _drill_in_words(drill: Drill | None) -> str | None:
