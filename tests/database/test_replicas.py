@@ -410,7 +410,7 @@ def test_a_role_that_may_not_compare_the_databases_goes_to_the_primary(pair: Pai
                 session.execute(insert(User).values(ANA))
         # Without a replica, it is the same server.
         with Database(address) as as_app, as_app.reader(after=as_app.current_lsn()) as session:
-            assert session.info["server"] == "replica"
+            assert session.info["server"] == "primary"
         [finding] = doctor.examine(address, Setup(replica=replica), limits=Limits(), names=["replica"]).findings
         assert (finding.verdict, "GRANT EXECUTE" in (finding.fix or "")) == (Verdict.WARN, True)
     finally:

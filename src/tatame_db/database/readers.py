@@ -77,6 +77,11 @@ class WithReplica(Connections):
                 self._replica._closed = self._closed
         return cast("Self", self._replica)
 
+    @property
+    def _server_of_reads(self) -> str:
+        """The server of `replica`, in the words of `session.info`."""
+        return "primary" if self.replica.address == self.address else "replica"
+
     def _prepare(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
         super()._prepare(connection, entry)
         replica = self._replica
@@ -167,11 +172,11 @@ class Readers(WithReplica):
                 gyms = read(Gym).all(session)
 
         The primary answers instead if no replica can be used, or the one that was asked does not have it in time, or
-        is silent for that time or a second. `session.info["server"]` is `"replica"` or `"primary"`. A write raises
-        `ServerReadOnly` on both.
+        is silent for that time or a second. `session.info["server"]` is `"replica"` or `"primary"`, which it is also
+        without an address of replicas. A write raises `ServerReadOnly` on both.
         """
         question = _Question(self.replica, after, within_seconds)
-        with self.replica.session(info={"server": "replica"}) as session:
+        with self.replica.session(info={"server": self._server_of_reads}) as session:
             if self.replica._follows(session, question):
                 yield session
                 return
@@ -236,7 +241,7 @@ class AsyncReaders(WithReplica):
             gyms = await read(Gym).all(session)
         """
         question = _Question(self.replica, after, within_seconds)
-        async with self.replica.session(info={"server": "replica"}) as session:
+        async with self.replica.session(info={"server": self._server_of_reads}) as session:
             if await self.replica._follows(session, question):
                 yield session
                 return
