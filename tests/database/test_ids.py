@@ -92,6 +92,11 @@ def test_an_end_that_is_not_known_or_far_has_words(engine: Engine) -> None:
         "SELECT setval('versions_id_seq', 100)",
     )
     assert use(engine, "versions.id").end_in_words == "over 100 years"
+    # The rows before a jump do not show how fast ids are used, nor do a few behind it.
+    run(engine, "SELECT setval('versions_id_seq', 1200000000)")
+    assert use(engine, "versions.id").end_in_words == "no rate yet"
+    run(engine, "INSERT INTO versions DEFAULT VALUES", "INSERT INTO versions DEFAULT VALUES")
+    assert use(engine, "versions.id").end_in_words == "no rate yet"
     run(engine, "SELECT setval('versions_id_seq', 2147483647)")
     assert use(engine, "versions.id").end_in_words == "none is left"
 

@@ -238,13 +238,17 @@ def _with_sequence(use: IdUse, key: Any, rows: Callable[[str], Sequence[Row[Any]
 def _days_left(use: IdUse, key: Any, rows: Callable[[str], Sequence[Row[Any]]]) -> float | None:
     """Return the days until the last id, at the rate of the newest tenth of the rows, or `None` if it is not known.
 
-    It is known if these rows were created over an hour or more. There is an index on the key and none on the time, so
-    the rows are found by the key: in two queries, because Citus has no plan for both in one.
+    It is known if these rows were created over an hour or more, and the sequence is not further ahead of them: after a
+    jump, or upserts of rows that exist, they do not show how fast ids are used. There is an index on the key and none
+    on the time, so the rows are found by the key: in two queries, because Citus has no plan for both in one.
     """
     at = "CASE WHEN isfinite(created_at) THEN extract(epoch FROM created_at)::float8 END"
     row = f"SELECT {use.column}::bigint AS key, {at} AS seconds FROM {_rows_of(use, key)}"
     for newest in rows(f"{row} ORDER BY {use.column} DESC LIMIT 1"):
-        first = newest.key - max(newest.key // 10, 1)
+        tenth = max(newest.key // 10, 1)
+        if use.last - newest.key > tenth:
+            return None
+        first = newest.key - tenth
         for older in rows(f"{row} WHERE {use.column} >= {first} ORDER BY {use.column} LIMIT 1"):
             if None in {newest.seconds, older.seconds}:
                 return None
