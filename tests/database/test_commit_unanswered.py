@@ -173,6 +173,43 @@ def test_a_constraint_that_fails_at_the_commit_undoes_its_migration_alone(
     assert done.output.count(" s\n") == 1
 
 
+WRITES_TWICE = """
+CREATE TABLE audit (id int UNIQUE DEFERRABLE INITIALLY DEFERRED);
+CREATE FUNCTION note_row() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN INSERT INTO audit VALUES (1), (1); RETURN NULL; END';
+CREATE TRIGGER note AFTER INSERT ON gyms FOR EACH STATEMENT EXECUTE FUNCTION note_row();
+CREATE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO audit VALUES (1), (1); END';
+CREATE EVENT TRIGGER note ON ddl_command_end EXECUTE FUNCTION note()
+"""
+
+
+@pytest.mark.parametrize("arguments", [one for one in COMMANDS if one.startswith(("push", "seed", "up", "roles"))])
+def test_a_constraint_that_is_deferred_to_the_commit_fails_in_words(unanswered: URL, arguments: str) -> None:
+    preparation, committed = COMMANDS[arguments]
+    run_sql(unanswered, preparation or "SELECT 1")
+    run_sql(unanswered, WRITES_TWICE)
+    done = invoke(arguments, unanswered)
+    assert (done.exit_code, type(done.exception)) == (1, SystemExit), done.output
+    assert 'duplicate key value violates unique constraint "audit_id_key"' in done.output
+    assert "\n\nhint: " in done.output
+    assert scalar(unanswered, committed) is False
+    if not arguments.startswith("seed"):
+        return
+    run_sql(unanswered, "DROP EVENT TRIGGER note; ALTER TABLE gyms DISABLE TRIGGER note")
+    run_sql(
+        unanswered,
+        """
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''secret''; END';
+        CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON gyms DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW EXECUTE FUNCTION refuse()
+    """,
+    )
+    done = invoke(arguments, unanswered)
+    assert "the database rejected the sample data: a trigger raises an error (SQLSTATE P0001)" in done.output
+    assert "secret" not in done.output
+    assert scalar(unanswered, committed) is False
+
+
 def test_a_wait_that_is_cancelled_is_a_commit_that_no_standby_has(unanswered: URL) -> None:
     let_commits_wait(unanswered)
     cancelling = at_commit(unanswered, lambda pid: run_sql(unanswered, f"SELECT pg_cancel_backend({pid})"))

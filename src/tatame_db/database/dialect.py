@@ -23,6 +23,8 @@ VERSION_SCHEMA = "tatame_migrations"
 the app there."""
 MOVE_SCHEMA = "tatame_move"
 """The schema of everything that a move creates beside the tables: its record, and the function of its triggers."""
+CHECK_DEFERRED = "SET CONSTRAINTS ALL IMMEDIATE"
+"""Checks before the COMMIT what is deferred to it, so that a command can put a failure into words."""
 
 
 def _schema_of(named: Any) -> Any:

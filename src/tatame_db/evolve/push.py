@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import DBAPIError
 
-from tatame_db.database.dialect import quoted
+from tatame_db.database.dialect import CHECK_DEFERRED, quoted
 from tatame_db.database.failures import loss_in_words
 from tatame_db.errors import TatameError, fact, listed
 from tatame_db.evolve import catalogue, made, models
@@ -122,6 +122,8 @@ def push(
         try:
             for statement in planned.statements:
                 run_verbatim(connection, statement)
+            statement = CHECK_DEFERRED
+            run_verbatim(connection, statement)
             reached = catalogue.read(connection)
         except DBAPIError as error:
             connection.rollback()

@@ -10,6 +10,7 @@ import psycopg
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from tatame_db.database.dialect import CHECK_DEFERRED
 from tatame_db.errors import TatameError, counted, fact, listed
 from tatame_db.roles.excess import Held, excess, in_sentences, rights_held
 from tatame_db.roles.facts import facts_of
@@ -133,19 +134,19 @@ def _apply(connection: Connection, names: Names, *, replication: bool) -> RolesA
     created = [role for role in roles if facts.lacks(role)]
     before = _of_interest(rights_held(connection, facts, roles), roles)
     user = str(connection.scalar(text("SELECT current_user")))
-    for statement in (statement for _, statements in parts for statement in statements if statement.needed):
+    for sql in [*(statement.sql for _, part in parts for statement in part if statement.needed), CHECK_DEFERRED]:
         try:
-            connection.exec_driver_sql(statement.sql, execution_options={"no_parameters": True})
+            connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
         except DBAPIError as error:
             if isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
                 reason = str(error.orig.diag.message_primary)
-                raise RightsNotGranted(role=user, statement=statement.sql, reason=reason) from error
+                raise RightsNotGranted(role=user, statement=sql, reason=reason) from error
             if isinstance(error.orig, psycopg.errors.LockNotAvailable):
-                raise RolesBusy(statement=statement.sql) from error
+                raise RolesBusy(statement=sql) from error
             if error.connection_invalidated or not isinstance(error.orig, psycopg.Error):
                 raise
             reason = error.orig.diag.message_primary or str(error.orig)
-            raise RolesRejected(statement=statement.sql, reason=reason) from error
+            raise RolesRejected(statement=sql, reason=reason) from error
     _refuse_silent_failure(connection, names, user, replication=replication)
     facts = facts_of(connection, roles)
     held = rights_held(connection, facts, roles)

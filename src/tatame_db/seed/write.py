@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tatame_db.database.bulk import advance_sequence, truncate
 from tatame_db.database.citus import IN_SEQUENCE
-from tatame_db.database.dialect import MOVE_SCHEMA, quoted, quoted_table
+from tatame_db.database.dialect import CHECK_DEFERRED, MOVE_SCHEMA, quoted, quoted_table
 from tatame_db.database.driver import driver_connection
 from tatame_db.database.keys import without_keys_and_indexes
 from tatame_db.errors import TatameError, counted, fact
@@ -117,6 +117,8 @@ def _refused_in_words(connection: Connection) -> Generator[None]:
             raise SampleRowsRefused(reason=str(cause.diag.message_primary)) from None
         if isinstance(cause, psycopg.DataError):
             raise SampleRowsRefused(reason=f"a value is rejected (SQLSTATE {cause.sqlstate})") from None
+        if isinstance(cause, psycopg.Error) and (cause.sqlstate or "").startswith("P0"):
+            raise SampleRowsRefused(reason=f"a trigger raises an error (SQLSTATE {cause.sqlstate})") from None
         raise
 
 
@@ -147,8 +149,9 @@ def seed(connection: Connection, plan: SeedPlan | None = None) -> dict[str, int]
     """Fill an empty database and return the number of rows of each table; the caller commits, all or nothing.
 
     A table without sample data stays empty. Other writers wait until the commit, and while check-ins are written also
-    readers of some tables. The role of the connection must own the tables. Raises `DatabaseNotEmpty`, `RightsMissing`
-    and `TableRefusesWrites`, having changed nothing.
+    readers of some tables. Deferred constraints are checked, and are immediate until the commit. The role of the
+    connection must own the tables. Raises `DatabaseNotEmpty`, `RightsMissing`, `SampleRowsRefused` and
+    `TableRefusesWrites`, having changed nothing.
 
     >>> with database.engine.begin() as connection:
     ...     seed(connection, SeedPlan(gyms=1, members=20))
@@ -169,6 +172,7 @@ def _seed(connection: Connection, plan: SeedPlan) -> dict[str, int]:
     for table in tables:
         advance_sequence(connection, table)
     _execute(connection, f"ANALYZE {names}")
+    _execute(connection, CHECK_DEFERRED)
     return {table.name: written.get(table.name, 0) for table in tables}
 
 
