@@ -133,7 +133,7 @@ def pooler(directory: Path) -> Generator[Callable[..., URL]]:
         )
         (home / "pgbouncer.ini").write_text(
             f"""[databases]
-{address.database} = host={address.query["host"]} user={address.username}
+{address.database} = host={address.query.get("host", address.host)} port={address.port or 5432} user={address.username}
 [pgbouncer]
 {chosen}
 auth_type = any

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import uuid
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import delete, exists, func, literal, select, text, update
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tests.database.citus_forms import as_on_citus
 
 from tatame_db.database.citus import knows_citus
@@ -60,6 +62,8 @@ NEWEST = read(User.checkins).columns(Checkin.date).order_by(Checkin.date.desc(),
 GYM = read(User.gym).columns(Gym.name)
 MEMBERS = read(Gym.members).columns(User.clerk_user_id).order_by(User.id)
 SENT = read(User.sent_notifications).columns(Notification.title)
+LAST = User.clerk_user_id == "form_7"
+OTHERS: Any = select(func.count(User.id)).where(LAST).scalar_subquery()
 READS: dict[str, Callable[[Any], Any]] = {
     "all check-ins": lambda users: users.load(NEWEST),
     "some for each": lambda users: users.load(NEWEST.limit(2, skip=1)),
@@ -75,6 +79,18 @@ READS: dict[str, Callable[[Any], Any]] = {
     "any of any": lambda users: users.where(User.gym.has(Gym.classes.any(Class.checkins.any()))),
     "counted": lambda users: users.where(COUNT > 1).order_by(COUNT.desc()),
     "any in a relation": lambda users: users.load(GYM.load(MEMBERS.where(User.checkins.any()))),
+    # The rows of the parents' table that such a subquery looks for are not among the parents.
+    "any of others": lambda users: users.limit(2).load(
+        NEWEST.where(Checkin.user.has(User.gym.has(Gym.members.any(LAST))))
+    ),
+    "in a list of others": lambda users: users.limit(2).load(
+        NEWEST.where(literal("form_7").in_(select(User.clerk_user_id).where(LAST)))
+    ),
+    "others exist": lambda users: users.limit(2).load(NEWEST.where(exists().where(User.id > Checkin.user_id, LAST))),
+    "others, and its own": lambda users: users.limit(2).load(
+        NEWEST.where(OTHERS == 1, Checkin.date < User.clerk_user_id)
+    ),
+    "counted others": lambda users: users.limit(2).load(NEWEST.where(OTHERS == 1)),
 }
 
 
@@ -123,8 +139,55 @@ def everything(database: Database) -> dict[str, Any]:
 def test_the_forms_for_citus_return_the_same_rows(committed_database: Database) -> None:
     expected = everything(committed_database)
     assert expected["any"][1] == [f"form_{number}" for number in (1, 2, 4, 5, 7)]
+    for name in ("any of others", "in a list of others", "others exist", "counted others"):
+        assert expected[name][0][1]["checkins"], name
     with as_on_citus(committed_database):
         assert everything(committed_database) == expected
+
+
+class Elsewhere(DeclarativeBase):
+    """A table whose keys the server makes without a sequence."""
+
+
+class Tag(Elsewhere):
+    __tablename__ = "form_tags"
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    kind: Mapped[str] = mapped_column(primary_key=True, server_default="it's 100 %")
+    name: Mapped[str]
+
+
+def written_tags(database: Database, *placement: str) -> list[str]:
+    """Return the names of the rows by the keys that a write returned, in its order."""
+    with database.engine.begin() as connection:
+        Elsewhere.metadata.create_all(connection)
+        for statement in placement:
+            connection.execute(text(statement))
+    try:
+        # The types allow the models of the package only.
+        model: Any = Tag
+        rows = [{"name": f"tag {number}"} for number in range(NUMBER)]
+        ids = insert_many(model, rows, returning=model.id).run(database)
+        with database.session() as session:
+            names = {row.id: row.name for row in session.execute(select(Tag.id, Tag.name, Tag.kind))}
+            assert set(session.scalars(select(Tag.kind))) == {"it's 100 %"}
+        return [names[id_] for id_ in ids]
+    finally:
+        with database.engine.begin() as connection:
+            Elsewhere.metadata.drop_all(connection)
+
+
+def test_keys_that_a_default_makes_are_returned_in_the_order_of_the_rows(committed_database: Database) -> None:
+    in_order = [f"tag {number}" for number in range(NUMBER)]
+    assert written_tags(committed_database) == in_order
+    with as_on_citus(committed_database):
+        assert written_tags(committed_database) == in_order
+
+
+@needs_citus
+def test_keys_that_a_default_makes_are_returned_in_that_order_by_citus() -> None:
+    with Database(URL) as placed:
+        names = written_tags(placed, "SELECT create_distributed_table('form_tags', 'id')")
+    assert names == [f"tag {number}" for number in range(NUMBER)]
 
 
 @needs_citus

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import URL, Index, MetaData
+from sqlalchemy import URL, Identity, Index, MetaData, select, update
 from tests.database.cituses import citus_address, citus_database
 from tests.database.conftest import serving
 from tests.database.moves import Killed, ask, change, contents
@@ -20,7 +21,7 @@ from tatame_db.cli import commands
 from tatame_db.database.address import readable
 from tatame_db.database.citus import know, knows_citus
 from tatame_db.database.errors import NodeUnavailable
-from tatame_db.database.pool import Database
+from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.doctor import Finding, Verdict
 from tatame_db.evolve.distribute_errors import CopyNotCounted
 from tatame_db.evolve.placement import wanted_places
@@ -49,13 +50,19 @@ def test_the_large_tables_are_distributed_after_those_that_they_refer_to() -> No
 
 @pytest.mark.parametrize(
     ("table", "unique", "reason"),
-    [("users", None, "gyms refers to it"), ("checkins", "date", "one of its unique keys lacks id")],
+    [
+        ("users", None, "gyms refers to it"),
+        ("checkins", "date", "one of its unique keys lacks id"),
+        ("checkins", None, "id is an identity"),
+    ],
 )
 def test_a_table_whose_keys_span_the_nodes_is_not_distributed(
     table: str, unique: str | None, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = Base.metadata.tables[table]
     monkeypatch.setattr(model, "info", model.info | {"distributed": True})
+    if reason == "id is an identity":
+        monkeypatch.setattr(model.columns["id"], "identity", Identity())
     if unique:
         copy = model.to_metadata(MetaData())
         index = Index("one", copy.columns[unique], unique=True)
@@ -297,12 +304,17 @@ def test_a_node_that_is_added_gets_its_copies_even_between_two_steps(coordinator
 def test_a_node_that_is_away_is_an_unavailable_database(coordinator: URL) -> None:
     assert run(coordinator, "distribute --yes").exit_code == 0
     away = nodes_of(coordinator)[2]
-    with Database(coordinator) as database:
+    with Database(coordinator) as database, database.session() as writer:
+        writer.add(User(clerk_user_id="written before"))
+        writer.flush()
         change(
             away.set(database="postgres"),
             f"ALTER DATABASE {away.database} ALLOW_CONNECTIONS false",
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{away.database}'",
         )
+        # It holds a lock that the other writers wait for.
+        with pytest.raises(NodeUnavailable, match="may have been done"):
+            writer.commit()
         assert read(User).all(database)
         uses: list[Callable[[], object]] = [
             lambda: read(Checkin).all(database),
@@ -338,6 +350,28 @@ def test_check_finds_a_shard_that_lacks_an_index_and_backup_refuses(coordinator:
     for kind in ("", "--logical"):
         done = run(coordinator, f"backup {tmp_path} {kind}")
         assert (done.exit_code, "on several servers with Citus" in done.output) == (1, True)
+
+
+def test_a_transaction_through_a_pooler_writes_both_kinds_of_tables(
+    coordinator: URL, pooler: Callable[[URL], URL]
+) -> None:
+    assert run(coordinator, "distribute --yes").exit_code == 0
+
+    async def write_async(address: URL) -> None:
+        async with AsyncDatabase(address) as database, database.session.begin() as session:
+            await session.execute(update(Checkin).values(date="again"))
+            (await session.get_one(User, 1)).phone = "2"
+
+    pooled = pooler(coordinator)
+    with Database(pooled) as database, database.session.begin() as session:
+        assert session.scalars(select(Checkin)).all()
+        session.execute(update(Checkin).values(date="today"))
+        session.get_one(User, 1).phone = "1"
+        assert insert_many(User, [{"clerk_user_id": f"pooled {number}"} for number in range(3)]).run(session) == 3
+    asyncio.run(write_async(pooled))
+    with Database(coordinator) as database:
+        assert {checkin.date for checkin in read(Checkin).all(database)} == {"again"}
+        assert read(User).where(User.id == 1).one(database).phone == "2"
 
 
 def test_one_node_is_enough_if_it_is_asked_for() -> None:

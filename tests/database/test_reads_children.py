@@ -220,6 +220,8 @@ def conditions(draw: st.DrawFn, model: Any, depth: int) -> Any:
     if depth:
         inner.append(draw(conditions(target, depth - 1)))
     condition = (relation.any if relation.property.uselist else relation.has)(draw(st.sampled_from(inner)))
+    if draw(st.booleans()):
+        condition = model.id.in_(select(target.id).where(target.id > draw(small)))
     condition = ~condition if draw(st.booleans()) else condition
     return condition | (model.id == draw(small)) if draw(st.booleans()) else condition
 

@@ -29,6 +29,12 @@ By several at once, Citus refuses a transaction that has read or changed a distr
 that its keys refer to.
 """
 
+TRANSACTION_IN_SEQUENCE = "SET LOCAL citus.multi_shard_modify_mode = 'sequential'"
+"""The same for a transaction, through a pooler."""
+
+IS_LOADED = "current_setting('citus.version', true) IS NOT NULL"
+"""SQL of whether the server has loaded the library: without it the tables of the extension look empty."""
+
 _IN_SEQUENCE = f"""
 SELECT set_config('citus.multi_shard_modify_mode', 'sequential', {{}}),
     set_config('citus.enable_local_execution', 'off', {{}})

@@ -13,11 +13,19 @@ from sqlalchemy.exc import DisconnectionError
 
 from tatame_db.database import commits
 from tatame_db.database.address import parse_address, readable, without_environment
-from tatame_db.database.citus import HAS_CITUS, SEQUENTIAL, is_query, know
+from tatame_db.database.citus import (
+    HAS_CITUS,
+    IS_LOADED,
+    SEQUENTIAL,
+    TRANSACTION_IN_SEQUENCE,
+    is_query,
+    know,
+    knows_citus,
+)
 from tatame_db.database.connecting import DatabasePool, PoolStatistics
 from tatame_db.database.dialect import OLDEST_SERVER, SCHEMA, qualify
 from tatame_db.database.driver import check_intervals, driver_connection, is_gone
-from tatame_db.database.errors import DatabaseClosed, ServerTooOld, TransactionAborted
+from tatame_db.database.errors import CitusNotLoaded, DatabaseClosed, ServerTooOld, TransactionAborted
 from tatame_db.database.failures import hide_row, is_stale, statement_error
 from tatame_db.database.fork import survive_fork
 from tatame_db.database.health import Health, Probe
@@ -82,7 +90,7 @@ def _prepare_session() -> str:
     direct = "pg_backend_pid() = %(pid)s"
     return (
         f"SELECT {direct}, CASE WHEN {direct} THEN ARRAY[{set_all}] ELSE ARRAY[{set_pooled}] END, {HAS_CITUS}, "
-        f"CASE WHEN {direct} AND {HAS_CITUS} THEN {SEQUENTIAL} END, "
+        f"{IS_LOADED}, CASE WHEN {direct} AND {HAS_CITUS} THEN {SEQUENTIAL} END, "
         f"CASE WHEN {direct} AND %(limit)s::text IS NOT NULL THEN set_config('statement_timeout', %(limit)s, false) END"
     )
 
@@ -166,9 +174,8 @@ class Connections:
         event.listen(engine, "handle_error", self._explain, retval=True)
         event.listen(engine, "before_cursor_execute", _mark_changed)
         survive_fork(engine)
-        if self._statement_timeout_ms is not None:
-            # Errors of an event would reach the caller as psycopg's, those of this method as SQLAlchemy's.
-            engine.dialect.do_begin = self._limit_transaction  # type: ignore[method-assign]
+        # Errors of an event would reach the caller as psycopg's, those of this method as SQLAlchemy's.
+        engine.dialect.do_begin = self._begin  # type: ignore[method-assign]
         self._commit_of_dialect = engine.dialect.do_commit
         engine.dialect.do_commit = self._commit  # type: ignore[method-assign]
         self._execute_of_dialect = engine.dialect.do_execute
@@ -253,7 +260,9 @@ class Connections:
         cursor = connection.cursor()
         limit = None if self._statement_timeout_ms is None else f"{self._statement_timeout_ms}ms"
         cursor.execute(_PREPARE_SESSION, {"pid": driver.info.backend_pid, "limit": limit})
-        [(direct, _, has_citus, *_)] = cursor.fetchall()
+        [(direct, _, has_citus, is_loaded, *_)] = cursor.fetchall()
+        if has_citus and not is_loaded:
+            raise CitusNotLoaded(address=self.address)
         know(self._sync_engine, has_citus=has_citus)
         entry.info["pooled"] = self._is_pooled = not direct
         if not direct:
@@ -279,11 +288,18 @@ class Connections:
                 self,
             )
 
-    def _limit_transaction(self, dbapi_connection: PoolProxiedConnection) -> None:
-        """Set the time-out of statements for one transaction, where the session belongs to a pooler."""
-        if dbapi_connection.info.get("pooled") and not driver_connection(dbapi_connection).autocommit:
+    def _begin(self, dbapi_connection: PoolProxiedConnection) -> None:
+        """Set for one transaction what a session keeps that belongs to no pooler."""
+        if not dbapi_connection.info.get("pooled") or driver_connection(dbapi_connection).autocommit:
+            return
+        settings: list[str] = []
+        if self._statement_timeout_ms is not None:
+            settings.append(f"SET LOCAL statement_timeout = {self._statement_timeout_ms:d}")
+        if knows_citus(self._sync_engine.dialect):
+            settings.append(TRANSACTION_IN_SEQUENCE)
+        if settings:
             cursor = dbapi_connection.cursor()
-            cursor.execute(f"SET LOCAL statement_timeout = {self._statement_timeout_ms:d}")
+            cursor.execute("; ".join(settings))
             cursor.close()
 
     def _commit(self, dbapi_connection: PoolProxiedConnection) -> None:
@@ -367,10 +383,7 @@ class Connections:
         driver = driver_connection(context.connection)
         if error.sqlstate == "0A000" and not is_query(context.statement):
             return None
-        if context.statement is None and error.sqlstate and error.sqlstate.startswith("08"):
-            # A COMMIT, of which a node may have done its part.
-            return None
-        return statement_error(self.address, error, driver.pgconn)
+        return statement_error(self.address, error, driver.pgconn, is_commit=context.statement is None)
 
 
 def _mark_changed(

@@ -245,14 +245,23 @@ class NotOnCitus(DatabaseUnavailable):
 
 
 @fact
+class CitusNotLoaded(DatabaseUnavailable):
+    """The database has the extension Citus, and its server runs without the library."""
+
+    what = "{where} has the extension Citus, and its server has not loaded the library"
+    means = "Nothing was read or written: the tables that Citus has placed would look empty."
+    fix = "add `citus` to `shared_preload_libraries` as the first of them, and restart the server"
+
+
+@fact
 class NodeUnavailable(DatabaseUnavailable):
     """The coordinator of Citus answers, and a node that stores rows of the statement does not."""
 
     reason: str
     what = "Citus at {where} cannot reach one of its nodes: {reason}"
     means = (
-        "A read or a transaction changed nothing; roll the transaction back. A single write outside of one may be"
-        " committed if the node went away while it ran."
+        "A statement of a transaction changed nothing; roll the transaction back. A COMMIT, or a write outside of a"
+        " transaction, may have been done if the node went away while it ran."
     )
     fix = (
         "start the node; the line `citus` of `tatame-db doctor` names it. Until then its rows cannot be read, and no"

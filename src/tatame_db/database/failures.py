@@ -126,8 +126,12 @@ def _wants_primary(address: URL) -> bool:
     return address.query.get("target_session_attrs") in {"read-write", "primary"}
 
 
-def statement_error(address: URL, error: psycopg.Error, connection: PGconn | None) -> DatabaseUnavailable | None:
+def statement_error(
+    address: URL, error: psycopg.Error, connection: PGconn | None, *, is_commit: bool = False
+) -> DatabaseUnavailable | None:
     """Return the error that a failed statement stands for if the server or a pooler ran no part of it.
+
+    That of a lost node of Citus says itself that a COMMIT may have been done.
 
     All others, for which this returns `None`, reach the caller as SQLAlchemy's.
     """
@@ -138,7 +142,9 @@ def statement_error(address: URL, error: psycopg.Error, connection: PGconn | Non
     is_refused = error.sqlstate == "0A000" and error.diag.source_function != "RevalidateCachedQuery"
     if is_refused and is_on_citus(address):
         return NotOnCitus(address=address, reason=reason)
-    if is_loss_of_node(error, connection) and is_on_citus(address):
+    # At a COMMIT Citus reports the loss as an internal error.
+    codes = (*_LOSSES, "XX000") if is_commit else _LOSSES
+    if is_on_citus(address) and is_loss_of_node(error, connection, codes):
         return NodeUnavailable(address=address, reason=_first_line(reason))
     if isinstance(error, psycopg.errors.ProtocolViolation):
         # PgBouncer's only SQLSTATE. It also reports the loss of a server that may have run the statement.
@@ -148,15 +154,14 @@ def statement_error(address: URL, error: psycopg.Error, connection: PGconn | Non
     return None
 
 
-_STOPPED = ("57P01", "57P02", "57P03")
+_LOSSES = ("08", "57P01", "57P02", "57P03")
 
 
-def is_loss_of_node(error: psycopg.Error, connection: PGconn | None) -> bool:
+def is_loss_of_node(error: psycopg.Error, connection: PGconn | None, codes: tuple[str, ...] = _LOSSES) -> bool:
     """Return whether a server reports, on a connection that goes on, that it lost one to another server."""
-    code = error.sqlstate or ""
     is_own = error.diag.severity_nonlocalized != "ERROR" or isinstance(error, psycopg.errors.ProtocolViolation)
     goes_on = connection is not None and connection.status == ConnStatus.OK
-    return (code.startswith("08") or code in _STOPPED) and goes_on and not is_own
+    return (error.sqlstate or "").startswith(codes) and goes_on and not is_own
 
 
 _refusing: WeakSet[PGconn] = WeakSet()

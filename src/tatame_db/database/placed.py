@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -41,16 +41,18 @@ def placed_rows(connection: Connection, name: str) -> int | None:
 
 def estimate_of_shards(connection: Connection, name: str) -> int | None:
     """Return how many rows the shards of a table say that they have; `None` if a node does not answer soon."""
-    return within(connection, time.monotonic() + SECONDS, _SHARDS, name=public(name))
+    rows: int | None = within(connection, time.monotonic() + SECONDS, _SHARDS, name=public(name))
+    return rows
 
 
 def placed_size(connection: Connection, name: str) -> int | None:
     """Return the size in bytes of a table on all nodes of Citus; `None` if one of them does not answer soon."""
     size = "SELECT citus_total_relation_size(CAST(:name AS regclass))"
-    return within(connection, time.monotonic() + SECONDS, size, name=public(name))
+    size_bytes: int | None = within(connection, time.monotonic() + SECONDS, size, name=public(name))
+    return size_bytes
 
 
-def within(connection: Connection, end: float, query: str, **parameters: str) -> int | None:
+def within(connection: Connection, end: float, query: str, **parameters: str) -> Any:
     """Return the only value of a query; `None` if it takes too long, waits for a lock or is refused.
 
     `end` is a time of `time.monotonic()`. The transaction and its settings stay as they were.
@@ -62,7 +64,7 @@ def within(connection: Connection, end: float, query: str, **parameters: str) ->
     try:
         for setting in (f"lock_timeout = {_LOCK_MS}", f"statement_timeout = {left_ms}", "row_security = off"):
             connection.execute(text(f"SET LOCAL {setting}"))
-        value: int | None = connection.scalar(text(query), parameters)
+        value: Any = connection.scalar(text(query), parameters)
     except (DBAPIError, NodeUnavailable):
         return None
     finally:

@@ -87,7 +87,8 @@ _PROBLEMS = {
     ),
     "placement": (
         "the tables on the nodes of Citus are not as the models state",
-        "place tables and copies with `tatame-db distribute`; drop and create on the coordinator what one shard lacks",
+        "place tables and copies with `tatame-db distribute`; start the nodes that do not answer; drop and create on"
+        " the coordinator what one shard lacks",
     ),
     "edited": (
         "migrations were edited after they were applied",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -9,6 +10,7 @@ from sqlalchemy import text
 
 from tatame_db.database.citus import HAS_CITUS
 from tatame_db.database.dialect import SCHEMA
+from tatame_db.database.placed import within
 from tatame_db.schema import Base, distribution_column, tables_in_order
 
 if TYPE_CHECKING:
@@ -152,34 +154,39 @@ def misplaced(connection: Connection) -> list[str]:
     return [
         *unplaced(found).values(),
         *(f"the node {node} has no copy of {', '.join(tables)}" for node, tables in lacking.items()),
-        *_uneven_shards(rows_on(connection)),
+        *_uneven_shards(connection),
     ]
 
 
-def _uneven_shards(rows: Rows) -> list[str]:
-    """Return a sentence for each shard with other indexes or constraints than its table, and for each silent node."""
-    found = rows(_UNEVEN_SHARDS)
+def _uneven_shards(connection: Connection) -> list[str]:
+    """Return a sentence for each shard with other indexes or constraints than its table, and for each lost node."""
+    found = within(connection, time.monotonic() + _SHARDS_SECONDS, _UNEVEN_SHARDS)
+    if found is None:
+        return [f"the shards cannot be compared with their tables: no answer within {_SHARDS_SECONDS} seconds"]
     return [
         *(
-            f"{row.name} has {row.expected}, and its shard {row.shardid} on {row.node} has {row.found}"
+            f"{row['name']} has {row['expected']}, and its shard {row['shardid']} on {row['node']} has {row['found']}"
             for row in found
-            if row.success
+            if row["success"]
         ),
         *dict.fromkeys(
-            f"the shards on the node {row.node} cannot be compared: {row.found}" for row in found if not row.success
+            f"the shards on the node {row['node']} cannot be compared: {row['found']}"
+            for row in found
+            if not row["success"]
         ),
     ]
 
 
+_SHARDS_SECONDS = 10
 # A statement on a node itself changes one part of a table, of which the coordinator does not know.
 _PARTS = """(SELECT count(*) FROM pg_index WHERE indrelid = {oid}) || ' indexes and '
     || (SELECT count(*) FROM pg_constraint WHERE conrelid = {oid}) || ' constraints'"""
 _UNEVEN_SHARDS = f"""
+SELECT coalesce(json_agg(shards ORDER BY name, shardid), '[]') FROM (
 SELECT c.relname::text AS name, s.nodename || ':' || s.nodeport AS node, s.shardid, s.success, s.result AS found,
     {_PARTS.format(oid="c.oid")} AS expected
 FROM pg_dist_partition p JOIN pg_class c ON c.oid = p.logicalrelid CROSS JOIN LATERAL run_command_on_placements(
     p.logicalrelid, $$SELECT {_PARTS.format(oid="t.oid")} FROM (SELECT '%s'::regclass AS oid) t$$) s
 WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = '{SCHEMA}')
-    AND s.result IS DISTINCT FROM {_PARTS.format(oid="c.oid")}
-ORDER BY 1, s.shardid
+    AND s.result IS DISTINCT FROM {_PARTS.format(oid="c.oid")}) shards
 """

@@ -17,19 +17,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import Column, Text, func, inspect, select, text
+from sqlalchemy import Column, Select, Text, and_, func, inspect, select, text
 from sqlalchemy import cast as sql_cast
 from sqlalchemy import literal_column as literal
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import aliased
-from sqlalchemy.sql import visitors
-from sqlalchemy.sql.util import ClauseAdapter
 
 from tatame_db.database.citus import has_subquery, name_of, uncorrelated
 from tatame_db.queries.clauses import checked_count
 from tatame_db.queries.compile import (
     LIMITS,
     CompiledRead,
+    aliased_relation,
     check_json,
     check_native,
     compiled,
@@ -41,9 +40,8 @@ from tatame_db.queries.compile import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sqlalchemy import ColumnElement
+    from sqlalchemy.orm import Mapper
 
     from tatame_db.queries.compile import RowMaker
     from tatame_db.queries.description import RelationRead
@@ -78,9 +76,12 @@ def placed(description: RelationRead) -> RelationRead:
     )
 
 
-def has_lists(description: RelationRead) -> bool:
-    """Return whether a read has a relation to many rows, at any depth."""
-    return any(relation.is_list or has_lists(relation) for relation in description.relations)
+def needs_levels(description: RelationRead) -> bool:
+    """Return whether a read has, at any depth, a relation that is no plain join: to many rows, or with a subquery."""
+    return any(
+        relation.is_list or any(map(has_subquery, relation.conditions)) or needs_levels(relation)
+        for relation in description.relations
+    )
 
 
 def compile_levels(description: RelationRead) -> CompiledRead:
@@ -140,20 +141,18 @@ def _level(description: RelationRead, ordered: Any, *, as_json: bool = False) ->
 
 def _related(relation: RelationRead, entity: Any, parents: Any) -> Any:
     """Select the rows of a relation for all rows of a level, with the number of that one, in the relation's order."""
-    alias = aliased(relation.model)
-    adapt_own: Callable[[Any], Any] = ClauseAdapter(inspect(alias).selectable).traverse
-    adapt_parent: Callable[[Any], Any] = ClauseAdapter(parents).traverse
-    names_parent = inspect(entity).mapper is not inspect(relation.model)
-
-    def adapt(clause: Any) -> Any:
-        return adapt_parent(adapt_own(clause)) if names_parent else adapt_own(clause)
-
-    order = [adapt(term) for term in relation.order]
+    # A condition reads the table of its parents, not their list: a subquery of it may look for others.
+    mapper = inspect(entity).mapper
+    parent = aliased(mapper)
+    alias, adapt = aliased_relation(relation, parent)
+    conditions, order = list(map(adapt, relation.conditions)), list(map(adapt, relation.order))
     columns = [getattr(alias, name) for name in _names(relation)]
     number = parents.c[NUMBER]
     rows: Any = select(*columns, number.label(PARENT)).select_from(parents)
     rows = rows.join(alias, getattr(entity, relation.relation_name).of_type(alias))
-    rows = rows.where(*map(adapt, relation.conditions))
+    if _uses_parents(relation, mapper):
+        rows = rows.join(parent, and_(*(getattr(parent, key) == getattr(entity, key) for key in _key(mapper))))
+    rows = rows.where(*conditions)
     if relation.size is None and relation.skip is None:
         return rows.order_by(*order)
     rank = func.row_number().over(partition_by=number, order_by=order or None).label(RANK)
@@ -191,12 +190,28 @@ def _names(description: RelationRead) -> list[str]:
     mapper = inspect(description.model)
     used = dict.fromkeys(description.column_names)
     for relation in description.relations:
-        local = [*relation.attribute.property.local_columns]
-        local += [
-            element
-            for clause in (*relation.conditions, *relation.order)
-            for element in visitors.iterate(clause)
-            if isinstance(element, Column) and element.table in mapper.tables
-        ]
+        local = relation.attribute.property.local_columns
         used |= dict.fromkeys(mapper.get_property_by_column(column).key for column in local)
+        if _uses_parents(relation, mapper):
+            used |= dict.fromkeys(_key(mapper))
     return list(used)
+
+
+def _uses_parents(relation: RelationRead, mapper: Mapper[Any]) -> bool:
+    """Return whether the conditions or the order of a relation use its parents, if they are of another model."""
+    return inspect(relation.model) is not mapper and any(
+        _uses(clause, mapper) for clause in (*relation.conditions, *relation.order)
+    )
+
+
+def _uses(clause: Any, mapper: Mapper[Any]) -> bool:
+    if isinstance(clause, Column):
+        return clause.table in mapper.tables
+    # A SELECT that states no correlation reads a table of the parents as its own.
+    chosen: Any = clause
+    is_independent = isinstance(clause, Select) and not chosen._correlate and chosen._correlate_except is None
+    return not is_independent and any(_uses(child, mapper) for child in clause.get_children())
+
+
+def _key(mapper: Mapper[Any]) -> list[str]:
+    return [mapper.get_property_by_column(column).key for column in mapper.primary_key]

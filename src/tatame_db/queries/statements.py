@@ -13,7 +13,7 @@ from tatame_db.queries.engine.plan import Statement
 from tatame_db.queries.errors import ReadInvalid
 from tatame_db.queries.keyset import after_condition, sort_columns, total_order, value_name, values_of_row
 from tatame_db.queries.parameters import parameter_name
-from tatame_db.queries.placed import compile_levels, differs, has_lists, placed
+from tatame_db.queries.placed import compile_levels, differs, needs_levels, placed
 from tatame_db.queries.repeat import may_repeat
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class Statements:
 
     def _compile_rows(self, description: RelationRead, purpose: str) -> CompiledRead:
         """Compile to the form that costs least; measured with 20 to 1,000 rows."""
-        if self.is_for_citus and has_lists(description):
+        if self.is_for_citus and needs_levels(description):
             return compile_levels(description)
         is_limited = purpose in MOST_ROWS or description.size is not None
         is_joined = not (is_limited and description.order)

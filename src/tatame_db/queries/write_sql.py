@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
-from sqlalchemy import ARRAY, JSON, Float, Numeric, Table, inspect
+from sqlalchemy import ARRAY, JSON, DefaultClause, Float, Numeric, Table, inspect
 
 from tatame_db.database.citus import HAS_CITUS
 from tatame_db.database.dialect import DIALECT, literal, quoted, quoted_table
@@ -76,13 +76,12 @@ def placed_insert_statement(
 ) -> Statement[Any] | None:
     """Return the INSERT of rows into a table that Citus may have placed on several nodes.
 
-    It is `None` for a model whose primary key neither the rows name nor a sequence makes.
+    The statement makes the keys that the rows do not name, by the sequence or the default of the model. It is `None` if
+    the key has neither, so that the server rejects the rows, or is an identity that takes no values.
     """
     key = tuple(inspect(model).get_property_by_column(column).key for column in inspect(model).primary_key)
     made = tuple(name for name in key if name not in columns)
-    table = cast("Table", model.__table__)
-    identity = table.autoincrement_column
-    if any(inspect(model).columns[name] is not identity for name in made) or (made and _is_always(identity)):
+    if any(_made(model, name) is None for name in made):
         return None
     sql = _placed(model, columns, made, key, returned)
     name = f"insert {model.__name__}"
@@ -186,10 +185,7 @@ def _placed(
     """
     to_name, places = _namer(model), range(len(returned))
     rows = [f"{_read(model, name)} AS {quoted(name)}" for name in columns]
-    sequence = f"pg_get_serial_sequence({literal(_table(model))}, "
-    for name in made:
-        column = literal(inspect(model).columns[name].name)
-        rows.append(f"nextval({sequence}{column}))::{column_type(model, name)} AS {quoted(name)}")
+    rows += [f"{_made(model, name)}::{column_type(model, name)} AS {quoted(name)}" for name in made]
     names = (*columns, *made)
     sql = (
         f'WITH source AS MATERIALIZED (\nSELECT {", ".join(rows)}, "#"\n'
@@ -210,8 +206,14 @@ def _placed(
     )
 
 
-def _is_always(column: Any) -> bool:
-    return column is not None and column.identity is not None and bool(column.identity.always)
+def _made(model: type[Base], name: str) -> str | None:
+    """Write the value that the server makes for a key; `None` if it makes none, or takes no other."""
+    column, table = inspect(model).columns[name], cast("Table", model.__table__)
+    if isinstance(default := column.server_default, DefaultClause):
+        return literal(default.arg) if isinstance(default.arg, str) else f"({default.arg.compile(dialect=DIALECT)})"
+    if column is not table.autoincrement_column or (column.identity is not None and column.identity.always):
+        return None
+    return f"nextval(pg_get_serial_sequence({literal(_table(model))}, {literal(column.name)}))"
 
 
 def _table(model: type[Base]) -> str:

@@ -122,6 +122,8 @@ def distribution_column(table: Table) -> Column[Any] | None:
     if not table.primary_key.columns:
         raise DistributionInvalid(table=table.name, reason="it has no key")
     column = key_of(table)
+    if column.identity is not None:
+        raise DistributionInvalid(table=table.name, reason=f"{column.name} is an identity; a sequence (serial) may be")
     others = (other for other in Base.metadata.tables.values() if not other.info.get("distributed", False))
     for other in others:
         if any(key.column.table is table for key in other.foreign_keys):

@@ -78,7 +78,7 @@ def citus(examination: Examination) -> Answer | None:
     answers += [
         warn(
             f"the node {node} stores no rows of {named(tables)}",
-            advice.sql(examination, ("SELECT citus_rebalance_start()", advice.SUPERUSER)) + ", which moves some to it",
+            advice.sql(examination, (_rebalance(examination), advice.SUPERUSER)) + ", which moves some to it",
         )
         for node, tables in nodes_without_rows(examination.rows).items()
     ]
@@ -101,3 +101,10 @@ SELECT nodename || ':' || nodeport AS address, nodename, nodeport, isactive,
     isactive AND citus_check_connection_to_node(nodename, nodeport) AS answers
 FROM pg_dist_node WHERE noderole = 'primary' ORDER BY groupid
 """
+
+
+def _rebalance(examination: Examination) -> str:
+    # Without logical decoding the job that moves the rows would fail again and again.
+    is_logical = examination.value("SELECT current_setting('wal_level')") == "logical"
+    mode = "" if is_logical else "shard_transfer_mode := 'block_writes'"
+    return f"SELECT citus_rebalance_start({mode})"
