@@ -37,6 +37,7 @@ from tests.database.scratches import shared_scratch
 from tests.database.standbys import Pair
 from tests.forks import Zygote
 from tests.servers import quicken
+from typer.testing import CliRunner
 
 from tatame_db import backup, evolve, roles, seed
 from tatame_db.backup import contents, programs
@@ -49,6 +50,7 @@ from tatame_db.backup.programs import environment_for
 from tatame_db.backup.record import Origin
 from tatame_db.backup.removal import remove_old
 from tatame_db.backup.restored import contents_of
+from tatame_db.cli import commands
 from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
 from tatame_db.database.dialect import quoted
@@ -397,6 +399,43 @@ def test_a_restored_server_is_an_embedded_one_and_takes_writes(
     assert restored.replaced is None
     assert not (home / "archived").exists()
     assert sorted(path.name for path in place.parent.iterdir()) == ["place"]
+
+
+def test_a_restored_server_is_used_with_the_names_of_the_original(
+    fresh_server: EmbeddedServer, directory: Path
+) -> None:
+    fresh_server.start()
+    for statement in ("CREATE ROLE other SUPERUSER LOGIN", 'CREATE DATABASE "our %s shop"'):
+        change(fresh_server.address.set(database="postgres"), statement)
+    odd = fresh_server.address.set(username="other", database="our %s shop")
+    change(odd, 'ALTER ROLE postgres RENAME TO "ad: \'min@"')
+    odd = odd.set(username="ad: 'min@")
+    run_sql(odd, "CREATE TABLE mine ()")
+    with Database(odd) as database:
+        backup.make(database, directory / "backups")
+    server = EmbeddedServer(directory / "place", durable=False)
+    backup.restore(directory / "backups", server.directory)
+    try:
+        assert server.address == odd.update_query_dict({"host": str(server.directory)})
+        run_sql(server.address, "DROP TABLE mine")
+        server.stop()
+        port, variables = free_port(), {"TATAME_DATA_DIR": str(server.directory)}
+        started = CliRunner().invoke(commands.app, ["start", "--port", str(port)], env=variables)
+        assert "the user is ad: 'min@, the password is in" in started.stderr
+        psycopg.connect(
+            host="127.0.0.1",
+            port=port,
+            user="ad: 'min@",
+            password=server.password_file.read_text(),
+            dbname="our %s shop",
+        ).close()
+        migrated = CliRunner().invoke(commands.app, ["up", "--no-seed"], env=variables)
+        assert "no pending migrations" in migrated.stdout
+        (server.directory / "names.json").write_text('{"superuser": 1}')
+        assert server.address.username == "postgres"
+    finally:
+        server.delete()
+    assert not server.directory.exists()
 
 
 def test_a_server_is_replaced_only_by_one_that_runs(

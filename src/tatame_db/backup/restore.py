@@ -20,6 +20,7 @@ from tatame_db.backup.verify import open_backup, verify
 from tatame_db.database.driver import driver_connection
 from tatame_db.database.pool import Database
 from tatame_db.server.embedded import EmbeddedServer
+from tatame_db.server.names import ServerNames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -92,6 +93,7 @@ def restore(
                 on_stage("recovered")
                 if not backup.manifest.is_logical:
                     _renew_password(server, backup.manifest)
+                server.write_names(ServerNames(backup.manifest.superuser, backup.manifest.database))
                 # What exists is replaced only now: this one runs.
                 server.stop()
                 replaced = _exchange(server, place)

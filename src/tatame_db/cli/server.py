@@ -195,8 +195,8 @@ def start(port: Port = None, *, docker: Docker = False) -> None:
     _say_whose(target)
     console.answer(readable(target.server.address))
     if port:
-        password = target.server.password_file
-        console.say(f"also on port {port} of 127.0.0.1: the user is postgres, the password is in {password}")
+        user, password = target.server.address.username, target.server.password_file
+        console.say(f"also on port {port} of 127.0.0.1: the user is {user}, the password is in {password}")
 
 
 @app.command()

@@ -37,6 +37,7 @@ from tatame_db.server.errors import (
     ProgramsUninstalled,
     SharedMemoryFull,
 )
+from tatame_db.server.names import NAMES, ServerNames, read_names
 from tatame_db.server.owner import server_owner
 from tatame_db.server.postmaster import DEFAULT_PORT, SOCKET, Postmaster, read_lock
 from tatame_db.server.wheel import (
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
 
     from tatame_db.errors import TatameError
 
-DATABASE = "tatame"
 _START_SECONDS = 60
 # A killed server and its children need a moment to leave.
 _LEAVING_SECONDS = 3
@@ -94,11 +94,12 @@ class EmbeddedServer:
 
     @property
     def address(self) -> URL:
-        """The address of the database `tatame` on this server, running or not."""
+        """The address of its database, `tatame` unless a restore named another, running or not."""
+        names = read_names(self.directory)
         return URL.create(
             "postgresql+psycopg",
-            username="postgres",
-            database=DATABASE,
+            username=names.superuser,
+            database=names.database,
             query={"host": str(self._socket_directory)},
         )
 
@@ -236,6 +237,11 @@ class EmbeddedServer:
         self.password_file.write_text(password)
         self._hand_over(self.password_file, 0o600)
 
+    def write_names(self, names: ServerNames) -> None:
+        """Note which superuser and database the data has, so that `address` names them."""
+        if path := names.write(self.directory):
+            self._hand_over(path, 0o600)
+
     def rename(self, directory: Path) -> EmbeddedServer:
         """Stop the server and rename its directory; return it at its new place, not started.
 
@@ -272,7 +278,7 @@ class EmbeddedServer:
         return [
             *self.directory.glob(COPIES),
             *self._sockets(),
-            *(self.directory / name for name in ("data", "data.new", "password", "postgres.log", MARK)),
+            *(self.directory / name for name in ("data", "data.new", "password", NAMES, "postgres.log", MARK)),
         ]
 
     def _is_marked(self) -> bool:
