@@ -7,12 +7,14 @@ import logging
 import time
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import URL, func, text
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import OperationalError
 
 from tatame_db.database.address import readable
-from tatame_db.database.errors import ConnectionsExhausted
+from tatame_db.database.errors import ConnectionRefused, ConnectionsExhausted
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.queries.read import read
 from tatame_db.queries.write import insert_many
@@ -134,6 +136,34 @@ def test_the_server_ends_a_statement_that_takes_too_long(one_user: URL) -> None:
             SLEEPING.all(database)
         with database.session() as session, pytest.raises(OperationalError, match="statement timeout"):
             session.execute(text("SELECT pg_sleep(20)"))
+
+
+@pytest.mark.parametrize("slow", ["a catalogue that is locked", "a server that hangs"])
+def test_a_limit_that_is_too_short_for_the_connection_itself_is_named(
+    bare_address: URL, slow: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = bare_address.update_query_dict({"options": "-c statement_timeout=50ms"})
+
+    async def main() -> None:
+        async with AsyncDatabase(limited) as database:
+            with pytest.raises(
+                ConnectionRefused, match="timeout, before the connection was ready; a limit of the role"
+            ):
+                await database.ping()
+
+    with psycopg.connect(readable(bare_address)) as other:
+        if slow == "a catalogue that is locked":
+            # This package reads it as soon as it is connected.
+            other.execute("LOCK TABLE pg_extension IN ACCESS EXCLUSIVE MODE")
+        else:
+            # SQLAlchemy asks for it then.
+            asked = "_get_server_version_info"
+            monkeypatch.setattr(
+                PGDialect_psycopg, asked, lambda _, connection: connection.exec_driver_sql("SELECT pg_sleep(60)")
+            )
+        with Database(limited) as database, pytest.raises(ConnectionRefused, match="a limit of the role"):
+            database.ping()
+        asyncio.run(main())
 
 
 def test_the_time_out_takes_no_round_trip_of_its_own(address: URL) -> None:

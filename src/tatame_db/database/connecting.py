@@ -115,8 +115,9 @@ class DatabasePool(KeepingPool):
 
 
 def _refuses_all(error: exc.DBAPIError) -> bool:
-    """Return whether a statement failed with its connection, or reached a pooler that runs none."""
-    return error.connection_invalidated or isinstance(error.orig, psycopg.errors.ProtocolViolation)
+    """Return whether a statement failed with its connection, reached a pooler that runs none, or took too long."""
+    ends = (psycopg.errors.ProtocolViolation, psycopg.errors.QueryCanceled)
+    return error.connection_invalidated or isinstance(error.orig, ends)
 
 
 class AsyncDatabasePool(DatabasePool, AsyncAdaptedQueuePool):

@@ -89,6 +89,8 @@ def connection_error(address: URL, error: psycopg.Error, variable: str = "DATABA
     reason = _first_line(reason if fatal else str(error))
     for prefix in ("connection failed: ", "connection is bad: "):
         reason = reason.removeprefix(prefix)
+    if isinstance(error, psycopg.errors.QueryCanceled):
+        reason += ", before the connection was ready; a limit of the role, the database or the address is too short"
     if answered and (re.fullmatch(r"database .* does not exist", reason) or "no such database" in reason):
         return DatabaseMissing(address=address, variable=variable)
     if isinstance(error, psycopg.errors.ConnectionTimeout) and is_local(address):
