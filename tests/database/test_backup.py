@@ -541,6 +541,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], type[TatameError], str]] = {
     "manifest": (lambda path: other_format(path, name="another"), backup.BackupDamaged, "does not have the checksum"),
     "garbage": (lambda path: (path / "manifest.json").write_bytes(b"\xff{"), backup.BackupDamaged, "cannot be read"),
     "no object": (lambda path: (path / "manifest.json").write_text("[]"), backup.BackupDamaged, "cannot be read"),
+    "no JSON": (
+        lambda path: (path / "manifest.json").write_text("\n{"),
+        backup.BackupDamaged,
+        "no JSON from line 2 on",
+    ),
     "deep": (
         lambda path: (path / "manifest.json").write_text("[" * 200_000),
         backup.BackupDamaged,
@@ -576,7 +581,9 @@ def test_a_damaged_backup_is_named_and_not_restored(copied: Path, directory: Pat
     assert [drill.equal for drill in backup.read_drills(copied.parent)] == [False] * (caught.value.exit_code == 3)
     # A list reads no file of the data.
     listed = damage in {"flip", "wal", "unreadable", "extra", "list", "version"}
-    assert [found.problem is None for found in backup.list_backups(copied.parent)] == [listed]
+    [problem] = [found.problem for found in backup.list_backups(copied.parent)]
+    assert (problem is None) == listed
+    assert not any(words in str(problem) for words in ("Errno", "Expecting value"))
 
 
 # --- Dumps ------------------------------------------------------------------------------------------------------------
@@ -675,16 +682,24 @@ def test_a_dump_of_an_older_server_over_tls_is_restored_on_the_new_one(
         assert backup.drill(directory / "dumps", jobs=1).error is None
     assert made.backup.manifest.major_version == "15"
     assert jobs == ["pg_dump --jobs=3", *["pg_restore --jobs=3"] * 2, *["pg_restore --jobs=1"] * 2]
-    damage: tuple[Callable[[Path], object], ...] = (
-        flip,
-        Path.unlink,
-        lambda toc: toc.with_name("extra").touch(),
-    )
-    for hurt in damage:
+
+    def of_earlier_version(toc: Path) -> None:
+        (toc.parents[1] / "files.sha256").unlink()
+        flip(toc)
+
+    damage: dict[str, Callable[[Path], object]] = {
+        "  data/toc.dat is not as it was written": flip,
+        "  data/toc.dat is missing": Path.unlink,
+        "  data/ex tra is new": lambda toc: toc.with_name("ex tra").touch(),
+        "  data/extra: Is a directory": lambda toc: toc.with_name("extra").mkdir(),
+        "  a file in data is missing, new, or not as it was written": of_earlier_version,
+    }
+    for reason, hurt in damage.items():
         path = copied_dump()
         hurt(path / "data" / "toc.dat")
-        with pytest.raises(backup.BackupDamaged, match="not as it was written"):
+        with pytest.raises(backup.BackupDamaged) as damaged:
             backup.restore(path, directory / "place")
+        assert damaged.value.reason == reason
         shutil.rmtree(path)
     assert not (directory / "place").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from tatame_db.backup.manifest import LOGICAL, Manifest
 from tatame_db.backup.programs import dump, program_for
 from tatame_db.backup.record import system_identifier
 from tatame_db.backup.restored import contents_of, restored_scratch
-from tatame_db.backup.verify import checksum_of
+from tatame_db.backup.verify import DUMP_FILES, list_dump
 from tatame_db.database.citus import knows_citus
 from tatame_db.database.driver import driver_connection
 from tatame_db.roles import explained
@@ -90,7 +91,10 @@ def _write(
         live = contents_of_dump(driver, lambda table: on_stage(f"reading {table}"))
         on_stage("dumping the database")
         dump(program, address, data, snapshot=snapshot, jobs=jobs, lock=lock)
-    _sync_files(data)
+    files = list_dump(data)
+    (part / DUMP_FILES).write_bytes(files)
+    _sync([*data.iterdir(), part / DUMP_FILES])
+    sync(data)
     name = str(address.database)
     manifest = Manifest(
         name=part.name.removesuffix(PART),
@@ -105,7 +109,7 @@ def _write(
         start_lsn="",
         stop_lsn="",
         size_bytes=size_of(data),
-        files_sha256=checksum_of(data, logical=True),
+        files_sha256=hashlib.sha256(files).hexdigest(),
         roles=roles,
         settings={},
         contents={},
@@ -125,8 +129,7 @@ def _write(
     return manifest
 
 
-def _sync_files(data: Path) -> None:
-    for path in data.iterdir():
+def _sync(files: list[Path]) -> None:
+    for path in files:
         with path.open("rb") as file:
             os.fsync(file.fileno())
-    sync(data)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tatame_db.backup.errors import (
+    BackupDamaged,
     BackupRunning,
     FolderUnreadable,
     FolderUnusable,
@@ -129,9 +130,19 @@ def list_backups(folder: Path) -> list[Listed]:
         except (TatameError, OSError) as error:
             # `--keep` may have removed it meanwhile.
             if path.exists():
-                reason = error.what if isinstance(error, TatameError) else str(error)
-                found.append(Listed(path, None, " ".join(reason.split())))
+                found.append(Listed(path, None, " ".join(_in_words(error, path).split())))
     return found
+
+
+def _in_words(error: TatameError | OSError, backup: Path) -> str:
+    """Return the problem of a backup; its path is beside it."""
+    if isinstance(error, BackupDamaged):
+        return error.reason
+    if isinstance(error, TatameError):
+        return error.what
+    file = Path(error.filename or backup)
+    name = file.relative_to(backup) if file.is_relative_to(backup) else file
+    return f"{name} cannot be read: {error.strerror or error}"
 
 
 def choose(place: Path) -> Path:

@@ -167,6 +167,8 @@ def _in_words(error: Exception) -> str:
     """Return the reason; Python's own words about these help no reader of a file."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
+    if isinstance(error, json.JSONDecodeError):
+        return f"it is no JSON from line {error.lineno} on"
     if isinstance(error, KeyError):
         return f"it has no {error}"
     return "a number is too long" if "set_int_max_str_digits" in str(error) else str(error)

@@ -84,7 +84,8 @@ def read_state(folder: Path) -> State | None:
     except OSError as error:
         raise ArchiveDamaged(path=place, reason=error.strerror or str(error)) from error
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        reason = str(error) if isinstance(error, json.JSONDecodeError) else "it is not as `--follow` writes it"
+        is_json = not isinstance(error, json.JSONDecodeError)
+        reason = "it is not as `--follow` writes it" if is_json else "it is no JSON"
         raise ArchiveDamaged(path=place, reason=reason) from error
     if state.segment_bytes not in _SEGMENT_BYTES:
         raise ArchiveDamaged(path=place, reason=f"no segment has {state.segment_bytes} bytes")
