@@ -28,10 +28,19 @@ def bound(months: int = 2) -> datetime:
     return datetime(today.year + years, month + 1, 1, tzinfo=UTC)
 
 
+MONTH = f"checkins_{bound():%Y_%m}"
+
+
 def file(title: str) -> str:
     """Return the content of a file that the page shows, with the bound of today."""
     [content] = re.findall(rf'^```\w+ title="{re.escape(title)}"\n(.*?)^```\n', PAGE.read_text(), re.DOTALL | re.M)
-    for written, meant in (("2027-02-01", f"{bound():%Y-%m-%d}"), ("2028", f"{bound().year + 1}")):
+    replaced = {
+        "2027-02-01": f"{bound():%Y-%m-%d}",
+        "2027-03-01": f"{bound(3):%Y-%m-%d}",
+        "checkins_2027_02": MONTH,
+        "2028": f"{bound().year + 1}",
+    }
+    for written, meant in replaced.items():
         content = content.replace(written, meant)
     return str(content)
 
@@ -63,6 +72,10 @@ def change(checkout: Checkout) -> None:
     finish(checkout, "the swap")
     assert "warning:" not in checkout.run("lint").stdout
     checkout.done("migrate")
+    assert "never analyzed: checkins" in checkout.run("doctor").stdout
+    for statement in re.findall(r'^\$ tatame-db psql -c "(.*)"$', PAGE.read_text(), re.M):
+        checkout.sql(statement)
+    assert "never analyzed" not in checkout.run("doctor").stdout
     assert_good(checkout)
 
 
@@ -104,8 +117,22 @@ def test_a_table_becomes_monthly_partitions_while_writers_go_on(migrated: Checko
 def months_come_and_go(checkout: Checkout) -> None:
     """Create months by the job and by a migration, and drop one."""
     checkout.sql(file("months.sql").replace("2..12", "0..15"))
-    for statement in file("an old month").replace("checkins_2027_02", f"checkins_{bound(15):%Y_%m}").splitlines():
+    for statement in file("an old month").replace(MONTH, f"checkins_{bound(15):%Y_%m}").splitlines():
         checkout.sql(statement)
+    assert_good(checkout)
+    for statement in file("an old month").splitlines():
+        checkout.sql(statement)
+    assert f"table {MONTH} is missing" in checkout.run("check").stdout
+    checkout.done("generate", "--empty", "check-ins begin in March 2027")
+    finish(checkout, "an old month of a migration")
+    assert "warning:" not in checkout.done("lint").stdout
+    checkout.done("migrate")
+    assert_good(checkout)
+    checkout.done("rollback", "--yes")
+    assert checkout.sql(f"SELECT to_regclass('{MONTH}') IS NOT NULL") == [(True,)]
+    checkout.sql(f"INSERT INTO checkins (id, created_at) VALUES (-1, '{bound()}')")
+    assert "--accept-data-loss" in checkout.run("migrate").stderr
+    checkout.done("migrate", "--accept-data-loss")
     assert_good(checkout)
     assert checkout.done("push", "--yes").stderr == "nothing to push\n"
     checkout.done("generate", "--empty", "more months of check-ins")
