@@ -162,6 +162,12 @@ def test_every_link_leads_to_a_file_and_a_heading_that_are_there(page: Path) -> 
             assert anchor in slugs, target
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "mkdocs.yml"])
+def test_every_page_is_linked_where_a_reader_begins(page: str) -> None:
+    linked = {Path(target).name for target in re.findall(r"[\w/-]+\.md", (ROOT / page).read_text())}
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} - linked <= {Path(page).name}
+
+
 def test_the_variables_of_the_settings_are_those_of_the_example_and_the_page() -> None:
     in_example = re.findall(r"^# ([A-Z_]+)=", EXAMPLE, flags=re.MULTILINE)
     assert one_name_for_all_tables(in_example) == variables()
