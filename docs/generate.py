@@ -22,7 +22,7 @@ from typer.core import TyperCommand, TyperGroup
 
 import tatame_db
 from tatame_db import doctor, move
-from tatame_db.cli import move_json
+from tatame_db.cli import json_keys, move_json
 from tatame_db.cli.commands import app
 from tatame_db.database.dialect import DIALECT
 from tatame_db.errors import TatameError
@@ -315,25 +315,29 @@ def _with_facts(template: str) -> str:
 
 
 def json_page() -> str:
-    """Write the keys of the objects that the commands of the move print, and of the objects in them."""
+    """Write the keys of the objects that the commands print, and of the objects in them."""
+    if missing := [name for name in _with_json() if not _described(name)]:
+        raise SystemExit(f"these commands have --json and no keys in json_keys: {', '.join(missing)}")
+    places = {command: place.rpartition(".")[2] for command, place in move_json.ANSWERS.items()} | json_keys.ANSWERS
+    order = list(_commands())
     parts = [
         "# JSON",
         _NOTICE,
-        "With `--json`, a command prints one object on stdout; `move follow`"
-        " prints one for each batch, on a line of its own. A command that fails before it has begun its answer prints"
+        "With `--json`, a command prints one object on stdout; `move follow` and `backup --follow`"
+        " print one for each batch, on a line of its own. A command that fails before it has begun its answer prints"
         " the [object of an error](configuration.md#json). A time is a text such as"
         " `2026-03-01 10:00:00+00:00`.",
         _table(
             ["Command", "Object"],
             [
-                [f"`tatame-db {command}`", _linked(place.rpartition(".")[2])]
-                for command, place in move_json.ANSWERS.items()
+                [f"`tatame-db {command}`", f"[{place}](#{place.lower()})"]
+                for command, place in sorted(places.items(), key=lambda pair: order.index(pair[0].partition(" --")[0]))
             ],
         ),
-        "These commands print an object of their own, with the facts that they print without `--json`: "
-        + ", ".join(f"`tatame-db {name}`" for name in _with_json() if not _described(name))
-        + ".",
     ]
+    for name, (sentence, keys) in json_keys.OBJECTS.items():
+        rows = [[f"`{key}`", kind, meaning] for key, (kind, meaning) in keys.items()]
+        parts += [f"## {name}", sentence, _table(["Key", "Value", "Meaning"], rows)]
     for answer in _objects():
         parts += [f"## {answer.__name__}", inspect.cleandoc(answer.__doc__ or ""), _keys(answer)]
     return "\n\n".join(parts) + "\n"
@@ -344,7 +348,8 @@ def _with_json() -> list[str]:
 
 
 def _described(name: str) -> bool:
-    return any(known == name or known.startswith(f"{name} --") for known in move_json.ANSWERS)
+    known = [*move_json.ANSWERS, *json_keys.ANSWERS]
+    return any(one == name or one.startswith(f"{name} --") for one in known)
 
 
 def _objects() -> list[type]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.acceptance.conftest import COMMAND
+from tests.acceptance.json_pages import assert_described
 
 PAGE = Path(__file__).parents[2] / "docs" / "back-up-and-restore.md"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -55,9 +56,12 @@ def test_the_page_shows_what_the_commands_print(run: Run, directory: Path) -> No
         assert run("psql", "-c", "DELETE FROM graduations").returncode == 0
         differs = run("restore", "--drill", "--live", "--json", **variables)
         assert differs.returncode == 3
+        assert_described(json.loads(differs.stdout), "Drilled")
         assert "public.graduations has 0 rows, and" in json.loads(differs.stdout)["live"]["differences"][0]
         assert "each write since then is a difference too" in differs.stderr
-        [listed] = json.loads(run("backups", "--json", **variables).stdout)["backups"]
+        answer = json.loads(run("backups", "--json", **variables).stdout)
+        assert_described(answer, "Backups")
+        [listed] = answer["backups"]
         assert listed["last_drill"]["equal"] is False
         assert sorted(path.name for path in directory.iterdir() if "before" not in path.name) == [
             *("backups", "data", "dumps", "tatame")
@@ -107,7 +111,8 @@ def test_a_follower_ends_with_its_signal_and_its_archive_is_drilled(
 ) -> None:
     folder = str(directory / "backups")
     assert run("up", "--no-seed").returncode == 0
-    assert run("backup", folder, TMPDIR=str(directory)).returncode == 0
+    made = run("backup", folder, "--json", TMPDIR=str(directory))
+    assert_described(json.loads(made.stdout), "BackedUp")
     for number, code in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
         with subprocess.Popen(
             [COMMAND, "backup", folder, "--follow", "--json"],
@@ -117,7 +122,9 @@ def test_a_follower_ends_with_its_signal_and_its_archive_is_drilled(
             text=True,
         ) as following:
             assert following.stdout
-            assert json.loads(following.stdout.readline())["until"]
+            received = json.loads(following.stdout.readline())
+            assert_described(received, "Received")
+            assert received["until"]
             following.send_signal(number)
             words = following.communicate()[1]
             assert "all that was received is on the disk" in words
@@ -126,6 +133,7 @@ def test_a_follower_ends_with_its_signal_and_its_archive_is_drilled(
     [found] = json.loads(run("backups", folder, "--json").stdout)["backups"]
     assert (found["restorable_until"] > found["manifest"]["ended"], found["archive_problem"]) == (True, None)
     drilled = run("restore", folder, "--drill", "--at", "latest", "--json", TMPDIR=str(directory))
+    assert_described(json.loads(drilled.stdout), "Drilled")
     assert json.loads(drilled.stdout)["replayed"]["last_transaction"] > found["manifest"]["ended"]
     place = str(directory / "tatame")
     try:
@@ -133,9 +141,14 @@ def test_a_follower_ends_with_its_signal_and_its_archive_is_drilled(
         assert (done.returncode, "restores the times from" in done.stderr) == (1, True)
         done = run("restore", folder, "--to", place, "--at", "latest")
         assert "as of the end of the archive\nreplayed  the last transaction is of" in done.stdout
+        run("stop", TATAME_DATA_DIR=place)
+        again = run("restore", folder, "--to", place, "--yes-replace", place, "--json")
+        assert_described(json.loads(again.stdout), "Restored")
     finally:
         run("down", "--yes", TATAME_DATA_DIR=place)
-    assert json.loads(run("backup", folder, "--stop-following", "--json").stdout)["dropped"]
+    dropped = json.loads(run("backup", folder, "--stop-following", "--json").stdout)
+    assert_described(dropped, "Dropped")
+    assert dropped["dropped"]
     assert "nothing to drop" in run("backup", folder, "--stop-following").stdout
     for options in (["--after-gap"], ["--follow", "--keep", "2"], ["--follow", "--stop-following"]):
         assert "three different commands" in run("backup", folder, *options).stderr

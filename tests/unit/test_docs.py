@@ -5,22 +5,24 @@ import runpy
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import get_origin
+from typing import Any, get_origin
 
 import pytest
 import typer
 from tests.forks import Zygote
 from typer.core import TyperCommand, TyperGroup
 
-from tatame_db.cli import commands
+from tatame_db.cli import commands, json_keys
 from tatame_db.database import errors as database_errors
 from tatame_db.database import options
 from tatame_db.database.address import parse_address
 from tatame_db.database.dialect import OLDEST_SERVER, VERSION_SCHEMA
 from tatame_db.database.errors import DatabaseUnavailable
 from tatame_db.database.idle import IDLE_TIMEOUT_SECONDS
+from tatame_db.evolve.distribute import Distribution, PlacementStep
 from tatame_db.evolve.lock import MIGRATION_LOCK_TIMEOUT_MS, STATEMENT_TIMEOUT_MS
 from tatame_db.move.connection import SILENCE_SECONDS
 from tatame_db.move.http import READ_TIMEOUT_SECONDS
@@ -115,6 +117,12 @@ def test_every_command_says_what_it_does_here_and_in_the_reference() -> None:
     reference = (ROOT / "docs" / "reference.md").read_text()
     assert [name for name in found if f"\n## tatame-db {name}\n" not in reference] == []
     assert first_cells(section(readme, "## Commands")) == [f"tatame-db {name}" for name in found]
+
+
+@pytest.mark.parametrize(("answer", "others"), [(Distribution, {"done"}), (PlacementStep, set[str]())])
+def test_the_keys_of_a_placement_are_those_of_its_classes(answer: Any, others: set[str]) -> None:
+    # The answers of the other commands are compared where these run.
+    assert set(json_keys.OBJECTS[answer.__name__][1]) == {field.name for field in fields(answer)} | others
 
 
 # --- What is written by hand ----------------------------------------------------------------------------------------
