@@ -179,7 +179,7 @@ class BackupDamaged(TatameError):
     reason: str
     what = "the backup {backup} is damaged:\n{reason}"
     means = "It was not restored, and nothing else was changed."
-    fix = "restore an earlier one by its own path (`tatame-db backups` lists them), and check the disk"
+    fix = "restore another one by its own path (`tatame-db backups` lists them) or make a new one, and check the disk"
 
 
 @fact
@@ -256,7 +256,7 @@ class LiveDiffers(TatameError):
     differences: list[str]
     what = "{where} differs from what the backup {backup} restores:\n{lines}"
     means = (
-        "The backup is what it was; each write since then is a difference too. The scratch server was deleted, and all"
+        "The backup is unchanged; each write since then is a difference too. The scratch server was deleted, and all"
         " databases are untouched."
     )
     fix = "compare right after a backup while nothing writes; otherwise look only at tables that never change"
