@@ -471,9 +471,25 @@ def test_a_gap_is_named_and_left_only_where_that_is_chosen(fresh_server: Embedde
     notes, done = restored(folder, directory / "place", moment)
     done.server.delete()
     assert notes == [1, 2]
+    refuse_to_skip(folder, done.backup.path, directory / "place", moment)
     archive = read_archive(folder)
     assert archive
     assert archive.marks[-1].time > after
+
+
+def refuse_to_skip(folder: Path, path: Path, place: Path, moment: datetime) -> None:
+    """Restore up to a gap only for the path of the backup before it, also what no mark has followed."""
+    (folder / WAL / "earlier" / "1" / "marks").unlink()
+    at: backup.Moment
+    for named, at in ((folder, "latest"), (path, moment)):
+        with pytest.raises(backup.GapInArchive, match="has a gap") as caught:
+            backup.restore(named, place, at=at)
+        assert f"`--at latest` and the path {path}" in caught.value.fix
+    notes, done = restored(path, place, "latest")
+    done.server.delete()
+    assert notes == [1, 2]
+    assert done.replayed
+    assert done.replayed.before_gap
 
 
 def set_back(server: EmbeddedServer, copy: Path) -> None:

@@ -61,11 +61,13 @@ class Reach:
     """If the log after these segments is not theirs, as after a failover that lost commits: why, in words."""
     marks: list[Mark]
     """The marks within these segments, the newest last."""
+    ended: str | None = None
+    """Of the log before a gap: why it was not continued, in words."""
 
     @property
     def gap(self) -> str | None:
         """What ends the archive before its newest segment, in words."""
-        return f"the segment {self.missing} is missing or incomplete" if self.missing else self.branch
+        return f"the segment {self.missing} is missing or incomplete" if self.missing else self.branch or self.ended
 
     @property
     def until(self) -> datetime | None:
@@ -189,7 +191,7 @@ class Archive:
             missing = self._name(marks[-1].timeline, ends_in)
         histories = [self.histories[line] for line in timelines if line in self.histories]
         ended = self.gap if self.place.name != WAL else None
-        return Reach(timelines[-1], histories, found, missing, branch or ended, within)
+        return Reach(timelines[-1], histories, found, missing, branch, within, ended)
 
     def _filled(self, found: list[tuple[int, str, Path]], lsn: int, newest: int) -> int:
         """Return the position up to which there is log after another; no byte of it is needed after the newest mark."""

@@ -147,7 +147,10 @@ class GapInArchive(TatameError):
     last: str
     what = "the archive after {backup} has a gap: {gap}; what is before it ends at {last}"
     means = "Nothing was restored."
-    fix = 'restore what is before it with `--at "{last}"`, or look for what is missing in a copy of the archive'
+    fix = (
+        'restore what is before it with `--at "{last}"`, or after `--follow --after-gap` up to the gap itself with'
+        " `--at latest` and the path {backup}; or look for what is missing in a copy of the archive"
+    )
 
 
 @fact

@@ -57,6 +57,8 @@ class Replayed:
     """When the last transaction that was restored was committed; `None` if there was none since the base backup."""
     stop: int
     """Where in the log the replay ended."""
+    before_gap: bool = False
+    """Whether the archive has a gap, and goes on behind it."""
 
 
 def choose_before(place: Path, at: Moment | None) -> Path:
@@ -139,7 +141,7 @@ class Replay:
             raise self._ended_early(server, self.reach.marks[-1].time, _text(last) if last else None)
         if isinstance(self.at, datetime) and self.last_commit is None:
             self._refuse_earlier(self.at, last, lsn)
-        return Replayed(self.at, last, lsn)
+        return Replayed(self.at, last, lsn, before_gap=self.reach.ended is not None)
 
     def up_to_commit(self, stop: int) -> Replay:
         """Return the replay up to the last commit before a position.
@@ -200,8 +202,10 @@ class Replay:
         )
 
 
-def replay_of(backup: Backup, at: Moment) -> Replay:
+def replay_of(backup: Backup, at: Moment, *, to_gap: bool = False) -> Replay:
     """Return how a time is restored from a backup; the caller keeps it from being removed.
+
+    With `to_gap`, the latest is the end of the log before a gap behind which the archive goes on.
 
     Raises `NoArchive`, `GapInArchive`, `TimeOutOfReach`, `ClockSetBack`, `ArchiveDamaged`.
     """
@@ -214,12 +218,13 @@ def replay_of(backup: Backup, at: Moment) -> Replay:
         reason = "its folder has no archive" if archive is None else "the archive of its folder is of another server"
         raise NoArchive(backup=backup.path, reason=reason)
     if not reach.segments:
-        reason = reach.branch or "the archive ends before it"
+        reason = reach.branch or reach.ended or "the archive ends before it"
         if reach.missing:
             reason = f"the archive begins later, and the segment {reach.missing} is missing"
         raise NoArchive(backup=backup.path, reason=reason)
     until = reach.until or manifest.ended
-    if reach.gap and (isinstance(at, str) or at >= until):
+    ends_in_gap = to_gap and isinstance(at, str) and not (reach.missing or reach.branch)
+    if reach.gap and not ends_in_gap and (isinstance(at, str) or at >= until):
         raise GapInArchive(backup=backup.path, gap=reach.gap, last=_text(until))
     if isinstance(at, datetime) and not (reach.until and manifest.ended < at < reach.until):
         raise _out_of_reach(f"the backup {backup.path}", at, manifest.ended, until)

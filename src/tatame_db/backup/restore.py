@@ -60,7 +60,8 @@ def restore(
 
         backup.restore(Path("/srv/backups"), Path("/srv/tatame"))
 
-    With `at`, the archive is replayed up to that time, or with `latest` to its end, on the newest backup before it.
+    With `at`, the archive is replayed up to that time, or with `latest` to its end, on the newest backup before it. Of
+    a backup before a gap that is named by its path, the latest is the end of the log before the gap.
 
     The files are verified first. The directory gets its name when the server has recovered; a failure or Ctrl-C leaves
     nothing of it. With `replace`, the embedded server that is there is stopped and moved beside it, and comes back if
@@ -72,11 +73,12 @@ def restore(
     """
     started = time.monotonic()
     place = place.expanduser().absolute()
-    path = choose_before(folder.expanduser().absolute(), at)
+    folder = folder.expanduser().absolute()
+    path = choose_before(folder, at)
     with in_use(path):
         backup = open_backup(path)
         _refuse_place(place, path, replace=replace)
-        replay = None if at is None else replay_of(backup, at)
+        replay = None if at is None else replay_of(backup, at, to_gap=path == folder)
         on_stage("verifying the checksums")
         verify(backup)
         log_bytes = _LOG_BYTES + surplus_log(backup.data) + (replay.size_bytes if replay else 0)

@@ -223,7 +223,8 @@ def restore(
         console.answer_json(facts)
         return
     as_of = manifest.until if at is None else at
-    as_of = archive.moment(as_of) if isinstance(as_of, datetime) else "the end of the archive"
+    end = "the end of the log before the gap" if restored.replayed and restored.replayed.before_gap else None
+    as_of = archive.moment(as_of) if isinstance(as_of, datetime) else end or "the end of the archive"
     console.answer(f"restored  {restored.backup.path.name}, as of {as_of}")
     if restored.replayed:
         console.answer(f"replayed  {archive.replayed_text(last)}")
