@@ -53,7 +53,7 @@ class Pair:
         assert started.returncode == 0, started.stdout
 
     def copy(self, *settings: str) -> None:
-        """Make the standby anew from the primary, and start it."""
+        """Make the standby again from the primary, and start it."""
         host = str(self.primary.address.query["host"])
         copied = self.primary._run(
             *("pg_basebackup", f"--pgdata={self.home}/data", f"--host={host}", "--username=postgres"),

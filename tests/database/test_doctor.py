@@ -422,7 +422,7 @@ def a_large_slot_of_the_source(ward: Ward) -> None:
 
 
 def with_slot(ward: Ward, statement: str) -> None:
-    """Create a slot, which an unfinished transaction of another test would delay for ever."""
+    """Create a slot, which an unfinished transaction of another test would delay forever."""
     ward.run(statement)
     ward.stack.callback(ward.run, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
 

@@ -471,7 +471,7 @@ def test_each_thread_gets_its_turn_where_they_outnumber_the_connections(bare_add
     with Database(bare_address, pool_size=2, pool_timeout_seconds=5) as database, ThreadPoolExecutor(6) as pool:
 
         def use(thread: int) -> None:
-            # Each goes on until the slowest is done: a thread that is overtaken for ever would end in a time-out.
+            # Each goes on until the slowest is done: a thread that is overtaken forever would end in a time-out.
             while min(done) < 200:
                 fetch(database, NUMBER, {"n": 1})
                 done[thread] += 1

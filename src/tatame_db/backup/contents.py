@@ -85,7 +85,7 @@ def lift_limits(connection: Connection, *, scope: str = "LOCAL") -> None:
 
 
 def contents_of_dump(connection: Connection, on_table: Callable[[str], None]) -> Contents:
-    """Read what a dump holds of a database: a materialized view is made anew, and large objects are not compared."""
+    """Read what a dump holds of a database: a materialized view is made again, and large objects are not compared."""
     return read_contents(connection, on_table, kinds="r")
 
 
@@ -93,7 +93,7 @@ def contents_of_server(server: URL, on_table: Callable[[str], None]) -> dict[str
     """Read all databases of a scratch server, as a superuser; the address names any of them. Reads every row.
 
     What a transaction manager had prepared is rolled back first: its rows are not visible, and its locks would be in
-    the way for ever.
+    the way forever.
     """
     with Database(server) as database, database.engine.connect() as connection:
         names = [name for (name,) in driver_connection(connection).execute(_DATABASES).fetchall()]

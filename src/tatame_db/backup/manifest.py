@@ -128,7 +128,7 @@ class _Written(msgspec.Struct):
 def read_manifest(backup: Path) -> Manifest:
     """Read the manifest of a backup. Raises `BackupDamaged`, `BackupOfNewerFormat`.
 
-    A checksum proves no fact, because whoever edits the file can write it anew: each is as it has to be, or else the
+    A checksum proves no fact, because whoever edits the file can write it again: each is as it has to be, or else the
     backup is damaged.
     """
     try:

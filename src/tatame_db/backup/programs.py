@@ -34,7 +34,7 @@ _END_SECONDS = 10
 # Some servers note the version of a column as an option of it, which no other server knows.
 _NOTES_OF_SERVERS = re.compile(rb"^ALTER TABLE ONLY [^\n]* SET \(pg_attver=\d+\);\n", re.MULTILINE)
 # Runs a program, and ends its whole group when standard input is closed, as it is when this process is killed. Alone,
-# the half of pg_basebackup that receives the write-ahead log would go on for ever.
+# the half of pg_basebackup that receives the write-ahead log would go on forever.
 _WATCHED = """
 exec 3<&0
 "$0" "$@" </dev/null 3<&- & program=$!

@@ -106,7 +106,7 @@ def _say_costs(planned: Distribution) -> None:
     if planned.sessions:
         console.say(
             f"Sessions  {counted(planned.sessions, 'other session')} of this database ended first, so that each pool"
-            " connects anew and learns\n          of Citus: their open transactions are rolled back"
+            " reconnects and learns\n          of Citus: their open transactions are rolled back"
         )
     console.say(
         "Locks     all tables exclusively during each step: reads and writes of the app wait until it has ended.\n"

@@ -48,5 +48,5 @@ def may_be_committed() -> bool:
 
 
 def forget() -> None:
-    """Begin anew: a command starts."""
+    """Begin again: a command starts."""
     _last.is_commit = _last.was_interrupted = False

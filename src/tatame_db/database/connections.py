@@ -347,7 +347,7 @@ class Connections:
             return
         driver = driver_connection(entry)
         if is_gone(driver):
-            # The pool catches this and connects anew.
+            # The pool catches this and reconnects.
             raise DisconnectionError("the server ended this connection while it was idle")
         if driver.autocommit:
             connection.autocommit = False

@@ -1,7 +1,7 @@
 """Whether a replica has the data of the primary: compared at each new connection of either.
 
 The server at an address may be replaced while an app runs, and the primary may be away when a replica is connected. So
-each open connection to a replica is compared again once the primary's identity is known anew, and ended if it differs.
+each open connection to a replica is compared again once the primary's identity is known again, and ended if it differs.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class IdleConnections:
     def take(self, entry: ConnectionPoolEntry) -> None:
         """Note that a connection leaves the pool.
 
-        Raises `DisconnectionError`, after which the pool connects anew, if the connection was closed.
+        Raises `DisconnectionError`, after which the pool reconnects, if the connection was closed.
         """
         # A new connection was not idle before.
         if entry.info.pop(_MARK, False) and self._since.pop(entry, None) is None:

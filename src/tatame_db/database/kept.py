@@ -1,4 +1,4 @@
-"""Connections that queries keep between calls: lending one anew costs more than a short statement.
+"""Connections that queries keep between calls: lending one again costs more than a short statement.
 
 They count within the size of the pool, and go back to it as soon as a caller waits for a connection.
 """

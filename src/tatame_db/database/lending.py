@@ -103,7 +103,7 @@ class LendingPool(AsyncDatabasePool):
         self._loop, self._thread = loop, threading.get_ident()
 
     def _start_afresh(self) -> None:
-        """Count anew: what a task of the other loop had taken out may never come back."""
+        """Count again: what a task of the other loop had taken out may never come back."""
         idle: list[ConnectionPoolEntry] = []
         with suppress(Empty):
             while True:

@@ -1,7 +1,7 @@
 """A new connection has to be ready within a time limit.
 
 libpq limits the login. Then SQLAlchemy and this package run a few statements, and a server or pooler that is silent
-from then on would hold up a caller for ever: neither psycopg nor asyncio limits the wait for an answer.
+from then on would hold up a caller forever: neither psycopg nor asyncio limits the wait for an answer.
 """
 
 from __future__ import annotations

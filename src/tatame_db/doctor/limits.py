@@ -44,7 +44,7 @@ class Limits:
     slot_bad_mb: int = 1024
     """An unread slot keeps all WAL until the disk is full, and then the server stops."""
     prepared_warn_minutes: float = 5
-    """A transaction manager commits within seconds; one that was forgotten keeps its locks for ever."""
+    """A transaction manager commits within seconds; one that was forgotten keeps its locks forever."""
     prepared_bad_minutes: float = 60
     lag_warn_mb: float = 64
     """Four files of WAL: a standby that keeps up has much less to read."""

@@ -85,7 +85,7 @@ _FIXES = {
     **dict.fromkeys(
         ("42701", DUPLICATE_TABLE, "42710"),
         "find out what made the object that exists: another migration, a person, or `tatame-db push`, after which the"
-        " database has to be created anew. Change the {source}, or drop or rename the object if nothing needs it",
+        " database has to be created again. Change the {source}, or drop or rename the object if nothing needs it",
     ),
 }
 

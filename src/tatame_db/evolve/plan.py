@@ -263,7 +263,7 @@ class _Planner:
             yield Step(f"ALTER TABLE {table} DROP CONSTRAINT {quoted(found.facts['name'])}")
         elif found.kind == "column":
             column, new = found.facts["name"], self.new.get(found.key)
-            # What is computed anew is not lost.
+            # What is computed again is not lost.
             derived = found.facts["generated"] and (new is None or new.facts["generated"])
             losses = () if derived else (Loss(str(found.table), column),)
             yield Step(f"ALTER TABLE {table} DROP COLUMN {quoted(column)}", losses)

@@ -1,4 +1,4 @@
-"""The other sessions of a database, and how they end: a pool that connects anew learns what has changed."""
+"""The other sessions of a database, and how they end: a pool that reconnects learns what has changed."""
 
 from __future__ import annotations
 

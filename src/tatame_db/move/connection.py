@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from tatame_db.move.rest import RestReading
 
-# No single answer takes that long; a proxy that has lost its server may keep a client waiting for ever.
+# No single answer takes that long; a proxy that has lost its server may keep a client waiting forever.
 SILENCE_SECONDS = 1_800
 _CANCEL_SECONDS = 2
 # How often a thread that waits for another one looks for Ctrl-C.

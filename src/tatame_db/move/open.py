@@ -122,7 +122,7 @@ class EncodingUnsupported(TatameError):
         """How to get a database with the encoding UTF8."""
         if self.database == "source":
             return "restore a dump of the source into a database with the encoding UTF8, and move from there"
-        return "create the target anew: `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`"
+        return "create the target again: `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`"
 
 
 @fact

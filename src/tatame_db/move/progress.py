@@ -3,7 +3,7 @@
 A thread with a session of its own writes it, so that a server that is slow, a lock, or a missing right neither stops
 nor delays the move, whose writers may be waiting: what cannot be written is dropped. That a follower or a switch is
 alive is never written at all. The name of the session says it, which every role can see, and which makes no WAL: a
-follower of the target would be woken by what it writes, for ever.
+follower of the target would be woken by what it writes, forever.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def _refuse(table: Table, error: psycopg.DatabaseError, tried: list[Table]) -> N
 def _keep_ids(target: MoveConnection, table: Table) -> None:
     """Let the rollback undo what an insert does to the sequence of a table.
 
-    `nextval` is never rolled back, but `ALTER SEQUENCE` is: it writes the sequence anew, and locks it until then.
+    `nextval` is never rolled back, but `ALTER SEQUENCE` is: it writes the sequence again, and locks it until then.
     """
     if sequence := sequence_of(target, table):
         target.execute(f"SET LOCAL lock_timeout = {_SEQUENCE_LOCK_TIMEOUT_MS}")

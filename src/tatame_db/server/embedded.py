@@ -399,7 +399,7 @@ class EmbeddedServer:
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "LC_", "LANG"))}
         program = _existing(self._server_programs / name)
         with tempfile.TemporaryFile("w+") as output:
-            # A file, because the server that `pg_ctl` leaves running would hold a pipe open for ever.
+            # A file, because the server that `pg_ctl` leaves running would hold a pipe open forever.
             try:
                 done = subprocess.run(
                     [program, *arguments],

@@ -180,13 +180,13 @@ def _of_another_timeline(where: str, standing: Standing, primary: Standing) -> A
     if standing.timeline_is_received:
         return bad(
             f"{where} follows another server than the primary: it is on {timelines}",
-            "let its `primary_conninfo` lead to the primary; if it does not start to follow, make it anew with"
+            "let its `primary_conninfo` lead to the primary; if it does not start to follow, rebuild it with"
             " `pg_rewind` or `pg_basebackup`",
         )
     return warn(
         f"at its last checkpoint, {where} was on {timelines}",
         "wait some minutes after a failover; if it stays so, look at its log, which says why it does not follow, and"
-        " make it anew with `pg_rewind` or `pg_basebackup`",
+        " rebuild it with `pg_rewind` or `pg_basebackup`",
     )
 
 

@@ -147,7 +147,7 @@ def _computed(uses: list[IdUse]) -> Iterator[Answer]:
     if names := [use.name for use in uses if use.computed and use.unique]:
         yield unknown(
             f"the default of {named(names)} computes with a sequence, so whether its next id is that of a row cannot"
-            " be told",
+            " be checked",
             "compare the last row with the next value of the default by hand",
         )
 

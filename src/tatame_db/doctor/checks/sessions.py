@@ -142,6 +142,6 @@ def time_limits(examination: Examination) -> Answer | None:
     limits = {"statement_timeout": "15s", "idle_in_transaction_session_timeout": "60s"}
     role = examination.known.role
     return warn(
-        f"{' and '.join(missing.values())} of {role} may last for ever",
+        f"{' and '.join(missing.values())} of {role} may last forever",
         "; ".join(f"`ALTER ROLE {role} SET {name} = '{limits[name]}'`" for name in missing),
     )

@@ -108,7 +108,7 @@ class SlotMissing(TatameError):
     name: str
     what = "the slot {name} was dropped by another program"
     means = _SLOT_KEPT
-    fix = "run the command again: it creates the slot anew and compares every table"
+    fix = "run the command again: it creates the slot again and compares every table"
 
 
 @fact
@@ -118,7 +118,7 @@ class SlotLost(TatameError):
     name: str
     what = "the slot {name} is lost: it held more WAL than `max_slot_wal_keep_size` of the server allows"
     means = _SLOT_KEPT
-    fix = "run the command again: it creates the slot anew and compares every table"
+    fix = "run the command again: it creates the slot again and compares every table"
 
 
 @fact

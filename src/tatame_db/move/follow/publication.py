@@ -61,7 +61,7 @@ class PublicationChanged(TatameError):
     name: str
     what = "the publication {name} was changed or dropped by another program"
     means = "The slot may lack changes from then on. Changes since the last batch were not applied."
-    fix = "run the command again: it creates publication and slot anew and compares every table"
+    fix = "run the command again: it creates publication and slot again and compares every table"
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ class Slot:
         return True
 
     def create(self) -> None:
-        """Create the slot; waits for the transactions that run now, but not for ever.
+        """Create the slot; waits for the transactions that run now, but not forever.
 
         Raises `WalLevelTooLow`, `ReplicationForbidden`, `SlotsExhausted`, `SlotUnsupported`, `SlotBlocked`.
         """

@@ -114,7 +114,7 @@ class Dispatcher:
 
     @property
     def _alone_go_next(self) -> bool:
-        # Short calls could keep the only pipe busy for ever, and so could calls that run alone.
+        # Short calls could keep the only pipe busy forever, and so could calls that run alone.
         return bool(self._alone) and len(self.pipes) <= 1 and not self._short_go_next
 
     def _send_short(self) -> None:

@@ -1,7 +1,7 @@
 """Lean calls of threads: one statement at a time on a connection of the pool, without cursors.
 
 psycopg's cursors cost more than the statement itself: they find the parameters in the SQL, choose dumpers and loaders,
-and keep a history, anew in each call. Here a plan keeps the first, and a connection the rest.
+and keep a history, again in each call. Here a plan keeps the first, and a connection the rest.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class LeanConnection:
     ) -> list[T]:
         """Run a statement and return its rows.
 
-        `is_first` says that `begin` has opened the transaction just before, so that it may be opened anew.
+        `is_first` says that `begin` has opened the transaction just before, so that it may be opened again.
 
         Raises `psycopg.Error`, and `DeadlineExceeded` once the server has ended the statement.
         """
