@@ -7,7 +7,11 @@ import { readTables, tables } from "./session.ts";
 /** Draw the list, at once with the tables of the models, and again with all tables once they are read. */
 export function tableList(arrived: () => void): HTMLElement {
   const list = h("nav.tables", { "aria-label": "Tables" });
-  const draw = (): void => replace(list, groups());
+  const draw = (): void => {
+    const focused = list.contains(document.activeElement) ? document.activeElement?.getAttribute("href") : undefined;
+    replace(list, groups());
+    for (const anchor of list.querySelectorAll("a")) if (anchor.getAttribute("href") === focused) anchor.focus();
+  };
   draw();
   // Without an answer the list stays; the banner says what is wrong.
   void readTables().then(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import psycopg
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]  # it has no py.typed
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, Route, expect
 from tests.browser.conftest import visit_to
 
 PAGES = ["/", "/t/users", "/t/users/1", "/sql", "/schema", "/move", "/activity"]
@@ -36,11 +36,18 @@ def test_the_list_of_tables_is_a_drawer_on_a_narrow_window(
     contexts: Callable[..., BrowserContext], reading: str
 ) -> None:
     with visit_to(contexts(viewport={"width": 800, "height": 700}), reading) as visit:
+        held: list[Route] = []
+        visit.page.route("**/api/tables", lambda route: held.append(route))  # noqa: PLW0108, it marks its function
         page = visit.go("/")
         opener = page.get_by_role("button", name="Tables", exact=True)
         drawer = page.get_by_role("dialog", name="Tables")
         expect(page.get_by_role("navigation", name="Tables")).to_have_count(0)
         opener.press("Enter")
+        expect(drawer.get_by_role("link").first).to_be_focused()
+        # The list is drawn again when all tables are known.
+        with page.expect_response("**/api/tables"):
+            held[0].continue_()
+        page.unroute("**/api/tables")
         expect(drawer.get_by_role("link").first).to_be_focused()
         found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
         assert [violation["id"] for violation in found if violation["impact"] in {"critical", "serious"}] == []

@@ -195,6 +195,15 @@ def write(address: URL, number: int) -> datetime:
     return moment
 
 
+def write_beyond(address: URL, lsn: str) -> list[int]:
+    """Commit notes from 100 on until the log is longer than it was, and return them."""
+    numbers: list[int] = []
+    while ask(address, f"SELECT pg_current_wal_lsn() <= '{lsn}'"):
+        numbers.append(100 + len(numbers))
+        write(address, numbers[-1])
+    return numbers
+
+
 def restored(folder: Path, place: Path, at: backup.Moment) -> tuple[list[int], backup.Restored]:
     done = backup.restore(folder, place, at=at)
     with psycopg.connect(readable(done.server.address)) as connection:
@@ -521,14 +530,13 @@ def test_no_other_history_of_the_server_is_archived_over_the_archive(
     with following(address, folder) as follower:
         moment = write(address, 2)
         follower.wait(moment)
-    whole = directory / "whole"
+    archived, whole = ask(address, "SELECT pg_current_wal_lsn()"), directory / "whole"
     shutil.copytree(folder / WAL, whole)
 
     # As long as it has less log, and when it has more, within the same segment or behind it.
     set_back(fresh_server, copy)
     assert "log that the server lacks" in str(end_of(address, folder))
-    for number in range(100, 120):
-        write(address, number)
+    written = write_beyond(address, archived)
     other = "the log of the server is not the one that is archived"
     assert other in str(end_of(address, folder))
     for _ in range(2):
@@ -562,7 +570,7 @@ def test_no_other_history_of_the_server_is_archived_over_the_archive(
     assert backup.restorable_until(made.backup)[1] is None
     notes, done = restored(folder, directory / "place", "latest")
     done.server.delete()
-    assert notes == [1, *range(100, 120), 200, 201]
+    assert notes == [1, *written, 200, 201]
 
 
 def test_what_cannot_be_followed_is_refused(origin: EmbeddedServer, folder: Path, directory: Path) -> None:
