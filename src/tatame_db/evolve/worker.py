@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from tatame_db.database.address import readable
 from tatame_db.errors import TatameError, fact
-from tatame_db.evolve.placement import is_worker
+from tatame_db.evolve.placement import is_worker, rows_on
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -36,6 +36,6 @@ _COORDINATOR = "SELECT nodename || ':' || nodeport FROM pg_dist_node WHERE group
 
 def refuse_worker(connection: Connection) -> None:
     """Raise `NotCoordinator` if a database is on a worker of Citus, which would be read or changed alone."""
-    if is_worker(lambda query: connection.execute(text(query)).all()):
+    if is_worker(rows_on(connection)):
         coordinator = connection.scalar(text(_COORDINATOR))
         raise NotCoordinator(where=readable(connection.engine.url), coordinator=coordinator)

@@ -395,7 +395,7 @@ def _placed_calls(
             for batch, call in zip(batches, calls, strict=True)
         ]
 
-    return None if all(is_single for _, is_single, _ in _with_parameters(batches)) else make
+    return make if any("rows" in values for _, values in calls) else None
 
 
 def _with_parameters(batches: Sequence[Batch]) -> Iterator[tuple[Batch, bool, dict[str, Any]]]:
