@@ -29,6 +29,10 @@ export abstract class Editor implements ICellEditorComp {
     this.box.style.minWidth = `${Math.max(params.eGridCell.offsetWidth, 260)}px`;
     // Ctrl+S stages the open editor's value before the review opens.
     this.box.addEventListener("finish", (event) => (event as Finishing).detail.push(this.finish()));
+    // The grid focuses a cell that it has just drawn a moment later, when the first key may have opened its editor.
+    this.box.addEventListener("focusout", ({ relatedTarget }) => {
+      if (relatedTarget === params.eGridCell) queueMicrotask(() => this.box.isConnected && this.field.focus());
+    });
     this.box.addEventListener("keydown", (event) => {
       if (event.key !== "Tab" || this.isReady()) return;
       event.preventDefault();

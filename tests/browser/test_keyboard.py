@@ -156,6 +156,32 @@ def test_a_new_row_is_filled_by_tab_and_shown_after_the_save(edit: Visit, databa
     database.execute("DELETE FROM versions WHERE id = %s", [key])
 
 
+# Ends when the page has also done what it postponed.
+KEYS_AT_ONCE = """(keys) => {
+    for (const key of keys)
+        document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+    return new Promise((done) => setTimeout(done));
+}"""
+
+
+@pytest.mark.parametrize(("table", "keys"), [("versions", "by hand"), ("checkins", "77")])
+def test_the_editor_of_a_new_row_keeps_the_focus_when_keys_come_faster_than_the_page(
+    edit: Visit, table: str, keys: str
+) -> None:
+    page = edit.go(f"/t/{table}")
+    edit.cell(0, "id").click()
+    press(page, "Insert", "Escape")
+    # The grid focuses a cell that it draws where the focus was before.
+    page.evaluate(KEYS_AT_ONCE, ["Insert", keys[0]])
+    page.keyboard.type(keys[1:])
+    field = page.locator(".editor").locator("textarea, input").first
+    expect(field).to_be_focused()
+    expect(field).to_have_value(keys)
+    press(page, "Escape")
+    expect(page.locator(".editor")).to_have_count(0)
+    expect(page.locator(".rows-grid .ag-cell:focus")).to_be_visible()
+
+
 def read_the_activity(page: Page) -> None:
     press(page, "Alt+5")
     sessions = page.get_by_role("region", name="Sessions")
