@@ -98,7 +98,12 @@ export function dialog(title: string, body: Child[], props: Props = {}): HTMLDia
     element.remove();
     (before?.isConnected ? before : document.getElementById("main"))?.focus();
   });
-  element.addEventListener("click", (event) => event.target === element && element.close());
+  // A selection of text that ends outside is a click on the dialog too.
+  let isPressedOutside = false;
+  element.addEventListener("mousedown", (event) => {
+    isPressedOutside = event.target === element;
+  });
+  element.addEventListener("click", (event) => isPressedOutside && event.target === element && element.close());
   document.body.append(element);
   element.showModal();
   return element;

@@ -300,6 +300,42 @@ def test_a_violated_constraint_marks_the_cell_and_gives_the_reason(
     assert value(database, "users", key, "first_name") == f"breaks {column}"
 
 
+def test_the_buttons_of_the_review_stay_where_they_are_when_the_sql_arrives(
+    edit: Visit, database: psycopg.Connection
+) -> None:
+    key = a_user(database, "moves nothing")
+    page = rows_of(edit, "users", key)
+    type_into(edit, key, "first_name", "still")
+    held: list[Route] = []
+    page.route("**/api/changes", lambda route: held.append(route), times=1)  # noqa: PLW0108, it marks its function
+    page.keyboard.press("Control+s")
+    dialog = page.get_by_role("dialog", name="Staged changes")
+    button, undo = dialog.get_by_role("button", name="Save 1 change"), dialog.get_by_role("button", name="Undo")
+    expect(dialog).to_contain_text("Loading the SQL…")
+    before = button.bounding_box(), undo.bounding_box()
+    held.pop().continue_()
+    expect(dialog.locator(".statements pre").first).to_be_visible()
+    assert (button.bounding_box(), undo.bounding_box()) == before
+    button.click()
+    expect(dialog).to_be_hidden()
+    assert value(database, "users", key, "first_name") == "still"
+
+
+def test_a_selection_that_ends_outside_a_dialog_leaves_it_open(edit: Visit, database: psycopg.Connection) -> None:
+    key = a_user(database, "dragged")
+    page = rows_of(edit, "users", key)
+    type_into(edit, key, "first_name", "selected")
+    page.keyboard.press("Control+s")
+    dialog = page.get_by_role("dialog", name="Staged changes")
+    dialog.locator(".statements pre").first.hover()
+    page.mouse.down()
+    page.mouse.move(2, 300)
+    page.mouse.up()
+    expect(dialog).to_be_visible()
+    page.mouse.click(2, 300)
+    expect(dialog).to_be_hidden()
+
+
 def test_a_row_without_a_name_is_offered_by_its_key(edit: Visit, database: psycopg.Connection) -> None:
     manager = a_user(database, "nameless", first_name=None)
     row = database.execute(
