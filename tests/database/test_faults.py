@@ -9,10 +9,11 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import URL, text
+from sqlalchemy import URL, Engine, text
 from sqlalchemy.exc import InternalError, OperationalError
 from tests.conftest import free_port
 
@@ -347,6 +348,38 @@ def on_a_port(fresh_server: EmbeddedServer) -> URL:
 def test_a_tls_failure_is_reported(on_a_port: URL) -> None:
     error = failure(on_a_port.update_query_dict({"sslmode": "require"}))
     assert isinstance(error, TlsFailed)
+
+
+def test_a_connection_that_is_lost_below_sqlalchemy_goes_back_without_a_traceback(
+    address: URL, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "sqlalchemy.pool")
+
+    def terminate(driver: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+        with engine.connect() as other:
+            assert other.scalar(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": driver.info.backend_pid})
+
+    async def lose_one() -> None:
+        async with AsyncDatabase(address) as database:
+            async with database.engine.connect() as connection:
+                driver = async_driver_connection(await connection.get_raw_connection())
+                await driver.execute("SELECT 1")
+                terminate(driver)
+            assert database.statistics().idle == 0
+            await database.ping()
+
+    with Database(address) as database:
+        with database.engine.connect() as connection:
+            below = driver_connection(connection)
+            below.execute("SELECT 1")
+            terminate(below)
+        assert database.statistics().idle == 0
+        database.ping()
+    asyncio.run(lose_one())
+    assert [record for record in caplog.records if record.levelno > logging.INFO] == []
+    reasons = [record.getMessage() for record in caplog.records if "Invalidate connection" in record.getMessage()]
+    assert len(reasons) == 2
+    assert all("terminating connection due to administrator command" in reason for reason in reasons), reasons
 
 
 def test_a_connection_that_is_closed_already_goes_back_without_an_error(address: URL) -> None:

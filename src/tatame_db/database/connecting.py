@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ waiting_seconds: ContextVar[float | None] = ContextVar("waiting_seconds", defaul
 class DatabasePool(KeepingPool):
     """A pool whose failures are errors of this package, for sessions and queries alike."""
 
+    # Both faces log below SQLAlchemy's pools, where an app sets their level.
+    _sqla_logger_namespace = "sqlalchemy.pool.tatame_db"
     address: URL
     variable: str
     """The setting that has the address."""
@@ -112,6 +115,17 @@ class DatabasePool(KeepingPool):
         assert isinstance(pool, DatabasePool)  # noqa: S101, for the type checker
         pool.belong_to(self.address, self.variable, self.idle)
         return pool
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    # When a connection is returned whose loss SQLAlchemy did not see, it logs a traceback of the ROLLBACK. It then
+    # discards the connection, which it logs at INFO with the reason.
+    error = record.exc_info[1] if record.exc_info else None
+    is_lost = isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08").startswith(("08", "57P"))
+    return not is_lost
+
+
+logging.getLogger(DatabasePool._sqla_logger_namespace).addFilter(_is_news)
 
 
 def _refuses_all(error: exc.DBAPIError) -> bool:
