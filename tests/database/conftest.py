@@ -260,7 +260,8 @@ def serving(access: Access, source: Callable[[], URL] = no_source) -> Generator[
 def _no_traceback(caplog: pytest.LogCaptureFixture) -> Generator[None]:
     """Fail a test in which the studio logs an error: expected errors leave no traceback."""
     yield
-    assert [record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.ERROR] == []
+    errors = [record for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
+    assert "\n".join(map(logging.Formatter().format, errors)) == ""
 
 
 @pytest.fixture
