@@ -145,12 +145,13 @@ def open_access(database: Database, *, embedded: bool, write: bool, read_only_ro
 
 def _checked_access(connection: Connection, *, write: bool) -> Access:
     role = str(connection.scalar(text("SELECT session_user")))
-    if not write and (reasons := _harmful_rights(connection)):
+    if not write and (reasons := harmful_rights(connection)):
         raise RoleTooPowerful(role=role, reasons=reasons)
     return Access(connection.engine.url, role, write)
 
 
-def _harmful_rights(connection: Connection) -> list[str]:
+def harmful_rights(connection: Connection) -> list[str]:
+    """Return what the role of a session may do from a read-only transaction, as parts of a sentence."""
     # Membership is enough: a single statement can switch to the role.
     found = connection.execute(
         text(
@@ -166,5 +167,45 @@ def _harmful_rights(connection: Connection) -> list[str]:
     rights: list[str] = []
     for row in found:
         right = "is a superuser" if row.rolsuper else _HARMFUL_ROLES.get(row.rolname, "replicates")
+        rights.append(right if row.is_own else f"is a member of {row.rolname}, which {right}")
+    return rights + _rights_on_citus(connection)
+
+
+# The functions of Citus run statements in sessions of their own, on the nodes and on the coordinator, which are not
+# read-only. Every role may call them, and this package does; so the rights of the role decide what they change.
+_WRITES_ON_CITUS = """
+SELECT r.rolname, r.rolname = session_user AS is_own, r.rolcreaterole, f.function, coalesce(t.tables, '{}') AS tables
+FROM pg_roles r
+CROSS JOIN LATERAL (
+    SELECT p.proname::text AS function
+    FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass AND d.deptype = 'e'
+        JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass
+    WHERE e.extname = 'citus' AND p.provolatile = 'v' AND has_function_privilege(r.oid, p.oid, 'EXECUTE')
+    ORDER BY p.proname <> 'run_command_on_shards', p.proname LIMIT 1
+) f
+CROSS JOIN LATERAL (
+    SELECT array_agg(c.relname::text ORDER BY c.relname) AS tables
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'v', 'f') AND c.relpersistence <> 't'
+        AND n.nspname <> ALL('{pg_catalog,information_schema,pg_toast}')
+        AND (has_table_privilege(r.oid, c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE')
+            OR has_any_column_privilege(r.oid, c.oid, 'INSERT, UPDATE') OR pg_has_role(r.oid, c.relowner, 'USAGE'))
+) t
+-- What the role inherits is its own.
+WHERE pg_has_role(session_user, r.oid, 'MEMBER') AND (r.rolcreaterole OR t.tables IS NOT NULL)
+    AND (r.rolcreaterole OR r.rolname = session_user OR NOT pg_has_role(session_user, r.oid, 'USAGE'))
+ORDER BY r.rolname <> session_user, r.rolname
+"""
+_MOST_NAMED = 3
+
+
+def _rights_on_citus(connection: Connection) -> list[str]:
+    """Return the rights to write that a read-only transaction does not restrict on Citus."""
+    rights: list[str] = []
+    for row in connection.execute(text(_WRITES_ON_CITUS)):
+        rest = len(row.tables) - _MOST_NAMED
+        tables = ", ".join(row.tables[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+        changes = [f"may change {tables}"] * bool(row.tables) + ["may create roles"] * row.rolcreaterole
+        right = f"{' and '.join(changes)} by a function of Citus, such as {row.function}"
         rights.append(right if row.is_own else f"is a member of {row.rolname}, which {right}")
     return rights

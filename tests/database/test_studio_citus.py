@@ -1,0 +1,121 @@
+"""The studio on Citus: what it must refuse, ask and count where the rows are on other nodes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, text
+from sqlalchemy.exc import DBAPIError
+from tests.database.cituses import citus_database
+
+from tatame_db import evolve, seed
+from tatame_db.database.pool import Database
+from tatame_db.roles import apply
+from tatame_db.studio.access import RoleTooPowerful, harmful_rights, open_access
+
+Client = Any
+
+# --- A read-only studio -----------------------------------------------------------------------------------------------
+
+# The catalogue of a database with Citus, as far as the rights of a role depend on it. It is rolled back.
+_CITUS = """
+INSERT INTO pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion)
+    VALUES (99999, 'citus', 10, 'pg_catalog'::regnamespace, false, '13');
+CREATE FUNCTION run_command_on_shards(regclass, text) RETURNS text LANGUAGE sql AS 'SELECT $2';
+INSERT INTO pg_depend SELECT 'pg_proc'::regclass, 'run_command_on_shards'::regproc, 0, 'pg_extension'::regclass,
+    99999, 0, 'e';
+"""
+_BY_CITUS = "by a function of Citus, such as run_command_on_shards"
+
+
+@pytest.mark.parametrize(
+    ("grant", "rights"),
+    [
+        ("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}", []),
+        ("GRANT INSERT ON users, gyms TO {role}", [f"may change gyms, users {_BY_CITUS}"]),
+        ("GRANT UPDATE (date) ON checkins TO {role}", [f"may change checkins {_BY_CITUS}"]),
+        ("ALTER TABLE class OWNER TO {role}", [f"may change class {_BY_CITUS}"]),
+        ("ALTER ROLE {role} CREATEROLE", [f"may create roles {_BY_CITUS}"]),
+        (
+            "GRANT TRUNCATE ON ALL TABLES IN SCHEMA public TO {group}; ALTER ROLE {role} NOINHERIT;"
+            " GRANT {group} TO {role}",
+            [f"is a member of {{group}}, which may change app_stores, assets, attachments and 8 more {_BY_CITUS}"],
+        ),
+        (
+            "GRANT DELETE ON users TO {role};"
+            " REVOKE EXECUTE ON FUNCTION run_command_on_shards(regclass, text) FROM PUBLIC",
+            [],
+        ),
+    ],
+)
+def test_a_right_to_write_is_harmful_where_a_function_of_citus_leaves_the_transaction(
+    committed_database: Database, grant: str, rights: list[str]
+) -> None:
+    role, group = (f"{name}_of_{committed_database.address.database}" for name in ("ana", "staff"))
+    for has_citus in (False, True):
+        with committed_database.engine.connect() as connection:
+            for statement in (
+                _CITUS
+                if has_citus
+                else "CREATE FUNCTION run_command_on_shards(regclass, text) RETURNS text LANGUAGE sql AS 'SELECT $2'",
+                f"CREATE ROLE {role}; CREATE ROLE {group}",
+                grant.format(role=role, group=group),
+                f"SET LOCAL SESSION AUTHORIZATION {role}",
+            ):
+                connection.exec_driver_sql(statement)
+            found = harmful_rights(connection)
+            connection.rollback()
+        assert found == ([right.format(group=group) for right in rights] if has_citus else [])
+
+
+@pytest.fixture(scope="module")
+def placed() -> Generator[Database]:
+    """A seeded database whose tables are placed on the nodes of Citus, with the four roles."""
+    with citus_database() as address, Database(address) as database:
+        evolve.migrate(database.engine)
+        with database.engine.begin() as connection:
+            seed.seed(connection, seed.SeedPlan(gyms=2, members=10, days=20))
+        evolve.distribute(database.engine, agree=lambda _: True)
+        with database.engine.connect() as connection:
+            apply(connection)
+        yield database
+
+
+_ATTACKS = (
+    "SELECT success, result FROM run_command_on_placements('gyms', 'UPDATE %s SET since = 1')",
+    "SELECT success, result FROM run_command_on_shards('checkins', 'DELETE FROM %s')",
+    "SELECT success, result FROM run_command_on_all_nodes('DELETE FROM gyms')",
+    "SELECT success, result FROM run_command_on_workers('TRUNCATE gyms')",
+    "SELECT success, result FROM run_command_on_coordinator('CREATE TABLE mine (id int)')",
+    "SELECT undistribute_table('checkins')",
+    "SELECT update_distributed_table_colocation('checkins', 'none')",
+    "SELECT citus_drop_all_shards('checkins', 'public', 'checkins')",
+    "SELECT alter_distributed_table('checkins', shard_count := 2)",
+    "SELECT truncate_local_data_after_distributing_table('users')",
+    "SELECT citus_rebalance_start()",
+)
+
+
+def test_a_read_only_studio_on_citus_needs_a_role_that_only_reads(placed: Database) -> None:
+    def as_role(name: str) -> URL:
+        return placed.address.set(username=name)
+
+    for name in ("tatame_owner", "tatame_app"):
+        with Database(as_role(name)) as database, pytest.raises(RoleTooPowerful, match="by a function of Citus"):
+            open_access(database, embedded=False, write=False)
+    with Database(as_role("tatame_read")) as database:
+        assert open_access(database, embedded=False, write=False).role == "tatame_read"
+        with database.engine.connect() as connection:
+            for attack in _ATTACKS:
+                try:
+                    found = [tuple(row) for row in connection.execute(text(attack))]
+                except DBAPIError as error:
+                    found = [(False, str(error.orig))]
+                connection.rollback()
+                assert found
+                assert all(
+                    not done and re.match(r"(ERROR:  )?(permission denied|must be owner)", said) for done, said in found
+                )
