@@ -47,11 +47,14 @@ waiting_seconds: ContextVar[float | None] = ContextVar("waiting_seconds", defaul
 """How long a call waits for a free connection, if it has a deadline."""
 
 
+# Both faces log below SQLAlchemy's pools, where an app sets their level.
+_LOGGER = "sqlalchemy.pool.tatame_db"
+
+
 class DatabasePool(KeepingPool):
     """A pool whose failures are errors of this package, for sessions and queries alike."""
 
-    # Both faces log below SQLAlchemy's pools, where an app sets their level.
-    _sqla_logger_namespace = "sqlalchemy.pool.tatame_db"
+    _sqla_logger_namespace = _LOGGER
     address: URL
     variable: str
     """The setting that has the address."""
@@ -125,7 +128,7 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not is_lost
 
 
-logging.getLogger(DatabasePool._sqla_logger_namespace).addFilter(_is_news)
+logging.getLogger(_LOGGER).addFilter(_is_news)
 
 
 def _refuses_all(error: exc.DBAPIError) -> bool:
