@@ -6,6 +6,7 @@ import os
 import queue
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -30,6 +31,8 @@ from tatame_db.backup import slot as slots
 from tatame_db.backup.archive import read_archive
 from tatame_db.backup.manifest import read_manifest
 from tatame_db.backup.marks import WAL, State, read_state
+from tatame_db.backup.waldump import last_transaction, lsn_of
+from tatame_db.cli.archive import show_replayed
 from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
 from tatame_db.database.pool import Database
@@ -405,30 +408,64 @@ def test_a_server_with_large_segments_is_archived_and_restored(
     assert reach(folder)[1] == "wal is not the folder of an archive"
 
 
-def test_a_database_that_was_dropped_later_is_there(origin: EmbeddedServer, folder: Path, directory: Path) -> None:
+def interrupt_drop(address: URL, name: str) -> None:
+    """Cancel a DROP DATABASE when it waits for another session: what it has begun, no rollback undoes."""
+    invalid = f"SELECT count(*) FROM pg_database WHERE datname = '{name}' AND datconnlimit = -2"
+    with psycopg.connect(readable(address)) as other:
+        os.kill(other.info.backend_pid, signal.SIGSTOP)
+        try:
+            while not ask(address, invalid):
+                with psycopg.connect(readable(address), autocommit=True) as connection:
+                    connection.execute("SET statement_timeout = '200ms'")
+                    with suppress(psycopg.errors.QueryCanceled):
+                        connection.execute(f"DROP DATABASE {name}".encode())
+        finally:
+            os.kill(other.info.backend_pid, signal.SIGCONT)
+
+
+def test_a_database_that_was_dropped_later_is_there_and_one_whose_drop_was_interrupted_is_named(
+    origin: EmbeddedServer, folder: Path, directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run_sql(origin.address, "DELETE FROM notes")
+    shop, number = origin.address.set(database="shop"), "SELECT oid::int FROM pg_database WHERE datname = 'shop'"
     run_sql(origin.address, "CREATE DATABASE shop STRATEGY file_copy")
-    shop = origin.address.set(database="shop")
     run_sql(shop, "CREATE TABLE goods AS SELECT generate_series(1, 100) AS id")
     with following(origin.address, folder) as follower:
         follower.wait(write(origin.address, 1))
     # No commit is between this moment and the removal of its files.
-    moment = ask(origin.address, "SELECT clock_timestamp()")
+    moment, dropped = ask(origin.address, "SELECT clock_timestamp()"), ask(origin.address, number)
     run_sql(origin.address, "DROP DATABASE shop")
+    end = ask(origin.address, "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint")
     run_sql(origin.address, "CREATE DATABASE shop")
-    run_sql(origin.address, "UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'shop'")
+    write(origin.address, 2)
+    interrupt_drop(origin.address, "shop")
     with following(origin.address, folder) as follower:
-        removing = write(origin.address, 2)
-        follower.wait(removing)
+        interrupted = write(origin.address, 3)
+        follower.wait(write(origin.address, 4))
     notes, done = restored(folder, directory / "place", moment)
     goods = ask(done.server.address.set(database="shop"), "SELECT count(*) FROM goods")
     done.server.delete()
     assert (notes, goods) == ([1], 100)
     assert backup.drill_replay(folder, moment).contents["shop"].tables["public.goods"].rows == 100
-    # As if its DROP had run then.
-    with pytest.raises(backup.DatabaseBeingRemoved, match="was removing the files of shop"):
-        backup.restore(folder, directory / "place", at=removing)
+
+    notes, done = restored(folder, directory / "place", interrupted)
+    has_files = (done.server.data / "base" / str(ask(done.server.address, number))).exists()
+    done.server.delete()
+    assert done.replayed
+    assert (notes, has_files, done.replayed.dropping) == ([1, 2, 3], True, ("shop",))
+    show_replayed(done.replayed)
+    assert "a DROP DATABASE of shop was interrupted" in capsys.readouterr().out
     run_sql(origin.address, "DROP DATABASE shop")
+
+    # Between the removal of the files and the commit, which nothing separates but a moment.
+    replay = point_in_time.replay_of(done.backup, interrupted)
+    begin = lsn_of(done.backup.manifest.stop_lsn)
+    numbered = [(number, path) for number, _, path in replay.reach.segments]
+    commit = last_transaction(numbered, replay.segment_bytes, begin, end)
+    assert commit
+    with pytest.raises(backup.DatabaseBeingRemoved, match="was removing the files of shop"):
+        replay.refuse_removed({"shop": dropped}, commit)
+    replay.refuse_removed({"shop": dropped}, end)
     assert sorted(path.name for path in directory.iterdir()) == [HOSTILE]
 
 

@@ -24,7 +24,15 @@ from tatame_db.backup.folder import Backup, choose, complete
 from tatame_db.backup.manifest import read_manifest
 from tatame_db.backup.marks import WAL
 from tatame_db.backup.recovery import recover, write_target
-from tatame_db.backup.waldump import commits, last_transaction, lsn_of, lsn_text, present
+from tatame_db.backup.waldump import (
+    commits,
+    is_committed,
+    last_transaction,
+    lsn_of,
+    lsn_text,
+    present,
+    removals,
+)
 from tatame_db.errors import TatameError, listed
 
 if TYPE_CHECKING:
@@ -59,6 +67,8 @@ class Replayed:
     """Where in the log the replay ended."""
     before_gap: bool = False
     """Whether the archive has a gap, and goes on behind it."""
+    dropping: tuple[str, ...] = ()
+    """Databases whose `DROP DATABASE` had begun and not ended, as on the server then: nothing can connect to them."""
 
 
 def choose_before(place: Path, at: Moment | None) -> Path:
@@ -153,16 +163,18 @@ class Replay:
         segments = [(number, path) for number, _, path in self.reach.segments if number <= stop // self.segment_bytes]
         return replace(self, last_commit=last_transaction(segments, self.segment_bytes, begin, stop) or 0)
 
-    def refuse_removed(self, invalid: dict[str, int]) -> None:
-        """Refuse a time at which databases were being removed that the backup or the archive had.
+    def refuse_removed(self, invalid: dict[str, int], stop: int) -> None:
+        """Refuse a time at which a `DROP DATABASE` had removed the files of these databases, and was not committed.
+
+        Before the removal, and after an interrupted command, the server had them in the same state.
 
         Raises `DatabaseBeingRemoved`.
         """
-        base = self.backup.data / "base"
+        begin, size = lsn_of(self.backup.manifest.stop_lsn), self.segment_bytes
+        segments = [(number, path) for number, _, path in self.reach.segments[: len(self.segments)]]
+        removed = removals(segments, size, begin, stop)
         names = [
-            name
-            for name, oid in invalid.items()
-            if name in self.backup.manifest.contents or not (base / str(oid)).exists()
+            name for name, oid in invalid.items() if oid in removed and is_committed(segments, size, stop, removed[oid])
         ]
         if names:
             raise DatabaseBeingRemoved(backup=self.backup.path, time=_text(self.at), database=", ".join(sorted(names)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -132,13 +133,13 @@ def replay_into(server: EmbeddedServer, data: Path, manifest: Manifest, replay: 
         return replay.run(server, address)
 
     replayed = run(replay)
-    if isinstance(replay.at, str) or not invalid_databases(address):
-        return replayed
-    server.delete()
-    replay = replay.up_to_commit(replayed.stop)
-    replayed = run(replay)
-    replay.refuse_removed(invalid_databases(address))
-    return replayed
+    if (invalid := invalid_databases(address)) and not isinstance(replay.at, str):
+        server.delete()
+        replay = replay.up_to_commit(replayed.stop)
+        replayed = run(replay)
+        invalid = invalid_databases(address)
+        replay.refuse_removed(invalid, replayed.stop)
+    return replace(replayed, dropping=tuple(sorted(invalid)))
 
 
 def restore_into(server: EmbeddedServer, data: Path, manifest: Manifest, *, jobs: int | None = None) -> None:

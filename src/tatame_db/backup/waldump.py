@@ -22,7 +22,9 @@ _FILE_BYTES = 1 << 32
 _BLOCK_BYTES = 1 << 20
 _COMMIT = re.compile(r"desc: COMMIT(?:_PREPARED)? (?:\d+: )?(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+) UTC")
 
+_REMOVAL = re.compile(r"tx: +(\d+), .*desc: DROP dir (.+)$")
 _TRANSACTION = re.compile(r"lsn: ([0-9A-F]+/[0-9A-F]+), .*desc: (?:COMMIT|PREPARE|ABORT_PREPARED)")
+_DATABASE = re.compile(r"\d+/(\d+)")
 
 
 def lsn_of(text: str) -> int:
@@ -113,6 +115,21 @@ def last_transaction(segments: Iterable[tuple[int, Path]], size: int, begin: int
     with _dumped(segments, size, *options) as process:
         found = [lsn_of(match[1]) for line in process.stdout or () if (match := _TRANSACTION.search(line))][-1:]
     return found[0] if found and found[0] < end else None
+
+
+def removals(segments: Iterable[tuple[int, Path]], size: int, begin: int, end: int) -> dict[int, int]:
+    """Return the databases whose files are removed in a part of the log, each with the last transaction that did so."""
+    options = [f"--start={lsn_text(begin)}", f"--end={lsn_text(end)}", "--rmgr=Database"]
+    with _dumped(segments, size, *options) as process:
+        found = [match for line in process.stdout or () if (match := _REMOVAL.search(line))]
+    return {int(database): int(match[1]) for match in found for database in _DATABASE.findall(match[2])}
+
+
+def is_committed(segments: Iterable[tuple[int, Path]], size: int, begin: int, transaction: int) -> bool:
+    """Whether a transaction is committed in the log from a position on."""
+    options = [f"--start={lsn_text(begin)}", "--rmgr=Transaction", f"--xid={transaction}"]
+    with _dumped(segments, size, *options) as process:
+        return any(commit_time(line) for line in process.stdout or ())
 
 
 def commit_time(line: str) -> datetime | None:

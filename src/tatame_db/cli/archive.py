@@ -17,7 +17,7 @@ from tatame_db.errors import counted
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tatame_db.backup import Moment, Received, ReplayDrilled
+    from tatame_db.backup import Moment, Received, ReplayDrilled, Replayed
     from tatame_db.cli.app import Target
 
 _INTERRUPTED = "all that was received is on the disk"
@@ -115,6 +115,7 @@ def replay_facts(drilled: ReplayDrilled) -> dict[str, Any]:
     last = drilled.replayed.last_transaction
     return {
         "last_transaction": last and last.isoformat(),
+        "dropping": list(drilled.replayed.dropping),
         "rows": sum(contents.rows for contents in drilled.contents.values()),
         "schema_problems": drilled.schema_problems,
         "seconds": round(drilled.seconds, 1),
@@ -123,16 +124,22 @@ def replay_facts(drilled: ReplayDrilled) -> dict[str, Any]:
 
 def show_replay(drilled: ReplayDrilled) -> None:
     """Print what was replayed, and that nothing compares it."""
-    last = drilled.replayed.last_transaction
     rows = counted(sum(contents.rows for contents in drilled.contents.values()), "row")
     tables = counted(sum(len(contents.tables) for contents in drilled.contents.values()), "table")
     schema = "no migrations" if drilled.schema_problems is None else "matches its migrations"
-    console.answer(f"replayed  {replayed_text(last)}")
+    show_replayed(drilled.replayed)
     console.answer(f"read      {rows} in {tables}; no digests of that moment exist to compare with")
     console.answer(f"schema    {'differs' if drilled.schema_problems else schema}")
     console.answer(f"time      a restore with the archive takes about {counted(round(drilled.seconds) or 1, 'second')}")
 
 
-def replayed_text(last: datetime | None) -> str:
-    """State the last transaction."""
-    return f"the last transaction is of {moment(last)}" if last else "no transaction since the backup"
+def show_replayed(replayed: Replayed) -> None:
+    """Print the last transaction, and the databases that cannot be used, as they could not be then."""
+    last = replayed.last_transaction
+    text = f"the last transaction is of {moment(last)}" if last else "no transaction since the backup"
+    console.answer(f"replayed  {text}")
+    for name in replayed.dropping:
+        console.answer(
+            f"dropping  a DROP DATABASE of {name} was interrupted, or was running: as on the server then, nothing can"
+            " connect to it; a time before the command has its rows"
+        )

@@ -217,6 +217,7 @@ def restore(
             "replaced": restored.replaced and str(restored.replaced),
             "at": at.isoformat() if isinstance(at, datetime) else at,
             "last_transaction": last and last.isoformat(),
+            "dropping": list(restored.replayed.dropping) if restored.replayed else [],
             "seconds": round(restored.seconds, 1),
             "databases": addresses,
         }
@@ -227,7 +228,7 @@ def restore(
     as_of = archive.moment(as_of) if isinstance(as_of, datetime) else end or "the end of the archive"
     console.answer(f"restored  {restored.backup.path.name}, as of {as_of}")
     if restored.replayed:
-        console.answer(f"replayed  {archive.replayed_text(last)}")
+        archive.show_replayed(restored.replayed)
     console.answer(f"server    {restored.server.directory}, running")
     console.answer(f"database  {addresses.get(manifest.database, '')}")
     if restored.replaced:

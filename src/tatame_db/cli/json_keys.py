@@ -170,6 +170,7 @@ OBJECTS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
             "replaced": ("text or null", "Where the server is now that was in that place."),
             "at": ("text or null", "As in `--at`; `null` without it."),
             "last_transaction": (_TIMES, "The time of the last one that was replayed."),
+            "dropping": ("list of text", "Databases whose DROP had begun and not ended; with `--at`."),
             "seconds": ("number", ""),
             "databases": ("object with values of text", "The address of each database."),
         },
@@ -205,6 +206,7 @@ OBJECTS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
         "The archive, replayed onto the backup.",
         {
             "last_transaction": (_TIMES, "The time of the last one; `null` if there is none after the backup."),
+            "dropping": ("list of text", "Databases whose DROP had begun and not ended."),
             "rows": ("number", "How many rows were read afterwards."),
             "schema_problems": ("list of text or null", "As `check` finds them; `null` without migrations."),
             "seconds": ("number", ""),
