@@ -88,6 +88,13 @@ def test_each_way_to_write_on_a_replica_is_refused_in_words(pair: Pair, refusing
             database.replica.run_in_transaction(lambda session: session.execute(insert(User).values(ANA)))
         with database.reader() as session, pytest.raises(ServerReadOnly):
             session.execute(insert(User).values(ANA))
+        # SQLAlchemy leaves the connection of such a session with the wish to write.
+        for _ in range(2):
+            with database.replica.session() as session:
+                session.connection(execution_options={"postgresql_readonly": True})
+                assert read(User).all(session) == []
+        with database.replica.session() as session, pytest.raises(ServerReadOnly):
+            session.execute(insert(User).values(ANA))
         assert database.replica.replica is database.replica
 
     async def main() -> None:
@@ -101,6 +108,11 @@ def test_each_way_to_write_on_a_replica_is_refused_in_words(pair: Pair, refusing
                 with pytest.raises(ServerReadOnly):
                     await session.flush()
             async with database.reader() as session:
+                with pytest.raises(ServerReadOnly):
+                    await session.execute(insert(User).values(ANA))
+            async with database.replica.session() as session:
+                await session.connection(execution_options={"postgresql_readonly": True})
+            async with database.replica.session() as session:
                 with pytest.raises(ServerReadOnly):
                     await session.execute(insert(User).values(ANA))
 

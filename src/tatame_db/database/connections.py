@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack, cast
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -26,13 +26,13 @@ from tatame_db.database.connecting import DatabasePool, PoolStatistics
 from tatame_db.database.dialect import OLDEST_SERVER, SCHEMA, qualify
 from tatame_db.database.driver import check_intervals, driver_connection, is_gone
 from tatame_db.database.errors import CitusNotLoaded, DatabaseClosed, ServerTooOld, TransactionAborted
-from tatame_db.database.failures import hide_row, is_stale, statement_error
+from tatame_db.database.failures import hide_row, is_stale, note_wish, serve_by_pooler, statement_error
 from tatame_db.database.fork import survive_fork
 from tatame_db.database.health import Health, Probe
 from tatame_db.database.idle import IdleConnections
 from tatame_db.database.observer import Callback, Observer, log_safely, observe_sessions
 from tatame_db.database.options import DatabaseOptions, Options, check_seconds
-from tatame_db.database.session_state import CHANGED, changes_session
+from tatame_db.database.session_state import CHANGED, asks_for_reads_only, changes_session
 from tatame_db.database.silence import Setup, end_setup, setup
 from tatame_db.database.streams import OpenStreams
 from tatame_db.server.embedded import EmbeddedServer
@@ -266,6 +266,7 @@ class Connections:
         know(self._sync_engine, has_citus=has_citus)
         entry.info["pooled"] = self._is_pooled = not direct
         if not direct:
+            serve_by_pooler(driver.pgconn)
             # PgBouncer and Supabase lend each transaction another session, which knows no statement prepared before.
             driver.prepare_threshold = None
             self._warn_of_pooler()
@@ -290,7 +291,11 @@ class Connections:
 
     def _begin(self, dbapi_connection: PoolProxiedConnection) -> None:
         """Set for one transaction what a session keeps that belongs to no pooler."""
-        if not dbapi_connection.info.get("pooled") or driver_connection(dbapi_connection).autocommit:
+        if not dbapi_connection.info.get("pooled"):
+            return
+        driver = driver_connection(dbapi_connection)
+        note_wish(driver.pgconn, reads_only=bool(driver.read_only))
+        if driver.autocommit:
             return
         settings: list[str] = []
         if self._statement_timeout_ms is not None:
@@ -367,6 +372,11 @@ class Connections:
             # connection that is closed already, as when a test leaks a session, cannot be asked.
             entry.close()
         else:
+            if driver.read_only is not None:
+                # SQLAlchemy resets it to "READ WRITE", which a standby refuses, and `db.replica` of a primary has to.
+                cast("Any", self._sync_engine.dialect).set_readonly(connection, None)
+            if entry.info.get("pooled"):
+                note_wish(driver.pgconn, reads_only=False)
             self._idle.add(entry)
 
     def _explain(self, context: ExceptionContext) -> BaseException | None:
@@ -391,6 +401,8 @@ def _mark_changed(
 ) -> None:
     if changes_session(sql, parameters):
         connection.info[CHANGED] = True
+    if connection.info.get("pooled") and asks_for_reads_only(sql):
+        note_wish(driver_connection(connection).pgconn, reads_only=True)
 
 
 def _is_standby(server: PGconn) -> bool:
@@ -400,17 +412,22 @@ def _is_standby(server: PGconn) -> bool:
 def _lower_isolation(connection: DBAPIConnection) -> bool:
     """Let a session on a standby read if the isolation of its role or database is serializable, and return whether.
 
-    A standby refuses each query of that isolation. These two statements are none.
+    A standby refuses each query of that isolation.
     """
     cursor = connection.cursor()
     cursor.execute("SHOW default_transaction_isolation")
     [(isolation,)] = cursor.fetchall()
-    is_serializable = str(isolation) == "serializable"
-    if is_serializable:
+    is_lower = False
+    if str(isolation) == "serializable":
+        # A pooler may report what its server was before it was promoted.
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        cursor.execute("SELECT pg_is_in_recovery()")
+        [(is_lower,)] = cursor.fetchall()
+    if is_lower:
         cursor.execute("SET default_transaction_isolation = 'repeatable read'")
     cursor.close()
     connection.commit()
-    return is_serializable
+    return bool(is_lower)
 
 
 def _is_changed(server: PGconn) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import psycopg
 from psycopg.pq import ConnStatus
@@ -168,6 +168,9 @@ def is_loss_of_node(error: psycopg.Error, connection: PGconn | None, codes: tupl
 
 _refusing: WeakSet[PGconn] = WeakSet()
 
+_of_pooler: WeakKeyDictionary[PGconn, bool] = WeakKeyDictionary()
+"""The connections to poolers, and whether the caller of the running transaction wanted it to be read-only."""
+
 
 @contextmanager
 def refusing_writes(connection: PGconn) -> Generator[None]:
@@ -177,6 +180,17 @@ def refusing_writes(connection: PGconn) -> Generator[None]:
         yield
     finally:
         _refusing.discard(connection)
+
+
+def serve_by_pooler(connection: PGconn) -> None:
+    """Note that a pooler serves a connection, and goes on to report what its server was when it first connected."""
+    _of_pooler[connection] = False
+
+
+def note_wish(connection: PGconn, *, reads_only: bool) -> None:
+    """Note whether the caller of the running transaction wants it to be read-only, if only the wish itself tells."""
+    if connection in _of_pooler:
+        _of_pooler[connection] = reads_only
 
 
 def is_stale(error: psycopg.Error) -> bool:
@@ -221,9 +235,12 @@ def _kind(
 def _asked_for_reads_only(connection: PGconn | None) -> bool:
     """Return whether a transaction is read-only because its caller wanted it so, not because of the server.
 
-    PostgreSQL reports both settings without being asked, and PgBouncer neither.
+    PostgreSQL reports both settings without being asked. PgBouncer goes on to report those of its first login, so the
+    wish itself counts there.
     """
     if connection is None or connection in _refusing:
         return False
+    if (wish := _of_pooler.get(connection)) is not None:
+        return wish
     settings = [connection.parameter_status(name) for name in (b"in_hot_standby", b"default_transaction_read_only")]
     return settings == [b"off", b"off"]

@@ -52,11 +52,14 @@ class Health:
 # A role without the rights for it sees that there is a receiver, and no more.
 _LAG = b"""
 SELECT CASE
+    WHEN NOT pg_is_in_recovery() THEN NULL
     WHEN EXISTS (SELECT FROM pg_stat_wal_receiver) AND pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
     ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())
 END
 """
-_SINCE_CHECKPOINT = b"SELECT extract(epoch FROM clock_timestamp() - checkpoint_time) FROM pg_control_checkpoint()"
+_SINCE_CHECKPOINT = b"""
+SELECT extract(epoch FROM clock_timestamp() - checkpoint_time) FROM pg_control_checkpoint() WHERE pg_is_in_recovery()
+"""
 
 
 @dataclass(frozen=True)
@@ -126,18 +129,23 @@ def _round_trip(parameters: Mapping[str, Any], deadline: float) -> _RoundTrip:
                 raise psycopg.OperationalError(connection.error_message.decode(errors="replace"))
             _wait(connection, select.POLLIN if status == PollingStatus.READING else select.POLLOUT, deadline)
         connection.nonblocking = 1
-        is_standby = connection.parameter_status(b"in_hot_standby") == b"on"
-        if is_standby:
-            # It refuses queries that are serializable, as those of a database or role may be by default.
-            _answer(connection, b"BEGIN ISOLATION LEVEL READ COMMITTED", deadline)
+        # A standby refuses queries that are serializable, as those of a database or role may be by default.
+        begin = b"BEGIN ISOLATION LEVEL READ COMMITTED"
+        began = connection.parameter_status(b"in_hot_standby") == b"on"
+        if began:
+            _answer(connection, begin, deadline)
         started = time.perf_counter()
-        server = _answer(connection, b"SELECT pg_backend_pid()", deadline)
+        # A pooler goes on to report what its server was when it first connected, so the server is asked.
+        server, recovering = _row(connection, b"SELECT pg_backend_pid(), pg_is_in_recovery()", deadline)
         seconds = time.perf_counter() - started
-        if server != b"%d" % connection.backend_pid and not is_standby:
-            # Behind a pooler. One in statement mode answers this, and refuses what sessions need.
-            _answer(connection, b"BEGIN", deadline)
+        is_standby, is_pooled = recovering == b"t", server != b"%d" % connection.backend_pid
+        if is_pooled and not began:
+            # One in statement mode answers this, and refuses what sessions need.
+            _answer(connection, begin, deadline)
+        lag = _lag(connection, deadline) if is_standby else None
+        if is_pooled:
             _answer(connection, b"COMMIT", deadline)
-        return _RoundTrip(seconds, is_standby, _lag(connection, deadline) if is_standby else None)
+        return _RoundTrip(seconds, is_standby, lag)
     finally:
         connection.finish()
 
@@ -152,6 +160,12 @@ def _lag(connection: PGconnProtocol, deadline: float) -> float | None:
 
 def _answer(connection: PGconnProtocol, sql: bytes, deadline: float) -> bytes | None:
     """Run a statement and return its value, if it has one."""
+    values = _row(connection, sql, deadline)
+    return values[0] if values else None
+
+
+def _row(connection: PGconnProtocol, sql: bytes, deadline: float) -> list[bytes | None]:
+    """Run a statement and return its first row, if it has one."""
     connection.send_query(sql)
     while connection.flush():
         _wait(connection, select.POLLOUT, deadline)
@@ -175,7 +189,7 @@ def _answer(connection: PGconnProtocol, sql: bytes, deadline: float) -> bytes | 
         raise psycopg.OperationalError(connection.error_message.decode(errors="replace"))
     if first.status not in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
         raise error_from_result(first)
-    return first.get_value(0, 0) if first.ntuples else None
+    return [first.get_value(0, column) for column in range(first.nfields)] if first.ntuples else []
 
 
 def _wait(connection: PGconnProtocol, direction: int, deadline: float) -> None:

@@ -21,6 +21,9 @@ _BLOCK = re.compile(_SPACE + r"do\b.*?\b(?:begin|then|else|loop)\s+" + _SET, re.
 _UPDATED_VIEW = re.compile(r"\bupdate\b.{0,200}?\bpg_settings\b.{0,200}?\bset\b", re.DOTALL)
 """A rule of the server turns an UPDATE of this view into SET."""
 
+_READ_ONLY = re.compile(
+    _SPACE + r"(?:set|begin|start)\b.*\b(?:read\s+only|(?:default_)?transaction_read_only)\b", re.DOTALL
+)
 _CALL = re.compile(r'\bset_config"?\s*\(')
 _PARENTHESES = r"\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)"
 _LOCAL_CALL = re.compile(
@@ -47,6 +50,16 @@ def changes_session(sql: str, parameters: Any = None) -> bool:
         return True
     calls = len(_CALL.findall(lowered)) if "set_config" in lowered else 0
     return calls > 0 and calls > sum(_is_local(call[1], parameters) for call in _LOCAL_CALL.finditer(lowered))
+
+
+def asks_for_reads_only(sql: str) -> bool:
+    """Return whether SQL makes the running transaction read-only."""
+    lowered = sql.lower()
+    if "read" not in lowered:
+        return False
+    if "set_config" in lowered and "transaction_read_only" in lowered:
+        return True
+    return any(_READ_ONLY.match(part) for part in lowered.split(";"))
 
 
 def _is_local(name: str | None, parameters: Any) -> bool:
