@@ -10,6 +10,8 @@ import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError
 from tests.database.cituses import citus_database
+from tests.database.conftest import serving
+from tests.database.test_studio_sessions import asked
 
 from tatame_db import evolve, seed
 from tatame_db.database.pool import Database
@@ -84,6 +86,13 @@ def placed() -> Generator[Database]:
         yield database
 
 
+@pytest.fixture
+def writer(placed: Database) -> Generator[Client]:
+    """The studio of that database in write mode."""
+    with serving(open_access(placed, embedded=False, write=True)) as client:
+        yield client
+
+
 _ATTACKS = (
     "SELECT success, result FROM run_command_on_placements('gyms', 'UPDATE %s SET since = 1')",
     "SELECT success, result FROM run_command_on_shards('checkins', 'DELETE FROM %s')",
@@ -119,3 +128,59 @@ def test_a_read_only_studio_on_citus_needs_a_role_that_only_reads(placed: Databa
                 assert all(
                     not done and re.match(r"(ERROR:  )?(permission denied|must be owner)", said) for done, said in found
                 )
+
+
+# --- The SQL tab ------------------------------------------------------------------------------------------------------
+
+
+def test_a_statement_that_changes_many_placed_rows_asks(placed: Database, writer: Client) -> None:
+    with placed.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE FUNCTION wipe() RETURNS int LANGUAGE plpgsql AS 'BEGIN DELETE FROM checkins; RETURN 1; END'"
+        )
+        connection.exec_driver_sql("CREATE TABLE notes (gym_id int REFERENCES gyms ON DELETE CASCADE, id int)")
+        connection.exec_driver_sql("SELECT create_distributed_table('notes', 'id')")
+        connection.exec_driver_sql("INSERT INTO gyms (id, name, address, since) VALUES (99, 'a', 'b', '2015')")
+
+    def state() -> Any:
+        with placed.engine.connect() as connection:
+            return connection.execute(
+                text(
+                    "SELECT (SELECT count(*) FROM checkins), (SELECT sum(hashtext(date)) FROM checkins),"
+                    " (SELECT count(*) FROM notifications), (SELECT count(*) FROM graduations),"
+                    " (SELECT count(*) FROM users WHERE phone IS DISTINCT FROM 'zz'), (SELECT count(*) FROM gyms)"
+                )
+            ).one()
+
+    before = state()
+    checkins, users, graduations = before[0], before[4], before[3]
+    unknown = "changes rows of checkins, which are not counted"
+    expected = {
+        "DELETE FROM checkins": [f"deletes {checkins} rows of checkins"],
+        "DELETE FROM checkins WHERE id > 0": [f"deletes {checkins} rows of checkins"],
+        "UPDATE checkins SET date = 'x'": [f"updates {checkins} rows of checkins"],
+        "UPDATE users SET phone = 'zz' WHERE id > 0": [f"updates {users} rows of users"],
+        "DELETE FROM graduations WHERE id > 0": [f"deletes {graduations} rows of graduations"],
+        "DELETE FROM gyms WHERE id = 99": ["deletes 1 row of gyms", "changes rows of notes, which are not counted"],
+        "INSERT INTO checkins (id, user_id) SELECT n, 1 FROM generate_series(1, 21) n"
+        " ON CONFLICT (id) DO UPDATE SET date = 'x'": ["inserts or updates 21 rows of checkins"],
+        "WITH gone AS (DELETE FROM checkins WHERE id > 0 RETURNING id) SELECT count(*) FROM gone": [unknown],
+        "DO $$ BEGIN UPDATE checkins SET date = 'do'; END $$": [unknown],
+        "SELECT wipe()": [unknown],
+        "TRUNCATE notifications": [f"empties notifications, which has {before[2]} rows"],
+    }
+    for statement, lines in expected.items():
+        assert asked(writer, statement, yes=False) == (lines, {"undone": {"in_time": True}}), statement
+        assert state() == before, statement
+    for statement in (
+        "SELECT count(*) FROM checkins",
+        "SELECT * FROM checkins WHERE id = 1 FOR UPDATE",
+        "UPDATE checkins SET date = 'y' WHERE id = 1",
+        "INSERT INTO checkins (user_id) SELECT 1 FROM generate_series(1, 21)",
+        "ALTER TABLE checkins ADD COLUMN note text",
+        "CREATE INDEX ON checkins (note)",
+    ):
+        assert asked(writer, statement, yes=None)[0] == [], statement
+    _, end = asked(writer, "DELETE FROM checkins", yes=True)
+    assert end["done"]["command"] == f"DELETE {checkins + 21}"
+    assert state()[0] == 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from psycopg import errors
 
 from tatame_db.studio.sql.results import Notices, Outcome
+from tatame_db.studio.sql.uncounted import NOT_A_STATEMENT, Written, describe, rows_in_words, written_now
 
 if TYPE_CHECKING:
     import psycopg
@@ -22,7 +23,6 @@ MOST_UNASKED = 20
 _MAY_WRITE = {"WITH", "DELETE", "UPDATE", "INSERT", "MERGE", "EXPLAIN", "COPY"}
 _MAY_CALL = {"SELECT", "VALUES", "TABLE", "(", "EXECUTE", "DO", "CALL", "CREATE", "ALTER", "REFRESH"}
 """The first words of statements that may run a function, or a statement inside of them."""
-_NOT_A_STATEMENT = {"FOR", "KEY", "ON", "DO", "THEN"}
 _KEEPS_ROWS = {"CONSTRAINT", "NOT", "DEFAULT", "EXPRESSION", "IDENTITY"}
 _SELECTS_NOTHING = {"WHERE", "TRUE", "FALSE", "NULL", "NOT", "AND", "OR", "IS", "(", ")"}
 """The words of a condition on no column, such as `WHERE true` and `WHERE 1 = 1`, which all rows meet."""
@@ -61,7 +61,7 @@ def _lacks_where(words: tuple[str, ...]) -> bool:
     """Return whether a DELETE or an UPDATE has no condition between the parentheses in which it stands."""
     for at, word in enumerate(words):
         deletes = word == "DELETE" and words[at + 1 : at + 2] == ("FROM",)
-        updates = word == "UPDATE" and not (at and words[at - 1] in _NOT_A_STATEMENT)
+        updates = word == "UPDATE" and not (at and words[at - 1] in NOT_A_STATEMENT)
         if (deletes or updates) and not _has_where(words[at:]):
             return True
     return False
@@ -111,8 +111,21 @@ class _Table:
 Tables = dict[int, _Table]
 
 
-async def tables_now(driver: psycopg.AsyncConnection) -> Tables:
-    """Read the state of all tables, to compare it after a statement."""
+@dataclass(frozen=True)
+class State:
+    """The state before a statement, to compare it afterwards."""
+
+    tables: Tables
+    written: Written
+    """The tables with uncounted rows that the block of the user has written."""
+
+
+async def state_now(driver: psycopg.AsyncConnection, *, is_in_block: bool) -> State:
+    """Read the state of all tables."""
+    return State(await _tables_now(driver), await written_now(driver) if is_in_block else {})
+
+
+async def _tables_now(driver: psycopg.AsyncConnection) -> Tables:
     return {row[0]: _Table(*row[1:]) for row in await (await driver.execute(_TABLES)).fetchall()}
 
 
@@ -139,24 +152,20 @@ class Effects:
 
     def describe(self, before: Tables, rows: dict[int, str]) -> list[str]:
         """Write a line for each effect; `rows` are those of the tables that are `lost`."""
-        lines = [f"deletes {_rows(count)} of {name}" for name, count in self.deleted.items()]
-        lines += [f"updates {_rows(count)} of {name}" for name, count in self.updated.items()]
+        lines = [f"deletes {rows_in_words(count)} of {name}" for name, count in self.deleted.items()]
+        lines += [f"updates {rows_in_words(count)} of {name}" for name, count in self.updated.items()]
         lines += [f"drops {before[oid].name}, which has {rows[oid]}" for oid in self.dropped]
         lines += [f"empties {before[oid].name}, which has {rows[oid]}" for oid in self.emptied]
         return lines + [f"drops a column of {before[oid].name}, which has {rows[oid]}" for oid in self.narrowed]
 
 
-def _rows(count: int) -> str:
-    return f"{count:,} row{'' if count == 1 else 's'}"
-
-
 def _estimate(table: _Table) -> str:
-    return f"about {_rows(table.estimated_rows)}" if table.estimated_rows >= 0 else "rows not counted"
+    return f"about {rows_in_words(table.estimated_rows)}" if table.estimated_rows >= 0 else "rows not counted"
 
 
 async def _compare(driver: psycopg.AsyncConnection, before: Tables) -> Effects:
     """Return the effects of what ran since then."""
-    after = await tables_now(driver)
+    after = await _tables_now(driver)
     both = {oid: (before[oid], after[oid]) for oid in before.keys() & after.keys()}
     emptied: list[int] = []
     for oid, (old, new) in both.items():
@@ -178,7 +187,7 @@ async def _has_pages(driver: psycopg.AsyncConnection, oid: int) -> bool:
 
 
 async def effects_of(
-    wire: Wire, statement: Statement, before: Tables, attempt: Attempt, command: str | None
+    wire: Wire, statement: Statement, state: State, attempt: Attempt, command: str | None
 ) -> list[str]:
     """Describe the effects of a statement that has run since the mark of an attempt, as far as it asks about them.
 
@@ -186,11 +195,12 @@ async def effects_of(
     If its words show that rows are lost, it is undone to count them, and run again. Another may do more than to change
     tables, so it does not run twice, and the rows that it loses are estimated.
     """
+    before = state.tables
     effects = await _compare(wire.driver, before)
     if not is_dangerous(statement):
         estimates = {oid: _estimate(before[oid]) for oid in effects.lost}
         lines = effects.describe(before, estimates) if effects.are_many else []
-        return lines or await _uncounted(wire.driver, command, MOST_UNASKED)
+        return lines + describe(statement, command, await _written(wire.driver, state.written), MOST_UNASKED)
     rows: dict[int, str] = {}
     if effects.lost:
         await attempt.return_to_mark()
@@ -201,27 +211,18 @@ async def effects_of(
                 pass
         wire.notices = notices
     lines = effects.describe(before, rows)
+    lines += describe(statement, command, await _written(wire.driver, state.written), 0)
     if not lines and statement.words[:1] == ("DROP",):
         lines = [f"runs {' '.join(statement.words[:2])}"]
     elif not lines and _converts(statement.words):
         lines = ["changes the values of a column, in every row"]
-    return lines or await _uncounted(wire.driver, command, 0)
+    return lines
 
 
-_MAY_BE_UNCOUNTED = (
-    "SELECT pg_catalog.current_setting('track_counts') = 'off'"
-    " OR EXISTS (SELECT FROM pg_catalog.pg_class WHERE relkind = 'f')"
-)
-
-
-async def _uncounted(driver: psycopg.AsyncConnection, command: str | None, most: int) -> list[str]:
-    """Describe what the server does not count by table: rows of foreign tables, and all with `track_counts = off`."""
-    word, _, count = (command or "").partition(" ")
-    verb = {"DELETE": "deletes", "UPDATE": "updates", "MERGE": "changes"}.get(word)
-    if verb is None or int(count) <= most:
-        return []
-    row = await (await driver.execute(_MAY_BE_UNCOUNTED)).fetchone()
-    return [f"{verb} {_rows(int(count))}"] if row and row[0] else []
+async def _written(driver: psycopg.AsyncConnection, earlier: Written) -> Written:
+    """Return the tables with uncounted rows that a statement wrote; all of the block if it wrote to none anew."""
+    now = await written_now(driver)
+    return {name: referring for name, referring in now.items() if name not in earlier} or now
 
 
 async def _count_rows(driver: psycopg.AsyncConnection, before: Tables, oids: list[int]) -> dict[int, str]:
@@ -239,7 +240,7 @@ async def _count_rows(driver: psycopg.AsyncConnection, before: Tables, oids: lis
             await driver.execute("SET LOCAL row_security = off")
             count = f"SELECT count(*) FROM {table.name}"  # noqa: S608, the server wrote the name, with quotes
             row = await (await driver.execute(count.encode())).fetchone()
-            counted[oid] = _rows(row[0]) if row else "rows"
+            counted[oid] = rows_in_words(row[0]) if row else "rows"
         except (errors.QueryCanceled, errors.InsufficientPrivilege, errors.LockNotAvailable):
             counted[oid] = _estimate(table)
         await driver.execute("ROLLBACK TO SAVEPOINT tatame_studio_count")

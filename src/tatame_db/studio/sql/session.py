@@ -18,7 +18,7 @@ from sqlalchemy import text
 
 from tatame_db.studio.errors import EXPECTED
 from tatame_db.studio.sql.attempt import Attempt
-from tatame_db.studio.sql.dangers import MOST_UNASKED, effects_of, is_dangerous, may_change, tables_now
+from tatame_db.studio.sql.dangers import MOST_UNASKED, effects_of, is_dangerous, may_change, state_now
 from tatame_db.studio.sql.results import Notices, Outcome, Refusal, describe_error
 from tatame_db.studio.sql.wire import Wire, copy_unsupported
 from tatame_db.studio.transactions import read_transaction
@@ -309,7 +309,7 @@ class Session:
         cannot_be_undone = has_result = False
         lines: list[str] = []
         try:
-            before = await tables_now(self.wire.driver)
+            before = await state_now(self.wire.driver, is_in_block=attempt.is_in_block)
             await attempt.mark()
             async with aclosing(self._result(statement, None, limit, outcome, stops=False)) as pieces:
                 async for piece in pieces:
