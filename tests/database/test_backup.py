@@ -44,6 +44,7 @@ from tatame_db.backup import contents, programs
 from tatame_db.backup import folder as folders
 from tatame_db.backup import manifest as manifests
 from tatame_db.backup.contents import contents_of_server, differences
+from tatame_db.backup.history import RESTORES
 from tatame_db.backup.manifest import read_manifest
 from tatame_db.backup.marks import WAL, State
 from tatame_db.backup.programs import environment_for
@@ -871,10 +872,15 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
 def old(made: backup.Made, directory: Path) -> Callable[..., backup.Backup]:
     """A function that adds a backup without files, which ended on a day of January, under the name of another day."""
 
-    def add(named: int, ended: int | None = None, /, **facts: Any) -> backup.Backup:
+    def add(
+        named: int, ended: int | None = None, /, *, history: str = "", restores: str = "", **facts: Any
+    ) -> backup.Backup:
         path = directory / f"202601{named:02}T000000Z"
-        (path / "data").mkdir(parents=True)
-        (path / "data" / "backup_label").write_text("START TIMELINE: 1\n")
+        (path / "data" / "pg_wal").mkdir(parents=True)
+        (path / "data" / "backup_label").write_text(f"START TIMELINE: {2 if history else 1}\n")
+        (path / "data" / "pg_wal" / "00000002.history").write_text(history)
+        if restores:
+            (path / "data" / RESTORES).write_text(restores)
         moment = datetime(2026, 1, ended or named, tzinfo=UTC)
         manifest = replace(made.backup.manifest, ended=moment, contents={}, **facts)
         manifest.write(path)
@@ -924,6 +930,34 @@ def test_a_new_backup_removes_none_of_another_origin_or_kind_and_never_itself(
     with pytest.raises(backup.OldBackupsStay, match="20260122T000000Z: Directory not empty"):
         remove_old(last, 1)
     assert days(directory) == [4, 6, 7, 8, 21, 22, 23]
+
+
+def test_a_new_backup_removes_none_that_may_be_of_another_history(
+    made: backup.Made, directory: Path, old: Callable[..., backup.Backup]
+) -> None:
+    left, lsn = "1\t0/400000\tno recovery target specified\n", {"start_lsn": "0/200005", "stop_lsn": "0/200010"}
+    old(1, **lsn)
+    # The disk was set back since.
+    old(2, start_lsn="0/B00005", stop_lsn="0/B00010")
+    old(3, history=left, restores="one\n", **lsn)
+    old(4, history=left.replace("4", "5"), **lsn)
+    late = {"start_lsn": "0/900005", "stop_lsn": "0/900010"}
+    promoted = old(5, history=left, **late)
+    assert remove_old(promoted, 1) == []
+    # A copy that was promoted, as the archive of the original shows; and the server itself, as that of both does.
+    size = 1 << 20
+    (directory / WAL).mkdir()
+    State(made.backup.manifest.system_identifier, "tatame_backup_1", size).write(directory)
+    (directory / WAL / f"{1:08X}{0:08X}{9:08X}").write_bytes(bytes(size))
+    assert remove_old(promoted, 1) == []
+    (directory / WAL / f"{1:08X}{0:08X}{9:08X}").rename(directory / WAL / f"{2:08X}{0:08X}{9:08X}")
+    (directory / WAL / "00000002.history").write_text(left)
+    assert remove_old(promoted, 1) == ["20260101T000000Z"]
+    assert remove_old(old(6, history=left, **late), 1) == ["20260105T000000Z"]
+    assert remove_old(old(7, **late), 1) == []
+    (directory / "20260107T000000Z" / "data" / "backup_label").unlink()
+    assert remove_old(old(8, **late), 1) == []
+    assert days(directory) == [2, 3, 4, 6, 7, 8]
 
 
 def test_the_base_backup_that_the_archive_continues_stays(

@@ -31,6 +31,7 @@ from tatame_db.backup import slot as slots
 from tatame_db.backup.archive import read_archive
 from tatame_db.backup.manifest import read_manifest
 from tatame_db.backup.marks import WAL, State, read_state
+from tatame_db.backup.removal import remove_old
 from tatame_db.backup.waldump import last_transaction, lsn_of
 from tatame_db.cli.archive import show_replayed
 from tatame_db.database.address import readable
@@ -467,6 +468,31 @@ def test_a_database_that_was_dropped_later_is_there_and_one_whose_drop_was_inter
         replay.refuse_removed({"shop": dropped}, commit)
     replay.refuse_removed({"shop": dropped}, end)
     assert sorted(path.name for path in directory.iterdir()) == [HOSTILE]
+
+
+def test_the_backup_of_a_restored_server_is_neither_taken_nor_removed_for_one_of_the_original(
+    made: backup.Made, origin: EmbeddedServer, folder: Path, directory: Path
+) -> None:
+    run_sql(origin.address, "DELETE FROM notes")
+    with following(origin.address, folder) as follower:
+        follower.wait(write(origin.address, 1))
+        _, done = restored(folder, directory / "place", "latest")
+        run_sql(done.server.address, "INSERT INTO notes VALUES (9)")
+        with Database(done.server.address) as database:
+            other = backup.make(database, folder, keep=1)
+        done.server.delete()
+        moment = write(origin.address, 2)
+        follower.wait(moment)
+    assert other.removed == []
+    assert "the log of the archive differs" in str(backup.restorable_until(other.backup)[1])
+    at: backup.Moment
+    for at in (moment, "latest"):
+        assert backup.choose_before(folder, at) == folder / made.backup.path.name
+        with pytest.raises(backup.NoArchive, match="the log of the archive differs"):
+            backup.drill_replay(other.backup.path, at)
+    drilled = backup.drill_replay(folder, "latest")
+    assert drilled.contents["tatame"].tables["public.notes"].rows == 2
+    assert remove_old(backup.Backup(folder / made.backup.path.name, made.backup.manifest), 1) == []
 
 
 # --- Gaps -------------------------------------------------------------------------------------------------------------

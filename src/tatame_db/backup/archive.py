@@ -13,7 +13,8 @@ from itertools import count, takewhile
 from typing import TYPE_CHECKING
 
 from tatame_db.backup.archive_errors import ArchiveDamaged
-from tatame_db.backup.folder import DATA, Backup, complete, sync
+from tatame_db.backup.folder import Backup, complete, sync
+from tatame_db.backup.history import History, ancestors_of, history_of
 from tatame_db.backup.manifest import read_manifest
 from tatame_db.backup.marks import MARKS, SEGMENT, WAL, Mark, State, note, read_marks, read_state
 from tatame_db.backup.waldump import (
@@ -37,10 +38,8 @@ EARLIER = "earlier"
 """In it, a folder for the log before each gap: pg_receivewal begins after the newest segment of its directory."""
 GAP = "gap"
 """A file with the reason why the log is not continued, in words."""
-_OTHER_LOG = "its log differs from that of the backup, as of a server that was restored or set back"
+_OTHER_LOG = "the log of the archive differs from that of the backup, as of a server that was restored or set back"
 _HISTORY = re.compile(r"([0-9A-F]{8})\.history")
-_SWITCH = re.compile(r"\s*(\d+)\s+([0-9A-Fa-f]+)/([0-9A-Fa-f]+)")
-_LABEL = re.compile(r"^START TIMELINE: (\d+)$", re.MULTILINE)
 _PAGE_BYTES = 8192
 _ALIGNMENT = 8
 _COMPARED_BYTES = 1 << 20
@@ -105,7 +104,10 @@ class Archive:
 
         Servers that were restored, or copied with their disk, share identity, timeline and positions.
         """
-        size, end, timeline = self.state.segment_bytes, lsn_of(backup.manifest.stop_lsn), timeline_of(backup)
+        size, end, history = self.state.segment_bytes, lsn_of(backup.manifest.stop_lsn), history_of(backup)
+        if self._contradicts(history):
+            return False
+        timeline = history.timeline
         number = (end - 1) // size
         if (path := self.segments.get((timeline, number))) is None:
             return None
@@ -118,6 +120,18 @@ class Archive:
         # It may not be received up to there yet.
         found = _part_of(present(path), begin, length).rstrip(b"\0")
         return copied.startswith(found) if found else None
+
+    def leads_to(self, history: History) -> bool:
+        """Whether the archived server entered the timeline of a backup where that of the backup did."""
+        return history.timeline in self.histories and self._ancestors(history.timeline) == history.ancestors
+
+    def _contradicts(self, history: History) -> bool:
+        """Whether the server of a backup began a timeline elsewhere, or without log of the one before that is here."""
+        if history.ancestors is None:
+            return False
+        if history.timeline in self.histories and not self.leads_to(history):
+            return True
+        return any(self.goes_beyond(line, end) for line, end in history.ancestors.items())
 
     def _ancestors(self, timeline: int) -> dict[int, int]:
         """Return the timelines before this one, each with the position at which it was left."""
@@ -210,12 +224,6 @@ class Archive:
         return segment_name(timeline, number, self.state.segment_bytes)
 
 
-def ancestors_of(history: str) -> dict[int, int]:
-    """Return the timelines in the history of another, each with the position at which it was left."""
-    found = [match for line in history.splitlines() if (match := _SWITCH.match(line))]
-    return {int(match[1]): lsn_of(f"{match[2]}/{match[3]}") for match in found}
-
-
 def branch_text(timeline: int, lsn: int) -> str:
     """State that the server left a timeline before its end in the archive."""
     return f"the server went on at {lsn_text(lsn)} of timeline {timeline} without the log after it, which is archived"
@@ -282,18 +290,6 @@ def _size_of(path: Path) -> int:
         return -1
 
 
-def timeline_of(backup: Backup) -> int:
-    """Return the timeline on which a base backup was made. Raises `ArchiveDamaged`."""
-    label = backup.path / DATA / "backup_label"
-    try:
-        found = _LABEL.search(label.read_text(errors="replace"))
-    except OSError as error:
-        raise ArchiveDamaged(path=label, reason=error.strerror or str(error)) from error
-    if not found:
-        raise ArchiveDamaged(path=label, reason="it names no timeline")
-    return int(found[1])
-
-
 def reach_of(archive: Archive | None, backup: Backup) -> Reach | None:
     """Return what continues a backup; `None` if the archive is of another server, or the backup is a dump."""
     manifest = backup.manifest
@@ -303,8 +299,8 @@ def reach_of(archive: Archive | None, backup: Backup) -> Reach | None:
     same = {index: era.has_log_of(backup) for index, era in enumerate(eras)}
     found = next((index for verdict in (True, None) for index in same if same[index] is verdict), None)
     if found is None:
-        return Reach(timeline_of(backup), [], [], None, _OTHER_LOG, [])
-    return eras[found].reach(timeline_of(backup), lsn_of(manifest.stop_lsn))
+        return Reach(history_of(backup).timeline, [], [], None, _OTHER_LOG, [])
+    return eras[found].reach(history_of(backup).timeline, lsn_of(manifest.stop_lsn))
 
 
 def remove_unneeded(folder: Path) -> int:

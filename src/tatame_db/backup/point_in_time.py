@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tatame_db.backup.archive import Archive, Reach, reach_of, read_archive
 from tatame_db.backup.archive_errors import (
+    ArchiveDamaged,
     ClockSetBack,
     DatabaseBeingRemoved,
     GapInArchive,
@@ -72,27 +73,43 @@ class Replayed:
 
 
 def choose_before(place: Path, at: Moment | None) -> Path:
-    """Return the newest base backup of a folder that ended before a time, or this one.
+    """Return this backup, or of a folder the newest base backup that ended before a time.
+
+    One of another server, or of another history of it, is passed over if the archive continues an earlier one.
 
     Raises `NoBackup`, `NoArchive`, `TimeOutOfReach`.
     """
     path = choose(place)
-    if at is None or at == LATEST or path == place:
+    if at is None or path == place:
         return path
-    ends: list[datetime] = []
+    found, ends = list["Path"](), list[datetime]()
     for candidate in reversed(complete(place)):
         try:
             manifest = read_manifest(candidate)
         except TatameError:
+            # A drill of the latest has to report it.
+            found += [candidate] if at == LATEST else []
             continue
         if not manifest.is_logical:
             ends.append(manifest.ended)
-            if manifest.ended < at:
-                return candidate
-    if not ends:
+            found += [candidate] if isinstance(at, str) or manifest.ended < at else []
+    if not found and not ends:
         raise NoArchive(backup=path, reason="a dump has the rows of one moment")
-    archive = read_archive(place)
-    raise _out_of_reach(str(place), at, ends[-1], archive.marks[-1].time if archive and archive.marks else ends[0])
+    archive = None
+    with contextlib.suppress(ArchiveDamaged):
+        archive = read_archive(place)
+    if not found:
+        raise _out_of_reach(str(place), at, ends[-1], archive.marks[-1].time if archive and archive.marks else ends[0])
+    return next((candidate for candidate in found if not _is_of_other(archive, candidate)), found[0])
+
+
+def _is_of_other(archive: Archive | None, path: Path) -> bool:
+    """Whether an archive is of another server than a base backup, or went on without what is in it."""
+    try:
+        reach = reach_of(archive, Backup(path, read_manifest(path)))
+    except TatameError:
+        return False
+    return reach is None or (reach.branch is not None and not reach.segments)
 
 
 def _out_of_reach(subject: str, at: Moment, first: datetime, last: datetime) -> TimeOutOfReach:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from tatame_db import evolve
 from tatame_db.backup.contents import LIMITS, contents_of_dump, contents_of_server
 from tatame_db.backup.files import copy_file
 from tatame_db.backup.folder import refuse_scratch
+from tatame_db.backup.history import RESTORES
 from tatame_db.backup.marks import SEGMENT
 from tatame_db.backup.programs import restore_dump
 from tatame_db.backup.recovery import invalid_databases, recover, write_target
@@ -195,6 +197,8 @@ def copy_data(data: Path, target: Path, settings: dict[str, str]) -> None:
             (target / name).rename(target / (name + _ORIGINAL))
     for name in _SIGNALS:
         (target / name).unlink(missing_ok=True)
+    with (target / RESTORES).open("a") as file:
+        file.write(f"{secrets.token_hex(8)}\n")
     lines = "".join("{} = '{}'\n".format(name, value.replace("'", "''")) for name, value in settings.items())
     (target / "postgresql.conf").write_text(_NOTE + lines + _log_settings(data))
     (target / "pg_hba.conf").write_text(_ACCESS)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from tatame_db.backup.archive import ancestors_of
+from tatame_db.backup.history import ancestors_of
 from tatame_db.backup.waldump import lsn_of, lsn_text
 from tatame_db.database.address import readable, without_environment
 
