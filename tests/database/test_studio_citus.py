@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Generator
-from typing import Any
+from typing import Any, cast
 
+import psycopg
 import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError
 from tests.database.cituses import citus_database
 from tests.database.conftest import serving
+from tests.database.test_studio_import import plan, send
 from tests.database.test_studio_sessions import asked
 
 from tatame_db import evolve, seed
-from tatame_db.database.pool import Database
+from tatame_db.database.citus import know
+from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.roles import apply
 from tatame_db.studio.access import RoleTooPowerful, harmful_rights, open_access
+from tatame_db.studio.shards import Diagnosis, diagnosis_of
 
 Client = Any
 
@@ -184,3 +189,109 @@ def test_a_statement_that_changes_many_placed_rows_asks(placed: Database, writer
     _, end = asked(writer, "DELETE FROM checkins", yes=True)
     assert end["done"]["command"] == f"DELETE {checkins + 21}"
     assert state()[0] == 0
+
+
+# --- Rows that do not fit ---------------------------------------------------------------------------------------------
+
+_MESSAGES = [
+    # SQLSTATE, message and detail of a node, and what is left of it.
+    (
+        '23505|duplicate key value violates unique constraint "users_pkey_102009"|Key (id)=(102009) already exists.',
+        ("users_pkey", None, None),
+        "Key (id)=(102009) already exists.",
+    ),
+    (
+        '23503|insert or update on table "log_202601_102011" violates foreign key constraint "log_fk_102011"|'
+        'Key (a_102011)=(1) is not present in table "users_102009".',
+        ("log_fk", "log_202601", None),
+        'Key (a)=(1) is not present in table "users".',
+    ),
+    (
+        '23502|null value in column "name" of relation "users_102009" violates not-null constraint|',
+        (None, "users", "name"),
+        "",
+    ),
+    ('23505|duplicate key value violates unique constraint "log_202601"|', (None, None, None), ""),
+]
+
+
+@pytest.mark.parametrize(("written", "names", "detail"), _MESSAGES)
+def test_the_name_of_a_shard_is_that_of_its_table(
+    committed_database: Database, written: str, names: tuple[str | None, ...], detail: str
+) -> None:
+    with committed_database.engine.begin() as connection:
+        connection.exec_driver_sql("SET LOCAL allow_system_table_mods = on")
+        connection.exec_driver_sql("CREATE TABLE pg_catalog.pg_dist_shard AS VALUES (102009::bigint), (102011)")
+        connection.exec_driver_sql("ALTER TABLE pg_catalog.pg_dist_shard RENAME column1 TO shardid")
+    code, message, said = written.split("|")
+    raised = f"""DO $do$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}', MESSAGE = $${message}$$, DETAIL = $${said}$$;
+        END $do$"""
+
+    async def diagnose() -> Diagnosis:
+        async with AsyncDatabase(committed_database.address) as database, database.engine.connect() as connection:
+            know(database.engine.sync_engine, has_citus=True)
+            with pytest.raises(DBAPIError) as caught:
+                await connection.exec_driver_sql(raised)
+            await connection.rollback()
+            return await diagnosis_of(connection, cast("psycopg.Error", caught.value.orig), {"users", "log_202601"})
+
+    found = asyncio.run(diagnose())
+    assert (found.constraint, found.table, found.column) == names
+    assert found.detail == detail
+    assert not re.search("102009|102011", found.message)
+
+
+def test_an_import_into_placed_tables_counts_truly_and_names_each_row_that_does_not_fit(
+    placed: Database, writer: Client
+) -> None:
+    def ids() -> list[int]:
+        with placed.engine.connect() as connection:
+            return list(connection.scalars(text("SELECT id FROM checkins WHERE id >= 5000 ORDER BY id")))
+
+    def run(mode: str, content: str, *columns: str, table: str = "checkins", **options: Any) -> Any:
+        return send(writer, mode, plan(*columns, **options), content, table)
+
+    def counts(outcome: Any) -> tuple[int, int, int]:
+        return outcome["inserted"], outcome["updated"], outcome["skipped"]
+
+    file = "id,user_id\n" + "".join(f"{number},1\n" for number in range(5000, 5060))
+    assert counts(run("run", file, "id", "user_id")) == (60, 0, 0)
+    skip: dict[str, Any] = {"existing": "skip", "key": ["id"]}
+    again = file + "6000,1\n"
+    assert counts(run("run", again, "id", "user_id", **skip)) == (1, 0, 60)
+    assert counts(run("run", again, "id", "user_id", **skip | {"existing": "update"})) == (0, 61, 0)
+    assert ids() == [*range(5000, 5060), 6000]
+
+    mixed = "id,user_id\n7000,1\n5001,1\n7001,777777\n7002,1\n"
+    checked = run("check", mixed, "id", "user_id")
+    assert [(row["line"], row["column"]) for row in checked["bad"]] == [(3, "id"), (4, "user_id")]
+    assert [row["what"] for row in checked["bad"]] == [
+        "another row already has this id. Key (id)=(5001) already exists.",
+        'user_id refers to a row that does not exist. Key (user_id)=(777777) is not present in table "users".',
+    ]
+    assert counts(run("run", mixed, "id", "user_id", only_fitting=True)) == (2, 0, 0)
+    assert ids()[-2:] == [7000, 7002]
+
+    members = "clerk_user_id,gym_id\nnew,1\nlost,777777\n"
+    [bad] = run("check", members, "clerk_user_id", "gym_id", table="users")["bad"]
+    assert (bad["line"], bad["column"]) == (3, "gym_id")
+    assert bad["what"].endswith('is not present in table "gyms".')
+
+
+def test_a_rejected_cell_of_a_placed_table_is_named(placed: Database, writer: Client) -> None:
+    with placed.engine.begin() as connection:
+        connection.execute(text("INSERT INTO checkins (id, user_id) VALUES (8000, 1)"))
+    changes = [
+        {"op": "update", "table": table, "key": key, "values": {column: "777777"}, "was": {column: "1"}}
+        for table, key, column in (("checkins", "8000", "user_id"), ("users", "1", "gym_id"))
+    ]
+    response = writer.ask("/api/changes", {"changes": [*changes, {"op": "insert", "table": "users", "values": {}}]})
+    assert response.status == 422, response.text
+    found = {(error["place"], error["column"], error["constraint"]) for error in response.json["errors"]}
+    assert found == {
+        ("checkins 8000, user_id", "user_id", "checkins_user_id_users_id_fk"),
+        ("users 1, gym_id", "gym_id", "users_gym_id_gyms_id_fk"),
+        ("a new row of users, clerk_user_id", "clerk_user_id", None),
+    }
+    error = writer.error("UPDATE users SET gym_id = 777777 WHERE id = 1")
+    assert not re.search(r"_10\d{4}", response.text + error["what"] + error["detail"])

@@ -18,10 +18,11 @@ from tatame_db.errors import fact
 from tatame_db.studio.addresses import address
 from tatame_db.studio.bound import BoundChange, BoundValue, Change, Changes, Delete, Insert, Update, Value, bind_all
 from tatame_db.studio.cells import Cell, cell_expressions, cells_of, characters_of_a_cell
-from tatame_db.studio.errors import OutOfRange, Refused, message_of
+from tatame_db.studio.errors import OutOfRange, Refused
 from tatame_db.studio.kinds import COMPARED_KINDS, kind_of
 from tatame_db.studio.referring import referring_rows
 from tatame_db.studio.row import MAX_CELL_CHARACTERS
+from tatame_db.studio.shards import diagnosis_of
 from tatame_db.studio.tables import address_of, has_key, key_columns, key_expression
 
 if TYPE_CHECKING:
@@ -273,31 +274,31 @@ class ChangesRejected(Refused):
 
 async def rejection(connection: AsyncConnection, index: int, bound: BoundChange, error: psycopg.Error) -> Rejection:
     """Explain why PostgreSQL rejected a change, after a rollback to the savepoint before it."""
-    constraint, detail = error.diag.constraint_name, error.diag.message_detail or ""
-    # A row that is still referenced breaks a constraint of another table.
-    place = address(error.diag.schema_name, error.diag.table_name or "")
     known = {address_of(other): other for other in bound.table.metadata.tables.values()}
+    found = await diagnosis_of(connection, error, known)
+    constraint, detail = found.constraint, found.detail
+    # A row that is still referenced breaks a constraint of another table.
+    place = address(found.schema, found.table or "")
     table = known.get(place, bound.table)
     columns = _columns_of(table, constraint)
     names = " and ".join(columns) or "value"
-    column = error.diag.column_name or next(iter(columns), None)
+    column = found.column or next(iter(columns), None)
     is_delete = isinstance(bound.change, Delete)
     match error:
         case psycopg.errors.UniqueViolation():
             what = f"another row already has this {names}. {detail}"
         case psycopg.errors.ForeignKeyViolation() if is_delete or "is still referenced" in detail:
             rows = await referring_rows(connection, bound.table, bound.key) if bound.key is not None else []
-            found = ", ".join(rows) or f"rows of {address_of(table)} by {names}"
-            what, column = f"other rows still refer to this one: {found}", None
+            others = ", ".join(rows) or f"rows of {address_of(table)} by {names}"
+            what, column = f"other rows still refer to this one: {others}", None
         case psycopg.errors.ForeignKeyViolation():
             what = f"{names} refers to a row that does not exist. {detail}"
         case psycopg.errors.NotNullViolation():
             what = f"{column} must have a value"
         case psycopg.DataError():
-            message = message_of(error)
-            what, column = message + _advice(message), await _unreadable_column(connection, bound)
+            what, column = found.message + _advice(found.message), await _unreadable_column(connection, bound)
         case _:
-            what = message_of(error)
+            what = found.message
     return Rejection(index, column, constraint, what.strip(), _place(bound, column))
 
 

@@ -7,16 +7,18 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from sqlalchemy import ARRAY, Text, and_, bindparam, cast, func, select, text
+from sqlalchemy import ARRAY, Text, and_, bindparam, cast, func, literal_column, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 
+from tatame_db.database.citus import knows_citus
 from tatame_db.database.dialect import SCHEMA, quoted
 from tatame_db.studio.bound import BoundChange, BoundValue, Insert
 from tatame_db.studio.changes import rejection
 from tatame_db.studio.errors import message_of
 from tatame_db.studio.imports.plan import MAX_BAD_ROWS
 from tatame_db.studio.imports.values import Row, ValueUnfit, row_of
+from tatame_db.studio.shards import without_shards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -153,7 +155,11 @@ class Import:
         columns = rows[0].columns
         source, parameters = self._source(rows)
         values = select(*(cast(source.c[f"v{number}"], column.type) for number, column in enumerate(columns)))
-        statement = insert(self.table).from_select([column.name for column in columns], values, include_defaults=False)
+        names = [column.name for column in columns]
+        statement: Any = insert(self.table).from_select(names, values, include_defaults=False)
+        if knows_citus(self.connection.dialect):
+            # Otherwise Citus counts the rows that it reads, and passes on what a node rejects without the SQLSTATE.
+            statement = statement.returning(literal_column("1"))
         others = {column.name: statement.excluded[column.name] for column in columns if column not in self.key}
         if self.plan.existing == "update" and others:
             return statement.on_conflict_do_update(index_elements=self.key, set_=others), parameters
@@ -181,7 +187,8 @@ class Import:
         if isinstance(error, psycopg.errors.InsufficientPrivilege):
             return BadRow(row.line, None, f"the row-level security of the table rejects the row: {message_of(error)}")
         if not isinstance(error, psycopg.IntegrityError | psycopg.DataError):
-            return BadRow(row.line, None, str(error).splitlines()[0])
+            said = str(error).splitlines()[0]
+            return BadRow(row.line, None, await without_shards(self.connection, said))
         values = tuple(
             BoundValue(column, value, cast(bindparam(None, value, Text), column.type))
             for column, value in zip(row.columns, row.values, strict=True)

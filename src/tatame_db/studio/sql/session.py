@@ -17,6 +17,7 @@ from psycopg.pq import ExecStatus, TransactionStatus
 from sqlalchemy import text
 
 from tatame_db.studio.errors import EXPECTED
+from tatame_db.studio.shards import texts_without_shards
 from tatame_db.studio.sql.attempt import Attempt
 from tatame_db.studio.sql.dangers import MOST_UNASKED, effects_of, is_dangerous, may_change, state_now
 from tatame_db.studio.sql.results import Notices, Outcome, Refusal, describe_error
@@ -121,6 +122,7 @@ class Session:
                 await self.wire.close()
         # After the error itself was forgotten, which may have megabytes.
         if described is not None:
+            described |= await texts_without_shards(self.database, {key: described[key] for key in ("what", "detail")})
             yield {"error": described | {"notices": notices.found}}
 
     async def _result(
