@@ -7,11 +7,12 @@ import queue
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,13 +21,13 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import URL
-from tests.conftest import new_directory, run_sql
+from tests.conftest import free_port, new_directory, run_sql
 from tests.database.standbys import Pair, standby_pair
 from tests.forks import Zygote
 from tests.servers import create_data
 
 from tatame_db import backup, roles
-from tatame_db.backup import follow, point_in_time
+from tatame_db.backup import follow, point_in_time, receiver, silence
 from tatame_db.backup import slot as slots
 from tatame_db.backup.archive import read_archive
 from tatame_db.backup.manifest import read_manifest
@@ -707,6 +708,80 @@ def test_a_killed_follower_and_a_server_that_crashes_leave_no_gap(
     notes, done = restored(folder, directory / "place", "latest")
     assert notes == [1, 2, 3, 4, 5]
     done.server.delete()
+
+
+@contextmanager
+def relay(port: int) -> Generator[tuple[int, threading.Event]]:
+    """Forward a port to that of a server while an event is set, and hold what comes while it is not; yields both."""
+    flows, opened = threading.Event(), list[socket.socket]()
+    flows.set()
+
+    def forward(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while block := source.recv(65_536):
+                flows.wait()
+                target.sendall(block)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                server = socket.create_connection(("127.0.0.1", port))
+                opened.extend((client, server))
+                for pair in ((client, server), (server, client)):
+                    threading.Thread(target=forward, args=pair, daemon=True).start()
+
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        try:
+            yield listener.getsockname()[1], flows
+        finally:
+            flows.set()
+            for end in opened:
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+                end.close()
+
+
+def test_a_link_that_stalls_is_named_and_given_up_and_holds_no_follower(
+    fresh_server: EmbeddedServer, directory: Path
+) -> None:
+    port, folder = free_port(), directory / "backups"
+    fresh_server.start(port)
+    create_missing_database(fresh_server.address)
+    here = fresh_server.address
+    run_sql(here, "CREATE TABLE notes (id int)")
+    with relay(port) as (through, flows):
+        password = fresh_server.password_file.read_text()
+        address = URL.create("postgresql+psycopg", "postgres", password, "127.0.0.1", through, "tatame")
+        with following(address, folder) as follower, pytest.MonkeyPatch.context() as patch:
+            flows.clear()
+            patch.setattr(silence, "_WORDS_SECONDS", 0.2)
+            patch.setattr(silence, "_LIMIT_SECONDS", 0.5)
+            patch.setattr(receiver, "_END_SECONDS", 0.1)
+            moment = write(here, 1)
+            for words in ("the server has not answered for", "the connection is lost"):
+                while not any(words in line for line in follower.words):
+                    ask(here, "SELECT 1")
+            patch.setattr(silence, "_LIMIT_SECONDS", 60)
+            flows.set()
+            follower.wait(moment)
+            flows.clear()
+            follower.end()
+        # It has ended, and so does a command, at its second signal at once.
+        flows.set()
+        environment = dict(os.environ) | {"DATABASE_URL": address.render_as_string(hide_password=False)}
+        command = [sys.executable, "-m", "tatame_db", "backup", str(folder), "--follow", "--json"]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
+            assert process.stdout
+            assert process.stdout.readline()
+            flows.clear()
+            while process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        assert process.returncode == 130
 
 
 FULL = """

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
+    from tatame_db.backup.silence import Silence
+
 # The head of a segment and the first records of two servers may be equal; a mark, with its time, is not.
 _ENOUGH_BYTES = 1024
 _MARK_BYTES = 256
@@ -39,7 +41,9 @@ def lost_by(archive: Archive, timelines: dict[int, int | None]) -> str | None:
     return None
 
 
-def differing(address: URL, archive: Archive, confirmed: int) -> tuple[dict[int, int | None], str | None]:
+def differing(
+    address: URL, archive: Archive, confirmed: int, silence: Silence
+) -> tuple[dict[int, int | None], str | None]:
     """Compare the end of an archive with the log of a server; return its timelines, and in words what differs.
 
     Servers that were restored, or whose disk was set back or copied, have the same identity and timelines, and their
@@ -48,7 +52,7 @@ def differing(address: URL, archive: Archive, confirmed: int) -> tuple[dict[int,
 
     Raises `psycopg.OperationalError`.
     """
-    with walsender(address) as connection:
+    with walsender(address, silence) as connection:
         timelines, end = timelines_of(connection)
     if archive.newest is None:
         return timelines, None
@@ -61,7 +65,7 @@ def differing(address: URL, archive: Archive, confirmed: int) -> tuple[dict[int,
     proven = confirmed >= spans[-1].begin
     for span in spans:
         try:
-            found = _first_difference(address, span, archive.state.segment_bytes)
+            found = _first_difference(address, span, archive.state.segment_bytes, silence)
         except LogRemoved:
             if span.path.suffix == PARTIAL:
                 return timelines, REMOVED
@@ -110,14 +114,15 @@ def _is_telling(span: _Span, archive: Archive) -> bool:
     return bool(has_mark) or span.end - span.begin >= _ENOUGH_BYTES
 
 
-def _first_difference(address: URL, span: _Span, size: int) -> int | None:
+def _first_difference(address: URL, span: _Span, size: int, silence: Silence) -> int | None:
     """Return the first position at which the log of a server differs; `None` if none does. Raises `LogRemoved`."""
     begin = span.begin
     if begin >= span.end:
         return None
-    with walsender(address) as connection, span.path.open("rb") as file:
+    with walsender(address, silence) as connection, span.path.open("rb") as file:
         file.seek(begin % size)
         for block in log_of(connection, span.timeline, begin, span.end):
+            silence.heard()
             archived = file.read(len(block))
             if block != archived:
                 pairs = zip(block, archived, strict=False)

@@ -28,6 +28,7 @@ from tatame_db.backup.manifest import read_manifest
 from tatame_db.backup.marks import Mark, State, add_mark, read_state
 from tatame_db.backup.programs import program_for
 from tatame_db.backup.receiver import REMOVED, Receiver, complete_part, gap_in, receiving
+from tatame_db.backup.silence import Silence
 from tatame_db.backup.slot import alone, session, slot_of
 from tatame_db.backup.waldump import lsn_text
 from tatame_db.backup.walsender import timelines_of, walsender
@@ -144,14 +145,22 @@ class _Follower:
     def __post_init__(self) -> None:
         self.slot = slot_of(self.folder)
         self.state: State | None = read_state(self.folder)
+        self.silence = Silence(self.stop, self.on_words)
 
     def run(self) -> None:
         """Receive until the end, and connect again when the connection is lost."""
+        with self.silence:
+            self._run()
+
+    def _run(self) -> None:
         while not self.stop.is_set():
+            self.silence.begin()
             try:
                 with session(self.database) as connection:
                     self._try(connection)
             except (DatabaseUnavailable, psycopg.OperationalError) as error:
+                if self.stop.is_set():
+                    break
                 if not self.was_connected:
                     raise
                 self.failures += 1
@@ -162,10 +171,11 @@ class _Follower:
                 self.stop.wait(min(_LONGEST_PAUSE_SECONDS, _PAUSE_SECONDS * self.failures))
 
     def _try(self, connection: Connection) -> None:
-        # A standby that is away must not hold up a mark.
-        connection.execute("SET synchronous_commit = local")
-        lift_limits(connection, scope="SESSION")
-        connection.execute("SET statement_timeout = '60s'")
+        with self.silence.asking(connection):
+            # A standby that is away must not hold up a mark.
+            connection.execute("SET synchronous_commit = local")
+            lift_limits(connection, scope="SESSION")
+            connection.execute("SET statement_timeout = '60s'")
         try:
             program, state = self._prepare(connection)
             if not self.was_connected:
@@ -183,7 +193,7 @@ class _Follower:
 
     def _prepare(self, connection: Connection) -> tuple[Path, State]:
         """Ask the server, create the slot where it is missing, and refuse what leaves a gap."""
-        facts: Any = connection.execute(_FACTS).fetchone()
+        facts = self._row(connection, _FACTS)
         major, version, is_standby, replicates, role, level, identifier, segment_bytes = facts
 
         def refused(reason: str, advice: str) -> FollowRefused:
@@ -214,7 +224,7 @@ class _Follower:
         # A slot of the server's past was confirmed by this archive; one of another server never was.
         self._compare(self.state, confirmed=restart or 0)
         if kind is not None and restart is None:
-            connection.execute("SELECT pg_drop_replication_slot(%s)", [self.slot])
+            self._row(connection, "SELECT pg_drop_replication_slot(%s)", self.slot)
             kind = None
         if kind is None:
             self._create_slot(connection)
@@ -229,7 +239,7 @@ class _Follower:
         if (archive := read_archive(self.folder)) is None:
             return
         try:
-            timelines, reason = differing(self.database.address, archive, confirmed)
+            timelines, reason = differing(self.database.address, archive, confirmed, self.silence)
         except psycopg.OperationalError as error:
             # pg_receivewal would end so too.
             raise _ReceiverEnded(f"  {error}") from error
@@ -244,14 +254,14 @@ class _Follower:
             reason = "has been dropped on the server; it" if was_there else "is not on the new primary yet, and"
             self.on_words(f"the slot {self.slot} {reason} is created {'again' if was_there else 'there'}")
         try:
-            connection.execute("SELECT pg_create_physical_replication_slot(%s, true)", [self.slot])
+            self._row(connection, "SELECT pg_create_physical_replication_slot(%s, true)", self.slot)
         except psycopg.errors.ConfigurationLimitExceeded as error:
             raise SlotsTaken(address=self.database.address) from error
 
     def _follow_timelines(self) -> None:
         """See on which timeline the server is now. Raises `ArchiveGap`, `_ReceiverEnded`."""
         try:
-            with walsender(self.database.address) as connection:
+            with walsender(self.database.address, self.silence) as connection:
                 timelines, _ = timelines_of(connection)
         except psycopg.OperationalError as error:
             raise _ReceiverEnded(f"  {error}") from error
@@ -319,7 +329,8 @@ class _Follower:
         return self._row(connection, _SLOT, self.slot)
 
     def _row(self, connection: Connection, query: str, *values: str) -> tuple[Any, ...]:
-        [row] = connection.execute(query.encode(), values).fetchall()
+        with self.silence.asking(connection):
+            [row] = connection.execute(query.encode(), values or None).fetchall()
         return row
 
     # The end of pg_receivewal
@@ -358,7 +369,8 @@ class _Follower:
         self.on_words(f"going on after a gap: {gap.reason}; make a new base backup now")
         if self.state:
             self.state = begin_anew(self.folder, self.state, gap.reason)
-        connection.execute(
-            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [self.slot]
-        )
+        with self.silence.asking(connection):
+            connection.execute(
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [self.slot]
+            )
         self.failures = 0

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
+    from tatame_db.backup.silence import Silence
+
 _CONNECT_SECONDS = 10
 # The server has what is asked for, and asks itself after 30 seconds.
 _ANSWER_SECONDS = 60
@@ -34,12 +36,15 @@ class LogRemoved(Exception):
 
 
 @contextlib.contextmanager
-def walsender(address: URL) -> Generator[psycopg.Connection]:
+def walsender(address: URL, silence: Silence) -> Generator[psycopg.Connection]:
     """Connect for replication."""
     password = {"password": str(address.password)} if address.password else {}
     options = without_environment(address) | password | {"replication": "true"}
     options.setdefault("connect_timeout", str(_CONNECT_SECONDS))
-    with contextlib.closing(psycopg.connect(make_conninfo(readable(address), **options), autocommit=True)) as one:
+    with (
+        contextlib.closing(psycopg.connect(make_conninfo(readable(address), **options), autocommit=True)) as one,
+        silence.asking(one),
+    ):
         yield one
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from tatame_db.cli import console
-from tatame_db.cli.app import Interrupted
+from tatame_db.cli.app import INTERRUPTED, Interrupted
 from tatame_db.errors import counted
 
 if TYPE_CHECKING:
@@ -24,28 +25,45 @@ _INTERRUPTED = "all that was received is on the disk"
 
 
 def follow(target: Target, folder: Path, *, after_gap: bool, as_json: bool) -> None:
-    """Archive until Ctrl-C, which interrupts the command, or SIGTERM, which ends it."""
-    from tatame_db import backup as backups
+    """Archive until Ctrl-C, which interrupts the command, or SIGTERM, which ends it; a second one ends it at once."""
+    stop, interrupted = Event(), Event()
 
-    stop = Event()
-
-    def end(_number: int, _frame: object) -> None:
+    def end(number: int, _frame: object) -> None:
+        if stop.is_set():
+            # As if it were killed: pg_receivewal ends by itself.
+            os._exit(INTERRUPTED)
         stop.set()
+        # A service is stopped by SIGTERM, and has not failed then.
+        if number != signal.SIGTERM:
+            interrupted.set()
+            raise KeyboardInterrupt
 
-    # A service is stopped by this signal, and has not failed then.
-    signal.signal(signal.SIGTERM, end)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    # Before the imports, in which Python would report an exception and ignore it.
+    before = [signal.signal(number, end) for number in numbers]
     try:
-        backups.follow_wal(
-            target.database,
-            folder,
-            backups.FollowChoices(after_gap=after_gap),
-            stop=stop,
-            on_received=_show_json if as_json else _show,
-            on_words=console.say,
-        )
+        _follow(target, folder, stop, after_gap=after_gap, as_json=as_json)
     except KeyboardInterrupt:
         raise Interrupted(_INTERRUPTED) from None
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+    if interrupted.is_set():
+        raise Interrupted(_INTERRUPTED)
     console.say(f"ended: {_INTERRUPTED}")
+
+
+def _follow(target: Target, folder: Path, stop: Event, *, after_gap: bool, as_json: bool) -> None:
+    from tatame_db import backup as backups
+
+    backups.follow_wal(
+        target.database,
+        folder,
+        backups.FollowChoices(after_gap=after_gap),
+        stop=stop,
+        on_received=_show_json if as_json else _show,
+        on_words=console.say,
+    )
 
 
 def _show(received: Received) -> None:

@@ -94,8 +94,6 @@ def backup(
     as_json: AsJson = False,
 ) -> None:
     """Back up the whole server, restore the copy to prove it, and record its contents; or archive its log."""
-    from tatame_db import backup as backups
-
     if (after_gap and not follow) or sum((follow, stop_following, logical or keep is not None or jobs is not None)) > 1:
         raise FollowUndecided
     target = server_of(database_url)
@@ -108,6 +106,8 @@ def backup(
         return
     if jobs and not logical:
         raise typer.BadParameter("--jobs needs --logical: a base backup is one stream of files")
+    from tatame_db import backup as backups
+
     with console.Progress() as progress:
         if logical:
             made = backups.make_dump(target.database, place, keep=keep, jobs=jobs, on_stage=progress.stage)
