@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg.pq.abc import PGconn
 from sqlalchemy import URL, insert, text
 from sqlalchemy.exc import InternalError
 from tests.database.standbys import Pair, pair
-from tests.database.test_replica_identity import Place, end_connections
+from tests.database.test_replica_identity import App, Async, Place, Sync, end_connections, foreign, own, until
 from tests.database.test_replicas import ANA, WRITES
 
 from tatame_db import doctor
+from tatame_db.database import identity
+from tatame_db.database.driver import async_driver_connection, driver_connection
 from tatame_db.database.errors import ServerReadOnly
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.doctor import Limits, Setup, Verdict
+from tatame_db.queries.read import read
 from tatame_db.schema import User
 
-__all__ = ["pair"]
+__all__ = ["foreign", "own", "pair"]
 
 Pooler = Callable[..., URL]
 
@@ -109,3 +113,109 @@ def test_a_standby_that_was_promoted_behind_a_pooler_has_no_lag(
             session.execute(text("INSERT INTO users (clerk_user_id) VALUES ('ana')"))
         with database.session.begin() as session:
             session.execute(text("DELETE FROM users"))
+
+
+class PooledApp(App):
+    """An app one of whose addresses is that of a pooler, of connections that are always identified again."""
+
+    def __init__(self, face: type[Sync | Async], folder: Path, name: str, pooler: Pooler, pooled: str) -> None:
+        super().__init__(face, folder, name)
+        addresses = {"primary": self.primary.address, "replica": self.replica.address}
+        addresses[pooled] = pooler(addresses[pooled], default_pool_size=20, server_login_retry=0)
+        self.face = face(addresses["primary"], addresses["replica"])
+
+
+@pytest.fixture
+def app(
+    request: pytest.FixtureRequest,
+    directory: Path,
+    own: tuple[URL, URL],
+    pooler: Pooler,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Generator[App]:
+    monkeypatch.setattr(identity, "AGAIN_SECONDS", 0)
+    face, pooled = request.param
+    app = PooledApp(face, directory, str(own[0].database), pooler, pooled)
+    app.lead_to(*own)
+    yield app
+    app.face.close()
+
+
+@pytest.mark.parametrize("app", [(Sync, "replica"), (Async, "replica")], indirect=True)
+def test_a_replica_that_is_replaced_behind_a_pooler_is_refused(app: App, own: tuple[URL, URL], foreign: URL) -> None:
+    assert app.rows() == [0, 0, 0]
+    app.replica.lead_to(foreign)
+    end_connections(own[1])
+    # A connection that asyncio was opening meanwhile was compared before.
+    until(app.refuses)
+    # The primary follows.
+    app.primary.lead_to(foreign)
+    assert app.rows() == [1, 1, 1]
+    app.lead_to(*own)
+    end_connections(foreign)
+    assert app.rows() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("app", [(Sync, "primary"), (Async, "primary")], indirect=True)
+@pytest.mark.parametrize("use", ["ping", "query_primary"])
+def test_a_primary_that_is_replaced_behind_a_pooler_ends_the_reads_of_its_old_replica(
+    app: App, own: tuple[URL, URL], foreign: URL, use: str
+) -> None:
+    for _ in range(2):
+        getattr(app.face, use)()
+        assert app.rows() == [0, 0, 0]
+    app.primary.lead_to(foreign)
+    end_connections(own[0])
+    getattr(app.face, use)()
+    until(app.refuses)
+    app.replica.lead_to(foreign)
+    assert app.rows() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_only_connections_to_a_pooler_are_identified_again(
+    pair: Pair, pooler: Pooler, directory: Path, monkeypatch: pytest.MonkeyPatch, *, pooled: bool
+) -> None:
+    replica = pooler(pair.standby) if pooled else pair.standby
+
+    def count(use: Callable[[], object], connection: PGconn) -> tuple[int, int]:
+        """Return how many messages two uses send, and how many of these ask for the identity."""
+        log = directory / "messages"
+        with log.open("w") as file:
+            connection.trace(file.fileno())
+            use()
+            use()
+            connection.untrace()
+        sent = [line for line in log.read_text().splitlines() if "\tF\t" in line]
+        return len(sent), sum("pg_control_system" in line for line in sent)
+
+    def counts(use: Callable[[], object], connection: PGconn) -> None:
+        use()
+        monkeypatch.setattr(identity, "AGAIN_SECONDS", 1e9)
+        usual, identified = count(use, connection)
+        assert (usual > 0, identified) == (True, 0)
+        monkeypatch.setattr(identity, "AGAIN_SECONDS", 0)
+        more, identified = count(use, connection)
+        assert identified == (2 if pooled else 0)
+        assert (more > usual) == pooled
+
+    with Database(pair.primary.address, replica_address=replica, pool_size=1) as database:
+        with database.replica.session() as session:
+            connection = driver_connection(session.connection()).pgconn
+        counts(lambda: read(User).all(database.replica), connection)
+        counts(database.replica.ping, connection)
+
+    with asyncio.Runner() as loop:
+        tasks = AsyncDatabase(pair.primary.address, replica_address=replica, pool_size=1)
+
+        async def raw() -> PGconn:
+            async with tasks.replica.engine.connect() as opened:
+                return async_driver_connection(await opened.get_raw_connection()).pgconn
+
+        async def query() -> None:
+            await read(User).all(tasks.replica)
+
+        connection = loop.run(raw())
+        counts(lambda: loop.run(query()), connection)
+        counts(lambda: loop.run(tasks.replica.ping()), connection)
+        loop.run(tasks.close())

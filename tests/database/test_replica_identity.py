@@ -35,6 +35,9 @@ class Sync:
     def lsn(self) -> str:
         return self.database.current_lsn()
 
+    def query_primary(self) -> int:
+        return len(read(User).all(self.database))
+
     def query(self) -> int:
         return len(read(User).all(self.database.replica))
 
@@ -62,6 +65,12 @@ class Async:
 
     def lsn(self) -> str:
         return self._loop.run(self.database.current_lsn())
+
+    def query_primary(self) -> int:
+        async def work() -> int:
+            return len(await read(User).all(self.database))
+
+        return self._loop.run(work())
 
     def query(self) -> int:
         async def work() -> int:
@@ -95,9 +104,13 @@ class Place:
         self.link, self.name = link, name
 
     def lead_to(self, address: URL | None) -> None:
-        self.link.unlink(missing_ok=True)
-        if address is not None:
-            self.link.symlink_to(str(address.query["host"]))
+        if address is None:
+            self.link.unlink(missing_ok=True)
+            return
+        # In one step, so that nothing finds no server.
+        new = self.link.with_name(f"{self.link.name}.new")
+        new.symlink_to(str(address.query["host"]))
+        new.rename(self.link)
 
     @property
     def address(self) -> URL:

@@ -25,10 +25,11 @@ from tatame_db.database.citus import (
 from tatame_db.database.connecting import DatabasePool, PoolStatistics
 from tatame_db.database.dialect import OLDEST_SERVER, SCHEMA, qualify
 from tatame_db.database.driver import check_intervals, driver_connection, is_gone
-from tatame_db.database.errors import CitusNotLoaded, DatabaseClosed, ServerTooOld, TransactionAborted
+from tatame_db.database.errors import CitusNotLoaded, DatabaseClosed, NotAReplica, ServerTooOld, TransactionAborted
 from tatame_db.database.failures import hide_row, is_stale, note_wish, serve_by_pooler, statement_error
 from tatame_db.database.fork import survive_fork
 from tatame_db.database.health import Health, Probe
+from tatame_db.database.identity import IDENTIFIED, Identified
 from tatame_db.database.idle import IdleConnections
 from tatame_db.database.observer import Callback, Observer, log_safely, observe_sessions
 from tatame_db.database.options import DatabaseOptions, Options, check_seconds
@@ -120,7 +121,7 @@ class Connections:
         self.streams = OpenStreams(self.address)
         """The streams that hold a connection."""
         self._closed = self._warned = False
-        self._is_pooled = False
+        self.is_pooled = False
         """Whether the last new connection led to a pooler."""
 
     _idle_connections: ClassVar[type[IdleConnections]] = IdleConnections
@@ -248,7 +249,7 @@ class Connections:
         if not self.shares_transaction:
             end_setup()
             driver = driver_connection(entry)
-            setup.set(Setup(driver, self.options.pool_timeout_seconds, is_pooled=self._is_pooled))
+            setup.set(Setup(driver, self.options.pool_timeout_seconds, is_pooled=self.is_pooled))
             if _is_standby(driver.pgconn):
                 entry.info[_LOWERED] = _lower_isolation(connection)
 
@@ -264,9 +265,11 @@ class Connections:
         if has_citus and not is_loaded:
             raise CitusNotLoaded(address=self.address)
         know(self._sync_engine, has_citus=has_citus)
-        entry.info["pooled"] = self._is_pooled = not direct
+        entry.info["pooled"] = self.is_pooled = not direct
         if not direct:
             serve_by_pooler(driver.pgconn)
+            if self._is_compared:
+                entry.info[IDENTIFIED] = Identified()
             # PgBouncer and Supabase lend each transaction another session, which knows no statement prepared before.
             driver.prepare_threshold = None
             self._warn_of_pooler()
@@ -276,6 +279,30 @@ class Connections:
         cursor.close()
         connection.commit()
         end_setup()
+        self._compare(connection, entry)
+
+    @property
+    def _is_compared(self) -> bool:
+        """Whether the server is compared with another one."""
+        return False
+
+    def _compare(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+        """Compare the server with another one, as a replica with its primary.
+
+        Raises `NotAReplica`.
+        """
+
+    def _compare_again(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+        """Compare the server that a pooler leads to now. The pool opens a new connection in place of one that fails."""
+        # The identity is then one statement without a transaction, and the next user sets what it needs.
+        connection.autocommit = True
+        entry.info[IDENTIFIED].renew()
+        try:
+            self._compare(connection, entry)
+        except (NotAReplica, psycopg.Error) as error:
+            if (watch := setup.get()) is not None and watch.has_expired:
+                raise
+            raise DisconnectionError("the pooler may lead to another server") from error
 
     def _warn_of_pooler(self) -> None:
         if self._statement_timeout_ms is not None and not self._warned:
@@ -348,6 +375,9 @@ class Connections:
         self._idle.take(entry)
 
     def _make_ready(self, connection: DBAPIConnection, entry: ConnectionPoolEntry, _: object) -> None:
+        identified: Identified | None = entry.info.get(IDENTIFIED)
+        if identified is not None and identified.is_old:
+            self._compare_again(connection, entry)
         if skip_checkout_checks.get():
             return
         driver = driver_connection(entry)

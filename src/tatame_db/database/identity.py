@@ -1,5 +1,7 @@
 """Whether a replica has the data of the primary: compared at each new connection of either.
 
+Behind a pooler a connection outlives its server, and is identified again every some seconds when a caller takes it.
+
 The server at an address may be replaced while an app runs, and the primary may be away when a replica is connected. So
 each open connection to a replica is compared again once the primary's identity is known again, and ended if it differs.
 """
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 AGAIN_SECONDS = 5.0
 """How long an identity counts as known, and after how long a primary that did not answer is asked again."""
+
+IDENTIFIED = "identified"
+"""The name in `info` of when the server was identified; only connections to poolers have it."""
 
 _IDENTITY = "SELECT {cluster}, oid::bigint FROM pg_database WHERE datname = current_database()"
 
@@ -64,6 +69,24 @@ def identify(connection: DBAPIConnection) -> Identity:
     return Identity(cluster, database)
 
 
+class Identified:
+    """When the server behind a connection to a pooler was identified last: it may be another one by now."""
+
+    __slots__ = ("_at",)
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Count from now."""
+        self._at = time.monotonic()
+
+    @property
+    def is_old(self) -> bool:
+        """Whether it has to be identified again before a caller uses it."""
+        return time.monotonic() >= self._at + AGAIN_SECONDS
+
+
 class Comparison:
     """Compares the connections of a replica with the primary; connections of other threads may be opened meanwhile."""
 
@@ -76,17 +99,22 @@ class Comparison:
         self._timer: threading.Timer | None = None
 
     def difference(self, driver: AnyConnection, identity: Identity) -> str | None:
-        """Return how the server of a new connection differs from the primary, as far as that is known.
+        """Return how the server of a connection differs from the primary, as far as that is known.
 
-        The primary is asked unless it was a moment ago, and before a difference is reported: both may be replaced.
+        The primary is asked before a difference is reported: both may be replaced. For a new connection it is asked in
+        any case, unless it was a moment ago.
         """
-        if time.monotonic() >= self._known_until or self._differs(identity):
+        with self._lock:
+            is_new = driver not in self._open
+            # What is learnt about the primary does not end the connection by its former identity.
+            self._open[driver] = identity
+        if self._differs(identity) or (is_new and time.monotonic() >= self._known_until):
             self._ask(self._ask_primary)
         if difference := self._differs(identity):
+            with self._lock:
+                self._open.pop(driver, None)
             return difference
-        with self._lock:
-            self._open[driver] = identity
-        if time.monotonic() >= self._known_until:
+        if is_new and time.monotonic() >= self._known_until:
             self._ask_later()
         return None
 

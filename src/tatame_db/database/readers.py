@@ -82,8 +82,11 @@ class WithReplica(Connections):
         """The server of `replica`, in the words of `session.info`."""
         return "primary" if self.replica.address == self.address else "replica"
 
-    def _prepare(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
-        super()._prepare(connection, entry)
+    @property
+    def _is_compared(self) -> bool:
+        return self.options.replica_address is not None
+
+    def _compare(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
         replica = self._replica
         if isinstance(replica, ReplicaConnections) and replica.address != self.address:
             # The pool ends it.

@@ -69,8 +69,11 @@ class ReplicaConnections(Connections):
         """Compares the server with the primary."""
         return Comparison(self._ask_primary, self._ask_primary_in_thread)
 
-    def _prepare(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
-        super()._prepare(connection, entry)
+    @property
+    def _is_compared(self) -> bool:
+        return self.address != self.primary.address
+
+    def _compare(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
         # The pool ends it.
         driver = driver_connection(entry)
         setup.set(Setup(driver, self.options.pool_timeout_seconds, is_pooled=entry.info["pooled"]))
@@ -80,7 +83,7 @@ class ReplicaConnections(Connections):
             cursor.execute(_ALWAYS_READ_ONLY)
             cursor.close()
             connection.commit()
-        if self.address == self.primary.address:
+        if not self._is_compared:
             return
         identity = identify(connection)
         end_setup()

@@ -140,6 +140,10 @@ class Dispatcher:
             pipe = self._pipe_for_alone()
             if pipe is None:
                 return
+            if pipe.identified is not None and pipe.identified.is_old and not pipe.is_new:
+                # The pool identifies the server behind the pooler again as it lends the connection.
+                self.return_to_pool(pipe)
+                continue
             # Had the server ended this session while it was idle, the outcome of a write would be unknown.
             pipe.read()
             if pipe.accepts:
@@ -205,6 +209,7 @@ class Dispatcher:
                 self._alone.extendleft(reversed(self._short))
                 self._short.clear()
         self.send_waiting()
+        pipe.is_new = False
         self.return_if_wanted(pipe)
         self._watch.start()
 

@@ -19,6 +19,7 @@ from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, Format, Transact
 
 from tatame_db.database.driver import driver_connection
 from tatame_db.database.errors import OutcomeUnknown
+from tatame_db.database.identity import IDENTIFIED
 from tatame_db.database.observer import SILENT, Observer
 from tatame_db.queries.engine.deadline import deadline_after
 from tatame_db.queries.engine.failures import is_stale
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
     from sqlalchemy import URL, PoolProxiedConnection
 
+    from tatame_db.database.identity import Identified
     from tatame_db.database.kept import KeptConnections
     from tatame_db.queries.engine.deadline import Deadline
     from tatame_db.queries.engine.plan import Parameters, Plan
@@ -60,6 +62,8 @@ class LeanConnection:
         """Where to put it between those calls."""
         self.is_changed = False
         """Whether a call has changed a setting of the session, which the next one must not see."""
+        self.identified: Identified | None = connection.info.get(IDENTIFIED)
+        """When the server behind a pooler was identified."""
         self.driver = driver
         self.observer: Observer = connection.info.get("observer", SILENT)
         self.address: URL | None = connection.info.get("address")

@@ -15,6 +15,7 @@ from psycopg.errors import error_from_result
 from psycopg.pq import ConnStatus, ExecStatus
 
 from tatame_db.database.driver import async_driver_connection
+from tatame_db.database.identity import IDENTIFIED
 from tatame_db.queries.engine.call import MAX_TRIES, Call, Step
 from tatame_db.queries.engine.failures import is_stale
 from tatame_db.queries.engine.loss import Loss, ends_session, error_after_loss, is_cancelled, loss_of
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
     from sqlalchemy import PoolProxiedConnection
 
+    from tatame_db.database.identity import Identified
     from tatame_db.queries.engine.plan import Parameters, Plan
 
 # Numbers, because they are compared several times for each call.
@@ -76,6 +78,9 @@ class Pipe:
         self._farewell: Loss | None = None
         # Behind a pooler each transaction may run in another session, which knows none of our names.
         self.is_direct = not connection.info.get("pooled")
+        self.identified: Identified | None = connection.info.get(IDENTIFIED)
+        self.is_new = True
+        """Whether it has just arrived, with the first call."""
         self._prepared = _prepared_statements(connection, self.driver) if self.is_direct else None
         self._pgconn.enter_pipeline_mode()
         self.driver.add_notice_handler(self._noticed)

@@ -49,9 +49,14 @@ def _checkout(database: Database, statement: Statement[Any], deadline: Deadline 
     pool: DatabasePool = database.engine.pool  # type: ignore[assignment]  # `Database` makes its engine with one
     kept: LeanConnection | None
     while kept := pool.kept.take():
-        if not kept.is_gone:
+        if kept.is_gone:
+            kept.discard()
+        elif kept.identified is not None and kept.identified.is_old:
+            # The pool identifies the server again as it lends the connection.
+            kept.release()
+            break
+        else:
             return kept  # type: ignore[no-any-return]  # queries keep nothing else
-        kept.discard()
     if deadline is None:
         return _from_pool(pool)
     return _from_pool_until(pool, statement, deadline)
