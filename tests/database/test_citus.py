@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session, aliased, joinedload, selectinload
 from tests.database.cituses import citus_database
 from tests.database.conftest import Client, serving
 from tests.database.moves import ask, contents
+from tests.database.test_write_models import Part
 from typer.testing import CliRunner
 
 from tatame_db import (
@@ -41,7 +42,7 @@ from tatame_db import (
 from tatame_db.cli import commands
 from tatame_db.database.address import readable
 from tatame_db.doctor import LINES, Verdict
-from tatame_db.queries.errors import DeadlineExceeded, RowRejected
+from tatame_db.queries.errors import DeadlineExceeded, RowRejected, WriteInvalid
 from tatame_db.schema import Checkin, Class, Gym, Notification, User
 from tatame_db.studio.access import open_access
 from tatame_db.testing.runs import Run
@@ -573,6 +574,31 @@ def _(ground: Ground) -> None:
     assert caught.value.position == 1
 
 
+@use("rows of a partitioned table, also without a partition")
+def _(ground: Ground) -> None:
+    part: Any = Part
+    with ground.database.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE parts (id int PRIMARY KEY, name text) PARTITION BY RANGE (id)")
+        connection.exec_driver_sql("CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (50000)")
+        if ground.is_citus:
+            connection.exec_driver_sql("SELECT create_distributed_table('parts', 'id')")
+    try:
+        for number in (2, 20_000):
+            rows = [{"id": number, "name": "fits"} for number in range(number)]
+            rows[1]["id"] = 50_000
+            with pytest.raises(RowRejected, match="row 1 for Part: belongs to no partition of the table"):
+                insert_many(part, rows).run(ground.database)
+        with pytest.raises(WriteInvalid, match="cannot be counted, because its table has partitions"):
+            upsert(part, [{"id": 7, "name": "new"}], by=[part.id]).run(ground.database)
+        assert upsert(part, [{"id": 7, "name": "new"}], by=[part.id], returning=part.name).run(ground.database) == [
+            "new"
+        ]
+        assert ground.ask("SELECT count(*) FROM parts") == 1
+    finally:
+        with ground.database.engine.begin() as connection:
+            connection.exec_driver_sql("DROP TABLE parts")
+
+
 @use("a transaction that is tried again")
 def _(ground: Ground) -> None:
     def work(session: Session) -> int:
@@ -755,4 +781,4 @@ def test_a_use_has_the_same_result_on_citus(ground: Ground, name: str) -> None:
 
 
 def test_the_uses_are_those_that_the_documentation_counts() -> None:
-    assert len(USES) == 56
+    assert len(USES) == 57

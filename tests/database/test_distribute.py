@@ -193,6 +193,19 @@ def test_another_placement_is_refused_with_the_statement_that_undoes_it(coordina
     assert run(coordinator, "distribute --yes").exit_code == 0
 
 
+def test_a_partitioned_table_that_is_not_distributed_is_refused_before_the_first_step(coordinator: URL) -> None:
+    change(
+        coordinator,
+        "DROP TABLE attachments CASCADE",
+        "CREATE TABLE attachments (id int PRIMARY KEY) PARTITION BY RANGE (id)",
+    )
+    for arguments in ("distribute --dry-run", "distribute --yes"):
+        done = run(coordinator, arguments)
+        assert done.exit_code == 1
+        assert "Citus copies no partitioned table to every node: attachments" in done.output
+    assert ask(coordinator, "SELECT count(*) FROM pg_dist_partition") == [(0,)]
+
+
 def test_a_server_that_cannot_place_tables_is_refused(coordinator: URL) -> None:
     worker = nodes_of(coordinator)[1]
     for command in ("distribute --yes", "up", "migrate", "push --yes", "seed", "check", "status"):

@@ -319,8 +319,9 @@ def test_a_table_with_partitions_returns_rows_but_cannot_tell_new_ones(database:
         upsert(PART, rows, by=[PART.id]).run(database)
     assert "`returning=Part`" in raised.value.fix
     with pytest.raises(RowRejected, match="for Part: belongs to no partition of the table") as rejected:
-        insert_many(PART, [{"id": 250}]).run(database)
+        insert_many(PART, [{"id": 1}, {"id": 250}]).run(database)
     assert "or create the partition" in rejected.value.fix
+    assert (rejected.value.position, rejected.value.columns) == (1, ())
     assert columns(database, Part.id) == []
     for _ in range(2):
         assert upsert(PART, rows, by=[PART.id], returning=PART.id).run(database) == [150, 1]

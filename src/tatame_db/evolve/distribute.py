@@ -20,6 +20,7 @@ from tatame_db.evolve.distribute_errors import (
     CitusMissing,
     CopyNotCounted,
     MoveUnderWay,
+    PartitionsNotCopied,
     PlacedDifferently,
     PlacementFailed,
     RowsDiffer,
@@ -99,8 +100,8 @@ def distribute(
         []
 
     Raises `CitusMissing`, `NotCoordinator`, `WorkersMissing`, `PlacedDifferently`, `MoveUnderWay`, `CheckFailed`,
-    `SchemaBehind`, `TablesMissing`, `DistributionInvalid`, `PlacementFailed`, `RowsDiffer`, `ServerReadOnly`,
-    `RightsMissing`, `SessionsNotEnded`, `DirectAddressNeeded`.
+    `SchemaBehind`, `TablesMissing`, `DistributionInvalid`, `PartitionsNotCopied`, `PlacementFailed`, `RowsDiffer`,
+    `ServerReadOnly`, `RightsMissing`, `SessionsNotEnded`, `DirectAddressNeeded`.
     """
     with engine.connect() as connection:
         _refuse(connection, single_node=single_node)
@@ -158,8 +159,11 @@ FROM pg_dist_node WHERE noderole = 'primary' ORDER BY groupid
 
 
 def _plan(connection: Connection) -> Distribution:
-    """Find what is placed and what is to do. Raises `PlacedDifferently`."""
+    """Find what is placed and what is to do. Raises `PlacedDifferently`, `PartitionsNotCopied`."""
     found, wanted = places(connection) or {}, wanted_places()
+    copied = [public(name) for name, place in wanted.items() if place.kind == "reference"]
+    if partitioned := list(connection.scalars(text(_PARTITIONED), {"tables": copied})):
+        raise PartitionsNotCopied(tables=partitioned)
     if other := {
         name: place for name, place in found.items() if place.kind not in {"local", "managed"} and place != wanted[name]
     }:
@@ -199,6 +203,12 @@ def _replicate(connection: Connection) -> str:
 
 
 _REPLICATE = "replicate_reference_tables"
+
+
+_PARTITIONED = """
+SELECT relname::text FROM pg_class WHERE oid = ANY(CAST(CAST(:tables AS text[]) AS regclass[])) AND relkind = 'p'
+ORDER BY relname
+"""
 
 
 # A copied table stays on the disk of the coordinator, where no query sees it any more.

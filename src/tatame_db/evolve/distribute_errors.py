@@ -95,6 +95,23 @@ class PlacedDifferently(TatameError):
 
 
 @fact
+class PartitionsNotCopied(TatameError):
+    """Partitioned tables belong on every node by their models, and Citus only distributes them."""
+
+    tables: list[str]
+    what = "Citus copies no partitioned table to every node: {names}"
+    fix = (
+        "state `distributed` in the `info` of the model's `__table_args__`: the table is then distributed by its key,"
+        ' with all its partitions; see the page "Citus" of the documentation'
+    )
+
+    @property
+    def names(self) -> str:
+        """The tables."""
+        return ", ".join(self.tables)
+
+
+@fact
 class MoveUnderWay(TatameError):
     """A move is under way: its triggers and publications are on the tables."""
 

@@ -78,10 +78,23 @@ def check_unique(model: type[Base], key: tuple[str, ...]) -> None:
     examples = [", ".join(f"{model.__name__}.{name}" for name in sorted(names)) for names in keys]
     problem = f"no primary key or unique constraint consists of {', '.join(key)}"
     advice = f"name the columns of one: {' or '.join(f'`by=[{example}]`' for example in examples)}"
-    if cast("Any", model).__table__.dialect_options["postgresql"]["partition_by"]:
+    if is_partitioned(model):
         problem += f", because {PARTITIONED}"
         advice += f"; or {WITHOUT_KEY}"
     raise NotAKey(model=model.__name__, problem=problem, advice=advice)
+
+
+def uncountable(model: type[Base]) -> WriteInvalid:
+    """Return the error of an upsert whose new rows the server cannot tell from others."""
+    return WriteInvalid(
+        problem=f"the new rows of {model.__name__} cannot be counted, because its table has partitions or rules",
+        advice=f"pass `returning=`, such as `returning={model.__name__}`",
+    )
+
+
+def is_partitioned(model: type[Base]) -> bool:
+    """Return whether the table of a model is partitioned."""
+    return bool(cast("Any", model).__table__.dialect_options["postgresql"]["partition_by"])
 
 
 def described(argument: Any) -> str:

@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import ForeignKeyConstraint, PrimaryKeyConstraint, Table, UniqueConstraint, inspect
 
 from tatame_db.database.dialect import DIALECT
+from tatame_db.queries.arguments import is_partitioned
 from tatame_db.queries.errors import RowRejected
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ NO_PARTITION = (
 SHOWN_BYTES = 64
 
 _COPY_LINE = re.compile(r"^COPY .*?, \S+ (\d+)(?:, \S+ (\w+))?", re.MULTILINE)
-_KEY = re.compile(r"\((.+?)\)=\(")
+_KEY = re.compile(r"\((.+?)\) ?= ?\(")
+_PARTITION_KEY = re.compile(r"\((.+?)\) = \(")
 
 
 def rejection(
@@ -56,16 +58,15 @@ def rejection(
 ) -> RowRejected | None:
     """Return the error for callers, or `None` if the server's error is not the fault of a row."""
     state = error.sqlstate or ""
+    is_unplaced = _has_no_partition(model, error)
     if error.diag.source_function == "ReportCopyError" and _KEY.search(error.diag.message_detail or ""):
         # In a COPY of many rows, Citus passes on what a node says without its SQLSTATE.
-        state = _UNKNOWN_KEY
+        state = "23514" if is_unplaced else _UNKNOWN_KEY
     if state not in REJECTIONS and state[:2] not in ROW_FAULTS:
         return None
     problem, advice = REJECTIONS.get(state, (f"has a value that PostgreSQL rejected (error {state})", CORRECT))
     if state == "23505" and not key:
         advice += "; `upsert` updates a row that exists"
-    if state == "23514" and error.diag.table_name and not error.diag.constraint_name:
-        problem, advice = NO_PARTITION
     columns = key if state == "21000" else _columns(model, error)
     if state == "23505" and columns and not any(set(columns) & set(batch.named) for batch in batches):
         # No row names the column, so its sequence made the value.
@@ -76,6 +77,9 @@ def rejection(
         # The key may be new in the database, and the second row repeats it.
         problem, advice = "has the same value in an earlier row", "keep one row for each value"
         del positions[0]
+    if is_unplaced:
+        # The columns of the bounds are right for another partition.
+        (problem, advice), columns = NO_PARTITION, ()
     name = _without_shard(model, error, error.diag.constraint_name)
     if not columns and state == "23502":
         problem = "has a NULL where PostgreSQL allows none"
@@ -89,6 +93,17 @@ def rejection(
         problem=problem.format(constraint=f"the constraint `{name}`" if name else "a constraint"),
         advice=advice,
     )
+
+
+def _has_no_partition(model: type[Base], error: psycopg.Error) -> bool:
+    """Return whether a row belongs to no partition of the model's table; Citus passes on no name of a table then."""
+    diagnosis = error.diag
+    if error.sqlstate == "23514" and diagnosis.table_name and not diagnosis.constraint_name:
+        return True
+    is_of_node = diagnosis.source_function in {"ReportCopyError", "ReportResultError"}
+    detail = diagnosis.message_detail or ""
+    # Such as `Partition key of the failing row contains (at) = (2030-01-01 00:00:00).`
+    return is_of_node and is_partitioned(model) and bool(_PARTITION_KEY.search(detail))
 
 
 def _columns(model: type[Base], error: psycopg.Error) -> tuple[str, ...]:

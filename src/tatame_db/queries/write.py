@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeAlias, T
 import msgspec
 from sqlalchemy.exc import DBAPIError
 
+from tatame_db.database.errors import NotOnCitus
 from tatame_db.errors import counted
 from tatame_db.queries.arguments import (
     PARTITIONED,
     WITHOUT_KEY,
     check_model,
     check_unique,
+    is_partitioned,
     key_columns,
     returned_columns,
+    uncountable,
 )
-from tatame_db.queries.errors import AnswerNotReadable, NotAKey, RowsSkipped, ValueNotReadable, WriteInvalid
+from tatame_db.queries.errors import AnswerNotReadable, NotAKey, RowsSkipped, ValueNotReadable
 from tatame_db.queries.learn import learns, learns_async
 from tatame_db.queries.rejections import rejection
 from tatame_db.queries.run import (
@@ -125,7 +128,7 @@ class Write(msgspec.Struct, Generic[R_co], frozen=True):
             answers = fetch_all(target, calls) if calls else []
             if self._is_unwritten(calls, answers) and learns(target):
                 answers = fetch_all(target, self._calls_for(target))
-        except (ValueNotReadable, DBAPIError) as error:
+        except (ValueNotReadable, NotOnCitus, DBAPIError) as error:
             self._fail(target, error)
         return self._checked(target, answers)
 
@@ -139,7 +142,7 @@ class Write(msgspec.Struct, Generic[R_co], frozen=True):
             answers = await fetch_all_async(target, calls) if calls else []
             if self._is_unwritten(calls, answers) and await learns_async(target):
                 answers = await fetch_all_async(target, self._calls_for(target))
-        except (ValueNotReadable, DBAPIError) as error:
+        except (ValueNotReadable, NotOnCitus, DBAPIError) as error:
             self._fail(target, error)
         return self._checked(target, answers)
 
@@ -178,18 +181,18 @@ class Write(msgspec.Struct, Generic[R_co], frozen=True):
     def _copied_rows(self) -> Iterable[Sequence[Any]]:
         return (msgspec.structs.astuple(row) for batch in self.batches for row in batch.rows)
 
-    def _fail(self, target: SyncTarget | AsyncTarget, error: ValueNotReadable | DBAPIError) -> NoReturn:
+    def _fail(self, target: SyncTarget | AsyncTarget, error: ValueNotReadable | NotOnCitus | DBAPIError) -> NoReturn:
         """Name the row that the server rejected, or say what became of rows whose answer cannot be read."""
         if isinstance(error, ValueNotReadable):
             outcome = outcome_of_unread(target, len(self.batches))
             raise AnswerNotReadable(name=error.name, outcome=outcome) from None
+        if isinstance(error, NotOnCitus):
+            if self.counts_new_rows and is_partitioned(self.model):
+                raise uncountable(self.model) from error
+            raise error
         reason = cast("psycopg.Error", error.orig)
         if reason.sqlstate == "0A000" and self.counts_new_rows:
-            model = self.model.__name__
-            raise WriteInvalid(
-                problem=f"the new rows of {model} cannot be counted, because its table has partitions or rules",
-                advice=f"pass `returning=`, such as `returning={model}`",
-            ) from error
+            raise uncountable(self.model) from error
         if reason.sqlstate == "42P10":
             raise NotAKey(
                 model=self.model.__name__,
