@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event
 
 import psycopg
 import pytest
@@ -23,6 +24,7 @@ from tatame_db.database.citus import know, knows_citus
 from tatame_db.database.errors import NodeUnavailable
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.doctor import Finding, Verdict
+from tatame_db.evolve import silent_nodes
 from tatame_db.evolve.distribute_errors import CopyNotCounted
 from tatame_db.evolve.placement import wanted_places
 from tatame_db.schema import Base, Checkin, DistributionInvalid, User
@@ -291,6 +293,39 @@ def test_a_step_that_is_committed_is_not_called_a_rollback_if_its_copies_cannot_
         placement = evolve.status(database.engine).placement
         assert placement is not None
         assert placement["roles"] == "on every node"
+
+
+def test_the_node_that_was_lost_is_named_during_a_step_and_after_it(
+    coordinator: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = nodes_of(coordinator)[2]
+    name = f"{away.host}:{away.port}"
+    elsewhere = away.set(database="postgres")
+    monkeypatch.setattr(silent_nodes, "SECONDS", 0.05)
+
+    def lose(_: evolve.PlacementStep) -> None:
+        change(
+            elsewhere,
+            f"ALTER DATABASE {away.database} ALLOW_CONNECTIONS false",
+            f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{away.database}'",
+        )
+
+    with Database(coordinator) as database:
+        with pytest.raises(CopyNotCounted, match=f"^{name} did not count its copy of roles"):
+            evolve.distribute(database.engine, agree=lambda _: True, on_step=lose)
+        named = Event()
+        found: list[str] = []
+
+        def name_nodes(nodes: list[str]) -> None:
+            found.extend(nodes)
+            named.set()
+
+        with silent_nodes.watched(coordinator, name_nodes):
+            assert named.wait(60)
+        assert found == [name]
+        change(elsewhere, f"ALTER DATABASE {away.database} ALLOW_CONNECTIONS true")
+        assert evolve.distribute(database.engine, agree=lambda _: True)
+        assert evolve.check(database.engine).failed == []
 
 
 def test_a_node_that_is_added_gets_its_copies_even_between_two_steps(coordinator: URL) -> None:

@@ -53,12 +53,17 @@ def distribute(
         done.append(step)
         console.say(step.sql)
 
+    def on_silence(nodes: list[str]) -> None:
+        answer = "does not answer" if len(nodes) == 1 else "do not answer"
+        console.say(f"waiting for {', '.join(nodes)}, which {answer}; Ctrl-C rolls this step back")
+
     try:
         found = evolve.distribute(
             target.database.engine,
             agree=agree,
             single_node=single_node,
             on_step=on_step,
+            on_silence=on_silence,
             timeouts=timeouts(lock_timeout),
         )
     except KeyboardInterrupt as stopped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ from tatame_db.evolve.placement import (
     wanted_places,
 )
 from tatame_db.evolve.sessions import end_sessions, other_sessions
+from tatame_db.evolve.silent_nodes import watched
 from tatame_db.evolve.status import refuse_incomplete, table_sizes
 from tatame_db.evolve.worker import refuse_worker
 from tatame_db.roles import explained
@@ -85,6 +87,7 @@ def distribute(
     agree: Callable[[Distribution], bool],
     single_node: bool = False,
     on_step: Callable[[PlacementStep], None] = ignore,
+    on_silence: Callable[[list[str]], None] = ignore,
     timeouts: Timeouts | None = None,
 ) -> Distribution | None:
     """Place the tables on the nodes of Citus; return what was done, or `None` if `agree` refused.
@@ -94,7 +97,8 @@ def distribute(
 
     A table whose model states `distributed` is distributed by its key, and each other is copied to every node. A step
     is a transaction, which locks all tables and counts the rows before and after it: what is stopped or killed is
-    continued by another call. `agree` is called before the first step, and not if there is nothing to do.
+    continued by another call. `agree` is called before the first step, and not if there is nothing to do. `on_silence`
+    is called from a thread, with the nodes that do not answer while a step waits for them.
 
         >>> evolve.distribute(engine, agree=lambda planned: True).steps
         []
@@ -121,7 +125,8 @@ def distribute(
             end_sessions(connection)
         for number, step in enumerate(planned.steps):
             try:
-                _run(connection, step, on_step)
+                with watched(engine.url, on_silence):
+                    _run(connection, step, on_step)
             except DBAPIError as error:
                 connection.rollback()
                 raise _failed(connection, error, step, number, len(planned.steps)) from error
@@ -290,13 +295,22 @@ def _refuse_unequal_copies(connection: Connection, name: str) -> None:
         connection.rollback()
         # The step is committed by now, so its failure would be wrong.
         reason = error.reason if isinstance(error, NodeUnavailable) else postgres_message(connection, error)
-        raise CopyNotCounted(table=name, node="the coordinator", message=reason) from error
+        raise CopyNotCounted(table=name, node=_named_node(connection, reason), message=reason) from error
     connection.rollback()
     for copy in copies:
         if not copy.success:
             raise CopyNotCounted(table=name, node=copy.node, message=copy.result)
         if int(copy.result) != rows:
             raise RowsDiffer(table=name, before=rows, after=int(copy.result), where=f" on {copy.node}", stays=True)
+
+
+def _named_node(connection: Connection, reason: str) -> str:
+    """Return the node that a message of the coordinator names: it could not reach it."""
+    nodes = [node.address for node in connection.execute(text(_NODES))]
+    connection.rollback()
+    return next(
+        (node for node in nodes if re.search(rf"(?<![\w.-]){re.escape(node)}(?!\d)", reason)), "the coordinator"
+    )
 
 
 def _count(connection: Connection, name: str) -> int:

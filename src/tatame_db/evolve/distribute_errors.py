@@ -184,4 +184,4 @@ class CopyNotCounted(TatameError):
     message: str
     what = "{node} did not count its copy of {table}: {message}"
     means = "The table is placed, and its copies are not compared. Nothing was removed from the coordinator."
-    fix = "look at the log of that node, then run the command again"
+    fix = "start that node if it does not answer, or look at its log; then run the command again"
