@@ -134,6 +134,12 @@ def test_a_month_that_the_job_cannot_create_makes_it_fail(database: Database) ->
         database.address, f"SELECT inhparent::regclass::text FROM pg_inherits WHERE inhrelid = '{month}'::regclass"
     ) == [("checkins",)]
 
+    # The months are where their table is, whatever is first on the path of the role.
+    run_as(database.address, f"DROP TABLE {later}", f'CREATE SCHEMA "{database.address.username}"', job)
+    found = f"SELECT relnamespace::regnamespace::text FROM pg_class WHERE relname = '{later}'"
+    assert run_as(database.address, found) == [("public",)]
+    run_as(database.address, f'DROP SCHEMA "{database.address.username}"')
+
 
 def test_the_seed_says_which_table_or_partition_it_lacks_without_values(database: Database) -> None:
     late = SeedPlan(gyms=1, members=5, days=5, until=bound(40).date())
