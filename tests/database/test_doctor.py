@@ -1458,7 +1458,7 @@ def test_ids_that_cannot_be_compared_are_not_good_and_hide_no_others(ward: Ward)
     assert finding.verdict == UNKNOWN
     for text in (
         "row-level security hides rows of versions.id from tatame_app",
-        "the default of tags.id computes with a sequence",
+        "whether the next default of tags.id is that of a row cannot be checked",
         "the last row by labels.id takes long",
         "app_stores.id: a query took longer than",
     ):

@@ -258,7 +258,78 @@ def test_a_default_that_computes_is_compared_with_the_type_and_not_with_the_sequ
         computes = number < len(computing)
         assert (column.computed, column.behind is None, column.sequence is None) == (computes, computes, computes)
         assert (column.share > 0.99) is computes
-    assert "codes.code" not in found
+    assert (found["codes.code"].computed, found["codes.code"].unique) == (True, True)
+
+
+LATE = {"late": "nextval('odd.\"Ids\"'::text)", "explicit": "nextval('odd.\"Ids\"'::text::regclass)"}
+
+
+def test_a_sequence_that_the_catalogue_does_not_name_is_found_or_not_judged(engine: Engine) -> None:
+    run(
+        engine,
+        "CREATE SCHEMA odd",
+        'CREATE SEQUENCE odd."Ids"',
+        "CREATE SEQUENCE near",
+        *(f"CREATE TABLE {name} (id integer PRIMARY KEY DEFAULT {default})" for name, default in LATE.items()),
+        "CREATE TABLE near_late (id integer PRIMARY KEY DEFAULT nextval('near'::text))",
+        "CREATE TABLE built (id integer PRIMARY KEY DEFAULT nextval(('ne' || 'ar')::regclass))",
+        "CREATE TABLE unknown (id integer PRIMARY KEY DEFAULT nextval('no_sequence'::text))",
+        "CREATE DOMAIN own AS integer DEFAULT nextval('near')",
+        "CREATE DOMAIN owner AS own",
+        "CREATE TABLE by_domain (id own PRIMARY KEY)",
+        "CREATE TABLE by_domains (id owner PRIMARY KEY)",
+        "CREATE TABLE not_by_domain (id own PRIMARY KEY DEFAULT 5)",
+        "CREATE TABLE none_by_domain (id own PRIMARY KEY DEFAULT NULL)",
+        "CREATE VIEW looked AS SELECT id FROM by_domain",
+        *(
+            f"INSERT INTO {name} VALUES (20)"
+            for name in [*LATE, "near_late", "by_domain", "by_domains", "not_by_domain", "none_by_domain"]
+        ),
+        """SELECT setval('odd."Ids"', 19), setval('near', 19)""",
+    )
+    found = {found.name: found for found in evolve.id_uses(engine)}
+    for name in ("late", "explicit", "near_late", "by_domain", "by_domains"):
+        assert found[f"{name}.id"].next_is_taken, name
+    for name in ("built", "unknown"):
+        assert (found[f"{name}.id"].computed, found[f"{name}.id"].sequence) == (True, None)
+    for name in ("not_by_domain", "none_by_domain"):
+        assert (found[f"{name}.id"].sequence, found[f"{name}.id"].computed) == (None, False)
+    assert not {"looked.id", "near", 'odd."Ids"', "odd.Ids"} & found.keys()
+    run(engine, """SELECT setval('odd."Ids"', 2147483647)""")
+    assert use(engine, "late.id").share == 1
+
+
+def test_a_column_that_is_no_number_is_not_compared(engine: Engine) -> None:
+    kinds = {"varchar(4)": 9_999, "char(4)": 9_999, "text": 2**63 - 1, "varchar": 2**63 - 1, "real": 2**63 - 1}
+    run(
+        engine,
+        "CREATE SEQUENCE n",
+        *(f"CREATE TABLE \"{kind}\" (id {kind} PRIMARY KEY DEFAULT nextval('n'))" for kind in kinds),
+        'CREATE TABLE shorter (id varchar(3) REFERENCES "varchar(4)")',
+        "CREATE TABLE names (id varchar(4) PRIMARY KEY)",
+        "SELECT setval('n', 500)",
+    )
+    found = {found.name: found for found in evolve.id_uses(engine)}
+    for kind, largest in kinds.items():
+        column = found[f"{kind}.id"]
+        assert (column.largest, column.of_sequence) == (999 if kind == "varchar(4)" else largest, 500)
+        assert (column.computed, column.compared, column.unique) == (True, False, True)
+    assert "names.id" not in found
+    run(engine, *use(engine, "varchar(4).id").enlarge.split("; "))
+    assert use(engine, "varchar(4).id").largest == 2**63 - 1
+
+
+def test_an_exclusion_by_equality_makes_a_number_unique(engine: Engine) -> None:
+    run(
+        engine,
+        "CREATE TABLE tags (id serial, EXCLUDE USING btree (id WITH =))",
+        "CREATE TABLE marks (id serial, EXCLUDE USING btree (id WITH =) WHERE (id > 0))",
+        "INSERT INTO tags VALUES (4)",
+        "INSERT INTO marks VALUES (4)",
+        "SELECT setval('tags_id_seq', 3), setval('marks_id_seq', 3)",
+    )
+    assert (use(engine, "tags.id").next_is_taken, use(engine, "tags.id").unique) == (True, True)
+    assert use(engine, "marks.id").taken is None
 
 
 def test_children_count_with_their_table_unless_they_have_a_sequence_of_their_own(engine: Engine) -> None:

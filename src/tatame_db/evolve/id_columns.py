@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+_TEXTS = "'{varchar,bpchar}'::regtype[]::oid[]"
 # A table of 8 MB is read within some milliseconds.
 _SMALL_PAGES = 1_024
 # The OIDs that PostgreSQL has for nextval(regclass) and for B-trees in every version.
@@ -19,49 +20,75 @@ space AS (
 )
 """
 """The schemas of the app: `public`, and those that the role may enter and that no extension has."""
-# The last number that a column of a type, with its precision, can hold.
-_LARGEST = """
-CASE base WHEN 'smallint'::regtype THEN 32767 WHEN 'integer'::regtype THEN 2147483647
-    WHEN 'bigint'::regtype THEN 9223372036854775807
+# The last number that a column of a type, with its precision, can hold. It is not known of all types.
+_LARGEST = f"""
+CASE WHEN base = 'smallint'::regtype THEN 32767 WHEN base = 'integer'::regtype THEN 2147483647
+    WHEN base = ANY({_TEXTS}) AND typmod >= 4 THEN (10::numeric ^ least(typmod - 4, 18) - 1)::bigint
+    WHEN base IS DISTINCT FROM 'numeric'::regtype THEN 9223372036854775807
     ELSE CASE WHEN typmod < 0 THEN 9223372036854775807
         ELSE least(9223372036854775807, greatest(0, 10::numeric ^ least(19,
             ((typmod - 4) >> 16 & 65535) - (((typmod - 4 & 2047) # 1024) - 1024)) - 1))::bigint
     END
 END
 """
+_WIDEST = f"CASE WHEN base = ANY({_TEXTS}) THEN 'text' ELSE 'bigint' END"
 # For each key of one column, each other column that a sequence fills, and each other sequence that ends: the last id
-# that the sequence, its column and all columns that refer to it can hold. A sequence fills a column that has it as its
-# identity, or a default that is `nextval` and nothing else: the owner of a sequence need not be filled by it. Rows are
-# read for columns of unique indexes only, by an index that begins with the column, or if the table is small. Outside
-# of `public`, those that the role may read. A table with triggers of a move gets its sequence set when it is opened.
-# No function here waits for the lock of a table, as pg_get_expr does; the last value waits for that of a sequence.
+# that the sequence, its column and all columns that refer to it can hold. A sequence fills a column that has it as
+# its identity, or a default, its own or that of its domain, that is `nextval` and nothing else: the owner of a
+# sequence need not be filled by it. A text such as `nextval('ids'::text)` is looked up in each call, and the
+# catalogue shows no sequence for it: it is found by its name. A column of another type than a number, and a default
+# whose sequence is not found, are not compared. Rows are read for columns of unique indexes only, by an index that
+# begins with the column, or if the table is small. Outside of `public`, those that the role may read. A table with
+# triggers of a move gets its sequence set when it is opened. No function here waits for the lock of a table, as
+# pg_get_expr does for that of a table; the last value waits for that of a sequence.
 COLUMNS = f"""
 WITH RECURSIVE number (oid, base, typmod) AS (
     SELECT unnest, unnest, NULL::integer
-    FROM unnest('{{smallint,integer,bigint,numeric}}'::regtype[]::oid[])
+    FROM unnest('{{smallint,integer,bigint,numeric,varchar,bpchar}}'::regtype[]::oid[])
     UNION ALL
     SELECT t.oid, base, coalesce(typmod, nullif(t.typtypmod, -1))
     FROM number JOIN pg_type t ON t.typbasetype = number.oid AND t.typtype = 'd'
-), {SCHEMAS}, used AS (
-    SELECT s.seqrelid, l.relid, l.attnum, a.attname, a.attinhcount, l.computed
+), {SCHEMAS}, default_value AS (
+    SELECT 'pg_attrdef'::regclass AS classid, f.oid AS objid, f.adrelid AS relid, f.adnum AS attnum,
+        f.adbin::text AS tree, pg_get_expr(f.adbin, 0) AS sql
+    FROM pg_attrdef f JOIN pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum AND a.attgenerated = ''
+    UNION ALL
+    SELECT 'pg_type'::regclass, t.oid, a.attrelid, a.attnum, t.typdefaultbin::text, pg_get_expr(t.typdefaultbin, 0)
+    FROM pg_type t JOIN pg_attribute a ON a.atttypid = t.oid AND NOT a.atthasdef AND a.attidentity = ''
+    JOIN pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p')
+    WHERE t.typtype = 'd' AND t.typdefaultbin IS NOT NULL AND a.attnum > 0 AND NOT a.attisdropped
+), filling AS (
+    SELECT d.*, s.seqrelid
+    FROM default_value d LEFT JOIN LATERAL (
+        SELECT s.seqrelid FROM pg_depend JOIN pg_sequence s ON s.seqrelid = refobjid
+        WHERE classid = d.classid AND objid = d.objid AND refclassid = 'pg_class'::regclass AND deptype = 'n'
+        UNION ALL
+        SELECT s.seqrelid FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid
+        JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE strpos(d.sql, '::text)::regclass)') > 0 AND d.sql IN (SELECT format('nextval((%L::text)::regclass)', name)
+            FROM unnest(ARRAY[s.seqrelid::regclass::text, format('%I.%I', n.nspname, c.relname)]) AS name)
+    ) s ON true
+    WHERE s.seqrelid IS NOT NULL OR strpos(tree, ':funcid {_NEXTVAL} ') > 0
+), used AS (
+    SELECT l.seqrelid, l.relid, l.attnum, a.attname, a.attinhcount, l.computed
     FROM (
-        SELECT objid AS seqrelid, refobjid AS relid, refobjsubid AS attnum, false AS computed FROM pg_depend
+        SELECT objid AS seqrelid, refobjid AS relid, refobjsubid AS attnum, false AS computed
+        FROM pg_depend JOIN pg_sequence ON seqrelid = objid
         WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass AND deptype = 'i'
         UNION ALL
         -- All casts, explicit ones too, are functions of another format.
-        SELECT refobjid, adrelid, adnum, strpos(tree, ':funcid {_NEXTVAL} ') = 0
+        SELECT seqrelid, relid, attnum, seqrelid IS NULL OR strpos(tree, ':funcid {_NEXTVAL} ') = 0
             OR strpos(substr(tree, strpos(tree, ':funcformat 0 ') + 1), ':funcformat 0 ') > 0
             OR tree ~ '[{{](?!(FUNCEXPR|CONST|RELABELTYPE|COERCETODOMAIN|COERCEVIAIO) )[A-Z]'
-        FROM pg_depend JOIN pg_attrdef f ON f.oid = objid CROSS JOIN LATERAL (SELECT adbin::text AS tree OFFSET 0) t
-        WHERE classid = 'pg_attrdef'::regclass AND refclassid = 'pg_class'::regclass AND deptype = 'n'
+        FROM filling
     ) l
-    JOIN pg_sequence s ON s.seqrelid = l.seqrelid
     JOIN pg_attribute a ON a.attrelid = l.relid AND a.attnum = l.attnum
 ), link AS (
     -- A partition, or another child, has the default of its table, whose rows contain its own.
     SELECT * FROM used WHERE attinhcount = 0 OR NOT EXISTS (
         SELECT FROM pg_inherits i JOIN used parent ON parent.relid = i.inhparent
-        WHERE i.inhrelid = used.relid AND (parent.attname, parent.seqrelid) = (used.attname, used.seqrelid))
+        WHERE i.inhrelid = used.relid AND parent.attname = used.attname
+            AND parent.seqrelid IS NOT DISTINCT FROM used.seqrelid)
 ), sequence AS (
     SELECT s.*, c.relname, c.relowner, space.prefix,
         CASE WHEN s.seqincrement > 0 AND s.seqmax < 9223372036854775807
@@ -87,11 +114,12 @@ WITH RECURSIVE number (oid, base, typmod) AS (
 ), key AS (
     SELECT c.oid AS relid, c.relname, c.relnamespace, c.relowner, space.prefix, a.attnum, a.attname, largest,
         base = 'numeric'::regtype AS decimal,
-        CASE WHEN a.atttypid <> 'bigint'::regtype
-            THEN format('ALTER TABLE %s ALTER COLUMN %I TYPE bigint', c.oid::regclass, a.attname) END AS enlarge,
+        CASE WHEN a.atttypid NOT IN ('bigint'::regtype, 'text'::regtype)
+            THEN format('ALTER TABLE %s ALTER COLUMN %I TYPE %s', c.oid::regclass, a.attname, {_WIDEST})
+        END AS enlarge, NOT is_number AS written,
         EXISTS (SELECT FROM pg_attribute t WHERE t.attrelid = c.oid AND t.attname = 'created_at'
             AND t.atttypid IN ('timestamp'::regtype, 'timestamptz'::regtype)) AS timed,
-        coalesce(x.alone, false) AS alone, k.computed, coalesce(x.in_key, false) AS in_key,
+        coalesce(x.alone, false) AS alone, k.computed OR NOT is_number AS computed, coalesce(x.in_key, false) AS in_key,
         coalesce(x.leading, false) OR (c.relkind = 'r' AND c.relpages <= {_SMALL_PAGES}) AS found,
         has_table_privilege(c.oid, 'SELECT') AS readable, c.relkind = 'r' AND c.relhassubclass AS inherited,
         NOT EXISTS (
@@ -101,24 +129,27 @@ WITH RECURSIVE number (oid, base, typmod) AS (
     JOIN pg_class c ON c.oid = k.relid
     JOIN space ON space.oid = c.relnamespace
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
-    JOIN (SELECT oid, base, typmod AS domain_typmod FROM number) n ON n.oid = a.atttypid
+    LEFT JOIN (SELECT oid, base, typmod AS domain_typmod FROM number) n ON n.oid = a.atttypid
     CROSS JOIN LATERAL (SELECT coalesce(domain_typmod, a.atttypmod) AS typmod) m
-    CROSS JOIN LATERAL (SELECT {_LARGEST} AS largest) l
+    CROSS JOIN LATERAL (SELECT {_LARGEST} AS largest, base IS NOT NULL AND base <> ALL({_TEXTS}) AS is_number) l
     CROSS JOIN LATERAL (
         SELECT bool_or(complete AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum) AS alone,
             bool_or(complete AND a.attnum = ANY((i.indkey::int2[])[0:i.indnkeyatts - 1])) AS in_key,
             bool_or(i.indpred IS NULL AND i.indkey[0] = a.attnum AND ic.relam = {_BTREE}) AS leading
         FROM pg_index i
         JOIN pg_class ic ON ic.oid = i.indexrelid
-        CROSS JOIN LATERAL (SELECT i.indisunique AND i.indpred IS NULL AS complete) u
+        CROSS JOIN LATERAL (SELECT i.indpred IS NULL AND (i.indisunique OR EXISTS (
+            SELECT FROM pg_constraint e WHERE e.conindid = i.indexrelid AND e.contype = 'x' AND NOT EXISTS (
+                SELECT FROM unnest(e.conexclop) AS o (oid) JOIN pg_operator p USING (oid) WHERE p.oprname <> '=')
+        )) AS complete) u
         WHERE i.indrelid = c.oid AND i.indisvalid
     ) x
     WHERE (space.is_public OR has_table_privilege(c.oid, 'SELECT'))
-        AND ((k.relid, k.attnum) IN (SELECT relid, attnum FROM link) OR base <> 'numeric'::regtype)
+        AND ((k.relid, k.attnum) IN (SELECT relid, attnum FROM link) OR (is_number AND base <> 'numeric'::regtype))
 ), referring AS MATERIALIZED (
     SELECT k.confrelid AS relid, k.confkey[1] AS attnum, min(largest) AS largest,
-        string_agg(format('ALTER TABLE %s ALTER COLUMN %I TYPE bigint', k.conrelid::regclass, a.attname), '; '
-            ORDER BY k.oid) FILTER (WHERE a.atttypid <> 'bigint'::regtype) AS enlarge
+        string_agg(format('ALTER TABLE %s ALTER COLUMN %I TYPE %s', k.conrelid::regclass, a.attname, {_WIDEST}), '; '
+            ORDER BY k.oid) FILTER (WHERE a.atttypid NOT IN ('bigint'::regtype, 'text'::regtype)) AS enlarge
     FROM pg_constraint k
     JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = k.conkey[1]
     JOIN (SELECT oid, base, typmod AS domain_typmod FROM number) n ON n.oid = a.atttypid
@@ -130,8 +161,9 @@ WITH RECURSIVE number (oid, base, typmod) AS (
 SELECT format('%s%s.%s', key.prefix, key.relname, key.attname) AS name,
     format('%I.%I', (SELECT nspname FROM space WHERE oid = key.relnamespace), key.relname) AS place,
     format('%I', key.attname) AS column, key.timed, key.fills AND sequence.seqrelid IS NOT NULL AS fills, key.alone,
-    key.decimal, key.computed, key.inherited, key.in_key AND key.found AS reads,
-    key.in_key AND NOT key.found AS unindexed, key.in_key AND row_security_active(key.relid) AS hidden,
+    key.decimal, key.computed, key.inherited, key.in_key AND key.found AND NOT key.written AS reads,
+    key.in_key AND NOT key.found AND NOT key.written AS unindexed,
+    key.in_key AND row_security_active(key.relid) AS hidden,
     CASE WHEN sequence.seqincrement < 0
         THEN greatest(-key.largest - 1, -referring.largest - 1, sequence.seqmin)
         ELSE least(key.largest, referring.largest, sequence.seqmax) END AS largest,

@@ -57,7 +57,8 @@ class IdUse:
     step: int
     """The difference of two ids of the sequence, below 0 if it counts down; 1 without a sequence."""
     computed: bool
-    """Whether the default computes with a sequence, so that its next id cannot be compared with the rows."""
+    """Whether the next id cannot be compared with the rows: the default computes with a sequence, does not show which
+    one it is, or fills a column that is no number."""
     days_left: float | None
     """The days until the last id at the rate of the newest rows; `None` if that is unknown."""
     place: str | None

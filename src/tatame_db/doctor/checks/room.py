@@ -146,8 +146,8 @@ def _unread(examination: Examination, uses: list[IdUse], read: _Reading) -> Iter
 def _computed(uses: list[IdUse]) -> Iterator[Answer]:
     if names := [use.name for use in uses if use.computed and use.unique]:
         yield unknown(
-            f"the default of {named(names)} computes with a sequence, so whether its next id is that of a row cannot"
-            " be checked",
+            f"whether the next default of {named(names)} is that of a row cannot be checked: it computes with a"
+            " sequence, does not show which one it is, or fills a column that is no number",
             "compare the last row with the next value of the default by hand",
         )
 
