@@ -186,6 +186,11 @@ def test_a_statement_that_changes_many_placed_rows_asks(placed: Database, writer
         "CREATE INDEX ON checkins (note)",
     ):
         assert asked(writer, statement, yes=None)[0] == [], statement
+    writer.run("CREATE TABLE local AS SELECT 1 AS n")
+    writer.run("BEGIN; UPDATE checkins SET date = 'z' WHERE id = 1")
+    assert asked(writer, "DELETE FROM local", yes=False)[0] == ["deletes 1 row of local"]
+    assert asked(writer, "DELETE FROM checkins", yes=False)[0] == [f"deletes {checkins + 21} rows of checkins"]
+    writer.run("ROLLBACK")
     _, end = asked(writer, "DELETE FROM checkins", yes=True)
     assert end["done"]["command"] == f"DELETE {checkins + 21}"
     assert state()[0] == 0

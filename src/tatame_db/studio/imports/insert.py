@@ -185,7 +185,8 @@ class Import:
 
     async def _reason(self, row: Row, error: BaseException | None) -> BadRow:
         if isinstance(error, psycopg.errors.InsufficientPrivilege):
-            return BadRow(row.line, None, f"the row-level security of the table rejects the row: {message_of(error)}")
+            said = await without_shards(self.connection, message_of(error))
+            return BadRow(row.line, None, f"the row-level security of the table rejects the row: {said}")
         if not isinstance(error, psycopg.IntegrityError | psycopg.DataError):
             said = str(error).splitlines()[0]
             return BadRow(row.line, None, await without_shards(self.connection, said))

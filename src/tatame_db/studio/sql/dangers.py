@@ -200,7 +200,7 @@ async def effects_of(
     if not is_dangerous(statement):
         estimates = {oid: _estimate(before[oid]) for oid in effects.lost}
         lines = effects.describe(before, estimates) if effects.are_many else []
-        return lines + describe(statement, command, await _written(wire.driver, state.written), MOST_UNASKED)
+        return lines + describe(statement, command, await written_now(wire.driver), MOST_UNASKED)
     rows: dict[int, str] = {}
     if effects.lost:
         await attempt.return_to_mark()
@@ -211,18 +211,15 @@ async def effects_of(
                 pass
         wire.notices = notices
     lines = effects.describe(before, rows)
-    lines += describe(statement, command, await _written(wire.driver, state.written), 0)
+    written = await written_now(wire.driver)
+    new = {name: referring for name, referring in written.items() if name not in state.written}
+    # A table that the block wrote before is locked already, so it is meant if nothing else is.
+    lines += describe(statement, command, new or ({} if lines else written), 0)
     if not lines and statement.words[:1] == ("DROP",):
         lines = [f"runs {' '.join(statement.words[:2])}"]
     elif not lines and _converts(statement.words):
         lines = ["changes the values of a column, in every row"]
     return lines
-
-
-async def _written(driver: psycopg.AsyncConnection, earlier: Written) -> Written:
-    """Return the tables with uncounted rows that a statement wrote; all of the block if it wrote to none anew."""
-    now = await written_now(driver)
-    return {name: referring for name, referring in now.items() if name not in earlier} or now
 
 
 async def _count_rows(driver: psycopg.AsyncConnection, before: Tables, oids: list[int]) -> dict[int, str]:
