@@ -572,6 +572,12 @@ def _(ground: Ground) -> None:
     with pytest.raises(RowRejected) as caught:
         insert_many(Checkin, [{"user_id": 1}, {"user_id": -1}, {"user_id": 1}]).run(ground.database)
     assert caught.value.position == 1
+    # By a COPY, too.
+    for row, problem in (({"user_id": -1}, "refers to a row that does not exist"), ({"id": 1}, "already exists")):
+        rows = [{"id": 1_000_000 + number, "user_id": 1} for number in range(20_000)]
+        rows[7] |= row
+        with pytest.raises(RowRejected, match=f"row 7 for Checkin: `{next(iter(row))}` {problem}"):
+            insert_many(Checkin, rows).run(ground.database)
 
 
 @use("rows of a partitioned table, also without a partition")

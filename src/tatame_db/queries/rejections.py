@@ -61,7 +61,7 @@ def rejection(
     is_unplaced = _has_no_partition(model, error)
     if error.diag.source_function == "ReportCopyError" and _KEY.search(error.diag.message_detail or ""):
         # In a COPY of many rows, Citus passes on what a node says without its SQLSTATE.
-        state = "23514" if is_unplaced else _UNKNOWN_KEY
+        state = "23514" if is_unplaced else _state_of_key(model, error)
     if state not in REJECTIONS and state[:2] not in ROW_FAULTS:
         return None
     problem, advice = REJECTIONS.get(state, (f"has a value that PostgreSQL rejected (error {state})", CORRECT))
@@ -93,6 +93,16 @@ def rejection(
         problem=problem.format(constraint=f"the constraint `{name}`" if name else "a constraint"),
         advice=advice,
     )
+
+
+def _state_of_key(model: type[Base], error: psycopg.Error) -> str:
+    """Return the SQLSTATE of a key, by the constraint that the message of a node names with the number of a shard."""
+    message = error.diag.message_primary or ""
+    for name, constraint in constraints(model).items():
+        plain = re.escape(name.strip('"'))
+        if re.search(rf"\b{plain}_\d+\b", message):
+            return "23503" if isinstance(constraint, ForeignKeyConstraint) else "23505"
+    return _UNKNOWN_KEY
 
 
 def _has_no_partition(model: type[Base], error: psycopg.Error) -> bool:
