@@ -35,6 +35,7 @@ from tatame_db.database.observer import Callback, Observer, log_safely, observe_
 from tatame_db.database.options import DatabaseOptions, Options, check_seconds
 from tatame_db.database.session_state import CHANGED, asks_for_reads_only, changes_session
 from tatame_db.database.silence import Setup, end_setup, setup
+from tatame_db.database.standby import is_standby, lower_isolation
 from tatame_db.database.streams import OpenStreams
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.settings import Settings
@@ -250,8 +251,8 @@ class Connections:
             end_setup()
             driver = driver_connection(entry)
             setup.set(Setup(driver, self.options.pool_timeout_seconds, is_pooled=self.is_pooled))
-            if _is_standby(driver.pgconn):
-                entry.info[_LOWERED] = _lower_isolation(connection)
+            if is_standby(driver.pgconn):
+                entry.info[_LOWERED] = lower_isolation(connection)
 
     def _prepare(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
         driver = driver_connection(entry)
@@ -395,7 +396,7 @@ class Connections:
             return
         driver = driver_connection(entry)
         # One that was opened on a standby has a lower isolation than the primary's own, to which it was promoted.
-        promoted = entry.info.get(_LOWERED) and not _is_standby(driver.pgconn)
+        promoted = entry.info.get(_LOWERED) and not is_standby(driver.pgconn)
         if self._closed or driver.closed or promoted or CHANGED in entry.info or _is_changed(driver.pgconn):
             # A session may outlive the timeout of `close`, and no later `close` would end the connection it returns. Or
             # it has changed its role or a setting without LOCAL, and the next caller would see other rows or values. A
@@ -433,31 +434,6 @@ def _mark_changed(
         connection.info[CHANGED] = True
     if connection.info.get("pooled") and asks_for_reads_only(sql):
         note_wish(driver_connection(connection).pgconn, reads_only=True)
-
-
-def _is_standby(server: PGconn) -> bool:
-    return server.parameter_status(b"in_hot_standby") == b"on"
-
-
-def _lower_isolation(connection: DBAPIConnection) -> bool:
-    """Let a session on a standby read if the isolation of its role or database is serializable, and return whether.
-
-    A standby refuses each query of that isolation.
-    """
-    cursor = connection.cursor()
-    cursor.execute("SHOW default_transaction_isolation")
-    [(isolation,)] = cursor.fetchall()
-    is_lower = False
-    if str(isolation) == "serializable":
-        # A pooler may report what its server was before it was promoted.
-        cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
-        cursor.execute("SELECT pg_is_in_recovery()")
-        [(is_lower,)] = cursor.fetchall()
-    if is_lower:
-        cursor.execute("SET default_transaction_isolation = 'repeatable read'")
-    cursor.close()
-    connection.commit()
-    return bool(is_lower)
 
 
 def _is_changed(server: PGconn) -> bool:

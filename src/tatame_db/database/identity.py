@@ -126,8 +126,12 @@ class Comparison:
             foreign = [driver for driver, own in self._open.items() if own.difference(identity)]
         for driver in foreign:
             # Each user of a connection finds out that it has ended, whichever thread or loop it works in.
-            with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(driver.fileno())) as end:
-                end.shutdown(socket.SHUT_RDWR)
+            with suppress(psycopg.Error, OSError):
+                number = driver.fileno()
+                with socket.socket(fileno=os.dup(number)) as end:
+                    # Another thread may have closed it before the copy, and opened a new one with this number.
+                    if driver.fileno() == number:
+                        end.shutdown(socket.SHUT_RDWR)
 
     def stop(self) -> None:
         """Ask no more."""
