@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import secrets
@@ -27,7 +28,7 @@ from tests.forks import Zygote
 from tests.servers import create_data
 
 from tatame_db import backup, roles
-from tatame_db.backup import follow, point_in_time, receiver, silence
+from tatame_db.backup import follow, point_in_time, programs, receiver, silence
 from tatame_db.backup import slot as slots
 from tatame_db.backup.archive import read_archive
 from tatame_db.backup.manifest import read_manifest
@@ -656,6 +657,15 @@ def test_what_cannot_be_followed_is_refused(origin: EmbeddedServer, folder: Path
             connection.execute(
                 "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name ~ 'full'"
             )
+
+    def fill(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Also while the receiver has room left.
+        patch.setattr(os, "fsync", fill)
+        refused(origin.address, backup.ArchiveFull, "is full")
+    assert not list((folder / WAL).glob("*.new"))
     with following(origin.address, folder) as follower:
         follower.wait(write(origin.address, 1))
     state = read_state(folder)
@@ -771,8 +781,9 @@ def test_a_link_that_stalls_is_named_and_given_up_and_holds_no_follower(
             follower.wait(moment)
             flows.clear()
             follower.end()
-        # It has ended, and so does a command, at its second signal at once.
         flows.set()
+        report_standstill(address, flows, directory)
+        # A command ends at its second signal at once.
         environment = dict(os.environ) | {"DATABASE_URL": address.render_as_string(hide_password=False)}
         command = [sys.executable, "-m", "tatame_db", "backup", str(folder), "--follow", "--json"]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
@@ -781,7 +792,36 @@ def test_a_link_that_stalls_is_named_and_given_up_and_holds_no_follower(
             flows.clear()
             while process.poll() is None:
                 process.send_signal(signal.SIGTERM)
+                ask(here, "SELECT 1")
         assert process.returncode == 130
+
+
+class Stopped(Exception):
+    """Ends a backup."""
+
+
+def report_standstill(address: URL, flows: threading.Event, directory: Path) -> None:
+    """Hold what the server sends to a backup in each of its stages."""
+    words: list[str] = []
+
+    def hold(stage: str) -> None:
+        if stage in ("copying the server's files", "reading public.notes", "dumping the database"):
+            flows.clear()
+
+    def go_on(text: str) -> None:
+        words.append(text)
+        flows.set()
+        if text.startswith("the copy has not grown for"):
+            raise Stopped
+
+    with Database(address) as database, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(silence, "_COPY_SECONDS", 0.2)
+        patch.setattr(programs, "_LOOK_MS", 50)
+        with pytest.raises(Stopped):
+            backup.make(database, directory / "base", on_stage=hold, on_words=go_on)
+        with pytest.raises(Stopped):
+            backup.make_dump(database, directory / "dumps", on_stage=hold, on_words=go_on)
+    assert any(text.endswith("s, reading public.notes") for text in words)
 
 
 FULL = """

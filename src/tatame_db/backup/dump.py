@@ -18,6 +18,7 @@ from tatame_db.backup.manifest import LOGICAL, Manifest
 from tatame_db.backup.programs import dump, program_for
 from tatame_db.backup.record import system_identifier
 from tatame_db.backup.restored import contents_of, restored_scratch
+from tatame_db.backup.silence import Standstill, waiting
 from tatame_db.backup.verify import DUMP_FILES, list_dump
 from tatame_db.database.citus import knows_citus
 from tatame_db.database.driver import driver_connection
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import IO
 
+    from tatame_db.backup.contents import Connection
     from tatame_db.database.pool import Database
 
 _LOG_BYTES = 64 << 20
@@ -47,20 +49,22 @@ def make_dump(
     keep: int | None = None,
     jobs: int | None = None,
     on_stage: Callable[[str], None] = lambda _: None,
+    on_words: Callable[[str], None] = lambda _: None,
 ) -> Made:
     """Dump a database into a folder, prove the dump, then remove all but its newest `keep` dumps.
 
     As many tables as there are `jobs` are dumped at a time, each by a connection of its own, and one more reads.
 
     Every table is read in the snapshot that pg_dump uses, and again in a scratch server into which the dump was
-    restored: both have to be equal before it is a backup. The server needs no right but to read.
+    restored: both have to be equal before it is a backup. The server needs no right but to read. A server that sends
+    nothing is reported to `on_words` each minute.
 
     Raises `BackupRefused`, `BackupFailed`, `DumpRejected`, `DumpDiffers`, `BackupRunning`, `FolderUnusable`,
     `PlaceUnusable`, `SpaceMissing`, `OldBackupsStay`, `RightsMissing`, `DatabaseUnavailable`.
     """
 
     def write(part: Path, lock: IO[str]) -> Manifest:
-        return _write(database, part, lock, on_stage, jobs=jobs)
+        return _write(database, part, lock, on_stage, on_words, jobs=jobs)
 
     with database.engine.connect() as connection:
         if knows_citus(database.engine.dialect):
@@ -72,7 +76,13 @@ def make_dump(
 
 
 def _write(
-    database: Database, part: Path, lock: IO[str], on_stage: Callable[[str], None], *, jobs: int | None
+    database: Database,
+    part: Path,
+    lock: IO[str],
+    on_stage: Callable[[str], None],
+    on_words: Callable[[str], None],
+    *,
+    jobs: int | None,
 ) -> Manifest:
     address, data, begun = database.address, part / DATA, datetime.now(UTC)
     with explained(address, "backup --logical"), database.engine.connect() as connection:
@@ -88,9 +98,10 @@ def _write(
         facts: Any = driver.execute(_FACTS).fetchone()
         server_version, size, snapshot, standby, ended, roles = facts
         identifier = system_identifier(driver)
-        live = contents_of_dump(driver, lambda table: on_stage(f"reading {table}"))
+        live = _read(driver, on_stage, on_words)
         on_stage("dumping the database")
-        dump(program, address, data, snapshot=snapshot, jobs=jobs, lock=lock)
+        on_wait = Standstill(data, on_words).look
+        dump(program, address, data, snapshot=snapshot, jobs=jobs, lock=lock, on_wait=on_wait)
     files = list_dump(data)
     (part / DUMP_FILES).write_bytes(files)
     _sync([*data.iterdir(), part / DUMP_FILES])
@@ -127,6 +138,19 @@ def _write(
     manifest = replace(manifest, contents=found)
     manifest.write(part)
     return manifest
+
+
+def _read(driver: Connection, on_stage: Callable[[str], None], on_words: Callable[[str], None]) -> Contents:
+    reading = "the tables"
+
+    def begin(table: str) -> None:
+        nonlocal reading
+        reading = table
+        silence.heard()
+        on_stage(f"reading {table}")
+
+    with waiting(lambda text: on_words(f"{text}, reading {reading}")) as silence, silence.asking(driver):
+        return contents_of_dump(driver, begin)
 
 
 def _sync(files: list[Path]) -> None:

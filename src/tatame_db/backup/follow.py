@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ _QUICK_SECONDS = 0.1
 _TRIES = 4
 _PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 10.0
-_FULL = os.strerror(28)
+_FULL = os.strerror(errno.ENOSPC)
 
 _FACTS = """
 SELECT current_setting('server_version_num')::int / 10000, current_setting('server_version'), pg_is_in_recovery(),
@@ -120,6 +121,8 @@ def follow_wal(
         try:
             _Follower(database, folder, choices or FollowChoices(), stop or Event(), lock, on_received, on_words).run()
         except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise ArchiveFull(folder=folder, slot=slot_of(folder)) from error
             raise FolderUnusable(folder=folder, reason=error.strerror or str(error)) from error
 
 

@@ -28,6 +28,7 @@ from tatame_db.backup.manifest import BASE, Manifest
 from tatame_db.backup.programs import ProgramRejected, base_backup, program_for, verify_files
 from tatame_db.backup.removal import remove_old
 from tatame_db.backup.restored import SETTINGS, contents_of, restored_scratch, surplus_log
+from tatame_db.backup.silence import Standstill, waiting
 from tatame_db.backup.verify import FILES, checksum_of
 from tatame_db.database.citus import knows_citus
 from tatame_db.database.dialect import quoted
@@ -80,7 +81,12 @@ class _Source:
 
 
 def make(
-    database: Database, folder: Path, *, keep: int | None = None, on_stage: Callable[[str], None] = lambda _: None
+    database: Database,
+    folder: Path,
+    *,
+    keep: int | None = None,
+    on_stage: Callable[[str], None] = lambda _: None,
+    on_words: Callable[[str], None] = lambda _: None,
 ) -> Made:
     """Make a base backup of the server of a database in a folder, prove it, then remove old ones.
 
@@ -88,7 +94,8 @@ def make(
 
     The files are verified by their checksums, restored into a scratch server on this machine, and each row is read
     there; the digests become part of the manifest. A failure or Ctrl-C leaves nothing; what a killed process left,
-    which no command takes for a backup, is removed by the next one. With `keep`, all but the newest base backups of
+    which no command takes for a backup, is removed by the next one. A copy that does not grow is reported to `on_words`
+    each minute. With `keep`, all but the newest base backups of
     this server are removed; dumps and the backups of other servers stay.
 
     Raises `BackupRefused`, `BackupFailed`, `BackupRunning`, `FolderUnusable`, `PlaceUnusable`, `SpaceMissing`,
@@ -98,7 +105,7 @@ def make(
     return in_folder(
         folder,
         source.size_bytes + _LOG_BYTES,
-        lambda part, lock: _write(database, source, part, lock=lock, on_stage=on_stage),
+        lambda part, lock: _write(database, source, part, lock=lock, on_stage=on_stage, on_words=on_words),
         keep=keep,
     )
 
@@ -128,7 +135,13 @@ def in_folder(folder: Path, needed: int, write: Callable[[Path, IO[str]], Manife
 
 
 def _write(
-    database: Database, source: _Source, part: Path, *, lock: IO[str], on_stage: Callable[[str], None]
+    database: Database,
+    source: _Source,
+    part: Path,
+    *,
+    lock: IO[str],
+    on_stage: Callable[[str], None],
+    on_words: Callable[[str], None],
 ) -> Manifest:
     data, begun = part / DATA, datetime.now(UTC)
     on_stage("copying the server's files")
@@ -138,8 +151,9 @@ def _write(
         data,
         lock=lock,
         on_progress=lambda percent: on_stage(f"copying the server's files: {percent} %"),
+        on_wait=Standstill(data, on_words).look,
     )
-    with database.engine.connect() as connection:
+    with waiting(on_words), database.engine.connect() as connection:
         driver = driver_connection(connection)
         lift_limits(driver)
         ended = server_clock(driver)

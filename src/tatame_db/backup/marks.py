@@ -62,11 +62,15 @@ class State:
         """Replace the state in a folder of backups, on the disk."""
         place, half = folder / WAL / STATE, folder / WAL / (STATE + ".new")
         facts = asdict(self) | {"mark": self.mark and str(self.mark)}
-        with half.open("w") as file:
-            file.write(json.dumps(facts) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        half.rename(place)
+        try:
+            with half.open("w") as file:
+                file.write(json.dumps(facts) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            half.rename(place)
+        except OSError:
+            half.unlink(missing_ok=True)
+            raise
         sync(place.parent)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _SHOWN_LINES = 8
 _JOBS = min(4, os.cpu_count() or 1)
 _END_SECONDS = 10
+_LOOK_MS = 2_000
 # Some servers note the version of a column as an option of it, which no other server knows.
 _NOTES_OF_SERVERS = re.compile(rb"^ALTER TABLE ONLY [^\n]* SET \(pg_attver=\d+\);\n", re.MULTILINE)
 # Runs a program, and ends its whole group when standard input is closed, as it is when this process is killed. Alone,
@@ -92,11 +94,13 @@ def run(
     environment: dict[str, str],
     *,
     on_line: Callable[[str], None] | None = None,
+    on_wait: Callable[[], None] | None = None,
     lock: IO[str] | None = None,
     directory: Path | None = None,
 ) -> None:
     """Run a program to its end, and end it if this process is interrupted or killed.
 
+    While it writes nothing, `on_wait` is called now and then.
     The program holds the lock too, so that a lock that is free means that nothing writes any more.
     Raises `ProgramRejected`.
     """
@@ -112,7 +116,7 @@ def run(
         start_new_session=True,
     ) as process:
         try:
-            for line in _lines(process.stdout):
+            for line in _lines(process.stdout, on_wait):
                 if on_line:
                     on_line(line)
                 last.append(line)
@@ -129,18 +133,32 @@ def run(
         raise ProgramRejected(listed(last) or f"  exit code {process.returncode}")
 
 
-def _lines(output: IO[bytes] | None) -> Iterator[str]:
+def _lines(output: IO[bytes] | None, on_wait: Callable[[], None] | None) -> Iterator[str]:
     """Yield lines as they come; a progress ends in a carriage return."""
     assert output  # noqa: S101, for the type checker
     rest = b""
-    while block := os.read(output.fileno(), 65_536):
+    poll = select.poll()
+    poll.register(output.fileno(), select.POLLIN)
+    while True:
+        while on_wait and not poll.poll(_LOOK_MS):
+            on_wait()
+        if not (block := os.read(output.fileno(), 65_536)):
+            break
         *lines, rest = re.split(rb"[\r\n]+", rest + block)
         yield from (line.decode(errors="replace") for line in lines if line.strip())
     if rest.strip():
         yield rest.decode(errors="replace")
 
 
-def base_backup(program: Path, address: URL, data: Path, *, lock: IO[str], on_progress: Callable[[str], None]) -> None:
+def base_backup(
+    program: Path,
+    address: URL,
+    data: Path,
+    *,
+    lock: IO[str],
+    on_progress: Callable[[str], None],
+    on_wait: Callable[[], None],
+) -> None:
     """Copy a server's files and the write-ahead log that they need. Raises `BackupFailed`."""
     conninfo = make_conninfo(readable(address))
 
@@ -155,13 +173,23 @@ def base_backup(program: Path, address: URL, data: Path, *, lock: IO[str], on_pr
             [f"--pgdata={data}", f"--dbname={conninfo}", "--no-password", "--label=tatame-db", *arguments],
             environment_for(address),
             on_line=show,
+            on_wait=on_wait,
             lock=lock,
         )
     except ProgramRejected as error:
         raise BackupFailed(action="pg_basebackup", output=_without_progress(str(error))) from None
 
 
-def dump(program: Path, address: URL, data: Path, *, snapshot: str, jobs: int | None, lock: IO[str]) -> None:
+def dump(
+    program: Path,
+    address: URL,
+    data: Path,
+    *,
+    snapshot: str,
+    jobs: int | None,
+    lock: IO[str],
+    on_wait: Callable[[], None],
+) -> None:
     """Dump a database as of a snapshot, several tables at a time. Raises `BackupFailed`."""
     options = [f"--snapshot={snapshot}", "--format=directory", f"--jobs={jobs or _JOBS}", "--no-subscriptions"]
     options.append(f"--lock-wait-timeout={LOCK_SECONDS}s")
@@ -170,6 +198,7 @@ def dump(program: Path, address: URL, data: Path, *, snapshot: str, jobs: int | 
             program,
             [f"--file={data}", f"--dbname={make_conninfo(readable(address))}", "--no-password", *options],
             environment_for(address),
+            on_wait=on_wait,
             lock=lock,
         )
     except ProgramRejected as error:

@@ -110,9 +110,11 @@ def backup(
 
     with console.Progress() as progress:
         if logical:
-            made = backups.make_dump(target.database, place, keep=keep, jobs=jobs, on_stage=progress.stage)
+            made = backups.make_dump(
+                target.database, place, keep=keep, jobs=jobs, on_stage=progress.stage, on_words=console.say
+            )
         else:
-            made = backups.make(target.database, place, keep=keep, on_stage=progress.stage)
+            made = backups.make(target.database, place, keep=keep, on_stage=progress.stage, on_words=console.say)
     manifest = made.backup.manifest
     if as_json:
         console.answer_json({"path": str(made.backup.path), "removed": made.removed} | _facts(manifest))
