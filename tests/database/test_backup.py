@@ -129,10 +129,19 @@ def origin(home: Path) -> Generator[EmbeddedServer]:
         with database.engine.connect() as connection:
             roles.apply(connection, Names())
     run_sql(server.address, ODD.replace("{rows}", ODD_ROWS))
+    create_tablespace(server.address)
+    run_sql(server.address, "CREATE TABLE elsewhere TABLESPACE inside AS SELECT 1 AS id")
     # Nothing that is restored may use the archive of the original.
     run_sql(server.address, f"ALTER SYSTEM SET archive_command = 'touch {home}/archived'")
     yield server
     server.delete()
+
+
+def create_tablespace(address: URL) -> None:
+    """Create a tablespace within the data directory."""
+    with psycopg.connect(readable(address), autocommit=True) as connection:
+        connection.execute("SET allow_in_place_tablespaces = on")
+        connection.execute("CREATE TABLESPACE inside LOCATION ''")
 
 
 @pytest.fixture(scope="module")
@@ -474,7 +483,13 @@ def test_a_server_is_replaced_only_by_one_that_runs(
 
 
 @pytest.mark.parametrize(
-    ("place", "words"), [("{backup}/data/new", "in one another"), ("{directory}/files", "not an embedded server's")]
+    ("place", "words"),
+    [
+        ("{backup}/data/new", "in one another"),
+        ("{directory}/files", "not an embedded server's"),
+        # As one whose parent may not be searched, which the superuser of the system meets nowhere.
+        ("{directory}/" + "x" * 300, "File name too long"),
+    ],
 )
 def test_a_backup_is_not_restored_over_other_files(made: backup.Made, directory: Path, place: str, words: str) -> None:
     (directory / "files").mkdir()
@@ -525,6 +540,12 @@ def other_version(copied: Path) -> None:
     replace(read_manifest(copied), server_version="17.2").write(copied)
 
 
+def make_pipe(path: Path) -> None:
+    """Replace a file by a pipe, for which a reader would wait."""
+    path.unlink()
+    os.mkfifo(path)
+
+
 def other_list(copied: Path) -> None:
     """Damage a file, and write a list of files that fits it."""
     flip(copied / "data" / "backup_manifest")
@@ -538,6 +559,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], type[TatameError], str]] = {
     "missing": (lambda path: relation(path).unlink(), backup.BackupDamaged, "not on disk|is present in the manifest"),
     "extra": (lambda path: (path / "data/base/1/extra").touch(), backup.BackupDamaged, "not in the manifest"),
     "list": (other_list, backup.BackupDamaged, "not the list"),
+    "pipe": (lambda path: make_pipe(path / "data" / "backup_manifest"), backup.BackupDamaged, "no regular file"),
     "no list": (lambda path: (path / "data/backup_manifest").unlink(), backup.BackupDamaged, "No such file"),
     "manifest": (lambda path: other_format(path, name="another"), backup.BackupDamaged, "does not have the checksum"),
     "garbage": (lambda path: (path / "manifest.json").write_bytes(b"\xff{"), backup.BackupDamaged, "cannot be read"),
@@ -665,6 +687,9 @@ def test_a_dump_of_an_older_server_over_tls_is_restored_on_the_new_one(
         evolve.migrate(database.engine)
         with database.engine.begin() as connection:
             seed.seed(connection, seed.SeedPlan(gyms=1, members=2, days=3, until=date(2026, 3, 1)))
+    # No other server has it.
+    create_tablespace(older)
+    run_sql(older, "ALTER TABLE gyms SET TABLESPACE inside")
     jobs: list[str] = []
 
     def noted(program: Path, arguments: list[str], *others: Any, **named: Any) -> None:
@@ -692,7 +717,7 @@ def test_a_dump_of_an_older_server_over_tls_is_restored_on_the_new_one(
         "  data/toc.dat is not as it was written": flip,
         "  data/toc.dat is missing": Path.unlink,
         "  data/ex tra is new": lambda toc: toc.with_name("ex tra").touch(),
-        "  data/extra: Is a directory": lambda toc: toc.with_name("extra").mkdir(),
+        "  data/extra: it is no regular file": lambda toc: os.mkfifo(toc.with_name("extra")),
         "  a file in data is missing, new, or not as it was written": of_earlier_version,
     }
     for reason, hurt in damage.items():
@@ -768,13 +793,13 @@ def test_a_server_that_gives_no_base_backup_says_why(origin: EmbeddedServer, dir
 
     assert "ALTER ROLE tatame_read REPLICATION" in refused(origin.address.set(username=Names().read_only))
     assert "only PostgreSQL 18 can be restored here" in refused(older)
-    with psycopg.connect(readable(origin.address), autocommit=True) as connection:
-        connection.execute("SET allow_in_place_tablespaces = on")
-        connection.execute("CREATE TABLESPACE elsewhere LOCATION ''")
-        try:
-            assert "outside its data directory: elsewhere" in refused(origin.address)
-        finally:
-            connection.execute("DROP TABLESPACE elsewhere")
+    (directory / "place").mkdir()
+    shutil.chown(directory / "place", origin.data.stat().st_uid)
+    run_sql(origin.address, f"CREATE TABLESPACE elsewhere LOCATION '{directory / 'place'}'")
+    try:
+        assert "outside its data directory: elsewhere\n" in refused(origin.address)
+    finally:
+        run_sql(origin.address, "DROP TABLESPACE elsewhere")
     assert not (directory / "backups").exists()
     with pytest.raises(
         backup.BackupRefused, match="encrypted, and the pg_basebackup of this package has no TLS"

@@ -54,7 +54,7 @@ SELECT current_setting('server_version_num')::int / 10000, current_setting('serv
     (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user),
     current_setting('wal_level'), current_setting('max_wal_senders')::int,
     pg_is_in_recovery(),
-    ARRAY(SELECT spcname::text FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY 1),
+    ARRAY(SELECT spcname::text FROM pg_tablespace WHERE pg_tablespace_location(oid) LIKE '/%' ORDER BY 1),
     (SELECT coalesce(sum(pg_database_size(oid)), 0)::bigint FROM pg_database
         WHERE has_database_privilege(oid, 'CONNECT') OR pg_has_role('pg_read_all_stats', 'USAGE'))
 """

@@ -210,10 +210,10 @@ def dump(
 
 
 def restore_dump(address: URL, data: Path, *, jobs: int | None) -> None:
-    """Restore a dump into an empty database, without its owners and privileges. Raises `DumpRejected`."""
+    """Restore a dump into an empty database, without its owners, privileges and tablespaces. Raises `DumpRejected`."""
     programs, environment = installed_programs(), environment_for(address)
     to = [f"--dbname={make_conninfo(readable(address))}", "--no-password"]
-    of = ["--exit-on-error", "--no-owner", "--no-privileges", str(data)]
+    of = ["--exit-on-error", "--no-owner", "--no-privileges", "--no-tablespaces", str(data)]
     try:
         with tempfile.TemporaryDirectory() as directory:
             script = Path(directory) / "schema.sql"

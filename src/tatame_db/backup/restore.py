@@ -112,6 +112,13 @@ def restore(
 def _refuse_place(place: Path, backup: Path, *, replace: bool) -> None:
     if place.is_relative_to(backup) or backup.is_relative_to(place):
         raise PlaceUnusable(place=place, reason="it and the backup are in one another")
+    try:
+        _refuse_content(place, replace=replace)
+    except OSError as error:
+        raise PlaceUnusable(place=place, reason=error.strerror or str(error)) from error
+
+
+def _refuse_content(place: Path, *, replace: bool) -> None:
     if not place.exists():
         return
     if not place.is_dir() or (any(place.iterdir()) and not replace):

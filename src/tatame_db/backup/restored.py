@@ -200,6 +200,9 @@ def copy_data(data: Path, target: Path, settings: dict[str, str]) -> None:
     with (target / RESTORES).open("a") as file:
         file.write(f"{secrets.token_hex(8)}\n")
     lines = "".join("{} = '{}'\n".format(name, value.replace("'", "''")) for name, value in settings.items())
+    # Tablespaces within the data directory, without which PostgreSQL refuses to recover.
+    inside = any(not path.is_symlink() for path in (data / "pg_tblspc").glob("*"))
+    lines += "allow_in_place_tablespaces = on\n" * inside
     (target / "postgresql.conf").write_text(_NOTE + lines + _log_settings(data))
     (target / "pg_hba.conf").write_text(_ACCESS)
     (target / "pg_ident.conf").touch()
