@@ -40,7 +40,7 @@ exec 3<&0
 {
     read -r _; kill "$program"; left=25
     while kill -0 "$program" && [ "$left" -gt 0 ]; do sleep 0.2; left=$((left - 1)); done
-    kill -9 "$program"
+    [ "$left" -gt 0 ] || kill -9 "$program"
 } <&3 2>/dev/null & watcher=$!
 exec 3<&-
 wait "$program"; code=$?

@@ -102,7 +102,9 @@ class Silence:
             reported = min(reported, silent)
             if silent - reported >= (self._words_seconds or _WORDS_SECONDS):
                 reported = silent
-                self._on_words(f"the server has not answered for {silent:.0f} s")
+                # Without a terminal any more, it goes on.
+                with suppress(OSError):
+                    self._on_words(f"the server has not answered for {silent:.0f} s")
 
 
 @contextmanager
