@@ -703,9 +703,10 @@ def test_a_killed_follower_and_a_server_that_crashes_leave_no_gap(
     for number in (1, 2):
         write(origin.address, number)
         assert zygote.run(cwd=tmp_path, environment=dict(os.environ), code=code).returncode == -9
-        # As a full disk leaves it.
-        [part] = segments(folder, part=True)
-        os.truncate(part, 4_190_208)
+        # As a full disk leaves it; pg_receivewal may still write there.
+        with slots.alone(folder):
+            [part] = segments(folder, part=True)
+            os.truncate(part, 4_190_208)
     switch(origin.address)
     with following(origin.address, folder) as follower:
         follower.wait(write(origin.address, 3))
