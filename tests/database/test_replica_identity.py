@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import URL, text
+from sqlalchemy.exc import OperationalError
 from tests.conftest import run_sql
 from tests.database.standbys import Pair, pair
 
 from tatame_db.database import identity
-from tatame_db.database.errors import NotAReplica
+from tatame_db.database.errors import DatabaseUnavailable, NotAReplica
 from tatame_db.database.pool import AsyncDatabase, Database
 from tatame_db.queries.read import read
 from tatame_db.schema import User
@@ -186,6 +187,9 @@ class App:
                 count()
             except NotAReplica:
                 refused += 1
+            except (DatabaseUnavailable, OperationalError):
+                # Its connection was ended while it was read.
+                return False
         return refused == len(self.reads)
 
 
