@@ -122,7 +122,7 @@ class Connections:
         self.streams = OpenStreams(self.address)
         """The streams that hold a connection."""
         self._closed = self._warned = False
-        self.is_pooled = False
+        self._is_pooled = False
         """Whether the last new connection led to a pooler."""
 
     _idle_connections: ClassVar[type[IdleConnections]] = IdleConnections
@@ -250,7 +250,7 @@ class Connections:
         if not self.shares_transaction:
             end_setup()
             driver = driver_connection(entry)
-            setup.set(Setup(driver, self.options.pool_timeout_seconds, is_pooled=self.is_pooled))
+            setup.set(Setup(driver, self.options.pool_timeout_seconds, is_pooled=self._is_pooled))
             if is_standby(driver.pgconn):
                 entry.info[_LOWERED] = lower_isolation(connection)
 
@@ -266,7 +266,7 @@ class Connections:
         if has_citus and not is_loaded:
             raise CitusNotLoaded(address=self.address)
         know(self._sync_engine, has_citus=has_citus)
-        entry.info["pooled"] = self.is_pooled = not direct
+        entry.info["pooled"] = self._is_pooled = not direct
         if not direct:
             serve_by_pooler(driver.pgconn)
             if self._is_compared:
@@ -286,6 +286,11 @@ class Connections:
     def _is_compared(self) -> bool:
         """Whether the server is compared with another one."""
         return False
+
+    @property
+    def compares_again(self) -> bool:
+        """Whether the pool may compare the server again when it lends a connection, which takes a round trip."""
+        return self._is_pooled and self._is_compared
 
     def _compare(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
         """Compare the server with another one, as a replica with its primary.

@@ -50,7 +50,7 @@ async def checkout_async(database: AsyncDatabase) -> PoolProxiedConnection:
     pool = cast("QueuePool", database.engine.sync_engine.pool)
     token = skip_checkout_checks.set(True)
     try:
-        connection = await _idle_or_new(pool, is_pooled=database.is_pooled)
+        connection = await _idle_or_new(pool, waits=database.compares_again)
     finally:
         skip_checkout_checks.reset(token)
     driver = async_driver_connection(connection)
@@ -92,9 +92,8 @@ class LentConnection:
             await greenlet_spawn(connection.invalidate)
 
 
-async def _idle_or_new(pool: QueuePool, *, is_pooled: bool) -> PoolProxiedConnection:
-    # One to a pooler may have to be identified again.
-    if pool.checkedin() and not is_pooled:
+async def _idle_or_new(pool: QueuePool, *, waits: bool) -> PoolProxiedConnection:
+    if pool.checkedin() and not waits:
         # An idle connection needs no waiting, and a greenlet would cost more than everything else here. If it
         # is taken before we get it, opening another one outside a greenlet raises `MissingGreenlet`.
         with suppress(MissingGreenlet):
