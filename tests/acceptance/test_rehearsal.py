@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,13 @@ from tests.acceptance.test_leave_supabase import REHEARSAL, pattern
 
 from tatame_db.cli.move import rehearse_
 from tatame_db.move import digest
-from tatame_db.move.rehearsal import copies
+from tatame_db.move.rehearsal import copies, day
 from tatame_db.move.rehearsal import run as rehearsal
 from tatame_db.move.rehearsal.day import Day
 from tatame_db.move.rehearsal.project import connect
 from tatame_db.move.rehearsal.run import RehearsalFailed
+from tatame_db.move.switch.steps import Step
+from tatame_db.move.switch.switch import switch
 
 COMMAND = Path(sys.executable).with_name("tatame-db")
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -103,6 +107,18 @@ def test_an_interrupted_rehearsal_leaves_nothing_behind(
     _, words = rehearsing.communicate(timeout=60)
     assert (rehearsing.returncode, "interrupted" in words) == (130, True)
     assert list(directory.iterdir()) == []
+
+
+def test_a_rehearsal_ends_also_if_the_interrupt_came_too_late_for_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(step: Step) -> None:
+        if step is Step.CLEAN:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(day, "switch", partial(switch, on_step=interrupt))
+    steps: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        rehearsal.rehearse(1_000, on_step=lambda step: steps.append(step.name))
+    assert steps[-1] == "follow a living source"
 
 
 @pytest.mark.parametrize(

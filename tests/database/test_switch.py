@@ -229,7 +229,7 @@ def test_ctrl_c_before_the_commit_undoes_a_switch_and_after_it_ends_it(day: Day)
         # A slot that nothing reads would fill the disk.
         assert slots_and_open_runs(day) == (0, 0)
     try:
-        switch(day.source, day.engine, on_step=raise_at(Step.OPEN, KeyboardInterrupt()))
+        assert switch(day.source, day.engine, on_step=raise_at(Step.OPEN, KeyboardInterrupt())).is_interrupted
         assert homes_of(day) == {Home.TARGET}
         assert slots_and_open_runs(day) == (1, 0)
     finally:

@@ -134,7 +134,7 @@ def test_a_missing_index_does_not_block_the_way_back(moved: Day) -> None:
 
 def test_ctrl_c_after_both_commits_does_not_claim_that_anything_was_undone(day: Day) -> None:
     report = switch(day.source, day.engine, on_step=raise_at(Step.CLEAN, KeyboardInterrupt()))
-    assert report.left == [f"the slot {slot_name_of(day)}, because of an interrupt"]
+    assert (report.is_interrupted, report.left) == (True, [f"the slot {slot_name_of(day)}, because of an interrupt"])
     assert homes_of(day) == {Home.TARGET}
     drop_slots(day.source)
     drop_slots(day.engine.url)

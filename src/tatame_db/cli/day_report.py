@@ -129,6 +129,8 @@ def show_switch(report: SwitchReport) -> None:
         )
     if not report.tables:
         return
+    if report.is_interrupted:
+        console.answer("Ctrl-C came too late: both databases were committed, so the switch was completed")
     console.answer(f"the home is the {report.home} now; writers waited for {report.pause_seconds:.2f} s")
     if report.no_slot_because:
         console.answer(f"the way back compares whole tables, because {report.no_slot_because}")

@@ -218,6 +218,8 @@ class Day:
         """Switch all tables, and wait until the app has gone over."""
         self.writer.longest_wait_seconds = 0.0
         report = switch(self.source, self.target, to=home)
+        if report.is_interrupted:
+            raise KeyboardInterrupt
         tables = {table.table for table in report.tables}
         expect(tables == set(phases()), f"expected all tables to be switched; switched: {listed(tables)}")
         acknowledged = self.writer.acknowledged

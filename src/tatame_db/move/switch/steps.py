@@ -70,3 +70,5 @@ class SwitchReport:
     closed_again: list[str] = field(default_factory=list[str])
     """Tables that had moved before, and whose triggers on the source were removed or disabled since: they are back."""
     is_dry_run: bool = False
+    is_interrupted: bool = False
+    """Whether Ctrl-C came too late to undo the switch, which was completed."""

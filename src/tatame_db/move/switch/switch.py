@@ -126,6 +126,8 @@ class _Switch:
     """The tables whose home was the new one already."""
     closed_again: list[str] = field(default_factory=list[str])
     """Tables that had moved, and that the source took writes to until this run."""
+    is_interrupted: bool = False
+    """Whether Ctrl-C came too late to undo it."""
 
     def run(self) -> SwitchReport:
         way = self.way
@@ -165,6 +167,7 @@ class _Switch:
             left = self._clean()
         except KeyboardInterrupt:
             # The homes are changed, and whoever reads that everything was undone would leave the app where it is.
+            self.is_interrupted = True
             left = [f"the slot {way.old_slot.name}, because of an interrupt"]
         report = self._report(proof, pause, left)
         # The homes are changed, whether this can be stored or not.
@@ -187,6 +190,7 @@ class _Switch:
             left=list(left),
             not_returned=way.not_returned(self.tables),
             closed_again=self.closed_again,
+            is_interrupted=self.is_interrupted,
         )
 
     def estimate(self) -> SwitchReport:
@@ -410,6 +414,7 @@ class _Switch:
             if not is_closed:
                 raise
             # Too late to go back.
+            self.is_interrupted = True
             way.opening.commit()
 
     def _commit_old_home(self) -> None:
@@ -426,6 +431,7 @@ class _Switch:
                 ) from error
             if not is_closed:
                 raise
+            self.is_interrupted = isinstance(error, KeyboardInterrupt)
 
     def _is_old_home_closed(self) -> bool:
         old = self.way.closing
