@@ -7,12 +7,10 @@ import fcntl
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Generator
-from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from pathlib import Path
@@ -32,6 +30,7 @@ from tests.conftest import (
     tls_settings,
 )
 from tests.database.moves import change
+from tests.database.relays import relay
 from tests.database.roles import with_roles
 from tests.database.scratches import shared_scratch
 from tests.database.standbys import Pair
@@ -1095,40 +1094,10 @@ def test_an_interrupted_or_killed_restore_leaves_no_server(
     assert list(directory.iterdir()) == []
 
 
-@contextmanager
-def cut_after(size: int, port: int) -> Generator[int]:
-    """Forward a port to that of a server, and cut each connection that has sent this much; yields the port."""
-
-    def forward(source: socket.socket, target: socket.socket, limit: int) -> None:
-        with suppress(OSError):
-            while limit > 0 and (block := source.recv(65_536)):
-                target.sendall(block)
-                limit -= len(block)
-        for end in (source, target):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def accept() -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = listener.accept()
-                server = socket.create_connection(("127.0.0.1", port))
-                opened.extend((client, server))
-                for pair in ((client, server, 1 << 40), (server, client, size)):
-                    threading.Thread(target=forward, args=pair, daemon=True).start()
-
-    opened: list[socket.socket] = []
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        threading.Thread(target=accept, daemon=True).start()
-        yield listener.getsockname()[1]
-    for end in opened:
-        end.close()
-
-
 def test_a_cut_connection_ends_the_backup_with_words_and_no_password(origin: EmbeddedServer, directory: Path) -> None:
     port = int((origin.data / "postmaster.pid").read_text().split("\n")[3])
     password = origin.password_file.read_text()
-    with cut_after(3 << 20, port) as cut:
+    with relay(port, cut_after=3 << 20) as (cut, _):
         address = URL.create("postgresql+psycopg", "postgres", password, "127.0.0.1", cut, "tatame")
         with Database(address) as database, pytest.raises(backup.BackupFailed, match="pg_basebackup failed") as caught:
             backup.make(database, directory / "backups")

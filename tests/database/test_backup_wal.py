@@ -8,12 +8,11 @@ import queue
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Generator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +22,7 @@ import psycopg
 import pytest
 from sqlalchemy import URL
 from tests.conftest import free_port, new_directory, run_sql
+from tests.database.relays import relay
 from tests.database.standbys import Pair, standby_pair
 from tests.forks import Zygote
 from tests.servers import create_data
@@ -719,42 +719,6 @@ def test_a_killed_follower_and_a_server_that_crashes_leave_no_gap(
     notes, done = restored(folder, directory / "place", "latest")
     assert notes == [1, 2, 3, 4, 5]
     done.server.delete()
-
-
-@contextmanager
-def relay(port: int) -> Generator[tuple[int, threading.Event]]:
-    """Forward a port to that of a server while an event is set, and hold what comes while it is not; yields both."""
-    flows, opened = threading.Event(), list[socket.socket]()
-    flows.set()
-
-    def forward(source: socket.socket, target: socket.socket) -> None:
-        with suppress(OSError):
-            while block := source.recv(65_536):
-                flows.wait()
-                target.sendall(block)
-        for end in (source, target):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def accept() -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = listener.accept()
-                server = socket.create_connection(("127.0.0.1", port))
-                opened.extend((client, server))
-                for pair in ((client, server), (server, client)):
-                    threading.Thread(target=forward, args=pair, daemon=True).start()
-
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        threading.Thread(target=accept, daemon=True).start()
-        try:
-            yield listener.getsockname()[1], flows
-        finally:
-            flows.set()
-            for end in opened:
-                with suppress(OSError):
-                    end.shutdown(socket.SHUT_RDWR)
-                end.close()
 
 
 def test_a_link_that_stalls_is_named_and_given_up_and_holds_no_follower(
