@@ -298,9 +298,10 @@ def reach_of(archive: Archive | None, backup: Backup) -> Reach | None:
     eras = (archive, *archive.earlier)
     same = {index: era.has_log_of(backup) for index, era in enumerate(eras)}
     found = next((index for verdict in (True, None) for index in same if same[index] is verdict), None)
+    timeline = history_of(backup).timeline
     if found is None:
-        return Reach(history_of(backup).timeline, [], [], None, _OTHER_LOG, [])
-    return eras[found].reach(history_of(backup).timeline, lsn_of(manifest.stop_lsn))
+        return Reach(timeline, [], [], None, _OTHER_LOG, [])
+    return eras[found].reach(timeline, lsn_of(manifest.stop_lsn))
 
 
 def remove_unneeded(folder: Path) -> int:

@@ -14,7 +14,7 @@ from sqlalchemy import exc
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from tatame_db.database.errors import ConnectionsExhausted
-from tatame_db.database.failures import connection_error
+from tatame_db.database.failures import connection_error, is_lost
 from tatame_db.database.kept import KeepingPool
 from tatame_db.database.silence import end_setup, patience
 
@@ -123,9 +123,7 @@ class DatabasePool(KeepingPool):
 def _is_news(record: logging.LogRecord) -> bool:
     # When a connection is returned whose loss SQLAlchemy did not see, it logs a traceback of the ROLLBACK. It then
     # discards the connection, which it logs at INFO with the reason.
-    error = record.exc_info[1] if record.exc_info else None
-    is_lost = isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08").startswith(("08", "57P"))
-    return not is_lost
+    return not (record.exc_info and is_lost(record.exc_info[1]))
 
 
 logging.getLogger(_LOGGER).addFilter(_is_news)

@@ -193,6 +193,11 @@ def note_wish(connection: PGconn, *, reads_only: bool) -> None:
         _of_pooler[connection] = reads_only
 
 
+def is_lost(error: BaseException | None) -> bool:
+    """Return whether the connection or the server failed, not the statement."""
+    return isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08").startswith(("08", "57P"))
+
+
 def is_stale(error: psycopg.Error) -> bool:
     """Return whether a prepared statement is gone or no longer fits its tables; it did not run then."""
     # 0A000 has other meanings too; this function of the server raises it for this one.

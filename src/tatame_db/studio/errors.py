@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from tatame_db.database.errors import DatabaseUnavailable
+from tatame_db.database.failures import is_lost
 from tatame_db.errors import TatameError, fact
 from tatame_db.roles.missing import RightsMissing, StatementForbidden
 
@@ -230,10 +231,8 @@ def message_of(error: psycopg.Error) -> str:
 
 
 def is_unavailable(error: psycopg.Error) -> bool:
-    """Return whether the connection or the server failed, not the statement."""
-    state = error.sqlstate or ""
-    failed = state.startswith(("08", "57P")) or state == "53300"
-    return failed or (not state and isinstance(error, psycopg.OperationalError))
+    """Return whether the server failed or has no connection left, so that the statement itself may be right."""
+    return is_lost(error) or error.sqlstate == "53300"
 
 
 def status_of(error: TatameError) -> int:
