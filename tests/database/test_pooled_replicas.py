@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tatame_db.database import identity
 from tatame_db.database.driver import async_driver_connection, driver_connection
 from tatame_db.database.errors import NotAReplica, ServerReadOnly
 from tatame_db.database.pool import AsyncDatabase, Database
+from tatame_db.database.silence import Watch
 from tatame_db.doctor import Limits, Setup, Verdict
 from tatame_db.queries.read import read
 from tatame_db.schema import User
@@ -186,6 +188,32 @@ def test_a_primary_that_is_replaced_behind_a_pooler_ends_the_reads_of_its_old_re
     until(app.refuses)
     app.replica.lead_to(foreign)
     until(lambda: reads(app, [1, 1, 1]))
+
+
+def watches() -> set[Watch]:
+    """Return those that run; some may be of the thread that identifies the primary."""
+    timers = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+    owners = [getattr(timer.function, "__self__", None) for timer in timers if not timer.finished.is_set()]
+    return {owner for owner in owners if isinstance(owner, Watch)}
+
+
+@pytest.mark.parametrize(
+    "app", [(face, pooled) for face in (Sync, Async) for pooled in ("primary", "replica")], indirect=True
+)
+def test_no_limit_of_the_set_up_ends_a_connection_in_use(app: App) -> None:
+    running: set[Watch] = set()
+
+    def ended() -> bool:
+        # Connections of asyncio are opened while the loop runs.
+        app.face.ping()
+        return not running & watches()
+
+    uses = (app.face.query, app.face.query_primary, app.face.ping, app.face.session, app.face.reader)
+    for use in (*uses, *uses):
+        use()
+        running = watches()
+        until(ended)
+        assert not any(watch.has_expired for watch in running)
 
 
 @pytest.mark.parametrize("pooled", [False, True])

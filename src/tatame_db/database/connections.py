@@ -34,7 +34,7 @@ from tatame_db.database.idle import IdleConnections
 from tatame_db.database.observer import Callback, Observer, log_safely, observe_sessions
 from tatame_db.database.options import DatabaseOptions, Options, check_seconds
 from tatame_db.database.session_state import CHANGED, asks_for_reads_only, changes_session
-from tatame_db.database.silence import Setup, end_setup, setup
+from tatame_db.database.silence import begin_setup, end_setup, setup_has_expired
 from tatame_db.database.standby import is_standby, lower_isolation
 from tatame_db.database.streams import OpenStreams
 from tatame_db.server.embedded import EmbeddedServer
@@ -248,9 +248,8 @@ class Connections:
     def _limit_setup(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
         # A connection of the test kit waits for its turn.
         if not self.shares_transaction:
-            end_setup()
             driver = driver_connection(entry)
-            setup.set(Setup(driver, self.options.pool_timeout_seconds, is_pooled=self._is_pooled))
+            begin_setup(driver, self.options.pool_timeout_seconds, is_pooled=self._is_pooled)
             if is_standby(driver.pgconn):
                 entry.info[_LOWERED] = lower_isolation(connection)
 
@@ -306,7 +305,7 @@ class Connections:
         try:
             self._compare(connection, entry)
         except (NotAReplica, psycopg.Error) as error:
-            if (watch := setup.get()) is not None and watch.has_expired:
+            if setup_has_expired():
                 raise
             raise DisconnectionError("the pooler may lead to another server") from error
 

@@ -29,7 +29,7 @@ from tatame_db.database.replicas import (
     ReplicaConnections,
     pauses,
 )
-from tatame_db.database.silence import Patience, Setup, Watch, patience, setup
+from tatame_db.database.silence import Patience, Watch, begin_setup, patience
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
@@ -90,9 +90,7 @@ class WithReplica(Connections):
         replica = self._replica
         if isinstance(replica, ReplicaConnections) and replica.address != self.address:
             # The pool ends it.
-            setup.set(
-                Setup(driver_connection(entry), self.options.pool_timeout_seconds, is_pooled=entry.info["pooled"])
-            )
+            begin_setup(driver_connection(entry), self.options.pool_timeout_seconds, is_pooled=entry.info["pooled"])
             # It may be another server than the last one.
             try:
                 replica.comparison.learn(identify(connection))

@@ -15,7 +15,7 @@ from tatame_db.database.connections import Connections
 from tatame_db.database.driver import driver_connection
 from tatame_db.database.errors import DatabaseUnavailable, NotAReplica
 from tatame_db.database.identity import Comparison, Identity, identify
-from tatame_db.database.silence import Setup, end_setup, setup
+from tatame_db.database.silence import begin_setup, end_setup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +76,7 @@ class ReplicaConnections(Connections):
     def _compare(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
         # The pool ends it.
         driver = driver_connection(entry)
-        setup.set(Setup(driver, self.options.pool_timeout_seconds, is_pooled=entry.info["pooled"]))
+        begin_setup(driver, self.options.pool_timeout_seconds, is_pooled=entry.info["pooled"])
         if not entry.info["pooled"]:
             # A session of a pooler serves other clients too; that of a standby refuses writes by itself.
             cursor = connection.cursor()
@@ -106,7 +106,7 @@ class ReplicaConnections(Connections):
             return self._identify_primary(connection, connection)
 
     def _identify_primary(self, connection: Any, driver: psycopg.Connection[Any]) -> Identity:
-        setup.set(Setup(driver, self.primary.options.pool_timeout_seconds, is_pooled=False))
+        begin_setup(driver, self.primary.options.pool_timeout_seconds, is_pooled=False)
         try:
             return identify(connection)
         finally:

@@ -112,14 +112,26 @@ class Patience:
 patience: ContextVar[Patience | None] = ContextVar("patience", default=None)
 """That of the running call, if it is limited."""
 
-setup: ContextVar[Setup | None] = ContextVar("setup", default=None)
+_setup: ContextVar[Setup | None] = ContextVar("setup", default=None)
 """The connection that the running call has opened and that is not ready yet."""
+
+
+def begin_setup(connection: AnyConnection, pool_timeout_seconds: float, *, is_pooled: bool) -> None:
+    """Watch a connection that this call has opened, in place of the one before: that would be shut down while used."""
+    end_setup()
+    _setup.set(Setup(connection, pool_timeout_seconds, is_pooled=is_pooled))
 
 
 def end_setup() -> Setup | None:
     """Stop watching the connection that this call opened, and return what watched it."""
-    ended = setup.get()
+    ended = _setup.get()
     if ended is not None:
         ended.end()
-        setup.set(None)
+        _setup.set(None)
     return ended
+
+
+def setup_has_expired() -> bool:
+    """Return whether the connection that this call opened took too long."""
+    watch = _setup.get()
+    return watch is not None and watch.has_expired
