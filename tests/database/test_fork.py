@@ -158,9 +158,29 @@ db.close()
 assert not failures
 """
 
+STARTING = """
+import threading
+db = Database(sys.argv[1])
+db.ping()
+# As while another thread starts it.
+db._idle._closer = threading.Thread()
+
+def work():
+    db.ping()
+    if not os.fork():
+        os._exit(0)
+    assert os.wait()[1] == 0
+
+assert in_child(work) == 0
+db.ping()
+db.close()
+"""
+
 
 @pytest.mark.parametrize(
-    "code", [SYNC, IN_USE, CALLS, ASYNC, THREADS], ids=["idle", "in use", "calls", "asyncio", "threads"]
+    "code",
+    [SYNC, IN_USE, CALLS, ASYNC, THREADS, STARTING],
+    ids=["idle", "in use", "calls", "asyncio", "threads", "starting"],
 )
 def test_a_child_leaves_the_connections_of_its_parent_alone(address: URL, code: str) -> None:
     # From 3.12 on, Python warns of threads in a process that forks.

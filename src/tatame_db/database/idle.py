@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -95,7 +96,9 @@ class IdleConnections:
             self._ended.set()
             # While Python ends, other threads no longer run, and it would be waited for without end.
             if not sys.is_finalizing():
-                closer.join()
+                # Another thread may just be starting it. Then it ends by itself.
+                with suppress(RuntimeError):
+                    closer.join()
 
     def start(self) -> None:
         """Look after the connections until none is idle."""
