@@ -190,7 +190,7 @@ def source(_tatame_run: Run) -> Generator[URL]:
 
 @pytest.mark.parametrize("arguments", INTERRUPTED)
 def test_a_command_whose_primary_is_lost_says_so_and_leaves_nothing_half_done(
-    pair: Pair, source: URL, arguments: str, request: pytest.FixtureRequest
+    pair: Pair, source: URL, arguments: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if arguments == "migrate":
         add = request.getfixturevalue("add")
@@ -198,11 +198,13 @@ def test_a_command_whose_primary_is_lost_says_so_and_leaves_nothing_half_done(
     if arguments.startswith("push"):
         run_sql(pair.primary.address, "ALTER TABLE users DROP COLUMN phone; DROP INDEX checkins_user_id_date_index")
     before = rows(pair.primary.address, _STATE)
-    environment = {"DATABASE_URL": readable(pair.both), "SUPABASE_DB_URL": readable(source)}
+    # Not by the runner in its thread: others read the environment at that moment.
+    monkeypatch.setenv("DATABASE_URL", readable(pair.both))
+    monkeypatch.setenv("SUPABASE_DB_URL", readable(source))
     results: list[Result] = []
 
     def run() -> None:
-        results.append(CliRunner().invoke(commands.app, arguments.split(), env=environment))
+        results.append(CliRunner().invoke(commands.app, arguments.split()))
 
     running = threading.Thread(target=run)
     with closing(psycopg.connect(readable(pair.primary.address))) as holder:
@@ -224,5 +226,5 @@ def test_a_command_whose_primary_is_lost_says_so_and_leaves_nothing_half_done(
     assert "fix the m" not in done.output
     if arguments.startswith("move copy"):
         # It drops keys for a while, and the next run restores them.
-        assert CliRunner().invoke(commands.app, arguments.split(), env=environment).exit_code == 0
+        assert CliRunner().invoke(commands.app, arguments.split()).exit_code == 0
     assert rows(pair.standby, _STATE) == before
