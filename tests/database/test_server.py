@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -390,6 +391,31 @@ def test_a_foreign_directory_named_data_is_never_deleted(directory: Path) -> Non
         server.start()
     assert not server.delete()
     assert (directory / "data" / "results.csv").exists()
+
+
+DELETE = """
+import sys
+from pathlib import Path
+from tatame_db.server.embedded import EmbeddedServer
+EmbeddedServer(Path(sys.argv[1]), durable=False).delete()
+"""
+
+
+def test_a_delete_that_is_killed_leaves_no_half_of_the_data(fresh_server: EmbeddedServer) -> None:
+    fresh_server.start()
+    # So that the deletion takes a while.
+    many = fresh_server.data / "base" / "many"
+    many.mkdir()
+    for number in range(20_000):
+        (many / str(number)).touch()
+    with subprocess.Popen([sys.executable, "-c", DELETE, fresh_server.directory]) as deleting:
+        with contextlib.suppress(FileNotFoundError):
+            while len(list(many.iterdir())) == 20_000:
+                pass
+        deleting.kill()
+    assert not many.exists()
+    assert fresh_server.start()
+    assert not many.exists()
 
 
 def test_delete_removes_the_servers_files_and_no_others(fresh_server: EmbeddedServer) -> None:

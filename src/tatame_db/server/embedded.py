@@ -196,6 +196,10 @@ class EmbeddedServer:
             if (self.data / "PG_VERSION").exists():
                 # What is deleted need not be written first, for which a full disk may have no room.
                 self._stop("immediate")
+            # In one step, or a start after a kill would find half of the data.
+            if self.data.exists():
+                shutil.rmtree(self._new_data, ignore_errors=True)
+                self.data.rename(self._new_data)
             for path in self._files():
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             if self._socket_directory != self.directory:
