@@ -574,6 +574,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], type[TatameError], str]] = {
         "nested too deeply",
     ),
     "long": (lambda path: (path / "manifest.json").write_text("9" * 9999), backup.BackupDamaged, "number is too long"),
+    "pipe for the manifest": (lambda path: make_pipe(path / "manifest.json"), backup.BackupDamaged, "no regular file"),
     "no manifest": (lambda path: (path / "manifest.json").unlink(), backup.BackupDamaged, "No such file"),
     "contents": edited(contents=[]),
     "digest": edited(contents={"tatame": {"size_bytes": 1, "revision": [], "tables": {"t": "1:x"}, "sequences": {}}}),

@@ -1,10 +1,16 @@
-"""Files that are copied by the thousand."""
+"""Files of backups: those that are copied by the thousand, and those that may be none."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
+import stat
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def copy_file(source: str, target: str) -> None:
@@ -21,3 +27,10 @@ def copy_file(source: str, target: str) -> None:
         write.seek(copied)
         shutil.copyfileobj(read, write, 1 << 20)
     shutil.copymode(source, target)
+
+
+def regular(path: Path) -> Path:
+    """Return the path of a file; a pipe would be waited for without end. Raises `OSError`."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return path

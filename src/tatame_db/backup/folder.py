@@ -24,6 +24,7 @@ from tatame_db.backup.errors import (
     PlaceUnusable,
     SpaceMissing,
 )
+from tatame_db.backup.files import regular
 from tatame_db.backup.manifest import MANIFEST, Manifest, read_manifest
 from tatame_db.errors import TatameError
 
@@ -161,7 +162,7 @@ def in_use(backup: Path) -> Generator[None]:
     with contextlib.ExitStack() as stack:
         # Without one it is damaged, which its reader reports.
         with contextlib.suppress(OSError):
-            manifest = stack.enter_context((backup / MANIFEST).open())
+            manifest = stack.enter_context(regular(backup / MANIFEST).open())
             fcntl.flock(manifest, fcntl.LOCK_SH)
         yield
 

@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from tatame_db.backup.contents import Contents
 from tatame_db.backup.errors import BackupDamaged, BackupOfNewerFormat
+from tatame_db.backup.files import regular
 from tatame_db.errors import listed
 from tatame_db.move.fingerprint import Fingerprint
 
@@ -132,9 +133,8 @@ def read_manifest(backup: Path) -> Manifest:
     backup is damaged.
     """
     try:
-        facts: dict[str, Any] = msgspec.convert(
-            json.loads((backup / MANIFEST).read_text(encoding="utf-8")), dict[str, Any]
-        )
+        text = regular(backup / MANIFEST).read_text(encoding="utf-8")
+        facts: dict[str, Any] = msgspec.convert(json.loads(text), dict[str, Any])
         version = msgspec.convert(facts.pop("format"), int)
         if version > FORMAT:
             raise BackupOfNewerFormat(backup=backup, format=version, known=FORMAT)

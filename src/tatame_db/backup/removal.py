@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tatame_db.backup.archive import reach_of, read_archive, remove_unneeded
 from tatame_db.backup.archive_errors import ArchiveDamaged
 from tatame_db.backup.errors import OldBackupsStay
+from tatame_db.backup.files import regular
 from tatame_db.backup.folder import PART, Backup, complete
 from tatame_db.backup.history import history_of
 from tatame_db.backup.manifest import MANIFEST, Manifest, read_manifest
@@ -110,7 +111,7 @@ def _continues(archive: Archive | None, backup: Backup) -> bool:
 def _remove(path: Path) -> bool:
     """Remove a backup, unless it is being restored. Raises `OSError`."""
     try:
-        with (path / MANIFEST).open() as manifest:
+        with regular(path / MANIFEST).open() as manifest:
             fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Half of a backup must not look whole.
             half = path.rename(path.with_name(path.name + PART))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import stat
 from pathlib import Path
 
 from tatame_db.backup.errors import BackupDamaged, BackupOfOtherVersion
+from tatame_db.backup.files import regular
 from tatame_db.backup.folder import DATA, Backup
 from tatame_db.backup.manifest import read_manifest
 from tatame_db.backup.programs import ProgramRejected, verify_files
@@ -26,21 +26,14 @@ _SHOWN_FILES = 8
 
 def checksum_of(data: Path) -> str:
     """Return the checksum of PostgreSQL's list of files."""
-    return hashlib.sha256(_regular(data / FILES).read_bytes()).hexdigest()
-
-
-def _regular(path: Path) -> Path:
-    """Return the path of a file; a pipe would be waited for without end. Raises `OSError`."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
-    return path
+    return hashlib.sha256(regular(data / FILES).read_bytes()).hexdigest()
 
 
 def list_dump(data: Path) -> bytes:
     """Return the list of the files of a dump; its checksum is in the manifest."""
     lines: list[bytes] = []
     for path in sorted(data.iterdir()):
-        with _regular(path).open("rb") as file:
+        with regular(path).open("rb") as file:
             lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  ".encode() + os.fsencode(path.name))
     return b"".join(line + b"\n" for line in lines)
 
@@ -85,7 +78,7 @@ def _verify_dump(backup: Backup, found: bytes) -> None:
     if hashlib.sha256(found).hexdigest() == backup.manifest.files_sha256:
         return
     try:
-        written = _regular(backup.path / DUMP_FILES).read_bytes()
+        written = regular(backup.path / DUMP_FILES).read_bytes()
     except OSError:
         # Earlier versions of this package wrote none.
         written = b""
