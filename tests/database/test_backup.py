@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -50,7 +51,7 @@ from tatame_db.backup.programs import environment_for
 from tatame_db.backup.record import Origin
 from tatame_db.backup.removal import remove_old
 from tatame_db.backup.restored import contents_of
-from tatame_db.cli import commands
+from tatame_db.cli import commands, console
 from tatame_db.database.address import readable
 from tatame_db.database.creation import create_missing_database
 from tatame_db.database.dialect import quoted
@@ -1071,6 +1072,28 @@ def test_an_interrupted_backup_leaves_nothing(origin: EmbeddedServer, directory:
         backup.make(database, directory / "backups", on_stage=interrupt)
     assert leftovers(directory / "backups") == []
     assert backup.list_backups(directory / "backups") == []
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("backup {new}", "an unfinished backup was removed; `tatame-db backups` lists the complete ones"),
+        ("restore {made} --drill", "the restored copy was removed; the backup is unchanged;"),
+        ("restore {made} --to {new}", "{new} has either what was there before, or the whole restored"),
+    ],
+)
+def test_an_interrupted_command_says_what_there_is(
+    origin: EmbeddedServer, made: backup.Made, directory: Path, command: str, words: str
+) -> None:
+    names = {"new": str(directory / "new"), "made": str(made.backup.path)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(console.Progress, "stage", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        variables = {"DATABASE_URL": readable(origin.address)}
+        done = CliRunner().invoke(commands.app, command.format(**names).split(), env=variables)
+    assert (done.exit_code, "interrupted: " in done.output) == (130, True)
+    assert words.format(**names) in done.output
+    assert "rolled back" not in done.output
+    assert leftovers(directory) == []
 
 
 def test_an_interrupted_or_killed_restore_leaves_no_server(

@@ -144,7 +144,7 @@ def test_a_migration_that_is_stopped_before_its_commit_is_rolled_back(unanswered
     done = interrupted_at_lock(unanswered, "migrate --lock-timeout 60000")
     assert done.exit_code == 130, done.output
     assert done.output.startswith(f"{first}  ")
-    assert done.output.endswith(" s\n\ninterrupted: unfinished changes were rolled back\n")
+    assert done.output.endswith(" s\n\ninterrupted: unfinished changes to the database were rolled back\n")
     assert scalar(unanswered, "SELECT to_regclass('first') IS NOT NULL AND to_regclass('lost') IS NULL")
 
 

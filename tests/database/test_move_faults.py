@@ -210,7 +210,7 @@ def test_ctrl_c_ends_a_copy_even_if_the_source_is_silent(
     finally:
         copying.kill()
     assert copying.returncode == 130, output
-    assert "interrupted: unfinished changes were rolled back" in output
+    assert "interrupted: unfinished changes to the database were rolled back" in output
     assert "Traceback" not in output
     assert is_whole(filled, address)
     assert contents(address) == complete

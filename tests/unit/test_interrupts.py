@@ -60,4 +60,7 @@ commands.main()
 def test_an_interrupt_while_an_object_is_collected_is_not_lost(number: signal.Signals) -> None:
     code = COLLECTED.format(number=int(number))
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (130, "\ninterrupted: unfinished changes were rolled back\n")
+    assert (done.returncode, done.stderr) == (
+        130,
+        "\ninterrupted: unfinished changes to the database were rolled back\n",
+    )

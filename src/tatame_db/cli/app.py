@@ -17,12 +17,14 @@ from tatame_db.database import commits
 from tatame_db.errors import NOTHING_CHANGED, TatameError, fact
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from tatame_db.database.pool import Database
     from tatame_db.server.embedded import EmbeddedServer
     from tatame_db.settings import Settings
 
 INTERRUPTED = 130
-ROLLED_BACK = "unfinished changes were rolled back"
+ROLLED_BACK = "unfinished changes to the database were rolled back"
 MAY_BE_COMMITTED = (
     "either all of the last transaction was committed, or nothing of it; `tatame-db status`, `tatame-db check` and"
     " `tatame-db roles` show which"
@@ -30,7 +32,16 @@ MAY_BE_COMMITTED = (
 
 
 class Interrupted(KeyboardInterrupt):
-    """A command was interrupted that has nothing to roll back; its argument says what that means."""
+    """A command was interrupted; the argument says what that means."""
+
+
+@contextlib.contextmanager
+def interrupted_means(state: str) -> Generator[None]:
+    """Say this if the block is interrupted, in which there is more than a transaction to undo."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(state) from None
 
 
 class Group(TyperGroup):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from tatame_db.cli import console
-from tatame_db.cli.app import INTERRUPTED, Interrupted
+from tatame_db.cli.app import INTERRUPTED, Interrupted, interrupted_means
 from tatame_db.errors import counted
 
 if TYPE_CHECKING:
@@ -42,9 +42,8 @@ def follow(target: Target, folder: Path, *, after_gap: bool, as_json: bool) -> N
     # Before the imports, in which Python would report an exception and ignore it.
     before = [signal.signal(number, end) for number in numbers]
     try:
-        _follow(target, folder, stop, after_gap=after_gap, as_json=as_json)
-    except KeyboardInterrupt:
-        raise Interrupted(_INTERRUPTED) from None
+        with interrupted_means(_INTERRUPTED):
+            _follow(target, folder, stop, after_gap=after_gap, as_json=as_json)
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)

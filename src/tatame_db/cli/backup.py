@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tatame_db.cli import archive, console
-from tatame_db.cli.app import AsJson, DatabaseUrl, NotConfirmed, app, load_app, server_of
+from tatame_db.cli.app import AsJson, DatabaseUrl, NotConfirmed, app, interrupted_means, load_app, server_of
 from tatame_db.errors import TatameError, counted, fact
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ Folder = Annotated[
 ]
 _OR_ONE = f"Folder of the backups, for the newest, {_BY_DEFAULT}; or one backup."
 _MOST_JOBS = 1000
+_BACKUP_INTERRUPTED = "an unfinished backup was removed; `tatame-db backups` lists the complete ones"
+_DRILL_INTERRUPTED = "the restored copy was removed; the backup is unchanged; `tatame-db backups` lists the last drill"
 
 
 def _jobs(meaning: str) -> Any:
@@ -108,7 +110,7 @@ def backup(
         raise typer.BadParameter("--jobs needs --logical: a base backup is one stream of files")
     from tatame_db import backup as backups
 
-    with console.Progress() as progress:
+    with interrupted_means(_BACKUP_INTERRUPTED), console.Progress() as progress:
         if logical:
             made = backups.make_dump(
                 target.database, place, keep=keep, jobs=jobs, on_stage=progress.stage, on_words=console.say
@@ -200,14 +202,15 @@ def restore(
     place = _folder(folder, settings, "restore")
     if to is None:
         load_app(settings)
-        with console.Progress() as progress:
+        with interrupted_means(_DRILL_INTERRUPTED), console.Progress() as progress:
             drilled = backups.drill(
                 place, at=at, live=server_of().database if live else None, jobs=jobs, on_stage=progress.stage
             )
         _show_drill(drilled, as_json=as_json)
         return
     replaces = _confirmed(to, asked=replace, typed=yes_replace)
-    with console.Progress() as progress:
+    state = f"the backup is unchanged; {to} has either what was there before, or the whole restored server"
+    with interrupted_means(state), console.Progress() as progress:
         restored = backups.restore(place, to, at=at, replace=replaces, jobs=jobs, on_stage=progress.stage)
     manifest = restored.backup.manifest
     last = restored.replayed.last_transaction if restored.replayed else None

@@ -26,6 +26,7 @@ from tatame_db.cli.app import (
     Yes,
     app,
     confirm,
+    interrupted_means,
     server_of,
     target_of,
 )
@@ -216,10 +217,10 @@ def down(*, yes: Yes = False) -> None:
     """Stop the embedded server and delete all its databases."""
     server = server_of().embedded("tatame-db down")
     confirm(f"`tatame-db down` deletes all databases in {server.directory}", yes=yes)
+    with interrupted_means("either all databases are deleted, or none; run the command again to delete them"):
+        deleted = server.delete()
     console.say(
-        f"deleted the server's files in {server.directory}"
-        if server.delete()
-        else f"nothing to delete in {server.directory}"
+        f"deleted the server's files in {server.directory}" if deleted else f"nothing to delete in {server.directory}"
     )
 
 

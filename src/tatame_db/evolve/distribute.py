@@ -107,9 +107,8 @@ def distribute(
     `SchemaBehind`, `TablesMissing`, `DistributionInvalid`, `PartitionsNotCopied`, `PlacementFailed`, `RowsDiffer`,
     `ServerReadOnly`, `RightsMissing`, `SessionsNotEnded`, `DirectAddressNeeded`.
     """
-    with engine.connect() as connection:
-        _refuse(connection, single_node=single_node)
     with explained(engine.url, "distribute"), exclusive(engine, timeouts or Timeouts(), LOCK_TIMEOUT_MS) as connection:
+        _refuse(connection, single_node=single_node)
         refuse_incomplete(connection, "distribute")
         planned = _plan(connection)
         if not planned.steps:
