@@ -324,6 +324,14 @@ def postmaster_pid(server: EmbeddedServer) -> int:
     return int((server.data / "postmaster.pid").read_text().split()[0])
 
 
+def until(condition: Callable[[], object]) -> None:
+    """Wait for a condition, for at most a minute."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def run_sql(address: URL, statements: str) -> None:
     """Run statements and commit them."""
     with psycopg.connect(readable(address), autocommit=True) as connection:

@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,7 +17,7 @@ from threading import Thread
 import psycopg
 import pytest
 from sqlalchemy import URL
-from tests.conftest import OLDER_PROGRAMS, foreign_server, free_port, new_directory, tls_settings
+from tests.conftest import OLDER_PROGRAMS, foreign_server, free_port, new_directory, tls_settings, until
 from tests.database.moves import Row, ask, change
 
 from tatame_db import doctor, evolve, roles
@@ -159,14 +159,6 @@ def statements(fix: str) -> list[tuple[str, str | None]]:
 def cures(fix: str) -> list[str]:
     """Return the statements of an advice that are no question."""
     return [found for found, _ in statements(fix) if not found.startswith("SELECT") or found.startswith(_ACTS)]
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 _names = iter(range(1_000_000))

@@ -12,6 +12,7 @@ from threading import Event
 import psycopg
 import pytest
 from sqlalchemy import URL, Identity, Index, MetaData, select, update
+from tests.conftest import until
 from tests.database.cituses import citus_address, citus_database
 from tests.database.conftest import serving
 from tests.database.moves import Killed, ask, change, contents
@@ -138,6 +139,19 @@ def test_each_step_can_be_the_last_one_and_no_row_is_lost(coordinator: URL) -> N
         "nothing to do: 9 tables on every node, 2 tables distributed by id are placed"
         in run(coordinator, "distribute").output
     )
+
+
+def test_the_question_counts_the_other_sessions_and_none_of_its_own(coordinator: URL) -> None:
+    others = """
+        SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+            AND backend_type = 'client backend' AND application_name NOT LIKE 'citus%'
+    """
+    # A session that has just been closed is there for some moments.
+    until(lambda: not ask(coordinator, others))
+    assert "other session" not in run(coordinator, "distribute --dry-run").output
+    until(lambda: not ask(coordinator, others))
+    with psycopg.connect(readable(coordinator)):
+        assert "1 other session of this database" in run(coordinator, "distribute --dry-run").output
 
 
 def plans(database: Database) -> list[evolve.Distribution]:

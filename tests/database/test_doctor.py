@@ -18,7 +18,7 @@ import psutil
 import psycopg
 import pytest
 from sqlalchemy import URL
-from tests.conftest import OLDER_PROGRAMS, postmaster_pid
+from tests.conftest import OLDER_PROGRAMS, postmaster_pid, until
 from tests.database.doctors import (
     BUNDLED,
     OLDER,
@@ -30,7 +30,6 @@ from tests.database.doctors import (
     lagging_standby,
     older_clinic,
     statements,
-    until,
 )
 from tests.database.moves import Row, ask, set_fences
 from tests.database.scratches import shared_scratch

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
-from tests.conftest import run_sql
+from tests.conftest import run_sql, until
 from tests.database.standbys import Pair, standby_pair
 from typer.testing import CliRunner, Result
 
@@ -39,13 +39,6 @@ FORESEEN = (DatabaseUnavailable, OutcomeUnknown, DBAPIError)
 def pair(fresh_server: EmbeddedServer, directory: Path) -> Generator[Pair]:
     with standby_pair(fresh_server, directory / "standby") as pair:
         yield pair
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def rows(address: URL, query: str) -> list[tuple[Any, ...]]:

@@ -12,9 +12,9 @@ import pytest
 from psycopg.pq.abc import PGconn
 from sqlalchemy import URL, insert, text
 from sqlalchemy.exc import InternalError
-from tests.conftest import run_sql
+from tests.conftest import run_sql, until
 from tests.database.standbys import Pair, pair
-from tests.database.test_replica_identity import App, Async, Place, Sync, end_connections, foreign, own, until
+from tests.database.test_replica_identity import App, Async, Place, Sync, end_connections, foreign, own
 from tests.database.test_replicas import ANA, WRITES
 
 from tatame_db import doctor

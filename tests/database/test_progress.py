@@ -6,14 +6,13 @@ import contextlib
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import URL
-from tests.conftest import on_both_versions
+from tests.conftest import on_both_versions, until
 from tests.database.days import Day, assert_equal, day, drop_slots
 from tests.database.moves import Row, ask, change
 
@@ -33,14 +32,6 @@ __all__ = ["day"]
 LAGS = "SELECT home, rows, seconds, wal_bytes, reason FROM tatame_move.lag ORDER BY at"
 SWITCHES = "SELECT home, tables, steps, ended_at IS NULL, report, problem FROM tatame_move.switches ORDER BY began_at"
 QUIET = Lag(0, 0, 1_000, [], {})
-
-
-def until(condition: Callable[[], bool]) -> None:
-    for _ in range(2_000):
-        if condition():
-            return
-        time.sleep(0.01)
-    pytest.fail("what the test waits for does not happen")
 
 
 def sessions(address: URL) -> list[Row]:

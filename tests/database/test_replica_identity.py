@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.exc import OperationalError
-from tests.conftest import run_sql
+from tests.conftest import run_sql, until
 from tests.database.standbys import Pair, pair
 
 from tatame_db.database import identity
@@ -20,8 +19,6 @@ from tatame_db.queries.read import read
 from tatame_db.schema import User
 
 __all__ = ["pair"]
-
-SECONDS = 30
 
 
 class Sync:
@@ -123,13 +120,6 @@ def foreign(address: URL) -> URL:
     """A database of another server, with one row."""
     run_sql(address, "INSERT INTO users (clerk_user_id) VALUES ('foreign')")
     return address
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def oid(address: URL) -> int | None:

@@ -10,7 +10,7 @@ from typing import Any, Self
 import psycopg
 import pytest
 from sqlalchemy import URL
-from tests.database.doctors import until
+from tests.conftest import until
 from tests.database.roles import Roled, with_roles
 
 from tatame_db.database.address import readable

@@ -10,9 +10,10 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import URL
+from tests.conftest import until
 from tests.database.days import Day, day, drop_slots
 from tests.database.moves import ask, change
-from tests.database.test_progress import followed, sessions, until
+from tests.database.test_progress import followed, sessions
 
 from tatame_db import move
 from tatame_db.database.address import readable

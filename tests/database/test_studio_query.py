@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL, text
+from tests.conftest import until
 
 from tatame_db import evolve
 from tatame_db.database.creation import create_missing_database
@@ -28,14 +28,6 @@ RUNNING = "SELECT pid FROM pg_stat_activity WHERE usename ~ 'studio' AND state =
 def running(database: Database, part: str) -> list[int]:
     with database.engine.connect() as connection:
         return list(connection.scalars(text(RUNNING), {"part": part}))
-
-
-def until(true: Callable[[], object]) -> None:
-    """Wait for a condition, for at most a minute."""
-    deadline = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def in_background(studio: Client, statement: str, name: str = "one") -> tuple[threading.Thread, list[Any]]:
