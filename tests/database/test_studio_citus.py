@@ -44,7 +44,10 @@ _BY_CITUS = "by a function of Citus, such as run_command_on_shards"
         ("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}", []),
         ("GRANT INSERT ON users, gyms TO {role}", [f"may change gyms, users {_BY_CITUS}"]),
         ("GRANT UPDATE (date) ON checkins TO {role}", [f"may change checkins {_BY_CITUS}"]),
-        ("ALTER TABLE class OWNER TO {role}", [f"may change class {_BY_CITUS}"]),
+        ("GRANT UPDATE ON SEQUENCE users_id_seq TO {role}", [f"may change users_id_seq {_BY_CITUS}"]),
+        ("GRANT TRIGGER ON users TO {role}", [f"may change users {_BY_CITUS}"]),
+        ("GRANT CREATE ON SCHEMA public TO {role}", [f"may create objects in schema public {_BY_CITUS}"]),
+        ("ALTER TABLE class OWNER TO {role}", [f"may change class, class_id_seq {_BY_CITUS}"]),
         ("ALTER ROLE {role} CREATEROLE", [f"may create roles {_BY_CITUS}"]),
         (
             "GRANT TRUNCATE ON ALL TABLES IN SCHEMA public TO {group}; ALTER ROLE {role} NOINHERIT;"
@@ -133,6 +136,29 @@ def test_a_read_only_studio_on_citus_needs_a_role_that_only_reads(placed: Databa
                 assert all(
                     not done and re.match(r"(ERROR:  )?(permission denied|must be owner)", said) for done, said in found
                 )
+
+
+def test_a_right_that_the_role_gets_while_the_studio_runs_is_found(placed: Database) -> None:
+    statement = "SELECT result FROM run_command_on_shards('checkins', 'UPDATE %s SET date = date')"
+    refused = "may change checkins by a function of Citus"
+    with (
+        Database(placed.address.set(username="tatame_read")) as database,
+        serving(open_access(database, embedded=False, write=False)) as reader,
+    ):
+
+        def export() -> str:
+            return str(reader.ask("/api/sql/export/json", {"text": statement}).text)
+
+        assert "permission denied" in str(reader.run(statement))
+        with placed.engine.begin() as connection:
+            connection.exec_driver_sql("GRANT UPDATE ON checkins TO tatame_read")
+        try:
+            assert refused in reader.error(statement)["what"]
+            assert refused in export()
+        finally:
+            with placed.engine.begin() as connection:
+                connection.exec_driver_sql("REVOKE UPDATE ON checkins FROM tatame_read")
+        assert "done" in reader.run("SELECT 1")[-1]
 
 
 # --- The SQL tab ------------------------------------------------------------------------------------------------------

@@ -174,7 +174,8 @@ def harmful_rights(connection: Connection) -> list[str]:
 # The functions of Citus run statements in sessions of their own, on the nodes and on the coordinator, which are not
 # read-only. Every role may call them, and this package does; so the rights of the role decide what they change.
 _WRITES_ON_CITUS = """
-SELECT r.rolname, r.rolname = session_user AS is_own, r.rolcreaterole, f.function, coalesce(t.tables, '{}') AS tables
+SELECT r.rolname, r.rolname = session_user AS is_own, r.rolcreaterole, f.function, coalesce(t.tables, '{}') AS tables,
+    coalesce(p.places, '{}') AS places
 FROM pg_roles r
 CROSS JOIN LATERAL (
     SELECT p.proname::text AS function
@@ -186,13 +187,27 @@ CROSS JOIN LATERAL (
 CROSS JOIN LATERAL (
     SELECT array_agg(c.relname::text ORDER BY c.relname) AS tables
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind IN ('r', 'p', 'v', 'f') AND c.relpersistence <> 't'
-        AND n.nspname <> ALL('{pg_catalog,information_schema,pg_toast}')
-        AND (has_table_privilege(r.oid, c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE')
-            OR has_any_column_privilege(r.oid, c.oid, 'INSERT, UPDATE') OR pg_has_role(r.oid, c.relowner, 'USAGE'))
+    -- Every role may write the view, which sets a parameter of its session.
+    WHERE c.relpersistence <> 't' AND n.nspname <> 'pg_toast' AND c.oid <> 'pg_catalog.pg_settings'::regclass
+        AND c.relkind IN ('r', 'p', 'v', 'f', 'S') AND (
+            pg_has_role(r.oid, c.relowner, 'USAGE')
+            OR CASE WHEN c.relkind = 'S' THEN has_sequence_privilege(r.oid, c.oid, 'USAGE, UPDATE')
+                ELSE has_table_privilege(r.oid, c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER')
+                    OR has_any_column_privilege(r.oid, c.oid, 'INSERT, UPDATE') END
+        )
 ) t
+CROSS JOIN LATERAL (
+    SELECT array_agg(place ORDER BY place) AS places
+    FROM (
+        SELECT 'schema ' || nspname AS place FROM pg_namespace
+        WHERE nspname !~ '^pg_(toast_)?temp_' AND has_schema_privilege(r.oid, oid, 'CREATE')
+        UNION ALL SELECT 'database' FROM pg_database
+        WHERE datname = current_database() AND has_database_privilege(r.oid, oid, 'CREATE')
+    ) creates
+) p
 -- What the role inherits is its own.
-WHERE pg_has_role(session_user, r.oid, 'MEMBER') AND (r.rolcreaterole OR t.tables IS NOT NULL)
+WHERE pg_has_role(session_user, r.oid, 'MEMBER')
+    AND (r.rolcreaterole OR t.tables IS NOT NULL OR p.places IS NOT NULL)
     AND (r.rolcreaterole OR r.rolname = session_user OR NOT pg_has_role(session_user, r.oid, 'USAGE'))
 ORDER BY r.rolname <> session_user, r.rolname
 """
@@ -203,9 +218,14 @@ def _rights_on_citus(connection: Connection) -> list[str]:
     """Return the rights to write that a read-only transaction does not restrict on Citus."""
     rights: list[str] = []
     for row in connection.execute(text(_WRITES_ON_CITUS)):
-        rest = len(row.tables) - _MOST_NAMED
-        tables = ", ".join(row.tables[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
-        changes = [f"may change {tables}"] * bool(row.tables) + ["may create roles"] * row.rolcreaterole
+        changes = [f"may change {_first(row.tables)}"] * bool(row.tables)
+        changes += [f"may create objects in {_first(row.places)}"] * bool(row.places)
+        changes += ["may create roles"] * row.rolcreaterole
         right = f"{' and '.join(changes)} by a function of Citus, such as {row.function}"
         rights.append(right if row.is_own else f"is a member of {row.rolname}, which {right}")
     return rights
+
+
+def _first(names: list[str]) -> str:
+    rest = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")

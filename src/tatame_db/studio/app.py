@@ -84,7 +84,7 @@ class Studio:
         self.database = AsyncDatabase(address)
         budget = Budget()
         self.sql_sessions = Sessions(self.database, budget, write=self.access.write)
-        self.exports = Exports(self.database, budget)
+        self.exports = Exports(self.database, budget, write=self.access.write)
         self.imports = Imports(self.database)
         # `evolve` and `move` are synchronous.
         self.engine = Database(address).engine

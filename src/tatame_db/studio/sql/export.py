@@ -15,6 +15,7 @@ from tatame_db.errors import fact
 from tatame_db.studio.errors import BadInput, Refused
 from tatame_db.studio.export import PIECE_BYTES, Form, csv_heading, in_pieces, is_formula
 from tatame_db.studio.sql.results import Outcome, columns_of
+from tatame_db.studio.sql.rights import refuse_harmful
 from tatame_db.studio.sql.wire import Wire
 from tatame_db.studio.transactions import EXPORT_SECONDS
 
@@ -53,8 +54,8 @@ class TooManyExports(Refused):
 class Exports:
     """The exports of results that run at the moment, each on a connection of its own."""
 
-    def __init__(self, database: AsyncDatabase, budget: Budget) -> None:
-        self._database, self._budget = database, budget
+    def __init__(self, database: AsyncDatabase, budget: Budget, *, write: bool) -> None:
+        self._database, self._budget, self._write = database, budget, write
         self._running = 0
 
     async def run(self, text: str, form: Form) -> AsyncGenerator[bytes]:
@@ -68,6 +69,8 @@ class Exports:
             raise TooManyExports(exports=MAX_EXPORTS)
         self._running += 1
         try:
+            if not self._write:
+                await refuse_harmful(self._database)
             wire = await Wire.open(self._database, self._budget, write=False)
             try:
                 await wire.driver.execute("BEGIN READ ONLY")

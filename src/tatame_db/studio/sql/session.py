@@ -21,6 +21,7 @@ from tatame_db.studio.shards import texts_without_shards
 from tatame_db.studio.sql.attempt import Attempt
 from tatame_db.studio.sql.dangers import MOST_UNASKED, effects_of, is_dangerous, may_change, state_now
 from tatame_db.studio.sql.results import Notices, Outcome, Refusal, describe_error
+from tatame_db.studio.sql.rights import refuse_harmful
 from tatame_db.studio.sql.wire import Wire, copy_unsupported
 from tatame_db.studio.transactions import read_transaction
 
@@ -145,6 +146,7 @@ class Session:
         if not explain and await self._control(statement, outcome):
             return
         self._refuse(statement)
+        await refuse_harmful(self.database)
         if not self.has_block:
             await self._open_transaction()
         try:
