@@ -38,6 +38,8 @@ class Relay:
         self.hold = threading.Event()
         """Unset, it holds up the answers of the server."""
         self.hold.set()
+        self.delay_seconds = 0.0
+        """How long each answer is underway."""
         self._server = server
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -64,6 +66,8 @@ class Relay:
                         self.swallowed.set()
                         continue
                     self.answers_left -= data.count(READY)
+                if source.family == socket.AF_UNIX:
+                    time.sleep(self.delay_seconds)
                 target.sendall(data)
                 answers += data.count(READY)
                 if source.family == socket.AF_UNIX and answers == self.ends_after:
@@ -99,6 +103,19 @@ def relayed(bare_address: URL, relay: Relay) -> URL:
 
 
 # --- Asyncio ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_far_server_that_answers_each_statement_is_not_silent(relayed: URL, relay: Relay) -> None:
+    async def main() -> None:
+        async with AsyncDatabase(address) as database:
+            await database.ping()
+
+    address = relayed.update_query_dict({"connect_timeout": "1"})
+    # All of the set-up takes longer than the limit.
+    relay.delay_seconds = 0.15
+    with Database(address) as database:
+        database.ping()
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("answers", [0, 1, 3])

@@ -235,6 +235,20 @@ def test_a_stream_of_asyncio_returns_its_connection_when_it_is_closed(address: U
     asyncio.run(main())
 
 
+def test_a_stream_that_is_left_after_its_connection_was_lost_raises_nothing(address: URL) -> None:
+    events: list[StatementEvent] = []
+    with Database(address) as database:
+        database.on_statement(events.append)
+        rows = stream(database, NUMBERS, {})
+        next(rows)
+        with Database(address) as other, other.engine.connect() as connection:
+            end = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database()"
+            connection.execute(text(f"{end} AND pid <> pg_backend_pid() AND state = 'idle in transaction'"))
+        rows.close()
+        assert fetch(database, ONE, {}) == [1]
+    assert {event.error for event in events} == {None}
+
+
 def test_a_stream_that_is_left_frees_its_place_in_the_pool(address: URL) -> None:
     async def main() -> None:
         async with AsyncDatabase(address, pool_size=1) as database:

@@ -34,7 +34,7 @@ from tatame_db.database.idle import IdleConnections
 from tatame_db.database.observer import Callback, Observer, log_safely, observe_sessions
 from tatame_db.database.options import DatabaseOptions, Options, check_seconds
 from tatame_db.database.session_state import CHANGED, asks_for_reads_only, changes_session
-from tatame_db.database.silence import begin_setup, end_setup, setup_has_expired
+from tatame_db.database.silence import begin_setup, end_setup, heard_in_setup, setup_has_expired
 from tatame_db.database.standby import is_standby, lower_isolation
 from tatame_db.database.streams import OpenStreams
 from tatame_db.server.embedded import EmbeddedServer
@@ -254,6 +254,7 @@ class Connections:
                 entry.info[_LOWERED] = lower_isolation(connection)
 
     def _prepare(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+        heard_in_setup()
         driver = driver_connection(entry)
         if driver.info.server_version < OLDEST_SERVER * 10_000:
             version = driver.info.parameter_status("server_version") or "of an unknown version"
@@ -262,6 +263,7 @@ class Connections:
         limit = None if self._statement_timeout_ms is None else f"{self._statement_timeout_ms}ms"
         cursor.execute(_PREPARE_SESSION, {"pid": driver.info.backend_pid, "limit": limit})
         [(direct, _, has_citus, is_loaded, *_)] = cursor.fetchall()
+        heard_in_setup()
         if has_citus and not is_loaded:
             raise CitusNotLoaded(address=self.address)
         know(self._sync_engine, has_citus=has_citus)
@@ -358,6 +360,8 @@ class Connections:
         """
         connection = None if context is None else context.root_connection
         autocommit = connection is not None and driver_connection(connection).autocommit
+        # The statements with which SQLAlchemy gets to know a server belong to the set-up.
+        heard_in_setup()
         commits.began(commits_itself=autocommit and not is_query(statement))
         if connection is None or driver_connection(connection).pgconn.transaction_status != TransactionStatus.IDLE:
             self._execute_of_dialect(cursor, statement, parameters, context)

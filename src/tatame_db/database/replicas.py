@@ -15,7 +15,7 @@ from tatame_db.database.connections import Connections
 from tatame_db.database.driver import driver_connection
 from tatame_db.database.errors import DatabaseUnavailable, NotAReplica
 from tatame_db.database.identity import Comparison, Identity, identify
-from tatame_db.database.silence import begin_setup, end_setup
+from tatame_db.database.silence import begin_setup, end_setup, heard_in_setup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,6 +83,7 @@ class ReplicaConnections(Connections):
             cursor.execute(_ALWAYS_READ_ONLY)
             cursor.close()
             connection.commit()
+            heard_in_setup()
         if not self._is_compared:
             return
         identity = identify(connection)

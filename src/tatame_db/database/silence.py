@@ -6,6 +6,7 @@ from then on would hold up a caller forever: neither psycopg nor asyncio limits 
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import sys
@@ -38,6 +39,7 @@ class Watch:
         self._is_pooled = False
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
+        self._until = time.monotonic() + seconds
         self._timer = threading.Timer(seconds, self._expire)
         # While Python ends, a new thread never runs, and its start is waited for without end.
         if seconds and not sys.is_finalizing():
@@ -48,15 +50,22 @@ class Watch:
 
     def _expire(self) -> None:
         with self._lock:
-            if self._socket is not None:
-                self.has_expired = True
-                with suppress(OSError):
-                    self._socket.shutdown(socket.SHUT_RDWR)
+            if self._socket is None:
+                return
+            left = self._until - time.monotonic()
+            if left > 0:
+                self._timer = threading.Timer(left, self._expire)
+                self._timer.daemon = True
+                self._timer.start()
+                return
+            self.has_expired = True
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def end(self) -> None:
         """Stop watching: the answer is there, or given up."""
-        self._timer.cancel()
         with self._lock:
+            self._timer.cancel()
             if self._socket is not None:
                 self._socket.close()
                 self._socket = None
@@ -70,7 +79,10 @@ class Watch:
 
 
 class Setup(Watch):
-    """The time from the login on a new connection until it is ready."""
+    """The time for each answer from the login on a new connection until it is ready; a caller may limit it as a whole.
+
+    A far server needs several seconds for about 15 round trips, and is not silent.
+    """
 
     def __init__(self, connection: AnyConnection, pool_timeout_seconds: float, *, is_pooled: bool) -> None:
         parameters = connection.info.get_parameters()
@@ -80,10 +92,16 @@ class Setup(Watch):
         # 0 means without a limit.
         limit = float(parameters.get("connect_timeout") or 0)
         limit = max(limit, pool_timeout_seconds) if is_pooled else limit
+        self._end = math.inf
         if (caller := patience.get()) is not None:
             limit = min(limit or caller.left, caller.left)
+            self._end = caller.until
         super().__init__(connection, limit)
         self._is_pooled = is_pooled
+
+    def heard(self) -> None:
+        """Note that the server has answered."""
+        self._until = min(time.monotonic() + self.seconds, self._end)
 
 
 @dataclass(frozen=True)
@@ -120,6 +138,12 @@ def begin_setup(connection: AnyConnection, pool_timeout_seconds: float, *, is_po
     """Watch a connection that this call has opened, in place of the one before: that would be shut down while used."""
     end_setup()
     _setup.set(Setup(connection, pool_timeout_seconds, is_pooled=is_pooled))
+
+
+def heard_in_setup() -> None:
+    """Note that the server has answered on the connection that this call opened, if it is not ready yet."""
+    if (watch := _setup.get()) is not None:
+        watch.heard()
 
 
 def end_setup() -> Setup | None:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, closing, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
+import psycopg
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
@@ -167,7 +168,7 @@ def stream(target: SyncTarget, statement: Statement[T], values: Values) -> Gener
         with (
             # A cursor of the server exists only inside a transaction.
             driver.transaction() if driver.autocommit else nullcontext(),
-            driver.cursor(cursor_name(), row_factory=statement.row_factory) as cursor,
+            _closed_at_end(driver.cursor(cursor_name(), row_factory=statement.row_factory)) as cursor,
             closing(_opened(target, lambda: lean_connection(connection).discard())) as opened,
         ):
             with opened:
@@ -182,6 +183,20 @@ def stream(target: SyncTarget, statement: Statement[T], values: Values) -> Gener
                 fetched.pause()
                 yield from rows
                 fetched.resume()
+
+
+@contextmanager
+def _closed_at_end(cursor: psycopg.ServerCursor[T]) -> Generator[psycopg.ServerCursor[T]]:
+    """Close a cursor, also if its connection was lost, which is no failure of a stream that its caller left."""
+    try:
+        yield cursor
+    finally:
+        try:
+            cursor.close()
+        except psycopg.OperationalError:
+            if not cursor.connection.closed:
+                raise
+            cursor.close()
 
 
 def copy(target: SyncTarget, statement: Statement[Any], rows: Iterable[Sequence[Any]]) -> int:
