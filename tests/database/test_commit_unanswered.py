@@ -7,9 +7,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator
+from typing import Any
 
 import psycopg
 import pytest
+from psycopg import _cursor_base, generators
+from psycopg.pq.abc import PGconn
 from sqlalchemy import URL
 from tests.conftest import run_sql
 from typer.testing import CliRunner, Result
@@ -18,6 +21,8 @@ from tatame_db.cli import commands
 from tatame_db.database.address import readable
 
 SECONDS = 60
+STATEMENTS = 25
+"""In the middle of a seed."""
 NAMES = {"owner": "lost_owner", "app": "lost_app", "read-only": "lost_read", "backup": "lost_backup"}
 ROLES = " ".join(f"--{duty} {name}" for duty, name in NAMES.items())
 ROWS = "SELECT count(*) > 0 FROM checkins"
@@ -115,6 +120,29 @@ def test_a_command_that_is_stopped_in_its_commit_does_not_report_a_rollback(
     assert " s\n" not in done.output
     assert "seeded" not in done.output
     assert scalar(unanswered, committed) is True
+
+
+def test_an_interrupt_between_a_statement_and_its_answer_is_no_traceback(
+    unanswered: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The rollback fails then, because the connection still expects the answer.
+    sent, send = 0, generators.execute
+
+    def interrupt(server: PGconn) -> Any:
+        nonlocal sent
+        sent += 1
+        if sent == STATEMENTS:
+            signal.raise_signal(signal.SIGINT)
+        return send(server)
+
+    assert invoke("seed --gyms 1 --members 5 --days 5", unanswered).exit_code == 0
+    before = scalar(unanswered, "SELECT count(*) FROM checkins")
+    with monkeypatch.context() as patch:
+        patch.setattr(_cursor_base, "execute", interrupt)
+        done = invoke("seed --replace --yes", unanswered)
+    assert done.exit_code == 130, done.output
+    assert done.output.endswith("interrupted: unfinished changes to the database were rolled back\n")
+    assert scalar(unanswered, "SELECT count(*) FROM checkins") == before
 
 
 def interrupted_at_lock(address: URL, arguments: str) -> Result:

@@ -61,24 +61,39 @@ class Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except (KeyboardInterrupt, typer.Abort) as stopped:
-            state = MAY_BE_COMMITTED if commits.may_be_committed() else ROLLED_BACK
-            if isinstance(stopped, Interrupted):
-                state = str(stopped)
-            _say_with_notes(f"\ninterrupted: {state}", stopped)
-            _answer_error("Interrupted", "interrupted", state, "run the command again", stopped)
-            raise typer.Exit(INTERRUPTED) from None
+            raise _interrupted(stopped) from None
         except TyperException as mistyped:
             # Only the whole message names the option.
             what = str(getattr(mistyped, "format_message", mistyped.__str__)())
             _answer_error("Mistyped", what, NOTHING_CHANGED, "see `--help` of the command", mistyped)
             raise
         except Exception as failure:
+            if not isinstance(failure, TatameError) and (interrupt := _interrupt_before(failure)):
+                raise _interrupted(interrupt) from None
             error = _explained(failure) if isinstance(failure, TatameError) else _lost(failure)
             if error is None:
                 raise
             _say_with_notes(f"error: {error}", error)
             _answer_error(type(error).__name__, error.what, error.means, error.fix, error)
             raise typer.Exit(error.exit_code) from None
+
+
+def _interrupted(stopped: BaseException) -> typer.Exit:
+    """Say what an interrupt means, and return the end of the command."""
+    state = MAY_BE_COMMITTED if commits.may_be_committed() else ROLLED_BACK
+    if isinstance(stopped, Interrupted):
+        state = str(stopped)
+    _say_with_notes(f"\ninterrupted: {state}", stopped)
+    _answer_error("Interrupted", "interrupted", state, "run the command again", stopped)
+    return typer.Exit(INTERRUPTED)
+
+
+def _interrupt_before(failure: BaseException) -> KeyboardInterrupt | None:
+    """Return the interrupt after which a clean-up failed, as a ROLLBACK does between a statement and its answer."""
+    before = failure.__context__
+    while before is not None and not isinstance(before, KeyboardInterrupt):
+        before = before.__context__
+    return before
 
 
 def _lost(error: Exception) -> TatameError | None:

@@ -217,7 +217,8 @@ def down(*, yes: Yes = False) -> None:
     """Stop the embedded server and delete all its databases."""
     server = server_of().embedded("tatame-db down")
     confirm(f"`tatame-db down` deletes all databases in {server.directory}", yes=yes)
-    with interrupted_means("either all databases are deleted, or none; run the command again to delete them"):
+    state = "either nothing is deleted, or no server starts on what is left; run the command again to delete it"
+    with interrupted_means(state):
         deleted = server.delete()
     console.say(
         f"deleted the server's files in {server.directory}" if deleted else f"nothing to delete in {server.directory}"
