@@ -33,6 +33,7 @@ from tatame_db.server.errors import (
     PortTaken,
     ProgramFailed,
 )
+from tatame_db.server.replacement import ReplacementUnfinished, former_place, restored_part
 from tatame_db.testing.sandbox import Sandbox
 
 IS_ROOT = os.geteuid() == 0
@@ -413,9 +414,41 @@ def test_a_delete_that_is_killed_leaves_no_half_of_the_data(fresh_server: Embedd
             while len(list(many.iterdir())) == 20_000:
                 pass
         deleting.kill()
-    assert not many.exists()
+    if fresh_server.data.exists():
+        with pytest.raises(DataIncomplete, match="tatame-db down"):
+            fresh_server.start()
+        assert fresh_server.delete()
     assert fresh_server.start()
     assert not many.exists()
+
+
+def test_a_replacement_that_was_killed_halfway_is_no_new_server(fresh_server: EmbeddedServer) -> None:
+    fresh_server.start()
+    place = fresh_server.directory
+    former = fresh_server.rename(former_place(place, "20260102T030405Z"))
+    restored_part(place).mkdir()
+    (restored_part(place) / "data").mkdir()
+    with pytest.raises(ReplacementUnfinished, match=rf"(?s)former server is in {former.directory}.*mv {place}\.part"):
+        fresh_server.start()
+    former.rename(place)
+    assert fresh_server.start()
+    # Without the half of a restore, only a deleted server was there.
+    fresh_server.delete()
+    shutil.rmtree(restored_part(place))
+    assert fresh_server.start()
+
+
+def test_data_on_another_disk_is_deleted_through_its_link(fresh_server: EmbeddedServer, directory: Path) -> None:
+    fresh_server.start()
+    fresh_server.stop()
+    disk = directory / "disk"
+    fresh_server.data.rename(disk)
+    fresh_server.data.symlink_to(disk)
+    fresh_server._new_data.symlink_to(directory)
+    assert fresh_server.delete()
+    assert not list(disk.iterdir())
+    assert not fresh_server.directory.exists()
+    assert fresh_server.start()
 
 
 def test_delete_removes_the_servers_files_and_no_others(fresh_server: EmbeddedServer) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from tatame_db.backup.errors import PlaceTaken, PlaceUnusable
-from tatame_db.backup.folder import PART, Backup, in_use, refuse_small
+from tatame_db.backup.folder import Backup, in_use, refuse_small
 from tatame_db.backup.point_in_time import Moment, Replayed, choose_before, replay_of
 from tatame_db.backup.restored import address_of, new_server, replay_into, restore_into, surplus_log, work_address_of
 from tatame_db.backup.verify import open_backup, verify
@@ -21,6 +21,7 @@ from tatame_db.database.driver import driver_connection
 from tatame_db.database.pool import Database
 from tatame_db.server.embedded import EmbeddedServer
 from tatame_db.server.names import ServerNames
+from tatame_db.server.replacement import former_place, restored_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -131,7 +132,7 @@ def _refuse_content(place: Path, *, replace: bool) -> None:
 def _part_of(place: Path) -> Generator[Path]:
     """Yield an empty directory beside the place, and keep other processes out of it; a killed one may have left it."""
     lock_file = place.with_name(f".{place.name}.lock")
-    part = place.with_name(place.name + PART)
+    part = restored_part(place)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         lock = lock_file.open("a")
@@ -166,7 +167,7 @@ def _renew_password(server: EmbeddedServer, manifest: Manifest) -> None:
 
 def _exchange(server: EmbeddedServer, place: Path) -> Path | None:
     """Give the directory of a stopped server its final name and start it; what was there comes back if it fails."""
-    before = place.with_name(f"{place.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    before = former_place(place, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
     replaces = place.exists() and any(place.iterdir())
     try:
         if replaces:

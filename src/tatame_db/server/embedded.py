@@ -40,6 +40,7 @@ from tatame_db.server.errors import (
 from tatame_db.server.names import NAMES, ServerNames, read_names
 from tatame_db.server.owner import server_owner
 from tatame_db.server.postmaster import DEFAULT_PORT, SOCKET, Postmaster, read_lock
+from tatame_db.server.replacement import unfinished_replacement
 from tatame_db.server.wheel import (
     COPIES,
     MAJOR_VERSION,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 
     from tatame_db.errors import TatameError
 
+_VERSION_FILE = "PG_VERSION"
 _START_SECONDS = 60
 # A killed server and its children need a moment to leave.
 _LEAVING_SECONDS = 3
@@ -141,8 +143,11 @@ class EmbeddedServer:
         It listens on the socket, and with `port` also on 127.0.0.1. Two simultaneous starts result in one server.
 
         Raises `PostgresMissing`, `ServerUserMissing`, `DirectoryUnusable`, `DataIncomplete`, `DataOfOtherVersion`,
-        `DataInUse`, `PortTaken`, `PortNotOpen`, `ProgramsUninstalled`, `ServerSilent`, `ProgramFailed`.
+        `DataInUse`, `PortTaken`, `PortNotOpen`, `ProgramsUninstalled`, `ServerSilent`, `ProgramFailed`,
+        `ReplacementUnfinished`.
         """
+        if not self.data.exists() and (unfinished := unfinished_replacement(self.directory)):
+            raise unfinished
         with self._locked():
             if self.is_running:
                 self._refuse_silent()
@@ -193,15 +198,17 @@ class EmbeddedServer:
             return False
         with self._locked():
             # No server can run on data without a version file, and `pg_ctl` rejects it.
-            if (self.data / "PG_VERSION").exists():
+            if (self.data / _VERSION_FILE).exists():
                 # What is deleted need not be written first, for which a full disk may have no room.
                 self._stop("immediate")
-            # In one step, or a start after a kill would find half of the data.
-            if self.data.exists():
-                shutil.rmtree(self._new_data, ignore_errors=True)
-                self.data.rename(self._new_data)
-            for path in self._files():
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            try:
+                # A start after a kill would take half of the data for a server, but not without this file.
+                (self.data / _VERSION_FILE).unlink(missing_ok=True)
+                for path in self._files():
+                    is_directory = path.is_dir() and not path.is_symlink()
+                    shutil.rmtree(path) if is_directory else path.unlink(missing_ok=True)
+            except OSError as error:
+                raise self._unusable(_reason(error)) from error
             if self._socket_directory != self.directory:
                 shutil.rmtree(self._socket_directory, ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -279,7 +286,10 @@ class EmbeddedServer:
         return list(self._socket_directory.glob(SOCKET.format(port="*")))
 
     def _files(self) -> list[Path]:
+        # The data may be on another disk.
+        linked = self.data.iterdir() if self.data.is_symlink() and self.data.is_dir() else ()
         return [
+            *linked,
             *self.directory.glob(COPIES),
             *self._sockets(),
             *(self.directory / name for name in ("data", "data.new", "password", NAMES, "postgres.log", MARK)),
@@ -427,7 +437,7 @@ class EmbeddedServer:
     def _check_data(self) -> None:
         if not self.data.exists():
             return
-        version_file = self.data / "PG_VERSION"
+        version_file = self.data / _VERSION_FILE
         if not version_file.exists() or not (self.data / "global" / "pg_control").exists():
             raise DataIncomplete(data=self.data)
         version = version_file.read_text().strip()
