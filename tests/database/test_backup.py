@@ -43,12 +43,13 @@ from tatame_db import backup, evolve, roles, seed
 from tatame_db.backup import contents, programs
 from tatame_db.backup import folder as folders
 from tatame_db.backup import manifest as manifests
+from tatame_db.backup.archive import begin_anew
 from tatame_db.backup.contents import contents_of_server, differences
-from tatame_db.backup.history import RESTORES
+from tatame_db.backup.history import RESTORES, history_of
 from tatame_db.backup.manifest import read_manifest
-from tatame_db.backup.marks import WAL, State
+from tatame_db.backup.marks import MARKS, STATE, WAL, State, read_marks, read_state
 from tatame_db.backup.programs import environment_for
-from tatame_db.backup.record import Origin
+from tatame_db.backup.record import DRILLS, Origin
 from tatame_db.backup.removal import remove_old
 from tatame_db.backup.restored import contents_of
 from tatame_db.cli import commands, console
@@ -1006,6 +1007,46 @@ def test_the_base_backup_that_the_archive_continues_stays(
     assert days(directory) == [3, 4]
 
 
+def test_a_backup_of_before_a_gap_stays_with_its_log(
+    made: backup.Made, directory: Path, old: Callable[..., backup.Backup]
+) -> None:
+    state = State(made.backup.manifest.system_identifier, "tatame_backup_1", 1 << 20)
+    segment = f"{1:08X}{0:08X}{2:08X}"
+    early, later = (old(day, start_lsn="0/200005", stop_lsn="0/200010") for day in (1, 2))
+    for one in (early, later):
+        (one.data / "pg_wal").mkdir(exist_ok=True)
+        (one.data / "pg_wal" / segment).write_bytes(b"log" * 10)
+    (directory / WAL).mkdir()
+    state.write(directory)
+    (directory / WAL / segment).write_bytes((b"log" * 10).ljust(1 << 20, b"\0"))
+    assert remove_old(later, 1) == ["20260101T000000Z"]
+    begin_anew(directory, state, "the log is another one")
+    newest = old(3, start_lsn="0/900005", stop_lsn="0/900010")
+    # The archive continues the new backup by now.
+    (directory / WAL / f"{1:08X}{0:08X}{9:08X}").write_bytes(bytes(1 << 20))
+    assert remove_old(newest, 1) == []
+    [place] = (directory / WAL / "earlier").iterdir()
+    assert (place / segment).exists()
+
+
+@pytest.mark.parametrize("name", ["backup_label", RESTORES])
+def test_a_pipe_in_the_history_of_a_backup_is_damage(copied: Path, name: str) -> None:
+    (copied / "data" / name).touch()
+    make_pipe(copied / "data" / name)
+    with pytest.raises(backup.ArchiveDamaged, match="no regular file"):
+        history_of(backup.Backup(copied, read_manifest(copied)))
+
+
+def test_a_pipe_in_a_folder_of_backups_is_not_waited_for(directory: Path) -> None:
+    (directory / WAL).mkdir()
+    for path in (directory / WAL / STATE, directory / WAL / MARKS, directory / DRILLS):
+        os.mkfifo(path)
+    with pytest.raises(backup.ArchiveDamaged, match="no regular file"):
+        read_state(directory)
+    assert read_marks(directory / WAL, None) == []
+    assert backup.read_drills(directory) == []
+
+
 # --- Killed, cut, full ------------------------------------------------------------------------------------------------
 
 STAGES = ["copying the server's files", "copying the server's files: ", "verifying", "restoring", "reading"]
@@ -1094,6 +1135,36 @@ def test_an_interrupted_command_says_what_there_is(
     assert words.format(**names) in done.output
     assert "rolled back" not in done.output
     assert leftovers(directory) == []
+
+
+def test_ctrl_c_ends_a_dump_of_a_server_that_is_silent(origin: EmbeddedServer, directory: Path) -> None:
+    stopped: list[int] = []
+
+    def hold(text: str) -> None:
+        if text == "dumping the database":
+            with psycopg.connect(readable(origin.address)) as connection:
+                query = (
+                    "SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction' AND backend_xmin IS NOT NULL"
+                )
+                stopped.extend(pid for (pid,) in connection.execute(query))
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            raise KeyboardInterrupt
+
+    def wake() -> None:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+
+    with Database(origin.address) as database:
+        late = threading.Timer(60, wake)
+        late.start()
+        with pytest.raises(KeyboardInterrupt):
+            backup.make_dump(database, directory / "backups", on_stage=hold)
+        assert late.is_alive()
+        late.cancel()
+        wake()
+    assert stopped
+    assert leftovers(directory / "backups") == []
 
 
 def test_an_interrupted_or_killed_restore_leaves_no_server(

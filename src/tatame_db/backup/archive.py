@@ -13,6 +13,7 @@ from itertools import count, takewhile
 from typing import TYPE_CHECKING
 
 from tatame_db.backup.archive_errors import ArchiveDamaged
+from tatame_db.backup.files import regular
 from tatame_db.backup.folder import Backup, complete, sync
 from tatame_db.backup.history import History, ancestors_of, history_of
 from tatame_db.backup.manifest import read_manifest
@@ -139,7 +140,7 @@ class Archive:
             return {}
         path = self.histories[timeline]
         try:
-            return ancestors_of(path.read_text(errors="replace"))
+            return ancestors_of(regular(path).read_text(errors="replace"))
         except OSError as error:
             raise ArchiveDamaged(path=path, reason=error.strerror or str(error)) from error
 
@@ -266,7 +267,7 @@ def _places_before(folder: Path) -> list[Path]:
 
 def _gap_of(place: Path) -> str | None:
     try:
-        return " ".join((place / GAP).read_text(errors="replace").split()) or None
+        return " ".join(regular(place / GAP).read_text(errors="replace").split()) or None
     except OSError:
         return None
 
@@ -277,7 +278,7 @@ def _files(place: Path) -> list[Path]:
 
 
 def _part_of(path: Path, begin: int, length: int) -> bytes:
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         file.seek(begin)
         return file.read(length)
 

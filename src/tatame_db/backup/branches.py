@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tatame_db.backup.archive import Archive, branch_text
+from tatame_db.backup.files import regular
 from tatame_db.backup.marks import WAL
 from tatame_db.backup.receiver import BEHIND, REMOVED
 from tatame_db.backup.waldump import PARTIAL, filled_bytes, lsn_text, segment_name
@@ -119,7 +120,7 @@ def _first_difference(address: URL, span: _Span, size: int, silence: Silence) ->
     begin = span.begin
     if begin >= span.end:
         return None
-    with walsender(address, silence) as connection, span.path.open("rb") as file:
+    with walsender(address, silence) as connection, regular(span.path).open("rb") as file:
         file.seek(begin % size)
         for block in log_of(connection, span.timeline, begin, span.end):
             silence.heard()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from dataclasses import replace
@@ -26,9 +27,11 @@ from tatame_db.roles import explained
 from tatame_db.server.run_directory import new_run_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from pathlib import Path
     from typing import IO
+
+    from sqlalchemy import Connection as SQLAlchemyConnection
 
     from tatame_db.backup.contents import Connection
     from tatame_db.database.pool import Database
@@ -75,6 +78,16 @@ def make_dump(
     return in_folder(folder, int(size[0] if size else 0) + _LOG_BYTES, write, keep=keep)
 
 
+@contextlib.contextmanager
+def _dropped_by_interrupt(connection: SQLAlchemyConnection) -> Generator[None]:
+    """Close the connection after Ctrl-C: a ROLLBACK would wait for a server that is silent."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        connection.invalidate()
+        raise
+
+
 def _write(
     database: Database,
     part: Path,
@@ -85,7 +98,11 @@ def _write(
     jobs: int | None,
 ) -> Manifest:
     address, data, begun = database.address, part / DATA, datetime.now(UTC)
-    with explained(address, "backup --logical"), database.engine.connect() as connection:
+    with (
+        explained(address, "backup --logical"),
+        database.engine.connect() as connection,
+        _dropped_by_interrupt(connection),
+    ):
         driver = driver_connection(connection)
         lift_limits(driver)
         complete_until = complete_now(driver)

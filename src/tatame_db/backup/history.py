@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tatame_db.backup.archive_errors import ArchiveDamaged
+from tatame_db.backup.files import regular
 from tatame_db.backup.folder import DATA
 from tatame_db.backup.waldump import lsn_of
 
@@ -51,7 +52,7 @@ def ancestors_of(history: str) -> dict[int, int]:
 def _timeline_of(backup: Backup) -> int:
     label = backup.path / DATA / "backup_label"
     try:
-        found = _LABEL.search(label.read_text(errors="replace"))
+        found = _LABEL.search(regular(label).read_text(errors="replace"))
     except OSError as error:
         raise ArchiveDamaged(path=label, reason=error.strerror or str(error)) from error
     if not found:
@@ -61,7 +62,7 @@ def _timeline_of(backup: Backup) -> int:
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text(errors="replace")
+        return regular(path).read_text(errors="replace")
     except FileNotFoundError:
         return None
     except OSError as error:

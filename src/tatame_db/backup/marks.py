@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tatame_db.backup.archive_errors import ArchiveDamaged
+from tatame_db.backup.files import regular
 from tatame_db.backup.folder import sync
 from tatame_db.backup.waldump import lsn_of, lsn_text
 
@@ -78,7 +79,7 @@ def read_state(folder: Path) -> State | None:
     """Return the state of the archive in a folder of backups; `None` if it has none. Raises `ArchiveDamaged`."""
     place = folder / WAL / STATE
     try:
-        facts = json.loads(place.read_text())
+        facts = json.loads(regular(place).read_text())
         mark = facts["mark"] and Mark.parse(facts["mark"])
         state = State(str(facts["system_identifier"]), str(facts["slot"]), int(facts["segment_bytes"]), mark)
     except (FileNotFoundError, NotADirectoryError):
@@ -100,7 +101,7 @@ def read_marks(place: Path, newest: Mark | None) -> list[Mark]:
     """Return one mark for each segment that has any, those around a step of the clock, and the last one."""
     found: list[Mark] = []
     with contextlib.suppress(OSError):
-        for line in (place / MARKS).read_text(errors="replace").splitlines():
+        for line in regular(place / MARKS).read_text(errors="replace").splitlines():
             # A killed follower may leave half a line.
             with contextlib.suppress(ValueError, OverflowError):
                 found.append(Mark.parse(line))

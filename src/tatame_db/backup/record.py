@@ -17,6 +17,7 @@ import psycopg
 from msgspec import Meta
 
 from tatame_db.backup.errors import BackupDamaged
+from tatame_db.backup.files import regular
 from tatame_db.backup.manifest import read_manifest
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def note_drill(backup: Path, *, equal: bool, seconds: float) -> str | None:
 def read_drills(folder: Path) -> list[Drill]:
     """Read the drills of a folder, the last one last; none if there is no record that can be read."""
     try:
-        lines = (folder / DRILLS).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = regular(folder / DRILLS).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
     drills = [drill for line in lines if (drill := _parsed(line))]

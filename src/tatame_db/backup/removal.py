@@ -86,6 +86,9 @@ def _is_earlier(archive: Archive | None, one: Backup, made: Backup) -> bool:
     if one.manifest.ended < made.manifest.ended and end > last:
         # The disk was set back since.
         return False
+    if archive and any(era.has_log_of(one) for era in archive.earlier):
+        # A gap follows its log, and the server may have been set back there: some commits are in no other backup.
+        return False
     if archive and archive.state.system_identifier == made.manifest.system_identifier:
         is_archived = archive.has_log_of(made) is not False
         if is_archived and archive.has_log_of(one) is False:

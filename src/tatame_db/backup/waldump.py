@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tatame_db.backup.archive_errors import ArchiveDamaged
+from tatame_db.backup.files import regular
 from tatame_db.server.wheel import installed_programs
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def present(path: Path) -> Path:
 def filled_bytes(path: Path, begin: int = 0) -> int:
     """Return up to where a part has been received, which begins as a file of zeros. Raises `ArchiveDamaged`."""
     try:
-        with present(path).open("rb") as file:
+        with regular(present(path)).open("rb") as file:
             end = file.seek(0, os.SEEK_END)
             while end > begin:
                 start = max(begin, end - _BLOCK_BYTES)
