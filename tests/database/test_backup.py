@@ -1118,8 +1118,8 @@ def test_an_interrupted_backup_leaves_nothing(origin: EmbeddedServer, directory:
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("backup {new}", "an unfinished backup was removed; `tatame-db backups` lists the complete ones"),
-        ("restore {made} --drill", "the restored copy was removed; the backup is unchanged;"),
+        ("backup {new}", "no unfinished backup is left; `tatame-db backups` lists the complete ones"),
+        ("restore {made} --drill", "no restored copy is left; the backup is unchanged;"),
         ("restore {made} --to {new}", "{new} has either what was there before, or the whole restored"),
     ],
 )

@@ -544,7 +544,7 @@ def test_a_parameter_in_a_list_of_the_description_is_named(target: Database) -> 
     def tagged(tag: str) -> Read[Any]:
         return cast("Read[Any]", read(MODEL).columns(MODEL.id).where(MODEL.texts.contains([tag])))
 
-    assert tagged.all(target, tag="a") == []
+    assert tagged.all(target, tag="of no row") == []
     with pytest.raises(ParameterInvalid, match="`tagged`: the value of `tag` contains an item that is of the wrong"):
         tagged.all(target, tag=cast("Any", 1))
     with pytest.raises(ParameterInvalid, match="`tagged`: the value of `tag` contains an item that contains NUL"):

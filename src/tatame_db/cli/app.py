@@ -40,8 +40,10 @@ def interrupted_means(state: str) -> Generator[None]:
     """Say this if the block is interrupted, in which there is more than a transaction to undo."""
     try:
         yield
-    except KeyboardInterrupt:
-        raise Interrupted(state) from None
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) or (not isinstance(error, TatameError) and _interrupt_before(error)):
+            raise Interrupted(state) from None
+        raise
 
 
 class Group(TyperGroup):

@@ -23,8 +23,8 @@ Folder = Annotated[
 ]
 _OR_ONE = f"Folder of the backups, for the newest, {_BY_DEFAULT}; or one backup."
 _MOST_JOBS = 1000
-_BACKUP_INTERRUPTED = "an unfinished backup was removed; `tatame-db backups` lists the complete ones"
-_DRILL_INTERRUPTED = "the restored copy was removed; the backup is unchanged; `tatame-db backups` lists the last drill"
+_BACKUP_INTERRUPTED = "no unfinished backup is left; `tatame-db backups` lists the complete ones"
+_DRILL_INTERRUPTED = "no restored copy is left; the backup is unchanged; `tatame-db backups` lists the last drill"
 
 
 def _jobs(meaning: str) -> Any:
@@ -108,9 +108,9 @@ def backup(
         return
     if jobs and not logical:
         raise typer.BadParameter("--jobs needs --logical: a base backup is one stream of files")
-    from tatame_db import backup as backups
-
     with interrupted_means(_BACKUP_INTERRUPTED), console.Progress() as progress:
+        from tatame_db import backup as backups
+
         if logical:
             made = backups.make_dump(
                 target.database, place, keep=keep, jobs=jobs, on_stage=progress.stage, on_words=console.say
@@ -192,24 +192,26 @@ def restore(
     as_json: AsJson = False,
 ) -> None:
     """Restore a backup into a new directory and start it; or drill it, and exit with 3 on any difference."""
-    from tatame_db import backup as backups
-    from tatame_db.database.address import readable
-    from tatame_db.settings import Settings
-
     if (to is None) == (not drill) or (live and not drill) or (drill and (replace or yes_replace)):
         raise RestoreUndecided
+    state = f"the backup is unchanged; {to} has either what was there before, or the whole restored server"
+    state = _DRILL_INTERRUPTED if to is None else state
+    with interrupted_means(state):
+        from tatame_db import backup as backups
+        from tatame_db.database.address import readable
+        from tatame_db.settings import Settings
+
     settings = Settings.from_env()
     place = _folder(folder, settings, "restore")
     if to is None:
         load_app(settings)
-        with interrupted_means(_DRILL_INTERRUPTED), console.Progress() as progress:
+        with interrupted_means(state), console.Progress() as progress:
             drilled = backups.drill(
                 place, at=at, live=server_of().database if live else None, jobs=jobs, on_stage=progress.stage
             )
         _show_drill(drilled, as_json=as_json)
         return
     replaces = _confirmed(to, asked=replace, typed=yes_replace)
-    state = f"the backup is unchanged; {to} has either what was there before, or the whole restored server"
     with interrupted_means(state), console.Progress() as progress:
         restored = backups.restore(place, to, at=at, replace=replaces, jobs=jobs, on_stage=progress.stage)
     manifest = restored.backup.manifest

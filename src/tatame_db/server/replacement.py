@@ -10,9 +10,7 @@ from tatame_db.errors import TatameError, fact
 if TYPE_CHECKING:
     from pathlib import Path
 
-PART = ".part"
-"""The end of the name of a directory that is being restored."""
-_BEFORE = ".before-"
+_PART, _BEFORE = ".part", ".before-"
 
 
 @fact
@@ -29,7 +27,7 @@ class ReplacementUnfinished(TatameError):
 
 def restored_part(directory: Path) -> Path:
     """Return where a server is restored that will be in a directory."""
-    return directory.with_name(directory.name + PART)
+    return directory.with_name(directory.name + _PART)
 
 
 def former_place(directory: Path, moment: str) -> Path:

@@ -69,10 +69,10 @@ class Exports:
             raise TooManyExports(exports=MAX_EXPORTS)
         self._running += 1
         try:
-            if not self._write:
-                await refuse_harmful(self._database)
             wire = await Wire.open(self._database, self._budget, write=False)
             try:
+                if not self._write:
+                    await refuse_harmful(self._database)
                 await wire.driver.execute("BEGIN READ ONLY")
                 # After a query, PostgreSQL rejects `SET TRANSACTION READ WRITE`; and the text is sent as a single
                 # statement.
