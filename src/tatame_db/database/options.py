@@ -43,7 +43,8 @@ class DatabaseOptions(TypedDict, total=False):
     statement_timeout_ms: int | None
     """After how long the server ends a statement; by default the server's own setting applies."""
     connect_timeout_seconds: int
-    """How long a new connection may take, for each address of the host: 2 seconds by default and at least."""
+    """How long a login may take, for each address of the host, and then each answer until the connection is ready: 2
+    seconds by default and at least."""
     application_name: str
     """The name of the sessions in `pg_stat_activity`, `tatame-db` by default."""
     slow_statement_ms: int | None
